@@ -1,0 +1,116 @@
+"""Scores of many videos: top-k, means over classes, intervals. Arrays only, no network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsn.files import write_beside, write_json
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model said of a set of videos.
+
+    Attributes:
+        video_ids: ``(N,)`` str, unique.
+        logits: ``(N, num_classes)`` float32, before softmax.
+        labels: ``(N,)`` int64, indices into classes.
+        classes: names, in the order of the logits.
+    """
+
+    video_ids: NDArray[np.str_]
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.video_ids)
+        if self.logits.shape != (n, len(self.classes)) or self.labels.shape != (n,):
+            raise ValueError(
+                f"Scores of {n} videos and {len(self.classes)} classes have logits {self.logits.shape} and labels "
+                f"{self.labels.shape}; expected {(n, len(self.classes))} and {(n,)}."
+            )
+        if len(set(self.video_ids.tolist())) != n:
+            raise ValueError("The same video appears twice in the scores; every video counts once.")
+
+    def save(self, path: Path) -> None:
+        """Write as .npz; `load_scores` reads it back."""
+        with write_beside(path) as temporary:
+            np.savez_compressed(
+                temporary,
+                video_ids=self.video_ids,
+                scores=self.logits,
+                labels=self.labels,
+                classes=np.array(self.classes),
+            )
+
+
+def load_scores(path: Path) -> Scores:
+    """Read scores written by `Scores.save`."""
+    with np.load(path) as data:
+        return Scores(data["video_ids"], data["scores"], data["labels"], tuple(data["classes"].tolist()))
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Probabilities over the last axis, computed in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    weights = np.exp(shifted)
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def top_k_hits(scores: Scores, k: int) -> NDArray[np.bool_]:
+    """``(N,)`` bool: whether the label is among the k highest scores; ties count as wrong.
+
+    Counting ties as wrong keeps a model that says the same of every class at zero.
+    """
+    own = scores.logits[np.arange(len(scores.labels)), scores.labels]
+    not_below = (scores.logits >= own[:, None]).sum(axis=1) - 1
+    return not_below < k
+
+
+def per_class_accuracy(scores: Scores) -> dict[str, float]:
+    """Top-1 accuracy of each class that has videos, by name."""
+    hits = top_k_hits(scores, 1)
+    return {
+        name: float(hits[scores.labels == index].mean())
+        for index, name in enumerate(scores.classes)
+        if (scores.labels == index).any()
+    }
+
+
+def bootstrap_interval(
+    hits: NDArray[np.bool_], *, confidence: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean over videos."""
+    generator = np.random.default_rng(seed)
+    means = generator.binomial(len(hits), hits.mean(), size=draws) / len(hits)
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def summarise(scores: Scores) -> dict[str, Any]:
+    """Top-1 with its interval, top-5, mean-class and per-class accuracy, as shares of 1."""
+    hits = top_k_hits(scores, 1)
+    by_class = per_class_accuracy(scores)
+    return {
+        "num_videos": len(hits),
+        "top1": float(hits.mean()),
+        "top1_interval": list(bootstrap_interval(hits)),
+        "top5": float(top_k_hits(scores, 5).mean()),
+        "mean_class": float(np.mean(list(by_class.values()))),
+        "per_class": by_class,
+    }
+
+
+def save_evaluation(folder: Path, name: str, scores: Scores, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write ``name.npz`` and ``name.json`` into a folder; return what the JSON holds."""
+    result = {**facts, **summarise(scores)}
+    scores.save(folder / f"{name}.npz")
+    write_json(folder / f"{name}.json", result)
+    return result

@@ -1,0 +1,147 @@
+"""The models: `build_model` makes one from its `ModelConfig`, `create_model` from a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from vsn.config import STAGES, Block, ConfigError, ModelConfig
+from vsn.models.backbones import (
+    LoadedWeights,
+    build_backbone,
+    list_backbones,
+    load_pretrained,
+    remove_classifier,
+)
+from vsn.models.classifier import VideoClassifier
+from vsn.models.temporal import insert_temporal
+
+
+def build_tsn(config: ModelConfig) -> VideoClassifier:
+    """TSN (Wang et al. 2016): frames seen one by one, scores averaged."""
+    return _build(config, places=(), shift=False)
+
+
+def build_tsm(config: ModelConfig) -> VideoClassifier:
+    """TSM (Lin et al. 2018): a temporal shift in every residual block."""
+    return _build(config, places=(), shift=True)
+
+
+def build_vsn(config: ModelConfig) -> VideoClassifier:
+    """VSN (Ma et al.): shuffle in the last block of each stage, shift in the others."""
+    return _build(config, places=config.places, shift=config.shift)
+
+
+MODELS: dict[str, Callable[[ModelConfig], VideoClassifier]] = {
+    "tsn": build_tsn,
+    "tsm": build_tsm,
+    "vsn": build_vsn,
+}
+
+
+def build_model(config: ModelConfig) -> VideoClassifier:
+    """Build a model with random weights; `create_model` or a checkpoint fills them.
+
+    Raises:
+        ConfigError: no such backbone, or one whose convolutions cannot take the operations.
+    """
+    if config.num_classes < 1:
+        raise ConfigError("model.num_classes is 0; a model needs at least one class.")
+    return MODELS[config.name.partition("_")[0]](config)
+
+
+def initialise(model: VideoClassifier, config: ModelConfig) -> LoadedWeights:
+    """Load the pretrained weights that ``config.weights`` names into the model's backbone."""
+    name = config.name.partition("_")[2]
+    whole = build_backbone(name)
+    loaded = load_pretrained(whole, name, config.weights)
+    remove_classifier(whole)
+    kept = set(whole.state_dict())
+    model.backbone.load_state_dict(whole.state_dict(), strict=True)
+    return LoadedWeights(
+        tuple(n for n in loaded.loaded if n in kept), tuple(n for n in loaded.missing if n in kept)
+    )
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    num_frames: int = 8,
+    weights: str = "none",
+    dropout: float = 0.5,
+    block: Block = "compact",
+    places: Sequence[str] = STAGES,
+    shift: bool = True,
+    shift_div: int = 8,
+    shift_every: int = 1,
+) -> VideoClassifier:
+    """Create a video model by name.
+
+    Args:
+        name: ``{tsn,tsm,vsn}_{backbone}``, see `list_models`; timm's are ``vsn_timm/resnet26d``.
+        num_classes: outputs of the classifier.
+        num_frames: T, frames a clip; a TSM or VSN keeps it.
+        weights: "none", a torchvision weight name such as "IMAGENET1K_V2", or a file.
+        dropout: drop probability before the classifier.
+        block: "compact" or "headtail" (VSN; paper, Table 7).
+        places: stages whose last block shuffles (VSN; paper, Table 8).
+        shift: temporal shift in the other blocks (VSN; paper, Table 9).
+        shift_div: 1/shift_div of the channels shift each way.
+        shift_every: shift every n-th block only.
+
+    Returns:
+        A model that maps a clip ``(B, T, 3, H, W)``, uint8 or float in [0, 1], to logits
+        ``(B, num_classes)``.
+
+    Raises:
+        ConfigError: (a ValueError) an impossible setting, backbone or weights.
+
+    Example:
+        >>> import torch
+        >>> model = create_model("vsn_resnet18", num_classes=5, num_frames=4)
+        >>> model(torch.zeros(2, 4, 3, 64, 64, dtype=torch.uint8)).shape
+        torch.Size([2, 5])
+    """
+    config = ModelConfig(
+        name=name,
+        num_classes=num_classes,
+        num_frames=num_frames,
+        weights=weights,
+        dropout=dropout,
+        block=block,
+        places=tuple(places),
+        shift=shift,
+        shift_div=shift_div,
+        shift_every=shift_every,
+    )
+    model = build_model(config)
+    if weights != "none":
+        initialise(model, config)
+    return model
+
+
+def list_models() -> list[str]:
+    """Names that `create_model` takes; ``{tsn,tsm,vsn}_timm/<name>`` come on top."""
+    return [f"{prefix}_{backbone}" for backbone in list_backbones() for prefix in MODELS]
+
+
+def _build(config: ModelConfig, *, places: Sequence[str], shift: bool) -> VideoClassifier:
+    backbone = build_backbone(config.name.partition("_")[2])
+    if places or shift:
+        insert_temporal(
+            backbone,
+            num_frames=config.num_frames,
+            block=config.block,
+            places=places,
+            shift=shift,
+            shift_div=config.shift_div,
+            shift_every=config.shift_every,
+        )
+    return VideoClassifier(
+        backbone,
+        feature_dim=remove_classifier(backbone),
+        num_classes=config.num_classes,
+        num_frames=config.num_frames,
+        any_num_frames=not (places or shift),
+        dropout=config.dropout,
+    )

@@ -1,0 +1,81 @@
+"""The one network TSN, TSM and VSN share: normalise, fold, backbone, dropout, head, consensus."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class VideoClassifier(nn.Module):
+    """A 2D CNN on the frames of a clip, and the average of what it says of them (TSN).
+
+    Args:
+        backbone: frames ``(N, 3, H, W)`` to features ``(N, feature_dim)``.
+        feature_dim: D.
+        num_classes: outputs.
+        num_frames: T.
+        any_num_frames: whether clips of another T are accepted (TSN, which has no order to keep).
+        dropout: drop probability before the classifier.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        feature_dim: int,
+        num_classes: int,
+        num_frames: int,
+        any_num_frames: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(feature_dim, num_classes)
+        nn.init.normal_(self.head.weight, std=0.001)
+        nn.init.zeros_(self.head.bias)
+        self.num_frames = num_frames
+        self.any_num_frames = any_num_frames
+        # Not persistent: weights files hold weights, and an exported model is self-contained.
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Scores of a clip.
+
+        Args:
+            clip: ``(B, T, 3, H, W)``, uint8, or floating point in [0, 1]; any H and W the backbone takes.
+
+        Returns:
+            Logits ``(B, num_classes)``: the mean over the frames.
+
+        Raises:
+            ValueError: another layout, or another T than the model was built for.
+        """
+        features = self.dropout(self.frame_features(clip))
+        return self.head(features).mean(dim=1)
+
+    def frame_features(self, clip: Tensor) -> Tensor:
+        """Features ``(B, T, D)`` of each frame of a clip, before dropout and head."""
+        if clip.ndim != 5 or clip.shape[2] != 3:
+            raise ValueError(
+                f"A clip is (B, T, 3, H, W), uint8 or float in [0, 1]; this one has shape {tuple(clip.shape)}. "
+                "Add the batch axis of a single clip with clip[None]."
+            )
+        batch, num_frames = clip.shape[:2]
+        if num_frames != self.num_frames and not self.any_num_frames:
+            raise ValueError(
+                f"This model was built for clips of {self.num_frames} frames, and its channels mean those frames; the "
+                f"clip has {num_frames}. Sample {self.num_frames} frames, or train a model with num_frames={num_frames}."
+            )
+        frames = clip.flatten(0, 1)
+        if frames.dtype == torch.uint8:
+            frames = frames.to(self.mean.dtype) / 255
+        frames = (frames - self.mean) / self.std
+        return self.backbone(frames).unflatten(0, (batch, num_frames))

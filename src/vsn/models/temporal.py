@@ -1,0 +1,286 @@
+"""Temporal operations inside a 2D CNN: the layers, the placement plan, the insertion, the proof.
+
+Each layer is a subclass of the layer it takes the place of and overrides ``forward`` alone, so that
+every weight keeps the backbone's own name and shape.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vsn.config import STAGES, Block, ConfigError
+from vsn.models.backbones import residual_blocks
+from vsn.models.residual import ResidualBlock
+from vsn.ops import temporal_shift, video_shuffle
+
+_M = TypeVar("_M", bound=nn.Module)
+
+
+class ShuffleConv2d(nn.Conv2d):
+    """A convolution between a video shuffle and its inverse (compact block, paper section 3.2).
+
+    With ``unshuffle`` off it only shuffles its input: the head of a headtail block.
+    """
+
+    num_frames: int
+    unshuffle: bool
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames ``(B*T, C_in, H, W)`` to ``(B*T, C_out, H', W')``."""
+        frames = super().forward(video_shuffle(frames, self.num_frames))
+        return video_shuffle(frames, self.num_frames) if self.unshuffle else frames
+
+    def extra_repr(self) -> str:
+        """The convolution's own, and T."""
+        return f"{super().extra_repr()}, num_frames={self.num_frames}, unshuffle={self.unshuffle}"
+
+
+class ShuffleBatchNorm2d(nn.BatchNorm2d):
+    """A batch normalisation followed by the (inverse) shuffle: the tail of a headtail block."""
+
+    num_frames: int
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Shuffled frames ``(B*T, C, H, W)`` to frames in their own order."""
+        return video_shuffle(super().forward(frames), self.num_frames)
+
+
+class ShiftConv2d(nn.Conv2d):
+    """A convolution after a zero-padded temporal shift (residual TSM)."""
+
+    num_frames: int
+    shift_div: int
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames ``(B*T, C_in, H, W)`` to ``(B*T, C_out, H', W')``."""
+        return super().forward(temporal_shift(frames, self.num_frames, self.shift_div))
+
+    def extra_repr(self) -> str:
+        """The convolution's own, T and the share of channels shifted."""
+        return f"{super().extra_repr()}, num_frames={self.num_frames}, shift_div={self.shift_div}"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which modules become temporal, by name.
+
+    Attributes:
+        shuffle: convolutions wrapped by a shuffle pair (compact blocks).
+        headtail: (first convolution, last normalisation) of headtail blocks.
+        shift: convolutions preceded by a temporal shift.
+    """
+
+    shuffle: tuple[str, ...] = ()
+    headtail: tuple[tuple[str, str], ...] = ()
+    shift: tuple[str, ...] = ()
+
+
+def plan_placement(
+    stages: Mapping[str, Sequence[ResidualBlock]],
+    *,
+    block: Block = "compact",
+    places: Sequence[str] = STAGES,
+    shift: bool = True,
+    shift_every: int = 1,
+) -> Placement:
+    """Decide what goes where: shuffle in the last block of each of ``places``, shift in the others.
+
+    Args:
+        stages: residual blocks by stage, from `residual_blocks`.
+        block: compact or headtail (paper, Figure 3).
+        places: stages whose last block becomes a shuffle block (paper, Table 1 and 8).
+        shift: temporal shift in every block that is not a shuffle block.
+        shift_every: shift only every n-th block of a stage.
+    """
+    shuffles: list[ResidualBlock] = [stages[stage][-1] for stage in STAGES if stage in places]
+    shifts = [
+        one for blocks in stages.values() for one in blocks[::shift_every] if shift and one not in shuffles
+    ]
+    return Placement(
+        shuffle=tuple(one.path(one.spatial) for one in shuffles) if block == "compact" else (),
+        headtail=tuple((one.path(one.head), one.path(one.tail)) for one in shuffles) if block == "headtail" else (),
+        shift=tuple(one.path(one.head) for one in shifts),
+    )
+
+
+def insert_temporal(
+    backbone: nn.Module,
+    *,
+    num_frames: int,
+    block: Block = "compact",
+    places: Sequence[str] = STAGES,
+    shift: bool = True,
+    shift_div: int = 8,
+    shift_every: int = 1,
+) -> nn.Module:
+    """Turn a torchvision or timm CNN into a VSN (or, with ``places=()``, a TSM), in place.
+
+    Names and values of the weights stay as they are. With ``num_frames=1`` nothing changes.
+
+    Raises:
+        ConfigError: unknown architecture, a convolution that cannot mix frames, or C < T.
+
+    Example:
+        >>> import torchvision
+        >>> resnet = insert_temporal(torchvision.models.resnet18(), num_frames=8)
+        >>> resnet(torch.rand(16, 3, 64, 64)).shape  # 2 clips of 8 frames
+        torch.Size([16, 1000])
+    """
+    plan = plan_placement(
+        residual_blocks(backbone), block=block, places=places, shift=shift, shift_every=shift_every
+    )
+    return insert_at(backbone, num_frames=num_frames, placement=plan, shift_div=shift_div)
+
+
+def insert_at(
+    model: nn.Module,
+    *,
+    num_frames: int,
+    shuffle: Sequence[str] = (),
+    shift: Sequence[str] = (),
+    placement: Placement | None = None,
+    shift_div: int = 8,
+) -> nn.Module:
+    """Insert temporal operations at modules named by hand, in any CNN, in place.
+
+    Args:
+        model: maps frames ``(B*T, C, H, W)`` to whatever it maps them to.
+        num_frames: T.
+        shuffle: names of `nn.Conv2d` modules to put between a shuffle pair.
+        shift: names of `nn.Conv2d` modules to put a temporal shift before.
+        placement: a plan, instead of names.
+        shift_div: 1/shift_div of the channels shift each way.
+
+    Raises:
+        ConfigError: a name that is not there or not a plain convolution, a convolution that would
+            mix nothing, or fewer channels than frames. The model is unchanged then.
+    """
+    if num_frames < 1:
+        raise ConfigError(f"num_frames is {num_frames}; a clip has at least one frame.")
+    plan = placement or Placement(shuffle=tuple(shuffle), shift=tuple(shift))
+    # All checks come before the first change, so that a refusal leaves the model as it was.
+    for name in plan.shuffle:
+        _check_shuffle(name, _find(model, name, nn.Conv2d), num_frames)
+    for head, tail in plan.headtail:
+        _check_headtail(head, _find(model, head, nn.Conv2d), _find(model, tail, nn.BatchNorm2d), num_frames)
+    for name in plan.shift:
+        conv = _find(model, name, nn.Conv2d)
+        if conv.in_channels < shift_div:
+            raise ConfigError(f"{name} has {conv.in_channels} input channels, fewer than shift_div = {shift_div}.")
+    if num_frames == 1:
+        return model
+    for name in plan.shuffle:
+        _replace(model, name, _shuffle_conv(_find(model, name, nn.Conv2d), num_frames, unshuffle=True))
+    for head, tail in plan.headtail:
+        _replace(model, head, _shuffle_conv(_find(model, head, nn.Conv2d), num_frames, unshuffle=False))
+        _replace(model, tail, _shuffle_norm(_find(model, tail, nn.BatchNorm2d), num_frames))
+    for name in plan.shift:
+        _replace(model, name, _shift_conv(_find(model, name, nn.Conv2d), num_frames, shift_div))
+    return model
+
+
+def mixing_matrix(model: nn.Module, *, num_frames: int, size: int = 64, seed: int = 0) -> Tensor:
+    """Which input frame reaches which output frame's features, by gradient.
+
+    Args:
+        model: frames ``(T, 3, H, W)`` to per-frame outputs ``(T, ...)``; for a `VideoClassifier`
+            its ``backbone``. It is copied, put in evaluation mode and double precision.
+        num_frames: T.
+        size: height and width of the random input, pixels.
+        seed: of the random input.
+
+    Returns:
+        bool ``(T, T)``: row t, column s says whether output frame t depends on input frame s. The
+        identity for TSN, three diagonals for one shift, all true after one compact block.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    probe = copy.deepcopy(model).cpu().double().eval()
+    frames = torch.randn(num_frames, 3, size, size, generator=generator, dtype=torch.float64, requires_grad=True)
+    outputs = probe(frames).flatten(1)
+    weights = torch.randn(outputs.shape[1], generator=generator, dtype=torch.float64)
+    rows = []
+    for t in range(num_frames):
+        (gradient,) = torch.autograd.grad((outputs[t] * weights).sum(), frames, retain_graph=True)
+        rows.append(gradient.flatten(1).abs().amax(dim=1) > 0)
+    return torch.stack(rows)
+
+
+def _find(model: nn.Module, name: str, kind: type[_M]) -> _M:
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        examples = [n for n, m in model.named_modules() if type(m) is kind][:3]
+        raise ConfigError(f"The model has no module {name!r}; its {kind.__name__} modules begin {examples}.") from None
+    if type(module) is not kind:
+        hint = " It already is temporal." if isinstance(module, ShuffleConv2d | ShiftConv2d | ShuffleBatchNorm2d) else ""
+        raise ConfigError(
+            f"{name} is a {type(module).__name__}; only a plain {kind.__name__} can become temporal, because a "
+            f"subclass may compute something else in its forward.{hint}"
+        )
+    return module
+
+
+def _check_shuffle(name: str, conv: nn.Conv2d, num_frames: int) -> None:
+    for what, channels in (("input", conv.in_channels), ("output", conv.out_channels)):
+        if channels < num_frames:
+            raise ConfigError(
+                f"{name} has {channels} {what} channels, fewer than num_frames = {num_frames}; every frame needs a "
+                f"channel group. Use at most {channels} frames or leave this block out."
+            )
+    if num_frames > 1 and conv.groups > 1:
+        if conv.groups % num_frames == 0:
+            raise ConfigError(
+                f"{name} has {conv.groups} groups: with num_frames = {num_frames} each group holds channels of one "
+                "frame, so that shuffling around it mixes nothing (mixing_matrix shows it). Use a backbone whose 3x3 "
+                "convolutions are not grouped, or a num_frames that does not divide the groups."
+            )
+        warnings.warn(
+            f"{name} has {conv.groups} groups; with num_frames = {num_frames} each sees a part of the frames, not all. "
+            "mixing_matrix shows which.",
+            stacklevel=4,
+        )
+
+
+def _check_headtail(name: str, head: nn.Conv2d, tail: nn.BatchNorm2d, num_frames: int) -> None:
+    for channels in (head.in_channels, tail.num_features):
+        if channels < num_frames:
+            raise ConfigError(
+                f"The headtail block at {name} has {channels} channels, fewer than num_frames = {num_frames}; T must "
+                "fit both its input and its output width. Use fewer frames or leave this stage out."
+            )
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def _adopt(new: _M, old: nn.Module) -> _M:
+    """Give ``new`` the parameters, buffers, hooks and settings of ``old``: the very same tensors."""
+    new.__dict__.update(old.__dict__)
+    return new
+
+
+def _shuffle_conv(conv: nn.Conv2d, num_frames: int, *, unshuffle: bool) -> ShuffleConv2d:
+    new = _adopt(ShuffleConv2d.__new__(ShuffleConv2d), conv)
+    new.num_frames, new.unshuffle = num_frames, unshuffle
+    return new
+
+
+def _shuffle_norm(norm: nn.BatchNorm2d, num_frames: int) -> ShuffleBatchNorm2d:
+    new = _adopt(ShuffleBatchNorm2d.__new__(ShuffleBatchNorm2d), norm)
+    new.num_frames = num_frames
+    return new
+
+
+def _shift_conv(conv: nn.Conv2d, num_frames: int, shift_div: int) -> ShiftConv2d:
+    new = _adopt(ShiftConv2d.__new__(ShiftConv2d), conv)
+    new.num_frames, new.shift_div = num_frames, shift_div
+    return new
