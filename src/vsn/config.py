@@ -57,6 +57,8 @@ class ModelConfig:
     """Temporal shift in every block that is not a shuffle block (paper, Table 9). VSN only."""
     shift_div: int = 8
     """1/shift_div of the channels move one frame back, as many one frame ahead. TSM and VSN."""
+    shift_places: tuple[str, ...] = STAGES
+    """Stages whose blocks may shift. Fewer leave the early stages a plain 2D CNN, fit to be frozen."""
     shift_every: int = 1
     """Shift every n-th block of a stage. 2 matches the official TSM ResNet-101 checkpoints."""
     dropout: float = 0.5
@@ -76,10 +78,11 @@ class ModelConfig:
         _require(self.shift_div >= 2, f"model.shift_div is {self.shift_div}; it must be 2 or more: two parts of 1/shift_div move.")
         _require(self.shift_every >= 1, f"model.shift_every is {self.shift_every}; it must be 1 or more.")
         _require(0.0 <= self.dropout < 1.0, f"model.dropout is {self.dropout}; it is a probability below 1.")
-        _require(
-            len(set(self.places)) == len(self.places) and set(self.places) <= set(STAGES),
-            f"model.places is {list(self.places)}; choose each at most once from {list(STAGES)}.",
-        )
+        for key, stages in (("places", self.places), ("shift_places", self.shift_places)):
+            _require(
+                len(set(stages)) == len(stages) and set(stages) <= set(STAGES),
+                f"model.{key} is {list(stages)}; choose each at most once from {list(STAGES)}.",
+            )
         if prefix == "vsn":
             _require(
                 bool(self.places) or self.shift,
@@ -177,6 +180,8 @@ class TrainConfig:
     fresh_lr_mult: float = 1.0
     """Learning rate, times lr, of backbone parts that had no pretrained weights to start from."""
     label_smoothing: float = 0.0
+    freeze: tuple[str, ...] = ()
+    """Backbone modules that stay as they are, batch statistics too, such as ["conv1", "bn1", "layer1"]."""
     partial_bn: bool = False
     """Freeze every batch normalisation but the first, statistics and affine (TSN; the paper)."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

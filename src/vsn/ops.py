@@ -114,7 +114,8 @@ def _swap(clip: Tensor, num_frames: int, eta: int, *, channel_axis: int) -> Tens
     rest = clip.shape[channel_axis] - used
     if rest == 0:
         grouped = clip.unflatten(channel_axis, (num_frames, eta))
-        return grouped.transpose(1, channel_axis).flatten(channel_axis, channel_axis + 1)
+        # Copied before flattening, which alone would return a view of a single clip with C = T.
+        return grouped.transpose(1, channel_axis).contiguous().flatten(channel_axis, channel_axis + 1)
     # Output group t, for all output frames i at once, is frame t's channels seen as (i, eta); the
     # channels left over are one more piece, so that joining the pieces is the only copy.
     pieces = []

@@ -10,7 +10,6 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from html import escape
 from typing import Any, NamedTuple
 
@@ -29,7 +28,7 @@ LABELS = {
     "latency_ms": "Latency",
     "seconds": "Training time",
 }
-MISSING = "–"
+MISSING = "\u2013"
 
 
 class Series(NamedTuple):
@@ -53,7 +52,7 @@ def percent(share: float | None) -> str:
 
 def percent_range(shares: Sequence[float]) -> str:
     """Two shares in 0..1 as "56.0–66.8%"."""
-    return f"{percent(shares[0])[:-1]}–{percent(shares[1])}"
+    return f"{percent(shares[0])[:-1]}\u2013{percent(shares[1])}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -64,75 +63,6 @@ def listed(names: Sequence[str]) -> str:
 def colour(index: int) -> str:
     """The style that sets `--c` to the colour of run `index`."""
     return f"--c:var(--run-{index % NUM_COLOURS})"
-
-
-# ---------------------------------------------------------------- page
-
-
-def page(
-    title: str,
-    *,
-    summary: str,
-    written: datetime,
-    versions: Sequence[tuple[str, Mapping[str, str]]],
-    sections: Sequence[tuple[str, str, str]],
-    css: str,
-    script: str,
-) -> str:
-    """The whole document; `sections` are (id, heading, HTML)."""
-    links = "".join(f'<a href="#{key}">{text(heading)}</a>' for key, heading, _ in sections)
-    body = "\n".join(
-        f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{text(heading)}</h2>\n{inner}\n</section>'
-        for key, heading, inner in sections
-    )
-    # The policy makes the promise of one self-contained file hold in the browser too.
-    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{text(title)}</title>
-<style>
-{css}
-</style>
-</head>
-<body>
-<header>
-<h1>{text(title)}</h1>
-<p class="summary">{text(summary)}</p>
-<p class="date"><time datetime="{written:%Y-%m-%dT%H:%MZ}">{written:%d %B %Y, %H:%M} UTC</time></p>
-<nav aria-label="Sections">{links}</nav>
-</header>
-<main>
-{body}
-</main>
-<footer>{_versions(versions)}</footer>
-<script>
-{script}
-</script>
-</body>
-</html>
-"""
-
-
-def _versions(versions: Sequence[tuple[str, Mapping[str, str]]]) -> str:
-    groups: dict[str, list[str]] = {}
-    for name, found in versions:
-        line = " · ".join(f"{key} {value}" for key, value in found.items()) or "no versions recorded"
-        groups.setdefault(line, []).append(name)
-    lines = "".join(f"<dt>{text(listed(names))}</dt><dd>{text(line)}</dd>" for line, names in groups.items())
-    return f"<h2>Versions</h2><dl>{lines}</dl>"
-
-
-def toggle_css(num_runs: int) -> str:
-    """Rules that hide a run's curves while its box in the legend is not ticked; no script needed."""
-    return "".join(
-        f"\n.curves:has(#show-{i}:not(:checked)) .line-{i}{{display:none}}" for i in range(num_runs)
-    )
 
 
 # ---------------------------------------------------------------- table
@@ -147,7 +77,8 @@ def data_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, not
     for row in rows:
         is_best = best is not None and len(rows) > 1 and row.get("top1") == best
         cells = "".join(
-            _cell(key, row, tag="th" if place == 0 else "td", is_best=is_best) for place, key in enumerate(shown)
+            _cell(key, row, tag="th" if place == 0 else "td", is_best=is_best)
+            for place, key in enumerate(shown)
         )
         body.append(f"<tr>{cells}</tr>")
     return (
@@ -180,7 +111,12 @@ def _cell(key: str, row: Mapping[str, Any], *, tag: str, is_best: bool) -> str:
 
 def format_value(key: str, value: Any) -> str:
     """A table's value as text; the column's name says its unit."""
-    if isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and key.endswith("_interval"):
+    if (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(map(_is_number, value))
+        and key.endswith("_interval")
+    ):
         return percent_range(value)
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return MISSING
@@ -192,12 +128,13 @@ def format_value(key: str, value: Any) -> str:
         unit, size = next(((u, s) for u, s in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if value >= s), ("", 1))
         return f"{value / size:.1f}\u202f{unit}" if unit else f"{value:g}"
     if key.endswith("_ratio"):
-        return f"{value:.2f}×"
+        return f"{value:.2f}\u00d7"
     if key.endswith("_ms"):
         return f"{value:.1f} ms"
     if key == "seconds":
         minutes = round(value / 60)
-        return f"{value:.0f} s" if value < 120 else f"{minutes} min" if minutes < 120 else f"{value / 3600:.1f} h"
+        longer = f"{minutes} min" if minutes < 120 else f"{value / 3600:.1f} h"
+        return f"{value:.0f} s" if value < 120 else longer
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
@@ -218,11 +155,14 @@ def line_chart(series: Sequence[Series], *, label: str, is_share: bool) -> str:
     """An SVG of values by epoch: validation drawn through, training dashed."""
     drawn = [s for s in series if s.points]
     if not drawn:
-        return f'<figure><figcaption>{text(label)}</figcaption><p class="note">No values recorded.</p></figure>'
+        return (
+            f'<figure><figcaption>{text(label)}</figcaption><p class="note">No values recorded.</p></figure>'
+        )
     xs = [x for s in drawn for x, _ in s.points]
     ys = [y for s in drawn for _, y in s.points]
     y_ticks = nice_ticks(0.0, max(ys)) if min(ys) >= 0 else nice_ticks(min(ys), max(ys))
-    x_ticks = sorted({round(t) for t in nice_ticks(min(xs), max(xs), 6) if min(xs) <= t <= max(xs)} | {round(min(xs))})
+    inside = [t for t in nice_ticks(min(xs), max(xs), 6) if min(xs) <= t <= max(xs)]
+    x_ticks = sorted({round(t) for t in (*inside, min(xs))})
     left, top, width, height = 46, 12, 434, 218
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -238,7 +178,8 @@ def line_chart(series: Sequence[Series], *, label: str, is_share: bool) -> str:
         for y in y_ticks
     ]
     lines += [
-        f'<text x="{at(x, 0)[0]:.1f}" y="{top + height + 20}" text-anchor="middle">{x}</text>' for x in x_ticks
+        f'<text x="{at(x, 0)[0]:.1f}" y="{top + height + 20}" text-anchor="middle">{x}</text>'
+        for x in x_ticks
     ]
     lines.append(f'<text x="{left + width / 2}" y="{top + height + 38}" text-anchor="middle">epoch</text>')
     for s in drawn:
@@ -265,10 +206,8 @@ def curves(names: Sequence[str], charts: Sequence[str]) -> str:
         f'<span class="swatch"></span>{text(name)}</label>'
         for i, name in enumerate(names)
     )
-    keys = (
-        '<span class="key"><svg viewBox="0 0 30 8" aria-hidden="true"><path d="M0 4h30"/></svg>validation</span>'
-        '<span class="key train"><svg viewBox="0 0 30 8" aria-hidden="true"><path d="M0 4h30"/></svg>training</span>'
-    )
+    stroke = '<svg viewBox="0 0 30 8" aria-hidden="true"><path d="M0 4h30"/></svg>'
+    keys = f'<span class="key">{stroke}validation</span><span class="key train">{stroke}training</span>'
     return (
         f'<div class="curves"><div class="legend" role="group" aria-label="Runs shown">{boxes}{keys}</div>'
         f'<div class="charts">{"".join(charts)}</div></div>'
@@ -290,8 +229,12 @@ def _bar(name: str, share: float | None, index: int, *, note: str = "") -> str:
 
 def order_table(shares: Mapping[str, Mapping[str, float]], orders: Sequence[str], *, chance: float) -> str:
     """Top-1 of each run with its frames in each order, and the points lost against `forward`."""
-    meaning = {"forward": "as filmed", "reversed": "last frame first", "shuffled": "random order",
-               "still": "one frame repeated"}
+    meaning = {
+        "forward": "as filmed",
+        "reversed": "last frame first",
+        "shuffled": "random order",
+        "still": "one frame repeated",
+    }
     head = "".join(
         f'<th scope="col">{text(order)}<small>{text(meaning.get(order, ""))}</small></th>' for order in orders
     )
@@ -307,9 +250,9 @@ def order_table(shares: Mapping[str, Mapping[str, float]], orders: Sequence[str]
             cells.append(f"<td>{_bar(f'{name}, {order}', by_order[order], index, note=note)}</td>")
         rows.append(f'<tr><th scope="row">{text(name)}</th>{"".join(cells)}</tr>')
     return (
-        "<p>Top-1 when the same frames are shown in another order. A model that ignores order scores alike in "
-        "every column; what a model loses is what it read from order. The mark in each bar is blind guessing, "
-        f'{percent(chance)}.</p><div class="scroll" tabindex="0" role="region" '
+        "<p>Top-1 when the same frames are shown in another order. A model that ignores order scores alike "
+        "forward, reversed and shuffled; what a model loses is what it read from order. The mark in each bar "
+        f'is blind guessing, {percent(chance)}.</p><div class="scroll" tabindex="0" role="region" '
         f'aria-label="Accuracy by frame order"><table class="data orders" style="--chance:{chance:.4f}">'
         f'<thead><tr><th scope="col">Run</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
@@ -333,9 +276,10 @@ def class_bars(
     for c in ranked:
         bars = "".join(_bar(name, values[c], i) for i, (name, values) in enumerate(accuracies.items()))
         values = " ".join(f"{known(column[c]):.4f}" for column in columns)
+        videos = f"{counts[c]:,} {'video' if counts[c] == 1 else 'videos'}"
         rows.append(
-            f'<li data-name="{text(classes[c])}" data-values="{values}"><span class="bar-name">{text(classes[c])}'
-            f'<small>{counts[c]:,} {"video" if counts[c] == 1 else "videos"}</small></span>'
+            f'<li data-name="{text(classes[c])}" data-values="{values}">'
+            f'<span class="bar-name">{text(classes[c])}<small>{videos}</small></span>'
             f'<span class="bar-group">{bars}</span></li>'
         )
     options = "".join(
@@ -343,12 +287,16 @@ def class_bars(
         for i, name in enumerate(accuracies)
     )
     legend = "".join(
-        f'<span style="{colour(i)}"><span class="swatch"></span>{text(name)}</span>' for i, name in enumerate(accuracies)
+        f'<span style="{colour(i)}"><span class="swatch"></span>{text(name)}</span>'
+        for i, name in enumerate(accuracies)
     )
+    # A short list needs no box of its own; a long one would push the rest of the page away.
+    is_long = len(classes) > 30
+    box = 'class="tall" tabindex="0" role="region" aria-label="Accuracy by class"' if is_long else ""
     return (
         f'<div class="legend">{legend}<label class="sort" hidden>Sort by <select>{options}'
         '<option value="spread">largest difference</option><option value="name">class name</option></select>'
-        '</label></div><div class="tall" tabindex="0" role="region" aria-label="Accuracy by class, all runs">'
+        f"</label></div><div {box}>"
         f'<ol class="bars">{"".join(rows)}</ol></div>'
     )
 
@@ -371,37 +319,41 @@ def confusion(name: str, matrix: np.ndarray, classes: Sequence[str], *, is_open:
     drawn = []
     for truth, said in np.argwhere(matrix > 0).tolist():  # empty cells are the background
         share = matrix[truth, said] / totals[truth]
-        tip = f"{classes[truth]} → {classes[said]}: {matrix[truth, said]} of {totals[truth]} ({percent(share)})"
+        counted = f"{matrix[truth, said]} of {totals[truth]} ({percent(share)})"
+        tip = f"{classes[truth]} → {classes[said]}: {counted}"
         drawn.append(
             f'<rect x="{said * cell}" y="{truth * cell}" class="{"ok" if truth == said else "no"}" '
             f'style="--s:{0.12 + 0.88 * share:.2f}"><title>{text(tip)}</title></rect>'
         )
         if cell == 24:
+            shade = ' class="hi"' if share > 0.75 else ' class="mid"' if share > 0.55 else ""
             drawn.append(
-                f'<text x="{said * cell + 12}" y="{truth * cell + 16}"{" class=hi" if share > 0.5 else ""}>'
-                f"{matrix[truth, said]}</text>"
+                f'<text x="{said * cell + 12}" y="{truth * cell + 16}"{shade}>{matrix[truth, said]}</text>'
             )
     grid = "".join(f"M{i * cell} 0v{size}M0 {i * cell}h{size}" for i in range(len(classes) + 1))
     numbers = "".join(f'<span title="{text(c)}">{i}</span>' for i, c in enumerate(classes, start=1))
     names = "".join(f'<li title="{text(c)}">{text(c)}</li>' for c in classes)
     right = int(matrix.trace())
+    box = "matrix" if cell == 24 else "matrix dense"
     label = f"Confusion matrix of {name}: {right} of {int(matrix.sum())} videos on the diagonal."
     return (
         f'<details class="confusion"{" open" if is_open else ""}><summary><h3>{text(name)}</h3></summary>'
-        f'<div class="beside"><div class="matrix" tabindex="0" role="region" aria-label="{text(label)}" '
-        f'style="--cell:{cell}px;--size:{size}px"><div class="corner"><span>truth ↓</span><span>said →</span></div>'
+        f'<div class="beside"><div class="{box}" tabindex="0" role="region" aria-label="{text(label)}" '
+        f'style="--cell:{cell}px;--size:{size}px">'
+        '<div class="corner"><span>truth ↓</span><span>said →</span></div>'
         f'<div class="cols" aria-hidden="true">{numbers}</div><ol class="names">{names}</ol>'
-        f'<div class="nums" aria-hidden="true">{numbers}</div><svg width="{size}" height="{size}" role="img" '
-        f'aria-label="{text(label)}"><path class="grid" d="{grid}"/>{"".join(drawn)}</svg></div>'
+        f'<div class="nums" aria-hidden="true">{numbers}</div><svg width="{size + 1}" height="{size + 1}" '
+        f'role="img" aria-label="{text(label)}"><path class="grid" d="{grid}"/>{"".join(drawn)}</svg></div>'
         f"{_pairs(matrix, classes, totals)}</div></details>"
     )
 
 
 def _pairs(matrix: np.ndarray, classes: Sequence[str], totals: np.ndarray) -> str:
     rows = "".join(
-        f'<li><span>{text(classes[t])}</span><span class="arrow" aria-label="taken for">→</span>'
-        f"<span>{text(classes[s])}</span><small>{matrix[t, s]} of {totals[t]} ({percent(matrix[t, s] / totals[t])})"
-        "</small></li>"
+        f"<li><span>{text(classes[t])}</span>"
+        f'<span class="said"><span class="arrow" role="img" aria-label="taken for">→</span>'
+        f"<span>{text(classes[s])}</span></span>"
+        f"<small>{matrix[t, s]} of {totals[t]} ({percent(matrix[t, s] / totals[t])})</small></li>"
         for t, s in confused_pairs(matrix)
     )
     found = f"<ol>{rows}</ol>" if rows else "<p>None: every video was named rightly.</p>"
@@ -417,16 +369,17 @@ def strip_card(
     """One video: uint8 `frames` (T, h, w, 3), its class, and (run, label, probability, right) of each run."""
     images = "".join(f'<img src="{_jpeg(frame)}" alt="" loading="lazy">' for frame in frames)
     said = "".join(
-        f'<li class="{"ok" if right else "no"}"><span class="mark" role="img" aria-label='
-        f'"{"right" if right else "wrong"}">{"✓" if right else "✗"}</span><span class="who">{text(run)}</span>'
-        f'<span class="what">{text(label)}</span><b>{percent(probability)}</b></li>'
+        f'<li class="{"ok" if right else "no"}"><span class="mark" role="img" '
+        f'aria-label="{"right" if right else "wrong"}">{"✓" if right else "✗"}</span>'
+        f'<span class="who">{text(run)}</span><span class="what">{text(label)}</span>'
+        f"<b>{percent(probability)}</b></li>"
         for run, label, probability, right in verdicts
     )
     alt = f"{len(frames)} frames of {video_id} in the order they were filmed: {truth}"
     return (
         f'<article class="strip"><h3>{text(truth)}<small>{text(video_id)}</small></h3>'
-        f'<div class="frames" role="img" aria-label="{text(alt)}" style="--n:{min(len(frames), 8)}">{images}</div>'
-        f"<ul>{said}</ul></article>"
+        f'<div class="frames" role="img" aria-label="{text(alt)}" style="--n:{min(len(frames), 8)}">'
+        f"{images}</div><ul>{said}</ul></article>"
     )
 
 

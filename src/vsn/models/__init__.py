@@ -72,6 +72,7 @@ def create_model(
     block: Block = "compact",
     places: Sequence[str] = STAGES,
     shift: bool = True,
+    shift_places: Sequence[str] = STAGES,
     shift_div: int = 8,
     shift_every: int = 1,
 ) -> VideoClassifier:
@@ -86,6 +87,7 @@ def create_model(
         block: "compact" or "headtail" (VSN; paper, Table 7).
         places: stages whose last block shuffles (VSN; paper, Table 8).
         shift: temporal shift in the other blocks (VSN; paper, Table 9).
+        shift_places: stages whose blocks may shift (TSM and VSN).
         shift_div: 1/shift_div of the channels shift each way.
         shift_every: shift every n-th block only.
 
@@ -111,6 +113,7 @@ def create_model(
         block=block,
         places=tuple(places),
         shift=shift,
+        shift_places=tuple(shift_places),
         shift_div=shift_div,
         shift_every=shift_every,
     )
@@ -134,6 +137,7 @@ def _build(config: ModelConfig, *, places: Sequence[str], shift: bool) -> VideoC
             block=config.block,
             places=places,
             shift=shift,
+            shift_places=config.shift_places,
             shift_div=config.shift_div,
             shift_every=config.shift_every,
         )

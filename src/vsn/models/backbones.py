@@ -7,6 +7,7 @@ by `nn.Identity`, so that it maps frames ``(N, 3, H, W)`` to features ``(N, D)``
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,8 @@ def remove_classifier(backbone: nn.Module) -> int:
             return layer.in_features
     if hasattr(backbone, "reset_classifier") and hasattr(backbone, "num_features"):
         backbone.reset_classifier(0)  # type: ignore[operator]
-        return int(backbone.num_features)  # type: ignore[arg-type]
+        # timm's VGG, HGNet and others keep a hidden layer, wider than their feature maps.
+        return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
     raise ConfigError(
         f"Cannot find the classifier of {type(backbone).__name__}: expected a linear layer named fc, classifier or head."
     )
@@ -158,10 +160,10 @@ def load_pretrained(backbone: nn.Module, name: str, weights: str) -> LoadedWeigh
         return LoadedWeights((), tuple(backbone.state_dict()))
     path = Path(weights)
     if path.suffix in {".safetensors", ".pth", ".pt"}:
-        return _load_partial(backbone, _read_weight_file(path), str(path))
+        return _load_partial(backbone, _current_names(_read_weight_file(path)), str(path))
     if name.startswith("timm/"):
         return _load_partial(backbone, _download_timm(name, weights), weights)
-    backbone.load_state_dict(_download_torchvision(name, weights), strict=True)
+    backbone.load_state_dict(_current_names(_download_torchvision(name, weights)), strict=True)
     return LoadedWeights(tuple(backbone.state_dict()), ())
 
 
@@ -216,6 +218,12 @@ def _read_weight_file(path: Path) -> Mapping[str, Tensor]:
     return state
 
 
+def _current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict in today's names: torchvision's DenseNet files still say ``norm.1`` for ``norm1``."""
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+    return {old.sub(r"\1\2", name): value for name, value in state.items()}
+
+
 def _load_partial(backbone: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadedWeights:
     own = backbone.state_dict()
     unknown = [name for name in state if name not in own]
@@ -261,7 +269,8 @@ def _download_timm(name: str, weights: str) -> Mapping[str, Tensor]:
     architecture = name.removeprefix("timm/")
     tagged = architecture if weights == "pretrained" else f"{architecture}.{weights}"
     try:
-        return timm.create_model(tagged, pretrained=True).state_dict()
+        # The class count of build_timm: another classifier, of 21,841 classes say, is left out by timm itself.
+        return timm.create_model(tagged, pretrained=True, num_classes=1000).state_dict()
     except Exception as error:  # timm and the hub raise many types, all meaning "no weights"
         raise ConfigError(
             f"The timm weights {tagged} could not be had ({error}). Without a network: set model.weights to a "

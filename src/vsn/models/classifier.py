@@ -77,5 +77,9 @@ class VideoClassifier(nn.Module):
         frames = clip.flatten(0, 1)
         if frames.dtype == torch.uint8:
             frames = frames.to(self.mean.dtype) / 255
+        elif not frames.is_floating_point():
+            raise ValueError(
+                f"A clip is uint8 or float in [0, 1]; this one is {frames.dtype}. Convert it with clip.byte()."
+            )
         frames = (frames - self.mean) / self.std
         return self.backbone(frames).unflatten(0, (batch, num_frames))

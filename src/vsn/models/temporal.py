@@ -88,6 +88,7 @@ def plan_placement(
     block: Block = "compact",
     places: Sequence[str] = STAGES,
     shift: bool = True,
+    shift_places: Sequence[str] = STAGES,
     shift_every: int = 1,
 ) -> Placement:
     """Decide what goes where: shuffle in the last block of each of ``places``, shift in the others.
@@ -97,11 +98,25 @@ def plan_placement(
         block: compact or headtail (paper, Figure 3).
         places: stages whose last block becomes a shuffle block (paper, Table 1 and 8).
         shift: temporal shift in every block that is not a shuffle block.
+        shift_places: stages whose blocks may shift.
         shift_every: shift only every n-th block of a stage.
+
+    Raises:
+        ConfigError: no such block or stage, or shift_every below 1.
     """
+    if block not in ("compact", "headtail"):
+        raise ConfigError(f"block is {block!r}; it is 'compact' or 'headtail'.")
+    for key, chosen in (("places", places), ("shift_places", shift_places)):
+        if not set(chosen) <= set(STAGES):
+            raise ConfigError(f"{key} is {list(chosen)}; choose from {list(STAGES)}.")
+    if shift_every < 1:
+        raise ConfigError(f"shift_every is {shift_every}; it must be 1 or more.")
     shuffles: list[ResidualBlock] = [stages[stage][-1] for stage in STAGES if stage in places]
     shifts = [
-        one for blocks in stages.values() for one in blocks[::shift_every] if shift and one not in shuffles
+        one
+        for stage, blocks in stages.items()
+        for one in blocks[::shift_every]
+        if shift and stage in shift_places and one not in shuffles
     ]
     return Placement(
         shuffle=tuple(one.path(one.spatial) for one in shuffles) if block == "compact" else (),
@@ -117,6 +132,7 @@ def insert_temporal(
     block: Block = "compact",
     places: Sequence[str] = STAGES,
     shift: bool = True,
+    shift_places: Sequence[str] = STAGES,
     shift_div: int = 8,
     shift_every: int = 1,
 ) -> nn.Module:
@@ -134,7 +150,12 @@ def insert_temporal(
         torch.Size([16, 1000])
     """
     plan = plan_placement(
-        residual_blocks(backbone), block=block, places=places, shift=shift, shift_every=shift_every
+        residual_blocks(backbone),
+        block=block,
+        places=places,
+        shift=shift,
+        shift_places=shift_places,
+        shift_every=shift_every,
     )
     return insert_at(backbone, num_frames=num_frames, placement=plan, shift_div=shift_div)
 
@@ -159,12 +180,18 @@ def insert_at(
         shift_div: 1/shift_div of the channels shift each way.
 
     Raises:
-        ConfigError: a name that is not there or not a plain convolution, a convolution that would
-            mix nothing, or fewer channels than frames. The model is unchanged then.
+        ConfigError: a name that is not there, comes twice or is no plain convolution, a convolution
+            that would mix nothing, or fewer channels than frames. The model is unchanged then.
     """
     if num_frames < 1:
         raise ConfigError(f"num_frames is {num_frames}; a clip has at least one frame.")
+    if shift_div < 2:
+        raise ConfigError(f"shift_div is {shift_div}; it must be 2 or more: two parts of 1/shift_div move.")
     plan = placement or Placement(shuffle=tuple(shuffle), shift=tuple(shift))
+    names = [*plan.shuffle, *(name for pair in plan.headtail for name in pair), *plan.shift]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{twice} is named more than once; a module takes one temporal operation.")
     # All checks come before the first change, so that a refusal leaves the model as it was.
     for name in plan.shuffle:
         _check_shuffle(name, _find(model, name, nn.Conv2d), num_frames)
@@ -192,6 +219,8 @@ def mixing_matrix(model: nn.Module, *, num_frames: int, size: int = 64, seed: in
     Args:
         model: frames ``(T, 3, H, W)`` to per-frame outputs ``(T, ...)``; for a `VideoClassifier`
             its ``backbone``. It is copied, put in evaluation mode and double precision.
+            Weights that are all zero count as ones there: a residual branch that starts switched
+            off (timm's way) is there to be trained.
         num_frames: T.
         size: height and width of the random input, pixels.
         seed: of the random input.
@@ -202,6 +231,9 @@ def mixing_matrix(model: nn.Module, *, num_frames: int, size: int = 64, seed: in
     """
     generator = torch.Generator().manual_seed(seed)
     probe = copy.deepcopy(model).cpu().double().eval()
+    for parameter in probe.parameters():
+        if not parameter.detach().any():
+            nn.init.ones_(parameter)
     frames = torch.randn(num_frames, 3, size, size, generator=generator, dtype=torch.float64, requires_grad=True)
     outputs = probe(frames).flatten(1)
     weights = torch.randn(outputs.shape[1], generator=generator, dtype=torch.float64)
@@ -235,17 +267,38 @@ def _check_shuffle(name: str, conv: nn.Conv2d, num_frames: int) -> None:
                 f"channel group. Use at most {channels} frames or leave this block out."
             )
     if num_frames > 1 and conv.groups > 1:
-        if conv.groups % num_frames == 0:
+        reach = _reach(conv, num_frames)
+        if not reach.fill_diagonal_(False).any():
             raise ConfigError(
                 f"{name} has {conv.groups} groups: with num_frames = {num_frames} each group holds channels of one "
                 "frame, so that shuffling around it mixes nothing (mixing_matrix shows it). Use a backbone whose 3x3 "
                 "convolutions are not grouped, or a num_frames that does not divide the groups."
             )
-        warnings.warn(
-            f"{name} has {conv.groups} groups; with num_frames = {num_frames} each sees a part of the frames, not all. "
-            "mixing_matrix shows which.",
-            stacklevel=4,
-        )
+        if not reach.fill_diagonal_(True).all():
+            warnings.warn(
+                f"{name} has {conv.groups} groups; with num_frames = {num_frames} each sees a part of the frames, not "
+                "all. mixing_matrix shows which.",
+                stacklevel=4,
+            )
+
+
+def _reach(conv: nn.Conv2d, num_frames: int) -> Tensor:
+    """Which input frame (column) reaches which output frame (row) through a grouped convolution."""
+
+    def frames_by_group(channels: int) -> Tensor:
+        # The last column stands for the channels that the shuffle leaves where they are.
+        channel = torch.arange(channels, device="cpu")
+        frame = (channel // (channels // num_frames)).clamp(max=num_frames)
+        held = torch.zeros(conv.groups, num_frames + 1, dtype=torch.bool, device="cpu")
+        held[channel // (channels // conv.groups), frame] = True
+        return held
+
+    inputs, outputs = frames_by_group(conv.in_channels), frames_by_group(conv.out_channels)
+    reach = (outputs[:, :-1, None] & inputs[:, None, :-1]).any(dim=0)
+    # A channel that stays meets, in each frame in turn, a channel group of every other frame.
+    reach |= (outputs[:, :-1] & inputs[:, -1:]).any(dim=0)[:, None]
+    reach |= (inputs[:, :-1] & outputs[:, -1:]).any(dim=0)[None, :]
+    return reach
 
 
 def _check_headtail(name: str, head: nn.Conv2d, tail: nn.BatchNorm2d, num_frames: int) -> None:

@@ -1,0 +1,157 @@
+"""`vsn demo`: the paper's claim on the embedded data set, in minutes, with a page to look at."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vsn.config import FrameOrder, Recipe
+from vsn.data.dataset import VideoDataset
+from vsn.data.synthetic import SynthSpec, write_dataset
+from vsn.engine.checkpoint import Run, load_model, open_run, read_metrics
+from vsn.engine.evaluate import score_videos, test_dataset
+from vsn.engine.measure import count_multiply_adds, count_parameters, latency_ms
+from vsn.engine.scores import save_evaluation
+from vsn.engine.train import open_datasets, train
+from vsn.files import write_beside, write_json
+from vsn.report import write_report
+
+NAMES = ("tsn", "tsm", "vsn")
+NUM_STRIPS = 12
+
+
+def run_demo(
+    out: Path, recipe: Recipe, *, quick: bool = False, seed: int = 0, console: Console | None = None
+) -> list[dict[str, Any]]:
+    """Make the embedded data set, train TSN, TSM and VSN on it, compare them, write report.html.
+
+    Args:
+        out: folder for ``videos/``, ``runs/{tsn,tsm,vsn}``, ``table.json`` and ``report.html``. An
+            interrupted demo continues there; what is finished is kept.
+        recipe: settings of all three; only the model's name differs.
+        quick: fewer videos and epochs.
+        seed: of the data set and of the training.
+        console: where to report; default standard output.
+
+    Returns:
+        The rows of the table: model, params, multiply_adds, top1 (with its interval),
+        top1_shuffled, latency_ratio (to TSN, side by side).
+    """
+    console = console or Console()
+    started = time.perf_counter()
+    spec = SynthSpec(seed=seed)
+    if quick:
+        spec = replace(spec, num_train_per_class=24, num_val_per_class=5, num_test_per_class=10)
+        recipe = replace(recipe, train=replace(recipe.train, epochs=6))
+    recipe = replace(
+        recipe,
+        train=replace(recipe.train, seed=seed),
+        data=replace(recipe.data, root=str(write_dataset(out / "videos", spec))),
+    )
+    datasets = open_datasets(recipe, console)
+    runs = [_trained(out / "runs" / name, name, recipe, datasets, console) for name in NAMES]
+    rows = compare(runs, console)
+    seconds = time.perf_counter() - started
+    write_json(out / "table.json", {"columns": list(rows[0]), "rows": rows, "seconds": seconds, "quick": quick})
+    strips = _write_strips(out / "strips.npz", test_dataset(recipe, "test", recipe.eval, classes=runs[0].classes))
+    page = write_report(
+        [run.path for run in runs],
+        out / "report.html",
+        title="Video shuffle on videos that differ only in the order of their frames",
+        table=out / "table.json",
+        strips=strips,
+    )
+    print_table(rows, console)
+    console.print(f"{seconds / 60:.1f} minutes. Look at {page}", highlight=False)
+    return rows
+
+
+def compare(runs: list[Run], console: Console) -> list[dict[str, Any]]:
+    """Test runs with their frames in order and shuffled, and measure what they cost."""
+    models = {run.recipe.model.name: load_model(run) for run in runs}
+    recipe = runs[0].recipe
+    dataset = test_dataset(recipe, recipe.data.test_split, recipe.eval, classes=runs[0].classes)
+    clip = torch.zeros(1, recipe.model.num_frames, 3, recipe.clip.crop_size, recipe.clip.crop_size, dtype=torch.uint8)
+    latency = latency_ms(models, clip)
+    first = next(iter(latency.values()))
+    rows = []
+    for run in runs:
+        model = models[run.recipe.model.name]
+        results: dict[FrameOrder, dict[str, Any]] = {}
+        orders: tuple[FrameOrder, ...] = ("forward", "shuffled")
+        for order in orders:
+            dataset.order = order
+            scores = score_videos(model, dataset, batch_size=recipe.eval.batch_size)
+            facts = {"split": recipe.data.test_split, "protocol": recipe.eval.protocol, "order": order}
+            name = f"{facts['split']}-{facts['protocol']}-{order}"
+            results[order] = save_evaluation(run.path / "eval", name, scores, facts)
+        rows.append({
+            "model": run.path.name.upper(),
+            "params": count_parameters(model),
+            "multiply_adds": count_multiply_adds(run.recipe.model, size=recipe.clip.crop_size),
+            "top1": results["forward"]["top1"],
+            "top1_interval": results["forward"]["top1_interval"],
+            "top1_shuffled": results["shuffled"]["top1"],
+            "latency_ratio": latency[run.recipe.model.name] / first,
+        })
+    return rows
+
+
+def print_table(rows: list[dict[str, Any]], console: Console) -> None:
+    """The demo's table on the terminal."""
+    table = Table(title="The embedded data set: only the order of frames tells its classes apart")
+    for column in ("model", "parameters", "multiply-adds", "top-1", "95% interval", "frames shuffled", "latency to TSN"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for row in rows:
+        low, high = row["top1_interval"]
+        table.add_row(
+            row["model"],
+            f"{row['params'] / 1e6:.2f}M",
+            f"{row['multiply_adds'] / 1e6:.0f}M",
+            f"{row['top1']:.1%}",
+            f"{low:.1%} to {high:.1%}",
+            f"{row['top1_shuffled']:.1%}",
+            f"{row['latency_ratio']:.2f}",
+        )
+    console.print(table)
+
+
+def _trained(
+    path: Path, name: str, recipe: Recipe, datasets: tuple[VideoDataset, VideoDataset], console: Console
+) -> Run:
+    """The run at ``path``, trained now, continued, or finished before with the same settings."""
+    backbone = recipe.model.name.partition("_")[2]
+    recipe = replace(recipe, model=replace(recipe.model, name=f"{name}_{backbone}"))
+    console.print(f"[bold]{name.upper()}[/bold] ({recipe.model.name})")
+    if not (path / "recipe.toml").is_file():
+        return train(recipe, path, console=console, datasets=datasets)
+    run = open_run(path)
+    settings = replace(recipe, model=replace(recipe.model, num_classes=run.recipe.model.num_classes))
+    if run.recipe != settings:
+        raise ValueError(f"{path} was trained with other settings; choose another folder with --out, or delete it.")
+    if len(read_metrics(path)) == recipe.train.epochs:
+        return run
+    if not (path / "state.pt").is_file():
+        raise ValueError(f"{path} stopped before its first epoch was over; delete it, or choose another --out.")
+    return train(recipe, path, resume=True, console=console, datasets=datasets)
+
+
+def _write_strips(path: Path, dataset: VideoDataset) -> Path:
+    """Sampled frames of some test videos, spread evenly over the classes, for the report."""
+    chosen = np.linspace(0, len(dataset) - 1, NUM_STRIPS).round().astype(int)
+    samples = [dataset[int(index)] for index in chosen]
+    with write_beside(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            frames=np.stack([sample.clip.permute(0, 2, 3, 1).numpy() for sample in samples]),
+            video_ids=np.array([dataset.records[int(index)].video_id for index in chosen]),
+            labels=np.array([sample.label for sample in samples]),
+        )
+    return path

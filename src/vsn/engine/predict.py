@@ -1,0 +1,88 @@
+"""A video file in, labelled probabilities out, with the preprocessing of evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vsn.config import EvalConfig, Recipe
+from vsn.data.dataset import VideoDataset
+from vsn.data.records import RecordSet, VideoRecord
+from vsn.engine.checkpoint import load_model, open_run
+from vsn.engine.evaluate import autocast, pick_device
+from vsn.engine.scores import softmax
+from vsn.models import VideoClassifier
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one video.
+
+    Attributes:
+        path: the video.
+        labels: class names, most probable first.
+        probabilities: their probabilities; all classes together sum to 1.
+    """
+
+    path: Path
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+class Predictor:
+    """Labels for video files.
+
+    Frames are sampled, resized and cropped as the run's evaluation does it: the same dataset code.
+
+    Example:
+        predictor = vsn.Predictor.from_run("runs/demo/vsn")
+        print(predictor.predict("clip.mp4").labels[0])
+    """
+
+    def __init__(self, model: VideoClassifier, recipe: Recipe, classes: tuple[str, ...]) -> None:
+        self.model = model.eval()
+        self.recipe = recipe
+        self.classes = classes
+
+    @classmethod
+    def from_run(cls, path: str | Path, *, device: str = "auto") -> Predictor:
+        """Load a run folder. Raises `RunError` when it is none, or has no weights yet."""
+        run = open_run(path)
+        return cls(load_model(run).to(pick_device(device)), run.recipe, run.classes)
+
+    @torch.inference_mode()
+    def predict(self, path: str | Path, *, top_k: int = 5, protocol: EvalConfig | None = None) -> Prediction:
+        """The most probable classes of one video.
+
+        Args:
+            path: a video file.
+            top_k: how many classes; at most all.
+            protocol: the view; default the run's.
+
+        Raises:
+            VideoError: the file cannot be read as a video; names it and says why.
+        """
+        path = Path(path)
+        view = protocol or self.recipe.eval
+        record = VideoRecord(path=path, label=-1, video_id=path.name)
+        dataset = VideoDataset(
+            RecordSet((record,), self.classes),
+            clip=self.recipe.clip,
+            num_frames=self.recipe.model.num_frames,
+            train=False,
+            protocol=view.protocol,
+            order=view.order,
+            seed=view.seed,
+        )
+        device = next(self.model.parameters()).device
+        with autocast(device, self.recipe.train.precision):
+            logits = self.model(dataset[0].clip[None].to(device)).float().cpu().numpy()[0]
+        probabilities = softmax(logits)
+        best = probabilities.argsort()[::-1][:top_k]
+        return Prediction(
+            path,
+            tuple(self.classes[i] for i in best),
+            tuple(float(probabilities[i]) for i in best),
+        )

@@ -1,0 +1,325 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vsn.config import ClipSpec, DataConfig, FlipRule
+from vsn.data.dataset import (
+    Batch,
+    EpochSampler,
+    Sample,
+    VideoDataset,
+    collate,
+    flipped_labels,
+    make_loader,
+)
+from vsn.data.decode import VideoError, write_video
+from vsn.data.records import RecordSet, VideoRecord, read_records
+from vsn.data.sampling import segment_indices
+
+SPEC = ClipSpec(short_side=32, crop_size=24)
+
+# From Python 3.12 on, a fork in a process with threads warns; PyTorch's threads are always there.
+forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+
+@pytest.fixture(scope="session")
+def records(tiny_data: Path) -> RecordSet:
+    return read_records(DataConfig(root=str(tiny_data)), "train")
+
+
+@pytest.fixture(scope="session")
+def side_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 frames, dark on the left and bright on the right: a flip shows."""
+    path = tmp_path_factory.mktemp("side") / "side.mp4"
+    frame = np.zeros((32, 64, 3), np.uint8)
+    frame[:, 32:] = 240
+    write_video(path, [frame] * 16, frames_per_second=10)
+    return path
+
+
+def one_video(path: Path, *, reverse: bool = False) -> RecordSet:
+    return RecordSet((VideoRecord(path, 1, path.name, reverse=reverse),), ("a", "b"))
+
+
+def is_flipped(clip: torch.Tensor) -> bool:
+    return bool(clip[..., :4].float().mean() > clip[..., -4:].float().mean())
+
+
+# --- samples ---------------------------------------------------------------------------------------
+
+
+def test_a_test_sample_is_the_centres(grey_video: Path, frame_numbers) -> None:
+    dataset = VideoDataset(one_video(grey_video), clip=SPEC, num_frames=8, train=False)
+    sample = dataset[0]
+    assert isinstance(sample, Sample)
+    assert (sample.label, sample.index, len(dataset)) == (1, 0, 1)
+    assert sample.clip.dtype == torch.uint8
+    assert sample.clip.shape == (8, 3, 24, 24)
+    assert sample.clip.is_contiguous()
+    assert frame_numbers(sample.clip) == [1, 5, 9, 13, 16, 20, 24, 28]
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("forward", [1, 5, 9, 13, 16, 20, 24, 28]),
+        ("reversed", [28, 24, 20, 16, 13, 9, 5, 1]),
+        ("still", [16] * 8),
+    ],
+)
+def test_orders(grey_video: Path, frame_numbers, order, expected: list[int]) -> None:
+    dataset = VideoDataset(one_video(grey_video), clip=SPEC, num_frames=8, train=False, order=order)
+    assert frame_numbers(dataset[0].clip) == expected
+
+
+def test_shuffled_depends_on_seed_epoch_and_index(grey_video: Path, frame_numbers) -> None:
+    def shuffled(seed: int, key: int | tuple[int, int]) -> list[int]:
+        records = RecordSet(one_video(grey_video).records * 2, ("a", "b"))
+        dataset = VideoDataset(records, clip=SPEC, num_frames=8, train=False, order="shuffled", seed=seed)
+        return frame_numbers(dataset[key].clip)
+
+    assert sorted(shuffled(0, 0)) == [1, 5, 9, 13, 16, 20, 24, 28]
+    assert shuffled(0, 0) == shuffled(0, (0, 0))
+    orders = [shuffled(0, (0, 0)), shuffled(0, (0, 1)), shuffled(0, (1, 0)), shuffled(1, (0, 0))]
+    assert len({tuple(order) for order in orders}) == 4
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_a_reversed_record_is_the_video_played_backwards(
+    grey_video: Path, tmp_path: Path, frame_numbers, cache
+) -> None:
+    for num_frames in (1, 3, 8, 30, 40):
+        dataset = VideoDataset(
+            one_video(grey_video, reverse=True), clip=SPEC, num_frames=num_frames, train=False, cache=cache
+        )
+        expected = [29 - i for i in segment_indices(30, num_frames, None)]
+        assert frame_numbers(dataset[0].clip) == expected
+
+
+def test_training_draws_a_frame_of_each_segment(grey_video: Path, frame_numbers) -> None:
+    dataset = VideoDataset(one_video(grey_video), clip=SPEC, num_frames=5, train=True)
+    drawn = np.array([frame_numbers(dataset[(epoch, 0)].clip) for epoch in range(60)])
+    assert (drawn // 6 == np.arange(5)).all()
+    assert {int(value) for value in drawn[:, 2]} == set(range(12, 18))
+
+
+def test_training_samples_depend_on_seed_epoch_and_index_alone(records: RecordSet) -> None:
+    def samples(seed: int, keys: list[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+        dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=True, flip="random", seed=seed)
+        return {key: dataset[key].clip.numpy().tobytes() for key in keys}
+
+    keys = [(epoch, index) for epoch in (0, 1) for index in range(4)]
+    assert samples(3, keys) == samples(3, keys[::-1])
+    assert samples(3, keys) != samples(4, keys)
+    assert len(set(samples(3, keys).values())) > 4
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_cache_gives_the_same_samples(records: RecordSet, train: bool) -> None:
+    plain, cached = (
+        VideoDataset(records, clip=SPEC, num_frames=4, train=train, flip="random", cache=cache)
+        for cache in ("none", "memory")
+    )
+    for key in [(0, 0), (1, 0), (2, 5)]:
+        assert torch.equal(plain[key].clip, cached[key].clip)
+
+
+def test_whole_frames_and_centres(side_video: Path) -> None:
+    for protocol, shape in (("fcn", (4, 3, 32, 64)), ("center", (4, 3, 24, 24))):
+        dataset = VideoDataset(one_video(side_video), clip=SPEC, num_frames=4, train=False, protocol=protocol)
+        assert dataset[0].clip.shape == shape
+
+
+@pytest.mark.parametrize("index", [-1, 1])
+def test_index_outside(grey_video: Path, index: int) -> None:
+    dataset = VideoDataset(one_video(grey_video), clip=SPEC, num_frames=4, train=False)
+    with pytest.raises(IndexError, match=f"index {index} of a data set of 1 videos"):
+        dataset[index]
+
+
+def test_no_frames_asked(grey_video: Path) -> None:
+    with pytest.raises(ValueError, match="num_frames is 0"):
+        VideoDataset(one_video(grey_video), clip=SPEC, num_frames=0, train=False)
+
+
+# --- flips -----------------------------------------------------------------------------------------
+
+SIDES = ("go left", "go right", "turn left", "wave")
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("never", {}),
+        ("random", {0: 0, 1: 1, 2: 2, 3: 3}),
+        ("auto", {3: 3}),
+        ("swap", {0: 1, 1: 0, 3: 3}),
+    ],
+)
+def test_flip_rules(side_video: Path, rule: FlipRule, expected: dict[int, int]) -> None:
+    assert flipped_labels(SIDES, rule) == expected
+    for label in range(4):
+        records = RecordSet((VideoRecord(side_video, label, "side.mp4"),), SIDES)
+        spec = ClipSpec(short_side=32, crop_size=32, crop_scales=(1.0,), crop_positions=5)
+        dataset = VideoDataset(records, clip=spec, num_frames=2, train=True, flip=rule, cache="memory")
+        centred = []
+        for epoch in range(80):
+            sample = dataset[(epoch, 0)]
+            if sample.clip.float().std() > 60:  # the crop holds both halves
+                centred.append((is_flipped(sample.clip), sample.label))
+        assert len(centred) >= 8
+        allowed = {(False, label)} | ({(True, expected[label])} if label in expected else set())
+        assert set(centred) == allowed
+
+
+def test_tests_never_flip(side_video: Path) -> None:
+    dataset = VideoDataset(
+        one_video(side_video), clip=SPEC, num_frames=2, train=False, flip="random", protocol="fcn"
+    )
+    assert not any(is_flipped(dataset[(epoch, 0)].clip) for epoch in range(20))
+
+
+def test_unknown_flip_rule() -> None:
+    with pytest.raises(ValueError, match="'always'; it is auto, random, never or swap"):
+        flipped_labels(SIDES, "always")  # type: ignore[arg-type]
+
+
+# --- memory ----------------------------------------------------------------------------------------
+
+
+def test_preload_reads_every_video_once(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vsn.data import dataset as module
+
+    records = read_records(DataConfig(root=str(tiny_data), task="arrow"), "val")
+    read = []
+    original = module.read_all_frames
+    monkeypatch.setattr(
+        module, "read_all_frames", lambda path, **options: read.append(path) or original(path, **options)
+    )
+    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False, cache="memory")
+    progress: list[tuple[int, int]] = []
+    dataset.preload(num_threads=2, progress=lambda done, num_all: progress.append((done, num_all)))
+    assert progress == [(1, 3), (2, 3), (3, 3)]
+    assert len(read) == len(records.records) // 2 == 3
+    dataset.preload()
+    for index in range(len(dataset)):
+        dataset[index]
+    assert len(read) == 3
+
+
+def test_preload_names_the_bad_video(grey_video: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("not a video")
+    records = RecordSet((*one_video(grey_video).records, VideoRecord(bad, 0, "bad.mp4")), ("a", "b"))
+    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False, cache="memory")
+    with pytest.raises(VideoError, match=r"bad\.mp4: not a video"):
+        dataset.preload()
+
+
+def test_preload_without_a_cache(grey_video: Path) -> None:
+    with pytest.raises(ValueError, match="cache is 'none', so there is none to fill"):
+        VideoDataset(one_video(grey_video), clip=SPEC, num_frames=4, train=False).preload()
+
+
+# --- batches ---------------------------------------------------------------------------------------
+
+
+def test_collate_stacks_samples_of_one_size() -> None:
+    clips = [
+        torch.full((2, 3, *size), i, dtype=torch.uint8) for i, size in enumerate([(4, 6), (6, 4), (4, 6)])
+    ]
+    batches = collate([Sample(clip, label=10 + i, index=20 + i) for i, clip in enumerate(clips)])
+    assert all(isinstance(batch, Batch) for batch in batches)
+    assert [tuple(batch.clips.shape) for batch in batches] == [(2, 2, 3, 4, 6), (1, 2, 3, 6, 4)]
+    assert [batch.labels.tolist() for batch in batches] == [[10, 12], [11]]
+    assert [batch.indices.tolist() for batch in batches] == [[20, 22], [21]]
+    assert batches[0].clips[:, 0, 0, 0, 0].tolist() == [0, 2]
+    assert batches[0].clips.dtype == torch.uint8
+    assert batches[0].labels.dtype == torch.int64
+
+
+def test_epoch_sampler() -> None:
+    assert list(EpochSampler(3)) == [(0, 0), (0, 1), (0, 2)]
+    assert list(EpochSampler(4, 2, start=2)) == [(2, 2), (2, 3)]
+    shuffled = list(EpochSampler(50, 1, seed=7, shuffle=True))
+    assert sorted(shuffled) == [(1, index) for index in range(50)]
+    assert shuffled == list(EpochSampler(50, 1, seed=7, shuffle=True))
+    assert [index for _, index in shuffled] != list(range(50))
+    for other in (EpochSampler(50, 2, seed=7, shuffle=True), EpochSampler(50, 1, seed=8, shuffle=True)):
+        assert [index for _, index in other] != [index for _, index in shuffled]
+    resumed = EpochSampler(50, 1, seed=7, shuffle=True, start=20)
+    assert list(resumed) == shuffled[20:]
+    assert len(resumed) == 30
+    assert list(EpochSampler(5, start=5)) == []
+
+
+@pytest.mark.parametrize("start", [-1, 6])
+def test_epoch_sampler_start(start: int) -> None:
+    with pytest.raises(ValueError, match=f"start is {start}; it must be 0 to 5"):
+        EpochSampler(5, start=start)
+
+
+def loaded(records: RecordSet, *, num_workers: int, start: int = 0) -> list[tuple[int, int, bytes]]:
+    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=True, flip="random")
+    loader = make_loader(
+        dataset, batch_size=5, num_workers=num_workers, epoch=3, shuffle=True, seed=1, start=start
+    )
+    return [
+        (int(index), int(label), clip.numpy().tobytes())
+        for batches in loader
+        for batch in batches
+        for clip, label, index in zip(batch.clips, batch.labels, batch.indices, strict=True)
+    ]
+
+
+@forks
+def test_loaders_give_the_same_with_any_number_of_workers(records: RecordSet) -> None:
+    alone = loaded(records, num_workers=0)
+    assert sorted(index for index, _, _ in alone) == list(range(12))
+    assert [label for index, label, _ in alone] == [records.records[index].label for index, _, _ in alone]
+    assert loaded(records, num_workers=2) == alone
+    assert loaded(records, num_workers=0, start=5) == alone[5:]
+
+
+def test_loader_length_and_last_batch(records: RecordSet) -> None:
+    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
+    loader = make_loader(dataset, batch_size=5, num_workers=0, shuffle=False)
+    assert len(loader) == 3
+    assert [batches[0].indices.tolist() for batches in loader] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+
+
+@forks
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_bad_video_raises_its_error_from_the_loader(
+    grey_video: Path, tmp_path: Path, num_workers: int
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("not a video")
+    records = RecordSet((*one_video(grey_video).records, VideoRecord(bad, 0, "bad.mp4")), ("a", "b"))
+    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
+    with pytest.raises(VideoError, match="not a video that FFmpeg can read") as caught:
+        dataset[1]
+    loader = make_loader(dataset, batch_size=1, num_workers=num_workers, shuffle=False)
+    iterator = iter(loader)
+    assert next(iterator)[0].indices.tolist() == [0]
+    with pytest.raises(VideoError, match="not a video that FFmpeg can read") as from_loader:
+        next(iterator)
+    assert (from_loader.value.path, from_loader.value.reason) == (str(bad), caught.value.reason)
+
+
+@forks
+def test_workers_keep_to_one_thread(records: RecordSet) -> None:
+    class Threads(VideoDataset):
+        def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+            return super().__getitem__(key)._replace(label=torch.get_num_threads())
+
+    dataset = Threads(records, clip=SPEC, num_frames=2, train=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        loader = make_loader(dataset, batch_size=12, num_workers=1, shuffle=False)
+        assert [batches[0].labels.tolist() for batches in loader] == [[1] * 12]
+    finally:
+        torch.set_num_threads(before)
