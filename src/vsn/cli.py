@@ -61,6 +61,12 @@ def demo(out: Path = Path("vsn-demo"), quick: bool = False, seed: int = 0) -> No
     run_demo(out, load_recipe(find_recipe("demo")), quick=quick, seed=seed)
 
 
+@app.command(name="train")
+def train_help(command: TrainCommand) -> None:
+    """Train a model from a recipe, or continue a run."""
+    raise AssertionError("main hands `train` to train_command, which reads the recipe first")
+
+
 def train_command(arguments: Sequence[str]) -> None:
     """Parse and run `vsn train`: first the recipe, then what changes it."""
     from vsn.engine.checkpoint import open_run
@@ -71,17 +77,24 @@ def train_command(arguments: Sequence[str]) -> None:
     if wants_help and not named:
         tyro.cli(TrainCommand, args=["--help"], prog="vsn train")
     command, rest = tyro.cli(
-        TrainCommand, args=[a for a in arguments if a not in ("-h", "--help")], prog="vsn train", return_unknown_args=True
+        TrainCommand,
+        args=[a for a in arguments if a not in ("-h", "--help")],
+        prog="vsn train",
+        return_unknown_args=True,
     )
     if command.resume:
         if command.recipe or command.out or rest:
-            raise ValueError("--resume takes a run and continues it as it was; no recipe, --out or setting goes with it.")
+            raise ValueError(
+                "--resume takes a run and continues it as it was; no recipe, --out or setting goes with it."
+            )
         run = open_run(command.resume)
         train(run.recipe, run.path, resume=True)
         out = run.path
     else:
         if not command.recipe:
-            raise ValueError("vsn train needs a recipe, for example: vsn train demo. `vsn recipe list` names those there are.")
+            raise ValueError(
+                "vsn train needs a recipe, for example: vsn train demo. `vsn recipe list` names those there are."
+            )
         default = load_recipe(find_recipe(command.recipe))
         recipe = tyro.cli(
             Recipe,
@@ -128,13 +141,19 @@ def evaluate(
         print(json.dumps(results, indent=2))
         return
     console = Console()
-    table = Table(title=f"{run}: {results[0]['num_videos']} videos of split {results[0]['split']}, protocol {results[0]['protocol']}")
+    table = Table(
+        title=f"{run}: {results[0]['num_videos']} videos of split {results[0]['split']}, protocol {results[0]['protocol']}"
+    )
     for column in ("frames", "top-1", "95% interval", "top-5", "mean class"):
         table.add_column(column, justify="left" if column == "frames" else "right")
     for result in results:
         low, high = result["top1_interval"]
         table.add_row(
-            result["order"], f"{result['top1']:.1%}", f"{low:.1%} to {high:.1%}", f"{result['top5']:.1%}", f"{result['mean_class']:.1%}"
+            result["order"],
+            f"{result['top1']:.1%}",
+            f"{low:.1%} to {high:.1%}",
+            f"{result['top5']:.1%}",
+            f"{result['mean_class']:.1%}",
         )
     console.print(table)
     classes = Table(title="top-1 by class")
@@ -183,7 +202,10 @@ def predict(
                 print(f"{file}: cannot be read: {error.reason}", file=sys.stderr)
             continue
         if json_output:
-            labels = [{"label": n, "probability": p} for n, p in zip(prediction.labels, prediction.probabilities, strict=True)]
+            labels = [
+                {"label": n, "probability": p}
+                for n, p in zip(prediction.labels, prediction.probabilities, strict=True)
+            ]
             print(json.dumps({"path": str(file), "predictions": labels}))
         else:
             pairs = zip(prediction.labels, prediction.probabilities, strict=True)
@@ -193,7 +215,9 @@ def predict(
 
 
 @app.command
-def report(runs: Paths, out: Path = Path("report.html"), title: str = "Video recognition report", split: str = "test") -> None:
+def report(
+    runs: Paths, out: Path = Path("report.html"), title: str = "Video recognition report", split: str = "test"
+) -> None:
     """Write one self-contained HTML page about one or several evaluated runs.
 
     Args:
@@ -285,7 +309,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if arguments[:1] == ["train"]:
             train_command(arguments[1:])
         else:
-            app.command(train_stub, name="train")
             app.cli(prog="vsn", description=DESCRIPTION, args=arguments or ["--help"])
     except KeyboardInterrupt:
         raise SystemExit("vsn: stopped") from None
@@ -293,11 +316,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get("VSN_TRACEBACK"):
             raise
         raise SystemExit(f"vsn: {error}") from None
-
-
-def train_stub(command: TrainCommand) -> None:
-    """Train a model from a recipe, or continue a run."""
-    raise AssertionError("main hands `train` to train_command")
 
 
 if __name__ == "__main__":

@@ -73,9 +73,17 @@ class ModelConfig:
             f"model.name is {self.name!r}; names are tsn_, tsm_ or vsn_ and a backbone, "
             "such as 'vsn_resnet50'. vsn.list_models() lists them all.",
         )
-        _require(self.num_classes >= 0, f"model.num_classes is {self.num_classes}; it counts from 1 (0: from the data).")
-        _require(self.num_frames >= 1, f"model.num_frames is {self.num_frames}; a clip has at least one frame.")
-        _require(self.shift_div >= 2, f"model.shift_div is {self.shift_div}; it must be 2 or more: two parts of 1/shift_div move.")
+        _require(
+            self.num_classes >= 0,
+            f"model.num_classes is {self.num_classes}; it counts from 1 (0: from the data).",
+        )
+        _require(
+            self.num_frames >= 1, f"model.num_frames is {self.num_frames}; a clip has at least one frame."
+        )
+        _require(
+            self.shift_div >= 2,
+            f"model.shift_div is {self.shift_div}; it must be 2 or more: two parts of 1/shift_div move.",
+        )
         _require(self.shift_every >= 1, f"model.shift_every is {self.shift_every}; it must be 1 or more.")
         _require(0.0 <= self.dropout < 1.0, f"model.dropout is {self.dropout}; it is a probability below 1.")
         for key, stages in (("places", self.places), ("shift_places", self.shift_places)):
@@ -114,7 +122,9 @@ class ClipSpec:
             bool(self.crop_scales) and all(0 < s <= 1 for s in self.crop_scales),
             f"clip.crop_scales is {list(self.crop_scales)}; it needs at least one share in (0, 1].",
         )
-        _require(self.crop_positions in (5, 13), f"clip.crop_positions is {self.crop_positions}; it is 5 or 13.")
+        _require(
+            self.crop_positions in (5, 13), f"clip.crop_positions is {self.crop_positions}; it is 5 or 13."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +160,10 @@ class DataConfig:
     """Processes that load clips; 0 loads in the training process."""
 
     def __post_init__(self) -> None:
-        _require(0.0 < self.val_fraction < 1.0, f"data.val_fraction is {self.val_fraction}; it is a share between 0 and 1.")
+        _require(
+            0.0 < self.val_fraction < 1.0,
+            f"data.val_fraction is {self.val_fraction}; it is a share between 0 and 1.",
+        )
         _require(self.num_workers >= 0, f"data.num_workers is {self.num_workers}; it must be 0 or more.")
 
 
@@ -199,10 +212,18 @@ class TrainConfig:
         _require(self.epochs >= 1, f"train.epochs is {self.epochs}; it must be 1 or more.")
         _require(self.batch_size >= 1, f"train.batch_size is {self.batch_size}; it must be 1 or more.")
         _require(self.lr > 0, f"train.lr is {self.lr}; it must be above 0.")
-        _require(self.lr_batch_size >= 0, f"train.lr_batch_size is {self.lr_batch_size}; it is a batch size, or 0 for no scaling.")
-        _require(self.warmup_epochs >= 0, f"train.warmup_epochs is {self.warmup_epochs}; it must be 0 or more.")
+        _require(
+            self.lr_batch_size >= 0,
+            f"train.lr_batch_size is {self.lr_batch_size}; it is a batch size, or 0 for no scaling.",
+        )
+        _require(
+            self.warmup_epochs >= 0, f"train.warmup_epochs is {self.warmup_epochs}; it must be 0 or more."
+        )
         _require(self.val_every >= 1, f"train.val_every is {self.val_every}; it must be 1 or more.")
-        _require(0 <= self.label_smoothing < 1, f"train.label_smoothing is {self.label_smoothing}; it must be in [0, 1).")
+        _require(
+            0 <= self.label_smoothing < 1,
+            f"train.label_smoothing is {self.label_smoothing}; it must be in [0, 1).",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +270,9 @@ def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe from a TOML file. Raises `ConfigError` with the file's name."""
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"No recipe at {str(path)!r}. `vsn recipe list` names the recipes that come with vsn.")
+        raise ConfigError(
+            f"No recipe at {str(path)!r}. `vsn recipe list` names the recipes that come with vsn."
+        )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -264,7 +287,9 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def _build(cls: Any, values: Any, where: str, prefix: str) -> Any:
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: {prefix.rstrip('.') or 'the recipe'} must be a table of settings, not {values!r}.")
+        raise ConfigError(
+            f"{where}: {prefix.rstrip('.') or 'the recipe'} must be a table of settings, not {values!r}."
+        )
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:

@@ -70,7 +70,9 @@ def temporal_shift(frames: Tensor, num_frames: int, shift_div: int = 8) -> Tenso
     """
     batch = _check(frames, num_frames, "temporal_shift")
     if shift_div < 2:
-        raise ValueError(f"temporal_shift: shift_div = {shift_div}; it must be 2 or more, two parts of 1/shift_div move.")
+        raise ValueError(
+            f"temporal_shift: shift_div = {shift_div}; it must be 2 or more, two parts of 1/shift_div move."
+        )
     if num_frames == 1:
         return frames
     fold = frames.shape[1] // shift_div
@@ -120,7 +122,9 @@ def _swap(clip: Tensor, num_frames: int, eta: int, *, channel_axis: int) -> Tens
     # channels left over are one more piece, so that joining the pieces is the only copy.
     pieces = []
     for t in range(num_frames):
-        groups = clip.select(1, t).narrow(channel_axis - 1, 0, used).unflatten(channel_axis - 1, (num_frames, eta))
+        groups = (
+            clip.select(1, t).narrow(channel_axis - 1, 0, used).unflatten(channel_axis - 1, (num_frames, eta))
+        )
         pieces.append(groups.movedim(channel_axis - 1, 1))
     pieces.append(clip.narrow(channel_axis, used, rest))
     return torch.cat(pieces, dim=channel_axis)

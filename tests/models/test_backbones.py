@@ -232,7 +232,7 @@ def test_a_failed_download_says_how_to_go_on_offline(
 
 def test_initialise_fills_a_temporal_model_and_leaves_out_the_classifier(tmp_path: Path) -> None:
     source = build_backbone(THIN)
-    weights = write(tmp_path / "part.safetensors", part_of(source, "conv1", "layer3", "fc"))
+    weights = write(tmp_path / "part.safetensors", part_of(source, "conv1", "layer3", "fc.weight"))
     config = ModelConfig(name=f"vsn_{THIN}", num_classes=3, num_frames=4, weights=weights)
     model = build_model(config)
     loaded = initialise(model, config)

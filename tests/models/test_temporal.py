@@ -440,6 +440,13 @@ def test_a_dense_layer_has_no_tail_for_headtail() -> None:
         insert_temporal(backbone, num_frames=8, block="headtail")
 
 
+@pytest.mark.parametrize(("inputs", "outputs"), [(7, 9), (9, 7)])
+def test_headtail_needs_a_channel_group_a_frame_at_both_ends(inputs: int, outputs: int) -> None:
+    model = nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.BatchNorm2d(outputs))
+    with pytest.raises(ConfigError, match="headtail block at 0 has 7 channels, fewer than num_frames = 8"):
+        insert_at(model, num_frames=8, placement=Placement(headtail=(("0", "1"),)))
+
+
 def test_a_subclass_of_a_convolution_is_refused() -> None:
     class Standardised(nn.Conv2d):
         pass

@@ -83,6 +83,20 @@ def read_records(config: DataConfig, split: str) -> RecordSet:
     return RecordSet(records, classes)
 
 
+def list_videos(folder: Path) -> list[Path]:
+    """The video files at any depth below a folder, by their extensions, in the order of their paths.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    videos = [entry.path for entry in _class_videos(folder, folder)]
+    if not videos:
+        raise ConfigError(
+            f"{folder}: no videos were found; looked for files ending in {' '.join(sorted(VIDEO_EXTENSIONS))}."
+        )
+    return videos
+
+
 def has_side(name: str) -> bool:
     """Whether a class name has left, right, clockwise or counterclockwise as a word.
 

@@ -77,7 +77,9 @@ def load_model(run: Run) -> VideoClassifier:
     """
     path = run.path / "model.safetensors"
     if not path.is_file():
-        raise RunError(f"{run.path} has no weights yet ({path.name}); its training has not finished an epoch.")
+        raise RunError(
+            f"{run.path} has no weights yet ({path.name}); its training has not finished an epoch."
+        )
     model = build_model(run.recipe.model)
     try:
         model.load_state_dict(load_file(path), strict=True)

@@ -59,8 +59,12 @@ def run_demo(
     runs = [_trained(out / "runs" / name, name, recipe, datasets, console) for name in NAMES]
     rows = compare(runs, console)
     seconds = time.perf_counter() - started
-    write_json(out / "table.json", {"columns": list(rows[0]), "rows": rows, "seconds": seconds, "quick": quick})
-    strips = _write_strips(out / "strips.npz", test_dataset(recipe, "test", recipe.eval, classes=runs[0].classes))
+    write_json(
+        out / "table.json", {"columns": list(rows[0]), "rows": rows, "seconds": seconds, "quick": quick}
+    )
+    strips = _write_strips(
+        out / "strips.npz", test_dataset(recipe, "test", recipe.eval, classes=runs[0].classes)
+    )
     page = write_report(
         [run.path for run in runs],
         out / "report.html",
@@ -78,7 +82,9 @@ def compare(runs: list[Run], console: Console) -> list[dict[str, Any]]:
     models = {run.recipe.model.name: load_model(run) for run in runs}
     recipe = runs[0].recipe
     dataset = test_dataset(recipe, recipe.data.test_split, recipe.eval, classes=runs[0].classes)
-    clip = torch.zeros(1, recipe.model.num_frames, 3, recipe.clip.crop_size, recipe.clip.crop_size, dtype=torch.uint8)
+    clip = torch.zeros(
+        1, recipe.model.num_frames, 3, recipe.clip.crop_size, recipe.clip.crop_size, dtype=torch.uint8
+    )
     latency = latency_ms(models, clip)
     first = next(iter(latency.values()))
     rows = []
@@ -92,22 +98,32 @@ def compare(runs: list[Run], console: Console) -> list[dict[str, Any]]:
             facts = {"split": recipe.data.test_split, "protocol": recipe.eval.protocol, "order": order}
             name = f"{facts['split']}-{facts['protocol']}-{order}"
             results[order] = save_evaluation(run.path / "eval", name, scores, facts)
-        rows.append({
-            "model": run.path.name.upper(),
-            "params": count_parameters(model),
-            "multiply_adds": count_multiply_adds(run.recipe.model, size=recipe.clip.crop_size),
-            "top1": results["forward"]["top1"],
-            "top1_interval": results["forward"]["top1_interval"],
-            "top1_shuffled": results["shuffled"]["top1"],
-            "latency_ratio": latency[run.recipe.model.name] / first,
-        })
+        rows.append(
+            {
+                "model": run.path.name.upper(),
+                "params": count_parameters(model),
+                "multiply_adds": count_multiply_adds(run.recipe.model, size=recipe.clip.crop_size),
+                "top1": results["forward"]["top1"],
+                "top1_interval": results["forward"]["top1_interval"],
+                "top1_shuffled": results["shuffled"]["top1"],
+                "latency_ratio": latency[run.recipe.model.name] / first,
+            }
+        )
     return rows
 
 
 def print_table(rows: list[dict[str, Any]], console: Console) -> None:
     """The demo's table on the terminal."""
     table = Table(title="The embedded data set: only the order of frames tells its classes apart")
-    for column in ("model", "parameters", "multiply-adds", "top-1", "95% interval", "frames shuffled", "latency to TSN"):
+    for column in (
+        "model",
+        "parameters",
+        "multiply-adds",
+        "top-1",
+        "95% interval",
+        "frames shuffled",
+        "latency to TSN",
+    ):
         table.add_column(column, justify="left" if column == "model" else "right")
     for row in rows:
         low, high = row["top1_interval"]
@@ -135,11 +151,15 @@ def _trained(
     run = open_run(path)
     settings = replace(recipe, model=replace(recipe.model, num_classes=run.recipe.model.num_classes))
     if run.recipe != settings:
-        raise ValueError(f"{path} was trained with other settings; choose another folder with --out, or delete it.")
+        raise ValueError(
+            f"{path} was trained with other settings; choose another folder with --out, or delete it."
+        )
     if len(read_metrics(path)) == recipe.train.epochs:
         return run
     if not (path / "state.pt").is_file():
-        raise ValueError(f"{path} stopped before its first epoch was over; delete it, or choose another --out.")
+        raise ValueError(
+            f"{path} stopped before its first epoch was over; delete it, or choose another --out."
+        )
     return train(recipe, path, resume=True, console=console, datasets=datasets)
 
 

@@ -33,7 +33,9 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"train.device is {name!r}, which cannot be used here ({error}); use 'auto' or 'cpu'.") from error
+        raise ConfigError(
+            f"train.device is {name!r}, which cannot be used here ({error}); use 'auto' or 'cpu'."
+        ) from error
     return device
 
 

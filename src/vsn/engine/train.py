@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
@@ -98,7 +99,9 @@ def train(
         try:
             with progress_bar("videos", console=console) as bar:
                 note = f"epoch {epoch + 1}/{config.epochs}"
-                task = bar.add_task("training", total=len(train_set), completed=first * config.batch_size, note=note)
+                task = bar.add_task(
+                    "training", total=len(train_set), completed=first * config.batch_size, note=note
+                )
                 for step, (batch,) in enumerate(loader, start=first):
                     lr = base_lr(config) * schedule_factor(
                         epoch * steps_per_epoch + step, steps_per_epoch=steps_per_epoch, config=config
@@ -124,7 +127,10 @@ def train(
                     progress["loss_sum"] += value * len(labels)
                     progress["hits"] += int((logits.argmax(dim=1) == labels).sum())
                     progress["videos"] += len(labels)
-                    mean_loss, top1 = progress["loss_sum"] / progress["videos"], progress["hits"] / progress["videos"]
+                    mean_loss, top1 = (
+                        progress["loss_sum"] / progress["videos"],
+                        progress["hits"] / progress["videos"],
+                    )
                     note = f"epoch {epoch + 1}/{config.epochs}  loss {mean_loss:.3f}  top-1 {top1:.1%}  lr {lr:.2g}"
                     bar.update(task, advance=len(labels), note=note)
         except KeyboardInterrupt:
@@ -177,8 +183,12 @@ def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, Video
     val_set = test_dataset(recipe, recipe.data.val_split, forward, classes=train_set.classes)
     for dataset in (train_set, val_set) if recipe.data.cache == "memory" else ():
         with progress_bar("videos", console=console) as bar:
-            task = bar.add_task("decoding", total=None, note="")
-            dataset.preload(progress=lambda done, total, t=task, b=bar: b.update(t, completed=done, total=total))
+            task = bar.add_task("decoding", total=len(dataset), note="")
+
+            def advance(done: int, total: int, bar: Progress = bar, task: TaskID = task) -> None:
+                bar.update(task, completed=done, total=total)
+
+            dataset.preload(progress=advance)
     return train_set, val_set
 
 
@@ -189,7 +199,9 @@ def mean_cross_entropy(scores: Scores) -> float:
 
 def describe_epoch(line: dict[str, Any], epochs: int) -> str:
     """One line on the terminal for one epoch."""
-    text = f"epoch {line['epoch']:>3}/{epochs}  loss {line['train_loss']:.3f}  top-1 {line['train_top1']:6.1%}"
+    text = (
+        f"epoch {line['epoch']:>3}/{epochs}  loss {line['train_loss']:.3f}  top-1 {line['train_top1']:6.1%}"
+    )
     if "val_top1" in line:
         text += f"  val loss {line['val_loss']:.3f}  val top-1 {line['val_top1']:6.1%}"
     return text + f"  {line['videos_per_second']:.1f} videos/s  lr {line['lr']:.2g}  {line['seconds']:.0f} s"
@@ -205,14 +217,23 @@ def _start(
         weights = initialise(model, recipe.model)
         fresh = weights.missing if recipe.model.weights != "none" else ()
         if fresh:
-            console.print(f"{recipe.model.weights} lacks {weights.describe_missing()}: those start at random.")
+            console.print(
+                f"{recipe.model.weights} lacks {weights.describe_missing()}: those start at random."
+            )
         if config.lr_batch_size not in (0, config.batch_size):
             console.print(
                 f"Learning rate {base_lr(config):.3g}: {config.lr:g} is for {config.lr_batch_size} videos a step, "
                 f"this run takes {config.batch_size}.",
                 highlight=False,
             )
-        progress = {"epoch": 0, "step": 0, "loss_sum": 0.0, "hits": 0, "videos": 0, "fresh": list(fresh)}
+        progress: dict[str, Any] = {
+            "epoch": 0,
+            "step": 0,
+            "loss_sum": 0.0,
+            "hits": 0,
+            "videos": 0,
+            "fresh": list(fresh),
+        }
     else:
         model.load_state_dict(state["model"])
         progress = state["progress"]

@@ -21,8 +21,8 @@ from torchvision.models.densenet import DenseNet
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from vsn.config import STAGES, ConfigError
-from vsn.models.timm_blocks import build_timm, timm_blocks
 from vsn.models.residual import ResidualBlock
+from vsn.models.timm_blocks import build_timm, timm_blocks
 
 TORCHVISION_BACKBONES = (
     "resnet18",
@@ -121,7 +121,9 @@ def build_backbone(name: str) -> nn.Module:
         return tv.get_model(name, weights=None)
     near = difflib.get_close_matches(name, list_backbones(), n=3)
     raise ConfigError(
-        f"No backbone {name!r}. " + (f"Nearest: {', '.join(near)}. " if near else "") + "vsn.list_models() lists "
+        f"No backbone {name!r}. "
+        + (f"Nearest: {', '.join(near)}. " if near else "")
+        + "vsn.list_models() lists "
         "those of torchvision; any timm backbone with plain 3x3 convolutions is 'timm/<its name>'."
     )
 
@@ -180,7 +182,9 @@ def residual_blocks(backbone: nn.Module) -> dict[str, list[ResidualBlock]]:
     if isinstance(backbone, DenseNet):
         return {
             stage: [
-                ResidualBlock(f"features.denseblock{i + 1}.{layer}", head="conv1", spatial="conv2", tail="conv2")
+                ResidualBlock(
+                    f"features.denseblock{i + 1}.{layer}", head="conv1", spatial="conv2", tail="conv2"
+                )
                 for layer in dict(getattr(backbone.features, f"denseblock{i + 1}").named_children())
             ]
             for i, stage in enumerate(STAGES)
@@ -209,7 +213,9 @@ def _read_weight_file(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise ConfigError(f"model.weights names a file that is not there: {str(path)!r}.")
     try:
-        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu")
+        state: Any = (
+            load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu")
+        )
     except Exception as error:  # the readers raise a dozen types for a damaged file
         raise ConfigError(f"{path} cannot be read as weights: {error}") from error
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
@@ -246,7 +252,9 @@ def _load_partial(backbone: nn.Module, state: Mapping[str, Tensor], source: str)
 
 def _download_torchvision(name: str, weights: str) -> Mapping[str, Tensor]:
     if name not in TORCHVISION_BACKBONES:
-        raise ConfigError(f"model.weights is {weights!r}, but there are no published weights for {name!r}; use a file or 'none'.")
+        raise ConfigError(
+            f"model.weights is {weights!r}, but there are no published weights for {name!r}; use a file or 'none'."
+        )
     choices = tv.get_model_weights(name)
     if weights not in choices.__members__:
         raise ConfigError(

@@ -120,7 +120,9 @@ def plan_placement(
     ]
     return Placement(
         shuffle=tuple(one.path(one.spatial) for one in shuffles) if block == "compact" else (),
-        headtail=tuple((one.path(one.head), one.path(one.tail)) for one in shuffles) if block == "headtail" else (),
+        headtail=tuple((one.path(one.head), one.path(one.tail)) for one in shuffles)
+        if block == "headtail"
+        else (),
         shift=tuple(one.path(one.head) for one in shifts),
     )
 
@@ -200,7 +202,9 @@ def insert_at(
     for name in plan.shift:
         conv = _find(model, name, nn.Conv2d)
         if conv.in_channels < shift_div:
-            raise ConfigError(f"{name} has {conv.in_channels} input channels, fewer than shift_div = {shift_div}.")
+            raise ConfigError(
+                f"{name} has {conv.in_channels} input channels, fewer than shift_div = {shift_div}."
+            )
     if num_frames == 1:
         return model
     for name in plan.shuffle:
@@ -234,7 +238,9 @@ def mixing_matrix(model: nn.Module, *, num_frames: int, size: int = 64, seed: in
     for parameter in probe.parameters():
         if not parameter.detach().any():
             nn.init.ones_(parameter)
-    frames = torch.randn(num_frames, 3, size, size, generator=generator, dtype=torch.float64, requires_grad=True)
+    frames = torch.randn(
+        num_frames, 3, size, size, generator=generator, dtype=torch.float64, requires_grad=True
+    )
     outputs = probe(frames).flatten(1)
     weights = torch.randn(outputs.shape[1], generator=generator, dtype=torch.float64)
     rows = []
@@ -249,9 +255,15 @@ def _find(model: nn.Module, name: str, kind: type[_M]) -> _M:
         module = model.get_submodule(name)
     except AttributeError:
         examples = [n for n, m in model.named_modules() if type(m) is kind][:3]
-        raise ConfigError(f"The model has no module {name!r}; its {kind.__name__} modules begin {examples}.") from None
+        raise ConfigError(
+            f"The model has no module {name!r}; its {kind.__name__} modules begin {examples}."
+        ) from None
     if type(module) is not kind:
-        hint = " It already is temporal." if isinstance(module, ShuffleConv2d | ShiftConv2d | ShuffleBatchNorm2d) else ""
+        hint = (
+            " It already is temporal."
+            if isinstance(module, ShuffleConv2d | ShiftConv2d | ShuffleBatchNorm2d)
+            else ""
+        )
         raise ConfigError(
             f"{name} is a {type(module).__name__}; only a plain {kind.__name__} can become temporal, because a "
             f"subclass may compute something else in its forward.{hint}"
