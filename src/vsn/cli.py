@@ -235,7 +235,7 @@ def report(
 def synth(
     root: Annotated[Path, tyro.conf.Positional],
     size: int = 112,
-    train_per_class: int = 80,
+    train_per_class: int = 60,
     val_per_class: int = 10,
     test_per_class: int = 20,
     seed: int = 0,
@@ -315,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("VSN_TRACEBACK"):
             raise
-        raise SystemExit(f"vsn: {error}") from None
+        raise SystemExit(f"vsn: {' '.join(str(error).split())}") from None
 
 
 if __name__ == "__main__":

@@ -164,6 +164,7 @@ class DataConfig:
             0.0 < self.val_fraction < 1.0,
             f"data.val_fraction is {self.val_fraction}; it is a share between 0 and 1.",
         )
+        _require(self.split_seed >= 0, f"data.split_seed is {self.split_seed}; it must be 0 or more.")
         _require(self.num_workers >= 0, f"data.num_workers is {self.num_workers}; it must be 0 or more.")
 
 
@@ -219,6 +220,7 @@ class TrainConfig:
         _require(
             self.warmup_epochs >= 0, f"train.warmup_epochs is {self.warmup_epochs}; it must be 0 or more."
         )
+        _require(self.seed >= 0, f"train.seed is {self.seed}; it must be 0 or more.")
         _require(self.val_every >= 1, f"train.val_every is {self.val_every}; it must be 1 or more.")
         _require(
             0 <= self.label_smoothing < 1,
@@ -240,6 +242,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, f"eval.batch_size is {self.batch_size}; it must be 1 or more.")
+        _require(self.seed >= 0, f"eval.seed is {self.seed}; it must be 0 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)

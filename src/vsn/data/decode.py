@@ -21,6 +21,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 # What PyAV and numpy raise for damaged or absurd content. FFmpegError is most of it; sizes read from
@@ -181,6 +182,8 @@ class _Layout:
     height: int
     width: int
     turns: int
+    # One converter a video: a new one for each frame costs four times the conversion itself.
+    converter: VideoReformatter
 
     @classmethod
     def of(cls, first: VideoFrame, short_side: int | None) -> _Layout:
@@ -188,10 +191,10 @@ class _Layout:
         height, width = first.height, first.width
         if short_side is not None:  # the shorter side stays the shorter side when turned
             height, width = scaled_size(height, width, short_side)
-        return cls(height, width, turns)
+        return cls(height, width, turns, VideoReformatter())
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
-        resized = frame.reformat(self.width, self.height, "rgb24", interpolation="BILINEAR")
+        resized = self.converter.reformat(frame, self.width, self.height, "rgb24", interpolation="BILINEAR")
         return np.rot90(resized.to_ndarray(), self.turns)
 
 

@@ -213,11 +213,11 @@ def _appear(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
 
 
 def _turning(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
-    """A hand that turns clockwise by three quarters of a turn to a whole one."""
-    angle = 2 * np.pi * (rng.uniform() + stage.share * rng.uniform(0.75, 1.0))
+    """A hand that turns clockwise by 0.45 to 0.65 of a turn, from any angle."""
+    angle = 2 * np.pi * (rng.uniform() + stage.share * rng.uniform(0.45, 0.65))
     shape = str(rng.choice(["hand", "arrow"]))
     place = _drift(rng, stage, low=0.4, high=0.6)
-    radius = 1.6 * _target_radius(rng, stage)
+    radius = 2.0 * _target_radius(rng, stage)
     return [_target(rng, stage, place=place, radius=radius, shape=shape, pattern="tip", angle=angle)]
 
 
@@ -225,10 +225,11 @@ def _blink(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
     """A bar in the first slot, a disc in the second."""
     sprites = []
     for turn, shape in enumerate(("bar", "disc")):
-        radius = (1.4 if shape == "bar" else 1.0) * _target_radius(rng, stage)
-        place = np.tile(stage.size * rng.uniform(0.3, 0.7, 2), (stage.num_frames, 1))
+        radius = (2.2 if shape == "bar" else 1.2) * _target_radius(rng, stage)
+        place = np.tile(stage.size * rng.uniform(0.35, 0.65, 2), (stage.num_frames, 1))
+        visible = stage.in_slot(turn)
         sprites.append(
-            _target(rng, stage, place=place, radius=radius, shape=shape, visible=stage.in_slot(turn))
+            _target(rng, stage, place=place, radius=radius, shape=shape, pattern="plain", visible=visible)
         )
     return sprites
 

@@ -144,7 +144,7 @@ _DISTANCES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "pentagon": lambda p, q: _polygon(p, q, 5, 0.86),
     "star": _star,
     "cross": _cross,
-    "bar": lambda p, q: _box(p, q, 1.0, 0.32),
+    "bar": lambda p, q: _box(p, q, 1.0, 0.2),
     "hand": _hand,
     "arrow": _arrow,
 }

@@ -7,13 +7,16 @@ needs, ``eval/`` results, ``tensorboard/``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vsn.config import ConfigError, Recipe, dump_recipe, load_recipe
@@ -34,25 +37,46 @@ class Run:
     classes: tuple[str, ...]
 
 
-def create_run(path: Path, recipe: Recipe, classes: tuple[str, ...]) -> Run:
-    """Start a run folder.
+def new_run(path: Path, recipe: Recipe, classes: tuple[str, ...]) -> Run:
+    """A run to come; `write_run` writes its folder, once everything it needs is known to be there."""
+    check_new(path)
+    return Run(path, replace(recipe, model=replace(recipe.model, num_classes=len(classes))), classes)
 
-    Raises:
-        RunError: the folder holds something already, or cannot be written.
-    """
+
+def check_new(path: Path) -> None:
+    """Refuse a folder that holds something already. Raises `RunError`."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunError(
             f"{path} exists and is not empty. Continue that run with --resume, or choose another folder with --out."
         )
-    recipe = replace(recipe, model=replace(recipe.model, num_classes=len(classes)))
+
+
+def check_same(run: Run, recipe: Recipe, classes: tuple[str, ...]) -> None:
+    """Refuse to go on with a run under other settings, or on data with other classes. Raises `RunError`."""
+    if run.recipe != replace(recipe, model=replace(recipe.model, num_classes=len(run.classes))):
+        raise RunError(
+            f"{run.path} was trained with other settings; choose another folder with --out, or delete it."
+        )
+    if run.classes != classes:
+        raise RunError(
+            f"{run.path} was trained on the classes {_some(run.classes)}; the data has {_some(classes)} now. "
+            "Restore the data, or train anew."
+        )
+
+
+def write_run(run: Run) -> None:
+    """Start a run's folder: recipe, class names, versions.
+
+    Raises:
+        RunError: it cannot be written.
+    """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        write_text(path / "recipe.toml", dump_recipe(recipe))
-        write_json(path / "classes.json", list(classes))
-        write_json(path / "versions.json", versions())
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_text(run.path / "recipe.toml", dump_recipe(run.recipe))
+        write_json(run.path / "classes.json", list(run.classes))
+        write_json(run.path / "versions.json", versions())
     except OSError as error:
-        raise RunError(f"The run folder {path} cannot be written: {error}.") from error
-    return Run(path, recipe, classes)
+        raise RunError(f"The run folder {run.path} cannot be written: {error}.") from error
 
 
 def open_run(path: str | Path) -> Run:
@@ -91,13 +115,13 @@ def load_model(run: Run) -> VideoClassifier:
 def save_weights(run: Run, model: VideoClassifier) -> None:
     """Write the weights, whole or not at all."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
-    with write_beside(run.path / "model.safetensors") as temporary:
+    with _writing(run.path / "model.safetensors") as temporary:
         save_file(tensors, temporary, metadata={"model": run.recipe.model.name})
 
 
 def save_state(run: Run, state: dict[str, Any]) -> None:
     """Write what resuming needs, whole or not at all."""
-    with write_beside(run.path / "state.pt") as temporary:
+    with _writing(run.path / "state.pt") as temporary:
         torch.save(state, temporary)
 
 
@@ -118,9 +142,10 @@ def load_state(run: Run) -> dict[str, Any]:
 
 
 def append_metrics(run: Run, line: dict[str, Any]) -> None:
-    """Append one line to metrics.jsonl."""
-    with (run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    """Append one line to metrics.jsonl, whole or not at all."""
+    file = run.path / "metrics.jsonl"
+    former = file.read_text(encoding="utf-8") if file.is_file() else ""
+    write_text(file, f"{former}{json.dumps(line)}\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -149,6 +174,25 @@ def versions() -> dict[str, Any]:
         "num_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """`write_beside`, with an error that tells what was kept."""
+    try:
+        with write_beside(path) as temporary:
+            yield temporary
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch raises RuntimeError on a full disk
+        kept = (
+            f"{path.name} is still that of the last time it was saved"
+            if path.exists()
+            else "nothing is there"
+        )
+        raise RunError(f"{path} cannot be written ({error}); {kept}. Is the disk full?") from error
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, names[:5])) + (f", ... ({len(names)})" if len(names) > 5 else "")
 
 
 def _processor() -> str:

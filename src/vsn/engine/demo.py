@@ -15,7 +15,7 @@ from rich.table import Table
 from vsn.config import FrameOrder, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.synthetic import SynthSpec, write_dataset
-from vsn.engine.checkpoint import Run, load_model, open_run, read_metrics
+from vsn.engine.checkpoint import Run, check_same, load_model, open_run, read_metrics
 from vsn.engine.evaluate import score_videos, test_dataset
 from vsn.engine.measure import count_multiply_adds, count_parameters, latency_ms
 from vsn.engine.scores import save_evaluation
@@ -28,7 +28,13 @@ NUM_STRIPS = 12
 
 
 def run_demo(
-    out: Path, recipe: Recipe, *, quick: bool = False, seed: int = 0, console: Console | None = None
+    out: Path,
+    recipe: Recipe,
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    spec: SynthSpec | None = None,
+    console: Console | None = None,
 ) -> list[dict[str, Any]]:
     """Make the embedded data set, train TSN, TSM and VSN on it, compare them, write report.html.
 
@@ -38,6 +44,7 @@ def run_demo(
         recipe: settings of all three; only the model's name differs.
         quick: fewer videos and epochs.
         seed: of the data set and of the training.
+        spec: the data set, instead of the usual or the quick one.
         console: where to report; default standard output.
 
     Returns:
@@ -46,14 +53,14 @@ def run_demo(
     """
     console = console or Console()
     started = time.perf_counter()
-    spec = SynthSpec(seed=seed)
+    usual = SynthSpec(seed=seed)
     if quick:
-        spec = replace(spec, num_train_per_class=24, num_val_per_class=5, num_test_per_class=10)
+        usual = replace(usual, num_train_per_class=24, num_val_per_class=5, num_test_per_class=10)
         recipe = replace(recipe, train=replace(recipe.train, epochs=6))
     recipe = replace(
         recipe,
         train=replace(recipe.train, seed=seed),
-        data=replace(recipe.data, root=str(write_dataset(out / "videos", spec))),
+        data=replace(recipe.data, root=str(write_dataset(out / "videos", spec or usual))),
     )
     datasets = open_datasets(recipe, console)
     runs = [_trained(out / "runs" / name, name, recipe, datasets, console) for name in NAMES]
@@ -149,11 +156,7 @@ def _trained(
     if not (path / "recipe.toml").is_file():
         return train(recipe, path, console=console, datasets=datasets)
     run = open_run(path)
-    settings = replace(recipe, model=replace(recipe.model, num_classes=run.recipe.model.num_classes))
-    if run.recipe != settings:
-        raise ValueError(
-            f"{path} was trained with other settings; choose another folder with --out, or delete it."
-        )
+    check_same(run, recipe, datasets[0].classes)
     if len(read_metrics(path)) == recipe.train.epochs:
         return run
     if not (path / "state.pt").is_file():

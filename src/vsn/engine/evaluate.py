@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"train.device is {name!r}, which cannot be used here ({error}); use 'auto' or 'cpu'."
+            f"The device is {name!r}, which cannot be used here ({str(error).splitlines()[0]}); use 'auto' or 'cpu'."
         ) from error
     return device
 
@@ -52,13 +53,37 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
+def pick_test_device(recipe: Recipe, name: str | None) -> tuple[torch.device, str]:
+    """Device and precision to test a run with: ``name``, or what it was trained on where that is here."""
+    if name is None:
+        try:
+            device = pick_device(recipe.train.device)
+        except ConfigError:
+            device = pick_device("auto")
+    else:
+        device = pick_device(name)
+    precision = recipe.train.precision
+    return device, "fp32" if precision == "fp16" and device.type != "cuda" else precision
+
+
 def test_dataset(recipe: Recipe, split: str, config: EvalConfig, *, classes: Sequence[str]) -> VideoDataset:
     """A split seen as the protocol says, its frames in the order ``config.order``.
 
     Labels count in ``classes``, the model's, matched by name.
+
+    Raises:
+        ConfigError: the data cannot be read, has classes unknown to the model, or lists a video twice.
     """
+    records = match_classes(read_records(recipe.data, split), classes)
+    counts = Counter(record.video_id for record in records.records)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"{recipe.data.root}: {len(twice)} videos of {split!r} are listed more than once, for example {twice[0]!r}; "
+            "every video counts once, so list it once."
+        )
     return VideoDataset(
-        match_classes(read_records(recipe.data, split), classes),
+        records,
         clip=recipe.clip,
         num_frames=recipe.model.num_frames,
         train=False,
@@ -105,7 +130,8 @@ def score_videos(
     """
     model.eval()
     device = next(model.parameters()).device
-    logits = torch.full((len(dataset), model.head.out_features), float("nan"))
+    logits = torch.zeros(len(dataset), model.head.out_features)
+    num_scored = torch.zeros(len(dataset), dtype=torch.int64)
     loader = make_loader(dataset, batch_size=batch_size, num_workers=num_workers, shuffle=False)
     with progress_bar("videos", disable=not progress) as bar, autocast(device, precision):
         task = bar.add_task("evaluating", total=len(dataset), note="")
@@ -113,8 +139,9 @@ def score_videos(
             for batch in batches:
                 clips = batch.clips.to(device, non_blocking=True)
                 logits[batch.indices] = model(clips).float().cpu()
+                num_scored[batch.indices] += 1
                 bar.advance(task, len(batch.indices))
-    assert not logits.isnan().any(), "a video was not scored"
+    assert (num_scored == 1).all(), "a video was not scored, or twice"
     return Scores(
         np.array([record.video_id for record in dataset.records]),
         logits.numpy(),
@@ -152,7 +179,8 @@ def evaluate_run(
     run = open_run(path)
     config = config or run.recipe.eval
     split = split or run.recipe.data.test_split
-    model = load_model(run).to(pick_device(device or run.recipe.train.device))
+    place, precision = pick_test_device(run.recipe, device)
+    model = load_model(run).to(place)
     dataset = test_dataset(run.recipe, split, config, classes=run.classes)
     start = time.perf_counter()
     scores = score_videos(
@@ -160,7 +188,7 @@ def evaluate_run(
         dataset,
         batch_size=config.batch_size,
         num_workers=run.recipe.data.num_workers if num_workers is None else num_workers,
-        precision=run.recipe.train.precision,
+        precision=precision,
         progress=progress,
     )
     facts = {

@@ -11,7 +11,7 @@ from vsn.config import EvalConfig, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.engine.checkpoint import load_model, open_run
-from vsn.engine.evaluate import autocast, pick_device
+from vsn.engine.evaluate import autocast, pick_test_device
 from vsn.engine.scores import softmax
 from vsn.models import VideoClassifier
 
@@ -41,8 +41,11 @@ class Predictor:
         print(predictor.predict("clip.mp4").labels[0])
     """
 
-    def __init__(self, model: VideoClassifier, recipe: Recipe, classes: tuple[str, ...]) -> None:
-        self.model = model.eval()
+    def __init__(
+        self, model: VideoClassifier, recipe: Recipe, classes: tuple[str, ...], *, device: str = "auto"
+    ) -> None:
+        self.device, self.precision = pick_test_device(recipe, device)
+        self.model = model.eval().to(self.device)
         self.recipe = recipe
         self.classes = classes
 
@@ -50,7 +53,7 @@ class Predictor:
     def from_run(cls, path: str | Path, *, device: str = "auto") -> Predictor:
         """Load a run folder. Raises `RunError` when it is none, or has no weights yet."""
         run = open_run(path)
-        return cls(load_model(run).to(pick_device(device)), run.recipe, run.classes)
+        return cls(load_model(run), run.recipe, run.classes, device=device)
 
     @torch.inference_mode()
     def predict(self, path: str | Path, *, top_k: int = 5, protocol: EvalConfig | None = None) -> Prediction:
@@ -58,12 +61,14 @@ class Predictor:
 
         Args:
             path: a video file.
-            top_k: how many classes; at most all.
+            top_k: how many classes, 1 or more; at most all.
             protocol: the view; default the run's.
 
         Raises:
             VideoError: the file cannot be read as a video; names it and says why.
         """
+        if top_k < 1:
+            raise ValueError(f"top_k is {top_k}; it must be 1 or more.")
         path = Path(path)
         view = protocol or self.recipe.eval
         record = VideoRecord(path=path, label=-1, video_id=path.name)
@@ -76,9 +81,8 @@ class Predictor:
             order=view.order,
             seed=view.seed,
         )
-        device = next(self.model.parameters()).device
-        with autocast(device, self.recipe.train.precision):
-            logits = self.model(dataset[0].clip[None].to(device)).float().cpu().numpy()[0]
+        with autocast(self.device, self.precision):
+            logits = self.model(dataset[0].clip[None].to(self.device)).float().cpu().numpy()[0]
         probabilities = softmax(logits)
         best = probabilities.argsort()[::-1][:top_k]
         return Prediction(

@@ -69,7 +69,8 @@ def top_k_hits(scores: Scores, k: int) -> NDArray[np.bool_]:
     Counting ties as wrong keeps a model that says the same of every class at zero.
     """
     own = scores.logits[np.arange(len(scores.labels)), scores.labels]
-    not_below = (scores.logits >= own[:, None]).sum(axis=1) - 1
+    # "Not below" rather than "at least": a score that is not a number ties with everything, so it is wrong.
+    not_below = (~(scores.logits < own[:, None])).sum(axis=1) - 1
     return not_below < k
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -15,16 +18,21 @@ from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
 from vsn.config import Recipe
-from vsn.data.dataset import VideoDataset, make_loader
+from vsn.data.dataset import Batch, VideoDataset, make_loader
+from vsn.data.decode import VideoError
 from vsn.data.records import read_records
 from vsn.engine.checkpoint import (
     Run,
     append_metrics,
-    create_run,
+    check_new,
+    check_same,
     load_state,
+    new_run,
     open_run,
+    read_metrics,
     save_state,
     save_weights,
+    write_run,
 )
 from vsn.engine.evaluate import autocast, pick_device, score_videos, test_dataset
 from vsn.engine.optim import (
@@ -36,8 +44,13 @@ from vsn.engine.optim import (
     set_lr,
 )
 from vsn.engine.scores import Scores, top_k_hits
+from vsn.interrupt import uninterrupted
 from vsn.models import VideoClassifier, build_model, initialise
 from vsn.progress import progress_bar
+
+
+_NO_STEPS = {"step": 0, "loss_sum": 0.0, "hits": 0, "videos": 0}
+"""The progress within an epoch that has just begun."""
 
 
 class TrainingStopped(RuntimeError):  # noqa: N818  (it stopped; it is not always an error)
@@ -66,106 +79,167 @@ def train(
 
     Raises:
         ConfigError, RunError, VideoError: what is wrong and what to do.
+            A bad video stops training between two steps; their state is saved.
         TrainingStopped: Ctrl-C (the state is saved) or a loss that is not finite.
     """
     console = console or Console(stderr=True)
     path = Path(path)
     config, device = recipe.train, pick_device(recipe.train.device)
+    # Whatever can be refused is refused before videos are decoded and a folder is made.
+    autocast(device, config.precision)
     check_partial_bn(config, recipe.model.weights)
+    if not resume:
+        check_new(path)
     train_set, val_set = datasets or open_datasets(recipe, console)
-    run = open_run(path) if resume else create_run(path, recipe, train_set.classes)
-    torch.manual_seed(config.seed)
-    state = load_state(run) if resume else None
-    model, optimizer, progress = _start(run, state, device, console)
-    steps_per_epoch = math.ceil(len(train_set) / config.batch_size)
-    network = torch.compile(model) if config.compile else model
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-    writer = SummaryWriter(str(path / "tensorboard"))
+    run = open_run(path) if resume else new_run(path, recipe, train_set.classes)
+    check_same(run, recipe, train_set.classes)
+    job = _start(run, train_set, load_state(run) if resume else None, device, console)
+    if not resume:
+        write_run(run)
+    elif job.progress["epoch"] > len(read_metrics(path)):  # stopped between saving and writing the line
+        append_metrics(run, job.progress["line"])
 
-    for epoch in range(progress["epoch"], config.epochs):
-        model.train()
-        freeze_parts(model, config)
-        first = progress["step"]
-        loader = make_loader(
-            train_set,
-            batch_size=config.batch_size,
-            num_workers=recipe.data.num_workers,
-            epoch=epoch,
-            shuffle=True,
-            seed=config.seed,
-            start=first * config.batch_size,
-        )
-        started, seen = time.perf_counter(), 0
-        try:
-            with progress_bar("videos", console=console) as bar:
-                note = f"epoch {epoch + 1}/{config.epochs}"
-                task = bar.add_task(
-                    "training", total=len(train_set), completed=first * config.batch_size, note=note
-                )
-                for step, (batch,) in enumerate(loader, start=first):
-                    lr = base_lr(config) * schedule_factor(
-                        epoch * steps_per_epoch + step, steps_per_epoch=steps_per_epoch, config=config
-                    )
-                    set_lr(optimizer, lr)
-                    clips, labels = batch.clips.to(device, non_blocking=True), batch.labels.to(device)
-                    with autocast(device, config.precision):
-                        logits = network(clips)
-                        loss = functional.cross_entropy(
-                            logits.float(), labels, label_smoothing=config.label_smoothing
-                        )
-                    value = loss.item()
-                    if not math.isfinite(value):
-                        raise TrainingStopped(_not_finite(train_set, batch.indices, epoch, step, lr))
-                    optimizer.zero_grad(set_to_none=True)
-                    scaler.scale(loss).backward()
-                    scaler.unscale_(optimizer)
-                    if config.clip_grad_norm:
-                        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad_norm)
-                    scaler.step(optimizer)
-                    scaler.update()
-                    progress["step"], seen = step + 1, seen + len(labels)
-                    progress["loss_sum"] += value * len(labels)
-                    progress["hits"] += int((logits.argmax(dim=1) == labels).sum())
-                    progress["videos"] += len(labels)
-                    mean_loss, top1 = (
-                        progress["loss_sum"] / progress["videos"],
-                        progress["hits"] / progress["videos"],
-                    )
-                    note = f"epoch {epoch + 1}/{config.epochs}  loss {mean_loss:.3f}  top-1 {top1:.1%}  lr {lr:.2g}"
-                    bar.update(task, advance=len(labels), note=note)
-        except KeyboardInterrupt:
-            _save(run, model, optimizer, progress)
-            raise TrainingStopped(
-                f"Stopped in epoch {epoch + 1} after {progress['step']} of {steps_per_epoch} steps; continue with: "
-                f"vsn train --resume {path}"
-            ) from None
-        line = {
-            "epoch": epoch + 1,
-            "step": (epoch + 1) * steps_per_epoch,
-            "lr": lr,
-            "train_loss": mean_loss,
-            "train_top1": top1,
-            "videos_per_second": seen / (time.perf_counter() - started),
-        }
-        if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
-            scores = score_videos(
-                model,
-                val_set,
-                batch_size=recipe.eval.batch_size,
-                num_workers=recipe.data.num_workers,
-                precision=config.precision,
-            )
-            line |= {"val_loss": mean_cross_entropy(scores), "val_top1": float(top_k_hits(scores, 1).mean())}
-        line["seconds"] = time.perf_counter() - started
-        progress |= {"epoch": epoch + 1, "step": 0, "loss_sum": 0.0, "hits": 0, "videos": 0}
-        _save(run, model, optimizer, progress)
-        save_weights(run, model)
-        append_metrics(run, line)
-        for key in line.keys() - {"epoch", "step"}:
-            writer.add_scalar(key, line[key], epoch + 1)
-        console.print(describe_epoch(line, config.epochs), highlight=False)
-    writer.close()
+    with contextlib.closing(SummaryWriter(str(path / "tensorboard"))) as writer:
+        for epoch in range(job.progress["epoch"], config.epochs):
+            started = time.perf_counter()
+            try:
+                line = _train_epoch(job, epoch, console)
+                if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
+                    line |= _validate(job, val_set)
+            except (KeyboardInterrupt, VideoError) as error:
+                save_state(run, job.state())
+                place = f"in epoch {epoch + 1} after {job.progress['step']} of {job.steps_per_epoch} steps"
+                advice = f"continue with: vsn train --resume {path}"
+                if isinstance(error, VideoError):
+                    console.print(f"Stopped {place} by a bad video; without it, {advice}", highlight=False)
+                    raise
+                raise TrainingStopped(f"Stopped {place}; {advice}") from None
+            line["seconds"] = time.perf_counter() - started
+            job.progress |= {"epoch": epoch + 1, "line": line, **_NO_STEPS}
+            with uninterrupted():
+                save_weights(run, job.model)
+                save_state(run, job.state())
+                append_metrics(run, line)
+            for key in line.keys() - {"epoch", "step"}:
+                writer.add_scalar(key, line[key], epoch + 1)
+            console.print(describe_epoch(line, config.epochs), highlight=False)
     return run
+
+
+@dataclass
+class _Job:
+    """A run in training: what a step needs, and what is saved when it stops."""
+
+    run: Run
+    train_set: VideoDataset
+    device: torch.device
+    model: VideoClassifier
+    network: Callable[[torch.Tensor], torch.Tensor]
+    """The model, compiled or as it is."""
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    progress: dict[str, Any]
+    """Epochs done, steps done of the epoch under way, its sums so far."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.train_set) / self.run.recipe.train.batch_size)
+
+    def state(self) -> dict[str, Any]:
+        """What resuming needs. No generator's state: each step seeds its own."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "progress": self.progress,
+        }
+
+
+def _train_epoch(job: _Job, epoch: int, console: Console) -> dict[str, Any]:
+    """Train for an epoch, or for what an interruption left of it; return its line of metrics."""
+    recipe, config, progress = job.run.recipe, job.run.recipe.train, job.progress
+    job.model.train()
+    freeze_parts(job.model, config)
+    start = min(progress["step"] * config.batch_size, len(job.train_set))
+    loader = make_loader(
+        job.train_set,
+        batch_size=config.batch_size,
+        num_workers=recipe.data.num_workers,
+        epoch=epoch,
+        shuffle=True,
+        seed=config.seed,
+        start=start,
+    )
+    started, seen_before = time.perf_counter(), progress["videos"]
+    with progress_bar("videos", console=console) as bar:
+        where = f"epoch {epoch + 1}/{config.epochs}"
+        task = bar.add_task("training", total=len(job.train_set), completed=start, note=where)
+        for (batch,) in loader:  # training clips have one size, so each list holds one batch
+            with uninterrupted():  # a step half taken could not be resumed
+                _train_step(job, batch, epoch)
+            loss, top1 = progress["loss_sum"] / progress["videos"], progress["hits"] / progress["videos"]
+            note = f"{where}  loss {loss:.3f}  top-1 {top1:.1%}  lr {_lr(job, epoch):.2g}"
+            bar.update(task, advance=len(batch.labels), note=note)
+    return {
+        "epoch": epoch + 1,
+        "step": (epoch + 1) * job.steps_per_epoch,
+        "lr": _lr(job, epoch),
+        "train_loss": progress["loss_sum"] / progress["videos"],
+        "train_top1": progress["hits"] / progress["videos"],
+        "videos_per_second": (progress["videos"] - seen_before) / (time.perf_counter() - started),
+    }
+
+
+def _train_step(job: _Job, batch: Batch, epoch: int) -> None:
+    """One step: forward, loss, backward, update, and the sums of the epoch."""
+    config, progress, optimizer = job.run.recipe.train, job.progress, job.optimizer
+    step = progress["step"]
+    progress["step"] += 1
+    set_lr(optimizer, _lr(job, epoch))
+    # Dropout depends on (seed, epoch, step) alone, as samples do, so that resuming changes nothing.
+    torch.manual_seed(int(np.random.SeedSequence([config.seed, epoch, step]).generate_state(1)[0]))
+    clips = batch.clips.to(job.device, non_blocking=True)
+    labels = batch.labels.to(job.device, non_blocking=True)
+    with autocast(job.device, config.precision):
+        logits = job.network(clips)
+        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+    value = loss.item()
+    if not math.isfinite(value):
+        files = ", ".join(job.train_set.records[int(i)].video_id for i in batch.indices)
+        raise TrainingStopped(
+            f"The loss is not finite in epoch {epoch + 1}, step {step + 1}, at learning rate {_lr(job, epoch):.3g}. "
+            "The weights of the last whole epoch are kept. Try a lower train.lr or train.precision = 'fp32'. "
+            f"Videos of the batch: {files}."
+        )
+    optimizer.zero_grad(set_to_none=True)
+    job.scaler.scale(loss).backward()
+    job.scaler.unscale_(optimizer)
+    if config.clip_grad_norm:
+        torch.nn.utils.clip_grad_norm_(job.model.parameters(), config.clip_grad_norm)
+    job.scaler.step(optimizer)
+    job.scaler.update()
+    progress["loss_sum"] += value * len(labels)
+    progress["hits"] += int((logits.argmax(dim=1) == labels).sum())
+    progress["videos"] += len(labels)
+
+
+def _lr(job: _Job, epoch: int) -> float:
+    """The learning rate of the step under way: the last one begun."""
+    config = job.run.recipe.train
+    step = epoch * job.steps_per_epoch + max(0, job.progress["step"] - 1)
+    return base_lr(config) * schedule_factor(step, steps_per_epoch=job.steps_per_epoch, config=config)
+
+
+def _validate(job: _Job, val_set: VideoDataset) -> dict[str, float]:
+    recipe = job.run.recipe
+    scores = score_videos(
+        job.model,
+        val_set,
+        batch_size=recipe.eval.batch_size,
+        num_workers=recipe.data.num_workers,
+        precision=recipe.train.precision,
+    )
+    return {"val_loss": mean_cross_entropy(scores), "val_top1": float(top_k_hits(scores, 1).mean())}
 
 
 def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, VideoDataset]:
@@ -208,32 +282,14 @@ def describe_epoch(line: dict[str, Any], epochs: int) -> str:
 
 
 def _start(
-    run: Run, state: dict[str, Any] | None, device: torch.device, console: Console
-) -> tuple[VideoClassifier, torch.optim.Optimizer, dict[str, Any]]:
+    run: Run, train_set: VideoDataset, state: dict[str, Any] | None, device: torch.device, console: Console
+) -> _Job:
     """Model, optimiser and progress: at the start of a run, or where it stopped."""
     recipe, config = run.recipe, run.recipe.train
+    torch.manual_seed(config.seed)
     model = build_model(recipe.model)
     if state is None:
-        weights = initialise(model, recipe.model)
-        fresh = weights.missing if recipe.model.weights != "none" else ()
-        if fresh:
-            console.print(
-                f"{recipe.model.weights} lacks {weights.describe_missing()}: those start at random."
-            )
-        if config.lr_batch_size not in (0, config.batch_size):
-            console.print(
-                f"Learning rate {base_lr(config):.3g}: {config.lr:g} is for {config.lr_batch_size} videos a step, "
-                f"this run takes {config.batch_size}.",
-                highlight=False,
-            )
-        progress: dict[str, Any] = {
-            "epoch": 0,
-            "step": 0,
-            "loss_sum": 0.0,
-            "hits": 0,
-            "videos": 0,
-            "fresh": list(fresh),
-        }
+        progress: dict[str, Any] = {"epoch": 0, **_NO_STEPS, "fresh": _load_start(model, recipe, console)}
     else:
         model.load_state_dict(state["model"])
         progress = state["progress"]
@@ -242,27 +298,25 @@ def _start(
         model = model.to(memory_format=torch.channels_last)
     freeze_parts(model, config)
     optimizer = build_optimizer(model, config, fresh=progress["fresh"])
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
-    return model, optimizer, progress
+        scaler.load_state_dict(state["scaler"])
+    network = torch.compile(model) if config.compile else model
+    return _Job(run, train_set, device, model, network, optimizer, scaler, progress)
 
 
-def _save(
-    run: Run, model: VideoClassifier, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
-) -> None:
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "progress": progress,
-        "rng": torch.get_rng_state(),
-    }
-    save_state(run, state)
-
-
-def _not_finite(dataset: VideoDataset, indices: torch.Tensor, epoch: int, step: int, lr: float) -> str:
-    files = ", ".join(dataset.records[int(i)].video_id for i in indices)
-    return (
-        f"The loss is not finite in epoch {epoch + 1}, step {step + 1}, at learning rate {lr:.3g}. The weights of the "
-        f"last whole epoch are kept. Try a lower train.lr or train.precision = 'fp32'. Videos of the batch: {files}."
-    )
+def _load_start(model: VideoClassifier, recipe: Recipe, console: Console) -> list[str]:
+    """Load the weights a run starts from, say what is not plain; return the parts left at random."""
+    config, weights = recipe.train, recipe.model.weights
+    loaded = initialise(model, recipe.model)
+    fresh = loaded.missing if weights != "none" else ()
+    if fresh:
+        console.print(f"{weights} lacks {loaded.describe_missing()}: those start at random.")
+    if config.lr_batch_size not in (0, config.batch_size):
+        console.print(
+            f"Learning rate {base_lr(config):.3g}: {config.lr:g} is for {config.lr_batch_size} videos a step, "
+            f"this run takes {config.batch_size}.",
+            highlight=False,
+        )
+    return list(fresh)

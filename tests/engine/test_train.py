@@ -1,0 +1,285 @@
+import os
+import shutil
+import signal
+import types
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from vsn.config import ConfigError, EvalConfig, Recipe
+from vsn.data.decode import VideoError
+from vsn.engine import train as train_module
+from vsn.engine.checkpoint import RunError, load_model, open_run
+from vsn.engine.evaluate import evaluate_run
+from vsn.engine.train import TrainingStopped, train
+from vsn.models import build_model
+
+from .conftest import assert_same_weights, metrics_of, rename_data, tiny_recipe, weights_of
+
+Log = tuple[Console, Callable[[], str]]
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Let the loss of the number-th training step, counted from 1, pass through `act`."""
+    calls = 0
+
+    def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, **settings: float) -> torch.Tensor:
+        nonlocal calls
+        loss = torch.nn.functional.cross_entropy(logits, labels, **settings)
+        calls += "label_smoothing" in settings  # validation states none
+        return act(loss) if calls == number and "label_smoothing" in settings else loss
+
+    monkeypatch.setattr(train_module, "functional", types.SimpleNamespace(cross_entropy=cross_entropy))
+
+
+def interrupt(loss: torch.Tensor) -> torch.Tensor:
+    signal.raise_signal(signal.SIGINT)
+    return loss
+
+
+def test_run_folder_holds_everything(finished_run: Path):
+    names = {path.name for path in finished_run.iterdir()}
+    assert names == {
+        "recipe.toml", "classes.json", "versions.json", "metrics.jsonl", "model.safetensors", "state.pt", "tensorboard",
+    }  # fmt: skip
+    first, second = metrics_of(finished_run)
+    assert set(first) == {"epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1"}
+    assert (first["epoch"], first["step"], second["epoch"], second["step"]) == (1, 3, 2, 6)
+    assert open_run(finished_run).recipe.model.num_classes == 3
+    assert any(path.stat().st_size > 300 for path in (finished_run / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_same_seed_same_weights(
+    tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console, num_workers: int
+):
+    train(rename_data(tiny_recipe(tiny_data), num_workers=num_workers), tmp_path / "run", console=quiet)
+    assert_same_weights(tmp_path / "run", finished_run)
+    assert metrics_of(tmp_path / "run") == metrics_of(finished_run)
+
+
+def test_another_seed_other_weights(tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console):
+    train(tiny_recipe(tiny_data, seed=1, epochs=1), tmp_path / "run", console=quiet)
+    assert not torch.equal(weights_of(tmp_path / "run")["head.weight"], weights_of(finished_run)["head.weight"])
+
+
+@pytest.mark.parametrize(
+    ("step", "done"),
+    [(1, "epoch 1 after 1 of 3"), (3, "epoch 1 after 3 of 3"), (5, "epoch 2 after 2 of 3")],
+)
+def test_interrupted_and_resumed_is_uninterrupted(
+    tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console, monkeypatch, step: int, done: str
+):
+    recipe, path = tiny_recipe(tiny_data), tmp_path / "run"
+    at_step(monkeypatch, step, interrupt)
+    with pytest.raises(TrainingStopped, match=f"Stopped in {done} steps; continue with: vsn train --resume"):
+        train(recipe, path, console=quiet)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert len(metrics_of(path) if (path / "metrics.jsonl").exists() else []) == step // 4
+    train(recipe, path, resume=True, console=quiet)
+    assert_same_weights(path, finished_run)
+    assert metrics_of(path) == metrics_of(finished_run)
+
+
+def test_interrupted_while_validating(
+    tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console, monkeypatch
+):
+    recipe, path = tiny_recipe(tiny_data), tmp_path / "run"
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "score_videos", stop)
+        with pytest.raises(TrainingStopped, match="epoch 1 after 3 of 3 steps"):
+            train(recipe, path, console=quiet)
+    train(recipe, path, resume=True, console=quiet)
+    assert_same_weights(path, finished_run)
+    assert metrics_of(path) == metrics_of(finished_run)
+
+
+def test_killed_between_saving_and_writing_the_line(
+    tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console
+):
+    path = tmp_path / "run"
+    shutil.copytree(finished_run, path)
+    lines = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (path / "metrics.jsonl").write_text(lines[0])
+    train(tiny_recipe(tiny_data), path, resume=True, console=quiet)
+    assert (path / "metrics.jsonl").read_text() == "".join(lines)
+
+
+def test_bad_video_stops_and_is_named(
+    tiny_data: Path, tmp_path: Path, finished_run: Path, log: Log, quiet: Console
+):
+    root, path = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(tiny_data, root)
+    recipe = tiny_recipe(root)
+    victim = next(r for r in train_module.read_records(recipe.data, "train").records).path
+    good = victim.read_bytes()
+    victim.write_text("no video")
+    with pytest.raises(VideoError, match="not a video that FFmpeg can read") as caught:
+        train(recipe, path, console=log[0])
+    assert caught.value.path == str(victim)
+    assert "Stopped in epoch 1 after" in log[1]()
+    victim.write_bytes(good)
+    train(recipe, path, resume=True, console=quiet)  # nothing was lost
+    assert_same_weights(path, finished_run)
+
+
+def test_existing_run_is_refused_before_anything_is_read(tmp_path: Path, finished_run: Path):
+    with pytest.raises(RunError, match=r"exists and is not empty\. Continue that run with --resume"):
+        train(Recipe(), finished_run)
+
+
+def test_resuming_with_other_settings_is_refused(tiny_data: Path, finished_run: Path, quiet: Console):
+    with pytest.raises(RunError, match="was trained with other settings"):
+        train(tiny_recipe(tiny_data, epochs=3), finished_run, resume=True, console=quiet)
+
+
+def test_resuming_on_other_classes_is_refused(tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console):
+    root, path = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(tiny_data, root)
+    shutil.copytree(finished_run, path)
+    (root / "wave").rename(root / "waving")
+    text = (path / "recipe.toml").read_text().replace(str(tiny_data), str(root))
+    (path / "recipe.toml").write_text(text)
+    with pytest.raises(RunError, match="'wave'; the data has 'swipe_left', 'swipe_right', 'waving' now"):
+        train(open_run(path).recipe, path, resume=True, console=quiet)
+
+
+def test_loss_that_is_not_finite(tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch):
+    path = tmp_path / "run"
+    at_step(monkeypatch, 5, lambda loss: loss * float("nan"))
+    with pytest.raises(
+        TrainingStopped, match=r"not finite in epoch 2, step 2, at learning rate 0\.01\..*: (\w+/\d\.mp4, ){4}\w+/"
+    ):
+        train(tiny_recipe(tiny_data), path, console=quiet)
+    assert len(metrics_of(path)) == 1
+    assert all(tensor.isfinite().all() for tensor in weights_of(path).values())
+    assert load_model(open_run(path)) is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"partial_bn": True}, r"partial_bn freezes.*model\.weights is 'none'"),
+        ({"freeze": ("layer9",)}, r"freeze names 'layer9'; the backbone's modules are conv1, bn1,.* layer4"),
+        ({"precision": "fp16"}, "'fp16' needs a CUDA device"),
+        ({"device": "nonsense"}, "The device is 'nonsense'"),
+    ],
+)
+def test_refusals_leave_no_folder(tiny_data: Path, tmp_path: Path, quiet: Console, settings, message: str):
+    with pytest.raises(ConfigError, match=message):
+        train(tiny_recipe(tiny_data, **settings), tmp_path / "run", console=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_frozen_parts_stay_bit_equal(tiny_data: Path, tmp_path: Path, quiet: Console):
+    recipe = tiny_recipe(tiny_data, freeze=("conv1", "bn1", "layer1"), epochs=1, weight_decay=0.1)
+    torch.manual_seed(recipe.train.seed)
+    start = build_model(replace(recipe.model, num_classes=3))
+    train_module.initialise(start, recipe.model)
+    before, after = start.state_dict(), weights_of(train(recipe, tmp_path / "run", console=quiet).path)
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    frozen = ("backbone.conv1.", "backbone.bn1.", "backbone.layer1.")
+    assert {name for name in changed if name.startswith(frozen)} == set()
+    assert {"backbone.layer2.0.conv1.weight", "backbone.layer2.0.bn1.running_mean", "head.bias"} <= changed
+
+
+def test_partial_bn_keeps_all_statistics_but_the_first(tiny_data: Path, tmp_path: Path, finished_run, quiet):
+    recipe = tiny_recipe(tiny_data, partial_bn=True, epochs=1)
+    start = {
+        name.removeprefix("backbone."): tensor
+        for name, tensor in weights_of(finished_run).items()
+        if name.startswith("backbone.")
+    }
+    torch.save(start, tmp_path / "start.pt")
+    recipe = replace(recipe, model=replace(recipe.model, weights=str(tmp_path / "start.pt")))
+    after = weights_of(train(recipe, tmp_path / "run", console=quiet).path)
+    changed = {name for name, tensor in start.items() if not torch.equal(tensor, after[f"backbone.{name}"])}
+    norms = {name for name in changed if "bn" in name or "downsample.1" in name}
+    assert norms == {f"bn1.{x}" for x in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+
+
+def test_learning_rate_follows_the_batch_size_and_says_so(tiny_data: Path, tmp_path: Path, log: Log):
+    train(tiny_recipe(tiny_data, epochs=1, lr=0.02, lr_batch_size=10), tmp_path / "run", console=log[0])
+    assert "Learning rate 0.01: 0.02 is for 10 videos a step, this run takes 5." in log[1]()
+    assert metrics_of(tmp_path / "run")[0]["lr"] == 0.01
+
+
+def test_validation_every_second_epoch_and_after_the_last(tiny_data: Path, tmp_path: Path, quiet: Console):
+    recipe = tiny_recipe(tiny_data, epochs=3, val_every=2, batch_size=12)
+    train(rename_data(recipe, cache="memory"), tmp_path / "run", console=quiet)
+    assert ["val_top1" in line for line in metrics_of(tmp_path / "run")] == [False, True, True]
+
+
+@pytest.mark.parametrize("saver", ["save_file", "torch.save"])
+def test_full_disk_keeps_the_former_file(
+    tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console, monkeypatch, saver: str
+):
+    from vsn.engine import checkpoint
+
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, interrupt)
+        with pytest.raises(TrainingStopped, match="epoch 2 after 1 of 3"):
+            train(tiny_recipe(tiny_data), path, console=quiet)
+    files = {p: p.read_bytes() for p in path.iterdir() if p.is_file()}
+
+    def full(_: object, file: Path, **__: object) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    holder, name = (checkpoint.torch, "save") if saver == "torch.save" else (checkpoint, "save_file")
+    with monkeypatch.context() as patch:
+        patch.setattr(holder, name, full)
+        with pytest.raises(RunError, match=r"cannot be written \(.*No space left.*\); .* still that of the last time"):
+            train(tiny_recipe(tiny_data), path, resume=True, console=quiet)
+    kept = {p: p.read_bytes() for p in path.iterdir() if p.is_file()}
+    if saver == "torch.save":  # the weights were saved before it
+        del files[path / "model.safetensors"], kept[path / "model.safetensors"]
+    assert kept == files  # and no temporary file
+    train(tiny_recipe(tiny_data), path, resume=True, console=quiet)
+    assert_same_weights(path, finished_run)
+    assert metrics_of(path) == metrics_of(finished_run)
+
+
+@pytest.mark.parametrize(("model", "knows"), [("tsn", False), ("tsm", True), ("vsn", True)])
+def test_order_of_frames_in_the_scores(model: str, knows: bool):
+    config = replace(tiny_recipe(Path()).model, name=f"{model}_resnet14_tiny", num_classes=2)
+    torch.manual_seed(0)
+    network = build_model(config).eval()
+    torch.nn.init.normal_(network.head.weight)
+    clip = torch.randint(0, 256, (1, 4, 3, 32, 32), dtype=torch.uint8)
+    with torch.inference_mode():
+        difference = (network(clip) - network(clip.flip(1))).abs().max().item()
+    assert (difference > 1e-3) if knows else (difference < 1e-5)
+
+
+@pytest.mark.parametrize(("model", "top1"), [("tsn", 0.5), ("vsn", 1.0)])
+def test_vsn_learns_the_arrow_of_time_and_tsn_cannot(
+    arrow_data: Path, tmp_path: Path, quiet: Console, model: str, top1: float
+):
+    recipe = tiny_recipe(
+        arrow_data, model=f"{model}_resnet14_tiny", epochs=12, batch_size=8, val_every=12,
+        optimizer="adamw", schedule="cosine", head_lr_mult=1.0,
+    )  # fmt: skip
+    recipe = replace(
+        rename_data(recipe, task="arrow", val_split="train", test_split="train", flip="never", cache="memory"),
+        model=replace(recipe.model, dropout=0.0),
+        clip=replace(recipe.clip, short_side=32, crop_scales=(1.0,)),
+    )
+    run = train(recipe, tmp_path / "run", console=quiet)
+    assert evaluate_run(run.path, config=EvalConfig(batch_size=8), progress=False)["top1"] == top1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux only")
+def test_random_state_outside_is_not_needed(tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console):
+    torch.rand(1000)  # whatever was drawn before, the run is the same
+    train(tiny_recipe(tiny_data), tmp_path / "run", console=quiet)
+    assert_same_weights(tmp_path / "run", finished_run)
