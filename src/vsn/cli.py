@@ -235,7 +235,7 @@ def report(
 def synth(
     root: Annotated[Path, tyro.conf.Positional],
     size: int = 112,
-    train_per_class: int = 60,
+    train_per_class: int = 50,
     val_per_class: int = 10,
     test_per_class: int = 20,
     seed: int = 0,

@@ -65,7 +65,7 @@ class SynthSpec:
 
     size: int = 112
     """Height and width in pixels: even, 96 to 128."""
-    num_train_per_class: int = 60
+    num_train_per_class: int = 50
     num_val_per_class: int = 10
     num_test_per_class: int = 20
     seed: int = 0

@@ -1,0 +1,141 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vsn.config import ConfigError, EvalConfig
+from vsn.data.decode import VideoError
+from vsn.data.records import RecordSet, VideoRecord
+from vsn.engine.checkpoint import load_model, open_run
+from vsn.engine.evaluate import autocast, evaluate_run, match_classes, pick_device, score_videos, test_dataset
+from vsn.engine.scores import load_scores
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def move_data(run: Path, old: Path, new: Path) -> None:
+    recipe = run / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace(str(old), str(new)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 12, 100])
+def test_every_video_once_whatever_the_batch_size(finished_run: Path, batch_size: int):
+    run = open_run(finished_run)
+    dataset = test_dataset(run.recipe, "train", run.recipe.eval, classes=run.classes)  # 12 videos
+    scores = score_videos(load_model(run), dataset, batch_size=batch_size, progress=False)
+    reference = score_videos(load_model(run), dataset, batch_size=3, progress=False)
+    assert scores.video_ids.tolist() == [record.video_id for record in dataset.records]
+    assert len(set(scores.video_ids.tolist())) == 12
+    assert scores.labels.tolist() == [record.label for record in dataset.records]
+    np.testing.assert_allclose(scores.logits, reference.logits, atol=1e-4)
+
+
+def test_deterministic(run: Path):
+    files = []
+    for _ in range(2):
+        for order in ("forward", "shuffled"):
+            evaluate_run(run, config=EvalConfig(order=order, batch_size=2), progress=False)
+        files.append([load_scores(path).logits.tobytes() for path in sorted((run / "eval").glob("*.npz"))])
+    assert files[0] == files[1]
+    assert files[0][0] != files[0][1]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "order", "name"),
+    [("fcn", "forward", "test-fcn-forward"), ("center", "still", "test-center-still")],
+)
+def test_files_carry_split_protocol_and_order(run: Path, protocol, order, name: str):
+    result = evaluate_run(run, config=EvalConfig(protocol=protocol, order=order), progress=False)
+    assert (result["split"], result["protocol"], result["order"]) == ("test", protocol, order)
+    assert sorted(path.name for path in (run / "eval").iterdir()) == [f"{name}.json", f"{name}.npz"]
+    assert json.loads((run / "eval" / f"{name}.json").read_text()) == result
+    assert result["num_videos"] == 3
+    assert list(result["per_class"]) == ["swipe_left", "swipe_right", "wave"]
+    assert result["seconds"] > 0
+
+
+def test_frames_of_several_sizes_in_one_batch(run: Path, tiny_data: Path, tmp_path: Path, grey_video: Path):
+    from vsn.data.decode import write_video
+
+    root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    tall = [np.full((64, 32, 3), 9, np.uint8)] * 6
+    write_video(root / "wave" / "tall.mp4", tall, frames_per_second=5)
+    move_data(run, tiny_data, root)
+    config = replace(open_run(run).recipe.eval, batch_size=100)
+    assert evaluate_run(run, split="train", config=config, progress=False)["num_videos"] == 13
+
+
+def test_classes_are_matched_by_name(tiny_data: Path, tmp_path: Path, run: Path):
+    """Data that lacks a class numbers the others differently; the model's numbers hold."""
+    before = evaluate_run(run, progress=False)
+    scores = {v: s for v, s in zip(*_ids_and_scores(run), strict=True)}
+    root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    shutil.rmtree(root / "swipe_left")
+    move_data(run, tiny_data, root)
+    after = evaluate_run(run, progress=False)
+    assert after["per_class"] == {n: before["per_class"][n] for n in ("swipe_right", "wave")}
+    for video_id, row in zip(*_ids_and_scores(run), strict=True):
+        np.testing.assert_allclose(row, scores[video_id], atol=1e-4)
+
+
+def _ids_and_scores(run: Path) -> tuple[list[str], np.ndarray]:
+    scores = load_scores(run / "eval" / "test-fcn-forward.npz")
+    return scores.video_ids.tolist(), scores.logits
+
+
+def test_labels_of_matched_classes():
+    records = RecordSet((VideoRecord(Path("a"), 0, "a"), VideoRecord(Path("b"), 1, "b")), ("wave", "zoom"))
+    matched = match_classes(records, ("zoom", "nod", "wave"))
+    assert [record.label for record in matched.records] == [2, 0]
+    assert matched.classes == ("zoom", "nod", "wave")
+
+
+def test_unknown_class_is_refused(tiny_data: Path, tmp_path: Path, run: Path):
+    root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    shutil.copytree(root / "wave", root / "nod")
+    move_data(run, tiny_data, root)
+    with pytest.raises(ConfigError, match=r"not trained on 1 of the data's 4 classes, for example 'nod'; it knows"):
+        evaluate_run(run, progress=False)
+
+
+def test_unreadable_video_stops_evaluation(tiny_data: Path, tmp_path: Path, run: Path):
+    root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    move_data(run, tiny_data, root)
+    recipe = open_run(run).recipe
+    victim = test_dataset(recipe, "test", recipe.eval, classes=open_run(run).classes).records[1].path
+    victim.write_bytes(b"")
+    with pytest.raises(VideoError, match=r"the file is empty\.") as caught:
+        evaluate_run(run, progress=False)
+    assert caught.value.path == str(victim)
+    assert not (run / "eval").exists()
+
+
+def test_video_listed_twice_is_refused(tiny_data: Path, tmp_path: Path, run: Path):
+    rows = [f"{tiny_data}/{name}/{i}.mp4,{name},test" for name in open_run(run).classes for i in (0, 1, 0)]
+    (tmp_path / "list.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
+    recipe = open_run(run).recipe
+    recipe = replace(recipe, data=replace(recipe.data, root=str(tmp_path), source="csv"))
+    with pytest.raises(ConfigError, match=r"3 videos of 'test' are listed more than once, for example .*swipe_left/0"):
+        test_dataset(recipe, "test", recipe.eval, classes=open_run(run).classes)
+
+
+def test_run_of_a_device_that_is_not_here(run: Path):
+    text = (run / "recipe.toml").read_text()
+    text = text.replace('device = "cpu"', 'device = "cuda:77"').replace('"fp32"', '"fp16"')
+    (run / "recipe.toml").write_text(text)
+    assert open_run(run).recipe.train.precision == "fp16"
+    assert evaluate_run(run, progress=False)["num_videos"] == 3
+
+
+def test_devices_and_precision():
+    assert pick_device("cpu").type == "cpu"
+    with pytest.raises(ConfigError, match="The device is 'abacus', which cannot be used here"):
+        pick_device("abacus")
+    with pytest.raises(ConfigError, match="'fp16' needs a CUDA device; use 'bf16' or 'fp32' here"):
+        autocast(pick_device("cpu"), "fp16")

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vsn
+from vsn.config import EvalConfig
+from vsn.data.decode import VideoError
+from vsn.engine.checkpoint import load_model, open_run
+from vsn.engine.evaluate import score_videos, test_dataset
+from vsn.engine.predict import Predictor
+from vsn.engine.scores import softmax
+
+
+@pytest.fixture(scope="module")
+def predictor(finished_run: Path) -> Predictor:
+    return vsn.Predictor.from_run(finished_run, device="cpu")
+
+
+@pytest.mark.parametrize("protocol", ["fcn", "center"])
+def test_prediction_is_what_evaluation_says(finished_run: Path, predictor: Predictor, protocol):
+    run, view = open_run(finished_run), EvalConfig(protocol=protocol)
+    dataset = test_dataset(run.recipe, "test", view, classes=run.classes)
+    scores = score_videos(load_model(run), dataset, batch_size=2, progress=False)
+    for record, expected in zip(dataset.records, softmax(scores.logits), strict=True):
+        prediction = predictor.predict(record.path, top_k=3, protocol=view)
+        said = dict(zip(prediction.labels, prediction.probabilities, strict=True))
+        np.testing.assert_allclose([said[name] for name in run.classes], expected, atol=1e-5)
+
+
+def test_labels_come_most_probable_first(predictor: Predictor, grey_video: Path):
+    prediction = predictor.predict(grey_video)
+    assert prediction.path == grey_video
+    assert len(prediction.labels) == 3
+    assert list(prediction.probabilities) == sorted(prediction.probabilities, reverse=True)
+    assert sum(prediction.probabilities) == pytest.approx(1.0)
+    assert predictor.predict(str(grey_video), top_k=1).labels == prediction.labels[:1]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", r"the file is empty\."), (b"plain text", "not a video that FFmpeg can read"), (None, r"no such file\.")],
+)
+def test_bad_file_is_named(predictor: Predictor, tmp_path: Path, content: bytes | None, reason: str):
+    path = tmp_path / "clip.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(VideoError, match=reason) as caught:
+        predictor.predict(path)
+    assert caught.value.path == str(path)
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_video_shorter_than_a_clip(predictor: Predictor, tmp_path: Path, num_frames: int):
+    from vsn.data.decode import write_video
+
+    write_video(tmp_path / "short.mp4", [np.zeros((40, 40, 3), np.uint8)] * num_frames, frames_per_second=5)
+    assert len(predictor.predict(tmp_path / "short.mp4").labels) == 3
+
+
+def test_top_k_below_one(predictor: Predictor, grey_video: Path):
+    with pytest.raises(ValueError, match="top_k is 0; it must be 1 or more"):
+        predictor.predict(grey_video, top_k=0)

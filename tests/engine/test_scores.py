@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vsn.engine.scores import (
+    Scores,
+    bootstrap_interval,
+    load_scores,
+    per_class_accuracy,
+    save_evaluation,
+    softmax,
+    summarise,
+    top_k_hits,
+)
+
+NAN = float("nan")
+
+
+def scores_of(logits: list[list[float]], labels: list[int]) -> Scores:
+    table = np.array(logits, np.float32)
+    names = tuple("abcdefgh"[: table.shape[1]])
+    return Scores(np.array([f"{i}.mp4" for i in range(len(table))]), table, np.array(labels), names)
+
+
+@pytest.mark.parametrize(
+    ("logits", "label", "k", "hit"),
+    [
+        ([3, 2, 1], 0, 1, True),
+        ([3, 2, 1], 1, 1, False),
+        ([3, 2, 1], 1, 2, True),
+        ([3, 2, 1], 2, 2, False),
+        ([3, 2, 1], 2, 3, True),
+        ([3, 3, 1], 0, 1, False),  # ties count as wrong
+        ([3, 3, 1], 1, 1, False),
+        ([3, 3, 1], 0, 2, True),
+        ([0, 0, 0], 0, 1, False),
+        ([0, 0, 0], 0, 2, False),
+        ([0, 0, 0], 0, 3, True),
+        ([NAN, NAN, NAN], 0, 1, False),  # and so does what is no number
+        ([NAN, 1, 0], 0, 1, False),
+        ([NAN, 1, 0], 1, 1, False),
+    ],
+)
+def test_top_k(logits: list[float], label: int, k: int, hit: bool):
+    assert top_k_hits(scores_of([logits], [label]), k).tolist() == [hit]
+
+
+def test_per_class_and_summary():
+    scores = scores_of([[2, 1, 0], [1, 2, 0], [0, 1, 2], [2, 1, 0]], [0, 0, 2, 2])
+    assert per_class_accuracy(scores) == {"a": 0.5, "c": 0.5}  # class b has no videos
+    scores = scores_of([[2, 1, 0], [2, 1, 0], [2, 1, 0], [0, 2, 1]], [0, 0, 0, 2])
+    result = summarise(scores)
+    assert per_class_accuracy(scores) == result["per_class"] == {"a": 1.0, "c": 0.0}
+    assert (result["num_videos"], result["top1"], result["top5"], result["mean_class"]) == (4, 0.75, 1.0, 0.5)
+    low, high = result["top1_interval"]
+    assert 0 <= low <= 0.75 <= high <= 1
+
+
+def test_softmax():
+    values = softmax(np.array([[0, np.log(3)], [1000, 1000]]))
+    np.testing.assert_allclose(values, [[0.25, 0.75], [0.5, 0.5]], atol=1e-12)
+    assert values.dtype == np.float64
+
+
+@pytest.mark.parametrize(("num_hits", "n"), [(0, 50), (10, 50), (25, 50), (49, 50), (50, 50), (1, 1)])
+def test_interval_contains_the_mean(num_hits: int, n: int):
+    hits = np.arange(n) < num_hits
+    low, high = bootstrap_interval(hits)
+    assert 0 <= low <= hits.mean() <= high <= 1
+    assert bootstrap_interval(hits) == (low, high)
+    assert bootstrap_interval(hits, confidence=0.5)[0] >= low
+
+
+def test_interval_is_about_two_standard_errors():
+    low, high = bootstrap_interval(np.arange(400) < 200)
+    assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.005)
+    assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.005)
+
+
+def test_video_twice_is_refused():
+    with pytest.raises(ValueError, match="same video appears twice"):
+        Scores(np.array(["a", "a"]), np.zeros((2, 2), np.float32), np.zeros(2, np.int64), ("x", "y"))
+
+
+@pytest.mark.parametrize(("shape", "num_labels"), [((2, 3), 2), ((1, 2), 2), ((2, 2), 3)])
+def test_shapes_that_do_not_fit(shape: tuple[int, int], num_labels: int):
+    with pytest.raises(ValueError, match=r"Scores of 2 videos and 2 classes have logits .* expected \(2, 2\) and \(2,\)"):
+        Scores(np.array(["a", "b"]), np.zeros(shape, np.float32), np.zeros(num_labels, np.int64), ("x", "y"))
+
+
+def test_saved_and_loaded(tmp_path: Path):
+    scores = scores_of([[2.5, 1], [1, -2]], [0, 1])
+    scores.save(tmp_path / "deep" / "scores.npz")
+    loaded = load_scores(tmp_path / "deep" / "scores.npz")
+    np.testing.assert_array_equal(loaded.logits, scores.logits)
+    assert loaded.logits.dtype == np.float32
+    assert loaded.video_ids.tolist() == ["0.mp4", "1.mp4"]
+    assert (loaded.labels.tolist(), loaded.classes) == ([0, 1], ("a", "b"))
+
+
+def test_evaluation_files(tmp_path: Path):
+    result = save_evaluation(tmp_path, "val-fcn-forward", scores_of([[1, 0], [1, 0]], [0, 1]), {"split": "val"})
+    assert json.loads((tmp_path / "val-fcn-forward.json").read_text()) == result
+    assert (result["split"], result["top1"]) == ("val", 0.5)
+    assert load_scores(tmp_path / "val-fcn-forward.npz").labels.tolist() == [0, 1]
