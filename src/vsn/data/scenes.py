@@ -222,14 +222,25 @@ def _turning(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
 
 
 def _blink(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
-    """A bar in the first slot, a disc in the second."""
+    """A bar, yellow to orange, in the first slot; a disc, blue to violet, in the second."""
     sprites = []
     for turn, shape in enumerate(("bar", "disc")):
         radius = (2.2 if shape == "bar" else 1.2) * _target_radius(rng, stage)
+        hue = rng.uniform(0.05, 0.17) if shape == "bar" else rng.uniform(0.55, 0.8)
+        colour = _rgb(hue, rng.uniform(0.8, 1), rng.uniform(0.9, 1))
         place = np.tile(stage.size * rng.uniform(0.35, 0.65, 2), (stage.num_frames, 1))
         visible = stage.in_slot(turn)
         sprites.append(
-            _target(rng, stage, place=place, radius=radius, shape=shape, pattern="plain", visible=visible)
+            _target(
+                rng,
+                stage,
+                place=place,
+                radius=radius,
+                shape=shape,
+                pattern="plain",
+                colours=np.stack([colour, colour]),
+                visible=visible,
+            )
         )
     return sprites
 
