@@ -47,7 +47,9 @@ def rows(base: ModelConfig, *, only: str) -> dict[str, ModelConfig]:
     return models
 
 
-def measure(name: str, model: ModelConfig, recipe: Recipe, work: Path, datasets: Any, test: Any) -> dict[str, Any]:
+def measure(
+    name: str, model: ModelConfig, recipe: Recipe, work: Path, datasets: Any, test: Any
+) -> dict[str, Any]:
     """Train one row, or take it from an earlier call, and test it."""
     path = work / "runs" / f"{name.replace(' ', '-').replace(',', '')}-seed{recipe.train.seed}"
     if not (path / "metrics.jsonl").is_file() or len(read_metrics(path)) < recipe.train.epochs:
@@ -75,7 +77,9 @@ def main() -> None:
     for seed in arguments.seeds:
         recipe = load_recipe(find_recipe("demo"))
         root = write_dataset(arguments.work / f"videos-seed{seed}", SynthSpec(seed=seed))
-        recipe = replace(recipe, train=replace(recipe.train, seed=seed), data=replace(recipe.data, root=str(root)))
+        recipe = replace(
+            recipe, train=replace(recipe.train, seed=seed), data=replace(recipe.data, root=str(root))
+        )
         datasets = open_datasets(recipe, Console())
         test = test_dataset(recipe, "test", recipe.eval, classes=datasets[0].classes)
         for name, model in rows(recipe.model, only=arguments.only).items():

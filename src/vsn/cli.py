@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 import sys
@@ -299,7 +300,18 @@ def recipe_folder() -> Path:
 def find_recipe(name: str) -> Path:
     """The file of a recipe given as a path or as the name of one that comes with vsn."""
     path, own = Path(name), recipe_folder() / f"{name}.toml"
-    return own if not path.is_file() and own.is_file() else path
+    if path.is_file():
+        return path
+    if not own.is_file():
+        names = [recipe.stem for recipe in recipe_folder().glob("*.toml")]
+        near = difflib.get_close_matches(path.stem, names, n=1)
+        advice = (
+            f"Did you mean {near[0]!r}?"
+            if near
+            else "`vsn recipe list` names the recipes that come with vsn."
+        )
+        raise ValueError(f"No recipe at {name!r}, a file or a name. {advice}")
+    return own
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -100,7 +100,9 @@ def test_unknown_class_is_refused(tiny_data: Path, tmp_path: Path, run: Path):
     root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     shutil.copytree(root / "wave", root / "nod")
     move_data(run, tiny_data, root)
-    with pytest.raises(ConfigError, match=r"not trained on 1 of the data's 4 classes, for example 'nod'; it knows"):
+    with pytest.raises(
+        ConfigError, match=r"not trained on 1 of the data's 4 classes, for example 'nod'; it knows"
+    ):
         evaluate_run(run, progress=False)
 
 
@@ -121,7 +123,9 @@ def test_video_listed_twice_is_refused(tiny_data: Path, tmp_path: Path, run: Pat
     (tmp_path / "list.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
     recipe = open_run(run).recipe
     recipe = replace(recipe, data=replace(recipe.data, root=str(tmp_path), source="csv"))
-    with pytest.raises(ConfigError, match=r"3 videos of 'test' are listed more than once, for example .*swipe_left/0"):
+    with pytest.raises(
+        ConfigError, match=r"3 videos of 'test' are listed more than once, for example .*swipe_left/0"
+    ):
         test_dataset(recipe, "test", recipe.eval, classes=open_run(run).classes)
 
 

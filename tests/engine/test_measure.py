@@ -15,7 +15,9 @@ def test_temporal_models_cost_what_tsn_costs():
 
 
 def test_parameters_of_a_known_network():
-    assert count_parameters(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))) == 224 + 16
+    assert (
+        count_parameters(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))) == 224 + 16
+    )
 
 
 @pytest.mark.parametrize(("num_frames", "expected"), [(1, 1.814e9), (8, 14.51e9)])

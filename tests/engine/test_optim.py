@@ -59,7 +59,9 @@ def test_bias_of_a_convolution(model: VideoClassifier):
 
 def test_fresh_parts_and_head(model: VideoClassifier):
     config = TrainConfig(head_lr_mult=3.0, fresh_lr_mult=4.0)
-    table = factors(model, build_optimizer(model, config, fresh=("layer1.0.conv1.weight", "layer1.0.bn1.bias")))
+    table = factors(
+        model, build_optimizer(model, config, fresh=("layer1.0.conv1.weight", "layer1.0.bn1.bias"))
+    )
     assert table["backbone.layer1.0.conv1.weight"] == (4, 5e-4)
     assert table["backbone.layer1.0.bn1.bias"] == (4, 0)
     assert table["backbone.layer1.0.conv2.weight"] == (1, 5e-4)
@@ -88,7 +90,8 @@ def test_set_lr_keeps_the_factors(model: VideoClassifier):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "stated_for", "expected"), [(64, 64, 0.01), (16, 64, 0.0025), (128, 64, 0.02), (16, 0, 0.01)]
+    ("batch_size", "stated_for", "expected"),
+    [(64, 64, 0.01), (16, 64, 0.0025), (128, 64, 0.02), (16, 0, 0.01)],
 )
 def test_base_lr(batch_size: int, stated_for: int, expected: float):
     assert base_lr(TrainConfig(batch_size=batch_size, lr_batch_size=stated_for)) == pytest.approx(expected)
@@ -135,7 +138,9 @@ def test_partial_bn_freezes_all_but_the_first(model: VideoClassifier):
     assert model.backbone.get_submodule("layer1.0.conv1").training
 
 
-@pytest.mark.parametrize(("partial_bn", "weights", "refused"), [(True, "none", True), (True, "x", False), (False, "none", False)])
+@pytest.mark.parametrize(
+    ("partial_bn", "weights", "refused"), [(True, "none", True), (True, "x", False), (False, "none", False)]
+)
 def test_partial_bn_needs_weights(partial_bn: bool, weights: str, refused: bool):
     config = TrainConfig(partial_bn=partial_bn)
     if not refused:

@@ -39,7 +39,11 @@ def test_labels_come_most_probable_first(predictor: Predictor, grey_video: Path)
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", r"the file is empty\."), (b"plain text", "not a video that FFmpeg can read"), (None, r"no such file\.")],
+    [
+        (b"", r"the file is empty\."),
+        (b"plain text", "not a video that FFmpeg can read"),
+        (None, r"no such file\."),
+    ],
 )
 def test_bad_file_is_named(predictor: Predictor, tmp_path: Path, content: bytes | None, reason: str):
     path = tmp_path / "clip.mp4"

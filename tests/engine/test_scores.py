@@ -86,7 +86,9 @@ def test_video_twice_is_refused():
 
 @pytest.mark.parametrize(("shape", "num_labels"), [((2, 3), 2), ((1, 2), 2), ((2, 2), 3)])
 def test_shapes_that_do_not_fit(shape: tuple[int, int], num_labels: int):
-    with pytest.raises(ValueError, match=r"Scores of 2 videos and 2 classes have logits .* expected \(2, 2\) and \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"Scores of 2 videos and 2 classes have logits .* expected \(2, 2\) and \(2,\)"
+    ):
         Scores(np.array(["a", "b"]), np.zeros(shape, np.float32), np.zeros(num_labels, np.int64), ("x", "y"))
 
 
@@ -101,7 +103,9 @@ def test_saved_and_loaded(tmp_path: Path):
 
 
 def test_evaluation_files(tmp_path: Path):
-    result = save_evaluation(tmp_path, "val-fcn-forward", scores_of([[1, 0], [1, 0]], [0, 1]), {"split": "val"})
+    result = save_evaluation(
+        tmp_path, "val-fcn-forward", scores_of([[1, 0], [1, 0]], [0, 1]), {"split": "val"}
+    )
     assert json.loads((tmp_path / "val-fcn-forward.json").read_text()) == result
     assert (result["split"], result["top1"]) == ("val", 0.5)
     assert load_scores(tmp_path / "val-fcn-forward.npz").labels.tolist() == [0, 1]

@@ -22,7 +22,9 @@ from .conftest import assert_same_weights, metrics_of, rename_data, tiny_recipe,
 Log = tuple[Console, Callable[[], str]]
 
 
-def at_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def at_step(
+    monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
     """Let the loss of the number-th training step, counted from 1, pass through `act`."""
     calls = 0
 
@@ -63,7 +65,9 @@ def test_same_seed_same_weights(
 
 def test_another_seed_other_weights(tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console):
     train(tiny_recipe(tiny_data, seed=1, epochs=1), tmp_path / "run", console=quiet)
-    assert not torch.equal(weights_of(tmp_path / "run")["head.weight"], weights_of(finished_run)["head.weight"])
+    assert not torch.equal(
+        weights_of(tmp_path / "run")["head.weight"], weights_of(finished_run)["head.weight"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,7 +144,9 @@ def test_resuming_with_other_settings_is_refused(tiny_data: Path, finished_run: 
         train(tiny_recipe(tiny_data, epochs=3), finished_run, resume=True, console=quiet)
 
 
-def test_resuming_on_other_classes_is_refused(tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console):
+def test_resuming_on_other_classes_is_refused(
+    tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console
+):
     root, path = tmp_path / "data", tmp_path / "run"
     shutil.copytree(tiny_data, root)
     shutil.copytree(finished_run, path)
@@ -155,7 +161,8 @@ def test_loss_that_is_not_finite(tiny_data: Path, tmp_path: Path, quiet: Console
     path = tmp_path / "run"
     at_step(monkeypatch, 5, lambda loss: loss * float("nan"))
     with pytest.raises(
-        TrainingStopped, match=r"not finite in epoch 2, step 2, at learning rate 0\.01\..*: (\w+/\d\.mp4, ){4}\w+/"
+        TrainingStopped,
+        match=r"not finite in epoch 2, step 2, at learning rate 0\.01\..*: (\w+/\d\.mp4, ){4}\w+/",
     ):
         train(tiny_recipe(tiny_data), path, console=quiet)
     assert len(metrics_of(path)) == 1
@@ -202,7 +209,9 @@ def test_partial_bn_keeps_all_statistics_but_the_first(tiny_data: Path, tmp_path
     after = weights_of(train(recipe, tmp_path / "run", console=quiet).path)
     changed = {name for name, tensor in start.items() if not torch.equal(tensor, after[f"backbone.{name}"])}
     norms = {name for name in changed if "bn" in name or "downsample.1" in name}
-    assert norms == {f"bn1.{x}" for x in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+    assert norms == {
+        f"bn1.{x}" for x in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
 
 
 def test_learning_rate_follows_the_batch_size_and_says_so(tiny_data: Path, tmp_path: Path, log: Log):
@@ -237,7 +246,9 @@ def test_full_disk_keeps_the_former_file(
     holder, name = (checkpoint.torch, "save") if saver == "torch.save" else (checkpoint, "save_file")
     with monkeypatch.context() as patch:
         patch.setattr(holder, name, full)
-        with pytest.raises(RunError, match=r"cannot be written \(.*No space left.*\); .* still that of the last time"):
+        with pytest.raises(
+            RunError, match=r"cannot be written \(.*No space left.*\); .* still that of the last time"
+        ):
             train(tiny_recipe(tiny_data), path, resume=True, console=quiet)
     kept = {p: p.read_bytes() for p in path.iterdir() if p.is_file()}
     if saver == "torch.save":  # the weights were saved before it
@@ -269,7 +280,9 @@ def test_vsn_learns_the_arrow_of_time_and_tsn_cannot(
         optimizer="adamw", schedule="cosine", head_lr_mult=1.0,
     )  # fmt: skip
     recipe = replace(
-        rename_data(recipe, task="arrow", val_split="train", test_split="train", flip="never", cache="memory"),
+        rename_data(
+            recipe, task="arrow", val_split="train", test_split="train", flip="never", cache="memory"
+        ),
         model=replace(recipe.model, dropout=0.0),
         clip=replace(recipe.clip, short_side=32, crop_scales=(1.0,)),
     )
@@ -277,7 +290,9 @@ def test_vsn_learns_the_arrow_of_time_and_tsn_cannot(
     assert evaluate_run(run.path, config=EvalConfig(batch_size=8), progress=False)["top1"] == top1
 
 
-def test_what_was_drawn_before_changes_nothing(tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console):
+def test_what_was_drawn_before_changes_nothing(
+    tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console
+):
     torch.rand(1000)
     train(tiny_recipe(tiny_data), tmp_path / "run", console=quiet)
     assert_same_weights(tmp_path / "run", finished_run)

@@ -48,7 +48,6 @@ from vsn.interrupt import uninterrupted
 from vsn.models import VideoClassifier, build_model, initialise
 from vsn.progress import progress_bar
 
-
 _NO_STEPS = {"step": 0, "loss_sum": 0.0, "hits": 0, "videos": 0}
 """The progress within an epoch that has just begun."""
 

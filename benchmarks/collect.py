@@ -1,0 +1,62 @@
+"""Test finished runs and write what came out as one JSON for results/.
+
+python benchmarks/collect.py results/NAME.json RUN [RUN ...] [--orders forward shuffled]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vsn.engine.checkpoint import open_run, read_metrics
+from vsn.engine.evaluate import evaluate_run
+from vsn.files import write_json
+
+
+def collect(path: Path, orders: list[str]) -> dict[str, Any]:
+    """Settings, training and test results of one run, without paths of the machine."""
+    run = open_run(path)
+    data = replace(run.recipe.data, root="")
+    recipe = replace(
+        run.recipe, data=data, model=replace(run.recipe.model, weights=Path(run.recipe.model.weights).name)
+    )
+    metrics = read_metrics(path)
+    return {
+        "run": path.name,
+        "recipe": recipe.to_dict(),
+        "versions": json.loads((path / "versions.json").read_text(encoding="utf-8")),
+        "training_seconds": sum(line["seconds"] for line in metrics),
+        "metrics": metrics,
+        "test": [evaluate_run(path, config=replace(run.recipe.eval, order=order)) for order in orders],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--orders", nargs="+", default=["forward", "shuffled"])
+    parser.add_argument("--data", default="", help="what the videos were, in words")
+    arguments = parser.parse_args()
+    runs = [collect(path, arguments.orders) for path in arguments.runs]
+    names = " ".join(path.name for path in arguments.runs)
+    facts = {
+        "command": f"python benchmarks/collect.py {arguments.output.name} {names}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "data": arguments.data,
+        "runs": runs,
+    }
+    write_json(arguments.output, facts)
+    for run in runs:
+        print(
+            run["run"],
+            *(f"{test['order']} {test['top1']:.1%} {test['top1_interval']}" for test in run["test"]),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.conftest import tiny_recipe
+from vsn import cli
+from vsn.config import dump_recipe, load_recipe
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def vsn(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line; its exit status, output and errors. A message handed to SystemExit is an error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status, message = 0, ""
+        try:
+            cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            if isinstance(stop.code, str):
+                status, message = 1, stop.code
+            else:
+                status = stop.code or 0
+        out, err = capsys.readouterr()
+        return status, out, err + message
+
+    return run
+
+
+def one_line(text: str) -> str:
+    assert len(text.strip().splitlines()) == 1
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mentions"),
+    [
+        ([], ["demo", "train", "eval", "predict", "report", "data", "recipe", "models"]),
+        (["demo"], ["--out", "--quick", "--seed"]),
+        (["train"], ["RECIPE", "--out", "--resume", "vsn recipe show"]),
+        (["train", "demo"], ["--model.name", "--train.epochs", "--data.root", "--eval.protocol"]),
+        (["eval"], ["RUN", "--split", "--protocol", "--order", "--json"]),
+        (["predict"], ["RUN", "VIDEOS", "--top-k", "--device", "--json"]),
+        (["report"], ["RUNS", "--out", "--title", "--split"]),
+        (["data"], ["synth"]),
+        (["data", "synth"], ["ROOT", "--size", "--train-per-class", "--seed", "--workers"]),
+        (["recipe"], ["list", "show"]),
+        (["recipe", "show"], ["RECIPE"]),
+        (["models"], []),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0].islower() else "",
+)
+def test_help(vsn: Run, arguments: list[str], mentions: list[str]):
+    status, out, err = vsn(*arguments, "--help")
+    assert (status, err) == (0, "")
+    assert [word for word in mentions if word not in out] == []
+
+
+def test_no_arguments_show_the_help(vsn: Run):
+    assert vsn() == vsn("--help")
+
+
+def test_recipes(vsn: Run, tmp_path: Path):
+    status, out, _ = vsn("recipe", "list")
+    assert status == 0
+    assert re.search(r"^demo +The embedded data set", out, re.MULTILINE)
+    status, out, _ = vsn("recipe", "show", "demo")
+    assert status == 0
+    (tmp_path / "r.toml").write_text(out)
+    assert load_recipe(tmp_path / "r.toml") == load_recipe(cli.find_recipe("demo"))
+    assert vsn("recipe", "show", tmp_path / "r.toml")[1] == out
+
+
+def test_models(vsn: Run):
+    assert {"vsn_resnet50", "tsm_resnet50", "tsn_resnet14_tiny"} <= set(vsn("models")[1].split())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("[train]\nepoch = 3\n", "vsn: {path}: unknown setting 'train.epoch'; did you mean 'train.epochs'?"),
+        ("[train]\nlr = 'x'\n", "vsn: {path}: train.lr is 'x'; it must be of type float."),
+        ("[train\n", "vsn: {path} is not a TOML file"),
+    ],
+)
+def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
+    path = tmp_path / "r.toml"
+    path.write_text(recipe)
+    for arguments in (["train", path], ["recipe", "show", path]):
+        status, out, err = vsn(*arguments)
+        assert (status, out) == (1, "")
+        assert one_line(err).startswith(message.format(path=path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "vsn: vsn train needs a recipe, for example: vsn train demo."),
+        (["train", "demoo"], "vsn: No recipe at 'demoo'. `vsn recipe list` names"),
+        (["train", "--resume", "none"], "vsn: none is not a run folder (made by `vsn train`)"),
+        (["train", "demo", "--resume", "none"], "vsn: --resume takes a run and continues it as it was"),
+        (["train", "--resume", "none", "--train.epochs", "3"], "vsn: --resume takes a run and continues it"),
+        (["train", "demo"], "vsn: data.root is empty; set it to the folder of the data set."),
+        (
+            ["train", "demo", "--data.root", "none"],
+            "vsn: data.root is 'none', and there is no such folder; `vsn data",
+        ),
+        (["train", "demo", "--train.epochs", "0"], "vsn: train.epochs is 0; it must be 1 or more."),
+        (["eval", "none"], "vsn: none is not a run folder"),
+        (["predict", "none", "a.mp4"], "vsn: none is not a run folder"),
+        (["report", "none"], "vsn: "),
+        (["data", "synth", "set", "--size", "97"], "vsn: size is 97; frames have 96 to 128 pixels a side"),
+    ],
+)
+def test_errors_are_one_line(vsn: Run, tmp_path: Path, monkeypatch, arguments: list[str], message: str):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = vsn(*arguments)
+    assert status == 1
+    assert one_line(err).startswith(message)
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_misspelt_option_offers_the_nearest(vsn: Run):
+    status, _, err = vsn("train", "demo", "--train.epoch", "3")
+    assert status == 2
+    assert "--train.epochs" in err
+
+
+def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, monkeypatch, grey_video: Path):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(dump_recipe(tiny_recipe(tiny_data, epochs=1)))
+    status, out, err = vsn(
+        "train", "mine.toml", "--out", "run", "--train.epochs", "2", "--train.freeze", "conv1"
+    )
+    assert (status, out) == (0, "")
+    assert "epoch   2/2" in err
+    assert err.endswith("Trained. Test it with: vsn eval run\n")
+    assert load_recipe("run/recipe.toml").train.freeze == ("conv1",)
+
+    status, out, err = vsn("eval", "run", "--order", "forward", "still")
+    assert status == 0
+    assert "3 videos of split test, protocol fcn" in re.sub(r"\s+", " ", out)
+    assert "swipe_right" in out
+    status, out, err = vsn("eval", "run", "--split", "train", "--protocol", "center", "--json")
+    (result,) = json.loads(out)
+    assert (result["num_videos"], result["protocol"]) == (12, "center")
+
+    shutil.copytree(tiny_data / "wave", "videos")
+    Path("videos/2.mp4").write_text("no video")
+    status, out, err = vsn("predict", "run", "videos", grey_video, "--top-k", "2")
+    assert status == 1
+    assert len(out.splitlines()) == 5
+    assert re.fullmatch(r"videos/0\.mp4: \w+ \d+\.\d%, \w+ \d+\.\d%", out.splitlines()[0])
+    assert one_line(err).startswith("videos/2.mp4: cannot be read: not a video that FFmpeg can read")
+
+    status, out, err = vsn("predict", "run", "videos", "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert (status, err) == (1, "")
+    assert [line["path"] for line in lines] == [f"videos/{i}.mp4" for i in range(5)]
+    assert lines[2].keys() == {"path", "error"}
+    assert sum(p["probability"] for p in lines[0]["predictions"]) == pytest.approx(1)
+    assert vsn("predict", "run", grey_video)[0] == 0
+
+    Path("empty").mkdir()
+    status, _, err = vsn("predict", "run", "empty")
+    assert status == 1
+    assert one_line(err).startswith("vsn: empty: no videos were found")
+
+    assert vsn("report", "run", "--out", "page.html")[1].strip() == "page.html"
+    assert "vsn_resnet14_tiny" in Path("page.html").read_text()
+
+    status, _, err = vsn("train", "mine.toml", "--out", "run")
+    assert status == 1
+    assert one_line(err).startswith("vsn: run exists and is not empty. Continue that run with --resume")
+    assert vsn("train", "--resume", "run")[0] == 0
+
+
+def test_ctrl_c_is_one_word(vsn: Run, monkeypatch):
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "train_command", stop)
+    assert vsn("train") == (1, "", "vsn: stopped")
+
+
+def test_several_lines_become_one_unless_a_traceback_is_asked_for(vsn: Run, monkeypatch):
+    def fail(_: object) -> None:
+        raise RuntimeError("one\n\ttwo")
+
+    monkeypatch.setattr(cli, "train_command", fail)
+    assert vsn("train") == (1, "", "vsn: one two")
+    monkeypatch.setenv("VSN_TRACEBACK", "1")
+    with pytest.raises(RuntimeError, match="one"):
+        vsn("train")
+
+
+@pytest.mark.parametrize("module", ["vsn", "vsn.config", "vsn.cli"])
+def test_importing_brings_no_torch(module: str):
+    code = f"import sys, {module}; print([m for m in ('torch', 'torchvision', 'av') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "[]"

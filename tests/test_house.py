@@ -1,0 +1,53 @@
+"""The house is in order: lint, types, import directions; what README says is there and runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy"],
+        ["lint-imports"],
+    ],
+    ids=" ".join,
+)
+def test_tools_find_nothing(command):
+    tool = Path(sys.executable).parent / command[0]
+    result = subprocess.run([str(tool), *command[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.S))
+def test_readme_python_runs(block, capsys):
+    block = block.replace("(2, 8, 3, 224, 224)", "(2, 8, 3, 64, 64)").replace("vsn_resnet50", "vsn_resnet18")
+    exec(compile(block, "README.md", "exec"), {})
+    assert "Error" not in capsys.readouterr().err
+
+
+def test_readme_file_map_is_true():
+    places = re.findall(r"^\| `([^`]+)` \|", README, re.M)
+    assert len(places) > 5
+    assert [place for place in places if not (ROOT / place).exists()] == []
+
+
+def test_readme_recipes_and_verbs_exist():
+    from vsn.cli import recipe_folder
+
+    used = set(re.findall(r"vsn train ([a-z][a-z0-9-]+)", README))
+    assert used
+    assert used <= {path.stem for path in recipe_folder().glob("*.toml")}
+
+
+def test_ci_runs_the_readme_test_command():
+    command = next(line for line in README.splitlines() if line.endswith("python -m pytest"))
+    assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
