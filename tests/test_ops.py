@@ -203,15 +203,25 @@ def test_shuffle_copies_the_data_once(num_frames: int, channels: int, layout: to
 
 @pytest.mark.parametrize("layout", FORMATS)
 @pytest.mark.parametrize(("num_frames", "channels"), [(8, 64), (8, 67), (2, 8), (5, 16)])
-def test_shift_copies_little_more_than_once(
-    num_frames: int, channels: int, layout: torch.memory_format
-) -> None:
+def test_shift_makes_one_tensor(num_frames: int, channels: int, layout: torch.memory_format) -> None:
     frames = make_frames(num_frames, channels, size=(7, 5), layout=layout)
     with Allocations() as made:
         temporal_shift(frames, num_frames)
-    part = frames.nbytes // channels * (channels // 8)
-    # A frame of zeros for the channels that move, these channels each way, and the result.
-    assert made.num_bytes == [part // num_frames, part, part, frames.nbytes]
+    assert made.num_bytes == [frames.nbytes]
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_shift_for_compilers_equals_the_eager_one(
+    layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = make_frames(5, 19, size=(3, 4), layout=layout).requires_grad_()
+    eager = temporal_shift(frames, 5)
+    weights = torch.randn(eager.shape)
+    (gradient,) = torch.autograd.grad((eager * weights).sum(), frames)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    joined = temporal_shift(frames, 5)
+    assert torch.equal(joined, eager)
+    assert torch.equal(torch.autograd.grad((joined * weights).sum(), frames)[0], gradient)
 
 
 class Both(nn.Module):

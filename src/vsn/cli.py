@@ -107,7 +107,7 @@ def train_command(arguments: Sequence[str]) -> None:
         stem = f"{Path(command.recipe).stem}-{recipe.model.name.replace('/', '-')}"
         out = command.out or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         train(recipe, out)
-    Console(stderr=True).print(f"Trained. Test it with: vsn eval {out}", highlight=False)
+    Console(stderr=True).print(f"Trained. Test it with: vsn eval {out}", highlight=False, soft_wrap=True)
 
 
 @app.command(name="eval")

@@ -112,8 +112,13 @@ def test_folder_that_is_no_run(tmp_path: Path):
 
 def test_folder_that_cannot_be_written(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    run = new_run(tmp_path / "file" / "run", tiny_recipe(Path()), ("a", "b"))
-    with pytest.raises(RunError, match=r"The run folder .*file/run cannot be written"):
+    with pytest.raises(
+        RunError, match=r"file/deep/run cannot be made: .*/file is no folder that can be written"
+    ):
+        new_run(tmp_path / "file" / "deep" / "run", tiny_recipe(Path()), ("a", "b"))
+    run = new_run(tmp_path / "run", tiny_recipe(Path()), ("a", "b"))
+    (tmp_path / "run").write_text("")  # it came in between
+    with pytest.raises(RunError, match="The run folder .*run cannot be written"):
         write_run(run)
 
 

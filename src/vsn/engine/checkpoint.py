@@ -1,14 +1,15 @@
 """The run folder: written so that nothing is ever half there, read back into a model.
 
-``recipe.toml`` all settings, ``classes.json`` class names, ``versions.json``, ``metrics.jsonl`` a
-line an epoch, ``model.safetensors`` weights in the backbone's own names, ``state.pt`` what resuming
-needs, ``eval/`` results, ``tensorboard/``.
+``recipe.toml`` all settings, ``classes.json`` class names, ``preprocessing.json`` what is done to a
+video, ``versions.json``, ``metrics.jsonl`` a line an epoch, ``model.safetensors`` weights in the
+backbone's own names, ``state.pt`` what resuming needs, ``eval/`` results, ``tensorboard/``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from vsn.config import ConfigError, Recipe, dump_recipe, load_recipe
 from vsn.files import write_beside, write_json, write_text
 from vsn.models import VideoClassifier, build_model
+from vsn.models.classifier import IMAGENET_MEAN, IMAGENET_STD
 
 
 class RunError(ValueError):
@@ -44,7 +46,10 @@ def new_run(path: Path, recipe: Recipe, classes: tuple[str, ...]) -> Run:
 
 
 def check_new(path: Path) -> None:
-    """Refuse a folder that holds something already. Raises `RunError`."""
+    """Refuse a folder that holds something already, or that cannot be made. Raises `RunError`."""
+    place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if place != path.absolute() and not (place.is_dir() and os.access(place, os.W_OK)):
+        raise RunError(f"The run folder {path} cannot be made: {place} is no folder that can be written.")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunError(
             f"{path} exists and is not empty. Continue that run with --resume, or choose another folder with --out."
@@ -75,8 +80,25 @@ def write_run(run: Run) -> None:
         write_text(run.path / "recipe.toml", dump_recipe(run.recipe))
         write_json(run.path / "classes.json", list(run.classes))
         write_json(run.path / "versions.json", versions())
+        write_json(run.path / "preprocessing.json", describe_preprocessing(run.recipe))
     except OSError as error:
         raise RunError(f"The run folder {run.path} cannot be written: {error}.") from error
+
+
+def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
+    """What evaluation and prediction do to a video, for those who feed the model themselves."""
+    view = {
+        "fcn": "the whole frame",
+        "center": f"one centre crop of {recipe.clip.crop_size}x{recipe.clip.crop_size} pixels",
+    }
+    return {
+        "frames": f"{recipe.model.num_frames}: the centre of each of as many equal segments of the video",
+        "resize": f"shorter side to {recipe.clip.short_side} pixels, bilinear",
+        "protocol": recipe.eval.protocol,
+        "view": view[recipe.eval.protocol],
+        "input": "(B, T, 3, H, W), RGB, uint8 or float in [0, 1]",
+        "normalisation": {"where": "inside the model", "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+    }
 
 
 def open_run(path: str | Path) -> Run:

@@ -110,7 +110,8 @@ def train(
                 place = f"in epoch {epoch + 1} after {job.progress['step']} of {job.steps_per_epoch} steps"
                 advice = f"continue with: vsn train --resume {path}"
                 if isinstance(error, VideoError):
-                    console.print(f"Stopped {place} by a bad video; without it, {advice}", highlight=False)
+                    said = f"Stopped {place} by a bad video; without it, {advice}"
+                    console.print(said, highlight=False, soft_wrap=True)
                     raise
                 raise TrainingStopped(f"Stopped {place}; {advice}") from None
             line["seconds"] = time.perf_counter() - started
@@ -121,7 +122,7 @@ def train(
                 append_metrics(run, line)
             for key in line.keys() - {"epoch", "step"}:
                 writer.add_scalar(key, line[key], epoch + 1)
-            console.print(describe_epoch(line, config.epochs), highlight=False)
+            console.print(describe_epoch(line, config.epochs), highlight=False, soft_wrap=True)
     return run
 
 
@@ -311,11 +312,12 @@ def _load_start(model: VideoClassifier, recipe: Recipe, console: Console) -> lis
     loaded = initialise(model, recipe.model)
     fresh = loaded.missing if weights != "none" else ()
     if fresh:
-        console.print(f"{weights} lacks {loaded.describe_missing()}: those start at random.")
+        console.print(f"{weights} lacks {loaded.describe_missing()}: those start at random.", soft_wrap=True)
     if config.lr_batch_size not in (0, config.batch_size):
         console.print(
             f"Learning rate {base_lr(config):.3g}: {config.lr:g} is for {config.lr_batch_size} videos a step, "
             f"this run takes {config.batch_size}.",
             highlight=False,
+            soft_wrap=True,
         )
     return list(fresh)
