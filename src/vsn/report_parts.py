@@ -313,7 +313,7 @@ def confused_pairs(matrix: np.ndarray, count: int = 8) -> list[tuple[int, int]]:
 
 def confusion(name: str, matrix: np.ndarray, classes: Sequence[str], *, is_open: bool) -> str:
     """Heat map of int `matrix` (truth, said) in a box that scrolls, its commonest mistakes beside it."""
-    cell = 24 if len(classes) <= 30 else 16 if len(classes) <= 60 else 12
+    cell = 22 if len(classes) <= 30 else 16 if len(classes) <= 60 else 12
     size = cell * len(classes)
     totals = matrix.sum(axis=1)
     drawn = []

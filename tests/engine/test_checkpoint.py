@@ -49,7 +49,7 @@ def test_model_is_rebuilt_from_its_own_recipe(tmp_path: Path):
 
 def test_clip_of_another_length_is_refused(finished_run: Path):
     model = load_model(open_run(finished_run))
-    with pytest.raises(ValueError, match="built for clips of 4 frames.* the clip has 16"):
+    with pytest.raises(ValueError, match=r"built for clips of 4 frames.* the clip has 16"):
         model(torch.zeros(1, 16, 3, 32, 32, dtype=torch.uint8))
 
 
@@ -118,7 +118,7 @@ def test_folder_that_cannot_be_written(tmp_path: Path):
         new_run(tmp_path / "file" / "deep" / "run", tiny_recipe(Path()), ("a", "b"))
     run = new_run(tmp_path / "run", tiny_recipe(Path()), ("a", "b"))
     (tmp_path / "run").write_text("")  # it came in between
-    with pytest.raises(RunError, match="The run folder .*run cannot be written"):
+    with pytest.raises(RunError, match=r"The run folder .*run cannot be written"):
         write_run(run)
 
 

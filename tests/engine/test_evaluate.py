@@ -74,7 +74,7 @@ def test_frames_of_several_sizes_in_one_batch(run: Path, tiny_data: Path, tmp_pa
 def test_classes_are_matched_by_name(tiny_data: Path, tmp_path: Path, run: Path):
     """Data that lacks a class numbers the others differently; the model's numbers hold."""
     before = evaluate_run(run, progress=False)
-    scores = {v: s for v, s in zip(*_ids_and_scores(run), strict=True)}
+    scores = dict(zip(*_ids_and_scores(run), strict=True))
     root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     shutil.rmtree(root / "swipe_left")
     move_data(run, tiny_data, root)

@@ -7,6 +7,7 @@ to "clockwise", is told in `vsn.data.scenes`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -208,13 +209,27 @@ def _write_all(todo: list[_Video], spec: SynthSpec, *, num_workers: int | None, 
         num_workers = min(num_workers, max(1, len(todo)))
         pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_ignore_interrupt)
         try:
-            futures: list[Future[None]] = [pool.submit(_write_one, video, spec) for video in todo]
+            with _interrupts_blocked():
+                futures: list[Future[None]] = [pool.submit(_write_one, video, spec) for video in todo]
             for future in as_completed(futures):
                 future.result()
                 bar.advance(task)
         finally:
             # After Ctrl-C or an error: the videos now being written are finished, no other is begun.
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes begun here never see Ctrl-C, not even while they import; ours comes when the block is over."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def _ignore_interrupt() -> None:
