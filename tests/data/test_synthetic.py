@@ -314,7 +314,7 @@ def test_a_complete_set_is_left_alone(written: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_another_spec_is_refused(written: Path) -> None:
-    with pytest.raises(ValueError, match=r"another spec \(spec.num_train_per_class is 1 there, 80 here;"):
+    with pytest.raises(ValueError, match=r"another spec \(spec.num_train_per_class is 1 there, 50 here;"):
         write_dataset(written, SHORT)
 
 

@@ -45,7 +45,8 @@ def interrupt(loss: torch.Tensor) -> torch.Tensor:
 def test_run_folder_holds_everything(finished_run: Path):
     names = {path.name for path in finished_run.iterdir()}
     assert names == {
-        "recipe.toml", "classes.json", "versions.json", "metrics.jsonl", "model.safetensors", "state.pt", "tensorboard",
+        "recipe.toml", "classes.json", "versions.json", "preprocessing.json", "metrics.jsonl", "model.safetensors",
+        "state.pt", "tensorboard",
     }  # fmt: skip
     first, second = metrics_of(finished_run)
     assert set(first) == {"epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1"}

@@ -11,8 +11,7 @@ reversing a video, or rolling it by half, maps them onto one another: sampling a
 class. For the same reason the blinks last exactly one segment and start whole segments apart: each
 is met once by the 8 centres, whatever its turn. The set is made for 8 frames a clip (16 work too).
 
-Mirrors: a horizontal flip turns "left" into "right" and "clockwise" into "counterclockwise". Flip
-rules that go by the words left and right do not know the latter: train on this set without flips.
+Mirrors: a horizontal flip turns "left" into "right" and "clockwise" into "counterclockwise".
 """
 
 from __future__ import annotations
@@ -227,21 +226,12 @@ def _blink(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
     for turn, shape in enumerate(("bar", "disc")):
         radius = (2.2 if shape == "bar" else 1.2) * _target_radius(rng, stage)
         hue = rng.uniform(0.05, 0.17) if shape == "bar" else rng.uniform(0.55, 0.8)
-        colour = _rgb(hue, rng.uniform(0.8, 1), rng.uniform(0.9, 1))
+        colours = np.stack([_rgb(hue, rng.uniform(0.8, 1), rng.uniform(0.9, 1))] * 2)
         place = np.tile(stage.size * rng.uniform(0.35, 0.65, 2), (stage.num_frames, 1))
-        visible = stage.in_slot(turn)
-        sprites.append(
-            _target(
-                rng,
-                stage,
-                place=place,
-                radius=radius,
-                shape=shape,
-                pattern="plain",
-                colours=np.stack([colour, colour]),
-                visible=visible,
-            )
+        target = _target(
+            rng, stage, place=place, radius=radius, shape=shape, pattern="plain", colours=colours
         )
+        sprites.append(replace(target, visible=stage.in_slot(turn)))
     return sprites
 
 
