@@ -25,8 +25,6 @@ Paths = Annotated[list[Path], tyro.conf.Positional]
 app = tyro.extras.SubcommandApp()
 data_app = tyro.extras.SubcommandApp()
 recipe_app = tyro.extras.SubcommandApp()
-app.command(data_app, name="data", help="The embedded data set.")
-app.command(recipe_app, name="recipe", help="List and print recipes.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,6 +289,10 @@ def models() -> None:
     print("\n".join(list_models()))
 
 
+app.command(data_app, name="data", help="Write the embedded data set.")
+app.command(recipe_app, name="recipe", help="List and print recipes.")
+
+
 def recipe_folder() -> Path:
     """Where the recipes are: in the installed package, or beside it in a checkout."""
     installed = Path(__file__).parent / "recipes"
@@ -322,6 +324,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             train_command(arguments[1:])
         else:
             app.cli(prog="vsn", description=DESCRIPTION, args=arguments or ["--help"])
+    except BrokenPipeError:  # the reader of our output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None  # what a shell reports of a program stopped so
     except KeyboardInterrupt:
         raise SystemExit("vsn: stopped") from None
     except (ValueError, OSError, RuntimeError) as error:
