@@ -52,7 +52,7 @@ def demo(out: Path = Path("vsn-demo"), quick: bool = False, seed: int = 0) -> No
 
     Args:
         out: folder of the data set, the runs and the report; an interrupted demo continues there.
-        quick: fewer videos and epochs, under 2 minutes; the accuracies are lower.
+        quick: eight of the classes, fewer videos and epochs: under 2 minutes.
         seed: of the data set and the training.
     """
     from vsn.engine.demo import run_demo

@@ -74,9 +74,13 @@ class SynthSpec:
     """Shortest and longest video."""
     frames_per_second: tuple[int, int] = (12, 25)
     """Slowest and fastest video; each has a whole number of frames a second."""
+    groups: tuple[str, ...] = tuple(GROUPS)
+    """Groups of classes to write, of those of `GROUPS`."""
     difficulty: Difficulty = field(default_factory=Difficulty)
 
     def __post_init__(self) -> None:
+        if not self.groups or not set(self.groups) <= set(GROUPS) or len(set(self.groups)) < len(self.groups):
+            raise ValueError(f"groups are {self.groups}; choose each at most once from {', '.join(GROUPS)}.")
         # 4 and 4.0 seconds are one spec, with one fingerprint.
         object.__setattr__(self, "num_seconds", tuple(float(bound) for bound in self.num_seconds))
         if not 96 <= self.size <= 128 or self.size % 2:
@@ -92,6 +96,11 @@ class SynthSpec:
                 f"num_seconds {self.num_seconds} and frames_per_second {self.frames_per_second} "
                 "allow no video: videos have 24, 40, 56, ... frames (8 times an odd number). Widen one."
             )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of these groups, in group order."""
+        return tuple(name for name in CLASSES if group_of(name) in self.groups)
 
     def num_per_class(self, split: Split) -> int:
         """Videos of each class in a split."""
@@ -181,7 +190,8 @@ class _Video:
 def _videos(root: Path, spec: SynthSpec) -> Iterator[_Video]:
     """Every video of the set. The seeds (set, split, class, number) make each of them unlike the others."""
     for split_id, split in enumerate(SPLITS):
-        for class_id, class_name in enumerate(CLASSES):
+        for class_name in spec.classes:
+            class_id = CLASSES.index(class_name)  # the same whatever the groups, and so are the videos
             for number in range(spec.num_per_class(split)):
                 path = root / split / class_name / f"{number:04d}.mp4"
                 yield _Video(path, class_name, (spec.seed, split_id, class_id, number))
@@ -254,8 +264,8 @@ def _description(spec: SynthSpec) -> dict[str, Any]:
         "format": _FORMAT,
         "spec_hash": spec.fingerprint(),
         "spec": json.loads(json.dumps(dataclasses.asdict(spec))),
-        "classes": list(CLASSES),
-        "num_videos": {split: len(CLASSES) * spec.num_per_class(split) for split in SPLITS},
+        "classes": list(spec.classes),
+        "num_videos": {split: len(spec.classes) * spec.num_per_class(split) for split in SPLITS},
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "av": av.__version__},
     }
 
@@ -315,16 +325,17 @@ def contact_sheet(
     """
     spec = source if isinstance(source, SynthSpec) else None
     folder = Path() if isinstance(source, SynthSpec) else Path(source)
+    names = spec.classes if spec else [name for name in CLASSES if (folder / split / name).is_dir()]
     rows = []
-    for class_id, class_name in enumerate(CLASSES):
+    for class_name in names:
         if spec is not None:
-            seeds = (spec.seed, SPLITS.index(split), class_id, number)
+            seeds = (spec.seed, SPLITS.index(split), CLASSES.index(class_name), number)
             frames, _ = render_video(class_name, seeds, spec=spec)
             rows.append(frames[_centres(len(frames), num_frames)])
         else:
             path = folder / split / class_name / f"{number:04d}.mp4"
             rows.append(read_frames(path, lambda length: _centres(length, num_frames)))
-    return _lay_out(rows)
+    return _lay_out(names, rows)
 
 
 def save_contact_sheet(path: str | Path, sheet: Frames) -> Path:
@@ -341,12 +352,12 @@ def _centres(length: int, count: int) -> list[int]:
     return [int((index + 0.5) * length / count) for index in range(count)]
 
 
-def _lay_out(rows: list[Frames]) -> Frames:
+def _lay_out(names: Sequence[str], rows: list[Frames]) -> Frames:
     """Names on the left, frames on the right, a wider gap between groups."""
     from PIL import Image, ImageDraw, ImageFont
 
     size, gap, group_gap, name_width = rows[0].shape[1], 4, 14, 420
-    group_of_row = [group_of(name) for name in CLASSES]
+    group_of_row = [group_of(name) for name in names]
     tops, top = [], group_gap
     for row, group in enumerate(group_of_row):
         top += group_gap if row and group != group_of_row[row - 1] else 0
@@ -355,7 +366,7 @@ def _lay_out(rows: list[Frames]) -> Frames:
     width = name_width + len(rows[0]) * (size + gap) + group_gap
     image = Image.new("RGB", (width, top + group_gap), (250, 250, 250))
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=15)
-    for name, group, top, frames in zip(CLASSES, group_of_row, tops, rows, strict=True):
+    for name, group, top, frames in zip(names, group_of_row, tops, rows, strict=True):
         middle = top + size // 2
         pen.text((group_gap, middle - 10), name, fill=(30, 30, 30), font=font, anchor="lm")
         pen.text((group_gap, middle + 10), group, fill=(140, 140, 140), font=font, anchor="lm")
