@@ -1,6 +1,7 @@
 """What tests share: the folder of trial data when there is one, and a few tiny videos."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from vsn.data.decode import write_video
 
 GREY_STEP = 8
 TINY_CLASSES = ("swipe_left", "swipe_right", "wave")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C interrupt: a shell that starts the tests in the background has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def grey_frames(num_frames: int, height: int = 32, width: int = 48) -> list[np.ndarray]:

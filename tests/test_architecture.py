@@ -83,7 +83,7 @@ def test_every_room_is_found():
         ("vsn.data.decode", ()),
         ("vsn.data.sampling", ("vsn.config",)),
         ("vsn.data.records", ("vsn.config",)),
-        ("vsn.data", ("vsn.data", "vsn.config", "vsn.files", "vsn.progress")),
+        ("vsn.data", ("vsn.data", "vsn.config", "vsn.files", "vsn.interrupt", "vsn.progress")),
         ("vsn.engine.scores", ("vsn.files", "vsn.config")),
         ("vsn.engine.measure", ("vsn.models", "vsn.config")),
         ("vsn.engine.optim", ("vsn.models", "vsn.config")),

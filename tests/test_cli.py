@@ -103,7 +103,7 @@ def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train"], "vsn: vsn train needs a recipe, for example: vsn train demo."),
+        (["train"], "vsn: vsn train needs a recipe, and settings follow it: vsn train demo"),
         (["train", "demoo"], "vsn: No recipe at 'demoo', a file or a name. Did you mean 'demo'?"),
         (["train", "zzz"], "vsn: No recipe at 'zzz', a file or a name. `vsn recipe list` names the recipes"),
         (["train", "--resume", "none"], "vsn: none is not a run folder (made by `vsn train`)"),

@@ -45,18 +45,20 @@ class TrainCommand:
 
 
 @app.command
-def demo(out: Path = Path("vsn-demo"), quick: bool = False, seed: int = 0) -> None:
+def demo(out: Path | None = None, quick: bool = False, seed: int = 0) -> None:
     """See what the paper claims: TSN, TSM and VSN on videos that differ only in the order of frames.
 
     Makes the embedded data set, trains the three, prints one table and writes report.html.
 
     Args:
-        out: folder of the data set, the runs and the report; an interrupted demo continues there.
+        out: folder of the data set, the runs and the report, default vsn-demo (vsn-demo-quick with --quick); an
+            interrupted demo continues there.
         quick: eight of the classes, fewer videos and epochs: under 2 minutes.
         seed: of the data set and the training.
     """
     from vsn.engine.demo import run_demo
 
+    out = out or Path("vsn-demo-quick" if quick else "vsn-demo")
     run_demo(out, load_recipe(find_recipe("demo")), quick=quick, seed=seed)
 
 
@@ -82,7 +84,7 @@ def train_command(arguments: Sequence[str]) -> None:
         return_unknown_args=True,
     )
     if command.resume:
-        if command.recipe or command.out or rest:
+        if command.recipe not in ("", "[]") or command.out or rest:
             raise ValueError(
                 "--resume takes a run and continues it as it was; no recipe, --out or setting goes with it."
             )
@@ -90,9 +92,10 @@ def train_command(arguments: Sequence[str]) -> None:
         train(run.recipe, run.path, resume=True)
         out = run.path
     else:
-        if not command.recipe:
+        if command.recipe in ("", "[]"):  # "[]" is what tyro makes of settings that come before the recipe
             raise ValueError(
-                "vsn train needs a recipe, for example: vsn train demo. `vsn recipe list` names those there are."
+                "vsn train needs a recipe, and settings follow it: vsn train demo --data.root videos. "
+                "`vsn recipe list` names those there are."
             )
         default = load_recipe(find_recipe(command.recipe))
         recipe = tyro.cli(

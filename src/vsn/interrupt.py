@@ -9,6 +9,19 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Processes begun here never see Ctrl-C, not even while they import; ours comes when the block is over."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+@contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Let Ctrl-C wait until the block is over, then raise its `KeyboardInterrupt`.
 

@@ -313,7 +313,8 @@ def confused_pairs(matrix: np.ndarray, count: int = 8) -> list[tuple[int, int]]:
 
 def confusion(name: str, matrix: np.ndarray, classes: Sequence[str], *, is_open: bool) -> str:
     """Heat map of int `matrix` (truth, said) in a box that scrolls, its commonest mistakes beside it."""
-    cell = 22 if len(classes) <= 30 else 16 if len(classes) <= 60 else 12
+    roomy = len(classes) <= 30
+    cell = 22 if roomy else 16 if len(classes) <= 60 else 12
     size = cell * len(classes)
     totals = matrix.sum(axis=1)
     drawn = []
@@ -325,16 +326,16 @@ def confusion(name: str, matrix: np.ndarray, classes: Sequence[str], *, is_open:
             f'<rect x="{said * cell}" y="{truth * cell}" class="{"ok" if truth == said else "no"}" '
             f'style="--s:{0.12 + 0.88 * share:.2f}"><title>{text(tip)}</title></rect>'
         )
-        if cell == 24:
+        if roomy:
             shade = ' class="hi"' if share > 0.75 else ' class="mid"' if share > 0.55 else ""
             drawn.append(
-                f'<text x="{said * cell + 12}" y="{truth * cell + 16}"{shade}>{matrix[truth, said]}</text>'
+                f'<text x="{said * cell + 11}" y="{truth * cell + 15}"{shade}>{matrix[truth, said]}</text>'
             )
     grid = "".join(f"M{i * cell} 0v{size}M0 {i * cell}h{size}" for i in range(len(classes) + 1))
     numbers = "".join(f'<span title="{text(c)}">{i}</span>' for i, c in enumerate(classes, start=1))
     names = "".join(f'<li title="{text(c)}">{text(c)}</li>' for c in classes)
     right = int(matrix.trace())
-    box = "matrix" if cell == 24 else "matrix dense"
+    box = "matrix" if roomy else "matrix dense"
     label = f"Confusion matrix of {name}: {right} of {int(matrix.sum())} videos on the diagonal."
     return (
         f'<details class="confusion"{" open" if is_open else ""}><summary><h3>{text(name)}</h3></summary>'

@@ -51,7 +51,7 @@ def is_flipped(clip: torch.Tensor) -> bool:
 
 
 def test_a_test_sample_is_the_centres(grey_video: Path, frame_numbers) -> None:
-    dataset = VideoDataset(one_video(grey_video), clip=SPEC, num_frames=8, train=False)
+    dataset = VideoDataset(one_video(grey_video), clip=SPEC, num_frames=8, train=False, protocol="center")
     sample = dataset[0]
     assert isinstance(sample, Sample)
     assert (sample.label, sample.index, len(dataset)) == (1, 0, 1)

@@ -334,3 +334,32 @@ def test_gestures(shared_data: Path) -> None:
     assert {record.path.name.split("_")[0] for record in test.records} == {"S2", "S9"}
     names = {train.classes[a]: train.classes[b] for a, b in opposite_labels(train.classes).items()}
     assert names == {"left": "right", "right": "left"}
+
+
+def test_a_video_that_leaves_moves_no_other_between_the_parts(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for number in range(10):
+            path = tmp_path / name / f"{number}.mp4"
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    config = DataConfig(root=str(tmp_path), val_fraction=0.3)
+    before = {record.video_id for record in read_records(config, "train").records}
+    gone = sorted(before)[0]
+    (tmp_path / gone).unlink()
+    after = {record.video_id for record in read_records(config, "val").records}
+    assert len(before & after) == 0
+
+
+def test_arrow_of_time_needs_no_class_folders(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}.mp4").touch()
+    records = read_records(DataConfig(root=str(tmp_path), task="arrow"), "train")
+    assert records.classes == ("forward", "reversed")
+    assert len(records.records) == 8
+    assert sum(record.reverse for record in records.records) == 4
+
+
+def test_misspelt_split_column_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("path,label,Split\nx.mp4,a,train\n")
+    with pytest.raises(ConfigError, match="unknown column 'Split'; did you mean 'split'"):
+        read_records(DataConfig(root=str(tmp_path), source="csv"), "train")

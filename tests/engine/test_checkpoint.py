@@ -63,14 +63,32 @@ def test_versions_are_written(finished_run: Path):
 def test_damaged_weights(run: Path, keep: int):
     path = run / "model.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(RunError, match=r"model\.safetensors does not fit its recipe or is damaged"):
+    with pytest.raises(RunError, match=r"model\.safetensors is damaged"):
         load_model(open_run(run))
 
 
 def test_weights_of_another_model(run: Path):
     text = (run / "recipe.toml").read_text()
     (run / "recipe.toml").write_text(text.replace("resnet14_tiny", "resnet26_thin"))
-    with pytest.raises(RunError, match="does not fit its recipe"):
+    with pytest.raises(
+        RunError, match=r"trained with model\.name = 'vsn_resnet14_tiny'.*says 'vsn_resnet26_thin'"
+    ):
+        load_model(open_run(run))
+
+
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        (("num_frames = 4", "num_frames = 8"), "num_frames = 4, and the recipe beside it says 8"),
+        (('    "res2",\n', ""), "places = .*'res2'.* beside it says"),
+    ],
+)
+def test_weights_keep_their_frames_and_places(run: Path, now: tuple[str, str], message: str):
+    """All shapes agree, so that only what is stored with the weights can tell."""
+    text = (run / "recipe.toml").read_text()
+    assert now[0] in text
+    (run / "recipe.toml").write_text(text.replace(*now, 1))
+    with pytest.raises(RunError, match=message):
         load_model(open_run(run))
 
 

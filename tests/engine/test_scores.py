@@ -109,3 +109,16 @@ def test_evaluation_files(tmp_path: Path):
     assert json.loads((tmp_path / "val-fcn-forward.json").read_text()) == result
     assert (result["split"], result["top1"]) == ("val", 0.5)
     assert load_scores(tmp_path / "val-fcn-forward.npz").labels.tolist() == [0, 1]
+
+
+def test_interval_counts_a_clip_and_its_copy_once():
+    hits = np.repeat(np.arange(50) < 40, 2)
+    alone, together = (bootstrap_interval(hits, groups=g) for g in (None, np.repeat(np.arange(50), 2)))
+    assert together[1] - together[0] > 1.2 * (alone[1] - alone[0])
+
+
+@pytest.mark.parametrize(
+    ("hits", "interval"), [(np.ones(20, bool), (0.8316, 1)), (np.zeros(20, bool), (0, 0.1684))]
+)
+def test_interval_without_a_spread_is_the_exact_bound(hits, interval):
+    assert bootstrap_interval(hits) == pytest.approx(interval, abs=1e-4)

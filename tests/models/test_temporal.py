@@ -391,7 +391,7 @@ def test_any_cnn_takes_operations_at_modules_named_by_hand() -> None:
         ({"shift": ["body.1"], "shift_div": 1}, "shift_div is 1; it must be 2 or more"),
         (
             {"placement": Placement(headtail=(("body.1", "body.2"),))},
-            "body.2 is a Identity; only a plain BatchNorm2d",
+            "body.1 ends in a Identity, not a plain batch",
         ),
     ],
 )  # fmt: skip
@@ -435,7 +435,7 @@ def test_inserting_twice_is_refused(block: Block) -> None:
 def test_a_dense_layer_has_no_tail_for_headtail() -> None:
     with torch.device("meta"):
         backbone = tv.densenet121()
-    message = r"denselayer6\.conv2 is a Conv2d; only a plain BatchNorm2d can become temporal"
+    message = r"denselayer6\.conv1 ends in a Conv2d, not a plain batch normalisation"
     with pytest.raises(ConfigError, match=message):
         insert_temporal(backbone, num_frames=8, block="headtail")
 

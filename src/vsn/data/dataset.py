@@ -6,6 +6,7 @@ workers, the order of loading, or what was loaded before.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -21,6 +22,7 @@ from vsn.data.records import RecordSet, VideoRecord, has_side, opposite_labels
 from vsn.data.sampling import frame_order, segment_indices
 from vsn.data.transforms import flip as flip_frames
 from vsn.data.transforms import multiscale_corner_crop, test_view
+from vsn.interrupt import interrupts_blocked
 
 
 class Sample(NamedTuple):
@@ -60,7 +62,7 @@ class VideoDataset(Dataset[Sample]):
         num_frames: int,
         train: bool,
         flip: FlipRule = "never",
-        protocol: Protocol = "center",
+        protocol: Protocol = "fcn",
         order: FrameOrder = "forward",
         seed: int = 0,
         cache: Literal["none", "memory"] = "none",
@@ -126,10 +128,25 @@ class VideoDataset(Dataset[Sample]):
             try:
                 for num_done, job in enumerate(as_completed(jobs), 1):
                     job.result()
+                    if num_done == min(8, len(jobs)):
+                        self._check_memory(len(paths))
                     if progress is not None:
                         progress(num_done, len(jobs))
             finally:
                 pool.shutdown(cancel_futures=True)
+
+    def _check_memory(self, num_videos: int) -> None:
+        """Raise `ValueError` when all videos, if like those decoded so far, would not fit in memory."""
+        if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+            return
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        frames = list(self._frames.values())
+        needed = num_videos * sum(video.nbytes for video in frames) / len(frames)
+        if needed > 0.8 * there:
+            raise ValueError(
+                f"The decoded frames of {num_videos} videos would take about {needed / 1e9:.0f} GB of the "
+                f"{there / 1e9:.0f} GB there are. Set data.cache = 'none' and data.num_workers to 1 or more."
+            )
 
     def _sampled_frames(self, record: VideoRecord, seed: tuple[int, ...]) -> np.ndarray:
         """Sampled frames at the spec's shorter side, uint8 `(T, H, W, C)`."""
@@ -218,7 +235,9 @@ class _VideoLoader(DataLoader[Any]):
     """A `DataLoader` that raises the `VideoError` of a worker as it was, not its traceback as text."""
 
     def __iter__(self) -> Any:
-        for batches in super().__iter__():
+        with interrupts_blocked():  # workers inherit it: Ctrl-C is the training process's to handle
+            loading = super().__iter__()
+        for batches in loading:
             if isinstance(batches, VideoError):
                 raise batches
             yield batches

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
+import difflib
+import hashlib
 import os
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from vsn.config import ConfigError, DataConfig
 
@@ -178,14 +177,18 @@ def _hold_out(config: DataConfig, split: str, entries: Sequence[_Entry]) -> list
     chosen = []
     for name in sorted(by_class):
         members = by_class[name]
-        # Seeded by the class's name too: another class that joins the data moves no video.
-        generator = np.random.default_rng([config.split_seed, zlib.crc32(name.encode())])
         num_held = min(len(members) - 1, max(1, int(len(members) * config.val_fraction + 0.5)))
-        held = set(generator.permutation(len(members))[:num_held].tolist())
-        chosen += [entry for i, entry in enumerate(members) if (i in held) != (split in train_names)]
+        # Ranked by the video alone: one that joins or leaves the data moves at most one other.
+        ranked = sorted(members, key=lambda entry: _rank(config.split_seed, entry.video_id))
+        held = {entry.video_id for entry in ranked[:num_held]}
+        chosen += [entry for entry in members if (entry.video_id in held) != (split in train_names)]
     if not chosen:
         raise ConfigError(f"{config.root}: every class has a single video, so none is left for {split!r}.")
     return chosen
+
+
+def _rank(seed: int, video_id: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{video_id}".encode()).digest()
 
 
 # --- folders ---------------------------------------------------------------------------------------
@@ -200,7 +203,10 @@ def _read_folder(config: DataConfig, root: Path, split: str) -> tuple[list[_Entr
     }
     split_folders = [folder for folder in _sub_folders(root) if folder.name in known and _is_split(folder)]
     if not split_folders:
-        entries = [entry for folder in _sub_folders(root) for entry in _class_videos(root, folder)]
+        if config.task == "arrow":  # labels are unused: loose videos, in any folders, will do
+            entries = [replace(entry, class_name="") for entry in _class_videos(root, root)]
+        else:
+            entries = [entry for folder in _sub_folders(root) for entry in _class_videos(root, folder)]
         _require_videos(entries, root)
         return _hold_out(config, split, entries), tuple(sorted({entry.class_name for entry in entries}))
     asked = _find_split(config, split, [folder.name for folder in split_folders])
@@ -314,6 +320,7 @@ def _csv_rows(file: Path) -> list[_Row]:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True)
             header = [name.strip() for name in reader.fieldnames or ()]
+            _check_lookalikes(file, header)
             if not {"path", "label"} <= set(header):
                 came = ",".join(header) or "empty"
                 raise ConfigError(
@@ -326,6 +333,15 @@ def _csv_rows(file: Path) -> list[_Row]:
     if not rows:
         raise ConfigError(f"{file}: no line follows the header; every video needs a line.")
     return rows
+
+
+def _check_lookalikes(file: Path, header: Sequence[str]) -> None:
+    """Refuse a misspelt column: ignoring "Split" would silently train on the test videos."""
+    known = ("path", "label", "split")
+    for name in header:
+        near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.8)
+        if near and name not in known and near[0] not in header:
+            raise ConfigError(f"{file}: unknown column {name!r}; did you mean {near[0]!r}?")
 
 
 def _csv_row(file: Path, line: int, values: dict[str, str | None], has_split: bool) -> _Row:

@@ -7,7 +7,6 @@ to "clockwise", is told in `vsn.data.scenes`.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,6 +15,7 @@ import multiprocessing
 import os
 import platform
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -24,21 +24,13 @@ from typing import Any, Literal
 
 import av
 import numpy as np
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from vsn.data.decode import read_frames, write_video
 from vsn.data.scenes import CLASSES, GROUPS, NUM_SEGMENTS, Difficulty, group_of, render_scene
 from vsn.data.sprites import Frames
+from vsn.files import write_json
+from vsn.interrupt import interrupts_blocked
+from vsn.progress import progress_bar
 
 __all__ = [
     "CLASSES",
@@ -171,11 +163,11 @@ def write_dataset(
         return root
     root.mkdir(parents=True, exist_ok=True)
     if not (root / MARKER).is_file():
-        _write_json(root / UNFINISHED, _description(spec))
+        write_json(root / UNFINISHED, _description(spec))
     for folder in {video.path.parent for video in todo}:
         folder.mkdir(parents=True, exist_ok=True)
     _write_all(todo, spec, num_workers=num_workers, progress=progress)
-    _write_json(root / MARKER, _description(spec))
+    write_json(root / MARKER, _description(spec))
     (root / UNFINISHED).unlink(missing_ok=True)
     return root
 
@@ -207,8 +199,8 @@ def _write_all(todo: list[_Video], spec: SynthSpec, *, num_workers: int | None, 
         # Containers and schedulers may allow fewer CPUs than the machine has.
         allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
         num_workers = len(allowed)
-    with _progress_bar(progress) as bar:
-        task = bar.add_task("Writing videos", total=len(todo))
+    with progress_bar("videos", disable=not progress) as bar:
+        task = bar.add_task("writing", total=len(todo), note="")
         if num_workers <= 1:
             for video in todo:
                 _write_one(video, spec)
@@ -216,10 +208,11 @@ def _write_all(todo: list[_Video], spec: SynthSpec, *, num_workers: int | None, 
             return
         # Spawned, not forked: safe beside threads, and the same on every system.
         context = multiprocessing.get_context("spawn")
-        num_workers = min(num_workers, max(1, len(todo)))
+        most = 61 if sys.platform == "win32" else len(todo)  # Windows waits for no more processes at once
+        num_workers = min(num_workers, max(1, len(todo)), most)
         pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_ignore_interrupt)
         try:
-            with _interrupts_blocked():
+            with interrupts_blocked():
                 futures: list[Future[None]] = [pool.submit(_write_one, video, spec) for video in todo]
             for future in as_completed(futures):
                 future.result()
@@ -229,33 +222,9 @@ def _write_all(todo: list[_Video], spec: SynthSpec, *, num_workers: int | None, 
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-@contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Processes begun here never see Ctrl-C, not even while they import; ours comes when the block is over."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
-
-
 def _ignore_interrupt() -> None:
     """Leave Ctrl-C, which reaches every process of the terminal, to the one that called `write_dataset`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f} videos/s" if task.speed else "", style="progress.data.speed")
-
-
-def _progress_bar(shown: bool) -> Progress:
-    words = TextColumn("{task.description}")
-    columns = (words, BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=not shown)
 
 
 def _description(spec: SynthSpec) -> dict[str, Any]:
@@ -268,15 +237,6 @@ def _description(spec: SynthSpec) -> dict[str, Any]:
         "num_videos": {split: len(spec.classes) * spec.num_per_class(split) for split in SPLITS},
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "av": av.__version__},
     }
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _check_root(root: Path, spec: SynthSpec) -> None:

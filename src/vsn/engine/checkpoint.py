@@ -12,18 +12,17 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from vsn.config import ConfigError, Recipe, dump_recipe, load_recipe
+from vsn.config import ConfigError, ModelConfig, Recipe, dump_recipe, load_recipe
 from vsn.files import write_beside, write_json, write_text
 from vsn.models import VideoClassifier, build_model
-from vsn.models.classifier import IMAGENET_MEAN, IMAGENET_STD
 
 
 class RunError(ValueError):
@@ -42,6 +41,11 @@ class Run:
 def new_run(path: Path, recipe: Recipe, classes: tuple[str, ...]) -> Run:
     """A run to come; `write_run` writes its folder, once everything it needs is known to be there."""
     check_new(path)
+    if recipe.model.num_classes not in (0, len(classes)):
+        raise ConfigError(
+            f"model.num_classes is {recipe.model.num_classes}, but the data has {len(classes)} classes; "
+            f"set it to {len(classes)}, or to 0 to go by the data."
+        )
     return Run(path, replace(recipe, model=replace(recipe.model, num_classes=len(classes))), classes)
 
 
@@ -97,7 +101,7 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
         "protocol": recipe.eval.protocol,
         "view": view[recipe.eval.protocol],
         "input": "(B, T, 3, H, W), RGB, uint8 or float in [0, 1]",
-        "normalisation": {"where": "inside the model", "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+        "normalisation": "inside the model",
     }
 
 
@@ -126,6 +130,7 @@ def load_model(run: Run) -> VideoClassifier:
         raise RunError(
             f"{run.path} has no weights yet ({path.name}); its training has not finished an epoch."
         )
+    _check_stored_model(path, run.recipe.model)
     model = build_model(run.recipe.model)
     try:
         model.load_state_dict(load_file(path), strict=True)
@@ -134,11 +139,27 @@ def load_model(run: Run) -> VideoClassifier:
     return model.eval()
 
 
+def _check_stored_model(path: Path, asked: ModelConfig) -> None:
+    """Refuse another T, placement or shift than the weights were trained with: all have the same shapes."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = json.loads((file.metadata() or {}).get("model", "{}"))
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+    now = json.loads(json.dumps(asdict(asked)))
+    for key in stored.keys() & now.keys() - {"weights", "dropout"}:
+        if stored[key] != now[key]:
+            raise RunError(
+                f"{path} was trained with model.{key} = {stored[key]!r}, and the recipe beside it says {now[key]!r}. "
+                "Put it back, or train a model with the new value."
+            )
+
+
 def save_weights(run: Run, model: VideoClassifier) -> None:
     """Write the weights, whole or not at all."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     with _writing(run.path / "model.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"model": run.recipe.model.name})
+        save_file(tensors, temporary, metadata={"model": json.dumps(asdict(run.recipe.model))})
 
 
 def save_state(run: Run, state: dict[str, Any]) -> None:

@@ -156,16 +156,12 @@ def _trained(
     backbone = recipe.model.name.partition("_")[2]
     recipe = replace(recipe, model=replace(recipe.model, name=f"{name}_{backbone}"))
     console.print(f"[bold]{name.upper()}[/bold] ({recipe.model.name})")
-    if not (path / "recipe.toml").is_file():
+    if not (path / "state.pt").is_file():
         return train(recipe, path, console=console, datasets=datasets)
     run = open_run(path)
     check_same(run, recipe, datasets[0].classes)
     if len(read_metrics(path)) == recipe.train.epochs:
         return run
-    if not (path / "state.pt").is_file():
-        raise ValueError(
-            f"{path} stopped before its first epoch was over; delete it, or choose another --out."
-        )
     return train(recipe, path, resume=True, console=console, datasets=datasets)
 
 

@@ -95,6 +95,7 @@ def train(
     job = _start(run, train_set, load_state(run) if resume else None, device, console)
     if not resume:
         write_run(run)
+        save_state(run, job.state())  # from here on the run can always be continued
     elif job.progress["epoch"] > len(read_metrics(path)):  # stopped between saving and writing the line
         append_metrics(run, job.progress["line"])
 
@@ -106,24 +107,35 @@ def train(
                 if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
                     line |= _validate(job, val_set)
             except (KeyboardInterrupt, VideoError) as error:
-                save_state(run, job.state())
-                place = f"in epoch {epoch + 1} after {job.progress['step']} of {job.steps_per_epoch} steps"
-                advice = f"continue with: vsn train --resume {path}"
+                said = _stopped(job, epoch, error)
                 if isinstance(error, VideoError):
-                    said = f"Stopped {place} by a bad video; without it, {advice}"
                     console.print(said, highlight=False, soft_wrap=True)
                     raise
-                raise TrainingStopped(f"Stopped {place}; {advice}") from None
+                raise TrainingStopped(said) from None
             line["seconds"] = time.perf_counter() - started
             job.progress |= {"epoch": epoch + 1, "line": line, **_NO_STEPS}
-            with uninterrupted():
-                save_weights(run, job.model)
-                save_state(run, job.state())
-                append_metrics(run, line)
+            try:
+                with uninterrupted():
+                    save_weights(run, job.model)
+                    save_state(run, job.state())
+                    append_metrics(run, line)
+            except KeyboardInterrupt:  # it came while the epoch was being saved, which is done
+                raise TrainingStopped(_stopped(job, epoch + 1)) from None
             for key in line.keys() - {"epoch", "step"}:
                 writer.add_scalar(key, line[key], epoch + 1)
             console.print(describe_epoch(line, config.epochs), highlight=False, soft_wrap=True)
     return run
+
+
+def _stopped(job: _Job, epoch: int, error: BaseException | None = None) -> str:
+    """Save the state of a run that stops between two steps; say where it stopped and how to go on."""
+    with contextlib.suppress(KeyboardInterrupt), uninterrupted():  # a second Ctrl-C waits for this too
+        save_state(job.run, job.state())
+    place = f"in epoch {epoch + 1} after {job.progress['step']} of {job.steps_per_epoch} steps"
+    advice = f"continue with: vsn train --resume {job.run.path}"
+    return f"Stopped {place}" + (
+        f" by a bad video; without it, {advice}" if isinstance(error, VideoError) else f"; {advice}"
+    )
 
 
 @dataclass

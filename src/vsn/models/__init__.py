@@ -10,6 +10,7 @@ from vsn.models.backbones import (
     build_backbone,
     list_backbones,
     load_pretrained,
+    normalisation,
     remove_classifier,
 )
 from vsn.models.classifier import VideoClassifier
@@ -148,4 +149,5 @@ def _build(config: ModelConfig, *, places: Sequence[str], shift: bool) -> VideoC
         num_frames=config.num_frames,
         any_num_frames=not (places or shift),
         dropout=config.dropout,
+        normalisation=normalisation(backbone),
     )

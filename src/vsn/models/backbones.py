@@ -24,6 +24,9 @@ from vsn.config import STAGES, ConfigError
 from vsn.models.residual import ResidualBlock
 from vsn.models.timm_blocks import build_timm, timm_blocks
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 TORCHVISION_BACKBONES = (
     "resnet18",
     "resnet34",
@@ -169,6 +172,12 @@ def load_pretrained(backbone: nn.Module, name: str, weights: str) -> LoadedWeigh
     return LoadedWeights(tuple(backbone.state_dict()), ())
 
 
+def normalisation(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation a backbone's weights expect of RGB in [0, 1]: ImageNet's, or timm's own."""
+    own = getattr(backbone, "pretrained_cfg", None) or {}
+    return tuple(own.get("mean", IMAGENET_MEAN)), tuple(own.get("std", IMAGENET_STD))
+
+
 def residual_blocks(backbone: nn.Module) -> dict[str, list[ResidualBlock]]:
     """The residual blocks of a backbone by stage, in order: ``{"res2": [...], ..., "res5": [...]}``.
 
@@ -226,6 +235,8 @@ def _read_weight_file(path: Path) -> Mapping[str, Tensor]:
 
 def _current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict in today's names: torchvision's DenseNet files still say ``norm.1`` for ``norm1``."""
+    if any(name.startswith("backbone.") for name in state):  # a run of ours, whose head knows its own classes
+        state = {n.removeprefix("backbone."): v for n, v in state.items() if n.startswith("backbone.")}
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
     return {old.sub(r"\1\2", name): value for name, value in state.items()}
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class VideoClassifier(nn.Module):
@@ -19,6 +18,7 @@ class VideoClassifier(nn.Module):
         num_frames: T.
         any_num_frames: whether clips of another T are accepted (TSN, which has no order to keep).
         dropout: drop probability before the classifier.
+        normalisation: mean and standard deviation, a value a channel, of RGB in [0, 1].
     """
 
     mean: Tensor
@@ -33,6 +33,7 @@ class VideoClassifier(nn.Module):
         num_frames: int,
         any_num_frames: bool,
         dropout: float,
+        normalisation: tuple[Sequence[float], Sequence[float]],
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -43,8 +44,8 @@ class VideoClassifier(nn.Module):
         self.num_frames = num_frames
         self.any_num_frames = any_num_frames
         # Not persistent: weights files hold weights, and an exported model is self-contained.
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(normalisation[0]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(normalisation[1]).view(3, 1, 1), persistent=False)
 
     def forward(self, clip: Tensor) -> Tensor:
         """Scores of a clip.
@@ -59,7 +60,9 @@ class VideoClassifier(nn.Module):
             ValueError: another layout, or another T than the model was built for.
         """
         features = self.dropout(self.frame_features(clip))
-        return self.head(features).mean(dim=1)
+        scores = self.head(features)
+        # In half precision the means of many videos would tie.
+        return scores.mean(dim=1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
     def frame_features(self, clip: Tensor) -> Tensor:
         """Features ``(B, T, D)`` of each frame of a clip, before dropout and head."""

@@ -198,6 +198,11 @@ def insert_at(
     for name in plan.shuffle:
         _check_shuffle(name, _find(model, name, nn.Conv2d), num_frames)
     for head, tail in plan.headtail:
+        if not isinstance(model.get_submodule(tail), nn.BatchNorm2d):
+            raise ConfigError(
+                f"The residual branch at {head} ends in a {type(model.get_submodule(tail)).__name__}, not a plain "
+                "batch normalisation, so a headtail block has no tail here; use block = 'compact'."
+            )
         _check_headtail(head, _find(model, head, nn.Conv2d), _find(model, tail, nn.BatchNorm2d), num_frames)
     for name in plan.shift:
         conv = _find(model, name, nn.Conv2d)
