@@ -1,5 +1,6 @@
 """The house is in order: lint, types, import directions; what README says is there and runs."""
 
+import json
 import re
 import subprocess
 import sys
@@ -51,3 +52,23 @@ def test_readme_recipes_and_verbs_exist():
 def test_ci_runs_the_readme_test_command():
     command = next(line for line in README.splitlines() if line.endswith("python -m pytest"))
     assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_docs_quote_the_measured_tables(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from tables import tables
+
+    rows = json.loads((ROOT / "results" / "embedded-cpu.json").read_text(encoding="utf-8"))["rows"]
+    assert tables(rows) in (ROOT / "docs" / "embedded.md").read_text(encoding="utf-8")
+
+
+def test_readme_quotes_the_measured_demo():
+    demo = json.loads((ROOT / "results" / "demo-cpu.json").read_text(encoding="utf-8"))
+    for row in demo["rows"]:
+        low, high = row["top1_interval"]
+        line = (
+            f"| {row['model']} | {row['params'] / 1e6:.2f}M | {row['multiply_adds'] / 1e6:.0f}M | {row['top1']:.1%} | "
+            f"{low:.1%} to {high:.1%} | {row['top1_shuffled']:.1%} | {row['latency_ratio']:.2f} |"
+        )
+        assert line in README
+    assert f"{demo['seconds'] / 60:.1f} minutes" in README
