@@ -134,6 +134,8 @@ def evaluate(
     from vsn.engine.checkpoint import open_run
     from vsn.engine.evaluate import evaluate_run
 
+    if not order:
+        raise ValueError("--order needs one or more of forward, reversed, shuffled, still.")
     base = open_run(run).recipe.eval
     results = []
     for one in order:
@@ -190,6 +192,8 @@ def predict(
     from vsn.data.records import list_videos
     from vsn.engine.predict import Predictor
 
+    if not videos:
+        raise ValueError("vsn predict needs video files, or folders of them, after the run folder.")
     predictor = Predictor.from_run(run, device=device)
     files = [file for path in videos for file in (list_videos(path) if path.is_dir() else [path])]
     failed = False

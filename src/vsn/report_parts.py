@@ -340,7 +340,7 @@ def confusion(name: str, matrix: np.ndarray, classes: Sequence[str], *, is_open:
     return (
         f'<details class="confusion"{" open" if is_open else ""}><summary><h3>{text(name)}</h3></summary>'
         f'<div class="beside"><div class="{box}" tabindex="0" role="region" aria-label="{text(label)}" '
-        f'style="--cell:{cell}px;--size:{size}px">'
+        f'style="--cell:{cell}px;--size:{size + 1}px">'
         '<div class="corner"><span>truth ↓</span><span>said →</span></div>'
         f'<div class="cols" aria-hidden="true">{numbers}</div><ol class="names">{names}</ol>'
         f'<div class="nums" aria-hidden="true">{numbers}</div><svg width="{size + 1}" height="{size + 1}" '

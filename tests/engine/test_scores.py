@@ -122,3 +122,9 @@ def test_interval_counts_a_clip_and_its_copy_once():
 )
 def test_interval_without_a_spread_is_the_exact_bound(hits, interval):
     assert bootstrap_interval(hits) == pytest.approx(interval, abs=1e-4)
+
+
+def test_interval_of_pairs_each_half_right_is_not_a_point():
+    hits, pairs = np.tile([True, False], 50), np.repeat(np.arange(50), 2)
+    low, high = bootstrap_interval(hits, groups=pairs)
+    assert (low, high) == pytest.approx((0.3664, 0.6336), abs=1e-3)

@@ -20,7 +20,7 @@ from vsn.engine.checkpoint import Run, check_same, load_model, open_run, read_me
 from vsn.engine.evaluate import score_videos, test_dataset
 from vsn.engine.measure import count_multiply_adds, count_parameters, latency_ms
 from vsn.engine.scores import save_evaluation
-from vsn.engine.train import open_datasets, train
+from vsn.engine.train import TrainingStopped, open_datasets, train
 from vsn.files import write_beside, write_json
 from vsn.report import write_report
 
@@ -66,7 +66,13 @@ def run_demo(
         data=replace(recipe.data, root=str(write_dataset(out / "videos", spec or usual))),
     )
     datasets = open_datasets(recipe, console)
-    runs = [_trained(out / "runs" / name, name, recipe, datasets, console) for name in NAMES]
+    try:
+        runs = [_trained(out / "runs" / name, name, recipe, datasets, console) for name in NAMES]
+    except TrainingStopped as stopped:
+        place = str(stopped).partition("; continue with")[0]
+        raise TrainingStopped(
+            f"{place}; the same `vsn demo` command, with the same --out, goes on from there"
+        ) from None
     rows = compare(runs, console)
     seconds = time.perf_counter() - started
     facts = {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -110,9 +112,19 @@ def bootstrap_interval(
     for draw in range(draws):  # one by one: all at once would take gigabytes for a large test set
         drawn = generator.integers(len(size), size=len(size))
         means[draw] = right[drawn].sum() / size[drawn].sum()
+    if np.ptp(means) == 0:  # each group half right, say: nothing to resample, but no certainty either
+        return _wilson_interval(float(hits.mean()), len(size), confidence)
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
     return float(low), float(high)
+
+
+def _wilson_interval(share: float, count: int, confidence: float) -> tuple[float, float]:
+    """Wilson's interval of a share of ``count`` independent draws."""
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return middle - half, middle + half
 
 
 def summarise(scores: Scores) -> dict[str, Any]:
