@@ -156,7 +156,9 @@ def _find_split(config: DataConfig, split: str, present: Sequence[str]) -> str:
     others = [name for name in present if name not in _same_split(config.train_split)] or list(present)
     advice = "Ask for one of them"
     if settings:
-        advice = f'Set data.{settings[0]} to one of them, for example "{others[0]}"'
+        advice = (
+            f'Set data.{settings[0]} to one of them, for example "{others[0]}" (`vsn eval` takes --split)'
+        )
     raise ConfigError(
         f"{config.root}: there is no split {split!r}; present: {', '.join(map(repr, present))}. {advice}."
     )
