@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,15 +88,36 @@ def test_shuffled_depends_on_seed_epoch_and_index(grey_video: Path, frame_number
 
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
-def test_a_reversed_record_is_the_video_played_backwards(
+def test_a_reversed_record_shows_the_same_frames_last_first(
     grey_video: Path, tmp_path: Path, frame_numbers, cache
 ) -> None:
     for num_frames in (1, 3, 8, 30, 40):
         dataset = VideoDataset(
             one_video(grey_video, reverse=True), clip=SPEC, num_frames=num_frames, train=False, cache=cache
         )
-        expected = [29 - i for i in segment_indices(30, num_frames, None)]
+        expected = segment_indices(30, num_frames, None)[::-1].tolist()
         assert frame_numbers(dataset[0].clip) == expected
+
+
+def test_records_of_one_video_share_what_is_drawn(grey_video: Path) -> None:
+    record = one_video(grey_video).records[0]
+    both = RecordSet((record, replace(record, reverse=True)), ("a", "b"), per_video=2)
+    dataset = VideoDataset(both, clip=SPEC, num_frames=4, train=True, flip="random")
+    for epoch in range(8):
+        forward, backward = dataset[(epoch, 0)].clip, dataset[(epoch, 1)].clip
+        assert torch.equal(forward, backward.flip(0))
+
+
+def test_training_takes_records_of_one_video_together(grey_video: Path) -> None:
+    records = RecordSet(one_video(grey_video).records * 12, ("a", "b"), per_video=2)
+    dataset = VideoDataset(records, clip=SPEC, num_frames=2, train=True)
+    loader = make_loader(dataset, batch_size=4, num_workers=0, shuffle=True, seed=1)
+    order = [int(index) for (batch,) in loader for index in batch.indices]
+    assert sorted(order) == list(range(12))
+    assert order != list(range(12))
+    assert all(
+        second == first + 1 and first % 2 == 0 for first, second in zip(order[::2], order[1::2], strict=True)
+    )
 
 
 def test_training_draws_a_frame_of_each_segment(grey_video: Path, frame_numbers) -> None:
@@ -253,6 +275,12 @@ def test_epoch_sampler() -> None:
     assert list(resumed) == shuffled[20:]
     assert len(resumed) == 30
     assert list(EpochSampler(5, start=5)) == []
+
+
+@pytest.mark.parametrize("together", [0, 3])
+def test_epoch_sampler_together(together: int) -> None:
+    with pytest.raises(ValueError, match=f"together is {together}; it must divide the 10 samples"):
+        EpochSampler(10, together=together)
 
 
 @pytest.mark.parametrize("start", [-1, 6])

@@ -46,7 +46,8 @@ class VideoDataset(Dataset[Sample]):
 
     `train=True`: random frames of each segment, a random crop resized to `clip.crop_size`, flips by
     the rule `flip`. Otherwise the segments' centres under `protocol`, without randomness (but for
-    `order="shuffled"`, which depends on the seed). `order` rearranges the sampled frames.
+    `order="shuffled"`, which depends on the seed). `order` rearranges the sampled frames. Records that
+    show the same video share what is drawn for it: a clip and its reversed copy are the same pixels.
 
     `cache="memory"` keeps every video, decoded and resized, in this process; the copies of worker
     processes would each fill a cache of their own, so it goes with `num_workers=0`.
@@ -71,6 +72,7 @@ class VideoDataset(Dataset[Sample]):
             raise ValueError(f"num_frames is {num_frames}; a clip has at least one frame.")
         self.records = records.records
         self.classes = records.classes
+        self.per_video = records.per_video
         self.clip = clip
         self.num_frames = num_frames
         self.train = train
@@ -90,9 +92,10 @@ class VideoDataset(Dataset[Sample]):
         if not 0 <= index < len(self.records):
             raise IndexError(f"index {index} of a data set of {len(self.records)} videos.")
         record = self.records[index]
+        video = index // self.per_video
         # Frames draw from a stream of their own: how often they are asked for changes no crop.
-        generator = np.random.default_rng([self.seed, epoch, index, 0])
-        images = self._sampled_frames(record, (self.seed, epoch, index, 1))
+        generator = np.random.default_rng([self.seed, epoch, video, 0])
+        images = self._sampled_frames(record, (self.seed, epoch, video, 1))
         frames = torch.from_numpy(images).permute(0, 3, 1, 2)
         if self.order != "forward":
             frames = frames[torch.from_numpy(frame_order(self.num_frames, self.order, generator))]
@@ -154,8 +157,8 @@ class VideoDataset(Dataset[Sample]):
         def choose(num_video_frames: int) -> np.ndarray:
             generator = np.random.default_rng(seed) if self.train else None
             indices = segment_indices(num_video_frames, self.num_frames, generator)
-            # Exactly the video played backwards: its frame i is our frame N-1-i.
-            return num_video_frames - 1 - indices if record.reverse else indices
+            # The same frames both ways, so that nothing but their order can tell the two apart.
+            return indices[::-1] if record.reverse else indices
 
         if self.cache == "memory":
             frames = self._cached_frames(record.path)
@@ -207,28 +210,41 @@ def collate(samples: Sequence[Sample]) -> list[Batch]:
 class EpochSampler(Sampler[tuple[int, int]]):
     """Keys `(epoch, index)` of one epoch, each index once; the order depends on (seed, epoch) alone.
 
-    `start` samples are passed over: where an interrupted epoch goes on.
+    Every `together` indices in a row stay side by side when the rest is shuffled. `start` samples are
+    passed over: where an interrupted epoch goes on.
     """
 
     def __init__(
-        self, num_samples: int, epoch: int = 0, *, seed: int = 0, shuffle: bool = False, start: int = 0
+        self,
+        num_samples: int,
+        epoch: int = 0,
+        *,
+        seed: int = 0,
+        shuffle: bool = False,
+        together: int = 1,
+        start: int = 0,
     ) -> None:
         if not 0 <= start <= num_samples:
             raise ValueError(f"start is {start}; it must be 0 to {num_samples}, the samples of the epoch.")
+        if together < 1 or num_samples % together:
+            raise ValueError(
+                f"together is {together}; it must divide the {num_samples} samples of the epoch."
+            )
         self.num_samples = num_samples
         self.epoch = epoch
         self.seed = seed
         self.shuffle = shuffle
+        self.together = together
         self.start = start
 
     def __len__(self) -> int:
         return self.num_samples - self.start
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self.num_samples)
+        groups = np.arange(self.num_samples).reshape(-1, self.together)
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_samples)
-        return iter([(self.epoch, index) for index in order[self.start :].tolist()])
+            groups = np.random.default_rng([self.seed, self.epoch]).permutation(groups)
+        return iter([(self.epoch, index) for index in groups.ravel()[self.start :].tolist()])
 
 
 class _VideoLoader(DataLoader[Any]):
@@ -259,10 +275,13 @@ def make_loader(
     raises its `VideoError` here, from workers too. Samples are the same for any `num_workers`;
     PyTorch itself keeps every worker to one thread.
     """
+    sampler = EpochSampler(
+        len(dataset), epoch, seed=seed, shuffle=shuffle, together=dataset.per_video, start=start
+    )
     return _VideoLoader(
         dataset,
         batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), epoch, seed=seed, shuffle=shuffle, start=start),
+        sampler=sampler,
         num_workers=num_workers,
         collate_fn=_collate_or_error,
         pin_memory=torch.cuda.is_available(),

@@ -37,7 +37,7 @@ class VideoRecord:
     video_id: str
     """Path relative to the root, with forward slashes; "#reversed" follows for a reversed copy."""
     reverse: bool = False
-    """Show the video played backwards."""
+    """Show the sampled frames last first."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class RecordSet:
 
     records: tuple[VideoRecord, ...]
     classes: tuple[str, ...]
+    per_video: int = 1
+    """Records in a row that show the same video: 2 in the arrow of time. Training takes them together."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def read_records(config: DataConfig, split: str) -> RecordSet:
     read = _read_csv if config.source == "csv" else _read_folder
     entries, classes = read(config, root, split)
     if config.task == "arrow":
-        return RecordSet(tuple(_both_ways(entries)), ARROW_CLASSES)
+        return RecordSet(tuple(_both_ways(entries)), ARROW_CLASSES, per_video=2)
     if len(classes) < 2:
         raise ConfigError(f"{config.root}: the only class is {classes[0]!r}; a classifier needs two or more.")
     labels = {name: label for label, name in enumerate(classes)}
@@ -132,7 +134,7 @@ def _words(name: str) -> tuple[str, ...]:
 
 
 def _both_ways(entries: Iterable[_Entry]) -> Iterator[VideoRecord]:
-    """The arrow of time: every video forward (label 0) and played backwards (label 1)."""
+    """The arrow of time: every video forward (label 0) and played backwards (label 1), side by side."""
     for entry in entries:
         yield VideoRecord(entry.path, 0, entry.video_id)
         yield VideoRecord(entry.path, 1, f"{entry.video_id}#reversed", reverse=True)
