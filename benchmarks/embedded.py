@@ -22,13 +22,14 @@ from typing import Any
 from rich.console import Console
 
 from vsn.cli import find_recipe
-from vsn.config import STAGES, FrameOrder, ModelConfig, Recipe, load_recipe
+from vsn.config import STAGES, FrameOrder, ModelConfig, Recipe
 from vsn.data.synthetic import SynthSpec, write_dataset
 from vsn.engine.checkpoint import load_model, open_run, read_metrics, versions
 from vsn.engine.evaluate import score_videos, test_dataset
 from vsn.engine.scores import summarise
 from vsn.engine.train import open_datasets, train
 from vsn.files import write_json
+from vsn.recipes import load_recipe
 
 
 def rows(base: ModelConfig, *, only: str) -> dict[str, ModelConfig]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vsn.config import ModelConfig, Recipe, dump_recipe
+from vsn.config import ModelConfig, Recipe
+from vsn.recipes import dump_recipe
 
 CLASSES = (
     *(

@@ -76,6 +76,7 @@ def test_every_room_is_found():
     [
         ("vsn.ops", ()),
         ("vsn.config", ()),
+        ("vsn.recipes", ("vsn.config",)),
         ("vsn.files", ()),
         ("vsn.interrupt", ()),
         ("vsn.progress", ()),
@@ -87,13 +88,13 @@ def test_every_room_is_found():
         ("vsn.engine.scores", ("vsn.files", "vsn.config")),
         ("vsn.engine.measure", ("vsn.models", "vsn.config")),
         ("vsn.engine.optim", ("vsn.models", "vsn.config")),
-        ("vsn.engine.checkpoint", ("vsn", "vsn.models", "vsn.config", "vsn.files")),
+        ("vsn.engine.checkpoint", ("vsn", "vsn.models", "vsn.config", "vsn.files", "vsn.recipes")),
         (
             "vsn.report",
             ("vsn.config", "vsn.engine.scores", "vsn.files", "vsn.report_parts", "vsn.report_runs"),
         ),
         ("vsn.report_parts", ("vsn.config", "vsn.report_runs")),
-        ("vsn.report_runs", ("vsn.config", "vsn.engine.scores")),
+        ("vsn.report_runs", ("vsn.config", "vsn.engine.scores", "vsn.recipes")),
     ],
 )
 def test_rooms_import_only_what_they_may(room: str, may: tuple[str, ...]):
@@ -156,7 +157,7 @@ def test_command_line_imports_verbs_when_they_run():
     at_import = {
         t for t in imported(MODULES["vsn.cli"], on_import_only=True) if within(t, "vsn", "torch", "numpy")
     }
-    assert at_import == {"vsn.config"}
+    assert at_import == {"vsn.config", "vsn.recipes"}
 
 
 def test_no_cycles():

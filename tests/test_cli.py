@@ -10,7 +10,7 @@ import pytest
 
 from engine.conftest import tiny_recipe
 from vsn import cli
-from vsn.config import dump_recipe, load_recipe
+from vsn.recipes import dump_recipe, load_recipe
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -3,19 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from vsn.config import (
-    STAGES,
-    ClipSpec,
-    ConfigError,
-    DataConfig,
-    EvalConfig,
-    ModelConfig,
-    Recipe,
-    TrainConfig,
-    dump_recipe,
-    load_recipe,
-    recipe_from_dict,
-)
+from vsn.config import STAGES, ClipSpec, ConfigError, DataConfig, EvalConfig, ModelConfig, Recipe, TrainConfig
+from vsn.recipes import dump_recipe, load_recipe, recipe_from_dict
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 

@@ -16,7 +16,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from vsn.config import EvalConfig, FrameOrder, Protocol, Recipe, dump_recipe, load_recipe
+from vsn.config import EvalConfig, FrameOrder, Protocol, Recipe
+from vsn.recipes import dump_recipe, load_recipe
 
 DESCRIPTION = "Video Shuffle Networks: recognise what happens in a video at the price of a 2D CNN."
 

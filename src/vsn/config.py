@@ -1,24 +1,16 @@
 """Every setting of a run, as dataclasses that check themselves.
 
-A default lives here once. A `Recipe` is the whole of a run: it is read from TOML, changed on the
-command line, and written into the run folder, from which the model is rebuilt. This module imports
-no torch, so that `vsn --help` answers at once.
+A default lives here once. A `Recipe` is the whole of a run: it is read from TOML (`vsn.recipes`),
+changed on the command line, and written into the run folder, from which the model is rebuilt. This
+module imports no torch, so that `vsn --help` answers at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import tomllib
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
-
-import tomli_w
 
 STAGES = ("res2", "res3", "res4", "res5")
 
@@ -26,8 +18,25 @@ Block = Literal["compact", "headtail"]
 FlipRule = Literal["auto", "random", "never", "swap"]
 FrameOrder = Literal["forward", "reversed", "shuffled", "still"]
 Protocol = Literal["center", "fcn"]
-Source = Literal["folder", "csv", "synthetic"]
-Task = Literal["classify", "arrow"]
+Sampling = Literal["segment", "dense", "rate"]
+Source = Literal[
+    "folder",
+    "csv",
+    "synthetic",
+    "something-v1",
+    "something-v2",
+    "jester",
+    "kinetics",
+    "moments",
+    "ucf101",
+    "hmdb51",
+    "diving48",
+    "tsn-list",
+    "mmaction2-list",
+    "slowfast-list",
+]
+Task = Literal["classify", "multilabel", "arrow"]
+Decoder = Literal["pyav", "torchcodec", "torchcodec-cuda"]
 
 
 class ConfigError(ValueError):
@@ -102,6 +111,11 @@ class ModelConfig:
 class ClipSpec:
     """How a video becomes a clip: which frames, which size, which crops."""
 
+    sampling: Sampling = "segment"
+    """segment: one frame of each of T equal parts of the video (TSN, the paper); dense: T frames of a
+    window of 64 (Non-local, TSM on Kinetics); rate: T frames in a row at frames_per_second."""
+    frames_per_second: float = 8.0
+    """Frames taken of each second of video (sampling = "rate")."""
     short_side: int = 256
     """Frames are first resized so that their shorter side has this many pixels."""
     crop_size: int = 224
@@ -112,6 +126,10 @@ class ClipSpec:
     """Crops sit at the corners and the centre (5) or on a grid of quarters (13)."""
 
     def __post_init__(self) -> None:
+        _require(
+            self.frames_per_second > 0,
+            f"clip.frames_per_second is {self.frames_per_second}; it must be above 0.",
+        )
         _require(self.crop_size >= 8, f"clip.crop_size is {self.crop_size}; it must be 8 pixels or more.")
         _require(
             self.short_side >= self.crop_size,
@@ -134,10 +152,21 @@ class DataConfig:
     root: str = ""
     """Folder of the data set. Relative paths count from where the command runs."""
     source: Source = "folder"
-    """folder: class folders (split/class/video or class/video); csv: path,label[,split] columns;
-    synthetic: the embedded data set, written by `vsn data synth`."""
+    """folder: class folders (split/class/video or class/video); csv: path,label[,split] columns (what
+    `vsn data pack` writes too); synthetic: the embedded data set, written by `vsn data synth`; the others
+    read the official files of that data set, or the lists of that code base."""
     annotations: str = ""
-    """The CSV file (source = "csv"), relative to root; empty: the only .csv file in root."""
+    """The annotation file, or the folder of the official ones, relative to root; empty: found by name."""
+    videos: str = ""
+    """Folder of the videos or frame folders, relative to root; empty: found by its usual names."""
+    fold: int = 1
+    """Which of the official splits (UCF101 and HMDB51 have three)."""
+    separator: str = " "
+    """What stands between path and label in a line (source = "slowfast-list")."""
+    frame_template: str = ""
+    """Names of frame files, such as "img_{:05d}.jpg"; empty: found in each folder."""
+    decoder: Decoder = "pyav"
+    """What decodes video files. torchcodec is an extra; torchcodec-cuda decodes on the GPU."""
     train_split: str = "train"
     """Name of the split that is trained on."""
     val_split: str = "val"
@@ -149,8 +178,9 @@ class DataConfig:
     split_seed: int = 0
     """Seed of that hold-out."""
     task: Task = "classify"
-    """classify: the labels of the data set. arrow: the arrow of time, every video once forward and
-    once reversed, two classes, labels unused: how much order is there to learn?"""
+    """classify: the labels of the data set; multilabel: several a video, sigmoid loss, mAP. arrow: the
+    arrow of time, every video once forward and once reversed, labels unused: how much order is there to
+    learn?"""
     flip: FlipRule = "auto"
     """Horizontal flips in training. auto: at 0.5, never for a class whose name says left or right;
     swap: such a class is flipped and becomes its opposite; random: at 0.5 for all; never."""
@@ -158,11 +188,26 @@ class DataConfig:
     """memory: decode and resize every video once, keep the frames in memory (small sets)."""
     num_workers: int = 2
     """Processes that load clips; 0 loads in the training process."""
+    balance: bool = False
+    """Draw every class equally often in training, so that rare classes count as much as common ones."""
+    bad_videos: float = 0.01
+    """Share of the training videos that may fail to decode before training stops; they are skipped and
+    listed in the run."""
 
     def __post_init__(self) -> None:
         _require(
             0.0 < self.val_fraction < 1.0,
             f"data.val_fraction is {self.val_fraction}; it is a share between 0 and 1.",
+        )
+        _require(self.fold >= 1, f"data.fold is {self.fold}; it counts from 1.")
+        _require(bool(self.separator), "data.separator is empty; it is what stands between path and label.")
+        _require(
+            0.0 <= self.bad_videos <= 1.0,
+            f"data.bad_videos is {self.bad_videos}; it is a share between 0 and 1.",
+        )
+        _require(
+            not (self.balance and self.task != "classify"),
+            f"data.balance draws by class, which task {self.task!r} does not have one of a video; turn it off.",
         )
         _require(self.split_seed >= 0, f"data.split_seed is {self.split_seed}; it must be 0 or more.")
         _require(self.num_workers >= 0, f"data.num_workers is {self.num_workers}; it must be 0 or more.")
@@ -194,6 +239,9 @@ class TrainConfig:
     fresh_lr_mult: float = 1.0
     """Learning rate, times lr, of backbone parts that had no pretrained weights to start from."""
     label_smoothing: float = 0.0
+    """Share of each target that is spread over all classes."""
+    class_weights: bool = False
+    """Weigh the loss of each class by the inverse of how often it occurs in the training split."""
     freeze: tuple[str, ...] = ()
     """Backbone modules that stay as they are, batch statistics too, such as ["conv1", "bn1", "layer1"]."""
     partial_bn: bool = False
@@ -229,6 +277,39 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Augmentation beyond the paper's crops and flips, one draw for the whole clip. All off by default."""
+
+    color_jitter: float = 0.0
+    """Brightness, contrast and saturation change by a factor in 1 +- this; hue by a quarter of it."""
+    rand_augment: int = 0
+    """Operations of RandAugment a clip (Cubuk et al., 2020)."""
+    rand_augment_magnitude: int = 9
+    """Their strength, 0 to 30."""
+    random_erasing: float = 0.0
+    """Probability that a rectangle of the clip is blanked (Zhong et al., 2020)."""
+    mixup: float = 0.0
+    """Alpha of mixup between the clips of a batch (Zhang et al., 2018)."""
+    cutmix: float = 0.0
+    """Alpha of CutMix between the clips of a batch (Yun et al., 2019); with mixup too, one of them a step."""
+
+    def __post_init__(self) -> None:
+        for key in ("color_jitter", "random_erasing"):
+            value = getattr(self, key)
+            _require(0.0 <= value <= 1.0, f"augment.{key} is {value}; it must be between 0 and 1.")
+        for key in ("mixup", "cutmix"):
+            value = getattr(self, key)
+            _require(value >= 0.0, f"augment.{key} is {value}; it must be 0 (off) or more.")
+        _require(
+            self.rand_augment >= 0, f"augment.rand_augment is {self.rand_augment}; it must be 0 or more."
+        )
+        _require(
+            0 <= self.rand_augment_magnitude <= 30,
+            f"augment.rand_augment_magnitude is {self.rand_augment_magnitude}; it must be 0 to 30.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """How a trained model is tested."""
 
@@ -237,6 +318,9 @@ class EvalConfig:
     order: FrameOrder = "forward"
     """Order in which the sampled frames are shown: the temporal reliance test."""
     batch_size: int = 16
+    """Views a step."""
+    bad_videos: Literal["stop", "wrong"] = "stop"
+    """What a video that cannot be read does: stop the evaluation, or count as wrong."""
     seed: int = 0
     """Seed of the `shuffled` order."""
 
@@ -252,80 +336,10 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     clip: ClipSpec = field(default_factory=ClipSpec)
     data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dict, lists for tuples; `recipe_from_dict` reads it back."""
+        """Plain nested dict, lists for tuples; `vsn.recipes.recipe_from_dict` reads it back."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
-
-
-def recipe_from_dict(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """Build a `Recipe` from nested tables; what is absent keeps its default.
-
-    Raises `ConfigError` for an unknown key (offering the nearest one), a value of the wrong type,
-    or a value a setting refuses.
-    """
-    return _build(Recipe, values, where, "")
-
-
-def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from a TOML file. Raises `ConfigError` with the file's name."""
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(
-            f"No recipe at {str(path)!r}. `vsn recipe list` names the recipes that come with vsn."
-        )
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not a TOML file: {error}.") from error
-    return recipe_from_dict(values, str(path))
-
-
-def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as TOML, complete."""
-    return tomli_w.dumps(recipe.to_dict())
-
-
-def _build(cls: Any, values: Any, where: str, prefix: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise ConfigError(
-            f"{where}: {prefix.rstrip('.') or 'the recipe'} must be a table of settings, not {values!r}."
-        )
-    hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            advice = f"did you mean {prefix + near[0]!r}?" if near else f"allowed here: {', '.join(hints)}."
-            raise ConfigError(f"{where}: unknown setting {prefix + str(key)!r}; {advice}")
-    arguments = {}
-    for key, value in values.items():
-        if dataclasses.is_dataclass(hints[key]):
-            arguments[key] = _build(hints[key], value, where, f"{prefix}{key}.")
-        else:
-            arguments[key] = _convert(hints[key], value, where, prefix + key)
-    try:
-        return cls(**arguments)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-
-
-def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
-    """`value` as the type `hint`, or a `ConfigError` that names the setting."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if value not in args or isinstance(value, bool):
-            raise ConfigError(f"{where}: {key} is {value!r}; allowed: {', '.join(map(repr, args))}.")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where}: {key} is {value!r}; it must be a list.")
-        return tuple(_convert(args[0], item, where, key) for item in value)
-    if origin in (typing.Union, types.UnionType):
-        raise AssertionError(f"{key}: unions are not used in recipes")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{where}: {key} is {value!r}; it must be of type {hint.__name__}.")
-    return value

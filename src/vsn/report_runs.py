@@ -11,7 +11,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from vsn.config import FrameOrder, Protocol, Recipe, load_recipe
+from vsn.config import FrameOrder, Protocol, Recipe
+from vsn.recipes import load_recipe
 
 EVAL_KEYS = ("num_videos", "top1", "top1_interval", "top5", "mean_class", "per_class")
 

@@ -41,7 +41,7 @@ def side_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def one_video(path: Path, *, reverse: bool = False) -> RecordSet:
-    return RecordSet((VideoRecord(path, 1, path.name, reverse=reverse),), ("a", "b"))
+    return RecordSet((VideoRecord(path, (1,), path.name, reverse=reverse),), ("a", "b"))
 
 
 def is_flipped(clip: torch.Tensor) -> bool:
@@ -183,7 +183,7 @@ SIDES = ("go left", "go right", "turn left", "wave")
 def test_flip_rules(side_video: Path, rule: FlipRule, expected: dict[int, int]) -> None:
     assert flipped_labels(SIDES, rule) == expected
     for label in range(4):
-        records = RecordSet((VideoRecord(side_video, label, "side.mp4"),), SIDES)
+        records = RecordSet((VideoRecord(side_video, (label,), "side.mp4"),), SIDES)
         spec = ClipSpec(short_side=32, crop_size=32, crop_scales=(1.0,), crop_positions=5)
         dataset = VideoDataset(records, clip=spec, num_frames=2, train=True, flip=rule, cache="memory")
         centred = []
@@ -234,7 +234,7 @@ def test_preload_reads_every_video_once(tiny_data: Path, monkeypatch: pytest.Mon
 def test_preload_names_the_bad_video(grey_video: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_text("not a video")
-    records = RecordSet((*one_video(grey_video).records, VideoRecord(bad, 0, "bad.mp4")), ("a", "b"))
+    records = RecordSet((*one_video(grey_video).records, VideoRecord(bad, (0,), "bad.mp4")), ("a", "b"))
     dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False, cache="memory")
     with pytest.raises(VideoError, match=r"bad\.mp4: not a video"):
         dataset.preload()
@@ -325,7 +325,7 @@ def test_a_bad_video_raises_its_error_from_the_loader(
 ) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_text("not a video")
-    records = RecordSet((*one_video(grey_video).records, VideoRecord(bad, 0, "bad.mp4")), ("a", "b"))
+    records = RecordSet((*one_video(grey_video).records, VideoRecord(bad, (0,), "bad.mp4")), ("a", "b"))
     dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
     with pytest.raises(VideoError, match="not a video that FFmpeg can read") as caught:
         dataset[1]

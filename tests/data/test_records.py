@@ -95,9 +95,9 @@ def test_split_folders(tmp_path: Path) -> None:
     train = read_records(config, "train")
     assert train.classes == ("clap", "jump", "wave")  # of all splits
     assert train.records == (
-        VideoRecord(root / "train/clap/deep/er/c.webm", 0, "train/clap/deep/er/c.webm"),
-        VideoRecord(root / "train/wave/a.MP4", 2, "train/wave/a.MP4"),
-        VideoRecord(root / "train/wave/b.mp4", 2, "train/wave/b.mp4"),
+        VideoRecord(root / "train/clap/deep/er/c.webm", (0,), "train/clap/deep/er/c.webm"),
+        VideoRecord(root / "train/wave/a.MP4", (2,), "train/wave/a.MP4"),
+        VideoRecord(root / "train/wave/b.mp4", (2,), "train/wave/b.mp4"),
     )
     assert ids(read_records(config, "val")) == ["val/wave/d.mp4"]
     assert ids(read_records(config, "test")) == ["test/jump/e.avi"]
@@ -177,8 +177,8 @@ def test_arrow_gives_every_video_both_ways(tmp_path: Path) -> None:
     train = read_records(config, "train")
     assert train.classes == ("forward", "reversed")
     assert train.records[:2] == (
-        VideoRecord(path, 0, "train/a/1.mp4", reverse=False),
-        VideoRecord(path, 1, "train/a/1.mp4#reversed", reverse=True),
+        VideoRecord(path, (0,), "train/a/1.mp4", reverse=False),
+        VideoRecord(path, (1,), "train/a/1.mp4#reversed", reverse=True),
     )
     assert ids(train)[2:] == ["train/b/2.mp4", "train/b/2.mp4#reversed"]
     assert len(read_records(config, "val").records) == 2
@@ -239,8 +239,8 @@ def test_csv_with_splits(tmp_path: Path) -> None:
     train = read_records(config, "train")
     assert train.classes == ("clap, hands", "jump", "wave")
     assert train.records == (
-        VideoRecord(tmp_path / "x/1.mp4", 2, "x/1.mp4"),
-        VideoRecord(tmp_path / "y/2.mp4", 0, "y/2.mp4"),
+        VideoRecord(tmp_path / "x/1.mp4", (2,), "x/1.mp4"),
+        VideoRecord(tmp_path / "y/2.mp4", (0,), "y/2.mp4"),
     )
     assert ids(read_records(config, "test")) == ["3.mp4"]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vsn.config import load_recipe
 from vsn.data.synthetic import SynthSpec
 from vsn.engine.checkpoint import RunError
 from vsn.engine.demo import run_demo
+from vsn.recipes import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SPEC = SynthSpec(

@@ -90,7 +90,9 @@ def _ids_and_scores(run: Path) -> tuple[list[str], np.ndarray]:
 
 
 def test_labels_of_matched_classes():
-    records = RecordSet((VideoRecord(Path("a"), 0, "a"), VideoRecord(Path("b"), 1, "b")), ("wave", "zoom"))
+    records = RecordSet(
+        (VideoRecord(Path("a"), (0,), "a"), VideoRecord(Path("b"), (1,), "b")), ("wave", "zoom")
+    )
     matched = match_classes(records, ("zoom", "nod", "wave"))
     assert [record.label for record in matched.records] == [2, 0]
     assert matched.classes == ("zoom", "nod", "wave")

@@ -32,12 +32,18 @@ class VideoRecord:
     """One labelled video, not yet read."""
 
     path: Path
-    label: int
-    """Index into the classes; -1 when unknown."""
+    """A video file, a folder of frames, or a video inside a packed file."""
+    labels: tuple[int, ...]
+    """Indices into the classes: one, several (task "multilabel"), or none when unknown."""
     video_id: str
     """Path relative to the root, with forward slashes; "#reversed" follows for a reversed copy."""
     reverse: bool = False
     """Show the sampled frames last first."""
+
+    @property
+    def label(self) -> int:
+        """The only label, or the first; -1 when unknown."""
+        return self.labels[0] if self.labels else -1
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class RecordSet:
     classes: tuple[str, ...]
     per_video: int = 1
     """Records in a row that show the same video: 2 in the arrow of time. Training takes them together."""
+    multi_label: bool = False
+    """Whether a record may have several labels (task "multilabel")."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ def read_records(config: DataConfig, split: str) -> RecordSet:
     if len(classes) < 2:
         raise ConfigError(f"{config.root}: the only class is {classes[0]!r}; a classifier needs two or more.")
     labels = {name: label for label, name in enumerate(classes)}
-    records = tuple(VideoRecord(entry.path, labels[entry.class_name], entry.video_id) for entry in entries)
+    records = tuple(VideoRecord(entry.path, (labels[entry.class_name],), entry.video_id) for entry in entries)
     return RecordSet(records, classes)
 
 
@@ -136,8 +144,8 @@ def _words(name: str) -> tuple[str, ...]:
 def _both_ways(entries: Iterable[_Entry]) -> Iterator[VideoRecord]:
     """The arrow of time: every video forward (label 0) and played backwards (label 1), side by side."""
     for entry in entries:
-        yield VideoRecord(entry.path, 0, entry.video_id)
-        yield VideoRecord(entry.path, 1, f"{entry.video_id}#reversed", reverse=True)
+        yield VideoRecord(entry.path, (0,), entry.video_id)
+        yield VideoRecord(entry.path, (1,), f"{entry.video_id}#reversed", reverse=True)
 
 
 # --- splits ----------------------------------------------------------------------------------------

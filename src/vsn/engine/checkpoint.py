@@ -20,9 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from vsn.config import ConfigError, ModelConfig, Recipe, dump_recipe, load_recipe
+from vsn.config import ConfigError, ModelConfig, Recipe
 from vsn.files import write_beside, write_json, write_text
 from vsn.models import VideoClassifier, build_model
+from vsn.recipes import dump_recipe, load_recipe
 
 
 class RunError(ValueError):

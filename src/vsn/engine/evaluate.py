@@ -111,9 +111,9 @@ def match_classes(records: RecordSet, classes: Sequence[str]) -> RecordSet:
         )
     index = {name: i for i, name in enumerate(classes)}
     renumbered: list[VideoRecord] = [
-        replace(r, label=index[records.classes[r.label]] if r.label >= 0 else -1) for r in records.records
+        replace(r, labels=tuple(index[records.classes[label]] for label in r.labels)) for r in records.records
     ]
-    return RecordSet(tuple(renumbered), tuple(classes))
+    return replace(records, records=tuple(renumbered), classes=tuple(classes))
 
 
 @torch.inference_mode()

@@ -71,7 +71,7 @@ class Predictor:
             raise ValueError(f"top_k is {top_k}; it must be 1 or more.")
         path = Path(path)
         view = protocol or self.recipe.eval
-        record = VideoRecord(path=path, label=-1, video_id=path.name)
+        record = VideoRecord(path=path, labels=(), video_id=path.name)
         dataset = VideoDataset(
             RecordSet((record,), self.classes),
             clip=self.recipe.clip,
