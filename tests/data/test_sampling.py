@@ -4,7 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsn.config import FrameOrder
-from vsn.data.sampling import frame_order, segment_indices
+from vsn.data.sampling import (
+    dense_clip_indices,
+    dense_indices,
+    frame_order,
+    rate_indices,
+    sample_indices,
+    segment_indices,
+    two_clip_indices,
+)
+
+LENGTHS, COUNTS, SEEDS = st.integers(1, 5000), st.integers(1, 64), st.integers(0, 2**32)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +91,106 @@ def test_segments_stay_in_range_in_order_and_repeatable(
 def test_nothing_to_sample(num_video_frames: int, num_frames: int) -> None:
     with pytest.raises(ValueError, match=f"{num_frames} frames of a video of {num_video_frames}.*1 or more"):
         segment_indices(num_video_frames, num_frames, None)
+
+
+@given(st.integers(1, 400), COUNTS, st.integers(1, 10), SEEDS)
+def test_flow_stacks_fit_in_the_video(length: int, num_frames: int, consecutive: int, seed: int) -> None:
+    starts = length - consecutive + 1
+    for generator in (None, np.random.default_rng(seed)):
+        indices = segment_indices(length, num_frames, generator, num_consecutive=consecutive)
+        assert indices.shape == (num_frames,)
+        assert (np.diff(indices) >= 0).all()
+        assert indices.min() >= 0
+        assert indices.max() <= max(0, starts - 1)
+    if 0 < starts < num_frames < length:  # too few starts for the segments, enough frames to draw from
+        drawn = [
+            segment_indices(length, num_frames, np.random.default_rng(i), num_consecutive=consecutive)
+            for i in range(30)
+        ]
+        assert starts == 1 or len({tuple(indices) for indices in drawn}) > 1
+
+
+def test_flow_stacks_by_hand() -> None:
+    # N = 20, L = 5, T = 4: 16 starts, segments of 4.
+    assert segment_indices(20, 4, None, num_consecutive=5).tolist() == [2, 6, 10, 14]
+    with pytest.raises(ValueError, match="num_consecutive is 0"):
+        segment_indices(20, 4, None, num_consecutive=0)
+
+
+@given(LENGTHS, COUNTS)
+def test_two_clips(length: int, num_frames: int) -> None:
+    centres, beginnings = two_clip_indices(length, num_frames)
+    assert centres.tolist() == segment_indices(length, num_frames, None).tolist()
+    assert beginnings.tolist() == [int(length / num_frames * i) for i in range(num_frames)]
+    assert (beginnings <= centres).all()
+
+
+def dense_by_loop(start: int, length: int, num_frames: int) -> list[int]:
+    return [(start + i * (64 // num_frames)) % length for i in range(num_frames)]
+
+
+@given(LENGTHS, COUNTS, SEEDS)
+def test_dense(length: int, num_frames: int, seed: int) -> None:
+    drawn = dense_indices(length, num_frames, np.random.default_rng(seed))
+    assert drawn.tolist() == dense_indices(length, num_frames, np.random.default_rng(seed)).tolist()
+    assert drawn.tolist() == dense_by_loop(int(drawn[0]), length, num_frames)
+    positions = max(1, length - 63)
+    assert 0 <= drawn[0] <= max(0, positions - 2)
+    assert dense_indices(length, num_frames, None)[0] == max(0, positions - 2) // 2
+    clips = dense_clip_indices(length, num_frames)
+    assert clips.shape == (10, num_frames)
+    assert clips[:, 0].tolist() == [int(start) for start in np.linspace(0, positions - 1, 10)]
+    for clip in clips:
+        assert clip.tolist() == dense_by_loop(int(clip[0]), length, num_frames)
+        assert 0 <= clip.min() <= clip.max() < length
+
+
+def test_dense_draws_reach_every_start() -> None:
+    generator = np.random.default_rng(0)
+    starts = {int(dense_indices(70, 8, generator)[0]) for _ in range(300)}
+    assert starts == set(range(6))  # P = 7: 0..P-2
+    with pytest.raises(ValueError, match="num_clips is 0"):
+        dense_clip_indices(70, 8, 0)
+
+
+@given(LENGTHS, COUNTS, SEEDS, st.floats(1, 120), st.floats(0.5, 60))
+def test_rate(length: int, num_frames: int, seed: int, video_rate: float, wanted: float) -> None:
+    for generators in ((None, None), (np.random.default_rng(seed), np.random.default_rng(seed))):
+        first, second = (rate_indices(length, num_frames, g, video_rate, wanted) for g in generators)
+        assert first.tolist() == second.tolist()
+        assert (np.diff(first) >= 0).all()
+        assert 0 <= first.min() <= first.max() < length
+        inside = first[first < length - 1]
+        if len(inside) > 1:  # what is not held at the end is evenly spaced, within rounding
+            assert abs((inside[-1] - inside[0]) - (len(inside) - 1) * video_rate / wanted) <= 1 + 1e-6
+
+
+def test_rate_by_hand() -> None:
+    # 25 a second, 5 wanted: every fifth frame, in the middle of 100.
+    assert rate_indices(100, 4, None, 25.0, 5.0).tolist() == [42, 47, 52, 57]
+    assert rate_indices(100, 4, None, 0.0, 5.0).tolist() == [48, 49, 50, 51]  # rate unknown: every frame
+    assert rate_indices(8, 4, None, 25.0, 5.0).tolist() == [0, 5, 7, 7]  # too short: the last frame is held
+    generator = np.random.default_rng(0)
+    starts = {int(rate_indices(30, 4, generator, 10.0, 5.0)[0]) for _ in range(400)}
+    assert starts == set(range(24))
+    with pytest.raises(ValueError, match=r"0 frames a second of a video of 10\.0"):
+        rate_indices(30, 4, None, 10.0, 0)
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_samplings_by_name(seed: int | None) -> None:
+    def generator() -> np.random.Generator | None:
+        return None if seed is None else np.random.default_rng(seed)
+
+    for sampling, expected in (
+        ("segment", segment_indices(200, 8, generator())),
+        ("dense", dense_indices(200, 8, generator())),
+        ("rate", rate_indices(200, 8, generator(), 30.0, 4.0)),
+    ):
+        found = sample_indices(sampling, 200, 8, generator(), video_rate=30.0, wanted_rate=4.0)  # type: ignore[arg-type]
+        assert found.tolist() == expected.tolist()
+    with pytest.raises(ValueError, match="the sampling is 'sparse'; it is segment, dense or rate"):
+        sample_indices("sparse", 200, 8, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
