@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from engine.conftest import tiny_recipe
-from vsn import cli
+from vsn import __version__, cli
+from vsn.config import EvalConfig
+from vsn.engine.checkpoint import open_run
+from vsn.engine.inputs import test_dataset
 from vsn.recipes import dump_recipe, load_recipe
 
 Run = Callable[..., tuple[int, str, str]]
@@ -47,10 +50,13 @@ def one_line(text: str) -> str:
         (["demo"], ["--out", "--quick", "--seed"]),
         (["train"], ["RECIPE", "--out", "--resume", "vsn recipe show"]),
         (["train", "demo"], ["--model.name", "--train.epochs", "--data.root", "--eval.protocol"]),
-        (["eval"], ["PATH", "--split", "--protocol", "--order", "--json"]),
+        (["eval"], ["PATH", "--split", "--protocol", "--order", "--root", "--bad-videos", "--json"]),
         (["predict"], ["PATH", "video files or folders", "--top-k", "--device", "--json"]),
         (["report"], ["PATH", "--out", "--title", "--split"]),
-        (["data"], ["synth"]),
+        (["data"], ["synth", "pack", "doctor"]),
+        (["data", "pack"], ["STR", "--out", "--short-side", "--quality", "--max-bad"]),
+        (["data", "doctor"], ["STR", "--sample", "--thorough", "--gpu-speed", "--json"]),
+        (["data", "doctor", "demo"], ["--data.root", "--data.source"]),
         (["data", "synth"], ["PATH", "--size", "--train-per-class", "--seed", "--workers"]),
         (["recipe"], ["list", "show"]),
         (["recipe", "show"], ["STR", "a TOML file"]),
@@ -190,7 +196,79 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
     status, _, err = vsn("train", "mine.toml", "--out", "run")
     assert status == 1
     assert one_line(err).startswith("vsn: run exists and is not empty. Continue that run with --resume")
-    assert vsn("train", "--resume", "run")[0] == 0
+    status, _, err = vsn("train", "--resume", "run")
+    assert (status, err) == (0, "run has finished its 2 epochs. Test it with: vsn eval run\n")
+
+    shutil.copytree(tiny_data, "moved")
+    tested = test_dataset(open_run("run").recipe, "test", EvalConfig(), classes=open_run("run").classes)
+    Path("moved", tested.records[0].video_id).write_text("no video")
+    status, _, err = vsn("eval", "run", "--root", "moved")
+    assert status == 1
+    assert one_line(err).startswith(f"vsn: moved/{tested.records[0].video_id}: not a video")
+    status, out, _ = vsn("eval", "run", "--root", "moved", "--bad-videos", "wrong")
+    assert status == 0
+    assert "1 videos could not be read and count as wrong, for example moved/" in out
+
+
+def test_version(vsn: Run):
+    assert vsn("--version") == (0, f"vsn {__version__}\n", "")
+
+
+def test_no_run_is_said_once(vsn: Run, tmp_path: Path):
+    assert vsn("eval", tmp_path / "none")[2].endswith(
+        "none is not a run folder (made by `vsn train`): there is no such folder."
+    )
+    assert vsn("eval", tmp_path)[2].endswith(
+        "is not a run folder (made by `vsn train`): it has no classes.json."
+    )
+
+
+def test_settings_without_effect_are_said(vsn: Run, tiny_data: Path, tmp_path: Path):
+    (tmp_path / "r.toml").write_text(dump_recipe(tiny_recipe(tiny_data, epochs=1)))
+    status, _, err = vsn(
+        "train",
+        tmp_path / "r.toml",
+        "--out",
+        tmp_path / "run",
+        "--model.name",
+        "tsn_resnet14_tiny",
+        "--model.shift-div",
+        "4",
+    )
+    assert status == 0
+    assert "Note: model.shift_div has no effect here: nothing shifts." in err
+
+
+def test_doctor_and_pack(vsn: Run, tiny_data: Path, tmp_path: Path):
+    data = (
+        "--data.root",
+        tiny_data,
+        "--model.num-frames",
+        "4",
+        "--clip.short-side",
+        "36",
+        "--clip.crop-size",
+        "32",
+    )
+    status, out, _ = vsn("data", "doctor", *data, "--workers", "1", "--json")
+    assert status == 0
+    assert json.loads(out)["findings"] is not None
+    status, out, _ = vsn(
+        "data", "pack", "--out", tmp_path / "packed", "--data.root", tiny_data, "--workers", "1"
+    )
+    assert status == 0
+    assert "15 videos" in out
+    (tmp_path / "r.toml").write_text(dump_recipe(tiny_recipe(tmp_path / "packed", epochs=1)))
+    run = tmp_path / "run"
+    assert vsn("train", tmp_path / "r.toml", "--out", run, "--data.source", "csv")[0] == 0
+    assert vsn("eval", run)[0] == 0
+    status, _, err = vsn("data", "pack", "--data.root", tiny_data)
+    assert status == 1
+    assert "vsn data pack needs --out" in err
+    (tmp_path / "bad" / "a").mkdir(parents=True)
+    (tmp_path / "bad" / "a" / "x.mp4").write_text("no video")
+    status, out, _ = vsn("data", "doctor", "--data.root", tmp_path / "bad", "--workers", "1")
+    assert status == 1
 
 
 def test_ctrl_c_is_one_word(vsn: Run, monkeypatch):
@@ -212,7 +290,7 @@ def test_several_lines_become_one_unless_a_traceback_is_asked_for(vsn: Run, monk
         vsn("train")
 
 
-@pytest.mark.parametrize("module", ["vsn", "vsn.config", "vsn.cli"])
+@pytest.mark.parametrize("module", ["vsn", "vsn.config", "vsn.cli", "vsn.data.readers"])
 def test_importing_brings_no_torch(module: str):
     code = f"import sys, {module}; print([m for m in ('torch', 'torchvision', 'av') if m in sys.modules])"
     done = subprocess.run(

@@ -1,10 +1,11 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vsn.config import STAGES, ClipSpec, ConfigError, DataConfig, EvalConfig, ModelConfig, Recipe, TrainConfig
-from vsn.recipes import dump_recipe, load_recipe, recipe_from_dict
+from vsn.recipes import dump_recipe, idle_settings, load_recipe, recipe_from_dict
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
@@ -161,3 +162,52 @@ def test_recipe_header_says_what_it_is(path: Path):
     header = "\n".join(line for line in lines if line.startswith("#"))
     for word in ("command", "hardware", "source"):
         assert f"\n# {word} " in header
+
+
+# --- settings without effect --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, []),
+        ({"model": {"name": "tsn_resnet50", "places": ["res5"]}}, ["model.places"]),
+        ({"model": {"name": "tsm_resnet50", "shift": False}}, ["model.shift"]),
+        ({"model": {"shift": False, "shift_div": 4}}, ["model.shift_div"]),
+        ({"model": {"shift_div": 4}}, []),
+        ({"train": {"schedule": "cosine", "milestones": [3]}}, ["train.milestones"]),
+        ({"train": {"optimizer": "adamw", "momentum": 0.5}}, ["train.momentum"]),
+        ({"train": {"fresh_lr_mult": 3.0}}, ["train.fresh_lr_mult"]),
+        ({"clip": {"frames_per_second": 4.0}}, ["clip.frames_per_second"]),
+        ({"clip": {"frames_per_second": 4.0, "sampling": "rate"}}, []),
+        ({"data": {"fold": 2, "separator": ","}}, ["data.fold", "data.separator"]),
+        ({"data": {"fold": 2, "source": "hmdb51"}}, []),
+        ({"augment": {"rand_augment_magnitude": 5}}, ["augment.rand_augment_magnitude"]),
+        ({"augment": {"rand_augment_magnitude": 5, "rand_augment": 1}}, []),
+    ],
+)
+def test_settings_without_effect_are_said(values: dict, said: list[str]) -> None:
+    notes = idle_settings(recipe_from_dict(values))
+    assert [note.partition(" has no effect here: ")[0] for note in notes] == said
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_have_no_settings_without_effect(path: Path) -> None:
+    assert idle_settings(load_recipe(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"data": {"task": "multilabel"}, "train": {"label_smoothing": 0.1}}, "train.label_smoothing is 0.1"),
+        ({"data": {"task": "arrow"}, "augment": {"mixup": 0.4}}, "mix a clip with its reversed copy"),
+        ({"data": {"task": "arrow", "balance": True}}, "data.balance draws by class"),
+        ({"data": {"bad_videos": 1.5}}, "data.bad_videos is 1.5"),
+        ({"data": {"fold": 0}}, "data.fold is 0"),
+        ({"data": {"separator": ""}}, "data.separator is empty"),
+        ({"clip": {"frames_per_second": 0}}, "clip.frames_per_second is 0"),
+    ],
+)
+def test_settings_that_contradict(values: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        recipe_from_dict(values)

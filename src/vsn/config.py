@@ -340,6 +340,18 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
+    def __post_init__(self) -> None:
+        if self.data.task == "multilabel":
+            _require(
+                self.train.label_smoothing == 0,
+                f"train.label_smoothing is {self.train.label_smoothing}; with data.task 'multilabel' it must be 0.",
+            )
+        _require(
+            not (self.data.task == "arrow" and (self.augment.mixup or self.augment.cutmix)),
+            "augment.mixup and augment.cutmix would mix a clip with its reversed copy; turn them off for "
+            "data.task 'arrow'.",
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict, lists for tuples; `vsn.recipes.recipe_from_dict` reads it back."""
         return json.loads(json.dumps(dataclasses.asdict(self)))

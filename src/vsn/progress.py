@@ -13,6 +13,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 
@@ -36,15 +37,15 @@ def progress_bar(unit: str, *, console: Console | None = None, disable: bool = F
     nothing is drawn, so that logs stay readable.
     """
     console = console or Console(stderr=True)
+    roomy = console.width >= 120  # else the bar makes room for the note
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        *([BarColumn(), MofNCompleteColumn()] if roomy else [MofNCompleteColumn()]),
         RateColumn(unit),
-        TimeElapsedColumn(),
-        TextColumn("left"),
+        *([TimeElapsedColumn()] if roomy else []),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("left"),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
         console=console,
         transient=True,
         disable=disable or not console.is_terminal,

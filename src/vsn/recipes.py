@@ -44,6 +44,46 @@ def dump_recipe(recipe: Recipe) -> str:
     return tomli_w.dumps(recipe.to_dict())
 
 
+def idle_settings(recipe: Recipe) -> list[str]:
+    """Settings that were changed from their default but do nothing beside the others, each with the reason."""
+    model, clip, data, augment, train = recipe.model, recipe.clip, recipe.data, recipe.augment, recipe.train
+    prefix = model.name.partition("_")[0]
+    shifts = prefix == "tsm" or (prefix == "vsn" and model.shift)
+    idle = {
+        "model": {
+            "block": (prefix == "vsn" and bool(model.places), "only a VSN has shuffle blocks"),
+            "places": (prefix == "vsn", "only a VSN has shuffle blocks"),
+            "shift": (prefix == "vsn", "a TSM always shifts, a TSN never"),
+            "shift_div": (shifts, "nothing shifts"),
+            "shift_places": (shifts, "nothing shifts"),
+            "shift_every": (shifts, "nothing shifts"),
+        },
+        "clip": {"frames_per_second": (clip.sampling == "rate", "clip.sampling is not 'rate'")},
+        "data": {
+            "fold": (data.source in ("ucf101", "hmdb51"), "only UCF101 and HMDB51 have folds"),
+            "separator": (data.source == "slowfast-list", "only source 'slowfast-list' asks for it"),
+        },
+        "augment": {
+            "rand_augment_magnitude": (bool(augment.rand_augment), "augment.rand_augment is 0"),
+        },
+        "train": {
+            "milestones": (train.schedule == "multistep", "train.schedule is not 'multistep'"),
+            "momentum": (train.optimizer == "sgd", "train.optimizer is not 'sgd'"),
+            "fresh_lr_mult": (
+                model.weights != "none",
+                "model.weights is 'none': all of the network is fresh",
+            ),
+        },
+    }
+    default = Recipe()
+    return [
+        f"{table}.{key} has no effect here: {reason}."
+        for table, settings in idle.items()
+        for key, (used, reason) in settings.items()
+        if not used and getattr(getattr(recipe, table), key) != getattr(getattr(default, table), key)
+    ]
+
+
 def _build(cls: Any, values: Any, where: str, prefix: str) -> Any:
     if not isinstance(values, Mapping):
         raise ConfigError(

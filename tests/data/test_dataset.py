@@ -6,23 +6,14 @@ import pytest
 import torch
 
 from vsn.config import ClipSpec, DataConfig, FlipRule
-from vsn.data.dataset import (
-    Batch,
-    EpochSampler,
-    Sample,
-    VideoDataset,
-    collate,
-    flipped_labels,
-    make_loader,
-)
+from vsn.data.dataset import Sample, VideoDataset
 from vsn.data.decode import VideoError, write_video
-from vsn.data.records import RecordSet, VideoRecord, read_records
+from vsn.data.flips import flipped_labels
+from vsn.data.readers import read_records
+from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import segment_indices
 
 SPEC = ClipSpec(short_side=32, crop_size=24)
-
-# From Python 3.12 on, a fork in a process with threads warns; PyTorch's threads are always there.
-forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +46,7 @@ def test_a_test_sample_is_the_centres(grey_video: Path, frame_numbers) -> None:
     dataset = VideoDataset(one_video(grey_video), clip=SPEC, num_frames=8, train=False, protocol="center")
     sample = dataset[0]
     assert isinstance(sample, Sample)
-    assert (sample.label, sample.index, len(dataset)) == (1, 0, 1)
+    assert (int(sample.target), sample.index, len(dataset)) == (1, 0, 1)
     assert sample.clip.dtype == torch.uint8
     assert sample.clip.shape == (8, 3, 24, 24)
     assert sample.clip.is_contiguous()
@@ -106,18 +97,6 @@ def test_records_of_one_video_share_what_is_drawn(grey_video: Path) -> None:
     for epoch in range(8):
         forward, backward = dataset[(epoch, 0)].clip, dataset[(epoch, 1)].clip
         assert torch.equal(forward, backward.flip(0))
-
-
-def test_training_takes_records_of_one_video_together(grey_video: Path) -> None:
-    records = RecordSet(one_video(grey_video).records * 12, ("a", "b"), per_video=2)
-    dataset = VideoDataset(records, clip=SPEC, num_frames=2, train=True)
-    loader = make_loader(dataset, batch_size=4, num_workers=0, shuffle=True, seed=1)
-    order = [int(index) for (batch,) in loader for index in batch.indices]
-    assert sorted(order) == list(range(12))
-    assert order != list(range(12))
-    assert all(
-        second == first + 1 and first % 2 == 0 for first, second in zip(order[::2], order[1::2], strict=True)
-    )
 
 
 def test_training_draws_a_frame_of_each_segment(grey_video: Path, frame_numbers) -> None:
@@ -190,7 +169,7 @@ def test_flip_rules(side_video: Path, rule: FlipRule, expected: dict[int, int]) 
         for epoch in range(80):
             sample = dataset[(epoch, 0)]
             if sample.clip.float().std() > 60:  # the crop holds both halves
-                centred.append((is_flipped(sample.clip), sample.label))
+                centred.append((is_flipped(sample.clip), int(sample.target)))
         assert len(centred) >= 8
         allowed = {(False, label)} | ({(True, expected[label])} if label in expected else set())
         assert set(centred) == allowed
@@ -236,8 +215,13 @@ def test_preload_names_the_bad_video(grey_video: Path, tmp_path: Path) -> None:
     bad.write_text("not a video")
     records = RecordSet((*one_video(grey_video).records, VideoRecord(bad, (0,), "bad.mp4")), ("a", "b"))
     dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False, cache="memory")
-    with pytest.raises(VideoError, match=r"bad\.mp4: not a video"):
-        dataset.preload()
+    assert [str(error).partition(" (")[0] for error in dataset.preload()] == [
+        f"{bad}: not a video that FFmpeg can read"
+    ]
+    assert dataset[0].index == 0
+    for _ in range(2):
+        with pytest.raises(VideoError, match=r"bad\.mp4: not a video"):
+            dataset[1]
 
 
 def test_preload_without_a_cache(grey_video: Path) -> None:
@@ -245,109 +229,51 @@ def test_preload_without_a_cache(grey_video: Path) -> None:
         VideoDataset(one_video(grey_video), clip=SPEC, num_frames=4, train=False).preload()
 
 
-# --- batches ---------------------------------------------------------------------------------------
+# --- several labels, other samplings ------------------------------------------------------------------
 
 
-def test_collate_stacks_samples_of_one_size() -> None:
-    clips = [
-        torch.full((2, 3, *size), i, dtype=torch.uint8) for i, size in enumerate([(4, 6), (6, 4), (4, 6)])
-    ]
-    batches = collate([Sample(clip, label=10 + i, index=20 + i) for i, clip in enumerate(clips)])
-    assert all(isinstance(batch, Batch) for batch in batches)
-    assert [tuple(batch.clips.shape) for batch in batches] == [(2, 2, 3, 4, 6), (1, 2, 3, 6, 4)]
-    assert [batch.labels.tolist() for batch in batches] == [[10, 12], [11]]
-    assert [batch.indices.tolist() for batch in batches] == [[20, 22], [21]]
-    assert batches[0].clips[:, 0, 0, 0, 0].tolist() == [0, 2]
-    assert batches[0].clips.dtype == torch.uint8
-    assert batches[0].labels.dtype == torch.int64
-
-
-def test_epoch_sampler() -> None:
-    assert list(EpochSampler(3)) == [(0, 0), (0, 1), (0, 2)]
-    assert list(EpochSampler(4, 2, start=2)) == [(2, 2), (2, 3)]
-    shuffled = list(EpochSampler(50, 1, seed=7, shuffle=True))
-    assert sorted(shuffled) == [(1, index) for index in range(50)]
-    assert shuffled == list(EpochSampler(50, 1, seed=7, shuffle=True))
-    assert [index for _, index in shuffled] != list(range(50))
-    for other in (EpochSampler(50, 2, seed=7, shuffle=True), EpochSampler(50, 1, seed=8, shuffle=True)):
-        assert [index for _, index in other] != [index for _, index in shuffled]
-    resumed = EpochSampler(50, 1, seed=7, shuffle=True, start=20)
-    assert list(resumed) == shuffled[20:]
-    assert len(resumed) == 30
-    assert list(EpochSampler(5, start=5)) == []
-
-
-@pytest.mark.parametrize("together", [0, 3])
-def test_epoch_sampler_together(together: int) -> None:
-    with pytest.raises(ValueError, match=f"together is {together}; it must divide the 10 samples"):
-        EpochSampler(10, together=together)
-
-
-@pytest.mark.parametrize("start", [-1, 6])
-def test_epoch_sampler_start(start: int) -> None:
-    with pytest.raises(ValueError, match=f"start is {start}; it must be 0 to 5"):
-        EpochSampler(5, start=start)
-
-
-def loaded(records: RecordSet, *, num_workers: int, start: int = 0) -> list[tuple[int, int, bytes]]:
-    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=True, flip="random")
-    loader = make_loader(
-        dataset, batch_size=5, num_workers=num_workers, epoch=3, shuffle=True, seed=1, start=start
+def test_multi_label_targets(grey_video: Path) -> None:
+    records = RecordSet(
+        (VideoRecord(grey_video, (0, 2), "a"), VideoRecord(grey_video, (1,), "b")),
+        ("x", "y", "z"),
+        multi_label=True,
     )
-    return [
-        (int(index), int(label), clip.numpy().tobytes())
-        for batches in loader
-        for batch in batches
-        for clip, label, index in zip(batch.clips, batch.labels, batch.indices, strict=True)
-    ]
-
-
-@forks
-def test_loaders_give_the_same_with_any_number_of_workers(records: RecordSet) -> None:
-    alone = loaded(records, num_workers=0)
-    assert sorted(index for index, _, _ in alone) == list(range(12))
-    assert [label for index, label, _ in alone] == [records.records[index].label for index, _, _ in alone]
-    assert loaded(records, num_workers=2) == alone
-    assert loaded(records, num_workers=0, start=5) == alone[5:]
-
-
-def test_loader_length_and_last_batch(records: RecordSet) -> None:
     dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
-    loader = make_loader(dataset, batch_size=5, num_workers=0, shuffle=False)
-    assert len(loader) == 3
-    assert [batches[0].indices.tolist() for batches in loader] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+    assert [dataset[i].target.tolist() for i in range(2)] == [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
 
 
-@forks
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_bad_video_raises_its_error_from_the_loader(
-    grey_video: Path, tmp_path: Path, num_workers: int
-) -> None:
-    bad = tmp_path / "bad.mp4"
-    bad.write_text("not a video")
-    records = RecordSet((*one_video(grey_video).records, VideoRecord(bad, (0,), "bad.mp4")), ("a", "b"))
-    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
-    with pytest.raises(VideoError, match="not a video that FFmpeg can read") as caught:
-        dataset[1]
-    loader = make_loader(dataset, batch_size=1, num_workers=num_workers, shuffle=False)
-    iterator = iter(loader)
-    assert next(iterator)[0].indices.tolist() == [0]
-    with pytest.raises(VideoError, match="not a video that FFmpeg can read") as from_loader:
-        next(iterator)
-    assert (from_loader.value.path, from_loader.value.reason) == (str(bad), caught.value.reason)
+def test_multi_label_clips_flip_when_all_labels_may(side_video: Path) -> None:
+    def flips(labels: tuple[int, ...], rule: FlipRule) -> set[tuple[bool, tuple[float, ...]]]:
+        records = RecordSet((VideoRecord(side_video, labels, "side.mp4"),), SIDES, multi_label=True)
+        dataset = VideoDataset(records, clip=ClipSpec(short_side=32, crop_size=32, crop_scales=(1.0,)),
+                               num_frames=2, train=True, flip=rule)  # fmt: skip
+        samples = [dataset[(epoch, 0)] for epoch in range(30)]
+        return {(is_flipped(sample.clip), tuple(sample.target.tolist())) for sample in samples}
+
+    left, right = SIDES.index("go left"), SIDES.index("go right")
+    wave = SIDES.index("wave")
+    kept = tuple(float(i in (left, wave)) for i in range(len(SIDES)))
+    swapped = tuple(float(i in (right, wave)) for i in range(len(SIDES)))
+    assert flips((left, wave), "auto") == {(False, kept)}
+    assert {target for _, target in flips((left, wave), "swap")} == {kept, swapped}
 
 
-@forks
-def test_workers_keep_to_one_thread(records: RecordSet) -> None:
-    class Threads(VideoDataset):
-        def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-            return super().__getitem__(key)._replace(label=torch.get_num_threads())
+def test_a_video_without_labels(grey_video: Path) -> None:
+    dataset = VideoDataset(
+        RecordSet((VideoRecord(grey_video, (), "a"),), ("x", "y")), clip=SPEC, num_frames=4, train=False
+    )
+    assert int(dataset[0].target) == -1
 
-    dataset = Threads(records, clip=SPEC, num_frames=2, train=False)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        loader = make_loader(dataset, batch_size=12, num_workers=1, shuffle=False)
-        assert [batches[0].labels.tolist() for batches in loader] == [[1] * 12]
-    finally:
-        torch.set_num_threads(before)
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_samplings_reach_the_frames(grey_video: Path, frame_numbers, cache) -> None:
+    def shown(clip: ClipSpec, num_frames: int) -> list[int]:
+        dataset = VideoDataset(
+            one_video(grey_video), clip=clip, num_frames=num_frames, train=False, cache=cache
+        )
+        return frame_numbers(dataset[0].clip)
+
+    size = {"short_side": 32, "crop_size": 24}
+    # 30 frames at 12 a second, 4 a second wanted: every third, in the middle.
+    assert shown(ClipSpec(sampling="rate", frames_per_second=4, **size), 5) == [8, 11, 14, 17, 20]
+    assert shown(ClipSpec(sampling="dense", **size), 8) == [0, 8, 16, 24, 2, 10, 18, 26]

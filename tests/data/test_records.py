@@ -4,13 +4,9 @@ from pathlib import Path
 import pytest
 
 from vsn.config import ConfigError, DataConfig
-from vsn.data.records import (
-    RecordSet,
-    VideoRecord,
-    has_side,
-    opposite_labels,
-    read_records,
-)
+from vsn.data.flips import has_side, opposite_labels
+from vsn.data.readers import read_records
+from vsn.data.records import RecordSet, VideoRecord
 
 
 def touch(root: Path, *names: str) -> Path:

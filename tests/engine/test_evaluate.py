@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from vsn.config import ConfigError, EvalConfig
 from vsn.data.decode import VideoError
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.engine.checkpoint import load_model, open_run
-from vsn.engine.evaluate import autocast, evaluate_run, match_classes, pick_device, score_videos, test_dataset
+from vsn.engine.evaluate import autocast, evaluate_run, pick_device, score_videos
+from vsn.engine.inputs import match_classes, test_dataset
 from vsn.engine.scores import load_scores
 
 
@@ -118,6 +120,47 @@ def test_unreadable_video_stops_evaluation(tiny_data: Path, tmp_path: Path, run:
         evaluate_run(run, progress=False)
     assert caught.value.path == str(victim)
     assert not (run / "eval").exists()
+
+
+def test_unreadable_video_counts_as_wrong_when_told(tiny_data: Path, tmp_path: Path, run: Path):
+    root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    recipe = open_run(run).recipe
+    before = evaluate_run(run, progress=False)
+    victim = test_dataset(recipe, "test", recipe.eval, classes=open_run(run).classes).records[1]
+    (root / victim.video_id).write_bytes(b"")
+    config = replace(recipe.eval, bad_videos="wrong")
+    result = evaluate_run(run, config=config, root=root, progress=False)
+    assert result["bad_videos"] == [{"path": str(root / victim.video_id), "reason": "the file is empty."}]
+    assert result["num_videos"] == before["num_videos"] == 3
+    scores = load_scores(run / "eval" / "test-fcn-forward.npz")
+    assert np.isnan(scores.logits).any(axis=1).tolist() == [False, True, False]
+    assert result["per_class"][open_run(run).classes[victim.label]] == 0.0
+
+
+def test_a_split_without_labels_is_refused(tiny_data: Path, tmp_path: Path, run: Path, monkeypatch):
+    from vsn.engine import inputs
+
+    original = inputs.read_records
+    monkeypatch.setattr(
+        inputs,
+        "read_records",
+        lambda *asked: replace(
+            found := original(*asked), records=tuple(replace(record, labels=()) for record in found.records)
+        ),
+    )
+    with pytest.raises(ConfigError, match="3 of 3 videos of split 'test' have no label to test against"):
+        evaluate_run(run, progress=False)
+    with pytest.raises(ConfigError, match="12 videos of split 'train' have no label, for example"):
+        inputs.open_datasets(open_run(run).recipe, Console(quiet=True))
+
+
+def test_data_that_moved(tiny_data: Path, tmp_path: Path, run: Path):
+    before = evaluate_run(run, progress=False)
+    moved = Path(shutil.copytree(tiny_data, tmp_path / "elsewhere"))
+    move_data(run, tiny_data, tmp_path / "gone")
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        evaluate_run(run, progress=False)
+    assert evaluate_run(run, root=moved, progress=False)["per_class"] == before["per_class"]
 
 
 def test_video_listed_twice_is_refused(tiny_data: Path, tmp_path: Path, run: Path):

@@ -1,11 +1,15 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vsn.engine.scores import (
     Scores,
+    average_precisions,
     bootstrap_interval,
     load_scores,
     per_class_accuracy,
@@ -58,6 +62,66 @@ def test_per_class_and_summary():
     assert 0 <= low <= 0.75 <= high <= 1
 
 
+def several(logits: list[list[float]], labels: list[list[int]]) -> Scores:
+    plain = scores_of(logits, [0] * len(logits))
+    return replace(plain, labels=np.array(labels, dtype=bool))
+
+
+def test_top_k_of_several_labels():
+    scores = several(
+        [[3, 2, 1], [3, 2, 1], [3, 2, 1], [NAN] * 3], [[0, 1, 1], [1, 1, 0], [0, 0, 0], [1, 1, 1]]
+    )
+    assert top_k_hits(scores, 1).tolist() == [False, True, False, False]
+    assert top_k_hits(scores, 2).tolist() == [True, True, False, False]
+
+
+def average_precision_by_loop(values: list[float], true: list[bool]) -> float:
+    ranks = [-np.inf if np.isnan(value) else value for value in values]
+    precisions = []
+    for own, is_true in zip(ranks, true, strict=True):
+        if is_true:
+            above = [t for value, t in zip(ranks, true, strict=True) if value >= own]
+            precisions.append(sum(above) / len(above))
+    return float(np.mean(precisions))
+
+
+@given(st.integers(1, 30), st.integers(0, 2**32))
+def test_average_precision_is_its_definition(num_videos: int, seed: int):
+    generator = np.random.default_rng(seed)
+    logits = generator.integers(0, 6, (num_videos, 3)).astype(float)  # many ties
+    logits[generator.random(num_videos) < 0.1] = NAN
+    labels = generator.random((num_videos, 3)) < 0.4
+    found = average_precisions(several(logits.tolist(), labels.tolist()))
+    assert set(found) == {name for name, column in zip("abc", labels.T, strict=True) if column.any()}
+    for name, value in found.items():
+        column = "abc".index(name)
+        assert value == pytest.approx(
+            average_precision_by_loop(logits[:, column].tolist(), labels[:, column].tolist())
+        )
+
+
+def test_average_precision_by_hand():
+    # Ranked: true, false, true: (1/1 + 2/3) / 2.
+    scores = several([[3, 0], [2, 1], [1, 0]], [[1, 0], [0, 1], [1, 0]])
+    assert average_precisions(scores) == {"a": pytest.approx(5 / 6), "b": 1.0}
+    result = summarise(scores)
+    assert result["mean_average_precision"] == pytest.approx(11 / 12)
+    assert result["per_class"] == average_precisions(scores)
+    assert "mean_class" not in result
+    with pytest.raises(ValueError, match="Average precision is for multi-label scores"):
+        average_precisions(scores_of([[1, 0]], [0]))
+
+
+def test_several_labels_saved_and_loaded(tmp_path: Path):
+    scores = several([[3, 0], [2, 1]], [[1, 0], [1, 1]])
+    scores.save(tmp_path / "scores.npz")
+    loaded = load_scores(tmp_path / "scores.npz")
+    assert loaded.multi_label
+    assert loaded.labels.tolist() == [[True, False], [True, True]]
+    with pytest.raises(ValueError, match=r"labels bool \(1, 2\)"):
+        replace(scores, labels=scores.labels[:1])
+
+
 def test_softmax():
     values = softmax(np.array([[0, np.log(3)], [1000, 1000]]))
     np.testing.assert_allclose(values, [[0.25, 0.75], [0.5, 0.5]], atol=1e-12)
@@ -87,7 +151,7 @@ def test_video_twice_is_refused():
 @pytest.mark.parametrize(("shape", "num_labels"), [((2, 3), 2), ((1, 2), 2), ((2, 2), 3)])
 def test_shapes_that_do_not_fit(shape: tuple[int, int], num_labels: int):
     with pytest.raises(
-        ValueError, match=r"Scores of 2 videos and 2 classes have logits .* expected \(2, 2\) and \(2,\)"
+        ValueError, match=r"Scores of 2 videos and 2 classes have logits .* expected logits \(2, 2\)"
     ):
         Scores(np.array(["a", "b"]), np.zeros(shape, np.float32), np.zeros(num_labels, np.int64), ("x", "y"))
 

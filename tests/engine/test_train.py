@@ -1,3 +1,4 @@
+import json
 import shutil
 import signal
 import types
@@ -9,8 +10,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from vsn.config import ConfigError, EvalConfig, Recipe
+from conftest import TINY_CLASSES
+from vsn.config import AugmentConfig, ConfigError, EvalConfig, Recipe
 from vsn.data.decode import VideoError
+from vsn.data.readers import read_records
+from vsn.engine import losses
 from vsn.engine import train as train_module
 from vsn.engine.checkpoint import RunError, load_model, open_run
 from vsn.engine.evaluate import evaluate_run
@@ -34,7 +38,7 @@ def at_step(
         calls += "label_smoothing" in settings  # validation states none
         return act(loss) if calls == number and "label_smoothing" in settings else loss
 
-    monkeypatch.setattr(train_module, "functional", types.SimpleNamespace(cross_entropy=cross_entropy))
+    monkeypatch.setattr(losses, "functional", types.SimpleNamespace(cross_entropy=cross_entropy))
 
 
 def interrupt(loss: torch.Tensor) -> torch.Tensor:
@@ -49,7 +53,9 @@ def test_run_folder_holds_everything(finished_run: Path):
         "state.pt", "tensorboard",
     }  # fmt: skip
     first, second = metrics_of(finished_run)
-    assert set(first) == {"epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1"}
+    assert set(first) == {
+        "epoch", "step", "lr", "train_loss", "train_top1", "bad_videos", "val_loss", "val_top1",
+    }  # fmt: skip
     assert (first["epoch"], first["step"], second["epoch"], second["step"]) == (1, 3, 2, 6)
     assert open_run(finished_run).recipe.model.num_classes == 3
     assert any(path.stat().st_size > 300 for path in (finished_run / "tensorboard").iterdir())
@@ -123,16 +129,124 @@ def test_bad_video_stops_and_is_named(
     root, path = tmp_path / "data", tmp_path / "run"
     shutil.copytree(tiny_data, root)
     recipe = tiny_recipe(root)
-    victim = next(r for r in train_module.read_records(recipe.data, "train").records).path
+    victim = next(r for r in read_records(recipe.data, "train").records).path
     good = victim.read_bytes()
     victim.write_text("no video")
     with pytest.raises(VideoError, match="not a video that FFmpeg can read") as caught:
         train(recipe, path, console=log[0])
     assert caught.value.path == str(victim)
     assert "Stopped in epoch 1 after" in log[1]()
+    assert json.loads((path / "bad_videos.json").read_text()) == {str(victim): caught.value.reason}
     victim.write_bytes(good)
     train(recipe, path, resume=True, console=quiet)  # nothing was lost
     assert_same_weights(path, finished_run)
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_bad_videos_within_the_limit_are_skipped_counted_and_listed(
+    tiny_data: Path, tmp_path: Path, log: Log, cache: str
+):
+    root, path = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(tiny_data, root)
+    recipe = rename_data(tiny_recipe(root), bad_videos=0.2, cache=cache)
+    victims = [record.path for record in read_records(recipe.data, "train").records[2:9:6]]
+    for victim in victims:
+        victim.write_text("no video")
+    train(recipe, path, console=log[0])
+    listed = json.loads((path / "bad_videos.json").read_text())
+    assert set(listed) == {str(victim) for victim in victims}
+    assert all("not a video" in reason for reason in listed.values())
+    assert [line["bad_videos"] for line in metrics_of(path)] == [2, 2]
+    assert "2 bad videos skipped" in log[1]()
+
+
+def test_more_bad_videos_than_allowed_stop_with_the_list(tiny_data: Path, tmp_path: Path, quiet: Console):
+    root, path = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(tiny_data, root)
+    recipe = rename_data(tiny_recipe(root), bad_videos=0.1)  # 1 of 12
+    for record in read_records(recipe.data, "train").records[:2]:
+        record.path.write_text("no video")
+    with pytest.raises(
+        VideoError,
+        match=r"It is one of 2 bad videos of 12, more than data\.bad_videos = 0\.1 allows; .*json lists",
+    ):
+        train(recipe, path, console=quiet)
+    assert len(json.loads((path / "bad_videos.json").read_text())) == 2
+
+
+def test_a_batch_of_bad_videos_only(tiny_data: Path, tmp_path: Path, quiet: Console):
+    root = tmp_path / "data"
+    shutil.copytree(tiny_data, root)
+    recipe = rename_data(tiny_recipe(root, batch_size=1, epochs=1), bad_videos=0.5)
+    read_records(recipe.data, "train").records[0].path.write_text("no video")
+    run = train(recipe, tmp_path / "run", console=quiet)
+    assert metrics_of(run.path)[0]["bad_videos"] == 1
+
+
+def test_it_says_what_it_trains_on(tiny_data: Path, tmp_path: Path, log: Log):
+    train(tiny_recipe(tiny_data, epochs=1), tmp_path / "run", console=log[0])
+    assert "12 videos of 3 classes (4 each) to train on, 3 of split 'val' to validate on." in log[1]()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {
+            "augment": AugmentConfig(
+                color_jitter=0.2, rand_augment=1, random_erasing=0.5, mixup=0.4, cutmix=1.0
+            )
+        },
+        {"train": {"class_weights": True}},
+        {"data": {"balance": True}},
+        {"clip": {"sampling": "dense"}},
+        {"clip": {"sampling": "rate", "frames_per_second": 6.0}},
+    ],
+    ids=["augment", "class_weights", "balance", "dense", "rate"],
+)
+def test_settings_change_training_and_resume_the_same(
+    tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console, monkeypatch, settings
+):
+    recipe = tiny_recipe(tiny_data)
+    for name, value in settings.items():
+        table = value if isinstance(value, AugmentConfig) else replace(getattr(recipe, name), **value)
+        recipe = replace(recipe, **{name: table})
+    if "class_weights" in str(settings):  # classes of one size have one weight: let one be rare
+        root = tmp_path / "data"
+        shutil.copytree(tiny_data, root)
+        for number in range(3):
+            (root / "wave" / f"{number}.mp4").unlink()
+        recipe = rename_data(recipe, root=str(root))
+        plain = replace(recipe, train=replace(recipe.train, class_weights=False))
+        finished_run = train(plain, tmp_path / "plain", console=quiet).path
+    whole = train(recipe, tmp_path / "whole", console=quiet).path
+    ours, usual = weights_of(whole), weights_of(finished_run)
+    assert any(not torch.equal(tensor, usual[name]) for name, tensor in ours.items())
+    at_step(monkeypatch, 2, interrupt)
+    with pytest.raises(TrainingStopped):
+        train(recipe, tmp_path / "parts", console=quiet)
+    monkeypatch.undo()
+    train(recipe, tmp_path / "parts", resume=True, console=quiet)
+    assert_same_weights(tmp_path / "parts", whole)
+
+
+def test_several_labels_a_video(tiny_data: Path, tmp_path: Path, log: Log):
+    rows = [
+        f"{tiny_data}/{name}/{i}.mp4,{name}{'|first' if i == 0 else ''},{'val' if i < 2 else 'train'}"
+        for name in TINY_CLASSES
+        for i in range(5)
+    ]
+    rows += [f"{tiny_data}/wave/0.mp4,wave|first,train"]
+    (tmp_path / "list.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
+    recipe = rename_data(
+        tiny_recipe(tmp_path, epochs=1), source="csv", task="multilabel", test_split="val", flip="random"
+    )
+    run = train(recipe, tmp_path / "run", console=log[0])
+    assert run.classes == ("first", *TINY_CLASSES)
+    assert "val mAP" in log[1]()
+    result = evaluate_run(run.path, progress=False)
+    assert 0 < result["mean_average_precision"] <= 1
+    assert result["mean_average_precision"] == pytest.approx(metrics_of(run.path)[0]["val_map"])
+    assert set(result["per_class"]) == set(run.classes)
 
 
 def test_existing_run_is_refused_before_anything_is_read(tmp_path: Path, finished_run: Path):

@@ -294,7 +294,7 @@ def contact_sheet(
             rows.append(frames[_centres(len(frames), num_frames)])
         else:
             path = folder / split / class_name / f"{number:04d}.mp4"
-            rows.append(read_frames(path, lambda length: _centres(length, num_frames)))
+            rows.append(read_frames(path, lambda length, _: _centres(length, num_frames)))
     return _lay_out(names, rows)
 
 

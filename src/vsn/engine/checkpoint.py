@@ -1,8 +1,9 @@
 """The run folder: written so that nothing is ever half there, read back into a model.
 
 ``recipe.toml`` all settings, ``classes.json`` class names, ``preprocessing.json`` what is done to a
-video, ``versions.json``, ``metrics.jsonl`` a line an epoch, ``model.safetensors`` weights in the
-backbone's own names, ``state.pt`` what resuming needs, ``eval/`` results, ``tensorboard/``.
+video, ``versions.json``, ``metrics.jsonl`` a line an epoch, ``bad_videos.json`` videos that could not be
+read, ``model.safetensors`` weights in the backbone's own names, ``state.pt`` what resuming needs,
+``eval/`` results, ``tensorboard/``.
 """
 
 from __future__ import annotations
@@ -96,8 +97,13 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
         "fcn": "the whole frame",
         "center": f"one centre crop of {recipe.clip.crop_size}x{recipe.clip.crop_size} pixels",
     }
+    sampling = {
+        "segment": "the centre of each of as many equal segments of the video",
+        "dense": "at equal distances in the middle 64 frames of the video",
+        "rate": f"{recipe.clip.frames_per_second:g} a second, from the middle of the video",
+    }
     return {
-        "frames": f"{recipe.model.num_frames}: the centre of each of as many equal segments of the video",
+        "frames": f"{recipe.model.num_frames}: {sampling[recipe.clip.sampling]}",
         "resize": f"shorter side to {recipe.clip.short_side} pixels, bilinear",
         "protocol": recipe.eval.protocol,
         "view": view[recipe.eval.protocol],
@@ -116,6 +122,9 @@ def open_run(path: str | Path) -> Run:
     try:
         classes = json.loads((path / "classes.json").read_text(encoding="utf-8"))
         return Run(path, load_recipe(path / "recipe.toml"), tuple(classes))
+    except FileNotFoundError as error:
+        missing = f"it has no {Path(error.filename).name}" if path.is_dir() else "there is no such folder"
+        raise RunError(f"{path} is not a run folder (made by `vsn train`): {missing}.") from error
     except (OSError, json.JSONDecodeError, ConfigError) as error:
         raise RunError(f"{path} is not a run folder (made by `vsn train`): {error}") from error
 
@@ -190,6 +199,11 @@ def append_metrics(run: Run, line: dict[str, Any]) -> None:
     file = run.path / "metrics.jsonl"
     former = file.read_text(encoding="utf-8") if file.is_file() else ""
     write_text(file, f"{former}{json.dumps(line)}\n")
+
+
+def write_bad_videos(run: Run, bad: dict[str, str]) -> None:
+    """List the videos that could not be read, path -> reason, in ``bad_videos.json``."""
+    write_json(run.path / "bad_videos.json", bad)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

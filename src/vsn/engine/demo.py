@@ -17,10 +17,11 @@ from vsn.config import FrameOrder, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.synthetic import SynthSpec, write_dataset
 from vsn.engine.checkpoint import Run, check_same, load_model, open_run, read_metrics, versions
-from vsn.engine.evaluate import score_videos, test_dataset
+from vsn.engine.evaluate import score_videos
+from vsn.engine.inputs import open_datasets, test_dataset
 from vsn.engine.measure import count_multiply_adds, count_parameters, latency_ms
 from vsn.engine.scores import save_evaluation
-from vsn.engine.train import TrainingStopped, open_datasets, train
+from vsn.engine.train import TrainingStopped, train
 from vsn.files import write_beside, write_json
 from vsn.report import write_report
 
@@ -180,6 +181,6 @@ def _write_strips(path: Path, dataset: VideoDataset) -> Path:
             temporary,
             frames=np.stack([sample.clip.permute(0, 2, 3, 1).numpy() for sample in samples]),
             video_ids=np.array([dataset.records[int(index)].video_id for index in chosen]),
-            labels=np.array([sample.label for sample in samples]),
+            labels=np.array([int(sample.target) for sample in samples]),
         )
     return path

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vsn.config import ConfigError, EvalConfig, Recipe
-from vsn.data.dataset import VideoDataset, make_loader
-from vsn.data.records import RecordSet, VideoRecord, read_records
+from vsn.data.dataset import BadVideo, VideoDataset
+from vsn.data.loader import make_loader
 from vsn.engine.checkpoint import load_model, open_run
+from vsn.engine.inputs import test_dataset
 from vsn.engine.scores import Scores, save_evaluation
 from vsn.models import VideoClassifier
 from vsn.progress import progress_bar
@@ -66,56 +66,6 @@ def pick_test_device(recipe: Recipe, name: str | None) -> tuple[torch.device, st
     return device, "fp32" if precision == "fp16" and device.type != "cuda" else precision
 
 
-def test_dataset(recipe: Recipe, split: str, config: EvalConfig, *, classes: Sequence[str]) -> VideoDataset:
-    """A split seen as the protocol says, its frames in the order ``config.order``.
-
-    Labels count in ``classes``, the model's, matched by name.
-
-    Raises:
-        ConfigError: the data cannot be read, has classes unknown to the model, or lists a video twice.
-    """
-    records = match_classes(read_records(recipe.data, split), classes)
-    counts = Counter(record.video_id for record in records.records)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise ConfigError(
-            f"{recipe.data.root}: {len(twice)} videos of {split!r} are listed more than once, for example {twice[0]!r}; "
-            "every video counts once, so list it once."
-        )
-    return VideoDataset(
-        records,
-        clip=recipe.clip,
-        num_frames=recipe.model.num_frames,
-        train=False,
-        protocol=config.protocol,
-        order=config.order,
-        seed=config.seed,
-        cache=recipe.data.cache,
-    )
-
-
-test_dataset.__test__ = False  # type: ignore[attr-defined]  # its name is no invitation to pytest
-
-
-def match_classes(records: RecordSet, classes: Sequence[str]) -> RecordSet:
-    """The records with labels counted in a model's classes, matched by name.
-
-    Raises:
-        ConfigError: the data has classes the model does not know.
-    """
-    unknown = sorted(set(records.classes) - set(classes))
-    if unknown:
-        raise ConfigError(
-            f"The model was not trained on {len(unknown)} of the data's {len(records.classes)} classes, for example "
-            f"{unknown[0]!r}; it knows {', '.join(map(repr, list(classes)[:5]))} ..."
-        )
-    index = {name: i for i, name in enumerate(classes)}
-    renumbered: list[VideoRecord] = [
-        replace(r, labels=tuple(index[records.classes[label]] for label in r.labels)) for r in records.records
-    ]
-    return replace(records, records=tuple(renumbered), classes=tuple(classes))
-
-
 @torch.inference_mode()
 def score_videos(
     model: VideoClassifier,
@@ -125,17 +75,21 @@ def score_videos(
     num_workers: int = 0,
     precision: str = "fp32",
     progress: bool = True,
+    bad: list[BadVideo] | None = None,
 ) -> Scores:
     """Run a model over a data set; every video is scored exactly once.
 
+    A video that cannot be read raises its error; nothing takes its place. Given a list ``bad``, it is
+    appended there, and its scores are NaN, which every measure counts as wrong.
+
     Raises:
-        VideoError: a video cannot be read; nothing takes its place.
+        VideoError: a video cannot be read.
     """
     model.eval()
     device = next(model.parameters()).device
-    logits = torch.zeros(len(dataset), model.head.out_features)
+    logits = torch.full((len(dataset), model.head.out_features), torch.nan)
     num_scored = torch.zeros(len(dataset), dtype=torch.int64)
-    loader = make_loader(dataset, batch_size=batch_size, num_workers=num_workers, shuffle=False)
+    loader = make_loader(dataset, batch_size=batch_size, num_workers=num_workers, shuffle=False, bad=bad)
     with progress_bar("videos", disable=not progress) as bar, autocast(device, precision):
         task = bar.add_task("evaluating", total=len(dataset), note="")
         for batches in loader:
@@ -144,13 +98,25 @@ def score_videos(
                 logits[batch.indices] = model(clips).float().cpu()
                 num_scored[batch.indices] += 1
                 bar.advance(task, len(batch.indices))
+    for index, _, _ in bad or ():
+        num_scored[index] += 1
     assert (num_scored == 1).all(), "a video was not scored, or twice"
     return Scores(
         np.array([record.video_id for record in dataset.records]),
         logits.numpy(),
-        np.array([record.label for record in dataset.records], dtype=np.int64),
+        label_array(dataset),
         dataset.classes,
     )
+
+
+def label_array(dataset: VideoDataset) -> NDArray[np.int64] | NDArray[np.bool_]:
+    """The true labels: int64 ``(N,)``, or for multi-label records bool ``(N, num_classes)``."""
+    if not dataset.multi_label:
+        return np.array([record.label for record in dataset.records], dtype=np.int64)
+    labels = np.zeros((len(dataset), len(dataset.classes)), dtype=np.bool_)
+    for row, record in zip(labels, dataset.records, strict=True):
+        row[list(record.labels)] = True
+    return labels
 
 
 def evaluate_run(
@@ -158,6 +124,7 @@ def evaluate_run(
     *,
     split: str | None = None,
     config: EvalConfig | None = None,
+    root: str | Path | None = None,
     device: str | None = None,
     num_workers: int | None = None,
     progress: bool = True,
@@ -168,13 +135,15 @@ def evaluate_run(
         path: the run folder.
         split: default the recipe's ``data.test_split``.
         config: default the recipe's ``eval``.
+        root: where the data set is now; default the recipe's ``data.root``.
         device: default the recipe's ``train.device``, or "auto" where that device is not here.
         num_workers: default the recipe's.
         progress: draw a progress bar.
 
     Returns:
         What the JSON holds: protocol, split, order, top-1 with its 95% interval, top-5, mean-class
-        and per-class accuracy (shares of 1), seconds.
+        and per-class accuracy (shares of 1; for multi-label data mean average precision), the videos
+        that could not be read and count as wrong, seconds.
 
     Raises:
         RunError, ConfigError, VideoError: what is wrong and what to do.
@@ -185,8 +154,16 @@ def evaluate_run(
     place, precision = pick_test_device(run.recipe, device)
     model = load_model(run).to(place)
     # A single pass reads eight frames a video; a cache of all of them would only cost.
-    uncached = replace(run.recipe, data=replace(run.recipe.data, cache="none"))
+    data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
+    uncached = replace(run.recipe, data=data)
     dataset = test_dataset(uncached, split, config, classes=run.classes)
+    unlabelled = sum(not record.labels for record in dataset.records)
+    if unlabelled:
+        raise ConfigError(
+            f"{run.recipe.data.root}: {unlabelled} of {len(dataset)} videos of split {split!r} have no label to test "
+            "against. `vsn predict` labels them; test on a split that has labels."
+        )
+    bad: list[BadVideo] = []
     start = time.perf_counter()
     scores = score_videos(
         model,
@@ -195,11 +172,13 @@ def evaluate_run(
         num_workers=run.recipe.data.num_workers if num_workers is None else num_workers,
         precision=precision,
         progress=progress,
+        bad=bad if config.bad_videos == "wrong" else None,
     )
     facts = {
         "split": split,
         "protocol": config.protocol,
         "order": config.order,
+        "bad_videos": [{"path": video.path, "reason": video.reason} for video in bad],
         "seconds": time.perf_counter() - start,
     }
     return save_evaluation(run.path / "eval", f"{split}-{config.protocol}-{config.order}", scores, facts)

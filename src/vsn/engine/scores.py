@@ -21,25 +21,31 @@ class Scores:
 
     Attributes:
         video_ids: ``(N,)`` str, unique.
-        logits: ``(N, num_classes)`` float32, before softmax.
-        labels: ``(N,)`` int64, indices into classes.
+        logits: ``(N, num_classes)`` float32, before softmax or sigmoid; NaN for a video that could not be
+            read, which counts as wrong.
+        labels: ``(N,)`` int64, indices into classes; of multi-label videos ``(N, num_classes)`` bool.
         classes: names, in the order of the logits.
     """
 
     video_ids: NDArray[np.str_]
     logits: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | NDArray[np.bool_]
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        n = len(self.video_ids)
-        if self.logits.shape != (n, len(self.classes)) or self.labels.shape != (n,):
+        n, shape = len(self.video_ids), (len(self.video_ids), len(self.classes))
+        if self.logits.shape != shape or self.labels.shape != (shape if self.multi_label else (n,)):
             raise ValueError(
                 f"Scores of {n} videos and {len(self.classes)} classes have logits {self.logits.shape} and labels "
-                f"{self.labels.shape}; expected {(n, len(self.classes))} and {(n,)}."
+                f"{self.labels.dtype} {self.labels.shape}; expected logits {shape} and labels int64 {(n,)}, or bool {shape}."
             )
         if len(set(self.video_ids.tolist())) != n:
             raise ValueError("The same video appears twice in the scores; every video counts once.")
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a video may have several labels."""
+        return self.labels.dtype == np.bool_
 
     def save(self, path: Path) -> None:
         """Write as .npz; `load_scores` reads it back."""
@@ -69,16 +75,43 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 def top_k_hits(scores: Scores, k: int) -> NDArray[np.bool_]:
     """``(N,)`` bool: whether the label is among the k highest scores; ties count as wrong.
 
-    Counting ties as wrong keeps a model that says the same of every class at zero.
+    Counting ties as wrong keeps a model that says the same of every class at zero. Of several labels,
+    the one with the highest score counts; a video without any is wrong.
     """
-    own = scores.logits[np.arange(len(scores.labels)), scores.labels]
+    if scores.multi_label:
+        own = np.where(scores.labels, scores.logits, -np.inf).max(axis=1)
+    else:
+        own = scores.logits[np.arange(len(scores.labels)), scores.labels]
     # "Not below" rather than "at least": a score that is not a number ties with everything, so it is wrong.
     not_below = (~(scores.logits < own[:, None])).sum(axis=1) - 1
     return not_below < k
 
 
+def average_precisions(scores: Scores) -> dict[str, float]:
+    """Average precision of each class that has videos, by name, over multi-label scores.
+
+    The mean, over the videos that have the label, of the precision among those scored at least as high.
+    Unreadable videos (NaN) rank last.
+    """
+    if not scores.multi_label:
+        raise ValueError("Average precision is for multi-label scores; these have one label a video.")
+    found = {}
+    for index, name in enumerate(scores.classes):
+        own = np.nan_to_num(scores.logits[:, index].astype(np.float64), nan=-np.inf)
+        true = scores.labels[:, index]
+        if not true.any():
+            continue
+        order = np.argsort(-own, kind="stable")
+        ranked, values = true[order], own[order]
+        hits = np.cumsum(ranked)
+        # Videos that tie share the precision of their last: no order among them is a fact.
+        last = np.searchsorted(-values, -values, side="right") - 1
+        found[name] = float((hits[last] / (last + 1))[ranked].mean())
+    return found
+
+
 def per_class_accuracy(scores: Scores) -> dict[str, float]:
-    """Top-1 accuracy of each class that has videos, by name."""
+    """Top-1 accuracy of each class that has videos, by name; one label a video."""
     hits = top_k_hits(scores, 1)
     return {
         name: float(hits[scores.labels == index].mean())
@@ -128,16 +161,22 @@ def _wilson_interval(share: float, count: int, confidence: float) -> tuple[float
 
 
 def summarise(scores: Scores) -> dict[str, Any]:
-    """Top-1 with its interval, top-5, mean-class and per-class accuracy, as shares of 1."""
+    """Top-1 with its interval, top-5, mean-class and per-class accuracy, as shares of 1.
+
+    Of multi-label videos, top-1 is a hit on any of their labels, "per_class" holds average precisions,
+    and "mean_average_precision" their mean.
+    """
     hits = top_k_hits(scores, 1)
-    by_class = per_class_accuracy(scores)
+    by_class = average_precisions(scores) if scores.multi_label else per_class_accuracy(scores)
     originals = [video_id.removesuffix("#reversed") for video_id in scores.video_ids.tolist()]
     return {
         "num_videos": len(hits),
         "top1": float(hits.mean()),
         "top1_interval": list(bootstrap_interval(hits, groups=originals)),
         "top5": float(top_k_hits(scores, 5).mean()),
-        "mean_class": float(np.mean(list(by_class.values()))),
+        "mean_average_precision" if scores.multi_label else "mean_class": float(
+            np.mean(list(by_class.values()))
+        ),
         "per_class": by_class,
     }
 

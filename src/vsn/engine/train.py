@@ -6,21 +6,20 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import Progress, TaskID
-from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
 from vsn.config import Recipe
-from vsn.data.dataset import Batch, VideoDataset, make_loader
+from vsn.data.augment import mix_clips
+from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.decode import VideoError
-from vsn.data.records import read_records
+from vsn.data.loader import Batch, make_loader
 from vsn.engine.checkpoint import (
     Run,
     append_metrics,
@@ -32,9 +31,12 @@ from vsn.engine.checkpoint import (
     read_metrics,
     save_state,
     save_weights,
+    write_bad_videos,
     write_run,
 )
-from vsn.engine.evaluate import autocast, pick_device, score_videos, test_dataset
+from vsn.engine.evaluate import autocast, pick_device, score_videos
+from vsn.engine.inputs import open_datasets
+from vsn.engine.losses import Loss, build_loss, mean_loss
 from vsn.engine.optim import (
     base_lr,
     build_optimizer,
@@ -43,7 +45,7 @@ from vsn.engine.optim import (
     schedule_factor,
     set_lr,
 )
-from vsn.engine.scores import Scores, top_k_hits
+from vsn.engine.scores import average_precisions, top_k_hits
 from vsn.interrupt import uninterrupted
 from vsn.models import VideoClassifier, build_model, initialise
 from vsn.progress import progress_bar
@@ -78,7 +80,8 @@ def train(
 
     Raises:
         ConfigError, RunError, VideoError: what is wrong and what to do.
-            A bad video stops training between two steps; their state is saved.
+            More bad videos than `data.bad_videos` allows, or a bad one in validation, stop training
+            between two steps; the state is saved.
         TrainingStopped: Ctrl-C (the state is saved) or a loss that is not finite.
     """
     console = console or Console(stderr=True)
@@ -134,7 +137,10 @@ def _stopped(job: _Job, epoch: int, error: BaseException | None = None) -> str:
     place = f"in epoch {epoch + 1} after {job.progress['step']} of {job.steps_per_epoch} steps"
     advice = f"continue with: vsn train --resume {job.run.path}"
     return f"Stopped {place}" + (
-        f" by a bad video; without it, {advice}" if isinstance(error, VideoError) else f"; {advice}"
+        f" by a video that cannot be read. Mend or remove it (or see data.bad_videos in {job.run.path / 'recipe.toml'}); "
+        f"then {advice}"
+        if isinstance(error, VideoError)
+        else f"; {advice}"
     )
 
 
@@ -148,6 +154,7 @@ class _Job:
     model: VideoClassifier
     network: Callable[[torch.Tensor], torch.Tensor]
     """The model, compiled or as it is."""
+    loss: Loss
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     progress: dict[str, Any]
@@ -173,53 +180,63 @@ def _train_epoch(job: _Job, epoch: int, console: Console) -> dict[str, Any]:
     job.model.train()
     freeze_parts(job.model, config)
     start = min(progress["step"] * config.batch_size, len(job.train_set))
+    bad: list[BadVideo] = []
     loader = make_loader(
         job.train_set,
         batch_size=config.batch_size,
         num_workers=recipe.data.num_workers,
         epoch=epoch,
         shuffle=True,
+        balance=recipe.data.balance,
         seed=config.seed,
         start=start,
+        bad=bad,
     )
     started, seen_before = time.perf_counter(), progress["videos"]
     with progress_bar("videos", console=console) as bar:
         where = f"epoch {epoch + 1}/{config.epochs}"
-        task = bar.add_task("training", total=len(job.train_set), completed=start, note=where)
-        for (batch,) in loader:  # training clips have one size, so each list holds one batch
+        task = bar.add_task(where, total=len(job.train_set), completed=start, note="")
+        for batches in loader:
+            num_bad = len(bad)
+            _count_bad(job, bad)
+            bad.clear()
             with uninterrupted():  # a step half taken could not be resumed
-                _train_step(job, batch, epoch)
-            loss, top1 = progress["loss_sum"] / progress["videos"], progress["hits"] / progress["videos"]
-            note = f"{where}  loss {loss:.3f}  top-1 {top1:.1%}  lr {_lr(job, epoch):.2g}"
-            bar.update(task, advance=len(batch.labels), note=note)
+                progress["step"] += 1
+                for batch in batches:  # one: training clips have one size; none when all its videos are bad
+                    _train_step(job, batch, epoch)
+            loss, top1 = _averages(progress)
+            note = f"loss {loss:.3f}  top-1 {top1:.1%}  lr {_lr(job, epoch):.2g}"
+            bar.update(task, advance=num_bad + sum(len(batch.indices) for batch in batches), note=note)
+    loss, top1 = _averages(progress)
     return {
         "epoch": epoch + 1,
         "step": (epoch + 1) * job.steps_per_epoch,
         "lr": _lr(job, epoch),
-        "train_loss": progress["loss_sum"] / progress["videos"],
-        "train_top1": progress["hits"] / progress["videos"],
+        "train_loss": loss,
+        "train_top1": top1,
+        "bad_videos": len(progress["bad"]),
         "videos_per_second": (progress["videos"] - seen_before) / (time.perf_counter() - started),
     }
 
 
 def _train_step(job: _Job, batch: Batch, epoch: int) -> None:
     """One step: forward, loss, backward, update, and the sums of the epoch."""
-    config, progress, optimizer = job.run.recipe.train, job.progress, job.optimizer
+    recipe, config, progress, optimizer = job.run.recipe, job.run.recipe.train, job.progress, job.optimizer
     step = progress["step"]
-    progress["step"] += 1
     set_lr(optimizer, _lr(job, epoch))
-    # Dropout depends on (seed, epoch, step) alone, as samples do, so that resuming changes nothing.
-    torch.manual_seed(int(np.random.SeedSequence([config.seed, epoch, step]).generate_state(1)[0]))
+    # Dropout and mixing depend on (seed, epoch, step) alone, as samples do, so that resuming changes nothing.
+    torch.manual_seed(int(np.random.SeedSequence([config.seed, epoch, step - 1]).generate_state(1)[0]))
     clips = batch.clips.to(job.device, non_blocking=True)
-    labels = batch.labels.to(job.device, non_blocking=True)
+    targets = batch.targets.to(job.device, non_blocking=True)
+    shown, wanted = mix_clips(clips, targets, len(job.run.classes), recipe.augment)
     with autocast(job.device, config.precision):
-        logits = job.network(clips)
-        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+        logits = job.network(shown)
+        loss = job.loss(logits.float(), wanted)
     value = loss.item()
     if not math.isfinite(value):
         files = ", ".join(job.train_set.records[int(i)].video_id for i in batch.indices)
         raise TrainingStopped(
-            f"The loss is not finite in epoch {epoch + 1}, step {step + 1}, at learning rate {_lr(job, epoch):.3g}. "
+            f"The loss is not finite in epoch {epoch + 1}, step {step}, at learning rate {_lr(job, epoch):.3g}. "
             "The weights of the last whole epoch are kept. Try a lower train.lr or train.precision = 'fp32'. "
             f"Videos of the batch: {files}."
         )
@@ -230,9 +247,42 @@ def _train_step(job: _Job, batch: Batch, epoch: int) -> None:
         torch.nn.utils.clip_grad_norm_(job.model.parameters(), config.clip_grad_norm)
     job.scaler.step(optimizer)
     job.scaler.update()
-    progress["loss_sum"] += value * len(labels)
-    progress["hits"] += int((logits.argmax(dim=1) == labels).sum())
-    progress["videos"] += len(labels)
+    progress["loss_sum"] += value * len(targets)
+    progress["hits"] += _num_hits(logits, targets)
+    progress["videos"] += len(targets)
+
+
+def _num_hits(logits: torch.Tensor, targets: torch.Tensor) -> int:
+    """How many of the highest logits are (one of) the true labels."""
+    best = logits.argmax(dim=1)
+    right = targets == best if targets.ndim == 1 else targets.gather(1, best[:, None]) > 0
+    return int(right.sum())
+
+
+def _averages(progress: dict[str, Any]) -> tuple[float, float]:
+    """Mean loss and top-1 of the epoch so far; NaN before the first video."""
+    videos = progress["videos"] or math.nan
+    return progress["loss_sum"] / videos, progress["hits"] / videos
+
+
+def _count_bad(job: _Job, bad: list[BadVideo]) -> None:
+    """List videos that could not be read in the run; raise the last one's error when they are too many."""
+    known = job.progress["bad"]
+    new = [video for video in bad if video.path not in known]
+    if not new:
+        return
+    known.update({video.path: video.reason for video in new})
+    write_bad_videos(job.run, known)
+    share = job.run.recipe.data.bad_videos
+    num_videos = len({record.path for record in job.train_set.records})
+    if len(known) > share * num_videos:
+        reason = new[-1].reason
+        if len(known) > 1:
+            reason += (
+                f" It is one of {len(known)} bad videos of {num_videos}, more than data.bad_videos = {share:g} allows; "
+                f"{job.run.path / 'bad_videos.json'} lists them."
+            )
+        raise VideoError(new[-1].path, reason)
 
 
 def _lr(job: _Job, epoch: int) -> float:
@@ -243,44 +293,21 @@ def _lr(job: _Job, epoch: int) -> float:
 
 
 def _validate(job: _Job, val_set: VideoDataset) -> dict[str, float]:
-    recipe = job.run.recipe
+    recipe, bad = job.run.recipe, []  # type: tuple[Recipe, list[BadVideo]]
     scores = score_videos(
         job.model,
         val_set,
         batch_size=recipe.eval.batch_size,
         num_workers=recipe.data.num_workers,
         precision=recipe.train.precision,
+        bad=bad if recipe.eval.bad_videos == "wrong" else None,
     )
-    return {"val_loss": mean_cross_entropy(scores), "val_top1": float(top_k_hits(scores, 1).mean())}
-
-
-def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, VideoDataset]:
-    """The training set and the validation set of a recipe, decoded into memory when it says so."""
-    train_set = VideoDataset(
-        read_records(recipe.data, recipe.data.train_split),
-        clip=recipe.clip,
-        num_frames=recipe.model.num_frames,
-        train=True,
-        flip=recipe.data.flip,
-        seed=recipe.train.seed,
-        cache=recipe.data.cache,
-    )
-    forward = replace(recipe.eval, order="forward")
-    val_set = test_dataset(recipe, recipe.data.val_split, forward, classes=train_set.classes)
-    for dataset in (train_set, val_set) if recipe.data.cache == "memory" else ():
-        with progress_bar("videos", console=console) as bar:
-            task = bar.add_task("decoding", total=len(dataset), note="")
-
-            def advance(done: int, total: int, bar: Progress = bar, task: TaskID = task) -> None:
-                bar.update(task, completed=done, total=total)
-
-            dataset.preload(progress=advance)
-    return train_set, val_set
-
-
-def mean_cross_entropy(scores: Scores) -> float:
-    """Mean cross-entropy of scores against their labels, natural logarithm."""
-    return float(functional.cross_entropy(torch.from_numpy(scores.logits), torch.from_numpy(scores.labels)))
+    line = {"val_loss": mean_loss(scores), "val_top1": float(top_k_hits(scores, 1).mean())}
+    if bad:
+        line["val_bad_videos"] = len(bad)
+    if scores.multi_label:
+        line["val_map"] = float(np.mean(list(average_precisions(scores).values())))
+    return line
 
 
 def describe_epoch(line: dict[str, Any], epochs: int) -> str:
@@ -290,6 +317,10 @@ def describe_epoch(line: dict[str, Any], epochs: int) -> str:
     )
     if "val_top1" in line:
         text += f"  val loss {line['val_loss']:.3f}  val top-1 {line['val_top1']:6.1%}"
+    if "val_map" in line:
+        text += f"  val mAP {line['val_map']:6.1%}"
+    if line["bad_videos"]:
+        text += f"  {line['bad_videos']} bad videos skipped"
     return text + f"  {line['videos_per_second']:.1f} videos/s  lr {line['lr']:.2g}  {line['seconds']:.0f} s"
 
 
@@ -301,10 +332,15 @@ def _start(
     torch.manual_seed(config.seed)
     model = build_model(recipe.model)
     if state is None:
-        progress: dict[str, Any] = {"epoch": 0, **_NO_STEPS, "fresh": _load_start(model, recipe, console)}
+        progress: dict[str, Any] = {
+            "epoch": 0,
+            **_NO_STEPS,
+            "bad": {},
+            "fresh": _load_start(model, recipe, console),
+        }
     else:
         model.load_state_dict(state["model"])
-        progress = state["progress"]
+        progress = state["progress"] | {"bad": {}}  # what was mended since no longer counts
     model = model.to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -315,7 +351,8 @@ def _start(
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
     network = torch.compile(model) if config.compile else model
-    return _Job(run, train_set, device, model, network, optimizer, scaler, progress)
+    loss = build_loss(config, train_set.records, len(run.classes), multi_label=train_set.multi_label)
+    return _Job(run, train_set, device, model, network, loss, optimizer, scaler, progress)
 
 
 def _load_start(model: VideoClassifier, recipe: Recipe, console: Console) -> list[str]:

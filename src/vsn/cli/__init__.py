@@ -3,46 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from vsn.config import EvalConfig, FrameOrder, Protocol, Recipe
-from vsn.recipes import dump_recipe, load_recipe
+import vsn
+from vsn.cli.data import data_app, doctor_command, pack_command
+from vsn.cli.recipes import find_recipe, recipe_app
+from vsn.cli.training import TrainCommand, train_command
+from vsn.config import FrameOrder, Protocol
+from vsn.recipes import load_recipe
 
 DESCRIPTION = "Video Shuffle Networks: recognise what happens in a video at the price of a 2D CNN."
 
 Paths = Annotated[list[Path], tyro.conf.Positional]
 
 app = tyro.extras.SubcommandApp()
-data_app = tyro.extras.SubcommandApp()
-recipe_app = tyro.extras.SubcommandApp()
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainCommand:
-    """Train a model from a recipe, or continue a run.
-
-    Any setting can be changed on the command line, for example `--data.root clips`,
-    `--model.name tsm_resnet50`, `--train.epochs 10`. `vsn recipe show RECIPE` prints them all;
-    `vsn train RECIPE --help` explains them.
-    """
-
-    recipe: Annotated[str, tyro.conf.Positional] = ""
-    """A TOML file, or the name of a recipe that comes with vsn."""
-    out: Path | None = None
-    """The run folder to make; default runs/<recipe>-<model>-<time>."""
-    resume: Path | None = None
-    """Continue this run where it stopped, in the middle of an epoch too."""
 
 
 @app.command
@@ -69,55 +52,14 @@ def train_help(command: TrainCommand) -> None:
     raise AssertionError("main hands `train` to train_command, which reads the recipe first")
 
 
-def train_command(arguments: Sequence[str]) -> None:
-    """Parse and run `vsn train`: first the recipe, then what changes it."""
-    from vsn.engine.checkpoint import open_run
-    from vsn.engine.train import train
-
-    wants_help = any(a in ("-h", "--help") for a in arguments)
-    named = [a for a in arguments if not a.startswith("-")]
-    if wants_help and not named:
-        tyro.cli(TrainCommand, args=["--help"], prog="vsn train")
-    command, rest = tyro.cli(
-        TrainCommand,
-        args=[a for a in arguments if a not in ("-h", "--help")],
-        prog="vsn train",
-        return_unknown_args=True,
-    )
-    if command.resume:
-        if command.recipe not in ("", "[]") or command.out or rest:
-            raise ValueError(
-                "--resume takes a run and continues it as it was; no recipe, --out or setting goes with it."
-            )
-        run = open_run(command.resume)
-        train(run.recipe, run.path, resume=True)
-        out = run.path
-    else:
-        if command.recipe in ("", "[]"):  # "[]" is what tyro makes of settings that come before the recipe
-            raise ValueError(
-                "vsn train needs a recipe, and settings follow it: vsn train demo --data.root videos. "
-                "`vsn recipe list` names those there are."
-            )
-        default = load_recipe(find_recipe(command.recipe))
-        recipe = tyro.cli(
-            Recipe,
-            default=default,
-            args=[*rest, *(["--help"] if wants_help else [])],
-            prog=f"vsn train {command.recipe}",
-            description="Settings of this recipe; each can be changed here.",
-        )
-        stem = f"{Path(command.recipe).stem}-{recipe.model.name.replace('/', '-')}"
-        out = command.out or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-        train(recipe, out)
-    Console(stderr=True).print(f"Trained. Test it with: vsn eval {out}", highlight=False, soft_wrap=True)
-
-
 @app.command(name="eval")
 def evaluate(
     run: Annotated[Path, tyro.conf.Positional],
     split: str = "",
     protocol: Protocol | None = None,
     order: tuple[FrameOrder, ...] = ("forward",),
+    root: Path | None = None,
+    bad_videos: Literal["stop", "wrong"] | None = None,
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Test a run: top-1 with its 95% interval, top-5, mean class accuracy; written into the run.
@@ -130,6 +72,8 @@ def evaluate(
         split: the split to test on; default the recipe's data.test_split.
         protocol: fcn (the whole frame) or center (one crop); default the recipe's.
         order: show the sampled frames forward, reversed, shuffled or still (one frame repeated).
+        root: where the data set is now, if it moved; default the recipe's data.root.
+        bad_videos: a video that cannot be read stops the test, or counts as wrong; default the recipe's.
         json_output: print JSON.
     """
     from vsn.engine.checkpoint import open_run
@@ -140,16 +84,24 @@ def evaluate(
     base = open_run(run).recipe.eval
     results = []
     for one in order:
-        config: EvalConfig = dataclasses.replace(base, order=one, protocol=protocol or base.protocol)
-        results.append(evaluate_run(run, split=split or None, config=config))
+        config = dataclasses.replace(
+            base, order=one, protocol=protocol or base.protocol, bad_videos=bad_videos or base.bad_videos
+        )
+        results.append(evaluate_run(run, split=split or None, config=config, root=root))
     if json_output:
         print(json.dumps(results, indent=2))
-        return
+    else:
+        _print_results(run, results)
+
+
+def _print_results(run: Path, results: list[dict[str, Any]]) -> None:
+    """Tables of the results of one run under several orders of the frames."""
     console = Console()
+    last = "mean class" if "mean_class" in results[0] else "mAP"
     table = Table(
         title=f"{run}: {results[0]['num_videos']} videos of split {results[0]['split']}, protocol {results[0]['protocol']}"
     )
-    for column in ("frames", "top-1", "95% interval", "top-5", "mean class"):
+    for column in ("frames", "top-1", "95% interval", "top-5", last):
         table.add_column(column, justify="left" if column == "frames" else "right")
     for result in results:
         low, high = result["top1_interval"]
@@ -158,10 +110,17 @@ def evaluate(
             f"{result['top1']:.1%}",
             f"{low:.1%} to {high:.1%}",
             f"{result['top5']:.1%}",
-            f"{result['mean_class']:.1%}",
+            f"{result.get('mean_class', result.get('mean_average_precision')):.1%}",
         )
     console.print(table)
-    classes = Table(title="top-1 by class")
+    bad = results[0]["bad_videos"]
+    if bad:
+        console.print(
+            f"{len(bad)} videos could not be read and count as wrong, for example {bad[0]['path']}: {bad[0]['reason']}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    classes = Table(title="top-1 by class" if last == "mean class" else "average precision by class")
     classes.add_column("class")
     for result in results:
         classes.add_column(result["order"], justify="right")
@@ -238,57 +197,6 @@ def report(
     print(write_report(runs, out, title=title, split=split))
 
 
-@data_app.command
-def synth(
-    root: Annotated[Path, tyro.conf.Positional],
-    size: int = 112,
-    train_per_class: int = 50,
-    val_per_class: int = 10,
-    test_per_class: int = 20,
-    seed: int = 0,
-    workers: int | None = None,
-) -> None:
-    """Write the embedded data set: real video files whose classes differ only in the order of frames.
-
-    Args:
-        root: folder to write; an interrupted set continues there.
-        size: height and width, pixels, 96 to 128.
-        train_per_class: training videos a class.
-        val_per_class: validation videos a class.
-        test_per_class: test videos a class.
-        seed: the set depends on it alone, whatever the number of workers.
-        workers: processes; default one a core.
-    """
-    from vsn.data.synthetic import SynthSpec, write_dataset
-
-    spec = SynthSpec(
-        size=size,
-        num_train_per_class=train_per_class,
-        num_val_per_class=val_per_class,
-        num_test_per_class=test_per_class,
-        seed=seed,
-    )
-    print(write_dataset(root, spec, num_workers=workers))
-
-
-@recipe_app.command(name="list")
-def recipe_list() -> None:
-    """Name the recipes that come with vsn."""
-    for path in sorted(recipe_folder().glob("*.toml")):
-        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        print(f"{path.stem:<24} {first}")
-
-
-@recipe_app.command(name="show")
-def recipe_show(recipe: Annotated[str, tyro.conf.Positional]) -> None:
-    """Print a recipe complete, with every default.
-
-    Args:
-        recipe: a TOML file, or the name of a recipe that comes with vsn.
-    """
-    print(dump_recipe(load_recipe(find_recipe(recipe))), end="")
-
-
 @app.command
 def models() -> None:
     """Name the models that need no extra package."""
@@ -297,39 +205,22 @@ def models() -> None:
     print("\n".join(list_models()))
 
 
-app.command(data_app, name="data", help="Write the embedded data set.")
+app.command(data_app, name="data", help="Write the embedded data set; pack and examine data sets.")
 app.command(recipe_app, name="recipe", help="List and print recipes.")
-
-
-def recipe_folder() -> Path:
-    """Where the recipes are: in the installed package, or beside it in a checkout."""
-    installed = Path(__file__).parent / "recipes"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
-
-
-def find_recipe(name: str) -> Path:
-    """The file of a recipe given as a path or as the name of one that comes with vsn."""
-    path, own = Path(name), recipe_folder() / f"{name}.toml"
-    if path.is_file():
-        return path
-    if not own.is_file():
-        names = [recipe.stem for recipe in recipe_folder().glob("*.toml")]
-        near = difflib.get_close_matches(path.stem, names, n=1)
-        advice = (
-            f"Did you mean {near[0]!r}?"
-            if near
-            else "`vsn recipe list` names the recipes that come with vsn."
-        )
-        raise ValueError(f"No recipe at {name!r}, a file or a name. {advice}")
-    return own
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Errors a user can mend are one line, without a traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if arguments[:1] == ["train"]:
+        if arguments[:1] == ["--version"]:
+            print(f"vsn {vsn.__version__}")
+        elif arguments[:1] == ["train"]:
             train_command(arguments[1:])
+        elif arguments[:2] == ["data", "pack"]:
+            pack_command(arguments[2:])
+        elif arguments[:2] == ["data", "doctor"]:
+            doctor_command(arguments[2:])
         else:
             app.cli(prog="vsn", description=DESCRIPTION, args=arguments or ["--help"])
     except BrokenPipeError:  # the reader of our output, such as head, has enough
@@ -341,7 +232,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get("VSN_TRACEBACK"):
             raise
         raise SystemExit(f"vsn: {' '.join(str(error).split())}") from None
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,69 @@
+"""`vsn train`: a recipe, what changes it, and a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from vsn.cli.settings import has_recipe, parse_command, parse_settings
+from vsn.recipes import idle_settings
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCommand:
+    """Train a model from a recipe, or continue a run.
+
+    Any setting can be changed on the command line, for example `--data.root clips`,
+    `--model.name tsm_resnet50`, `--train.epochs 10`. `vsn recipe show RECIPE` prints them all;
+    `vsn train RECIPE --help` explains them.
+    """
+
+    recipe: Annotated[str, tyro.conf.Positional] = ""
+    """A TOML file, or the name of a recipe that comes with vsn."""
+    out: Path | None = None
+    """The run folder to make; default runs/<recipe>-<model>-<time>."""
+    resume: Path | None = None
+    """Continue this run where it stopped, in the middle of an epoch too."""
+
+
+def train_command(arguments: Sequence[str]) -> None:
+    """Parse and run `vsn train`: first the recipe, then what changes it."""
+    from vsn.engine.checkpoint import open_run, read_metrics
+    from vsn.engine.train import train
+
+    console = Console(stderr=True)
+    command, rest = parse_command(TrainCommand, arguments, "vsn train")
+    if command.resume:
+        if has_recipe(command.recipe) or command.out or rest:
+            raise ValueError(
+                "--resume takes a run and continues it as it was; no recipe, --out or setting goes with it."
+            )
+        run = open_run(command.resume)
+        out = run.path
+        if len(read_metrics(out)) >= run.recipe.train.epochs:
+            console.print(
+                f"{out} has finished its {run.recipe.train.epochs} epochs. Test it with: vsn eval {out}",
+                highlight=False,
+                soft_wrap=True,
+            )
+            return
+        train(run.recipe, out, resume=True)
+    else:
+        if not has_recipe(command.recipe):
+            raise ValueError(
+                "vsn train needs a recipe, and settings follow it: vsn train demo --data.root videos. "
+                "`vsn recipe list` names those there are."
+            )
+        recipe = parse_settings(command.recipe, rest, arguments, "vsn train")
+        stem = f"{Path(command.recipe).stem}-{recipe.model.name.replace('/', '-')}"
+        out = command.out or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+        for note in idle_settings(recipe):
+            console.print(f"[yellow]Note:[/yellow] {note}", highlight=False, soft_wrap=True)
+        train(recipe, out)
+    console.print(f"Trained. Test it with: vsn eval {out}", highlight=False, soft_wrap=True)

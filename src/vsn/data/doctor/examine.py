@@ -1,0 +1,246 @@
+"""Examining a data set: read the splits, look into the videos, measure the loader, judge."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from vsn.config import ClipSpec, ConfigError, DataConfig
+from vsn.data.doctor.checks import check_all, check_loading
+from vsn.data.doctor.copies import find_copies
+from vsn.data.doctor.diagnosis import (
+    Diagnosis,
+    class_facts,
+    frame_name_counts,
+    split_facts,
+)
+from vsn.data.doctor.evidence import ROLES, SEVERITIES, Evidence, Finding, Severity, Split, make_finding
+from vsn.data.doctor.files import FileJob, FileReport, Problem, inspect_video
+from vsn.data.doctor.workers import Lost, num_cpus, run_guarded
+from vsn.data.flips import propose_flip_rule
+from vsn.data.packed_files import packed_place
+from vsn.data.readers import read_records
+from vsn.progress import progress_bar
+
+# How readers say that the data has no such split, which for the test split is no fault.
+_SIGNS_OF_ABSENCE = ("there is no split", "was found for source")
+
+
+def examine(
+    config: DataConfig,
+    clip: ClipSpec,
+    num_frames: int,
+    *,
+    sample: int | None = None,
+    thorough: bool = False,
+    num_workers: int | None = None,
+    seconds_a_video: float = 60.0,
+    seed: int = 0,
+    gpu_videos_per_second: float | None = None,
+    batch_size: int = 64,
+    loading_seconds: float = 8.0,
+    progress: bool = True,
+) -> Diagnosis:
+    """Look for what would break or bias a training run on this data set.
+
+    The videos are decoded in processes of their own, as in training: one that kills its process or
+    hangs is a finding. As with any spawned processes, a script that calls this keeps the call under
+    `if __name__ == "__main__":`.
+
+    Args:
+        config: the data set.
+        clip: the clips to be trained on.
+        num_frames: T, frames of a clip.
+        sample: look into that many videos of each split, drawn by `seed`; None: into all. Labels and
+            copies are always those of all.
+        thorough: decode every frame, not only those of a clip and the last.
+        num_workers: processes, for checking and for the measurement of loading; None: one a CPU to
+            check, `config.num_workers` to load. 0: this process, without protection.
+        seconds_a_video: time limit for looking into one video.
+        seed: of the sample and of the measured clips.
+        gpu_videos_per_second: what the GPU trains on; a finding where loading is slower.
+        batch_size: of the measured loader.
+        loading_seconds: how long to measure loading; 0: not at all.
+        progress: draw a progress bar.
+
+    Raises:
+        ValueError: an argument out of range.
+        RuntimeError: processes cannot be started.
+    """
+    start = time.perf_counter()
+    _check_arguments(num_frames, sample, num_workers, seconds_a_video, gpu_videos_per_second, batch_size)
+    splits, findings = read_splits(config)
+    jobs = [
+        FileJob(path, num_frames, clip.short_side, config.frame_template, config.decoder, thorough)
+        for path in _chosen(splits, sample, seed)
+    ]
+    reports = _inspect_all(jobs, num_workers, seconds_a_video, progress)
+    loading = None
+    train = next((split for split in splits if "train" in split.roles), None)
+    if train is not None and loading_seconds > 0:
+        from vsn.data.doctor.loading import measure_loading  # torch; the processes above do without
+
+        loading, failed = measure_loading(
+            train.records,
+            {path for path, report in reports.items() if not report.problem},
+            config,
+            clip,
+            num_frames,
+            num_workers=config.num_workers if num_workers is None else num_workers,
+            batch_size=batch_size,
+            seconds_limit=loading_seconds,
+            seed=seed,
+        )
+        reports |= {path: FileReport(path, "unreadable", reason) for path, reason in failed.items()}
+    evidence = Evidence(config, clip, num_frames, splits, reports, _all_copies(splits, reports))
+    findings += check_all(evidence)
+    findings += check_loading(loading, gpu_videos_per_second)
+    rule, reason = _proposed_flip(evidence)
+    return Diagnosis(
+        findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
+        root=config.root,
+        source=config.source,
+        task=config.task,
+        num_frames=num_frames,
+        sample=sample,
+        thorough=thorough,
+        splits=tuple(split_facts(evidence, split) for split in splits),
+        classes=class_facts(evidence),
+        frame_names=frame_name_counts(list(reports.values())),
+        flip=config.flip,
+        proposed_flip=rule,
+        flip_reason=reason,
+        loading=loading,
+        gpu_videos_per_second=gpu_videos_per_second,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _check_arguments(
+    num_frames: int,
+    sample: int | None,
+    num_workers: int | None,
+    seconds_a_video: float,
+    gpu_videos_per_second: float | None,
+    batch_size: int,
+) -> None:
+    for name, value, least in (
+        ("num_frames", num_frames, 1),
+        ("sample", sample, 1),
+        ("num_workers", num_workers, 0),
+        ("batch_size", batch_size, 1),
+    ):
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value}; it must be {least} or more.")
+    for name, number in (
+        ("seconds_a_video", seconds_a_video),
+        ("gpu_videos_per_second", gpu_videos_per_second),
+    ):
+        if number is not None and not number > 0:
+            raise ValueError(f"{name} is {number}; it must be above 0.")
+
+
+# --- splits ----------------------------------------------------------------------------------------
+
+
+def read_splits(config: DataConfig) -> tuple[tuple[Split, ...], list[Finding]]:
+    """The splits that can be read, those of the same videos as one, and a finding for each that cannot."""
+    splits: list[Split] = []
+    errors: dict[str, str] = {}
+    for role in ROLES:
+        name = getattr(config, f"{role}_split")
+        try:
+            records = read_records(config, name)
+        except ConfigError as error:
+            errors[role] = str(error)
+            continue
+        paths = [record.path for record in records.records]
+        same = next((split for split in splits if [r.path for r in split.records.records] == paths), None)
+        if same is None:
+            splits.append(Split(name, (role,), records))
+        else:
+            names = dict.fromkeys((*same.name.split(" and "), name))
+            splits[splits.index(same)] = replace(same, name=" and ".join(names), roles=(*same.roles, role))
+    return tuple(splits), [*_split_findings(config, errors)]
+
+
+def _split_findings(config: DataConfig, errors: dict[str, str]) -> Iterator[Finding]:
+    if len(errors) == len(ROLES) and len(set(errors.values())) == 1:
+        yield make_finding(
+            "unreadable-data", "error", errors["train"].rstrip("."), [], "Nothing else could be checked."
+        )
+        return
+    for role, message in errors.items():
+        absent = any(sign in message for sign in _SIGNS_OF_ABSENCE)
+        severity: Severity = "error" if role != "test" else "note" if absent else "error"
+        effect = {
+            "train": "`vsn train` stops at this.",
+            "val": "`vsn train` stops at this: it validates after each epoch.",
+            "test": "Training can do without; `vsn eval` takes another split with --split."
+            if absent
+            else "`vsn eval` stops at this.",
+        }[role]
+        yield make_finding(
+            "no-split" if absent else "unreadable-split", severity, message.rstrip("."), [], effect
+        )
+
+
+def _chosen(splits: Sequence[Split], sample: int | None, seed: int) -> list[Path]:
+    """Videos to look into, each once: all, or `sample` of each split."""
+    chosen: dict[Path, None] = {}
+    for number, split in enumerate(splits):
+        paths = list(dict.fromkeys(record.path for record in split.videos))
+        if sample is not None and sample < len(paths):
+            drawn = np.random.default_rng([seed, number]).choice(len(paths), sample, replace=False)
+            paths = [paths[index] for index in sorted(drawn)]
+        chosen |= dict.fromkeys(paths)
+    return list(chosen)
+
+
+# --- videos ----------------------------------------------------------------------------------------
+
+
+def _inspect_all(
+    jobs: Sequence[FileJob], num_workers: int | None, seconds_a_video: float, progress: bool
+) -> dict[Path, FileReport]:
+    """A report of each video, in the order of the jobs."""
+    reports = {job.path: FileReport(job.path) for job in jobs}
+    num_workers = num_cpus() if num_workers is None else num_workers
+    with progress_bar("videos", disable=not progress) as bar:
+        task = bar.add_task("checking", total=len(jobs), note="")
+        with contextlib.closing(
+            run_guarded(inspect_video, jobs, num_workers=num_workers, seconds_limit=seconds_a_video)
+        ) as results:
+            for index, result in results:
+                path = jobs[index].path
+                if isinstance(result, Lost):
+                    problem: Problem = "too-slow" if result.timed_out else "crashed"
+                    reports[path] = FileReport(path, problem, result.reason)
+                else:
+                    reports[path] = result
+                bar.advance(task)
+    return reports
+
+
+def _all_copies(splits: Sequence[Split], reports: dict[Path, FileReport]) -> tuple[tuple[Path, ...], ...]:
+    """Groups of videos with the same content; packed ones among those looked into, by their pixels."""
+    paths = dict.fromkeys(record.path for split in splits for record in split.videos)
+    packed = [path for path in paths if packed_place(path) is not None]
+    by_pixels: dict[str, list[Path]] = {}
+    for path in packed:
+        if path in reports and reports[path].pixels:
+            by_pixels.setdefault(reports[path].pixels, []).append(path)
+    same_pixels = tuple(tuple(group) for group in by_pixels.values() if len(group) > 1)
+    return find_copies(paths.keys() - set(packed) if packed else paths) + same_pixels
+
+
+def _proposed_flip(evidence: Evidence) -> tuple[str, str]:
+    train = evidence.split_of("train")
+    if train is None or train.records.per_video > 1:
+        return "", ""
+    return propose_flip_rule(train.records.classes)

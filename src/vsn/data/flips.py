@@ -1,0 +1,106 @@
+"""Class names that have a side, and what a horizontal flip does to their labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from vsn.config import FlipRule
+
+_OPPOSITE_WORDS = {
+    "left": "right",
+    "leftward": "rightward",
+    "leftwards": "rightwards",
+    "clockwise": "counterclockwise",
+}
+_OPPOSITE_WORDS |= {opposite: word for word, opposite in _OPPOSITE_WORDS.items()}
+
+
+def has_side(name: str) -> bool:
+    """Whether a class name has left, right, clockwise or counterclockwise as a word.
+
+    "right out" is an adverb and no side: "pulling it right out as you remove your hand".
+
+    >>> [has_side(name) for name in ("swipe_left", "TurnRight", "left-to-right", "leftovers")]
+    [True, True, True, False]
+    """
+    words = _words(name)
+    return _mirrored(words) != words
+
+
+def opposite_labels(classes: Sequence[str]) -> dict[int, int]:
+    """Label -> label after a horizontal flip, for classes that have a side and whose opposite is a class.
+
+    Names are compared word by word, whatever their case and separators.
+
+    >>> opposite_labels(("swipe left", "wave", "swipe right", "turn left"))
+    {0: 2, 2: 0}
+    """
+    by_words: dict[tuple[str, ...], list[int]] = {}
+    for label, name in enumerate(classes):
+        by_words.setdefault(_words(name), []).append(label)
+    opposites = {}
+    for label, name in enumerate(classes):
+        words = _words(name)
+        mirrored = _mirrored(words)
+        found = by_words.get(mirrored, [])
+        if mirrored != words and len(found) == 1 and len(by_words[words]) == 1:  # two alike: no telling
+            opposites[label] = found[0]
+    return opposites
+
+
+def flipped_labels(classes: Sequence[str], rule: FlipRule) -> dict[int, int]:
+    """Label -> label of the flipped clip, for the labels that the rule lets flip.
+
+    random: all labels, unchanged; never: none; auto: those whose name has no side; swap: those and,
+    exchanged, the ones whose opposite is a class.
+    """
+    match rule:
+        case "never":
+            return {}
+        case "random":
+            return {label: label for label in range(len(classes))}
+        case "auto" | "swap":
+            plain = {label: label for label, name in enumerate(classes) if not has_side(name)}
+            return plain | opposite_labels(classes) if rule == "swap" else plain
+    raise ValueError(f"the flip rule is {rule!r}; it is auto, random, never or swap.")
+
+
+def propose_flip_rule(classes: Sequence[str]) -> tuple[FlipRule, str]:
+    """The flip rule that fits the class names, and why, as one sentence.
+
+    swap: every class with a side has its opposite; auto: some have none; random: no class has a side.
+
+    >>> propose_flip_rule(("turn left", "turn right"))[0]
+    'swap'
+    """
+    sided = [label for label, name in enumerate(classes) if has_side(name)]
+    if not sided:
+        return "random", "No class name says left, right, clockwise or counterclockwise."
+    opposites = opposite_labels(classes)
+    alone = [label for label in sided if label not in opposites]
+    if alone:
+        return "auto", (
+            f"{len(alone)} of the {len(sided)} classes with a side have no opposite to become, for example "
+            f"{classes[alone[0]]!r}; a flip would show what no class means."
+        )
+    first = sided[0]
+    return "swap", (
+        f"Each of the {len(sided)} classes with a side has its opposite, for example "
+        f"{classes[first]!r} and {classes[opposites[first]]!r}."
+    )
+
+
+def _words(name: str) -> tuple[str, ...]:
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    joined = re.sub(r"\b(?:counter|anti)[\s_-]*(?=clockwise)", "counter", spaced.lower().replace("_", " "))
+    return tuple(re.findall(r"[^\W\d]+|\d+", joined))
+
+
+def _mirrored(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The words with every side exchanged for its opposite."""
+    followers = (*words[1:], "")[: len(words)]
+    return tuple(
+        word if (word, following) == ("right", "out") else _OPPOSITE_WORDS.get(word, word)
+        for word, following in zip(words, followers, strict=True)
+    )

@@ -1,0 +1,88 @@
+"""Videos as a reader finds them, and how they become the records of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vsn.config import ConfigError, DataConfig
+from vsn.data.readers.splits import means
+from vsn.data.records import RecordSet, VideoRecord
+
+ARROW_CLASSES = ("forward", "reversed")
+
+
+class Entry(NamedTuple):
+    """A video as a reader finds it: its classes by name."""
+
+    path: Path
+    class_names: tuple[str, ...]
+    """Empty when the data states no label."""
+    video_id: str
+
+
+def video_id(path: Path, root: Path) -> str:
+    """The path relative to the data's root where it lies below it, with forward slashes.
+
+    >>> video_id(Path("data/wave/1.mp4"), Path("data"))
+    'wave/1.mp4'
+    """
+    text, prefix = path.as_posix(), root.as_posix()
+    return text.removeprefix(
+        prefix if prefix.endswith("/") else f"{prefix}/"
+    )  # relative_to takes ten times as long
+
+
+def record_set(
+    config: DataConfig,
+    split: str,
+    entries: Sequence[Entry],
+    classes: Sequence[str],
+    *,
+    num_missing: int = 0,
+    advice: str = "Train on a split that has labels (data.train_split).",
+) -> RecordSet:
+    """The records that `config.task` makes of a split's videos.
+
+    Raises `ConfigError` for fewer than two classes, for several labels where the task takes one, and
+    for videos without a label in the split that is trained on; `advice` ends the latter's message.
+    """
+    if config.task == "arrow":
+        return RecordSet(tuple(_both_ways(entries)), ARROW_CLASSES, per_video=2, num_missing=num_missing)
+    if len(classes) < 2:
+        only = f"the only class is {classes[0]!r}" if classes else "there is no class"
+        raise ConfigError(f"{config.root}: {only}; a classifier needs two or more.")
+    unlabelled = [entry.video_id for entry in entries if not entry.class_names]
+    if unlabelled and means(split, config.train_split):
+        raise ConfigError(
+            f"{config.root}: {len(unlabelled)} of the {len(entries)} training videos have no label, for "
+            f"example {unlabelled[0]!r}. {advice}"
+        )
+    if config.task == "classify":
+        _require_one_label(config, entries)
+    labels = {name: label for label, name in enumerate(classes)}
+    records = tuple(
+        VideoRecord(entry.path, tuple(labels[name] for name in entry.class_names), entry.video_id)
+        for entry in entries
+    )
+    return RecordSet(
+        records, tuple(classes), multi_label=config.task == "multilabel", num_missing=num_missing
+    )
+
+
+def _require_one_label(config: DataConfig, entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        if len(entry.class_names) > 1:
+            raise ConfigError(
+                f"{config.root}: {entry.video_id!r} has {len(entry.class_names)} labels "
+                f'({", ".join(map(repr, entry.class_names[:3]))}), and data.task = "classify" takes one of a '
+                'video. Set data.task = "multilabel".'
+            )
+
+
+def _both_ways(entries: Iterable[Entry]) -> Iterator[VideoRecord]:
+    """The arrow of time: every video forward (label 0) and played backwards (label 1), side by side."""
+    for entry in entries:
+        yield VideoRecord(entry.path, (0,), entry.video_id)
+        yield VideoRecord(entry.path, (1,), f"{entry.video_id}#reversed", reverse=True)

@@ -1,0 +1,212 @@
+"""Lists of other code bases, a video a line: TSN and TSM, MMAction2, SlowFast."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vsn.config import ConfigError, DataConfig
+from vsn.data.readers.class_names import read_class_names
+from vsn.data.readers.entries import record_set
+from vsn.data.readers.files import Line, Listing, find_videos, read_lines, video_folders
+from vsn.data.readers.hold_out import hold_out
+from vsn.data.readers.splits import canonical, find_split, same_split
+from vsn.data.records import VIDEO_EXTENSIONS, RecordSet
+
+_SPLITS = ("train", "val", "test")
+_LIST_FOLDERS = ("", "annotations", "labels", "lists")
+_LIST_SUFFIXES = (".csv", ".lst", ".txt")
+_OFFICIAL_FOLDERS = ("20bn-something-something-v1", "20bn-something-something-v2", "20bn-jester-v1")
+_CLASS_FILES = (
+    "category.txt", "categories.txt", "classes.txt", "class_names.txt", "classnames.txt", "labels.txt",
+    "label_map.txt", "classInd.txt", "label_map*.txt", "*label_map.txt", "*class_names.json", "*classnames.json",
+    "labels.json",
+)  # fmt: skip
+
+
+class _Parsed(NamedTuple):
+    path: str
+    labels: tuple[int, ...]
+
+
+_Parse = Callable[[str], _Parsed]
+"""Takes a line; raises `ValueError` that says what a line should be."""
+
+
+def read_tsn_list(config: DataConfig, split: str) -> RecordSet:
+    """Lists of TSN, TRN and TSM: `path num_frames label` a line, `path` being a folder of frames.
+
+    The number of frames is not believed: the folder's count. See `_read_list` for where things lie.
+    """
+    return _read_list(config, split, _parse_tsn)
+
+
+def read_mmaction2_list(config: DataConfig, split: str) -> RecordSet:
+    """Lists of MMAction2: `video label [label ...]`, or `folder num_frames label [label ...]` (rawframes).
+
+    A line with two numbers or more is of rawframes when its path is a folder, or, should nothing be
+    there, when it has no video's extension. See `_read_list` for where things lie.
+    """
+    listing = Listing()
+    folders = [folder for name in _SPLITS for folder in _video_folders(config, name)]
+    bases = [os.fspath(folder) for folder in dict.fromkeys(folders)]
+
+    def parse(line: str) -> _Parsed:
+        words = line.split()
+        start = next((i for i in range(1, len(words)) if all(map(str.isdecimal, words[i:]))), len(words))
+        path, numbers = line.rsplit(None, len(words) - start)[0], [int(word) for word in words[start:]]
+        if len(numbers) > 1 and _is_frames(listing, bases, path):
+            numbers = numbers[1:]
+        return _Parsed(path, tuple(numbers))
+
+    return _read_list(config, split, parse, listing=listing)
+
+
+def read_slowfast_list(config: DataConfig, split: str) -> RecordSet:
+    """Lists of SlowFast: `path label` a line, without a header, separated by `data.separator`.
+
+    See `_read_list` for where things lie.
+    """
+
+    def parse(line: str) -> _Parsed:
+        path, separator, label = line.rpartition(config.separator)
+        if not separator:
+            return _Parsed(line, ())
+        if not label.strip().isdecimal():
+            raise ValueError(f"a path, {config.separator!r} (data.separator) and the number of a class")
+        return _Parsed(path.strip(), (int(label),))
+
+    return _read_list(config, split, parse)
+
+
+def _parse_tsn(line: str) -> _Parsed:
+    path, *numbers = line.rsplit(None, 2)
+    if len(numbers) != 2 or not all(map(str.isdecimal, numbers)):
+        raise ValueError("a path, a number of frames and the number of a class")
+    return _Parsed(path, (int(numbers[1]),))
+
+
+def _is_frames(listing: Listing, bases: Sequence[str], path: str) -> bool:
+    for base in bases:
+        is_folder = listing.is_folder(os.path.join(base, path))
+        if is_folder is not None:
+            return is_folder
+    return os.path.splitext(path)[1].lower() not in VIDEO_EXTENSIONS
+
+
+def _read_list(config: DataConfig, split: str, parse: _Parse, *, listing: Listing | None = None) -> RecordSet:
+    """Read the split's list.
+
+    Lists are the `.txt`, `.csv` and `.lst` files in root, root/annotations, root/labels or root/lists
+    whose name has the split as a word (`train_videofolder.txt`, `ucf101_val_split_1_videos.txt`: of
+    several, that of `data.fold`); or those that `data.annotations` names: a folder, a file name in
+    which {split} and {fold} stand for themselves, or a single file, of which a part is held out.
+
+    Class names come from a file in the list's folder or in root: `category.txt`, `classes.txt`,
+    `class_names.txt`, `labels.txt`, `label_map*.txt`, `classInd.txt`, `*classnames.json` and the like;
+    without one they are "0", "1", ... Paths are absolute or count from root, root/frames,
+    root/rawframes, root/videos, their likes with the split (root/videos_train), the split's own folder,
+    the official folders of 20BN, or the list's folder; with `data.videos`, from that alone.
+    """
+    files = _find_lists(config)
+    asked = "" if "" in files else find_split(config, split, list(files))
+    parsed = {name: _parse_lines(file, parse) for name, file in files.items()}
+    top = max(max(line.labels, default=-1) for lines in parsed.values() for _, line in lines)
+    file = files[asked]
+    classes = _class_names(config, file, top)
+    lines = [
+        Line(line.path, tuple(classes[label] for label in dict.fromkeys(line.labels)), f"line {number}")
+        for number, line in parsed[asked]
+    ]
+    folders = _video_folders(config, asked) + ([] if config.videos else [file.parent])
+    entries, _ = find_videos(config, file, lines, list(dict.fromkeys(folders)), listing=listing)
+    return record_set(config, split, entries if asked else hold_out(config, split, entries), classes)
+
+
+def _parse_lines(file: Path, parse: _Parse) -> list[tuple[int, _Parsed]]:
+    parsed = []
+    for number, line in read_lines(file):
+        try:
+            parsed.append((number, parse(line)))
+        except ValueError as error:
+            raise ConfigError(f"{file}: line {number} is {line!r}; it should be {error}.") from None
+    return parsed
+
+
+def _video_folders(config: DataConfig, split: str) -> list[Path]:
+    kinds = ("frames", "rawframes", "videos")
+    names = same_split(split) if split else ()
+    of_split = [f"{kind}_{name}" for kind in kinds for name in names]
+    return list(video_folders(config, *kinds, *of_split, *names, *_OFFICIAL_FOLDERS))
+
+
+# --- which lists -----------------------------------------------------------------------------------
+
+
+def _find_lists(config: DataConfig) -> dict[str, Path]:
+    """The list of each split; of the split "" when there is one list for all."""
+    stated = Path(config.root) / config.annotations
+    if config.annotations and not stated.is_dir():
+        return _stated_lists(config)
+    folders = [stated] if config.annotations else [Path(config.root) / name for name in _LIST_FOLDERS]
+    by_split: dict[str, list[Path]] = {}
+    for path in (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())):
+        words = {canonical(word) for word in re.split(r"[^a-z]+", path.stem.lower())} & set(_SPLITS)
+        fold = re.search(r"split[-_]?(\d+)", path.stem.lower())
+        of_fold = fold is None or int(fold[1]) == config.fold
+        if path.suffix.lower() in _LIST_SUFFIXES and len(words) == 1 and of_fold and path.is_file():
+            by_split.setdefault(words.pop(), []).append(path)
+    for name, paths in by_split.items():
+        if len(paths) > 1:
+            raise ConfigError(
+                f"{config.root}: {len(paths)} lists are of the split {name!r}: {', '.join(map(str, paths))}. "
+                'Name the one to read in data.annotations, with {split} for the split, as in "{split}_videos.txt".'
+            )
+    if not by_split:
+        raise ConfigError(
+            f"{config.root}: no list was found for source {config.source!r}, such as train_videofolder.txt; looked "
+            f"in {', '.join(map(str, folders))}. Set data.annotations to the list, or to their folder."
+        )
+    return {name: paths[0] for name, paths in by_split.items()}
+
+
+def _stated_lists(config: DataConfig) -> dict[str, Path]:
+    pattern = config.annotations.replace("{fold}", str(config.fold))
+    root = Path(config.root)
+    if "{split}" not in pattern:
+        files = {"": root / pattern} if (root / pattern).is_file() else {}
+    else:
+        files = {}
+        own = (config.train_split, config.val_split, config.test_split)
+        for name in (*own, *(name for split in _SPLITS for name in same_split(split))):
+            file = root / pattern.replace("{split}", name)
+            if file.is_file():
+                files.setdefault(canonical(name), file)
+    if not files:
+        raise ConfigError(
+            f"data.annotations is {config.annotations!r}; there is no file {str(root / pattern)!r}"
+            f"{', whatever the {split}' if '{split}' in pattern else ''}."
+        )
+    return files
+
+
+def _class_names(config: DataConfig, file: Path, top: int) -> tuple[str, ...]:
+    found = [
+        path
+        for pattern in _CLASS_FILES
+        for folder in dict.fromkeys((file.parent, Path(config.root)))
+        for path in sorted(folder.glob(pattern))
+        if path != file
+    ]
+    if not found:
+        return tuple(map(str, range(top + 1)))
+    classes = read_class_names(found[0])
+    if top >= len(classes):
+        raise ConfigError(
+            f"{file}: the largest label of the lists is {top}, and {found[0]} states {len(classes)} classes, "
+            f"0 to {len(classes) - 1}."
+        )
+    return classes

@@ -1,0 +1,138 @@
+"""The data sets of a recipe: opened, checked, said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from vsn.config import ConfigError, EvalConfig, Recipe
+from vsn.data.dataset import VideoDataset
+from vsn.data.decode import VideoError
+from vsn.data.readers import read_records
+from vsn.data.records import RecordSet, VideoRecord
+from vsn.progress import progress_bar
+
+
+def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, VideoDataset]:
+    """The training set and the validation set of a recipe, decoded into memory when it says so.
+
+    Raises:
+        ConfigError: the data cannot be read, or its classes differ between the splits.
+        VideoError: a validation video cannot be read, and `eval.bad_videos` is "stop".
+    """
+    records = read_records(recipe.data, recipe.data.train_split)
+    unlabelled = [record.video_id for record in records.records if not record.labels]
+    if unlabelled:
+        raise ConfigError(
+            f"{recipe.data.root}: {len(unlabelled)} videos of split {recipe.data.train_split!r} have no label, for "
+            f"example {unlabelled[0]!r}; training needs them. Only data.task = 'arrow' does without."
+        )
+    train_set = VideoDataset(
+        records,
+        clip=recipe.clip,
+        num_frames=recipe.model.num_frames,
+        train=True,
+        flip=recipe.data.flip,
+        seed=recipe.train.seed,
+        cache=recipe.data.cache,
+        augment=recipe.augment,
+        frame_template=recipe.data.frame_template,
+        decoder=recipe.data.decoder,
+    )
+    forward = replace(recipe.eval, order="forward")
+    val_set = test_dataset(recipe, recipe.data.val_split, forward, classes=train_set.classes)
+    console.print(describe_data(recipe, records, val_set), highlight=False, soft_wrap=True)
+    if recipe.data.cache == "memory":
+        preload(train_set, "decoding", console)  # what is bad counts against the limit when it is asked for
+        bad = preload(val_set, "decoding", console)
+        if bad and recipe.eval.bad_videos == "stop":
+            raise bad[0]
+    return train_set, val_set
+
+
+def describe_data(recipe: Recipe, train: RecordSet, val_set: VideoDataset) -> str:
+    """A few lines: how many videos of how many classes, in which splits, and what is missing."""
+    counts = Counter(label for record in train.records for label in record.labels)
+    few, many = min(counts.values()), max(counts.values())
+    spread = f"{few} each" if few == many else f"{few} to {many} each"
+    without = [name for label, name in enumerate(train.classes) if label not in counts]
+    lines = [
+        f"{len(train.records)} videos of {len(counts)} classes ({spread}) to train on, "
+        f"{len(val_set)} of split {recipe.data.val_split!r} to validate on."
+    ]
+    if without:
+        lines.append(f"{len(without)} classes have no training video: {_some(without)}.")
+    if train.num_missing:
+        lines.append(f"{train.num_missing} annotated training videos are not on disk and are left out.")
+    return "\n".join(lines)
+
+
+def preload(dataset: VideoDataset, what: str, console: Console) -> list[VideoError]:
+    """Fill a data set's memory cache behind a progress bar; return what could not be read."""
+    with progress_bar("videos", console=console) as bar:
+        task = bar.add_task(what, total=len(dataset), note="")
+
+        def advance(done: int, total: int, bar: Progress = bar, task: TaskID = task) -> None:
+            bar.update(task, completed=done, total=total)
+
+        return dataset.preload(progress=advance)
+
+
+def test_dataset(recipe: Recipe, split: str, config: EvalConfig, *, classes: Sequence[str]) -> VideoDataset:
+    """A split seen as the protocol says, its frames in the order ``config.order``.
+
+    Labels count in ``classes``, the model's, matched by name.
+
+    Raises:
+        ConfigError: the data cannot be read, has classes unknown to the model, or lists a video twice.
+    """
+    records = match_classes(read_records(recipe.data, split), classes)
+    counts = Counter(record.video_id for record in records.records)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"{recipe.data.root}: {len(twice)} videos of {split!r} are listed more than once, for example {twice[0]!r}; "
+            "every video counts once, so list it once."
+        )
+    return VideoDataset(
+        records,
+        clip=recipe.clip,
+        num_frames=recipe.model.num_frames,
+        train=False,
+        protocol=config.protocol,
+        order=config.order,
+        seed=config.seed,
+        cache=recipe.data.cache,
+        frame_template=recipe.data.frame_template,
+        decoder=recipe.data.decoder,
+    )
+
+
+test_dataset.__test__ = False  # type: ignore[attr-defined]  # its name is no invitation to pytest
+
+
+def match_classes(records: RecordSet, classes: Sequence[str]) -> RecordSet:
+    """The records with labels counted in a model's classes, matched by name.
+
+    Raises:
+        ConfigError: the data has classes the model does not know.
+    """
+    unknown = sorted(set(records.classes) - set(classes))
+    if unknown:
+        raise ConfigError(
+            f"The model was not trained on {len(unknown)} of the data's {len(records.classes)} classes, for example "
+            f"{unknown[0]!r}; it knows {', '.join(map(repr, list(classes)[:5]))} ..."
+        )
+    index = {name: i for i, name in enumerate(classes)}
+    renumbered: list[VideoRecord] = [
+        replace(r, labels=tuple(index[records.classes[label]] for label in r.labels)) for r in records.records
+    ]
+    return replace(records, records=tuple(renumbered), classes=tuple(classes))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+
+from vsn.config import AugmentConfig, ConfigError
+from vsn.data.augment import augment_clip, mix_clips
+
+EVERYTHING = AugmentConfig(color_jitter=0.4, rand_augment=2, random_erasing=1.0)
+
+
+def clip_of(seed: int = 0, num_frames: int = 4) -> torch.Tensor:
+    """The same picture in every frame, so that what differs between frames shows."""
+    picture = torch.randint(
+        0, 256, (3, 24, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+    return picture.expand(num_frames, -1, -1, -1).clone()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AugmentConfig(color_jitter=0.4),
+        AugmentConfig(rand_augment=2),
+        AugmentConfig(random_erasing=1.0),
+        EVERYTHING,
+    ],
+)
+def test_one_draw_for_the_whole_clip(config: AugmentConfig) -> None:
+    clip = clip_of()
+    results = [augment_clip(clip, config, np.random.default_rng(seed)) for seed in range(6)]
+    for result in results:
+        assert result.dtype == torch.uint8
+        assert result.shape == clip.shape
+        assert all(torch.equal(frame, result[0]) for frame in result)
+    assert any(not torch.equal(result, clip) for result in results)
+    assert len({result.numpy().tobytes() for result in results}) > 1
+    assert torch.equal(clip, clip_of())  # what came is not written to
+
+
+def test_augmentation_depends_on_its_generator_alone() -> None:
+    torch.manual_seed(0)
+    first = augment_clip(clip_of(), EVERYTHING, np.random.default_rng(3))
+    drawn = torch.rand(3)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(3))  # torch's own generator went on as if nothing had happened
+    assert torch.equal(first, augment_clip(clip_of(), EVERYTHING, np.random.default_rng(3)))
+
+
+def test_nothing_to_augment() -> None:
+    clip = clip_of()
+    assert augment_clip(clip, AugmentConfig(), np.random.default_rng(0)) is clip
+
+
+@pytest.mark.parametrize(
+    "config", [AugmentConfig(mixup=0.4), AugmentConfig(cutmix=1.0), AugmentConfig(mixup=1, cutmix=1)]
+)
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_mixed_targets_follow_the_pixels(config: AugmentConfig, multi_label: bool) -> None:
+    clips = torch.stack([torch.full((2, 3, 16, 16), 255 * i, dtype=torch.uint8) for i in (0, 1)])
+    targets = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]) if multi_label else torch.tensor([2, 0])
+    seen = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        mixed, wanted = mix_clips(clips, targets, 3, config)
+        assert type(mixed) is torch.Tensor
+        assert mixed.shape == clips.shape
+        # Clip 0 is black and of class 2: its brightness is the share it has of clip 1, of class 0.
+        share = float(mixed[0].mean())
+        assert wanted[0].tolist() == pytest.approx([share, 0.0, 1 - share], abs=1e-5)
+        assert torch.equal(mixed[0][0], mixed[0][1])
+        seen.add(round(share, 3))
+    assert len(seen) > 2
+
+
+def test_nothing_to_mix() -> None:
+    clips, targets = torch.zeros(2, 1, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 1])
+    assert mix_clips(clips, targets, 2, AugmentConfig()) == (clips, targets)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"color_jitter": 1.5}, "augment.color_jitter is 1.5; it must be between 0 and 1"),
+        ({"random_erasing": -1.0}, "augment.random_erasing is -1.0"),
+        ({"mixup": -0.1}, "augment.mixup is -0.1; it must be 0"),
+        ({"cutmix": -0.1}, "augment.cutmix is -0.1"),
+        ({"rand_augment": -1}, "augment.rand_augment is -1"),
+        ({"rand_augment_magnitude": 31}, "augment.rand_augment_magnitude is 31; it must be 0 to 30"),
+    ],
+)
+def test_refused_settings(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
+        AugmentConfig(**settings)

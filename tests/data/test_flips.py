@@ -1,0 +1,117 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vsn.config import FlipRule
+from vsn.data.flips import flipped_labels, has_side, opposite_labels, propose_flip_rule
+
+from .class_lists import JESTER, SOMETHING
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("left", True),
+        ("rightwards", True),
+        ("leftward", True),
+        ("the thing on the right", True),
+        ("right, out of the door", False),
+        ("pulling it right out as you remove your hand", False),
+        ("pulling it out right", True),
+        ("Pushing something from left to right", True),
+        ("left-to-right", True),
+        ("swipe_left", True),
+        ("swipeLeft", True),
+        ("TurnRIGHT", True),
+        ("LEFTHand", True),
+        ("turn left2", True),
+        ("Turning Hand Clockwise", True),
+        ("turning_hand_counterclockwise", True),
+        ("CounterClockwise", True),
+        ("leftover", False),
+        ("eating leftovers", False),
+        ("bright", False),
+        ("upright", False),
+        ("righteous", False),
+        ("clock", False),
+        ("up", False),
+        ("", False),
+    ],
+)
+def test_has_side(name: str, expected: bool) -> None:
+    assert has_side(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (("left", "right"), {0: 1, 1: 0}),
+        (("left", "up"), {}),
+        (("left to right", "right to left"), {0: 1, 1: 0}),
+        (("Swiping Left", "wave", "Swiping Right", "Sliding Left"), {0: 2, 2: 0}),
+        (("swipe_left", "swipe-right"), {0: 1, 1: 0}),
+        (("turnLeft", "turnRight"), {0: 1, 1: 0}),
+        (("Turning Hand Clockwise", "Turning Hand Counterclockwise"), {0: 1, 1: 0}),
+        (("clockwise", "anti-clockwise"), {0: 1, 1: 0}),
+        (("Left-hand turn, leftwards", "right hand TURN: rightwards"), {0: 1, 1: 0}),
+        (("left, then right", "right, then left", "left, then left"), {0: 1, 1: 0}),
+        (("pulled right out", "pulled left out"), {}),
+        (("bright", "bleft"), {}),
+        (("left", "Left", "right"), {}),  # which of the two would right become?
+        ((), {}),
+    ],
+)
+def test_opposite_labels(classes: tuple[str, ...], expected: dict[int, int]) -> None:
+    assert opposite_labels(classes) == expected
+
+
+@pytest.mark.parametrize(
+    ("classes", "pairs", "one"),
+    [
+        (SOMETHING, ((86, 87), (93, 94), (166, 167)), "Turning the camera right while filming something"),
+        (JESTER, ((11, 12), (16, 17), (21, 22)), "Turning Hand Counterclockwise"),
+    ],
+    ids=["something", "jester"],
+)
+def test_pairs_of_the_data_sets(classes: list[str], pairs: tuple[tuple[int, int], ...], one: str) -> None:
+    assert (len(classes), classes) == (len(set(classes)), sorted(classes))
+    opposites = opposite_labels(classes)
+    assert opposites == {a: b for pair in pairs for a, b in (pair, pair[::-1])}
+    assert {label for label, name in enumerate(classes) if has_side(name)} == set(opposites)
+    assert classes[pairs[-1][1]] == one
+    assert propose_flip_rule(classes)[0] == "swap"
+    rule = flipped_labels(classes, "swap")
+    assert sorted(rule) == sorted(rule.values()) == list(range(len(classes)))
+    assert set(flipped_labels(classes, "auto")) == set(range(len(classes))) - set(opposites)
+
+
+@pytest.mark.parametrize(
+    ("classes", "rule", "reason"),
+    [
+        (("wave", "clap"), "random", "No class name says left, right"),
+        ((), "random", "No class name"),
+        (("turn left", "turn right", "wave"), "swap",
+         "Each of the 2 classes with a side has its opposite, for example 'turn left' and 'turn right'."),
+        (("turn left", "turn right", "go left"), "auto",
+         "1 of the 3 classes with a side have no opposite to become, for example 'go left'"),
+        (("left", "Left", "right"), "auto", "3 of the 3 classes"),
+    ],
+)  # fmt: skip
+def test_proposed_rule(classes: tuple[str, ...], rule: FlipRule, reason: str) -> None:
+    proposed, why = propose_flip_rule(classes)
+    assert proposed == rule
+    assert why.startswith(reason)
+    assert why.endswith(".")
+
+
+names = st.lists(st.sampled_from(["left", "right", "turn", "out", "clockwise", "Counterclockwise"]), max_size=4)
+
+
+@given(st.lists(names.map(" ".join), max_size=12))
+def test_flips_undo_themselves(classes: list[str]) -> None:
+    opposites = opposite_labels(classes)
+    assert all(opposites[opposite] == label != opposite for label, opposite in opposites.items())
+    for rule in ("auto", "swap", "random", "never"):
+        flipped = flipped_labels(classes, rule)
+        assert all(flipped[to] == label for label, to in flipped.items())
+    rule, _ = propose_flip_rule(classes)
+    assert (rule == "swap") == (len(flipped_labels(classes, "swap")) == len(classes) and bool(opposites))

@@ -1,0 +1,202 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vsn.config import ClipSpec, DataConfig
+from vsn.data.dataset import BadVideo, Sample, VideoDataset
+from vsn.data.decode import VideoError
+from vsn.data.loader import Batch, EpochSampler, balanced_weights, collate, make_loader
+from vsn.data.readers import read_records
+from vsn.data.records import RecordSet, VideoRecord
+
+SPEC = ClipSpec(short_side=32, crop_size=24)
+
+# From Python 3.12 on, a fork in a process with threads warns; PyTorch's threads are always there.
+forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+
+@pytest.fixture(scope="session")
+def records(tiny_data: Path) -> RecordSet:
+    return read_records(DataConfig(root=str(tiny_data)), "train")
+
+
+def one_video(path: Path) -> RecordSet:
+    return RecordSet((VideoRecord(path, (1,), path.name),), ("a", "b"))
+
+
+def test_collate_stacks_samples_of_one_size() -> None:
+    clips = [
+        torch.full((2, 3, *size), i, dtype=torch.uint8) for i, size in enumerate([(4, 6), (6, 4), (4, 6)])
+    ]
+    batches = collate(
+        [Sample(clip, target=torch.tensor(10 + i), index=20 + i) for i, clip in enumerate(clips)]
+    )
+    assert all(isinstance(batch, Batch) for batch in batches)
+    assert [tuple(batch.clips.shape) for batch in batches] == [(2, 2, 3, 4, 6), (1, 2, 3, 6, 4)]
+    assert [batch.targets.tolist() for batch in batches] == [[10, 12], [11]]
+    assert [batch.indices.tolist() for batch in batches] == [[20, 22], [21]]
+    assert batches[0].clips[:, 0, 0, 0, 0].tolist() == [0, 2]
+    assert batches[0].clips.dtype == torch.uint8
+    assert batches[0].targets.dtype == torch.int64
+
+
+def test_epoch_sampler() -> None:
+    assert list(EpochSampler(3)) == [(0, 0), (0, 1), (0, 2)]
+    assert list(EpochSampler(4, 2, start=2)) == [(2, 2), (2, 3)]
+    shuffled = list(EpochSampler(50, 1, seed=7, shuffle=True))
+    assert sorted(shuffled) == [(1, index) for index in range(50)]
+    assert shuffled == list(EpochSampler(50, 1, seed=7, shuffle=True))
+    assert [index for _, index in shuffled] != list(range(50))
+    for other in (EpochSampler(50, 2, seed=7, shuffle=True), EpochSampler(50, 1, seed=8, shuffle=True)):
+        assert [index for _, index in other] != [index for _, index in shuffled]
+    resumed = EpochSampler(50, 1, seed=7, shuffle=True, start=20)
+    assert list(resumed) == shuffled[20:]
+    assert len(resumed) == 30
+    assert list(EpochSampler(5, start=5)) == []
+
+
+@pytest.mark.parametrize("together", [0, 3])
+def test_epoch_sampler_together(together: int) -> None:
+    with pytest.raises(ValueError, match=f"together is {together}; it must divide the 10 samples"):
+        EpochSampler(10, together=together)
+
+
+@pytest.mark.parametrize("start", [-1, 6])
+def test_epoch_sampler_start(start: int) -> None:
+    with pytest.raises(ValueError, match=f"start is {start}; it must be 0 to 5"):
+        EpochSampler(5, start=start)
+
+
+def loaded(records: RecordSet, *, num_workers: int, start: int = 0) -> list[tuple[int, int, bytes]]:
+    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=True, flip="random")
+    loader = make_loader(
+        dataset, batch_size=5, num_workers=num_workers, epoch=3, shuffle=True, seed=1, start=start
+    )
+    return [
+        (int(index), int(label), clip.numpy().tobytes())
+        for batches in loader
+        for batch in batches
+        for clip, label, index in zip(batch.clips, batch.targets, batch.indices, strict=True)
+    ]
+
+
+@forks
+def test_loaders_give_the_same_with_any_number_of_workers(records: RecordSet) -> None:
+    alone = loaded(records, num_workers=0)
+    assert sorted(index for index, _, _ in alone) == list(range(12))
+    assert [label for index, label, _ in alone] == [records.records[index].label for index, _, _ in alone]
+    assert loaded(records, num_workers=2) == alone
+    assert loaded(records, num_workers=0, start=5) == alone[5:]
+
+
+def test_loader_length_and_last_batch(records: RecordSet) -> None:
+    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
+    loader = make_loader(dataset, batch_size=5, num_workers=0, shuffle=False)
+    assert len(loader) == 3
+    assert [batches[0].indices.tolist() for batches in loader] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+
+
+@forks
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_bad_video_raises_its_error_from_the_loader(
+    grey_video: Path, tmp_path: Path, num_workers: int
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("not a video")
+    records = RecordSet((*one_video(grey_video).records, VideoRecord(bad, (0,), "bad.mp4")), ("a", "b"))
+    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
+    with pytest.raises(VideoError, match="not a video that FFmpeg can read") as caught:
+        dataset[1]
+    loader = make_loader(dataset, batch_size=1, num_workers=num_workers, shuffle=False)
+    iterator = iter(loader)
+    assert next(iterator)[0].indices.tolist() == [0]
+    with pytest.raises(VideoError, match="not a video that FFmpeg can read") as from_loader:
+        next(iterator)
+    assert (from_loader.value.path, from_loader.value.reason) == (str(bad), caught.value.reason)
+
+
+@forks
+def test_workers_keep_to_one_thread(records: RecordSet) -> None:
+    class Threads(VideoDataset):
+        def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+            return super().__getitem__(key)._replace(target=torch.tensor(torch.get_num_threads()))
+
+    dataset = Threads(records, clip=SPEC, num_frames=2, train=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        loader = make_loader(dataset, batch_size=12, num_workers=1, shuffle=False)
+        assert [batches[0].targets.tolist() for batches in loader] == [[1] * 12]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_training_takes_records_of_one_video_together(grey_video: Path) -> None:
+    records = RecordSet(one_video(grey_video).records * 12, ("a", "b"), per_video=2)
+    dataset = VideoDataset(records, clip=SPEC, num_frames=2, train=True)
+    loader = make_loader(dataset, batch_size=4, num_workers=0, shuffle=True, seed=1)
+    order = [int(index) for (batch,) in loader for index in batch.indices]
+    assert sorted(order) == list(range(12))
+    assert order != list(range(12))
+    assert all(
+        second == first + 1 and first % 2 == 0 for first, second in zip(order[::2], order[1::2], strict=True)
+    )
+
+
+# --- balance -----------------------------------------------------------------------------------------
+
+
+def test_balanced_weights_draw_classes_equally_often() -> None:
+    labels = [0] * 90 + [1] * 9 + [3]
+    weights = balanced_weights([VideoRecord(Path("a"), (label,), "a") for label in labels])
+    drawn = [
+        index for epoch in range(30) for _, index in EpochSampler(100, epoch, shuffle=True, weights=weights)
+    ]
+    shares = np.bincount([labels[index] for index in drawn], minlength=4) / len(drawn)
+    assert shares[2] == 0
+    assert shares[[0, 1, 3]] == pytest.approx([1 / 3] * 3, abs=0.03)
+    again = EpochSampler(100, 4, shuffle=True, weights=weights, start=10)
+    assert list(again) == list(EpochSampler(100, 4, shuffle=True, weights=weights))[10:]
+
+
+@pytest.mark.parametrize(
+    "options", [{"weights": np.ones(4)}, {"weights": np.ones(5)}, {"weights": np.ones(5), "together": 5}]
+)
+def test_weights_that_do_not_fit(options: dict) -> None:
+    with pytest.raises(ValueError, match="one is needed for each sample, with shuffle and together = 1"):
+        EpochSampler(5, shuffle="together" in options or len(options["weights"]) == 4, **options)
+
+
+def test_a_balanced_loader(grey_video: Path) -> None:
+    records = RecordSet(
+        tuple(VideoRecord(grey_video, (int(i == 0),), str(i)) for i in range(20)), ("common", "rare")
+    )
+    dataset = VideoDataset(records, clip=SPEC, num_frames=2, train=True)
+    loader = make_loader(dataset, batch_size=20, num_workers=0, shuffle=True, balance=True)
+    ((batch,),) = list(loader)
+    assert 4 < int((batch.targets == 1).sum()) < 16
+
+
+# --- bad videos ---------------------------------------------------------------------------------------
+
+
+@forks
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_bad_videos_are_collected_when_a_list_is_given(
+    grey_video: Path, tmp_path: Path, num_workers: int
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("not a video")
+    good = one_video(grey_video).records[0]
+    records = RecordSet(
+        (good, VideoRecord(bad, (0,), "bad.mp4"), good, VideoRecord(bad, (1,), "b")), ("a", "b")
+    )
+    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
+    found: list[BadVideo] = []
+    loader = make_loader(dataset, batch_size=3, num_workers=num_workers, shuffle=False, bad=found)
+    batches = list(loader)
+    assert [[batch.indices.tolist() for batch in step] for step in batches] == [[[0, 2]], []]
+    assert [(video.index, video.path) for video in found] == [(1, str(bad)), (3, str(bad))]
+    assert "not a video that FFmpeg can read" in found[0].reason

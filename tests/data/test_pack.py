@@ -1,0 +1,519 @@
+import csv
+import filecmp
+import os
+import shutil
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vsn.config import ClipSpec, ConfigError, DataConfig
+from vsn.data import pack_shards
+from vsn.data.dataset import VideoDataset
+from vsn.data.decode import VideoError, probe_video, read_all_frames, read_frames, scaled_size, write_video
+from vsn.data.loader import make_loader
+from vsn.data.pack import pack_dataset, verify_pack
+from vsn.data.packed_files import Shard
+from vsn.data.readers import read_records
+
+SIDE = 24
+SPLITS = ("train", "val", "test")
+
+# From Python 3.12 on, a fork in a process with threads warns; PyTorch's threads are always there.
+forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+
+def moving_texture(num_frames: int, height: int = 64, width: int = 96, seed: int = 0) -> list[np.ndarray]:
+    """A smooth pattern of one hue that drifts: neighbouring frames differ, and JPEG does not lose it."""
+    noise = np.random.default_rng(seed).uniform(0, 255, (height // 16 + 4, width // 16 + 4, 1)) * (
+        1,
+        0.9,
+        0.8,
+    )
+    big = np.kron(noise, np.ones((16, 16, 1)))
+    for axis in (0, 1):
+        big = np.mean([np.roll(big, shift, axis) for shift in range(-8, 9)], axis=0)
+    return [big[i : i + height, i : i + width].astype(np.uint8) for i in range(num_frames)]
+
+
+def pack(root: Path, out: Path, **options) -> str:
+    """Pack class folders in this process, quietly; the summary as text."""
+    options = {"short_side": SIDE, "num_workers": 0, "progress": False} | options
+    return str(pack_dataset(DataConfig(root=str(root)), out, **options))
+
+
+def packed_config(out: Path, **settings) -> DataConfig:
+    return DataConfig(root=str(out), source="csv", **settings)
+
+
+def facts(config: DataConfig, split: str) -> list[tuple[str, tuple[int, ...]]]:
+    return [(record.video_id, record.labels) for record in read_records(config, split).records]
+
+
+def same_folders(first: Path, second: Path) -> bool:
+    names = sorted(path.name for path in first.iterdir())
+    assert names == sorted(path.name for path in second.iterdir())
+    _, differing, errors = filecmp.cmpfiles(first, second, names, shallow=False)
+    return not differing and not errors
+
+
+def packed_paths(out: Path) -> list[Path]:
+    with (out / "videos.csv").open(encoding="utf-8", newline="") as file:
+        return sorted({out / row["path"] for row in csv.DictReader(file)})
+
+
+@pytest.fixture(scope="session")
+def packed(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("packed") / "set"
+    pack(tiny_data, out)
+    return out
+
+
+@pytest.fixture
+def copy(packed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(packed, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def textured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A video of 40 frames of 64x96 pixels, 12.5 a second, and the same packed as it is."""
+    root = tmp_path_factory.mktemp("textured")
+    for name in ("a", "b"):
+        write_video(root / "set" / name / "0.mp4", moving_texture(40), frames_per_second=12.5, crf=12)
+    pack(root / "set", root / "packed", splits=["train"], short_side=256, quality=95)
+    read = read_records(packed_config(root / "packed"), "train")
+    return root / "set/a/0.mp4", next(r.path for r in read.records if r.video_id == "a/0.mp4")
+
+
+# --- the same data set -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_records_are_those_of_the_source(tiny_data: Path, packed: Path, split: str) -> None:
+    source, copy = (
+        read_records(config, split) for config in (DataConfig(root=str(tiny_data)), packed_config(packed))
+    )
+    assert copy.classes == source.classes
+    assert [(r.video_id, r.labels) for r in copy.records] == [(r.video_id, r.labels) for r in source.records]
+    assert len(copy.records) == {"train": 12, "val": 3, "test": 3}[split]
+    for mine, its in zip(copy.records, source.records, strict=True):
+        frames, rate = read_all_frames(mine.path)
+        original, original_rate = read_all_frames(its.path, short_side=SIDE)
+        assert (frames.shape, rate) == (original.shape, original_rate)
+        assert np.abs(frames.astype(int) - original.astype(int)).mean() < 3
+
+
+def test_a_video_of_several_splits_is_packed_once(packed: Path) -> None:
+    assert len(packed_paths(packed)) == 15  # of 18 records: what is held out is validation and test
+    assert sum(len(Shard(path).videos) for path in packed.glob("*.vsnpack")) == 15
+
+
+def test_frames_differ_by_the_encoding_only(textured: tuple[Path, Path]) -> None:
+    original, rate = read_all_frames(textured[0])
+    frames, packed_rate = read_all_frames(textured[1])
+    assert frames.dtype == np.uint8
+    assert frames.shape == original.shape == (40, 64, 96, 3)  # smaller than 256: not enlarged
+    assert packed_rate == rate == 12.5
+    error = np.abs(frames.astype(int) - original.astype(int)).mean(axis=(1, 2, 3))
+    others = np.abs(frames[1:].astype(int) - original[:-1].astype(int)).mean(axis=(1, 2, 3))
+    assert error.max() < 2
+    assert others.min() > 2 * error.max()  # this frame, and not its neighbour
+    assert probe_video(textured[1]) == probe_video(textured[0])
+
+
+def test_several_labels_no_label_and_classes_in_their_order(tmp_path: Path, grey_video: Path) -> None:
+    shutil.copy(grey_video, tmp_path / "grey video, 1.mp4")
+    for i in range(2):
+        shutil.copy(grey_video, tmp_path / f"{i}.mp4")
+    (tmp_path / "list.csv").write_text(
+        'path,label,split\n0.mp4,wave|point,train\n1.mp4,point,train\n"grey video, 1.mp4",,test\n'
+    )
+    config = DataConfig(root=str(tmp_path), source="csv", task="multilabel")
+    pack_dataset(config, tmp_path / "out", num_workers=0, progress=False)
+    again = packed_config(tmp_path / "out", task="multilabel")
+    for split in ("train", "test"):
+        assert facts(again, split) == facts(config, split)
+    assert read_records(again, "train").classes == ("point", "wave")
+    assert facts(again, "test") == [("grey video, 1.mp4", ())]
+
+
+def test_classes_without_videos_and_their_order_are_kept(tmp_path: Path, grey_video: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for i in (1, 2):
+        shutil.copy(grey_video, videos / f"{i}.webm")
+    (tmp_path / "something-something-v2-train.json").write_text(
+        '[{"id": "1", "label": "x", "template": "Zooming"}, {"id": "2", "label": "x", "template": "Asking"}]'
+    )
+    (tmp_path / "something-something-v2-labels.json").write_text(
+        '{"Zooming": "0", "Never": "1", "Asking": "2"}'
+    )
+    config = DataConfig(root=str(tmp_path), source="something-v2", annotations="", videos="videos")
+    source = read_records(config, "train")
+    assert set(source.classes) == {"Zooming", "Never", "Asking"}
+    pack_dataset(config, tmp_path / "out", splits=["train"], num_workers=0, progress=False)
+    again = packed_config(tmp_path / "out")
+    assert read_records(again, "train").classes == source.classes
+    assert facts(again, "train") == facts(config, "train")
+
+
+def test_the_arrow_of_time_needs_no_labels(tmp_path: Path, grey_video: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for i in range(5):
+        shutil.copy(grey_video, tmp_path / "set" / f"{i}.mp4")
+    config = DataConfig(root=str(tmp_path / "set"), task="arrow")
+    summary = pack_dataset(config, tmp_path / "out", num_workers=0, progress=False)
+    assert (summary.num_videos, summary.splits) == (5, {"train": 4, "val": 1, "test": 1})
+    assert facts(packed_config(tmp_path / "out", task="arrow"), "train") == facts(config, "train")
+
+
+def test_a_packed_set_is_packed_again(packed: Path, tmp_path: Path) -> None:
+    summary = pack_dataset(
+        packed_config(packed), tmp_path / "out", short_side=16, num_workers=0, progress=False
+    )
+    assert facts(packed_config(tmp_path / "out"), "train") == facts(packed_config(packed), "train")
+    assert probe_video(packed_paths(tmp_path / "out")[0]).height == 16
+    assert summary.bytes_in > 0
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("indices", [[0], [39], [39, 0], [5, 5, 5], [3, 17, 11, 17], list(range(40))])
+def test_indices_are_exact_in_any_order(textured: tuple[Path, Path], indices: list[int]) -> None:
+    asked = []
+    frames = read_frames(textured[1], lambda *video: asked.append(video) or indices)
+    assert asked == [(40, 12.5)]
+    assert np.array_equal(frames, read_all_frames(textured[1])[0][indices])
+
+
+@pytest.mark.parametrize("short_side", [16, 64, 100])
+def test_another_short_side(textured: tuple[Path, Path], short_side: int) -> None:
+    frames = read_frames(textured[1], lambda *_: [2, 9], short_side=short_side)
+    original = read_frames(textured[0], lambda *_: [2, 9], short_side=short_side)
+    assert frames.shape == original.shape == (2, *scaled_size(64, 96, short_side), 3)
+    assert np.abs(frames.astype(int) - original.astype(int)).mean() < 3
+    assert read_all_frames(textured[1], short_side=short_side)[0].shape[1:] == frames.shape[1:]
+
+
+@pytest.mark.parametrize("indices", [[], [-1], [40]])
+def test_frames_outside_the_video(textured: tuple[Path, Path], indices: list[int]) -> None:
+    with pytest.raises(ValueError, match="of a video whose frames are 0 to 39"):
+        read_frames(textured[1], lambda *_: indices)
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("shard-00099.vsnpack/0", "packed file cannot be opened"),
+        ("shard-00000.vsnpack/1", "has no video '1'; it holds 1"),
+        ("shard-00000.vsnpack/-1", "has no video '-1'"),
+        ("shard-00000.vsnpack/x.mp4", "has no video 'x.mp4'"),
+    ],
+)
+def test_places_that_are_not_there(packed: Path, place: str, reason: str) -> None:
+    for read in (probe_video, read_all_frames, lambda path: read_frames(path, lambda *_: [0])):
+        with pytest.raises(VideoError, match=reason) as caught:
+            read(packed / place)
+        assert caught.value.path == str(packed / place)
+
+
+def test_few_files_stay_open(packed: Path, tmp_path: Path) -> None:
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("open files are counted in /proc")
+    before = len(os.listdir("/proc/self/fd"))
+    source = packed_paths(packed)[0].parent
+    for i in range(60):
+        read_frames(Path(shutil.copy(source, tmp_path / f"{i}.vsnpack")) / "0", lambda *_: [0])
+    assert len(os.listdir("/proc/self/fd")) <= before + 32
+
+
+@forks
+def test_loaders_read_it_with_any_number_of_workers(packed: Path) -> None:
+    spec = ClipSpec(short_side=SIDE, crop_size=16)
+    records = read_records(packed_config(packed), "train")
+    dataset = VideoDataset(records, clip=spec, num_frames=4, train=True, flip="random")
+    alone, with_workers = (
+        [
+            (batch.clips, batch.targets)
+            for batches in make_loader(dataset, batch_size=5, num_workers=num_workers, shuffle=True)
+            for batch in batches
+        ]
+        for num_workers in (0, 2)
+    )
+    assert [len(clips) for clips, _ in alone] == [5, 5, 2]
+    for (clips, targets), (same_clips, same_targets) in zip(alone, with_workers, strict=True):
+        assert torch.equal(clips, same_clips)
+        assert torch.equal(targets, same_targets)
+
+
+def test_clips_are_those_of_the_source(tiny_data: Path, packed: Path) -> None:
+    spec = ClipSpec(short_side=SIDE, crop_size=16)
+    source, copy = (
+        VideoDataset(read_records(config, "train"), clip=spec, num_frames=4, train=True, flip="random")
+        for config in (DataConfig(root=str(tiny_data)), packed_config(packed))
+    )
+    for key in [(0, 0), (1, 3), (2, 11)]:
+        mine, its = copy[key], source[key]
+        assert torch.equal(mine.target, its.target)
+        assert (mine.clip.int() - its.clip.int()).abs().float().mean() < 3
+
+
+# --- damage ----------------------------------------------------------------------------------------
+
+
+def test_a_damaged_frame_is_named_and_the_others_are_read(copy: Path) -> None:
+    path = packed_paths(copy)[3]
+    whole, _ = read_all_frames(path)
+    shard = Shard(path.parent)
+    video_id = shard.description["ids"][int(path.name)]
+    first = int(shard.videos[int(path.name)]["start"])
+    second = first + int(shard.frame_table(int(path.name))["size"][0])
+    damage(path.parent, second + 100)
+    with pytest.raises(
+        VideoError, match=f"frame 1 is damaged .*{video_id}.*delete this packed file"
+    ) as caught:
+        read_all_frames(path)
+    assert caught.value.path == str(path)
+    assert np.array_equal(read_frames(path, lambda *_: [0, 2]), whole[[0, 2]])
+    assert [(fault.path, fault.reason) for fault in verify_pack(copy, progress=False)] == [
+        (str(path), caught.value.reason)
+    ]
+
+
+def damage(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0x55
+    path.write_bytes(content)
+
+
+def test_any_damaged_byte_is_found(copy: Path) -> None:
+    path = packed_paths(copy)[0]
+    content, (whole, _) = path.parent.read_bytes(), read_all_frames(path)
+    positions = np.random.default_rng(0).integers(len(content), size=60).tolist()
+    for position in [0, 7, *positions, *range(len(content) - 28, len(content))]:
+        path.parent.write_bytes(content)
+        damage(path.parent, position)
+        assert verify_pack(copy, num_workers=1, progress=False), position
+        try:
+            frames, _ = read_all_frames(path)
+        except VideoError as error:
+            assert str(path.parent) in error.path  # noqa: PT017
+        else:
+            assert np.array_equal(frames, whole), position
+
+
+@pytest.mark.parametrize("keep", [0, 4, 30, 0.5, -1])
+def test_a_cut_file_is_found(copy: Path, keep: float) -> None:
+    path = packed_paths(copy)[0]
+    content = path.parent.read_bytes()
+    size = int(keep * len(content)) if isinstance(keep, float) else keep
+    path.parent.write_bytes(content[:size])
+    with pytest.raises(VideoError, match=r"cut short|missing or damaged") as caught:
+        read_all_frames(path)
+    assert str(path.parent) in caught.value.path
+    assert [fault.path for fault in verify_pack(copy, progress=False)] == [str(path.parent)]
+
+
+def test_verification_finds_nothing_in_a_good_pack_and_a_shard_that_is_gone(copy: Path) -> None:
+    assert verify_pack(copy, progress=False) == ()
+    gone = packed_paths(copy)[0].parent
+    gone.unlink()
+    assert [fault.path for fault in verify_pack(copy, progress=False)] == [str(gone)]
+    with pytest.raises(ConfigError, match=r"no pack\.json"):
+        verify_pack(copy.parent)
+
+
+def test_a_shard_that_does_not_read_back_is_not_kept(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack_shards, "encode_jpeg", lambda image, quality: b"not a picture")
+    with pytest.raises(VideoError, match="does not read back as it was written"):
+        pack(tiny_data, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["pack.unfinished.json"]
+
+
+# --- going on --------------------------------------------------------------------------------------
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, num_videos: int) -> None:
+    """Ctrl-C in the middle of a video."""
+    left = [num_videos]
+    original = pack_shards.iter_frames
+
+    def frames(path: Path, **options) -> Iterator[np.ndarray]:
+        left[0] -= 1
+        for i, frame in enumerate(original(path, **options)):
+            if left[0] < 0 and i == 3:
+                raise KeyboardInterrupt
+            yield frame
+
+    monkeypatch.setattr(pack_shards, "iter_frames", frames)
+
+
+def test_a_stopped_pack_goes_on(tiny_data: Path, packed: Path, tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6)
+        with pytest.raises(KeyboardInterrupt):
+            pack(tiny_data, out)
+    shards = sorted(out.glob("*.vsnpack"))
+    assert len(shards) == 6
+    assert sorted(path.name for path in out.iterdir()) == ["pack.unfinished.json", *(p.name for p in shards)]
+    with pytest.raises(ConfigError, match=r"no pack\.json"):
+        verify_pack(out)
+    (out / ".shard-00006-killed.vsnpack").write_bytes(b"half")
+    times = [path.stat().st_mtime_ns for path in shards]
+    assert "15 packed files (6 of them were there)" in pack(tiny_data, out)
+    assert [path.stat().st_mtime_ns for path in shards] == times
+    assert same_folders(out, packed)
+
+
+@pytest.mark.parametrize("fault", ["deleted", "damaged at its end"])
+def test_a_finished_pack_mends_its_shards(tiny_data: Path, packed: Path, copy: Path, fault: str) -> None:
+    shard = copy / "shard-00004.vsnpack"
+    if fault == "deleted":
+        shard.unlink()
+    else:
+        damage(shard, shard.stat().st_size - 50)
+    assert "(14 of them were there)" in pack(tiny_data, copy)
+    assert same_folders(copy, packed)
+    assert "(15 of them were there)" in pack(tiny_data, copy)
+
+
+def test_parallel_and_serial_give_the_same_bytes(tiny_data: Path, packed: Path, tmp_path: Path) -> None:
+    pack(tiny_data, tmp_path / "out", num_workers=2)
+    assert same_folders(tmp_path / "out", packed)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"short_side": 32}, "settings.short_side is 24 there, 32 here"),
+        ({"quality": 80}, "settings.quality is 90 there, 80 here"),
+        ({"splits": ["train"]}, "other videos, labels or classes|other splits"),
+    ],
+)
+def test_other_settings_are_refused(tiny_data: Path, copy: Path, packed: Path, options, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"another source or with other settings .*({message})"):
+        pack(tiny_data, copy, **options)
+    assert same_folders(copy, packed)
+
+
+def test_another_source_is_refused(tiny_data: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(tiny_data, tmp_path / "set"))
+    pack(root, tmp_path / "out")
+    shutil.copy(root / "wave/0.mp4", root / "wave/new.mp4")
+    with pytest.raises(ConfigError, match=r"source\.splits\.train is 12 there, 13 here.*other videos"):
+        pack(root, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"source\.root is .*set' there, .* here"):
+        pack(tiny_data, tmp_path / "out")
+
+
+def test_folders_of_other_files_are_refused(tiny_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds other files and no pack\.json"):
+        pack(tiny_data, tmp_path)
+    with pytest.raises(ConfigError, match=r"notes\.txt is a file"):
+        pack(tiny_data, tmp_path / "notes.txt")
+    (tmp_path / "pack.json").write_text("{}")
+    with pytest.raises(ConfigError, match="does not describe a pack"):
+        pack(tiny_data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"short_side": 4}, "short_side is 4; it must be 8"),
+        ({"quality": 0}, "quality is 0"),
+        ({"num_workers": -1}, "num_workers is -1"),
+        ({"max_bad": 1.5}, r"max_bad is 1\.5"),
+    ],
+)
+def test_settings_out_of_range(tiny_data: Path, tmp_path: Path, options, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pack(tiny_data, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+# --- splits, bad videos, long videos ---------------------------------------------------------------
+
+
+def test_splits_that_are_not_there(tmp_path: Path, tiny_data: Path) -> None:
+    for split in ("train", "val"):
+        shutil.copytree(tiny_data, tmp_path / "set" / split)
+    text = pack(tmp_path / "set", tmp_path / "out")
+    assert "Records: train 15, val 15. No split 'test'." in text
+    with pytest.raises(ConfigError, match="there is no split 'test'"):
+        pack(tmp_path / "set", tmp_path / "other", splits=["train", "test"])
+    with pytest.raises(ConfigError, match="there is no split 'learn'"):
+        pack_dataset(DataConfig(root=str(tmp_path / "set"), train_split="learn"), tmp_path / "other")
+
+
+def test_bad_videos_are_listed_and_the_rest_is_packed(tiny_data: Path, packed: Path, tmp_path: Path) -> None:
+    root, out = Path(shutil.copytree(tiny_data, tmp_path / "set")), tmp_path / "out"
+    bad = root / "wave/2.mp4"
+    good = bad.read_bytes()
+    bad.write_bytes(b"not a video")
+    with pytest.raises(VideoError, match=r"1 of 15 .*'wave/2.mp4', not a video .*share of 0.0667") as caught:
+        pack(root, out)
+    assert caught.value.path == str(out / "bad.csv")
+    with (out / "bad.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["id"], row["path"]) == ("wave/2.mp4", str(bad))
+    assert "not a video" in row["reason"]
+    assert not (out / "pack.json").exists()
+
+    text = pack(root, out, max_bad=0.07)
+    assert "(15 of them were there)" in text
+    assert "Not packed, for they cannot be read: 1" in text
+    source = [video for video in facts(DataConfig(root=str(root)), "train") if video[0] != "wave/2.mp4"]
+    assert len(source) in (11, 12)
+    assert facts(packed_config(out), "train") == source
+    assert verify_pack(out, progress=False) == ()
+
+    bad.write_bytes(good)
+    assert "(14 of them were there)" in pack(root, out)
+    assert not (out / "bad.csv").exists()
+    for path in packed.glob("*.vsnpack"):
+        assert np.array_equal(Shard(path).videos, Shard(out / path.name).videos)
+
+
+def test_nothing_that_can_be_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for i in range(2):
+            (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "set" / name / f"{i}.mp4").write_bytes(b"")
+    with pytest.raises(VideoError, match="4 of 4 videos cannot be read"):
+        pack(tmp_path / "set", tmp_path / "out", max_bad=1.0)
+
+
+def test_memory_does_not_depend_on_how_long_a_video_is(tmp_path: Path) -> None:
+    path = tmp_path / "set/a/0.mp4"
+    write_video(path, (frame for _ in range(12) for frame in moving_texture(40)), frames_per_second=25)
+    write_video(tmp_path / "set/b/0.mp4", moving_texture(2), frames_per_second=25)
+    tracemalloc.start()
+    try:
+        pack(tmp_path / "set", tmp_path / "out", splits=["train"], short_side=256)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert max(probe_video(place).num_frames for place in packed_paths(tmp_path / "out")) == 480
+    assert peak < 480 * 64 * 96 * 3 / 4  # of the bytes of its frames
+
+
+def test_summary(tiny_data: Path, tmp_path: Path) -> None:
+    summary = pack_dataset(
+        replace(DataConfig(), root=str(tiny_data)), tmp_path / "out", num_workers=0, progress=False
+    )
+    assert (summary.num_videos, summary.num_frames, summary.num_shards) == (15, 180, 15)
+    assert summary.bytes_in == sum(path.stat().st_size for path in tiny_data.rglob("*.mp4"))
+    assert summary.bytes_out == sum(path.stat().st_size for path in (tmp_path / "out").glob("*.vsnpack"))
+    lines = str(summary).splitlines()
+    assert lines[0].endswith("15 videos, 180 frames, in 15 packed files (0 of them were there).")
+    assert lines[1] == "Records: train 12, val 3, test 3."
+    assert lines[-1] == f"Read it with --data.source csv --data.root {tmp_path / 'out'}"
