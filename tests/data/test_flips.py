@@ -1,11 +1,12 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vsn.config import FlipRule
 from vsn.data.flips import flipped_labels, has_side, opposite_labels, propose_flip_rule
 
 from .class_lists import JESTER, SOMETHING
+
 
 @pytest.mark.parametrize(
     ("name", "expected"),
@@ -103,9 +104,12 @@ def test_proposed_rule(classes: tuple[str, ...], rule: FlipRule, reason: str) ->
     assert why.endswith(".")
 
 
-names = st.lists(st.sampled_from(["left", "right", "turn", "out", "clockwise", "Counterclockwise"]), max_size=4)
+names = st.lists(
+    st.sampled_from(["left", "right", "turn", "out", "clockwise", "Counterclockwise"]), max_size=4
+)
 
 
+@example(["turn right out", "turn left out"])
 @given(st.lists(names.map(" ".join), max_size=12))
 def test_flips_undo_themselves(classes: list[str]) -> None:
     opposites = opposite_labels(classes)

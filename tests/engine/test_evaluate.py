@@ -154,6 +154,25 @@ def test_a_split_without_labels_is_refused(tiny_data: Path, tmp_path: Path, run:
         inputs.open_datasets(open_run(run).recipe, Console(quiet=True))
 
 
+def test_without_a_test_split_the_validation_split_is_tested(tiny_data: Path, tmp_path: Path, run: Path):
+    rows = [
+        f"{tiny_data}/{name}/{i}.mp4,{name},{'val' if i == 4 else 'train'}"
+        for name in open_run(run).classes
+        for i in range(5)
+    ]
+    (tmp_path / "list.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
+    text = (run / "recipe.toml").read_text().replace('source = "folder"', 'source = "csv"')
+    (run / "recipe.toml").write_text(text)
+    result = evaluate_run(run, root=tmp_path, progress=False)
+    assert (result["split"], result["num_videos"]) == ("val", 3)
+    assert (run / "eval" / "val-fcn-forward.json").is_file()
+    with pytest.raises(ConfigError, match="there is no split 'test'"):
+        evaluate_run(run, split="test", root=tmp_path, progress=False)
+    (tmp_path / "list.csv").write_text("path,label,split\n" + rows[0] + "\n")
+    with pytest.raises(ConfigError, match="there is no split 'test'"):
+        evaluate_run(run, root=tmp_path, progress=False)
+
+
 def test_data_that_moved(tiny_data: Path, tmp_path: Path, run: Path):
     before = evaluate_run(run, progress=False)
     moved = Path(shutil.copytree(tiny_data, tmp_path / "elsewhere"))

@@ -69,7 +69,7 @@ def evaluate(
 
     Args:
         run: a run folder.
-        split: the split to test on; default the recipe's data.test_split.
+        split: the split to test on; default the recipe's data.test_split, else its data.val_split.
         protocol: fcn (the whole frame) or center (one crop); default the recipe's.
         order: show the sampled frames forward, reversed, shuffled or still (one frame repeated).
         root: where the data set is now, if it moved; default the recipe's data.root.
@@ -81,7 +81,8 @@ def evaluate(
 
     if not order:
         raise ValueError("--order needs one or more of forward, reversed, shuffled, still.")
-    base = open_run(run).recipe.eval
+    recipe = open_run(run).recipe
+    base = recipe.eval
     results = []
     for one in order:
         config = dataclasses.replace(
@@ -92,6 +93,8 @@ def evaluate(
         print(json.dumps(results, indent=2))
     else:
         _print_results(run, results)
+        if not split and results[0]["split"] != recipe.data.test_split:
+            print(f"The data has no split {recipe.data.test_split!r}; this is {results[0]['split']!r}.")
 
 
 def _print_results(run: Path, results: list[dict[str, Any]]) -> None:

@@ -44,7 +44,8 @@ def opposite_labels(classes: Sequence[str]) -> dict[int, int]:
         words = _words(name)
         mirrored = _mirrored(words)
         found = by_words.get(mirrored, [])
-        if mirrored != words and len(found) == 1 and len(by_words[words]) == 1:  # two alike: no telling
+        unique = len(found) == 1 and len(by_words[words]) == 1  # of two names alike there is no telling
+        if mirrored != words and _mirrored(mirrored) == words and unique:
             opposites[label] = found[0]
     return opposites
 

@@ -201,8 +201,9 @@ def _fitting(path: str | Path, template: str) -> list[int]:
             f'data.frame_template is "{template}"; it is a file name with the number in braces, '
             'such as "img_{:05d}.jpg".'
         ) from None
-    after = "".join(part[0] for part in parts[parts.index(field) + 1 :])
-    pattern = re.compile(f"{re.escape(field[0])}([0-9]+){re.escape(after)}", re.DOTALL)
+    end = parts.index(field) + 1
+    before, after = ("".join(part[0] for part in some) for some in (parts[:end], parts[end:]))
+    pattern = re.compile(f"{re.escape(before)}([0-9]+){re.escape(after)}", re.DOTALL)
     matches = [match for name in _listed(path) if (match := pattern.fullmatch(name))]
     numbers = [int(match[1]) for match in matches if template.format(int(match[1])) == match[0]]
     if not numbers:
@@ -305,7 +306,7 @@ def _decode_other(data: bytes) -> np.ndarray:
 def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
     import torch  # a quarter of the time Pillow takes
 
-    stored = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    stored = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(stored, (height, width), mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
 

@@ -37,7 +37,7 @@ def video_facts(path: str | Path, *, decode_all: bool = False) -> VideoFacts:
     sizes: dict[tuple[int, int], None] = {}
     keys: list[int] = []
     num_packets = num_decoded = num_key_frames = 0
-    times: list[float] = []
+    end_seconds = 0.0
     with content_errors(path), open_container(path) as container:
         stream = video_stream(path, container)
         announced = stream.frames
@@ -51,7 +51,7 @@ def video_facts(path: str | Path, *, decode_all: bool = False) -> VideoFacts:
                 num_packets += 1
                 if packet.pts is not None and packet.time_base:
                     end = packet.pts + (packet.duration or 0)
-                    times += [float(packet.pts * packet.time_base), float(end * packet.time_base)]
+                    end_seconds = max(end_seconds, float(end * packet.time_base))
                 wanted = decode_all or (packet.is_keyframe and num_key_frames < _KEY_FRAMES_DECODED)
                 if packet.size and wanted:
                     num_key_frames += 1
@@ -61,8 +61,8 @@ def video_facts(path: str | Path, *, decode_all: bool = False) -> VideoFacts:
         except av.FFmpegError:
             pass  # cut short; what was read counts
         num_decoded += _note_sizes(stream, None, sizes)
-    if seconds and rate and times:
-        is_cut = max(times) - min(times) < seconds - 2 / rate
+    if seconds and rate:
+        is_cut = end_seconds < seconds - 2 / rate
         announced = (announced or round(seconds * rate)) if is_cut else 0
     intervals = [after - before for before, after in zip(keys, [*keys[1:], num_packets], strict=True)]
     return VideoFacts(

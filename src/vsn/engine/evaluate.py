@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.loader import make_loader
+from vsn.data.readers import NoSplitError, read_records
 from vsn.engine.checkpoint import load_model, open_run
 from vsn.engine.inputs import test_dataset
 from vsn.engine.scores import Scores, save_evaluation
@@ -119,6 +120,19 @@ def label_array(dataset: VideoDataset) -> NDArray[np.int64] | NDArray[np.bool_]:
     return labels
 
 
+def _split_to_test(recipe: Recipe) -> str:
+    """The test split, or the validation split of data that has no test split."""
+    try:
+        read_records(recipe.data, recipe.data.test_split)
+    except NoSplitError as error:
+        try:
+            read_records(recipe.data, recipe.data.val_split)
+        except ConfigError:
+            raise error from None
+        return recipe.data.val_split
+    return recipe.data.test_split
+
+
 def evaluate_run(
     path: str | Path,
     *,
@@ -133,7 +147,7 @@ def evaluate_run(
 
     Args:
         path: the run folder.
-        split: default the recipe's ``data.test_split``.
+        split: default the recipe's ``data.test_split``, or where the data has none ``data.val_split``.
         config: default the recipe's ``eval``.
         root: where the data set is now; default the recipe's ``data.root``.
         device: default the recipe's ``train.device``, or "auto" where that device is not here.
@@ -150,12 +164,12 @@ def evaluate_run(
     """
     run = open_run(path)
     config = config or run.recipe.eval
-    split = split or run.recipe.data.test_split
     place, precision = pick_test_device(run.recipe, device)
     model = load_model(run).to(place)
     # A single pass reads eight frames a video; a cache of all of them would only cost.
     data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
     uncached = replace(run.recipe, data=data)
+    split = split or _split_to_test(uncached)
     dataset = test_dataset(uncached, split, config, classes=run.classes)
     unlabelled = sum(not record.labels for record in dataset.records)
     if unlabelled:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from statistics import median
 
 from vsn.data.doctor.diagnosis import Loading
-from vsn.data.doctor.evidence import SEVERITIES, Evidence, Finding, Place, Severity, counted, make_finding
+from vsn.data.doctor.evidence import Evidence, Finding, Place, Severity, counted, make_finding
 from vsn.data.doctor.files import FileReport, Problem
 from vsn.data.doctor.labels import LABEL_CHECKS
 from vsn.data.doctor.workers import num_cpus
@@ -45,9 +45,8 @@ _UNREADABLE: dict[Problem, tuple[str, tuple[str, str], str]] = {
 
 
 def check_all(evidence: Evidence) -> list[Finding]:
-    """Every finding, errors first, then warnings, then notes."""
-    found = [finding for check in CHECKS for finding in check(evidence)]
-    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+    """Every finding but that of loading."""
+    return [finding for check in CHECKS for finding in check(evidence)]
 
 
 # --- splits ----------------------------------------------------------------------------------------
@@ -68,10 +67,10 @@ def check_roles(evidence: Evidence) -> Iterator[Finding]:
             yield make_finding(
                 "val-is-test",
                 "note",
-                f"The videos of {split.name} are both validated and tested on",
+                f"The same videos are validated and tested on ({split.name})",
                 [],
-                "Nothing, if you choose nothing by the validation accuracy. An epoch or a setting chosen by it "
-                "makes the test accuracy too good; then make three splits.",
+                "If an epoch or a setting is chosen by the validation accuracy, make three splits: the test accuracy "
+                "comes out too good otherwise.",
             )
     missing = [split for split in evidence.splits if split.records.num_missing]
     num_missing = sum(split.records.num_missing for split in missing)
@@ -122,17 +121,18 @@ def _effect(evidence: Evidence, bad: list[FileReport], over_limit: bool) -> tupl
     if any(report.problem in ("crashed", "too-slow") for report in bad):
         return "error", "A run would die or hang there."
     roles = {role for report in bad for place in evidence.places[report.path] for role in place.split.roles}
-    stopped = [name for role, name in (("val", "validation"), ("test", "testing")) if role in roles]
+    allowed = f"data.bad_videos = {evidence.config.bad_videos:g}"
     effects = []
-    if "train" in roles and over_limit:
-        stopped.insert(0, "training")
-    elif "train" in roles:
+    if "train" in roles:
         effects.append(
-            f"Training skips them: they are no more than data.bad_videos, {evidence.config.bad_videos:.2g}."
+            f"Training would stop: more of its videos are bad than {allowed} allows."
+            if over_limit
+            else f"Training would skip them, as {allowed} allows."
         )
+    stopped = [name for role, name in (("val", "validation"), ("test", "testing")) if role in roles]
     if stopped:
         effects.append(f"{' and '.join(stopped).capitalize()} would stop.")
-    return "error" if stopped else "warning", " ".join(effects)
+    return "error" if stopped or over_limit else "warning", " ".join(effects)
 
 
 def check_truncated(evidence: Evidence) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 _EDGE_BYTES = 16 * 1024
 _THREADS = 8  # they wait for the disk; hashing lets go of the interpreter
@@ -80,13 +81,20 @@ def _content(path: Path) -> Hashable:
 
 
 def _names(folder: Path) -> Hashable:
-    return tuple(sorted(os.listdir(folder))) or None
+    return _digest(sorted(os.listdir(folder)))
 
 
 def _names_and_sizes(folder: Path) -> Hashable:
     with os.scandir(folder) as entries:
-        return tuple(sorted((entry.name, entry.stat().st_size) for entry in entries))
+        return _digest(sorted((entry.name, entry.stat().st_size) for entry in entries))
 
 
 def _folder_content(folder: Path) -> Hashable:
-    return tuple((path.name, _content(path) if path.is_file() else None) for path in sorted(folder.iterdir()))
+    return _digest(
+        [(path.name, _content(path) if path.is_file() else b"") for path in sorted(folder.iterdir())]
+    )
+
+
+def _digest(values: list[Any]) -> Hashable:
+    """A hash of the values, None when there are none: folders are many, and their lists long."""
+    return hashlib.sha256(repr(values).encode(errors="surrogatepass")).digest() if values else None

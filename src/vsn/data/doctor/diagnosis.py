@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from vsn.data.doctor.evidence import Evidence, Finding, Split
-from vsn.data.doctor.files import FileReport
+from vsn.data.doctor.evidence import SEVERITIES, Evidence, Finding, Split
 from vsn.data.doctor.labels import effective_classes
+from vsn.data.flips import propose_flip_rule
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,41 @@ class Diagnosis:
         return {"healthy": self.healthy} | plain
 
 
+def summed_up(
+    evidence: Evidence,
+    findings: Iterable[Finding],
+    *,
+    sample: int | None,
+    thorough: bool,
+    loading: Loading | None,
+    gpu_videos_per_second: float | None,
+    seconds: float,
+) -> Diagnosis:
+    """The findings in the order of their severity, with the facts of the evidence."""
+    train = evidence.split_of("train")
+    labelled = train is not None and train.records.per_video == 1
+    rule, reason = propose_flip_rule(train.records.classes) if train is not None and labelled else ("", "")
+    names = Counter(report.frame_names for report in evidence.reports.values() if report.frame_names)
+    return Diagnosis(
+        findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
+        root=evidence.config.root,
+        source=evidence.config.source,
+        task=evidence.config.task,
+        num_frames=evidence.num_frames,
+        sample=sample,
+        thorough=thorough,
+        splits=tuple(split_facts(evidence, split) for split in evidence.splits),
+        classes=class_facts(evidence),
+        frame_names=dict(names.most_common()),
+        flip=evidence.config.flip,
+        proposed_flip=rule,
+        flip_reason=reason,
+        loading=loading,
+        gpu_videos_per_second=gpu_videos_per_second,
+        seconds=seconds,
+    )
+
+
 def split_facts(evidence: Evidence, split: Split) -> SplitFacts:
     """The numbers of one split."""
     reports = evidence.checked(split)
@@ -146,8 +181,3 @@ def class_facts(evidence: Evidence) -> ClassFacts | None:
         largest=max(counts, key=lambda name: counts[name]),
         effective=effective_classes(counts),
     )
-
-
-def frame_name_counts(reports: Sequence[FileReport]) -> dict[str, int]:
-    """Naming of frame folders -> number of folders, the most usual first."""
-    return dict(Counter(report.frame_names for report in reports if report.frame_names).most_common())

@@ -13,22 +13,13 @@ import numpy as np
 from vsn.config import ClipSpec, ConfigError, DataConfig
 from vsn.data.doctor.checks import check_all, check_loading
 from vsn.data.doctor.copies import find_copies
-from vsn.data.doctor.diagnosis import (
-    Diagnosis,
-    class_facts,
-    frame_name_counts,
-    split_facts,
-)
-from vsn.data.doctor.evidence import ROLES, SEVERITIES, Evidence, Finding, Severity, Split, make_finding
+from vsn.data.doctor.diagnosis import Diagnosis, Loading, summed_up
+from vsn.data.doctor.evidence import ROLES, Evidence, Finding, Split, make_finding
 from vsn.data.doctor.files import FileJob, FileReport, Problem, inspect_video
 from vsn.data.doctor.workers import Lost, num_cpus, run_guarded
-from vsn.data.flips import propose_flip_rule
 from vsn.data.packed_files import packed_place
-from vsn.data.readers import read_records
+from vsn.data.readers import NoSplitError, read_records
 from vsn.progress import progress_bar
-
-# How readers say that the data has no such split, which for the test split is no fault.
-_SIGNS_OF_ABSENCE = ("there is no split", "was found for source")
 
 
 def examine(
@@ -48,9 +39,8 @@ def examine(
 ) -> Diagnosis:
     """Look for what would break or bias a training run on this data set.
 
-    The videos are decoded in processes of their own, as in training: one that kills its process or
-    hangs is a finding. As with any spawned processes, a script that calls this keeps the call under
-    `if __name__ == "__main__":`.
+    Videos are decoded in spawned processes, so that one that kills its process or hangs is a finding; a
+    script that calls this keeps the call under `if __name__ == "__main__":`.
 
     Args:
         config: the data set.
@@ -80,45 +70,41 @@ def examine(
         for path in _chosen(splits, sample, seed)
     ]
     reports = _inspect_all(jobs, num_workers, seconds_a_video, progress)
-    loading = None
-    train = next((split for split in splits if "train" in split.roles), None)
-    if train is not None and loading_seconds > 0:
-        from vsn.data.doctor.loading import measure_loading  # torch; the processes above do without
-
-        loading, failed = measure_loading(
-            train.records,
-            {path for path, report in reports.items() if not report.problem},
+    with _phase("measuring loading", progress):
+        loading, failed = _measure_loading(
+            splits,
+            reports,
             config,
             clip,
             num_frames,
-            num_workers=config.num_workers if num_workers is None else num_workers,
+            num_workers=num_workers,
             batch_size=batch_size,
             seconds_limit=loading_seconds,
             seed=seed,
         )
-        reports |= {path: FileReport(path, "unreadable", reason) for path, reason in failed.items()}
-    evidence = Evidence(config, clip, num_frames, splits, reports, _all_copies(splits, reports))
+    reports |= failed
+    with _phase("looking for copies", progress):
+        copies = _all_copies(splits, reports)
+    evidence = Evidence(config, clip, num_frames, splits, reports, copies)
     findings += check_all(evidence)
     findings += check_loading(loading, gpu_videos_per_second)
-    rule, reason = _proposed_flip(evidence)
-    return Diagnosis(
-        findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
-        root=config.root,
-        source=config.source,
-        task=config.task,
-        num_frames=num_frames,
+    return summed_up(
+        evidence,
+        findings,
         sample=sample,
         thorough=thorough,
-        splits=tuple(split_facts(evidence, split) for split in splits),
-        classes=class_facts(evidence),
-        frame_names=frame_name_counts(list(reports.values())),
-        flip=config.flip,
-        proposed_flip=rule,
-        flip_reason=reason,
         loading=loading,
         gpu_videos_per_second=gpu_videos_per_second,
         seconds=time.perf_counter() - start,
     )
+
+
+@contextlib.contextmanager
+def _phase(name: str, progress: bool) -> Iterator[None]:
+    """Say what takes time while it does."""
+    with progress_bar("videos", disable=not progress) as bar:
+        bar.add_task(name, total=None, note="")
+        yield
 
 
 def _check_arguments(
@@ -151,13 +137,13 @@ def _check_arguments(
 def read_splits(config: DataConfig) -> tuple[tuple[Split, ...], list[Finding]]:
     """The splits that can be read, those of the same videos as one, and a finding for each that cannot."""
     splits: list[Split] = []
-    errors: dict[str, str] = {}
+    errors: dict[str, ConfigError] = {}
     for role in ROLES:
         name = getattr(config, f"{role}_split")
         try:
             records = read_records(config, name)
         except ConfigError as error:
-            errors[role] = str(error)
+            errors[role] = error
             continue
         paths = [record.path for record in records.records]
         same = next((split for split in splits if [r.path for r in split.records.records] == paths), None)
@@ -166,28 +152,29 @@ def read_splits(config: DataConfig) -> tuple[tuple[Split, ...], list[Finding]]:
         else:
             names = dict.fromkeys((*same.name.split(" and "), name))
             splits[splits.index(same)] = replace(same, name=" and ".join(names), roles=(*same.roles, role))
-    return tuple(splits), [*_split_findings(config, errors)]
+    return tuple(splits), [*_split_findings(errors)]
 
 
-def _split_findings(config: DataConfig, errors: dict[str, str]) -> Iterator[Finding]:
-    if len(errors) == len(ROLES) and len(set(errors.values())) == 1:
+def _split_findings(errors: dict[str, ConfigError]) -> Iterator[Finding]:
+    messages = {role: str(error).rstrip(".") for role, error in errors.items()}
+    if len(errors) == len(ROLES) and len(set(messages.values())) == 1:
         yield make_finding(
-            "unreadable-data", "error", errors["train"].rstrip("."), [], "Nothing else could be checked."
+            "unreadable-data", "error", messages["train"], [], "Nothing else could be checked."
         )
         return
-    for role, message in errors.items():
-        absent = any(sign in message for sign in _SIGNS_OF_ABSENCE)
-        severity: Severity = "error" if role != "test" else "note" if absent else "error"
-        effect = {
-            "train": "`vsn train` stops at this.",
-            "val": "`vsn train` stops at this: it validates after each epoch.",
-            "test": "Training can do without; `vsn eval` takes another split with --split."
-            if absent
-            else "`vsn eval` stops at this.",
-        }[role]
-        yield make_finding(
-            "no-split" if absent else "unreadable-split", severity, message.rstrip("."), [], effect
-        )
+    effects = {
+        "train": "`vsn train` stops at this.",
+        "val": "`vsn train` stops at this: it validates after each epoch.",
+        "test": "`vsn eval` stops at this.",
+    }
+    for role, error in errors.items():
+        absent = isinstance(error, NoSplitError)
+        if absent and role == "test":
+            advice = "Training does without; `vsn eval` takes another split with --split."
+            yield make_finding("no-split", "note", messages[role], [], advice)
+        else:
+            code = "no-split" if absent else "unreadable-split"
+            yield make_finding(code, "error", messages[role], [], effects[role])
 
 
 def _chosen(splits: Sequence[Split], sample: int | None, seed: int) -> list[Path]:
@@ -227,6 +214,38 @@ def _inspect_all(
     return reports
 
 
+def _measure_loading(
+    splits: Sequence[Split],
+    reports: dict[Path, FileReport],
+    config: DataConfig,
+    clip: ClipSpec,
+    num_frames: int,
+    *,
+    num_workers: int | None,
+    batch_size: int,
+    seconds_limit: float,
+    seed: int,
+) -> tuple[Loading | None, dict[Path, FileReport]]:
+    """Speed of the training loader, None without training videos, and reports of videos that fail in it."""
+    train = next((split for split in splits if "train" in split.roles), None)
+    if train is None or seconds_limit <= 0:
+        return None, {}
+    from vsn.data.doctor.loading import measure_loading  # torch, which the processes for checking do without
+
+    loading, failed = measure_loading(
+        train.records,
+        {path for path, report in reports.items() if not report.problem},
+        config,
+        clip,
+        num_frames,
+        num_workers=config.num_workers if num_workers is None else num_workers,
+        batch_size=batch_size,
+        seconds_limit=seconds_limit,
+        seed=seed,
+    )
+    return loading, {path: FileReport(path, "unreadable", reason) for path, reason in failed.items()}
+
+
 def _all_copies(splits: Sequence[Split], reports: dict[Path, FileReport]) -> tuple[tuple[Path, ...], ...]:
     """Groups of videos with the same content; packed ones among those looked into, by their pixels."""
     paths = dict.fromkeys(record.path for split in splits for record in split.videos)
@@ -237,10 +256,3 @@ def _all_copies(splits: Sequence[Split], reports: dict[Path, FileReport]) -> tup
             by_pixels.setdefault(reports[path].pixels, []).append(path)
     same_pixels = tuple(tuple(group) for group in by_pixels.values() if len(group) > 1)
     return find_copies(paths.keys() - set(packed) if packed else paths) + same_pixels
-
-
-def _proposed_flip(evidence: Evidence) -> tuple[str, str]:
-    train = evidence.split_of("train")
-    if train is None or train.records.per_video > 1:
-        return "", ""
-    return propose_flip_rule(train.records.classes)

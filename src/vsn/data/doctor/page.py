@@ -6,6 +6,7 @@ from collections import Counter
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -51,10 +52,10 @@ def _shown(finding: Finding) -> Table:
     table.add_column(overflow="fold")
     table.add_row(finding.severity.upper().ljust(7), Text(finding.message))
     for item in finding.items[1:ITEMS_SHOWN]:
-        table.add_row("", Text(f"  {item}"))
+        table.add_row("", Padding(Text(item, overflow="fold"), (0, 0, 0, 2)))
     more = len(finding.items) - ITEMS_SHOWN
     if more > 0:
-        table.add_row("", Text(f"  and {more:,} more"))
+        table.add_row("", Padding(f"and {more:,} more", (0, 0, 0, 2)))
     table.add_row("", Text(f"To do: {finding.advice}", style="green"))
     return table
 
@@ -114,16 +115,17 @@ def _classes_text(diagnosis: Diagnosis) -> str:
         return f"{facts.num_classes:,} to train, {videos.most:,.0f} videos each."
     return (
         f"{facts.num_classes:,} to train, with {videos.least:,.0f} ({facts.smallest}) to {videos.most:,.0f} "
-        f"({facts.largest}) videos, {videos.middle:,.0f} in the middle; "
-        f"as uncertain as {facts.effective:.1f} classes of one size."
+        f"({facts.largest}) videos, {videos.middle:,g} in the middle; "
+        f"as even as {facts.effective:.3g} classes of one size."
     )
 
 
 def _flip_text(diagnosis: Diagnosis) -> str:
     if not diagnosis.proposed_flip:
         return ""
-    fits = f'data.flip = "{diagnosis.proposed_flip}" fits the class names: {diagnosis.flip_reason}'
-    return fits if diagnosis.flip == diagnosis.proposed_flip else f'{fits} It is "{diagnosis.flip}" now.'
+    same = diagnosis.flip == diagnosis.proposed_flip
+    proposed = "as proposed" if same else f'proposed is "{diagnosis.proposed_flip}"'
+    return f'data.flip is "{diagnosis.flip}", {proposed}. {diagnosis.flip_reason}'
 
 
 def _names_text(diagnosis: Diagnosis) -> str:
@@ -135,13 +137,13 @@ def _loading_text(diagnosis: Diagnosis) -> str:
     if loading is None:
         return ""
     text = (
-        f"{loading.clips_per_second:.3g} clips a second with {counted(loading.num_workers, 'worker')} "
-        f"(measured on {loading.num_clips:,}): {_duration(loading.epoch_seconds)} an epoch."
+        f"{loading.clips_per_second:.3g} clips a second with {counted(loading.num_workers, 'worker')}, measured on "
+        f"{loading.num_clips:,}: {_duration(loading.epoch_seconds)} an epoch"
     )
     gpu = diagnosis.gpu_videos_per_second
-    if gpu is None:
-        return text
-    return f"{text} A GPU that trains on {gpu:.3g} a second takes {_duration(loading.epoch_clips / gpu)}."
+    return (
+        f"{text}." if gpu is None else f"{text}, where the GPU takes {_duration(loading.epoch_clips / gpu)}."
+    )
 
 
 def _checked_text(diagnosis: Diagnosis) -> str:

@@ -1,4 +1,3 @@
-import re
 from pathlib import Path
 
 import pytest
@@ -6,30 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsn.config import ConfigError, DataConfig
-from vsn.data.flips import opposite_labels
 from vsn.data.readers import NoSplitError, read_records
-from vsn.data.records import RecordSet, VideoRecord
+from vsn.data.records import VideoRecord
 
-
-def touch(root: Path, *names: str) -> Path:
-    """Readers look at names, not into files."""
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def ids(records: RecordSet) -> list[str]:
-    return [record.video_id for record in records.records]
-
-
-def write_csv(root: Path, text: str, *videos: str, name: str = "clips.csv") -> DataConfig:
-    touch(root, *videos)
-    (root / name).write_text(text, encoding="utf-8")
-    return DataConfig(root=str(root), source="csv")
-
-
-# --- folders ---------------------------------------------------------------------------------------
+from .laid_out import ids, touch
 
 
 def test_split_folders(tmp_path: Path) -> None:
@@ -141,6 +120,8 @@ def test_arrow_needs_one_class_only(tmp_path: Path) -> None:
     [
         ((), "train", r"no videos were found.*split/class/video.*class/video.*\.mp4"),
         (("a/notes.txt",), "train", "no videos were found"),
+        (("a/1.jpg", "b/1.jpg"), "train", "'a' holds images, and is no class: a video's frames lie in a folder"),
+        (("train/a/1.jpg", "val/a/1.jpg"), "train", "train: 'a' holds images"),
         (("1.mp4", "2.mp4"), "train", "2 videos lie in it without a class folder"),
         (("a/1.mp4", "a/2.mp4"), "train", "the only class is 'a'; a classifier needs two or more"),
         (("train/a/1.mp4", "train/b/1.mp4", "test/a/2.mp4"), "val",
@@ -173,114 +154,76 @@ def test_no_folder(config: DataConfig, message: str) -> None:
         read_records(config, "train")
 
 
-# --- CSV -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("names", [("Train", "Validation"), ("TRAINING", "Val"), ("train", "Valid")])
+def test_capitals_in_split_folders(tmp_path: Path, names: tuple[str, str]) -> None:
+    root = touch(tmp_path, f"{names[0]}/a/1.mp4", f"{names[0]}/b/1.mp4", f"{names[1]}/a/2.mp4")
+    config = DataConfig(root=str(root))
+    assert ids(read_records(config, "train")) == [f"{names[0]}/a/1.mp4", f"{names[0]}/b/1.mp4"]
+    assert ids(read_records(config, "val")) == [f"{names[1]}/a/2.mp4"]
 
 
-def test_csv_with_splits(tmp_path: Path) -> None:
-    config = write_csv(
+def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
+    root = touch(
         tmp_path,
-        "path,label,subject,split\n"
-        'x/1.mp4,wave,S1,train\ny/2.mp4,"clap, hands",S2,train\n3.mp4,jump,S3,test\n',
-        "x/1.mp4", "y/2.mp4", "3.mp4",
+        "train/wave/v2/00001.jpg", "train/wave/v2/00002.jpg", "train/wave/v1/frame_1.PNG", "train/wave/notes/a.txt",
+        "train/wave/.thumbs/1.jpg", "train/wave/day 2/v3/1.jpeg", "train/wave/day 2/sheet.jpg",
+        "train/clap/c.mp4", "train/clap/thumbs/c.jpg", "val/jump/v4/1.webp",
     )  # fmt: skip
+    config = DataConfig(root=str(root))
     train = read_records(config, "train")
-    assert train.classes == ("clap, hands", "jump", "wave")
-    assert train.records == (
-        VideoRecord(tmp_path / "x/1.mp4", (2,), "x/1.mp4"),
-        VideoRecord(tmp_path / "y/2.mp4", (0,), "y/2.mp4"),
-    )
-    assert ids(read_records(config, "test")) == ["3.mp4"]
+    assert train.classes == ("clap", "jump", "wave")
+    assert ids(train) == ["train/clap/c.mp4", "train/wave/day 2/v3", "train/wave/v1", "train/wave/v2"]
+    assert train.records[-1] == VideoRecord(root / "train/wave/v2", (2,), "train/wave/v2")
+    assert ids(read_records(config, "val")) == ["val/jump/v4"]
 
 
-def test_csv_as_spreadsheets_write_it(tmp_path: Path) -> None:
-    text = "\ufeffpath, label \r\n1.mp4, wave\r\n\r\n2.mp4,clap \r\n"
-    config = write_csv(tmp_path, text, "1.mp4", "2.mp4")
-    train = read_records(config, "train")
-    assert train.classes == ("clap", "wave")
-    assert ids(train) == ["2.mp4", "1.mp4"]
-
-
-def test_csv_without_splits_is_held_out(tmp_path: Path) -> None:
-    names = [f"{i}.mp4" for i in range(20)]
-    text = "path,label\n" + "".join(f"{name},{'ab'[i % 2]}\n" for i, name in enumerate(names))
-    config = write_csv(tmp_path, text, *names)
+def test_folders_of_frames_without_splits(tmp_path: Path) -> None:
+    root = touch(tmp_path, *(f"{name}/v{i}/{j}.jpg" for name in "ab" for i in range(5) for j in range(3)))
+    config = DataConfig(root=str(root))
     train, val = read_records(config, "train"), read_records(config, "val")
-    assert [sum(record.label == label for record in val.records) for label in (0, 1)] == [2, 2]
-    assert sorted(ids(train) + ids(val)) == sorted(names)
-    assert read_records(config, "test") == val
+    assert sorted(ids(train) + ids(val)) == [f"{name}/v{i}" for name in "ab" for i in range(5)]
+    assert len(val.records) == 2
 
 
-def test_csv_paths_count_from_its_folder_then_from_root(tmp_path: Path) -> None:
-    outside = touch(tmp_path / "outside", "3.mp4") / "3.mp4"
-    root = touch(tmp_path / "root", "lists/1.mp4", "1.mp4", "2.mp4")
-    (root / "lists/clips.csv").write_text(
-        f"path,label,split\n1.mp4,a,train\n2.mp4,b,train\n{outside},b,train\n"
-    )
-    config = DataConfig(root=str(root), source="csv", annotations="lists/clips.csv")
-    assert ids(read_records(config, "train")) == ["lists/1.mp4", "2.mp4", outside.as_posix()]
+def test_a_class_of_frame_folders_may_be_called_train(tmp_path: Path) -> None:
+    root = touch(tmp_path, *(f"{name}/v{i}/1.jpg" for name in ("bus", "train") for i in range(5)))
+    assert read_records(DataConfig(root=str(root)), "train").classes == ("bus", "train")
 
 
-def test_csv_split_aliases(tmp_path: Path) -> None:
-    config = write_csv(tmp_path, "path,label,split\n1.mp4,a,train\n2.mp4,b,validation\n", "1.mp4", "2.mp4")
-    assert ids(read_records(config, "val")) == ["2.mp4"]
+def test_arrow_keeps_splits_of_loose_videos(tmp_path: Path) -> None:
+    root = touch(tmp_path, "train/1.mp4", "train/deep/2.mp4", "val/3.mp4")
+    config = DataConfig(root=str(root), task="arrow")
+    assert ids(read_records(config, "train"))[::2] == ["train/1.mp4", "train/deep/2.mp4"]
+    assert ids(read_records(config, "val"))[::2] == ["val/3.mp4"]
 
 
-@pytest.mark.parametrize(
-    ("text", "split", "message"),
-    [
-        ("file,label\n1.mp4,a\n", "train", "the header is 'file,label'; it needs the columns path and label"),
-        ("1.mp4;a\n", "train", "the header is '1.mp4;a'"),
-        ("", "train", "the header is 'empty'"),
-        ("path,label\n", "train", "no line follows the header"),
-        ("path,label\n1.mp4,a\n2.mp4,\n", "train", "the label on line 3 is empty"),
-        ("path,label\n1.mp4,a\n2.mp4\n", "train", "the label on line 3 is empty"),
-        ("path,label\n,a\n", "train", "the path on line 2 is empty"),
-        ("path,label,split\n1.mp4,a,train\n2.mp4,b,\n", "train", "the split on line 3 is empty"),
-        ("path,label\n1.mp4,a\n2.mp4,a\n", "train", "the only class is 'a'"),
-        ("path,label,split\n1.mp4,a,train\n2.mp4,b,test\n", "val",
-         "no split 'val'; present: 'test', 'train'. Set data.val_split .* \"test\""),
-        ("path,label\n1.mp4,a\nm1.mp4,a\n2.mp4,b\nm2.mp4,b\nm3.mp4,b\nm4.mp4,b\n", "train",
-         r"4 of 6 videos are missing: 'm1.mp4' \(line 3\), 'm2.mp4' \(line 5\), 'm3.mp4' \(line 6\), \.\.\."),
-        ("path,label\n1.mp4,a\nm1.mp4,b\n", "train", r"1 of 2 videos are missing: 'm1.mp4' \(line 3\)\. "),
-    ],
-)  # fmt: skip
-def test_csv_that_cannot_be_read(tmp_path: Path, text: str, split: str, message: str) -> None:
-    config = write_csv(tmp_path, text, "1.mp4", "2.mp4")
-    with pytest.raises(ConfigError, match=message):
-        read_records(config, split)
+def test_arrow_of_loose_folders_of_frames(tmp_path: Path) -> None:
+    root = touch(tmp_path, *(f"v{i}/{j}.jpg" for i in range(5) for j in range(2)))
+    train = read_records(DataConfig(root=str(root), task="arrow"), "train")
+    assert (len(train.records), train.records[0].path.parent) == (8, root)
 
 
-def test_csv_in_another_encoding(tmp_path: Path) -> None:
-    (tmp_path / "clips.csv").write_bytes("path,label\n1.mp4,Übung\n".encode("latin-1"))
-    with pytest.raises(ConfigError, match="not a CSV file in UTF-8"):
-        read_records(DataConfig(root=str(tmp_path), source="csv"), "train")
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=2, max_size=4),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 5),
+)
+def test_hold_out_is_a_partition(sizes: list[int], fraction: float, seed: int) -> None:
+    from vsn.data.readers.entries import Entry
+    from vsn.data.readers.hold_out import hold_out
 
-
-def test_which_csv(tmp_path: Path) -> None:
-    config = DataConfig(root=str(tmp_path), source="csv")
-    with pytest.raises(
-        ConfigError, match=re.escape("holds 0 (none); name the one to read in data.annotations")
-    ):
-        read_records(config, "train")
-    write_csv(tmp_path, "path,label,split\n1.mp4,a,train\n2.mp4,b,train\n", "1.mp4", "2.mp4", name="a.csv")
-    assert len(read_records(config, "train").records) == 2
-    touch(tmp_path, "b.csv")
-    with pytest.raises(ConfigError, match=re.escape("holds 2 (a.csv, b.csv)")):
-        read_records(config, "train")
-    with pytest.raises(ConfigError, match=r"data.annotations is 'c.csv'; there is no file"):
-        read_records(DataConfig(root=str(tmp_path), source="csv", annotations="c.csv"), "train")
-
-
-def test_gestures(shared_data: Path) -> None:
-    root = shared_data / "data/gestures"
-    if not root.is_dir():
-        pytest.skip(f"no {root}")
-    config = DataConfig(root=str(root), source="csv")
-    train, test = read_records(config, "train"), read_records(config, "test")
-    assert (len(train.records), len(test.records), len(train.classes)) == (360, 90, 15)
-    assert {record.path.name.split("_")[0] for record in test.records} == {"S2", "S9"}
-    names = {train.classes[a]: train.classes[b] for a, b in opposite_labels(train.classes).items()}
-    assert names == {"left": "right", "right": "left"}
+    config = DataConfig(root="r", val_fraction=fraction, split_seed=seed)
+    entries = [
+        Entry(Path(f"{name}/{i}"), (str(name),), f"{name}/{i}")
+        for name, size in enumerate(sizes)
+        for i in range(size)
+    ]
+    train = hold_out(config, "train", entries)
+    held = hold_out(config, "val", entries) if max(sizes) > 1 else []
+    assert sorted(train + held) == sorted(entries)
+    for name, size in enumerate(sizes):
+        num_held = sum(entry.class_names == (str(name),) for entry in held)
+        assert num_held == min(size - 1, max(1, int(size * fraction + 0.5)))
 
 
 def test_a_video_that_leaves_moves_no_other_between_the_parts(tmp_path: Path) -> None:
@@ -306,7 +249,9 @@ def test_arrow_of_time_needs_no_class_folders(tmp_path: Path) -> None:
     assert sum(record.reverse for record in records.records) == 4
 
 
-def test_misspelt_split_column_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("path,label,Split\nx.mp4,a,train\n")
-    with pytest.raises(ConfigError, match="unknown column 'Split'; did you mean 'split'"):
-        read_records(DataConfig(root=str(tmp_path), source="csv"), "train")
+def test_a_split_that_is_not_there_is_an_error_of_its_own(tmp_path: Path) -> None:
+    root = touch(tmp_path, "train/a/1.mp4", "train/b/1.mp4")
+    with pytest.raises(NoSplitError, match="no split 'test'"):
+        read_records(DataConfig(root=str(root)), "test")
+    with pytest.raises(NoSplitError, match="states no splits"):
+        read_records(DataConfig(root=str(root / "train")), "dev")

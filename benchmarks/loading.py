@@ -1,0 +1,411 @@
+"""How fast clips are loaded, side by side: PIL as in 2019, our reader on JPEG folders, H.264 and packed video.
+
+    python benchmarks/loading.py WORK results/NAME.json [--profile] [--memory] [--videos PATH] [--frames 100 300]
+
+Videos of moving texture, 340x256 pixels, are generated into WORK once. Each round measures every form
+with every number of workers, in an order of its own; a rate counts from the first batch to the last.
+All files are in the page cache, so the rates are those of the processor. --profile adds where the time
+goes, --memory the memory of the workers over 10,000 clips, --videos what packing that data set (class
+folders, or one CSV file) costs and gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import csv
+import itertools
+import json
+import multiprocessing
+import os
+import platform
+import pstats
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from loading_baseline import baseline_loader
+from vsn.config import ClipSpec, DataConfig
+from vsn.data import jpeg
+from vsn.data.dataset import VideoDataset
+from vsn.data.decode import probe_video, read_all_frames, write_video
+from vsn.data.jpeg import encode_jpeg
+from vsn.data.loader import collate, make_loader
+from vsn.data.pack import pack_dataset
+from vsn.data.readers import read_records
+from vsn.data.records import RecordSet
+from vsn.engine.checkpoint import versions
+from vsn.files import write_json, write_text
+
+HEIGHT, WIDTH, RATE = 256, 340, 25
+NUM_FRAMES, BATCH = 8, 8
+FORMS = {
+    "pil": "JPEG folders, PIL as in 2019",
+    "jpeg": "JPEG folders",
+    "h264-12": "H.264, a key frame every 12 frames",
+    "h264-250": "H.264, a key frame every 250 frames",
+    "packed": "packed",
+}
+
+
+# --- videos ----------------------------------------------------------------------------------------
+
+
+def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Colours with detail at every scale, float32 (height, width, 3), 0 to 255."""
+    total = np.zeros((height, width, 3), np.float32)
+    for size, strength in ((64, 60), (32, 40), (16, 26), (8, 16), (4, 9), (2, 5)):
+        grey = rng.normal(0, strength, (height // size + 2, width // size + 2, 1))
+        tint = rng.normal(0, strength / 4, (*grey.shape[:2], 3))
+        octave = np.kron(grey + tint, np.ones((size, size, 1)))
+        for axis in (0, 1):
+            octave = (octave + np.roll(octave, size // 2, axis)) / 2
+        total += octave[:height, :width].astype(np.float32)
+    return (total + 128).clip(0, 255)
+
+
+def moving_texture(rng: np.random.Generator, num_frames: int) -> Iterator[np.ndarray]:
+    """A camera that sways over one texture, a square of another that crosses it, and sensor noise."""
+    ground, square = texture(rng, HEIGHT + 80, WIDTH + 80), texture(rng, 90, 90)
+    noise = [rng.normal(0, 2, (HEIGHT, WIDTH, 1)).astype(np.float32) for _ in range(5)]
+    phase, speed = rng.uniform(0, 6, 2), rng.uniform(0.01, 0.04, 2)
+    for i in range(num_frames):
+        top, left = (40 + 39 * np.sin(phase + i * speed)).astype(int)
+        frame = ground[top : top + HEIGHT, left : left + WIDTH] + noise[i % len(noise)]
+        place = int((WIDTH - 90) * (0.5 + 0.5 * np.sin(0.05 * i + phase[0])))
+        frame[80:170, place : place + 90] = square
+        yield frame.clip(0, 255).astype(np.uint8)
+
+
+def make_videos(work: Path, *, num_videos: int, frames: tuple[int, int], seed: int) -> dict[str, Any]:
+    """Write every form of the videos, or take those an earlier call wrote; their sizes, and the packing."""
+    settings = {"num_videos": num_videos, "frames": list(frames), "seed": seed}
+    facts_file = work / "videos.json"
+    if facts_file.is_file():
+        facts: dict[str, Any] = json.loads(facts_file.read_text())
+        if {key: facts[key] for key in settings} == settings:
+            return facts
+        raise SystemExit(f"{work} holds videos of other settings; choose another folder.")
+    rows = []
+    for number in range(num_videos):
+        rng = np.random.default_rng([seed, number])
+        images = list(moving_texture(rng, int(rng.integers(frames[0], frames[1] + 1))))
+        for form, every in (("h264-12", 12), ("h264-250", 250)):
+            write_video(
+                work / form / f"{number:04d}.mp4", images, frames_per_second=RATE, keyframe_every=every
+            )
+        folder = work / "jpeg" / f"{number:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        decoded, _ = read_all_frames(work / "h264-250" / f"{number:04d}.mp4")
+        for i, image in enumerate(decoded, 1):  # as people extract them: of the compressed video
+            (folder / f"{i:05d}.jpg").write_bytes(encode_jpeg(image, quality=90))
+        rows.append((number, len(decoded)))
+    for form, ending in (("h264-12", ".mp4"), ("h264-250", ".mp4"), ("jpeg", "")):
+        lines = [f"{number:04d}{ending},{'ab'[number % 2]},train" for number, _ in rows]
+        write_text(work / form / "videos.csv", "\n".join(["path,label,split", *lines]) + "\n")
+    config = DataConfig(root=str(work / "h264-250"), source="csv")
+    summary = pack_dataset(config, work / "packed", splits=["train"])
+    sizes = {form: folder_bytes(work / form) for form in FORMS if form != "pil"}
+    facts = {**settings, "num_frames": sum(count for _, count in rows), "bytes": sizes}
+    facts["packing"] = {"seconds": round(summary.seconds, 1), "num_workers": len(os.sched_getaffinity(0))}
+    write_json(facts_file, facts)
+    return facts
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".csv")
+
+
+# --- loaders ---------------------------------------------------------------------------------------
+
+
+def dataset_of(config: DataConfig, *, num_clips: int, seed: int) -> VideoDataset:
+    """Training clips, uint8, 8 frames, 224x224, of the training split, repeated to `num_clips`."""
+    records = read_records(config, "train")
+    repeated = tuple(itertools.islice(itertools.cycle(records.records), num_clips))
+    return VideoDataset(
+        RecordSet(repeated, records.classes),
+        clip=ClipSpec(short_side=HEIGHT),
+        num_frames=NUM_FRAMES,
+        train=True,
+        flip="random",
+        seed=seed,
+    )
+
+
+def batches(work: Path, form: str, *, num_workers: int, num_clips: int, seed: int) -> Iterable[Any]:
+    """A loader of one form."""
+    if form == "pil":
+        random.seed(seed)
+        with (work / "jpeg/videos.csv").open(newline="") as file:
+            rows = [(work / "jpeg" / row["path"], "ab".index(row["label"])) for row in csv.DictReader(file)]
+        videos = [(folder, len(os.listdir(folder)), label) for folder, label in rows]
+        repeated = list(itertools.islice(itertools.cycle(videos), num_clips))
+        return baseline_loader(repeated, num_frames=NUM_FRAMES, batch_size=BATCH, num_workers=num_workers)
+    dataset = dataset_of(DataConfig(root=str(work / form), source="csv"), num_clips=num_clips, seed=seed)
+    return make_loader(dataset, batch_size=BATCH, num_workers=num_workers, shuffle=True, seed=seed)
+
+
+def rate(loader: Iterable[Any], seconds: float) -> float:
+    """Clips a second, from the first batch on for so many seconds."""
+    num_batches = 0
+    with closing(_generator(loader)) as loading:
+        next(loading)
+        start = time.perf_counter()
+        for _ in loading:
+            num_batches += 1
+            if time.perf_counter() - start > seconds:
+                break
+        return num_batches * BATCH / (time.perf_counter() - start)
+
+
+def _generator(loader: Iterable[Any]) -> Iterator[Any]:
+    yield from loader
+
+
+def measure_rates(
+    work: Path, *, forms: list[str], workers: list[int], rounds: int, seconds: float, seed: int
+) -> list[dict[str, Any]]:
+    """Every form with every number of workers, `rounds` times, interleaved."""
+    found: dict[tuple[str, int], list[float]] = {key: [] for key in itertools.product(forms, workers)}
+    for number in range(rounds):
+        order = list(found)
+        random.Random(seed + number).shuffle(order)
+        for form, num_workers in order:
+            loader = batches(work, form, num_workers=num_workers, num_clips=BATCH * 5000, seed=seed + number)
+            found[form, num_workers].append(rate(loader, seconds))
+            print(
+                f"round {number + 1}, {form}, {num_workers} workers: {found[form, num_workers][-1]:.1f}/s",
+                flush=True,
+            )
+    middles = {key: statistics.median(values) for key, values in found.items()}
+    return [
+        {
+            "form": form,
+            "what": FORMS[form],
+            "workers": num_workers,
+            "clips_per_second": [round(value, 2) for value in values],
+            "median": round(middles[form, num_workers], 2),
+            "times_pil": round(middles[form, num_workers] / middles["pil", num_workers], 2)
+            if "pil" in forms
+            else None,
+        }
+        for (form, num_workers), values in found.items()
+    ]
+
+
+# --- where the time goes, memory, packing ----------------------------------------------------------
+
+STAGES = {  # stage -> parts of the names of the functions whose own time it is
+    "decoding JPEG": ("_decode_turbo", "_decode_pillow", "'decode' of 'ImagingDecoder'"),
+    "decoding H.264": (
+        "'decode' of 'av.video",
+        "'decode' of 'av.codec",
+        "'demux'",
+        "_packets",
+        "container.core.open",
+    ),
+    "conversion to RGB": ("'reformat'", "'to_ndarray'", "rot90"),
+    "resizing crops": ("_upsample_bilinear2d_aa", "interpolate"),
+    "copies of pixels": ("'contiguous'", "stack", "'flip'", "'copy_'", "numpy.empty"),
+    "checksums": ("crc32",),
+    "files": ("posix.", "io.open", "'read' of", "'readinto'", "'__exit__' of '_io", "'__enter__' of '_io"),
+}
+
+
+def profile(work: Path, form: str, *, num_clips: int, seed: int) -> dict[str, Any]:
+    """Where the time of loading goes in one process: milliseconds a clip by stage, and the top functions."""
+    dataset = dataset_of(DataConfig(root=str(work / form), source="csv"), num_clips=num_clips, seed=seed)
+    collate([dataset[index] for index in range(BATCH)])
+    start = time.perf_counter()
+    for first in range(0, num_clips, BATCH):
+        collate([dataset[(1, index)] for index in range(first, first + BATCH)])
+    whole = time.perf_counter() - start
+    profiler = cProfile.Profile()
+    profiler.enable()
+    for first in range(0, num_clips, BATCH):
+        collate([dataset[(2, index)] for index in range(first, first + BATCH)])
+    profiler.disable()
+    own = {
+        f"{Path(file).name}:{name}" if file != "~" else name: values[2]
+        for (file, _, name), values in pstats.Stats(profiler).stats.items()
+    }
+    total = sum(own.values())
+    stages = dict.fromkeys((*STAGES, "Python and the rest"), 0.0)
+    for name, seconds in own.items():
+        stage = next(
+            (s for s, parts in STAGES.items() if any(part in name for part in parts)), "Python and the rest"
+        )
+        stages[stage] += seconds
+    scale = 1000 * whole / num_clips / total  # of the time without the profiler, which slows Python down
+    return {
+        "form": form,
+        "milliseconds_a_clip": round(1000 * whole / num_clips, 2),
+        "stages": {name: round(seconds * scale, 3) for name, seconds in stages.items()},
+        "functions": {
+            name: round(own[name] * scale, 3) for name in sorted(own, key=lambda name: -own[name])[:15]
+        },
+    }
+
+
+def memory(work: Path, form: str, *, num_clips: int, num_workers: int, seed: int) -> dict[str, Any]:
+    """Memory of the workers, MB, at 21 moments of a long epoch."""
+    others = set(multiprocessing.active_children())
+    seen, every = [], max(1, num_clips // BATCH // 20)
+    for number, _ in enumerate(batches(work, form, num_workers=num_workers, num_clips=num_clips, seed=seed)):
+        if number % every == 0:
+            workers = sorted(set(multiprocessing.active_children()) - others, key=lambda worker: worker.pid)
+            seen.append({"clips": number * BATCH, "workers": [resident(worker.pid) for worker in workers]})
+    third = len(seen) // 3
+    early, late = (
+        statistics.mean(worker["private"] for point in part for worker in point["workers"])
+        for part in (seen[third : 2 * third], seen[2 * third : -1])
+    )
+    return {
+        "form": form,
+        "growth_of_private_mb": round(late - early, 1),
+        "private_mb": round(late, 1),
+        "points": seen,
+    }
+
+
+def resident(pid: int | None) -> dict[str, float]:
+    """MB of memory of a process: all that is resident, and what it shares with no file (anonymous)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    values = {
+        name: int(value.split()[0]) / 1024
+        for name, _, value in (line.partition(":") for line in lines)
+        if "kB" in value
+    }
+    return {"resident": round(values["VmRSS"], 1), "private": round(values["RssAnon"], 1)}
+
+
+def pack_data_set(root: Path, work: Path, *, workers: list[int], seconds: float, seed: int) -> dict[str, Any]:
+    """What packing a data set costs in time and disk, and how fast both load."""
+    source = "csv" if any(root.glob("*.csv")) else "folder"
+    config, out = DataConfig(root=str(root), source=source), work / f"packed-{root.resolve().name}"
+    summary = pack_dataset(config, out)
+    packed = replace(config, root=str(out), source="csv", annotations="")
+    rates = [
+        {"form": name, "workers": num_workers, "clips_per_second": round(rate(loader, seconds), 2)}
+        for num_workers in workers
+        for name, one in (("as it is", config), ("packed", packed))
+        for loader in [
+            make_loader(
+                dataset_of(one, num_clips=BATCH * 5000, seed=seed),
+                batch_size=BATCH,
+                num_workers=num_workers,
+                shuffle=True,
+            )
+        ]
+    ]
+    first = read_records(config, "train").records[0]
+    return {
+        "videos": summary.num_videos,
+        "frames": summary.num_frames,
+        "size": [probe_video(first.path).height, probe_video(first.path).width],
+        "seconds": round(summary.seconds, 1) if summary.num_written == summary.num_shards else None,
+        "bytes_in": summary.bytes_in,
+        "bytes_out": summary.bytes_out,
+        "rates": rates,
+    }
+
+
+# --- the whole -------------------------------------------------------------------------------------
+
+
+def hardware() -> dict[str, Any]:
+    return {
+        **versions(),
+        "pillow": __import__("PIL").__version__,
+        "jpeg_decoder": "simplejpeg" if jpeg.simplejpeg is not None else "Pillow",
+        "cpus": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--num-videos", type=int, default=60)
+    parser.add_argument("--frames", type=int, nargs=2, default=(100, 300), metavar=("LEAST", "MOST"))
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--memory-clips", type=int, default=10_000)
+    parser.add_argument("--videos", type=Path, help="a data set to pack: class folders, or one CSV file")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    command = " ".join(["python benchmarks/loading.py WORK", options.output.name, *sys.argv[3:]])
+    facts: dict[str, Any] = {
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "seed": options.seed,
+        "versions": hardware(),
+    }
+    facts["data"] = make_videos(
+        options.work, num_videos=options.num_videos, frames=tuple(options.frames), seed=options.seed
+    )
+    common = {"seed": options.seed}
+    parts: list[tuple[str, Callable[[], Any]]] = [
+        (
+            "rows",
+            lambda: measure_rates(
+                options.work,
+                forms=options.forms,
+                workers=options.workers,
+                rounds=options.rounds,
+                seconds=options.seconds,
+                **common,
+            ),
+        )
+    ]
+    ours = [form for form in options.forms if form != "pil"]
+    if options.profile:
+        parts.append(
+            ("profile", lambda: [profile(options.work, form, num_clips=400, **common) for form in ours])
+        )
+    if options.memory:
+        most = max(options.workers)
+        parts.append(
+            (
+                "memory",
+                lambda: [
+                    memory(options.work, form, num_clips=options.memory_clips, num_workers=most, **common)
+                    for form in ours
+                ],
+            )
+        )
+    if options.videos:
+        parts.append(
+            (
+                "data_set",
+                lambda: pack_data_set(
+                    options.videos, options.work, workers=options.workers, seconds=options.seconds, **common
+                ),
+            )
+        )
+    for name, measure in parts:
+        facts[name] = measure()
+        write_json(options.output, facts)  # a stopped measurement keeps what it has
+    for row in facts["rows"]:
+        print(f"{row['what']:<40} {row['workers']} workers {row['median']:8.1f} clips/s  x{row['times_pil']}")
+
+
+if __name__ == "__main__":
+    main()
