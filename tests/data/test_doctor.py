@@ -1,6 +1,8 @@
 """Every fault planted is found, as that fault and no other; a healthy set gives neither error nor warning."""
 
 import csv
+import doctest
+import importlib
 import io
 import json
 import os
@@ -252,6 +254,14 @@ def test_same_sizes_are_no_copies(tmp_path):
     for i in range(3):
         content[100_000] = min(i, 1)
         (tmp_path / f"{i}").write_bytes(content)
+    paths = [tmp_path / f"{i}" for i in range(3)]
+    assert find_copies(paths) == ((paths[1], paths[2]),)
+
+
+def test_folders_of_same_names_and_sizes_are_no_copies(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}").mkdir()
+        (tmp_path / f"{i}" / "1.jpg").write_bytes(bytes([min(i, 1)]))
     paths = [tmp_path / f"{i}" for i in range(3)]
     assert find_copies(paths) == ((paths[1], paths[2]),)
 
@@ -617,6 +627,13 @@ def test_arguments_out_of_range(name, value):
 def test_checking_processes_import_no_torch():
     code = "import sys, vsn.data.doctor; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["evidence", "labels"])
+def test_examples_in_docstrings(name):
+    result = doctest.testmod(importlib.import_module(f"vsn.data.doctor.{name}"))
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 # --- the wild --------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def test_there_and_back(decoder: str) -> None:
     image = smooth()
     read = decode_jpeg(encode_jpeg(image, quality=95))
-    assert (read.dtype, read.shape) == (np.uint8, image.shape)
+    assert (read.dtype, read.shape, read.flags.writeable) == (np.uint8, image.shape, True)
     assert np.abs(read.astype(int) - image).mean() < 2
     coarse = decode_jpeg(encode_jpeg(image, quality=20))
     assert np.abs(coarse.astype(int) - image).mean() > np.abs(read.astype(int) - image).mean()

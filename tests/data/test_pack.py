@@ -171,6 +171,8 @@ def test_the_arrow_of_time_needs_no_labels(tmp_path: Path, grey_video: Path) -> 
     config = DataConfig(root=str(tmp_path / "set"), task="arrow")
     summary = pack_dataset(config, tmp_path / "out", num_workers=0, progress=False)
     assert (summary.num_videos, summary.splits) == (5, {"train": 4, "val": 1, "test": 1})
+    assert "Labels are left out" in str(summary)
+    assert str(summary).endswith(f"--data.root {tmp_path / 'out'} --data.task arrow")
     assert facts(packed_config(tmp_path / "out", task="arrow"), "train") == facts(config, "train")
 
 

@@ -17,9 +17,6 @@ import numpy as np
 from vsn.config import Decoder
 from vsn.data import frame_folders, torchcodec_files, video_files
 from vsn.data.frames import Choose, VideoError, VideoInfo, scaled_size
-from vsn.data.video_files import content_errors as _content_errors  # noqa: F401
-from vsn.data.video_files import open_container as _open  # noqa: F401
-from vsn.data.video_files import video_stream as _video_stream  # noqa: F401
 from vsn.data.video_files import write_video
 
 __all__ = [
@@ -151,6 +148,6 @@ def _iter_packed(path: str | Path, *, short_side: int | None, num_frames: int = 
 
 def _kind(path: str | Path) -> Literal["file", "folder", "packed"]:
     text = os.fspath(path)
-    if os.path.dirname(text).endswith(".vsnpack"):
+    if os.path.splitext(os.path.dirname(text))[1] == ".vsnpack":
         return "packed"
     return "folder" if os.path.isdir(text) else "file"

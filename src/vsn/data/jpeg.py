@@ -59,7 +59,7 @@ def _decode_turbo(data: bytes, out: np.ndarray | None) -> np.ndarray | None:
 def _decode_pillow(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-            return np.asarray(picture.convert("RGB"))
+            return np.array(picture.convert("RGB"))
     except Exception as error:  # Pillow raises anything for damaged bytes
         raise ValueError(f"not a whole JPEG ({type(error).__name__}: {error})") from error
 

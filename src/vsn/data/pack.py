@@ -58,6 +58,8 @@ class PackSummary:
     """What a pack holds, and what it took. `str()` is a few lines for people."""
 
     out: Path
+    task: str
+    """`data.task` of the settings: whether labels are kept, and whether a video may have several."""
     splits: dict[str, int]
     """Records of each split; a video may be in several."""
     left_out: dict[str, str]
@@ -91,7 +93,10 @@ class PackSummary:
             lines.append(f"Not there, though listed: {self.num_missing}.")
         if self.bad:
             lines.append(f"Not packed, for they cannot be read: {len(self.bad)}, listed in {self.out / BAD}.")
-        lines.append(f"Read it with --data.source csv --data.root {self.out}")
+        if self.task == "arrow":
+            lines.append("Labels are left out, for the arrow of time (data.task) has no use for them.")
+        task = "" if self.task == "classify" else f" --data.task {self.task}"
+        lines.append(f"Read it with --data.source csv --data.root {self.out}{task}")
         return "\n".join(lines)
 
 
@@ -262,6 +267,7 @@ def _summary(
     }
     return PackSummary(
         out=out,
+        task=plan.config.task,
         splits=splits,
         left_out=plan.left_out,
         num_missing=sum(records.num_missing for records in plan.splits.values()),

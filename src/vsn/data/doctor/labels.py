@@ -123,7 +123,7 @@ def check_flips(evidence: Evidence) -> Iterator[Finding]:
     """Random flips of classes whose names say left or right."""
     classes = evidence.splits[0].records.classes if evidence.splits else ()
     sided = [name for name in classes if has_side(name)]
-    if not sided or evidence.config.flip == "random" or evidence.config.task == "arrow":
+    if not sided or evidence.config.flip != "random" or evidence.config.task == "arrow":
         return
     rule, why = propose_flip_rule(classes)
     yield make_finding(
