@@ -1,6 +1,7 @@
-"""Print the paper's Tables 7, 8 and 9 from results/embedded-cpu.json, as Markdown.
+"""Print tables of results/, as Markdown: the paper's Tables 7, 8 and 9, or runs side by side.
 
 python benchmarks/tables.py results/embedded-cpu.json
+python benchmarks/tables.py results/gestures-arrow-cpu.json
 """
 
 from __future__ import annotations
@@ -53,6 +54,21 @@ def tables(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def runs_table(runs: list[dict[str, Any]]) -> str:
+    """What `collect.py` wrote: a line a run, top-1 with its 95% interval, and with frames shuffled."""
+    lines = [_head("run", "epochs", "top-1", "95% interval", "frames shuffled")]
+    for run in runs:
+        forward, shuffled = (
+            next(t for t in run["test"] if t["order"] == order) for order in ("forward", "shuffled")
+        )
+        low, high = forward["top1_interval"]
+        lines.append(
+            f"| {run['run']} | {len(run['metrics'])} | {forward['top1']:.1%} | {low:.1%} to {high:.1%} | "
+            f"{shuffled['top1']:.1%} |"
+        )
+    return "\n".join(lines)
+
+
 def _head(*cells: str) -> str:
     return f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}"
 
@@ -62,4 +78,5 @@ def _line(name: str, ours: str, paper: float) -> str:
 
 
 if __name__ == "__main__":
-    print(tables(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["rows"]))
+    measured = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    print(runs_table(measured["runs"]) if "runs" in measured else tables(measured["rows"]))

@@ -18,6 +18,7 @@ from vsn.data import pack as pack_module
 from vsn.data import pack_shards
 from vsn.data.dataset import VideoDataset
 from vsn.data.decode import VideoError, probe_video, read_all_frames, read_frames, scaled_size, write_video
+from vsn.data.jpeg import encode_jpeg
 from vsn.data.loader import make_loader
 from vsn.data.pack import pack_dataset, verify_pack
 from vsn.data.packed_files import Shard
@@ -176,6 +177,23 @@ def test_the_arrow_of_time_needs_no_labels(tmp_path: Path, grey_video: Path) -> 
     assert facts(packed_config(tmp_path / "out", task="arrow"), "train") == facts(config, "train")
 
 
+def test_folders_of_frames(tmp_path: Path) -> None:
+    for name in ("a/x", "b/y"):
+        folder = tmp_path / "set" / name
+        folder.mkdir(parents=True)
+        for i, image in enumerate(moving_texture(5), 1):
+            (folder / f"img_{i:04d}.jpg").write_bytes(encode_jpeg(image, quality=95))
+            (folder / f"old_{i:04d}.jpg").write_bytes(encode_jpeg(image // 2, quality=95))
+    config = DataConfig(root=str(tmp_path / "set"), frame_template="img_{:04d}.jpg")
+    pack_dataset(config, tmp_path / "out", splits=["train"], num_workers=0, progress=False)
+    assert facts(packed_config(tmp_path / "out"), "train") == facts(config, "train")
+    for place in packed_paths(tmp_path / "out"):
+        frames, rate = read_all_frames(place)
+        assert rate == 0.0
+        assert frames.shape == (5, 64, 96, 3)
+        assert np.abs(frames.astype(int) - np.stack(moving_texture(5))).mean() < 3
+
+
 def test_a_packed_set_is_packed_again(packed: Path, tmp_path: Path) -> None:
     summary = pack_dataset(
         packed_config(packed), tmp_path / "out", short_side=16, num_workers=0, progress=False
@@ -235,6 +253,16 @@ def test_few_files_stay_open(packed: Path, tmp_path: Path) -> None:
     for i in range(60):
         read_frames(Path(shutil.copy(source, tmp_path / f"{i}.vsnpack")) / "0", lambda *_: [0])
     assert len(os.listdir("/proc/self/fd")) <= before + 32
+
+
+def test_a_replaced_file_is_read_anew(packed: Path, tmp_path: Path) -> None:
+    first, second = packed_paths(packed)[:2]
+    for path in (first, second):
+        shutil.copy(path.parent, tmp_path / "new.vsnpack")
+        shutil.move(tmp_path / "new.vsnpack", tmp_path / "x.vsnpack")
+        assert np.array_equal(read_all_frames(tmp_path / "x.vsnpack/0")[0], read_all_frames(path)[0])
+    assert first.name == second.name == "0"
+    assert probe_video(first) != probe_video(second)
 
 
 @forks
@@ -518,6 +546,28 @@ def test_bad_videos_are_listed_and_the_rest_is_packed(tiny_data: Path, packed: P
     assert not (out / "bad.csv").exists()
     for path in packed.glob("*.vsnpack"):
         assert np.array_equal(Shard(path).videos, Shard(out / path.name).videos)
+
+
+def test_a_finished_pack_that_is_written_anew_is_not_read_halfway(tiny_data: Path, tmp_path: Path) -> None:
+    root, out = Path(shutil.copytree(tiny_data, tmp_path / "set")), tmp_path / "out"
+    pack(root, out)
+    for path in root.rglob("2.mp4"):
+        path.write_bytes(b"")
+    for path in list(out.glob("*.vsnpack")):
+        path.unlink()
+    with pytest.raises(VideoError, match="3 of 15 videos cannot be read"):
+        pack(root, out)
+    assert not (out / "pack.json").exists()
+    with pytest.raises(ConfigError):
+        read_records(packed_config(out), "train")
+
+
+def test_verification_finds_a_shard_of_other_videos(copy: Path) -> None:
+    first, second = sorted(copy.glob("*.vsnpack"))[:2]
+    shutil.copy(first, second)
+    (fault,) = verify_pack(copy, progress=False)
+    assert fault.path == str(second)
+    assert "holds other videos than pack.json says" in fault.reason
 
 
 def test_nothing_that_can_be_read(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_csv_split_aliases(tmp_path: Path) -> None:
         ("path,label\n1.mp4,a\n2.mp4\n", "train", "the label on line 3 is empty"),
         ("path,label\n,a\n", "train", "the path on line 2 is empty"),
         ("path,label,split\n1.mp4,a,train\n2.mp4,b,\n", "train", "the split on line 3 is empty"),
-        ("path,label\n1.mp4,a|\n", "train", "the label on line 2 is 'a|'; a name stands beside every |"),
+        ("path,label\n1.mp4,a|\n", "train", r"the label on line 2 is 'a\|'; a name stands beside every \|"),
         ("path,label\n1.mp4,a\n2.mp4,a\n", "train", "the only class is 'a'"),
         ("path,label,split\n1.mp4,a,train\n2.mp4,b,test\n", "val",
          "no split 'val'; present: 'test', 'train'. Set data.val_split .* \"test\""),

@@ -167,13 +167,19 @@ def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
         tmp_path,
         "train/wave/v2/00001.jpg", "train/wave/v2/00002.jpg", "train/wave/v1/frame_1.PNG", "train/wave/notes/a.txt",
         "train/wave/.thumbs/1.jpg", "train/wave/day 2/v3/1.jpeg", "train/wave/day 2/sheet.jpg",
-        "train/clap/c.mp4", "train/clap/thumbs/c.jpg", "val/jump/v4/1.webp",
+        "train/clap/c.mp4", "train/clap/thumbs/c.jpg", "train/jog/a thumbs/1.jpg", "train/jog/b/d.mp4", "val/jump/v4/1.webp",
     )  # fmt: skip
     config = DataConfig(root=str(root))
     train = read_records(config, "train")
-    assert train.classes == ("clap", "jump", "wave")
-    assert ids(train) == ["train/clap/c.mp4", "train/wave/day 2/v3", "train/wave/v1", "train/wave/v2"]
-    assert train.records[-1] == VideoRecord(root / "train/wave/v2", (2,), "train/wave/v2")
+    assert train.classes == ("clap", "jog", "jump", "wave")
+    assert ids(train) == [
+        "train/clap/c.mp4",
+        "train/jog/b/d.mp4",
+        "train/wave/day 2/v3",
+        "train/wave/v1",
+        "train/wave/v2",
+    ]
+    assert train.records[-1] == VideoRecord(root / "train/wave/v2", (3,), "train/wave/v2")
     assert ids(read_records(config, "val")) == ["val/jump/v4"]
 
 

@@ -123,6 +123,7 @@ def test_a_single_list_is_held_out(tmp_path: Path) -> None:
     ("files", "changed", "message"),
     [
         ({}, {}, "no list was found for source 'tsn-list', such as train_videofolder.txt; looked in .*/lists"),
+        ({"train_and_val.txt": "v1 3 0\n"}, {}, "no list was found"),
         ({"train.txt": "v1 3 0\n", "labels/train.csv": "v1 3 0\n"}, {}, "2 lists are of the split 'train': .*train.csv"),
         ({"train_a.txt": "", "train_b.txt": ""}, {}, r'with {split} for the split, as in "{split}_videos.txt"'),
         ({}, {"annotations": "x.txt"}, "data.annotations is 'x.txt'; there is no file '.*x.txt'.$"),

@@ -64,7 +64,9 @@ def frame_size(path: str | Path, height: int, width: int, short_side: int | None
 
     Raises `VideoError` when the stored or the resized frame has more than `MAX_PIXELS`.
     """
-    check_pixels(path, height, width)
+    limit = f"the limit is {MAX_PIXELS // 10**6} million"
+    if height * width > MAX_PIXELS:
+        raise VideoError(path, f"its frames have {height}x{width} pixels; {limit}.")
     if short_side is None:
         return height, width
     size = scaled_size(height, width, short_side)
@@ -72,18 +74,9 @@ def frame_size(path: str | Path, height: int, width: int, short_side: int | None
         raise VideoError(
             path,
             f"its frames of {height}x{width} pixels would have {size[0]}x{size[1]} with the shorter side "
-            f"at {short_side}; the limit is {MAX_PIXELS // 10**6} million.",
+            f"at {short_side}; {limit}.",
         )
     return size
-
-
-def check_pixels(path: str | Path, height: int, width: int) -> None:
-    """Raise `VideoError` for frames of more than `MAX_PIXELS`."""
-    if height * width > MAX_PIXELS:
-        raise VideoError(
-            path,
-            f"it announces frames of {height}x{width} pixels; the limit is {MAX_PIXELS // 10**6} million.",
-        )
 
 
 def chosen(choose: Choose, num_frames: int, frames_per_second: float) -> list[int]:

@@ -39,11 +39,12 @@ from vsn.data.pack_shards import (
     ShardContent,
     ShardJob,
     UnreadVideo,
+    content_of,
     kept_content,
     shard_faults,
     write_shard,
 )
-from vsn.data.packed_files import SUFFIX, Shard
+from vsn.data.packed_files import SUFFIX
 from vsn.data.readers import read_records
 from vsn.files import write_json, write_text
 from vsn.interrupt import interrupts_blocked
@@ -134,11 +135,13 @@ def pack_dataset(
     plan = make_plan(config, out, splits=splits, short_side=short_side, quality=quality)
     check_folder(out, plan.description)
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / MARKER).is_file():
-        write_json(out / UNFINISHED, plan.description)
     _remove_parts(out)
     contents = {job.path: content for job in plan.jobs if (content := kept_content(job)) is not None}
     todo = [job for job in plan.jobs if job.path not in contents]
+    if todo or not (out / MARKER).is_file():
+        write_json(out / UNFINISHED, plan.description)
+        for name in (MARKER, VIDEOS):  # of a finished pack whose shards have gone: rows may change
+            (out / name).unlink(missing_ok=True)
     try:
         contents |= _write_shards(todo, num_workers=num_workers, progress=progress)
     finally:
@@ -175,7 +178,10 @@ def verify_pack(
     damaged = {fault.path for fault in faults}
     for name, facts in shards.items():
         path = root / name
-        if str(path) not in damaged and len(Shard(path).videos) != facts["videos"]:
+        if (
+            not any(fault.startswith(str(path)) for fault in damaged)
+            and _shard_facts(content_of(path)) != facts
+        ):
             faults.append(
                 VideoError(path, f"it holds other videos than {MARKER} says; delete it and pack again.")
             )
@@ -359,12 +365,13 @@ def _marker(plan: PackPlan, summary: PackSummary, contents: dict[Path, ShardCont
         "num_bad": len(summary.bad),
         "bytes_in": summary.bytes_in,
         "bytes_out": summary.bytes_out,
-        "shards": {
-            path.name: {"videos": len(content.ids), "frames": content.num_frames, "bytes": content.bytes_out}
-            for path, content in sorted(contents.items())
-        },
+        "shards": {path.name: _shard_facts(content) for path, content in sorted(contents.items())},
         "versions": {name: version(name) for name in ("av", "numpy", "pillow")},
     }
+
+
+def _shard_facts(content: ShardContent) -> dict[str, int]:
+    return {"videos": len(content.ids), "frames": content.num_frames, "bytes": content.bytes_out}
 
 
 def _csv(rows: Iterable[Sequence[str | Path]]) -> str:

@@ -26,7 +26,7 @@ class VideoFacts:
     key_interval: int
     """Largest distance between key frames, in pictures."""
     sizes: tuple[tuple[int, int], ...]
-    """Stored sizes, (height, width), in the order met."""
+    """Stored sizes, (height, width), in the order met; the header's where nothing was decoded."""
 
 
 def video_facts(path: str | Path, *, decode_all: bool = False) -> VideoFacts:
@@ -61,6 +61,8 @@ def video_facts(path: str | Path, *, decode_all: bool = False) -> VideoFacts:
         except av.FFmpegError:
             pass  # cut short; what was read counts
         num_decoded += _note_sizes(stream, None, sizes)
+        if not sizes:
+            sizes[stream.codec_context.height, stream.codec_context.width] = None
     if seconds and rate:
         is_cut = end_seconds < seconds - 2 / rate
         announced = (announced or round(seconds * rate)) if is_cut else 0

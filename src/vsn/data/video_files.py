@@ -24,7 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from vsn.data.frames import MAX_PIXELS, Choose, VideoError, VideoInfo, check_pixels, chosen, frame_size
+from vsn.data.frames import MAX_PIXELS, Choose, VideoError, VideoInfo, chosen, frame_size
 
 # What PyAV and numpy raise for damaged or absurd content. FFmpegError is most of it; sizes read from
 # a damaged header end in the others.
@@ -50,7 +50,7 @@ def probe_file(path: str | Path) -> VideoInfo:
     with content_errors(path), open_container(path) as container:
         frame = next(_frames(path, container), None)
         if frame is None:
-            raise _nothing_decodes(path, num_frames)
+            raise _nothing_decodes(path)
         layout = _Layout.of(path, frame, None)
     return VideoInfo(
         num_frames=num_frames,
@@ -68,7 +68,7 @@ def read_file(path: str | Path, choose: Choose, *, short_side: int | None = None
     images, num_decoded = _decode(path, set(indices), short_side)
     if any(index not in images for index in indices):
         if num_decoded == 0:
-            raise _nothing_decodes(path, announced)
+            raise _nothing_decodes(path)
         indices = chosen(choose, num_decoded, frames_per_second)
         missing = set(indices) - images.keys()
         if missing:
@@ -92,7 +92,7 @@ def iter_file(path: str | Path, *, short_side: int | None = None) -> Iterator[np
             layout = layout or _Layout.of(path, frame, short_side)
             yield layout.rgb(frame)
     if layout is None:
-        raise _nothing_decodes(path, count_packets(path)[0])
+        raise _nothing_decodes(path)
 
 
 def write_video(
@@ -172,7 +172,6 @@ def video_stream(path: str | Path, container: InputContainer) -> VideoStream:
         if not stream.disposition & Disposition.attached_pic:  # the cover picture of a sound file
             if stream.codec_context is None:
                 raise VideoError(path, "no decoder for its video stream.")
-            check_pixels(path, stream.codec_context.height, stream.codec_context.width)
             if not stream.codec_context.is_open:
                 stream.codec_context.thread_count = 1
                 stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -276,8 +275,12 @@ def _frames(path: str | Path, container: InputContainer) -> Iterator[VideoFrame]
         yield from stream.decode(None)  # what the decoder still holds
 
 
-def _nothing_decodes(path: str | Path, num_packets: int) -> VideoError:
-    return VideoError(path, f"none of its {num_packets} frames decodes.")
+def _nothing_decodes(path: str | Path) -> VideoError:
+    reason = f"none of its {count_packets(path)[0]} frames decodes"
+    with content_errors(path), open_container(path) as container:
+        if not video_stream(path, container).codec_context.width:
+            reason += f"; the header is damaged, or announces more than {MAX_PIXELS // 10**6} million pixels"
+    return VideoError(path, f"{reason}.")
 
 
 def _checked_size(path: Path, image: np.ndarray) -> tuple[int, int]:

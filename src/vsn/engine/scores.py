@@ -103,7 +103,7 @@ def average_precisions(scores: Scores) -> dict[str, float]:
             continue
         order = np.argsort(-own, kind="stable")
         ranked, values = true[order], own[order]
-        hits = np.cumsum(ranked)
+        hits = np.cumsum(ranked.astype(np.int64))
         # Videos that tie share the precision of their last: no order among them is a fact.
         last = np.searchsorted(-values, -values, side="right") - 1
         found[name] = float((hits[last] / (last + 1))[ranked].mean())

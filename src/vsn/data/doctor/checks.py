@@ -28,7 +28,7 @@ _UNREADABLE: dict[Problem, tuple[str, tuple[str, str], str]] = {
     "unreadable": (
         "video",
         ("cannot be decoded", "cannot be decoded"),
-        "Play one in a media player: where that works, convert it with FFmpeg; otherwise download it again, "
+        "Play it in a media player: where that works, convert it with FFmpeg; otherwise download it again, "
         "or take it out of the data set.",
     ),
     "crashed": (

@@ -67,7 +67,7 @@ def examine(
     splits, findings = read_splits(config)
     jobs = [
         FileJob(path, num_frames, clip.short_side, config.frame_template, config.decoder, thorough)
-        for path in _chosen(splits, sample, seed)
+        for path in choose_videos(splits, sample, seed)
     ]
     reports = _inspect_all(jobs, num_workers, seconds_a_video, progress)
     with _phase("measuring loading", progress):
@@ -177,7 +177,7 @@ def _split_findings(errors: dict[str, ConfigError]) -> Iterator[Finding]:
             yield make_finding(code, "error", messages[role], [], effects[role])
 
 
-def _chosen(splits: Sequence[Split], sample: int | None, seed: int) -> list[Path]:
+def choose_videos(splits: Sequence[Split], sample: int | None, seed: int) -> list[Path]:
     """Videos to look into, each once: all, or `sample` of each split."""
     chosen: dict[Path, None] = {}
     for number, split in enumerate(splits):

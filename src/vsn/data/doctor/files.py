@@ -95,7 +95,10 @@ def _inspect(job: FileJob) -> FileReport:
         seconds=seconds,
     )
     if path.is_file():
-        facts = video_facts(path, decode_all=job.thorough)
+        try:
+            facts = video_facts(path, decode_all=job.thorough)
+        except VideoError:  # another decoder read what PyAV cannot; the frames are what there is to know
+            return replace(report, height=frames.shape[1], width=frames.shape[2], num_sizes=1)
         height, width = facts.sizes[0]
         return replace(
             report,

@@ -35,7 +35,7 @@ def _headline(diagnosis: Diagnosis) -> Text:
     said = [counted(numbers[severity], severity) for severity in SEVERITIES if numbers[severity]]
     text = Text(overflow="fold")
     text.append(diagnosis.root, style="bold")
-    text.append(f" ({diagnosis.source}): {', '.join(said) or 'nothing found'}. ")
+    text.append(f" ({diagnosis.source}): {', '.join(said) or 'nothing found'}.\n")
     if not diagnosis.healthy:
         text.append("Mend the errors before training.", style=_STYLES["error"])
     elif numbers["warning"]:
