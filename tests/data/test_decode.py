@@ -154,7 +154,9 @@ def test_only_wanted_frames_are_converted_and_decoding_stops(
 ) -> None:
     converted, decoded = [], []
     rgb, frames_of = video_files._Layout.rgb, video_files._frames
-    monkeypatch.setattr(video_files._Layout, "rgb", lambda self, frame: converted.append(1) or rgb(self, frame))
+    monkeypatch.setattr(
+        video_files._Layout, "rgb", lambda self, frame: converted.append(1) or rgb(self, frame)
+    )
 
     def counted(*args):
         for frame in frames_of(*args):
@@ -164,6 +166,21 @@ def test_only_wanted_frames_are_converted_and_decoding_stops(
     monkeypatch.setattr(video_files, "_frames", counted)
     read_frames(grey_video, lambda num_frames, rate: [2, 7, 7])
     assert (len(converted), len(decoded)) == (2, 8)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
+def test_decoding_and_converting_start_no_threads(grey_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, rgb = [], video_files._Layout.rgb
+
+    def counted(self, frame):
+        image = rgb(self, frame)
+        threads.append(len(list(Path("/proc/self/task").iterdir())))
+        return image
+
+    monkeypatch.setattr(video_files._Layout, "rgb", counted)
+    before = len(list(Path("/proc/self/task").iterdir()))
+    read_all_frames(grey_video, short_side=16)
+    assert set(threads) == {before}
 
 
 @pytest.mark.parametrize("indices", [[], [30], [-1, 3]])
@@ -383,7 +400,9 @@ def test_damaged_files_give_frames_or_a_video_error(
     path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
     frames = None
     with contextlib.suppress(VideoError):  # anything else fails the test
-        frames = read_frames(path, lambda num_frames, rate: segment_indices(num_frames, 4, None), short_side=16)
+        frames = read_frames(
+            path, lambda num_frames, rate: segment_indices(num_frames, 4, None), short_side=16
+        )
     assert frames is None or frames.shape[0] == 4
 
 
@@ -437,5 +456,7 @@ def test_every_odd_file_gives_frames_or_a_video_error(shared_data: Path) -> None
         pytest.skip(f"no {folder}")
     for path in sorted(path for path in folder.iterdir() if path.name not in ODD_SIZES):
         with contextlib.suppress(VideoError):  # anything else fails the test
-            frames = read_frames(path, lambda num_frames, rate: segment_indices(num_frames, 8, None), short_side=64)
+            frames = read_frames(
+                path, lambda num_frames, rate: segment_indices(num_frames, 8, None), short_side=64
+            )
             assert frames.shape[0] == 8, path

@@ -294,7 +294,9 @@ def test_frames_take_the_size_of_the_first(video: Path, frame_numbers) -> None:
 @pytest.mark.parametrize(("short_side", "size"), [(24, (24, 35)), (48, (48, 71)), (100, (100, 148))])
 def test_resizing_is_that_of_video_files(tmp_path: Path, short_side: int, size: tuple[int, int]) -> None:
     y, x = np.mgrid[:64, :95]
-    image = np.stack([2 * x, 3 * y, 120 + 60 * np.sin(x / 7) * np.cos(y / 5)], axis=2).astype(np.uint8)
+    image = np.stack([x, 2 * y, 60 + 30 * np.sin(x / 7) * np.cos(y / 5)], axis=2)
+    image += np.random.default_rng(0).integers(0, 100, (64, 95, 1))  # fine grain, which must be averaged
+    image = image.astype(np.uint8)
     picture(tmp_path / "frames/1.png", image)
     with av.open(str(tmp_path / "video.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=10)

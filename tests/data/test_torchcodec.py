@@ -1,6 +1,7 @@
 """TorchCodec reads the frames that PyAV reads. Skipped where it, or the FFmpeg it needs, is missing."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -135,6 +136,11 @@ def test_rotation(tmp_path: Path, pyav_reads, decoder, matrix: tuple[int, int, i
     pyav = read_frames(path, centres, short_side=32)
     assert ours.shape == pyav.shape
     assert np.abs(ours.astype(int) - pyav.astype(int)).mean() < 3
+    facts = torchcodec_files._Facts.of(path)
+    assert torchcodec_files._open(path, facts, "cpu") is not None
+    assert (
+        torchcodec_files._open(path, replace(facts, rotation=0), "cpu") is None
+    )  # as before TorchCodec 0.11
 
 
 @needs_torchcodec

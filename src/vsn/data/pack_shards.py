@@ -120,7 +120,8 @@ def kept_content(job: ShardJob) -> ShardContent | None:
         same = Shard(job.path).description["pack"] == job.pack
     except VideoError:
         return None
-    now = {video.video_id: stamp(video.path) for video in job.videos} if content.bad else {}
+    now = {video.video_id: stamp(video.path) for video in job.videos if content.bad}
+    same = same and {*content.ids, *(bad.video_id for bad in content.bad)} == {v.video_id for v in job.videos}
     return content if same and all(now.get(bad.video_id) == bad.stamp for bad in content.bad) else None
 
 
