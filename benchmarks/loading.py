@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,6 @@ import torch
 
 from loading_baseline import baseline_loader
 from vsn.config import ClipSpec, DataConfig
-from vsn.data import jpeg
 from vsn.data.dataset import VideoDataset
 from vsn.data.decode import probe_video, read_all_frames, write_video
 from vsn.data.jpeg import encode_jpeg
@@ -327,8 +327,8 @@ def pack_data_set(root: Path, work: Path, *, workers: list[int], seconds: float,
 def hardware() -> dict[str, Any]:
     return {
         **versions(),
-        "pillow": __import__("PIL").__version__,
-        "jpeg_decoder": "simplejpeg" if jpeg.simplejpeg is not None else "Pillow",
+        "pillow": version("pillow"),
+        "simplejpeg": version("simplejpeg"),
         "cpus": len(os.sched_getaffinity(0)),
         "machine": platform.machine(),
     }

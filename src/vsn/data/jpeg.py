@@ -1,7 +1,7 @@
 """JPEG in memory: bytes in, RGB out, and the way back.
 
-Packed files and folders of frames share it. Decoding takes simplejpeg where it is installed, else
-Pillow: both are libjpeg-turbo and give the same pixels, the former in half the time.
+Packed files and folders of frames share it. simplejpeg decodes what it can, Pillow what it declines
+(CMYK, doubtful files): both are libjpeg-turbo and give the same pixels, the former in half the time.
 """
 
 from __future__ import annotations
@@ -9,12 +9,8 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import simplejpeg  # type: ignore  # it has no types
 from PIL import Image
-
-try:
-    import simplejpeg  # type: ignore  # it has no types, and need not be there
-except ImportError:
-    simplejpeg = None
 
 MAX_SIDE = 65500
 """Pixels a side that libjpeg can hold."""
@@ -44,9 +40,7 @@ def encode_jpeg(image: np.ndarray, *, quality: int) -> bytes:
 
 
 def _decode_turbo(data: bytes, out: np.ndarray | None) -> np.ndarray | None:
-    """None for what simplejpeg has no say in: it is not installed, the colours are CMYK, a doubtful file."""
-    if simplejpeg is None:
-        return None
+    """None for what simplejpeg declines."""
     try:
         image: np.ndarray = simplejpeg.decode_jpeg(data, buffer=out)
     except ValueError:
