@@ -42,7 +42,7 @@ def test_readme_file_map_is_true():
 
 
 def test_readme_recipes_and_verbs_exist():
-    from vsn.cli import recipe_folder
+    from vsn.cli.recipes import recipe_folder
 
     used = set(re.findall(r"vsn train ([a-z][a-z0-9-]+)", README))
     assert used
@@ -72,3 +72,17 @@ def test_readme_quotes_the_measured_demo():
         )
         assert line in README
     assert f"{demo['seconds'] / 60:.1f} minutes" in README
+
+
+def test_docs_quote_the_measured_clips(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from tables import runs_table
+
+    page = (ROOT / "docs" / "clips.md").read_text(encoding="utf-8")
+    for name in ("gestures-arrow-cpu", "gestures-15-cpu"):
+        runs = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))["runs"]
+        assert runs_table(runs) in page
+        assert f"results/{name}.json" in page
+    arrow = json.loads((ROOT / "results" / "gestures-arrow-cpu.json").read_text(encoding="utf-8"))["runs"]
+    said = [f"{run['recipe']['model']['name'][:3].upper()} {run['test'][0]['top1']:.1%}" for run in arrow]
+    assert ", ".join(said) in README

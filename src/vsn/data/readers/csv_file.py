@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from vsn.config import ConfigError, DataConfig
 from vsn.data.readers.entries import Entry, record_set, video_id
-from vsn.data.readers.files import Line, Listing, missing_videos
+from vsn.data.readers.files import Line, Listing, missing_videos, read_json, require_known
 from vsn.data.readers.hold_out import hold_out
 from vsn.data.readers.splits import find_split, means
 from vsn.data.records import RecordSet
 
+_PACK = "pack.json"
 _COLUMNS = ("path", "label", "split", "id")
 
 
@@ -30,7 +31,8 @@ class _Row(NamedTuple):
 def read_csv(config: DataConfig, split: str) -> RecordSet:
     """A CSV file with a header: columns `path`, `label`, and `split` and `id` if any; others are ignored.
 
-    The file is `data.annotations`, or the only `.csv` in root. A path is a video file, a folder of
+    The file is `data.annotations`, or the only `.csv` in root; in a packed set it is `videos.csv`, and
+    `pack.json` beside it states the classes and their order. A path is a video file, a folder of
     frames, or a video in a packed file (`x.vsnpack/3`); it counts from the CSV file's folder, then
     from `data.videos`, then from root. A label may be several, as `a|b` (task "multilabel"). The test
     split may leave labels empty, and task "arrow" needs none. `id` is the video's name in results
@@ -39,7 +41,7 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
     root = Path(config.root)
     file = _annotation_file(config, root)
     rows = _read_rows(config, file)
-    classes = sorted({name for row in rows for name in row.class_names})
+    classes = _packed_classes(file, rows) or sorted({name for row in rows for name in row.class_names})
     present = sorted({row.split for row in rows} - {""})
     if present:
         asked = find_split(config, split, present)
@@ -87,6 +89,8 @@ def _annotation_file(config: DataConfig, root: Path) -> Path:
         if not file.is_file():
             raise ConfigError(f"data.annotations is {config.annotations!r}; there is no file {str(file)!r}.")
         return file
+    if (root / _PACK).is_file():  # a list of unreadable videos may lie beside
+        return root / "videos.csv"
     files = sorted(path for path in root.glob("*.csv") if path.is_file() and not path.name.startswith("."))
     if len(files) != 1:
         names = ", ".join(path.name for path in files) or "none"
@@ -95,6 +99,19 @@ def _annotation_file(config: DataConfig, root: Path) -> Path:
             "name the one to read in data.annotations."
         )
     return files[0]
+
+
+def _packed_classes(file: Path, rows: Sequence[_Row]) -> list[str]:
+    """The classes that a packed set states, also those without videos; none where the file is no packed set."""
+    pack = file.with_name(_PACK)
+    if not pack.is_file():
+        return []
+    stated = read_json(pack)
+    classes: list[str] = stated.get("classes", []) if isinstance(stated, dict) else []
+    for row in rows if classes else ():
+        for name in row.class_names:
+            require_known(file, f"line {row.line}", name, classes, pack)
+    return classes
 
 
 def _read_rows(config: DataConfig, file: Path) -> list[_Row]:
