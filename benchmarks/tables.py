@@ -69,6 +69,25 @@ def runs_table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def loading_table(rows: list[dict[str, Any]]) -> str:
+    """What `loading.py` wrote: a line a form of video, medians of clips a second and ratios to PIL's."""
+    names = {
+        "pil": "JPEG folders, PIL as in 2019",
+        "jpeg": "JPEG folders",
+        "h264-12": "H.264, a key frame every 12",
+        "h264-250": "H.264, a key frame every 250",
+        "packed": "packed",
+    }
+    found = {(row["form"], row["workers"]): row for row in rows}
+    lines = [_head("videos are", "1 worker", "to PIL", "2 workers", "to PIL")]
+    for form, name in names.items():
+        one, two = found[form, 1], found[form, 2]
+        lines.append(
+            f"| {name} | {one['median']:.0f} | {one['times_pil']:.2f} | {two['median']:.0f} | {two['times_pil']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def _head(*cells: str) -> str:
     return f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}"
 

@@ -265,6 +265,15 @@ def test_pack(vsn: Run, tiny_data: Path, tmp_path: Path):
     status, _, err = vsn("data", "pack", "--data.root", tiny_data)
     assert status == 1
     assert "vsn data pack needs --out" in err
+    status, out, _ = vsn("data", "pack", "--verify", tmp_path / "packed", "--workers", "1")
+    assert (status, out) == (0, f"{tmp_path / 'packed'}: every frame is as it was packed\n")
+    shard = next((tmp_path / "packed").glob("*.vsnpack"))
+    content = bytearray(shard.read_bytes())
+    content[300] ^= 255
+    shard.write_bytes(content)
+    status, out, _ = vsn("data", "pack", "--verify", tmp_path / "packed", "--workers", "1")
+    assert status == 1
+    assert "1 faults" in out
 
 
 def test_ctrl_c_is_one_word(vsn: Run, monkeypatch):

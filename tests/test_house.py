@@ -86,3 +86,11 @@ def test_docs_quote_the_measured_clips(monkeypatch):
     arrow = json.loads((ROOT / "results" / "gestures-arrow-cpu.json").read_text(encoding="utf-8"))["runs"]
     said = [f"{run['recipe']['model']['name'][:3].upper()} {run['test'][0]['top1']:.1%}" for run in arrow]
     assert ", ".join(said) in README
+
+
+def test_docs_quote_the_measured_loading(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from tables import loading_table
+
+    rows = json.loads((ROOT / "results" / "loading-cpu.json").read_text(encoding="utf-8"))["rows"]
+    assert loading_table(rows) in (ROOT / "docs" / "data.md").read_text(encoding="utf-8")

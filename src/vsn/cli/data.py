@@ -69,6 +69,8 @@ class PackCommand:
     """Processes; default one a core."""
     max_bad: float = 0.0
     """Share of the videos that may be unreadable; they are listed in bad.csv and left out."""
+    verify: Path | None = None
+    """Check every frame of this packed set instead of writing one; the exit status is 1 when one is damaged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +109,18 @@ def doctor_help(command: DoctorCommand) -> None:
 
 def pack_command(arguments: Sequence[str]) -> None:
     """Parse and run `vsn data pack`."""
-    from vsn.data.pack import pack_dataset
+    from vsn.data.pack import pack_dataset, verify_pack
 
     command, rest = parse_command(PackCommand, arguments, "vsn data pack")
+    if command.verify is not None:
+        damaged = verify_pack(command.verify, num_workers=command.workers)
+        for error in damaged:
+            print(error)
+        print(
+            f"{command.verify}: "
+            + (f"{len(damaged)} faults" if damaged else "every frame is as it was packed")
+        )
+        raise SystemExit(1 if damaged else 0)
     recipe = parse_settings(command.recipe, rest, arguments, "vsn data pack")
     if command.out is None:
         raise ValueError("vsn data pack needs --out, the folder to write.")
