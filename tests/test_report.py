@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -372,3 +373,12 @@ def test_softmax_of_large_logits() -> None:
 def test_a_report_needs_no_torch() -> None:
     code = "import sys, vsn.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_unreadable_video_was_taken_for_nothing(tmp_path: Path) -> None:
+    (run,) = read_runs(write_runs(tmp_path)[:1], "test")
+    scores = run.scores.copy()
+    scores[run.labels == 0] = np.nan
+    confusion = replace(run, scores=scores).confusion
+    assert confusion[0].sum() == 0
+    np.testing.assert_array_equal(confusion[1:], run.confusion[1:])

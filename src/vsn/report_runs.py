@@ -55,7 +55,8 @@ class Run:
     def confusion(self) -> np.ndarray:
         """int64 (num_classes, num_classes): rows are the truth, columns what the run said."""
         counts = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
-        np.add.at(counts, (self.labels, self.scores.argmax(axis=1)), 1)
+        read = ~np.isnan(self.scores).any(axis=1)  # a video that could not be read was taken for nothing
+        np.add.at(counts, (self.labels[read], self.scores[read].argmax(axis=1)), 1)
         return counts
 
 
