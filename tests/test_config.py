@@ -203,6 +203,7 @@ def test_recipes_have_no_settings_without_effect(path: Path) -> None:
         ({"data": {"task": "arrow"}, "augment": {"mixup": 0.4}}, "mix a clip with its reversed copy"),
         ({"data": {"task": "arrow", "balance": True}}, "data.balance draws by class"),
         ({"data": {"bad_videos": 1.5}}, "data.bad_videos is 1.5"),
+        ({"data": {"decoder": "torchcodec-cuda"}}, "data.num_workers is 2; decoder 'torchcodec-cuda'"),
         ({"data": {"fold": 0}}, "data.fold is 0"),
         ({"data": {"separator": ""}}, "data.separator is empty"),
         ({"clip": {"frames_per_second": 0}}, "clip.frames_per_second is 0"),

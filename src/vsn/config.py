@@ -210,6 +210,11 @@ class DataConfig:
             f"data.balance draws by class, which task {self.task!r} does not have one of a video; turn it off.",
         )
         _require(self.split_seed >= 0, f"data.split_seed is {self.split_seed}; it must be 0 or more.")
+        _require(
+            self.decoder != "torchcodec-cuda" or self.num_workers == 0,
+            f"data.num_workers is {self.num_workers}; decoder 'torchcodec-cuda' works in the training process "
+            "alone, so set it to 0.",
+        )
         _require(self.num_workers >= 0, f"data.num_workers is {self.num_workers}; it must be 0 or more.")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -18,6 +19,8 @@ from vsn.engine import losses
 from vsn.engine import train as train_module
 from vsn.engine.checkpoint import RunError, load_model, open_run
 from vsn.engine.evaluate import evaluate_run
+from vsn.engine.predict import Predictor
+from vsn.engine.scores import load_scores
 from vsn.engine.train import TrainingStopped, train
 from vsn.models import build_model
 
@@ -247,6 +250,11 @@ def test_several_labels_a_video(tiny_data: Path, tmp_path: Path, log: Log):
     assert 0 < result["mean_average_precision"] <= 1
     assert result["mean_average_precision"] == pytest.approx(metrics_of(run.path)[0]["val_map"])
     assert set(result["per_class"]) == set(run.classes)
+    said = Predictor.from_run(run.path).predict(tiny_data / "wave" / "0.mp4")
+    logits = load_scores(run.path / "eval" / "val-fcn-forward.npz")
+    row = next(i for i, name in enumerate(logits.video_ids) if name.endswith("wave/0.mp4"))
+    wanted = sorted((1 / (1 + np.exp(-logits.logits[row].astype(float)))).tolist())[::-1]
+    assert said.probabilities == pytest.approx(wanted, abs=1e-5)
 
 
 def test_existing_run_is_refused_before_anything_is_read(tmp_path: Path, finished_run: Path):

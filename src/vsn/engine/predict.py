@@ -12,7 +12,7 @@ from vsn.data.dataset import VideoDataset
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.engine.checkpoint import load_model, open_run
 from vsn.engine.evaluate import autocast, pick_test_device
-from vsn.engine.scores import softmax
+from vsn.engine.scores import sigmoid, softmax
 from vsn.models import VideoClassifier
 
 
@@ -23,7 +23,7 @@ class Prediction:
     Attributes:
         path: the video.
         labels: class names, most probable first.
-        probabilities: their probabilities; all classes together sum to 1.
+        probabilities: their probabilities; all classes together sum to 1, but for a multi-label run.
     """
 
     path: Path
@@ -80,10 +80,14 @@ class Predictor:
             protocol=view.protocol,
             order=view.order,
             seed=view.seed,
+            frame_template=self.recipe.data.frame_template,
+            decoder=self.recipe.data.decoder,
         )
         with autocast(self.device, self.precision):
             logits = self.model(dataset[0].clip[None].to(self.device)).float().cpu().numpy()[0]
-        probabilities = softmax(logits)
+        # Of several labels each has a probability of its own.
+        several = self.recipe.data.task == "multilabel"
+        probabilities = sigmoid(logits) if several else softmax(logits)
         best = probabilities.argsort()[::-1][:top_k]
         return Prediction(
             path,

@@ -72,6 +72,11 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
+def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Probability of each class by itself, computed in float64."""
+    return 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
+
+
 def top_k_hits(scores: Scores, k: int) -> NDArray[np.bool_]:
     """``(N,)`` bool: whether the label is among the k highest scores; ties count as wrong.
 
