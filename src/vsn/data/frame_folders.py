@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vsn.config import ConfigError
-from vsn.data.frames import MAX_PIXELS, Choose, VideoError, VideoInfo, chosen, frame_size
+from vsn.data.frames import MAX_PIXELS, Choose, VideoError, VideoInfo, chosen, frame_size, resize_rgb
 from vsn.data.jpeg import decode_jpeg
 
 _NUMBERED = re.compile(r"(.*?)([0-9]+)(\.(?:jpe?g|png|webp))", re.IGNORECASE | re.DOTALL)
@@ -156,7 +156,7 @@ class _Folder:
             image = decode_jpeg(data) if _is_jpeg(data) else _decode_other(data)
             if self.orientation != 1:
                 image = _TURNS[self.orientation](image)
-            out[:] = image if image.shape == out.shape else _resized(image, *out.shape[:2])
+            out[:] = image if image.shape == out.shape else resize_rgb(image, *out.shape[:2])
         except Exception as error:  # Pillow raises anything for damaged bytes
             raise _damaged(self.path, name, error) from error
 
@@ -301,14 +301,6 @@ def _decode_other(data: bytes) -> np.ndarray:
         if "transparency" in picture.info:
             picture = picture.convert("RGBA")
         return np.asarray(picture.convert("RGB"))
-
-
-def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    import torch  # a quarter of the time Pillow takes
-
-    stored = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
-    resized = torch.nn.functional.interpolate(stored, (height, width), mode="bilinear", antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()
 
 
 def _damaged(path: str | Path, name: str, error: Exception) -> VideoError:

@@ -85,3 +85,12 @@ def chosen(choose: Choose, num_frames: int, frames_per_second: float) -> list[in
     if not indices or min(indices) < 0 or max(indices) >= num_frames:
         raise ValueError(f"frames {indices} were asked of a video whose frames are 0 to {num_frames - 1}.")
     return indices
+
+
+def resize_rgb(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture, uint8 `(H, W, 3)`, at another size (bilinear, antialiased)."""
+    import torch  # a quarter of the time Pillow takes
+
+    stored = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(stored, (height, width), mode="bilinear", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
