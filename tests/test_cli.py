@@ -114,8 +114,7 @@ def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
         (["train", "demoo"], "vsn: No recipe at 'demoo', a file or a name. Did you mean 'demo'?"),
         (["train", "zzz"], "vsn: No recipe at 'zzz', a file or a name. `vsn recipe list` names the recipes"),
         (["train", "--resume", "none"], "vsn: none is not a run folder (made by `vsn train`)"),
-        (["train", "demo", "--resume", "none"], "vsn: --resume takes a run and continues it as it was"),
-        (["train", "--resume", "none", "--train.epochs", "3"], "vsn: --resume takes a run and continues it"),
+        (["train", "demo", "--resume", "none"], "vsn: --resume takes a run and continues it; no recipe"),
         (["train", "demo"], "vsn: data.root is empty; set it to the folder of the data set."),
         (
             ["train", "demo", "--data.root", "none"],
@@ -159,7 +158,9 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
     )
     assert (status, out) == (0, "")
     assert "epoch   2/2" in err
-    assert err.endswith("Trained. Test it with: vsn eval run\n")
+    assert err.endswith("Test it with: vsn eval run   (or vsn eval run --weights best)\n")
+    assert "2 epochs, 6 steps in" in err
+    assert "Best validation: top-1" in err
     assert load_recipe("run/recipe.toml").train.freeze == ("conv1",)
 
     status, out, err = vsn("eval", "run", "--order", "forward", "still")
@@ -198,7 +199,7 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
     assert status == 1
     assert one_line(err).startswith("vsn: run exists and is not empty. Continue that run with --resume")
     status, _, err = vsn("train", "--resume", "run")
-    assert (status, err) == (0, "run has finished its 2 epochs. Test it with: vsn eval run\n")
+    assert (status, err) == (0, "run has finished. Test it with: vsn eval run\n")
 
     shutil.copytree(tiny_data, "moved")
     tested = test_dataset(open_run("run").recipe, "test", EvalConfig(), classes=open_run("run").classes)

@@ -37,6 +37,7 @@ Source = Literal[
 ]
 Task = Literal["classify", "multilabel", "arrow"]
 Decoder = Literal["pyav", "torchcodec", "torchcodec-cuda"]
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
 class ConfigError(ValueError):
@@ -224,7 +225,10 @@ class TrainConfig:
 
     epochs: int = 50
     batch_size: int = 64
-    """Videos a step."""
+    """Videos a step, over all processes: the same recipe means the same steps on one GPU and on sixteen."""
+    accumulate: int = 1
+    """Parts in which a process takes its share of a step, one after the other: the gradients of the whole
+    step in the memory of a part. Batch statistics are those of a part."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.01
     """Learning rate for lr_batch_size videos a step; scaled linearly when batch_size differs."""
@@ -255,16 +259,41 @@ class TrainConfig:
     channels_last: bool = True
     compile: bool = False
     """torch.compile the network before training."""
+    checkpoint_activations: bool = False
+    """Keep only the inputs of residual blocks and compute the rest again on the way back: less memory, more
+    time, the same weights."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, such as 0.999, which is then what is validated and saved;
+    0 turns it off. It averages over fewer steps at first: never more than (1 + step) / (10 + step)."""
     device: str = "auto"
     """auto: CUDA where there is one, else the CPU."""
     seed: int = 0
     """Sample order, augmentation, initial head and dropout depend on it."""
     val_every: int = 1
     """Validate every n-th epoch, and after the last."""
+    val_steps: int = 0
+    """Validate also every n-th step within an epoch; 0: not."""
+    early_stop: int = 0
+    """Stop after so many validations in a row without a better one; 0: never."""
+    save_minutes: float = 10.0
+    """Save within an epoch too when so much time has passed, so that a killed run loses no more; 0: after
+    every step."""
+    trackers: tuple[Tracker, ...] = ("tensorboard",)
+    """Where curves go besides metrics.jsonl; wandb and mlflow are packages of their own."""
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"train.epochs is {self.epochs}; it must be 1 or more.")
-        _require(self.batch_size >= 1, f"train.batch_size is {self.batch_size}; it must be 1 or more.")
+        for key in ("batch_size", "accumulate"):
+            value = getattr(self, key)
+            _require(value >= 1, f"train.{key} is {value}; it must be 1 or more.")
+        for key in ("val_steps", "early_stop", "save_minutes"):
+            value = getattr(self, key)
+            _require(value >= 0, f"train.{key} is {value}; it must be 0 (off) or more.")
+        _require(
+            self.accumulate <= self.batch_size,
+            f"train.accumulate is {self.accumulate}, more than the train.batch_size of {self.batch_size} videos it parts.",
+        )
+        _require(0 <= self.ema < 1, f"train.ema is {self.ema}; it is a decay in [0, 1), 0 for none.")
         _require(self.lr > 0, f"train.lr is {self.lr}; it must be above 0.")
         _require(
             self.lr_batch_size >= 0,

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for the end of what must not be cut in two."""
+"""Ctrl-C and SIGTERM that wait for the end of what must not be cut in two."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from types import FrameType
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -21,21 +23,38 @@ def interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait until the block is over, then raise its `KeyboardInterrupt`.
+class StopRequest:
+    """Whether somebody asked this process to stop, by Ctrl-C or SIGTERM."""
 
-    A program that treats Ctrl-C in a way of its own keeps it, and so do threads, which Ctrl-C never reaches.
+    came = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler: note the first request; a second Ctrl-C stops at once."""
+        if self.came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.came = True
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Note Ctrl-C and SIGTERM instead of dying of them: long work looks at `came` where it can stop cleanly.
+
+    A program that treats these signals in a way of its own keeps it, and so do threads, which signals
+    never reach.
     """
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not ours or threading.current_thread() is not threading.main_thread():
-        yield
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
         return
-    came: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    usual: dict[signal.Signals, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    taken = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
+    for number in taken:
+        signal.signal(number, request)
     try:
-        yield
+        yield request
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if came:
-        raise KeyboardInterrupt
+        for number in taken:
+            signal.signal(number, usual[number])

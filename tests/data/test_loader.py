@@ -1,13 +1,16 @@
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vsn.config import ClipSpec, DataConfig
 from vsn.data.dataset import BadVideo, Sample, VideoDataset
 from vsn.data.decode import VideoError
-from vsn.data.loader import Batch, EpochSampler, balanced_weights, collate, make_loader
+from vsn.data.loader import Batch, EpochSampler, Share, StepSampler, balanced_weights, collate, make_loader
 from vsn.data.readers import read_records
 from vsn.data.records import RecordSet, VideoRecord
 
@@ -67,6 +70,71 @@ def test_epoch_sampler_together(together: int) -> None:
 def test_epoch_sampler_start(start: int) -> None:
     with pytest.raises(ValueError, match=f"start is {start}; it must be 0 to 5"):
         EpochSampler(5, start=start)
+
+
+# --- shares of a step ---------------------------------------------------------------------------------
+
+
+def by_process(num: int, batch_size: int, size: int, *, parts: int = 1, together: int = 1, **options):
+    """The indices of each process, step by step."""
+    keys = EpochSampler(num, together=together)
+    samplers = [StepSampler(keys, batch_size, Share(rank, size, parts), **options) for rank in range(size)]
+    assert all(len(sampler) == len(list(sampler)) for sampler in samplers)
+    return [[[index for _, index in step] for step in sampler] for sampler in samplers]
+
+
+def test_processes_share_each_step() -> None:
+    assert by_process(10, 4, 1) == [[[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]]
+    assert by_process(10, 4, 2) == [[[0, 1], [4, 5], [8]], [[2, 3], [6, 7], [9]]]
+    assert by_process(9, 4, 3) == [[[0, 1], [4, 5], [8]], [[2], [6], []], [[3], [7], []]]
+
+
+def test_parts_of_a_step_are_each_over_all_processes() -> None:
+    # The first part of the step is 0 to 3, the second 4 to 7, for one process and for two.
+    assert by_process(8, 8, 2, parts=2) == [[[0, 1, 4, 5]], [[2, 3, 6, 7]]]
+    assert by_process(5, 5, 2, parts=2) == [[[0, 1, 3]], [[2, 4]]]
+
+
+def test_records_of_one_video_stay_in_one_process() -> None:
+    assert by_process(12, 6, 2, together=2) == [[[0, 1, 2, 3], [6, 7, 8, 9]], [[4, 5], [10, 11]]]
+
+
+def test_processes_take_whole_batches_by_turns() -> None:
+    assert by_process(10, 4, 2, whole=True) == [[[0, 1, 2, 3], [8, 9]], [[4, 5, 6, 7]]]
+
+
+@given(
+    num=st.integers(0, 60), batch_size=st.integers(1, 20), size=st.integers(1, 5), parts=st.integers(1, 4),
+    together=st.integers(1, 3), whole=st.booleans(),
+)  # fmt: skip
+def test_every_sample_goes_to_one_process(num, batch_size, size, parts, together, whole) -> None:
+    shares = by_process(num * together, batch_size, size, parts=parts, together=together, whole=whole)
+    assert sorted(index for steps in shares for step in steps for index in step) == list(
+        range(num * together)
+    )
+    if not whole:
+        assert len({len(steps) for steps in shares}) == 1  # all meet in every step
+        for number, step in enumerate(zip(*shares, strict=True)):
+            start = number * batch_size
+            assert sorted(itertools.chain(*step)) == list(range(num * together))[start : start + batch_size]
+            sizes = [-(-len(part) // together) for part in step]
+            assert max(sizes) - min(sizes) <= parts
+
+
+def test_local_parts_are_cut_where_the_sampler_put_them() -> None:
+    for num in range(1, 30):
+        for parts in (1, 2, 3, 4):
+            for rank, (step,) in enumerate(by_process(num, num, 3, parts=parts)):
+                wanted = [
+                    np.array_split(part, 3)[rank].tolist() for part in np.array_split(np.arange(num), parts)
+                ]
+                assert [part.tolist() for part in torch.tensor(step).tensor_split(parts)] == wanted
+
+
+@pytest.mark.parametrize("share", [Share(2, 2), Share(-1, 2), Share(0, 1, 0)])
+def test_share_that_cannot_be(share: Share) -> None:
+    with pytest.raises(ValueError, match="process must be 0 to num_processes - 1"):
+        StepSampler(EpochSampler(4), 2, share)
 
 
 def loaded(records: RecordSet, *, num_workers: int, start: int = 0) -> list[tuple[int, int, bytes]]:

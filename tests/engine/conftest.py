@@ -49,10 +49,13 @@ def assert_same_weights(run: Path, other: Path) -> None:
     assert not differing
 
 
+CLOCKED = ("seconds", "videos_per_second", "data_wait")
+
+
 def metrics_of(run: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without what a clock measured."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "videos_per_second")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in CLOCKED} for line in lines]
 
 
 def rename_data(recipe: Recipe, **data_settings: Any) -> Recipe:

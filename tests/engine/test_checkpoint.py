@@ -10,6 +10,7 @@ from rich.console import Console
 from vsn.engine.checkpoint import (
     RunError,
     append_metrics,
+    check_same,
     load_model,
     load_state,
     new_run,
@@ -21,7 +22,7 @@ from vsn.engine.checkpoint import (
 from vsn.engine.train import train
 from vsn.models import build_model
 
-from .conftest import tiny_recipe
+from .conftest import assert_same_weights, metrics_of, tiny_recipe
 
 
 @pytest.fixture
@@ -98,11 +99,36 @@ def test_no_weights_yet(run: Path):
         load_model(open_run(run))
 
 
-@pytest.mark.parametrize("keep", [0, 100, -200])
-def test_damaged_state(run: Path, keep: int, quiet: Console):
-    path = run / "state.pt"
+def cut(path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(RunError, match=r"state\.pt is damaged and cannot be resumed from"):
+
+
+def garble(path: Path) -> None:
+    """Change one byte in the middle of the tensors; the file keeps its form."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("damage", [lambda p: cut(p, 0), lambda p: cut(p, -200), garble, Path.unlink])
+def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(run: Path, log, damage, finished_run: Path):
+    damage(run / "state.pt")
+    for name in ("summary.json", "model.safetensors"):
+        (run / name).unlink()
+    train(open_run(run).recipe, run, resume=True, console=log[0])
+    said = log[1]()
+    assert "; this goes on from state-before.pt, saved before it." in said
+    assert "state.pt is damaged (" in said or "state.pt is missing;" in said
+    assert_same_weights(run, finished_run)
+    assert metrics_of(run) == metrics_of(finished_run)
+
+
+def test_both_states_damaged(run: Path, quiet: Console):
+    cut(run / "state.pt", 100)
+    cut(run / "state-before.pt", -200)
+    with pytest.raises(
+        RunError, match=r"cannot be resumed: state\.pt is damaged .*state-before\.pt is damaged"
+    ):
         train(open_run(run).recipe, run, resume=True, console=quiet)
 
 
@@ -112,15 +138,34 @@ def test_state_runs_no_code(run: Path):
             return (run.joinpath("ran").touch, ())
 
     torch.save(Malicious(), run / "state.pt")
-    with pytest.raises(RunError, match="is damaged"):
-        load_state(open_run(run))
+    _, note = load_state(open_run(run))
+    assert note.startswith("state.pt is damaged")
     assert not (run / "ran").exists()
 
 
 def test_nothing_to_resume_from(run: Path):
     (run / "state.pt").unlink()
+    (run / "state-before.pt").unlink()
     with pytest.raises(RunError, match="nothing to resume from"):
         load_state(open_run(run))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("data.num_workers", 2, True), ("train.save_minutes", 0.0, True), ("train.checkpoint_activations", True, True),
+        ("train.lr", 0.02, False), ("train.batch_size", 6, False), ("model.dropout", 0.1, False), ("train.ema", 0.9, False),
+    ],
+)  # fmt: skip
+def test_settings_that_a_resumed_run_may_change(run: Path, key: str, value: object, allowed: bool):
+    opened = open_run(run)
+    table, name = key.split(".")
+    recipe = replace(opened.recipe, **{table: replace(getattr(opened.recipe, table), **{name: value})})
+    if allowed:
+        check_same(opened, recipe, opened.classes)
+        return
+    with pytest.raises(RunError, match=rf"other settings: {key} was .* and is {value} now"):
+        check_same(opened, recipe, opened.classes)
 
 
 def test_folder_that_is_no_run(tmp_path: Path):
@@ -146,9 +191,13 @@ def test_folder_that_is_a_file(tmp_path: Path):
         new_run(tmp_path / "file", tiny_recipe(Path()), ("a", "b"))
 
 
-def test_metrics_grow(tmp_path: Path):
+def test_metrics_grow_and_a_step_done_twice_stays_as_it_was(tmp_path: Path):
     run = new_run(tmp_path, tiny_recipe(Path()), ("a", "b"))
     assert read_metrics(tmp_path) == []
-    append_metrics(run, {"epoch": 1})
-    append_metrics(run, {"epoch": 2})
-    assert read_metrics(tmp_path) == [{"epoch": 1}, {"epoch": 2}]
+    lines = [
+        {"step": 2, "val_loss": 0.5}, {"step": 4, "val_loss": 0.4},
+        {"step": 4, "train_loss": 0.3}, {"step": 6, "val_loss": 1},
+    ]  # fmt: skip
+    for line in [*lines[:3], {"step": 4, "val_loss": 9}, {"step": 4, "train_loss": 9}, lines[3]]:
+        append_metrics(run, line)
+    assert read_metrics(tmp_path) == lines

@@ -11,8 +11,9 @@ from vsn.config import ConfigError, EvalConfig
 from vsn.data.decode import VideoError
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.engine.checkpoint import load_model, open_run
-from vsn.engine.evaluate import autocast, evaluate_run, pick_device, score_videos
+from vsn.engine.evaluate import autocast, evaluate_run, score_videos
 from vsn.engine.inputs import match_classes, test_dataset
+from vsn.engine.processes import pick_device
 from vsn.engine.scores import load_scores
 
 

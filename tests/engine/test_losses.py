@@ -7,8 +7,12 @@ from torch.nn import functional
 
 from vsn.config import TrainConfig
 from vsn.data.records import VideoRecord
-from vsn.engine.losses import build_loss, class_weights, mean_loss
+from vsn.engine.losses import Loss, build_loss, class_weights, mean_loss
 from vsn.engine.scores import Scores
+
+
+def mean_of(loss: Loss, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return loss.total(logits, targets) / loss.weight(targets)
 
 
 def records_of(*labels: tuple[int, ...]) -> list[VideoRecord]:
@@ -26,8 +30,10 @@ def test_class_weights_average_one_over_the_records():
 def test_rare_classes_weigh_more():
     logits, targets = torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1])
     records = records_of((0,), (0,), (0,), (1,))
-    plain = build_loss(TrainConfig(), records, 2, multi_label=False)(logits, targets)
-    weighted = build_loss(TrainConfig(class_weights=True), records, 2, multi_label=False)(logits, targets)
+    plain = mean_of(build_loss(TrainConfig(), records, 2, multi_label=False), logits, targets)
+    weighted = mean_of(
+        build_loss(TrainConfig(class_weights=True), records, 2, multi_label=False), logits, targets
+    )
     each = functional.cross_entropy(logits, targets, reduction="none")
     assert plain == pytest.approx(each.mean().item())
     assert weighted == pytest.approx(((each[0] * 2 / 3 + each[1] * 2) / (2 / 3 + 2)).item())
@@ -36,15 +42,15 @@ def test_rare_classes_weigh_more():
 def test_label_smoothing_and_soft_targets():
     loss = build_loss(TrainConfig(label_smoothing=0.3), records_of((0,)), 2, multi_label=False)
     logits = torch.tensor([[1.0, -1.0]])
-    hard, soft = loss(logits, torch.tensor([0])), loss(logits, torch.tensor([[0.85, 0.15]]))
+    hard, soft = (mean_of(loss, logits, torch.tensor(t)) for t in ([0], [[0.85, 0.15]]))
     unsmoothed = build_loss(TrainConfig(), records_of((0,)), 2, multi_label=False)
-    assert hard == pytest.approx(unsmoothed(logits, torch.tensor([[0.85, 0.15]])).item())
+    assert hard == pytest.approx(mean_of(unsmoothed, logits, torch.tensor([[0.85, 0.15]])).item())
     assert soft != hard
 
 
 def test_several_labels_take_the_sigmoid():
     logits, targets = torch.tensor([[1.0, -2.0, 0.5]]), torch.tensor([[1.0, 0.0, 1.0]])
-    loss = build_loss(TrainConfig(), records_of((0, 2)), 3, multi_label=True)(logits, targets)
+    loss = mean_of(build_loss(TrainConfig(), records_of((0, 2)), 3, multi_label=True), logits, targets)
     by_hand = -(torch.sigmoid(torch.tensor([1.0, 2.0, 0.5])).log()).mean()
     assert loss == pytest.approx(by_hand.item())
 

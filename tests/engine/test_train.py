@@ -16,13 +16,13 @@ from vsn.config import AugmentConfig, ConfigError, EvalConfig, Recipe
 from vsn.data.decode import VideoError
 from vsn.data.readers import read_records
 from vsn.engine import losses
-from vsn.engine import train as train_module
+from vsn.engine import validate as validate_module
 from vsn.engine.checkpoint import RunError, load_model, open_run
-from vsn.engine.evaluate import evaluate_run
+from vsn.engine.evaluate import Stopped, evaluate_run
 from vsn.engine.predict import Predictor
 from vsn.engine.scores import load_scores
 from vsn.engine.train import TrainingStopped, train
-from vsn.models import build_model
+from vsn.models import build_model, initialise
 
 from .conftest import assert_same_weights, metrics_of, rename_data, tiny_recipe, weights_of
 
@@ -53,7 +53,7 @@ def test_run_folder_holds_everything(finished_run: Path):
     names = {path.name for path in finished_run.iterdir()}
     assert names == {
         "recipe.toml", "classes.json", "versions.json", "preprocessing.json", "metrics.jsonl", "model.safetensors",
-        "state.pt", "tensorboard",
+        "best.safetensors", "state.pt", "state-before.pt", "summary.json", "tensorboard",
     }  # fmt: skip
     first, second = metrics_of(finished_run)
     assert set(first) == {
@@ -104,10 +104,10 @@ def test_interrupted_while_validating(
     recipe, path = tiny_recipe(tiny_data), tmp_path / "run"
 
     def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "score_videos", stop)
+        patch.setattr(validate_module, "score_videos", stop)
         with pytest.raises(TrainingStopped, match="epoch 1 after 3 of 3 steps"):
             train(recipe, path, console=quiet)
     train(recipe, path, resume=True, console=quiet)
@@ -312,7 +312,7 @@ def test_frozen_parts_stay_bit_equal(tiny_data: Path, tmp_path: Path, quiet: Con
     recipe = tiny_recipe(tiny_data, freeze=("conv1", "bn1", "layer1"), epochs=1, weight_decay=0.1)
     torch.manual_seed(recipe.train.seed)
     start = build_model(replace(recipe.model, num_classes=3))
-    train_module.initialise(start, recipe.model)
+    initialise(start, recipe.model)
     before, after = start.state_dict(), weights_of(train(recipe, tmp_path / "run", console=quiet).path)
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     frozen = ("backbone.conv1.", "backbone.bn1.", "backbone.layer1.")

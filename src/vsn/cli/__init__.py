@@ -60,6 +60,7 @@ def evaluate(
     order: tuple[FrameOrder, ...] = ("forward",),
     root: Path | None = None,
     bad_videos: Literal["stop", "wrong"] | None = None,
+    weights: Literal["last", "best"] = "last",
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Test a run: top-1 with its 95% interval, top-5, mean class accuracy; written into the run.
@@ -74,6 +75,7 @@ def evaluate(
         order: show the sampled frames forward, reversed, shuffled or still (one frame repeated).
         root: where the data set is now, if it moved; default the recipe's data.root.
         bad_videos: a video that cannot be read stops the test, or counts as wrong; default the recipe's.
+        weights: the last of the run, or those of its best validation.
         json_output: print JSON.
     """
     from vsn.engine.checkpoint import open_run
@@ -88,7 +90,9 @@ def evaluate(
         config = dataclasses.replace(
             base, order=one, protocol=protocol or base.protocol, bad_videos=bad_videos or base.bad_videos
         )
-        results.append(evaluate_run(run, split=split or None, config=config, root=root))
+        results.append(evaluate_run(run, split=split or None, config=config, root=root, weights=weights))
+    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks
+        return
     if json_output:
         print(json.dumps(results, indent=2))
     else:

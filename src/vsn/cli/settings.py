@@ -30,10 +30,12 @@ def parse_command(
     )
 
 
-def parse_settings(recipe: str, rest: Sequence[str], arguments: Sequence[str], prog: str) -> Recipe:
-    """The recipe of that name, or the defaults for "", with the settings in `rest` changed."""
+def parse_settings(
+    recipe: str, rest: Sequence[str], arguments: Sequence[str], prog: str, default: Recipe | None = None
+) -> Recipe:
+    """The recipe of that name, or `default` (every default) for "", with the settings in `rest` changed."""
     named = has_recipe(recipe)
-    default = load_recipe(find_recipe(recipe)) if named else Recipe()
+    default = load_recipe(find_recipe(recipe)) if named else default or Recipe()
     return tyro.cli(
         Recipe,
         default=default,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,41 +30,46 @@ class TrainCommand:
     out: Path | None = None
     """The run folder to make; default runs/<recipe>-<model>-<time>."""
     resume: Path | None = None
-    """Continue this run where it stopped, in the middle of an epoch too."""
+    """Continue this run where it stopped, in the middle of an epoch too. Settings that change no result,
+    such as `--data.num-workers`, may follow."""
+    find_batch_size: bool = False
+    """Do not train: find how many videos a step fit into memory here."""
 
 
 def train_command(arguments: Sequence[str]) -> None:
     """Parse and run `vsn train`: first the recipe, then what changes it."""
-    from vsn.engine.checkpoint import open_run, read_metrics
+    from vsn.engine.checkpoint import is_finished, open_run
     from vsn.engine.train import train
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
     command, rest = parse_command(TrainCommand, arguments, "vsn train")
     if command.resume:
-        if has_recipe(command.recipe) or command.out or rest:
+        if has_recipe(command.recipe) or command.out or command.find_batch_size:
             raise ValueError(
-                "--resume takes a run and continues it as it was; no recipe, --out or setting goes with it."
+                "--resume takes a run and continues it; no recipe, --out or --find-batch-size goes with it."
             )
         run = open_run(command.resume)
-        out = run.path
-        if len(read_metrics(out)) >= run.recipe.train.epochs:
+        if is_finished(run.path):
             console.print(
-                f"{out} has finished its {run.recipe.train.epochs} epochs. Test it with: vsn eval {out}",
-                highlight=False,
-                soft_wrap=True,
+                f"{run.path} has finished. Test it with: vsn eval {run.path}", highlight=False, soft_wrap=True
             )
             return
-        train(run.recipe, out, resume=True)
-    else:
-        if not has_recipe(command.recipe):
-            raise ValueError(
-                "vsn train needs a recipe, and settings follow it: vsn train demo --data.root videos. "
-                "`vsn recipe list` names those there are."
-            )
-        recipe = parse_settings(command.recipe, rest, arguments, "vsn train")
-        stem = f"{Path(command.recipe).stem}-{recipe.model.name.replace('/', '-')}"
-        out = command.out or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-        for note in idle_settings(recipe):
-            console.print(f"[yellow]Note:[/yellow] {note}", highlight=False, soft_wrap=True)
-        train(recipe, out)
-    console.print(f"Trained. Test it with: vsn eval {out}", highlight=False, soft_wrap=True)
+        train(
+            parse_settings("", rest, arguments, "vsn train --resume RUN", run.recipe), run.path, resume=True
+        )
+        return
+    if not has_recipe(command.recipe):
+        raise ValueError(
+            "vsn train needs a recipe, and settings follow it: vsn train demo --data.root videos. "
+            "`vsn recipe list` names those there are."
+        )
+    recipe = parse_settings(command.recipe, rest, arguments, "vsn train")
+    for note in idle_settings(recipe):
+        console.print(f"[yellow]Note:[/yellow] {note}", highlight=False, soft_wrap=True)
+    if command.find_batch_size:
+        from vsn.engine.batch_size import find_batch_size
+
+        console.print(find_batch_size(recipe), highlight=False, soft_wrap=True)
+        return
+    stem = f"{Path(command.recipe).stem}-{recipe.model.name.replace('/', '-')}"
+    train(recipe, command.out or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")

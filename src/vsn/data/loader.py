@@ -14,6 +14,9 @@ from vsn.data.decode import VideoError
 from vsn.data.records import VideoRecord
 from vsn.interrupt import interrupts_blocked
 
+WORKER_SECONDS = 600
+"""After so long without a batch the workers are taken to hang."""
+
 
 class Batch(NamedTuple):
     """Clips of one size, uint8 `(B, T, C, H, W)`, stacked targets, record indices, int64 `(B,)`."""
@@ -93,6 +96,60 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(self.epoch, index) for index in order[self.start :].tolist()])
 
 
+class Share(NamedTuple):
+    """Which process of how many reads, and in how many parts it takes what falls to it of a step."""
+
+    process: int = 0
+    num_processes: int = 1
+    parts: int = 1
+
+
+class StepSampler(Sampler[list[tuple[int, int]]]):
+    """What one process reads of each step: keys of an epoch, `batch_size` a step over all processes.
+
+    A step is cut into `share.parts`, each of them over the processes, into runs as equal as can be;
+    `together` keys in a row are never cut apart. A process's parts of a step come in a row, longest
+    first. Every process gets as many steps, of which a short last one may leave it none.
+    With `whole=True` processes take whole steps by turns instead, so that batches are the same for any
+    number of them: for evaluation.
+    """
+
+    def __init__(
+        self,
+        keys: EpochSampler,
+        batch_size: int,
+        share: Share = Share(),  # noqa: B008  (immutable)
+        *,
+        whole: bool = False,
+    ) -> None:
+        if not 0 <= share.process < share.num_processes or share.parts < 1 or batch_size < 1:
+            raise ValueError(
+                f"{share}, batch_size {batch_size}: process must be 0 to num_processes - 1, parts and batch_size 1 or more."
+            )
+        self.keys = keys
+        self.batch_size = batch_size
+        self.share = share
+        self.whole = whole
+
+    def __len__(self) -> int:
+        steps = -(-len(self.keys) // self.batch_size)
+        return len(range(self.share.process, steps, self.share.num_processes)) if self.whole else steps
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        keys = list(self.keys)
+        steps = [keys[i : i + self.batch_size] for i in range(0, len(keys), self.batch_size)]
+        if self.whole:
+            return iter(steps[self.share.process :: self.share.num_processes])
+        return iter([self._share_of(step) for step in steps])
+
+    def _share_of(self, step: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        process, num_processes, parts = self.share
+        together = self.keys.together
+        units = np.arange(-(-len(step) // together))
+        ours = [np.array_split(part, num_processes)[process] for part in np.array_split(units, parts)]
+        return [key for i in np.concatenate(ours).tolist() for key in step[i * together : (i + 1) * together]]
+
+
 def balanced_weights(records: Sequence[VideoRecord]) -> np.ndarray:
     """A weight for each record, float64 `(len(records),)`, with which every class is drawn equally often."""
     labels = np.array([record.label for record in records])
@@ -107,7 +164,18 @@ class _VideoLoader(DataLoader[Any]):
     def __iter__(self) -> Any:
         with interrupts_blocked():  # workers inherit it: Ctrl-C is the training process's to handle
             loading = super().__iter__()
-        for batches, bad in loading:
+        while True:
+            try:
+                batches, bad = next(loading)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "timed out" not in str(error):
+                    raise
+                raise RuntimeError(
+                    f"No worker has read a batch for {WORKER_SECONDS} seconds. Is a disk or network gone, or does a "
+                    "decoder hang on a video? `vsn data doctor` finds videos that do."
+                ) from error
             if bad and self.bad is None:
                 raise VideoError(bad[0].path, bad[0].reason)
             if self.bad is not None:
@@ -125,14 +193,17 @@ def make_loader(
     balance: bool = False,
     seed: int = 0,
     start: int = 0,
+    share: Share = Share(),  # noqa: B008  (immutable)
+    whole: bool = False,
     bad: list[BadVideo] | None = None,
 ) -> DataLoader[Any]:
-    """A loader of one epoch that yields `list[Batch]`, `batch_size` samples at a time.
+    """A loader of one epoch that yields `list[Batch]`, `batch_size` samples at a time over all processes.
 
-    The last batch may be smaller; no sample is dropped or repeated, unless `balance` draws every class
-    equally often. A video that cannot be read raises its `VideoError` here, from workers too; given a
-    list `bad`, it is appended there and its batch comes without it (and may be empty). Samples are the
-    same for any `num_workers`; PyTorch itself keeps every worker to one thread.
+    `share` and `whole` say which of them this process reads (`StepSampler`). The last batch may be
+    smaller; no sample is dropped or repeated, unless `balance` draws every class equally often. A video
+    that cannot be read raises its `VideoError` here, from workers too; given a list `bad`, it is appended
+    there and its batch comes without it (and may be empty). Samples are the same for any `num_workers`;
+    PyTorch itself keeps every worker to one thread.
     """
     sampler = EpochSampler(
         len(dataset),
@@ -145,9 +216,9 @@ def make_loader(
     )
     loader = _VideoLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
+        batch_sampler=StepSampler(sampler, batch_size, share, whole=whole),
         num_workers=num_workers,
+        timeout=WORKER_SECONDS if num_workers else 0,
         collate_fn=_collate_good,
         pin_memory=torch.cuda.is_available(),
     )

@@ -1,9 +1,10 @@
 """The run folder: written so that nothing is ever half there, read back into a model.
 
 ``recipe.toml`` all settings, ``classes.json`` class names, ``preprocessing.json`` what is done to a
-video, ``versions.json``, ``metrics.jsonl`` a line an epoch, ``bad_videos.json`` videos that could not be
-read, ``model.safetensors`` weights in the backbone's own names, ``state.pt`` what resuming needs,
-``eval/`` results, ``tensorboard/``.
+video, ``versions.json``, ``metrics.jsonl`` a line an epoch (and a validation within one), ``bad_videos.json``
+videos that could not be read, ``model.safetensors`` and ``best.safetensors`` the last and the best
+weights in the backbone's own names, ``state.pt`` what resuming needs and ``state-before.pt`` the one
+before it, ``summary.json`` once it is finished, ``eval/`` results, ``tensorboard/``.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import contextlib
 import json
 import os
 import platform
+import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +28,9 @@ from vsn.config import ConfigError, ModelConfig, Recipe
 from vsn.files import write_beside, write_json, write_text
 from vsn.models import VideoClassifier, build_model
 from vsn.recipes import dump_recipe, load_recipe
+
+WeightsKind = Literal["last", "best"]
+_WEIGHTS: dict[WeightsKind, str] = {"last": "model.safetensors", "best": "best.safetensors"}
 
 
 class RunError(ValueError):
@@ -63,16 +69,40 @@ def check_new(path: Path) -> None:
 
 
 def check_same(run: Run, recipe: Recipe, classes: tuple[str, ...]) -> None:
-    """Refuse to go on with a run under other settings, or on data with other classes. Raises `RunError`."""
-    if run.recipe != replace(recipe, model=replace(recipe.model, num_classes=len(run.classes))):
+    """Refuse to go on with a run under other settings, or on data with other classes. Raises `RunError`.
+
+    What changes no result may differ: where the data is and how it is read, where the run computes, how
+    it is saved and shown.
+    """
+    former, now = _flat(run.recipe), _flat(recipe)
+    now["model.num_classes"] = len(run.classes)
+    differing = [key for key in former if former[key] != now[key] and key not in FREE_SETTINGS]
+    if differing:
+        key = differing[0]
         raise RunError(
-            f"{run.path} was trained with other settings; choose another folder with --out, or delete it."
+            f"{run.path} was trained with other settings: {key} was {former[key]!r} and is {now[key]!r} now. A run goes on "
+            "as it began; choose another folder with --out (and --init-from to start from its weights), or delete it. "
+            f"These may change: {', '.join(sorted(FREE_SETTINGS))}."
         )
     if run.classes != classes:
         raise RunError(
             f"{run.path} was trained on the classes {_some(run.classes)}; the data has {_some(classes)} now. "
             "Restore the data, or train anew."
         )
+
+
+FREE_SETTINGS = frozenset({
+    "data.root", "data.annotations", "data.videos", "data.num_workers", "data.cache", "data.bad_videos", "train.device",
+    "train.save_minutes", "train.trackers", "train.compile", "train.checkpoint_activations",
+    "eval.batch_size",
+})  # fmt: skip
+"""Settings that a resumed run may change: they change no weights beyond rounding."""
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    return {
+        f"{table}.{key}": value for table, part in recipe.to_dict().items() for key, value in part.items()
+    }
 
 
 def write_run(run: Run) -> None:
@@ -129,13 +159,13 @@ def open_run(path: str | Path) -> Run:
         raise RunError(f"{path} is not a run folder (made by `vsn train`): {error}") from error
 
 
-def load_model(run: Run) -> VideoClassifier:
-    """Rebuild a run's model, in evaluation mode, from its own recipe and weights.
+def load_model(run: Run, kind: WeightsKind = "last") -> VideoClassifier:
+    """Rebuild a run's model, in evaluation mode, from its own recipe and its last or best weights.
 
     Raises:
         RunError: no weights yet, or weights that do not fit the recipe.
     """
-    path = run.path / "model.safetensors"
+    path = run.path / _WEIGHTS[kind]
     if not path.is_file():
         raise RunError(
             f"{run.path} has no weights yet ({path.name}); its training has not finished an epoch."
@@ -165,39 +195,59 @@ def _check_stored_model(path: Path, asked: ModelConfig) -> None:
             )
 
 
-def save_weights(run: Run, model: VideoClassifier) -> None:
+def save_weights(run: Run, model: VideoClassifier, kind: WeightsKind = "last") -> None:
     """Write the weights, whole or not at all."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
-    with _writing(run.path / "model.safetensors") as temporary:
+    with _writing(run.path / _WEIGHTS[kind]) as temporary:
         save_file(tensors, temporary, metadata={"model": json.dumps(asdict(run.recipe.model))})
 
 
 def save_state(run: Run, state: dict[str, Any]) -> None:
-    """Write what resuming needs, whole or not at all."""
-    with _writing(run.path / "state.pt") as temporary:
+    """Write what resuming needs, whole or not at all, and keep the one before beside it."""
+    path = run.path / "state.pt"
+    with _writing(path) as temporary:
         torch.save(state, temporary)
+        _to_disk(temporary)  # before the former goes, or a power cut could take both
+        if path.exists():
+            path.replace(run.path / "state-before.pt")
 
 
-def load_state(run: Run) -> dict[str, Any]:
-    """Read what `save_state` wrote.
+def load_state(run: Run) -> tuple[dict[str, Any], str]:
+    """Read what `save_state` wrote: the state, and a word on it where the last one is missing or damaged.
 
     Raises:
-        RunError: there is nothing to resume from, or it is damaged.
+        RunError: there is nothing to resume from, or all of it is damaged.
     """
-    path = run.path / "state.pt"
-    if not path.is_file():
-        raise RunError(f"{run.path} has nothing to resume from ({path.name} is missing); train it anew.")
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for a damaged file
-        raise RunError(f"{path} is damaged and cannot be resumed from: {error}") from error
-    return state
+    last, before = run.path / "state.pt", run.path / "state-before.pt"
+    if not last.is_file() and not before.is_file():
+        raise RunError(f"{run.path} has nothing to resume from ({last.name} is missing); train it anew.")
+    wrong: list[str] = []
+    for path in (last, before):
+        if not path.is_file():
+            wrong.append(f"{path.name} is missing")
+            continue
+        try:
+            with zipfile.ZipFile(path) as archive:  # torch writes checksums and does not look at them
+                if archive.testzip():
+                    raise ValueError("a checksum is wrong")
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many types for a damaged file
+            wrong.append(f"{path.name} is damaged ({' '.join(str(error).split())[:200]})")
+            continue
+        return state, f"{wrong[0]}; this goes on from {before.name}, saved before it." if wrong else ""
+    raise RunError(f"{run.path} cannot be resumed: {' and '.join(wrong)}. Train it anew.")
 
 
 def append_metrics(run: Run, line: dict[str, Any]) -> None:
-    """Append one line to metrics.jsonl, whole or not at all."""
+    """Append one line to metrics.jsonl, whole or not at all.
+
+    A resumed run comes by some steps a second time; what is in the file of such a step stays.
+    """
     file = run.path / "metrics.jsonl"
     former = file.read_text(encoding="utf-8") if file.is_file() else ""
+    kind = "train_loss" in line
+    if any(old["step"] == line["step"] and ("train_loss" in old) == kind for old in read_metrics(run.path)):
+        return
     write_text(file, f"{former}{json.dumps(line)}\n")
 
 
@@ -214,6 +264,21 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
+def write_summary(run: Run, summary: dict[str, Any]) -> None:
+    """Mark a run as finished: ``summary.json`` holds its best validation, its epochs and its seconds."""
+    write_json(run.path / "summary.json", summary)
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a run has come to its end."""
+    return (path / "summary.json").is_file()
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
 def versions() -> dict[str, Any]:
     """Versions and hardware, as results carry them."""
     import av
@@ -225,6 +290,7 @@ def versions() -> dict[str, Any]:
         "vsn": vsn.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "accelerate": metadata.version("accelerate"),
         "torchvision": torchvision.__version__,
         "av": av.__version__,
         "system": platform.platform(),

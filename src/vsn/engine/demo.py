@@ -16,7 +16,7 @@ from rich.table import Table
 from vsn.config import FrameOrder, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.synthetic import SynthSpec, write_dataset
-from vsn.engine.checkpoint import Run, check_same, load_model, open_run, read_metrics, versions
+from vsn.engine.checkpoint import Run, check_same, is_finished, load_model, open_run, versions
 from vsn.engine.evaluate import score_videos
 from vsn.engine.inputs import open_datasets, test_dataset
 from vsn.engine.measure import count_multiply_adds, count_parameters, latency_ms
@@ -167,7 +167,7 @@ def _trained(
         return train(recipe, path, console=console, datasets=datasets)
     run = open_run(path)
     check_same(run, recipe, datasets[0].classes)
-    if len(read_metrics(path)) == recipe.train.epochs:
+    if is_finished(path):
         return run
     return train(recipe, path, resume=True, console=console, datasets=datasets)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,31 +15,20 @@ from numpy.typing import NDArray
 
 from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.data.dataset import BadVideo, VideoDataset
-from vsn.data.loader import make_loader
+from vsn.data.decode import VideoError
+from vsn.data.loader import Share, make_loader
 from vsn.data.readers import NoSplitError, read_records
-from vsn.engine.checkpoint import load_model, open_run
+from vsn.engine.checkpoint import WeightsKind, load_model, open_run
 from vsn.engine.inputs import test_dataset
+from vsn.engine.processes import Processes, pick_device
 from vsn.engine.scores import Scores, save_evaluation
+from vsn.interrupt import StopRequest
 from vsn.models import VideoClassifier
 from vsn.progress import progress_bar
 
 
-def pick_device(name: str) -> torch.device:
-    """The device called ``name``; "auto" is CUDA where there is one, else the CPU.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"The device is {name!r}, which cannot be used here ({str(error).splitlines()[0]}); use 'auto' or 'cpu'."
-        ) from error
-    return device
+class Stopped(Exception):  # noqa: N818  (no error)
+    """Somebody asked this process, or another of the run, to stop."""
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
@@ -67,7 +57,6 @@ def pick_test_device(recipe: Recipe, name: str | None) -> tuple[torch.device, st
     return device, "fp32" if precision == "fp16" and device.type != "cuda" else precision
 
 
-@torch.inference_mode()
 def score_videos(
     model: VideoClassifier,
     dataset: VideoDataset,
@@ -77,34 +66,93 @@ def score_videos(
     precision: str = "fp32",
     progress: bool = True,
     bad: list[BadVideo] | None = None,
+    processes: Processes | None = None,
+    stop: StopRequest | None = None,
 ) -> Scores:
     """Run a model over a data set; every video is scored exactly once.
 
-    A video that cannot be read raises its error; nothing takes its place. Given a list ``bad``, it is
-    appended there, and its scores are NaN, which every measure counts as wrong.
+    Several processes take whole batches by turns, so that the batches, and with them the scores, are
+    those of one process; each returns all scores. A video that cannot be read raises its error; nothing
+    takes its place. Given a list ``bad``, it is appended there, and its scores are NaN, which every
+    measure counts as wrong.
 
     Raises:
         VideoError: a video cannot be read.
+        Stopped: ``stop`` came, here or in another process.
     """
     model.eval()
-    device = next(model.parameters()).device
-    logits = torch.full((len(dataset), model.head.out_features), torch.nan)
-    num_scored = torch.zeros(len(dataset), dtype=torch.int64)
-    loader = make_loader(dataset, batch_size=batch_size, num_workers=num_workers, shuffle=False, bad=bad)
-    with progress_bar("videos", disable=not progress) as bar, autocast(device, precision):
-        task = bar.add_task("evaluating", total=len(dataset), note="")
-        for batches in loader:
+    alone = processes is None or processes.size == 1
+    share = Share() if processes is None else Share(processes.rank, processes.size)
+    found: list[BadVideo] = []
+    loader = make_loader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        shuffle=False,
+        share=share,
+        whole=True,
+        bad=found,
+    )
+    ours: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+    stopped = False
+    with progress_bar("videos", disable=not progress or share.process != 0) as bar:
+        task = bar.add_task("evaluating", total=-(-len(dataset) // share.num_processes), note="")
+        for batches in _until_stopped(loader, stop):
+            stopped = stop is not None and stop.came
+            if stopped or (found and bad is None):
+                break
             for batch in batches:
-                clips = batch.clips.to(device, non_blocking=True)
-                logits[batch.indices] = model(clips).float().cpu()
-                num_scored[batch.indices] += 1
+                ours.append((batch.indices.numpy(), _logits(model, batch.clips, precision)))
                 bar.advance(task, len(batch.indices))
-    for index, _, _ in bad or ():
-        num_scored[index] += 1
+    everyone = (
+        [(ours, found, stopped)] if alone or processes is None else processes.gather((ours, found, stopped))
+    )
+    if any(one[2] for one in everyone):
+        raise Stopped
+    all_bad = [video for one in everyone for video in one[1]]
+    if bad is None and all_bad:
+        raise VideoError(all_bad[0].path, all_bad[0].reason)
+    if bad is not None:
+        bad.extend(all_bad)
+    scored = [batch for one in everyone for batch in one[0]]
+    return _assemble(dataset, scored, [video.index for video in all_bad], model.head.out_features)
+
+
+def _until_stopped(loader: Iterable[Any], stop: StopRequest | None) -> Iterator[Any]:
+    """The batches of a loader; the signal that asks us to stop ends its workers, too."""
+    try:
+        yield from loader
+    except RuntimeError:
+        if stop is None or not stop.came:
+            raise
+        yield []
+
+
+@torch.inference_mode()
+def _logits(model: VideoClassifier, clips: torch.Tensor, precision: str) -> NDArray[np.float32]:
+    device = next(model.parameters()).device
+    with autocast(device, precision):
+        logits: NDArray[np.float32] = model(clips.to(device, non_blocking=True)).float().cpu().numpy()
+    return logits
+
+
+def _assemble(
+    dataset: VideoDataset,
+    scored: list[tuple[NDArray[np.int64], NDArray[np.float32]]],
+    bad: list[int],
+    num_classes: int,
+) -> Scores:
+    """Scores in the order of the data set; NaN for videos that could not be read."""
+    logits = np.full((len(dataset), num_classes), np.nan, np.float32)
+    num_scored = np.zeros(len(dataset), np.int64)
+    for indices, values in scored:
+        logits[indices] = values
+        num_scored[indices] += 1
+    num_scored[bad] += 1
     assert (num_scored == 1).all(), "a video was not scored, or twice"
     return Scores(
         np.array([record.video_id for record in dataset.records]),
-        logits.numpy(),
+        logits,
         label_array(dataset),
         dataset.classes,
     )
@@ -141,9 +189,12 @@ def evaluate_run(
     root: str | Path | None = None,
     device: str | None = None,
     num_workers: int | None = None,
+    weights: WeightsKind = "last",
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Test a run on a split and write ``eval/<split>-<protocol>-<order>.{json,npz}`` into it.
+    """Test a run on a split and write ``eval/<split>-<protocol>-<order>[-best].{json,npz}`` into it.
+
+    Under `torchrun` every process calls it and takes a share of the videos; the first one writes.
 
     Args:
         path: the run folder.
@@ -152,6 +203,7 @@ def evaluate_run(
         root: where the data set is now; default the recipe's ``data.root``.
         device: default the recipe's ``train.device``, or "auto" where that device is not here.
         num_workers: default the recipe's.
+        weights: the last of the run, or those of its best validation.
         progress: draw a progress bar.
 
     Returns:
@@ -165,7 +217,8 @@ def evaluate_run(
     run = open_run(path)
     config = config or run.recipe.eval
     place, precision = pick_test_device(run.recipe, device)
-    model = load_model(run).to(place)
+    processes = Processes(str(place) if place.index is not None else place.type)
+    model = load_model(run, weights).to(processes.device)
     # A single pass reads eight frames a video; a cache of all of them would only cost.
     data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
     uncached = replace(run.recipe, data=data)
@@ -187,12 +240,16 @@ def evaluate_run(
         precision=precision,
         progress=progress,
         bad=bad if config.bad_videos == "wrong" else None,
+        processes=processes,
     )
     facts = {
         "split": split,
         "protocol": config.protocol,
         "order": config.order,
         "bad_videos": [{"path": video.path, "reason": video.reason} for video in bad],
+        "weights": weights,
         "seconds": time.perf_counter() - start,
     }
-    return save_evaluation(run.path / "eval", f"{split}-{config.protocol}-{config.order}", scores, facts)
+    name = f"{split}-{config.protocol}-{config.order}" + ("-best" if weights == "best" else "")
+    # The first process alone writes; the others return what it found.
+    return processes.once(lambda: save_evaluation(run.path / "eval", name, scores, facts))

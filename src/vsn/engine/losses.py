@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,28 +13,52 @@ from vsn.config import TrainConfig
 from vsn.data.records import VideoRecord
 from vsn.engine.scores import Scores
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a training step, as a sum and what the sum is divided by.
+
+    They are apart because the videos of a step may lie in several processes, and in several parts within
+    one: the mean is over all of them.
+    """
+
+    multi_label: bool
+    label_smoothing: float
+    class_weights: torch.Tensor | None
+    """float32 `(num_classes,)`; None counts all classes alike."""
+
+    def total(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Sum over the videos, a scalar; 0 for no videos.
+
+        Logits are `(B, num_classes)`; targets int64 `(B,)` or float `(B, num_classes)`.
+        """
+        weight = None if self.class_weights is None else self.class_weights.to(logits.device)
+        if self.multi_label:
+            each = functional.binary_cross_entropy_with_logits(
+                logits, targets, weight=weight, reduction="none"
+            )
+            return each.mean(dim=1).sum()
+        return functional.cross_entropy(
+            logits, targets, weight=weight, label_smoothing=self.label_smoothing, reduction="sum"
+        )
+
+    def weight(self, targets: torch.Tensor) -> float:
+        """What these videos count: as many as they are, or with class weights the sum of their classes'."""
+        if self.class_weights is None or targets.ndim == 2:
+            return float(len(targets))
+        return float(self.class_weights[targets.cpu()].sum())
 
 
 def build_loss(
     config: TrainConfig, records: Sequence[VideoRecord], num_classes: int, *, multi_label: bool
 ) -> Loss:
-    """A function of logits `(B, num_classes)` and targets to the mean loss, a scalar.
+    """Cross-entropy for one label a video, sigmoid for several.
 
-    Targets are int64 `(B,)` or float `(B, num_classes)`. With `config.class_weights` each class counts
-    by the inverse of its share of `records`, 1 on average over them.
+    With `config.class_weights` each class counts by the inverse of its share of `records`, 1 on average
+    over them.
     """
     weights = class_weights(records, num_classes) if config.class_weights else None
-
-    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        weight = None if weights is None else weights.to(logits.device)
-        if multi_label:
-            return functional.binary_cross_entropy_with_logits(logits, targets, weight=weight)
-        return functional.cross_entropy(
-            logits, targets, weight=weight, label_smoothing=config.label_smoothing
-        )
-
-    return loss
+    return Loss(multi_label, config.label_smoothing, weights)
 
 
 def class_weights(records: Sequence[VideoRecord], num_classes: int) -> torch.Tensor:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
-from torch.utils.tensorboard import SummaryWriter
 
 from vsn.config import Recipe
 from vsn.data.augment import mix_clips
 from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.decode import VideoError
-from vsn.data.loader import Batch, make_loader
+from vsn.data.loader import Batch, Share, make_loader
 from vsn.engine.checkpoint import (
     Run,
     append_metrics,
@@ -28,30 +27,24 @@ from vsn.engine.checkpoint import (
     load_state,
     new_run,
     open_run,
-    read_metrics,
-    save_state,
     save_weights,
     write_bad_videos,
     write_run,
+    write_summary,
 )
-from vsn.engine.evaluate import autocast, pick_device, score_videos
+from vsn.engine.evaluate import Stopped, autocast
 from vsn.engine.inputs import open_datasets
-from vsn.engine.losses import Loss, build_loss, mean_loss
-from vsn.engine.optim import (
-    base_lr,
-    build_optimizer,
-    check_partial_bn,
-    freeze_parts,
-    schedule_factor,
-    set_lr,
-)
-from vsn.engine.scores import average_precisions, top_k_hits
-from vsn.interrupt import uninterrupted
-from vsn.models import VideoClassifier, build_model, initialise
+from vsn.engine.job import NO_STEPS, Job, check_job, start_job
+from vsn.engine.memory import OUT_OF_MEMORY, is_out_of_memory
+from vsn.engine.optim import freeze_parts, set_lr
+from vsn.engine.processes import Processes
+from vsn.engine.trackers import open_trackers
+from vsn.engine.validate import describe_end, describe_epoch, validate, validate_when_due
+from vsn.interrupt import stop_requests
 from vsn.progress import progress_bar
 
-_NO_STEPS = {"step": 0, "loss_sum": 0.0, "hits": 0, "videos": 0}
-"""The progress within an epoch that has just begun."""
+STEPS_TRACKED = 20
+"""Trackers get the numbers of every n-th step."""
 
 
 class TrainingStopped(RuntimeError):  # noqa: N818  (it stopped; it is not always an error)
@@ -68,8 +61,10 @@ def train(
 ) -> Run:
     """Train a model and write its run folder.
 
+    Under `torchrun` every process calls it; the first one writes and talks.
+
     Args:
-        recipe: all settings. When resuming it must be the run's own.
+        recipe: all settings. When resuming it must be the run's own, but for `checkpoint.FREE_SETTINGS`.
         path: the run folder; it must be new unless ``resume``.
         resume: continue where the run stopped, in the middle of an epoch too.
         console: where to report; default standard error.
@@ -82,104 +77,146 @@ def train(
         ConfigError, RunError, VideoError: what is wrong and what to do.
             More bad videos than `data.bad_videos` allows, or a bad one in validation, stop training
             between two steps; the state is saved.
-        TrainingStopped: Ctrl-C (the state is saved) or a loss that is not finite.
+        TrainingStopped: Ctrl-C or SIGTERM (the state is saved), a loss that is not finite, or no memory.
     """
-    console = console or Console(stderr=True)
-    path = Path(path)
-    config, device = recipe.train, pick_device(recipe.train.device)
+    processes = Processes(recipe.train.device)
+    console = (console or Console(stderr=True)) if processes.first else Console(quiet=True)
+    path = Path(processes.once(lambda: str(path)))  # a name with the time in it may differ
     # Whatever can be refused is refused before videos are decoded and a folder is made.
-    autocast(device, config.precision)
-    check_partial_bn(config, recipe.model.weights)
-    if not resume:
+    check_job(recipe, processes)
+    if processes.first and not resume:
         check_new(path)
     train_set, val_set = datasets or open_datasets(recipe, console)
-    run = open_run(path) if resume else new_run(path, recipe, train_set.classes)
-    check_same(run, recipe, train_set.classes)
-    job = _start(run, train_set, load_state(run) if resume else None, device, console)
-    if not resume:
+    run, state = processes.once(lambda: _open(recipe, path, train_set.classes, resume, console))
+    job = start_job(run, (train_set, val_set), state, processes, console)
+    if processes.first:
         write_run(run)
-        save_state(run, job.state())  # from here on the run can always be continued
-    elif job.progress["epoch"] > len(read_metrics(path)):  # stopped between saving and writing the line
-        append_metrics(run, job.progress["line"])
+        if resume and job.progress["line"]:  # stopped between saving and writing the line
+            append_metrics(run, job.progress["line"])
+    if not resume:
+        job.save()  # from here on the run can always be continued
 
-    with contextlib.closing(SummaryWriter(str(path / "tensorboard"))) as writer:
-        for epoch in range(job.progress["epoch"], config.epochs):
+    trackers = open_trackers(recipe.train.trackers, run, first=processes.first)
+    with stop_requests() as job.stop, trackers as job.trackers, _stopping(job):
+        while job.progress["epoch"] < recipe.train.epochs and not job.out_of_patience:
             started = time.perf_counter()
-            try:
-                line = _train_epoch(job, epoch, console)
-                if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
-                    line |= _validate(job, val_set)
-            except (KeyboardInterrupt, VideoError) as error:
-                said = _stopped(job, epoch, error)
-                if isinstance(error, VideoError):
-                    console.print(said, highlight=False, soft_wrap=True)
-                    raise
-                raise TrainingStopped(said) from None
+            line = train_epoch(job)
+            if (line["epoch"] % recipe.train.val_every == 0) or line["epoch"] == recipe.train.epochs:
+                line |= validate(job)
             line["seconds"] = time.perf_counter() - started
-            job.progress |= {"epoch": epoch + 1, "line": line, **_NO_STEPS}
-            try:
-                with uninterrupted():
-                    save_weights(run, job.model)
-                    save_state(run, job.state())
-                    append_metrics(run, line)
-            except KeyboardInterrupt:  # it came while the epoch was being saved, which is done
-                raise TrainingStopped(_stopped(job, epoch + 1)) from None
-            for key in line.keys() - {"epoch", "step"}:
-                writer.add_scalar(key, line[key], epoch + 1)
-            console.print(describe_epoch(line, config.epochs), highlight=False, soft_wrap=True)
+            job.progress |= {"epoch": line["epoch"], "line": line, **NO_STEPS}
+            job.progress["seconds"] += line["seconds"]
+            if processes.first:
+                save_weights(run, job.tested_model)
+                job.save()
+                append_metrics(run, line)
+            job.trackers.log(line, line["step"])
+            console.print(describe_epoch(line, recipe.train.epochs), highlight=False, soft_wrap=True)
+    if processes.first:
+        write_summary(run, {key: job.progress[key] for key in ("epoch", "seconds", "best")})
+    console.print(describe_end(job), highlight=False, soft_wrap=True)
     return run
 
 
-def _stopped(job: _Job, epoch: int, error: BaseException | None = None) -> str:
-    """Save the state of a run that stops between two steps; say where it stopped and how to go on."""
-    with contextlib.suppress(KeyboardInterrupt), uninterrupted():  # a second Ctrl-C waits for this too
-        save_state(job.run, job.state())
-    place = f"in epoch {epoch + 1} after {job.progress['step']} of {job.steps_per_epoch} steps"
-    advice = f"continue with: vsn train --resume {job.run.path}"
-    return f"Stopped {place}" + (
-        f" by a video that cannot be read. Mend or remove it (or see data.bad_videos in {job.run.path / 'recipe.toml'}); "
-        f"then {advice}"
-        if isinstance(error, VideoError)
-        else f"; {advice}"
-    )
-
-
-@dataclass
-class _Job:
-    """A run in training: what a step needs, and what is saved when it stops."""
-
-    run: Run
-    train_set: VideoDataset
-    device: torch.device
-    model: VideoClassifier
-    network: Callable[[torch.Tensor], torch.Tensor]
-    """The model, compiled or as it is."""
-    loss: Loss
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    progress: dict[str, Any]
-    """Epochs done, steps done of the epoch under way, its sums so far."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.train_set) / self.run.recipe.train.batch_size)
-
-    def state(self) -> dict[str, Any]:
-        """What resuming needs. No generator's state: each step seeds its own."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "progress": self.progress,
-        }
-
-
-def _train_epoch(job: _Job, epoch: int, console: Console) -> dict[str, Any]:
+def train_epoch(job: Job) -> dict[str, Any]:
     """Train for an epoch, or for what an interruption left of it; return its line of metrics."""
-    recipe, config, progress = job.run.recipe, job.run.recipe.train, job.progress
+    config, progress = job.run.recipe.train, job.progress
+    epoch = progress["epoch"]
+    validate_when_due(job)  # a validation that was cut short
     job.model.train()
     freeze_parts(job.model, config)
-    start = min(progress["step"] * config.batch_size, len(job.train_set))
+    started, waited, seen_before = time.perf_counter(), 0.0, progress["videos"]
+    with progress_bar("videos", console=job.console) as bar:
+        done = min(progress["step"] * config.batch_size, len(job.train_set))
+        task = bar.add_task(
+            f"epoch {epoch + 1}/{config.epochs}", total=len(job.train_set), completed=done, note=""
+        )
+        for batch, bad, seconds in _batches(job, epoch):
+            waited += seconds
+            weight = _meet(job, batch, bad)
+            progress["step"] += 1
+            if weight:  # not when all videos of the step are bad
+                train_step(job, batch, weight)
+            loss, top1 = _averages(progress)
+            share = waited / (time.perf_counter() - started)
+            note = f"loss {loss:.3f}  top-1 {top1:.1%}  lr {job.lr:.2g}  data {share:.0%}"
+            bar.update(
+                task, completed=min(progress["step"] * config.batch_size, len(job.train_set)), note=note
+            )
+            if job.steps_done % STEPS_TRACKED == 0:
+                job.trackers.log({"running_loss": loss, "running_top1": top1, "lr": job.lr}, job.steps_done)
+            validate_when_due(job)
+            job.save_when_due()
+    seconds = time.perf_counter() - started
+    loss, top1 = _averages(progress)
+    return {
+        "epoch": epoch + 1,
+        "step": (epoch + 1) * job.steps_per_epoch,
+        "lr": job.lr,
+        "train_loss": loss,
+        "train_top1": top1,
+        "bad_videos": len(progress["bad"]),
+        "videos_per_second": (progress["videos"] - seen_before) / seconds,
+        "data_wait": waited / seconds,
+    }
+
+
+def train_step(job: Job, batch: Batch, weight: float) -> None:
+    """One step: forward, loss, backward, update, and the sums of the epoch.
+
+    The loss is the mean over all videos of the step, in whatever process and part they are; ``weight``
+    is what it divides by.
+    """
+    recipe, config, progress, processes = job.run.recipe, job.run.recipe.train, job.progress, job.processes
+    set_lr(job.optimizer, job.lr)
+    # Dropout and mixing depend on (seed, epoch, step, process) alone, so that resuming changes nothing.
+    entropy = [
+        config.seed,
+        progress["epoch"],
+        progress["step"] - 1,
+        *([processes.rank] if processes.rank else []),
+    ]
+    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+    job.optimizer.zero_grad(set_to_none=True)
+    loss_sum, hits = 0.0, 0.0
+    parts = list(
+        zip(
+            batch.clips.tensor_split(config.accumulate),
+            batch.targets.tensor_split(config.accumulate),
+            strict=True,
+        )
+    )
+    if processes.size == 1:  # several have to meet in every part, be it empty
+        parts = [part for part in parts if len(part[1])]
+    for number, part in enumerate(parts, 1):
+        clips, targets = (tensor.to(processes.device, non_blocking=True) for tensor in part)
+        shown, wanted = mix_clips(clips, targets, len(job.run.classes), recipe.augment)
+        last = number == len(parts)
+        with contextlib.nullcontext() if last else processes.without_sync(job.network):
+            with autocast(processes.device, config.precision):
+                logits = job.network(shown)
+            loss = job.loss.total(logits.float(), wanted) / weight
+            job.scaler.scale(loss * processes.size).backward()  # gradients are averaged over the processes
+        loss_sum += loss.item()
+        hits += _num_hits(logits, targets)
+    loss_sum, hits, videos = processes.sum([loss_sum, hits, len(batch.targets)])
+    if not math.isfinite(loss_sum):
+        raise _not_finite(job, batch)
+    job.scaler.unscale_(job.optimizer)
+    if config.clip_grad_norm:
+        torch.nn.utils.clip_grad_norm_(job.model.parameters(), config.clip_grad_norm)
+    job.scaler.step(job.optimizer)
+    job.scaler.update()
+    if job.average:
+        job.average.update_parameters(job.model)
+    progress["loss_sum"] += loss_sum * videos
+    progress["hits"] += hits
+    progress["videos"] += videos
+
+
+def _batches(job: Job, epoch: int) -> Iterator[tuple[Batch, list[BadVideo], float]]:
+    """What this process takes of each step left of an epoch, the videos it could not read, seconds waited."""
+    recipe, config = job.run.recipe, job.run.recipe.train
     bad: list[BadVideo] = []
     loader = make_loader(
         job.train_set,
@@ -189,67 +226,117 @@ def _train_epoch(job: _Job, epoch: int, console: Console) -> dict[str, Any]:
         shuffle=True,
         balance=recipe.data.balance,
         seed=config.seed,
-        start=start,
+        start=min(job.progress["step"] * config.batch_size, len(job.train_set)),
+        share=Share(job.processes.rank, job.processes.size, config.accumulate),
         bad=bad,
     )
-    started, seen_before = time.perf_counter(), progress["videos"]
-    with progress_bar("videos", console=console) as bar:
-        where = f"epoch {epoch + 1}/{config.epochs}"
-        task = bar.add_task(where, total=len(job.train_set), completed=start, note="")
-        for batches in loader:
-            num_bad = len(bad)
-            _count_bad(job, bad)
-            bad.clear()
-            with uninterrupted():  # a step half taken could not be resumed
-                progress["step"] += 1
-                for batch in batches:  # one: training clips have one size; none when all its videos are bad
-                    _train_step(job, batch, epoch)
-            loss, top1 = _averages(progress)
-            note = f"loss {loss:.3f}  top-1 {top1:.1%}  lr {_lr(job, epoch):.2g}"
-            bar.update(task, advance=num_bad + sum(len(batch.indices) for batch in batches), note=note)
-    loss, top1 = _averages(progress)
-    return {
-        "epoch": epoch + 1,
-        "step": (epoch + 1) * job.steps_per_epoch,
-        "lr": _lr(job, epoch),
-        "train_loss": loss,
-        "train_top1": top1,
-        "bad_videos": len(progress["bad"]),
-        "videos_per_second": (progress["videos"] - seen_before) / (time.perf_counter() - started),
-    }
+    loading, num_batches = iter(loader), len(loader)
+    for _ in range(num_batches):
+        started = time.perf_counter()
+        try:
+            batches = next(loading)
+        except RuntimeError:
+            if not job.stop.came:  # the signal that asks us to stop ends workers, too
+                raise
+            batches = []
+        assert len(batches) <= 1, "training clips have one size"
+        yield batches[0] if batches else _no_videos(job), bad.copy(), time.perf_counter() - started
+        bad.clear()
 
 
-def _train_step(job: _Job, batch: Batch, epoch: int) -> None:
-    """One step: forward, loss, backward, update, and the sums of the epoch."""
-    recipe, config, progress, optimizer = job.run.recipe, job.run.recipe.train, job.progress, job.optimizer
-    step = progress["step"]
-    set_lr(optimizer, _lr(job, epoch))
-    # Dropout and mixing depend on (seed, epoch, step) alone, as samples do, so that resuming changes nothing.
-    torch.manual_seed(int(np.random.SeedSequence([config.seed, epoch, step - 1]).generate_state(1)[0]))
-    clips = batch.clips.to(job.device, non_blocking=True)
-    targets = batch.targets.to(job.device, non_blocking=True)
-    shown, wanted = mix_clips(clips, targets, len(job.run.classes), recipe.augment)
-    with autocast(job.device, config.precision):
-        logits = job.network(shown)
-        loss = job.loss(logits.float(), wanted)
-    value = loss.item()
-    if not math.isfinite(value):
-        files = ", ".join(job.train_set.records[int(i)].video_id for i in batch.indices)
-        raise TrainingStopped(
-            f"The loss is not finite in epoch {epoch + 1}, step {step}, at learning rate {_lr(job, epoch):.3g}. "
-            "The weights of the last whole epoch are kept. Try a lower train.lr or train.precision = 'fp32'. "
-            f"Videos of the batch: {files}."
+def _meet(job: Job, batch: Batch, bad: list[BadVideo]) -> float:
+    """Meet the other processes before a step: stop together, count bad videos, learn what the step weighs."""
+    weight, num_bad, stop = job.processes.sum([job.loss.weight(batch.targets), len(bad), job.stop.came])
+    if stop:
+        raise Stopped
+    if num_bad:
+        _count_bad(job, [video for videos in job.processes.gather(bad) for video in videos])
+    return weight
+
+
+def _count_bad(job: Job, bad: list[BadVideo]) -> None:
+    """List videos that could not be read in the run; raise the last one's error when they are too many."""
+    known = job.progress["bad"]
+    new = [video for video in bad if video.path not in known]
+    if not new:
+        return
+    known.update({video.path: video.reason for video in new})
+    if job.processes.first:
+        write_bad_videos(job.run, known)
+    share = job.run.recipe.data.bad_videos
+    num_videos = len({record.path for record in job.train_set.records})
+    if len(known) > share * num_videos:
+        reason = new[-1].reason
+        if len(known) > 1:
+            reason += (
+                f" It is one of {len(known)} bad videos of {num_videos}, more than data.bad_videos = {share:g} allows; "
+                f"{job.run.path / 'bad_videos.json'} lists them."
+            )
+        raise VideoError(new[-1].path, reason)
+
+
+def _open(
+    recipe: Recipe, path: Path, classes: tuple[str, ...], resume: bool, console: Console
+) -> tuple[Run, dict[str, Any] | None]:
+    """A new run, or one to go on with and its state; its free settings are those of `recipe`."""
+    if not resume:
+        return new_run(path, recipe, classes), None
+    run = open_run(path)
+    check_same(run, recipe, classes)
+    state, note = load_state(run)
+    if note:
+        console.print(note, highlight=False, soft_wrap=True)
+    return Run(path, replace(recipe, model=run.recipe.model), run.classes), state
+
+
+@contextlib.contextmanager
+def _stopping(job: Job) -> Iterator[None]:
+    """Save the state of a run that stops between two steps; say where it stopped and how to go on."""
+    try:
+        yield
+    except (Stopped, VideoError) as error:
+        job.save()
+        place = f"in epoch {job.progress['epoch'] + 1} after {job.progress['step']} of {job.steps_per_epoch} steps"
+        advice = f"continue with: vsn train --resume {job.run.path}"
+        if isinstance(error, Stopped):
+            raise TrainingStopped(f"Stopped {place}; {advice}") from None
+        job.console.print(
+            f"Stopped {place} by a video that cannot be read. Mend or remove it (or see data.bad_videos in "
+            f"{job.run.path / 'recipe.toml'}); then {advice}",
+            highlight=False,
+            soft_wrap=True,
         )
-    optimizer.zero_grad(set_to_none=True)
-    job.scaler.scale(loss).backward()
-    job.scaler.unscale_(optimizer)
-    if config.clip_grad_norm:
-        torch.nn.utils.clip_grad_norm_(job.model.parameters(), config.clip_grad_norm)
-    job.scaler.step(optimizer)
-    job.scaler.update()
-    progress["loss_sum"] += value * len(targets)
-    progress["hits"] += _num_hits(logits, targets)
-    progress["videos"] += len(targets)
+        raise
+    except (RuntimeError, torch.OutOfMemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingStopped(f"{OUT_OF_MEMORY} The run is kept as it was last saved.") from error
+
+
+def _not_finite(job: Job, batch: Batch) -> TrainingStopped:
+    """The error of a loss that is NaN or infinite, with what led to it."""
+    ours = [job.train_set.records[int(i)].video_id for i in batch.indices]
+    files = ", ".join(name for names in job.processes.gather(ours) for name in names)
+    return TrainingStopped(
+        f"The loss is not finite in epoch {job.progress['epoch'] + 1}, step {job.progress['step']}, at learning rate "
+        f"{job.lr:.3g}. The run is kept as it was last saved. Begin another from its weights (--init-from {job.run.path}) "
+        f"with a lower train.lr, or with train.precision = 'fp32'. Videos of the batch: {files}."
+    )
+
+
+def _no_videos(job: Job) -> Batch:
+    """The share of a process to which no video of a step falls."""
+    size, num_frames = job.train_set.clip.crop_size, job.train_set.num_frames
+    targets = (
+        torch.empty(0, len(job.run.classes))
+        if job.train_set.multi_label
+        else torch.empty(0, dtype=torch.int64)
+    )
+    return Batch(
+        torch.empty(0, num_frames, 3, size, size, dtype=torch.uint8),
+        targets,
+        torch.empty(0, dtype=torch.int64),
+    )
 
 
 def _num_hits(logits: torch.Tensor, targets: torch.Tensor) -> int:
@@ -263,110 +350,3 @@ def _averages(progress: dict[str, Any]) -> tuple[float, float]:
     """Mean loss and top-1 of the epoch so far; NaN before the first video."""
     videos = progress["videos"] or math.nan
     return progress["loss_sum"] / videos, progress["hits"] / videos
-
-
-def _count_bad(job: _Job, bad: list[BadVideo]) -> None:
-    """List videos that could not be read in the run; raise the last one's error when they are too many."""
-    known = job.progress["bad"]
-    new = [video for video in bad if video.path not in known]
-    if not new:
-        return
-    known.update({video.path: video.reason for video in new})
-    write_bad_videos(job.run, known)
-    share = job.run.recipe.data.bad_videos
-    num_videos = len({record.path for record in job.train_set.records})
-    if len(known) > share * num_videos:
-        reason = new[-1].reason
-        if len(known) > 1:
-            reason += (
-                f" It is one of {len(known)} bad videos of {num_videos}, more than data.bad_videos = {share:g} allows; "
-                f"{job.run.path / 'bad_videos.json'} lists them."
-            )
-        raise VideoError(new[-1].path, reason)
-
-
-def _lr(job: _Job, epoch: int) -> float:
-    """The learning rate of the step under way: the last one begun."""
-    config = job.run.recipe.train
-    step = epoch * job.steps_per_epoch + max(0, job.progress["step"] - 1)
-    return base_lr(config) * schedule_factor(step, steps_per_epoch=job.steps_per_epoch, config=config)
-
-
-def _validate(job: _Job, val_set: VideoDataset) -> dict[str, float]:
-    recipe, bad = job.run.recipe, []  # type: tuple[Recipe, list[BadVideo]]
-    scores = score_videos(
-        job.model,
-        val_set,
-        batch_size=recipe.eval.batch_size,
-        num_workers=recipe.data.num_workers,
-        precision=recipe.train.precision,
-        bad=bad if recipe.eval.bad_videos == "wrong" else None,
-    )
-    line = {"val_loss": mean_loss(scores), "val_top1": float(top_k_hits(scores, 1).mean())}
-    if bad:
-        line["val_bad_videos"] = len(bad)
-    if scores.multi_label:
-        line["val_map"] = float(np.mean(list(average_precisions(scores).values())))
-    return line
-
-
-def describe_epoch(line: dict[str, Any], epochs: int) -> str:
-    """One line on the terminal for one epoch."""
-    text = (
-        f"epoch {line['epoch']:>3}/{epochs}  loss {line['train_loss']:.3f}  top-1 {line['train_top1']:6.1%}"
-    )
-    if "val_top1" in line:
-        text += f"  val loss {line['val_loss']:.3f}  val top-1 {line['val_top1']:6.1%}"
-    if "val_map" in line:
-        text += f"  val mAP {line['val_map']:6.1%}"
-    if line["bad_videos"]:
-        text += f"  {line['bad_videos']} bad videos skipped"
-    return text + f"  {line['videos_per_second']:.1f} videos/s  lr {line['lr']:.2g}  {line['seconds']:.0f} s"
-
-
-def _start(
-    run: Run, train_set: VideoDataset, state: dict[str, Any] | None, device: torch.device, console: Console
-) -> _Job:
-    """Model, optimiser and progress: at the start of a run, or where it stopped."""
-    recipe, config = run.recipe, run.recipe.train
-    torch.manual_seed(config.seed)
-    model = build_model(recipe.model)
-    if state is None:
-        progress: dict[str, Any] = {
-            "epoch": 0,
-            **_NO_STEPS,
-            "bad": {},
-            "fresh": _load_start(model, recipe, console),
-        }
-    else:
-        model.load_state_dict(state["model"])
-        progress = state["progress"] | {"bad": {}}  # what was mended since no longer counts
-    model = model.to(device)
-    if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    freeze_parts(model, config)
-    optimizer = build_optimizer(model, config, fresh=progress["fresh"])
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-    if state is not None:
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-    network = torch.compile(model) if config.compile else model
-    loss = build_loss(config, train_set.records, len(run.classes), multi_label=train_set.multi_label)
-    return _Job(run, train_set, device, model, network, loss, optimizer, scaler, progress)
-
-
-def _load_start(model: VideoClassifier, recipe: Recipe, console: Console) -> list[str]:
-    """Load the weights a run starts from, say what is not plain; return the parts left at random."""
-    config, weights = recipe.train, recipe.model.weights
-    loaded = initialise(model, recipe.model)
-    fresh = loaded.missing if weights != "none" else ()
-    if fresh:
-        console.print(f"{weights} lacks {loaded.describe_missing()}: those start at random.", soft_wrap=True)
-    if config.lr_batch_size not in (0, config.batch_size):
-        console.print(
-            f"Learning rate {base_lr(config):.3g}: {config.lr:g} is for {config.lr_batch_size} videos a step, "
-            f"this run takes {config.batch_size}.",
-            highlight=False,
-            soft_wrap=True,
-        )
-    return list(fresh)
