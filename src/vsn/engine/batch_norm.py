@@ -6,12 +6,34 @@ its place, so that a run on several CPU processes can be held against the run on
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.distributed.nn.functional as collective
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vsn.config import ConfigError
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes, in each; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+
+def _sum(values: Tensor) -> Tensor:
+    total: Tensor = _SumOverProcesses.apply(values)
+    return total
 
 
 class CpuSyncBatchNorm(_BatchNorm):
@@ -30,10 +52,10 @@ class CpuSyncBatchNorm(_BatchNorm):
         shape = [1, -1] + [1] * (input.ndim - 2)
         values = input.double()  # sums of many values; rounding must not depend on how they are spread
         per_channel = torch.tensor([input.numel() / self.num_features], dtype=torch.float64)
-        count = collective.all_reduce(per_channel)
-        mean = collective.all_reduce(values.sum(axes)) / count
+        count = _sum(per_channel)
+        mean = _sum(values.sum(axes)) / count
         centred = values - mean.view(shape)
-        variance = collective.all_reduce(centred.square().sum(axes)) / count
+        variance = _sum(centred.square().sum(axes)) / count
         self._update(mean.detach(), variance.detach(), float(count))
         normalised = centred * (variance + self.eps).rsqrt().view(shape)
         if self.weight is not None:

@@ -238,6 +238,14 @@ def load_state(run: Run) -> tuple[dict[str, Any], str]:
     raise RunError(f"{run.path} cannot be resumed: {' and '.join(wrong)}. Train it anew.")
 
 
+def clear_leftovers(run: Run) -> None:
+    """Delete what a killed process was writing beside its place."""
+    for name in ("state.pt", *_WEIGHTS.values(), "metrics.jsonl"):
+        stem, dot, suffix = name.partition(".")
+        for left in run.path.glob(f".{stem}-*{dot}{suffix}"):
+            left.unlink()
+
+
 def append_metrics(run: Run, line: dict[str, Any]) -> None:
     """Append one line to metrics.jsonl, whole or not at all.
 

@@ -57,8 +57,7 @@ class Processes:
             )
         if device == "cuda" and not cuda:
             raise ConfigError("train.device is 'cuda' and there is no CUDA device here; use 'auto' or 'cpu'.")
-        # Buffers are equal everywhere without being sent: batch statistics are synchronised or frozen.
-        settings = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+        settings = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         self._accelerator = Accelerator(cpu=not cuda, mixed_precision="no", kwargs_handlers=[settings])
         self.rank, self.size = self._accelerator.process_index, self._accelerator.num_processes
         self.device = self._accelerator.device

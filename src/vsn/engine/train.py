@@ -24,6 +24,7 @@ from vsn.engine.checkpoint import (
     append_metrics,
     check_new,
     check_same,
+    clear_leftovers,
     load_state,
     new_run,
     open_run,
@@ -133,10 +134,10 @@ def train_epoch(job: Job) -> dict[str, Any]:
         )
         for batch, bad, seconds in _batches(job, epoch):
             waited += seconds
-            weight = _meet(job, batch, bad)
+            weight, num_parts = _meet(job, batch, bad)
             progress["step"] += 1
             if weight:  # not when all videos of the step are bad
-                train_step(job, batch, weight)
+                train_step(job, batch, weight, num_parts)
             loss, top1 = _averages(progress)
             share = waited / (time.perf_counter() - started)
             note = f"loss {loss:.3f}  top-1 {top1:.1%}  lr {job.lr:.2g}  data {share:.0%}"
@@ -161,11 +162,11 @@ def train_epoch(job: Job) -> dict[str, Any]:
     }
 
 
-def train_step(job: Job, batch: Batch, weight: float) -> None:
+def train_step(job: Job, batch: Batch, weight: float, num_parts: int) -> None:
     """One step: forward, loss, backward, update, and the sums of the epoch.
 
     The loss is the mean over all videos of the step, in whatever process and part they are; ``weight``
-    is what it divides by.
+    is what it divides by. Every process takes ``num_parts``, of which this one's may be empty.
     """
     recipe, config, progress, processes = job.run.recipe, job.run.recipe.train, job.progress, job.processes
     set_lr(job.optimizer, job.lr)
@@ -179,20 +180,11 @@ def train_step(job: Job, batch: Batch, weight: float) -> None:
     torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
     job.optimizer.zero_grad(set_to_none=True)
     loss_sum, hits = 0.0, 0.0
-    parts = list(
-        zip(
-            batch.clips.tensor_split(config.accumulate),
-            batch.targets.tensor_split(config.accumulate),
-            strict=True,
-        )
-    )
-    if processes.size == 1:  # several have to meet in every part, be it empty
-        parts = [part for part in parts if len(part[1])]
-    for number, part in enumerate(parts, 1):
+    parts = (tensor.tensor_split(config.accumulate)[:num_parts] for tensor in (batch.clips, batch.targets))
+    for number, part in enumerate(zip(*parts, strict=True), 1):
         clips, targets = (tensor.to(processes.device, non_blocking=True) for tensor in part)
         shown, wanted = mix_clips(clips, targets, len(job.run.classes), recipe.augment)
-        last = number == len(parts)
-        with contextlib.nullcontext() if last else processes.without_sync(job.network):
+        with contextlib.nullcontext() if number == num_parts else processes.without_sync(job.network):
             with autocast(processes.device, config.precision):
                 logits = job.network(shown)
             loss = job.loss.total(logits.float(), wanted) / weight
@@ -244,14 +236,24 @@ def _batches(job: Job, epoch: int) -> Iterator[tuple[Batch, list[BadVideo], floa
         bad.clear()
 
 
-def _meet(job: Job, batch: Batch, bad: list[BadVideo]) -> float:
-    """Meet the other processes before a step: stop together, count bad videos, learn what the step weighs."""
-    weight, num_bad, stop = job.processes.sum([job.loss.weight(batch.targets), len(bad), job.stop.came])
+def _meet(job: Job, batch: Batch, bad: list[BadVideo]) -> tuple[float, int]:
+    """Meet the other processes before a step: stop together, count bad videos.
+
+    Returns what all the videos of the step weigh, and the number of parts that are not empty in all processes.
+    """
+    num_parts = min(job.run.recipe.train.accumulate, len(batch.targets))
+    facts = [
+        job.loss.weight(batch.targets),
+        len(bad),
+        job.stop.came,
+        *(i < num_parts for i in range(job.run.recipe.train.accumulate)),
+    ]
+    weight, num_bad, stop, *filled = job.processes.sum(facts)
     if stop:
         raise Stopped
     if num_bad:
         _count_bad(job, [video for videos in job.processes.gather(bad) for video in videos])
-    return weight
+    return weight, sum(map(bool, filled))
 
 
 def _count_bad(job: Job, bad: list[BadVideo]) -> None:
@@ -283,6 +285,7 @@ def _open(
         return new_run(path, recipe, classes), None
     run = open_run(path)
     check_same(run, recipe, classes)
+    clear_leftovers(run)
     state, note = load_state(run)
     if note:
         console.print(note, highlight=False, soft_wrap=True)
