@@ -103,7 +103,8 @@ def test_killed_at_random_moments_again_and_again(tiny_data: Path, tmp_path: Pat
         if path.exists() and not resume:  # killed before there was anything to go on with
             for left in path.iterdir():
                 left.unlink()
-        kills += run_killed(train_quietly, recipe, path, resume, after=draw.uniform(0.05, 1.0)) != 0
-    assert kills
+        after = draw.uniform(0.02, 0.3) if kills < 12 else None
+        kills += run_killed(train_quietly, recipe, path, resume, after=after) != 0
+    assert kills >= 3
     assert_same_weights(path, whole)
     assert metrics_of(path) == metrics_of(whole)

@@ -62,7 +62,7 @@ def test_other_trackers_get_the_recipe_and_the_numbers(
     assert recorder.project == "vsn"
     assert place.items() <= recorder.place.items()
     assert [call[0] for call in recorder.calls] == ["start", "store_init_configuration", "log", "finish"]
-    assert recorder.calls[1][1]["train"]["epochs"] == 2
+    assert recorder.calls[1][1]["train.epochs"] == 2
     assert recorder.calls[2][1:] == ({"loss": 1.5}, {"step": 7})
     with open_trackers((name,), run, first=False) as opened:
         opened.log({"loss": 1.5}, step=7)

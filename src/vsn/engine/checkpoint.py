@@ -74,7 +74,7 @@ def check_same(run: Run, recipe: Recipe, classes: tuple[str, ...]) -> None:
     What changes no result may differ: where the data is and how it is read, where the run computes, how
     it is saved and shown.
     """
-    former, now = _flat(run.recipe), _flat(recipe)
+    former, now = flat_settings(run.recipe), flat_settings(recipe)
     now["model.num_classes"] = len(run.classes)
     differing = [key for key in former if former[key] != now[key] and key not in FREE_SETTINGS]
     if differing:
@@ -99,7 +99,8 @@ FREE_SETTINGS = frozenset({
 """Settings that a resumed run may change: they change no weights beyond rounding."""
 
 
-def _flat(recipe: Recipe) -> dict[str, Any]:
+def flat_settings(recipe: Recipe) -> dict[str, Any]:
+    """All settings of a recipe by their full names, such as ``train.lr``."""
     return {
         f"{table}.{key}": value for table, part in recipe.to_dict().items() for key, value in part.items()
     }

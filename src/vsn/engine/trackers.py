@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from accelerate import PartialState
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 
 from vsn.config import ConfigError, Tracker
-from vsn.engine.checkpoint import Run, RunError
+from vsn.engine.checkpoint import Run, RunError, flat_settings
 
 PROJECT = "vsn"
 
@@ -36,13 +37,14 @@ def open_trackers(names: tuple[Tracker, ...], run: Run, *, first: bool) -> Itera
         RunError: a tracker that cannot write.
     """
     trackers: list[GeneralTracker] = []
+    PartialState()  # accelerate's trackers ask it which process they are in
     try:
         for name in names if first else ():
             try:
                 tracker = _tracker(name, run)
                 tracker.start()
                 if name != "tensorboard":  # which makes a second run of it
-                    tracker.store_init_configuration(run.recipe.to_dict())
+                    tracker.store_init_configuration(flat_settings(run.recipe))
             except ImportError as error:
                 raise ConfigError(
                     f"train.trackers names {name!r}, which is not installed ({error}); pip install {name}, or take it out."
