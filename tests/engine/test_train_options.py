@@ -185,7 +185,7 @@ def test_a_free_setting_may_change_on_the_way(
 def test_what_is_said_of_parts_and_at_the_end(tiny_data: Path, tmp_path: Path, log):
     train(tiny_recipe(tiny_data, accumulate=2), tmp_path / "run", console=log[0])
     said = log[1]()
-    assert "5 videos a step: over 1 processes, in 2 parts." in said
+    assert "5 videos a step, in 2 parts." in said
     assert "2 epochs, 6 steps in" in said
     assert f"Test it with: vsn eval {tmp_path / 'run'}" in said
     assert "waiting" in said.split("epoch   2/2")[1]

@@ -238,4 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("VSN_TRACEBACK"):
             raise
-        raise SystemExit(f"vsn: {' '.join(str(error).split())}") from None
+        if not str(error):  # of several processes, the first has said it
+            raise SystemExit(1) from None
+        rank = os.environ.get("RANK", "0")
+        who = "vsn" if rank == "0" else f"vsn (process {rank})"
+        raise SystemExit(f"{who}: {' '.join(str(error).split())}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -164,23 +165,38 @@ class _VideoLoader(DataLoader[Any]):
     def __iter__(self) -> Any:
         with interrupts_blocked():  # workers inherit it: Ctrl-C is the training process's to handle
             loading = super().__iter__()
-        while True:
-            try:
-                batches, bad = next(loading)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if "timed out" not in str(error):
-                    raise
-                raise RuntimeError(
-                    f"No worker has read a batch for {WORKER_SECONDS} seconds. Is a disk or network gone, or does a "
-                    "decoder hang on a video? `vsn data doctor` finds videos that do."
-                ) from error
-            if bad and self.bad is None:
-                raise VideoError(bad[0].path, bad[0].reason)
-            if self.bad is not None:
-                self.bad.extend(bad)
-            yield batches
+        try:
+            for batches, bad in _within_limit(loading):
+                if bad and self.bad is None:
+                    raise VideoError(bad[0].path, bad[0].reason)
+                if self.bad is not None:
+                    self.bad.extend(bad)
+                yield batches
+        finally:
+            shutdown = getattr(loading, "_shutdown_workers", None)  # none with num_workers = 0
+            if shutdown is not None:
+                shutdown()
+            for worker in getattr(loading, "_workers", ()):
+                if worker.is_alive():  # it hangs, and takes no SIGTERM
+                    worker.kill()
+
+
+def _within_limit(loading: Iterator[Any]) -> Iterator[Any]:
+    """What a loader yields, with a word on workers that hang."""
+    try:
+        yield from loading
+    except RuntimeError as error:
+        if "timed out" not in str(error):
+            raise
+        raise RuntimeError(
+            f"No worker has read a batch for {WORKER_SECONDS} seconds. Is a disk or network gone, or does a "
+            "decoder hang on a video? `vsn data doctor` finds videos that do."
+        ) from error
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """SIGTERM, which may go to every process of a job, asks the training process to stop; its workers then end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def make_loader(
@@ -219,6 +235,7 @@ def make_loader(
         batch_sampler=StepSampler(sampler, batch_size, share, whole=whole),
         num_workers=num_workers,
         timeout=WORKER_SECONDS if num_workers else 0,
+        worker_init_fn=_outlive_sigterm,
         collate_fn=_collate_good,
         pin_memory=torch.cuda.is_available(),
     )

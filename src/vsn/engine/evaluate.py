@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +96,7 @@ def score_videos(
     stopped = False
     with progress_bar("videos", disable=not progress or share.process != 0) as bar:
         task = bar.add_task("evaluating", total=-(-len(dataset) // share.num_processes), note="")
-        for batches in _until_stopped(loader, stop):
+        for batches in loader:
             stopped = stop is not None and stop.came
             if stopped or (found and bad is None):
                 break
@@ -116,16 +115,6 @@ def score_videos(
         bad.extend(all_bad)
     scored = [batch for one in everyone for batch in one[0]]
     return _assemble(dataset, scored, [video.index for video in all_bad], model.head.out_features)
-
-
-def _until_stopped(loader: Iterable[Any], stop: StopRequest | None) -> Iterator[Any]:
-    """The batches of a loader; the signal that asks us to stop ends its workers, too."""
-    try:
-        yield from loader
-    except RuntimeError:
-        if stop is None or not stop.came:
-            raise
-        yield []
 
 
 @torch.inference_mode()

@@ -207,9 +207,9 @@ def describe_step(config: TrainConfig, num_processes: int) -> str:
     """How a step is spread over processes and parts, and the learning rate where it was scaled; often nothing."""
     lines = []
     if num_processes * config.accumulate > 1:
-        lines.append(
-            f"{config.batch_size} videos a step: over {num_processes} processes, in {config.accumulate} parts."
-        )
+        ways = [f"over {num_processes} processes"] if num_processes > 1 else []
+        ways += [f"in {config.accumulate} parts"] if config.accumulate > 1 else []
+        lines.append(f"{config.batch_size} videos a step, {', '.join(ways)}.")
     if config.lr_batch_size not in (0, config.batch_size):
         lines.append(
             f"Learning rate {base_lr(config):.3g}: {config.lr:g} is for {config.lr_batch_size} videos a step, "

@@ -78,7 +78,8 @@ def train(
         ConfigError, RunError, VideoError: what is wrong and what to do.
             More bad videos than `data.bad_videos` allows, or a bad one in validation, stop training
             between two steps; the state is saved.
-        TrainingStopped: Ctrl-C or SIGTERM (the state is saved), a loss that is not finite, or no memory.
+        TrainingStopped: Ctrl-C or SIGTERM (the state is saved; the first process alone says where), a loss
+            that is not finite, or no memory.
     """
     processes = Processes(recipe.train.device)
     console = (console or Console(stderr=True)) if processes.first else Console(quiet=True)
@@ -222,18 +223,12 @@ def _batches(job: Job, epoch: int) -> Iterator[tuple[Batch, list[BadVideo], floa
         share=Share(job.processes.rank, job.processes.size, config.accumulate),
         bad=bad,
     )
-    loading, num_batches = iter(loader), len(loader)
-    for _ in range(num_batches):
-        started = time.perf_counter()
-        try:
-            batches = next(loading)
-        except RuntimeError:
-            if not job.stop.came:  # the signal that asks us to stop ends workers, too
-                raise
-            batches = []
+    started = time.perf_counter()
+    for batches in loader:
         assert len(batches) <= 1, "training clips have one size"
         yield batches[0] if batches else _no_videos(job), bad.copy(), time.perf_counter() - started
         bad.clear()
+        started = time.perf_counter()
 
 
 def _meet(job: Job, batch: Batch, bad: list[BadVideo]) -> tuple[float, int]:
@@ -302,7 +297,8 @@ def _stopping(job: Job) -> Iterator[None]:
         place = f"in epoch {job.progress['epoch'] + 1} after {job.progress['step']} of {job.steps_per_epoch} steps"
         advice = f"continue with: vsn train --resume {job.run.path}"
         if isinstance(error, Stopped):
-            raise TrainingStopped(f"Stopped {place}; {advice}") from None
+            said = f"Stopped {place}; {advice}" if job.processes.first else ""
+            raise TrainingStopped(said) from None
         job.console.print(
             f"Stopped {place} by a video that cannot be read. Mend or remove it (or see data.bad_videos in "
             f"{job.run.path / 'recipe.toml'}); then {advice}",
