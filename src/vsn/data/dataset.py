@@ -1,4 +1,4 @@
-"""Record -> indices -> frames -> clip.
+"""Record -> indices -> frames -> clip. Of a flow model the "frames" are fields of flow, uint8 `(n, H, W, 2)`.
 
 Whatever is random about a sample depends on (seed, epoch, index) alone: not on the number of
 workers, the order of loading, or what was loaded before.
@@ -16,14 +16,26 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from vsn.config import AugmentConfig, ClipSpec, Decoder, FlipRule, FrameOrder, Protocol
+from vsn.config import (
+    AugmentConfig,
+    ClipSpec,
+    Decoder,
+    FlipRule,
+    FlowLayout,
+    FrameOrder,
+    Modality,
+    ModelConfig,
+    Protocol,
+)
 from vsn.data.augment import augment_clip
 from vsn.data.decode import VideoError, read_all_frames, read_frames
 from vsn.data.flips import flipped_labels
+from vsn.data.flow.read import read_all_flow, read_flow
+from vsn.data.flow.values import ZERO
 from vsn.data.records import RecordSet, VideoRecord
-from vsn.data.sampling import frame_order, sample_indices
+from vsn.data.sampling import frame_order, sample_indices, stack_indices
 from vsn.data.transforms import flip as flip_frames
-from vsn.data.transforms import multiscale_corner_crop, test_view
+from vsn.data.transforms import multiscale_corner_crop, stack_channels, test_view
 
 
 class Sample(NamedTuple):
@@ -48,8 +60,14 @@ class VideoDataset(Dataset[Sample]):
 
     `train=True`: random frames of each segment, a random crop resized to `clip.crop_size`, flips by
     the rule `flip`. Otherwise the segments' centres under `protocol`, without randomness (but for
-    `order="shuffled"`, which depends on the seed). `order` rearranges the sampled frames. Records that
+    `order="shuffled"`, which depends on the seed). `order` rearranges the sampled frames; of flow and
+    differences it rearranges the segments, and leaves the order within each, which is motion. Records that
     show the same video share what is drawn for it: a clip and its reversed copy are the same pixels.
+
+    `modality` says what a clip is made of. "rgb": C = 3. "flow": `flow_length` (L) consecutive fields of
+    stored flow a segment, C = 2L, channels x1, y1, x2, y2, ...; the records' paths are then those of the
+    flow (`vsn.data.flow.find`). "rgbdiff": L + 1 consecutive frames, C = 3 (L + 1), which the model
+    subtracts. Past the end the last field or frame is repeated.
 
     `cache="memory"` keeps every video, decoded and resized, in this process; the copies of worker
     processes would each fill a cache of their own, so it goes with `num_workers=0`.
@@ -72,9 +90,14 @@ class VideoDataset(Dataset[Sample]):
         augment: AugmentConfig | None = None,
         frame_template: str = "",
         decoder: Decoder = "pyav",
+        modality: Modality = "rgb",
+        flow_length: int = ModelConfig.flow_length,
+        flow_layout: FlowLayout = "auto",
     ) -> None:
         if num_frames < 1:
             raise ValueError(f"num_frames is {num_frames}; a clip has at least one frame.")
+        if flow_length < 1:
+            raise ValueError(f"flow_length is {flow_length}; a segment has at least one field or difference.")
         self.records = records.records
         self.classes = records.classes
         self.per_video = records.per_video
@@ -89,6 +112,9 @@ class VideoDataset(Dataset[Sample]):
         self.augment = augment
         self.frame_template = frame_template
         self.decoder: Decoder = decoder
+        self.modality: Modality = modality
+        self.flow_layout: FlowLayout = flow_layout
+        self._per_segment = {"rgb": 1, "flow": flow_length, "rgbdiff": flow_length + 1}[modality]
         self._flipped_labels = flipped_labels(self.classes, flip) if train else {}
         self._cached: dict[Path, tuple[np.ndarray, float] | VideoError] = {}
 
@@ -107,17 +133,21 @@ class VideoDataset(Dataset[Sample]):
         images = self._sampled_frames(record, (self.seed, epoch, video, 1))
         frames = torch.from_numpy(images).permute(0, 3, 1, 2)
         if self.order != "forward":
-            frames = frames[torch.from_numpy(frame_order(self.num_frames, self.order, generator))]
+            order = frame_order(self.num_frames, self.order, generator)
+            frames = frames.unflatten(0, (self.num_frames, -1))[torch.from_numpy(order)].flatten(0, 1)
         labels = record.labels
         if self.train:
             frames = multiscale_corner_crop(frames, self.clip, generator)
             if generator.random() < 0.5 and labels and all(label in self._flipped_labels for label in labels):
-                frames, labels = flip_frames(frames), tuple(self._flipped_labels[label] for label in labels)
+                frames = flip_frames(frames, self.modality)
+                labels = tuple(self._flipped_labels[label] for label in labels)
             if self.augment is not None:
-                frames = augment_clip(frames, self.augment, generator)
+                blank = ZERO if self.modality == "flow" else 0
+                frames = augment_clip(frames, self.augment, generator, blank=blank)
         else:
             frames = test_view(frames, self.clip, self.protocol)
-        return Sample(frames.contiguous(), self._target(labels), index)
+        clip = stack_channels(frames, self.num_frames).contiguous()
+        return Sample(clip, self._target(labels), index)
 
     def _target(self, labels: tuple[int, ...]) -> torch.Tensor:
         if not self.multi_label:
@@ -175,17 +205,19 @@ class VideoDataset(Dataset[Sample]):
             )
 
     def _sampled_frames(self, record: VideoRecord, seed: tuple[int, ...]) -> np.ndarray:
-        """Sampled frames at the spec's shorter side, uint8 `(T, H, W, C)`."""
+        """Sampled frames at the spec's shorter side, segment by segment: uint8 `(T * L, H, W, C)`."""
 
         def choose(num_video_frames: int, video_rate: float) -> np.ndarray:
-            indices = sample_indices(
+            starts = sample_indices(
                 self.clip.sampling,
                 num_video_frames,
                 self.num_frames,
                 np.random.default_rng(seed) if self.train else None,
                 video_rate=video_rate,
                 wanted_rate=self.clip.frames_per_second,
+                num_consecutive=self._per_segment,
             )
+            indices = stack_indices(starts, num_video_frames, self._per_segment).ravel()
             # The same frames both ways, so that nothing but their order can tell the two apart.
             return indices[::-1] if record.reverse else indices
 
@@ -193,6 +225,8 @@ class VideoDataset(Dataset[Sample]):
             frames, rate = self._cached_frames(record.path)
             sampled: np.ndarray = frames[choose(len(frames), rate)]
             return sampled
+        if self.modality == "flow":
+            return read_flow(record.path, choose, layout=self.flow_layout, short_side=self.clip.short_side)
         return read_frames(
             record.path,
             choose,
@@ -211,11 +245,15 @@ class VideoDataset(Dataset[Sample]):
 
     def _fill_cache(self, path: Path) -> None:
         try:
-            self._cached[path] = read_all_frames(
-                path,
-                short_side=self.clip.short_side,
-                frame_template=self.frame_template,
-                decoder=self.decoder,
-            )
+            if self.modality == "flow":
+                found = read_all_flow(path, layout=self.flow_layout, short_side=self.clip.short_side)
+            else:
+                found = read_all_frames(
+                    path,
+                    short_side=self.clip.short_side,
+                    frame_template=self.frame_template,
+                    decoder=self.decoder,
+                )
+            self._cached[path] = found
         except VideoError as error:
             self._cached[path] = VideoError(error.path, error.reason)  # a fresh one: no traceback to keep

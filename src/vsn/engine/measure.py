@@ -26,7 +26,7 @@ def count_multiply_adds(config: ModelConfig, *, size: int) -> int:
     """
     with torch.device("meta"):
         model = build_model(config).eval()
-        clip = torch.zeros(1, config.num_frames, 3, size, size)
+        clip = torch.zeros(1, config.num_frames, config.clip_channels, size, size)
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
         model(clip)
