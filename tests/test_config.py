@@ -184,6 +184,22 @@ def test_recipe_header_says_what_it_is(path: Path):
         ({"data": {"fold": 2, "source": "hmdb51"}}, []),
         ({"augment": {"rand_augment_magnitude": 5}}, ["augment.rand_augment_magnitude"]),
         ({"augment": {"rand_augment_magnitude": 5, "rand_augment": 1}}, []),
+        ({"model": {"flow_length": 1}}, ["model.flow_length"]),
+        ({"model": {"flow_length": 1, "modality": "rgbdiff"}}, []),
+        (
+            {
+                "model": {"flow_bound": 15.0, "flow_method": "raft"},
+                "data": {"flow": "f", "flow_layout": "xy"},
+            },
+            ["model.flow_bound", "model.flow_method", "data.flow", "data.flow_layout"],
+        ),
+        (
+            {
+                "model": {"flow_bound": 15.0, "flow_method": "raft", "modality": "flow"},
+                "data": {"flow": "f", "flow_layout": "xy", "frame_template": "{:d}.jpg"},
+            },
+            ["data.frame_template"],
+        ),
     ],
 )
 def test_settings_without_effect_are_said(values: dict, said: list[str]) -> None:

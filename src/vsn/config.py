@@ -10,14 +10,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 STAGES = ("res2", "res3", "res4", "res5")
 
 Block = Literal["compact", "headtail"]
 FlipRule = Literal["auto", "random", "never", "swap"]
 FrameOrder = Literal["forward", "reversed", "shuffled", "still"]
-Protocol = Literal["center", "fcn"]
+Protocol = Literal["fcn", "center", "3crop", "3crop-2clip", "10crop", "25x10", "dense-10clip-3crop"]
 Sampling = Literal["segment", "dense", "rate"]
 Source = Literal[
     "folder",
@@ -38,6 +38,8 @@ Source = Literal[
 Task = Literal["classify", "multilabel", "arrow"]
 Decoder = Literal["pyav", "torchcodec", "torchcodec-cuda"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
+Modality = Literal["rgb", "flow", "rgbdiff"]
+FlowLayout = Literal["auto", "xy", "rg", "file"]
 
 
 class ConfigError(ValueError):
@@ -75,6 +77,14 @@ class ModelConfig:
     """Drop probability before the classifier (TSM 0.5; TSN and the VSN paper 0.8)."""
     weights: str = "none"
     """Start of the backbone: "none", a torchvision weight name, or a file of weights."""
+    modality: Modality = "rgb"
+    """What is seen of a segment: a frame (rgb), L stored fields of flow, or L differences of frames (rgbdiff)."""
+    flow_length: int = 5
+    """L, consecutive flow fields or differences a segment (TSN 5; the paper's flow 1 and 5)."""
+    flow_bound: float = 20.0
+    """Pixels of motion that the stored byte 255 stands for; flow with another bound is refused."""
+    flow_method: str = "tv-l1"
+    """How the flow was computed; flow stored by another method is refused."""
 
     def __post_init__(self) -> None:
         prefix, _, backbone = self.name.partition("_")
@@ -94,6 +104,10 @@ class ModelConfig:
             self.shift_div >= 2,
             f"model.shift_div is {self.shift_div}; it must be 2 or more: two parts of 1/shift_div move.",
         )
+        modalities = get_args(Modality)
+        _require(self.modality in modalities, f"model.modality is {self.modality!r}, not of {modalities}.")
+        _require(self.flow_length >= 1, f"model.flow_length is {self.flow_length}; it must be 1 or more.")
+        _require(self.flow_bound > 0, f"model.flow_bound is {self.flow_bound}; it must be above 0 pixels.")
         _require(self.shift_every >= 1, f"model.shift_every is {self.shift_every}; it must be 1 or more.")
         _require(0.0 <= self.dropout < 1.0, f"model.dropout is {self.dropout}; it is a probability below 1.")
         for key, stages in (("places", self.places), ("shift_places", self.shift_places)):
@@ -106,6 +120,21 @@ class ModelConfig:
                 bool(self.places) or self.shift,
                 "model.places is empty and model.shift is false: a VSN without shuffle and shift is a TSN; name it tsn_...",
             )
+
+    @property
+    def any_num_frames(self) -> bool:
+        """Whether the model takes clips of another T than it was trained with: its channels mean no frames."""
+        return self.name.startswith("tsn_")
+
+    @property
+    def clip_channels(self) -> int:
+        """C of the clips `(B, T, C, H, W)` the model takes: 3, 2L of flow, 3 (L + 1) of frames to subtract."""
+        return {"rgb": 3, "flow": 2 * self.flow_length, "rgbdiff": 3 * (self.flow_length + 1)}[self.modality]
+
+    @property
+    def stem_channels(self) -> int:
+        """Channels that reach the first convolution: 3, 2L of flow, 3L of differences."""
+        return {"rgb": 3, "flow": 2 * self.flow_length, "rgbdiff": 3 * self.flow_length}[self.modality]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +195,10 @@ class DataConfig:
     """What stands between path and label in a line (source = "slowfast-list")."""
     frame_template: str = ""
     """Names of frame files, such as "img_{:05d}.jpg"; empty: found in each folder."""
+    flow: str = ""
+    """Folder of the stored optical flow, relative to root; empty: found by its usual names."""
+    flow_layout: FlowLayout = "auto"
+    """How a video's flow is stored: xy, rg or file (see `vsn.data.flow`); auto: told by the names."""
     decoder: Decoder = "pyav"
     """What decodes video files. torchcodec is an extra; torchcodec-cuda decodes on the GPU."""
     train_split: str = "train"
@@ -348,7 +381,10 @@ class EvalConfig:
     """How a trained model is tested."""
 
     protocol: Protocol = "fcn"
-    """fcn: the whole frame at clip.short_side (the paper's); center: one centre crop of clip.crop_size."""
+    """fcn: the whole frame at clip.short_side (the paper's); center: one centre crop of clip.crop_size;
+    the others look at several views and average (docs/evaluation.md)."""
+    average: Literal["logits", "softmax"] = "logits"
+    """What is averaged over the views of a video."""
     order: FrameOrder = "forward"
     """Order in which the sampled frames are shown: the temporal reliance test."""
     batch_size: int = 16
@@ -384,6 +420,16 @@ class Recipe:
             not (self.data.task == "arrow" and (self.augment.mixup or self.augment.cutmix)),
             "augment.mixup and augment.cutmix would mix a clip with its reversed copy; turn them off for "
             "data.task 'arrow'.",
+        )
+        flow = self.model.modality == "flow"
+        _require(
+            not (flow and self.data.task == "arrow"),
+            "data.task is 'arrow': stored flow backwards is not the reversed video's flow; take rgb or rgbdiff.",
+        )
+        _require(
+            not flow or not (self.augment.color_jitter or self.augment.rand_augment),
+            "augment.color_jitter and augment.rand_augment change colours, and flow has none; turn them off for "
+            "model.modality 'flow' (random_erasing, mixup and cutmix may stay).",
         )
 
     def to_dict(self) -> dict[str, Any]:

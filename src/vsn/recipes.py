@@ -57,11 +57,17 @@ def idle_settings(recipe: Recipe) -> list[str]:
             "shift_div": (shifts, "nothing shifts"),
             "shift_places": (shifts, "nothing shifts"),
             "shift_every": (shifts, "nothing shifts"),
+            "flow_length": (model.modality != "rgb", "model.modality is 'rgb'"),
+            "flow_bound": (model.modality == "flow", "model.modality is not 'flow'"),
+            "flow_method": (model.modality == "flow", "model.modality is not 'flow'"),
         },
         "clip": {"frames_per_second": (clip.sampling == "rate", "clip.sampling is not 'rate'")},
         "data": {
             "fold": (data.source in ("ucf101", "hmdb51"), "only UCF101 and HMDB51 have folds"),
             "separator": (data.source == "slowfast-list", "only source 'slowfast-list' asks for it"),
+            "flow": (model.modality == "flow", "model.modality is not 'flow'"),
+            "flow_layout": (model.modality == "flow", "model.modality is not 'flow'"),
+            "frame_template": (model.modality != "flow", "flow is read, not frames"),
         },
         "augment": {
             "rand_augment_magnitude": (bool(augment.rand_augment), "augment.rand_augment is 0"),

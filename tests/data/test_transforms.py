@@ -13,7 +13,6 @@ from vsn.data.transforms import (
     multiscale_corner_crop,
     resize_short_side,
 )
-from vsn.data.transforms import test_view as view_for_test
 
 
 def coordinates(height: int, width: int, num_frames: int = 2) -> torch.Tensor:
@@ -161,13 +160,3 @@ def test_flip_exchanges_left_and_right() -> None:
     assert flip(frames)[0, 1, 0].tolist() == [5, 4, 3, 2, 1, 0]
     assert torch.equal(flip(frames)[:, 0], frames[:, 0])
     assert torch.equal(flip(flip(frames)), frames)
-
-
-def test_views() -> None:
-    spec = ClipSpec(short_side=32, crop_size=24)
-    frames = torch.randint(0, 256, (2, 3, 48, 64), dtype=torch.uint8)
-    whole = view_for_test(frames, spec, "fcn")
-    assert torch.equal(whole, tv.resize(frames, [32, 42], antialias=True))
-    assert torch.equal(view_for_test(frames, spec, "center"), whole[..., 4:28, 9:33])
-    with pytest.raises(ValueError, match="'10crop'; it is center or fcn"):
-        view_for_test(frames, spec, "10crop")  # type: ignore[arg-type]

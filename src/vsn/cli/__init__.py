@@ -144,7 +144,7 @@ def predict(
     device: str = "auto",
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """Label video files, or all video files of a folder.
+    """Label video files, or all video files of a folder; with a flow model, stored flow.
 
     A file that cannot be read gets one line that says why; the others go on, and the exit status is 1.
 
@@ -156,13 +156,12 @@ def predict(
         json_output: print one JSON object a line, for other programs.
     """
     from vsn.data.decode import VideoError
-    from vsn.data.records import list_videos
     from vsn.engine.predict import Predictor
 
     if not videos:
         raise ValueError("vsn predict needs video files, or folders of them, after the run folder.")
     predictor = Predictor.from_run(run, device=device)
-    files = [file for path in videos for file in (list_videos(path) if path.is_dir() else [path])]
+    files = [file for path in videos for file in predictor.list_inputs(path)]
     failed = False
     for file in files:
         try:

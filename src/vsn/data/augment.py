@@ -10,11 +10,14 @@ from torchvision.transforms import v2
 from vsn.config import AugmentConfig
 
 
-def augment_clip(frames: torch.Tensor, config: AugmentConfig, generator: np.random.Generator) -> torch.Tensor:
+def augment_clip(
+    frames: torch.Tensor, config: AugmentConfig, generator: np.random.Generator, *, blank: int = 0
+) -> torch.Tensor:
     """Jitter colours, apply RandAugment, erase a rectangle: uint8 `(T, C, H, W)` in and out.
 
-    What is drawn depends on the generator alone and is the same for every frame; torch's own
-    generator is left as it was. With everything off the frames come back as they are.
+    What is erased takes the value `blank`: 0 is black; flow takes 128, no motion. What is drawn depends on
+    the generator alone and is the same for every frame; torch's own generator is left as it was. With
+    everything off the frames come back as they are.
     """
     steps: list[v2.Transform] = []
     if config.color_jitter:
@@ -23,7 +26,7 @@ def augment_clip(frames: torch.Tensor, config: AugmentConfig, generator: np.rand
     if config.rand_augment:
         steps.append(v2.RandAugment(config.rand_augment, config.rand_augment_magnitude))
     if config.random_erasing:
-        steps.append(v2.RandomErasing(config.random_erasing))
+        steps.append(v2.RandomErasing(config.random_erasing, value=float(blank)))
     if not steps:
         return frames
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Record -> indices -> frames -> clip.
+"""Record -> indices -> frames -> clip. Of a flow model the "frames" are fields of flow, uint8 `(n, H, W, 2)`.
 
 Whatever is random about a sample depends on (seed, epoch, index) alone: not on the number of
 workers, the order of loading, or what was loaded before.
@@ -16,18 +16,34 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from vsn.config import AugmentConfig, ClipSpec, Decoder, FlipRule, FrameOrder, Protocol
+from vsn.config import (
+    AugmentConfig,
+    ClipSpec,
+    Decoder,
+    FlipRule,
+    FlowLayout,
+    FrameOrder,
+    Modality,
+    ModelConfig,
+    Protocol,
+)
 from vsn.data.augment import augment_clip
 from vsn.data.decode import VideoError, read_all_frames, read_frames
 from vsn.data.flips import flipped_labels
+from vsn.data.flow.read import read_all_flow, read_flow
+from vsn.data.flow.values import ZERO
 from vsn.data.records import RecordSet, VideoRecord
-from vsn.data.sampling import frame_order, sample_indices
+from vsn.data.sampling import frame_order, sample_indices, stack_indices
 from vsn.data.transforms import flip as flip_frames
-from vsn.data.transforms import multiscale_corner_crop, test_view
+from vsn.data.transforms import multiscale_corner_crop, stack_channels
+from vsn.data.views import clip_indices, crop_views, frames_of
 
 
 class Sample(NamedTuple):
-    """A clip, uint8 `(T, C, H, W)`, its target, and the index of its record."""
+    """A clip, uint8 `(T, C, H, W)`, its target, and the index of its record.
+
+    A protocol with several views gives `(views, T, C, H, W)`.
+    """
 
     clip: torch.Tensor
     target: torch.Tensor
@@ -47,9 +63,16 @@ class VideoDataset(Dataset[Sample]):
     """Clips of the records of a split.
 
     `train=True`: random frames of each segment, a random crop resized to `clip.crop_size`, flips by
-    the rule `flip`. Otherwise the segments' centres under `protocol`, without randomness (but for
-    `order="shuffled"`, which depends on the seed). `order` rearranges the sampled frames. Records that
+    the rule `flip`. Otherwise the views of `protocol` (`vsn.data.views`), without randomness (but for
+    `order="shuffled"`, which depends on the seed); a model that takes any T says so by `any_num_frames`,
+    as some protocols have one of their own. `order` rearranges the sampled frames; of flow and
+    differences it rearranges the segments, and leaves the order within each, which is motion. Records that
     show the same video share what is drawn for it: a clip and its reversed copy are the same pixels.
+
+    `modality` says what a clip is made of. "rgb": C = 3. "flow": `flow_length` (L) consecutive fields of
+    stored flow a segment, C = 2L, channels x1, y1, x2, y2, ...; the records' paths are then those of the
+    flow (`vsn.data.flow.find`). "rgbdiff": L + 1 consecutive frames, C = 3 (L + 1), which the model
+    subtracts. Past the end the last field or frame is repeated.
 
     `cache="memory"` keeps every video, decoded and resized, in this process; the copies of worker
     processes would each fill a cache of their own, so it goes with `num_workers=0`.
@@ -72,15 +95,23 @@ class VideoDataset(Dataset[Sample]):
         augment: AugmentConfig | None = None,
         frame_template: str = "",
         decoder: Decoder = "pyav",
+        modality: Modality = "rgb",
+        flow_length: int = ModelConfig.flow_length,
+        flow_layout: FlowLayout = "auto",
+        any_num_frames: bool = False,
     ) -> None:
         if num_frames < 1:
             raise ValueError(f"num_frames is {num_frames}; a clip has at least one frame.")
+        if flow_length < 1:
+            raise ValueError(f"flow_length is {flow_length}; a segment has at least one field or difference.")
         self.records = records.records
         self.classes = records.classes
         self.per_video = records.per_video
         self.multi_label = records.multi_label
         self.clip = clip
-        self.num_frames = num_frames
+        self.num_frames = (
+            num_frames if train else frames_of(protocol, num_frames, any_num_frames=any_num_frames)
+        )
         self.train = train
         self.protocol = protocol
         self.order = order
@@ -89,6 +120,9 @@ class VideoDataset(Dataset[Sample]):
         self.augment = augment
         self.frame_template = frame_template
         self.decoder: Decoder = decoder
+        self.modality: Modality = modality
+        self.flow_layout: FlowLayout = flow_layout
+        self._per_segment = {"rgb": 1, "flow": flow_length, "rgbdiff": flow_length + 1}[modality]
         self._flipped_labels = flipped_labels(self.classes, flip) if train else {}
         self._cached: dict[Path, tuple[np.ndarray, float] | VideoError] = {}
 
@@ -107,17 +141,28 @@ class VideoDataset(Dataset[Sample]):
         images = self._sampled_frames(record, (self.seed, epoch, video, 1))
         frames = torch.from_numpy(images).permute(0, 3, 1, 2)
         if self.order != "forward":
-            frames = frames[torch.from_numpy(frame_order(self.num_frames, self.order, generator))]
+            order = torch.from_numpy(frame_order(self.num_frames, self.order, generator))
+            segments = frames.unflatten(0, (-1, self.num_frames, self._per_segment))
+            frames = segments[:, order].flatten(0, 2)
         labels = record.labels
-        if self.train:
-            frames = multiscale_corner_crop(frames, self.clip, generator)
-            if generator.random() < 0.5 and labels and all(label in self._flipped_labels for label in labels):
-                frames, labels = flip_frames(frames), tuple(self._flipped_labels[label] for label in labels)
-            if self.augment is not None:
-                frames = augment_clip(frames, self.augment, generator)
-        else:
-            frames = test_view(frames, self.clip, self.protocol)
-        return Sample(frames.contiguous(), self._target(labels), index)
+        if not self.train:
+            return Sample(self._views(frames), self._target(labels), index)
+        frames = multiscale_corner_crop(frames, self.clip, generator)
+        if generator.random() < 0.5 and labels and all(label in self._flipped_labels for label in labels):
+            frames = flip_frames(frames, self.modality)
+            labels = tuple(self._flipped_labels[label] for label in labels)
+        if self.augment is not None:
+            blank = ZERO if self.modality == "flow" else 0
+            frames = augment_clip(frames, self.augment, generator, blank=blank)
+        clip = stack_channels(frames, self.num_frames).contiguous()
+        return Sample(clip, self._target(labels), index)
+
+    def _views(self, frames: torch.Tensor) -> torch.Tensor:
+        """The views of the protocol, clip by clip: `(views, T, C, H, W)`, or `(T, C, H, W)` of one alone."""
+        clips = frames.unflatten(0, (-1, self.num_frames * self._per_segment))
+        crops = [crop for clip in clips for crop in crop_views(clip, self.clip, self.protocol, self.modality)]
+        views = [stack_channels(crop, self.num_frames) for crop in crops]
+        return torch.stack(views) if len(views) > 1 else views[0].contiguous()
 
     def _target(self, labels: tuple[int, ...]) -> torch.Tensor:
         if not self.multi_label:
@@ -175,24 +220,40 @@ class VideoDataset(Dataset[Sample]):
             )
 
     def _sampled_frames(self, record: VideoRecord, seed: tuple[int, ...]) -> np.ndarray:
-        """Sampled frames at the spec's shorter side, uint8 `(T, H, W, C)`."""
+        """Sampled frames at the spec's shorter side, by clip and segment: uint8 `(clips * T * L, H, W, C)`."""
 
         def choose(num_video_frames: int, video_rate: float) -> np.ndarray:
-            indices = sample_indices(
-                self.clip.sampling,
-                num_video_frames,
-                self.num_frames,
-                np.random.default_rng(seed) if self.train else None,
-                video_rate=video_rate,
-                wanted_rate=self.clip.frames_per_second,
-            )
+            if self.train:
+                starts = sample_indices(
+                    self.clip.sampling,
+                    num_video_frames,
+                    self.num_frames,
+                    np.random.default_rng(seed),
+                    video_rate=video_rate,
+                    wanted_rate=self.clip.frames_per_second,
+                    num_consecutive=self._per_segment,
+                )[None]
+            else:
+                starts = clip_indices(
+                    self.protocol,
+                    self.clip.sampling,
+                    num_video_frames,
+                    self.num_frames,
+                    video_rate=video_rate,
+                    wanted_rate=self.clip.frames_per_second,
+                    num_consecutive=self._per_segment,
+                )
+            indices = stack_indices(starts, num_video_frames, self._per_segment)
             # The same frames both ways, so that nothing but their order can tell the two apart.
-            return indices[::-1] if record.reverse else indices
+            flat = indices.reshape(len(starts), -1)
+            return (flat[:, ::-1] if record.reverse else flat).ravel()
 
         if self.cache == "memory":
             frames, rate = self._cached_frames(record.path)
             sampled: np.ndarray = frames[choose(len(frames), rate)]
             return sampled
+        if self.modality == "flow":
+            return read_flow(record.path, choose, layout=self.flow_layout, short_side=self.clip.short_side)
         return read_frames(
             record.path,
             choose,
@@ -211,11 +272,15 @@ class VideoDataset(Dataset[Sample]):
 
     def _fill_cache(self, path: Path) -> None:
         try:
-            self._cached[path] = read_all_frames(
-                path,
-                short_side=self.clip.short_side,
-                frame_template=self.frame_template,
-                decoder=self.decoder,
-            )
+            if self.modality == "flow":
+                found = read_all_flow(path, layout=self.flow_layout, short_side=self.clip.short_side)
+            else:
+                found = read_all_frames(
+                    path,
+                    short_side=self.clip.short_side,
+                    frame_template=self.frame_template,
+                    decoder=self.decoder,
+                )
+            self._cached[path] = found
         except VideoError as error:
             self._cached[path] = VideoError(error.path, error.reason)  # a fresh one: no traceback to keep

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vsn.config import ConfigError
 from vsn.data.frames import MAX_PIXELS, Choose, VideoError, VideoInfo, chosen, frame_size, resize_rgb
-from vsn.data.jpeg import decode_jpeg
+from vsn.data.jpeg import decode_grey_jpeg, decode_jpeg
 
 _NUMBERED = re.compile(r"(.*?)([0-9]+)(\.(?:jpe?g|png|webp))", re.IGNORECASE | re.DOTALL)
 # Optical flow is stored beside frames: flow_x_00001.jpg, x_00001.jpg, 000123-y_00001.jpg.
@@ -118,6 +118,24 @@ def iter_folder(
         frame = np.empty((*size, 3), np.uint8)
         folder.read(index, frame)
         yield frame
+
+
+def read_picture(path: str | Path, name: str, *, grey: bool = False) -> np.ndarray:
+    """One picture of a folder as it is stored: uint8 `(H, W, 3)`, or its brightness `(H, W)`.
+
+    Raises `VideoError` when it cannot be read.
+    """
+    data = _content(path, name)
+    _stored_size(path, name, data)
+    try:
+        if _is_jpeg(data):
+            return decode_grey_jpeg(data) if grey else decode_jpeg(data)
+        if grey:
+            with _opened(data) as picture:
+                return np.asarray(picture.convert("L"))
+        return _decode_other(data)
+    except Exception as error:  # Pillow raises anything for damaged bytes
+        raise _damaged(path, name, error) from error
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,27 @@ def encode_jpeg(image: np.ndarray, *, quality: int) -> bytes:
     return stream.getvalue()
 
 
+def decode_grey_jpeg(data: bytes) -> np.ndarray:
+    """The brightness of a picture, uint8 `(H, W)`; of a grey one its bytes. Raises `ValueError`."""
+    try:
+        image: np.ndarray = simplejpeg.decode_jpeg(data, colorspace="GRAY")[..., 0]
+        return image
+    except ValueError:
+        pass
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+            return np.array(picture.convert("L"))
+    except Exception as error:  # Pillow raises anything for damaged bytes
+        raise ValueError(f"not a whole JPEG ({type(error).__name__}: {error})") from error
+
+
+def encode_grey_jpeg(image: np.ndarray, *, quality: int) -> bytes:
+    """A picture, uint8 `(H, W)` with sides up to `MAX_SIDE`, as a grey JPEG; quality 1 to 100."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
+
+
 def _decode_turbo(data: bytes, out: np.ndarray | None) -> np.ndarray | None:
     """None for what simplejpeg declines."""
     try:

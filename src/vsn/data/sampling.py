@@ -23,14 +23,16 @@ def sample_indices(
     *,
     video_rate: float = 0.0,
     wanted_rate: float = 8.0,
+    num_consecutive: int = 1,
 ) -> np.ndarray:
     """Indices of one clip by the sampling of that name: int64 `(num_frames,)`.
 
-    `video_rate` is the video's frames a second, 0 when unknown; `wanted_rate` those to take.
+    `video_rate` is the video's frames a second, 0 when unknown; `wanted_rate` those to take. With
+    `num_consecutive` above 1 these are the first of as many frames in a row; see `stack_indices`.
     """
     match sampling:
         case "segment":
-            return segment_indices(num_video_frames, num_frames, generator)
+            return segment_indices(num_video_frames, num_frames, generator, num_consecutive=num_consecutive)
         case "dense":
             return dense_indices(num_video_frames, num_frames, generator)
         case "rate":
@@ -76,14 +78,27 @@ def segment_indices(
     return np.minimum((tick / 2 + tick * steps).astype(np.int64), starts - 1)
 
 
-def two_clip_indices(num_video_frames: int, num_frames: int) -> np.ndarray:
+def stack_indices(starts: np.ndarray, num_video_frames: int, num_consecutive: int) -> np.ndarray:
+    """Stacks of consecutive frames from these on, the last of the video repeated past its end.
+
+    `(..., num_frames)` in, int64 `(..., num_frames, num_consecutive)` out: what flow and differences are read by.
+
+    >>> stack_indices(np.array([0, 6]), 8, 3).tolist()
+    [[0, 1, 2], [6, 7, 7]]
+    """
+    return np.minimum(starts[..., None] + np.arange(num_consecutive), num_video_frames - 1)
+
+
+def two_clip_indices(num_video_frames: int, num_frames: int, *, num_consecutive: int = 1) -> np.ndarray:
     """The centres of the segments and their beginnings: int64 `(2, num_frames)`, for testing (TSM).
+
+    With `num_consecutive` above 1 an index is the first of as many frames in a row.
 
     >>> two_clip_indices(16, 4).tolist()
     [[2, 6, 10, 14], [0, 4, 8, 12]]
     """
-    centres = segment_indices(num_video_frames, num_frames, None)
-    tick = num_video_frames / num_frames
+    centres = segment_indices(num_video_frames, num_frames, None, num_consecutive=num_consecutive)
+    tick = max(1, num_video_frames - num_consecutive + 1) / num_frames
     return np.stack([centres, (tick * np.arange(num_frames)).astype(np.int64)])
 
 

@@ -1,6 +1,8 @@
 """Crops, resizing and flips of frames: uint8 `(T, C, H, W)` in, uint8 `(T, C, H, W)` out.
 
-Whatever is drawn is drawn once for the whole clip, from the generator passed in.
+Whatever is drawn is drawn once for the whole clip, from the generator passed in. Fields of flow are
+frames of two channels: they are cropped and resized as frames are, and resizing leaves their values
+alone (as TSN does: they stay motions in pixels of the picture the flow was computed on).
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from vsn.config import ClipSpec, Protocol
+from vsn.config import ClipSpec, Modality
 from vsn.data.decode import scaled_size
 
 # Offsets in quarters of the room a crop has, (x, y): corners and centre first, then the rest of the
@@ -74,26 +76,25 @@ def center_crop(frames: torch.Tensor, size: int) -> torch.Tensor:
     return frames[..., top : top + size, left : left + size]
 
 
-def flip(frames: torch.Tensor) -> torch.Tensor:
-    """Left and right exchanged, a copy."""
-    return frames.flip(-1)
+def flip(frames: torch.Tensor, modality: Modality = "rgb") -> torch.Tensor:
+    """Left and right exchanged, a copy: what is seen in a mirror.
 
-
-def test_view(frames: torch.Tensor, spec: ClipSpec, protocol: Protocol) -> torch.Tensor:
-    """What evaluation and prediction show the network, after resizing to `spec.short_side`.
-
-    "fcn": the whole frame; "center": its central `crop_size` x `crop_size` pixels.
+    In a mirror motion to the right is motion to the left, so that of flow, whose channels are x1, y1,
+    x2, y2, ..., the x channels are negated too: `255 - b` on stored bytes, which is exact for the
+    motions they stand for. (The byte of no motion, 128, becomes 127: both are half a step from none.)
     """
-    frames = resize_short_side(frames, spec.short_side)
-    match protocol:
-        case "fcn":
-            return frames
-        case "center":
-            return center_crop(frames, spec.crop_size)
-    raise ValueError(f"the protocol is {protocol!r}; it is center or fcn.")
+    mirrored = frames.flip(-1)
+    if modality == "flow":
+        mirrored[..., ::2, :, :] = 255 - mirrored[..., ::2, :, :]
+    return mirrored
 
 
-test_view.__test__ = False  # type: ignore[attr-defined]  # its name is no invitation to pytest
+def stack_channels(frames: torch.Tensor, num_segments: int) -> torch.Tensor:
+    """The frames or fields of each segment side by side: `(T * L, C, H, W)` to `(T, L * C, H, W)`.
+
+    Fields, `C = 2`, give the channels x1, y1, x2, y2, ...; frames R1, G1, B1, R2, ...
+    """
+    return frames.unflatten(0, (num_segments, -1)).flatten(1, 2)
 
 
 def _resize(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -40,8 +40,9 @@ class TrialStep:
 
     def __call__(self, num_videos: int) -> None:
         """One step; raises what PyTorch raises when memory runs out."""
-        size, num_frames = self.recipe.clip.crop_size, self.recipe.model.num_frames
-        clips = torch.zeros(num_videos, num_frames, 3, size, size, dtype=torch.uint8, device=self.device)
+        size, model = self.recipe.clip.crop_size, self.recipe.model
+        shape = (num_videos, model.num_frames, model.clip_channels, size, size)
+        clips = torch.zeros(shape, dtype=torch.uint8, device=self.device)
         with autocast(self.device, self.recipe.train.precision):
             logits = self.model(clips)
         self.optimizer.zero_grad(set_to_none=True)

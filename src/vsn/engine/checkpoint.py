@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from vsn.config import ConfigError, ModelConfig, Recipe
+from vsn.data.views import PROTOCOLS
 from vsn.files import write_beside, write_json, write_text
 from vsn.models import VideoClassifier, build_model
 from vsn.recipes import dump_recipe, load_recipe
@@ -124,9 +125,17 @@ def write_run(run: Run) -> None:
 
 def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
     """What evaluation and prediction do to a video, for those who feed the model themselves."""
-    view = {
-        "fcn": "the whole frame",
-        "center": f"one centre crop of {recipe.clip.crop_size}x{recipe.clip.crop_size} pixels",
+    plan, crop, side = PROTOCOLS[recipe.eval.protocol], recipe.clip.crop_size, recipe.clip.short_side
+    crops = {
+        "whole": "the whole frame",
+        "center": f"one centre crop of {crop}x{crop} pixels",
+        "three": f"three squares of {side}x{side} pixels along the longer side",
+        "ten": f"corners and centre of {crop}x{crop} pixels, and their mirror images",
+    }
+    clips = {
+        "one": "",
+        "two": " of two clips: centres and beginnings of the segments",
+        "dense": " of ten dense clips",
     }
     sampling = {
         "segment": "the centre of each of as many equal segments of the video",
@@ -137,8 +146,10 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
         "frames": f"{recipe.model.num_frames}: {sampling[recipe.clip.sampling]}",
         "resize": f"shorter side to {recipe.clip.short_side} pixels, bilinear",
         "protocol": recipe.eval.protocol,
-        "view": view[recipe.eval.protocol],
-        "input": "(B, T, 3, H, W), RGB, uint8 or float in [0, 1]",
+        "view": crops[plan.crops] + clips[plan.clips],
+        "average": f"{recipe.eval.average} over {plan.num_views} views",
+        "modality": recipe.model.modality,
+        "input": f"(B, T, {recipe.model.clip_channels}, H, W), uint8 or float in [0, 1]",
         "normalisation": "inside the model",
     }
 

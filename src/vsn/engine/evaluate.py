@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,13 +18,17 @@ from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.decode import VideoError
 from vsn.data.loader import Share, make_loader
 from vsn.data.readers import NoSplitError, read_records
+from vsn.data.views import PROTOCOLS
 from vsn.engine.checkpoint import WeightsKind, load_model, open_run
 from vsn.engine.inputs import test_dataset
+from vsn.engine.measure import count_multiply_adds
 from vsn.engine.processes import Processes, pick_device
 from vsn.engine.scores import Scores, save_evaluation
 from vsn.interrupt import StopRequest
 from vsn.models import VideoClassifier
 from vsn.progress import progress_bar
+
+Average = Literal["logits", "softmax"]
 
 
 class Stopped(Exception):  # noqa: N818  (no error)
@@ -63,12 +68,25 @@ def score_videos(
     batch_size: int,
     num_workers: int = 0,
     precision: str = "fp32",
+    average: Average = "logits",
     progress: bool = True,
     bad: list[BadVideo] | None = None,
     processes: Processes | None = None,
     stop: StopRequest | None = None,
 ) -> Scores:
     """Run a model over a data set; every video is scored exactly once.
+
+    Args:
+        model: on its device.
+        dataset: as `test_dataset` makes it.
+        batch_size: views that go through the model at once.
+        num_workers: processes that load, 0 for none.
+        precision: "fp32", "bf16" or "fp16".
+        average: what is averaged over the views of a video; see `view_scores`.
+        progress: draw a progress bar.
+        bad: where to collect videos that cannot be read.
+        processes: those of the run.
+        stop: looked at between batches.
 
     Several processes take whole batches by turns, so that the batches, and with them the scores, are
     those of one process; each returns all scores. A video that cannot be read raises its error; nothing
@@ -83,9 +101,10 @@ def score_videos(
     alone = processes is None or processes.size == 1
     share = Share() if processes is None else Share(processes.rank, processes.size)
     found: list[BadVideo] = []
+    videos_at_once = max(1, batch_size // PROTOCOLS[dataset.protocol].num_views)
     loader = make_loader(
         dataset,
-        batch_size=batch_size,
+        batch_size=videos_at_once,
         num_workers=num_workers,
         shuffle=False,
         share=share,
@@ -101,7 +120,12 @@ def score_videos(
             if stopped or (found and bad is None):
                 break
             for batch in batches:
-                ours.append((batch.indices.numpy(), _logits(model, batch.clips, precision)))
+                ours.append(
+                    (
+                        batch.indices.numpy(),
+                        view_scores(model, batch.clips, precision, batch_size=batch_size, average=average),
+                    )
+                )
                 bar.advance(task, len(batch.indices))
     everyone = (
         [(ours, found, stopped)] if alone or processes is None else processes.gather((ours, found, stopped))
@@ -118,11 +142,41 @@ def score_videos(
 
 
 @torch.inference_mode()
-def _logits(model: VideoClassifier, clips: torch.Tensor, precision: str) -> NDArray[np.float32]:
+def view_scores(
+    model: VideoClassifier,
+    clips: torch.Tensor,
+    precision: str,
+    *,
+    batch_size: int,
+    average: Average = "logits",
+) -> NDArray[np.float32]:
+    """Scores of videos, float32 `(B, num_classes)`, from clips `(B, T, C, H, W)` or `(B, views, T, C, H, W)`.
+
+    On a GPU at most ``batch_size`` views go through the model at once. On the CPU, where more at once gain
+    nothing, one by one: a video's scores are then the same to the last bit, whatever came with it. Over
+    the views of a video logits are averaged, or probabilities, whose logarithm then stands for a logit
+    (softmax gives them back).
+    """
     device = next(model.parameters()).device
+    views = clips if clips.ndim == 5 else clips.flatten(0, 1)
     with autocast(device, precision):
-        logits: NDArray[np.float32] = model(clips.to(device, non_blocking=True)).float().cpu().numpy()
-    return logits
+        logits = torch.cat(
+            [
+                model(part.to(device, non_blocking=True)).float()
+                for part in views.split(1 if device.type == "cpu" else batch_size)
+            ]
+        )
+    videos = logits.unflatten(0, (len(clips), -1))  # averaged one by one: sums of many round otherwise
+    scores = torch.stack(
+        [_mean_probability(video) if average == "softmax" else video.mean(dim=0) for video in videos]
+    )
+    found: NDArray[np.float32] = scores.float().cpu().numpy()
+    return found
+
+
+def _mean_probability(logits: torch.Tensor) -> torch.Tensor:
+    """The logarithm of the mean over views of the probabilities: `(views, num_classes)` to `(num_classes,)`."""
+    return logits.double().log_softmax(dim=1).logsumexp(dim=0) - math.log(len(logits))
 
 
 def _assemble(
@@ -196,9 +250,9 @@ def evaluate_run(
         progress: draw a progress bar.
 
     Returns:
-        What the JSON holds: protocol, split, order, top-1 with its 95% interval, top-5, mean-class
-        and per-class accuracy (shares of 1; for multi-label data mean average precision), the videos
-        that could not be read and count as wrong, seconds.
+        What the JSON holds: protocol, its views and their multiply-adds, split, order, top-1 with its 95%
+        interval, top-5, mean-class and per-class accuracy (shares of 1; for multi-label data mean average
+        precision), the videos that could not be read and count as wrong, seconds.
 
     Raises:
         RunError, ConfigError, VideoError: what is wrong and what to do.
@@ -227,6 +281,7 @@ def evaluate_run(
         batch_size=config.batch_size,
         num_workers=run.recipe.data.num_workers if num_workers is None else num_workers,
         precision=precision,
+        average=config.average,
         progress=progress,
         bad=bad if config.bad_videos == "wrong" else None,
         processes=processes,
@@ -234,11 +289,28 @@ def evaluate_run(
     facts = {
         "split": split,
         "protocol": config.protocol,
+        "average": config.average,
+        "num_views": PROTOCOLS[config.protocol].num_views,
+        "multiply_adds": _multiply_adds(run.recipe, dataset),
         "order": config.order,
         "bad_videos": [{"path": video.path, "reason": video.reason} for video in bad],
         "weights": weights,
-        "seconds": time.perf_counter() - start,
+        "seconds": (seconds := time.perf_counter() - start),
+        "videos_per_second": len(dataset) / seconds,
     }
     name = f"{split}-{config.protocol}-{config.order}" + ("-best" if weights == "best" else "")
     # The first process alone writes; the others return what it found.
     return processes.once(lambda: save_evaluation(run.path / "eval", name, scores, facts))
+
+
+def _multiply_adds(recipe: Recipe, dataset: VideoDataset) -> int | None:
+    """Multiply-adds of all views of a video, the size of the first video that can be read taken for all."""
+    for index in range(len(dataset)):
+        try:
+            clip = dataset[index].clip
+        except VideoError:
+            continue
+        views, shape = (1, clip.shape) if clip.ndim == 4 else (clip.shape[0], clip.shape[1:])
+        model = replace(recipe.model, num_frames=shape[0])
+        return views * count_multiply_adds(model, size=(shape[2], shape[3]))
+    return None

@@ -9,9 +9,11 @@ from dataclasses import replace
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from vsn.config import ConfigError, EvalConfig, Recipe
+from vsn.config import ConfigError, EvalConfig, FlowLayout, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.decode import VideoError
+from vsn.data.flow.find import with_flow
+from vsn.data.flow.values import FlowFacts
 from vsn.data.readers import read_records
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.progress import progress_bar
@@ -31,6 +33,7 @@ def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, Video
             f"{recipe.data.root}: {len(unlabelled)} videos of split {recipe.data.train_split!r} have no label, for "
             f"example {unlabelled[0]!r}; training needs them. Only data.task = 'arrow' does without."
         )
+    records, layout, said = _inputs(recipe, records)
     train_set = VideoDataset(
         records,
         clip=recipe.clip,
@@ -42,16 +45,33 @@ def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, Video
         augment=recipe.augment,
         frame_template=recipe.data.frame_template,
         decoder=recipe.data.decoder,
+        modality=recipe.model.modality,
+        flow_length=recipe.model.flow_length,
+        flow_layout=layout,
     )
     forward = replace(recipe.eval, order="forward")
     val_set = test_dataset(recipe, recipe.data.val_split, forward, classes=train_set.classes)
     console.print(describe_data(recipe, records, val_set), highlight=False, soft_wrap=True)
+    if said:
+        console.print(said, highlight=False, soft_wrap=True)
     if recipe.data.cache == "memory":
         preload(train_set, "decoding", console)  # what is bad counts against the limit when it is asked for
         bad = preload(val_set, "decoding", console)
         if bad and recipe.eval.bad_videos == "stop":
             raise bad[0]
     return train_set, val_set
+
+
+def _inputs(recipe: Recipe, records: RecordSet) -> tuple[RecordSet, FlowLayout, str]:
+    """The records of what the model looks at, how that is laid out, and what to tell the user of it.
+
+    For flow the stored flow takes the place of the videos; else the records are as they were.
+    """
+    if recipe.model.modality != "flow":
+        return records, recipe.data.flow_layout, ""
+    model = recipe.model
+    stored = with_flow(records, recipe.data, FlowFacts(model.flow_bound, model.flow_method))
+    return stored.records, stored.layout, stored.said
 
 
 def describe_data(recipe: Recipe, train: RecordSet, val_set: VideoDataset) -> str:
@@ -98,6 +118,7 @@ def test_dataset(recipe: Recipe, split: str, config: EvalConfig, *, classes: Seq
             f"{recipe.data.root}: {len(twice)} videos of {split!r} are listed more than once, for example {twice[0]!r}; "
             "every video counts once, so list it once."
         )
+    records, layout, _ = _inputs(recipe, records)
     return VideoDataset(
         records,
         clip=recipe.clip,
@@ -109,6 +130,10 @@ def test_dataset(recipe: Recipe, split: str, config: EvalConfig, *, classes: Seq
         cache=recipe.data.cache,
         frame_template=recipe.data.frame_template,
         decoder=recipe.data.decoder,
+        modality=recipe.model.modality,
+        flow_length=recipe.model.flow_length,
+        flow_layout=layout,
+        any_num_frames=recipe.model.any_num_frames,
     )
 
 

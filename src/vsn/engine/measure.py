@@ -19,14 +19,15 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_multiply_adds(config: ModelConfig, *, size: int) -> int:
-    """Multiply-adds of one clip of T frames of size x size pixels, as the paper counts its "FLOPs".
+def count_multiply_adds(config: ModelConfig, *, size: int | tuple[int, int]) -> int:
+    """Multiply-adds of one clip of T frames of size x size (or height x width) pixels: the paper's "FLOPs".
 
     Convolutions and linear layers are counted, on the meta device: nothing is computed.
     """
+    height, width = (size, size) if isinstance(size, int) else size
     with torch.device("meta"):
         model = build_model(config).eval()
-        clip = torch.zeros(1, config.num_frames, 3, size, size)
+        clip = torch.zeros(1, config.num_frames, config.clip_channels, height, width)
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
         model(clip)

@@ -12,6 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vsn.config import ConfigError, TrainConfig
 from vsn.models import VideoClassifier
+from vsn.models.stem import stem_name
+
+FLOW_STEM_LR_MULT = 5.0
+"""Learning rate of a flow model's first convolution, times lr; its bias takes twice that (TSN)."""
 
 
 def base_lr(config: TrainConfig) -> float:
@@ -26,8 +30,10 @@ def build_optimizer(
 
     Weights have factors 1 and 1 for learning rate and decay, biases 2 and 0, batch normalisation 1
     and 0, the classifier's weights and bias ``head_lr_mult`` and twice that. Backbone parameters
-    named in ``fresh`` (those without pretrained weights) take ``fresh_lr_mult`` on top.
+    named in ``fresh`` (those without pretrained weights) take ``fresh_lr_mult`` on top. The stem of a
+    flow model has 5 and 1, its bias 10 and 0: its start, the mean of an RGB stem, is only a guess.
     """
+    stem = f"backbone.{stem_name(model.backbone)}." if model.modality == "flow" else None
     norms = {
         f"{path}.{name}"
         for path, module in model.named_modules()
@@ -40,6 +46,8 @@ def build_optimizer(
             continue
         is_bias = name.endswith(".bias") and name not in norms
         factor = config.head_lr_mult if name.startswith("head.") else 1.0
+        if stem is not None and name.startswith(stem):
+            factor = FLOW_STEM_LR_MULT
         if name.removeprefix("backbone.") in fresh:
             factor *= config.fresh_lr_mult
         decay = 0.0 if is_bias or name in norms else config.weight_decay

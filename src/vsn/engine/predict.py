@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from vsn.config import EvalConfig, Recipe
 from vsn.data.dataset import VideoDataset
-from vsn.data.records import RecordSet, VideoRecord
+from vsn.data.flow.find import flow_of_video, list_flow
+from vsn.data.flow.values import FlowFacts
+from vsn.data.records import RecordSet, VideoRecord, list_videos
 from vsn.engine.checkpoint import load_model, open_run
-from vsn.engine.evaluate import autocast, pick_test_device
+from vsn.engine.evaluate import pick_test_device, view_scores
 from vsn.engine.scores import sigmoid, softmax
 from vsn.models import VideoClassifier
 
@@ -55,12 +55,22 @@ class Predictor:
         run = open_run(path)
         return cls(load_model(run), run.recipe, run.classes, device=device)
 
-    @torch.inference_mode()
+    def list_inputs(self, path: str | Path) -> list[Path]:
+        """What `predict` takes of a path: itself, or all videos (for a flow model: all flow) of a folder.
+
+        Raises `ConfigError` for a folder without any.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            return [path]
+        return list_flow(path) if self.recipe.model.modality == "flow" else list_videos(path)
+
     def predict(self, path: str | Path, *, top_k: int = 5, protocol: EvalConfig | None = None) -> Prediction:
         """The most probable classes of one video.
 
         Args:
-            path: a video file.
+            path: a video file or a folder of frames; for a flow model the stored flow of a video, a folder of
+                pictures or a `.vsnflow` file.
             top_k: how many classes, 1 or more; at most all.
             protocol: the view; default the run's.
 
@@ -71,7 +81,10 @@ class Predictor:
             raise ValueError(f"top_k is {top_k}; it must be 1 or more.")
         path = Path(path)
         view = protocol or self.recipe.eval
-        record = VideoRecord(path=path, labels=(), video_id=path.name)
+        model, source = self.recipe.model, path
+        if model.modality == "flow":
+            source = flow_of_video(path, FlowFacts(model.flow_bound, model.flow_method))
+        record = VideoRecord(path=source, labels=(), video_id=path.name)
         dataset = VideoDataset(
             RecordSet((record,), self.classes),
             clip=self.recipe.clip,
@@ -82,9 +95,14 @@ class Predictor:
             seed=view.seed,
             frame_template=self.recipe.data.frame_template,
             decoder=self.recipe.data.decoder,
+            modality=model.modality,
+            flow_length=model.flow_length,
+            any_num_frames=model.any_num_frames,
         )
-        with autocast(self.device, self.precision):
-            logits = self.model(dataset[0].clip[None].to(self.device)).float().cpu().numpy()[0]
+        clips, views_at_once = dataset[0].clip[None], view.batch_size
+        logits = view_scores(
+            self.model, clips, self.precision, batch_size=views_at_once, average=view.average
+        )[0]
         # Of several labels each has a probability of its own.
         several = self.recipe.data.task == "multilabel"
         probabilities = sigmoid(logits) if several else softmax(logits)

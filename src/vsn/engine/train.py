@@ -325,17 +325,14 @@ def _not_finite(job: Job, batch: Batch) -> TrainingStopped:
 
 def _no_videos(job: Job) -> Batch:
     """The share of a process to which no video of a step falls."""
-    size, num_frames = job.train_set.clip.crop_size, job.train_set.num_frames
+    size, model = job.train_set.clip.crop_size, job.run.recipe.model
+    clips = torch.empty(0, model.num_frames, model.clip_channels, size, size, dtype=torch.uint8)
     targets = (
         torch.empty(0, len(job.run.classes))
         if job.train_set.multi_label
         else torch.empty(0, dtype=torch.int64)
     )
-    return Batch(
-        torch.empty(0, num_frames, 3, size, size, dtype=torch.uint8),
-        targets,
-        torch.empty(0, dtype=torch.int64),
-    )
+    return Batch(clips, targets, torch.empty(0, dtype=torch.int64))
 
 
 def _num_hits(logits: torch.Tensor, targets: torch.Tensor) -> int:

@@ -30,6 +30,7 @@ def validate(job: Job) -> dict[str, float]:
         batch_size=recipe.eval.batch_size,
         num_workers=recipe.data.num_workers,
         precision=recipe.train.precision,
+        average=recipe.eval.average,
         bad=bad if recipe.eval.bad_videos == "wrong" else None,
         processes=job.processes,
         stop=job.stop,

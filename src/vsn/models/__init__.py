@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from vsn.config import STAGES, Block, ConfigError, ModelConfig
+from vsn.config import STAGES, Block, ConfigError, Modality, ModelConfig
 from vsn.models.backbones import (
     LoadedWeights,
     build_backbone,
@@ -14,6 +14,7 @@ from vsn.models.backbones import (
     remove_classifier,
 )
 from vsn.models.classifier import VideoClassifier
+from vsn.models.stem import widen_stem
 from vsn.models.temporal import insert_temporal
 
 
@@ -54,6 +55,7 @@ def initialise(model: VideoClassifier, config: ModelConfig) -> LoadedWeights:
     """Load the pretrained weights that ``config.weights`` names into the model's backbone."""
     name = config.name.partition("_")[2]
     whole = build_backbone(name)
+    widen_stem(whole, config.stem_channels)
     loaded = load_pretrained(whole, name, config.weights)
     remove_classifier(whole)
     kept = set(whole.state_dict())
@@ -76,6 +78,8 @@ def create_model(
     shift_places: Sequence[str] = STAGES,
     shift_div: int = 8,
     shift_every: int = 1,
+    modality: Modality = "rgb",
+    flow_length: int = ModelConfig.flow_length,
 ) -> VideoClassifier:
     """Create a video model by name.
 
@@ -91,10 +95,13 @@ def create_model(
         shift_places: stages whose blocks may shift (TSM and VSN).
         shift_div: 1/shift_div of the channels shift each way.
         shift_every: shift every n-th block only.
+        modality: "rgb", "flow" or "rgbdiff". Pretrained weights for RGB fit all three.
+        flow_length: L, fields of flow or differences a segment.
 
     Returns:
-        A model that maps a clip ``(B, T, 3, H, W)``, uint8 or float in [0, 1], to logits
-        ``(B, num_classes)``.
+        A model that maps a clip ``(B, T, C, H, W)``, uint8 or float in [0, 1], to logits
+        ``(B, num_classes)``. C is 3, for flow 2L (x1, y1, x2, y2, ...), for differences 3 (L + 1): the
+        frames, which the model subtracts.
 
     Raises:
         ConfigError: (a ValueError) an impossible setting, backbone or weights.
@@ -117,6 +124,8 @@ def create_model(
         shift_places=tuple(shift_places),
         shift_div=shift_div,
         shift_every=shift_every,
+        modality=modality,
+        flow_length=flow_length,
     )
     model = build_model(config)
     if weights != "none":
@@ -131,6 +140,7 @@ def list_models() -> list[str]:
 
 def _build(config: ModelConfig, *, places: Sequence[str], shift: bool) -> VideoClassifier:
     backbone = build_backbone(config.name.partition("_")[2])
+    widen_stem(backbone, config.stem_channels)
     if places or shift:
         insert_temporal(
             backbone,
@@ -149,5 +159,7 @@ def _build(config: ModelConfig, *, places: Sequence[str], shift: bool) -> VideoC
         num_frames=config.num_frames,
         any_num_frames=not (places or shift),
         dropout=config.dropout,
-        normalisation=normalisation(backbone),
+        normalisation=normalisation(backbone, config.modality),
+        modality=config.modality,
+        num_channels=config.clip_channels,
     )

@@ -20,12 +20,15 @@ from torch import Tensor, nn
 from torchvision.models.densenet import DenseNet
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from vsn.config import STAGES, ConfigError
+from vsn.config import STAGES, ConfigError, Modality
 from vsn.models.residual import ResidualBlock
+from vsn.models.stem import fit_stem
 from vsn.models.timm_blocks import build_timm, timm_blocks
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+FLOW_MEAN = (0.5,)
+FLOW_STD = (0.226,)
 
 TORCHVISION_BACKBONES = (
     "resnet18",
@@ -155,7 +158,8 @@ def load_pretrained(backbone: nn.Module, name: str, weights: str) -> LoadedWeigh
         name: the backbone's name.
         weights: "none"; a torchvision weight name such as "IMAGENET1K_V2"; for timm "pretrained" or
             a timm tag; or a file (.safetensors, or .pth/.pt holding a state dict) in the backbone's
-            own names. A file may hold a part of the backbone: what it lacks starts at random.
+            own names. A file may hold a part of the backbone: what it lacks starts at random. Weights
+            for RGB fit a widened stem too (`vsn.models.stem.fit_stem`).
 
     Raises:
         ConfigError: unknown weight name, a file that is absent or does not fit, or a download that
@@ -168,12 +172,18 @@ def load_pretrained(backbone: nn.Module, name: str, weights: str) -> LoadedWeigh
         return _load_partial(backbone, _current_names(_read_weight_file(path)), str(path))
     if name.startswith("timm/"):
         return _load_partial(backbone, _download_timm(name, weights), weights)
-    backbone.load_state_dict(_current_names(_download_torchvision(name, weights)), strict=True)
+    state = fit_stem(backbone, _current_names(_download_torchvision(name, weights)))
+    backbone.load_state_dict(state, strict=True)
     return LoadedWeights(tuple(backbone.state_dict()), ())
 
 
-def normalisation(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation a backbone's weights expect of RGB in [0, 1]: ImageNet's, or timm's own."""
+def normalisation(
+    backbone: nn.Module, modality: Modality = "rgb"
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of values in [0, 1], by channel: what a backbone's weights expect of RGB
+    (ImageNet's, or timm's own); for flow one for all channels (TSN)."""
+    if modality == "flow":
+        return FLOW_MEAN, FLOW_STD
     own = getattr(backbone, "pretrained_cfg", None) or {}
     return tuple(own.get("mean", IMAGENET_MEAN)), tuple(own.get("std", IMAGENET_STD))
 
@@ -242,7 +252,7 @@ def _current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load_partial(backbone: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadedWeights:
-    own = backbone.state_dict()
+    own, state = backbone.state_dict(), fit_stem(backbone, state)
     unknown = [name for name in state if name not in own]
     if unknown:
         raise ConfigError(

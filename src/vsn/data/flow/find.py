@@ -1,0 +1,257 @@
+"""Where the stored flow of a data set lies, and which flow belongs to which video."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vsn.config import ConfigError, DataConfig, FlowLayout
+from vsn.data.flow.file import SUFFIX
+from vsn.data.flow.folder import describe_fields
+from vsn.data.flow.read import describe_flow, is_flow_file
+from vsn.data.flow.values import FACTS, FlowFacts, check_flow_facts, read_flow_facts
+from vsn.data.frame_folders import read_picture
+from vsn.data.frames import VideoError
+from vsn.data.readers.files import Listing
+from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, VideoRecord, walk_folders
+
+_USUAL = (
+    "flow",
+    "flows",
+    "optical_flow",
+    "tvl1",
+    "tvl1_flow",
+    "20bn-something-something-v1-flow",
+    "20bn-something-something-v2-flow",
+    "20bn-jester-v1-flow",
+)
+_LEVELS = 4
+"""Folders above a video's flow in which its `flow.json` is looked for: split, class, and one to spare."""
+_STILL_SPREAD = 5.0
+"""Standard deviation up to which a grey picture may be flow without motion."""
+_PICTURE_SPREAD = 25.0
+"""Standard deviation of the third channel above which pictures are taken for photographs, not for flow."""
+
+
+@dataclass(frozen=True)
+class StoredFlow:
+    """Records whose paths are the flow of their videos, and one sentence about it for the user."""
+
+    records: RecordSet
+    layout: FlowLayout
+    """Layout to read it by."""
+    said: str
+
+
+def with_flow(records: RecordSet, config: DataConfig, wanted: FlowFacts) -> StoredFlow:
+    """The records with the flow of their videos in the place of the videos; ids and labels stay.
+
+    The flow lies in `data.flow`, or in a folder of a usual name in root (flow, tvl1, ...), or in
+    `<root>-flow` beside it, or with the frames in the folder of each video (as "xy"). In it a video's flow has the
+    video's id or path, whole or without its first folders, without the extension: of `videos/a/1.mp4`
+    it is `videos/a/1`, `a/1` or `1`, a folder or a `.vsnflow` file. A number may be padded to six digits.
+
+    Raises:
+        ConfigError: no flow, videos without flow, two videos of the same flow, or flow that is stored
+            otherwise than `wanted`.
+    """
+    folder = _flow_folder(config)
+    if folder is None:
+        return _beside_frames(records, config, wanted)
+    _require_apart(records.records, folder)
+    listing = Listing()
+    found: list[VideoRecord] = []
+    missing: list[str] = []
+    for record in records.records:
+        place = _place(record, config, folder, listing)
+        if place is None:
+            missing.append(record.video_id)
+        else:
+            found.append(replace(record, path=Path(place)))
+    if missing:
+        some = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        raise ConfigError(
+            f"{folder}: {len(missing)} of {len(records.records)} videos have no flow there, for example {some}. It "
+            f"would have the name of the video, as a folder or a {SUFFIX} file. Extract it, or leave these videos out."
+        )
+    _require_own(found, records.records)
+    return _stored(replace(records, records=tuple(found)), config, config.flow_layout, folder, wanted)
+
+
+def flow_of_video(path: str | Path, wanted: FlowFacts) -> Path:
+    """The stored flow that a path given for prediction means: a `.vsnflow` file, or a folder of pictures.
+
+    This is the place where flow could be computed of a video. Raises `VideoError` for a video, whose flow
+    has to be extracted first, and for a folder of frames; `ConfigError` when a `flow.json` in the folders
+    above says that it is stored otherwise than `wanted`.
+    """
+    path = Path(path)
+    if not is_flow_file(path) and not path.is_dir():
+        raise VideoError(
+            path,
+            "the model looks at optical flow, and this is not stored flow. Extract the flow of the video first, and "
+            f"name the folder of pictures or the {SUFFIX} file that holds it.",
+        )
+    if not is_flow_file(path) and (doubt := _doubt(path)):
+        raise VideoError(path, f"{doubt}. Extract the flow first, and name its folder.")
+    for folder in path.absolute().parents[:_LEVELS]:
+        if stated := read_flow_facts(folder):
+            check_flow_facts(folder, stated, wanted)
+            break
+    return path
+
+
+def list_flow(folder: Path) -> list[Path]:
+    """The stored flow at any depth below a folder, or the folder itself when it holds one video's.
+
+    Raises `ConfigError` when there is none.
+    """
+    found = []
+    for parent, folders, files in walk_folders(folder):
+        found += [parent / name for name in files if is_flow_file(name)]
+        if not folders and any(Path(name).suffix.lower() in IMAGE_EXTENSIONS for name in files):
+            found.append(parent)
+    if not found:
+        raise ConfigError(
+            f"{folder}: the model looks at optical flow, and none is stored there: no {SUFFIX} files and no folders "
+            "of pictures. Extract the flow of the videos first."
+        )
+    return found
+
+
+def _flow_folder(config: DataConfig) -> Path | None:
+    """The folder of the data set's flow; None when it may lie with the frames of each video."""
+    root = Path(config.root)
+    if config.flow:
+        folder = root / config.flow
+        if not folder.is_dir():
+            raise ConfigError(f"data.flow is {config.flow!r}, and there is no folder {str(folder)!r}.")
+        return folder
+    return next((place for place in _usual_folders(root) if place.is_dir()), None)
+
+
+def _usual_folders(root: Path) -> list[Path]:
+    absolute = root.absolute()
+    return [*(root / name for name in _USUAL), absolute.with_name(f"{absolute.name}-flow")]
+
+
+def _beside_frames(records: RecordSet, config: DataConfig, wanted: FlowFacts) -> StoredFlow:
+    """Flow in the folders of the frames, as "xy": numbered pictures there are the frames.
+
+    The folder of the first video is looked into; that of another without flow is an error when it is read.
+    """
+    first = records.records[0].path
+    try:
+        describe_fields(first, "xy")
+    except VideoError:
+        looked = ", ".join(str(place) for place in _usual_folders(Path(config.root)))
+        raise ConfigError(
+            f"{config.root}: model.modality is 'flow', and no stored flow was found. Looked in {looked}, and in the "
+            f"folder of the first video, {first}, for pictures such as flow_x_00001.jpg. Extract the flow first, and "
+            "set data.flow to its folder."
+        ) from None
+    return _stored(records, config, "xy", Path(config.root), wanted)
+
+
+def _stored(
+    records: RecordSet, config: DataConfig, layout: FlowLayout, folder: Path, wanted: FlowFacts
+) -> StoredFlow:
+    """Check what the values mean, and say it."""
+    stated = read_flow_facts(folder)
+    if stated is None and is_flow_file(records.records[0].path):
+        raise ConfigError(
+            f"{folder}: there is no {FACTS} beside the {SUFFIX} files; it says what their values mean. "
+            f"Restore it, or write it with vsn.data.flow.values.write_flow_facts."
+        )
+    facts = stated or FlowFacts()
+    check_flow_facts(folder, facts, wanted)
+    assumed = "" if stated else f" (taken for granted: there is no {folder / FACTS})"
+    said = (
+        f"Flow: {_described(records.records, layout)}; {facts.method}, bound {facts.bound:g} pixels, "
+        f"zero {facts.zero}{assumed}."
+    )
+    return StoredFlow(records, layout, said)
+
+
+def _place(record: VideoRecord, config: DataConfig, folder: Path, listing: Listing) -> str | None:
+    """The flow of a video in the folder of the flow; None when there is none."""
+    for name in _names(record, config):
+        place = os.path.join(folder, name)
+        if listing.is_folder(place) and config.flow_layout != "file":
+            return place
+        if listing.is_folder(place + SUFFIX) is False and config.flow_layout in ("auto", "file"):
+            return place + SUFFIX
+    return None
+
+
+def _names(record: VideoRecord, config: DataConfig) -> Iterator[str]:
+    """Names the flow of a video may have, the longest first: those of its id, then those of its path."""
+    root = Path(config.root).as_posix().rstrip("/") + "/"
+    for text in dict.fromkeys((record.video_id, record.path.as_posix().removeprefix(root))):
+        stem, extension = os.path.splitext(text)
+        parts = (stem if extension.lower() in VIDEO_EXTENSIONS else text).strip("/").split("/")
+        for first in range(len(parts)):
+            yield "/".join(parts[first:])
+            if parts[-1].isdecimal():
+                yield "/".join([*parts[first:-1], f"{int(parts[-1]):06d}"])
+
+
+def _require_apart(records: Sequence[VideoRecord], folder: Path) -> None:
+    """Raise `ConfigError` when the folder of the flow was taken for a class beside the others."""
+    within = [record.video_id for record in records if record.path.is_relative_to(folder)]
+    if within and len(within) < len(records):
+        raise ConfigError(
+            f"{folder}: {len(within)} of the {len(records)} videos lie in the folder of the flow, for example "
+            f"{within[0]!r}. Keep the flow apart, beside {folder.parent}, and set data.flow to its folder."
+        )
+
+
+def _require_own(found: Sequence[VideoRecord], records: Sequence[VideoRecord]) -> None:
+    """Raise `ConfigError` when two videos would be shown the same flow."""
+    owners: dict[Path, VideoRecord] = {}
+    for flow, record in zip(found, records, strict=True):
+        owner = owners.setdefault(flow.path, record)
+        if owner.path != record.path:
+            raise ConfigError(
+                f"{flow.path} is the flow of {owner.video_id!r} and of {record.video_id!r} alike; keep the folders of "
+                "the videos in the folder of the flow."
+            )
+
+
+def _described(found: Sequence[VideoRecord], layout: FlowLayout) -> str:
+    """How the first flow that can be read is stored. Raises `ConfigError` for frames in the place of flow."""
+    for record in found:
+        doubt = ""
+        try:
+            described = describe_flow(record.path, layout)
+            if layout == "auto" and not is_flow_file(record.path):
+                doubt = _doubt(record.path)
+        except VideoError:  # its turn comes when it is asked for, within the limit of bad videos
+            continue
+        if doubt:
+            raise ConfigError(
+                f"{record.path}: {doubt}. Set data.flow to the folder of the flow, or data.flow_layout to 'rg' if this "
+                "is flow."
+            )
+        return described
+    raise ConfigError(f"{found[0].path}: neither this nor any other flow of the data set can be read.")
+
+
+def _doubt(path: Path) -> str:
+    """Why the pictures of a folder look like frames and not like x and y in one picture; or ""."""
+    files = describe_fields(path)
+    if files.layout == "xy":
+        return ""
+    picture = read_picture(path, files.names[0][0]).astype(float)
+    grey = (picture == picture[..., :1]).all()
+    if grey and picture.std() > _STILL_SPREAD:
+        why = "they are grey"
+    elif picture[..., 2].std() > _PICTURE_SPREAD:
+        why = "their blue varies"
+    else:
+        return ""
+    return (
+        f"its pictures look like frames, not like flow: {why}, and flow has x as red, y as green, blue empty"
+    )

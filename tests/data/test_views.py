@@ -1,0 +1,130 @@
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.transforms.v2 import functional as tv
+
+from vsn.config import ClipSpec, ConfigError, Protocol
+from vsn.data.dataset import VideoDataset
+from vsn.data.decode import read_all_frames
+from vsn.data.records import RecordSet, VideoRecord
+from vsn.data.sampling import stack_indices
+from vsn.data.views import PROTOCOLS, clip_indices, crop_views, frames_of
+
+SPEC = ClipSpec(short_side=32, crop_size=24)
+
+
+def numbered(height: int, width: int) -> torch.Tensor:
+    """Two frames whose pixels are all different: channel 0 the row, channel 1 the column."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([rows, columns, rows]).byte().expand(2, 3, height, width)
+
+
+def corners(view: torch.Tensor) -> tuple[int, int, int, int]:
+    """First row, first column, last row, last column of the pixels a view shows."""
+    first, last = view[0, :2, 0, 0].tolist(), view[0, :2, -1, -1].tolist()
+    return (*first, *last)
+
+
+def test_every_protocol_has_a_plan_and_its_number_of_views() -> None:
+    assert set(PROTOCOLS) == set(get_args(Protocol))
+    assert {name: plan.num_views for name, plan in PROTOCOLS.items()} == {
+        "fcn": 1, "center": 1, "3crop": 3, "3crop-2clip": 6, "10crop": 10, "25x10": 10, "dense-10clip-3crop": 30,
+    }  # fmt: skip
+
+
+def test_whole_and_center() -> None:
+    frames = torch.randint(0, 256, (2, 3, 48, 64), dtype=torch.uint8)
+    whole = crop_views(frames, SPEC, "fcn")
+    assert torch.equal(whole[0], tv.resize(frames, [32, 42], antialias=True))
+    assert torch.equal(crop_views(frames, SPEC, "center")[0], whole[0, ..., 4:28, 9:33])
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        ((32, 48), [(0, 0, 31, 31), (0, 16, 31, 47), (0, 8, 31, 39)]),
+        ((48, 32), [(0, 0, 31, 31), (16, 0, 47, 31), (8, 0, 39, 31)]),  # a phone held upright
+        ((32, 32), [(0, 0, 31, 31)] * 3),
+    ],
+)
+def test_three_squares_along_the_longer_side(size: tuple[int, int], wanted: list) -> None:
+    assert [corners(view) for view in crop_views(numbered(*size), SPEC, "3crop")] == wanted
+
+
+def test_ten_crops_are_corners_and_centre_and_their_mirror_images() -> None:
+    views = crop_views(numbered(32, 48), SPEC, "10crop")
+    assert [corners(view) for view in views[:5]] == [
+        (0, 0, 23, 23), (0, 24, 23, 47), (8, 0, 31, 23), (8, 24, 31, 47), (4, 12, 27, 35),
+    ]  # fmt: skip
+    assert torch.equal(views[5:], views[:5].flip(-1))
+
+
+def test_mirrored_flow_goes_the_other_way() -> None:
+    field = torch.full((1, 2, 32, 40), 128, dtype=torch.uint8)
+    field[:, 0] = 200  # to the right
+    views = crop_views(field, SPEC, "10crop", "flow")
+    assert views[:5, 0, 0].unique().tolist() == [200]
+    assert views[5:, 0, 0].unique().tolist() == [55]
+    assert views[:, 0, 1].unique().tolist() == [128]
+
+
+@given(
+    protocol=st.sampled_from(get_args(Protocol)), num=st.integers(1, 300), num_frames=st.integers(1, 64),
+    consecutive=st.integers(1, 6),
+)  # fmt: skip
+def test_clips_are_inside_the_video(protocol: Protocol, num: int, num_frames: int, consecutive: int) -> None:
+    frames = frames_of(protocol, num_frames, any_num_frames=True)
+    starts = clip_indices(
+        protocol, "segment", num, frames, video_rate=25.0, wanted_rate=5.0, num_consecutive=consecutive
+    )
+    plan = PROTOCOLS[protocol]
+    assert starts.shape == ({"one": 1, "two": 2, "dense": 10}[plan.clips], plan.num_frames or num_frames)
+    stacked = stack_indices(starts, num, consecutive)
+    assert stacked.min() >= 0
+    assert stacked.max() < num
+    if plan.clips != "dense":  # dense clips go round the end
+        assert (np.diff(starts, axis=1) >= 0).all()
+
+
+def test_the_clips_of_each_protocol() -> None:
+    def of(protocol: Protocol, num: int, num_frames: int, **options: int) -> list:
+        return clip_indices(
+            protocol, "segment", num, num_frames, video_rate=25.0, wanted_rate=5.0, **options
+        ).tolist()
+
+    assert of("3crop", 32, 4) == of("fcn", 32, 4) == [[4, 12, 20, 28]]
+    assert of("3crop-2clip", 32, 4) == [[4, 12, 20, 28], [0, 8, 16, 24]]
+    assert of("3crop-2clip", 32, 4, num_consecutive=5) == [[3, 10, 17, 24], [0, 7, 14, 21]]
+    assert of("25x10", 100, 25) == [list(range(2, 100, 4))]
+    assert of("dense-10clip-3crop", 73, 4) == [[i, i + 16, i + 32, i + 48] for i in range(10)]
+
+
+def test_a_model_that_keeps_its_frames_cannot_take_25() -> None:
+    assert frames_of("25x10", 8, any_num_frames=True) == 25
+    assert frames_of("10crop", 8, any_num_frames=False) == 8
+    with pytest.raises(ConfigError, match=r"'25x10' shows clips of 25 frames, and this model keeps to 8"):
+        frames_of("25x10", 8, any_num_frames=False)
+
+
+def test_samples_of_several_views(tiny_data: Path) -> None:
+    path = tiny_data / "wave" / "0.mp4"
+    records = RecordSet((VideoRecord(path, (0,), "a"),), ("wave",))
+    frames, _ = read_all_frames(path, short_side=32)
+    video = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False, protocol="3crop-2clip")
+    clip = dataset[0].clip
+    assert clip.shape == (6, 4, 3, 32, 32)
+    for number, starts in enumerate(
+        clip_indices("3crop-2clip", "segment", len(video), 4, video_rate=0, wanted_rate=1)
+    ):
+        wanted = crop_views(video[starts], SPEC, "3crop")
+        assert torch.equal(clip[3 * number : 3 * number + 3], wanted)
+    dataset.order = "reversed"
+    assert torch.equal(dataset[0].clip, clip.flip(1))  # each clip by itself
+    tsn = VideoDataset(records, clip=SPEC, num_frames=4, train=False, protocol="25x10", any_num_frames=True)
+    assert tsn[0].clip.shape == (10, 25, 3, 24, 24)
