@@ -162,7 +162,8 @@ class VideoDataset(Dataset[Sample]):
         clips = frames.unflatten(0, (-1, self.num_frames * self._per_segment))
         crops = [crop for clip in clips for crop in crop_views(clip, self.clip, self.protocol, self.modality)]
         views = [stack_channels(crop, self.num_frames) for crop in crops]
-        return torch.stack(views) if len(views) > 1 else views[0].contiguous()
+        # In one layout whatever the crops had: a network computes other last bits in another.
+        return (torch.stack(views) if len(views) > 1 else views[0]).contiguous()
 
     def _target(self, labels: tuple[int, ...]) -> torch.Tensor:
         if not self.multi_label:
