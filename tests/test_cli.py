@@ -78,7 +78,7 @@ def test_no_arguments_show_the_help(vsn: Run):
 def test_recipes(vsn: Run, tmp_path: Path):
     status, out, _ = vsn("recipe", "list")
     assert status == 0
-    assert re.search(r"^demo +The embedded data set", out, re.MULTILINE)
+    assert re.search(r"^  demo +The embedded data set", out, re.MULTILINE)
     status, out, _ = vsn("recipe", "show", "demo")
     assert status == 0
     (tmp_path / "r.toml").write_text(out)
