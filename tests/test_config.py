@@ -160,7 +160,7 @@ def test_recipe_header_says_what_it_is(path: Path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
     header = "\n".join(line for line in lines if line.startswith("#"))
-    for word in ("command", "hardware", "source"):
+    for word in ("command", "hardware", "hours", "accuracy", "source"):
         assert f"\n# {word} " in header
 
 

@@ -23,7 +23,7 @@ GROUPS = (
 @recipe_app.command(name="list")
 def recipe_list() -> None:
     """Name the recipes that come with vsn."""
-    files = sorted(recipe_folder().glob("*.toml"))
+    files = sorted(recipe_folder().glob("*.toml"), key=lambda path: path.stem)
     width = max(len(path.stem) for path in files) + 2
     grouped = {path for _, prefix in GROUPS if prefix for path in files if path.stem.startswith(prefix)}
     for heading, prefix in GROUPS:
