@@ -49,7 +49,7 @@ def one_line(text: str) -> str:
     [
         ([], ["demo", "train", "eval", "predict", "report", "data", "recipe", "models"]),
         (["demo"], ["--out", "--quick", "--seed"]),
-        (["train"], ["RECIPE", "--out", "--resume", "vsn recipe show"]),
+        (["train"], ["RECIPE", "--out", "--init-from", "--resume", "vsn recipe show"]),
         (["train", "demo"], ["--model.name", "--train.epochs", "--data.root", "--eval.protocol"]),
         (["eval"], ["PATH", "--split", "--protocol", "--order", "--root", "--bad-videos", "--json"]),
         (["predict"], ["PATH", "video files or folders", "--top-k", "--device", "--json"]),
@@ -116,6 +116,8 @@ def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
         (["train", "--resume", "none"], "vsn: none is not a run folder (made by `vsn train`)"),
         (["train", "demo", "--resume", "none"], "vsn: --resume takes a run and continues it as it was"),
         (["train", "--resume", "none", "--train.epochs", "3"], "vsn: --resume takes a run and continues it"),
+        (["train", "--init-from", "none", "--resume", "none"], "vsn: --resume takes a run and continues it"),
+        (["train", "demo", "--init-from", "none"], "vsn: --init-from takes a run folder made by `vsn train`"),
         (["train", "demo"], "vsn: data.root is empty; set it to the folder of the data set."),
         (
             ["train", "demo", "--data.root", "none"],
@@ -209,6 +211,23 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
     status, out, _ = vsn("eval", "run", "--root", "moved", "--bad-videos", "wrong")
     assert status == 0
     assert "1 videos could not be read and count as wrong, for example moved/" in out
+
+
+@pytest.mark.parametrize("weights", [("--model.weights", "none"), ("--model.weights=none",)])
+def test_init_from_is_model_weights(vsn: Run, tiny_data: Path, tmp_path: Path, weights: tuple[str, ...]):
+    (tmp_path / "r.toml").write_text(dump_recipe(tiny_recipe(tiny_data, epochs=1)))
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert vsn("train", tmp_path / "r.toml", "--out", first)[0] == 0
+    status, _, err = vsn("train", tmp_path / "r.toml", "--out", second, "--init-from", first)
+    assert status == 0
+    assert "All 3 classes start from the run's classifier." in err
+    assert load_recipe(second / "recipe.toml").model.weights == str(first)
+    status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, *weights)
+    assert status == 1
+    assert one_line(err) == "vsn: --init-from RUN sets model.weights to the run; leave one of the two out."
+    status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, "--model.num-frames", "2")
+    assert status == 1
+    assert one_line(err).startswith("vsn: model.num_frames is 2, and")
 
 
 def test_version(vsn: Run):

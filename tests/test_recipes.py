@@ -79,7 +79,10 @@ def test_values_that_only_agree_together_are_checked_together(tmp_path: Path):
             {"b": 'base = "gone.toml"', "a": 'base = "b.toml"'},
             r"a\.toml -> \S*b\.toml: base is 'gone\.toml', and there is no file \S*gone\.toml\. A path counts",
         ),
-        ({"a": 'base = "finetun"'}, r"a\.toml: base is 'finetun', and no recipe .* Did you mean 'finetune'\?"),
+        (
+            {"a": 'base = "finetun"'},
+            r"a\.toml: base is 'finetun', and no recipe .* Did you mean 'finetune'\?",
+        ),
         ({"a": 'base = "zzz"'}, r"no recipe of vsn has that name\. `vsn recipe list` names"),
         ({"a": "base = 3"}, r"a\.toml: base is 3; it is the name of a recipe"),
         ({"a": 'base = ""'}, r"a\.toml: base is ''; it is the name"),

@@ -16,7 +16,6 @@ import tomli_w
 
 from vsn.config import ConfigError, Recipe
 
-
 _TABLES = "|".join(field.name for field in dataclasses.fields(Recipe))
 
 _Where = Callable[[str], str]

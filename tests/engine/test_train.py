@@ -22,7 +22,7 @@ from vsn.engine.evaluate import evaluate_run
 from vsn.engine.predict import Predictor
 from vsn.engine.scores import load_scores
 from vsn.engine.train import TrainingStopped, train
-from vsn.models import build_model
+from vsn.models import build_model, initialise
 
 from .conftest import assert_same_weights, metrics_of, rename_data, tiny_recipe, weights_of
 
@@ -312,7 +312,7 @@ def test_frozen_parts_stay_bit_equal(tiny_data: Path, tmp_path: Path, quiet: Con
     recipe = tiny_recipe(tiny_data, freeze=("conv1", "bn1", "layer1"), epochs=1, weight_decay=0.1)
     torch.manual_seed(recipe.train.seed)
     start = build_model(replace(recipe.model, num_classes=3))
-    train_module.initialise(start, recipe.model)
+    initialise(start, recipe.model)
     before, after = start.state_dict(), weights_of(train(recipe, tmp_path / "run", console=quiet).path)
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     frozen = ("backbone.conv1.", "backbone.bn1.", "backbone.layer1.")

@@ -28,6 +28,9 @@ class TrainCommand:
     """A TOML file, or the name of a recipe that comes with vsn."""
     out: Path | None = None
     """The run folder to make; default runs/<recipe>-<model>-<time>."""
+    init_from: Path | None = None
+    """Start from the weights of this run (a folder, or a weights file of it): the backbone, and of the
+    classifier the classes that have the same names. The same as `--model.weights RUN`."""
     resume: Path | None = None
     """Continue this run where it stopped, in the middle of an epoch too."""
 
@@ -35,14 +38,15 @@ class TrainCommand:
 def train_command(arguments: Sequence[str]) -> None:
     """Parse and run `vsn train`: first the recipe, then what changes it."""
     from vsn.engine.checkpoint import open_run, read_metrics
+    from vsn.engine.start import check_is_run, check_start
     from vsn.engine.train import train
 
     console = Console(stderr=True)
     command, rest = parse_command(TrainCommand, arguments, "vsn train")
     if command.resume:
-        if has_recipe(command.recipe) or command.out or rest:
+        if has_recipe(command.recipe) or command.out or command.init_from or rest:
             raise ValueError(
-                "--resume takes a run and continues it as it was; no recipe, --out or setting goes with it."
+                "--resume takes a run and continues it as it was; no recipe, --out, --init-from or setting goes with it."
             )
         run = open_run(command.resume)
         out = run.path
@@ -60,10 +64,21 @@ def train_command(arguments: Sequence[str]) -> None:
                 "vsn train needs a recipe, and settings follow it: vsn train demo --data.root videos. "
                 "`vsn recipe list` names those there are."
             )
+        if command.init_from:
+            check_is_run(command.init_from)
+            rest = _with_weights(rest, command.init_from)
         recipe = parse_settings(command.recipe, rest, arguments, "vsn train")
+        check_start(recipe.model)
         stem = f"{Path(command.recipe).stem}-{recipe.model.name.replace('/', '-')}"
         out = command.out or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         for note in idle_settings(recipe):
             console.print(f"[yellow]Note:[/yellow] {note}", highlight=False, soft_wrap=True)
         train(recipe, out)
     console.print(f"Trained. Test it with: vsn eval {out}", highlight=False, soft_wrap=True)
+
+
+def _with_weights(rest: Sequence[str], run: Path) -> list[str]:
+    """The settings on the command line, with ``model.weights`` set to a run."""
+    if any(argument.partition("=")[0] == "--model.weights" for argument in rest):
+        raise ValueError("--init-from RUN sets model.weights to the run; leave one of the two out.")
+    return [*rest, "--model.weights", str(run)]

@@ -46,8 +46,9 @@ from vsn.engine.optim import (
     set_lr,
 )
 from vsn.engine.scores import average_precisions, top_k_hits
+from vsn.engine.start import load_start
 from vsn.interrupt import uninterrupted
-from vsn.models import VideoClassifier, build_model, initialise
+from vsn.models import VideoClassifier, build_model
 from vsn.progress import progress_bar
 
 _NO_STEPS = {"step": 0, "loss_sum": 0.0, "hits": 0, "videos": 0}
@@ -336,7 +337,7 @@ def _start(
             "epoch": 0,
             **_NO_STEPS,
             "bad": {},
-            "fresh": _load_start(model, recipe, console),
+            "fresh": _load_start(model, recipe, run.classes, console),
         }
     else:
         model.load_state_dict(state["model"])
@@ -355,13 +356,11 @@ def _start(
     return _Job(run, train_set, device, model, network, loss, optimizer, scaler, progress)
 
 
-def _load_start(model: VideoClassifier, recipe: Recipe, console: Console) -> list[str]:
+def _load_start(
+    model: VideoClassifier, recipe: Recipe, classes: tuple[str, ...], console: Console
+) -> list[str]:
     """Load the weights a run starts from, say what is not plain; return the parts left at random."""
-    config, weights = recipe.train, recipe.model.weights
-    loaded = initialise(model, recipe.model)
-    fresh = loaded.missing if weights != "none" else ()
-    if fresh:
-        console.print(f"{weights} lacks {loaded.describe_missing()}: those start at random.", soft_wrap=True)
+    config, fresh = recipe.train, load_start(model, recipe, classes, console)
     if config.lr_batch_size not in (0, config.batch_size):
         console.print(
             f"Learning rate {base_lr(config):.3g}: {config.lr:g} is for {config.lr_batch_size} videos a step, "
@@ -369,4 +368,4 @@ def _load_start(model: VideoClassifier, recipe: Recipe, console: Console) -> lis
             highlight=False,
             soft_wrap=True,
         )
-    return list(fresh)
+    return fresh
