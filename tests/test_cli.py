@@ -47,13 +47,14 @@ def one_line(text: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "mentions"),
     [
-        ([], ["demo", "train", "eval", "predict", "report", "data", "recipe", "models"]),
+        ([], ["demo", "train", "eval", "predict", "report", "runs", "data", "recipe", "models"]),
         (["demo"], ["--out", "--quick", "--seed"]),
         (["train"], ["RECIPE", "--out", "--init-from", "--resume", "vsn recipe show"]),
         (["train", "demo"], ["--model.name", "--train.epochs", "--data.root", "--eval.protocol"]),
         (["eval"], ["PATH", "--split", "--protocol", "--order", "--root", "--bad-videos", "--json"]),
         (["predict"], ["PATH", "video files or folders", "--top-k", "--device", "--json"]),
         (["report"], ["PATH", "--out", "--title", "--split"]),
+        (["runs"], ["PATH", "two levels down", "--json"]),
         (["data"], ["synth", "pack", "doctor"]),
         (["data", "pack"], ["STR", "--out", "--short-side", "--quality", "--max-bad"]),
         (["data", "doctor"], ["STR", "--sample", "--thorough", "--gpu-speed", "--json"]),

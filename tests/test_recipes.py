@@ -132,4 +132,5 @@ def test_the_list_is_grouped_and_fits_80_columns(capsys: pytest.CaptureFixture[s
     assert sorted(listed) == sorted(path.stem for path in recipe_folder().glob("*.toml"))
     paper = [name for name in listed if name.startswith("paper-")]
     assert listed.index("demo") < listed.index(paper[0])
+    assert paper == sorted(paper)
     assert re.search(r"^  demo +The embedded data set", "\n".join(lines), re.MULTILINE)
