@@ -214,8 +214,7 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
     assert "1 videos could not be read and count as wrong, for example moved/" in out
 
 
-@pytest.mark.parametrize("weights", [("--model.weights", "none"), ("--model.weights=none",)])
-def test_init_from_is_model_weights(vsn: Run, tiny_data: Path, tmp_path: Path, weights: tuple[str, ...]):
+def test_init_from_is_model_weights(vsn: Run, tiny_data: Path, tmp_path: Path):
     (tmp_path / "r.toml").write_text(dump_recipe(tiny_recipe(tiny_data, epochs=1)))
     first, second = tmp_path / "first", tmp_path / "second"
     assert vsn("train", tmp_path / "r.toml", "--out", first)[0] == 0
@@ -223,9 +222,12 @@ def test_init_from_is_model_weights(vsn: Run, tiny_data: Path, tmp_path: Path, w
     assert status == 0
     assert "All 3 classes start from the run's classifier." in err
     assert load_recipe(second / "recipe.toml").model.weights == str(first)
-    status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, *weights)
-    assert status == 1
-    assert one_line(err) == "vsn: --init-from RUN sets model.weights to the run; leave one of the two out."
+    for weights in (("--model.weights", "none"), ("--model.weights=none",)):
+        status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, *weights)
+        assert status == 1
+        assert (
+            one_line(err) == "vsn: --init-from RUN sets model.weights to the run; leave one of the two out."
+        )
     status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, "--model.num-frames", "2")
     assert status == 1
     assert one_line(err).startswith("vsn: model.num_frames is 2, and")

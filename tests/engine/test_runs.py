@@ -145,6 +145,8 @@ def test_runs_are_found_two_levels_down_and_once(finished_run: Path, tmp_path: P
     assert found(tmp_path / "b") == ["b/c", "b/d", "b/deeper/too"]
     assert found(tmp_path / "b" / "c", tmp_path) == ["b/c", "a", "b/d"]
     assert found(tmp_path / "empty") == []
+    (tmp_path / "b" / "link").symlink_to(tmp_path / "a")
+    assert found(tmp_path) == ["a", "b/c", "b/d"]
 
 
 def test_a_place_that_is_no_folder(tmp_path: Path):
