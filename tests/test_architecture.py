@@ -75,7 +75,7 @@ def test_every_room_is_found():
     ("room", "may"),
     [
         ("vsn.ops", ()),
-        ("vsn.config", ()),
+        ("vsn.config", ("vsn.config",)),
         ("vsn.recipes", ("vsn.config",)),
         ("vsn.files", ()),
         ("vsn.interrupt", ()),
@@ -100,7 +100,10 @@ def test_every_room_is_found():
         ("vsn.engine.scores", ("vsn.files", "vsn.config")),
         ("vsn.engine.measure", ("vsn.models", "vsn.config")),
         ("vsn.engine.optim", ("vsn.models", "vsn.config")),
-        ("vsn.engine.checkpoint", ("vsn", "vsn.models", "vsn.config", "vsn.files", "vsn.recipes")),
+        (
+            "vsn.engine.checkpoint",
+            ("vsn", "vsn.models", "vsn.data.views", "vsn.config", "vsn.files", "vsn.recipes"),
+        ),
         (
             "vsn.report",
             ("vsn.config", "vsn.engine.scores", "vsn.files", "vsn.report_parts", "vsn.report_runs"),

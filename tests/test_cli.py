@@ -47,13 +47,14 @@ def one_line(text: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "mentions"),
     [
-        ([], ["demo", "train", "eval", "predict", "report", "data", "recipe", "models"]),
+        ([], ["demo", "train", "eval", "predict", "report", "runs", "data", "recipe", "models"]),
         (["demo"], ["--out", "--quick", "--seed"]),
-        (["train"], ["RECIPE", "--out", "--resume", "vsn recipe show"]),
+        (["train"], ["RECIPE", "--out", "--init-from", "--resume", "vsn recipe show"]),
         (["train", "demo"], ["--model.name", "--train.epochs", "--data.root", "--eval.protocol"]),
         (["eval"], ["PATH", "--split", "--protocol", "--order", "--root", "--bad-videos", "--json"]),
         (["predict"], ["PATH", "video files or folders", "--top-k", "--device", "--json"]),
         (["report"], ["PATH", "--out", "--title", "--split"]),
+        (["runs"], ["PATH", "two levels down", "--json"]),
         (["data"], ["synth", "pack", "doctor"]),
         (["data", "pack"], ["STR", "--out", "--short-side", "--quality", "--max-bad"]),
         (["data", "doctor"], ["STR", "--sample", "--thorough", "--gpu-speed", "--json"]),
@@ -78,7 +79,7 @@ def test_no_arguments_show_the_help(vsn: Run):
 def test_recipes(vsn: Run, tmp_path: Path):
     status, out, _ = vsn("recipe", "list")
     assert status == 0
-    assert re.search(r"^demo +The embedded data set", out, re.MULTILINE)
+    assert re.search(r"^  demo +The embedded data set", out, re.MULTILINE)
     status, out, _ = vsn("recipe", "show", "demo")
     assert status == 0
     (tmp_path / "r.toml").write_text(out)
@@ -115,6 +116,8 @@ def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
         (["train", "zzz"], "vsn: No recipe at 'zzz', a file or a name. `vsn recipe list` names the recipes"),
         (["train", "--resume", "none"], "vsn: none is not a run folder (made by `vsn train`)"),
         (["train", "demo", "--resume", "none"], "vsn: --resume takes a run and continues it; no recipe"),
+        (["train", "--init-from", "none", "--resume", "none"], "vsn: --resume takes a run and continues it"),
+        (["train", "demo", "--init-from", "none"], "vsn: --init-from takes a run folder made by `vsn train`"),
         (["train", "demo"], "vsn: data.root is empty; set it to the folder of the data set."),
         (
             ["train", "demo", "--data.root", "none"],
@@ -210,6 +213,25 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
     status, out, _ = vsn("eval", "run", "--root", "moved", "--bad-videos", "wrong")
     assert status == 0
     assert "1 videos could not be read and count as wrong, for example moved/" in out
+
+
+def test_init_from_is_model_weights(vsn: Run, tiny_data: Path, tmp_path: Path):
+    (tmp_path / "r.toml").write_text(dump_recipe(tiny_recipe(tiny_data, epochs=1)))
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert vsn("train", tmp_path / "r.toml", "--out", first)[0] == 0
+    status, _, err = vsn("train", tmp_path / "r.toml", "--out", second, "--init-from", first)
+    assert status == 0
+    assert "All 3 classes start from the run's classifier." in err
+    assert load_recipe(second / "recipe.toml").model.weights == str(first)
+    for weights in (("--model.weights", "none"), ("--model.weights=none",)):
+        status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, *weights)
+        assert status == 1
+        assert (
+            one_line(err) == "vsn: --init-from RUN sets model.weights to the run; leave one of the two out."
+        )
+    status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, "--model.num-frames", "2")
+    assert status == 1
+    assert one_line(err).startswith("vsn: model.num_frames is 2, and")
 
 
 def test_version(vsn: Run):

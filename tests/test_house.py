@@ -42,7 +42,7 @@ def test_readme_file_map_is_true():
 
 
 def test_readme_recipes_and_verbs_exist():
-    from vsn.cli.recipes import recipe_folder
+    from vsn.recipes import recipe_folder
 
     used = set(re.findall(r"vsn train ([a-z][a-z0-9-]+)", README))
     assert used

@@ -16,10 +16,11 @@ from rich.table import Table
 
 import vsn
 from vsn.cli.data import data_app, doctor_command, pack_command
-from vsn.cli.recipes import find_recipe, recipe_app
+from vsn.cli.recipes import recipe_app
+from vsn.cli.runs import runs
 from vsn.cli.training import TrainCommand, train_command
 from vsn.config import FrameOrder, Protocol
-from vsn.recipes import load_recipe
+from vsn.recipes import find_recipe, load_recipe
 
 DESCRIPTION = "Video Shuffle Networks: recognise what happens in a video at the price of a 2D CNN."
 
@@ -211,6 +212,7 @@ def models() -> None:
     print("\n".join(list_models()))
 
 
+app.command(runs)
 app.command(data_app, name="data", help="Write the embedded data set; pack and examine data sets.")
 app.command(recipe_app, name="recipe", help="List and print recipes.")
 

@@ -2,53 +2,56 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from vsn.recipes import dump_recipe, load_recipe
+from vsn.recipes import dump_recipe, find_recipe, load_recipe, recipe_folder
 
 recipe_app = tyro.extras.SubcommandApp()
+
+
+GROUPS = (
+    ("Demo and practice", ""),
+    ("The paper's results", r"paper-(?!.*-flow-)"),
+    ("The paper's results with optical flow", r"paper-.*-flow-"),
+    ("The paper's ablations", r"ablation-"),
+)
+"""Headings of `vsn recipe list`, and what the names of the recipes below them begin with, as patterns."""
 
 
 @recipe_app.command(name="list")
 def recipe_list() -> None:
     """Name the recipes that come with vsn."""
-    for path in sorted(recipe_folder().glob("*.toml")):
-        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        print(f"{path.stem:<24} {first}")
+    files = sorted(recipe_folder().glob("*.toml"), key=lambda path: path.stem)
+    patterns = [pattern for _, pattern in GROUPS if pattern]
+    for heading, pattern in GROUPS:
+        members = [
+            path
+            for path in files
+            if (
+                re.match(pattern, path.stem) if pattern else not any(re.match(p, path.stem) for p in patterns)
+            )
+        ]
+        if members:
+            print(heading)
+        width = max((len(path.stem) for path in members), default=0) + 2
+        for path in members:
+            print(f"  {path.stem:<{width}}{_title(path)}")
+
+
+def _title(path: Path) -> str:
+    """The first line of a recipe's header."""
+    return path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
 
 
 @recipe_app.command(name="show")
 def recipe_show(recipe: Annotated[str, tyro.conf.Positional]) -> None:
-    """Print a recipe complete, with every default.
+    """Print a recipe complete: with what it builds on, and with every default.
 
     Args:
         recipe: a TOML file, or the name of a recipe that comes with vsn.
     """
     print(dump_recipe(load_recipe(find_recipe(recipe))), end="")
-
-
-def recipe_folder() -> Path:
-    """Where the recipes are: in the installed package, or beside it in a checkout."""
-    installed = Path(__file__).parents[1] / "recipe_files"
-    return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
-
-
-def find_recipe(name: str) -> Path:
-    """The file of a recipe given as a path or as the name of one that comes with vsn."""
-    path, own = Path(name), recipe_folder() / f"{name}.toml"
-    if path.is_file():
-        return path
-    if not own.is_file():
-        names = [recipe.stem for recipe in recipe_folder().glob("*.toml")]
-        near = difflib.get_close_matches(path.stem, names, n=1)
-        advice = (
-            f"Did you mean {near[0]!r}?"
-            if near
-            else "`vsn recipe list` names the recipes that come with vsn."
-        )
-        raise ValueError(f"No recipe at {name!r}, a file or a name. {advice}")
-    return own

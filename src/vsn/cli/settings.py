@@ -7,9 +7,8 @@ from typing import TypeVar
 
 import tyro
 
-from vsn.cli.recipes import find_recipe
 from vsn.config import Recipe
-from vsn.recipes import load_recipe
+from vsn.recipes import find_recipe, load_recipe
 
 Command = TypeVar("Command")
 

@@ -29,6 +29,9 @@ class TrainCommand:
     """A TOML file, or the name of a recipe that comes with vsn."""
     out: Path | None = None
     """The run folder to make; default runs/<recipe>-<model>-<time>."""
+    init_from: Path | None = None
+    """Start from the weights of this run (a folder, or a weights file of it): the backbone, and of the
+    classifier the classes that have the same names. The same as `--model.weights RUN`."""
     resume: Path | None = None
     """Continue this run where it stopped, in the middle of an epoch too. Settings that change no result,
     such as `--data.num-workers`, may follow."""
@@ -39,14 +42,15 @@ class TrainCommand:
 def train_command(arguments: Sequence[str]) -> None:
     """Parse and run `vsn train`: first the recipe, then what changes it."""
     from vsn.engine.checkpoint import is_finished, open_run
+    from vsn.engine.start import check_is_run
     from vsn.engine.train import train
 
     console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
     command, rest = parse_command(TrainCommand, arguments, "vsn train")
     if command.resume:
-        if has_recipe(command.recipe) or command.out or command.find_batch_size:
+        if has_recipe(command.recipe) or command.out or command.init_from or command.find_batch_size:
             raise ValueError(
-                "--resume takes a run and continues it; no recipe, --out or --find-batch-size goes with it."
+                "--resume takes a run and continues it; no recipe, --out, --init-from or --find-batch-size goes with it."
             )
         run = open_run(command.resume)
         if is_finished(run.path):
@@ -63,6 +67,9 @@ def train_command(arguments: Sequence[str]) -> None:
             "vsn train needs a recipe, and settings follow it: vsn train demo --data.root videos. "
             "`vsn recipe list` names those there are."
         )
+    if command.init_from:
+        check_is_run(command.init_from)
+        rest = _with_weights(rest, command.init_from)
     recipe = parse_settings(command.recipe, rest, arguments, "vsn train")
     for note in idle_settings(recipe):
         console.print(f"[yellow]Note:[/yellow] {note}", highlight=False, soft_wrap=True)
@@ -73,3 +80,10 @@ def train_command(arguments: Sequence[str]) -> None:
         return
     stem = f"{Path(command.recipe).stem}-{recipe.model.name.replace('/', '-')}"
     train(recipe, command.out or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def _with_weights(rest: Sequence[str], run: Path) -> list[str]:
+    """The settings on the command line, with ``model.weights`` set to a run."""
+    if any(argument.partition("=")[0] == "--model.weights" for argument in rest):
+        raise ValueError("--init-from RUN sets model.weights to the run; leave one of the two out.")
+    return [*rest, "--model.weights", str(run)]

@@ -19,7 +19,7 @@ from vsn.data.decode import VideoError
 from vsn.data.loader import Share, make_loader
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.views import PROTOCOLS
-from vsn.engine.checkpoint import WeightsKind, load_model, open_run
+from vsn.engine.checkpoint import Run, WeightsKind, load_model, open_run
 from vsn.engine.inputs import test_dataset
 from vsn.engine.measure import count_multiply_adds
 from vsn.engine.processes import Processes, pick_device
@@ -76,17 +76,7 @@ def score_videos(
 ) -> Scores:
     """Run a model over a data set; every video is scored exactly once.
 
-    Args:
-        model: on its device.
-        dataset: as `test_dataset` makes it.
-        batch_size: views that go through the model at once.
-        num_workers: processes that load, 0 for none.
-        precision: "fp32", "bf16" or "fp16".
-        average: what is averaged over the views of a video; see `view_scores`.
-        progress: draw a progress bar.
-        bad: where to collect videos that cannot be read.
-        processes: those of the run.
-        stop: looked at between batches.
+    ``batch_size`` counts views; `view_scores` explains it and ``average``.
 
     Several processes take whole batches by turns, so that the batches, and with them the scores, are
     those of one process; each returns all scores. A video that cannot be read raises its error; nothing
@@ -97,11 +87,9 @@ def score_videos(
         VideoError: a video cannot be read.
         Stopped: ``stop`` came, here or in another process.
     """
-    model.eval()
-    alone = processes is None or processes.size == 1
     share = Share() if processes is None else Share(processes.rank, processes.size)
-    found: list[BadVideo] = []
     videos_at_once = max(1, batch_size // PROTOCOLS[dataset.protocol].num_views)
+    found: list[BadVideo] = []
     loader = make_loader(
         dataset,
         batch_size=videos_at_once,
@@ -111,6 +99,7 @@ def score_videos(
         whole=True,
         bad=found,
     )
+    model.eval()
     ours: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     stopped = False
     with progress_bar("videos", disable=not progress or share.process != 0) as bar:
@@ -120,16 +109,11 @@ def score_videos(
             if stopped or (found and bad is None):
                 break
             for batch in batches:
-                ours.append(
-                    (
-                        batch.indices.numpy(),
-                        view_scores(model, batch.clips, precision, batch_size=batch_size, average=average),
-                    )
-                )
+                scores = view_scores(model, batch.clips, precision, batch_size=batch_size, average=average)
+                ours.append((batch.indices.numpy(), scores))
                 bar.advance(task, len(batch.indices))
-    everyone = (
-        [(ours, found, stopped)] if alone or processes is None else processes.gather((ours, found, stopped))
-    )
+    mine = (ours, found, stopped)
+    everyone = [mine] if processes is None else processes.gather(mine)
     if any(one[2] for one in everyone):
         raise Stopped
     all_bad = [video for one in everyone for video in one[1]]
@@ -224,6 +208,24 @@ def _split_to_test(recipe: Recipe) -> str:
     return recipe.data.test_split
 
 
+def _dataset_to_test(
+    run: Run, split: str | None, config: EvalConfig, root: str | Path | None
+) -> tuple[VideoDataset, str]:
+    """The videos of a split, where the data is now, and the split's name. Raises `ConfigError`."""
+    # A single pass reads eight frames a video; a cache of all of them would only cost.
+    data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
+    uncached = replace(run.recipe, data=data)
+    split = split or _split_to_test(uncached)
+    dataset = test_dataset(uncached, split, config, classes=run.classes)
+    unlabelled = sum(not record.labels for record in dataset.records)
+    if unlabelled:
+        raise ConfigError(
+            f"{data.root}: {unlabelled} of {len(dataset)} videos of split {split!r} have no label to test "
+            "against. `vsn predict` labels them; test on a split that has labels."
+        )
+    return dataset, split
+
+
 def evaluate_run(
     path: str | Path,
     *,
@@ -262,17 +264,7 @@ def evaluate_run(
     place, precision = pick_test_device(run.recipe, device)
     processes = Processes(str(place) if place.index is not None else place.type)
     model = load_model(run, weights).to(processes.device)
-    # A single pass reads eight frames a video; a cache of all of them would only cost.
-    data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
-    uncached = replace(run.recipe, data=data)
-    split = split or _split_to_test(uncached)
-    dataset = test_dataset(uncached, split, config, classes=run.classes)
-    unlabelled = sum(not record.labels for record in dataset.records)
-    if unlabelled:
-        raise ConfigError(
-            f"{run.recipe.data.root}: {unlabelled} of {len(dataset)} videos of split {split!r} have no label to test "
-            "against. `vsn predict` labels them; test on a split that has labels."
-        )
+    dataset, split = _dataset_to_test(run, split, config, root)
     bad: list[BadVideo] = []
     start = time.perf_counter()
     scores = score_videos(

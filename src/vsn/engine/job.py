@@ -27,9 +27,10 @@ from vsn.engine.optim import (
     schedule_factor,
 )
 from vsn.engine.processes import Processes
+from vsn.engine.start import check_start, load_start
 from vsn.engine.trackers import Trackers
 from vsn.interrupt import StopRequest
-from vsn.models import VideoClassifier, build_model, initialise
+from vsn.models import VideoClassifier, build_model
 
 NO_STEPS = {"step": 0, "loss_sum": 0.0, "hits": 0.0, "videos": 0.0}
 """The progress within an epoch that has just begun."""
@@ -108,7 +109,7 @@ class Job:
             self.save()
 
 
-def check_job(recipe: Recipe, processes: Processes) -> None:
+def check_job(recipe: Recipe, processes: Processes, *, resume: bool = False) -> None:
     """Refuse what cannot be trained here before videos are decoded and a folder is made.
 
     Raises:
@@ -117,6 +118,8 @@ def check_job(recipe: Recipe, processes: Processes) -> None:
     config = recipe.train
     autocast(processes.device, config.precision)
     check_partial_bn(config, recipe.model.weights)
+    if not resume:  # what it started from may be gone since
+        check_start(recipe.model)
     if config.batch_size < processes.size:
         raise ConfigError(
             f"train.batch_size is {config.batch_size} videos a step, fewer than the {processes.size} processes; give each "
@@ -138,7 +141,10 @@ def start_job(
     torch.manual_seed(config.seed)
     model = build_model(recipe.model)
     if state is None:
-        fresh = _load_start(model, recipe, processes, console)
+        fresh = load_start(model, recipe, run.classes, console)
+        said = describe_step(config, processes.size)
+        if said:
+            console.print(said, highlight=False, soft_wrap=True)
         progress: dict[str, Any] = {
             "epoch": 0,
             **NO_STEPS,
@@ -188,19 +194,6 @@ def average_of(model: nn.Module, decay: float) -> AveragedModel:
 
     multi: Callable[..., None] = update
     return AveragedModel(model, multi_avg_fn=multi)
-
-
-def _load_start(model: VideoClassifier, recipe: Recipe, processes: Processes, console: Console) -> list[str]:
-    """Load the weights a run starts from, say what is not plain; return the parts left at random."""
-    weights = recipe.model.weights
-    loaded = initialise(model, recipe.model)
-    fresh = loaded.missing if weights != "none" else ()
-    if fresh:
-        console.print(f"{weights} lacks {loaded.describe_missing()}: those start at random.", soft_wrap=True)
-    said = describe_step(recipe.train, processes.size)
-    if said:
-        console.print(said, highlight=False, soft_wrap=True)
-    return list(fresh)
 
 
 def describe_step(config: TrainConfig, num_processes: int) -> str:

@@ -85,7 +85,7 @@ def train(
     console = (console or Console(stderr=True)) if processes.first else Console(quiet=True)
     path = Path(processes.once(lambda: str(path)))  # a name with the time in it may differ
     # Whatever can be refused is refused before videos are decoded and a folder is made.
-    check_job(recipe, processes)
+    check_job(recipe, processes, resume=resume)
     if processes.first and not resume:
         check_new(path)
     train_set, val_set = datasets or open_datasets(recipe, console)

@@ -14,6 +14,7 @@ from vsn.models.backbones import (
     remove_classifier,
 )
 from vsn.models.classifier import VideoClassifier
+from vsn.models.run_weights import check_run_weights, find_run_weights
 from vsn.models.stem import widen_stem
 from vsn.models.temporal import insert_temporal
 
@@ -52,11 +53,18 @@ def build_model(config: ModelConfig) -> VideoClassifier:
 
 
 def initialise(model: VideoClassifier, config: ModelConfig) -> LoadedWeights:
-    """Load the pretrained weights that ``config.weights`` names into the model's backbone."""
+    """Load the weights that ``config.weights`` names into the model's backbone.
+
+    Raises:
+        ConfigError: as `load_pretrained`; or a run of another backbone, or shuffled for another T.
+    """
     name = config.name.partition("_")[2]
+    source = find_run_weights(config.weights)
+    if source is not None:
+        check_run_weights(source, config)
     whole = build_backbone(name)
     widen_stem(whole, config.stem_channels)
-    loaded = load_pretrained(whole, name, config.weights)
+    loaded = load_pretrained(whole, name, config.weights if source is None else str(source.file))
     remove_classifier(whole)
     kept = set(whole.state_dict())
     model.backbone.load_state_dict(whole.state_dict(), strict=True)
@@ -87,7 +95,8 @@ def create_model(
         name: ``{tsn,tsm,vsn}_{backbone}``, see `list_models`; timm's are ``vsn_timm/resnet26d``.
         num_classes: outputs of the classifier.
         num_frames: T, frames a clip; a TSM or VSN keeps it.
-        weights: "none", a torchvision weight name such as "IMAGENET1K_V2", or a file.
+        weights: "none", a torchvision weight name such as "IMAGENET1K_V2", a file, or a run folder (of
+            which the backbone is taken).
         dropout: drop probability before the classifier.
         block: "compact" or "headtail" (VSN; paper, Table 7).
         places: stages whose last block shuffles (VSN; paper, Table 8).

@@ -280,7 +280,7 @@ def _download_torchvision(name: str, weights: str) -> Mapping[str, Tensor]:
     if weights not in choices.__members__:
         raise ConfigError(
             f"model.weights is {weights!r}; for {name} torchvision has {', '.join(choices.__members__)}. "
-            "A file must end in .safetensors, .pth or .pt."
+            "A file must end in .safetensors, .pth or .pt; a run folder has a recipe.toml."
         )
     entry = choices[weights]
     try:

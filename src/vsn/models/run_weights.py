@@ -1,0 +1,139 @@
+"""A run as the start of another model: its weights file, and whether they mean the same there.
+
+TSN, TSM and VSN of one backbone have the same names and shapes, so that any of them can start any other;
+what differs is what happens between frames, which is said. A shuffled channel means a frame, so that
+shuffled weights do not go over to another T.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from vsn.config import ConfigError, ModelConfig
+
+_KINDS = {"tsn": "TSN", "tsm": "TSM", "vsn": "VSN"}
+
+
+@dataclass(frozen=True)
+class RunWeights:
+    """The weights of a run, and the model they are of."""
+
+    file: Path
+    config: Mapping[str, Any]
+    """The settings of its `ModelConfig`, as they were stored with the weights."""
+
+    @property
+    def backbone(self) -> str:
+        """The backbone's name."""
+        return str(self.config["name"]).partition("_")[2]
+
+
+def find_run_weights(weights: str) -> RunWeights | None:
+    """The run whose folder, or whose weights file, ``model.weights`` names; None when it names none.
+
+    A folder is a run when it has a recipe.toml; its last weights are taken. Another weights file of it,
+    such as best.safetensors, can be named itself.
+
+    Raises:
+        ConfigError: a run without weights yet, or a file that is damaged.
+    """
+    path = Path(weights)
+    if weights != "none" and (path / "recipe.toml").is_file():
+        path = path / "model.safetensors"
+        if not path.is_file():
+            raise ConfigError(
+                f"model.weights names the run {weights}, which has no {path.name} yet: its training has not finished "
+                "an epoch."
+            )
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = json.loads((file.metadata() or {}).get("model", "null"))
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as weights: {error}") from error
+    return RunWeights(path, stored) if isinstance(stored, dict) and "name" in stored else None
+
+
+def check_run_weights(source: RunWeights, config: ModelConfig) -> None:
+    """Refuse what cannot start this model.
+
+    Raises:
+        ConfigError: another backbone, or shuffled weights of another T.
+    """
+    backbone = config.name.partition("_")[2]
+    if source.backbone != backbone:
+        raise ConfigError(
+            f"model.weights names a run of the backbone {source.backbone!r} ({source.file}), and model.name is "
+            f"{config.name!r}, of the backbone {backbone!r}. Weights go over between TSN, TSM and VSN of one backbone; set "
+            f"model.name to one of {source.backbone!r}, or take another run."
+        )
+    there, here = _temporal(source.config), _temporal(asdict(config))
+    former = source.config.get("num_frames")
+    if "places" in there and "places" in here and former != config.num_frames:
+        raise ConfigError(
+            f"model.num_frames is {config.num_frames}, and {source.file} was trained with {former}. Its shuffled channels "
+            f"mean frames: channel c is of frame c // (C / {former}), and would be misread. Set model.num_frames to "
+            f"{former}, or start from a TSN, a TSM or published weights."
+        )
+
+
+def describe_differences(source: RunWeights, config: ModelConfig) -> list[str]:
+    """What the weights of a run will find otherwise in this model, a plain line each."""
+    there, here = _temporal(source.config), _temporal(asdict(config))
+    before, now = (_KINDS.get(name.partition("_")[0], name) for name in (source.config["name"], config.name))
+    lines = []
+    if before != now:
+        lines.append(
+            f"This {now} starts from a {before}: the weights have the same names and shapes, and only what passes between "
+            "frames is new to them."
+        )
+    differing = [
+        f"model.{key} was {_shown(there[key])} and is {_shown(here[key])}"
+        for key in there
+        if key in here and there[key] != here[key]
+    ]
+    for key, what in (("places", "shuffle"), ("shift_div", "temporal shift")):
+        if (key in there) != (key in here) and before == now:
+            differing.append(f"it had {'a' if key in there else 'no'} {what}, which is {_now(key in here)}")
+    former = source.config.get("num_frames")
+    if there and here and former != config.num_frames:
+        differing.append(
+            f"model.num_frames was {former} and is {config.num_frames}, so that a shift reaches over another time"
+        )
+    modality = source.config.get("modality", "rgb"), asdict(config).get("modality", "rgb")
+    if modality[0] != modality[1]:
+        differing.append(f"model.modality was {modality[0]} and is {modality[1]}")
+    if differing:
+        lines.append(
+            f"Other than in {source.file}: {'; '.join(differing)}. The weights get used to it in training."
+        )
+    return lines
+
+
+def _temporal(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that say what passes between frames: none for a TSN, or a clip of one frame."""
+    kind = str(config["name"]).partition("_")[0]
+    if kind == "tsn" or config.get("num_frames") == 1:
+        return {}
+    keys: list[str] = []
+    if kind == "vsn" and config.get("places"):
+        keys += ["places", "block"]
+    if kind == "tsm" or config.get("shift"):
+        keys += ["shift_div", "shift_places", "shift_every"]
+    plain = {key: config[key] for key in keys if key in config}
+    return {key: list(value) if isinstance(value, list | tuple) else value for key, value in plain.items()}
+
+
+def _shown(value: Any) -> str:
+    return " ".join(value) if isinstance(value, list) else str(value)
+
+
+def _now(there: bool) -> str:
+    return "new" if there else "gone"
