@@ -1,6 +1,5 @@
 """Flow and RGB differences from the data on disk to labels: runs that learn the direction of motion."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,14 +88,6 @@ def test_a_flow_run_learns_where_things_move(flow_run: Path) -> None:
     assert (result["top1"], result["num_videos"], result["bad_videos"]) == (1.0, 12, [])
     backward = evaluate_run(flow_run, config=EvalConfig(order="reversed"), progress=False)
     assert backward["top1"] == 1.0  # the order of segments is no motion
-
-
-def test_the_run_says_what_its_clips_are(flow_run: Path) -> None:
-    said = json.loads((flow_run / "preprocessing.json").read_text())["input"]
-    assert said == (
-        "(B, T, 2, H, W), x and y of 1 consecutive fields of flow in turn (tv-l1 bounded at 20 pixels, bytes with "
-        "128 for no motion), uint8 or float in [0, 1]"
-    )
 
 
 def test_a_run_of_differences_learns_what_no_frame_shows(tmp_path: Path, quiet: Console) -> None:

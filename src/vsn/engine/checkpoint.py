@@ -107,23 +107,9 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
         "resize": f"shorter side to {recipe.clip.short_side} pixels, bilinear",
         "protocol": recipe.eval.protocol,
         "view": view[recipe.eval.protocol],
-        "input": f"(B, T, {recipe.model.clip_channels}, H, W), {_describe_channels(recipe.model)}, uint8 or float in [0, 1]",
+        "input": "(B, T, 3, H, W), RGB, uint8 or float in [0, 1]",
         "normalisation": "inside the model",
     }
-
-
-def _describe_channels(model: ModelConfig) -> str:
-    """What the channels of a clip are."""
-    match model.modality:
-        case "rgb":
-            return "RGB"
-        case "flow":
-            facts = (
-                f"{model.flow_method} bounded at {model.flow_bound:g} pixels, bytes with 128 for no motion"
-            )
-            return f"x and y of {model.flow_length} consecutive fields of flow in turn ({facts})"
-        case "rgbdiff":
-            return f"{model.flow_length + 1} consecutive RGB frames, which the model subtracts"
 
 
 def open_run(path: str | Path) -> Run:
