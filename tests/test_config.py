@@ -209,8 +209,31 @@ def test_settings_without_effect_are_said(values: dict, said: list[str]) -> None
         ({"data": {"fold": 0}}, "data.fold is 0"),
         ({"data": {"separator": ""}}, "data.separator is empty"),
         ({"clip": {"frames_per_second": 0}}, "clip.frames_per_second is 0"),
+        ({"model": {"flow_length": 0}}, "model.flow_length is 0; it must be 1 or more"),
+        ({"model": {"flow_bound": -1.0}}, "model.flow_bound is -1.0; it must be above 0"),
+        ({"model": {"modality": "depth"}}, "model.modality is 'depth'"),
+        ({"data": {"flow_layout": "u-v"}}, "data.flow_layout is 'u-v'"),
+        (
+            {"model": {"modality": "flow"}, "data": {"task": "arrow"}},
+            "stored flow backwards is not the reversed video's flow; take rgb or rgbdiff",
+        ),
+        (
+            {"model": {"modality": "flow"}, "augment": {"color_jitter": 0.1}},
+            "change colours, and flow has none",
+        ),
+        (
+            {"model": {"modality": "flow"}, "augment": {"rand_augment": 1}},
+            "change colours, and flow has none",
+        ),
     ],
 )
 def test_settings_that_contradict(values: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         recipe_from_dict(values)
+
+
+def test_flow_and_differences_allow_what_makes_sense() -> None:
+    augment = {"random_erasing": 0.2, "mixup": 0.2, "cutmix": 1.0}
+    recipe_from_dict({"model": {"modality": "flow"}, "augment": augment})
+    recipe_from_dict({"model": {"modality": "rgbdiff"}, "augment": augment | {"color_jitter": 0.4}})
+    recipe_from_dict({"model": {"modality": "rgbdiff"}, "data": {"task": "arrow"}})

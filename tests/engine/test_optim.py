@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vsn.config import ConfigError, TrainConfig
+from vsn.config import ConfigError, Modality, TrainConfig
 from vsn.engine.optim import (
     base_lr,
     build_optimizer,
@@ -55,6 +55,18 @@ def test_groups_of_tsn(model: VideoClassifier, name: str, lr: float, decay: floa
 def test_bias_of_a_convolution(model: VideoClassifier):
     model.backbone.conv1 = torch.nn.Conv2d(3, 8, 3)
     assert factors(model, build_optimizer(model, TrainConfig(), fresh=()))["backbone.conv1.bias"] == (2, 0)
+
+
+@pytest.mark.parametrize(("modality", "weight", "bias"), [("rgb", 1, 2), ("rgbdiff", 1, 2), ("flow", 5, 10)])
+def test_the_stem_of_flow_learns_faster(modality: Modality, weight: float, bias: float):
+    """TSN: factors 5 and 1 for the weight of the first convolution, 10 and 0 for its bias."""
+    model = create_model("tsm_resnet14_tiny", num_classes=3, num_frames=4, modality=modality)
+    model.backbone.conv1.bias = torch.nn.Parameter(torch.zeros(8))
+    table = factors(model, build_optimizer(model, TrainConfig(), fresh=()))
+    assert table["backbone.conv1.weight"] == (weight, 5e-4)
+    assert table["backbone.conv1.bias"] == (bias, 0)
+    assert table["backbone.layer1.0.conv1.weight"] == (1, 5e-4)
+    assert table["head.weight"] == (5, 5e-4)
 
 
 def test_fresh_parts_and_head(model: VideoClassifier):

@@ -140,19 +140,24 @@ def _usual_folders(root: Path) -> list[Path]:
 def _beside_frames(records: RecordSet, config: DataConfig, wanted: FlowFacts) -> StoredFlow:
     """Flow in the folders of the frames, as "xy": numbered pictures there are the frames.
 
-    The folder of the first video is looked into; that of another without flow is an error when it is read.
+    The folders are looked into until one holds flow; those without are errors when they are read.
     """
-    first = records.records[0].path
-    try:
-        describe_fields(first, "xy")
-    except VideoError:
+    if not any(_holds_fields(record.path) for record in records.records):
         looked = ", ".join(str(place) for place in _usual_folders(Path(config.root)))
         raise ConfigError(
             f"{config.root}: model.modality is 'flow', and no stored flow was found. Looked in {looked}, and in the "
-            f"folder of the first video, {first}, for pictures such as flow_x_00001.jpg. Extract the flow first, and "
-            "set data.flow to its folder."
-        ) from None
+            f"folders of the videos, such as {records.records[0].path}, for pictures such as flow_x_00001.jpg. "
+            "Extract the flow first, and set data.flow to its folder."
+        )
     return _stored(records, config, "xy", Path(config.root), wanted)
+
+
+def _holds_fields(folder: Path) -> bool:
+    try:
+        describe_fields(folder, "xy")
+    except VideoError:
+        return False
+    return True
 
 
 def _stored(

@@ -1,0 +1,184 @@
+"""Flow and RGB differences from the data on disk to labels: runs that learn the direction of motion."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from data.lookalikes import make_kinetics, make_something_v1
+from data.stored_flow import LAYOUTS, Layout, lay_flow, write_fields
+from vsn.cli import main
+from vsn.config import ClipSpec, ConfigError, DataConfig, EvalConfig, ModelConfig, Recipe, TrainConfig
+from vsn.data.dataset import VideoDataset
+from vsn.data.decode import VideoError
+from vsn.data.flow.values import FlowFacts, flow_to_bytes, write_flow_facts
+from vsn.data.readers import read_records
+from vsn.engine.checkpoint import load_model, open_run
+from vsn.engine.evaluate import evaluate_run
+from vsn.engine.predict import Predictor
+from vsn.engine.train import train
+from vsn.models import create_model
+
+NUM_FRAMES, SIDE = 9, 32
+
+
+def drawn(label: int, number: int) -> np.ndarray:
+    """Frames, uint8 `(9, 32, 32, 3)`: a textured square moves left (0) or right (1) by 2 pixels a frame.
+
+    A video of label 1 is one of label 0 played backwards: no frame of it tells the two apart.
+    """
+    generator = np.random.default_rng(number)
+    texture = generator.integers(120, 256, (10, 10, 3), dtype=np.uint8)
+    top, left = generator.integers(0, 22, 2) // (1, 4)
+    frames = np.full((NUM_FRAMES, SIDE, SIDE, 3), generator.integers(10, 60), np.uint8)
+    for i, frame in enumerate(frames):
+        frame[top : top + 10, left + 2 * i : left + 2 * i + 10] = texture
+    return frames[::-1] if label == 0 else frames
+
+
+def write_moving(root: Path, *, flow: bool, num_train: int = 12, num_val: int = 6) -> DataConfig:
+    """`split/{left,right}/number` as frames, or as flow that needs no videos."""
+    for split, numbers in (("train", range(num_train)), ("val", range(100, 100 + num_val))):
+        for label, name in enumerate(("left", "right")):
+            for number in numbers:
+                folder = root / split / name
+                frames = drawn(label, number)
+                if flow:
+                    square = (frames[:-1, ..., :1] >= 120) * np.array([2.0 if label else -2.0, 0.0])
+                    write_fields(folder, str(number), list(flow_to_bytes(square, 20.0)), "xy")
+                    continue
+                (folder / str(number)).mkdir(parents=True)
+                for i, frame in enumerate(frames):
+                    Image.fromarray(frame).save(folder / str(number) / f"{i}.png")
+    return DataConfig(root=str(root), num_workers=0, test_split="val", cache="memory")
+
+
+def recipe(data: DataConfig, modality: str, length: int, **settings) -> Recipe:
+    train_settings = {
+        "epochs": 6,
+        "batch_size": 8,
+        "lr": 0.02,
+        "lr_batch_size": 0,
+        "device": "cpu",
+    } | settings
+    return Recipe(
+        model=ModelConfig(name="tsn_resnet14_tiny", num_frames=3, modality=modality, flow_length=length,
+                          dropout=0.0),
+        clip=ClipSpec(short_side=32, crop_size=32, crop_scales=(1.0,)),
+        data=data,
+        train=TrainConfig(**train_settings),
+        eval=EvalConfig(batch_size=8),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def flow_run(tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
+    root = tmp_path_factory.mktemp("flow")
+    data = replace(write_moving(root / "data", flow=True), flip="swap")
+    return train(recipe(data, "flow", 1), root / "run", console=quiet).path
+
+
+def test_a_flow_run_learns_where_things_move(flow_run: Path) -> None:
+    """Half of the training clips are flipped and take the other label: right alone if x is negated with it."""
+    result = evaluate_run(flow_run, progress=False)
+    assert (result["top1"], result["num_videos"], result["bad_videos"]) == (1.0, 12, [])
+    backward = evaluate_run(flow_run, config=EvalConfig(order="reversed"), progress=False)
+    assert backward["top1"] == 1.0  # the order of segments is no motion
+
+
+def test_a_run_of_differences_learns_what_no_frame_shows(tmp_path: Path, quiet: Console) -> None:
+    data = write_moving(tmp_path / "data", flow=False, num_train=24)
+    settings = recipe(data, "rgbdiff", 1, epochs=10, optimizer="adamw", lr=2e-3)
+    run = train(settings, tmp_path / "run", console=quiet)
+    assert evaluate_run(run.path, progress=False)["top1"] >= 10 / 12
+    predictor = Predictor.from_run(run.path)
+    videos = sorted((tmp_path / "data" / "val").glob("*/*"))
+    right = [predictor.predict(video).labels[0] == video.parent.name for video in videos]
+    assert sum(right) >= 10  # from the bare videos: no flow is needed
+
+
+def test_no_tsn_on_rgb_can_tell_those_videos_apart(tmp_path: Path) -> None:
+    """3 of 9 frames, at the centres: 1, 4, 7 of either, in another order, which a TSN does not see."""
+    data = write_moving(tmp_path, flow=False, num_train=1, num_val=1)
+    records = read_records(data, "val")
+    model = create_model("tsn_resnet14_tiny", num_classes=2, num_frames=3).eval()
+    clip = ClipSpec(short_side=32, crop_size=32)
+    dataset = VideoDataset(records, clip=clip, num_frames=3, train=False)
+    with torch.inference_mode():
+        left, right = (model(dataset[i].clip[None]) for i in range(2))
+        torch.testing.assert_close(left, right)
+
+
+# --- data sets -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_epoch_on_stored_flow_of_something_something_v1(tmp_path: Path, log, layout: Layout) -> None:
+    console, said = log
+    data = replace(lay_flow(make_something_v1(tmp_path), layout), num_workers=0)
+    run = train(recipe(data, "flow", 5, epochs=1), tmp_path / "run", console=console)
+    assert "; tv-l1, bound 20 pixels, zero 128" in said()
+    result = evaluate_run(run.path, split="val", progress=False)
+    assert (result["num_videos"], result["bad_videos"]) == (6, [])
+    assert load_model(open_run(run.path)).backbone.conv1.in_channels == 10
+
+
+@pytest.mark.parametrize("modality", ["flow", "rgbdiff"])
+def test_an_epoch_on_kinetics(tmp_path: Path, quiet: Console, modality: str) -> None:
+    data = replace(lay_flow(make_kinetics(tmp_path)), num_workers=0)
+    if modality == "rgbdiff":
+        data = replace(data, flow="")
+    run = train(recipe(data, modality, 5, epochs=1), tmp_path / "run", console=quiet)
+    assert evaluate_run(run.path, split="val", progress=False)["num_videos"] == 6
+
+
+def test_flow_that_moved_or_changed_is_refused(flow_run: Path, tmp_path: Path) -> None:
+    write_moving(tmp_path, flow=True, num_train=1, num_val=1)
+    assert evaluate_run(flow_run, root=tmp_path, progress=False)["num_videos"] == 2
+    write_flow_facts(tmp_path, FlowFacts(bound=15.0))
+    with pytest.raises(ConfigError, match=r"stored with bound 15\.0, and model\.flow_bound is 20\.0"):
+        evaluate_run(flow_run, root=tmp_path, progress=False)
+
+
+def test_a_video_without_a_field_is_a_bad_video(tmp_path: Path, flow_run: Path) -> None:
+    """One frame has no motion to show: it is no still video, and is not taken for one."""
+    write_moving(tmp_path, flow=True, num_train=1, num_val=2)
+    for file in (tmp_path / "val" / "left" / "100").iterdir():
+        file.unlink()
+    (tmp_path / "val" / "left" / "100" / "img_00001.jpg").touch()
+    with pytest.raises(VideoError, match=r"100: no flow: it holds no pictures such as"):
+        evaluate_run(flow_run, root=tmp_path, progress=False)
+    wrong = evaluate_run(flow_run, root=tmp_path, progress=False, config=EvalConfig(bad_videos="wrong"))
+    assert (wrong["top1"], len(wrong["bad_videos"])) == (0.75, 1)
+
+
+# --- prediction ------------------------------------------------------------------------------------
+
+
+def test_stored_flow_is_predicted(flow_run: Path) -> None:
+    root = flow_run.parent / "data" / "val"
+    predictor = Predictor.from_run(flow_run)
+    folders = predictor.list_inputs(root)
+    assert folders == sorted(root.glob("*/*"))
+    assert [predictor.predict(folder).labels[0] for folder in folders] == ["left"] * 6 + ["right"] * 6
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_prediction_takes_any_layout(flow_run: Path, tmp_path: Path, layout: Layout) -> None:
+    fields = [np.full((32, 32, 2), (153, 128), np.uint8)] * 4
+    folder = write_fields(tmp_path, "7", fields, layout)
+    assert Predictor.from_run(flow_run).predict(folder).path == folder
+
+
+def test_a_video_is_refused_by_a_flow_run(flow_run: Path, grey_video: Path, capsys) -> None:
+    with pytest.raises(VideoError, match=r"grey\.mp4: the model looks at optical flow.*Extract the flow"):
+        Predictor.from_run(flow_run).predict(grey_video)
+    with pytest.raises(SystemExit):
+        main(["predict", str(flow_run), str(grey_video)])
+    assert "cannot be read: the model looks at optical flow" in capsys.readouterr().err
+    main(["predict", str(flow_run), str(flow_run.parent / "data" / "val" / "left")])
+    assert capsys.readouterr().out.count(": left ") == 6
