@@ -23,7 +23,7 @@ from vsn.data.flips import flipped_labels
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import frame_order, sample_indices
 from vsn.data.transforms import flip as flip_frames
-from vsn.data.transforms import multiscale_corner_crop, test_view
+from vsn.data.transforms import multiscale_corner_crop, planar, test_view
 
 
 class Sample(NamedTuple):
@@ -117,7 +117,7 @@ class VideoDataset(Dataset[Sample]):
                 frames = augment_clip(frames, self.augment, generator)
         else:
             frames = test_view(frames, self.clip, self.protocol)
-        return Sample(frames.contiguous(), self._target(labels), index)
+        return Sample(planar(frames), self._target(labels), index)
 
     def _target(self, labels: tuple[int, ...]) -> torch.Tensor:
         if not self.multi_label:
