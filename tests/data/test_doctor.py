@@ -237,6 +237,30 @@ def test_costly_videos(data):
     assert "10 frames of 160x96" in found.message
 
 
+@pytest.mark.parametrize(
+    ("listed", "severity", "said", "items"),
+    [
+        ((6, 8, 5), "warning", "2 videos have another number of frames than listed, 1 of them fewer",
+         ("b (train): 6 of 8 frames", "c (train): 6 of 5 frames")),
+        ((5, 6, 5), "note", "2 videos have another number of frames than listed, none of them fewer",
+         ("a (train): 6 of 5 frames", "c (train): 6 of 5 frames")),
+        ((6, 6, 6), None, "", ()),
+    ],
+)  # fmt: skip
+def test_frame_counts_that_are_not_those_of_the_list(tmp_path, listed, severity, said, items):
+    for seed, name in enumerate("abcd"):
+        write_frames(tmp_path / name, seed, count=6)
+    lines = [f"{name} {count} {label}\n" for name, count, label in zip("abc", listed, (0, 1, 1), strict=True)]
+    (tmp_path / "train.txt").write_text("".join(lines))
+    (tmp_path / "val.txt").write_text("d 6 0\n")
+    diagnosis = diagnose(tmp_path, source="tsn-list")
+    found = [finding for finding in diagnosis.findings if finding.code == "listed-frames"]
+    assert [(finding.severity, finding.items) for finding in found] == (
+        [(severity, items)] if severity else []
+    )
+    assert all(finding.message.startswith(said) for finding in found)
+
+
 # --- copies ----------------------------------------------------------------------------------------
 
 
