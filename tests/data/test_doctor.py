@@ -342,6 +342,13 @@ def test_absent_split(data, split, severity):
     assert codes(diagnosis)[0] == ("no-split", severity)
     assert repr(split) in diagnosis.findings[0].message
     assert diagnosis.healthy == (severity == "note")
+    expected = {
+        "train": ("`vsn train` stops at this.", 'Set data.train_split to one of them, for example "test"'),
+        "val": ("it validates after each epoch.", 'Set data.val_split to one of them, for example "test"'),
+        "test": ("present: 'train', 'val'.", "Training does without"),
+    }[split]
+    assert diagnosis.findings[0].message.endswith(expected[0])
+    assert diagnosis.findings[0].advice.startswith(expected[1])
 
 
 def test_nothing_there(tmp_path):
@@ -655,6 +662,16 @@ def test_page_of_a_healthy_set(healthy_set):
     assert "ERROR" not in text
     assert "2 to train, 3 videos each." in text
     assert len(text.splitlines()) < 20
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"), [(3, "nearly even."), (1, "as uneven as if there were 1.65 of one size.")]
+)
+def test_page_says_how_even_classes_are(data, kept, said):
+    write(data / "train" / "wave" / "more.mp4", 97)
+    for i in range(kept, 3):
+        (data / "train" / "jump" / f"train{i}.mp4").unlink()
+    assert said in " ".join(page(diagnose(data)).split())
 
 
 def test_json(sick):
