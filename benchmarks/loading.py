@@ -1,12 +1,13 @@
 """How fast clips are loaded, side by side: PIL as in 2019, our reader on JPEG folders, H.264 and packed video.
 
-    python benchmarks/loading.py WORK results/NAME.json [--profile] [--memory] [--videos PATH] [--frames 100 300]
+    python benchmarks/loading.py WORK results/NAME.json [--profile] [--memory] [--videos PATH]
+    python benchmarks/loading.py WORK results/NAME.json --num-videos 6 --frames 900 1100  # long videos
 
-Videos of moving texture, 340x256 pixels, are generated into WORK once. Each round measures every form
-with every number of workers, in an order of its own; a rate counts from the first batch to the last.
-All files are in the page cache, so the rates are those of the processor. --profile adds where the time
-goes, --memory the memory of the workers over 10,000 clips, --videos what packing that data set (class
-folders, or one CSV file) costs and gives.
+Videos of moving texture, 340x256 pixels, are generated into WORK once: give each length a folder of
+its own. Each round measures every form with every number of workers, in an order of its own; a rate
+counts from the first batch to the last. All files are in the page cache, so the rates are those of the
+processor. --profile adds where the time goes, --memory the memory of the workers over 10,000 clips,
+--videos what packing that data set (class folders, or one CSV file) costs and gives.
 """
 
 from __future__ import annotations
@@ -85,15 +86,15 @@ def batches(work: Path, form: str, *, num_workers: int, num_clips: int, seed: in
     return make_loader(dataset, batch_size=BATCH, num_workers=num_workers, shuffle=True, seed=seed)
 
 
-def rate(loader: Iterable[Any], seconds: float) -> float:
-    """Clips a second, from the first batch on for so many seconds."""
+def rate(loader: Iterable[Any], seconds: float, *, num_workers: int) -> float:
+    """Clips a second, from the first batch on for so many seconds or longer, every worker as often."""
     num_batches = 0
     with closing(_generator(loader)) as loading:
         next(loading)
         start = time.perf_counter()
         for _ in loading:
             num_batches += 1
-            if time.perf_counter() - start > seconds:
+            if time.perf_counter() - start > seconds and num_batches % max(1, num_workers) == 0:
                 break
         return num_batches * BATCH / (time.perf_counter() - start)
 
@@ -112,7 +113,7 @@ def measure_rates(
         random.Random(seed + number).shuffle(order)
         for form, num_workers in order:
             loader = batches(work, form, num_workers=num_workers, num_clips=BATCH * 5000, seed=seed + number)
-            found[form, num_workers].append(rate(loader, seconds))
+            found[form, num_workers].append(rate(loader, seconds, num_workers=num_workers))
             print(
                 f"round {number + 1}, {form}, {num_workers} workers: {found[form, num_workers][-1]:.1f}/s",
                 flush=True,
@@ -226,7 +227,11 @@ def pack_data_set(root: Path, work: Path, *, workers: list[int], seconds: float,
     summary = pack_dataset(config, out)
     packed = replace(config, root=str(out), source="csv", annotations="")
     rates = [
-        {"form": name, "workers": num_workers, "clips_per_second": round(rate(loader, seconds), 2)}
+        {
+            "form": name,
+            "workers": num_workers,
+            "clips_per_second": round(rate(loader, seconds, num_workers=num_workers), 2),
+        }
         for num_workers in workers
         for name, one in (("as it is", config), ("packed", packed))
         for loader in [
@@ -263,6 +268,11 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def load_average() -> list[float]:
+    """Processes that ran or waited, over the last 1, 5 and 15 minutes: what else the machine did."""
+    return [round(value, 2) for value in os.getloadavg()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
@@ -287,6 +297,7 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "seed": options.seed,
         "versions": hardware(),
+        "load_average": {"before": load_average()},
     }
     facts["data"] = make_videos(
         options.work, num_videos=options.num_videos, frames=tuple(options.frames), seed=options.seed
@@ -332,6 +343,7 @@ def main() -> None:
         )
     for name, measure in parts:
         facts[name] = measure()
+        facts["load_average"][f"after {name}"] = load_average()
         write_json(options.output, facts)  # a stopped measurement keeps what it has
     for row in facts["rows"]:
         print(f"{row['what']:<40} {row['workers']} workers {row['median']:8.1f} clips/s  x{row['times_pil']}")

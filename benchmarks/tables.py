@@ -79,12 +79,13 @@ def loading_table(rows: list[dict[str, Any]]) -> str:
         "packed": "packed",
     }
     found = {(row["form"], row["workers"]): row for row in rows}
+
+    def speed(row: dict[str, Any]) -> str:
+        return f"{row['median']:.{0 if row['median'] >= 10 else 1}f} | {row['times_pil']:.2f}"
+
     lines = [_head("videos are", "1 worker", "to PIL", "2 workers", "to PIL")]
     for form, name in names.items():
-        one, two = found[form, 1], found[form, 2]
-        lines.append(
-            f"| {name} | {one['median']:.0f} | {one['times_pil']:.2f} | {two['median']:.0f} | {two['times_pil']:.2f} |"
-        )
+        lines.append(f"| {name} | {speed(found[form, 1])} | {speed(found[form, 2])} |")
     return "\n".join(lines)
 
 
@@ -98,4 +99,7 @@ def _line(name: str, ours: str, paper: float) -> str:
 
 if __name__ == "__main__":
     measured = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    print(runs_table(measured["runs"]) if "runs" in measured else tables(measured["rows"]))
+    if "runs" in measured:
+        print(runs_table(measured["runs"]))
+    else:
+        print((loading_table if "form" in measured["rows"][0] else tables)(measured["rows"]))

@@ -237,6 +237,30 @@ def test_costly_videos(data):
     assert "10 frames of 160x96" in found.message
 
 
+@pytest.mark.parametrize(
+    ("listed", "severity", "said", "items"),
+    [
+        ((6, 8, 5), "warning", "2 videos have another number of frames than listed, 1 of them fewer",
+         ("b (train): 6 of 8 frames", "c (train): 6 of 5 frames")),
+        ((5, 6, 5), "note", "2 videos have another number of frames than listed, none of them fewer",
+         ("a (train): 6 of 5 frames", "c (train): 6 of 5 frames")),
+        ((6, 6, 6), None, "", ()),
+    ],
+)  # fmt: skip
+def test_frame_counts_that_are_not_those_of_the_list(tmp_path, listed, severity, said, items):
+    for seed, name in enumerate("abcd"):
+        write_frames(tmp_path / name, seed, count=6)
+    lines = [f"{name} {count} {label}\n" for name, count, label in zip("abc", listed, (0, 1, 1), strict=True)]
+    (tmp_path / "train.txt").write_text("".join(lines))
+    (tmp_path / "val.txt").write_text("d 6 0\n")
+    diagnosis = diagnose(tmp_path, source="tsn-list")
+    found = [finding for finding in diagnosis.findings if finding.code == "listed-frames"]
+    assert [(finding.severity, finding.items) for finding in found] == (
+        [(severity, items)] if severity else []
+    )
+    assert all(finding.message.startswith(said) for finding in found)
+
+
 # --- copies ----------------------------------------------------------------------------------------
 
 
@@ -318,6 +342,13 @@ def test_absent_split(data, split, severity):
     assert codes(diagnosis)[0] == ("no-split", severity)
     assert repr(split) in diagnosis.findings[0].message
     assert diagnosis.healthy == (severity == "note")
+    expected = {
+        "train": ("`vsn train` stops at this.", 'Set data.train_split to one of them, for example "test"'),
+        "val": ("it validates after each epoch.", 'Set data.val_split to one of them, for example "test"'),
+        "test": ("present: 'train', 'val'.", "Training does without"),
+    }[split]
+    assert diagnosis.findings[0].message.endswith(expected[0])
+    assert diagnosis.findings[0].advice.startswith(expected[1])
 
 
 def test_nothing_there(tmp_path):
@@ -631,6 +662,16 @@ def test_page_of_a_healthy_set(healthy_set):
     assert "ERROR" not in text
     assert "2 to train, 3 videos each." in text
     assert len(text.splitlines()) < 20
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"), [(3, "nearly even."), (1, "as uneven as if there were 1.65 of one size.")]
+)
+def test_page_says_how_even_classes_are(data, kept, said):
+    write(data / "train" / "wave" / "more.mp4", 97)
+    for i in range(kept, 3):
+        (data / "train" / "jump" / f"train{i}.mp4").unlink()
+    assert said in " ".join(page(diagnose(data)).split())
 
 
 def test_json(sick):

@@ -42,6 +42,7 @@ def test_tsn_layouts(tmp_path: Path, folder: str, frames: str) -> None:
     train = read_records(config, "train")
     assert train.classes == ("0", "1", "2", "3")  # of both lists
     assert labels(train) == [(2,), (0,)]
+    assert [record.listed_frames for record in train.records] == [30, 41]
     assert [record.path for record in train.records] == [
         tmp_path / frames / "v one",
         tmp_path / frames / "wave/v2",
@@ -181,14 +182,35 @@ def test_mmaction2_frame_folders(tmp_path: Path) -> None:
     train = read_records(mmaction2(tmp_path), "train")
     assert train.classes == ("0", "1")
     assert labels(train) == [(1,), (0,), (1,)]
+    assert [record.listed_frames for record in train.records] == [163, 3, 12]
+
+
+@pytest.mark.parametrize(
+    ("task", "lines"),
+    [
+        ("classify", "a/x 0 163 1\nb 3 0\n"),
+        ("classify", "b 3 0\nmissing 0 163 1\n"),
+        ("multilabel", "b 3 0\na/x 0 80 1\na/x 80 83 0\n"),
+        ("arrow", "a/x 0 80 1\na/x 80 83 0\n"),
+    ],
+)
+def test_mmaction2_lists_with_an_offset(tmp_path: Path, task: str, lines: str) -> None:
+    lay(tmp_path, {"train.txt": lines}, "rawframes/a/x/1.jpg", "rawframes/b/1.jpg")
+    with pytest.raises(
+        ConfigError,
+        match=r"line \d is '.*'; it should be a folder, its .*Several classes .*\(with_offset\) is not read: give",
+    ):
+        read_records(mmaction2(tmp_path, task=task), "train")
 
 
 def test_mmaction2_several_labels(tmp_path: Path) -> None:
     """Two numbers or more after a path: of a folder, the first counts frames; of a video, all are labels."""
-    lay(tmp_path, {"train.txt": "x.mp4 0 3\ny 163 1 2\nz.mp4 2\nx.mp4 3 0 3\n"}, "x.mp4", "y/1.jpg", "z.mp4")
+    lines = "x.mp4 0 3\ny 163 1 2\nz.mp4 2\nx.mp4 3 0 3\n"
+    lay(tmp_path, {"train.txt": lines}, "x.mp4", "y/1.jpg", "z.mp4")
     train = read_records(mmaction2(tmp_path, task="multilabel"), "train")
     assert labels(train) == [(0, 3), (1, 2), (2,), (3, 0)]
     assert (train.classes, train.multi_label) == (("0", "1", "2", "3"), True)
+    lay(tmp_path, {"train.txt": lines.replace("y 163 1 2\n", "y 163 1\n")})
     with pytest.raises(
         ConfigError, match=r"'x.mp4' has 2 labels \('0', '3'\).*Set data.task = \"multilabel\""
     ):

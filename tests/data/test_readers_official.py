@@ -43,14 +43,34 @@ def kinetics(root: Path, **settings: str) -> DataConfig:
         ("train/-a_1_000005_000015.mp4", "validate/c3_000000_000010.mp4"),
         ("k400/-a_1_000005_000015.mp4", "k400/c3_000000_000010.mp4"),
         ("-a_1_000005_000015.mp4", "c3_000000_000010.mp4"),
+        ("frames_train/petting/-a_1_000005_000015/", "frames_val/air/c3_000000_000010/"),
+        ("rawframes/petting/-a_1_000005_000015/", "rawframes/air_drumming/c3/"),
     ],
 )
 def test_kinetics_layouts(tmp_path: Path, train: str, val: str) -> None:
-    lay(tmp_path, below("annotations", KINETICS), train, val)
+    for path in (train, val):
+        lay(tmp_path, below("annotations", KINETICS), f"{path}img_00001.jpg" if path.endswith("/") else path)
     records = read_records(kinetics(tmp_path), "train")
     assert (records.classes, records.num_missing) == (KINETICS_CLASSES, 1)
-    assert (ids(records), labels(records)) == ([train], [(1,)])
-    assert ids(read_records(kinetics(tmp_path), "val")) == [val]
+    assert (ids(records), labels(records)) == ([train.rstrip("/")], [(1,)])
+    assert ids(read_records(kinetics(tmp_path), "val")) == [val.rstrip("/")]
+
+
+def test_kinetics_files_come_before_frame_folders_of_the_same_name(tmp_path: Path) -> None:
+    lay(
+        tmp_path,
+        KINETICS,
+        "b2_000100_000110/1.jpg",
+        "b2_000100_000110.mp4",
+        "-a_1/1.jpg",
+        "-a_1_000005_000015",
+    )
+    assert ids(read_records(kinetics(tmp_path), "train")) == ["-a_1", "b2_000100_000110.mp4"]
+
+
+def test_kinetics_looks_for_no_videos_among_frames(tmp_path: Path) -> None:
+    lay(tmp_path, KINETICS, "-a_1/1.jpg", "-a_1/b2.mp4")
+    assert ids(read_records(kinetics(tmp_path), "train")) == ["-a_1"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from vsn.data.transforms import (
     crop_sides,
     flip,
     multiscale_corner_crop,
+    planar,
     resize_short_side,
 )
 
@@ -160,3 +161,10 @@ def test_flip_exchanges_left_and_right() -> None:
     assert flip(frames)[0, 1, 0].tolist() == [5, 4, 3, 2, 1, 0]
     assert torch.equal(flip(frames)[:, 0], frames[:, 0])
     assert torch.equal(flip(flip(frames)), frames)
+
+
+def test_planar_frames_are_the_same_pixels_in_planes() -> None:
+    decoded = torch.randint(0, 256, (2, 12, 16, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    for frames in (decoded, decoded[..., 2:9, 3:11], decoded.flip(-1), decoded.contiguous(), decoded[:1]):
+        assert torch.equal(planar(frames), frames)
+        assert planar(frames).stride() == frames.contiguous().stride()

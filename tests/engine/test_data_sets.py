@@ -1,5 +1,6 @@
 """From every kind of data set, as people have it on disk, to a trained and tested run."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from rich.console import Console
 from data import lookalikes
 from vsn.config import Recipe
 from vsn.data.pack import pack_dataset
+from vsn.data.readers import read_records
 from vsn.engine.evaluate import evaluate_run
+from vsn.engine.inputs import open_datasets
 from vsn.engine.train import train
 
 from .conftest import tiny_recipe
@@ -50,3 +53,27 @@ def test_packed_trains_on_the_same(maker: str, tmp_path: Path, quiet: Console) -
     assert run.classes == original.classes
     first, second = (evaluate_run(one.path, progress=False) for one in (original, run))
     assert first["num_videos"] == second["num_videos"]
+
+
+def said_before_training(recipe: Recipe) -> str:
+    console = Console(record=True, file=io.StringIO(), width=200)
+    open_datasets(recipe, console)
+    return console.export_text()
+
+
+def test_training_says_once_how_frame_files_are_named(tmp_path: Path) -> None:
+    recipe = recipe_for(tmp_path, "make_tsn_list")
+    video = read_records(recipe.data, "train").records[0]
+    names = sorted(path.name for path in video.path.iterdir())
+    assert names[0] == "img_00001.jpg"
+    said = said_before_training(recipe)
+    line = f"Frame files are named img_{{:05d}}.jpg from 1 in {video.video_id!r}, as found there"
+    assert said.count(line) == 1
+    stated = replace(recipe, data=replace(recipe.data, frame_template="img_{:05d}.jpg"))
+    assert "as data.frame_template says." in said_before_training(stated)
+    (video.path / names[1]).unlink()  # a gap: told when its frames are asked for
+    assert "Frame files" not in said_before_training(recipe)
+
+
+def test_training_says_nothing_of_frame_files_where_videos_are_files(tmp_path: Path) -> None:
+    assert "Frame files" not in said_before_training(recipe_for(tmp_path, "make_kinetics"))

@@ -35,7 +35,7 @@ from vsn.data.flow.values import ZERO
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import frame_order, sample_indices, stack_indices
 from vsn.data.transforms import flip as flip_frames
-from vsn.data.transforms import multiscale_corner_crop, stack_channels
+from vsn.data.transforms import multiscale_corner_crop, planar, stack_channels
 from vsn.data.views import clip_indices, crop_views, frames_of
 
 
@@ -154,8 +154,7 @@ class VideoDataset(Dataset[Sample]):
         if self.augment is not None:
             blank = ZERO if self.modality == "flow" else 0
             frames = augment_clip(frames, self.augment, generator, blank=blank)
-        clip = stack_channels(frames, self.num_frames).contiguous()
-        return Sample(clip, self._target(labels), index)
+        return Sample(planar(stack_channels(frames, self.num_frames)), self._target(labels), index)
 
     def _views(self, frames: torch.Tensor) -> torch.Tensor:
         """The views of the protocol, clip by clip: `(views, T, C, H, W)`, or `(T, C, H, W)` of one alone."""
@@ -163,7 +162,7 @@ class VideoDataset(Dataset[Sample]):
         crops = [crop for clip in clips for crop in crop_views(clip, self.clip, self.protocol, self.modality)]
         views = [stack_channels(crop, self.num_frames) for crop in crops]
         # In one layout whatever the crops had: a network computes other last bits in another.
-        return (torch.stack(views) if len(views) > 1 else views[0]).contiguous()
+        return planar(torch.stack(views) if len(views) > 1 else views[0])
 
     def _target(self, labels: tuple[int, ...]) -> torch.Tensor:
         if not self.multi_label:

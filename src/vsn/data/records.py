@@ -28,6 +28,8 @@ class VideoRecord:
     """Path relative to the root, with forward slashes; "#reversed" follows for a reversed copy."""
     reverse: bool = False
     """Show the sampled frames last first."""
+    listed_frames: int = 0
+    """Frames that its list states, 0 when it states none. Reading goes by what is on disk; the doctor compares."""
 
     @property
     def label(self) -> int:

@@ -14,6 +14,7 @@ from vsn.data.dataset import VideoDataset
 from vsn.data.decode import VideoError
 from vsn.data.flow.find import with_flow
 from vsn.data.flow.values import FlowFacts
+from vsn.data.frame_folders import describe_frames
 from vsn.data.readers import read_records
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.progress import progress_bar
@@ -75,7 +76,8 @@ def _inputs(recipe: Recipe, records: RecordSet) -> tuple[RecordSet, FlowLayout, 
 
 
 def describe_data(recipe: Recipe, train: RecordSet, val_set: VideoDataset) -> str:
-    """A few lines: how many videos of how many classes, in which splits, and what is missing."""
+    """A few lines: how many videos of how many classes, in which splits, what is missing, and how frame
+    files are named."""
     counts = Counter(label for record in train.records for label in record.labels)
     few, many = min(counts.values()), max(counts.values())
     spread = f"{few} each" if few == many else f"{few} to {many} each"
@@ -88,7 +90,23 @@ def describe_data(recipe: Recipe, train: RecordSet, val_set: VideoDataset) -> st
         lines.append(f"{len(without)} classes have no training video: {_some(without)}.")
     if train.num_missing:
         lines.append(f"{train.num_missing} annotated training videos are not on disk and are left out.")
+    if recipe.model.modality != "flow":  # whose files `with_flow` describes
+        lines += _frame_files(train.records[0], recipe.data.frame_template)
     return "\n".join(lines)
+
+
+def _frame_files(record: VideoRecord, template: str) -> list[str]:
+    """What names the frame files of a video have, when it is a folder that can be read."""
+    if not record.path.is_dir():
+        return []
+    try:
+        files = describe_frames(record.path, template)
+    except VideoError:  # counted or raised when its frames are asked for
+        return []
+    decided = (
+        "as data.frame_template says" if template else "as found there; data.frame_template says otherwise"
+    )
+    return [f"Frame files are named {files.template} from {files.start} in {record.video_id!r}, {decided}."]
 
 
 def preload(dataset: VideoDataset, what: str, console: Console) -> list[VideoError]:

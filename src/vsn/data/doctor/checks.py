@@ -214,6 +214,34 @@ def check_frame_names(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def check_listed_frames(evidence: Evidence) -> Iterator[Finding]:
+    """Videos with more or fewer frames than their list states; lists may count flow, a frame less."""
+    listed = {
+        record.path: record.listed_frames
+        for split in evidence.splits
+        for record in split.videos
+        if record.listed_frames
+    }
+    reports = evidence.reports
+    other = [
+        (reports[path].num_frames, number, path)
+        for path, number in listed.items()
+        if path in reports and not reports[path].problem and reports[path].num_frames != number
+    ]
+    other.sort(key=lambda row: (row[0] - row[1], row[2]))
+    fewer = sum(there < number for there, number, _ in other)
+    if other:
+        yield make_finding(
+            "listed-frames",
+            "warning" if fewer else "note",
+            f"{counted(len(other), 'video', ('has', 'have'))} another number of frames than listed, "
+            f"{fewer or 'none'} of them fewer",
+            [f"{evidence.named(path)}: {there} of {number} frames" for there, number, path in other],
+            "Frames are taken from all that are there. Where some are missing, extract them again; a list that "
+            "counts one less throughout may count optical flow.",
+        )
+
+
 def check_cost(evidence: Evidence) -> Iterator[Finding]:
     """Videos that are decoded for far more than is used of them."""
     large = LARGE_SIDE * evidence.clip.short_side
@@ -355,5 +383,6 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_short,
     check_sizes,
     check_frame_names,
+    check_listed_frames,
     check_cost,
 )

@@ -99,6 +99,9 @@ def examine(
     )
 
 
+_AGAIN = "Do what it says, then run the doctor again."
+
+
 @contextlib.contextmanager
 def _phase(name: str, progress: bool) -> Iterator[None]:
     """Say what takes time while it does."""
@@ -158,9 +161,8 @@ def read_splits(config: DataConfig) -> tuple[tuple[Split, ...], list[Finding]]:
 def _split_findings(errors: dict[str, ConfigError]) -> Iterator[Finding]:
     messages = {role: str(error).rstrip(".") for role, error in errors.items()}
     if len(errors) == len(ROLES) and len(set(messages.values())) == 1:
-        yield make_finding(
-            "unreadable-data", "error", messages["train"], [], "Nothing else could be checked."
-        )
+        effect = "Nothing else could be checked."
+        yield make_finding("unreadable-data", "error", messages["train"], [], _AGAIN, effect=effect)
         return
     effects = {
         "train": "`vsn train` stops at this.",
@@ -168,13 +170,14 @@ def _split_findings(errors: dict[str, ConfigError]) -> Iterator[Finding]:
         "test": "`vsn eval` stops at this.",
     }
     for role, error in errors.items():
-        absent = isinstance(error, NoSplitError)
-        if absent and role == "test":
+        if not isinstance(error, NoSplitError):
+            yield make_finding("unreadable-split", "error", messages[role], [], _AGAIN, effect=effects[role])
+        elif role == "test":
             advice = "Training does without; `vsn eval` takes another split with --split."
-            yield make_finding("no-split", "note", messages[role], [], advice)
+            yield make_finding("no-split", "note", error.what.rstrip("."), [], advice)
         else:
-            code = "no-split" if absent else "unreadable-split"
-            yield make_finding(code, "error", messages[role], [], effects[role])
+            what = error.what.rstrip(".")
+            yield make_finding("no-split", "error", what, [], error.advice, effect=effects[role])
 
 
 def choose_videos(splits: Sequence[Split], sample: int | None, seed: int) -> list[Path]:

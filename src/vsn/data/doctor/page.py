@@ -14,6 +14,8 @@ from vsn.data.doctor.diagnosis import Diagnosis, Spread
 from vsn.data.doctor.evidence import SEVERITIES, Finding, counted
 
 ITEMS_SHOWN = 4
+NEARLY_EVEN = 0.95
+"""Effective classes over classes, from which on their sizes are not worth a number."""
 _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
 
@@ -113,11 +115,13 @@ def _classes_text(diagnosis: Diagnosis) -> str:
     videos = facts.videos
     if videos.least == videos.most:
         return f"{facts.num_classes:,} to train, {videos.most:,.0f} videos each."
-    return (
+    text = (
         f"{facts.num_classes:,} to train, with {videos.least:,.0f} ({facts.smallest}) to {videos.most:,.0f} "
-        f"({facts.largest}) videos, {videos.middle:,g} in the middle; "
-        f"as even as {facts.effective:.3g} classes of one size."
+        f"({facts.largest}) videos, {videos.middle:,g} in the middle"
     )
+    if facts.effective > NEARLY_EVEN * facts.num_classes:
+        return f"{text}; nearly even."
+    return f"{text}; as uneven as if there were {facts.effective:.3g} of one size."
 
 
 def _flip_text(diagnosis: Diagnosis) -> str:

@@ -20,6 +20,8 @@ class Entry(NamedTuple):
     class_names: tuple[str, ...]
     """Empty when the data states no label."""
     video_id: str
+    listed_frames: int = 0
+    """See `VideoRecord.listed_frames`."""
 
 
 def video_id(path: Path, root: Path) -> str:
@@ -63,7 +65,12 @@ def record_set(
         _require_one_label(config, entries)
     labels = {name: label for label, name in enumerate(classes)}
     records = tuple(
-        VideoRecord(entry.path, tuple(labels[name] for name in entry.class_names), entry.video_id)
+        VideoRecord(
+            entry.path,
+            tuple(labels[name] for name in entry.class_names),
+            entry.video_id,
+            listed_frames=entry.listed_frames,
+        )
         for entry in entries
     )
     return RecordSet(
@@ -84,5 +91,6 @@ def _require_one_label(config: DataConfig, entries: Iterable[Entry]) -> None:
 def _both_ways(entries: Iterable[Entry]) -> Iterator[VideoRecord]:
     """The arrow of time: every video forward (label 0) and played backwards (label 1), side by side."""
     for entry in entries:
-        yield VideoRecord(entry.path, (0,), entry.video_id)
-        yield VideoRecord(entry.path, (1,), f"{entry.video_id}#reversed", reverse=True)
+        listed = entry.listed_frames
+        yield VideoRecord(entry.path, (0,), entry.video_id, listed_frames=listed)
+        yield VideoRecord(entry.path, (1,), f"{entry.video_id}#reversed", reverse=True, listed_frames=listed)

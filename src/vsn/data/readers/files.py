@@ -110,6 +110,8 @@ class Line(NamedTuple):
     class_names: tuple[str, ...]
     where: str
     """Its place in the file, for messages: "line 3"."""
+    listed_frames: int = 0
+    """See `VideoRecord.listed_frames`."""
 
 
 def video_folders(config: DataConfig, *usual: str) -> tuple[Path, ...]:
@@ -210,7 +212,7 @@ def find_videos(
             missing.append(line)
         else:
             path = Path(found)
-            entries.append(Entry(path, line.class_names, video_id(path, root)))
+            entries.append(Entry(path, line.class_names, video_id(path, root), line.listed_frames))
     require_found(file, missing, len(lines), folders, may_miss=may_miss)
     return entries, len(missing)
 

@@ -18,8 +18,8 @@ def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[E
     training = means(split, config.train_split)
     if not training and not means(split, config.val_split) and not means(split, config.test_split):
         raise NoSplitError(
-            f"{config.root}: the data states no splits, so {split!r} means nothing here; "
-            f"ask for {config.train_split!r}, {config.val_split!r} or {config.test_split!r}."
+            f"{config.root}: the data states no splits, so {split!r} means nothing here.",
+            f"Ask for {config.train_split!r}, {config.val_split!r} or {config.test_split!r}.",
         )
     by_class: dict[tuple[str, ...], list[Entry]] = {}
     for entry in sorted(entries, key=lambda entry: entry.video_id):

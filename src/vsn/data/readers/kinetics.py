@@ -30,7 +30,7 @@ _FILE = re.compile(
     rf"(?:(?:kinetics|k)?[-_]?(?:[467]00)?[-_]?(?:2020)?[-_])?({_SPLIT_WORDS})\.csv", re.IGNORECASE
 )
 _FOLDER = re.compile(
-    rf"(?:videos?[-_])?({_SPLIT_WORDS})(?:[-_](?:videos?|\d+p?))?", re.IGNORECASE
+    rf"(?:(?:videos?|frames|rawframes)[-_])?({_SPLIT_WORDS})(?:[-_](?:videos?|\d+p?))?", re.IGNORECASE
 )  # "training_dog" is a class
 
 
@@ -54,10 +54,11 @@ def read_kinetics(config: DataConfig, split: str) -> RecordSet:
     file with all splits, named by `data.annotations`. The classes are the labels of all files, sorted;
     the test files of some versions have none.
 
-    Videos are `{id}_{start:06d}_{end:06d}` or `{id}`, `.mp4` or another container, in class folders
-    (spaces or `_`) or without, below root/videos, root/compress, root/clips, a folder of the version's
-    name, or root; where the splits have folders (train, videos_train, train_256, ...), in those of the
-    split. Links rot: videos that are not there are left out and counted in `num_missing`.
+    Videos are `{id}_{start:06d}_{end:06d}` or `{id}`, `.mp4`, another container or a folder of frames, in
+    class folders (spaces or `_`) or without, below root/videos, root/compress, root/clips, root/frames,
+    root/rawframes, a folder of the version's name, or root, the first of them that holds any; where the
+    splits have folders (train, videos_train, rawframes_train, train_256, ...), in those of the split.
+    Links rot: videos that are not there are left out and counted in `num_missing`.
     """
     files = _annotation_files(config)
     clips = {file: _read_clips(file) for file in files}
@@ -65,8 +66,9 @@ def read_kinetics(config: DataConfig, split: str) -> RecordSet:
     asked = find_split(config, split, list(dict.fromkeys(clip.split for _, clip in every)))
     classes = sorted({clip.label for _, clip in every} - {""})
     chosen = [(file, clip) for file, clip in every if clip.split == asked]
-    folders = video_folders(config, "videos", "compress", "clips", *_VERSIONS)
-    by_stem, folder = _index_videos(folders, asked)
+    folders = video_folders(config, "videos", "compress", "clips", "frames", "rawframes", *_VERSIONS)
+    names = frozenset(name for _, clip in every for name in (clip.name, clip.youtube_id))
+    by_stem, folder = _index_videos(folders, asked, names)
     entries, missing = [], []
     for _, clip in chosen:
         path = _pick(by_stem.get(clip.name) or by_stem.get(clip.youtube_id) or (), clip.label)
@@ -134,16 +136,24 @@ def _clip(file: Path, line: int, row: dict[str, str | None]) -> _Clip:
     return _Clip(label, youtube_id, seconds, canonical(split), line)
 
 
-def _index_videos(folders: Sequence[Path], split: str) -> tuple[dict[str, list[str]], Path]:
-    """Stem -> videos of that name, below the first of the folders that holds any, and that folder."""
+def _index_videos(
+    folders: Sequence[Path], split: str, names: frozenset[str]
+) -> tuple[dict[str, list[str]], Path]:
+    """Stem -> videos of that name, below the first of the folders that holds any, and that folder.
+
+    Files are videos by their extension, folders (of frames) when they bear one of `names`.
+    """
     by_stem: dict[str, list[str]] = {}
     for folder in folders:
         for start in _split_folders(folder, split):
-            for parent, _, names in walk_folders(start):
-                for name in names:
+            for parent, inside, files in walk_folders(start):
+                for name in files:
                     stem, extension = os.path.splitext(name)
                     if extension.lower() in VIDEO_EXTENSIONS and not name.startswith("."):
                         by_stem.setdefault(stem, []).append(os.path.join(parent, name))
+                for name in names.intersection(inside):
+                    by_stem.setdefault(name, []).append(os.path.join(parent, name))
+                inside[:] = [name for name in inside if name not in names]  # what they hold is not listed
         if by_stem:
             return by_stem, folder
     return {}, folders[0]

@@ -25,11 +25,17 @@ _CLASS_FILES = (
     "label_map.txt", "classInd.txt", "label_map*.txt", "*label_map.txt", "*class_names.json", "*classnames.json",
     "labels.json",
 )  # fmt: skip
+_OFFSET = (
+    "a folder, its number of frames and the number of a class. Several classes of a folder need "
+    'data.task = "multilabel"; a list with an offset before the number of frames (with_offset) is not read: '
+    "give each part of a video a folder of its own"
+)
 
 
 class _Parsed(NamedTuple):
     path: str
     labels: tuple[int, ...]
+    listed_frames: int = 0
 
 
 _Parse = Callable[[str], _Parsed]
@@ -39,7 +45,8 @@ _Parse = Callable[[str], _Parsed]
 def read_tsn_list(config: DataConfig, split: str) -> RecordSet:
     """Lists of TSN, TRN and TSM: `path num_frames label` a line, `path` being a folder of frames.
 
-    The number of frames is not believed: the folder's count. See `_read_list` for where things lie.
+    The number of frames is not believed: the folder's counts, and the doctor says where they differ.
+    See `_read_list` for where things lie.
     """
     return _read_list(config, split, _parse_tsn)
 
@@ -48,19 +55,27 @@ def read_mmaction2_list(config: DataConfig, split: str) -> RecordSet:
     """Lists of MMAction2: `video label [label ...]`, or `folder num_frames label [label ...]` (rawframes).
 
     A line with two numbers or more is of rawframes when its path is a folder, or, should nothing be
-    there, when it has no video's extension. See `_read_list` for where things lie.
+    there, when it has no video's extension. Lists with an offset (`with_offset`: `folder offset
+    num_frames label`) look as if a folder had two labels: they are refused where that shows, when
+    `config.task` takes one label, or when a folder comes with several first numbers. See `_read_list`
+    for where things lie.
     """
     listing = Listing()
     folders = [folder for name in _SPLITS for folder in _video_folders(config, name)]
     bases = [os.fspath(folder) for folder in dict.fromkeys(folders)]
+    first_numbers: dict[str, int] = {}
 
     def parse(line: str) -> _Parsed:
         words = line.split()
         start = next((i for i in range(1, len(words)) if all(map(str.isdecimal, words[i:]))), len(words))
         path, numbers = line.rsplit(None, len(words) - start)[0], [int(word) for word in words[start:]]
-        if len(numbers) > 1 and _is_frames(listing, bases, path):
-            numbers = numbers[1:]
-        return _Parsed(path, tuple(numbers))
+        if len(numbers) < 2 or not _is_frames(listing, bases, path):
+            return _Parsed(path, tuple(numbers))
+        if len(numbers) > 2:
+            several = first_numbers.setdefault(path, numbers[0]) != numbers[0]
+            if several or config.task == "classify":
+                raise ValueError(_OFFSET)
+        return _Parsed(path, tuple(numbers[1:]), numbers[0])
 
     return _read_list(config, split, parse, listing=listing)
 
@@ -86,7 +101,7 @@ def _parse_tsn(line: str) -> _Parsed:
     path, *numbers = line.rsplit(None, 2)
     if len(numbers) != 2 or not all(map(str.isdecimal, numbers)):
         raise ValueError("a path, a number of frames and the number of a class")
-    return _Parsed(path, (int(numbers[1]),))
+    return _Parsed(path, (int(numbers[1]),), int(numbers[0]))
 
 
 def _is_frames(listing: Listing, bases: Sequence[str], path: str) -> bool:
@@ -118,7 +133,12 @@ def _read_list(config: DataConfig, split: str, parse: _Parse, *, listing: Listin
     file = files[asked]
     classes = _class_names(config, file, top)
     lines = [
-        Line(line.path, tuple(classes[label] for label in dict.fromkeys(line.labels)), f"line {number}")
+        Line(
+            line.path,
+            tuple(classes[label] for label in dict.fromkeys(line.labels)),
+            f"line {number}",
+            line.listed_frames,
+        )
         for number, line in parsed[asked]
     ]
     folders = _video_folders(config, asked) + ([] if config.videos else [file.parent])

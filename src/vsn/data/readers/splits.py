@@ -8,7 +8,17 @@ from vsn.config import ConfigError, DataConfig
 
 
 class NoSplitError(ConfigError):
-    """The data set has no split of the name asked for."""
+    """The data set has no split of the name asked for.
+
+    Attributes: `what` is so, and `advice`, what to do; the text is both.
+    """
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(what, advice)
+        self.what, self.advice = what, advice
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.advice}"
 
 
 _ALIASES = (("train", "training"), ("val", "valid", "validate", "validation"), ("test", "testing"))
@@ -44,11 +54,11 @@ def find_split(config: DataConfig, split: str, present: Sequence[str]) -> str:
             return name
     settings = [name for name in ("train_split", "val_split", "test_split") if getattr(config, name) == split]
     others = [name for name in present if not means(name, config.train_split)] or list(present)
-    advice = "Ask for one of them"
+    advice = "Ask for one of them."
     if settings:
         advice = (
-            f'Set data.{settings[0]} to one of them, for example "{others[0]}" (`vsn eval` takes --split)'
+            f'Set data.{settings[0]} to one of them, for example "{others[0]}" (`vsn eval` takes --split).'
         )
     raise NoSplitError(
-        f"{config.root}: there is no split {split!r}; present: {', '.join(map(repr, present))}. {advice}."
+        f"{config.root}: there is no split {split!r}; present: {', '.join(map(repr, present))}.", advice
     )
