@@ -240,7 +240,10 @@ def test_several_processes_score_as_one_to_the_last_digit(
     assert again.video_ids.tolist() == scores.video_ids.tolist()
     assert np.array_equal(again.logits, scores.logits)
     for result in results:
-        assert result | {"seconds": 0} == alone | {"seconds": 0}
+        assert result | {"seconds": 0, "videos_per_second": 0} == alone | {
+            "seconds": 0,
+            "videos_per_second": 0,
+        }
 
 
 # --- the command --------------------------------------------------------------------------------------
