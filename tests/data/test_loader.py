@@ -1,4 +1,6 @@
 import itertools
+import multiprocessing
+import time
 from pathlib import Path
 
 import numpy as np
@@ -268,3 +270,25 @@ def test_bad_videos_are_collected_when_a_list_is_given(
     assert [[batch.indices.tolist() for batch in step] for step in batches] == [[[0, 2]], []]
     assert [(video.index, video.path) for video in found] == [(1, str(bad)), (3, str(bad))]
     assert "not a video that FFmpeg can read" in found[0].reason
+
+
+@forks
+def test_a_worker_that_hangs_is_given_up_and_killed(
+    records: RecordSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vsn.data import loader as loader_module
+
+    class Hanging(VideoDataset):
+        def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+            time.sleep(600)
+            raise AssertionError
+
+    monkeypatch.setattr(loader_module, "WORKER_SECONDS", 1)
+    dataset = Hanging(records, clip=SPEC, num_frames=2, train=False)
+    loading = iter(make_loader(dataset, batch_size=12, num_workers=1, shuffle=False))
+    monkeypatch.setattr(
+        torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2
+    )  # how long it waits for the worker
+    with pytest.raises(RuntimeError, match="No worker has read a batch for 1 seconds"):
+        next(loading)
+    assert not multiprocessing.active_children()

@@ -179,6 +179,7 @@ class _VideoLoader(DataLoader[Any]):
             for worker in getattr(loading, "_workers", ()):
                 if worker.is_alive():  # it hangs, and takes no SIGTERM
                     worker.kill()
+                    worker.join()
 
 
 def _within_limit(loading: Iterator[Any]) -> Iterator[Any]:
