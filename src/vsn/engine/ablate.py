@@ -237,20 +237,8 @@ def _measure(
     """Train a run, continue it, or take it as it is; test it."""
     run = _train(planned, datasets, processes, console)
     recipe = planned.recipe
-    hardware = json.loads((run.path / "versions.json").read_text(encoding="utf-8"))
-    summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
-    result: dict[str, Any] = {
-        "name": planned.variant.name,
-        "seed": planned.seed,
-        "settings": settings_that_differ(base, planned.variant.recipe),
-        "model": recipe.model.name,
-        "parameters": count_parameters(load_model(run)),
-        "multiply_adds": count_multiply_adds(run.recipe.model, size=recipe.clip.crop_size),
-        "epochs": summary["epoch"],
-        "seconds": summary["seconds"],
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": {key: hardware.get(key) for key in ("torch", "processor", "gpu", "num_threads")},
-    }
+    # The first process wrote the run: asking it is also waiting for it.
+    result = processes.once(lambda: _describe_run(base, planned, run))
     for order in orders:
         config = replace(recipe.eval, order=order)
         tested = evaluate_run(run.path, config=config, root=recipe.data.root, progress=processes.first)
@@ -258,6 +246,24 @@ def _measure(
         left_out = {"order", "weights", "seconds"} | (set() if order == "forward" else {"per_class"})
         result[order] = {key: value for key, value in tested.items() if key not in left_out}
     return result
+
+
+def _describe_run(base: Recipe, planned: PlannedRun, run: Run) -> dict[str, Any]:
+    """What a trained run was: its settings, its cost, when and on what it was trained."""
+    hardware = json.loads((run.path / "versions.json").read_text(encoding="utf-8"))
+    summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
+    return {
+        "name": planned.variant.name,
+        "seed": planned.seed,
+        "settings": settings_that_differ(base, planned.variant.recipe),
+        "model": planned.recipe.model.name,
+        "parameters": count_parameters(load_model(run)),
+        "multiply_adds": count_multiply_adds(run.recipe.model, size=planned.recipe.clip.crop_size),
+        "epochs": summary["epoch"],
+        "seconds": summary["seconds"],
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": {key: hardware.get(key) for key in ("torch", "processor", "gpu", "num_threads")},
+    }
 
 
 def _train(
