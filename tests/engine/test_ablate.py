@@ -74,6 +74,7 @@ def test_values_are_read_as_the_setting_is(text: str, key: str, values: tuple[An
         (["block=compact"], "--grid takes SETTING=VALUE,VALUE .* not 'block=compact'"),
         (["model.block="], "--grid takes SETTING=VALUE,VALUE"),
         (["train.seed=0,1"], "--grid cannot sweep train.seed: .* use --seeds"),
+        (["eval.protocol=fcn,center"], "--grid cannot sweep eval.protocol: .* with `vsn eval`"),
         (["model.num_frames=4", "model.num_frames=8"], "--grid has model.num_frames twice; give all its values"),
         (["model.num_frames=4,8,4"], "--grid model.num_frames=4,8,4 names a value twice"),
         (["model.blok=compact"], "unknown setting 'model.blok'; did you mean 'model.block'"),
@@ -574,6 +575,8 @@ def test_table_5_without_stored_flow_leaves_the_others(
     assert [run["name"] for run in facts["runs"]] == ["recipe"]
     assert "Table 5 is missing: " in format_tables(facts)
     assert "| model.shift |" in format_tables(facts)
+    later = ablate(recipe, AblationSpec(grid={"model.shift": (True,)}), tmp_path / "out", console=log[0])
+    assert later["missing"] == facts["missing"] != {}
 
 
 def test_the_embedded_set_is_made_and_kept(tmp_path: Path, quiet: Console):

@@ -85,6 +85,8 @@ def ablate(
     console = (console or Console(stderr=True)) if processes.first else Console(quiet=True)
     facts = processes.once(lambda: start_facts(base, spec, out, command))
     tables, missing = _tables_of(facts)
+    if 5 not in spec.tables:  # why it was left out of an earlier call
+        missing = facts.get("missing", {}) | missing
     asked, _ = make_tables(base, spec.tables, spec.grid or {}, facts["backbones"])
     runs = plan_runs(asked, spec.seeds, out)
     _check_plan(runs, missing, processes)

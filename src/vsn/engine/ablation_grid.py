@@ -105,6 +105,10 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
             )
         if key == "train.seed":
             raise ConfigError("--grid cannot sweep train.seed: seeds are averaged over; use --seeds.")
+        if key.startswith("eval."):
+            raise ConfigError(
+                f"--grid cannot sweep {key}: it changes no training, so test one run several ways with `vsn eval`."
+            )
         if key in grid:
             raise ConfigError(f"--grid has {key} twice; give all its values at once: {key}=VALUE,VALUE.")
         read = tuple(_read(_hint(key), value) for value in values.split(","))
