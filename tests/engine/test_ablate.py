@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from vsn.config import STAGES, ConfigError, ModelConfig, Recipe
-from vsn.data.synthetic import SynthSpec
+from vsn.data.synthetic import SynthSpec, write_dataset
 from vsn.engine import ablate as ablate_module
 from vsn.engine.ablate import ablate, format_tables, load_ablation, plan_ablation, start_facts
 from vsn.engine.ablation_grid import grid_variants, make_variant, parse_grid, run_name
@@ -575,8 +575,33 @@ def test_table_5_without_stored_flow_leaves_the_others(
     assert [run["name"] for run in facts["runs"]] == ["recipe"]
     assert "Table 5 is missing: " in format_tables(facts)
     assert "| model.shift |" in format_tables(facts)
-    later = ablate(recipe, AblationSpec(grid={"model.shift": (True,)}), tmp_path / "out", console=log[0])
-    assert later["missing"] == facts["missing"] != {}
+
+
+def test_flow_that_is_not_found_leaves_out_table_5_alone(
+    tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch
+):
+    """Stored flow is looked for when its data is opened; here clips of T = 2 stand for it."""
+    recipe, out = tiny_recipe(tiny_data, epochs=1), tmp_path / "out"
+
+    def flow_table(base: Recipe, _: Any) -> list[Table]:
+        return [Table("5", "Five.", ("#",), (Row(("x",), (make_variant(base, {"model.num_frames": 2}),)),))]
+
+    def open_datasets(recipe: Recipe, console: Console) -> Any:
+        if recipe.model.num_frames == 2:
+            raise ConfigError("no flow here")
+        return usual(recipe, console)
+
+    usual = ablate_module.open_datasets
+    monkeypatch.setattr("vsn.engine.ablation_tables._flow_table", flow_table)
+    monkeypatch.setattr(ablate_module, "open_datasets", open_datasets)
+    grid = {"model.shift": (True,)}
+    facts = ablate(recipe, AblationSpec(tables=(5,), grid=grid), out, console=quiet)
+    assert ([run["name"] for run in facts["runs"]], facts["missing"]) == (["recipe"], {"5": "no flow here"})
+    assert "| x |    - |  - |    0 |" in format_tables(facts)
+    later = ablate(recipe, AblationSpec(grid=grid), out, console=quiet)
+    assert later["missing"] == {"5": "no flow here"}
+    with pytest.raises(ConfigError, match="no flow here"):  # of any other table it is an error
+        ablate(recipe, AblationSpec(grid={"model.num_frames": (2,)}), out, console=quiet)
 
 
 def test_the_embedded_set_is_made_and_kept(tmp_path: Path, quiet: Console):
@@ -590,6 +615,7 @@ def test_the_embedded_set_is_made_and_kept(tmp_path: Path, quiet: Console):
         recipe, AblationSpec(grid={"model.shift": (True,)}, seeds=(3,)), tmp_path, synth=spec, console=quiet
     )
     assert (tmp_path / "videos-seed3").is_dir()
+    write_dataset(tmp_path / "videos-seed3", replace(spec, seed=3))  # refuses a set of another seed
     assert facts["runs"][0]["forward"]["split"] == "test"
     assert facts["recipe"]["data"]["root"] == ""
     assert "Ours: the embedded data set, " in format_tables(facts)
