@@ -47,10 +47,15 @@ def one_line(text: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "mentions"),
     [
-        ([], ["demo", "train", "eval", "predict", "report", "runs", "data", "recipe", "models"]),
+        ([], ["demo", "train", "ablate", "eval", "predict", "report", "runs", "data", "recipe", "models"]),
         (["demo"], ["--out", "--quick", "--seed"]),
         (["train"], ["RECIPE", "--out", "--init-from", "--resume", "vsn recipe show"]),
         (["train", "demo"], ["--model.name", "--train.epochs", "--data.root", "--eval.protocol"]),
+        (
+            ["ablate"],
+            ["--tables", "--grid", "--seeds", "--backbones", "--out", "--dry-run", "--show", "--json"],
+        ),
+        (["ablate", "demo"], ["--model.name", "--train.epochs"]),
         (["eval"], ["PATH", "--split", "--protocol", "--order", "--root", "--bad-videos", "--json"]),
         (["predict"], ["PATH", "video files or folders", "--top-k", "--device", "--json"]),
         (["report"], ["PATH", "--out", "--title", "--split"]),
@@ -123,6 +128,20 @@ def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
             ["train", "demo", "--data.root", "none"],
             "vsn: data.root is 'none', and there is no such folder; `vsn data",
         ),
+        (["ablate"], "vsn: vsn ablate needs a recipe: vsn ablate demo --tables 7 8 9."),
+        (
+            ["ablate", "demo"],
+            "vsn: There is nothing to run: name tables of the paper (--tables 7 8 9), or settings",
+        ),
+        (
+            ["ablate", "demo", "--grid", "model.blok=x"],
+            "vsn: --grid model.blok=x: unknown setting 'model.blok'; did",
+        ),
+        (
+            ["ablate", "demo", "--show", "a.json"],
+            "vsn: --show prints the tables of an ablation.json; no recipe",
+        ),
+        (["ablate", "--show", "a.json"], "vsn: a.json is not there; `vsn ablate RECIPE --out DIR` writes"),
         (["eval", "none"], "vsn: none is not a run folder"),
         (["predict", "none", "a.mp4"], "vsn: none is not a run folder"),
         (["report", "none"], "vsn: "),
@@ -232,6 +251,31 @@ def test_init_from_is_model_weights(vsn: Run, tiny_data: Path, tmp_path: Path):
     status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, "--model.num-frames", "2")
     assert status == 1
     assert one_line(err).startswith("vsn: model.num_frames is 2, and")
+
+
+def test_ablate(vsn: Run, tiny_data: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(dump_recipe(tiny_recipe(tiny_data, epochs=2)))
+    command = ("ablate", "mine.toml", "--grid", "model.block=compact", "--train.epochs", "1")
+    status, out, err = vsn(*command, "--dry-run")
+    assert (status, err) == (0, "")
+    assert out == (
+        "to do  recipe, seed 0\n0 of 1 runs done, 1 left: how long is known once a run has finished.\n"
+    )
+    assert not Path("runs").exists()
+    status, out, err = vsn(*command, "--shuffled")
+    assert status == 0
+    assert "[1/1] recipe, seed 0" in err
+    assert out.startswith("Grid. Every combination of the settings.\nTop-1 in percent. Ours: ")
+    assert "| model.block | ours | sd | runs | frames shuffled |" in out
+    written = Path("runs/ablation-mine/ablation.json")
+    assert vsn("ablate", "--show", written) == (0, out, "")
+    facts = json.loads(vsn(*command, "--json")[1])
+    assert facts == json.loads(written.read_text())
+    assert facts["commands"][0] == "vsn " + " ".join([*command, "--shuffled"])
+    assert (facts["recipe"]["train"]["epochs"], len(facts["runs"])) == (1, 1)
+    (state,) = json.loads(vsn(*command, "--seeds", "1", "--dry-run", "--json")[1])
+    assert (state["state"], state["seconds_left"]) == ("to do", facts["runs"][0]["seconds"])
 
 
 def test_version(vsn: Run):

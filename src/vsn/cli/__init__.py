@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import vsn
+from vsn.cli.ablate import AblateCommand, ablate_command
 from vsn.cli.data import data_app, doctor_command, pack_command
 from vsn.cli.recipes import recipe_app
 from vsn.cli.runs import runs
@@ -51,6 +52,12 @@ def demo(out: Path | None = None, quick: bool = False, seed: int = 0) -> None:
 def train_help(command: TrainCommand) -> None:
     """Train a model from a recipe, or continue a run."""
     raise AssertionError("main hands `train` to train_command, which reads the recipe first")
+
+
+@app.command(name="ablate")
+def ablate_help(command: AblateCommand) -> None:
+    """Train a grid of recipes, such as the paper's ablations; print one table."""
+    raise AssertionError("main hands `ablate` to ablate_command, which reads the recipe first")
 
 
 @app.command(name="eval")
@@ -225,6 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"vsn {vsn.__version__}")
         elif arguments[:1] == ["train"]:
             train_command(arguments[1:])
+        elif arguments[:1] == ["ablate"]:
+            ablate_command(arguments[1:])
         elif arguments[:2] == ["data", "pack"]:
             pack_command(arguments[2:])
         elif arguments[:2] == ["data", "doctor"]:
