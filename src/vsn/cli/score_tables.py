@@ -63,7 +63,7 @@ def _print_reliance(console: Console, run: Path, results: Sequence[dict[str, Any
     orders = list(reliance["orders"])
     table = _table("top-1 by order of the frames, 95% intervals", ("class", *orders))
     for name, row in (("all videos", reliance["orders"]), *reliance["classes"].items()):
-        cells = (f"{row[order]['top1']:.1%} ({_interval(row[order]['interval'])})" for order in orders)
+        cells = (f"{row[order]['top1']:.1%} ({_short(row[order]['interval'])})" for order in orders)
         table.add_row(escape(name), *cells, end_section=name == "all videos")
     for order in orders[1:]:
         one = reliance["orders"][order]
@@ -240,6 +240,11 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 def _interval(shares: Sequence[float]) -> str:
     return f"{shares[0]:.1%} to {shares[1]:.1%}"
+
+
+def _short(shares: Sequence[float]) -> str:
+    """An interval in few letters: four of them fit beside a class name."""
+    return f"{100 * shares[0]:.1f}-{100 * shares[1]:.1f}"
 
 
 def _points(share: float) -> str:

@@ -59,9 +59,11 @@ def fuse_scores(
         fused = np.sum([values.astype(np.float64) * share for values, share in used], axis=0)
     elif inputs[0].multi_label:
         # log(p / (1 - p)) of the mean p, both by logarithms: 1 - p of a sure model would be 0.
-        fused = _log_mean([(-np.logaddexp(0, -v.astype(np.float64)), s) for v, s in used]) - _log_mean(
-            [(-np.logaddexp(0, v.astype(np.float64)), s) for v, s in used]
+        positive, negative = (
+            _log_mean([(_log_sigmoid(sign * values.astype(np.float64)), share) for values, share in used])
+            for sign in (1, -1)
         )
+        fused = positive - negative
     else:
         fused = _log_mean([(log_softmax(values), share) for values, share in used])
     method = "logits" if logits else "sigmoid" if inputs[0].multi_label else "softmax"
@@ -93,9 +95,19 @@ def _shares(inputs: Sequence[Scores], weights: Sequence[float] | None) -> list[f
     return [value / sum(values) for value in values]
 
 
+def _log_sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        logarithm: NDArray[np.float64] = -np.logaddexp(0, -values)
+    return logarithm
+
+
 def _log_mean(parts: Sequence[tuple[NDArray[np.float64], float]]) -> NDArray[np.float64]:
     """Logarithm of the weighted mean of what these are the logarithms of."""
-    return np.logaddexp.reduce([values + np.log(share) for values, share in parts], axis=0)
+    with np.errstate(invalid="ignore"):  # a video that could not be read is not a number, and stays so
+        mean: NDArray[np.float64] = np.logaddexp.reduce(
+            [values + np.log(share) for values, share in parts], axis=0
+        )
+    return mean
 
 
 @dataclass(frozen=True)

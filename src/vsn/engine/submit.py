@@ -56,7 +56,7 @@ def submission(scores: Scores, server: Server, *, indices: Mapping[str, int] | N
     if scores.unreadable.any():
         lost = scores.video_ids[scores.unreadable]
         raise ScoresError(
-            f"{len(lost)} videos could not be read and have no scores, for example {lost[0]!r}; a server takes every "
+            f"{len(lost)} videos could not be read and have no scores, for example {str(lost[0])!r}; a server takes every "
             "video of the split. Mend them and run `vsn eval` again."
         )
     ids = server_ids(scores)
