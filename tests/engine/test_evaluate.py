@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -81,6 +82,26 @@ def test_what_a_protocol_costs_is_said(run: Path, protocol: Protocol, views: int
     assert (result["num_views"], result["multiply_adds"]) == (views, views * once)
     assert result["videos_per_second"] == pytest.approx(3 / result["seconds"])
     assert result["average"] == "logits"
+
+
+def test_files_say_what_they_hold(run: Path):
+    facts = {}
+    for average in ("logits", "softmax"):
+        evaluate_run(run, config=EvalConfig(protocol="3crop", average=average), progress=False)
+        scores = load_scores(run / "eval" / "test-3crop-forward.npz")
+        facts[average] = scores.facts
+        assert scores.kind == {"logits": "logits", "softmax": "log_probabilities"}[average]
+    assert np.exp(scores.logits).sum(axis=1) == pytest.approx(np.ones(3), abs=1e-5)
+    wanted = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+    assert facts["softmax"] | {"average": "logits"} == facts["logits"]
+    assert facts["softmax"]["weights_hash"] == wanted
+    assert facts["softmax"]["num_views"] == 3
+
+
+def test_several_labels_have_no_softmax(tiny_data: Path):
+    recipe = tiny_recipe(tiny_data)
+    with pytest.raises(ConfigError, match="several labels have no softmax"):
+        replace(recipe, data=replace(recipe.data, task="multilabel"), eval=EvalConfig(average="softmax"))
 
 
 def test_25x10_is_for_tsn_alone(tiny_data: Path, run: Path, tmp_path: Path, quiet: Console):
@@ -192,19 +213,25 @@ def test_unreadable_video_counts_as_wrong_when_told(tiny_data: Path, tmp_path: P
     assert result["per_class"][open_run(run).classes[victim.label]] == 0.0
 
 
-def test_a_split_without_labels_is_refused(tiny_data: Path, tmp_path: Path, run: Path, monkeypatch):
+def test_a_split_without_labels_is_scored_and_not_measured(
+    tiny_data: Path, tmp_path: Path, run: Path, monkeypatch
+):
     from vsn.engine import inputs
 
     original = inputs.read_records
-    monkeypatch.setattr(
-        inputs,
-        "read_records",
-        lambda *asked: replace(
-            found := original(*asked), records=tuple(replace(record, labels=()) for record in found.records)
-        ),
-    )
-    with pytest.raises(ConfigError, match="3 of 3 videos of split 'test' have no label to test against"):
-        evaluate_run(run, progress=False)
+
+    def unlabelled(*asked):
+        found = original(*asked)
+        return replace(found, records=tuple(replace(record, labels=()) for record in found.records))
+
+    evaluate_run(run, progress=False)
+    measured = load_scores(run / "eval" / "test-fcn-forward.npz")
+    monkeypatch.setattr(inputs, "read_records", unlabelled)
+    result = evaluate_run(run, progress=False)
+    assert (result["num_videos"], result["num_unlabelled"], "top1" in result) == (3, 3, False)
+    scores = load_scores(run / "eval" / "test-fcn-forward.npz")
+    assert scores.labels.tolist() == [-1, -1, -1]
+    assert np.array_equal(scores.logits, measured.logits)
     with pytest.raises(ConfigError, match="12 videos of split 'train' have no label, for example"):
         inputs.open_datasets(open_run(run).recipe, Console(quiet=True))
 

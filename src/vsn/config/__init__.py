@@ -65,6 +65,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.data.task == "multilabel":
             require(
+                self.eval.average == "logits",
+                "eval.average is 'softmax'; several labels have no softmax: set it to 'logits' for data.task 'multilabel'.",
+            )
+            require(
                 self.train.label_smoothing == 0,
                 f"train.label_smoothing is {self.train.label_smoothing}; with data.task 'multilabel' it must be 0.",
             )

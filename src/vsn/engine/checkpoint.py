@@ -10,6 +10,7 @@ before it, ``summary.json`` once it is finished, ``eval/`` results, ``tensorboar
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -212,6 +213,12 @@ def save_weights(run: Run, model: VideoClassifier, kind: WeightsKind = "last") -
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     with _writing(run.path / _WEIGHTS[kind]) as temporary:
         save_file(tensors, temporary, metadata={"model": json.dumps(asdict(run.recipe.model))})
+
+
+def weights_hash(run: Run, kind: WeightsKind = "last") -> str:
+    """SHA-256 of a file of weights: what results carry to tell which weights they are of."""
+    with (run.path / _WEIGHTS[kind]).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_state(run: Run, state: dict[str, Any]) -> None:

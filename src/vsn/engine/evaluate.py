@@ -19,7 +19,7 @@ from vsn.data.decode import VideoError
 from vsn.data.loader import Share, make_loader
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.views import PROTOCOLS
-from vsn.engine.checkpoint import Run, WeightsKind, load_model, open_run
+from vsn.engine.checkpoint import Run, WeightsKind, load_model, open_run, weights_hash
 from vsn.engine.inputs import test_dataset
 from vsn.engine.measure import count_multiply_adds
 from vsn.engine.processes import Processes, pick_device
@@ -186,9 +186,11 @@ def _assemble(
 
 
 def label_array(dataset: VideoDataset) -> NDArray[np.int64] | NDArray[np.bool_]:
-    """The true labels: int64 ``(N,)``, or for multi-label records bool ``(N, num_classes)``."""
+    """The true labels: int64 ``(N,)``, -1 where there is none, or for multi-label records bool ``(N, num_classes)``."""
     if not dataset.multi_label:
-        return np.array([record.label for record in dataset.records], dtype=np.int64)
+        return np.array(
+            [record.labels[0] if record.labels else -1 for record in dataset.records], dtype=np.int64
+        )
     labels = np.zeros((len(dataset), len(dataset.classes)), dtype=np.bool_)
     for row, record in zip(labels, dataset.records, strict=True):
         row[list(record.labels)] = True
@@ -217,12 +219,6 @@ def _dataset_to_test(
     uncached = replace(run.recipe, data=data)
     split = split or _split_to_test(uncached)
     dataset = test_dataset(uncached, split, config, classes=run.classes)
-    unlabelled = sum(not record.labels for record in dataset.records)
-    if unlabelled:
-        raise ConfigError(
-            f"{data.root}: {unlabelled} of {len(dataset)} videos of split {split!r} have no label to test "
-            "against. `vsn predict` labels them; test on a split that has labels."
-        )
     return dataset, split
 
 
@@ -261,6 +257,7 @@ def evaluate_run(
     """
     run = open_run(path)
     config = config or run.recipe.eval
+    replace(run.recipe, eval=config)  # checks that they go together
     place, precision = pick_test_device(run.recipe, device)
     processes = Processes(str(place) if place.index is not None else place.type)
     model = load_model(run, weights).to(processes.device)
@@ -278,6 +275,8 @@ def evaluate_run(
         bad=bad if config.bad_videos == "wrong" else None,
         processes=processes,
     )
+    if config.average == "softmax" and not scores.multi_label:
+        scores = replace(scores, kind="log_probabilities")
     facts = {
         "split": split,
         "protocol": config.protocol,
@@ -287,6 +286,7 @@ def evaluate_run(
         "order": config.order,
         "bad_videos": [{"path": video.path, "reason": video.reason} for video in bad],
         "weights": weights,
+        "weights_hash": weights_hash(run, weights),
         "seconds": (seconds := time.perf_counter() - start),
         "videos_per_second": len(dataset) / seconds,
     }

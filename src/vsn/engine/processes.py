@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Callable, Sequence
@@ -59,6 +60,7 @@ class Processes:
             raise ConfigError("train.device is 'cuda' and there is no CUDA device here; use 'auto' or 'cpu'.")
         settings = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         self._accelerator = Accelerator(cpu=not cuda, mixed_precision="no", kwargs_handlers=[settings])
+        atexit.register(_leave)
         self.rank, self.size = self._accelerator.process_index, self._accelerator.num_processes
         self.device = self._accelerator.device
 
@@ -93,6 +95,12 @@ class Processes:
         if self._accelerator is None:
             return make()
         return cast(Value, broadcast_object_list([make() if self.first else None])[0])
+
+
+def _leave() -> None:
+    """End the connections to the other processes: their threads may crash a process that ends under them."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def pick_device(name: str) -> torch.device:
