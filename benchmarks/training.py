@@ -34,7 +34,7 @@ WAYS: dict[str, list[str]] = {
     "two processes": [],
     "killed and resumed": ["--train.save-minutes", "0.1"],
     "moving average": ["--train.ema", "0.99"],
-    "compiled": ["--train.compile", "True"],
+    "compiled": ["--train.compile"],
 }
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 

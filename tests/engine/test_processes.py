@@ -15,7 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from vsn.config import ConfigError, Recipe
+from vsn.config import AugmentConfig, ConfigError, Recipe
 from vsn.data.readers import read_records
 from vsn.engine import train as train_module
 from vsn.engine.batch_norm import synchronise_batch_norm
@@ -148,6 +148,16 @@ def test_two_processes_train_as_one(tiny_data: Path, tmp_path: Path, quiet: Cons
     alone = train(recipe, tmp_path / "alone", console=quiet).path
     run_ranks(2, train_quietly, recipe, tmp_path / "two")
     assert_close_runs(tmp_path / "two", alone)
+
+
+def test_mixing_over_processes(tiny_data: Path, tmp_path: Path):
+    recipe = replace(
+        tiny_recipe(tiny_data, epochs=1, batch_size=11, accumulate=2), augment=AugmentConfig(mixup=0.4)
+    )
+    run_ranks(2, train_quietly, recipe, tmp_path / "run")  # one process has no video of the last step
+    (line,) = metrics_of(tmp_path / "run")
+    assert line["step"] == 2
+    assert np.isfinite(line["train_loss"])
 
 
 def interrupted(recipe: Recipe, path: Path, rank: int, num_steps: int) -> str:

@@ -184,7 +184,9 @@ def train_step(job: Job, batch: Batch, weight: float, num_parts: int) -> None:
     parts = (tensor.tensor_split(config.accumulate)[:num_parts] for tensor in (batch.clips, batch.targets))
     for number, part in enumerate(zip(*parts, strict=True), 1):
         clips, targets = (tensor.to(processes.device, non_blocking=True) for tensor in part)
-        shown, wanted = mix_clips(clips, targets, len(job.run.classes), recipe.augment)
+        shown, wanted = clips, targets
+        if len(targets):
+            shown, wanted = mix_clips(clips, targets, len(job.run.classes), recipe.augment)
         with contextlib.nullcontext() if number == num_parts else processes.without_sync(job.network):
             with autocast(processes.device, config.precision):
                 logits = job.network(shown)
