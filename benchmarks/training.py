@@ -41,7 +41,9 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 def run_way(way: str, work: Path, root: Path, epochs: int, seed: int) -> tuple[Path, int]:
     """Train one way, unless it is there from an earlier call; the run and how often it was killed."""
-    path, kills = work / "runs" / way.replace(" ", "-"), 0
+    path = work / "runs" / way.replace(" ", "-")
+    count = path.with_name(f"{path.name}-kills")
+    kills = int(count.read_text()) if count.is_file() else 0
     arguments = ["train", "demo", "--data.root", str(root), "--out", str(path), *SETTINGS, *WAYS[way]]
     arguments += ["--train.epochs", str(epochs), "--train.seed", str(seed)]
     vsn = [sys.executable, "-m", "vsn"]
@@ -64,6 +66,7 @@ def run_way(way: str, work: Path, root: Path, epochs: int, seed: int) -> tuple[P
             subprocess.run([*vsn, *resume], env=ENVIRONMENT, check=True, timeout=limit)
         except subprocess.TimeoutExpired:  # run() has killed it
             kills += 1
+            count.write_text(str(kills))
             if not (path / "state.pt").is_file():
                 for left in path.glob("*"):
                     left.unlink()

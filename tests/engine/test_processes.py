@@ -160,6 +160,24 @@ def test_mixing_over_processes(tiny_data: Path, tmp_path: Path):
     assert np.isfinite(line["train_loss"])
 
 
+def train_in_float64(recipe: Recipe, path: Path) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        train_quietly(recipe, path)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_the_difference_of_two_processes_is_rounding(tiny_data: Path, tmp_path: Path):
+    # AdamW makes much of small gradients, so that in float32 rounding soon grows; float64 has little to grow.
+    recipe = without_dropout(tiny_recipe(tiny_data, optimizer="adamw", lr=2e-3, epochs=4))
+    train_in_float64(recipe, tmp_path / "alone")
+    run_ranks(2, train_in_float64, recipe, tmp_path / "two")
+    for ours, wanted in zip(metrics_of(tmp_path / "two"), metrics_of(tmp_path / "alone"), strict=True):
+        assert ours["train_loss"] == pytest.approx(wanted["train_loss"], rel=1e-5)
+        assert ours["val_loss"] == pytest.approx(wanted["val_loss"], rel=1e-5)
+
+
 def interrupted(recipe: Recipe, path: Path, rank: int, num_steps: int) -> str:
     """Train; one process alone gets a SIGTERM in one of its steps."""
     step, count = train_module.train_step, 0
