@@ -1,18 +1,30 @@
-"""Scores of many videos: top-k, means over classes, intervals. Arrays only, no network."""
+"""Scores of many videos: their file, top-k, means over classes. Arrays only, no network."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import zlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from vsn.engine.intervals import bootstrap_interval
 from vsn.files import write_beside, write_json
+
+FORMAT_VERSION = 1
+UNREADABLE = "(unreadable)"
+"""What stands for the prediction of a video that could not be read."""
+
+ScoreKind = Literal["logits", "log_probabilities"]
+
+
+class ScoresError(ValueError):
+    """Scores that cannot be used as asked; the message says which, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -20,17 +32,25 @@ class Scores:
     """What a model said of a set of videos.
 
     Attributes:
-        video_ids: ``(N,)`` str, unique.
+        video_ids: ``(N,)`` str, unique; "#reversed" ends the id of a reversed copy.
         logits: ``(N, num_classes)`` float32, before softmax or sigmoid; NaN for a video that could not be
-            read, which counts as wrong.
-        labels: ``(N,)`` int64, indices into classes; of multi-label videos ``(N, num_classes)`` bool.
+            read, which counts as wrong. Of kind "log_probabilities" their softmax is what was meant, too.
+        labels: ``(N,)`` int64, indices into classes, -1 where no label is known; of multi-label videos
+            ``(N, num_classes)`` bool.
         classes: names, in the order of the logits.
+        kind: "logits" as a network gives them, or "log_probabilities" as fusing by softmax does.
+        facts: how they came about: split, protocol, order, weights_hash and what else is known; JSON values.
+
+    Raises:
+        ValueError: shapes that do not fit each other, a video or class twice, labels outside the classes.
     """
 
     video_ids: NDArray[np.str_]
     logits: NDArray[np.float32]
     labels: NDArray[np.int64] | NDArray[np.bool_]
     classes: tuple[str, ...]
+    kind: ScoreKind = "logits"
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n, shape = len(self.video_ids), (len(self.video_ids), len(self.classes))
@@ -41,14 +61,42 @@ class Scores:
             )
         if len(set(self.video_ids.tolist())) != n:
             raise ValueError("The same video appears twice in the scores; every video counts once.")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("The same class appears twice in the scores; every class has one column.")
+        if not self.multi_label and n and (self.labels.min() < -1 or self.labels.max() >= shape[1]):
+            raise ValueError(
+                f"The labels run from {self.labels.min()} to {self.labels.max()}; allowed are 0 to {shape[1] - 1}, "
+                "and -1 for a video without one."
+            )
 
     @property
     def multi_label(self) -> bool:
         """Whether a video may have several labels."""
         return self.labels.dtype == np.bool_
 
+    @property
+    def groups(self) -> list[str]:
+        """``(N,)`` names of what was filmed: a clip and its reversed copy share one."""
+        return [video_id.removesuffix("#reversed") for video_id in self.video_ids.tolist()]
+
+    @property
+    def num_unlabelled(self) -> int:
+        """Videos whose label is not known; of multi-label videos none counts as such."""
+        return 0 if self.multi_label else int((self.labels == -1).sum())
+
+    @property
+    def unreadable(self) -> NDArray[np.bool_]:
+        """``(N,)`` bool: videos that could not be read."""
+        return np.isnan(self.logits).any(axis=1)
+
+    def take(self, rows: NDArray[Any]) -> Scores:
+        """The scores of some videos: ``rows`` are indices, or bool ``(N,)``."""
+        return Scores(
+            self.video_ids[rows], self.logits[rows], self.labels[rows], self.classes, self.kind, self.facts
+        )
+
     def save(self, path: Path) -> None:
-        """Write as .npz; `load_scores` reads it back."""
+        """Write as .npz, whole or not at all; `load_scores` reads it back."""
         with write_beside(path) as temporary:
             np.savez_compressed(
                 temporary,
@@ -56,13 +104,111 @@ class Scores:
                 scores=self.logits,
                 labels=self.labels,
                 classes=np.array(self.classes),
+                format_version=np.array(FORMAT_VERSION),
+                kind=np.array(self.kind),
+                facts=np.array(json.dumps(self.facts)),
             )
 
 
-def load_scores(path: Path) -> Scores:
-    """Read scores written by `Scores.save`."""
-    with np.load(path) as data:
-        return Scores(data["video_ids"], data["scores"], data["labels"], tuple(data["classes"].tolist()))
+def load_scores(path: str | Path) -> Scores:
+    """Read scores written by `Scores.save`.
+
+    Raises:
+        ScoresError: no such file, damaged, not ours, or of another version of the format.
+    """
+    path = Path(path)
+    arrays = _read_arrays(path)
+    missing = sorted({"video_ids", "scores", "labels", "classes"} - arrays.keys())
+    if missing:
+        raise ScoresError(
+            f"{path} holds {sorted(arrays)[:8]} and no {missing}; it is not a file of scores that `vsn eval` wrote."
+        )
+    if not {"format_version", "kind", "facts"} <= arrays.keys():
+        raise ScoresError(
+            f"{path} was written before files of scores said what they hold; write it again with `vsn eval`."
+        )
+    try:
+        version, kind = int(arrays["format_version"]), str(arrays["kind"])
+        facts = json.loads(str(arrays["facts"]))
+        if version != FORMAT_VERSION:
+            raise ScoresError(
+                f"{path} has format version {version}; this vsn reads version {FORMAT_VERSION}. Use the vsn "
+                "that wrote it, or write it again with `vsn eval`."
+            )
+        if kind not in ("logits", "log_probabilities") or not isinstance(facts, dict):
+            raise ValueError(f"it holds {kind!r}, which is neither 'logits' nor 'log_probabilities'.")
+        labels = arrays["labels"]
+        return Scores(
+            arrays["video_ids"].astype(str),
+            arrays["scores"].astype(np.float32),
+            labels if labels.dtype == np.bool_ else labels.astype(np.int64),
+            tuple(arrays["classes"].astype(str).tolist()),
+            kind,  # type: ignore[arg-type]
+            facts,
+        )
+    except ScoresError:
+        raise
+    except (ValueError, TypeError, IndexError) as error:
+        raise ScoresError(f"{path} is damaged: {error} Write it again with `vsn eval`.") from error
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    if path.is_dir():
+        raise ScoresError(f"{path} is a folder; name a file of scores, such as {path / 'eval' / 'NAME.npz'}.")
+    try:
+        # Opened here: np.load leaves the file open when it is no archive.
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if not isinstance(archive, NpzFile):
+                raise ValueError("it holds a single array")
+            return {key: archive[key] for key in archive.files}
+    except FileNotFoundError as error:
+        raise ScoresError(f"{path}: there is no such file. `vsn eval RUN` writes RUN/eval/*.npz.") from error
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
+        raise ScoresError(
+            f"{path} is damaged, or no file of scores ({error}); write it again with `vsn eval`."
+        ) from error
+
+
+def find_scores(
+    path: str | Path, *, split: str | None = None, protocol: str | None = None, order: str = "forward"
+) -> Path:
+    """The file of scores that is meant by a file, or by a run folder where one answer is possible.
+
+    Args:
+        path: a file, returned as it is, or a run folder.
+        split: of a run folder, the scores of this split only.
+        protocol: of a run folder, the scores of this protocol only.
+        order: of a run folder, the scores of this order of the frames.
+
+    Raises:
+        ScoresError: the run folder has no such scores, or several.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    wanted = {"split": split, "protocol": protocol, "order": order}
+    stated = ", ".join(f"{key} {value!r}" for key, value in wanted.items() if value is not None)
+    found, strange = [], []
+    for file in sorted((path / "eval").glob("*.npz")):
+        try:
+            facts = load_scores(file).facts
+        except ScoresError as error:
+            strange.append(str(error))
+            continue
+        if all(value is None or facts.get(key) == value for key, value in wanted.items()):
+            found.append(file)
+    if not found:
+        why = f" ({strange[0]})" if strange else ""
+        raise ScoresError(
+            f"{path} has no scores of {stated} in its folder eval{why}; write them with `vsn eval {path}`."
+        )
+    if len(found) > 1:
+        raise ScoresError(
+            f"{path} has several scores of {stated}: {', '.join(file.name for file in found)}. Say --split and "
+            "--protocol, or name the file."
+        )
+    return found[0]
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -72,9 +218,37 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
+def log_softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Logarithms of `softmax`, without underflow."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
 def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Probability of each class by itself, computed in float64."""
     return 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
+
+
+def probabilities(scores: Scores) -> NDArray[np.float64]:
+    """``(N, num_classes)``: by softmax, or for multi-label scores by sigmoid."""
+    return sigmoid(scores.logits) if scores.multi_label else softmax(scores.logits)
+
+
+def predicted_classes(scores: Scores) -> list[str]:
+    """The name of the highest score of each video; `UNREADABLE` for a video that could not be read."""
+    best = np.where(scores.unreadable, -1, scores.logits.argmax(axis=1))
+    return [scores.classes[index] if index >= 0 else UNREADABLE for index in best]
+
+
+def require_labels(scores: Scores, what: str) -> None:
+    """Raise `ScoresError` where a label is missing that ``what`` needs."""
+    if len(scores.video_ids) == 0:
+        raise ScoresError(f"The scores are of no video; {what} needs one or more.")
+    if scores.num_unlabelled:
+        raise ScoresError(
+            f"{scores.num_unlabelled} of {len(scores.labels)} videos have no label, for example "
+            f"{scores.video_ids[scores.labels == -1][0]!r}; {what} needs the labels of all."
+        )
 
 
 def top_k_hits(scores: Scores, k: int) -> NDArray[np.bool_]:
@@ -82,7 +256,11 @@ def top_k_hits(scores: Scores, k: int) -> NDArray[np.bool_]:
 
     Counting ties as wrong keeps a model that says the same of every class at zero. Of several labels,
     the one with the highest score counts; a video without any is wrong.
+
+    Raises:
+        ScoresError: a video has no known label.
     """
+    require_labels(scores, "counting what is right")
     if scores.multi_label:
         own = np.where(scores.labels, scores.logits, -np.inf).max(axis=1)
     else:
@@ -125,46 +303,6 @@ def per_class_accuracy(scores: Scores) -> dict[str, float]:
     }
 
 
-def bootstrap_interval(
-    hits: NDArray[np.bool_],
-    *,
-    groups: Sequence[str] | None = None,
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean over videos.
-
-    Videos of one of ``groups`` (``(N,)``, default each its own) are drawn together: a clip and its
-    reversed copy are not two independent facts. With all right or all wrong, where the bootstrap has
-    no spread, the exact binomial bound is given.
-    """
-    _, inverse = np.unique(
-        np.arange(len(hits)) if groups is None else np.asarray(groups), return_inverse=True
-    )
-    right, size = np.bincount(inverse, hits.astype(float)), np.bincount(inverse)
-    if hits.all() or not hits.any():
-        bound = ((1 - confidence) / 2) ** (1 / len(size))
-        return (float(bound), 1.0) if hits.all() else (0.0, float(1 - bound))
-    generator, means = np.random.default_rng(seed), np.empty(draws)
-    for draw in range(draws):  # one by one: all at once would take gigabytes for a large test set
-        drawn = generator.integers(len(size), size=len(size))
-        means[draw] = right[drawn].sum() / size[drawn].sum()
-    if np.ptp(means) == 0:  # each group half right, say: nothing to resample, but no certainty either
-        return _wilson_interval(float(hits.mean()), len(size), confidence)
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def _wilson_interval(share: float, count: int, confidence: float) -> tuple[float, float]:
-    """Wilson's interval of a share of ``count`` independent draws."""
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    return middle - half, middle + half
-
-
 def summarise(scores: Scores) -> dict[str, Any]:
     """Top-1 with its interval, top-5, mean-class and per-class accuracy, as shares of 1.
 
@@ -173,11 +311,12 @@ def summarise(scores: Scores) -> dict[str, Any]:
     """
     hits = top_k_hits(scores, 1)
     by_class = average_precisions(scores) if scores.multi_label else per_class_accuracy(scores)
-    originals = [video_id.removesuffix("#reversed") for video_id in scores.video_ids.tolist()]
+    if not by_class:
+        raise ScoresError("No video has a label of any class; there is nothing to measure.")
     return {
         "num_videos": len(hits),
         "top1": float(hits.mean()),
-        "top1_interval": list(bootstrap_interval(hits, groups=originals)),
+        "top1_interval": list(bootstrap_interval(hits, groups=scores.groups)),
         "top5": float(top_k_hits(scores, 5).mean()),
         "mean_average_precision" if scores.multi_label else "mean_class": float(
             np.mean(list(by_class.values()))
@@ -187,8 +326,18 @@ def summarise(scores: Scores) -> dict[str, Any]:
 
 
 def save_evaluation(folder: Path, name: str, scores: Scores, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write ``name.npz`` and ``name.json`` into a folder; return what the JSON holds."""
-    result = {**facts, **summarise(scores)}
-    scores.save(folder / f"{name}.npz")
+    """Write ``name.npz`` and ``name.json`` into a folder; return what the JSON holds.
+
+    The .npz states ``facts`` too (split, protocol, order, weights_hash, ...), but for the seconds it took
+    and the list of bad videos, of which the scores are NaN. Where a label is not known (the test split of
+    a benchmark) nothing is measured, and the JSON says how many: "num_unlabelled".
+    """
+    if scores.num_unlabelled:
+        measured = {"num_videos": len(scores.video_ids), "num_unlabelled": scores.num_unlabelled}
+    else:
+        measured = summarise(scores)
+    result = {**facts, **measured}
+    kept = {key: value for key, value in facts.items() if key not in ("seconds", "bad_videos")}
+    replace(scores, facts={**scores.facts, **kept}).save(folder / f"{name}.npz")
     write_json(folder / f"{name}.json", result)
     return result
