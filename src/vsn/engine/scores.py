@@ -87,7 +87,7 @@ class Scores:
     @property
     def unreadable(self) -> NDArray[np.bool_]:
         """``(N,)`` bool: videos that could not be read."""
-        return np.isnan(self.logits).any(axis=1)
+        return np.asarray(np.isnan(self.logits).any(axis=1))
 
     def take(self, rows: NDArray[Any]) -> Scores:
         """The scores of some videos: ``rows`` are indices, or bool ``(N,)``."""
