@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from fake_runs import CLASSES, MODELS, write_eval, write_run, write_runs, write_strips
-from vsn import report_parts as parts
-from vsn.report import softmax, summary_sentence, write_report
-from vsn.report_runs import read_runs
+from vsn.engine.scores import softmax
+from vsn.report import read_runs, write_report
+from vsn.report.confusion import confused_pairs
+from vsn.report.curves import nice_ticks
+from vsn.report.results import summary_sentence
 
 HOSTILE = ('<b>bold</b> & "quoted"', "it's <script>alert(1)</script>", "a' onload='x")
 VOID = {"meta", "link", "img", "input", "br"}
@@ -353,7 +355,7 @@ def test_refused_strips(tmp_path: Path, run_dirs: list[Path], changes: dict[str,
     [(0, 1, [0, 0.25, 0.5, 0.75, 1]), (0, 3, [0, 1, 2, 3]), (0, 0.37, [0, 0.1, 0.2, 0.3, 0.4]), (2, 2, None)],
 )
 def test_ticks_are_round_and_cover(low: float, high: float, ticks: list[float] | None) -> None:
-    found = parts.nice_ticks(low, high)
+    found = nice_ticks(low, high)
     assert found[0] <= low
     assert found[-1] >= high
     assert len(found) >= 2
@@ -362,8 +364,8 @@ def test_ticks_are_round_and_cover(low: float, high: float, ticks: list[float] |
 
 def test_confused_pairs_by_count_then_share() -> None:
     matrix = np.array([[5, 2, 0], [2, 2, 0], [0, 3, 9]])
-    assert parts.confused_pairs(matrix) == [(2, 1), (1, 0), (0, 1)]
-    assert parts.confused_pairs(np.eye(3, dtype=int)) == []
+    assert confused_pairs(matrix) == [(2, 1), (1, 0), (0, 1)]
+    assert confused_pairs(np.eye(3, dtype=int)) == []
 
 
 def test_softmax_of_large_logits() -> None:

@@ -28,9 +28,12 @@ class ViewPlan(NamedTuple):
     @property
     def num_views(self) -> int:
         """Clips times crops."""
-        return {"one": 1, "two": 2, "dense": DENSE_CLIPS}[self.clips] * {"whole": 1, "center": 1, "three": 3, "ten": 10}[
-            self.crops
-        ]
+        return {"one": 1, "two": 2, "dense": DENSE_CLIPS}[self.clips] * {
+            "whole": 1,
+            "center": 1,
+            "three": 3,
+            "ten": 10,
+        }[self.crops]
 
 
 DENSE_CLIPS = 10
@@ -131,6 +134,4 @@ def _corners_and_centre(frames: torch.Tensor, size: int) -> list[torch.Tensor]:
     height, width = frames.shape[-2:]
     step_y, step_x = (height - size) // 4, (width - size) // 4
     places = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))
-    return [
-        frames[..., y * step_y : y * step_y + size, x * step_x : x * step_x + size] for y, x in places
-    ]
+    return [frames[..., y * step_y : y * step_y + size, x * step_x : x * step_x + size] for y, x in places]
