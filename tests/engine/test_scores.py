@@ -7,13 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from made_scores import random_scores
 from vsn.engine.scores import (
+    UNREADABLE,
     Scores,
+    ScoresError,
     average_precisions,
     bootstrap_interval,
+    find_scores,
     load_scores,
+    log_softmax,
     per_class_accuracy,
+    predicted_classes,
+    probabilities,
     save_evaluation,
+    sigmoid,
     softmax,
     summarise,
     top_k_hits,
@@ -192,3 +200,131 @@ def test_interval_of_pairs_each_half_right_is_not_a_point():
     hits, pairs = np.tile([True, False], 50), np.repeat(np.arange(50), 2)
     low, high = bootstrap_interval(hits, groups=pairs)
     assert (low, high) == pytest.approx((0.3664, 0.6336), abs=1e-3)
+
+
+def test_a_file_says_what_it_holds(tmp_path: Path):
+    facts = {"split": "val", "protocol": "fcn", "order": "forward", "weights_hash": "ab12"}
+    scores = replace(scores_of([[-0.1, -2.4]], [1]), kind="log_probabilities", facts=facts)
+    scores.save(tmp_path / "s.npz")
+    loaded = load_scores(tmp_path / "s.npz")
+    assert (loaded.kind, loaded.facts) == ("log_probabilities", facts)
+    with np.load(tmp_path / "s.npz") as arrays:
+        assert int(arrays["format_version"]) == 1
+        assert (arrays["scores"].dtype, arrays["labels"].dtype) == (np.float32, np.int64)
+
+
+def test_evaluation_facts_are_in_both_files(tmp_path: Path):
+    facts = {"split": "val", "order": "still", "weights_hash": "ab", "seconds": 3.5, "bad_videos": []}
+    result = save_evaluation(tmp_path, "x", scores_of([[1, 0]], [0]), facts)
+    assert facts.items() <= result.items()
+    assert load_scores(tmp_path / "x.npz").facts == {"split": "val", "order": "still", "weights_hash": "ab"}
+
+
+def test_without_labels_scores_are_kept_and_nothing_is_measured(tmp_path: Path):
+    scores = scores_of([[1, 0], [0, 1]], [-1, 1])
+    result = save_evaluation(tmp_path, "test", scores, {"split": "test"})
+    assert result == {"split": "test", "num_videos": 2, "num_unlabelled": 1}
+    assert load_scores(tmp_path / "test.npz").labels.tolist() == [-1, 1]
+    for measure in (lambda: top_k_hits(scores, 1), lambda: summarise(scores)):
+        with pytest.raises(ScoresError, match=r"1 of 2 videos have no label, for example '0\.mp4'"):
+            measure()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": None, "kind": None, "facts": None}, "before files of scores said what they hold"),
+        ({"labels": None}, r"no \['labels'\]; it is not a file of scores"),
+        ({"format_version": np.array(9)}, "format version 9; this vsn reads version 1"),
+        ({"kind": np.array("odds")}, "is damaged: it holds 'odds'"),
+        ({"facts": np.array("{")}, "is damaged"),
+        ({"labels": np.array([0, 7])}, "is damaged: The labels run from 0 to 7; allowed are 0 to 1"),
+        ({"labels": np.array([0])}, r"is damaged: Scores of 2 videos"),
+        ({"scores": np.zeros(3)}, r"is damaged: Scores of 2 videos"),
+        ({"classes": np.array(["a", "a"])}, "is damaged: The same class appears twice"),
+    ],
+)
+def test_files_of_scores_that_cannot_be_used(tmp_path: Path, change: dict, message: str):
+    path = tmp_path / "s.npz"
+    scores_of([[1, 0], [0, 1]], [0, 1]).save(path)
+    with np.load(path) as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    np.savez(path, **{key: value for key, value in (arrays | change).items() if value is not None})
+    with pytest.raises(ScoresError, match=message) as caught:
+        load_scores(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "is damaged"), (b"no archive at all", "is damaged"), (None, "there is no such file")],
+)
+def test_files_that_hold_no_scores(tmp_path: Path, content: bytes | None, message: str):
+    path = tmp_path / "s.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ScoresError, match=message):
+        load_scores(path)
+    with pytest.raises(ScoresError, match="is a folder; name a file"):
+        load_scores(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.99])
+def test_half_a_file(tmp_path: Path, share: float):
+    path = tmp_path / "s.npz"
+    random_scores(1).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ScoresError, match="is damaged"):
+        load_scores(path)
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(ScoresError, match="holds a single array"):
+        load_scores(tmp_path / "one.npy")
+
+
+def test_scores_of_a_run_folder(tmp_path: Path):
+    def write(split: str, protocol: str, order: str) -> str:
+        facts = {"split": split, "protocol": protocol, "order": order}
+        save_evaluation(tmp_path / "eval", f"{split}-{protocol}-{order}", scores_of([[1, 0]], [0]), facts)
+        return f"{split}-{protocol}-{order}.npz"
+
+    with pytest.raises(ScoresError, match=r"has no scores of order 'forward'.*vsn eval"):
+        find_scores(tmp_path)
+    first = write("test", "fcn", "forward")
+    write("test", "fcn", "shuffled")
+    assert find_scores(tmp_path).name == first
+    assert find_scores(tmp_path / "eval" / first) == tmp_path / "eval" / first
+    assert find_scores(tmp_path, order="shuffled").name == "test-fcn-shuffled.npz"
+    other = write("val", "fcn", "forward")
+    with pytest.raises(
+        ScoresError, match=f"several scores of order 'forward': {first}, {other}. Say --split"
+    ):
+        find_scores(tmp_path)
+    assert find_scores(tmp_path, split="val").name == other
+    third = write("val", "center", "forward")
+    assert find_scores(tmp_path, split="val", protocol="center").name == third
+    with pytest.raises(ScoresError, match="no scores of split 'train', order 'forward'"):
+        find_scores(tmp_path, split="train")
+    for file in (tmp_path / "eval").glob("*.npz"):
+        file.write_bytes(b"")
+    with pytest.raises(ScoresError, match=r"no scores of order 'forward' in its folder eval \(.* is damaged"):
+        find_scores(tmp_path)
+
+
+def test_what_the_scores_say():
+    scores = scores_of([[1, 3, 2], [NAN, NAN, NAN]], [1, 0])
+    assert predicted_classes(scores) == ["b", UNREADABLE]
+    np.testing.assert_array_equal(probabilities(scores), softmax(scores.logits))
+    labels = several([[1, 3]], [[0, 1]])
+    np.testing.assert_array_equal(probabilities(labels), sigmoid(labels.logits))
+    np.testing.assert_allclose(log_softmax(np.array([[0.0, np.log(3)]])), np.log([[0.25, 0.75]]))
+    assert log_softmax(np.array([[0.0, 5000.0]])).tolist() == [[-5000.0, 0.0]]
+
+
+def test_labels_outside_the_classes():
+    with pytest.raises(ValueError, match="The labels run from 0 to 2; allowed are 0 to 1, and -1"):
+        scores_of([[1, 0], [1, 0]], [0, 2])
+    with pytest.raises(ScoresError, match="The scores are of no video"):
+        top_k_hits(scores_of([[1, 0]], [0]).take(np.array([], int)), 1)
+    with pytest.raises(ScoresError, match="No video has a label of any class"):
+        summarise(several([[1, 0]], [[0, 0]]))

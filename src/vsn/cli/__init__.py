@@ -8,15 +8,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 import vsn
 from vsn.cli.data import data_app, doctor_command, pack_command
 from vsn.cli.recipes import find_recipe, recipe_app
+from vsn.cli.scores import calibrate, compare, fuse, submit
 from vsn.cli.training import TrainCommand, train_command
 from vsn.config import FrameOrder, Protocol
 from vsn.recipes import load_recipe
@@ -78,6 +77,7 @@ def evaluate(
         weights: the last of the run, or those of its best validation.
         json_output: print JSON.
     """
+    from vsn.cli.score_tables import print_results
     from vsn.engine.checkpoint import open_run
     from vsn.engine.evaluate import evaluate_run
 
@@ -96,44 +96,9 @@ def evaluate(
     if json_output:
         print(json.dumps(results, indent=2))
     else:
-        _print_results(run, results)
+        print_results(run, results)
         if not split and results[0]["split"] != recipe.data.test_split:
             print(f"The data has no split {recipe.data.test_split!r}; this is {results[0]['split']!r}.")
-
-
-def _print_results(run: Path, results: list[dict[str, Any]]) -> None:
-    """Tables of the results of one run under several orders of the frames."""
-    console = Console()
-    last = "mean class" if "mean_class" in results[0] else "mAP"
-    table = Table(
-        title=f"{run}: {results[0]['num_videos']} videos of split {results[0]['split']}, protocol {results[0]['protocol']}"
-    )
-    for column in ("frames", "top-1", "95% interval", "top-5", last):
-        table.add_column(column, justify="left" if column == "frames" else "right")
-    for result in results:
-        low, high = result["top1_interval"]
-        table.add_row(
-            result["order"],
-            f"{result['top1']:.1%}",
-            f"{low:.1%} to {high:.1%}",
-            f"{result['top5']:.1%}",
-            f"{result.get('mean_class', result.get('mean_average_precision')):.1%}",
-        )
-    console.print(table)
-    bad = results[0]["bad_videos"]
-    if bad:
-        console.print(
-            f"{len(bad)} videos could not be read and count as wrong, for example {bad[0]['path']}: {bad[0]['reason']}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    classes = Table(title="top-1 by class" if last == "mean class" else "average precision by class")
-    classes.add_column("class")
-    for result in results:
-        classes.add_column(result["order"], justify="right")
-    for name in results[0]["per_class"]:
-        classes.add_row(name, *(f"{result['per_class'][name]:.0%}" for result in results))
-    console.print(classes)
 
 
 @app.command
@@ -185,6 +150,12 @@ def predict(
             print(f"{file}: " + ", ".join(f"{name} {probability:.1%}" for name, probability in pairs))
     if failed:
         raise SystemExit(1)
+
+
+app.command(fuse)
+app.command(compare)
+app.command(submit)
+app.command(calibrate)
 
 
 @app.command

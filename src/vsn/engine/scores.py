@@ -247,7 +247,7 @@ def require_labels(scores: Scores, what: str) -> None:
     if scores.num_unlabelled:
         raise ScoresError(
             f"{scores.num_unlabelled} of {len(scores.labels)} videos have no label, for example "
-            f"{scores.video_ids[scores.labels == -1][0]!r}; {what} needs the labels of all."
+            f"{str(scores.video_ids[scores.labels == -1][0])!r}; {what} needs the labels of all."
         )
 
 
