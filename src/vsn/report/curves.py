@@ -14,12 +14,17 @@ _LEFT, _TOP, _WIDTH, _HEIGHT = 58, 12, 422, 218
 
 
 class Series(NamedTuple):
-    """One line of a chart: `points` are (epoch, value) of one phase ("train", "validation") of a run."""
+    """One line of a chart: `points` are (epoch, value) of one phase of a run: "train", "validation" or "" (none)."""
 
     name: str
     colour: int
     phase: str
     points: Sequence[tuple[float, float]]
+
+    @property
+    def label(self) -> str:
+        """Run and phase, in words."""
+        return ", ".join(filter(None, (self.name, self.phase)))
 
 
 def curves_section(runs: Sequence[Run]) -> str:
@@ -37,8 +42,8 @@ def curves_section(runs: Sequence[Run]) -> str:
         ("Loss", False, (("train", "train_loss"), ("validation", "val_loss"))),
         ("Top-1", True, (("train", "train_top1"), ("validation", "val_top1"))),
         ("mAP", True, (("validation", "val_map"),)),
-        ("Learning rate", False, (("validation", "lr"),)),
-        ("Waiting for data, share of the time", True, (("validation", "data_wait"),)),
+        ("Learning rate", False, (("", "lr"),)),
+        ("Waiting for data, share of the time", True, (("", "data_wait"),)),
     ]
     drawn = []
     for label, is_share, lines in charts:
@@ -105,12 +110,12 @@ def line_chart(series: Sequence[Series], *, label: str, is_share: bool) -> str:
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
         dots = "".join(
             f'<circle cx="{px:.1f}" cy="{py:.1f}" r="{2.2 if len(places) < 60 else 1.2}">'
-            f"<title>{text(s.name)}, {s.phase}, epoch {x:g}: {shown(y)}</title></circle>"
+            f"<title>{text(s.label)}, epoch {x:g}: {shown(y)}</title></circle>"
             for (px, py), (x, y) in zip(places, s.points, strict=True)
         )
         kind = f"line line-{s.colour} {s.phase}"
         lines.append(f'<g class="{kind}" style="{colour(s.colour)}"><path d="{path}"/>{dots}</g>')
-    ends = "; ".join(f"{s.name}, {s.phase}: {shown(s.points[-1][1])}" for s in drawn)
+    ends = "; ".join(f"{s.label}: {shown(s.points[-1][1])}" for s in drawn)
     return (
         f'<figure><figcaption>{text(label)}</figcaption><svg viewBox="0 0 492 274" role="img" '
         f'aria-label="{text(f"{label} by epoch. Last values: {ends}.")}">{"".join(lines)}</svg></figure>'
