@@ -1,6 +1,7 @@
 """Costs, best and worst videos, and heat maps of real runs in a report."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ def test_the_page_shows_frames_and_their_heat(tested_run: Path, tmp_path: Path) 
 def test_frames_are_those_of_the_test_and_heat_is_of_the_class_said(tested_run: Path) -> None:
     runs = read_runs([tested_run])
     found = best_and_worst(runs, num_videos=1, stage="res4")
+    assert found.cells == (3, 4)  # 36x54 pixels at a stride of 16
     run = open_run(tested_run)
     dataset = test_dataset(run.recipe, runs[0].split, run.recipe.eval, classes=run.classes)
     model, scores = load_model(run), runs[0].scores
@@ -56,18 +58,13 @@ def test_classes_in_another_order_light_the_same_places(tested_run: Path) -> Non
     runs = read_runs([tested_run])
     (run,) = runs
     assert run.scores is not None
-    turned = run.__class__(
-        **run.__dict__
-        | {
-            "classes": run.classes[::-1],
-            "scores": run.scores.__class__(
-                run.scores.video_ids,
-                run.scores.logits[:, ::-1].copy(),
-                len(run.classes) - 1 - run.scores.labels,
-                run.classes[::-1],
-            ),
-        }
+    scores = replace(
+        run.scores,
+        logits=run.scores.logits[:, ::-1].copy(),
+        labels=len(run.classes) - 1 - run.scores.labels,
+        classes=run.classes[::-1],
     )
+    turned = replace(run, classes=run.classes[::-1], scores=scores)
     for one, other in zip(best_and_worst(runs).examples, best_and_worst([turned]).examples, strict=True):
         assert one.video_id == other.video_id
         np.testing.assert_array_equal(one.heat, other.heat)

@@ -105,16 +105,19 @@ def best_and_worst(
         return Examples(why_not=f"The videos of split {run.split} cannot be read: {error}")
     model, why_not = _model(run, device)
     place = {record.video_id: index for index, record in enumerate(dataset.records)}
-    examples = []
+    examples: list[Example] = []
+    cells = (0, 0)
     with progress_bar("videos") as bar:
         task = bar.add_task("best and worst videos", total=sum(map(len, chosen.values())), note="")
         for kind, rows in chosen.items():
             for row in rows:
                 video_id = str(run.scores.video_ids[row])
                 said = int(run.scores.logits[row].argmax())
-                examples.append(_example(video_id, kind, dataset, place.get(video_id), model, said, stage))
+                example, size = _example(video_id, kind, dataset, place.get(video_id), model, said, stage)
+                examples.append(example)
+                cells = size or cells
                 bar.advance(task)
-    return Examples(run=run.name, stage=stage, examples=tuple(examples), why_not=why_not)
+    return Examples(run=run.name, stage=stage, cells=cells, examples=tuple(examples), why_not=why_not)
 
 
 def _dataset(run: Run, root: str | Path | None) -> VideoDataset:
@@ -146,24 +149,27 @@ def _example(
     model: VideoClassifier | None,
     said: int,
     stage: str,
-) -> Example:
-    """One video; what cannot be read is said, and nothing takes its place."""
+) -> tuple[Example, tuple[int, int] | None]:
+    """One video, and the size of its heat maps; what cannot be read is said, and nothing takes its place."""
+
+    def without_frames(why_not: str) -> tuple[Example, None]:
+        return Example(video_id=video_id, kind=kind, frames=None, why_not=why_not), None
+
     if index is None:
-        return Example(
-            video_id=video_id, kind=kind, frames=None, why_not="The data set has no such video now."
-        )
+        return without_frames("The data set has no such video now.")
     try:
         clip = dataset[index].clip
     except VideoError as error:
-        return Example(video_id=video_id, kind=kind, frames=None, why_not=f"Cannot be read: {error}")
+        return without_frames(f"Cannot be read: {error}")
+    if clip.ndim != 4 or clip.shape[1] != 3:
+        return without_frames("Its frames are no RGB pictures.")
     kept = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), MAX_FRAMES)).round().astype(int))
     frames = _shrunk(clip[torch.from_numpy(kept)])
     if model is None:
-        return Example(video_id=video_id, kind=kind, frames=frames)
+        return Example(video_id=video_id, kind=kind, frames=frames), None
     maps = grad_cam(model, clip[None].to(model.mean.device), targets=[said], stage=stage).maps[0].cpu()
-    return Example(
-        video_id=video_id, kind=kind, frames=frames, heat=overlay(frames, maps[torch.from_numpy(kept)])
-    )
+    heat = overlay(frames, maps[torch.from_numpy(kept)])
+    return Example(video_id=video_id, kind=kind, frames=frames, heat=heat), (maps.shape[1], maps.shape[2])
 
 
 def _shrunk(frames: torch.Tensor) -> np.ndarray:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,16 @@ from vsn.report_parts import percent, text
 
 Kind = Literal["best", "worst"]
 MARKS = ("\u2717", "\u2713")
+
+
+class Choice(NamedTuple):
+    """What a run said of a video, as its `place`-th choice from 0."""
+
+    run: str
+    label: str
+    probability: float
+    right: bool
+    place: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +53,8 @@ class Examples:
     """Its name in the report."""
     stage: str = ""
     """Where the heat maps are taken."""
+    cells: tuple[int, int] = (0, 0)
+    """Height and width of a heat map before it was laid over a frame."""
     examples: tuple[Example, ...] = ()
     why_not: str = ""
 
@@ -103,8 +115,9 @@ def examples_section(runs: Sequence[Run], examples: Examples | None) -> str:
         empty = "<p>None: every video was named rightly.</p>" if kind == "worst" else "<p>None.</p>"
         blocks.append(f"<h3>{title}</h3>{''.join(cards) or empty}")
     heat = (
-        f" Beneath: Grad-CAM of the class it said, from the features of {examples.stage}; red counted most, and all "
-        "frames of a video share one scale. Features of a temporal model have seen other frames too."
+        f" Beneath: Grad-CAM of the class it said, from the {examples.cells[0]}\u00d7{examples.cells[1]} features of "
+        f"{text(examples.stage)} (--stage takes others); red counted most, and all frames of a video share one scale. "
+        "The features of a temporal model have seen other frames too."
         if any(one.heat is not None for one in examples.examples)
         else ""
     )
@@ -122,7 +135,7 @@ def _example_card(run: Run, runs: Sequence[Run], example: Example) -> str:
     labels = set(np.flatnonzero(own).tolist()) if run.scores.multi_label else {int(own)}
     chances = probabilities(run.scores, np.array([row]))[0]
     lines = [
-        (run.name if place == 0 else "", run.classes[c], float(chances[c]), c in labels)
+        Choice(run.name if place == 0 else "", run.classes[c], float(chances[c]), c in labels, place)
         for place, c in enumerate(np.argsort(-chances, kind="stable")[:3].tolist())
     ]
     for other in runs:
@@ -130,7 +143,7 @@ def _example_card(run: Run, runs: Sequence[Run], example: Example) -> str:
             continue
         theirs = probabilities(other.scores, np.array([row]))[0]
         said = int(theirs.argmax())
-        lines.append((other.name, other.classes[said], float(theirs[said]), said in labels))
+        lines.append(Choice(other.name, other.classes[said], float(theirs[said]), said in labels))
     truth = parts.listed([run.classes[c] for c in sorted(labels)])
     return strip_card(
         example.frames,
@@ -168,8 +181,8 @@ def strips_section(runs: Sequence[Run], path: Path) -> str:
     )
 
 
-def _verdict(run: Run, video_id: str, label: int, path: Path) -> tuple[str, str, float, bool]:
-    """The run's name, its first choice, the probability of it, and whether it is `label`."""
+def _verdict(run: Run, video_id: str, label: int, path: Path) -> Choice:
+    """The run's first choice, which is right when it is `label`."""
     assert run.scores is not None
     rows = np.flatnonzero(run.scores.video_ids == video_id)
     if not len(rows):
@@ -183,7 +196,7 @@ def _verdict(run: Run, video_id: str, label: int, path: Path) -> tuple[str, str,
         )
     chances = probabilities(run.scores, rows[:1])[0]
     said = int(chances.argmax())
-    return run.name, run.classes[said], float(chances[said]), said in right
+    return Choice(run.name, run.classes[said], float(chances[said]), said in right)
 
 
 def strip_card(
@@ -191,18 +204,12 @@ def strip_card(
     video_id: str,
     *,
     truth: str,
-    verdicts: Sequence[tuple[str, str, float, bool]],
+    verdicts: Sequence[Choice],
     heat: np.ndarray | None = None,
     why_not: str = "",
 ) -> str:
-    """One video: uint8 `frames` (T, h, w, 3), its class, and (run, label, probability, right) of each choice."""
-    said = "".join(
-        f'<li class="{"ok" if right else "no"}"><span class="mark" role="img" '
-        f'aria-label="{"right" if right else "wrong"}">{MARKS[right]}</span>'
-        f'<span class="who">{text(run)}</span><span class="what">{text(label)}</span>'
-        f"<b>{percent(probability)}</b></li>"
-        for run, label, probability, right in verdicts
-    )
+    """One video: uint8 `frames` (T, h, w, 3), its class, and what the runs said."""
+    said = "".join(map(_choice_line, verdicts))
     note = f'<p class="note">{text(why_not)}</p>' if why_not else ""
     shown = ""
     if frames is not None:
@@ -211,6 +218,17 @@ def strip_card(
         )
     head = f"<h4>{text(truth)}<small>{text(video_id)}</small></h4>"
     return f'<article class="strip">{head}{shown}{note}<ul>{said}</ul></article>'
+
+
+def _choice_line(choice: Choice) -> str:
+    kind = "ok" if choice.right else "also" if choice.place else "no"
+    # A second choice is no mistake, though it is not right.
+    mark = "" if kind == "also" else MARKS[choice.right]
+    name = f' role="img" aria-label="{"right" if choice.right else "wrong"}"' if mark else ""
+    return (
+        f'<li class="{kind}"><span class="mark"{name}>{mark}</span><span class="who">{text(choice.run)}</span>'
+        f'<span class="what">{text(choice.label)}</span><b>{percent(choice.probability)}</b></li>'
+    )
 
 
 def _strip(frames: np.ndarray, heat: np.ndarray | None, label: str) -> str:
