@@ -21,6 +21,7 @@ from vsn.recipes import dump_recipe, load_recipe
 from vsn.report import read_runs, write_page, write_report
 from vsn.report.confusion import order_alike
 from vsn.report.videos import Example, Examples, choose_examples
+from vsn.report_parts import points
 
 
 def commands(page: Page) -> list[list[str]]:
@@ -148,6 +149,10 @@ def test_several_labels_a_video(tmp_path: Path) -> None:
         if name in found:
             assert f"{100 * found[name]:.1f}%" in page.words
     assert CLASSES[3] not in found
+    counts = load_scores(run_dir / "eval" / "test-fcn-forward.npz").labels.sum(axis=0)
+    assert sorted(counts) == sorted(
+        int(word.split()[0]) for word in page.words if re.fullmatch(r"\d+ videos?", word)
+    )
     assert "Videos with several labels are not taken for one class or another: no matrix." in page.words
     assert any(word.startswith("Calibration is for one label a video") for word in page.words)
 
@@ -199,7 +204,8 @@ def test_hundreds_of_classes_are_data_for_a_canvas(tmp_path: Path) -> None:
             path.unlink()
     source = write_report([run_dir], tmp_path / "x.html", title="t").read_text("utf-8")
     page = Page(source)
-    assert "b" not in [tag for tag in page.tags if tag == "b" and "</script><b>" in source]
+    assert "</script><b>" not in source
+    assert page.tags.count("script") == 3  # names, counts, and what draws them
     assert tuple(embedded(source, "class-names")) == classes  # type: ignore[arg-type]
     data = embedded(source, "map-0")
     (run,) = read_runs([run_dir])
@@ -313,3 +319,16 @@ def test_five_runs(tmp_path: Path) -> None:
         write_eval(dirs[-1], "forward", logits, labels, ("a", "b"))
     page = written(dirs, tmp_path / "x.html")
     assert [f"r{n}" in page.words for n in range(5)] == [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [
+        (0.125, "+12.5 points"),
+        (-0.125, "\N{MINUS SIGN}12.5 points"),
+        (-0.0, "+0.0 points"),
+        (-1e-9, "+0.0 points"),
+    ],
+)
+def test_differences_are_points(difference: float, said: str) -> None:
+    assert points(difference) == said

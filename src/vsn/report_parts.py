@@ -48,7 +48,7 @@ def percent_range(shares: Sequence[float]) -> str:
 
 def points(difference: float) -> str:
     """A difference of two shares as "\u221212.5 points"."""
-    return f"{100 * difference:+.1f} points".replace("-", "\u2212")
+    return f"{round(100 * difference, 1) + 0.0:+.1f} points".replace("-", "\u2212")
 
 
 def listed(names: Sequence[str]) -> str:
@@ -83,8 +83,13 @@ def scroll_box(inner: str, label: str, *, tall: bool = False) -> str:
 def lacking(what: str, commands: Sequence[Sequence[str]] = ()) -> str:
     """A note that something is not there, and the commands (lists of arguments) that make it."""
     lines = "\n".join(text(shlex.join(command)) for command in commands)
-    shown = f'<pre tabindex="0"><code>{lines}</code></pre>' if lines else ""
+    shown = f"<pre><code>{lines}</code></pre>" if lines else ""
     return f'<div class="lacking"><p>{text(what)}</p>{shown}</div>'
+
+
+def untested() -> str:
+    """The note of a section that needs scores, where no run has any; the results name the commands."""
+    return lacking("No run is tested yet; the commands are under Results.")
 
 
 def embedded_json(key: str, value: Any) -> str:

@@ -22,7 +22,7 @@ def calibration_section(runs: Sequence[Run]) -> str:
     """A reliability diagram of each run, and of its calibrated probabilities where it has a calibration."""
     tested = [(index, run) for index, run in enumerate(runs) if run.scores is not None]
     if not tested:
-        return parts.lacking("No run is tested yet.", [run.eval_command() for run in runs])
+        return parts.untested()
     if any(run.scores.multi_label for _, run in tested if run.scores is not None):
         return parts.lacking(
             "Calibration is for one label a video; here a video may have several, each with a probability of its own."
@@ -84,5 +84,5 @@ def diagram(name: str, bins: Sequence[ReliabilityBin], index: int) -> str:
     label = f"Reliability diagram of {name}: expected calibration error {error}."
     return (
         f'<figure style="{colour(index)}"><figcaption>{text(name)}<small>ECE {error}</small></figcaption>'
-        f'<svg viewBox="0 0 280 312" role="img" aria-label="{text(label)}">{"".join(drawn)}</svg></figure>'
+        f'<svg viewBox="0 0 290 312" role="img" aria-label="{text(label)}">{"".join(drawn)}</svg></figure>'
     )

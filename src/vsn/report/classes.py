@@ -17,7 +17,7 @@ def classes_section(runs: Sequence[Run]) -> str:
     """Bars sorted by the best run, best class on top; the page's script sorts them otherwise."""
     tested = [(index, run) for index, run in enumerate(runs) if run.scores is not None]
     if not tested:
-        return parts.lacking("No run is tested yet.", [run.eval_command() for run in runs])
+        return parts.untested()
     _, first = max(tested, key=lambda pair: pair[1].top1)
     assert first.scores is not None
     several = first.scores.multi_label

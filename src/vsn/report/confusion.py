@@ -19,7 +19,7 @@ def confusion_section(runs: Sequence[Run]) -> str:
     """A matrix of each tested run, its most confused pairs beside it."""
     tested = [run for run in runs if run.scores is not None]
     if not tested:
-        return parts.lacking("No run is tested yet.", [run.eval_command() for run in runs])
+        return parts.untested()
     if any(run.scores.multi_label for run in tested if run.scores is not None):
         return parts.lacking("Videos with several labels are not taken for one class or another: no matrix.")
     classes = tested[0].classes

@@ -22,7 +22,7 @@ def order_section(runs: Sequence[Run]) -> str:
     """Top-1 by order of all runs, then a sentence and a table by class of each."""
     tested = [run for run in runs if run.evals]
     if not tested:
-        return parts.lacking("No run is tested yet.", [run.eval_command() for run in runs])
+        return parts.untested()
     found = {
         run.name: temporal_reliance({order: read_scores(run, order) for order in run.evals})
         for run in tested
