@@ -11,7 +11,7 @@ from made_scores import random_scores, scores_of, several, shuffled_names, sides
 from vsn import cli
 from vsn.cli.score_tables import print_results
 from vsn.engine.calibrate import load_calibration
-from vsn.engine.fuse import fuse_scores
+from vsn.engine.fuse import fuse_scores, stratified_half
 from vsn.engine.scores import load_scores, save_evaluation, summarise
 
 Run = Callable[..., str]
@@ -67,7 +67,8 @@ def test_fuse_searches_on_one_half_and_reports_the_other(vsn: Run):
     assert report["searched"]["num_videos"] == report["num_videos"] == 30
     assert report["searched"]["weights"] == [row["weight"] for row in report["inputs"]]
     fused = load_scores("f.npz")
-    assert len(fused.video_ids) == 30
+    searched = stratified_half(random_scores(1), seed=3)
+    assert fused.video_ids.tolist() == random_scores(1).video_ids[~searched].tolist()
     assert fused.facts["searched"] == report["searched"]
     assert "Weights searched on 30 videos (seed 3)" in vsn("fuse", a, b, "--search", "--seed", 3)
 

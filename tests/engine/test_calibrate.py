@@ -100,6 +100,11 @@ def test_error_is_its_definition(seed: int, scale: float):
     assert expected_calibration_error(bins) == pytest.approx(expected)
 
 
+def test_a_confidence_on_an_edge_is_in_the_lower_bin():
+    bins = reliability_curve(scores_of([[0, 0]], [0]), num_bins=2)
+    assert [one.count for one in bins] == [1, 0]
+
+
 def test_a_confidence_of_one_is_in_the_last_bin():
     bins = reliability_curve(scores_of([[1000, 0]], [0]))
     assert (bins[-1].count, bins[-1].confidence) == (1, 1.0)

@@ -152,6 +152,7 @@ def test_search_finds_the_model_that_knows():
     assert found.score == 1.0
     # Any weight above one half does; among equals the nearest to equal weights.
     assert found.weights == pytest.approx((0.45, 0.55))
+    assert search_weights([knows, lies]).weights == pytest.approx((0.55, 0.45))
     assert found.searched.sum() == 20
 
 
@@ -202,6 +203,9 @@ def test_report():
     assert report["gain"] == pytest.approx(0.0)
     low, high = report["gain_interval"]
     assert low <= report["gain"] <= high
+    worse = sides([1] + [0] * 9, labels)
+    report = fusion_report([worse, a], ["worse", "a"], fuse_scores([worse, a], weights=[1, 9]))
+    assert (report["best_single"], report["fused"]["top1"], report["gain"]) == ("a", 0.6, 0.0)
     multi = [several([[3, 0], [2, 1]], [[1, 0], [0, 1]]), several([[1, 0], [2, 5]], [[1, 0], [0, 1]])]
     report = fusion_report(multi, ["a", "b"], fuse_scores(multi))
     assert report["map_gain"] == pytest.approx(

@@ -38,7 +38,7 @@ def test_something_v2_is_five_official_indices_a_line():
 
 def test_ids_are_names_without_folder_and_suffix():
     assert server_ids(six()) == ["107", "20", "3"]
-    for ids in (["a/1.webm", "b/1.mp4"], ["1.mp4", "1.mp4#reversed"]):
+    for ids in (["a/1.webm", "b/1.mp4"], ["1.mp4", "1.mp4#reversed"], ["1", "1#reversed"]):
         with pytest.raises(ScoresError, match="several videos of the id '1'"):
             server_ids(scores_of([[1, 0]] * 2, [0, 0], ids=ids))
 

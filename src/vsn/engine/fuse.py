@@ -67,7 +67,7 @@ def fuse_scores(
     else:
         fused = _log_mean([(log_softmax(values), share) for values, share in used])
     method = "logits" if logits else "sigmoid" if inputs[0].multi_label else "softmax"
-    keys = set.intersection(*(set(one.facts) for one in inputs)) - {"weights_hash"}
+    keys = set.intersection(*(set(one.facts) for one in inputs))
     shared = {
         key: value
         for key, value in inputs[0].facts.items()

@@ -200,8 +200,9 @@ def find_scores(
             found.append(file)
     if not found:
         why = f" ({strange[0]})" if strange else ""
+        advice = f"vsn eval {path}" + (f" --split {split}" if split else "")
         raise ScoresError(
-            f"{path} has no scores of {stated} in its folder eval{why}; write them with `vsn eval {path}`."
+            f"{path} has no scores of {stated} in its folder eval{why}; write them with `{advice}`."
         )
     if len(found) > 1:
         raise ScoresError(
