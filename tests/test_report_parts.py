@@ -154,6 +154,11 @@ def test_several_labels_a_video(tmp_path: Path) -> None:
         int(word.split()[0]) for word in page.words if re.fullmatch(r"\d+ videos?", word)
     )
     assert "Videos with several labels are not taken for one class or another: no matrix." in page.words
+    assert any(
+        word.startswith("run has a mean average precision on 60 videos of split test: ")
+        for word in page.words
+    )
+    assert not any("blind guessing" in word or "above chance" in word for word in page.words)
     assert any(word.startswith("Calibration is for one label a video") for word in page.words)
 
 

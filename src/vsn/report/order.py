@@ -36,15 +36,17 @@ def order_section(runs: Sequence[Run]) -> str:
     note = parts.lacking("Orders that were not tested:", commands) if commands else ""
     if not found:
         return note
-    chance = next(iter(found.values()))["chance"]
+    several = any(run.scores is not None and run.scores.multi_label for run in tested)
+    # One of C classes is no guess at several labels, nor is there a share of what lies above it.
+    chance = None if several else next(iter(found.values()))["chance"]
     orders = [order for order in ORDERS if any(order in one["orders"] for one in found.values())]
     indices = {run.name: index for index, run in enumerate(runs)}
     by_class = "".join(_by_class(name, one, is_alone=len(found) == 1) for name, one in found.items())
-    return f"{_overall(found, orders, indices, chance)}{_sentences(found)}{by_class}{note}"
+    return f"{_overall(found, orders, indices, chance)}{'' if several else _sentences(found)}{by_class}{note}"
 
 
 def _overall(
-    found: dict[str, dict[str, Any]], orders: Sequence[str], indices: dict[str, int], chance: float
+    found: dict[str, dict[str, Any]], orders: Sequence[str], indices: dict[str, int], chance: float | None
 ) -> str:
     head = "".join(
         f'<th scope="col">{text(order)}<small>{text(MEANING[order])}</small></th>' for order in orders
@@ -53,14 +55,20 @@ def _overall(
     for name, one in found.items():
         cells = "".join(_cell(name, order, one["orders"].get(order), indices[name]) for order in orders)
         rows.append(f'<tr><th scope="row">{text(name)}</th>{cells}</tr>')
+    blind = (
+        " A video counts when the first choice is one of its labels."
+        if chance is None
+        else f" The mark in each bar is blind guessing, {percent(chance)}."
+    )
+    style = "" if chance is None else f' style="--chance:{chance:.4f}"'
     table = (
-        f'<table class="data orders" style="--chance:{chance:.4f}"><thead><tr><th scope="col">Run</th>{head}</tr>'
+        f'<table class="data orders"{style}><thead><tr><th scope="col">Run</th>{head}</tr>'
         f"</thead><tbody>{''.join(rows)}</tbody></table>"
     )
     return (
         "<p>Top-1 when the same frames are shown in another order. A model that ignores order scores alike "
-        "forward, reversed and shuffled; what a model loses is what it read from order. The mark in each bar "
-        f"is blind guessing, {percent(chance)}.</p>{parts.scroll_box(table, 'Accuracy by frame order')}"
+        "forward, reversed and shuffled; what a model loses is what it read from order."
+        f"{blind}</p>{parts.scroll_box(table, 'Accuracy by frame order')}"
     )
 
 

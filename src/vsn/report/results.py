@@ -20,6 +20,8 @@ def summary_sentence(runs: Sequence[Run]) -> str:
     tested = [run for run in runs if run.evals]
     if not tested:
         return f"None of {len(runs)} runs is tested yet." if len(runs) > 1 else "The run is not tested yet."
+    if "mean_average_precision" in tested[0].evals["forward"]:
+        return _sentence_of_several_labels(tested)
     best, *others = sorted(tested, key=lambda run: -run.top1)
     # One per cent sign ends the range: "56.0-66.8%".
     reached = f"{parts.percent(best.top1)} (95% interval {parts.percent_range(best.interval)})"
@@ -33,6 +35,21 @@ def summary_sentence(runs: Sequence[Run]) -> str:
     near = [run.name for run in others if run.interval[1] >= best.interval[0]]
     doubt = f"; its interval overlaps that of {parts.listed(near)}" if near else ""
     return f"{best.name} is best by top-1 {where}: {reached}, ahead of {behind}{doubt}."
+
+
+def _sentence_of_several_labels(tested: Sequence[Run]) -> str:
+    def precision(run: Run) -> float:
+        return float(run.evals["forward"]["mean_average_precision"])
+
+    best, *others = sorted(tested, key=lambda run: -precision(run))
+    forward = best.evals["forward"]
+    said = f"{best.name} has {'the best' if others else 'a'} mean average precision"
+    said += f" on {parts.videos(int(forward['num_videos']))} of split {best.split}: {parts.percent(precision(best))}"
+    if others:
+        said += (
+            f", beside {parts.listed([f'{run.name} ({parts.percent(precision(run))})' for run in others])}"
+        )
+    return f"{said}; its first choice is a label of {parts.percent(best.top1)} of them."
 
 
 def results_section(runs: Sequence[Run], *, table: Path | None, costs: Costs) -> str:
