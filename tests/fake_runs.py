@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vsn.config import ModelConfig, Recipe
+from vsn.engine.scores import Scores, save_evaluation
 from vsn.recipes import dump_recipe
 
 CLASSES = (
@@ -64,31 +65,16 @@ def write_eval(
     classes: Sequence[str],
     *,
     protocol: str = "fcn",
+    split: str = "test",
+    weights: str = "last",
 ) -> None:
-    right = scores.argmax(axis=1) == labels
-    top1 = float(right.mean())
-    half = 1.96 * float(np.sqrt(top1 * (1 - top1) / len(labels)))
-    ranks = (scores > scores[np.arange(len(labels)), labels][:, None]).sum(axis=1)
-    per_class = {
-        name: float(right[labels == c].mean()) for c, name in enumerate(classes) if (labels == c).any()
-    }
-    stem = run_dir / "eval" / f"test-{protocol}-{order}"
-    stem.parent.mkdir(exist_ok=True)
-    values = {
-        "split": "test",
-        "protocol": protocol,
-        "order": order,
-        "num_videos": len(labels),
-        "top1": top1,
-        "top1_interval": [max(top1 - half, 0), min(top1 + half, 1)],
-        "top5": float((ranks < 5).mean()),
-        "mean_class": float(np.mean(list(per_class.values()))),
-        "per_class": per_class,
-        "seconds": 12.5,
-    }
-    stem.with_suffix(".json").write_text(json.dumps(values))
-    ids = [f"{classes[c]}/{i:04d}.mp4" for i, c in enumerate(labels)]
-    np.savez(stem.with_suffix(".npz"), video_ids=ids, scores=scores, labels=labels, classes=list(classes))
+    """Scores and the figures of them, as `vsn eval` writes them; `labels` (N,) int, or (N, C) bool."""
+    classes_of = labels if labels.ndim == 1 else labels.argmax(axis=1)
+    ids = np.array([f"{classes[c]}/{i:04d}.mp4" for i, c in enumerate(classes_of)])
+    facts = {"split": split, "protocol": protocol, "order": order, "weights": weights, "seconds": 12.5}
+    name = f"{split}-{protocol}-{order}" + ("-best" if weights == "best" else "")
+    saved = Scores(ids, scores.astype(np.float32), labels, tuple(classes))
+    save_evaluation(run_dir / "eval", name, saved, facts)
 
 
 def write_run(

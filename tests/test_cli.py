@@ -58,7 +58,7 @@ def one_line(text: str) -> str:
         (["ablate", "demo"], ["--model.name", "--train.epochs"]),
         (["eval"], ["PATH", "--split", "--protocol", "--order", "--root", "--bad-videos", "--json"]),
         (["predict"], ["PATH", "video files or folders", "--top-k", "--device", "--json"]),
-        (["report"], ["PATH", "--out", "--title", "--split"]),
+        (["report"], ["PATH", "--out", "--title", "--split", "--root", "--videos", "--stage", "--device"]),
         (["runs"], ["PATH", "two levels down", "--json"]),
         (["data"], ["synth", "pack", "doctor"]),
         (["data", "pack"], ["STR", "--out", "--short-side", "--quality", "--max-bad"]),
@@ -144,7 +144,9 @@ def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
         (["ablate", "--show", "a.json"], "vsn: a.json is not there; `vsn ablate RECIPE --out DIR` writes"),
         (["eval", "none"], "vsn: none is not a run folder"),
         (["predict", "none", "a.mp4"], "vsn: none is not a run folder"),
-        (["report", "none"], "vsn: "),
+        (["report", "none"], "vsn: No run folder at 'none'. Give folders that `vsn train` wrote."),
+        (["report", "none", "--videos", "0"], "vsn: No run folder at 'none'"),
+        (["report", "none", "--videos", "-1"], "vsn: --videos is -1; it must be 0 or more."),
         (["data", "synth", "set", "--size", "97"], "vsn: size is 97; frames have 96 to 128 pixels a side"),
     ],
 )
@@ -216,6 +218,9 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
 
     assert vsn("report", "run", "--out", "page.html")[1].strip() == "page.html"
     assert "vsn_resnet14_tiny" in Path("page.html").read_text()
+    assert "data:image/jpeg" in Path("page.html").read_text()
+    assert vsn("report", "run", "--out", "bare.html", "--videos", "0")[0] == 0
+    assert "data:image/jpeg" not in Path("bare.html").read_text()
 
     status, _, err = vsn("train", "mine.toml", "--out", "run")
     assert status == 1

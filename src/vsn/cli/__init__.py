@@ -173,19 +173,50 @@ app.command(calibrate)
 
 @app.command
 def report(
-    runs: Paths, out: Path = Path("report.html"), title: str = "Video recognition report", split: str = "test"
+    runs: Paths,
+    out: Path = Path("report.html"),
+    title: str = "Video recognition report",
+    split: str = "",
+    root: Path | None = None,
+    videos: int = 4,
+    stage: str = "res5",
+    device: str = "auto",
 ) -> None:
-    """Write one self-contained HTML page about one or several evaluated runs.
+    """Write one self-contained HTML page about one or several runs, as far as they are trained and tested.
+
+    What is missing is named there, with the command that makes it.
 
     Args:
         runs: run folders.
         out: the page to write.
         title: its heading.
-        split: the split whose results are shown.
+        split: the split whose results are shown; default the one that most runs were tested on.
+        root: where the data set is now, if it moved; the videos shown come from there.
+        videos: best videos to show, and as many worst; 0 opens no video and no network.
+        stage: features that the heat maps beneath the videos are of: res2 to res5.
+        device: auto, cpu or cuda, for the heat maps.
     """
-    from vsn.report import write_report
+    if videos < 0:
+        raise ValueError(f"--videos is {videos}; it must be 0 or more.")
+    if videos == 0:
+        from vsn.report import write_report
 
-    print(write_report(runs, out, title=title, split=split))
+        print(write_report(runs, out, title=title, split=split or None))
+        return
+    from vsn.engine.illustrate import illustrated_report
+
+    print(
+        illustrated_report(
+            runs,
+            out,
+            title=title,
+            split=split or None,
+            root=root,
+            num_videos=videos,
+            stage=stage,
+            device=device,
+        )
+    )
 
 
 @app.command

@@ -18,12 +18,13 @@ from vsn.data.dataset import VideoDataset
 from vsn.data.synthetic import SynthSpec, write_dataset
 from vsn.engine.checkpoint import Run, check_same, is_finished, load_model, open_run, versions
 from vsn.engine.evaluate import score_videos
+from vsn.engine.illustrate import best_and_worst
 from vsn.engine.inputs import open_datasets, test_dataset
 from vsn.engine.measure import count_multiply_adds, count_parameters, latency_ms
 from vsn.engine.scores import save_evaluation
 from vsn.engine.train import TrainingStopped, train
 from vsn.files import write_beside, write_json
-from vsn.report import write_report
+from vsn.report import read_runs, write_page
 
 NAMES = ("tsn", "tsm", "vsn")
 NUM_STRIPS = 12
@@ -87,12 +88,14 @@ def run_demo(
     strips = _write_strips(
         out / "strips.npz", test_dataset(recipe, "test", recipe.eval, classes=runs[0].classes)
     )
-    page = write_report(
-        [run.path for run in runs],
+    tested = read_runs([run.path for run in runs], recipe.data.test_split)
+    page = write_page(
+        tested,
         out / "report.html",
         title="Video shuffle on videos that differ only in the order of their frames",
         table=out / "table.json",
         strips=strips,
+        examples=best_and_worst(tested, num_videos=2, stage="res4", device=recipe.train.device),
     )
     print_table(rows, console)
     console.print(f"{seconds / 60:.1f} minutes. Look at {page}", highlight=False)

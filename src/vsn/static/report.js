@@ -1,17 +1,149 @@
-// Sorting of the bars by class; the page is complete without it.
+// Sorting of the bars by class, and matrices of many classes; the page is complete without the former.
 for (const label of document.querySelectorAll("label.sort")) {
   const list = label.closest("section").querySelector("ol.bars");
   const values = (row) => row.dataset.values.split(" ").map(Number);
   const key = {
     spread: (row) => Math.max(...values(row)) - Math.min(...values(row)),
-    run: (row, index) => values(row)[index],
+    count: (row) => Number(row.dataset.count),
+    name: () => 0,
   };
   label.hidden = false;
   label.querySelector("select").addEventListener("change", (event) => {
     const by = event.target.value;
-    const rank = (row) => (by === "spread" ? key.spread(row) : key.run(row, Number(by)));
-    const rows = [...list.children].sort((a, b) =>
-      (by === "name" ? 0 : rank(b) - rank(a)) || a.dataset.name.localeCompare(b.dataset.name));
+    const rank = key[by] ?? ((row) => values(row)[Number(by)]);
+    const rows = [...list.children].sort(
+      (a, b) => rank(b) - rank(a) || a.dataset.name.localeCompare(b.dataset.name));
     list.replaceChildren(...rows);
   });
+}
+
+// A matrix is a box that scrolls over the whole of it; the canvas stays in view and draws what is there.
+const LARGEST_CELL = 26, NAMED_CELL = 11;
+const parsed = (id) => JSON.parse(document.getElementById(id).textContent);
+for (const map of document.querySelectorAll(".map")) {
+  const names = parsed("class-names"), data = parsed(map.dataset.map), n = names.length;
+  const [box, size, canvas, readout] = [".map-box", ".map-size", "canvas", ".readout"].map((s) => map.querySelector(s));
+  const totals = data.rows.map((row) => row.reduce((sum, value, i) => sum + (i % 2 ? value : 0), 0));
+  const count = (truth, said) => {
+    const row = data.rows[truth];
+    for (let i = 0; i < row.length; i += 2) if (row[i] === said) return row[i + 1];
+    return 0;
+  };
+  const orders = { file: names.map((_, i) => i), ...data.orders };
+  let order = orders.alike, place = [], zoom = 1, marked = null;
+  const gutter = () => (cell() >= NAMED_CELL ? Math.min(190, box.clientWidth * 0.4) : 0);
+  const whole = () => Math.min(box.clientWidth, box.clientHeight) / n;
+  const cell = () => Math.max(whole(), Math.min(whole() * zoom, LARGEST_CELL));
+
+  function draw() {
+    const width = box.clientWidth, height = box.clientHeight, side = cell(), left = gutter();
+    if (!width) return;  // in a closed box
+    size.style.width = `${left + n * side}px`;
+    size.style.height = `${n * side}px`;
+    const ratio = window.devicePixelRatio || 1, style = getComputedStyle(map);
+    if (canvas.width !== width * ratio || canvas.height !== height * ratio) {
+      [canvas.width, canvas.height] = [width * ratio, height * ratio];
+      [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
+    }
+    const pen = canvas.getContext("2d"), colour = (name) => style.getPropertyValue(name).trim();
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.fillStyle = colour("--card");
+    pen.fillRect(0, 0, width, height);
+    const [x0, y0] = [box.scrollLeft - left, box.scrollTop];
+    const [ok, no] = [colour("--map-ok"), colour("--map-no")];
+    pen.fillStyle = colour("--faint");  // every fifth row, for the eye
+    if (side >= 6) for (let p = 0; p < n; p += 10) pen.fillRect(0, p * side - y0, width, 5 * side);
+    const first = Math.floor(y0 / side), last = Math.min(n, Math.ceil((y0 + height) / side));
+    for (let p = first; p < last; p++) {
+      const truth = order[p], row = data.rows[truth];
+      for (let i = 0; i < row.length; i += 2) {
+        const x = place[row[i]] * side - x0;
+        if (x + side < left || x > width) continue;
+        const share = row[i + 1] / totals[truth];
+        pen.fillStyle = `rgba(${row[i] === truth ? ok : no}, ${0.25 + 0.75 * share})`;
+        const drawn = side > 6 ? side - 1 : Math.max(side, 2);
+        pen.fillRect(x, p * side - y0, drawn, drawn);
+      }
+    }
+    if (left) {
+      pen.fillStyle = colour("--card");
+      pen.fillRect(0, 0, left, height);
+      pen.fillStyle = colour("--ink");
+      pen.font = `${Math.min(13, side * 0.85)}px system-ui, sans-serif`;
+      pen.textBaseline = "middle";
+      for (let p = first; p < last; p++) pen.fillText(clipped(pen, names[order[p]], left - 8), 2, (p + 0.5) * side - y0);
+    }
+    if (marked) {
+      const [x, y] = [place[marked[1]] * side - x0, place[marked[0]] * side - y0];
+      pen.strokeStyle = colour("--ink");
+      pen.strokeRect(x - 1, y - 1, side + 2, side + 2);
+      pen.globalAlpha = 0.25;
+      pen.strokeRect(left, y + side / 2, width, 0);
+      pen.strokeRect(x + side / 2, 0, 0, height);
+      pen.globalAlpha = 1;
+    }
+  }
+  function clipped(pen, text, room) {
+    if (pen.measureText(text).width <= room) return text;
+    let end = text.length;
+    while (end > 1 && pen.measureText(`${text.slice(0, end)}…`).width > room) end--;
+    return `${text.slice(0, end)}…`;
+  }
+  function arrange(key) {
+    order = orders[key];
+    place = [];
+    order.forEach((index, p) => { place[index] = p; });
+    draw();
+  }
+  function mark(truth, said) {
+    marked = [truth, said];
+    const found = count(truth, said), of = totals[truth];
+    const share = of ? ` (${(100 * found / of).toFixed(1)}%)` : "";
+    readout.textContent = `${names[truth]} → ${names[said]}: ${found} of ${of}${share}`;
+    draw();
+  }
+  function zoomTo(value, at) {
+    const most = LARGEST_CELL / whole(), before = cell(), old = gutter();
+    const middle = at ?? [(box.scrollLeft + box.clientWidth / 2 - old) / before, (box.scrollTop + box.clientHeight / 2) / before];
+    zoom = Math.max(1, Math.min(value, most));
+    draw();
+    box.scrollLeft = middle[0] * cell() - box.clientWidth / 2 + gutter();
+    box.scrollTop = middle[1] * cell() - box.clientHeight / 2;
+    draw();
+  }
+  const centre = () => marked && [place[marked[1]] + 0.5, place[marked[0]] + 0.5];
+  const zoomBy = (key) => zoomTo(key === "0" ? 1 : key === "-" ? zoom / 1.6 : zoom * 1.6, centre());
+  function under(event) {
+    const frame = box.getBoundingClientRect(), side = cell();
+    const x = Math.floor((event.clientX - frame.left - box.clientLeft + box.scrollLeft - gutter()) / side);
+    const y = Math.floor((event.clientY - frame.top - box.clientTop + box.scrollTop) / side);
+    return x >= 0 && x < n && y >= 0 && y < n ? [order[y], order[x]] : null;
+  }
+  for (const kind of ["pointermove", "pointerdown"]) {
+    box.addEventListener(kind, (event) => { const found = under(event); if (found) mark(...found); });
+  }
+  box.addEventListener("dblclick", (event) => { const found = under(event); if (found) { mark(...found); zoomBy("+"); } });
+  box.addEventListener("scroll", draw);
+  box.addEventListener("keydown", (event) => {
+    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (step) {
+      const held = (p) => Math.max(0, Math.min(n - 1, p));
+      const [y, x] = marked ? [held(place[marked[0]] + step[0]), held(place[marked[1]] + step[1])] : [0, 0];
+      mark(order[y], order[x]);
+      const side = cell(), left = gutter();
+      box.scrollTop = Math.min(y * side, Math.max(box.scrollTop, (y + 1) * side - box.clientHeight));
+      box.scrollLeft = Math.min(x * side, Math.max(box.scrollLeft, (x + 1) * side - box.clientWidth + left));
+      draw();
+    } else if ("+=-0".includes(event.key)) zoomBy(event.key === "=" ? "+" : event.key);
+    else return;
+    event.preventDefault();
+  });
+  for (const button of map.querySelectorAll("button")) button.addEventListener("click", () => zoomBy(button.dataset.zoom));
+  map.querySelector("select").addEventListener("change", (event) => arrange(event.target.value));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  new ResizeObserver(draw).observe(box);
+  map.querySelector(".tools").hidden = false;
+  box.classList.add("drawn");
+  arrange("alike");
 }
