@@ -1,6 +1,6 @@
 """Test finished runs and write what came out as one JSON for results/.
 
-python benchmarks/collect.py results/NAME.json RUN [RUN ...] [--orders forward shuffled]
+python benchmarks/collect.py results/NAME.json RUN [RUN ...] [--orders forward shuffled] [--protocols fcn 3crop]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vsn.engine.evaluate import evaluate_run
 from vsn.files import write_json
 
 
-def collect(path: Path, orders: list[str]) -> dict[str, Any]:
+def collect(path: Path, orders: list[str], protocols: list[str]) -> dict[str, Any]:
     """Settings, training and test results of one run, without paths of the machine."""
     run = open_run(path)
     data = replace(run.recipe.data, root="")
@@ -31,7 +31,11 @@ def collect(path: Path, orders: list[str]) -> dict[str, Any]:
         "versions": json.loads((path / "versions.json").read_text(encoding="utf-8")),
         "training_seconds": sum(line["seconds"] for line in metrics),
         "metrics": metrics,
-        "test": [evaluate_run(path, config=replace(run.recipe.eval, order=order)) for order in orders],
+        "test": [
+            evaluate_run(path, config=replace(run.recipe.eval, order=order, protocol=protocol))
+            for protocol in protocols or [run.recipe.eval.protocol]
+            for order in orders
+        ],
     }
 
 
@@ -40,9 +44,10 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--orders", nargs="+", default=["forward", "shuffled"])
+    parser.add_argument("--protocols", nargs="+", default=[], help="default: each run's own")
     parser.add_argument("--data", default="", help="what the videos were, in words")
     arguments = parser.parse_args()
-    runs = [collect(path, arguments.orders) for path in arguments.runs]
+    runs = [collect(path, arguments.orders, arguments.protocols) for path in arguments.runs]
     names = " ".join(path.name for path in arguments.runs)
     facts = {
         "command": f"python benchmarks/collect.py {arguments.output.name} {names}",
@@ -54,7 +59,10 @@ def main() -> None:
     for run in runs:
         print(
             run["run"],
-            *(f"{test['order']} {test['top1']:.1%} {test['top1_interval']}" for test in run["test"]),
+            *(
+                f"{test['protocol']} {test['order']} {test['top1']:.1%} {test['top1_interval']}"
+                for test in run["test"]
+            ),
         )
 
 

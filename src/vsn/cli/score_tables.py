@@ -18,10 +18,6 @@ def print_results(run: Path, results: list[dict[str, Any]]) -> None:
     """Tables of the results of one run under several orders of the frames."""
     console, first = Console(), results[0]
     title = f"{run}: {first['num_videos']} videos of split {first['split']}, protocol {first['protocol']}"
-    cost = first.get("multiply_adds")
-    if cost:
-        views = f"{first['num_views']} views, " if first["num_views"] > 1 else ""
-        title += f" ({views}{cost / 1e9:.3g} G multiply-adds a video)"
     if "num_unlabelled" in first:
         _say(console, f"{title}: {first['num_unlabelled']} without a label, so that nothing was measured.")
         return
@@ -36,6 +32,13 @@ def print_results(run: Path, results: list[dict[str, Any]]) -> None:
             f"{result[mean]:.1%}",
         )
     console.print(table)
+    cost = first.get("multiply_adds")
+    if cost:
+        views = f"{first['num_views']} views, " if first["num_views"] > 1 else ""
+        _say(
+            console,
+            f"{views}{cost / 1e9:.3g} G multiply-adds and {1 / first['videos_per_second']:.2g} s a video.",
+        )
     bad = first["bad_videos"]
     if bad:
         _say(
