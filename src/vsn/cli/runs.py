@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from vsn.engine.runs import RunSummary
 
 COLUMNS = ("run", "model", "data", "T", "epochs", "val", "best", "test", "written", "state")
+WIDE_ONLY = ("data", "T", "written")
+"""Columns that a terminal of fewer than 120 columns has no room for."""
 
 
 def runs(
@@ -42,11 +44,13 @@ def runs(
 def _print_table(found: list[RunSummary]) -> None:
     console = Console()
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in COLUMNS:
+    shown = [name for name in COLUMNS if console.width >= 120 or name not in WIDE_ONLY]
+    for name in shown:
         right = name in ("T", "epochs", "val", "best", "test")
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=right)
     for run in found:
-        table.add_row(*_cells(run))
+        cells = dict(zip(COLUMNS, _cells(run), strict=True))
+        table.add_row(*(cells[name] for name in shown))
     console.print(table, markup=False)
     for run in found:
         if run.reason:
