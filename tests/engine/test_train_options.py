@@ -1,6 +1,7 @@
 """Settings of training that change how, and some that must not change what, is learned."""
 
 import json
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,13 +44,30 @@ def test_the_average_is_validated_and_saved_and_resumed(
     tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console
 ):
     recipe = tiny_recipe(tiny_data, ema=0.9)
-    whole = train(recipe, tmp_path / "whole", console=quiet).path
+    by_hand: dict[str, torch.Tensor] = {}
+    step, count = train_module.train_step, 0
+
+    def followed(job, *arguments):
+        nonlocal count
+        step(job, *arguments)
+        decay = min(0.9, (1 + count) / (10 + count)) if count else 0.0
+        for name, weight in job.model.state_dict().items():
+            if weight.is_floating_point():
+                by_hand[name] = weight.clone() if not count else by_hand[name].lerp(weight, 1 - decay)
+        count += 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "train_step", followed)
+        whole = train(recipe, tmp_path / "whole", console=quiet).path
     state = torch.load(whole / "state.pt", weights_only=True)
     averaged, last = weights_of(whole), state["model"]
     assert not torch.equal(averaged["head.weight"], last["head.weight"])
     assert_same = [torch.equal(last[name], tensor) for name, tensor in weights_of(finished_run).items()]
     assert all(assert_same)  # training itself is not changed
     assert all(torch.equal(state["average"][f"module.{name}"], tensor) for name, tensor in averaged.items())
+    assert all(
+        torch.equal(by_hand[name], averaged[name]) for name in ("head.weight", "backbone.conv1.weight")
+    )
     half = replace(recipe, train=replace(recipe.train, save_minutes=0))
     stop_after(half, tmp_path / "parts", 4, quiet)
     train(half, tmp_path / "parts", resume=True, console=quiet)
@@ -154,6 +172,20 @@ def test_how_often_the_state_is_saved(
     monkeypatch.setattr(job, "save_state", lambda run, state: (saved.append(1), save(run, state)))
     train(tiny_recipe(tiny_data, save_minutes=minutes), tmp_path / "run", console=quiet)
     assert len(saved) == times  # at the start and after 2 epochs, or after each of 6 steps too
+
+
+def test_time_decides_when_the_state_is_saved_within_an_epoch(
+    tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch
+):
+    from vsn.engine import job
+
+    clock = iter(range(0, 10**6, 100))  # a hundred seconds from one look to the next
+    saved = []
+    monkeypatch.setattr(job, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(job, "save_state", lambda run, state: saved.append(state["progress"]["step"]))
+    recipe = tiny_recipe(tiny_data, epochs=1, batch_size=2, save_minutes=5)  # 6 steps
+    train(recipe, tmp_path / "run", console=quiet)
+    assert saved == [0, 3, 6, 0]  # at the start, every third look, at the end of the epoch
 
 
 # --- what must not change the result -----------------------------------------------------------------
