@@ -14,7 +14,7 @@ from vsn.data.decode import VideoError
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.views import PROTOCOLS
 from vsn.engine.checkpoint import load_model, open_run
-from vsn.engine.evaluate import Average, autocast, evaluate_run, score_videos
+from vsn.engine.evaluate import Average, autocast, evaluate_run, mirror_note, score_videos
 from vsn.engine.inputs import match_classes, test_dataset
 from vsn.engine.measure import count_multiply_adds
 from vsn.engine.processes import pick_device
@@ -82,6 +82,13 @@ def test_what_a_protocol_costs_is_said(run: Path, protocol: Protocol, views: int
     assert (result["num_views"], result["multiply_adds"]) == (views, views * once)
     assert result["videos_per_second"] == pytest.approx(3 / result["seconds"])
     assert result["average"] == "logits"
+
+
+def test_mirror_images_of_classes_with_a_side_are_warned_of():
+    classes = ("wave", "swipe left", "swipe right")
+    assert "another class to 2 of the 3 classes, for example 'swipe left'" in mirror_note(classes, "10crop")
+    assert mirror_note(classes, "25x10")
+    assert mirror_note(classes, "3crop") == mirror_note(("wave", "jump"), "10crop") == ""
 
 
 def test_files_say_what_they_hold(run: Path):

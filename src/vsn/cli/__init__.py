@@ -89,7 +89,7 @@ def evaluate(
     """
     from vsn.cli.score_tables import print_results
     from vsn.engine.checkpoint import open_run
-    from vsn.engine.evaluate import evaluate_run
+    from vsn.engine.evaluate import evaluate_run, mirror_note
 
     if not order:
         raise ValueError("--order needs one or more of forward, reversed, shuffled, still.")
@@ -111,6 +111,9 @@ def evaluate(
         print(json.dumps(results, indent=2))
     else:
         print_results(run, results)
+        note = mirror_note(open_run(run).classes, results[0]["protocol"])
+        if note:
+            print(note)
         if not split and results[0]["split"] != recipe.data.test_split:
             print(f"The data has no split {recipe.data.test_split!r}; this is {results[0]['split']!r}.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vsn.config import ConfigError, EvalConfig, Recipe
+from vsn.config import ConfigError, EvalConfig, Protocol, Recipe
 from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.decode import VideoError
+from vsn.data.flips import flipped_labels
 from vsn.data.loader import Share, make_loader
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.views import PROTOCOLS
@@ -293,6 +295,18 @@ def evaluate_run(
     name = f"{split}-{config.protocol}-{config.order}" + ("-best" if weights == "best" else "")
     # The first process alone writes; the others return what it found.
     return processes.once(lambda: save_evaluation(run.path / "eval", name, scores, facts))
+
+
+def mirror_note(classes: Sequence[str], protocol: Protocol) -> str:
+    """A word of warning where a protocol shows mirror images of classes that have a left or a right."""
+    plain = flipped_labels(classes, "auto")
+    sided = [name for label, name in enumerate(classes) if label not in plain]
+    if PROTOCOLS[protocol].crops != "ten" or not sided:
+        return ""
+    return (
+        f"Half the views of {protocol!r} are mirror images, which look like another class to {len(sided)} of the "
+        f"{len(classes)} classes, for example {sided[0]!r}; 3crop has none."
+    )
 
 
 def _multiply_adds(recipe: Recipe, dataset: VideoDataset) -> int | None:
