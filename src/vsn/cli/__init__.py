@@ -16,6 +16,7 @@ from rich.table import Table
 
 import vsn
 from vsn.cli.data import data_app, doctor_command, pack_command
+from vsn.cli.flow import extract_command, flow_app
 from vsn.cli.recipes import recipe_app
 from vsn.cli.runs import runs
 from vsn.cli.training import TrainCommand, train_command
@@ -214,6 +215,7 @@ def models() -> None:
 
 app.command(runs)
 app.command(data_app, name="data", help="Write the embedded data set; pack and examine data sets.")
+app.command(flow_app, name="flow", help="Compute, store and look at optical flow.")
 app.command(recipe_app, name="recipe", help="List and print recipes.")
 
 
@@ -229,6 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             pack_command(arguments[2:])
         elif arguments[:2] == ["data", "doctor"]:
             doctor_command(arguments[2:])
+        elif arguments[:2] == ["flow", "extract"]:
+            extract_command(arguments[2:])
         else:
             app.cli(prog="vsn", description=DESCRIPTION, args=arguments or ["--help"])
     except BrokenPipeError:  # the reader of our output, such as head, has enough

@@ -6,6 +6,7 @@ and a model trained on their flow is another model.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ def opencv_flow(frames: np.ndarray, method: Literal["tvl1-opencv", "dis", "farne
     cv2 = _opencv()
     cv2.setNumThreads(1)
     calc = _calculator(cv2, method)
-    return np.stack([calc(first, second) for first, second in zip(frames[:-1], frames[1:], strict=True)])
+    return np.stack([calc(first, second) for first, second in itertools.pairwise(frames)])
 
 
 def _calculator(cv2: Any, method: str) -> Any:
