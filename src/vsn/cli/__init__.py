@@ -142,27 +142,35 @@ def _print_results(run: Path, results: list[dict[str, Any]]) -> None:
 def predict(
     run: Annotated[Path, tyro.conf.Positional],
     videos: Paths,
+    flow_run: Path | None = None,
+    flow_weight: float = 1.0,
     top_k: int = 5,
     device: str = "auto",
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """Label video files, or all video files of a folder; with a flow model, stored flow.
+    """Label video files, or all video files of a folder. A flow model computes the flow, or takes stored flow.
 
     A file that cannot be read gets one line that says why; the others go on, and the exit status is 1.
 
     Args:
         run: a run folder.
         videos: video files or folders of them.
+        flow_run: a run on flow, whose probabilities are averaged with those of the run.
+        flow_weight: weight of the flow run; that of the run is 1.
         top_k: how many labels to print.
         device: auto, cpu or cuda.
         json_output: print one JSON object a line, for other programs.
     """
     from vsn.data.decode import VideoError
-    from vsn.engine.predict import Predictor
+    from vsn.engine.predict import Predictor, TwoStreamPredictor
 
     if not videos:
         raise ValueError("vsn predict needs video files, or folders of them, after the run folder.")
-    predictor = Predictor.from_run(run, device=device)
+    first = Predictor.from_run(run, device=device)
+    predictor: Predictor | TwoStreamPredictor = first
+    if flow_run is not None:
+        second = Predictor.from_run(flow_run, device=device)
+        predictor = TwoStreamPredictor(first, second, flow_weight=flow_weight)
     files = [file for path in videos for file in predictor.list_inputs(path)]
     failed = False
     for file in files:
