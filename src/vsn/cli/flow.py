@@ -85,3 +85,37 @@ def _parse_shard(text: str) -> tuple[int, int]:
     if not (slash and index.isdecimal() and count.isdecimal()):
         raise ConfigError(f"--shard is {text!r}; it is i/n, such as 0/4, the first of four parts.")
     return int(index), int(count)
+
+
+@flow_app.command
+def show(
+    video: Annotated[Path, tyro.conf.Positional],
+    out: Path = Path("flow.png"),
+    method: FlowMethod = "tvl1",
+    short_side: int = 256,
+    pairs: int = 4,
+    device: str = "cpu",
+) -> None:
+    """Draw the optical flow of a video: frames, and the colours of their motion, with a legend.
+
+    Args:
+        video: a video file, or a folder of frames.
+        out: the picture, .png (some frames), or the film, .mp4 (all of them).
+        method: tvl1, tvl1-opencv, dis or farneback.
+        short_side: shorter side of the frames, pixels; 0 leaves them as they are.
+        pairs: how many frames a picture shows.
+        device: cpu or cuda; the latter with method tvl1.
+    """
+    from vsn.data.flow.compute import flow_method
+    from vsn.data.flow.show import show_flow
+    from vsn.data.flow.values import FlowFacts
+
+    scale = show_flow(
+        video,
+        out,
+        flow_method(method, device),
+        bound=FlowFacts.bound,
+        short_side=short_side or None,
+        num_pairs=pairs,
+    )
+    print(f"{out}: full colour is {scale:g} pixels a frame.")
