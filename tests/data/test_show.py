@@ -52,13 +52,22 @@ def test_hues_go_round_without_a_jump() -> None:
 def test_a_picture_of_frames_flow_and_legend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video = moving_video(tmp_path / "v.mp4", 5, right=2.0)
     main(["flow", "show", str(video), "--out", str(tmp_path / "v.png"), "--short-side", "48", "--pairs", "2"])
-    assert "full colour is 2 pixels a frame" in capsys.readouterr().out
+    assert "full colour is 2 px a frame" in capsys.readouterr().out
     picture = np.asarray(Image.open(tmp_path / "v.png"))
     assert picture.shape == (2 * 48 + 56, 2 * 64, 3)
     frames, _ = read_all_frames(video)
     assert np.array_equal(picture[:48], np.concatenate([frames[1], frames[3]], 1))
     red = picture[48:96].astype(int)
     assert np.median(red.reshape(-1, 3), axis=0) == pytest.approx([255, 8, 8], abs=20)
+
+
+def test_what_stands_still_is_white(tmp_path: Path) -> None:
+    """Bytes have no exact zero, and half a step would be a tint; JPEG makes whole ones of some."""
+    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    for i in range(3):
+        Image.fromarray(frame).save(tmp_path / f"{i}.png")
+    main(["flow", "show", str(tmp_path), "--out", str(tmp_path / "v.png"), "--short-side", "48"])
+    assert (np.asarray(Image.open(tmp_path / "v.png"))[48:96] == 255).all()
 
 
 def test_a_film_of_all_frames(tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_opencv_finds_the_same_in_real_videos(shared_data: Path) -> None:
     names = ("come/S1_1_1m_upper", "left/S3_2_4m_full", "stop/S5_1_1m_upper")
     differences = []
     for name in names:
-        video = shared_data / "gestures" / f"{name}.mp4"
+        video = shared_data / "data" / "gestures" / f"{name}.mp4"
         for start in (20, 35):
             frames = read_frames(video, lambda n, _, start=start: [start, start + 1], short_side=256)
             ours, theirs = both(np.stack([to_grey(frame) for frame in frames]))

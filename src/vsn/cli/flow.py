@@ -118,4 +118,4 @@ def show(
         short_side=short_side or None,
         num_pairs=pairs,
     )
-    print(f"{out}: full colour is {scale:g} pixels a frame.")
+    print(f"{out}: full colour is {scale:g} px a frame.")

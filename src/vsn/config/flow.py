@@ -33,7 +33,7 @@ class Tvl1Config:
     """Size of each scale to the finer one."""
     nwarps: int = 5
     """Warps of the second frame at each scale."""
-    iterations: int = 30
+    iterations: int = 20
     """Of thresholding step and dual update, after each warp."""
     median: bool = True
     """A 3x3 median of the flow after each warp."""

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from vsn.config import ConfigError
 from vsn.data.decode import iter_frames, read_frames
 from vsn.data.flow.compute import ComputeFlow, compute_fields, iter_fields
-from vsn.data.flow.values import bytes_to_flow
+from vsn.data.flow.values import ZERO, bytes_to_flow
 from vsn.data.video_files import write_video
 from vsn.files import write_beside
 
@@ -78,7 +78,7 @@ def show_flow(
 
     stored = compute_fields(video, choose, compute, bound=bound, short_side=short_side)
     frames = read_frames(video, lambda *_: taken, short_side=short_side)
-    flow = bytes_to_flow(stored, bound)
+    flow = _motions(stored, bound)
     scale = _scale(flow)
     rows = [np.concatenate(list(frames), 1), np.concatenate(list(flow_colours(flow, scale)), 1)]
     picture = np.concatenate([*rows, _legend(rows[0].shape[1], scale)])
@@ -93,7 +93,7 @@ def _show_film(
     frames = iter_frames(video, short_side=short_side)
     # Bytes, for the scale is known when all are there.
     fields = list(iter_fields(video, frames, compute, bound=bound))
-    scale = _scale(bytes_to_flow(np.stack(fields), bound))
+    scale = _scale(_motions(np.stack(fields), bound))
     height, width = (side // 2 * 2 for side in fields[0].shape[:2])
     legend = _legend(2 * width, scale)
     rate = 25.0
@@ -108,11 +108,17 @@ def _show_film(
     def pictures() -> Iterator[np.ndarray]:
         shown = iter_frames(video, short_side=short_side)
         for frame, field in zip(shown, fields, strict=False):  # the last frame has no flow
-            pair = [frame, flow_colours(bytes_to_flow(field, bound), scale)]
+            pair = [frame, flow_colours(_motions(field, bound), scale)]
             yield np.concatenate([np.concatenate([one[:height, :width] for one in pair], 1), legend])
 
     write_video(out, pictures(), frames_per_second=rate)
     return scale
+
+
+def _motions(stored: np.ndarray, bound: float) -> np.ndarray:
+    """Pixels of motion; the two bytes beside no motion, which JPEG mixes with it, are none, not specks of colour."""
+    still = np.abs(stored.astype(int) - ZERO + 0.5) < 2
+    return np.where(still, np.float32(0), bytes_to_flow(stored, bound))
 
 
 def _scale(flow: np.ndarray) -> float:
@@ -133,5 +139,5 @@ def _legend(width: int, scale: float) -> np.ndarray:
     image = Image.fromarray(legend)
     draw = ImageDraw.Draw(image)
     draw.text((side + 12, 8), "where the pixels move to", fill="black")
-    draw.text((side + 12, 26), f"full colour: {scale:g} pixels a frame", fill="black")
+    draw.text((side + 12, 26), f"full colour: {scale:g} px a frame", fill="black")
     return np.asarray(image)
