@@ -215,7 +215,6 @@ def extract_flow(
     if not (out / FACTS).is_file():
         write_json(out / FACTS, settings.described())
     todo = [video for video in wanted if not _place(out, video, settings.layout).exists()]
-    _remove_left_behind(out, todo)
     if num_workers is None:
         num_workers = _num_cpus() if device == "cpu" else min(_GPU_WORKERS, _num_cpus())
     done: list[DoneVideo] = []
