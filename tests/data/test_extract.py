@@ -19,16 +19,10 @@ import torch
 from vsn.cli import main
 from vsn.config import ConfigError, DataConfig
 from vsn.data.decode import read_all_frames
-from vsn.data.flow import extract
+from vsn.data.flow import extract_plan
 from vsn.data.flow.compute import compute_fields, flow_method, iter_fields, method_of, to_grey
-from vsn.data.flow.extract import (
-    ExtractSummary,
-    FlowSettings,
-    FlowVideo,
-    extract_flow,
-    videos_of_data_set,
-    videos_of_folder,
-)
+from vsn.data.flow.extract import ExtractSummary, extract_flow
+from vsn.data.flow.extract_plan import FlowSettings, FlowVideo, videos_of_data_set, videos_of_folder
 from vsn.data.flow.file import count_fields
 from vsn.data.flow.find import with_flow
 from vsn.data.flow.read import read_all_flow
@@ -133,7 +127,7 @@ def test_each_video_once_whatever_its_splits(tmp_path: Path) -> None:
     [("a/b.mp4", "a/b"), ("/data/b.MP4", "data/b"), ("../x/../y/b.avi", "y/b"), ("./000012", "000012"), ("v.1", "v.1")],
 )  # fmt: skip
 def test_names(video_id: str, name: str) -> None:
-    assert extract._name(video_id) == name
+    assert extract_plan._name(video_id) == name
 
 
 def test_two_videos_of_one_name_are_refused(videos: Path, tmp_path: Path) -> None:

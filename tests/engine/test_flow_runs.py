@@ -17,7 +17,8 @@ from vsn.cli import main
 from vsn.config import ClipSpec, ConfigError, DataConfig, EvalConfig, ModelConfig, Recipe, TrainConfig
 from vsn.data.dataset import VideoDataset
 from vsn.data.decode import VideoError, read_all_frames, write_video
-from vsn.data.flow.extract import FlowSettings, extract_flow, videos_of_folder
+from vsn.data.flow.extract import extract_flow
+from vsn.data.flow.extract_plan import FlowSettings, videos_of_folder
 from vsn.data.flow.values import FlowFacts, flow_to_bytes, write_flow_facts
 from vsn.data.readers import read_records
 from vsn.engine.checkpoint import load_model, open_run

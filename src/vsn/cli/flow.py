@@ -54,7 +54,8 @@ def extract_help(command: ExtractCommand) -> None:
 def extract_command(arguments: Sequence[str]) -> None:
     """Parse and run `vsn flow extract`."""
     from vsn.data.flow.compute import method_of
-    from vsn.data.flow.extract import FlowSettings, extract_flow, videos_of_data_set, videos_of_folder
+    from vsn.data.flow.extract import extract_flow
+    from vsn.data.flow.extract_plan import FlowSettings, videos_of_data_set, videos_of_folder
 
     command, rest = parse_command(ExtractCommand, arguments, "vsn flow extract")
     recipe = parse_settings(command.recipe, rest, arguments, "vsn flow extract")
