@@ -1,5 +1,6 @@
 """Flow and RGB differences from the data on disk to labels: runs that learn the direction of motion."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +11,19 @@ from PIL import Image
 from rich.console import Console
 
 from data.lookalikes import make_kinetics, make_something_v1
+from data.motions import moving_video, texture
 from data.stored_flow import LAYOUTS, Layout, lay_flow, write_fields
 from vsn.cli import main
 from vsn.config import ClipSpec, ConfigError, DataConfig, EvalConfig, ModelConfig, Recipe, TrainConfig
 from vsn.data.dataset import VideoDataset
-from vsn.data.decode import VideoError
+from vsn.data.decode import VideoError, read_all_frames, write_video
+from vsn.data.flow.extract import extract_flow
+from vsn.data.flow.extract_plan import FlowSettings, videos_of_folder
 from vsn.data.flow.values import FlowFacts, flow_to_bytes, write_flow_facts
 from vsn.data.readers import read_records
 from vsn.engine.checkpoint import load_model, open_run
 from vsn.engine.evaluate import evaluate_run
-from vsn.engine.predict import Predictor
+from vsn.engine.predict import Predictor, TwoStreamPredictor
 from vsn.engine.train import train
 from vsn.models import create_model
 
@@ -174,11 +178,116 @@ def test_prediction_takes_any_layout(flow_run: Path, tmp_path: Path, layout: Lay
     assert Predictor.from_run(flow_run).predict(folder).path == folder
 
 
-def test_a_video_is_refused_by_a_flow_run(flow_run: Path, grey_video: Path, capsys) -> None:
-    with pytest.raises(VideoError, match=r"grey\.mp4: the model looks at optical flow.*Extract the flow"):
-        Predictor.from_run(flow_run).predict(grey_video)
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """left.mp4 and right.mp4 of `drawn` squares before a texture that stands still, without stored flow."""
+    root = tmp_path_factory.mktemp("moving")
+    still = texture(*np.mgrid[:SIDE, :SIDE].astype(float)).astype(np.uint8)[..., None] // 3
+    for label, name in enumerate(("left", "right")):
+        frames = drawn(label, 50)
+        frames = np.where(frames >= 120, frames, still)
+        write_video(root / f"{name}.mp4", frames, frames_per_second=10, crf=8)
+    return root
+
+
+def test_the_flow_of_a_video_is_computed(flow_run: Path, moving: Path, capsys) -> None:
+    predictor = Predictor.from_run(flow_run)
+    assert predictor.list_inputs(moving) == [moving / "left.mp4", moving / "right.mp4"]
+    main(["predict", str(flow_run), str(moving), "--top-k", "1"])
+    said = capsys.readouterr().out
+    assert "left.mp4: left " in said
+    assert "right.mp4: right " in said
+
+
+def test_computed_flow_is_predicted_as_stored_flow(flow_run: Path, moving: Path, tmp_path: Path) -> None:
+    settings = FlowSettings(short_side=SIDE)
+    extract_flow(videos_of_folder(moving), tmp_path, settings, num_workers=0, progress=False)
+    predictor = Predictor.from_run(flow_run)
+    for name in ("left", "right"):
+        stored = predictor.predict(tmp_path / f"{name}.vsnflow")
+        assert replace(predictor.predict(moving / f"{name}.mp4"), path=stored.path) == stored
+
+
+def test_the_flow_of_frames_is_computed(flow_run: Path, moving: Path, tmp_path: Path) -> None:
+    frames, _ = read_all_frames(moving / "right.mp4")
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{i:05d}.png")
+    predictor = Predictor.from_run(flow_run)
+    assert predictor.list_inputs(tmp_path) == [tmp_path]
+    video = predictor.predict(moving / "right.mp4")
+    assert replace(predictor.predict(tmp_path), path=video.path) == video
+
+
+def test_a_video_of_one_frame_has_no_flow(flow_run: Path, tmp_path: Path, capsys) -> None:
+    video = moving_video(tmp_path / "one.mp4", 1, size=(SIDE, SIDE))
     with pytest.raises(SystemExit):
-        main(["predict", str(flow_run), str(grey_video)])
-    assert "cannot be read: the model looks at optical flow" in capsys.readouterr().err
-    main(["predict", str(flow_run), str(flow_run.parent / "data" / "val" / "left")])
-    assert capsys.readouterr().out.count(": left ") == 6
+        main(["predict", str(flow_run), str(video)])
+    assert "one.mp4: cannot be read: it has one frame, and flow needs two." in capsys.readouterr().err
+
+
+def test_flow_that_cannot_be_computed_is_asked_for(flow_run: Path, moving: Path) -> None:
+    predictor = Predictor.from_run(flow_run)
+    model = replace(predictor.recipe.model, flow_method="raft")
+    predictor.recipe = replace(predictor.recipe, model=model)
+    with pytest.raises(ConfigError, match=r"flow by 'raft' cannot be computed here.*give the stored flow"):
+        predictor.predict(moving / "left.mp4")
+
+
+# --- two streams -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def frames_predictor() -> Predictor:
+    """An untrained model on frames that knows the classes of `flow_run` in another order."""
+    settings = recipe(DataConfig(), "rgb", 1)
+    torch.manual_seed(0)
+    model = create_model("tsn_resnet14_tiny", num_classes=2, num_frames=3)
+    return Predictor(model, settings, ("right", "left"), device="cpu")
+
+
+@pytest.mark.parametrize(("name", "weight"), [("left", 1.0), ("right", 1.0), ("left", 3.0)])
+def test_two_streams_are_averaged_by_name(
+    flow_run: Path, moving: Path, frames_predictor: Predictor, name: str, weight: float
+) -> None:
+    """The frames say the same of both videos, so that the flow puts the labels in another order once."""
+    flow = Predictor.from_run(flow_run, device="cpu")
+    video = moving / f"{name}.mp4"
+    said = [
+        dict(zip(one.labels, one.probabilities, strict=True))
+        for one in (
+            frames_predictor.predict(video),
+            flow.predict(video),
+            TwoStreamPredictor(frames_predictor, flow, flow_weight=weight).predict(video),
+        )
+    ]
+    assert said[1][name] > 0.6
+    for label in ("left", "right"):
+        assert said[2][label] == pytest.approx((said[0][label] + weight * said[1][label]) / (1 + weight))
+
+
+def test_two_streams_on_the_command_line(flow_run: Path, moving: Path, tmp_path: Path, quiet, capsys) -> None:
+    data = write_moving(tmp_path / "data", flow=False, num_train=4, num_val=1)
+    run = train(recipe(data, "rgb", 1, epochs=1), tmp_path / "run", console=quiet).path
+    predictor = TwoStreamPredictor(Predictor.from_run(run), Predictor.from_run(flow_run), flow_weight=9.0)
+    main(["predict", str(run), str(moving), "--flow-run", str(flow_run), "--flow-weight", "9", "--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for line, name in zip(lines, ("left", "right"), strict=True):
+        expected = predictor.predict(moving / f"{name}.mp4")
+        assert line["path"] == str(moving / f"{name}.mp4")
+        assert line["predictions"] == [
+            {"label": n, "probability": p}
+            for n, p in zip(expected.labels, expected.probabilities, strict=True)
+        ]
+
+
+def test_streams_that_do_not_fit(flow_run: Path, frames_predictor: Predictor) -> None:
+    flow = Predictor.from_run(flow_run, device="cpu")
+    with pytest.raises(ConfigError, match="'flow' of the first and 'rgb' of the flow run"):
+        TwoStreamPredictor(flow, frames_predictor, flow_weight=1.0)
+    with pytest.raises(ConfigError, match=r"the weight of flow is 0\.0; it must be above 0"):
+        TwoStreamPredictor(frames_predictor, flow, flow_weight=0.0)
+    flow.classes = ("left", "up")
+    with pytest.raises(
+        ConfigError, match="different classes: 2 are in one of them alone, for example 'right'"
+    ):
+        TwoStreamPredictor(frames_predictor, flow, flow_weight=1.0)

@@ -15,6 +15,7 @@ import tyro
 import vsn
 from vsn.cli.ablate import AblateCommand, ablate_command
 from vsn.cli.data import data_app, doctor_command, pack_command
+from vsn.cli.flow import extract_command, flow_app
 from vsn.cli.recipes import recipe_app
 from vsn.cli.runs import runs
 from vsn.cli.scores import calibrate, compare, fuse, submit
@@ -122,27 +123,35 @@ def evaluate(
 def predict(
     run: Annotated[Path, tyro.conf.Positional],
     videos: Paths,
+    flow_run: Path | None = None,
+    flow_weight: float = 1.0,
     top_k: int = 5,
     device: str = "auto",
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """Label video files, or all video files of a folder; with a flow model, stored flow.
+    """Label video files, or all video files of a folder. A flow model computes the flow, or takes stored flow.
 
     A file that cannot be read gets one line that says why; the others go on, and the exit status is 1.
 
     Args:
         run: a run folder.
         videos: video files or folders of them.
+        flow_run: a run on flow, whose probabilities are averaged with those of the run.
+        flow_weight: weight of the flow run; that of the run is 1.
         top_k: how many labels to print.
         device: auto, cpu or cuda.
         json_output: print one JSON object a line, for other programs.
     """
     from vsn.data.decode import VideoError
-    from vsn.engine.predict import Predictor
+    from vsn.engine.predict import Predictor, TwoStreamPredictor
 
     if not videos:
         raise ValueError("vsn predict needs video files, or folders of them, after the run folder.")
-    predictor = Predictor.from_run(run, device=device)
+    first = Predictor.from_run(run, device=device)
+    predictor: Predictor | TwoStreamPredictor = first
+    if flow_run is not None:
+        second = Predictor.from_run(flow_run, device=device)
+        predictor = TwoStreamPredictor(first, second, flow_weight=flow_weight)
     files = [file for path in videos for file in predictor.list_inputs(path)]
     failed = False
     for file in files:
@@ -232,6 +241,7 @@ def models() -> None:
 
 app.command(runs)
 app.command(data_app, name="data", help="Write the embedded data set; pack and examine data sets.")
+app.command(flow_app, name="flow", help="Compute, store and look at optical flow.")
 app.command(recipe_app, name="recipe", help="List and print recipes.")
 
 
@@ -249,6 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             pack_command(arguments[2:])
         elif arguments[:2] == ["data", "doctor"]:
             doctor_command(arguments[2:])
+        elif arguments[:2] == ["flow", "extract"]:
+            extract_command(arguments[2:])
         else:
             app.cli(prog="vsn", description=DESCRIPTION, args=arguments or ["--help"])
     except BrokenPipeError:  # the reader of our output, such as head, has enough

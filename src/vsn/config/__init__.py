@@ -24,6 +24,7 @@ from vsn.config.data import (
     Task,
 )
 from vsn.config.errors import ConfigError, require
+from vsn.config.flow import FlowMethod, StoredLayout, Tvl1Config
 from vsn.config.model import STAGES, Block, Modality, ModelConfig
 from vsn.config.training import EvalConfig, FrameOrder, Protocol, Tracker, TrainConfig
 
@@ -38,6 +39,7 @@ __all__ = [
     "EvalConfig",
     "FlipRule",
     "FlowLayout",
+    "FlowMethod",
     "FrameOrder",
     "Modality",
     "ModelConfig",
@@ -45,9 +47,11 @@ __all__ = [
     "Recipe",
     "Sampling",
     "Source",
+    "StoredLayout",
     "Task",
     "Tracker",
     "TrainConfig",
+    "Tvl1Config",
 ]
 
 

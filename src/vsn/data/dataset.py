@@ -28,7 +28,7 @@ from vsn.config import (
     Protocol,
 )
 from vsn.data.augment import augment_clip
-from vsn.data.decode import VideoError, read_all_frames, read_frames
+from vsn.data.decode import Choose, VideoError, read_all_frames, read_frames
 from vsn.data.flips import flipped_labels
 from vsn.data.flow.read import read_all_flow, read_flow
 from vsn.data.flow.values import ZERO
@@ -72,7 +72,8 @@ class VideoDataset(Dataset[Sample]):
     `modality` says what a clip is made of. "rgb": C = 3. "flow": `flow_length` (L) consecutive fields of
     stored flow a segment, C = 2L, channels x1, y1, x2, y2, ...; the records' paths are then those of the
     flow (`vsn.data.flow.find`). "rgbdiff": L + 1 consecutive frames, C = 3 (L + 1), which the model
-    subtracts. Past the end the last field or frame is repeated.
+    subtracts. Past the end the last field or frame is repeated. `read_fields` takes the place of reading
+    stored flow: the chosen fields of a video, at the spec's shorter side.
 
     `cache="memory"` keeps every video, decoded and resized, in this process; the copies of worker
     processes would each fill a cache of their own, so it goes with `num_workers=0`.
@@ -99,6 +100,7 @@ class VideoDataset(Dataset[Sample]):
         flow_length: int = ModelConfig.flow_length,
         flow_layout: FlowLayout = "auto",
         any_num_frames: bool = False,
+        read_fields: Callable[[Path, Choose], np.ndarray] | None = None,
     ) -> None:
         if num_frames < 1:
             raise ValueError(f"num_frames is {num_frames}; a clip has at least one frame.")
@@ -122,6 +124,7 @@ class VideoDataset(Dataset[Sample]):
         self.decoder: Decoder = decoder
         self.modality: Modality = modality
         self.flow_layout: FlowLayout = flow_layout
+        self._read_fields = read_fields
         self._per_segment = {"rgb": 1, "flow": flow_length, "rgbdiff": flow_length + 1}[modality]
         self._flipped_labels = flipped_labels(self.classes, flip) if train else {}
         self._cached: dict[Path, tuple[np.ndarray, float] | VideoError] = {}
@@ -252,6 +255,8 @@ class VideoDataset(Dataset[Sample]):
             frames, rate = self._cached_frames(record.path)
             sampled: np.ndarray = frames[choose(len(frames), rate)]
             return sampled
+        if self._read_fields is not None:
+            return self._read_fields(record.path, choose)
         if self.modality == "flow":
             return read_flow(record.path, choose, layout=self.flow_layout, short_side=self.clip.short_side)
         return read_frames(

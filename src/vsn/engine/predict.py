@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vsn.config import EvalConfig, Recipe
+import numpy as np
+
+from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.data.dataset import VideoDataset
+from vsn.data.flow.compute import compute_fields, flow_method, method_of
 from vsn.data.flow.find import flow_of_video, list_flow
 from vsn.data.flow.values import FlowFacts
+from vsn.data.frames import Choose
 from vsn.data.records import RecordSet, VideoRecord, list_videos
 from vsn.engine.checkpoint import load_model, open_run
 from vsn.engine.evaluate import pick_test_device, view_scores
@@ -56,35 +60,39 @@ class Predictor:
         return cls(load_model(run), run.recipe, run.classes, device=device)
 
     def list_inputs(self, path: str | Path) -> list[Path]:
-        """What `predict` takes of a path: itself, or all videos (for a flow model: all flow) of a folder.
+        """What `predict` takes of a path: itself, or all videos of a folder (for a flow model all flow, if any).
 
         Raises `ConfigError` for a folder without any.
         """
         path = Path(path)
         if not path.is_dir():
             return [path]
-        return list_flow(path) if self.recipe.model.modality == "flow" else list_videos(path)
+        return (list_flow(path) if self.recipe.model.modality == "flow" else []) or list_videos(path)
 
     def predict(self, path: str | Path, *, top_k: int = 5, protocol: EvalConfig | None = None) -> Prediction:
         """The most probable classes of one video.
 
         Args:
-            path: a video file or a folder of frames; for a flow model the stored flow of a video, a folder of
-                pictures or a `.vsnflow` file.
+            path: a video file or a folder of frames; for a flow model its stored flow too, a folder of
+                pictures or a `.vsnflow` file. Of a video the flow is computed, as it was for training.
             top_k: how many classes, 1 or more; at most all.
             protocol: the view; default the run's.
 
         Raises:
             VideoError: the file cannot be read as a video; names it and says why.
+            ConfigError: flow that is stored otherwise than the model wants it, or that cannot be computed here.
         """
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}; it must be 1 or more.")
         path = Path(path)
         view = protocol or self.recipe.eval
-        model, source = self.recipe.model, path
-        if model.modality == "flow":
-            source = flow_of_video(path, FlowFacts(model.flow_bound, model.flow_method))
-        record = VideoRecord(path=source, labels=(), video_id=path.name)
+        model = self.recipe.model
+        read_fields = None
+        if model.modality == "flow" and not flow_of_video(
+            path, FlowFacts(model.flow_bound, model.flow_method)
+        ):
+            read_fields = self._compute_fields
+        record = VideoRecord(path=path, labels=(), video_id=path.name)
         dataset = VideoDataset(
             RecordSet((record,), self.classes),
             clip=self.recipe.clip,
@@ -98,6 +106,7 @@ class Predictor:
             modality=model.modality,
             flow_length=model.flow_length,
             any_num_frames=model.any_num_frames,
+            read_fields=read_fields,
         )
         clips, views_at_once = dataset[0].clip[None], view.batch_size
         logits = view_scores(
@@ -112,3 +121,71 @@ class Predictor:
             tuple(self.classes[i] for i in best),
             tuple(float(probabilities[i]) for i in best),
         )
+
+    def _compute_fields(self, path: Path, choose: Choose) -> np.ndarray:
+        """Fields of a video without stored flow: those that are looked at, on this predictor's device."""
+        recipe = self.recipe
+        method = method_of(recipe.model.flow_method)
+        return compute_fields(
+            path,
+            choose,
+            flow_method(method, str(self.device) if method == "tvl1" else "cpu"),
+            bound=recipe.model.flow_bound,
+            short_side=recipe.clip.short_side,
+            frame_template=recipe.data.frame_template,
+            decoder=recipe.data.decoder,
+        )
+
+
+class TwoStreamPredictor:
+    """The probabilities of an RGB run and of a flow run, averaged; the flow is computed on the fly.
+
+    Example:
+        predictor = TwoStreamPredictor(Predictor.from_run("rgb"), Predictor.from_run("flow"), flow_weight=1.0)
+        print(predictor.predict("clip.mp4").labels[0])
+    """
+
+    def __init__(self, frames: Predictor, flow: Predictor, *, flow_weight: float) -> None:
+        """`flow_weight` is the weight of the flow run; that of the other is 1.
+
+        Raises `ConfigError` for a flow run that is none, other classes (they are matched by name, in any order),
+        another task, and a weight that is not above 0.
+        """
+        if flow.recipe.model.modality != "flow" or frames.recipe.model.modality == "flow":
+            raise ConfigError(
+                f"two streams are a run on frames and a run on flow; model.modality is "
+                f"{frames.recipe.model.modality!r} of the first and {flow.recipe.model.modality!r} of the flow run."
+            )
+        if differing := sorted(set(frames.classes) ^ set(flow.classes)):
+            raise ConfigError(
+                f"the run and the flow run know different classes: {len(differing)} are in one of them alone, for "
+                f"example {differing[0]!r}. Train both on the same classes."
+            )
+        several = {one.recipe.data.task == "multilabel" for one in (frames, flow)}
+        if len(several) > 1:
+            raise ConfigError(
+                "one of the runs has several labels a video (data.task), the other one; take two alike."
+            )
+        if not flow_weight > 0:
+            raise ConfigError(
+                f"the weight of flow is {flow_weight}; it must be above 0 (1: as much as the other)."
+            )
+        self.frames, self.flow, self.flow_weight = frames, flow, flow_weight
+
+    def list_inputs(self, path: str | Path) -> list[Path]:
+        """What `predict` takes of a path: itself, or all videos of a folder; see `Predictor.list_inputs`."""
+        return self.frames.list_inputs(path)
+
+    def predict(self, path: str | Path, *, top_k: int = 5) -> Prediction:
+        """The most probable classes of one video file or folder of frames; see `Predictor.predict`."""
+        if top_k < 1:
+            raise ValueError(f"top_k is {top_k}; it must be 1 or more.")
+        every = len(self.frames.classes)
+        frames, flow = (one.predict(path, top_k=every) for one in (self.frames, self.flow))
+        of_flow = dict(zip(flow.labels, flow.probabilities, strict=True))
+        fused = {
+            label: (probability + self.flow_weight * of_flow[label]) / (1 + self.flow_weight)
+            for label, probability in zip(frames.labels, frames.probabilities, strict=True)
+        }
+        best = sorted(fused, key=lambda label: -fused[label])[:top_k]
+        return Prediction(Path(path), tuple(best), tuple(fused[label] for label in best))

@@ -74,28 +74,23 @@ def with_flow(records: RecordSet, config: DataConfig, wanted: FlowFacts) -> Stor
         some = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
         raise ConfigError(
             f"{folder}: {len(missing)} of {len(records.records)} videos have no flow there, for example {some}. It "
-            f"would have the name of the video, as a folder or a {SUFFIX} file. Extract it, or leave these videos out."
+            f"would have the name of the video, as a folder or a {SUFFIX} file. Extract it (vsn flow extract), or leave "
+            "these videos out."
         )
     _require_own(found, records.records)
     return _stored(replace(records, records=tuple(found)), config, config.flow_layout, folder, wanted)
 
 
-def flow_of_video(path: str | Path, wanted: FlowFacts) -> Path:
-    """The stored flow that a path given for prediction means: a `.vsnflow` file, or a folder of pictures.
+def flow_of_video(path: str | Path, wanted: FlowFacts) -> Path | None:
+    """The stored flow that a path given for prediction means: a `.vsnflow` file, or a folder of pictures of flow.
 
-    This is the place where flow could be computed of a video. Raises `VideoError` for a video, whose flow
-    has to be extracted first, and for a folder of frames; `ConfigError` when a `flow.json` in the folders
-    above says that it is stored otherwise than `wanted`.
+    None for a video file or a folder of frames, whose flow is to be computed. Raises `VideoError` for a folder
+    without pictures, and `ConfigError` when a `flow.json` in the folders above says that the flow is stored
+    otherwise than `wanted`.
     """
     path = Path(path)
-    if not is_flow_file(path) and not path.is_dir():
-        raise VideoError(
-            path,
-            "the model looks at optical flow, and this is not stored flow. Extract the flow of the video first, and "
-            f"name the folder of pictures or the {SUFFIX} file that holds it.",
-        )
-    if not is_flow_file(path) and (doubt := _doubt(path)):
-        raise VideoError(path, f"{doubt}. Extract the flow first, and name its folder.")
+    if not is_flow_file(path) and (not path.is_dir() or _doubt(path)):
+        return None
     for folder in path.absolute().parents[:_LEVELS]:
         if stated := read_flow_facts(folder):
             check_flow_facts(folder, stated, wanted)
@@ -104,20 +99,12 @@ def flow_of_video(path: str | Path, wanted: FlowFacts) -> Path:
 
 
 def list_flow(folder: Path) -> list[Path]:
-    """The stored flow at any depth below a folder, or the folder itself when it holds one video's.
-
-    Raises `ConfigError` when there is none.
-    """
+    """The stored flow at any depth below a folder, or the folder itself when it holds one video's."""
     found = []
     for parent, folders, files in walk_folders(folder):
         found += [parent / name for name in files if is_flow_file(name)]
         if not folders and any(Path(name).suffix.lower() in IMAGE_EXTENSIONS for name in files):
             found.append(parent)
-    if not found:
-        raise ConfigError(
-            f"{folder}: the model looks at optical flow, and none is stored there: no {SUFFIX} files and no folders "
-            "of pictures. Extract the flow of the videos first."
-        )
     return found
 
 
@@ -147,7 +134,7 @@ def _beside_frames(records: RecordSet, config: DataConfig, wanted: FlowFacts) ->
         raise ConfigError(
             f"{config.root}: model.modality is 'flow', and no stored flow was found. Looked in {looked}, and in the "
             f"folders of the videos, such as {records.records[0].path}, for pictures such as flow_x_00001.jpg. "
-            "Extract the flow first, and set data.flow to its folder."
+            "Extract the flow first (vsn flow extract), and set data.flow to its folder."
         )
     return _stored(records, config, "xy", Path(config.root), wanted)
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
+from vsn.data.flow.values import ZERO
 from vsn.data.frame_folders import describe_frames, read_picture
 from vsn.data.frames import Choose, VideoError, chosen, frame_size, resize_rgb
 from vsn.data.jpeg import encode_grey_jpeg
@@ -87,8 +89,16 @@ def read_flow_folder(
     return np.stack([read[index] for index in indices])
 
 
-def write_flow_folder(path: str | Path, fields: Iterable[np.ndarray], *, quality: int = 95) -> int:
+def write_flow_folder(
+    path: str | Path,
+    fields: Iterable[np.ndarray],
+    *,
+    layout: Literal["xy", "rg"] = "xy",
+    quality: int = 95,
+) -> int:
     """Write fields, uint8 `(H, W, 2)`, as `flow_x_00001.jpg`, `flow_y_00001.jpg` and on; return their number.
+
+    Of layout "rg" they are `000001.jpg` and on, colours at full resolution, blue at the zero of flow.
 
     The folder is there whole or not at all. Raises `ValueError` without a field, and `FileExistsError`
     when there is something at `path` already.
@@ -101,6 +111,11 @@ def write_flow_folder(path: str | Path, fields: Iterable[np.ndarray], *, quality
     try:
         number = 0
         for number, field in enumerate(fields, 1):
+            if layout == "rg":
+                both = np.dstack([field, np.full_like(field[..., 0], ZERO)])
+                # Half the resolution, as JPEG has it for colours by default, would blur the motions.
+                Image.fromarray(both).save(part / f"{number:06d}.jpg", quality=quality, subsampling="4:4:4")
+                continue
             for axis, values in zip("xy", np.moveaxis(field, 2, 0), strict=True):
                 data = encode_grey_jpeg(np.ascontiguousarray(values), quality=quality)
                 (part / f"flow_{axis}_{number:05d}.jpg").write_bytes(data)
