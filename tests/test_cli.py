@@ -227,6 +227,11 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
     assert one_line(err).startswith("vsn: run exists and is not empty. Continue that run with --resume")
     status, _, err = vsn("train", "--resume", "run")
     assert (status, err) == (0, "run has finished. Test it with: vsn eval run\n")
+    status, _, err = vsn("train", "--resume", "run", "--train.epochs", "8")
+    assert status == 1
+    assert one_line(err).startswith(
+        "vsn: run has finished, so that --train.epochs changes nothing. Train on from its"
+    )
 
     shutil.copytree(tiny_data, "moved")
     tested = test_dataset(open_run("run").recipe, "test", EvalConfig(), classes=open_run("run").classes)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -79,6 +80,15 @@ def test_fuse_the_videos_in_common(vsn: Run):
     assert not Path("f.npz").exists()
     assert json.loads(vsn("fuse", a, b, "--common", "--json"))["left_out"] == 20
     assert "20 videos are not in all files and were left out." in vsn("fuse", a, b, "--common")
+
+
+def test_inputs_that_were_tested_otherwise_are_said(vsn: Run, capsys: pytest.CaptureFixture[str]):
+    for name, protocol in (("a", "3crop"), ("b", "fcn")):
+        scores = load_scores(write(name, 1))
+        replace(scores, facts={"protocol": protocol, "weights": "last"}).save(Path(f"{name}.npz"))
+    cli.main(["fuse", "a.npz", "b.npz"])
+    said = capsys.readouterr().err
+    assert said == "Note: the scores differ in their protocol: a.npz 3crop, b.npz fcn.\n"
 
 
 def test_fuse_without_labels(vsn: Run):

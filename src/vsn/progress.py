@@ -21,7 +21,7 @@ class RateColumn(ProgressColumn):
     """Items a second since the start of the task."""
 
     def __init__(self, unit: str) -> None:
-        super().__init__()
+        super().__init__(table_column=Column(no_wrap=True))
         self.unit = unit
 
     def render(self, task: Task) -> Text:
@@ -43,7 +43,7 @@ def progress_bar(unit: str, *, console: Console | None = None, disable: bool = F
         *([BarColumn(), MofNCompleteColumn()] if roomy else [MofNCompleteColumn()]),
         RateColumn(unit),
         *([TimeElapsedColumn()] if roomy else []),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         TextColumn("left"),
         TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
         console=console,

@@ -144,8 +144,11 @@ def test_folders_that_cannot_be_read(
     ("config", "message"),
     [
         (DataConfig(), "data.root is empty"),
-        (DataConfig(root="nowhere"), "data.root is 'nowhere', and there is no such folder.$"),
-        (DataConfig(root="nowhere", source="csv"), "no such folder.$"),
+        (
+            DataConfig(root="nowhere"),
+            "data.root is 'nowhere', and there is no such folder. It counts from where the command runs, /",
+        ),
+        (DataConfig(root="nowhere", source="csv"), "no such folder. It counts from"),
         (DataConfig(root="nowhere", source="synthetic"), "no such folder; `vsn data synth nowhere` writes"),
     ],
 )

@@ -1,7 +1,11 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import vsn
 from vsn.config import EvalConfig
@@ -68,3 +72,16 @@ def test_video_shorter_than_a_clip(predictor: Predictor, tmp_path: Path, num_fra
 def test_top_k_below_one(predictor: Predictor, grey_video: Path):
     with pytest.raises(ValueError, match="top_k is 0; it must be 1 or more"):
         predictor.predict(grey_video, top_k=0)
+
+
+def test_best_weights_predict(finished_run: Path, tmp_path: Path, grey_video: Path):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    last = vsn.Predictor.from_run(run, device="cpu").predict(grey_video)
+    weights = load_file(run / "model.safetensors")
+    with safe_open(run / "model.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    weights["head.bias"] += torch.tensor([0.0, 50.0, 0.0])
+    save_file(weights, run / "best.safetensors", metadata=metadata)
+    best = vsn.Predictor.from_run(run, device="cpu", weights="best").predict(grey_video)
+    assert best.labels[0] == "swipe_right"
+    assert best.probabilities[0] > 0.99 > last.probabilities[0]

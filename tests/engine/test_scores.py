@@ -282,6 +282,17 @@ def test_half_a_file(tmp_path: Path, share: float):
         load_scores(tmp_path / "one.npy")
 
 
+def test_last_and_best_weights_have_scores_of_their_own(tmp_path: Path):
+    scores = scores_of([[1, 0]], [0])
+    for weights, suffix in (("last", ""), ("best", "-best")):
+        facts = {"split": "test", "protocol": "fcn", "order": "forward", "weights": weights}
+        save_evaluation(tmp_path / "eval", f"test-fcn-forward{suffix}", scores, facts)
+    assert find_scores(tmp_path).name == "test-fcn-forward.npz"
+    assert find_scores(tmp_path, weights="best").name == "test-fcn-forward-best.npz"
+    with pytest.raises(ScoresError, match=r"`vsn eval .* --protocol center --order still --weights best`"):
+        find_scores(tmp_path, protocol="center", order="still", weights="best")
+
+
 def test_scores_of_a_run_folder(tmp_path: Path):
     def write(split: str, protocol: str, order: str) -> str:
         facts = {"split": split, "protocol": protocol, "order": order}

@@ -126,6 +126,7 @@ def predict(
     flow_run: Path | None = None,
     flow_weight: float = 1.0,
     top_k: int = 5,
+    weights: Literal["last", "best"] = "last",
     device: str = "auto",
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
@@ -139,6 +140,7 @@ def predict(
         flow_run: a run on flow, whose probabilities are averaged with those of the run.
         flow_weight: weight of the flow run; that of the run is 1.
         top_k: how many labels to print.
+        weights: the last of the run, or those of its best validation.
         device: auto, cpu or cuda.
         json_output: print one JSON object a line, for other programs.
     """
@@ -147,10 +149,10 @@ def predict(
 
     if not videos:
         raise ValueError("vsn predict needs video files, or folders of them, after the run folder.")
-    first = Predictor.from_run(run, device=device)
+    first = Predictor.from_run(run, device=device, weights=weights)
     predictor: Predictor | TwoStreamPredictor = first
     if flow_run is not None:
-        second = Predictor.from_run(flow_run, device=device)
+        second = Predictor.from_run(flow_run, device=device, weights=weights)
         predictor = TwoStreamPredictor(first, second, flow_weight=flow_weight)
     files = [file for path in videos for file in predictor.list_inputs(path)]
     failed = False

@@ -255,7 +255,7 @@ def _short(shares: Sequence[float]) -> str:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # no minus before a zero
 
 
 def _say(console: Console, line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -222,7 +223,13 @@ def _load(paths: list[Path], split: str, protocol: str) -> tuple[list[str], list
     from vsn.engine.scores import find_scores, load_scores
 
     found = [find_scores(path, split=split or None, protocol=protocol or None) for path in paths]
-    return [str(path) for path in found], [load_scores(path) for path in found]
+    names, scores = [str(path) for path in found], [load_scores(path) for path in found]
+    for key in ("split", "protocol", "order", "weights"):
+        values = [str(one.facts.get(key, "")) for one in scores]
+        if len(set(values)) > 1 and all(values):
+            said = ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
+            print(f"Note: the scores differ in their {key}: {said}.", file=sys.stderr)
+    return names, scores
 
 
 def _npz(path: Path) -> Path:

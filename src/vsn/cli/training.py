@@ -54,6 +54,11 @@ def train_command(arguments: Sequence[str]) -> None:
             )
         run = open_run(command.resume)
         if is_finished(run.path):
+            if rest:
+                raise ValueError(
+                    f"{run.path} has finished, so that {rest[0]} changes nothing. Train on from its weights in a run of its "
+                    f"own: vsn train RECIPE --init-from {run.path}"
+                )
             console.print(
                 f"{run.path} has finished. Test it with: vsn eval {run.path}", highlight=False, soft_wrap=True
             )

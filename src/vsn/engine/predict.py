@@ -14,7 +14,7 @@ from vsn.data.flow.find import flow_of_video, list_flow
 from vsn.data.flow.values import FlowFacts
 from vsn.data.frames import Choose
 from vsn.data.records import RecordSet, VideoRecord, list_videos
-from vsn.engine.checkpoint import load_model, open_run
+from vsn.engine.checkpoint import WeightsKind, load_model, open_run
 from vsn.engine.evaluate import pick_test_device, view_scores
 from vsn.engine.scores import sigmoid, softmax
 from vsn.models import VideoClassifier
@@ -54,10 +54,10 @@ class Predictor:
         self.classes = classes
 
     @classmethod
-    def from_run(cls, path: str | Path, *, device: str = "auto") -> Predictor:
-        """Load a run folder. Raises `RunError` when it is none, or has no weights yet."""
+    def from_run(cls, path: str | Path, *, device: str = "auto", weights: WeightsKind = "last") -> Predictor:
+        """Load a run folder, its last or best weights. Raises `RunError` when it is none, or has none yet."""
         run = open_run(path)
-        return cls(load_model(run), run.recipe, run.classes, device=device)
+        return cls(load_model(run, weights), run.recipe, run.classes, device=device)
 
     def list_inputs(self, path: str | Path) -> list[Path]:
         """What `predict` takes of a path: itself, or all videos of a folder (for a flow model all flow, if any).

@@ -171,7 +171,12 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def find_scores(
-    path: str | Path, *, split: str | None = None, protocol: str | None = None, order: str = "forward"
+    path: str | Path,
+    *,
+    split: str | None = None,
+    protocol: str | None = None,
+    order: str = "forward",
+    weights: str = "last",
 ) -> Path:
     """The file of scores that is meant by a file, or by a run folder where one answer is possible.
 
@@ -180,6 +185,7 @@ def find_scores(
         split: of a run folder, the scores of this split only.
         protocol: of a run folder, the scores of this protocol only.
         order: of a run folder, the scores of this order of the frames.
+        weights: of a run folder, the scores of its "last" weights, or of its "best".
 
     Raises:
         ScoresError: the run folder has no such scores, or several.
@@ -196,11 +202,15 @@ def find_scores(
         except ScoresError as error:
             strange.append(str(error))
             continue
-        if all(value is None or facts.get(key) == value for key, value in wanted.items()):
+        if facts.get("weights", "last") == weights and all(
+            value is None or facts.get(key) == value for key, value in wanted.items()
+        ):
             found.append(file)
     if not found:
         why = f" ({strange[0]})" if strange else ""
-        advice = f"vsn eval {path}" + (f" --split {split}" if split else "")
+        usual = {"split": None, "protocol": None, "order": "forward", "weights": "last"}
+        asked = {**wanted, "weights": weights}
+        advice = f"vsn eval {path}" + "".join(f" --{k} {v}" for k, v in asked.items() if v != usual[k])
         raise ScoresError(
             f"{path} has no scores of {stated} in its folder eval{why}; write them with `{advice}`."
         )

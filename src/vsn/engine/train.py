@@ -141,7 +141,7 @@ def train_epoch(job: Job) -> dict[str, Any]:
                 train_step(job, batch, weight, num_parts)
             loss, top1 = _averages(progress)
             share = waited / (time.perf_counter() - started)
-            note = f"loss {loss:.3f}  top-1 {top1:.1%}  lr {job.lr:.2g}  data {share:.0%}"
+            note = f"loss {loss:.3f} top-1 {top1:.0%} data {share:.0%} lr {job.lr:.2g}"
             bar.update(
                 task, completed=min(progress["step"] * config.batch_size, len(job.train_set)), note=note
             )

@@ -39,7 +39,9 @@ def read_records(config: DataConfig, split: str) -> RecordSet:
     if not Path(config.root).is_dir():
         synthetic = config.source == "synthetic"
         advice = f"; `vsn data synth {config.root}` writes the embedded data set there" if synthetic else ""
-        raise ConfigError(f"data.root is {config.root!r}, and there is no such folder{advice}.")
+        relative = not Path(config.root).is_absolute()
+        where = f" It counts from where the command runs, {Path.cwd()}." if relative else ""
+        raise ConfigError(f"data.root is {config.root!r}, and there is no such folder{advice}.{where}")
     match config.source:
         case "folder" | "synthetic":
             return read_folder(config, split)
