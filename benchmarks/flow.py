@@ -185,9 +185,8 @@ def main() -> None:
     load_before = os.getloadavg()
     pairs = [known_pair(options.seed + i, (3.0, 8.0)[i % 2]) for i in range(options.pairs)]
     result = {
-        "command": " ".join(["python", *sys.argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-
+        "command": " ".join(["python benchmarks/flow.py WORK", f"results/{options.out.name}", *sys.argv[3:]]),
+        "date": datetime.now(UTC).date().isoformat(),
         "versions": {**versions(), "opencv-contrib-python-headless": version("opencv-contrib-python-headless")},
         "seed": options.seed,
         "load_before": load_before,
