@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -211,17 +212,54 @@ def test_shift_makes_one_tensor(num_frames: int, channels: int, layout: torch.me
 
 
 @pytest.mark.parametrize("layout", FORMATS)
-def test_shift_for_compilers_equals_the_eager_one(
-    layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("operation", [video_shuffle, temporal_shift])
+# Groups of 4 channels are narrower than a vector register, those of 16 are not, and 83 leaves 3 over.
+@pytest.mark.parametrize(("num_frames", "channels"), [(5, 20), (5, 80), (5, 83), (2, 19)])
+def test_the_form_for_compilers_equals_the_eager_one(
+    operation: Callable[[Tensor, int], Tensor],
+    num_frames: int,
+    channels: int,
+    layout: torch.memory_format,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    frames = make_frames(5, 19, size=(3, 4), layout=layout).requires_grad_()
-    eager = temporal_shift(frames, 5)
+    frames = make_frames(num_frames, channels, size=(3, 4), layout=layout).requires_grad_()
+    eager = operation(frames, num_frames)
     weights = torch.randn(eager.shape)
     (gradient,) = torch.autograd.grad((eager * weights).sum(), frames)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    joined = temporal_shift(frames, 5)
+    joined = operation(frames, num_frames)
     assert torch.equal(joined, eager)
+    assert joined.is_contiguous(memory_format=layout)
     assert torch.equal(torch.autograd.grad((joined * weights).sum(), frames)[0], gradient)
+
+
+class Residual(nn.Module):
+    """The end of a residual block and the begin of the next, with what goes between them."""
+
+    def __init__(self, operation: Callable[[Tensor, int], Tensor]) -> None:
+        super().__init__()
+        self.norm, self.conv, self.operation = nn.BatchNorm2d(128), nn.Conv2d(128, 64, 1), operation
+
+    def forward(self, branch: Tensor, identity: Tensor) -> tuple[Tensor, Tensor]:
+        frames = torch.relu(self.norm(branch) + identity)
+        return frames, self.conv(self.operation(frames, 4))
+
+
+@pytest.mark.slow  # it needs a C++ compiler, and half a minute
+@pytest.mark.parametrize("operation", [video_shuffle, temporal_shift])
+def test_compiled_no_kernel_of_its_own_is_left(operation: Callable[[Tensor, int], Tensor]) -> None:
+    from torch._inductor.utils import run_and_get_code
+
+    def num_kernels(operation: Callable[[Tensor, int], Tensor]) -> int:
+        torch._dynamo.reset()
+        frames = make_frames(4, 128, size=(8, 8), layout=torch.channels_last)
+        with torch.inference_mode():
+            _, code = run_and_get_code(torch.compile(Residual(operation).eval()), frames, frames)
+        calls = code[0].partition("def call(")[2]
+        assert "extern_kernels.convolution(" in calls
+        return calls.count("cpp_fused_")
+
+    assert num_kernels(operation) == num_kernels(lambda frames, num_frames: frames)
 
 
 class Both(nn.Module):

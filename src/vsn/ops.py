@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def video_shuffle(frames: Tensor, num_frames: int) -> Tensor:
@@ -83,11 +84,9 @@ def temporal_shift(frames: Tensor, num_frames: int, shift_div: int = 8) -> Tenso
             f"temporal_shift: frames of shape {tuple(frames.shape)} have C = {frames.shape[1]} channels, fewer than "
             f"shift_div = {shift_div}, so that nothing would move. Use a smaller shift_div."
         )
-    if _is_channels_last(frames):
-        clip = frames.permute(0, 2, 3, 1).unflatten(0, (batch, num_frames))
-        return _shift(clip, fold, channel_axis=4).flatten(0, 1).permute(0, 3, 1, 2)
-    clip = frames.contiguous().unflatten(0, (batch, num_frames))
-    return _shift(clip, fold, channel_axis=2).flatten(0, 1)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return _shift_by_joining(frames, batch, num_frames, fold)
+    return _Shift.apply(frames, num_frames, fold, False)
 
 
 def _check(frames: Tensor, num_frames: int, name: str) -> int:
@@ -116,7 +115,9 @@ def _swap(clip: Tensor, num_frames: int, eta: int, *, channel_axis: int) -> Tens
     """Swap frame axis (1) and group axis of a contiguous clip, in one copy."""
     used = num_frames * eta
     rest = clip.shape[channel_axis] - used
-    if rest == 0:
+    # Compiled, a transposed copy goes element by element where a group is narrower than a vector register.
+    narrow = channel_axis == 4 and eta * clip.element_size() < _VECTOR_BYTES
+    if rest == 0 and not (narrow and torch.compiler.is_compiling()):
         grouped = clip.unflatten(channel_axis, (num_frames, eta))
         # Copied before flattening, which alone would return a view of a single clip with C = T.
         return grouped.transpose(1, channel_axis).contiguous().flatten(channel_axis, channel_axis + 1)
@@ -128,52 +129,56 @@ def _swap(clip: Tensor, num_frames: int, eta: int, *, channel_axis: int) -> Tens
             clip.select(1, t).narrow(channel_axis - 1, 0, used).unflatten(channel_axis - 1, (num_frames, eta))
         )
         pieces.append(groups.movedim(channel_axis - 1, 1))
-    pieces.append(clip.narrow(channel_axis, used, rest))
+    if rest:
+        pieces.append(clip.narrow(channel_axis, used, rest))
     return torch.cat(pieces, dim=channel_axis)
 
 
-def _shift(clip: Tensor, fold: int, *, channel_axis: int) -> Tensor:
-    """Shift the first fold channels one frame back and the next fold one frame ahead."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return _shift_by_joining(clip, fold, channel_axis)
-    return _Shift.apply(clip, fold, channel_axis, False)
+_VECTOR_BYTES = 64
 
 
-def _shift_by_joining(clip: Tensor, fold: int, channel_axis: int) -> Tensor:
-    """The shift without writing in place: what compilers and exporters take best."""
-    num_frames, channels = clip.shape[1], clip.shape[channel_axis]
-    back, ahead = clip.narrow(channel_axis, 0, fold), clip.narrow(channel_axis, fold, fold)
-    padding = torch.zeros_like(back.narrow(1, 0, 1))
-    return torch.cat(
-        (
-            torch.cat((back.narrow(1, 1, num_frames - 1), padding), dim=1),
-            torch.cat((padding, ahead.narrow(1, 0, num_frames - 1)), dim=1),
-            clip.narrow(channel_axis, 2 * fold, channels - 2 * fold),
-        ),
-        dim=channel_axis,
+def _shift_by_joining(frames: Tensor, batch: int, num_frames: int, fold: int) -> Tensor:
+    """The shift without writing in place: what compilers and exporters take best.
+
+    Padding is computed where it is written, so that each part is read once and written once; parts
+    joined along the frames first would be stored before they are joined along the channels.
+    """
+    channels_last = _is_channels_last(frames)
+    frames = frames.permute(0, 2, 3, 1) if channels_last else frames.contiguous()
+    clip, axis = frames.unflatten(0, (batch, num_frames)), 4 if channels_last else 2
+    back, ahead = clip.narrow(axis, 0, fold), clip.narrow(axis, fold, fold)
+    parts = (
+        functional.pad(back.narrow(1, 1, num_frames - 1), (0, 0, 0, 0, 0, 0, 0, 1)),
+        functional.pad(ahead.narrow(1, 0, num_frames - 1), (0, 0, 0, 0, 0, 0, 1, 0)),
+        clip.narrow(axis, 2 * fold, clip.shape[axis] - 2 * fold),
     )
+    shifted = torch.cat(parts, dim=axis).flatten(0, 1)
+    return shifted.permute(0, 3, 1, 2) if channels_last else shifted
 
 
 class _Shift(torch.autograd.Function):
-    """The shift in eager mode: one copy, then the moved channels in place.
+    """The shift in eager mode: every channel is read once and written once, where it goes.
 
     The gradient of a shift is the shift the other way. Left to autograd, slices and joins cost
     four times as much on the way back.
     """
 
     @staticmethod
-    def forward(ctx: Any, clip: Tensor, fold: int, channel_axis: int, opposite: bool) -> Tensor:
-        ctx.arguments = fold, channel_axis, opposite
-        last = clip.shape[1] - 1
-        out = clip.clone()
+    def forward(ctx: Any, frames: Tensor, num_frames: int, fold: int, opposite: bool) -> Tensor:
+        ctx.arguments = num_frames, fold, opposite
+        channels_last = _is_channels_last(frames)
+        frames = frames if channels_last else frames.contiguous()
+        out = torch.empty_like(frames)
+        source, target = (one.unflatten(0, (-1, num_frames)) for one in (frames, out))
+        target[:, :, 2 * fold :].copy_(source[:, :, 2 * fold :])
         for begin, to_the_past in ((0, not opposite), (fold, opposite)):
-            source, target = clip.narrow(channel_axis, begin, fold), out.narrow(channel_axis, begin, fold)
-            shown, read = (0, 1) if to_the_past else (1, 0)
-            target.narrow(1, shown, last).copy_(source.narrow(1, read, last))
-            target.select(1, last if to_the_past else 0).zero_()
+            read, written = source.narrow(2, begin, fold), target.narrow(2, begin, fold)
+            former, later = slice(0, num_frames - 1), slice(1, num_frames)
+            written[:, former if to_the_past else later].copy_(read[:, later if to_the_past else former])
+            written[:, -1 if to_the_past else 0].zero_()
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        fold, channel_axis, opposite = ctx.arguments
-        return _Shift.apply(gradients[0], fold, channel_axis, not opposite), None, None, None
+        num_frames, fold, opposite = ctx.arguments
+        return _Shift.apply(gradients[0], num_frames, fold, not opposite), None, None, None
