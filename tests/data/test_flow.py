@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vsn.config import ConfigError
+from vsn.config import ConfigError, ModelConfig, Recipe
 from vsn.data.flow.file import count_fields, write_flow_file
 from vsn.data.flow.folder import describe_fields, write_flow_folder
 from vsn.data.flow.read import describe_flow, read_all_flow, read_flow
@@ -19,6 +19,7 @@ from vsn.data.flow.values import (
     check_flow_facts,
     flow_to_bytes,
     read_flow_facts,
+    wanted_flow,
     write_flow_facts,
 )
 from vsn.data.frames import VideoError
@@ -103,13 +104,23 @@ def test_facts_that_say_nothing(tmp_path: Path, text: str) -> None:
     [
         (FlowFacts(bound=15.0), r"with bound 15\.0, and model\.flow_bound is 20\.0\. .*model\.flow_bound = 15\.0"),
         (FlowFacts(method="raft"), r"with method 'raft', and model\.flow_method is 'tv-l1'"),
+        (FlowFacts(short_side=64), r"short_side 64, and model\.flow_short_side, or .* 0 clip\.short_side, is 256"),
         (FlowFacts(zero=127), "byte 127 is no motion; 128 is read alone"),
     ],
 )  # fmt: skip
 def test_flow_stored_otherwise_is_refused(stored: FlowFacts, message: str) -> None:
-    check_flow_facts("flow", FlowFacts(), FlowFacts())
+    wanted = wanted_flow(Recipe())
+    check_flow_facts("flow", FlowFacts(short_side=256), wanted)
+    check_flow_facts("flow", FlowFacts(), wanted)  # whose short side is not known
     with pytest.raises(ConfigError, match=message):
-        check_flow_facts("flow", stored, FlowFacts())
+        check_flow_facts("flow", stored, wanted)
+
+
+def test_the_size_flow_was_computed_at_is_read_back(tmp_path: Path) -> None:
+    write_flow_facts(tmp_path, FlowFacts(short_side=64))
+    assert read_flow_facts(tmp_path) == FlowFacts(short_side=64)
+    recipe = Recipe(model=ModelConfig(flow_short_side=340))
+    check_flow_facts(tmp_path, FlowFacts(short_side=340), wanted_flow(recipe))
 
 
 # --- layouts ---------------------------------------------------------------------------------------

@@ -208,6 +208,18 @@ def test_computed_flow_is_predicted_as_stored_flow(flow_run: Path, moving: Path,
         assert replace(predictor.predict(moving / f"{name}.mp4"), path=stored.path) == stored
 
 
+def test_flow_of_another_size_is_computed_at_that_size(flow_run: Path, moving: Path, tmp_path: Path) -> None:
+    settings = FlowSettings(short_side=2 * SIDE)
+    extract_flow(videos_of_folder(moving), tmp_path, settings, num_workers=0, progress=False)
+    predictor = Predictor.from_run(flow_run)
+    with pytest.raises(ConfigError, match=rf"stored with short_side {2 * SIDE}.* is {SIDE}\. "):
+        predictor.predict(tmp_path / "left.vsnflow")
+    model = replace(predictor.recipe.model, flow_short_side=2 * SIDE)
+    predictor.recipe = replace(predictor.recipe, model=model)
+    stored = predictor.predict(tmp_path / "left.vsnflow")
+    assert replace(predictor.predict(moving / "left.mp4"), path=stored.path) == stored
+
+
 def test_the_flow_of_frames_is_computed(flow_run: Path, moving: Path, tmp_path: Path) -> None:
     frames, _ = read_all_frames(moving / "right.mp4")
     for i, frame in enumerate(frames):

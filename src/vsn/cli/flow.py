@@ -36,7 +36,8 @@ class ExtractCommand:
     layout: StoredLayout = "file"
     """file: one .vsnflow a video; xy: pictures flow_x_00001.jpg, flow_y_00001.jpg; rg: 000001.jpg."""
     short_side: int | None = None
-    """Shorter side of the frames, pixels; 0 leaves them as they are. Default: clip.short_side."""
+    """Shorter side of the frames, pixels; 0 leaves them as they are. Default: model.flow_short_side, else
+    clip.short_side."""
     shard: str = "0/1"
     """i/n: the i-th of n parts, counted from 0, where n machines share the work."""
     workers: int | None = None
@@ -56,12 +57,13 @@ def extract_command(arguments: Sequence[str]) -> None:
     from vsn.data.flow.compute import method_of
     from vsn.data.flow.extract import extract_flow
     from vsn.data.flow.extract_plan import FlowSettings, videos_of_data_set, videos_of_folder
+    from vsn.data.flow.values import wanted_flow
 
     command, rest = parse_command(ExtractCommand, arguments, "vsn flow extract")
     recipe = parse_settings(command.recipe, rest, arguments, "vsn flow extract")
     if command.out is None:
         raise ValueError("vsn flow extract needs --out, the folder to write.")
-    short_side = recipe.clip.short_side if command.short_side is None else command.short_side
+    short_side = wanted_flow(recipe).short_side if command.short_side is None else command.short_side
     settings = FlowSettings(
         method=command.method or method_of(recipe.model.flow_method),
         layout=command.layout,

@@ -47,6 +47,9 @@ class ModelConfig:
     """Pixels of motion that the stored byte 255 stands for; flow with another bound is refused."""
     flow_method: str = "tv-l1"
     """How the flow was computed; flow stored by another method is refused."""
+    flow_short_side: int = 0
+    """Shorter side, pixels, of the frames whose flow was computed; 0: clip.short_side. Motions are in pixels of
+    that size, so flow computed at another is refused."""
 
     def __post_init__(self) -> None:
         prefix, _, backbone = self.name.partition("_")
@@ -69,6 +72,10 @@ class ModelConfig:
         modalities = get_args(Modality)
         require(self.modality in modalities, f"model.modality is {self.modality!r}, not of {modalities}.")
         require(self.flow_length >= 1, f"model.flow_length is {self.flow_length}; it must be 1 or more.")
+        require(
+            self.flow_short_side >= 0,
+            f"model.flow_short_side is {self.flow_short_side}; it is a number of pixels, or 0 for clip.short_side.",
+        )
         require(self.flow_bound > 0, f"model.flow_bound is {self.flow_bound}; it must be above 0 pixels.")
         require(self.shift_every >= 1, f"model.shift_every is {self.shift_every}; it must be 1 or more.")
         require(0.0 <= self.dropout < 1.0, f"model.dropout is {self.dropout}; it is a probability below 1.")

@@ -13,7 +13,7 @@ from vsn.config import ConfigError, EvalConfig, FlowLayout, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.decode import VideoError
 from vsn.data.flow.find import with_flow
-from vsn.data.flow.values import FlowFacts
+from vsn.data.flow.values import wanted_flow
 from vsn.data.frame_folders import describe_frames
 from vsn.data.readers import read_records
 from vsn.data.records import RecordSet, VideoRecord
@@ -70,8 +70,7 @@ def _inputs(recipe: Recipe, records: RecordSet) -> tuple[RecordSet, FlowLayout, 
     """
     if recipe.model.modality != "flow":
         return records, recipe.data.flow_layout, ""
-    model = recipe.model
-    stored = with_flow(records, recipe.data, FlowFacts(model.flow_bound, model.flow_method))
+    stored = with_flow(records, recipe.data, wanted_flow(recipe))
     return stored.records, stored.layout, stored.said
 
 

@@ -11,8 +11,8 @@ from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.flow.compute import compute_fields, flow_method, method_of
 from vsn.data.flow.find import flow_of_video, list_flow
-from vsn.data.flow.values import FlowFacts
-from vsn.data.frames import Choose
+from vsn.data.flow.values import wanted_flow
+from vsn.data.frames import Choose, frame_size, resize_rgb
 from vsn.data.records import RecordSet, VideoRecord, list_videos
 from vsn.engine.checkpoint import WeightsKind, load_model, open_run
 from vsn.engine.evaluate import pick_test_device, view_scores
@@ -88,9 +88,7 @@ class Predictor:
         view = protocol or self.recipe.eval
         model = self.recipe.model
         read_fields = None
-        if model.modality == "flow" and not flow_of_video(
-            path, FlowFacts(model.flow_bound, model.flow_method)
-        ):
+        if model.modality == "flow" and not flow_of_video(path, wanted_flow(self.recipe)):
             read_fields = self._compute_fields
         record = VideoRecord(path=path, labels=(), video_id=path.name)
         dataset = VideoDataset(
@@ -126,15 +124,17 @@ class Predictor:
         """Fields of a video without stored flow: those that are looked at, on this predictor's device."""
         recipe = self.recipe
         method = method_of(recipe.model.flow_method)
-        return compute_fields(
+        fields = compute_fields(
             path,
             choose,
             flow_method(method, str(self.device) if method == "tvl1" else "cpu"),
             bound=recipe.model.flow_bound,
-            short_side=recipe.clip.short_side,
+            short_side=wanted_flow(recipe).short_side,
             frame_template=recipe.data.frame_template,
             decoder=recipe.data.decoder,
         )
+        size = frame_size(path, fields.shape[1], fields.shape[2], recipe.clip.short_side)
+        return fields if fields.shape[1:3] == size else np.stack([resize_rgb(one, *size) for one in fields])
 
 
 class TwoStreamPredictor:

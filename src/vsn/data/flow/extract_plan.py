@@ -44,14 +44,13 @@ class FlowSettings:
 
     def facts(self) -> FlowFacts:
         """What `flow.json` tells readers."""
-        return FlowFacts(self.bound, STATED[self.method])
+        return FlowFacts(self.bound, STATED[self.method], short_side=self.short_side)
 
     def described(self) -> dict[str, Any]:
         """The whole of `flow.json`: what readers need, and how the flow was made."""
         made: dict[str, Any] = {
             "method": self.method,
             "layout": self.layout,
-            "short_side": self.short_side,
             "quality": QUALITY,
         }
         if self.method == "tvl1":

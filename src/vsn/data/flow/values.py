@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vsn.config import ConfigError
+from vsn.config import ConfigError, Recipe
 from vsn.files import write_json
 
 FACTS = "flow.json"
@@ -26,6 +26,15 @@ class FlowFacts:
     """How the flow was computed."""
     zero: int = ZERO
     """The byte of no motion."""
+    short_side: int | None = None
+    """Shorter side, pixels, of the frames whose flow was computed; None: not known."""
+
+
+def wanted_flow(recipe: Recipe) -> FlowFacts:
+    """How the flow that a recipe's model looks at is to be stored."""
+    model = recipe.model
+    side = model.flow_short_side or recipe.clip.short_side
+    return FlowFacts(model.flow_bound, model.flow_method, short_side=side)
 
 
 def flow_to_bytes(flow: np.ndarray, bound: float) -> np.ndarray:
@@ -56,7 +65,7 @@ def bytes_to_flow(stored: np.ndarray, bound: float) -> np.ndarray:
 
 def write_flow_facts(folder: str | Path, facts: FlowFacts) -> None:
     """Write `flow.json` into the folder of a data set's flow."""
-    write_json(Path(folder) / FACTS, asdict(facts))
+    write_json(Path(folder) / FACTS, {k: v for k, v in asdict(facts).items() if v is not None})
 
 
 def read_flow_facts(folder: str | Path) -> FlowFacts | None:
@@ -66,8 +75,14 @@ def read_flow_facts(folder: str | Path) -> FlowFacts | None:
         return None
     try:
         stated = json.loads(file.read_text(encoding="utf-8"))
-        return FlowFacts(float(stated["bound"]), str(stated["method"]), int(stated["zero"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        side = stated.get("short_side")
+        return FlowFacts(
+            float(stated["bound"]),
+            str(stated["method"]),
+            int(stated["zero"]),
+            None if side is None else int(side),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{file} does not say what the stored flow means ({type(error).__name__}: {error}); it holds an "
             'object such as {"bound": 20.0, "method": "tv-l1", "zero": 128}. Mend or remove it.'
@@ -81,10 +96,14 @@ def check_flow_facts(folder: str | Path, stored: FlowFacts, wanted: FlowFacts) -
             f"{folder}: its {FACTS} says that byte {stored.zero} is no motion; {ZERO} is read alone. "
             "Store the flow anew."
         )
-    for key, setting in (("bound", "model.flow_bound"), ("method", "model.flow_method")):
+    for key, setting in (
+        ("bound", "model.flow_bound"),
+        ("method", "model.flow_method"),
+        ("short_side", "model.flow_short_side, or where that is 0 clip.short_side,"),
+    ):
         there, asked = getattr(stored, key), getattr(wanted, key)
-        if there != asked:
+        if there != asked and None not in (there, asked):
             raise ConfigError(
                 f"{folder}: the flow was stored with {key} {there!r}, and {setting} is {asked!r}. A model takes the "
-                f"flow it was trained on: store it anew, or train a model with {setting} = {there!r}."
+                f"flow it was trained on: store it anew, or train a model with {setting.partition(',')[0]} = {there!r}."
             )
