@@ -76,10 +76,10 @@ def stage_blocks(backbone: nn.Module) -> dict[str, list[str]]:
     if isinstance(stated, dict):
         return stated
     layers = [getattr(backbone, f"layer{i}", None) for i in range(1, 5)]
-    if any(isinstance(module, nn.Conv3d) for module in backbone.modules()):
+    found = [layer for layer in layers if isinstance(layer, nn.Module)]
+    if len(found) == len(STAGES) and any(isinstance(module, nn.Conv3d) for module in backbone.modules()):
         return {
             stage: [f"layer{i}.{name}" for name, _ in layer.named_children()]
-            for i, (stage, layer) in enumerate(zip(STAGES, layers, strict=True), 1)
-            if isinstance(layer, nn.Module)
+            for i, (stage, layer) in enumerate(zip(STAGES, found, strict=True), 1)
         }
     return {stage: [block.name for block in blocks] for stage, blocks in residual_blocks(backbone).items()}
