@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from vsn.models import VideoClassifier
-from vsn.models.backbones import residual_blocks
+from vsn.models.volume import stage_blocks
 
 OUT_OF_MEMORY = (
     "There is not enough memory for this step. What helps, first what changes no result: train.checkpoint_activations "
@@ -27,18 +27,27 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
+def to_channels_last(model: nn.Module) -> None:
+    """Lay out the weights of 2D convolutions channels-last, in place. 3D convolutions stay as they are: whether
+    another layout helps them was not measured, and PyTorch's own conversion refuses a model that has both.
+    """
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)
+
+
 def checkpoint_activations(model: VideoClassifier) -> None:
-    """Let residual blocks keep their inputs alone and compute the rest again when gradients need it.
+    """Let residual and inception blocks keep their inputs alone and compute the rest again when gradients need it.
 
     Weights, names, gradients and batch statistics stay the same to the last bit: computing again does
     not count a batch twice.
 
     Raises:
-        ConfigError: the backbone's residual blocks are not known.
+        ConfigError: where the backbone's blocks are is not known.
     """
-    for blocks in residual_blocks(model.backbone).values():
-        for found in blocks:
-            block = model.backbone.get_submodule(found.name)
+    for names in stage_blocks(model.backbone).values():
+        for name in names:
+            block = model.backbone.get_submodule(name)
             again: Callable[[], Any] = partial(_contexts, block)
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=again)
 
