@@ -25,7 +25,7 @@ from vsn.config.data import (
 )
 from vsn.config.errors import ConfigError, require
 from vsn.config.flow import FlowMethod, StoredLayout, Tvl1Config
-from vsn.config.model import STAGES, Block, Modality, ModelConfig
+from vsn.config.model import STAGES, Block, Modality, ModelConfig, Pairwise
 from vsn.config.training import EvalConfig, FrameOrder, Protocol, Tracker, TrainConfig
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "FrameOrder",
     "Modality",
     "ModelConfig",
+    "Pairwise",
     "Protocol",
     "Recipe",
     "Sampling",

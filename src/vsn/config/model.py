@@ -11,6 +11,7 @@ STAGES = ("res2", "res3", "res4", "res5")
 
 Block = Literal["compact", "headtail"]
 Modality = Literal["rgb", "flow", "rgbdiff"]
+Pairwise = Literal["embedded-gaussian", "dot-product"]
 
 
 @dataclass(frozen=True, kw_only=True)

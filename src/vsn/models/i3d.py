@@ -1,0 +1,45 @@
+"""C2D and I3D, with and without non-local blocks: an image ResNet on a volume, inflated along time.
+
+Source: Wang, Girshick, Gupta and He, "Non-local Neural Networks", CVPR 2018, after Carreira and Zisserman's I3D
+(CVPR 2017). C2D is its Table 1: time is only pooled. I3D sees 5 frames in conv1 and 3 in the first 1x1
+convolution of every other residual block (its I3D 3x1x1; which of the blocks is in no table, this is our
+reading: all of res2, the first, third, ... of res3 and res4, the second of res5). Non-local networks have five blocks,
+two in res3 and three in res4 (`vsn.models.non_local`).
+
+Table 1 halves time in conv1, pool1 and pool2, so that 32 frames are 4 from res3 on. The I3D that the VSN
+paper compares with in its Table 2 (64 frames: two clips of 32; 28.0M parameters, 306G multiply-adds; with
+non-local blocks 35.3M and 335G) is not that one: its figures are Wang and Gupta's ("Videos as Space-Time Region
+Graphs", ECCV 2018), whose I3D halves time in pool2 alone and has no stride in res5. That is ``i3d-fine``.
+
+MEASURED
+"""
+
+from __future__ import annotations
+
+from vsn.config import ModelConfig, Pairwise
+from vsn.models.non_local import PLACES, insert_nonlocal
+from vsn.models.resnet3d import SHAPES, ResNet3d, TimePlan
+
+_INFLATED = ((3,), (3, 1), (3, 1), (1, 3, 1))
+
+PLANS = {
+    "c2d": TimePlan(stem_stride=2, pool1=(3, 2), pool2=(3, 2)),
+    "i3d": TimePlan(stem_kernel=5, stem_stride=2, pool1=(3, 2), pool2=(3, 2), kernels=_INFLATED),
+    "i3d-fine": TimePlan(stem_kernel=5, pool2=(3, 2), kernels=_INFLATED, res5_stride=1),
+}
+"""What each does along time."""
+
+
+def i3d_body(
+    kind: str, name: str, *, in_channels: int = 3, pairwise: Pairwise = "embedded-gaussian"
+) -> ResNet3d:
+    """The convolutions of ``{kind}_{name}``: a volume ``(B, C, T, H, W)`` to features ``(B, 2048, T', H', W')``.
+
+    Args:
+        kind: "c2d", "i3d" or "i3d-fine", with "nl-" before it for non-local blocks.
+        name: "resnet50", "resnet101" or "resnet26_thin", which gives 512 features.
+        in_channels: channels of the volume.
+        pairwise: how non-local blocks compare places.
+    """
+    body = ResNet3d(SHAPES[name], PLANS[kind.removeprefix("nl-")], in_channels=in_channels)
+    return insert_nonlocal(body, PLACES[name], pairwise=pairwise) if kind.startswith("nl-") else body
