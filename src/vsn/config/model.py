@@ -9,7 +9,7 @@ from vsn.config.errors import require
 
 STAGES = ("res2", "res3", "res4", "res5")
 
-Block = Literal["compact", "headtail"]
+Block = Literal["compact", "headtail", "pointwise"]
 Modality = Literal["rgb", "flow", "rgbdiff"]
 Pairwise = Literal["embedded-gaussian", "dot-product"]
 
@@ -25,7 +25,8 @@ class ModelConfig:
     num_frames: int = 8
     """T, frames a clip. A temporal model keeps the T it was trained for."""
     block: Block = "compact"
-    """Where the shuffle pair sits in a residual block (paper, section 3.2 and Table 7)."""
+    """Where the shuffle pair sits in a residual block (paper, section 3.2 and Table 7; "pointwise", around its
+    1x1 convolution, is ours: it mixes where 3x3 convolutions are grouped)."""
     places: tuple[str, ...] = STAGES
     """Stages whose last block is a shuffle block (paper, Tables 1 and 8). VSN only."""
     shift: bool = True

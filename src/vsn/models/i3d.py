@@ -16,7 +16,7 @@ MEASURED
 
 from __future__ import annotations
 
-from vsn.config import ModelConfig, Pairwise
+from vsn.config import Pairwise
 from vsn.models.non_local import PLACES, insert_nonlocal
 from vsn.models.resnet3d import SHAPES, ResNet3d, TimePlan
 

@@ -103,7 +103,5 @@ def insert_nonlocal(
                     f"layer4, and {stage} has {depth} blocks, counted from 0."
                 )
             block = blocks[number]  # type: ignore[index]
-            block.non_local = NonLocal3d(
-                block.conv3.out_channels, pairwise=pairwise, subsample=subsample
-            )
+            block.non_local = NonLocal3d(block.conv3.out_channels, pairwise=pairwise, subsample=subsample)
     return body

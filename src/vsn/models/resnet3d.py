@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-
 EXPANSION = 4
 """Outputs of a bottleneck block, in units of its planes."""
 
@@ -119,7 +118,12 @@ class ResNet3d(nn.Module):
         extra: Sequence[int] = (0, 0, 0, 0),
     ) -> None:
         super().__init__()
-        width, size, length, (pool_kernel, pool_stride) = shape.width, shape.stem_size, plan.stem_kernel, plan.pool1
+        width, size, length, (pool_kernel, pool_stride) = (
+            shape.width,
+            shape.stem_size,
+            plan.stem_kernel,
+            plan.pool1,
+        )
         self.conv1 = nn.Conv3d(
             in_channels,
             width,

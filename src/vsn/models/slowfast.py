@@ -16,8 +16,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from vsn.config import ConfigError, ModelConfig, Pairwise
-from vsn.models.non_local import insert_nonlocal, PLACES
+from vsn.config import Pairwise
+from vsn.models.non_local import PLACES, insert_nonlocal
 from vsn.models.resnet3d import SHAPES, ResNet3d, Shape, TimePlan
 
 BETA = 1 / 8
@@ -67,7 +67,9 @@ class SlowFast(nn.Module):
         self.alpha = alpha
         thin = replace(shape, width=int(shape.width * BETA))
         inputs = thin.stage_inputs
-        self.slow = ResNet3d(shape, SLOW, in_channels=in_channels, extra=[2 * channels for channels in inputs])
+        self.slow = ResNet3d(
+            shape, SLOW, in_channels=in_channels, extra=[2 * channels for channels in inputs]
+        )
         self.fast = ResNet3d(thin, FAST, in_channels=in_channels)
         self.lateral = nn.ModuleList(Lateral(channels, alpha=alpha) for channels in inputs)
         self.feature_dim = self.slow.feature_dim + self.fast.feature_dim
@@ -94,7 +96,12 @@ class SlowFast(nn.Module):
 
 
 def slowfast_body(
-    name: str, *, alpha: int, in_channels: int = 3, non_local: bool = False, pairwise: Pairwise = "embedded-gaussian"
+    name: str,
+    *,
+    alpha: int,
+    in_channels: int = 3,
+    non_local: bool = False,
+    pairwise: Pairwise = "embedded-gaussian",
 ) -> SlowFast:
     """The pathways of ``slowfast_<name>``.
 
