@@ -68,7 +68,11 @@ def test_whole_numbers_are_floats_where_floats_are_due():
 @pytest.mark.parametrize(
     ("config", "settings", "message"),
     [
-        (ModelConfig, {"name": "resnet50"}, "model.name is 'resnet50'; names are tsn_, tsm_ or vsn_"),
+        (
+            ModelConfig,
+            {"name": "resnet50"},
+            "model.name is 'resnet50'; names are tsn_, tsm_, vsn_, trn_ or mtrn_",
+        ),
         (ModelConfig, {"name": "vsn_"}, "model.name is 'vsn_'"),
         (ModelConfig, {"num_classes": -1}, "model.num_classes is -1"),
         (ModelConfig, {"num_frames": 0}, "model.num_frames is 0"),

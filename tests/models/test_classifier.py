@@ -11,12 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vsn.config import ConfigError, ModelConfig
 from vsn.models import build_model, create_model
-from vsn.models.classifier import VideoClassifier
+from vsn.models.classifier import FrameClassifier
 
 THIN = "resnet26_thin"
 
 
-def make(name: str = f"vsn_{THIN}", num_frames: int = 4, **settings: object) -> VideoClassifier:
+def make(name: str = f"vsn_{THIN}", num_frames: int = 4, **settings: object) -> FrameClassifier:
     """A small model whose head says something: its start of nearly zero would hide differences."""
     torch.manual_seed(0)
     model = create_model(name, num_classes=5, num_frames=num_frames, **settings).eval()  # type: ignore[arg-type]
@@ -32,7 +32,7 @@ def make_clip(num_frames: int = 4, batch: int = 2, size: int = 32) -> Tensor:
 # Costs, of the paper
 
 
-def on_meta(name: str, *, num_classes: int) -> VideoClassifier:
+def on_meta(name: str, *, num_classes: int) -> FrameClassifier:
     with torch.device("meta"):
         return create_model(name, num_classes=num_classes, num_frames=8).eval()
 
@@ -197,7 +197,10 @@ def test_what_is_no_clip_of_this_model_is_refused(clip: Tensor, message: str) ->
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "resnet50"}, "model.name is 'resnet50'; names are tsn_, tsm_ or vsn_ and a backbone"),
+        (
+            {"name": "resnet50"},
+            "model.name is 'resnet50'; names are tsn_, tsm_, vsn_, trn_ or mtrn_ and a backbone",
+        ),
         ({"name": "vsn_resnet51"}, "No backbone 'resnet51'"),
         ({"num_classes": 0}, "model.num_classes is 0; a model needs at least one class"),
         ({"places": ("layer4",)}, r"model\.places is \['layer4'\]"),

@@ -25,11 +25,26 @@ from vsn.config.data import (
 )
 from vsn.config.errors import ConfigError, require
 from vsn.config.flow import FlowMethod, StoredLayout, Tvl1Config
-from vsn.config.model import STAGES, Block, Modality, ModelConfig, Pairwise
+from vsn.config.model import (
+    FRAME_KINDS,
+    STAGES,
+    VOLUME_BACKBONES,
+    VOLUME_KINDS,
+    WHOLE_KINDS,
+    Block,
+    Modality,
+    ModelConfig,
+    Pairwise,
+    split_name,
+)
 from vsn.config.training import EvalConfig, FrameOrder, Protocol, Tracker, TrainConfig
 
 __all__ = [
+    "FRAME_KINDS",
     "STAGES",
+    "VOLUME_BACKBONES",
+    "VOLUME_KINDS",
+    "WHOLE_KINDS",
     "AugmentConfig",
     "Block",
     "ClipSpec",
@@ -53,6 +68,7 @@ __all__ = [
     "Tracker",
     "TrainConfig",
     "Tvl1Config",
+    "split_name",
 ]
 
 

@@ -9,9 +9,35 @@ from vsn.config.errors import require
 
 STAGES = ("res2", "res3", "res4", "res5")
 
+FRAME_KINDS = ("tsn", "tsm", "vsn", "trn", "mtrn")
+"""Models that see frames through a 2D backbone; a name is one of them, "_" and any 2D backbone."""
+VOLUME_KINDS = ("c2d", "i3d", "i3d-fine", "nl-c2d", "nl-i3d", "nl-i3d-fine", "slowfast", "nl-slowfast")
+"""3D ResNets; a name is one of them, "_" and one of VOLUME_BACKBONES."""
+VOLUME_BACKBONES = ("resnet50", "resnet101", "resnet26_thin")
+WHOLE_KINDS = (
+    "eco",
+    "eco_thin",
+    "eco_lite",
+    "eco_lite_thin",
+    "s3d",
+    "s3dg",
+    "r2plus1d_18",
+    "r2plus1d_34",
+    "r2plus1d_34_thin",
+)
+"""Networks that come as a whole; these are names by themselves."""
+
 Block = Literal["compact", "headtail", "pointwise"]
 Modality = Literal["rgb", "flow", "rgbdiff"]
 Pairwise = Literal["embedded-gaussian", "dot-product"]
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Kind and backbone of a model's name: ("vsn", "resnet50"); of a network that is a whole, ("s3d", "")."""
+    if name in WHOLE_KINDS:
+        return name, ""
+    kind, _, backbone = name.partition("_")
+    return kind, backbone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +45,7 @@ class ModelConfig:
     """What the network is. Stored with the weights; a model is rebuilt from it alone."""
 
     name: str = "vsn_resnet50"
-    """{tsn,tsm,vsn}_{backbone}; `vsn.list_models()` lists the names."""
+    """{tsn,tsm,vsn,trn,mtrn}_{backbone}, or a 3D network; `vsn.list_models()` lists the names."""
     num_classes: int = 0
     """Outputs of the classifier; 0 means: as many as the data has."""
     num_frames: int = 8
@@ -37,6 +63,10 @@ class ModelConfig:
     """Stages whose blocks may shift. Fewer leave the early stages a plain 2D CNN, fit to be frozen."""
     shift_every: int = 1
     """Shift every n-th block of a stage. 2 matches the official TSM ResNet-101 checkpoints."""
+    pairwise: Pairwise = "embedded-gaussian"
+    """How non-local blocks compare two places (Wang et al. 2018). Networks with nl- in their name only."""
+    alpha: int = 8
+    """The slow pathway takes every alpha-th of the T frames: with T = 32, 8 is 4x16 and 4 is 8x8. SlowFast only."""
     dropout: float = 0.5
     """Drop probability before the classifier (TSM 0.5; TSN and the VSN paper 0.8)."""
     weights: str = "none"
@@ -51,11 +81,14 @@ class ModelConfig:
     """How the flow was computed; flow stored by another method is refused."""
 
     def __post_init__(self) -> None:
-        prefix, _, backbone = self.name.partition("_")
+        kind, backbone = split_name(self.name)
         require(
-            prefix in {"tsn", "tsm", "vsn"} and bool(backbone),
-            f"model.name is {self.name!r}; names are tsn_, tsm_ or vsn_ and a backbone, "
-            "such as 'vsn_resnet50'. vsn.list_models() lists them all.",
+            (kind in FRAME_KINDS and bool(backbone))
+            or (kind in VOLUME_KINDS and backbone in VOLUME_BACKBONES)
+            or kind in WHOLE_KINDS,
+            f"model.name is {self.name!r}; names are tsn_, tsm_, vsn_, trn_ or mtrn_ and a backbone, such as "
+            f"'vsn_resnet50'; one of {', '.join(VOLUME_KINDS)}, _ and one of {', '.join(VOLUME_BACKBONES)}; or one of "
+            f"{', '.join(WHOLE_KINDS)}. vsn.list_models() lists them all.",
         )
         require(
             self.num_classes >= 0,
@@ -74,21 +107,40 @@ class ModelConfig:
         require(self.flow_bound > 0, f"model.flow_bound is {self.flow_bound}; it must be above 0 pixels.")
         require(self.shift_every >= 1, f"model.shift_every is {self.shift_every}; it must be 1 or more.")
         require(0.0 <= self.dropout < 1.0, f"model.dropout is {self.dropout}; it is a probability below 1.")
+        pairs = get_args(Pairwise)
+        require(self.pairwise in pairs, f"model.pairwise is {self.pairwise!r}, not of {pairs}.")
+        require(self.alpha >= 1, f"model.alpha is {self.alpha}; it must be 1 or more.")
+        if kind.endswith("slowfast"):
+            require(
+                self.num_frames % self.alpha == 0,
+                f"model.num_frames is {self.num_frames} and model.alpha {self.alpha}: the slow pathway takes every alpha-th "
+                "frame, so that num_frames must be a multiple of alpha, such as 32 of 8 (4x16) or 4 (8x8).",
+            )
         for key, stages in (("places", self.places), ("shift_places", self.shift_places)):
             require(
                 len(set(stages)) == len(stages) and set(stages) <= set(STAGES),
                 f"model.{key} is {list(stages)}; choose each at most once from {list(STAGES)}.",
             )
-        if prefix == "vsn":
+        if kind == "vsn":
             require(
                 bool(self.places) or self.shift,
                 "model.places is empty and model.shift is false: a VSN without shuffle and shift is a TSN; name it tsn_...",
             )
 
     @property
+    def kind(self) -> str:
+        """What the model is, without its backbone: "vsn", "nl-i3d", "s3d"."""
+        return split_name(self.name)[0]
+
+    @property
+    def backbone(self) -> str:
+        """Name of its backbone; "" for a network that comes as a whole."""
+        return split_name(self.name)[1]
+
+    @property
     def any_num_frames(self) -> bool:
         """Whether the model takes clips of another T than it was trained with: its channels mean no frames."""
-        return self.name.startswith("tsn_")
+        return self.kind == "tsn"
 
     @property
     def clip_channels(self) -> int:

@@ -14,7 +14,13 @@ from torch import Tensor
 
 from vsn.config import ConfigError, ModelConfig, Recipe
 from vsn.models import VideoClassifier, initialise
-from vsn.models.run_weights import RunWeights, check_run_weights, describe_differences, find_run_weights
+from vsn.models.run_weights import (
+    RunWeights,
+    check_run_weights,
+    describe_differences,
+    find_run_weights,
+    has_same_features,
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,12 @@ def load_start(model: VideoClassifier, recipe: Recipe, classes: Sequence[str], c
         lines.append(f"{weights} lacks {loaded.describe_missing()}: those start at random.")
     source = find_run_weights(weights)
     if source is not None:
-        lines += [*describe_differences(source, recipe.model), _load_head(model, source, classes)]
+        lines += describe_differences(source, recipe.model)
+        lines.append(
+            _load_head(model, source, classes)
+            if has_same_features(source, recipe.model)
+            else "The run's classifier saw other features: the classifier starts at random."
+        )
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     return list(loaded.missing)

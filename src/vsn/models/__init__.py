@@ -4,32 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from vsn.config import STAGES, Block, ConfigError, Modality, ModelConfig
-from vsn.models.backbones import (
-    LoadedWeights,
-    build_backbone,
-    list_backbones,
-    load_pretrained,
-    normalisation,
-    remove_classifier,
+from vsn.config import (
+    FRAME_KINDS,
+    STAGES,
+    VOLUME_BACKBONES,
+    VOLUME_KINDS,
+    Block,
+    ConfigError,
+    Modality,
+    ModelConfig,
+    Pairwise,
 )
-from vsn.models.classifier import VideoClassifier
-from vsn.models.run_weights import check_run_weights, find_run_weights
+from vsn.models.backbones import build_backbone, list_backbones, normalisation, remove_classifier
+from vsn.models.classifier import FrameClassifier
+from vsn.models.classifier import VideoClassifier as VideoClassifier
+from vsn.models.i3d import build_i3d
+from vsn.models.initial import initialise as initialise
+from vsn.models.slowfast import build_slowfast
 from vsn.models.stem import widen_stem
 from vsn.models.temporal import insert_temporal
 
 
-def build_tsn(config: ModelConfig) -> VideoClassifier:
+def build_tsn(config: ModelConfig) -> FrameClassifier:
     """TSN (Wang et al. 2016): frames seen one by one, scores averaged."""
     return _build(config, places=(), shift=False)
 
 
-def build_tsm(config: ModelConfig) -> VideoClassifier:
+def build_tsm(config: ModelConfig) -> FrameClassifier:
     """TSM (Lin et al. 2018): a temporal shift in every residual block."""
     return _build(config, places=(), shift=True)
 
 
-def build_vsn(config: ModelConfig) -> VideoClassifier:
+def build_vsn(config: ModelConfig) -> FrameClassifier:
     """VSN (Ma et al.): shuffle in the last block of each stage, shift in the others."""
     return _build(config, places=config.places, shift=config.shift)
 
@@ -38,6 +44,14 @@ MODELS: dict[str, Callable[[ModelConfig], VideoClassifier]] = {
     "tsn": build_tsn,
     "tsm": build_tsm,
     "vsn": build_vsn,
+    "c2d": build_i3d,
+    "i3d": build_i3d,
+    "i3d-fine": build_i3d,
+    "nl-c2d": build_i3d,
+    "nl-i3d": build_i3d,
+    "nl-i3d-fine": build_i3d,
+    "slowfast": build_slowfast,
+    "nl-slowfast": build_slowfast,
 }
 
 
@@ -49,28 +63,7 @@ def build_model(config: ModelConfig) -> VideoClassifier:
     """
     if config.num_classes < 1:
         raise ConfigError("model.num_classes is 0; a model needs at least one class.")
-    return MODELS[config.name.partition("_")[0]](config)
-
-
-def initialise(model: VideoClassifier, config: ModelConfig) -> LoadedWeights:
-    """Load the weights that ``config.weights`` names into the model's backbone.
-
-    Raises:
-        ConfigError: as `load_pretrained`; or a run of another backbone, or shuffled for another T.
-    """
-    name = config.name.partition("_")[2]
-    source = find_run_weights(config.weights)
-    if source is not None:
-        check_run_weights(source, config)
-    whole = build_backbone(name)
-    widen_stem(whole, config.stem_channels)
-    loaded = load_pretrained(whole, name, config.weights if source is None else str(source.file))
-    remove_classifier(whole)
-    kept = set(whole.state_dict())
-    model.backbone.load_state_dict(whole.state_dict(), strict=True)
-    return LoadedWeights(
-        tuple(n for n in loaded.loaded if n in kept), tuple(n for n in loaded.missing if n in kept)
-    )
+    return MODELS[config.kind](config)
 
 
 def create_model(
@@ -88,17 +81,19 @@ def create_model(
     shift_every: int = 1,
     modality: Modality = "rgb",
     flow_length: int = ModelConfig.flow_length,
+    pairwise: Pairwise = "embedded-gaussian",
+    alpha: int = 8,
 ) -> VideoClassifier:
     """Create a video model by name.
 
     Args:
-        name: ``{tsn,tsm,vsn}_{backbone}``, see `list_models`; timm's are ``vsn_timm/resnet26d``.
+        name: one of `list_models`, such as ``vsn_resnet50``; timm's are ``vsn_timm/resnet26d``.
         num_classes: outputs of the classifier.
         num_frames: T, frames a clip; a TSM or VSN keeps it.
         weights: "none", a torchvision weight name such as "IMAGENET1K_V2", a file, or a run folder (of
-            which the backbone is taken).
+            which all but the classifier is taken).
         dropout: drop probability before the classifier.
-        block: "compact" or "headtail" (VSN; paper, Table 7).
+        block: "compact" or "headtail" (VSN; paper, Table 7), or "pointwise", ours: around the 1x1 convolution.
         places: stages whose last block shuffles (VSN; paper, Table 8).
         shift: temporal shift in the other blocks (VSN; paper, Table 9).
         shift_places: stages whose blocks may shift (TSM and VSN).
@@ -106,6 +101,8 @@ def create_model(
         shift_every: shift every n-th block only.
         modality: "rgb", "flow" or "rgbdiff". Pretrained weights for RGB fit all three.
         flow_length: L, fields of flow or differences a segment.
+        pairwise: "embedded-gaussian" or "dot-product" (networks with nl- in their name).
+        alpha: fast frames for each slow one (SlowFast).
 
     Returns:
         A model that maps a clip ``(B, T, C, H, W)``, uint8 or float in [0, 1], to logits
@@ -135,6 +132,8 @@ def create_model(
         shift_every=shift_every,
         modality=modality,
         flow_length=flow_length,
+        pairwise=pairwise,
+        alpha=alpha,
     )
     model = build_model(config)
     if weights != "none":
@@ -143,12 +142,14 @@ def create_model(
 
 
 def list_models() -> list[str]:
-    """Names that `create_model` takes; ``{tsn,tsm,vsn}_timm/<name>`` come on top."""
-    return [f"{prefix}_{backbone}" for backbone in list_backbones() for prefix in MODELS]
+    """Names that `create_model` takes; ``{tsn,tsm,vsn,trn,mtrn}_timm/<name>`` come on top."""
+    frames = [f"{kind}_{name}" for name in list_backbones() for kind in FRAME_KINDS if kind in MODELS]
+    volumes = [f"{kind}_{name}" for name in VOLUME_BACKBONES for kind in VOLUME_KINDS if kind in MODELS]
+    return frames + volumes + [kind for kind in MODELS if kind not in FRAME_KINDS + VOLUME_KINDS]
 
 
-def _build(config: ModelConfig, *, places: Sequence[str], shift: bool) -> VideoClassifier:
-    backbone = build_backbone(config.name.partition("_")[2])
+def _build(config: ModelConfig, *, places: Sequence[str], shift: bool) -> FrameClassifier:
+    backbone = build_backbone(config.backbone)
     widen_stem(backbone, config.stem_channels)
     if places or shift:
         insert_temporal(
@@ -161,7 +162,7 @@ def _build(config: ModelConfig, *, places: Sequence[str], shift: bool) -> VideoC
             shift_div=config.shift_div,
             shift_every=config.shift_every,
         )
-    return VideoClassifier(
+    return FrameClassifier(
         backbone,
         feature_dim=remove_classifier(backbone),
         num_classes=config.num_classes,

@@ -59,6 +59,9 @@ TORCHVISION_BACKBONES = (
     "convnext_base",
 )
 
+TORCHVISION_VIDEO = ("s3d", "r2plus1d_18")
+"""Names of torchvision's video networks whose weights ours can take."""
+
 
 class ThinResNet(nn.Module):
     """A bottleneck ResNet thin and shallow enough to train from scratch on a laptop's CPU.
@@ -204,11 +207,11 @@ def load_pretrained(backbone: nn.Module, name: str, weights: str) -> LoadedWeigh
     if weights == "none":
         return LoadedWeights((), tuple(backbone.state_dict()))
     path = Path(weights)
-    if path.suffix in {".safetensors", ".pth", ".pt"}:
-        return _load_partial(backbone, _current_names(_read_weight_file(path)), str(path))
+    if is_weight_file(path):
+        return load_partial(backbone, current_names(read_weight_file(path)), str(path))
     if name.startswith("timm/"):
-        return _load_partial(backbone, _download_timm(name, weights), weights)
-    state = fit_stem(backbone, _current_names(_download_torchvision(name, weights)))
+        return load_partial(backbone, _download_timm(name, weights), weights)
+    state = fit_stem(backbone, current_names(download_torchvision(name, weights)))
     backbone.load_state_dict(state, strict=True)
     return LoadedWeights(tuple(backbone.state_dict()), ())
 
@@ -283,7 +286,17 @@ def _regnet_stage(backbone: RegNet, stage: str) -> list[ResidualBlock]:
     ]
 
 
-def _read_weight_file(path: Path) -> Mapping[str, Tensor]:
+def is_weight_file(path: Path) -> bool:
+    """Whether a name means a file of weights, by its ending."""
+    return path.suffix in {".safetensors", ".pth", ".pt"}
+
+
+def read_weight_file(path: Path) -> Mapping[str, Tensor]:
+    """The state dict, names to tensors, that a file holds.
+
+    Raises:
+        ConfigError: no such file, one that is damaged, or one of something else.
+    """
     if not path.is_file():
         raise ConfigError(f"model.weights names a file that is not there: {str(path)!r}.")
     try:
@@ -298,7 +311,7 @@ def _read_weight_file(path: Path) -> Mapping[str, Tensor]:
     return state
 
 
-def _current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict in today's names: torchvision's DenseNet files still say ``norm.1`` for ``norm1``."""
     if any(name.startswith("backbone.") for name in state):  # a run of ours, whose head knows its own classes
         state = {n.removeprefix("backbone."): v for n, v in state.items() if n.startswith("backbone.")}
@@ -306,7 +319,12 @@ def _current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {old.sub(r"\1\2", name): value for name, value in state.items()}
 
 
-def _load_partial(backbone: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadedWeights:
+def load_partial(backbone: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadedWeights:
+    """Load weights, in the network's own names, that may be a part of it; a stem for RGB fits a widened one.
+
+    Raises:
+        ConfigError: names that are not the network's, other shapes, or nothing at all; says it of `source`.
+    """
     own, state = backbone.state_dict(), fit_stem(backbone, state)
     unknown = [name for name in state if name not in own]
     if unknown:
@@ -326,8 +344,13 @@ def _load_partial(backbone: nn.Module, state: Mapping[str, Tensor], source: str)
     return LoadedWeights(tuple(state), tuple(missing))
 
 
-def _download_torchvision(name: str, weights: str) -> Mapping[str, Tensor]:
-    if name not in TORCHVISION_BACKBONES:
+def download_torchvision(name: str, weights: str) -> Mapping[str, Tensor]:
+    """The state dict of published weights, from torchvision's cache or its server.
+
+    Raises:
+        ConfigError: no such weights, or a download that failed; says what to do offline.
+    """
+    if name not in TORCHVISION_BACKBONES + TORCHVISION_VIDEO:
         raise ConfigError(
             f"model.weights is {weights!r}, but there are no published weights for {name!r}; use a file or 'none'."
         )

@@ -1,4 +1,8 @@
-"""The one network TSN, TSM and VSN share: normalise, fold, backbone, dropout, head, consensus."""
+"""What every model shares: a clip is checked and normalised, a network sees it, a linear layer decides.
+
+`VideoClassifier` is the shared part; `FrameClassifier` is the one network of TSN, TSM and VSN. Networks that
+see a volume are in `vsn.models.volume`.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,11 @@ from vsn.config import Modality
 
 
 class VideoClassifier(nn.Module):
-    """A 2D CNN on the frames of a clip, and the average of what it says of them (TSN).
+    """The part that all models share; a subclass says in `forward` what happens between clip and head.
 
     Args:
-        backbone: frames ``(N, 3, H, W)``, or as many channels as the modality has, to features
-            ``(N, feature_dim)``.
-        feature_dim: D.
+        backbone: the network before the head.
+        feature_dim: D, features that the head sees.
         num_classes: outputs.
         num_frames: T.
         any_num_frames: whether clips of another T are accepted (TSN, which has no order to keep).
@@ -64,11 +67,54 @@ class VideoClassifier(nn.Module):
             clip: ``(B, T, C, H, W)``, uint8, or floating point in [0, 1]; any H and W the backbone takes.
 
         Returns:
-            Logits ``(B, num_classes)``: the mean over the frames.
+            Logits ``(B, num_classes)``, float32 or wider.
 
         Raises:
             ValueError: another layout, or another T than the model was built for.
         """
+        raise NotImplementedError(f"{type(self).__name__} defines no forward.")
+
+    def normalised(self, clip: Tensor) -> Tensor:
+        """What the backbone sees of a clip, checked: floating point, ``(B, T, C', H, W)``.
+
+        C' is C, but of "rgbdiff", C = 3 (L + 1), it is 3L: the differences of normalised frames, later less
+        former, R1, G1, B1, R2, ... The mean cancels, the standard deviation divides (TSN).
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        if clip.ndim != 5 or clip.shape[2] != self.num_channels:
+            what = "" if self.modality == "rgb" else f" of modality {self.modality!r}"
+            raise ValueError(
+                f"A clip is (B, T, {self.num_channels}, H, W){what}, uint8 or float in [0, 1]; this one has shape "
+                f"{tuple(clip.shape)}. Add the batch axis of a single clip with clip[None]."
+            )
+        num_frames = clip.shape[1]
+        if num_frames != self.num_frames and not self.any_num_frames:
+            raise ValueError(
+                f"This model was built for clips of {self.num_frames} frames, and its weights mean those frames; the "
+                f"clip has {num_frames}. Sample {self.num_frames} frames, or train a model with num_frames={num_frames}."
+            )
+        if clip.dtype == torch.uint8:
+            clip = clip.to(self.mean.dtype) / 255
+        elif not clip.is_floating_point():
+            raise ValueError(
+                f"A clip is uint8 or float in [0, 1]; this one is {clip.dtype}. Convert it with clip.byte()."
+            )
+        if self.modality != "rgbdiff":
+            return (clip - self.mean) / self.std
+        frames = clip.unflatten(2, (-1, 3))
+        return ((frames[:, :, 1:] - frames[:, :, :-1]) / self.std).flatten(2, 3)
+
+
+class FrameClassifier(VideoClassifier):
+    """A 2D CNN on the frames of a clip, and the average of what it says of them (TSN).
+
+    Its backbone maps frames ``(N, C', H, W)`` to features ``(N, D)``.
+    """
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)`` of a clip ``(B, T, C, H, W)``: the mean over the frames."""
         features = self.dropout(self.frame_features(clip))
         scores = self.head(features)
         # In half precision the means of many videos would tie.
@@ -76,34 +122,5 @@ class VideoClassifier(nn.Module):
 
     def frame_features(self, clip: Tensor) -> Tensor:
         """Features ``(B, T, D)`` of each frame of a clip, before dropout and head."""
-        if clip.ndim != 5 or clip.shape[2] != self.num_channels:
-            what = "" if self.modality == "rgb" else f" of modality {self.modality!r}"
-            raise ValueError(
-                f"A clip is (B, T, {self.num_channels}, H, W){what}, uint8 or float in [0, 1]; this one has shape "
-                f"{tuple(clip.shape)}. Add the batch axis of a single clip with clip[None]."
-            )
-        batch, num_frames = clip.shape[:2]
-        if num_frames != self.num_frames and not self.any_num_frames:
-            raise ValueError(
-                f"This model was built for clips of {self.num_frames} frames, and its channels mean those frames; the "
-                f"clip has {num_frames}. Sample {self.num_frames} frames, or train a model with num_frames={num_frames}."
-            )
-        frames = clip.flatten(0, 1)
-        if frames.dtype == torch.uint8:
-            frames = frames.to(self.mean.dtype) / 255
-        elif not frames.is_floating_point():
-            raise ValueError(
-                f"A clip is uint8 or float in [0, 1]; this one is {frames.dtype}. Convert it with clip.byte()."
-            )
-        return self.backbone(self._normalised(frames)).unflatten(0, (batch, num_frames))
-
-    def _normalised(self, frames: Tensor) -> Tensor:
-        """What the backbone sees of frames in [0, 1].
-
-        Of "rgbdiff", ``(N, 3 (L + 1), H, W)``, the differences of normalised frames, ``(N, 3L, H, W)``:
-        later less former, R1, G1, B1, R2, ... The mean cancels, the standard deviation divides (TSN).
-        """
-        if self.modality != "rgbdiff":
-            return (frames - self.mean) / self.std
-        frames = frames.unflatten(1, (-1, 3))
-        return ((frames[:, 1:] - frames[:, :-1]) / self.std).flatten(1, 2)
+        frames = self.normalised(clip)
+        return self.backbone(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])

@@ -16,9 +16,11 @@ MEASURED
 
 from __future__ import annotations
 
-from vsn.config import Pairwise
+from vsn.config import ModelConfig, Pairwise
+from vsn.models.backbones import normalisation
 from vsn.models.non_local import PLACES, insert_nonlocal
 from vsn.models.resnet3d import SHAPES, ResNet3d, TimePlan
+from vsn.models.volume import VolumeClassifier
 
 _INFLATED = ((3,), (3, 1), (3, 1), (1, 3, 1))
 
@@ -43,3 +45,19 @@ def i3d_body(
     """
     body = ResNet3d(SHAPES[name], PLANS[kind.removeprefix("nl-")], in_channels=in_channels)
     return insert_nonlocal(body, PLACES[name], pairwise=pairwise) if kind.startswith("nl-") else body
+
+
+def build_i3d(config: ModelConfig) -> VolumeClassifier:
+    """C2D, I3D and I3D-fine, with non-local blocks where the name begins with ``nl-``."""
+    body = i3d_body(config.kind, config.backbone, in_channels=config.stem_channels, pairwise=config.pairwise)
+    return VolumeClassifier(
+        body,
+        feature_dim=body.feature_dim,
+        num_classes=config.num_classes,
+        num_frames=config.num_frames,
+        any_num_frames=config.any_num_frames,
+        dropout=config.dropout,
+        normalisation=normalisation(body, config.modality),
+        modality=config.modality,
+        num_channels=config.clip_channels,
+    )

@@ -15,9 +15,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from vsn.config import ConfigError, ModelConfig
+from vsn.config import FRAME_KINDS, ConfigError, ModelConfig, split_name
 
-_KINDS = {"tsn": "TSN", "tsm": "TSM", "vsn": "VSN"}
+INFLATED_KINDS = ("c2d", "i3d", "i3d-fine", "nl-c2d", "nl-i3d", "nl-i3d-fine")
+"""3D ResNets with the names of the 2D one, whose weights they take inflated."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,12 @@ class RunWeights:
     @property
     def backbone(self) -> str:
         """The backbone's name."""
-        return str(self.config["name"]).partition("_")[2]
+        return split_name(str(self.config["name"]))[1]
+
+    @property
+    def kind(self) -> str:
+        """What the model is, without its backbone: "vsn", "s3d"."""
+        return split_name(str(self.config["name"]))[0]
 
 
 def find_run_weights(weights: str) -> RunWeights | None:
@@ -65,18 +71,23 @@ def check_run_weights(source: RunWeights, config: ModelConfig) -> None:
     """Refuse what cannot start this model.
 
     Raises:
-        ConfigError: another backbone, or shuffled weights of another T.
+        ConfigError: another backbone, another network, or shuffled weights of another T.
     """
-    backbone = config.name.partition("_")[2]
-    if source.backbone != backbone:
+    if source.backbone and config.backbone and source.backbone != config.backbone:
         raise ConfigError(
             f"model.weights names a run of the backbone {source.backbone!r} ({source.file}), and model.name is "
-            f"{config.name!r}, of the backbone {backbone!r}. Weights go over between TSN, TSM and VSN of one backbone; set "
-            f"model.name to one of {source.backbone!r}, or take another run."
+            f"{config.name!r}, of the backbone {config.backbone!r}. Weights go over between TSN, TSM, VSN and TRN of one "
+            f"backbone; set model.name to one of {source.backbone!r}, or take another run."
         )
-    there, here = _temporal(source.config), _temporal(asdict(config))
+    there, here = _names_of(source.kind), _names_of(config.kind)
+    if there != here and (there, here) != ("frames", "inflated"):
+        raise ConfigError(
+            f"model.weights names a run of {source.config['name']!r} ({source.file}), whose weights do not fit "
+            f"{config.name!r}. That starts from {_STARTS.get(here, f'a run of {config.name!r}')}, a file or 'none'."
+        )
     former = source.config.get("num_frames")
-    if "places" in there and "places" in here and former != config.num_frames:
+    shuffled = [settings for settings in (source.config, asdict(config)) if "places" in _temporal(settings)]
+    if len(shuffled) == 2 and former != config.num_frames:
         raise ConfigError(
             f"model.num_frames is {config.num_frames}, and {source.file} was trained with {former}. Its shuffled channels "
             f"mean frames: channel c is of frame c // (C / {former}), and would be misread. Set model.num_frames to "
@@ -84,16 +95,29 @@ def check_run_weights(source: RunWeights, config: ModelConfig) -> None:
         )
 
 
+def has_same_features(source: RunWeights, config: ModelConfig) -> bool:
+    """Whether what a run's classifier sees is what this model's will see: else its rows mean nothing here.
+
+    The relations of a TRN and what they give are of its kind and its T; the others hand over the backbone's
+    features.
+    """
+    return not {source.kind, config.kind} & {"trn", "mtrn"} or (
+        source.kind == config.kind and source.config.get("num_frames") == config.num_frames
+    )
+
+
 def describe_differences(source: RunWeights, config: ModelConfig) -> list[str]:
     """What the weights of a run will find otherwise in this model, a plain line each."""
     there, here = _temporal(source.config), _temporal(asdict(config))
-    before, now = (_KINDS.get(name.partition("_")[0], name) for name in (source.config["name"], config.name))
+    before, now = source.kind.upper(), config.kind.upper()
     lines = []
     if before != now:
-        lines.append(
-            f"This {now} starts from a {before}: the weights have the same names and shapes, and only what passes between "
-            "frames is new to them."
+        how = (
+            "and only what passes between frames is new to them"
+            if config.kind in FRAME_KINDS
+            else "but for the steps in time, over which they are spread evenly"
         )
+        lines.append(f"This {now} starts from a {before}: the weights have the same names and shapes, {how}.")
     differing = [
         f"model.{key} was {_shown(there[key])} and is {_shown(here[key])}"
         for key in there
@@ -117,9 +141,22 @@ def describe_differences(source: RunWeights, config: ModelConfig) -> list[str]:
     return lines
 
 
+_STARTS = {
+    "frames": "a TSN, TSM, VSN or TRN",
+    "inflated": f"a TSN, TSM, VSN or TRN, or a {', '.join(INFLATED_KINDS)}, of the same backbone",
+}
+
+
+def _names_of(kind: str) -> str:
+    """The networks that share the names of their weights."""
+    if kind in FRAME_KINDS:
+        return "frames"
+    return "inflated" if kind in INFLATED_KINDS else kind.removeprefix("nl-")
+
+
 def _temporal(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that say what passes between frames: none for a TSN, or a clip of one frame."""
-    kind = str(config["name"]).partition("_")[0]
+    kind = split_name(str(config["name"]))[0]
     if kind == "tsn" or config.get("num_frames") == 1:
         return {}
     keys: list[str] = []

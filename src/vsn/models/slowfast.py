@@ -16,9 +16,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from vsn.config import Pairwise
+from vsn.config import ConfigError, ModelConfig, Pairwise
+from vsn.models.backbones import normalisation
 from vsn.models.non_local import PLACES, insert_nonlocal
 from vsn.models.resnet3d import SHAPES, ResNet3d, Shape, TimePlan
+from vsn.models.volume import VolumeClassifier
 
 BETA = 1 / 8
 """The fast pathway's width, in units of the slow one's (section 3.2)."""
@@ -116,3 +118,31 @@ def slowfast_body(
     if non_local:
         insert_nonlocal(body.slow, {"layer3": PLACES[name]["layer3"]}, pairwise=pairwise)
     return body
+
+
+def build_slowfast(config: ModelConfig) -> VolumeClassifier:
+    """SlowFast, with non-local blocks where the name begins with ``nl-``.
+
+    Raises:
+        ConfigError: another modality than RGB.
+    """
+    if config.modality != "rgb":
+        raise ConfigError(
+            f"model.modality is {config.modality!r}; SlowFast takes 'rgb' alone: its fast pathway is there to see motion "
+            "without flow. Use another model for flow or differences, such as i3d_resnet50."
+        )
+    body = slowfast_body(
+        config.backbone,
+        alpha=config.alpha,
+        non_local=config.kind.startswith("nl-"),
+        pairwise=config.pairwise,
+    )
+    return VolumeClassifier(
+        body,
+        feature_dim=body.feature_dim,
+        num_classes=config.num_classes,
+        num_frames=config.num_frames,
+        any_num_frames=config.any_num_frames,
+        dropout=config.dropout,
+        normalisation=normalisation(body, config.modality),
+    )

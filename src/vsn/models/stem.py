@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vsn.config import ConfigError
 
 _RGB = 3
+_CONVS = (nn.Conv2d, nn.Conv3d)
 
 
 def stem_name(backbone: nn.Module) -> str:
@@ -23,8 +24,8 @@ def stem_name(backbone: nn.Module) -> str:
         ConfigError: the backbone has several, or none.
     """
     stated = (getattr(backbone, "pretrained_cfg", None) or {}).get("first_conv")
-    name = stated or next((n for n, m in backbone.named_modules() if isinstance(m, nn.Conv2d)), None)
-    if not isinstance(name, str) or not isinstance(backbone.get_submodule(name), nn.Conv2d):
+    name = stated or next((n for n, m in backbone.named_modules() if isinstance(m, _CONVS)), None)
+    if not isinstance(name, str) or not isinstance(backbone.get_submodule(name), _CONVS):
         raise ConfigError(f"{type(backbone).__name__} has no one first convolution. {_ADVICE}")
     return name
 
@@ -45,7 +46,7 @@ def widen_stem(backbone: nn.Module, channels: int) -> None:
         return
     name = stem_name(backbone)
     stem = backbone.get_submodule(name)
-    assert isinstance(stem, nn.Conv2d)
+    assert isinstance(stem, _CONVS)
     if stem.in_channels != _RGB or stem.groups != 1:
         raise ConfigError(
             f"{type(backbone).__name__}: its first convolution, {name}, takes {stem.in_channels} channels in "
@@ -70,8 +71,13 @@ def fit_stem(backbone: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, T
     except ConfigError:  # what has no stem was not widened
         return state
     stem, weight = backbone.get_submodule(name), state.get(f"{name}.weight")
-    assert isinstance(stem, nn.Conv2d)
-    if stem.in_channels == _RGB or weight is None or weight.ndim != 4 or weight.shape[1] != _RGB:
+    assert isinstance(stem, _CONVS)
+    if (
+        stem.in_channels == _RGB
+        or weight is None
+        or weight.ndim != stem.weight.ndim
+        or weight.shape[1] != _RGB
+    ):
         return state
-    mean = weight.mean(dim=1, keepdim=True).repeat(1, stem.in_channels, 1, 1)
-    return {**state, f"{name}.weight": mean}
+    mean = weight.mean(dim=1, keepdim=True)
+    return {**state, f"{name}.weight": mean.repeat_interleave(stem.in_channels, dim=1)}
