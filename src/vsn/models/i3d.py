@@ -11,7 +11,25 @@ paper compares with in its Table 2 (64 frames: two clips of 32; 28.0M parameters
 non-local blocks 35.3M and 335G) is not that one: its figures are Wang and Gupta's ("Videos as Space-Time Region
 Graphs", ECCV 2018), whose I3D halves time in pool2 alone and has no stride in res5. That is ``i3d-fine``.
 
-MEASURED
+Parameters and multiply-adds of 400 classes and one clip of 32 frames of 224x224 pixels, counted by
+`vsn.engine.measure.count_multiply_adds` (convolutions, matrix products, linear layers):
+
+| model | parameters | multiply-adds | published | what differs |
+|---|---|---|---|---|
+| c2d_resnet50 | 24.33M | 20.4G | | not checked against a publication |
+| i3d_resnet50 | 28.04M | 33.1G | 28.0M | |
+| i3d-fine_resnet50 | 28.04M | 152.5G, two clips 304.9G | 28.0M, 306G | 0.4%; the published is 153 twice |
+| nl-i3d_resnet50 | 35.40M | 44.3G | 35.3M | |
+| nl-i3d-fine_resnet50 | 35.40M | 233.2G, two clips 466.4G | 35.3M, 335G | see below |
+| c2d_resnet101, i3d_resnet101, i3d-fine_resnet101 | 43.32M, 51.75M, 51.75M | 35.3G, 51.7G, 226.7G | | not checked |
+
+VSN's table is of Something-Something's 174 classes; 28.0M is right for the 400 of Kinetics (with 174 it is
+27.6M). Other readings of 306G miss it: Table 1's strides give 66.3G for two clips (86.5G at 256x256), i3d-fine with a
+stride of 2 in res5 227.3G, at 256x256 296.8G.
+
+335G is not what five non-local blocks cost on 16 frames of 28x28 and 14x14 places: their 1x1 convolutions
+are 32.9G a clip and the products of pairs 47.8G. The published difference of 14.5G a clip is about that of two of the four
+convolutions, theta and the output (16.4G, then 337.9G for two clips, 0.9% above 335G). We count everything.
 """
 
 from __future__ import annotations

@@ -6,7 +6,19 @@ frames of the video, alpha how many times as many frames the fast one sees, beta
 is the fast pathway's frames: with T = 32 and alpha = 8 this is the paper's 4x16 (4 slow frames, tau = 16 where the
 clip takes every second frame of the video); alpha = 4 is 8x8.
 
-MEASURED
+Parameters and multiply-adds of 400 classes and one clip of 256x256 pixels (the paper's Table 2; a published figure is
+from memory of it), counted by `vsn.engine.measure.count_multiply_adds`:
+
+| model | T, alpha | parameters | multiply-adds | published |
+|---|---|---|---|---|
+| slowfast_resnet50, 4x16 | 32, 8 | 34.48M | 36.1G | 36.1G |
+| slowfast_resnet50, 8x8 | 32, 4 | 34.48M | 65.3G | 65.7G |
+| slowfast_resnet101, 8x8 | 32, 4 | 53.77M | 106.5G | 106G |
+| slowfast_resnet101, 16x8 | 64, 4 | 53.77M | 213.0G | 213G |
+| nl-slowfast_resnet101, 16x8 | 64, 4 | 60.08M | 251.7G | 234G |
+
+Parameters were not checked against a publication. The last row is 7.6% above: what the paper counts of
+non-local blocks is not known, we count their convolutions and the products of pairs.
 """
 
 from __future__ import annotations
