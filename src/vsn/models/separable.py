@@ -95,10 +95,11 @@ def _has_identity(block: nn.Module) -> bool:
 def _inverted_block(name: str, block: nn.Module, convs: Sequence[tuple[str, nn.Conv2d]]) -> ResidualBlock:
     dense = [part for part, conv in convs if conv.groups == 1 and conv.kernel_size[0] > 1]
     tail = [part for part, module in block.named_modules() if isinstance(module, nn.BatchNorm2d)][-1]
-    last = convs[-1][0]
-    return ResidualBlock(
-        name, head=convs[0][0], spatial=dense[0] if dense else last, tail=tail, pointwise=last
-    )
+    last, conv = convs[-1]
+    # A fused block that does not widen is one 3x3 convolution.
+    pointwise = last if conv.kernel_size == (1, 1) else ""
+    spatial = dense[0] if dense else last
+    return ResidualBlock(name, head=convs[0][0], spatial=spatial, tail=tail, pointwise=pointwise)
 
 
 def _convnext_stages(backbone: nn.Module) -> dict[str, list[ResidualBlock]]:

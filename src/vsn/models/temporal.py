@@ -113,6 +113,11 @@ def plan_placement(
             raise ConfigError(f"{key} is {list(chosen)}; choose from {list(STAGES)}.")
     if shift_every < 1:
         raise ConfigError(f"shift_every is {shift_every}; it must be 1 or more.")
+    if not any(stages.values()):
+        raise ConfigError(
+            "This backbone has no residual blocks with an identity path, so that there is nothing to shift or shuffle; it "
+            "works as tsn_<its name>."
+        )
     # A small network may have no residual block in a stage; then there is none to shuffle in.
     shuffles: list[ResidualBlock] = [
         stages[stage][-1] for stage in STAGES if stage in places and stages[stage]
