@@ -146,7 +146,7 @@ def dump_recipe(recipe: Recipe) -> str:
 def idle_settings(recipe: Recipe) -> list[str]:
     """Settings that were changed from their default but do nothing beside the others, each with the reason."""
     model, clip, data, augment, train = recipe.model, recipe.clip, recipe.data, recipe.augment, recipe.train
-    prefix = model.name.partition("_")[0]
+    prefix = model.kind
     shifts = prefix == "tsm" or (prefix == "vsn" and model.shift)
     idle = {
         "model": {

@@ -1,12 +1,17 @@
 """C2D and I3D: what they do along time, what they cost, and that 2D weights go over."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from vsn.config import ConfigError, ModelConfig
+from vsn.engine.gradcam import grad_cam
 from vsn.engine.measure import count_multiply_adds, count_parameters
-from vsn.models import build_model, create_model
+from vsn.engine.memory import checkpoint_activations
+from vsn.models import build_model, create_model, initialise
 from vsn.models.backbones import build_backbone, remove_classifier
 from vsn.models.i3d import PLANS, i3d_body
 from vsn.models.initial import inflate
@@ -189,6 +194,47 @@ def test_every_name_builds_a_model_that_gives_scores_of_a_clip(kind: str) -> Non
     assert model.backbone.feature_dim == 4 * 8 * SHAPES[THIN].width == model.head.in_features
     with pytest.raises(ValueError, match="built for clips of 8 frames"):
         model(clip[:, :4])
+
+
+def test_blocks_can_be_recomputed_and_seen_through() -> None:
+    model = create_model(f"nl-i3d_{THIN}", num_classes=5, num_frames=8).eval()
+    nn.init.normal_(model.head.weight)
+    clip = torch.randint(0, 256, (1, 8, 3, 64, 64), dtype=torch.uint8)
+    assert grad_cam(model, clip, stage="res4").maps.shape == (1, 8, 4, 4)
+    model(clip).sum().backward()
+    expected = model.backbone.conv1.weight.grad.clone()
+    model.zero_grad()
+    checkpoint_activations(model)
+    model(clip).sum().backward()
+    assert torch.equal(model.backbone.conv1.weight.grad, expected)
+
+
+@pytest.mark.parametrize(("modality", "channels"), [("flow", 10), ("rgbdiff", 18)])
+def test_weights_of_rgb_fit_a_stem_for_other_channels(tmp_path: Path, modality: str, channels: int) -> None:
+    backbone = build_backbone(THIN)
+    save_file(backbone.state_dict(), tmp_path / "flat.safetensors")
+    model = create_model(
+        f"i3d_{THIN}",
+        num_classes=5,
+        num_frames=8,
+        modality=modality,
+        weights=str(tmp_path / "flat.safetensors"),
+    )
+    stem = model.backbone.conv1.weight
+    assert stem.shape[1:3] == (10 if modality == "flow" else 15, 5)
+    mean = backbone.conv1.weight.mean(dim=1) / 5
+    torch.testing.assert_close(stem[:, 7, 2], mean)
+    clip = torch.randint(0, 256, (1, 8, channels, 32, 32), dtype=torch.uint8)
+    assert model.eval()(clip).shape == (1, 5)
+
+
+def test_2d_weights_start_a_non_local_network_whose_new_blocks_start_at_random(tmp_path: Path) -> None:
+    save_file(build_backbone(THIN).state_dict(), tmp_path / "flat.safetensors")
+    config = ModelConfig(name=f"nl-i3d_{THIN}", num_classes=5, weights=str(tmp_path / "flat.safetensors"))
+    loaded = initialise(build_model(config), config)
+    assert "layer4.1.conv3.weight" in loaded.loaded
+    assert loaded.missing
+    assert all(".non_local." in name for name in loaded.missing)
 
 
 @pytest.mark.parametrize("name", ["i3d_resnet18", "i3d-finer_resnet50", "nl-i3d"])

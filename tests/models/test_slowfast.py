@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from vsn.config import ConfigError, ModelConfig
+from vsn.engine.gradcam import grad_cam
 from vsn.engine.measure import count_multiply_adds, count_parameters
 from vsn.models import build_model, create_model
 from vsn.models.non_local import NonLocal3d
 from vsn.models.slowfast import Lateral, slowfast_body
+from vsn.models.volume import stage_blocks
 
 THIN = "resnet26_thin"
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -154,6 +156,18 @@ def test_a_model_gives_scores_and_learns_in_both_pathways(kind: str) -> None:
 def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_model(ModelConfig(name=f"slowfast_{THIN}", num_classes=2, **settings))
+
+
+def test_blocks_of_both_pathways_are_known_and_the_slow_ones_are_looked_through() -> None:
+    model = create_model(f"slowfast_{THIN}", num_classes=5, num_frames=8, alpha=4).eval()
+    nn.init.normal_(model.head.weight)
+    assert stage_blocks(model.backbone)["res3"] == [
+        "fast.layer2.0", "fast.layer2.1", "slow.layer2.0", "slow.layer2.1",
+    ]  # fmt: skip
+    clip = torch.randint(0, 256, (1, 8, 3, 64, 64), dtype=torch.uint8)
+    maps = grad_cam(model, clip, stage="res3").maps
+    assert maps.shape == (1, 8, 8, 8)
+    assert torch.equal(maps[0, 0], maps[0, 3])  # of one slow frame
 
 
 def test_a_volume_that_alpha_does_not_divide_is_refused() -> None:

@@ -323,7 +323,7 @@ def _describe(recipe: Recipe, facts: Mapping[str, Any]) -> str:
     if facts["runs"]:
         tested = facts["runs"][0]["forward"]
         parts.insert(1, f"{tested['num_videos']} videos of split {tested['split']}")
-    parts += [recipe.model.name.partition("_")[2], f"T = {recipe.model.num_frames}"]
+    parts += [recipe.model.backbone, f"T = {recipe.model.num_frames}"]
     parts += [f"{recipe.train.epochs} epochs", f"seeds {', '.join(map(str, facts['seeds']))}"]
     return ", ".join(parts)
 

@@ -100,7 +100,12 @@ def rows_of_table(number: TableNumber, base: Recipe, backbones: Sequence[str] = 
     Raises:
         ConfigError: a table or a backbone that cannot be had; Table 5 where flow is no input.
     """
-    names = tuple(backbones) or (base.model.name.partition("_")[2],)
+    if not backbones and not base.model.backbone:
+        raise ConfigError(
+            f"The paper's tables are of models on a 2D backbone, and {base.model.name!r} has none; say which with "
+            "--backbones, such as resnet50."
+        )
+    names = tuple(backbones) or (base.model.backbone,)
     if len(names) > 2:
         raise ConfigError(
             f"--backbones has {len(names)} names; the paper's tables compare at most two, its ResNet-50 and ResNet-101."

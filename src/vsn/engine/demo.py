@@ -163,7 +163,7 @@ def _trained(
     path: Path, name: str, recipe: Recipe, datasets: tuple[VideoDataset, VideoDataset], console: Console
 ) -> Run:
     """The run at ``path``, trained now, continued, or finished before with the same settings."""
-    backbone = recipe.model.name.partition("_")[2]
+    backbone = recipe.model.backbone
     recipe = replace(recipe, model=replace(recipe.model, name=f"{name}_{backbone}"))
     console.print(f"[bold]{name.upper()}[/bold] ({recipe.model.name})")
     if not (path / "state.pt").is_file():

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from vsn.config import STAGES, ConfigError
 from vsn.models import VideoClassifier
-from vsn.models.backbones import residual_blocks
 from vsn.models.temporal import ShuffleBatchNorm2d
+from vsn.models.volume import stage_blocks
 
 _COLOURS = np.array([[0, 0, 96], [0, 96, 255], [0, 220, 160], [255, 220, 0], [255, 40, 0]], dtype=np.float64)
 """Colours of a map from 0 to its largest value, at equal distances."""
@@ -46,12 +46,15 @@ def grad_cam(
     operations before it those features have seen the other frames too. Inside a headtail block a
     channel belongs to another frame, so a module there is refused.
 
+    The features of a 3D network have fewer steps in time than the clip has frames. Each frame gets the map of the step
+    it falls into, which looks at the frames around it too.
+
     Args:
         model: its mode is kept; it runs in evaluation mode, in the precision of its weights.
         clip: `(B, T, 3, H, W)`, uint8 or float in [0, 1], on the model's device.
         targets: a class for each clip; default the one with the highest score.
         stage: "res2" to "res5", whose last block's features are taken, or the name of a module of the backbone
-            that gives feature maps `(B*T, C, h, w)`.
+            that gives feature maps `(B*T, C, h, w)`, or `(B, C, T', h, w)`.
 
     Raises:
         ConfigError: (a ValueError) no such stage or module, one inside a headtail block, or without maps.
@@ -61,11 +64,11 @@ def grad_cam(
     held: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, output: Any) -> Tensor:
-        if not isinstance(output, Tensor) or output.ndim != 4:
+        if not isinstance(output, Tensor) or output.ndim not in (4, 5):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ConfigError(
-                f"Grad-CAM needs feature maps (B*T, C, h, w); {name!r} gives {shape}. Choose a stage from "
-                f"{list(STAGES)}, or a convolution."
+                f"Grad-CAM needs feature maps (B*T, C, h, w), or (B, C, T', h, w); {name!r} gives {shape}. Choose a stage "
+                f"from {list(STAGES)}, or a convolution."
             )
         held.append(output.detach().requires_grad_())  # nothing before it needs a gradient
         return held[-1]
@@ -89,9 +92,14 @@ def grad_cam(
         for part, mode in was_training.items():
             part.training = mode
     features = held[0].detach()
-    weights = gradient.sum(dim=(2, 3), keepdim=True)  # the mean's divisor would only change the unit
-    maps = (weights * features).sum(dim=1).relu() / features[0, 0].numel()
-    return GradCam(maps.float().unflatten(0, clip.shape[:2]), chosen, logits.detach().float())
+    weights = gradient.sum(dim=(-2, -1), keepdim=True)  # the mean's divisor would only change the unit
+    maps = (weights * features).sum(dim=1).relu() / (features.shape[-2] * features.shape[-1])
+    by_frame = (
+        _at_frames(maps.float(), clip.shape[1])
+        if maps.ndim == 4
+        else maps.float().unflatten(0, clip.shape[:2])
+    )
+    return GradCam(by_frame, chosen, logits.detach().float())
 
 
 def overlay(
@@ -130,6 +138,12 @@ def overlay(
     return np.rint((1 - opacity) * frames + opacity * colours).astype(np.uint8)
 
 
+def _at_frames(maps: Tensor, num_frames: int) -> Tensor:
+    """Maps `(B, T', h, w)` of steps in time, `(B, T, h, w)`: of each frame that of the step it falls into."""
+    steps = torch.arange(num_frames, device=maps.device) * maps.shape[1] // num_frames
+    return maps[:, steps]
+
+
 def _targets(logits: Tensor, targets: Sequence[int] | None) -> Tensor:
     if targets is None:
         return logits.argmax(dim=1)
@@ -145,7 +159,7 @@ def _targets(logits: Tensor, targets: Sequence[int] | None) -> Tensor:
 def _feature_module(backbone: nn.Module, stage: str) -> str:
     """The name of the module whose output is taken."""
     if stage in STAGES:
-        name = residual_blocks(backbone)[stage][-1].name
+        name = stage_blocks(backbone)[stage][-1]
         # A dense layer gives only the channels it adds; the dense block around it gives all.
         is_layer = type(backbone.get_submodule(name)).__name__.endswith("DenseLayer")
         return name.rpartition(".")[0] if is_layer else name

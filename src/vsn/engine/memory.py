@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from vsn.models import VideoClassifier
-from vsn.models.backbones import residual_blocks
+from vsn.models.volume import stage_blocks
 
 OUT_OF_MEMORY = (
     "There is not enough memory for this step. What helps, first what changes no result: train.checkpoint_activations "
@@ -28,17 +28,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def checkpoint_activations(model: VideoClassifier) -> None:
-    """Let residual blocks keep their inputs alone and compute the rest again when gradients need it.
+    """Let residual and inception blocks keep their inputs alone and compute the rest again when gradients need it.
 
     Weights, names, gradients and batch statistics stay the same to the last bit: computing again does
     not count a batch twice.
 
     Raises:
-        ConfigError: the backbone's residual blocks are not known.
+        ConfigError: where the backbone's blocks are is not known.
     """
-    for blocks in residual_blocks(model.backbone).values():
-        for found in blocks:
-            block = model.backbone.get_submodule(found.name)
+    for names in stage_blocks(model.backbone).values():
+        for name in names:
+            block = model.backbone.get_submodule(name)
             again: Callable[[], Any] = partial(_contexts, block)
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=again)
 

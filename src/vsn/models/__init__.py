@@ -18,11 +18,15 @@ from vsn.config import (
 from vsn.models.backbones import build_backbone, list_backbones, normalisation, remove_classifier
 from vsn.models.classifier import FrameClassifier
 from vsn.models.classifier import VideoClassifier as VideoClassifier
+from vsn.models.eco import build_eco, build_eco_lite
 from vsn.models.i3d import build_i3d
 from vsn.models.initial import initialise as initialise
+from vsn.models.r2plus1d import build_r2plus1d
+from vsn.models.s3d import build_s3d, build_s3dg
 from vsn.models.slowfast import build_slowfast
 from vsn.models.stem import widen_stem
 from vsn.models.temporal import insert_temporal
+from vsn.models.trn import build_mtrn, build_trn
 
 
 def build_tsn(config: ModelConfig) -> FrameClassifier:
@@ -52,7 +56,19 @@ MODELS: dict[str, Callable[[ModelConfig], VideoClassifier]] = {
     "nl-i3d-fine": build_i3d,
     "slowfast": build_slowfast,
     "nl-slowfast": build_slowfast,
+    "trn": build_trn,
+    "mtrn": build_mtrn,
+    "eco": build_eco,
+    "eco_thin": build_eco,
+    "eco_lite": build_eco_lite,
+    "eco_lite_thin": build_eco_lite,
+    "s3d": build_s3d,
+    "s3dg": build_s3dg,
+    "r2plus1d_18": build_r2plus1d,
+    "r2plus1d_34": build_r2plus1d,
+    "r2plus1d_34_thin": build_r2plus1d,
 }
+"""By kind (`vsn.config.split_name`)."""
 
 
 def build_model(config: ModelConfig) -> VideoClassifier:

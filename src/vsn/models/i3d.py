@@ -35,10 +35,9 @@ convolutions, theta and the output (16.4G, then 337.9G for two clips, 0.9% above
 from __future__ import annotations
 
 from vsn.config import ModelConfig, Pairwise
-from vsn.models.backbones import normalisation
 from vsn.models.non_local import PLACES, insert_nonlocal
 from vsn.models.resnet3d import SHAPES, ResNet3d, TimePlan
-from vsn.models.volume import VolumeClassifier
+from vsn.models.volume import VolumeClassifier, build_volume
 
 _INFLATED = ((3,), (3, 1), (3, 1), (1, 3, 1))
 
@@ -50,32 +49,19 @@ PLANS = {
 """What each does along time."""
 
 
-def i3d_body(
-    kind: str, name: str, *, in_channels: int = 3, pairwise: Pairwise = "embedded-gaussian"
-) -> ResNet3d:
+def i3d_body(kind: str, name: str, *, pairwise: Pairwise = "embedded-gaussian") -> ResNet3d:
     """The convolutions of ``{kind}_{name}``: a volume ``(B, C, T, H, W)`` to features ``(B, 2048, T', H', W')``.
 
     Args:
         kind: "c2d", "i3d" or "i3d-fine", with "nl-" before it for non-local blocks.
         name: "resnet50", "resnet101" or "resnet26_thin", which gives 512 features.
-        in_channels: channels of the volume.
         pairwise: how non-local blocks compare places.
     """
-    body = ResNet3d(SHAPES[name], PLANS[kind.removeprefix("nl-")], in_channels=in_channels)
+    body = ResNet3d(SHAPES[name], PLANS[kind.removeprefix("nl-")])
     return insert_nonlocal(body, PLACES[name], pairwise=pairwise) if kind.startswith("nl-") else body
 
 
 def build_i3d(config: ModelConfig) -> VolumeClassifier:
     """C2D, I3D and I3D-fine, with non-local blocks where the name begins with ``nl-``."""
-    body = i3d_body(config.kind, config.backbone, in_channels=config.stem_channels, pairwise=config.pairwise)
-    return VolumeClassifier(
-        body,
-        feature_dim=body.feature_dim,
-        num_classes=config.num_classes,
-        num_frames=config.num_frames,
-        any_num_frames=config.any_num_frames,
-        dropout=config.dropout,
-        normalisation=normalisation(body, config.modality),
-        modality=config.modality,
-        num_channels=config.clip_channels,
-    )
+    body = i3d_body(config.kind, config.backbone, pairwise=config.pairwise)
+    return build_volume(config, body, feature_dim=body.feature_dim)

@@ -19,7 +19,9 @@ from vsn.models.backbones import (
     read_weight_file,
     remove_classifier,
 )
+from vsn.models.bn_inception import nested_names
 from vsn.models.classifier import VideoClassifier
+from vsn.models.eco import ONLY_IN_ECO
 from vsn.models.run_weights import (
     INFLATED_KINDS,
     RunWeights,
@@ -103,13 +105,14 @@ def _initialise_body(body: nn.Module, config: ModelConfig, source: RunWeights | 
         return LoadedWeights((), tuple(body.state_dict()))
     file = source.file if source is not None else Path(config.weights)
     if is_weight_file(file):
-        state: Mapping[str, Tensor] = current_names(read_weight_file(file))
-        return load_partial(body, inflate(body, _without_classifier(state)), str(file))
-    name = config.backbone if config.kind in INFLATED_KINDS else config.name
-    state = download_torchvision(name, config.weights)
-    return load_partial(body, inflate(body, _without_classifier(state)), config.weights)
+        state, shown = nested_names(current_names(read_weight_file(file))), str(file)
+    else:
+        name = config.backbone if config.kind in INFLATED_KINDS else config.name
+        state, shown = dict(download_torchvision(name, config.weights)), config.weights
+    unneeded = _CLASSIFIERS + (ONLY_IN_ECO if config.kind.startswith("eco_lite") else ())
+    needed = {name: value for name, value in state.items() if not name.startswith(unneeded)}
+    return load_partial(body, inflate(body, needed), shown)
 
 
-def _without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict without the classifier, which torchvision calls fc or classifier."""
-    return {name: value for name, value in state.items() if not name.startswith(("fc.", "classifier."))}
+_CLASSIFIERS = ("fc.", "classifier.", "last_linear.")
+"""How the names of classifiers begin: torchvision's, and that of ports of BN-Inception."""

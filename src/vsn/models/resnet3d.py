@@ -105,7 +105,6 @@ class ResNet3d(nn.Module):
     Args:
         shape: blocks and widths.
         plan: kernels and strides in time.
-        in_channels: channels of the volume.
         extra: channels that another pathway adds to the inputs of res2 to res5 (SlowFast).
     """
 
@@ -114,7 +113,6 @@ class ResNet3d(nn.Module):
         shape: Shape,
         plan: TimePlan,
         *,
-        in_channels: int = 3,
         extra: Sequence[int] = (0, 0, 0, 0),
     ) -> None:
         super().__init__()
@@ -125,7 +123,7 @@ class ResNet3d(nn.Module):
             plan.pool1,
         )
         self.conv1 = nn.Conv3d(
-            in_channels,
+            3,
             width,
             (length, size, size),
             stride=(plan.stem_stride, 2, 2),

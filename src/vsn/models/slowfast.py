@@ -28,11 +28,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from vsn.config import ConfigError, ModelConfig, Pairwise
-from vsn.models.backbones import normalisation
+from vsn.config import STAGES, ConfigError, ModelConfig, Pairwise
 from vsn.models.non_local import PLACES, insert_nonlocal
 from vsn.models.resnet3d import SHAPES, ResNet3d, Shape, TimePlan
-from vsn.models.volume import VolumeClassifier
+from vsn.models.volume import VolumeClassifier, build_volume
 
 BETA = 1 / 8
 """The fast pathway's width, in units of the slow one's (section 3.2)."""
@@ -73,20 +72,26 @@ class SlowFast(nn.Module):
     Args:
         shape: of the slow pathway; the fast one has a share BETA of its width.
         alpha: the slow pathway takes every alpha-th frame, from the first on.
-        in_channels: channels of the volume.
     """
 
-    def __init__(self, shape: Shape, *, alpha: int, in_channels: int = 3) -> None:
+    def __init__(self, shape: Shape, *, alpha: int) -> None:
         super().__init__()
         self.alpha = alpha
         thin = replace(shape, width=int(shape.width * BETA))
         inputs = thin.stage_inputs
-        self.slow = ResNet3d(
-            shape, SLOW, in_channels=in_channels, extra=[2 * channels for channels in inputs]
-        )
-        self.fast = ResNet3d(thin, FAST, in_channels=in_channels)
+        self.slow = ResNet3d(shape, SLOW, extra=[2 * channels for channels in inputs])
+        self.fast = ResNet3d(thin, FAST)
         self.lateral = nn.ModuleList(Lateral(channels, alpha=alpha) for channels in inputs)
         self.feature_dim = self.slow.feature_dim + self.fast.feature_dim
+        # Last in a stage is the slow pathway's last block, whose features the fast one's have flowed into.
+        self.stages = {
+            stage: [
+                f"{path}.layer{i}.{number}"
+                for path in ("fast", "slow")
+                for number in range(shape.layers[i - 1])
+            ]
+            for i, stage in enumerate(STAGES, 1)
+        }
 
     def forward(self, volume: Tensor) -> Tensor:
         """``(B, C, T, H, W)`` to pooled features ``(B, feature_dim, 1, 1, 1)``, the slow pathway's first.
@@ -113,7 +118,6 @@ def slowfast_body(
     name: str,
     *,
     alpha: int,
-    in_channels: int = 3,
     non_local: bool = False,
     pairwise: Pairwise = "embedded-gaussian",
 ) -> SlowFast:
@@ -122,11 +126,10 @@ def slowfast_body(
     Args:
         name: "resnet50" or "resnet101".
         alpha: fast frames for each slow one.
-        in_channels: channels of the volume.
         non_local: with three non-local blocks in the slow pathway's res4 (paper, section 4: "+NL").
         pairwise: as in `vsn.models.non_local.NonLocal3d`.
     """
-    body = SlowFast(SHAPES[name], alpha=alpha, in_channels=in_channels)
+    body = SlowFast(SHAPES[name], alpha=alpha)
     if non_local:
         insert_nonlocal(body.slow, {"layer3": PLACES[name]["layer3"]}, pairwise=pairwise)
     return body
@@ -149,12 +152,4 @@ def build_slowfast(config: ModelConfig) -> VolumeClassifier:
         non_local=config.kind.startswith("nl-"),
         pairwise=config.pairwise,
     )
-    return VolumeClassifier(
-        body,
-        feature_dim=body.feature_dim,
-        num_classes=config.num_classes,
-        num_frames=config.num_frames,
-        any_num_frames=config.any_num_frames,
-        dropout=config.dropout,
-        normalisation=normalisation(body, config.modality),
-    )
+    return build_volume(config, body, feature_dim=body.feature_dim)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vsn.config import STAGES, ModelConfig
+from vsn.models.backbones import FLOW_MEAN, FLOW_STD, IMAGENET_MEAN, IMAGENET_STD, residual_blocks
 from vsn.models.classifier import VideoClassifier
+from vsn.models.stem import widen_stem
 
-KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
-KINETICS_STD = (0.22803, 0.22145, 0.216989)
-"""Of the pixels of Kinetics, with which torchvision's video networks were trained."""
+IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
+KINETICS = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
+"""Mean and deviation of the pixels of Kinetics, with which torchvision's video networks were trained."""
 
 
 class VolumeClassifier(VideoClassifier):
@@ -29,3 +32,54 @@ class VolumeClassifier(VideoClassifier):
         """Features ``(B, D)`` of a clip, before dropout and head."""
         volume = self.normalised(clip).transpose(1, 2)
         return self.backbone(volume).mean(dim=(2, 3, 4))
+
+
+def build_volume(
+    config: ModelConfig,
+    body: nn.Module,
+    *,
+    feature_dim: int,
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET,
+) -> VolumeClassifier:
+    """The classifier around a body for RGB, whose first convolution is widened to the modality's channels.
+
+    Args:
+        config: the other settings.
+        body: as `VolumeClassifier` takes it, with random weights.
+        feature_dim: D, channels of its features.
+        normalisation: mean and standard deviation of RGB in [0, 1]; flow has its own.
+    """
+    widen_stem(body, config.stem_channels)
+    return VolumeClassifier(
+        body,
+        feature_dim=feature_dim,
+        num_classes=config.num_classes,
+        num_frames=config.num_frames,
+        any_num_frames=config.any_num_frames,
+        dropout=config.dropout,
+        normalisation=(FLOW_MEAN, FLOW_STD) if config.modality == "flow" else normalisation,
+        modality=config.modality,
+        num_channels=config.clip_channels,
+    )
+
+
+def stage_blocks(backbone: nn.Module) -> dict[str, list[str]]:
+    """Names of the blocks of a 2D backbone or a 3D body by stage, in order: ``{"res2": [...], ..., "res5": [...]}``.
+
+    A 3D body has its stages in ``layer1`` to ``layer4``, as torchvision's ResNets, or says where they are in an
+    attribute ``stages``.
+
+    Raises:
+        ConfigError: the architecture is not known.
+    """
+    stated = getattr(backbone, "stages", None)
+    if isinstance(stated, dict):
+        return stated
+    layers = [getattr(backbone, f"layer{i}", None) for i in range(1, 5)]
+    found = [layer for layer in layers if isinstance(layer, nn.Module)]
+    if len(found) == len(STAGES) and any(isinstance(module, nn.Conv3d) for module in backbone.modules()):
+        return {
+            stage: [f"layer{i}.{name}" for name, _ in layer.named_children()]
+            for i, (stage, layer) in enumerate(zip(STAGES, found, strict=True), 1)
+        }
+    return {stage: [block.name for block in blocks] for stage, blocks in residual_blocks(backbone).items()}
