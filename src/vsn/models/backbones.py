@@ -118,8 +118,16 @@ class LoadedWeights:
     missing: tuple[str, ...]
 
     def describe_missing(self) -> str:
-        """The parts at random start, by their outermost names: ``layer4``."""
-        return ", ".join(sorted({name.split(".")[0] for name in self.missing}))
+        """The parts at random start, each by the outermost name under which nothing was loaded: ``layer4``."""
+        known = {prefix for name in self.loaded for prefix in _prefixes(name)}
+        parts = {next((p for p in _prefixes(name) if p not in known), name) for name in self.missing}
+        return ", ".join(sorted(parts))
+
+
+def _prefixes(name: str) -> list[str]:
+    """``a.b.c``: ``["a", "a.b", "a.b.c"]``."""
+    parts = name.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def list_backbones() -> list[str]:
