@@ -113,7 +113,7 @@ def test_several_labels_have_no_softmax(tiny_data: Path):
 
 def test_25x10_is_for_tsn_alone(tiny_data: Path, run: Path, tmp_path: Path, quiet: Console):
     config = EvalConfig(protocol="25x10")
-    with pytest.raises(ConfigError, match="this model keeps to 4: its channels mean frames"):
+    with pytest.raises(ConfigError, match="this model keeps to 4: its weights mean those"):
         evaluate_run(run, config=config, progress=False)
     tsn = train(tiny_recipe(tiny_data, model="tsn_resnet14_tiny", epochs=1), tmp_path / "tsn", console=quiet)
     result = evaluate_run(tsn.path, config=config, progress=False)

@@ -57,8 +57,8 @@ def frames_of(protocol: Protocol, num_frames: int, *, any_num_frames: bool) -> i
     own = PROTOCOLS[protocol].num_frames
     if own and own != num_frames and not any_num_frames:
         raise ConfigError(
-            f"Protocol {protocol!r} shows clips of {own} frames, and this model keeps to {num_frames}: its channels mean "
-            "frames. It is for TSN; choose 10crop or 3crop-2clip."
+            f"Protocol {protocol!r} shows clips of {own} frames, and this model keeps to {num_frames}: its weights mean "
+            "those. It is for TSN; choose 10crop or 3crop-2clip."
         )
     return own or num_frames
 

@@ -12,7 +12,7 @@ import torch
 from vsn.config import Recipe
 from vsn.data.readers import read_records
 from vsn.engine.evaluate import autocast
-from vsn.engine.memory import checkpoint_activations, largest_batch
+from vsn.engine.memory import checkpoint_activations, largest_batch, to_channels_last
 from vsn.engine.optim import build_optimizer, freeze_parts
 from vsn.engine.processes import pick_device
 from vsn.models import VideoClassifier, build_model
@@ -30,7 +30,7 @@ class TrialStep:
         self.recipe, self.device, self.num_classes = recipe, device, num_classes
         model = build_model(_with_classes(recipe, num_classes).model).to(device)
         if recipe.train.channels_last:
-            model = model.to(memory_format=torch.channels_last)
+            to_channels_last(model)
         model.train()
         freeze_parts(model, recipe.train)
         if recipe.train.checkpoint_activations:

@@ -18,7 +18,7 @@ from vsn.engine.batch_norm import synchronise_batch_norm
 from vsn.engine.checkpoint import Run, save_state
 from vsn.engine.evaluate import autocast
 from vsn.engine.losses import Loss, build_loss
-from vsn.engine.memory import checkpoint_activations
+from vsn.engine.memory import checkpoint_activations, to_channels_last
 from vsn.engine.optim import (
     base_lr,
     build_optimizer,
@@ -159,7 +159,7 @@ def start_job(
         progress = state["progress"] | {"bad": {}}  # what was mended since no longer counts
     model = model.to(processes.device)
     if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        to_channels_last(model)
     average = average_of(model, config.ema) if config.ema else None
     if processes.size > 1:
         synchronise_batch_norm(model, processes.device)

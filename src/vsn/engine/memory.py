@@ -27,6 +27,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
+def to_channels_last(model: nn.Module) -> None:
+    """Lay out the weights of 2D convolutions channels-last, in place. 3D convolutions stay as they are: whether
+    another layout helps them was not measured, and PyTorch's own conversion refuses a model that has both.
+    """
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)
+
+
 def checkpoint_activations(model: VideoClassifier) -> None:
     """Let residual and inception blocks keep their inputs alone and compute the rest again when gradients need it.
 

@@ -28,8 +28,10 @@ from vsn.config import ConfigError, ModelConfig
 from vsn.models.volume import KINETICS, VolumeClassifier, build_volume
 
 FEATURE_DIM = 1024
-MIN_FRAMES = 5
-"""Fewer are none after the four halvings of time, the last of which rounds down."""
+MIN_FRAMES = 8
+"""Four or fewer are none after three halvings of time, the last of which rounds down. Of five to seven, PyTorch 2.14
+on a CPU gives a wrong gradient of the stem's weights (7 steps in time, stride 2: it reads and writes beyond its
+memory), without a word or with a crash; from eight on it is right."""
 
 
 def build_s3d(config: ModelConfig) -> VolumeClassifier:
@@ -108,6 +110,6 @@ def _build(config: ModelConfig, body: S3dBody) -> VolumeClassifier:
     if config.num_frames < MIN_FRAMES:
         raise ConfigError(
             f"model.num_frames is {config.num_frames}; {config.name} halves time three times and needs at least "
-            f"{MIN_FRAMES} frames."
+            f"{MIN_FRAMES} frames. Take more, or another model."
         )
     return build_volume(config, body, feature_dim=FEATURE_DIM, normalisation=KINETICS)
