@@ -1,5 +1,6 @@
 """C2D and I3D: what they do along time, what they cost, and that 2D weights go over."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from vsn.models.backbones import build_backbone, remove_classifier
 from vsn.models.i3d import PLANS, i3d_body
 from vsn.models.initial import inflate
 from vsn.models.resnet3d import SHAPES
+from vsn.models.run_weights import RunWeights, describe_differences
 
 THIN = "resnet26_thin"
 
@@ -235,6 +237,37 @@ def test_2d_weights_start_a_non_local_network_whose_new_blocks_start_at_random(t
     assert "layer4.1.conv3.weight" in loaded.loaded
     assert loaded.missing
     assert all(".non_local." in name for name in loaded.missing)
+    assert loaded.describe_missing() == "layer2.1.non_local, layer3.1.non_local"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ("tsm", "i3d", "but for the steps in time, over which they are spread evenly"),
+        ("c2d", "nl-i3d", "but for the steps in time, over which they are spread evenly"),
+        ("i3d", "nl-i3d", "and only the non-local blocks are new"),
+        ("nl-c2d", "c2d", "and only the non-local blocks are gone"),
+        ("i3d", "i3d-fine", "and only the strides are new to them"),
+        ("slowfast", "nl-slowfast", "and only the non-local blocks are new"),
+    ],
+)
+def test_a_start_from_a_run_of_another_kind_says_what_is_new(before: str, now: str, said: str) -> None:
+    source = RunWeights(Path("m.safetensors"), asdict(ModelConfig(name=f"{before}_{THIN}", num_frames=16)))
+    (line,) = describe_differences(source, ModelConfig(name=f"{now}_{THIN}"))
+    assert line.endswith(f"the weights have the same names and shapes, {said}.")
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "there", "here"),
+    [("slowfast", "alpha", 8, 4), ("nl-i3d", "pairwise", "embedded-gaussian", "dot-product")],
+)
+def test_a_start_from_a_run_with_another_setting_says_so(
+    name: str, setting: str, there: object, here: object
+) -> None:
+    source = RunWeights(Path("m.safetensors"), asdict(ModelConfig(name=f"{name}_{THIN}")))
+    (line,) = describe_differences(source, ModelConfig(name=f"{name}_{THIN}", **{setting: here}))
+    assert f"model.{setting} was {there} and is {here}" in line
+    assert describe_differences(source, ModelConfig(name=f"{name}_{THIN}")) == []
 
 
 @pytest.mark.parametrize("name", ["i3d_resnet18", "i3d-finer_resnet50", "nl-i3d"])
