@@ -96,3 +96,18 @@ def test_docs_quote_the_measured_loading(monkeypatch, name):
     rows = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))["rows"]
     assert loading_table(rows) in page
     assert f"results/{name}.json" in page
+
+
+def test_docs_list_the_models_as_they_are_counted(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from models import HEAD, line, rows
+
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert HEAD in page
+    counted = [line(row) for row in rows()]
+    assert len(counted) > 10
+    assert [text for text in counted if text not in page] == []
+    from vsn.recipes import recipe_folder
+
+    named = set(re.findall(r"\bdemo-[a-z0-9-]+", page))
+    assert named == {path.stem for path in recipe_folder().glob("demo-*.toml")}

@@ -80,9 +80,10 @@ def on(recipe: Recipe, data: DataConfig) -> Recipe:
 
 
 def small(recipe: Recipe, weights: str) -> Recipe:
-    kind = recipe.model.name.partition("_")[0]
+    """The recipe with a tiny backbone, if it has one, and tiny frames."""
     weights = "none" if recipe.model.weights == "none" else weights
-    model = replace(recipe.model, name=f"{kind}_resnet14_tiny", weights=weights)
+    name = f"{recipe.model.kind}_resnet14_tiny" if recipe.model.backbone else recipe.model.name
+    model = replace(recipe.model, name=name, weights=weights)
     return replace(recipe, model=model, clip=replace(recipe.clip, short_side=36, crop_size=32))
 
 
@@ -94,6 +95,8 @@ def test_there_are_recipes_for_each_table_of_the_paper():
     flow = {f"paper-{data}-flow-8x{n}" for data in ("something-v1", "kinetics") for n in (1, 5)}
     assert {f"{name}-{row}" for name in flow for row in ("r50", "r101", "r50-tsn", "r101-tsn")} <= names
     assert {"ablation-headtail-r50", "ablation-blocks-1", "ablation-shift-only"} <= names
+    peers = ("trn", "mtrn", "eco", "eco-lite", "s3d", "s3dg", "r2plus1d")
+    assert {f"demo-{peer}" for peer in peers} <= names
     assert {"demo", "finetune", "finetune-cpu", "scratch", "one-gpu", "arrow-of-time"} <= names
 
 
@@ -125,7 +128,7 @@ def test_it_trains(
     with torch.device("meta"):  # the network itself, in its full size
         model = build_model(replace(recipe.model, num_classes=5))
     kinds = {type(module) for module in model.modules()}
-    kind = recipe.model.name.partition("_")[0]
+    kind = recipe.model.kind
     assert (ShuffleConv2d in kinds) == (kind == "vsn" and bool(recipe.model.places))
     assert (ShiftConv2d in kinds) == (kind == "tsm" or (kind == "vsn" and recipe.model.shift))
 
@@ -152,7 +155,7 @@ def test_it_trains_in_its_full_size(
     recipe = load_recipe(path)
     here = on(recipe, look_alike(recipe, data_sets, tmp_path_factory))
     if recipe.model.weights != "none":
-        weights = weights_file(recipe.model.name.partition("_")[2], tmp_path_factory)
+        weights = weights_file(recipe.model.backbone, tmp_path_factory)
         here = replace(here, model=replace(here.model, weights=weights))
     run = train(here, tmp_path_factory.mktemp("runs") / "run", console=quiet)
     assert read_metrics(run.path)[-1]["step"] == 2

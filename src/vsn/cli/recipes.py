@@ -15,6 +15,7 @@ recipe_app = tyro.extras.SubcommandApp()
 
 GROUPS = (
     ("Demo and practice", ""),
+    ("Published peers, on the embedded data set", r"demo-"),
     ("The paper's results", r"paper-(?!.*-flow-)"),
     ("The paper's results with optical flow", r"paper-.*-flow-"),
     ("The paper's ablations", r"ablation-"),

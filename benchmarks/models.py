@@ -1,0 +1,89 @@
+"""Print the table of docs/models.md, as Markdown: every kind of model with its parameters and multiply-adds.
+
+python benchmarks/models.py
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from vsn.config import ModelConfig, split_name
+from vsn.engine.measure import count_multiply_adds, count_parameters
+from vsn.models import MODELS, build_model
+
+NUM_CLASSES = 400
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model at the size its paper counts at.
+
+    Attributes:
+        name: as `create_model` takes it.
+        source: who published it.
+        num_frames: T.
+        size: height and width, pixels.
+        published: parameters and multiply-adds as published, with where.
+    """
+
+    name: str
+    source: str
+    num_frames: int
+    size: int
+    published: str = "none"
+
+
+ROWS = (
+    Row("tsn_resnet50", "Wang et al. 2016", 8, 224, "none for this backbone"),
+    Row("tsm_resnet50", "Lin et al. 2018", 8, 224, "24.3M, 33G (VSN paper, Table 2)"),
+    Row("vsn_resnet50", "Ma et al.", 8, 224, "24.3M, 33G (VSN paper)"),
+    Row("vsn_resnet101", "Ma et al.", 8, 224, "63G (VSN paper)"),
+    Row("trn_resnet50", "Zhou et al. 2018", 8, 224, "none for this backbone"),
+    Row("mtrn_resnet50", "Zhou et al. 2018", 8, 224, "none for this backbone"),
+    Row("eco_lite", "Zolfaghari et al. 2018", 16, 224),
+    Row("eco", "Zolfaghari et al. 2018", 16, 224, "47.5M, 64G (VSN paper, Table 2)"),
+    Row("s3d", "Xie et al. 2018", 64, 224, "8.77M, 66.4G; see below"),
+    Row("s3dg", "Xie et al. 2018", 64, 224, "11.56M, 71.4G; see below"),
+    Row("r2plus1d_18", "Tran et al. 2018, torchvision's form", 16, 112, "31.5M, 40.5G (torchvision)"),
+    Row("r2plus1d_34", "Tran et al. 2018", 32, 112, "152G (SlowFast, Table 2)"),
+    Row("c2d_resnet50", "Wang et al. 2018", 32, 224),
+    Row("i3d_resnet50", "Wang et al. 2018", 32, 224, "28.0M (VSN paper, Table 2)"),
+    Row("i3d-fine_resnet50", "Wang and Gupta 2018", 32, 224, "28.0M, 153G a clip (VSN paper, Table 2)"),
+    Row(
+        "nl-i3d-fine_resnet50",
+        "Wang and Gupta 2018",
+        32,
+        224,
+        "35.3M, 168G a clip (VSN paper, Table 2); see below",
+    ),
+    Row("slowfast_resnet50", "Feichtenhofer et al. 2019", 32, 256, "36.1G (its Table 2)"),
+    Row("eco_thin", "ours, a quarter of the widths", 8, 64),
+    Row("r2plus1d_34_thin", "ours, a quarter of the widths", 8, 64),
+    Row("vsn_resnet26_thin", "ours", 8, 64),
+    Row("mtrn_resnet26_thin", "ours", 8, 64),
+)
+HEAD = "| model | source | clip | parameters | multiply-adds | published |\n|---|---|---|---|---|---|"
+
+
+def line(row: Row) -> str:
+    """A row of the table, counted now."""
+    config = ModelConfig(name=row.name, num_classes=NUM_CLASSES, num_frames=row.num_frames)
+    with torch.device("meta"):
+        parameters = count_parameters(build_model(config))
+    macs = count_multiply_adds(config, size=row.size)
+    cost = f"{macs / 1e9:.1f}G" if macs >= 1e9 else f"{macs / 1e6:.0f}M"
+    return (
+        f"| `{row.name}` | {row.source} | {row.num_frames}x{row.size}x{row.size} | {parameters / 1e6:.2f}M | {cost} | "
+        f"{row.published} |"
+    )
+
+
+def rows() -> list[Row]:
+    """Those that this package can build."""
+    return [row for row in ROWS if split_name(row.name)[0] in MODELS]
+
+
+if __name__ == "__main__":
+    print("\n".join([HEAD, *map(line, rows())]))
