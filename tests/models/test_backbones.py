@@ -35,10 +35,21 @@ def test_every_backbone_has_four_stages_and_gives_the_features_it_says(name: str
     assert list(blocks) == list(STAGES)
     for one in (block for stage in blocks.values() for block in stage):
         assert isinstance(backbone.get_submodule(one.path(one.head)), nn.Conv2d)
-        assert backbone.get_submodule(one.path(one.spatial)).kernel_size == (3, 3)
+        spatial = backbone.get_submodule(one.path(one.spatial))
+        if one.spatial == one.pointwise:  # beside a depthwise convolution
+            assert isinstance(spatial, nn.Linear) or (spatial.kernel_size, spatial.groups) == ((1, 1), 1)
+        else:
+            assert spatial.kernel_size == (3, 3)
+        if one.pointwise:
+            pointwise = backbone.get_submodule(one.path(one.pointwise))
+            assert isinstance(pointwise, nn.Linear) or (pointwise.kernel_size, pointwise.groups) == (
+                (1, 1),
+                1,
+            )
     for stage in blocks.values():
-        if len(stage) > 1:  # a stage's only block has its stride
-            assert backbone.get_submodule(stage[-1].path(stage[-1].spatial)).stride == (1, 1)
+        last = backbone.get_submodule(stage[-1].path(stage[-1].spatial)) if stage else None
+        if len(stage) > 1 and isinstance(last, nn.Conv2d):  # a stage's only block has its stride
+            assert last.stride == (1, 1)
     width = remove_classifier(backbone)
     assert backbone(frames).shape == (2, width)
 

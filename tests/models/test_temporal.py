@@ -408,7 +408,7 @@ def test_a_refusal_says_why_and_leaves_the_model_as_it_was(settings: dict, messa
     [
         ({"places": ("res1",)}, r"places is \['res1'\]; choose from \['res2', 'res3', 'res4', 'res5'\]"),
         ({"shift_places": ("layer1",)}, r"shift_places is \['layer1'\]; choose from"),
-        ({"block": "middle"}, "block is 'middle'; it is 'compact' or 'headtail'"),
+        ({"block": "middle"}, "block is 'middle'; it is 'compact' or 'headtail' or 'pointwise'"),
         ({"shift_every": 0}, "shift_every is 0; it must be 1 or more"),
         ({"num_frames": 17}, "layer1.1.conv2 has 16 input channels, fewer than num_frames = 17"),
         ({"num_frames": 65, "block": "headtail"}, r"headtail block at layer1\.1\.conv1 has 64 channels"),

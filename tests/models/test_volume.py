@@ -19,6 +19,7 @@ SMALL = (
     "s3d",
     "s3dg",
     "r2plus1d_34_thin",
+    "i3d_resnet26_thin",
 )
 
 

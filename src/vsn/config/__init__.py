@@ -34,6 +34,7 @@ from vsn.config.model import (
     Block,
     Modality,
     ModelConfig,
+    Pairwise,
     split_name,
 )
 from vsn.config.training import EvalConfig, FrameOrder, Protocol, Tracker, TrainConfig
@@ -57,6 +58,7 @@ __all__ = [
     "FrameOrder",
     "Modality",
     "ModelConfig",
+    "Pairwise",
     "Protocol",
     "Recipe",
     "Sampling",

@@ -11,7 +11,7 @@ STAGES = ("res2", "res3", "res4", "res5")
 
 FRAME_KINDS = ("tsn", "tsm", "vsn", "trn", "mtrn")
 """Models that see frames through a 2D backbone; a name is one of them, "_" and any 2D backbone."""
-VOLUME_KINDS = ("c2d", "i3d", "nl-c2d", "nl-i3d", "slowfast", "nl-slowfast")
+VOLUME_KINDS = ("c2d", "i3d", "i3d-fine", "nl-c2d", "nl-i3d", "nl-i3d-fine", "slowfast", "nl-slowfast")
 """3D ResNets; a name is one of them, "_" and one of VOLUME_BACKBONES."""
 VOLUME_BACKBONES = ("resnet50", "resnet101", "resnet26_thin")
 WHOLE_KINDS = (
@@ -27,8 +27,9 @@ WHOLE_KINDS = (
 )
 """Networks that come as a whole; these are names by themselves."""
 
-Block = Literal["compact", "headtail"]
+Block = Literal["compact", "headtail", "pointwise"]
 Modality = Literal["rgb", "flow", "rgbdiff"]
+Pairwise = Literal["embedded-gaussian", "dot-product"]
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -50,7 +51,8 @@ class ModelConfig:
     num_frames: int = 8
     """T, frames a clip. A temporal model keeps the T it was trained for."""
     block: Block = "compact"
-    """Where the shuffle pair sits in a residual block (paper, section 3.2 and Table 7)."""
+    """Where the shuffle pair sits in a residual block (paper, section 3.2 and Table 7; "pointwise", around its
+    1x1 convolution, is ours: it mixes where 3x3 convolutions are grouped)."""
     places: tuple[str, ...] = STAGES
     """Stages whose last block is a shuffle block (paper, Tables 1 and 8). VSN only."""
     shift: bool = True
@@ -61,6 +63,10 @@ class ModelConfig:
     """Stages whose blocks may shift. Fewer leave the early stages a plain 2D CNN, fit to be frozen."""
     shift_every: int = 1
     """Shift every n-th block of a stage. 2 matches the official TSM ResNet-101 checkpoints."""
+    pairwise: Pairwise = "embedded-gaussian"
+    """How non-local blocks compare two places (Wang et al. 2018). Networks with nl- in their name only."""
+    alpha: int = 8
+    """The slow pathway takes every alpha-th of the T frames: with T = 32, 8 is 4x16 and 4 is 8x8. SlowFast only."""
     dropout: float = 0.5
     """Drop probability before the classifier (TSM 0.5; TSN and the VSN paper 0.8)."""
     weights: str = "none"
@@ -108,6 +114,15 @@ class ModelConfig:
         require(self.flow_bound > 0, f"model.flow_bound is {self.flow_bound}; it must be above 0 pixels.")
         require(self.shift_every >= 1, f"model.shift_every is {self.shift_every}; it must be 1 or more.")
         require(0.0 <= self.dropout < 1.0, f"model.dropout is {self.dropout}; it is a probability below 1.")
+        pairs = get_args(Pairwise)
+        require(self.pairwise in pairs, f"model.pairwise is {self.pairwise!r}, not of {pairs}.")
+        require(self.alpha >= 1, f"model.alpha is {self.alpha}; it must be 1 or more.")
+        if kind.endswith("slowfast"):
+            require(
+                self.num_frames % self.alpha == 0,
+                f"model.num_frames is {self.num_frames} and model.alpha {self.alpha}: the slow pathway takes every alpha-th "
+                "frame, so that num_frames must be a multiple of alpha, such as 32 of 8 (4x16) or 4 (8x8).",
+            )
         for key, stages in (("places", self.places), ("shift_places", self.shift_places)):
             require(
                 len(set(stages)) == len(stages) and set(stages) <= set(STAGES),

@@ -13,14 +13,17 @@ from vsn.config import (
     ConfigError,
     Modality,
     ModelConfig,
+    Pairwise,
 )
 from vsn.models.backbones import build_backbone, list_backbones, normalisation, remove_classifier
 from vsn.models.classifier import FrameClassifier
 from vsn.models.classifier import VideoClassifier as VideoClassifier
 from vsn.models.eco import build_eco, build_eco_lite
+from vsn.models.i3d import build_i3d
 from vsn.models.initial import initialise as initialise
 from vsn.models.r2plus1d import build_r2plus1d
 from vsn.models.s3d import build_s3d, build_s3dg
+from vsn.models.slowfast import build_slowfast
 from vsn.models.stem import widen_stem
 from vsn.models.temporal import insert_temporal
 from vsn.models.trn import build_mtrn, build_trn
@@ -45,6 +48,14 @@ MODELS: dict[str, Callable[[ModelConfig], VideoClassifier]] = {
     "tsn": build_tsn,
     "tsm": build_tsm,
     "vsn": build_vsn,
+    "c2d": build_i3d,
+    "i3d": build_i3d,
+    "i3d-fine": build_i3d,
+    "nl-c2d": build_i3d,
+    "nl-i3d": build_i3d,
+    "nl-i3d-fine": build_i3d,
+    "slowfast": build_slowfast,
+    "nl-slowfast": build_slowfast,
     "trn": build_trn,
     "mtrn": build_mtrn,
     "eco": build_eco,
@@ -86,6 +97,8 @@ def create_model(
     shift_every: int = 1,
     modality: Modality = "rgb",
     flow_length: int = ModelConfig.flow_length,
+    pairwise: Pairwise = "embedded-gaussian",
+    alpha: int = 8,
 ) -> VideoClassifier:
     """Create a video model by name.
 
@@ -96,7 +109,7 @@ def create_model(
         weights: "none", a torchvision weight name such as "IMAGENET1K_V2", a file, or a run folder (of
             which all but the classifier is taken).
         dropout: drop probability before the classifier.
-        block: "compact" or "headtail" (VSN; paper, Table 7).
+        block: "compact" or "headtail" (VSN; paper, Table 7), or "pointwise", ours: around the 1x1 convolution.
         places: stages whose last block shuffles (VSN; paper, Table 8).
         shift: temporal shift in the other blocks (VSN; paper, Table 9).
         shift_places: stages whose blocks may shift (TSM and VSN).
@@ -104,6 +117,8 @@ def create_model(
         shift_every: shift every n-th block only.
         modality: "rgb", "flow" or "rgbdiff". Pretrained weights for RGB fit all three.
         flow_length: L, fields of flow or differences a segment.
+        pairwise: "embedded-gaussian" or "dot-product" (networks with nl- in their name).
+        alpha: fast frames for each slow one (SlowFast).
 
     Returns:
         A model that maps a clip ``(B, T, C, H, W)``, uint8 or float in [0, 1], to logits
@@ -133,6 +148,8 @@ def create_model(
         shift_every=shift_every,
         modality=modality,
         flow_length=flow_length,
+        pairwise=pairwise,
+        alpha=alpha,
     )
     model = build_model(config)
     if weights != "none":

@@ -18,10 +18,12 @@ import torchvision.models as tv
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.densenet import DenseNet
+from torchvision.models.regnet import RegNet
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from vsn.config import STAGES, ConfigError, Modality
 from vsn.models.residual import ResidualBlock
+from vsn.models.separable import separable_blocks
 from vsn.models.stem import fit_stem
 from vsn.models.timm_blocks import build_timm, timm_blocks
 
@@ -45,6 +47,16 @@ TORCHVISION_BACKBONES = (
     "densenet161",
     "densenet169",
     "densenet201",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    *(f"efficientnet_b{size}" for size in range(5)),
+    "efficientnet_v2_s",
+    "efficientnet_v2_m",
+    *(f"regnet_{line}_{size}" for line in "xy" for size in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf")),
+    "convnext_tiny",
+    "convnext_small",
+    "convnext_base",
 )
 
 TORCHVISION_VIDEO = ("s3d", "r2plus1d_18")
@@ -106,8 +118,16 @@ class LoadedWeights:
     missing: tuple[str, ...]
 
     def describe_missing(self) -> str:
-        """The parts at random start, by their outermost names: ``layer4``."""
-        return ", ".join(sorted({name.split(".")[0] for name in self.missing}))
+        """The parts at random start, each by the outermost name under which nothing was loaded: ``layer4``."""
+        known = {prefix for name in self.loaded for prefix in _prefixes(name)}
+        parts = {next((p for p in _prefixes(name) if p not in known), name) for name in self.missing}
+        return ", ".join(sorted(parts))
+
+
+def _prefixes(name: str) -> list[str]:
+    """``a.b.c``: ``["a", "a.b", "a.b.c"]``."""
+    parts = name.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def list_backbones() -> list[str]:
@@ -127,7 +147,7 @@ def build_backbone(name: str) -> nn.Module:
         width, layers = THIN_BACKBONES[name]
         return ThinResNet(width=width, layers=layers)
     if name in TORCHVISION_BACKBONES:
-        return tv.get_model(name, weights=None)
+        return _build_torchvision(name)
     near = difflib.get_close_matches(name, list_backbones(), n=3)
     raise ConfigError(
         f"No backbone {name!r}. "
@@ -137,6 +157,16 @@ def build_backbone(name: str) -> nn.Module:
     )
 
 
+def _build_torchvision(name: str) -> nn.Module:
+    if not name.startswith("regnet"):
+        return tv.get_model(name, weights=None)
+    # torchvision computes a RegNet's widths with tensors, which have no values on the meta device.
+    device = torch.get_default_device()
+    with torch.device("cpu"):
+        backbone = tv.get_model(name, weights=None)
+    return backbone.to(device)
+
+
 def remove_classifier(backbone: nn.Module) -> int:
     """Replace the backbone's classifier by `nn.Identity`; return the width D of its features."""
     for name in ("fc", "classifier", "head"):
@@ -144,13 +174,27 @@ def remove_classifier(backbone: nn.Module) -> int:
         if isinstance(layer, nn.Linear):
             setattr(backbone, name, nn.Identity())
             return layer.in_features
+        if isinstance(layer, nn.Sequential) and len(layer) and isinstance(layer[-1], nn.Linear):
+            return _remove_last(layer)
     if hasattr(backbone, "reset_classifier") and hasattr(backbone, "num_features"):
         backbone.reset_classifier(0)  # type: ignore[operator]
         # timm's VGG, HGNet and others keep a hidden layer, wider than their feature maps.
         return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
     raise ConfigError(
-        f"Cannot find the classifier of {type(backbone).__name__}: expected a linear layer named fc, classifier or head."
+        f"Cannot find the classifier of {type(backbone).__name__}: expected a linear layer named fc, classifier or head, or "
+        "one at the end of these."
     )
+
+
+def _remove_last(classifier: nn.Sequential) -> int:
+    """Replace the last layer of a classifier that has others, whose weights stay, and its dropouts."""
+    last = classifier[-1]
+    assert isinstance(last, nn.Linear)
+    for i, layer in enumerate(classifier):
+        # The model has a dropout of its own; two would drop more than the recipe says.
+        if isinstance(layer, nn.Dropout) or i == len(classifier) - 1:
+            classifier[i] = nn.Identity()
+    return last.in_features
 
 
 def load_pretrained(backbone: nn.Module, name: str, weights: str) -> LoadedWeights:
@@ -205,12 +249,20 @@ def residual_blocks(backbone: nn.Module) -> dict[str, list[ResidualBlock]]:
         return {
             stage: [
                 ResidualBlock(
-                    f"features.denseblock{i + 1}.{layer}", head="conv1", spatial="conv2", tail="conv2"
+                    f"features.denseblock{i + 1}.{layer}",
+                    head="conv1",
+                    spatial="conv2",
+                    tail="conv2",
+                    pointwise="conv1",
                 )
                 for layer in dict(getattr(backbone.features, f"denseblock{i + 1}").named_children())
             ]
             for i, stage in enumerate(STAGES)
         }
+    if isinstance(backbone, RegNet):
+        return {stage: _regnet_stage(backbone, f"block{i + 1}") for i, stage in enumerate(STAGES)}
+    if (separable := separable_blocks(backbone)) is not None:
+        return separable
     if type(backbone).__module__.startswith("timm."):
         return timm_blocks(backbone)
     raise ConfigError(
@@ -223,12 +275,23 @@ def _resnet_stage(backbone: nn.Module, layer: str) -> list[ResidualBlock]:
     blocks = []
     for name, block in backbone.get_submodule(layer).named_children():
         if isinstance(block, Bottleneck):
-            blocks.append(ResidualBlock(f"{layer}.{name}", head="conv1", spatial="conv2", tail="bn3"))
+            blocks.append(
+                ResidualBlock(f"{layer}.{name}", head="conv1", spatial="conv2", tail="bn3", pointwise="conv3")
+            )
         else:
             assert isinstance(block, BasicBlock), type(block)
             # A basic block's first 3x3 may have a stride; the second never has (our reading).
             blocks.append(ResidualBlock(f"{layer}.{name}", head="conv1", spatial="conv2", tail="bn2"))
     return blocks
+
+
+def _regnet_stage(backbone: RegNet, stage: str) -> list[ResidualBlock]:
+    # Its 3x3 convolutions are grouped: whether a shuffle around them mixes depends on T (`insert_at` says).
+    row = f"trunk_output.{stage}"
+    return [
+        ResidualBlock(f"{row}.{name}", head="f.a.0", spatial="f.b.0", tail="f.c.1", pointwise="f.c.0")
+        for name, _ in backbone.get_submodule(row).named_children()
+    ]
 
 
 def is_weight_file(path: Path) -> bool:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from vsn.config import FRAME_KINDS, ConfigError, ModelConfig, split_name
 
-INFLATED_KINDS = ("c2d", "i3d", "nl-c2d", "nl-i3d")
+INFLATED_KINDS = ("c2d", "i3d", "i3d-fine", "nl-c2d", "nl-i3d", "nl-i3d-fine")
 """3D ResNets with the names of the 2D one, whose weights they take inflated."""
 
 
@@ -112,11 +112,7 @@ def describe_differences(source: RunWeights, config: ModelConfig) -> list[str]:
     before, now = source.kind.upper(), config.kind.upper()
     lines = []
     if before != now:
-        how = (
-            "and only what passes between frames is new to them"
-            if config.kind in FRAME_KINDS
-            else "but for the steps in time, over which they are spread evenly"
-        )
+        how = _what_is_new(source.kind, config.kind)
         lines.append(f"This {now} starts from a {before}: the weights have the same names and shapes, {how}.")
     differing = [
         f"model.{key} was {_shown(there[key])} and is {_shown(here[key])}"
@@ -127,7 +123,7 @@ def describe_differences(source: RunWeights, config: ModelConfig) -> list[str]:
         if (key in there) != (key in here) and before == now:
             differing.append(f"it had {'a' if key in there else 'no'} {what}, which is {_now(key in here)}")
     former = source.config.get("num_frames")
-    if there and here and former != config.num_frames:
+    if "shift_div" in there and "shift_div" in here and former != config.num_frames:
         differing.append(
             f"model.num_frames was {former} and is {config.num_frames}, so that a shift reaches over another time"
         )
@@ -147,6 +143,18 @@ _STARTS = {
 }
 
 
+def _what_is_new(before: str, now: str) -> str:
+    """The end of a sentence on weights of one kind in a model of another that takes them."""
+    if now in FRAME_KINDS:
+        return "and only what passes between frames is new to them"
+    former, present = before.removeprefix("nl-"), now.removeprefix("nl-")
+    if former == present:
+        return f"and only the non-local blocks are {_now(now.startswith('nl-'))}"
+    if {former, present} == {"i3d", "i3d-fine"}:
+        return "and only the strides are new to them"
+    return "but for the steps in time, over which they are spread evenly"
+
+
 def _names_of(kind: str) -> str:
     """The networks that share the names of their weights."""
     if kind in FRAME_KINDS:
@@ -155,15 +163,19 @@ def _names_of(kind: str) -> str:
 
 
 def _temporal(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that say what passes between frames: none for a TSN, or a clip of one frame."""
+    """The settings that say what passes between frames and is not in weights: none for a TSN, or a clip of one frame."""
     kind = split_name(str(config["name"]))[0]
     if kind == "tsn" or config.get("num_frames") == 1:
         return {}
     keys: list[str] = []
     if kind == "vsn" and config.get("places"):
         keys += ["places", "block"]
-    if kind == "tsm" or config.get("shift"):
+    if kind == "tsm" or (kind == "vsn" and config.get("shift")):
         keys += ["shift_div", "shift_places", "shift_every"]
+    if kind.startswith("nl-"):
+        keys.append("pairwise")
+    if kind.endswith("slowfast"):
+        keys.append("alpha")
     plain = {key: config[key] for key in keys if key in config}
     return {key: list(value) if isinstance(value, list | tuple) else value for key, value in plain.items()}
 

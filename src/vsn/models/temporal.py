@@ -7,16 +7,17 @@ every weight keeps the backbone's own name and shape.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 from vsn.config import STAGES, Block, ConfigError
 from vsn.models.backbones import residual_blocks
+from vsn.models.checks import check_headtail, check_shuffle
+from vsn.models.pointwise import ShuffleLinear
 from vsn.models.residual import ResidualBlock
 from vsn.ops import temporal_shift, video_shuffle
 
@@ -72,7 +73,7 @@ class Placement:
     """Which modules become temporal, by name.
 
     Attributes:
-        shuffle: convolutions wrapped by a shuffle pair (compact blocks).
+        shuffle: convolutions wrapped by a shuffle pair (compact and pointwise blocks).
         headtail: (first convolution, last normalisation) of headtail blocks.
         shift: convolutions preceded by a temporal shift.
     """
@@ -95,23 +96,41 @@ def plan_placement(
 
     Args:
         stages: residual blocks by stage, from `residual_blocks`.
-        block: compact or headtail (paper, Figure 3).
+        block: compact or headtail (paper, Figure 3); or pointwise, the pair around the block's projecting 1x1
+            convolution, which is ours and not the paper's: it mixes where the 3x3 is grouped or depthwise.
         places: stages whose last block becomes a shuffle block (paper, Table 1 and 8).
         shift: temporal shift in every block that is not a shuffle block.
         shift_places: stages whose blocks may shift.
         shift_every: shift only every n-th block of a stage.
 
     Raises:
-        ConfigError: no such block or stage, or shift_every below 1.
+        ConfigError: no such block or stage, shift_every below 1, or none of ``places`` has such a block.
     """
-    if block not in ("compact", "headtail"):
-        raise ConfigError(f"block is {block!r}; it is 'compact' or 'headtail'.")
+    if block not in get_args(Block):
+        raise ConfigError(f"block is {block!r}; it is {' or '.join(map(repr, get_args(Block)))}.")
     for key, chosen in (("places", places), ("shift_places", shift_places)):
         if not set(chosen) <= set(STAGES):
             raise ConfigError(f"{key} is {list(chosen)}; choose from {list(STAGES)}.")
     if shift_every < 1:
         raise ConfigError(f"shift_every is {shift_every}; it must be 1 or more.")
-    shuffles: list[ResidualBlock] = [stages[stage][-1] for stage in STAGES if stage in places]
+    if not any(stages.values()):
+        raise ConfigError(
+            "This backbone has no residual blocks with an identity path, so that there is nothing to shift or shuffle; it "
+            "works as tsn_<its name>."
+        )
+    # A small network may have no residual block in a stage; then there is none to shuffle in.
+    shuffles: list[ResidualBlock] = [
+        stages[stage][-1] for stage in STAGES if stage in places and stages[stage]
+    ]
+    if places and not shuffles:
+        raise ConfigError(
+            f"places is {list(places)}, where this backbone has no residual blocks; it has some in "
+            f"{[stage for stage in STAGES if stages[stage]]}."
+        )
+    if block == "pointwise" and (without := [one.name for one in shuffles if not one.pointwise]):
+        raise ConfigError(
+            f"block is 'pointwise', and {without[0]} is not known to end in a 1x1 convolution; use block = 'compact'."
+        )
     shifts = [
         one
         for stage, blocks in stages.items()
@@ -119,7 +138,11 @@ def plan_placement(
         if shift and stage in shift_places and one not in shuffles
     ]
     return Placement(
-        shuffle=tuple(one.path(one.spatial) for one in shuffles) if block == "compact" else (),
+        shuffle=tuple(
+            one.path(one.spatial if block == "compact" else one.pointwise)
+            for one in shuffles
+            if block != "headtail"
+        ),
         headtail=tuple((one.path(one.head), one.path(one.tail)) for one in shuffles)
         if block == "headtail"
         else (),
@@ -176,7 +199,8 @@ def insert_at(
     Args:
         model: maps frames ``(B*T, C, H, W)`` to whatever it maps them to.
         num_frames: T.
-        shuffle: names of `nn.Conv2d` modules to put between a shuffle pair.
+        shuffle: names of `nn.Conv2d` modules to put between a shuffle pair; or of `nn.Linear` modules
+            that see ``(B*T, H, W, C)``, as ConvNeXt's do.
         shift: names of `nn.Conv2d` modules to put a temporal shift before.
         placement: a plan, instead of names.
         shift_div: 1/shift_div of the channels shift each way.
@@ -196,14 +220,14 @@ def insert_at(
         raise ConfigError(f"{twice} is named more than once; a module takes one temporal operation.")
     # All checks come before the first change, so that a refusal leaves the model as it was.
     for name in plan.shuffle:
-        _check_shuffle(name, _find(model, name, nn.Conv2d), num_frames)
+        check_shuffle(name, _find_mixing(model, name), num_frames)
     for head, tail in plan.headtail:
         if not isinstance(model.get_submodule(tail), nn.BatchNorm2d):
             raise ConfigError(
                 f"The residual branch at {head} ends in a {type(model.get_submodule(tail)).__name__}, not a plain "
                 "batch normalisation, so a headtail block has no tail here; use block = 'compact'."
             )
-        _check_headtail(head, _find(model, head, nn.Conv2d), _find(model, tail, nn.BatchNorm2d), num_frames)
+        check_headtail(head, _find(model, head, nn.Conv2d), _find(model, tail, nn.BatchNorm2d), num_frames)
     for name in plan.shift:
         conv = _find(model, name, nn.Conv2d)
         if conv.in_channels < shift_div:
@@ -213,7 +237,7 @@ def insert_at(
     if num_frames == 1:
         return model
     for name in plan.shuffle:
-        _replace(model, name, _shuffle_conv(_find(model, name, nn.Conv2d), num_frames, unshuffle=True))
+        _replace(model, name, _shuffle_pair(_find_mixing(model, name), num_frames))
     for head, tail in plan.headtail:
         _replace(model, head, _shuffle_conv(_find(model, head, nn.Conv2d), num_frames, unshuffle=False))
         _replace(model, tail, _shuffle_norm(_find(model, tail, nn.BatchNorm2d), num_frames))
@@ -266,7 +290,7 @@ def _find(model: nn.Module, name: str, kind: type[_M]) -> _M:
     if type(module) is not kind:
         hint = (
             " It already is temporal."
-            if isinstance(module, ShuffleConv2d | ShiftConv2d | ShuffleBatchNorm2d)
+            if isinstance(module, ShuffleConv2d | ShiftConv2d | ShuffleBatchNorm2d | ShuffleLinear)
             else ""
         )
         raise ConfigError(
@@ -276,55 +300,10 @@ def _find(model: nn.Module, name: str, kind: type[_M]) -> _M:
     return module
 
 
-def _check_shuffle(name: str, conv: nn.Conv2d, num_frames: int) -> None:
-    for what, channels in (("input", conv.in_channels), ("output", conv.out_channels)):
-        if channels < num_frames:
-            raise ConfigError(
-                f"{name} has {channels} {what} channels, fewer than num_frames = {num_frames}; every frame needs a "
-                f"channel group. Use at most {channels} frames or leave this block out."
-            )
-    if num_frames > 1 and conv.groups > 1:
-        reach = _reach(conv, num_frames)
-        if not reach.fill_diagonal_(False).any():
-            raise ConfigError(
-                f"{name} has {conv.groups} groups: with num_frames = {num_frames} each group holds channels of one "
-                "frame, so that shuffling around it mixes nothing (mixing_matrix shows it). Use a backbone whose 3x3 "
-                "convolutions are not grouped, or a num_frames that does not divide the groups."
-            )
-        if not reach.fill_diagonal_(True).all():
-            warnings.warn(
-                f"{name} has {conv.groups} groups; with num_frames = {num_frames} each sees a part of the frames, not "
-                "all. mixing_matrix shows which.",
-                stacklevel=4,
-            )
-
-
-def _reach(conv: nn.Conv2d, num_frames: int) -> Tensor:
-    """Which input frame (column) reaches which output frame (row) through a grouped convolution."""
-
-    def frames_by_group(channels: int) -> Tensor:
-        # The last column stands for the channels that the shuffle leaves where they are.
-        channel = torch.arange(channels, device="cpu")
-        frame = (channel // (channels // num_frames)).clamp(max=num_frames)
-        held = torch.zeros(conv.groups, num_frames + 1, dtype=torch.bool, device="cpu")
-        held[channel // (channels // conv.groups), frame] = True
-        return held
-
-    inputs, outputs = frames_by_group(conv.in_channels), frames_by_group(conv.out_channels)
-    reach = (outputs[:, :-1, None] & inputs[:, None, :-1]).any(dim=0)
-    # A channel that stays meets, in each frame in turn, a channel group of every other frame.
-    reach |= (outputs[:, :-1] & inputs[:, -1:]).any(dim=0)[:, None]
-    reach |= (inputs[:, :-1] & outputs[:, -1:]).any(dim=0)[None, :]
-    return reach
-
-
-def _check_headtail(name: str, head: nn.Conv2d, tail: nn.BatchNorm2d, num_frames: int) -> None:
-    for channels in (head.in_channels, tail.num_features):
-        if channels < num_frames:
-            raise ConfigError(
-                f"The headtail block at {name} has {channels} channels, fewer than num_frames = {num_frames}; T must "
-                "fit both its input and its output width. Use fewer frames or leave this stage out."
-            )
+def _find_mixing(model: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
+    """A module that can stand between a shuffle pair."""
+    linear = any(n == name and isinstance(m, nn.Linear) for n, m in model.named_modules())
+    return _find(model, name, nn.Linear) if linear else _find(model, name, nn.Conv2d)
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -341,6 +320,14 @@ def _adopt(new: _M, old: nn.Module) -> _M:
 def _shuffle_conv(conv: nn.Conv2d, num_frames: int, *, unshuffle: bool) -> ShuffleConv2d:
     new = _adopt(ShuffleConv2d.__new__(ShuffleConv2d), conv)
     new.num_frames, new.unshuffle = num_frames, unshuffle
+    return new
+
+
+def _shuffle_pair(layer: nn.Conv2d | nn.Linear, num_frames: int) -> ShuffleConv2d | ShuffleLinear:
+    if isinstance(layer, nn.Conv2d):
+        return _shuffle_conv(layer, num_frames, unshuffle=True)
+    new = _adopt(ShuffleLinear.__new__(ShuffleLinear), layer)
+    new.num_frames = num_frames
     return new
 
 

@@ -5,7 +5,8 @@ their own on the residual branch: ResNet and what shares its code (-d and -t ste
 Wide-ResNet, Res2Net), the older SE-ResNet, pre-activation ResNet, RegNet, TResNet, the ResNets among
 timm's build-your-own networks, Darknet and CSPNet, DLA, VoVNet and DenseNet. `FAMILIES` holds a
 tested name of each. Grouped 3x3 convolutions (RegNet, ResNeXt) fit some T and not others;
-`insert_at` decides.
+`insert_at` decides. ConvNeXt shuffles around its projecting layer, and so do the MobileNets and EfficientNets, whose
+blocks `vsn.models.separable` finds.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ FAMILIES = (
     "dla60_res2net",
     "ese_vovnet19b_slim",
     "densenet121",
+    "convnext_atto",
+    "efficientnet_b0",
+    "mobilenetv2_100",
+    "mobilenetv3_large_100",
+    "tf_efficientnetv2_b0",
 )
 """A tested timm name of every family that takes temporal operations."""
 
@@ -87,6 +93,8 @@ _BLOCKS: dict[str, dict[str, tuple[str, str, str]]] = {
     # Its first convolution sees the block's input alone, the input goes on beside it (one-shot aggregation).
     "vovnet": {"OsaBlock": ("conv_mid.0.conv", "conv_mid.1.conv", "conv_concat.bn")},
     "densenet": {"DenseLayer": ("conv1", "conv2", "conv2")},
+    # Its 7x7 is depthwise: the projecting layer mixes (`vsn.models.separable`).
+    "convnext": {"ConvNeXtBlock": ("conv_dw", "mlp.fc2", "mlp.fc2")},
 }
 
 

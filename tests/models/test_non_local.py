@@ -1,0 +1,98 @@
+"""Non-local blocks against their equations."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vsn.config import ConfigError, Pairwise
+from vsn.models.i3d import i3d_body
+from vsn.models.non_local import NonLocal3d, insert_nonlocal
+
+THIN = "resnet26_thin"
+
+
+def started(block: NonLocal3d) -> NonLocal3d:
+    """With weights large enough that the block is not the identity."""
+    torch.manual_seed(0)
+    for parameter in block.parameters():
+        nn.init.uniform_(parameter, -1, 1)
+    return block.eval()
+
+
+def by_loops(block: NonLocal3d, volume: Tensor) -> Tensor:
+    """Equations (1), (4), (5) and (6), place by place."""
+    theta, phi, g = block.theta(volume)[0], block.phi(volume)[0], block.g(volume)[0]
+    if block.subsample:
+        phi, g = (nn.functional.max_pool3d(part, (1, 2, 2)) for part in (phi, g))
+    theta, phi, g = (part.flatten(1).T for part in (theta, phi, g))
+    rows = []
+    for one in theta:
+        weights = torch.stack([one @ other for other in phi])
+        shares = weights.exp() / weights.exp().sum()
+        weights = shares if block.pairwise == "embedded-gaussian" else weights / len(phi)
+        rows.append(sum(weight * value for weight, value in zip(weights, g, strict=True)))
+    seen = torch.stack(rows).T.unflatten(1, volume.shape[2:])
+    return volume + block.bn(block.out(seen[None]))
+
+
+@pytest.mark.parametrize("pairwise", ["embedded-gaussian", "dot-product"])
+@pytest.mark.parametrize("subsample", [True, False])
+@torch.no_grad()
+def test_a_block_is_its_equations(pairwise: Pairwise, subsample: bool) -> None:
+    block = started(NonLocal3d(6, pairwise=pairwise, subsample=subsample))
+    volume = torch.rand(1, 6, 3, 4, 5)
+    torch.testing.assert_close(block(volume), by_loops(block, volume))
+
+
+@pytest.mark.parametrize("pairwise", ["embedded-gaussian", "dot-product"])
+def test_a_new_block_is_the_identity(pairwise: Pairwise) -> None:
+    volume = torch.rand(2, 8, 2, 3, 3)
+    assert torch.equal(NonLocal3d(8, pairwise=pairwise)(volume), volume)
+
+
+def test_every_place_reaches_every_other_in_all_frames() -> None:
+    block = started(NonLocal3d(4, subsample=False))
+    volume = torch.rand(1, 4, 3, 2, 2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(block(volume)[0, :, 0, 0, 0].sum(), volume)
+    assert (gradient[0].abs().sum(dim=0) > 0).all()
+
+
+def test_places_of_one_pixel_are_not_pooled_away() -> None:
+    assert started(NonLocal3d(4))(torch.rand(1, 4, 2, 1, 1)).shape == (1, 4, 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("resnet50", ["layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"]),
+        ("resnet101", ["layer2.1", "layer2.3", "layer3.6", "layer3.13", "layer3.20"]),
+    ],
+)
+def test_five_blocks_stand_in_res3_and_res4(name: str, blocks: list[str]) -> None:
+    with torch.device("meta"):
+        body, plain = i3d_body("nl-i3d", name), i3d_body("i3d", name)
+    places = [n for n, module in body.named_modules() if isinstance(module, NonLocal3d)]
+    assert places == [f"{block}.non_local" for block in blocks]
+    assert {n for n in body.state_dict() if "non_local" not in n} == set(plain.state_dict())
+
+
+@torch.no_grad()
+def test_a_network_with_new_blocks_computes_what_it_did_without() -> None:
+    plain = i3d_body("i3d", THIN).eval()
+    body = i3d_body("nl-i3d", THIN).eval()
+    missing = body.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing
+    assert all("non_local" in name for name in missing)
+    volume = torch.rand(1, 3, 8, 32, 32)
+    assert torch.equal(body(volume), plain(volume))
+
+
+def test_dot_product_is_handed_down() -> None:
+    body = i3d_body("nl-c2d", THIN, pairwise="dot-product")
+    assert {m.pairwise for m in body.modules() if isinstance(m, NonLocal3d)} == {"dot-product"}
+
+
+@pytest.mark.parametrize("places", [{"layer2": (2,)}, {"layer5": (0,)}, {"relu": (0,)}])
+def test_a_block_that_is_not_there_is_refused(places: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(ConfigError, match=r"no block .* to follow: the network has layer1 to layer4"):
+        insert_nonlocal(i3d_body("i3d", THIN), places)
