@@ -22,7 +22,7 @@ from vsn.engine.export import ExportReport, default_path, export_model, export_r
 from vsn.engine.export_check import Check, generated_clips, require_close
 from vsn.engine.export_facts import read_facts
 from vsn.engine.export_tools import ExportError
-from vsn.engine.exported import ExportedModel, ExportedPredictor
+from vsn.engine.exported import ExportedModel, ExportedPredictor, video_logits
 from vsn.models import VideoClassifier, build_model
 from vsn.models.export_form import ExportForm
 
@@ -279,17 +279,30 @@ def test_several_views_are_averaged_as_evaluation_does(
     assert ours.probabilities == pytest.approx(wanted.probabilities, abs=1e-5)
 
 
-def test_whole_frames_need_any_size(
-    finished_run: Path, exported_run: ExportReport, grey_video: Path, tmp_path
-):
+def test_whole_frames_need_any_size(exported_run: ExportReport, grey_video: Path):
     whole = EvalConfig(protocol="fcn")
     fixed = ExportedPredictor.from_file(exported_run.path)
     with pytest.raises(ExportError, match=r"shape \(1, 4, 3, 36, 54\) came.*\(B, 4, 3, 32, 32\).*--any-size"):
         fixed.predict(grey_video, protocol=whole)
-    path = export_run(finished_run, ExportConfig(any_size=True), out=tmp_path / "m.onnx", progress=False).path
+
+
+@pytest.mark.slow
+def test_whole_frames_from_a_file_of_any_size(finished_run: Path, grey_video: Path, tmp_path: Path):
+    config = ExportConfig(any_size=True)
+    path = export_run(finished_run, config, out=tmp_path / "m.onnx", progress=False).path
     ours = ExportedPredictor.from_file(path).predict(grey_video)
-    wanted = vsn.Predictor.from_run(finished_run, device="cpu").predict(grey_video, protocol=whole)
+    wanted = vsn.Predictor.from_run(finished_run, device="cpu").predict(grey_video)
     assert ours.probabilities == pytest.approx(wanted.probabilities, abs=1e-5)
+
+
+@pytest.mark.parametrize(("average", "expected"), [("logits", [2.0, 0.0]), ("softmax", [0.6, 0.4])])
+def test_views_are_averaged_one_by_one(exported_run: ExportReport, average, expected: list[float]):
+    """Two views, whose logits are those of probabilities 0.9 and 0.3, or 4 and 0."""
+    odds = {"logits": [(4.0, 0.0), (0.0, 0.0)], "softmax": [np.log((0.9, 0.1)), np.log((0.3, 0.7))]}
+    rest = iter(np.array(odds[average], np.float32))
+    model = ExportedModel(exported_run.facts, lambda clips: next(rest)[None])
+    found = video_logits(model, np.zeros((2, 4, 3, 32, 32), np.uint8), average=average)
+    assert (np.exp(found) if average == "softmax" else found).tolist() == pytest.approx(expected)
 
 
 def test_accuracy_of_the_file_beside_the_runs(exported_run: ExportReport):
