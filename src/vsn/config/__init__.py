@@ -24,6 +24,7 @@ from vsn.config.data import (
     Task,
 )
 from vsn.config.errors import ConfigError, require
+from vsn.config.export import ExportConfig, ExportFormat, InputType
 from vsn.config.flow import FlowMethod, StoredLayout, Tvl1Config
 from vsn.config.model import (
     FRAME_KINDS,
@@ -52,10 +53,13 @@ __all__ = [
     "DataConfig",
     "Decoder",
     "EvalConfig",
+    "ExportConfig",
+    "ExportFormat",
     "FlipRule",
     "FlowLayout",
     "FlowMethod",
     "FrameOrder",
+    "InputType",
     "Modality",
     "ModelConfig",
     "Pairwise",
