@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from vsn.config.bench import BenchConfig
 from vsn.config.data import (
     AugmentConfig,
     ClipSpec,
@@ -31,6 +32,7 @@ from vsn.config.training import EvalConfig, FrameOrder, Protocol, Tracker, Train
 __all__ = [
     "STAGES",
     "AugmentConfig",
+    "BenchConfig",
     "Block",
     "ClipSpec",
     "ConfigError",
