@@ -15,7 +15,7 @@ import torch
 
 from vsn.config import BenchConfig, ModelConfig
 from vsn.engine.bench.runtimes import RUNTIMES, Variant
-from vsn.engine.bench.subjects import Subject, read_subjects
+from vsn.engine.bench.subjects import Subject
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -30,17 +30,14 @@ def cuda_peak_bytes(call: Callable[[], object], device: torch.device, weights: i
     return torch.cuda.max_memory_allocated(device) - before + weights
 
 
-def cpu_peak_bytes(
-    name: str, subject: Subject, config: BenchConfig, variant: Variant, num_videos: int
-) -> int | None:
+def cpu_peak_bytes(subject: Subject, config: BenchConfig, variant: Variant, num_videos: int) -> int | None:
     """What a batch needs at most in a process of its own, beyond what it held before, and its weights.
 
     None where the system tells no peak that can be reset (it is Linux that does).
 
     Args:
-        name: as `read_subjects` takes it.
-        subject: what it read.
-        config: as of the measurement.
+        subject: the model; its weights are random there, which changes no size.
+        config: of the measurement: threads and seed.
         variant: how it is computed.
         num_videos: of the batch.
 
@@ -49,7 +46,15 @@ def cpu_peak_bytes(
     """
     if not os.access(_RESET, os.W_OK):
         return None
-    asked = {"name": name, "config": asdict(config), "variant": asdict(variant), "num_videos": num_videos}
+    asked = {
+        "model": asdict(subject.config),
+        "num_clips": subject.num_clips,
+        "size": subject.size,
+        "variant": asdict(variant),
+        "num_videos": num_videos,
+        "threads": config.threads,
+        "seed": config.seed,
+    }
     done = subprocess.run(
         [sys.executable, "-m", "vsn.engine.bench.memory"],
         input=json.dumps(asked),
@@ -71,18 +76,14 @@ def weight_bytes(model: torch.nn.Module) -> int:
 
 def _measure_here(asked: dict[str, Any]) -> int:
     """Peak of one batch, less what is held before it."""
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in asked["config"].items()
-    }
-    config = BenchConfig(**values)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    [subject] = read_subjects([asked["name"]], config)
+    if asked["threads"]:
+        torch.set_num_threads(asked["threads"])
+    model = ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in asked["model"].items()})
+    subject = Subject(label="", config=model, num_clips=asked["num_clips"], size=asked["size"])
     variant = Variant(**asked["variant"])
-    model: ModelConfig = subject.config
-    network = subject.build(config.seed)
+    network = subject.build(asked["seed"])
     weights = weight_bytes(network)
-    clips = subject.clips(asked["num_videos"], config.seed)
+    clips = subject.clips(asked["num_videos"], asked["seed"])
     infer = RUNTIMES[variant.runtime](network, model, clips, variant, torch.device("cpu"))
     del network
     infer(clips)  # compiles, and fills caches that stay

@@ -33,8 +33,6 @@ CPU_SECONDS = 120.0
 class _Row:
     """One subject in one variant, and what came of it."""
 
-    name: str
-    """As it was asked for."""
     subject: Subject
     variant: Variant
     parameters: int
@@ -54,7 +52,7 @@ class _Row:
 
 
 def run_bench(
-    names: Sequence[str],
+    names: Sequence[str | Subject],
     config: BenchConfig | None = None,
     *,
     command: str = "",
@@ -68,7 +66,8 @@ def run_bench(
     measured so far is returned.
 
     Args:
-        names: what `create_model` takes, or run folders; ``NAME@T`` and ``NAME@TxCLIPS`` state the input.
+        names: what `create_model` takes, or run folders; ``NAME@T`` and ``NAME@TxCLIPS`` state the input. A
+            `Subject` may have any settings of a model.
         config: settings; default those of the paper's Table 6.
         command: what was typed, for the record.
         console: where failures of single variants are told; default standard error.
@@ -91,7 +90,7 @@ def run_bench(
     console = console or Console(stderr=True)
     load_before = _load()
     with _settings(config, device), stop_requests() as stop:
-        rows = _prepare(names, subjects, variants, config, device, stop)
+        rows = _prepare(subjects, variants, config, device, stop)
         for part, num_videos in (("latency", 1), ("throughput", config.batch_size)):
             if num_videos and not stop.came:
                 _measure(rows, part, num_videos, config, device, stop, progress)
@@ -146,7 +145,6 @@ def _settings(config: BenchConfig, device: torch.device) -> Iterator[None]:
 
 
 def _prepare(
-    names: Sequence[str],
     subjects: Sequence[Subject],
     variants: Sequence[Variant],
     config: BenchConfig,
@@ -154,13 +152,12 @@ def _prepare(
     stop: StopRequest,
 ) -> list[_Row]:
     rows: list[_Row] = []
-    for name, subject in zip(names, subjects, strict=True):
+    for subject in subjects:
         model = subject.build(config.seed)
         for variant in variants:
             if stop.came:
                 return rows
             row = _Row(
-                name=name,
                 subject=subject,
                 variant=variant,
                 parameters=count_parameters(model),
@@ -198,7 +195,7 @@ def _measure(
                 weights = row.weights // (1 if row.variant.dtype == "fp32" else 2)
                 row.peak[part] = cuda_peak_bytes(call, device, weights)
             elif config.memory:
-                row.peak[part] = cpu_peak_bytes(row.name, row.subject, config, row.variant, num_videos)
+                row.peak[part] = cpu_peak_bytes(row.subject, config, row.variant, num_videos)
             calls[row.key] = call
     title = "latency" if part == "latency" else f"batches of {num_videos}"
     found = time_rounds(

@@ -62,8 +62,8 @@ class Subject:
         return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def read_subjects(names: Sequence[str], config: BenchConfig) -> list[Subject]:
-    """Subjects by model names and run folders.
+def read_subjects(names: Sequence[str | Subject], config: BenchConfig) -> list[Subject]:
+    """Subjects by model names and run folders; one that is a subject already stays as it is.
 
     Args:
         names: what `create_model` takes, or a run folder. ``NAME@T`` and ``NAME@TxCLIPS`` state frames a
@@ -78,7 +78,7 @@ def read_subjects(names: Sequence[str], config: BenchConfig) -> list[Subject]:
         raise BenchError(
             "There is nothing to measure; name models or run folders: vsn bench tsn_resnet50 vsn_resnet50."
         )
-    subjects = [_read_subject(name, config) for name in names]
+    subjects = [_read_subject(name, config) if isinstance(name, str) else name for name in names]
     labels = [subject.label for subject in subjects]
     own = [subject.run.path.resolve() if subject.run else subject.label for subject in subjects]
     twice = [one for one in own if own.count(one) > 1]
