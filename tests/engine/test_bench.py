@@ -18,7 +18,13 @@ from vsn.engine.bench.plot import check_plot, draw, points, write_plot
 from vsn.engine.bench.ratios import paired_ratio, spread
 from vsn.engine.bench.rounds import time_rounds
 from vsn.engine.bench.run import run_bench
-from vsn.engine.bench.runtimes import Variant, list_variants, prepare_torch, to_channels_last
+from vsn.engine.bench.runtimes import (
+    Variant,
+    list_variants,
+    prepare_exported,
+    prepare_torch,
+    to_channels_last,
+)
 from vsn.engine.bench.subjects import BenchError, pick_baseline, protocol_costs, read_subjects
 from vsn.engine.bench.tables import PAPER_TABLE_6, print_table, short
 from vsn.engine.measure import count_multiply_adds
@@ -210,6 +216,29 @@ def test_every_variant_computes_the_model(form: Any, mode: Any, dtype: Any, tole
     found = prepare_torch(model, subject.config, clips, variant, CPU)(clips)
     torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=0)
     assert next(model.parameters()).dtype == torch.float32  # the model itself stays as it was
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_exported_runtimes_compute_the_model(runtime: Any):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip(runtime)
+    [subject] = read_subjects(TINY[:1], SMALL)
+    model, clips = subject.build(0), subject.clips(2, seed=0)
+    found = prepare_exported(model, subject.config, clips, Variant(runtime=runtime), CPU)(clips)
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.from_numpy(found), model(clips), atol=1e-5, rtol=0)
+    with pytest.raises(BenchError, match=f"{runtime} is measured on the CPU"):
+        prepare_exported(model, subject.config, clips, Variant(runtime=runtime), torch.device("cuda"))
+
+
+def test_exported_runtimes_are_asked_for_what_they_can():
+    config = BenchConfig(runtimes=("torch", "onnxruntime", "openvino"), dtypes=("fp32", "bf16"))
+    assert [str(one) for one in list_variants(config)] == [
+        "torch eager fp32 contiguous", "torch eager bf16 contiguous", "onnxruntime fp32", "openvino fp32",
+        "openvino bf16",
+    ]  # fmt: skip
+    with pytest.raises(BenchError, match="onnxruntime computes in fp32, and --dtypes is bf16"):
+        list_variants(BenchConfig(runtimes=("onnxruntime",), dtypes=("bf16",)))
 
 
 def test_channels_last_of_2d_and_3d_weights():

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -16,6 +16,7 @@ import vsn
 from vsn.cli.ablate import AblateCommand, ablate_command
 from vsn.cli.bench import BenchCommand, bench_command
 from vsn.cli.data import data_app, doctor_command, pack_command
+from vsn.cli.export import export, refuse_for_exported
 from vsn.cli.flow import extract_command, flow_app
 from vsn.cli.recipes import recipe_app
 from vsn.cli.runs import runs
@@ -23,6 +24,10 @@ from vsn.cli.scores import calibrate, compare, fuse, submit
 from vsn.cli.training import TrainCommand, train_command
 from vsn.config import FrameOrder, Protocol
 from vsn.recipes import find_recipe, load_recipe
+
+if TYPE_CHECKING:
+    from vsn.engine.exported import ExportedPredictor
+    from vsn.engine.predict import Predictor, TwoStreamPredictor
 
 DESCRIPTION = "Video Shuffle Networks: recognise what happens in a video at the price of a 2D CNN."
 
@@ -142,7 +147,7 @@ def predict(
     A file that cannot be read gets one line that says why; the others go on, and the exit status is 1.
 
     Args:
-        run: a run folder.
+        run: a run folder, or a file that `vsn export` wrote, which needs no run folder.
         videos: video files or folders of them.
         flow_run: a run on flow, whose probabilities are averaged with those of the run.
         flow_weight: weight of the flow run; that of the run is 1.
@@ -152,15 +157,10 @@ def predict(
         json_output: print one JSON object a line, for other programs.
     """
     from vsn.data.decode import VideoError
-    from vsn.engine.predict import Predictor, TwoStreamPredictor
 
     if not videos:
         raise ValueError("vsn predict needs video files, or folders of them, after the run folder.")
-    first = Predictor.from_run(run, device=device, weights=weights)
-    predictor: Predictor | TwoStreamPredictor = first
-    if flow_run is not None:
-        second = Predictor.from_run(flow_run, device=device, weights=weights)
-        predictor = TwoStreamPredictor(first, second, flow_weight=flow_weight)
+    predictor = _open_predictor(run, flow_run, flow_weight=flow_weight, weights=weights, device=device)
     files = [file for path in videos for file in predictor.list_inputs(path)]
     failed = False
     for file in files:
@@ -186,6 +186,30 @@ def predict(
         raise SystemExit(1)
 
 
+def _open_predictor(
+    run: Path,
+    flow_run: Path | None,
+    *,
+    flow_weight: float,
+    weights: Literal["last", "best"],
+    device: str,
+) -> Predictor | TwoStreamPredictor | ExportedPredictor:
+    """What predicts: an exported file, a run, or a run on frames and one on flow."""
+    from vsn.engine.exported import ExportedPredictor, is_exported
+
+    if is_exported(run):
+        refuse_for_exported(run, flow_run=flow_run, weights=weights, device=device)
+        return ExportedPredictor.from_file(run)
+    from vsn.engine.predict import Predictor, TwoStreamPredictor
+
+    first = Predictor.from_run(run, device=device, weights=weights)
+    if flow_run is None:
+        return first
+    second = Predictor.from_run(flow_run, device=device, weights=weights)
+    return TwoStreamPredictor(first, second, flow_weight=flow_weight)
+
+
+app.command(export)
 app.command(fuse)
 app.command(compare)
 app.command(submit)

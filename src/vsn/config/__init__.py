@@ -25,6 +25,7 @@ from vsn.config.data import (
     Task,
 )
 from vsn.config.errors import ConfigError, require
+from vsn.config.export import ExportConfig, ExportFormat, InputType
 from vsn.config.flow import FlowMethod, StoredLayout, Tvl1Config
 from vsn.config.model import STAGES, Block, Modality, ModelConfig
 from vsn.config.training import EvalConfig, FrameOrder, Protocol, Tracker, TrainConfig
@@ -39,10 +40,13 @@ __all__ = [
     "DataConfig",
     "Decoder",
     "EvalConfig",
+    "ExportConfig",
+    "ExportFormat",
     "FlipRule",
     "FlowLayout",
     "FlowMethod",
     "FrameOrder",
+    "InputType",
     "Modality",
     "ModelConfig",
     "Protocol",

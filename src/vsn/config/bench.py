@@ -31,9 +31,9 @@ class BenchConfig:
     formats: tuple[BenchFormat, ...] = ("contiguous",)
     """Memory format of weights and frames."""
     dtypes: tuple[BenchDtype, ...] = ("fp32",)
-    """Of weights and activations; OpenVINO takes bf16 and fp16 as a wish."""
+    """Of weights and activations. ONNX Runtime computes in fp32, OpenVINO in fp32 and bf16."""
     runtimes: tuple[BenchRuntime, ...] = ("torch",)
-    """onnxruntime and openvino measure the exported model (extra vsn[export])."""
+    """onnxruntime and openvino compute the exported model, on a CPU; they need vsn[export]."""
     batch_size: int = 16
     """Videos at once where throughput is measured; 0: latency alone. Latency is of one video."""
     num_frames: int = 0

@@ -199,7 +199,7 @@ def label_array(dataset: VideoDataset) -> NDArray[np.int64] | NDArray[np.bool_]:
     return labels
 
 
-def _split_to_test(recipe: Recipe) -> str:
+def split_to_test(recipe: Recipe) -> str:
     """The test split, or the validation split of data that has no test split."""
     try:
         read_records(recipe.data, recipe.data.test_split)
@@ -219,7 +219,7 @@ def _dataset_to_test(
     # A single pass reads eight frames a video; a cache of all of them would only cost.
     data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
     uncached = replace(run.recipe, data=data)
-    split = split or _split_to_test(uncached)
+    split = split or split_to_test(uncached)
     dataset = test_dataset(uncached, split, config, classes=run.classes)
     return dataset, split
 

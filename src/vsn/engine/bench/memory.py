@@ -78,7 +78,10 @@ def _measure_here(asked: dict[str, Any]) -> int:
     """Peak of one batch, less what is held before it."""
     if asked["threads"]:
         torch.set_num_threads(asked["threads"])
-    model = ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in asked["model"].items()})
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in asked["model"].items()
+    }
+    model = ModelConfig(**values)
     subject = Subject(label="", config=model, num_clips=asked["num_clips"], size=asked["size"])
     variant = Variant(**asked["variant"])
     network = subject.build(asked["seed"])

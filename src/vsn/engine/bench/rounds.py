@@ -25,6 +25,7 @@ def time_rounds(
     seed: int = 0,
     title: str = "measuring",
     stop: StopRequest | None = None,
+    pause: float = 0.0,
     progress: bool = True,
 ) -> dict[str, list[float]]:
     """Milliseconds of each call in every round. Within a round the order is drawn anew.
@@ -37,6 +38,8 @@ def time_rounds(
         seed: of the orders: none always runs after the same other.
         title: of the progress bar.
         stop: a request to stop, which ends the round at once; a round that is not whole is left out.
+        pause: seconds before each call. Threads of one runtime wait for work by spinning, for milliseconds
+            after a call, and would slow those of another.
         progress: draw a progress bar.
 
     Returns:
@@ -53,6 +56,7 @@ def time_rounds(
             for name in draw.sample(list(calls), len(calls)):
                 if stop is not None and stop.came:
                     return found
+                time.sleep(pause)
                 one |= time_round({name: calls[name]}, device)
                 bar.advance(task)
                 bar.update(task, note=f"{name} {one[name]:.1f} ms")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -24,9 +24,11 @@ from vsn.engine.checkpoint import versions
 from vsn.engine.measure import count_multiply_adds, count_parameters
 from vsn.engine.processes import pick_device
 from vsn.interrupt import StopRequest, stop_requests
+from vsn.progress import progress_bar
 
 GPU_BATCHES, CPU_BATCHES = 500, 50
 CPU_SECONDS = 120.0
+_PAUSE = 0.02
 
 
 @dataclass(kw_only=True)
@@ -90,7 +92,7 @@ def run_bench(
     console = console or Console(stderr=True)
     load_before = _load()
     with _settings(config, device), stop_requests() as stop:
-        rows = _prepare(subjects, variants, config, device, stop)
+        rows = _prepare(subjects, variants, config, device, stop, progress)
         for part, num_videos in (("latency", 1), ("throughput", config.batch_size)):
             if num_videos and not stop.came:
                 _measure(rows, part, num_videos, config, device, stop, progress)
@@ -150,23 +152,28 @@ def _prepare(
     config: BenchConfig,
     device: torch.device,
     stop: StopRequest,
+    progress: bool,
 ) -> list[_Row]:
     rows: list[_Row] = []
-    for subject in subjects:
-        model = subject.build(config.seed)
-        for variant in variants:
-            if stop.came:
-                return rows
-            row = _Row(
-                subject=subject,
-                variant=variant,
-                parameters=count_parameters(model),
-                weights=weight_bytes(model),
-            )
-            with _noted(row, "prepare"):
-                clips = subject.clips(1, config.seed)
-                row.infer = RUNTIMES[variant.runtime](model, subject.config, clips, variant, device)
-            rows.append(row)
+    with progress_bar("models", disable=not progress) as bar:
+        task = bar.add_task("preparing", total=len(subjects) * len(variants), note="")
+        for subject in subjects:
+            model = subject.build(config.seed)
+            for variant in variants:
+                if stop.came:
+                    return rows
+                row = _Row(
+                    subject=subject,
+                    variant=variant,
+                    parameters=count_parameters(model),
+                    weights=weight_bytes(model),
+                )
+                bar.update(task, note=row.key)
+                with _noted(row, "prepare"):
+                    clips = subject.clips(1, config.seed)
+                    row.infer = RUNTIMES[variant.runtime](model, subject.config, clips, variant, device)
+                rows.append(row)
+                bar.advance(task)
     return rows
 
 
@@ -181,29 +188,45 @@ def _measure(
 ) -> None:
     """Warm up every row, then take turns. A row that fails is left out, and says why."""
     clips: dict[str, Tensor] = {}
-    calls = {}
-    for row in rows:
-        if row.infer is None or stop.came:
-            continue
-        with _noted(row, part):
-            if row.subject.label not in clips:
-                clips[row.subject.label] = row.subject.clips(num_videos, config.seed).to(device)
-            call = partial(row.infer, clips[row.subject.label])
-            for _ in range(config.warmup):
-                call()
-            if device.type == "cuda" and row.variant.runtime == "torch":
-                weights = row.weights // (1 if row.variant.dtype == "fp32" else 2)
-                row.peak[part] = cuda_peak_bytes(call, device, weights)
-            elif config.memory:
-                row.peak[part] = cpu_peak_bytes(row.subject, config, row.variant, num_videos)
-            calls[row.key] = call
+    calls: dict[str, Callable[[], object]] = {}
+    with progress_bar("models", disable=not progress) as bar:
+        task = bar.add_task(f"warming up for {part}", total=len(rows), note="")
+        for row in rows:
+            bar.update(task, note=row.key)
+            if row.infer is not None and not stop.came:
+                with _noted(row, part):
+                    label = row.subject.label
+                    if label not in clips:
+                        clips[label] = row.subject.clips(num_videos, config.seed).to(device)
+                    call = partial(row.infer, clips[label])
+                    _warm_up(row, call, part, num_videos, config, device)
+                    calls[row.key] = call
+            bar.advance(task)
     title = "latency" if part == "latency" else f"batches of {num_videos}"
     found = time_rounds(
         calls, device, rounds=config.batches, seconds=config.seconds, seed=config.seed, title=title, stop=stop,
-        progress=progress,
+        pause=_PAUSE if len(config.runtimes) > 1 else 0.0, progress=progress,
     )  # fmt: skip
     for row in rows:
         row.times[part] = found.get(row.key, [])
+
+
+def _warm_up(
+    row: _Row,
+    call: Callable[[], object],
+    part: str,
+    num_videos: int,
+    config: BenchConfig,
+    device: torch.device,
+) -> None:
+    """Call it as often as is not counted, and measure its memory where that is asked for."""
+    for _ in range(config.warmup):
+        call()
+    if device.type == "cuda":
+        weights = row.weights // (1 if row.variant.dtype == "fp32" else 2)
+        row.peak[part] = cuda_peak_bytes(call, device, weights)
+    elif config.memory:
+        row.peak[part] = cpu_peak_bytes(row.subject, config, row.variant, num_videos)
 
 
 @contextlib.contextmanager

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import copy
 import itertools
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from vsn.config import BenchConfig, ModelConfig
+from vsn.config import BenchConfig, ClipSpec, EvalConfig, ExportConfig, ModelConfig, Recipe
 from vsn.config.bench import BenchDtype, BenchFormat, BenchMode, BenchRuntime
+from vsn.config.export import ExportFormat
 from vsn.engine.bench.subjects import BenchError
+from vsn.models import VideoClassifier
 
 DTYPES: dict[BenchDtype, torch.dtype] = {
     "fp32": torch.float32,
@@ -100,12 +104,48 @@ def to_channels_last(model: nn.Module) -> None:
             parameter.data = parameter.data.contiguous(memory_format=forms[parameter.ndim])
 
 
-_ABLE: dict[BenchRuntime, tuple[BenchDtype, ...]] = {
-    "onnxruntime": ("fp32",),
-    "openvino": ("fp32", "bf16", "fp16"),
-}
+def prepare_exported(
+    model: nn.Module, config: ModelConfig, clips: Tensor, variant: Variant, device: torch.device
+) -> Infer:
+    """ONNX Runtime or OpenVINO: the model exported (`vsn.engine.export`), compared with PyTorch, and opened.
 
-RUNTIMES: dict[BenchRuntime, Prepare] = {"torch": prepare_torch}
+    OpenVINO computes bf16 from a file in fp32. Both take as many threads as PyTorch has.
+
+    Raises:
+        BenchError: the device is no CPU.
+        ExportError: a package is missing, or the exported model differs from the model.
+    """
+    from vsn.engine.export import export_model
+    from vsn.engine.exported import ExportedModel
+
+    if device.type != "cpu":
+        raise BenchError(f"{variant.runtime} is measured on the CPU; ask for it with --device cpu.")
+    height = clips.shape[-2]
+    recipe = Recipe(
+        model=config, clip=ClipSpec(short_side=height, crop_size=height), eval=EvalConfig(protocol="center")
+    )
+    to: ExportFormat = "onnx" if variant.runtime == "onnxruntime" else "openvino"
+    with tempfile.TemporaryDirectory(prefix="vsn-bench-") as folder:
+        network = cast(VideoClassifier, copy.deepcopy(model))
+        report = export_model(network, recipe, Path(folder) / "model", config=ExportConfig(to=to))
+        precision: Literal["fp32", "bf16"] = "bf16" if variant.dtype == "bf16" else "fp32"
+        opened = ExportedModel.from_file(
+            report.path, num_threads=torch.get_num_threads(), precision=precision
+        )
+
+    def infer(clips: Tensor) -> object:
+        return opened(clips.numpy())
+
+    return infer
+
+
+_ABLE: dict[BenchRuntime, tuple[BenchDtype, ...]] = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16")}
+
+RUNTIMES: dict[BenchRuntime, Prepare] = {
+    "torch": prepare_torch,
+    "onnxruntime": prepare_exported,
+    "openvino": prepare_exported,
+}
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:

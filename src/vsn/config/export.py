@@ -1,0 +1,45 @@
+"""How a model is exported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vsn.config.errors import require
+
+ExportFormat = Literal["onnx", "openvino", "torch-export", "aoti"]
+InputType = Literal["uint8", "float32"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What is written, and for which input."""
+
+    to: ExportFormat = "onnx"
+    """onnx: ONNX Runtime and most others; openvino: an .xml and its .bin; torch-export: a .pt2 that torch loads
+    without this package; aoti: a .pt2 compiled for the processor at hand."""
+    input: InputType = "uint8"
+    """uint8 clips, or float32 in [0, 1]; normalisation is inside either way."""
+    any_size: bool = False
+    """Take frames of any height and width, instead of the size of the protocol's crops."""
+    int8: bool = False
+    """Weights and activations of convolutions in 8 bits, their ranges taken from clips of the run (onnx, openvino)."""
+    fp16: bool = False
+    """Store the weights in 16 bits: half the file, the same speed (openvino)."""
+    calibration_clips: int = 64
+    """Videos whose activations set the ranges of int8."""
+    opset: int = 20
+    """Version of the ONNX operators; a runtime that is older than it refuses the file."""
+
+    def __post_init__(self) -> None:
+        require(
+            not self.int8 or self.to in ("onnx", "openvino"),
+            f"int8 is for onnx and openvino; the format is {self.to!r}.",
+        )
+        require(not self.fp16 or self.to == "openvino", f"fp16 is for openvino; the format is {self.to!r}.")
+        require(not (self.fp16 and self.int8), "fp16 and int8 are both asked for; choose one of them.")
+        require(
+            self.calibration_clips >= 1,
+            f"calibration_clips is {self.calibration_clips}; ranges need at least one clip.",
+        )
+        require(18 <= self.opset <= 23, f"opset is {self.opset}; it must be 18 to 23.")
