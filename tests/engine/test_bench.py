@@ -232,12 +232,12 @@ def test_exported_runtimes_compute_the_model(runtime: Any):
 
 
 def test_exported_runtimes_are_asked_for_what_they_can():
-    config = BenchConfig(runtimes=("torch", "onnxruntime", "openvino"), dtypes=("fp32", "bf16"))
+    config = BenchConfig(runtimes=("torch", "onnxruntime", "openvino"), dtypes=("fp32", "bf16", "int8"))
     assert [str(one) for one in list_variants(config)] == [
-        "torch eager fp32 contiguous", "torch eager bf16 contiguous", "onnxruntime fp32", "openvino fp32",
-        "openvino bf16",
+        "torch eager fp32 contiguous", "torch eager bf16 contiguous", "onnxruntime fp32", "onnxruntime int8",
+        "openvino fp32", "openvino bf16", "openvino int8",
     ]  # fmt: skip
-    with pytest.raises(BenchError, match="onnxruntime computes in fp32, and --dtypes is bf16"):
+    with pytest.raises(BenchError, match="onnxruntime computes in fp32, int8, and --dtypes is bf16"):
         list_variants(BenchConfig(runtimes=("onnxruntime",), dtypes=("bf16",)))
 
 

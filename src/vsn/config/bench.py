@@ -9,7 +9,7 @@ from vsn.config.errors import require
 
 BenchMode = Literal["eager", "compile"]
 BenchFormat = Literal["contiguous", "channels-last"]
-BenchDtype = Literal["fp32", "bf16", "fp16"]
+BenchDtype = Literal["fp32", "bf16", "fp16", "int8"]
 BenchRuntime = Literal["torch", "onnxruntime", "openvino"]
 
 PAPER_INPUTS: dict[str, tuple[int, int]] = {
@@ -31,7 +31,7 @@ class BenchConfig:
     formats: tuple[BenchFormat, ...] = ("contiguous",)
     """Memory format of weights and frames."""
     dtypes: tuple[BenchDtype, ...] = ("fp32",)
-    """Of weights and activations. ONNX Runtime computes in fp32, OpenVINO in fp32 and bf16."""
+    """Of weights and activations: PyTorch fp32, bf16 and fp16, ONNX Runtime fp32 and int8, OpenVINO fp32, bf16, int8."""
     runtimes: tuple[BenchRuntime, ...] = ("torch",)
     """onnxruntime and openvino compute the exported model, on a CPU; they need vsn[export]."""
     batch_size: int = 16

@@ -63,19 +63,19 @@ def list_variants(config: BenchConfig) -> list[Variant]:
     """
     found: list[Variant] = []
     for runtime in config.runtimes:
-        if runtime == "torch":
-            found += [
-                Variant(runtime=runtime, mode=mode, dtype=dtype, format=form)
-                for dtype, mode, form in itertools.product(config.dtypes, config.modes, config.formats)
-            ]
-            continue
         able = _ABLE[runtime]
         chosen = [dtype for dtype in config.dtypes if dtype in able]
         if not chosen:
             raise BenchError(
                 f"{runtime} computes in {', '.join(able)}, and --dtypes is {' '.join(config.dtypes)}; add one of these."
             )
-        found += [Variant(runtime=runtime, dtype=dtype) for dtype in chosen]
+        if runtime == "torch":
+            found += [
+                Variant(runtime=runtime, mode=mode, dtype=dtype, format=form)
+                for dtype, mode, form in itertools.product(chosen, config.modes, config.formats)
+            ]
+        else:
+            found += [Variant(runtime=runtime, dtype=dtype) for dtype in chosen]
     return found
 
 
@@ -109,7 +109,8 @@ def prepare_exported(
 ) -> Infer:
     """ONNX Runtime or OpenVINO: the model exported (`vsn.engine.export`), compared with PyTorch, and opened.
 
-    OpenVINO computes bf16 from a file in fp32. Both take as many threads as PyTorch has.
+    OpenVINO computes bf16 from a file in fp32; the ranges of int8 are those of random clips, which is enough
+    for speed alone. Both take as many threads as PyTorch has.
 
     Raises:
         BenchError: the device is no CPU.
@@ -127,7 +128,8 @@ def prepare_exported(
     to: ExportFormat = "onnx" if variant.runtime == "onnxruntime" else "openvino"
     with tempfile.TemporaryDirectory(prefix="vsn-bench-") as folder:
         network = cast(VideoClassifier, copy.deepcopy(model))
-        report = export_model(network, recipe, Path(folder) / "model", config=ExportConfig(to=to))
+        settings = ExportConfig(to=to, int8=variant.dtype == "int8")
+        report = export_model(network, recipe, Path(folder) / "model", config=settings)
         precision: Literal["fp32", "bf16"] = "bf16" if variant.dtype == "bf16" else "fp32"
         opened = ExportedModel.from_file(
             report.path, num_threads=torch.get_num_threads(), precision=precision
@@ -139,7 +141,11 @@ def prepare_exported(
     return infer
 
 
-_ABLE: dict[BenchRuntime, tuple[BenchDtype, ...]] = {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16")}
+_ABLE: dict[BenchRuntime, tuple[BenchDtype, ...]] = {
+    "torch": tuple(DTYPES),
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+}
 
 RUNTIMES: dict[BenchRuntime, Prepare] = {
     "torch": prepare_torch,
