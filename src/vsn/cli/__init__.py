@@ -14,6 +14,7 @@ import tyro
 
 import vsn
 from vsn.cli.ablate import AblateCommand, ablate_command
+from vsn.cli.bench import BenchCommand, bench_command
 from vsn.cli.data import data_app, doctor_command, pack_command
 from vsn.cli.export import export, refuse_for_exported
 from vsn.cli.flow import extract_command, flow_app
@@ -63,6 +64,12 @@ def train_help(command: TrainCommand) -> None:
 def ablate_help(command: AblateCommand) -> None:
     """Train a grid of recipes, such as the paper's ablations; print one table."""
     raise AssertionError("main hands `ablate` to ablate_command, which reads the recipe first")
+
+
+@app.command(name="bench")
+def bench_help(command: BenchCommand) -> None:
+    """Measure models side by side: parameters, multiply-adds, latency, throughput, memory."""
+    raise AssertionError("main hands `bench` to bench_command, which keeps the command for the record")
 
 
 @app.command(name="eval")
@@ -281,6 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             train_command(arguments[1:])
         elif arguments[:1] == ["ablate"]:
             ablate_command(arguments[1:])
+        elif arguments[:1] == ["bench"]:
+            bench_command(arguments[1:])
         elif arguments[:2] == ["data", "pack"]:
             pack_command(arguments[2:])
         elif arguments[:2] == ["data", "doctor"]:

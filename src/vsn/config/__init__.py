@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from vsn.config.bench import BenchConfig
 from vsn.config.data import (
     AugmentConfig,
     ClipSpec,
@@ -47,6 +48,7 @@ __all__ = [
     "VOLUME_KINDS",
     "WHOLE_KINDS",
     "AugmentConfig",
+    "BenchConfig",
     "Block",
     "ClipSpec",
     "ConfigError",

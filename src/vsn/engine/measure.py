@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import nn
@@ -34,25 +35,44 @@ def count_multiply_adds(config: ModelConfig, *, size: int | tuple[int, int]) -> 
     return int(counter.get_total_flops()) // 2
 
 
-@torch.inference_mode()
-def latency_ms(models: Mapping[str, nn.Module], clip: torch.Tensor, *, rounds: int = 20) -> dict[str, float]:
-    """Median milliseconds of one forward pass of each model, taken in turns.
+def time_round(calls: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
+    """Milliseconds of one call of each, in the order they are in, one after another.
 
     Taking turns makes a drifting or busy machine slow all of them alike, so that their ratios hold
-    where the milliseconds do not.
+    where the milliseconds do not. On CUDA the device's own events are the clock, and nothing else runs
+    between them; elsewhere it is the processor's, read when the device has finished.
     """
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for step in range(rounds + 2):
-        for name, model in models.items():
-            _synchronise(clip.device)
-            start = time.perf_counter()
-            model(clip)
-            _synchronise(clip.device)
-            if step >= 2:  # the first passes set up kernels and caches
-                times[name].append(1000 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: _time_call(call, device) for name, call in calls.items()}
 
 
-def _synchronise(device: torch.device) -> None:
+@torch.inference_mode()
+def latency_ms(models: Mapping[str, nn.Module], clip: torch.Tensor, *, rounds: int = 20) -> dict[str, float]:
+    """Median milliseconds of one forward pass of each model, taken in turns."""
+    calls = {name: partial(model, clip) for name, model in models.items()}
+    found = [time_round(calls, clip.device) for _ in range(rounds + 2)]
+    # The first passes set up kernels and caches.
+    return {name: statistics.median(one[name] for one in found[2:]) for name in models}
+
+
+def _time_call(call: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize(device)
+        start.record(torch.cuda.current_stream(device))
+        call()
+        end.record(torch.cuda.current_stream(device))
+        torch.cuda.synchronize(device)
+        return start.elapsed_time(end)
+    synchronise(device)
+    begin = time.perf_counter()
+    call()
+    synchronise(device)
+    return 1000 * (time.perf_counter() - begin)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has finished what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

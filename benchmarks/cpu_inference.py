@@ -1,0 +1,195 @@
+"""How fast a CPU labels one second of video: PyTorch, ONNX Runtime and OpenVINO, decoding included.
+
+    python benchmarks/cpu_inference.py WORK OUT.json [--models vsn_resnet50 vsn_resnet18] [--seconds 60]
+
+One second of H.264 at 640x480 pixels and 30 frames is written; eight frames of it are decoded, resized and cropped to
+224x224 as evaluation does it, and go through a network of random weights, which is enough for speed. Every way takes its
+turn in every round. Needs the extra vsn[export] for ONNX Runtime and OpenVINO.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vsn.config import BenchConfig, ClipSpec, EvalConfig, ModelConfig, Recipe
+from vsn.data.decode import write_video
+from vsn.data.synthetic import CLASSES, SynthSpec, render_video
+from vsn.engine.bench.ratios import paired_ratio, spread
+from vsn.engine.bench.rounds import time_rounds
+from vsn.engine.bench.runtimes import RUNTIMES, Infer, Variant, describe_device, list_variants
+from vsn.engine.bench.subjects import Subject, read_subjects
+from vsn.engine.checkpoint import versions
+from vsn.engine.prediction import views_of_video
+from vsn.files import write_json
+
+VIDEO_SECONDS = 1.0
+HEIGHT, WIDTH, RATE = 480, 640, 30
+CPU = torch.device("cpu")
+
+
+def write_one_second(path: Path, *, seed: int = 0) -> Path:
+    """A video of the embedded set's kind, enlarged to what a camera gives, with a camera's noise."""
+    frames, _ = render_video(CLASSES[0], seed, spec=SynthSpec(size=128))
+    chosen = frames[np.linspace(0, len(frames) - 1, RATE).round().astype(int)]
+    large = torch.nn.functional.interpolate(
+        torch.from_numpy(chosen).permute(0, 3, 1, 2).float(), size=(WIDTH, WIDTH), mode="bilinear"
+    )
+    crop = large[:, :, :HEIGHT, :].permute(0, 2, 3, 1).numpy()
+    noisy = crop + np.random.default_rng(seed).normal(0, 3, crop.shape)
+    write_video(path, list(np.clip(noisy, 0, 255).astype(np.uint8)), frames_per_second=RATE)
+    return path
+
+
+def prepare(
+    subject: Subject, variants: Sequence[Variant], seed: int, console: Console
+) -> tuple[dict[str, Infer], dict[str, str]]:
+    """What computes each variant, and why those that do not work do not."""
+    model, clips = subject.build(seed), subject.clips(1, seed)
+    found: dict[str, Infer] = {}
+    failed: dict[str, str] = {}
+    for variant in variants:
+        console.print(f"preparing {subject.label}, {variant}", highlight=False)
+        try:
+            infer = RUNTIMES[variant.runtime](model, subject.config, clips, variant, CPU)
+            for _ in range(2):
+                infer(clips)
+            found[str(variant)] = infer
+        except Exception as error:
+            failed[str(variant)] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return found, failed
+
+
+def measure(
+    subject: Subject, video: Path, config: BenchConfig, console: Console, *, rounds: int, seconds: float
+) -> list[dict[str, Any]]:
+    """A row a variant: latency of the network, of decoding, and of both in one go."""
+    variants = list_variants(config)
+    found, failed = prepare(subject, variants, config.seed, console)
+    recipe = Recipe(
+        model=subject.config,
+        clip=ClipSpec(crop_size=subject.size, short_side=max(subject.size, round(subject.size * 256 / 224))),
+        eval=EvalConfig(protocol="center"),
+    )
+    classes = tuple(str(number) for number in range(subject.config.num_classes))
+
+    def decode() -> torch.Tensor:
+        clips = views_of_video(video, recipe, classes, recipe.eval)
+        return clips if clips.ndim == 5 else clips[None]
+
+    clips = subject.clips(1, config.seed)
+    calls: dict[str, Callable[[], object]] = {"decoding": decode}
+    for name, infer in found.items():
+        calls[f"{name}|network"] = lambda infer=infer: infer(clips)
+        calls[f"{name}|whole"] = lambda infer=infer: infer(decode())
+    # Threads of one runtime spin for a while after a call.
+    times = time_rounds(
+        calls, CPU, rounds=rounds, seconds=seconds, seed=config.seed, title=subject.label, pause=0.02
+    )
+    base = str(variants[0])
+    rows = []
+    for variant in map(str, variants):
+        row: dict[str, Any] = {"model": subject.label, "variant": variant}
+        if variant in failed:
+            rows.append(row | {"error": failed[variant]})
+            continue
+        network, whole = times[f"{variant}|network"], times[f"{variant}|whole"]
+        row |= {
+            "rounds": len(whole),
+            "network_ms": spread(network),
+            "decoding_ms": spread(times["decoding"]),
+            "end_to_end_ms": spread(whole),
+            "real_time": spread(whole)["p90"] < 1000 * VIDEO_SECONDS,
+        }
+        if base in found:  # how many times as fast as PyTorch eager in fp32
+            row["speed_to_first"] = paired_ratio(times[f"{base}|network"], network)
+        rows.append(row)
+    return rows
+
+
+def print_rows(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in (
+        "model",
+        "computed by",
+        "network ms",
+        "speed",
+        "decoding ms",
+        "end to end ms",
+        "real time",
+    ):
+        table.add_column(column, justify="left" if column in ("model", "computed by") else "right")
+    for row in rows:
+        if "error" in row:
+            table.add_row(row["model"], row["variant"], "failed")
+            continue
+        speed = row.get("speed_to_first")
+        table.add_row(
+            row["model"], row["variant"], f"{row['network_ms']['median']:.1f}",
+            f"{speed['ratio']:.2f}" if speed else "", f"{row['decoding_ms']['median']:.1f}",
+            f"{row['end_to_end_ms']['median']:.1f}", "yes" if row["real_time"] else "no",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        "real time: nine in ten seconds of video are labelled in less than a second. speed: to the first line."
+    )
+    for row in rows:
+        if "error" in row:
+            console.print(
+                f"{row['model']}, {row['variant']}: {row['error']}", highlight=False, soft_wrap=True
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--models", nargs="+", default=["vsn_resnet50", "vsn_resnet18"])
+    parser.add_argument("--runtimes", nargs="+", default=["torch", "onnxruntime", "openvino"])
+    parser.add_argument("--dtypes", nargs="+", default=["fp32", "bf16", "int8"])
+    parser.add_argument("--modes", nargs="+", default=["eager", "compile"])
+    parser.add_argument("--formats", nargs="+", default=["channels-last"])
+    parser.add_argument("--size", type=int, default=ClipSpec.crop_size)
+    parser.add_argument("--num-frames", type=int, default=ModelConfig.num_frames)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seconds", type=float, default=90.0, help="of each model; preparing comes on top")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    config = BenchConfig(
+        runtimes=tuple(options.runtimes), dtypes=tuple(options.dtypes), modes=tuple(options.modes),
+        formats=tuple(options.formats), size=options.size, num_frames=options.num_frames, device="cpu",
+        threads=options.threads, seed=options.seed,
+    )  # fmt: skip
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    console = Console()
+    video = write_one_second(options.work / "second.mp4", seed=options.seed)
+    facts: dict[str, Any] = {
+        "command": shlex.join(["python", "benchmarks/cpu_inference.py", "WORK", options.out.name, *sys.argv[3:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": versions(),
+        "device": describe_device(CPU),
+        "video": {"size": [HEIGHT, WIDTH], "frames_per_second": RATE, "seconds": VIDEO_SECONDS,
+                  "bytes": video.stat().st_size},
+        "rows": [],
+    }  # fmt: skip
+    for subject in read_subjects(options.models, config):
+        rows = measure(subject, video, config, console, rounds=options.rounds, seconds=options.seconds)
+        facts["rows"] += rows
+        write_json(options.out, facts)
+    print_rows(facts["rows"], console)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""What video shuffle and temporal shift cost themselves, and what they add to a whole network.
+
+    python benchmarks/ops.py OUT.json [--parts operations networks] [--modes eager compile] [--minutes 10]
+
+An operation moves every value once: one read and one write are the floor. So each is measured beside
+`torch.Tensor.copy_` of the same bytes, in turns, and its share of that bandwidth is what is reported: at the shapes that
+ResNet-50 has it at, forward, and forward with backward (two copies), in both memory formats. Networks are measured by
+the core of `vsn bench`: TSN, TSM, VSN with shuffle alone, VSN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from vsn.config import BenchConfig, ModelConfig
+from vsn.engine.bench.ratios import paired_ratio, spread
+from vsn.engine.bench.rounds import time_rounds
+from vsn.engine.bench.run import run_bench
+from vsn.engine.bench.runtimes import DTYPES, describe_device
+from vsn.engine.bench.subjects import Subject
+from vsn.engine.bench.tables import print_table
+from vsn.engine.checkpoint import versions
+from vsn.engine.processes import pick_device
+from vsn.files import write_json
+from vsn.models import build_model
+from vsn.models.temporal import ShiftConv2d, ShuffleConv2d
+from vsn.ops import temporal_shift, video_shuffle
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+NETWORKS = ("TSN", "TSM", "VSN, shuffle only", "VSN")
+
+
+class Place(NamedTuple):
+    """Where an operation stands in a network: its name and the shape (C, H, W) of a frame there."""
+
+    operation: str
+    shape: tuple[int, int, int]
+
+
+class Case(NamedTuple):
+    """One measurement of an operation."""
+
+    place: Place
+    batch: int
+    dtype: str
+    format: str
+    direction: str
+    mode: str
+
+
+# --- operations ------------------------------------------------------------------------------------
+
+
+def places_in(config: ModelConfig, size: int) -> Counter[Place]:
+    """The places of a network and how often each occurs: found by a pass that computes nothing."""
+    found: Counter[Place] = Counter()
+    with torch.device("meta"):
+        model = build_model(config).eval()
+
+    def note(operation: str, module: nn.Module, args: tuple[Tensor]) -> None:
+        found[Place(operation, tuple(args[0].shape[1:]))] += 1
+
+    for module in model.modules():
+        if isinstance(module, ShuffleConv2d | ShiftConv2d):
+            operation = "video_shuffle" if isinstance(module, ShuffleConv2d) else "temporal_shift"
+            module.register_forward_pre_hook(partial(note, operation))
+    with torch.inference_mode():
+        model(torch.zeros(1, config.num_frames, config.clip_channels, size, size, device="meta"))
+    return found
+
+
+def list_cases(
+    places: Sequence[Place], batches: Sequence[int], dtypes: Sequence[str], modes: Sequence[str]
+) -> list[Case]:
+    """All combinations; compiled, where a case takes seconds to make, of each operation's largest shape alone."""
+    largest = {max((p for p in places if p.operation == name), key=lambda p: torch.Size(p.shape).numel())
+               for name in {place.operation for place in places}}  # fmt: skip
+    return [
+        Case(place, batch, dtype, form, direction, mode)
+        for mode in modes
+        for place in places
+        if mode == "eager" or place in largest
+        for batch in batches
+        for dtype in dtypes
+        for form in FORMATS
+        for direction in ("forward", "forward and backward")
+    ]
+
+
+def make_calls(case: Case, num_frames: int, device: torch.device) -> dict[str, Callable[[], object]]:
+    """The operation, and the copies of the same bytes that it is held against."""
+    dtype, form = DTYPES[case.dtype], FORMATS[case.format]
+    shape = (case.batch * num_frames, *case.place.shape)
+    backward = case.direction != "forward"
+    generator = torch.Generator().manual_seed(0)
+    frames, gradient = (
+        torch.randn(shape, generator=generator).to(device, dtype).contiguous(memory_format=form)
+        for _ in range(2)
+    )
+    frames.requires_grad_(backward)
+    source, target = torch.randn_like(frames), torch.empty_like(frames)
+    function = {"video_shuffle": video_shuffle, "temporal_shift": temporal_shift}[case.place.operation]
+    if case.mode == "compile":
+        function = torch.compile(function, fullgraph=True, dynamic=False)
+
+    def run() -> None:
+        out = function(frames, num_frames)
+        if backward:
+            torch.autograd.grad(out, frames, gradient)
+
+    def copy() -> None:
+        with torch.no_grad():
+            for _ in range(2 if backward else 1):
+                target.copy_(source)
+
+    return {"operation": run, "copy": copy}
+
+
+def measure_case(
+    case: Case, num_frames: int, device: torch.device, *, rounds: int, seconds: float, at_least_ms: float
+) -> dict[str, Any]:
+    """Microseconds of the operation and of the copies, in turns, each repeated to fill a few milliseconds."""
+    calls = make_calls(case, num_frames, device)
+    repeats = {}
+    for name, call in calls.items():
+        for _ in range(3):
+            call()
+        once = min(time_rounds({name: call}, device, rounds=3, progress=False)[name])
+        repeats[name] = max(1, min(1000, int(at_least_ms / max(once, 1e-4))))
+    repeated = {name: partial(repeat, call, repeats[name]) for name, call in calls.items()}
+    times = time_rounds(repeated, device, rounds=rounds, seconds=seconds, progress=False)
+    each = {name: [1000 * value / repeats[name] for value in values] for name, values in times.items()}
+    values = case.batch * num_frames * torch.Size(case.place.shape).numel()
+    moved = 2 * values * DTYPES[case.dtype].itemsize * (2 if case.direction != "forward" else 1)
+    operation, copy = spread(each["operation"]), spread(each["copy"])
+    return {
+        "operation": case.place.operation,
+        "shape": [case.batch * num_frames, *case.place.shape],
+        **{key: getattr(case, key) for key in ("batch", "dtype", "format", "direction", "mode")},
+        "rounds": len(each["copy"]),
+        "microseconds": operation,
+        "copy_microseconds": copy,
+        "bytes_moved_at_least": moved,
+        "gigabytes_per_second": moved / operation["median"] / 1e3,
+        "copy_gigabytes_per_second": moved / copy["median"] / 1e3,
+        "share_of_copy_bandwidth": paired_ratio(each["copy"], each["operation"]),
+    }
+
+
+def repeat(call: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        call()
+
+
+def measure_operations(
+    *,
+    device: torch.device,
+    batches: Sequence[int] = (1, 16),
+    dtypes: Sequence[str] = ("fp32", "bf16"),
+    modes: Sequence[str] = ("eager", "compile"),
+    seconds: float,
+    backbone: str = "resnet50",
+    size: int = 224,
+    rounds: int = 20,
+) -> list[dict[str, Any]]:
+    """Rows of all cases. Each gets its part of the time; a case that fails says why, and so does one left out."""
+    config = ModelConfig(name=f"vsn_{backbone}", num_classes=174)
+    places = places_in(config, size)
+    cases = list_cases(list(places), batches, dtypes, modes)
+    begin, rows = time.perf_counter(), []
+    for number, case in enumerate(cases):
+        left = seconds - (time.perf_counter() - begin)
+        facts = case._asdict() | {"place": case.place._asdict(), "times_in_network": places[case.place]}
+        if left <= 0:
+            rows.append(facts | {"error": "no time was left"})
+            continue
+        try:
+            part = left / (len(cases) - number)
+            row = measure_case(
+                case,
+                config.num_frames,
+                device,
+                rounds=rounds,
+                seconds=0.6 * part,
+                at_least_ms=min(4.0, 20 * part),
+            )
+            rows.append(row | {"times_in_network": places[case.place]})
+        except Exception as error:
+            rows.append(facts | {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
+    return rows
+
+
+# --- networks --------------------------------------------------------------------------------------
+
+
+def networks(backbone: str, *, size: int, num_frames: int = 8) -> list[Subject]:
+    """The four whose difference is what the operations add."""
+    base = ModelConfig(name=f"tsn_{backbone}", num_classes=174, num_frames=num_frames)
+    configs = (
+        base,
+        replace(base, name=f"tsm_{backbone}"),
+        replace(base, name=f"vsn_{backbone}", shift=False),
+        replace(base, name=f"vsn_{backbone}"),
+    )
+    return [
+        Subject(label=label, config=config, num_clips=1, size=size)
+        for label, config in zip(NETWORKS, configs, strict=True)
+    ]
+
+
+def print_operations(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    """A line a case: microseconds, GB/s, and the share of what a plain copy reaches."""
+    for row in rows:
+        if "error" in row:
+            console.print(
+                f"{row['place']} {row['mode']} {row['dtype']} {row['format']}: {row['error']}", soft_wrap=True
+            )
+            continue
+        share = row["share_of_copy_bandwidth"]
+        console.print(
+            f"{row['operation']:14} {'x'.join(map(str, row['shape'])):16} {row['mode']:7} {row['dtype']} "
+            f"{row['format']:13} {row['direction']:20} {row['microseconds']['median']:9.1f} us "
+            f"{row['gigabytes_per_second']:7.1f} GB/s  {share['ratio']:.0%} of copy "
+            f"({share['interval'][0]:.0%}-{share['interval'][1]:.0%})",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument(
+        "--parts", nargs="+", default=["operations", "networks"], choices=["operations", "networks"]
+    )
+    parser.add_argument("--modes", nargs="+", default=["eager", "compile"], choices=["eager", "compile"])
+    parser.add_argument("--dtypes", nargs="+", default=["fp32", "bf16"], choices=list(DTYPES))
+    parser.add_argument(
+        "--formats", nargs="+", default=list(FORMATS), choices=list(FORMATS), help="of networks"
+    )
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of measuring; compiling comes on top")
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    device, console = pick_device(options.device), Console()
+    seconds = 60 * options.minutes / len(options.parts)
+    facts: dict[str, Any] = {
+        "command": shlex.join(["python", "benchmarks/ops.py", options.out.name, *sys.argv[2:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": versions(),
+        "device": describe_device(device),
+    }
+    if "operations" in options.parts:
+        facts["operations"] = measure_operations(
+            device=device, batches=options.batches, dtypes=options.dtypes, modes=options.modes, seconds=seconds,
+            backbone=options.backbone, size=options.size,
+        )  # fmt: skip
+        print_operations(facts["operations"], console)
+        write_json(options.out, facts)
+    if "networks" in options.parts:
+        large = max(options.batches)
+        config = BenchConfig(
+            modes=tuple(options.modes), dtypes=tuple(options.dtypes), formats=tuple(options.formats),
+            batch_size=large if large > 1 else 0, seconds=seconds / (2 if large > 1 else 1), device=options.device,
+        )  # fmt: skip
+        facts["networks"] = run_bench(networks(options.backbone, size=options.size), config)
+        print_table(facts["networks"], console)
+        write_json(options.out, facts)
+
+
+if __name__ == "__main__":
+    main()

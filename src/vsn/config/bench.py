@@ -1,0 +1,84 @@
+"""What `vsn bench` measures, and how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from vsn.config.errors import require
+
+BenchMode = Literal["eager", "compile"]
+BenchFormat = Literal["contiguous", "channels-last"]
+BenchDtype = Literal["fp32", "bf16", "fp16", "int8"]
+BenchRuntime = Literal["torch", "onnxruntime", "openvino"]
+
+PAPER_INPUTS: dict[str, tuple[int, int]] = {
+    "i3d": (32, 2),
+    "nl-i3d": (32, 2),
+    "eco": (16, 1),
+    "eco_lite": (16, 1),
+}
+"""(frames a clip, clips a video) by the first part of a model's name, where the paper's Tables 2 and 6 differ
+from 8 frames and one clip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """How models are measured side by side. The defaults are those of the paper's Table 6."""
+
+    modes: tuple[BenchMode, ...] = ("eager",)
+    """eager, or compiled by torch.compile."""
+    formats: tuple[BenchFormat, ...] = ("contiguous",)
+    """Memory format of weights and frames."""
+    dtypes: tuple[BenchDtype, ...] = ("fp32",)
+    """Of weights and activations: PyTorch fp32, bf16 and fp16, ONNX Runtime fp32 and int8, OpenVINO fp32, bf16, int8."""
+    runtimes: tuple[BenchRuntime, ...] = ("torch",)
+    """onnxruntime and openvino compute the exported model, on a CPU; they need vsn[export]."""
+    batch_size: int = 16
+    """Videos at once where throughput is measured; 0: latency alone. Latency is of one video."""
+    num_frames: int = 0
+    """T; 0: a run's own, the paper's (16 ECO, 32 I3D), else 8."""
+    size: int = 0
+    """Height and width in pixels; 0: a run's crop size, else 224."""
+    num_classes: int = 174
+    """Outputs of models that are named; Something-Something has 174 classes."""
+    batches: int = 0
+    """Batches of each, of one video and of batch_size; 0: 500 on a GPU, 50 on a CPU."""
+    seconds: float = -1.0
+    """Time for latency, and as much again for throughput; three batches of each are always taken. 0: no
+    limit; -1: none on a GPU, 120 on a CPU."""
+    warmup: int = 3
+    """Batches of each that are not counted: they set up kernels and caches."""
+    baseline: str = ""
+    """The model whose latency and throughput are 1; default the first TSN, else the first model."""
+    memory: bool = False
+    """Measure peak memory on a CPU too, each model in a process of its own. On a GPU it is always measured."""
+    device: str = "auto"
+    """auto: CUDA where there is one, else the CPU."""
+    threads: int = 0
+    """Threads on a CPU; 0: as PyTorch chooses."""
+    seed: int = 0
+    """Of the weights, the clips and the order in which models take turns."""
+
+    def __post_init__(self) -> None:
+        for key, choices in (
+            ("modes", BenchMode),
+            ("formats", BenchFormat),
+            ("dtypes", BenchDtype),
+            ("runtimes", BenchRuntime),
+        ):
+            chosen, allowed = getattr(self, key), get_args(choices)
+            require(
+                bool(chosen) and len(set(chosen)) == len(chosen) and set(chosen) <= set(allowed),
+                f"bench {key} are {list(chosen)}; choose one or more, each once, from {list(allowed)}.",
+            )
+        for key in ("batch_size", "num_frames", "size", "batches", "threads", "seed"):
+            value = getattr(self, key)
+            require(value >= 0, f"bench {key} is {value}; it must be 0 or more.")
+        for key in ("num_classes", "warmup"):
+            value = getattr(self, key)
+            require(value >= 1, f"bench {key} is {value}; it must be 1 or more.")
+        require(
+            self.seconds >= 0 or self.seconds == -1,
+            f"bench seconds is {self.seconds:g}; it is a time, 0 (no limit) or -1 (as the device needs).",
+        )
