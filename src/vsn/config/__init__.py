@@ -26,6 +26,7 @@ from vsn.config.data import (
 from vsn.config.errors import ConfigError, require
 from vsn.config.flow import FlowMethod, StoredLayout, Tvl1Config
 from vsn.config.model import STAGES, Block, Modality, ModelConfig
+from vsn.config.serve import ServeConfig
 from vsn.config.training import EvalConfig, FrameOrder, Protocol, Tracker, TrainConfig
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Protocol",
     "Recipe",
     "Sampling",
+    "ServeConfig",
     "Source",
     "StoredLayout",
     "Task",

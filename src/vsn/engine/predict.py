@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from vsn.config import ConfigError, EvalConfig, Recipe
-from vsn.data.dataset import VideoDataset
-from vsn.data.flow.compute import compute_fields, flow_method, method_of
-from vsn.data.flow.find import flow_of_video, list_flow
-from vsn.data.flow.values import FlowFacts
-from vsn.data.frames import Choose
-from vsn.data.records import RecordSet, VideoRecord, list_videos
 from vsn.engine.checkpoint import WeightsKind, load_model, open_run
 from vsn.engine.evaluate import pick_test_device, view_scores
-from vsn.engine.scores import sigmoid, softmax
+from vsn.engine.prediction import Prediction, check_top_k, list_inputs, most_probable, views_of_video
 from vsn.models import VideoClassifier
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one video.
-
-    Attributes:
-        path: the video.
-        labels: class names, most probable first.
-        probabilities: their probabilities; all classes together sum to 1, but for a multi-label run.
-    """
-
-    path: Path
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
+__all__ = ["Prediction", "Predictor", "TwoStreamPredictor"]
 
 
 class Predictor:
@@ -64,10 +42,7 @@ class Predictor:
 
         Raises `ConfigError` for a folder without any.
         """
-        path = Path(path)
-        if not path.is_dir():
-            return [path]
-        return (list_flow(path) if self.recipe.model.modality == "flow" else []) or list_videos(path)
+        return list_inputs(self.recipe, path)
 
     def predict(self, path: str | Path, *, top_k: int = 5, protocol: EvalConfig | None = None) -> Prediction:
         """The most probable classes of one video.
@@ -82,59 +57,13 @@ class Predictor:
             VideoError: the file cannot be read as a video; names it and says why.
             ConfigError: flow that is stored otherwise than the model wants it, or that cannot be computed here.
         """
-        if top_k < 1:
-            raise ValueError(f"top_k is {top_k}; it must be 1 or more.")
-        path = Path(path)
-        view = protocol or self.recipe.eval
-        model = self.recipe.model
-        read_fields = None
-        if model.modality == "flow" and not flow_of_video(
-            path, FlowFacts(model.flow_bound, model.flow_method)
-        ):
-            read_fields = self._compute_fields
-        record = VideoRecord(path=path, labels=(), video_id=path.name)
-        dataset = VideoDataset(
-            RecordSet((record,), self.classes),
-            clip=self.recipe.clip,
-            num_frames=self.recipe.model.num_frames,
-            train=False,
-            protocol=view.protocol,
-            order=view.order,
-            seed=view.seed,
-            frame_template=self.recipe.data.frame_template,
-            decoder=self.recipe.data.decoder,
-            modality=model.modality,
-            flow_length=model.flow_length,
-            any_num_frames=model.any_num_frames,
-            read_fields=read_fields,
-        )
-        clips, views_at_once = dataset[0].clip[None], view.batch_size
+        check_top_k(top_k)
+        path, view = Path(path), protocol or self.recipe.eval
+        clips = views_of_video(path, self.recipe, self.classes, view, device=str(self.device))[None]
         logits = view_scores(
-            self.model, clips, self.precision, batch_size=views_at_once, average=view.average
+            self.model, clips, self.precision, batch_size=view.batch_size, average=view.average
         )[0]
-        # Of several labels each has a probability of its own.
-        several = self.recipe.data.task == "multilabel"
-        probabilities = sigmoid(logits) if several else softmax(logits)
-        best = probabilities.argsort()[::-1][:top_k]
-        return Prediction(
-            path,
-            tuple(self.classes[i] for i in best),
-            tuple(float(probabilities[i]) for i in best),
-        )
-
-    def _compute_fields(self, path: Path, choose: Choose) -> np.ndarray:
-        """Fields of a video without stored flow: those that are looked at, on this predictor's device."""
-        recipe = self.recipe
-        method = method_of(recipe.model.flow_method)
-        return compute_fields(
-            path,
-            choose,
-            flow_method(method, str(self.device) if method == "tvl1" else "cpu"),
-            bound=recipe.model.flow_bound,
-            short_side=recipe.clip.short_side,
-            frame_template=recipe.data.frame_template,
-            decoder=recipe.data.decoder,
-        )
+        return most_probable(path, logits, self.classes, recipe=self.recipe, top_k=top_k)
 
 
 class TwoStreamPredictor:
@@ -178,8 +107,7 @@ class TwoStreamPredictor:
 
     def predict(self, path: str | Path, *, top_k: int = 5) -> Prediction:
         """The most probable classes of one video file or folder of frames; see `Predictor.predict`."""
-        if top_k < 1:
-            raise ValueError(f"top_k is {top_k}; it must be 1 or more.")
+        check_top_k(top_k)
         every = len(self.frames.classes)
         frames, flow = (one.predict(path, top_k=every) for one in (self.frames, self.flow))
         of_flow = dict(zip(flow.labels, flow.probabilities, strict=True))

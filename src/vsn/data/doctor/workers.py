@@ -54,10 +54,10 @@ def run_guarded(
             yield index, work(job)
         return
     left = iter(enumerate(jobs))
-    workers: list[_Worker[Job, Result]] = []
+    workers: list[GuardedWorker[Job, Result]] = []
     try:
         with interrupts_blocked():
-            workers = [_Worker(work) for _ in range(min(num_workers, len(jobs), _MOST_WORKERS))]
+            workers = [GuardedWorker(work) for _ in range(min(num_workers, len(jobs), _MOST_WORKERS))]
         while workers:
             soonest = min(worker.deadline for worker in workers)
             ready = set(wait([worker.connection for worker in workers], max(0.0, soonest - time.monotonic())))
@@ -72,14 +72,18 @@ def run_guarded(
                     following = next(left, None)
                     if following is not None:
                         with interrupts_blocked():
-                            workers.append(_Worker(work, following))
+                            workers.append(GuardedWorker(work, following))
     finally:
         for worker in workers:
             worker.stop()
 
 
-class _Worker(Generic[Job, Result]):
-    """A spawned process that takes one job at a time."""
+class GuardedWorker(Generic[Job, Result]):
+    """A spawned process that takes one job at a time.
+
+    Whoever owns it waits for `connection` to have news, until `deadline`, and asks for the `outcome`; it is
+    free for a job once it has told that it started.
+    """
 
     def __init__(self, work: Callable[[Job], Result], first: tuple[int, Job] | None = None) -> None:
         context = multiprocessing.get_context("spawn")

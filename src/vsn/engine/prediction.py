@@ -1,0 +1,114 @@
+"""What a prediction is, and how a video becomes the views that are predicted from: no network here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vsn.config import EvalConfig, Recipe
+from vsn.data.dataset import VideoDataset
+from vsn.data.flow.compute import compute_fields, flow_method, method_of
+from vsn.data.flow.find import flow_of_video, list_flow
+from vsn.data.flow.values import FlowFacts
+from vsn.data.frames import Choose
+from vsn.data.records import RecordSet, VideoRecord, list_videos
+from vsn.engine.scores import sigmoid, softmax
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one video.
+
+    Attributes:
+        path: the video.
+        labels: class names, most probable first.
+        probabilities: their probabilities; all classes together sum to 1, but for a multi-label run.
+    """
+
+    path: Path
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+def most_probable(
+    path: Path, logits: NDArray[np.floating], classes: Sequence[str], *, recipe: Recipe, top_k: int
+) -> Prediction:
+    """The ``top_k`` most probable classes (at most all) of a video, from its logits ``(num_classes,)``."""
+    # Of several labels each has a probability of its own.
+    probabilities = sigmoid(logits) if recipe.data.task == "multilabel" else softmax(logits)
+    best = probabilities.argsort()[::-1][:top_k]
+    return Prediction(path, tuple(classes[i] for i in best), tuple(float(probabilities[i]) for i in best))
+
+
+def check_top_k(top_k: int) -> None:
+    """Raise `ValueError` for less than one class."""
+    if top_k < 1:
+        raise ValueError(f"top_k is {top_k}; it must be 1 or more.")
+
+
+def list_inputs(recipe: Recipe, path: str | Path) -> list[Path]:
+    """What can be predicted of a path: itself, or all videos of a folder (for a flow model all flow, if any).
+
+    Raises `ConfigError` for a folder without any.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    return (list_flow(path) if recipe.model.modality == "flow" else []) or list_videos(path)
+
+
+def views_of_video(
+    path: Path, recipe: Recipe, classes: tuple[str, ...], view: EvalConfig, *, device: str = "cpu"
+) -> torch.Tensor:
+    """The clips of a video that a protocol looks at: uint8 ``(T, C, H, W)``, or ``(views, T, C, H, W)``.
+
+    Args:
+        path: a video file or a folder of frames; for a flow model its stored flow too, a folder of
+            pictures or a `.vsnflow` file. Of a video the flow is computed, as it was for training.
+        recipe: the run's: what the model looks at and how a video becomes a clip.
+        classes: names, in the order of the logits.
+        view: protocol and order of the frames.
+        device: where flow is computed.
+
+    Raises:
+        VideoError: the file cannot be read as a video; names it and says why.
+        ConfigError: flow that is stored otherwise than the model wants it, or that cannot be computed here.
+    """
+    model = recipe.model
+
+    def computed_fields(path: Path, choose: Choose) -> np.ndarray:
+        """Fields of a video without stored flow: those that are looked at."""
+        method = method_of(model.flow_method)
+        return compute_fields(
+            path,
+            choose,
+            flow_method(method, device if method == "tvl1" else "cpu"),
+            bound=model.flow_bound,
+            short_side=recipe.clip.short_side,
+            frame_template=recipe.data.frame_template,
+            decoder=recipe.data.decoder,
+        )
+
+    stored = model.modality == "flow" and flow_of_video(path, FlowFacts(model.flow_bound, model.flow_method))
+    record = VideoRecord(path=path, labels=(), video_id=path.name)
+    dataset = VideoDataset(
+        RecordSet((record,), classes),
+        clip=recipe.clip,
+        num_frames=model.num_frames,
+        train=False,
+        protocol=view.protocol,
+        order=view.order,
+        seed=view.seed,
+        frame_template=recipe.data.frame_template,
+        decoder=recipe.data.decoder,
+        modality=model.modality,
+        flow_length=model.flow_length,
+        any_num_frames=model.any_num_frames,
+        read_fields=computed_fields if model.modality == "flow" and not stored else None,
+    )
+    return dataset[0].clip
