@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
@@ -25,12 +27,39 @@ SECURITY_HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Cache-Control": "no-store",
 }
+_LINGER_SECONDS = 2.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def is_loopback(host: str) -> bool:
     """Whether an address to listen on is reached from this machine alone."""
     return host in LOOPBACK or host.startswith("127.")
+
+
+class _Body:
+    """The body of a request, read to its end even where the answer does not need it.
+
+    A connection that is closed on unread data is reset, and the sender of an upload that is refused
+    might never see why.
+    """
+
+    def __init__(self, receive: Receive, *, expected: bool) -> None:
+        self._receive = receive
+        self._is_whole = not expected
+
+    async def receive(self) -> Message:
+        """The next piece."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._is_whole = True
+        return message
+
+    async def drain(self) -> None:
+        """Read what still comes, and forget it, for up to two seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while not self._is_whole:
+                    await self.receive()
 
 
 class Guards:
@@ -57,23 +86,26 @@ class Guards:
             return
         start = time.perf_counter()
         status = 499  # nothing was sent
+        headers = Headers(scope=scope)
+        body = _Body(receive, expected="content-length" in headers or "transfer-encoding" in headers)
 
         async def counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
+                answered = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
+                    answered.setdefault(name, value)
+                await body.drain()
             await send(message)
 
-        refused = self._refusal(Headers(scope=scope))
+        refused = self._refusal(headers)
         answer: Callable[[Scope, Receive, Send], object] = self._app
         if refused is not None:
             answer = JSONResponse(refused.body(), refused.status)
         path = scope["path"] if scope["path"] in self._paths else "other"
         try:
-            await answer(scope, receive, counted)  # type: ignore[misc]
+            await answer(scope, body.receive, counted)  # type: ignore[misc]
         finally:
             self._metrics.requests.labels(path, str(status)).inc()
             self._metrics.request_seconds.labels(path).observe(time.perf_counter() - start)

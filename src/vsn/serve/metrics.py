@@ -16,6 +16,9 @@ from prometheus_client import (
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
+DECODE_FAILURES = ("not_a_video", "cannot_decode", "decoder_crashed", "decode_timeout")
+"""Codes of problems that are the decoder's; a video beyond a limit is none."""
+
 
 class Metrics:
     """Counters of one service; a registry of its own, so that two services in a process do not mix."""
@@ -50,7 +53,10 @@ class Metrics:
             registry=self.registry,
         )
         self.decode_failures = Counter(
-            "vsn_decode_failures", "Uploads without a clip, by reason", ["reason"], registry=self.registry
+            "vsn_decode_failures",
+            "Uploads that no clip could be read from, by reason",
+            ["reason"],
+            registry=self.registry,
         )
         self.batch_clips = Histogram(
             "vsn_batch_clips",
@@ -58,7 +64,7 @@ class Metrics:
             buckets=sorted({1, 2, 4, 8, 16, 32, max_batch}),
             registry=self.registry,
         )
-        for reason in ("not_a_video", "cannot_decode", "decoder_crashed", "decode_timeout"):
+        for reason in DECODE_FAILURES:
             self.decode_failures.labels(reason)
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import queue
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from typing import Generic, TypeVar
 
 from vsn.data.doctor.workers import GuardedWorker, Lost
@@ -21,19 +23,32 @@ _LOOK_SECONDS = 0.5
 """How often a waiting thread looks whether the pool is being closed."""
 
 
+def _context(preload: str) -> BaseContext:
+    """How processes start: from one that has imported what they need, so that another is there in no time."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", preload])
+    return context
+
+
 class DecodePool(Generic[Job, Result]):
-    """`work` on jobs in spawned processes, each job within a time limit.
+    """`work` on jobs in processes of their own, each job within a time limit.
 
     A job whose process dies, raises, or takes too long gives `Lost`, and a new process goes on; no other job
-    notices. `work`, its jobs and its results are pickled.
+    notices. `work`, its jobs and its results are pickled. `preload` is a module that is imported once, before
+    the processes part; default that of `work`.
 
     Example:
         with DecodePool(decode_upload, num_workers=2, seconds_limit=30.0) as pool:
             result = pool.submit(job).result()
     """
 
-    def __init__(self, work: Callable[[Job], Result], *, num_workers: int, seconds_limit: float) -> None:
+    def __init__(
+        self, work: Callable[[Job], Result], *, num_workers: int, seconds_limit: float, preload: str = ""
+    ) -> None:
         self._work = work
+        self._context = _context(preload or work.__module__)
         self._seconds_limit = seconds_limit
         self._jobs: queue.SimpleQueue[tuple[Job, Future[Result | Lost]] | None] = queue.SimpleQueue()
         self._closing = False
@@ -114,7 +129,7 @@ class DecodePool(Generic[Job, Result]):
         if former is not None and not former.is_gone:  # it died between two jobs
             self._drop(former)
         with interrupts_blocked():
-            worker: GuardedWorker[Job, Result] = GuardedWorker(self._work)
+            worker: GuardedWorker[Job, Result] = GuardedWorker(self._work, context=self._context)
         try:
             while not worker.is_free:
                 news = wait([worker.connection], _LOOK_SECONDS)

@@ -20,11 +20,11 @@ from vsn.data.jpeg import encode_jpeg
 from vsn.serve.answers import Answer, HeatMaps, LabelProbability, State, TimelineWindow, Timing, VideoFacts
 from vsn.serve.batching import Batcher
 from vsn.serve.decoding import JPEG_QUALITY, Decoded, DecodeJob, decode_upload
-from vsn.serve.metrics import Metrics
+from vsn.serve.metrics import DECODE_FAILURES, Metrics
 from vsn.serve.models import Clip, Logits, ServedModel
 from vsn.serve.pool import DecodePool
 from vsn.serve.problems import Problem, busy, decoder_lost, decoder_too_slow, stopping
-from vsn.serve.uploads import UploadFolder, drain, receive_video
+from vsn.serve.uploads import UploadFolder, receive_video
 
 log = logging.getLogger("vsn.serve")
 Outcome = TypeVar("Outcome")
@@ -67,7 +67,12 @@ class Service:
         config = self.config
         self._opened = _Opened(
             UploadFolder(self._uploads_parent),
-            DecodePool(self._decode, num_workers=config.decode_workers, seconds_limit=config.decode_seconds),
+            DecodePool(
+                self._decode,
+                num_workers=config.decode_workers,
+                seconds_limit=config.decode_seconds,
+                preload=decode_upload.__module__,
+            ),
             Batcher(
                 self.model.score,
                 max_batch=config.max_batch,
@@ -118,12 +123,8 @@ class Service:
     async def explain(self, request: Request, *, label: str) -> HeatMaps:
         """Heat maps of a class, or of the most probable one. Raises `Problem`, or `ClientDisconnect`."""
         model = self.model
-        try:
-            model.check_heat_maps()
-            target = model.index_of(label) if label else None
-        except Problem:
-            await drain(request.stream())
-            raise
+        model.check_heat_maps()
+        target = model.index_of(label) if label else None
         async with self._received(request) as (path, _, state):
 
             async def work() -> HeatMaps:
@@ -145,7 +146,6 @@ class Service:
         """A place among those taken at once, and the video of the request in a file that goes with the block."""
         opened = self._opened
         if opened is None or self._num_requests >= self.config.max_requests:
-            await drain(request.stream())
             raise stopping() if opened is None else busy(self.config.max_requests)
         self._num_requests += 1
         self.metrics.in_progress.set(self._num_requests)
@@ -195,7 +195,7 @@ class Service:
                 log.warning("An upload was not read: %s", found.reason)
                 found = self._lost(found)
             if isinstance(found, Problem):
-                if found.status != 503:
+                if found.code in DECODE_FAILURES:
                     self.metrics.decode_failures.labels(found.code).inc()
                 raise found
             yield found

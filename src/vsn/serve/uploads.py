@@ -14,13 +14,12 @@ from typing import BinaryIO
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from vsn.serve.problems import Problem, bad_form, megabytes, no_form, too_large, too_slow_upload
+from vsn.serve.problems import bad_form, megabytes, no_form, too_large, too_slow_upload
 
 FIELD = b"video"
 FORM_BYTES = 64 * 1024
 """What a form may have beside the video: boundaries, headers, other fields."""
 _PREFIX = "vsn-serve-"
-_LINGER_SECONDS = 2.0
 
 
 class UploadFolder:
@@ -98,28 +97,13 @@ async def receive_video(
     The name and the type that the form gives the file are not looked at.
 
     Raises:
-        Problem: no form (415), no video or several (422), too large (413), too slow (408). What still
-            comes of such an upload is read for up to two seconds, so that the sender sees the answer.
+        Problem: no form (415), no video or several (422), too large (413), too slow (408).
     """
     try:
         async with asyncio.timeout(max_seconds):
             return await _receive(chunks, target, content_type, content_length, max_bytes)
     except TimeoutError:
         raise too_slow_upload(target.stat().st_size, max_seconds) from None
-    except Problem:
-        await drain(chunks)
-        raise
-
-
-async def drain(chunks: AsyncIterator[bytes]) -> None:
-    """Read what still comes, and forget it, for up to two seconds.
-
-    A connection that is closed on unread data is reset, and the sender might never see the answer.
-    """
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LINGER_SECONDS):
-            async for _ in chunks:
-                pass
 
 
 async def _receive(

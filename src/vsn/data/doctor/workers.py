@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
 from typing import Any, Generic, TypeVar
 
 from vsn.interrupt import interrupts_blocked
@@ -85,10 +86,18 @@ class GuardedWorker(Generic[Job, Result]):
     free for a job once it has told that it started.
     """
 
-    def __init__(self, work: Callable[[Job], Result], first: tuple[int, Job] | None = None) -> None:
-        context = multiprocessing.get_context("spawn")
+    def __init__(
+        self,
+        work: Callable[[Job], Result],
+        first: tuple[int, Job] | None = None,
+        *,
+        context: BaseContext | None = None,
+    ) -> None:
+        context = context or multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        self.process = context.Process(  # type: ignore[attr-defined]  # every context has one
+            target=_serve, args=(theirs, work), daemon=True
+        )
         self.process.start()
         theirs.close()  # so that the death of the process ends the connection
         self.deadline = time.monotonic() + _START_SECONDS
