@@ -148,7 +148,7 @@ def test_card(live: Live, served_run: Path):
 def bad_uploads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("bad")
     long = make_video(folder / "long.mp4", num_frames=130)
-    wide = make_video(folder / "wide.mp4", num_frames=2, size=(160, 208))
+    wide = make_video(folder / "wide.mp4", num_frames=2, size=(480, 656))
     return {
         "long": long.read_bytes(),
         "wide": wide.read_bytes(),
@@ -164,7 +164,7 @@ def bad_uploads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     ("name", "status", "code", "message"),
     [
         ("long", 422, "too_long", "The video lasts 13.0 s. It may last 12 s. Cut it"),
-        ("wide", 422, "too_many_pixels", "The frames have 208x160 = 33280 pixels. They may have 30000."),
+        ("wide", 422, "too_many_pixels", "The frames have 656x480 = 314880 pixels. They may have 307200."),
         (
             "text",
             415,
