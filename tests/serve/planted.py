@@ -25,3 +25,13 @@ def planted_decode(job: DecodeJob) -> Decoded | Problem:
         while not os.path.exists(begins.removeprefix(WAIT)):
             time.sleep(0.05)
     return decode_upload(job)
+
+
+def shout(job: str) -> str:
+    if job == "hang":
+        time.sleep(3600)
+    if job == "die":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if job == "raise":
+        raise KeyError("no such thing")
+    return str(os.getpid()) if job == "pid" else job.upper()

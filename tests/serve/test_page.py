@@ -86,7 +86,7 @@ def test_a_video_chosen_by_keyboard_is_labelled(open_page: Any, clip: Path, serv
     widths = page.eval_on_selector_all("#labels .fill", "all => all.map(one => parseFloat(one.style.width))")
     assert widths == pytest.approx([100 * p for p in said.probabilities], abs=0.1)
     assert page.locator("#frames img").count() == 4
-    assert "1.2 s, 12 frames of 48×32" in page.inner_text("#facts")
+    assert "1.2 s, 12 frames of 48\N{MULTIPLICATION SIGN}32" in page.inner_text("#facts")
     assert page.is_hidden("#timeline-part")
     picture(page, "light")
     before = page.get_attribute("#frames img", "src")

@@ -108,7 +108,7 @@ class DecodePool(Generic[Job, Result]):
         worker: GuardedWorker[Job, Result] | None = None
         try:
             while not self._closing:
-                if worker is None or worker.is_gone or not worker.process.is_alive():
+                if worker is None or _is_dead(worker):
                     worker = self._start(worker)
                     continue
                 try:
@@ -118,6 +118,11 @@ class DecodePool(Generic[Job, Result]):
                 if waiting is None:
                     return
                 job, future = waiting
+                while worker is None or _is_dead(worker):  # it died while it had nothing to do
+                    if self._closing:
+                        future.cancel()
+                        return
+                    worker = self._start(worker)
                 if future.set_running_or_notify_cancel():
                     future.set_result(self._result(worker, job))
         finally:
@@ -166,3 +171,8 @@ class DecodePool(Generic[Job, Result]):
                 return outcome[1]
             if worker.is_gone:
                 return Lost("its process died")
+
+
+def _is_dead(worker: GuardedWorker[Job, Result]) -> bool:
+    """Of a process that has nothing to do and nothing to say: news of it is that it ended."""
+    return worker.is_gone or worker.connection.poll()
