@@ -21,6 +21,7 @@ from vsn.cli.flow import extract_command, flow_app
 from vsn.cli.recipes import recipe_app
 from vsn.cli.runs import runs
 from vsn.cli.scores import calibrate, compare, fuse, submit
+from vsn.cli.serve import serve
 from vsn.cli.training import TrainCommand, train_command
 from vsn.config import FrameOrder, Protocol
 from vsn.recipes import find_recipe, load_recipe
@@ -210,6 +211,7 @@ def _open_predictor(
 
 
 app.command(export)
+app.command(serve)
 app.command(fuse)
 app.command(compare)
 app.command(submit)

@@ -39,6 +39,7 @@ from vsn.config.model import (
     Pairwise,
     split_name,
 )
+from vsn.config.serve import ServeConfig
 from vsn.config.training import EvalConfig, FrameOrder, Protocol, Tracker, TrainConfig
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "Protocol",
     "Recipe",
     "Sampling",
+    "ServeConfig",
     "Source",
     "StoredLayout",
     "Task",

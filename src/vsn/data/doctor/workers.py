@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
 from typing import Any, Generic, TypeVar
 
 from vsn.interrupt import interrupts_blocked
@@ -54,10 +55,10 @@ def run_guarded(
             yield index, work(job)
         return
     left = iter(enumerate(jobs))
-    workers: list[_Worker[Job, Result]] = []
+    workers: list[GuardedWorker[Job, Result]] = []
     try:
         with interrupts_blocked():
-            workers = [_Worker(work) for _ in range(min(num_workers, len(jobs), _MOST_WORKERS))]
+            workers = [GuardedWorker(work) for _ in range(min(num_workers, len(jobs), _MOST_WORKERS))]
         while workers:
             soonest = min(worker.deadline for worker in workers)
             ready = set(wait([worker.connection for worker in workers], max(0.0, soonest - time.monotonic())))
@@ -72,19 +73,31 @@ def run_guarded(
                     following = next(left, None)
                     if following is not None:
                         with interrupts_blocked():
-                            workers.append(_Worker(work, following))
+                            workers.append(GuardedWorker(work, following))
     finally:
         for worker in workers:
             worker.stop()
 
 
-class _Worker(Generic[Job, Result]):
-    """A spawned process that takes one job at a time."""
+class GuardedWorker(Generic[Job, Result]):
+    """A spawned process that takes one job at a time.
 
-    def __init__(self, work: Callable[[Job], Result], first: tuple[int, Job] | None = None) -> None:
-        context = multiprocessing.get_context("spawn")
+    Whoever owns it waits for `connection` to have news, until `deadline`, and asks for the `outcome`; it is
+    free for a job once it has told that it started.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Job], Result],
+        first: tuple[int, Job] | None = None,
+        *,
+        context: BaseContext | None = None,
+    ) -> None:
+        context = context or multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        self.process = context.Process(  # type: ignore[attr-defined]  # every context has one
+            target=_serve, args=(theirs, work), daemon=True
+        )
         self.process.start()
         theirs.close()  # so that the death of the process ends the connection
         self.deadline = time.monotonic() + _START_SECONDS

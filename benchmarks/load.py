@@ -1,0 +1,279 @@
+"""How `vsn serve` bears many uploads at once: good ones, no videos, huge, slow and cut off ones, on loopback.
+
+    python benchmarks/load.py RUN results/NAME.json [--minutes 5] [--clients 8] [--video FILE]
+
+First the model's own speed is measured: clips through the network alone, and videos read and predicted one
+after the other in one process. Then the service is started as a process of its own; in a first
+third of the time there are good uploads alone, whose throughput and latency are the figures to compare,
+then everything is mixed. It is an error of the service when an upload gets another answer than it
+should, when a file is left, or when the process ends; what its memory does is in the result, second by second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+
+from vsn.config import ServeConfig
+from vsn.data.decode import write_video
+from vsn.engine.checkpoint import versions
+from vsn.engine.predict import Predictor
+from vsn.engine.prediction import views_of_video
+from vsn.files import write_json
+from vsn.serve.models import open_model
+
+LIMIT_MB = 4.0
+SHARES = {"good": 0.6, "text": 0.1, "huge": 0.1, "slow": 0.1, "cut": 0.1}
+"""Of the mixed part, by the number of uploads."""
+EXPECTED = {"good": {200, 503}, "text": {415, 503}, "huge": {413, 503}, "slow": {200, 503}, "cut": {None}}
+"""Answers that are right; 503 says that there is no room now. Nobody waits for the answer to what is cut off."""
+
+
+def make_video(path: Path, *, seconds: float = 3.0, rate: float = 25.0) -> Path:
+    """320x240 pixels of moving texture."""
+    texture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    texture = texture.repeat(8, axis=0).repeat(8, axis=1)
+    frames = (np.roll(texture, 4 * i, axis=1)[:240, :320] for i in range(int(seconds * rate)))
+    write_video(path, frames, frames_per_second=rate)
+    return path
+
+
+def own_speed(run: Path, video: Path, *, seconds: float) -> dict[str, float]:
+    """Without a service: clips a second through the network, and videos a second read and predicted."""
+    predictor, model = Predictor.from_run(run), open_model(run)
+    clip = views_of_video(video, predictor.recipe, predictor.classes, predictor.recipe.eval).numpy()
+    rates = {}
+    for name, work in (
+        ("model_clips_per_second", lambda: model.score([clip])),
+        ("predict_videos_per_second", lambda: predictor.predict(video)),
+    ):
+        work()
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            work()
+            count += 1
+        rates[name] = count / (time.perf_counter() - start)
+    return rates
+
+
+class Served:
+    """`vsn serve` as a process, with a folder of its own for what it uploads."""
+
+    def __init__(self, run: Path, folder: Path) -> None:
+        command = [sys.executable, "-m", "vsn", "serve", str(run), "--port", "0"]
+        command += ["--max-upload-mb", str(LIMIT_MB)]
+        self.folder = folder
+        self.process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(folder)}
+        )
+        assert self.process.stderr is not None
+        said = self.process.stderr.readline()
+        if " at http" not in said:
+            raise SystemExit(f"vsn serve did not start: {said}{self.process.stderr.read()}")
+        self.url = said.split(" at ")[1].split()[0]
+        while httpx.get(f"{self.url}/readyz").status_code != 200:
+            time.sleep(0.2)
+
+    def memory_mb(self) -> float:
+        """Resident memory of the service and its processes, what they share counted once each."""
+        total = 0
+        parent = psutil.Process(self.process.pid)
+        for process in (parent, *parent.children(recursive=True)):
+            try:
+                total += process.memory_info().rss
+            except psutil.Error:  # a decoder that is just being replaced
+                continue
+        return total / 1e6
+
+    def num_files(self) -> int:
+        """Uploads that lie on disk."""
+        return sum(1 for _ in self.folder.rglob("upload-*"))
+
+    def stop(self) -> int:
+        """End it as Ctrl-C does; its exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+
+async def dripped(content: bytes, *, seconds: float, pieces: int, cut: bool) -> AsyncIterator[bytes]:
+    """A form that comes piece by piece; cut: the sender is gone after half of it."""
+    yield b'--x\r\nContent-Disposition: form-data; name="video"; filename="v"\r\n\r\n'
+    size = -(-len(content) // pieces)
+    for number, start in enumerate(range(0, len(content), size)):
+        if cut and number == pieces // 2:
+            raise ConnectionAbortedError
+        await asyncio.sleep(seconds / pieces)
+        yield content[start : start + size]
+    yield b"\r\n--x--\r\n"
+
+
+async def upload(client: httpx.AsyncClient, kind: str, video: bytes) -> int | None:
+    """One upload; the status of its answer, None when there was none."""
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    try:
+        match kind:
+            case "slow" | "cut":
+                body = dripped(video, seconds=2.0, pieces=20, cut=kind == "cut")
+                answer = await client.post("/v1/predict", content=body, headers=form)
+            case _:
+                huge = bytes(int(4 * LIMIT_MB * 1e6))
+                content = {"good": video, "text": b"no video" * 1000, "huge": huge}[kind]
+                answer = await client.post("/v1/predict", files={"video": content})
+    except (httpx.TransportError, ConnectionAbortedError):
+        return None
+    answer.json()  # every answer is JSON
+    return answer.status_code
+
+
+async def drive(
+    served: Served, video: bytes, *, seconds: float, clients: int, shares: dict[str, float], seed: int
+) -> tuple[dict[str, Any], list[float]]:
+    """Uploads from so many clients, each sending its next as soon as it has its answer."""
+    until = time.perf_counter() + seconds
+    statuses: dict[str, Counter[int | None]] = defaultdict(Counter)
+    latencies: dict[str, list[float]] = defaultdict(list)
+    memory: list[float] = []
+
+    async def client_of(number: int) -> None:
+        generator = random.Random(seed + number)
+        async with httpx.AsyncClient(base_url=served.url, timeout=120) as client:
+            while time.perf_counter() < until:
+                (kind,) = generator.choices(list(shares), list(shares.values()))
+                start = time.perf_counter()
+                status = await upload(client, kind, video)
+                statuses[kind][status] += 1
+                if status is not None:
+                    latencies[f"{kind} {status}"].append(1000 * (time.perf_counter() - start))
+                if status == 503:
+                    await asyncio.sleep(generator.uniform(0.5, 1.5))
+
+    async def watch() -> None:
+        while time.perf_counter() < until:
+            memory.append(round(served.memory_mb(), 1))
+            await asyncio.sleep(1.0)
+
+    start = time.perf_counter()
+    await asyncio.gather(watch(), *(client_of(number) for number in range(clients)))
+    took = time.perf_counter() - start
+    found = {
+        "seconds": took,
+        "answers": {kind: {str(s): n for s, n in counts.items()} for kind, counts in statuses.items()},
+        "wrong_answers": sum(
+            n for kind, counts in statuses.items() for s, n in counts.items() if s not in EXPECTED[kind]
+        ),
+        "good_per_second": statuses["good"][200] / took,
+        "latency_ms": {name: percentiles(values) for name, values in sorted(latencies.items())},
+        "memory_mb": memory,
+    }
+    return found, memory
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """Count, p50, p95, p99 and the largest."""
+    p50, p95, p99 = np.percentile(values, [50, 95, 99])
+    return {"count": len(values), "p50": p50, "p95": p95, "p99": p99, "max": max(values)}
+
+
+def growth(memory: list[float]) -> dict[str, float]:
+    """Whether memory is flat: medians of the second and the last quarter of the time (the first warms up)."""
+    quarters = [list(part) for part in np.array_split(np.array(memory), 4)]
+    before, after = statistics.median(quarters[1]), statistics.median(quarters[3])
+    return {"second_quarter_mb": before, "last_quarter_mb": after, "growth": after / before - 1}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--video", type=Path, help="a good video; default 3 s of moving texture")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    seconds = 60 * options.minutes
+    with tempfile.TemporaryDirectory(prefix="vsn-load-") as work:
+        video = options.video or make_video(Path(work) / "video.mp4")
+        own = own_speed(options.run, video, seconds=min(20.0, seconds / 6))
+        served = Served(options.run, Path(work))
+        try:
+            mixes = {"good": {"good": 1.0}, "mixed": SHARES}
+            parts: dict[str, Any] = {}
+            memory: list[float] = []
+            for (name, shares), part in zip(mixes.items(), (1 / 3, 2 / 3), strict=True):
+                found, more = asyncio.run(
+                    drive(
+                        served,
+                        video.read_bytes(),
+                        seconds=seconds * part,
+                        clients=options.clients,
+                        shares=shares,
+                        seed=options.seed,
+                    )
+                )
+                parts[name], memory = found, [*memory, *more]
+            left = wait_for_no_files(served)
+            counters = httpx.get(f"{served.url}/metrics").text
+        finally:
+            status = served.stop()
+        left_at_end = sum(1 for _ in Path(work).rglob("upload-*"))
+    result = {
+        "what": "vsn serve under load: benchmarks/load.py",
+        "command": " ".join(["python", *sys.argv]),
+        "config": {"clients": options.clients, "max_upload_mb": LIMIT_MB, "shares": SHARES},
+        "limits": {
+            "max_requests": ServeConfig().max_requests,
+            "decode_workers": ServeConfig().decode_workers,
+        },
+        "own_speed": own,
+        "parts": parts,
+        "good_to_model": parts["good"]["good_per_second"] / own["model_clips_per_second"],
+        "good_to_predict": parts["good"]["good_per_second"] / own["predict_videos_per_second"],
+        "memory": growth(memory),
+        "files_left": left,
+        "files_left_at_end": left_at_end,
+        "exit_status": status,
+        "counters": [line for line in counters.splitlines() if line.startswith("vsn_requests_total")],
+        "versions": versions(),
+    }
+    write_json(options.out, result)
+    wrong = sum(part["wrong_answers"] for part in parts.values())
+    good = parts["good"]
+    print(
+        f"{wrong} wrong answers, {left} files left, exit status {status}; memory {result['memory']}\n"
+        f"good alone: {good['good_per_second']:.1f}/s, {result['good_to_predict']:.2f} of vsn predict, "
+        f"latency {good['latency_ms']}"
+    )
+    if wrong or left or left_at_end or status:
+        raise SystemExit(1)
+
+
+def wait_for_no_files(served: Served) -> int:
+    """Files left once everybody has gone; those of the last who hung up may take a moment."""
+    for _ in itertools.repeat(None, 100):
+        if served.num_files() == 0:
+            break
+        time.sleep(0.1)
+    return served.num_files()
+
+
+if __name__ == "__main__":
+    main()

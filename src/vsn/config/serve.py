@@ -1,0 +1,61 @@
+"""How a model is served over HTTP: where, and what a request may cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vsn.config.errors import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Where the service listens, and its limits. A request beyond one is answered with what is allowed."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; the default is reached from this machine alone."""
+    port: int = 8000
+    """Port to listen on; 0: any free one."""
+    top_k: int = 5
+    """Labels of an answer, where the request does not say."""
+    max_upload_mb: float = 100.0
+    """Megabytes (10^6 bytes) of an uploaded video."""
+    upload_seconds: float = 120.0
+    """Seconds an upload may take."""
+    max_seconds: float = 600.0
+    """Seconds a video may last."""
+    max_pixels: int = 4096 * 2304
+    """Pixels a frame may have, height times width."""
+    decode_seconds: float = 30.0
+    """Seconds that reading a video may take; then its process is ended and another started."""
+    decode_workers: int = 2
+    """Processes that read videos."""
+    max_requests: int = 32
+    """Videos taken at once: arriving, waiting and being worked on. More are turned away until there is room."""
+    max_batch: int = 8
+    """Clips that go to the model together."""
+    batch_wait_ms: float = 5.0
+    """Milliseconds a clip waits for others to go with."""
+    timeline_seconds: float = 20.0
+    """Videos that last longer get a timeline too, where it is asked for: a prediction for each window."""
+    window_seconds: float = 5.0
+    """Seconds of a window of a timeline; longer ones where there would be more than max_windows."""
+    max_windows: int = 32
+    """Windows of a timeline."""
+
+    def __post_init__(self) -> None:
+        require(self.host != "", "host is empty; it is an address such as 127.0.0.1, or 0.0.0.0 for all.")
+        require(0 <= self.port <= 65535, f"port is {self.port}; it must be 0 (any free one) to 65535.")
+        for key in ("top_k", "max_pixels", "decode_workers", "max_requests", "max_batch", "max_windows"):
+            value = getattr(self, key)
+            require(value >= 1, f"{key} is {value}; it must be 1 or more.")
+        for key in ("max_upload_mb", "upload_seconds", "max_seconds", "decode_seconds", "window_seconds"):
+            value = getattr(self, key)
+            require(value > 0, f"{key} is {value}; it must be above 0.")
+        for key in ("batch_wait_ms", "timeline_seconds"):
+            value = getattr(self, key)
+            require(value >= 0, f"{key} is {value}; it must be 0 or more.")
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """`max_upload_mb` in bytes."""
+        return int(self.max_upload_mb * 1_000_000)

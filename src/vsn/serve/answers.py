@@ -1,0 +1,166 @@
+"""The JSON of the answers, as OpenAPI describes it, with an example of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LabelProbability(BaseModel):
+    """A class and its probability."""
+
+    label: str
+    probability: float = Field(ge=0, le=1)
+
+
+class VideoFacts(BaseModel):
+    """What was uploaded, as it was read."""
+
+    num_bytes: int
+    num_frames: int = Field(description="counted, not believed")
+    frames_per_second: float = Field(description="0 when unknown")
+    seconds: float
+    width: int
+    height: int
+
+
+class Timing(BaseModel):
+    """Milliseconds, waiting included."""
+
+    upload_ms: float
+    decode_ms: float
+    predict_ms: float
+    total_ms: float
+
+
+class TimelineWindow(BaseModel):
+    """What the model says of a stretch of a long video."""
+
+    start_seconds: float
+    end_seconds: float
+    predictions: list[LabelProbability]
+
+
+class Answer(BaseModel):
+    """The labels of a video."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "predictions": [
+                        {"label": "swiping left", "probability": 0.91},
+                        {"label": "swiping right", "probability": 0.06},
+                    ],
+                    "protocol": "fcn",
+                    "num_frames": 8,
+                    "video": {
+                        "num_bytes": 381044,
+                        "num_frames": 90,
+                        "frames_per_second": 30.0,
+                        "seconds": 3.0,
+                        "width": 640,
+                        "height": 480,
+                    },
+                    "timing": {"upload_ms": 4.1, "decode_ms": 88.0, "predict_ms": 61.5, "total_ms": 153.9},
+                    "frames": [],
+                    "timeline": [],
+                }
+            ]
+        }
+    )
+
+    predictions: list[LabelProbability] = Field(
+        description="most probable first; as `vsn predict` gives them"
+    )
+    protocol: str = Field(description="how the video was looked at: docs/evaluation.md")
+    num_frames: int = Field(description="frames of a clip, T")
+    video: VideoFacts
+    timing: Timing
+    frames: list[str] = Field(
+        default=[], description="where asked for: the sampled frames, JPEG as data: URLs"
+    )
+    timeline: list[TimelineWindow] = Field(
+        default=[], description="where asked for, of a long video: its windows, in order"
+    )
+
+
+class HeatMaps(BaseModel):
+    """Where in each frame the score of a class comes from (Grad-CAM)."""
+
+    label: str
+    probability: float
+    frames: list[str] = Field(description="the sampled frames, JPEG as data: URLs")
+    heat_maps: list[str] = Field(description="the same frames with their maps laid over them")
+
+
+class ErrorFacts(BaseModel):
+    """What is wrong, for people and for programs."""
+
+    code: str
+    message: str = Field(description="the next three in a row")
+    came: str
+    allowed: str
+    advice: str
+
+
+class Error(BaseModel):
+    """What is answered instead of labels."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "error": {
+                        "code": "too_long",
+                        "message": "The video lasts 1204.0 s. It may last 600 s. Cut it, or send it in parts.",
+                        "came": "The video lasts 1204.0 s.",
+                        "allowed": "It may last 600 s.",
+                        "advice": "Cut it, or send it in parts.",
+                    }
+                }
+            ]
+        }
+    )
+
+    error: ErrorFacts
+
+
+class State(BaseModel):
+    """How far a prediction has come."""
+
+    stage: str = Field(description="upload, decode, predict, or unknown: not begun, or answered already")
+    done: int = Field(description="clips predicted")
+    of: int = Field(description="clips to predict; 0: not known yet")
+
+
+class Health(BaseModel):
+    """Whether the service works, and of what does not."""
+
+    status: str
+    reason: str = ""
+
+
+class Card(BaseModel):
+    """The model, what was measured of it, and what the service takes."""
+
+    name: str = Field(description="of the run")
+    model: str
+    classes: list[str]
+    num_frames: int = Field(description="frames of a clip, T")
+    modality: str
+    task: str
+    protocol: str
+    num_views: int
+    preprocessing: dict[str, Any]
+    accuracy: list[dict[str, Any]] = Field(
+        description="what `vsn eval` measured of these weights, shares of 1"
+    )
+    weights: str
+    weights_sha256: str
+    exported: str = Field(description="format of an exported file; empty for a run folder")
+    device: str
+    vsn: str = Field(description="version of vsn")
+    heat_maps: bool = Field(description="whether /v1/explain works")
+    limits: dict[str, float]

@@ -1,0 +1,315 @@
+"use strict";
+// The page of `vsn serve`: a video goes up, labels come back. Nothing is kept, here or on the server.
+
+const $ = (id) => document.getElementById(id);
+const RECORD_SECONDS = 4;
+let card = null;      // what /v1/model says
+let video = null;     // the file in hand, and its name
+let request = null;   // the upload under way
+let answer = null;    // what came of it
+let heat = null;      // its heat maps, once asked for
+let camera = null;    // the recording under way
+
+// --- small parts -------------------------------------------------------------------------------------
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+const percent = (share) => `${(100 * share).toFixed(1)}%`;
+
+function clock(seconds) {
+  const whole = Math.floor(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
+function show(id, visible = true) { $(id).hidden = !visible; }
+
+function complain(text) {
+  $("problem").textContent = text;
+  show("problem", text !== "");
+}
+
+function say(text, share = null) {
+  $("status").textContent = text;
+  if (share === null) $("progress").removeAttribute("value");
+  else $("progress").value = share;
+}
+
+// --- the model ---------------------------------------------------------------------------------------
+
+async function loadCard() {
+  try {
+    card = await (await fetch("/v1/model")).json();
+  } catch {
+    complain("The service does not answer. Is it still running?");
+    return;
+  }
+  const few = card.classes.slice(0, 3).join(", ");
+  $("model").textContent = `${card.model} tells ${card.classes.length} classes apart: ${few}` +
+    (card.classes.length > 3 ? ", …" : "");
+  const limits = card.limits;
+  $("limits").textContent = `Up to ${limits.max_upload_mb} MB and ${clock(limits.max_seconds)} minutes. ` +
+    "It is deleted as soon as it is answered.";
+  const measured = card.accuracy.filter((one) => one.order === "forward" && one.top1 !== undefined);
+  const rows = {
+    "Run": card.name,
+    "Measured": measured.map((one) => `top-1 ${percent(one.top1)} (${one.top1_interval.map(percent).join(" to ")}) ` +
+      `on ${one.num_videos} videos of ${one.split}, ${one.protocol}`).join("; ") || "not yet: vsn eval measures it",
+    "Frames": card.preprocessing.frames,
+    "View": `${card.protocol}: ${card.preprocessing.view}`,
+    "Weights": `${card.weights}, SHA-256 ${card.weights_sha256 || "unknown"}`,
+    "Classes": card.classes.join(", "),
+    "Runs on": card.device + (card.exported ? `, exported to ${card.exported}` : ""),
+    "vsn": card.vsn,
+  };
+  $("card").replaceChildren(...Object.entries(rows).flatMap(([name, text]) =>
+    [element("dt", { textContent: name }), element("dd", { textContent: text })]));
+  show("heat", card.heat_maps);
+}
+
+// --- asking ------------------------------------------------------------------------------------------
+
+function post(path, file, onProgress) {
+  const id = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  let polling = 0;
+  const sent = new Promise((resolve, reject) => {
+    request = new XMLHttpRequest();
+    request.open("POST", path);
+    request.setRequestHeader("X-Request-Id", id);
+    request.responseType = "json";
+    request.upload.onprogress = (event) => onProgress("upload", event.loaded, event.total);
+    request.upload.onload = () => {
+      onProgress("decode", 0, 0);
+      polling = setInterval(() => poll(id, onProgress), 400);
+    };
+    request.onload = () => {
+      if (request.status === 200) resolve(request.response);
+      else reject(new Error(request.response?.error?.message ?? `The service answered ${request.status}.`));
+    };
+    request.onerror = () => reject(new Error("The service does not answer. Is it still running?"));
+    request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
+    const form = new FormData();
+    form.append("video", file);
+    request.send(form);
+  });
+  return sent.finally(() => { clearInterval(polling); request = null; });
+}
+
+async function poll(id, onProgress) {
+  try {
+    const state = await (await fetch(`/v1/progress/${id}`)).json();
+    if (request !== null && state.stage !== "unknown") onProgress(state.stage, state.done, state.of);
+  } catch { /* the request itself will tell */ }
+}
+
+function tell(stage, done, of) {
+  if (stage === "upload") say(`Uploading: ${percent(of ? done / of : 0)}`, of ? done / of : 0);
+  else if (stage === "decode") say("Reading the video …");
+  else say(of > 1 ? `Predicting: ${done} of ${of}` : "Predicting …", of > 1 ? done / of : null);
+}
+
+async function predict(file, name) {
+  if (request !== null || camera !== null) return;
+  complain("");
+  const most = card?.limits.max_upload_mb;
+  if (most && file.size > most * 1e6) {
+    complain(`${name} has ${(file.size / 1e6).toFixed(1)} MB; a video may have ${most} MB. Choose a shorter one.`);
+    return;
+  }
+  busy(true);
+  show("result", false);
+  video = { file, name };
+  heat = null;
+  try {
+    answer = await post("/v1/predict?frames=true&timeline=true", file, tell);
+    showResult();
+  } catch (error) {
+    if (error.name !== "AbortError") complain(error.message);
+  } finally {
+    busy(false);
+  }
+}
+
+function busy(working) {
+  show("working", working);
+  for (const id of ["file", "record", "heat"]) $(id).disabled = working;
+  if (working) say("Starting …");
+}
+
+// --- showing -----------------------------------------------------------------------------------------
+
+function showResult() {
+  const preview = $("preview");
+  if (preview.src) URL.revokeObjectURL(preview.src);
+  preview.src = URL.createObjectURL(video.file);
+  showPreview(true);
+  $("result-title").textContent = video.name;
+  $("labels").replaceChildren(...bars(answer.predictions));
+  const facts = answer.video;
+  $("facts").textContent = `${facts.seconds.toFixed(1)} s, ${facts.num_frames} frames of ${facts.width}×${facts.height}; ` +
+    `protocol ${answer.protocol}, ${answer.num_frames} frames; read in ${answer.timing.decode_ms.toFixed(0)} ms, ` +
+    `predicted in ${answer.timing.predict_ms.toFixed(0)} ms.`;
+  showTimeline();
+  showFrames(answer.frames);
+  $("heat").setAttribute("aria-pressed", "false");
+  $("heat").textContent = "Show heat maps";
+  show("heat-note", false);
+  show("result");
+  $("result").focus();
+}
+
+function showPreview(visible) {
+  show("seen", visible);
+  show("preview", visible);
+  document.querySelector(".columns").classList.toggle("alone", !visible);
+}
+
+function bars(predictions) {
+  return predictions.map(({ label, probability }) => {
+    const fill = element("div", { className: "fill" });
+    fill.style.width = percent(probability);
+    const name = element("div", { className: "name" },
+      element("span", { textContent: label }), element("span", { textContent: percent(probability) }));
+    const track = element("div", { className: "track" }, fill);
+    track.setAttribute("aria-hidden", "true");
+    return element("li", {}, name, track);
+  });
+}
+
+function showFrames(urls) {
+  $("frames").replaceChildren(...urls.map((url, place) =>
+    element("img", { src: url, alt: `Frame ${place + 1} of ${urls.length}` })));
+}
+
+// Golden angle: hues that follow each other differ.
+const colour = (place) => `hsl(${(215 + 137.5 * place) % 360} 60% 55%)`;
+
+function showTimeline() {
+  const windows = answer.timeline;
+  show("timeline-part", windows.length > 0);
+  $("moment").textContent = windows.length ? "Choose a stretch to see its labels." : "";
+  const labels = [...new Set(windows.map((one) => one.predictions[0].label))];
+  $("legend").replaceChildren(...labels.map((label, place) => {
+    const item = element("li", { textContent: label });
+    item.style.setProperty("--c", colour(place));
+    return item;
+  }));
+  $("timeline").replaceChildren(...windows.map((one) => {
+    const best = one.predictions[0];
+    const span = `${clock(one.start_seconds)} to ${clock(one.end_seconds)}`;
+    const text = `${span}: ${best.label}, ${percent(best.probability)}`;
+    const button = element("button", { type: "button", title: text });
+    button.setAttribute("aria-label", text);
+    button.setAttribute("aria-pressed", "false");
+    button.style.setProperty("--c", colour(labels.indexOf(best.label)));
+    button.onclick = () => {
+      for (const other of $("timeline").children) other.setAttribute("aria-pressed", String(other === button));
+      $("moment").textContent = `${span}: ` +
+        one.predictions.map(({ label, probability }) => `${label} ${percent(probability)}`).join(", ");
+      if (!$("preview").hidden) $("preview").currentTime = one.start_seconds;
+    };
+    return button;
+  }));
+}
+
+async function toggleHeat() {
+  const button = $("heat");
+  if (button.getAttribute("aria-pressed") === "true") {
+    showFrames(answer.frames);
+    button.setAttribute("aria-pressed", "false");
+    button.textContent = "Show heat maps";
+    show("heat-note", false);
+    return;
+  }
+  complain("");
+  if (heat === null) {
+    busy(true);
+    try {
+      heat = await post(`/v1/explain?label=${encodeURIComponent(answer.predictions[0].label)}`, video.file, tell);
+    } catch (error) {
+      if (error.name !== "AbortError") complain(error.message);
+      return;
+    } finally {
+      busy(false);
+    }
+  }
+  showFrames(heat.heat_maps);
+  $("heat-note").textContent = `Where the score of “${heat.label}” comes from: red much, blue little (Grad-CAM).`;
+  show("heat-note");
+  button.setAttribute("aria-pressed", "true");
+  button.textContent = "Hide heat maps";
+  button.focus();
+}
+
+// --- the camera --------------------------------------------------------------------------------------
+
+async function record() {
+  if (camera !== null) {
+    camera.stop();
+    return;
+  }
+  complain("");
+  let stream;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" }, audio: false });
+  } catch (error) {
+    complain(`The camera cannot be used (${error.name}). Allow it in the browser, or choose a file.`);
+    return;
+  }
+  const pieces = [];
+  camera = new MediaRecorder(stream);
+  const type = camera.mimeType;
+  camera.ondataavailable = (event) => pieces.push(event.data);
+  $("camera").srcObject = stream;
+  show("camera");
+  $("camera").play();
+  $("file").disabled = true;
+  let left = RECORD_SECONDS;
+  const count = () => { $("record").textContent = `Recording: ${left} s left, press to stop`; };
+  count();
+  const ticking = setInterval(() => {
+    left -= 1;
+    if (left > 0) count();
+    else if (camera?.state === "recording") camera.stop();
+  }, 1000);
+  camera.onstop = () => {
+    clearInterval(ticking);
+    for (const track of stream.getTracks()) track.stop();
+    $("camera").srcObject = null;
+    show("camera", false);
+    $("record").textContent = "Record from the camera";
+    $("file").disabled = false;
+    camera = null;
+    predict(new Blob(pieces, { type }), "Recording");
+  };
+  camera.start();
+}
+
+// --- what the user does ------------------------------------------------------------------------------
+
+$("file").addEventListener("change", (event) => {
+  const [file] = event.target.files;
+  if (file) predict(file, file.name);
+  event.target.value = ""; // so that the same file can be chosen again
+});
+for (const kind of ["dragenter", "dragover"]) {
+  document.addEventListener(kind, (event) => { event.preventDefault(); $("drop").classList.add("over"); });
+}
+document.addEventListener("dragleave", (event) => {
+  if (event.relatedTarget === null) $("drop").classList.remove("over");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  $("drop").classList.remove("over");
+  const [file] = event.dataTransfer.files;
+  if (file) predict(file, file.name);
+});
+$("preview").addEventListener("error", () => showPreview(false)); // the browser cannot play it
+$("cancel").addEventListener("click", () => request?.abort());
+$("heat").addEventListener("click", toggleHeat);
+$("record").addEventListener("click", record);
+show("record", Boolean(navigator.mediaDevices?.getUserMedia && window.MediaRecorder));
+loadCard();

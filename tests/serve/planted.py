@@ -1,0 +1,37 @@
+"""What the decoding processes of the tests do: read videos, hang, die or fail, as the file says."""
+
+import os
+import signal
+import time
+
+from vsn.serve.decoding import Decoded, DecodeJob, decode_upload
+from vsn.serve.problems import Problem
+
+HANG, CRASH, FAIL = b"planted: hang", b"planted: crash", b"planted: fail"
+WAIT = b"planted: wait for "
+"""Is followed by a path, and read until that file is there."""
+
+
+def planted_decode(job: DecodeJob) -> Decoded | Problem:
+    with job.path.open("rb") as file:
+        begins = file.read(500)
+    if begins.startswith(HANG):
+        time.sleep(3600)
+    if begins.startswith(CRASH):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if begins.startswith(FAIL):
+        raise KeyError(str(job.path))
+    if begins.startswith(WAIT):
+        while not os.path.exists(begins.removeprefix(WAIT)):
+            time.sleep(0.05)
+    return decode_upload(job)
+
+
+def shout(job: str) -> str:
+    if job == "hang":
+        time.sleep(3600)
+    if job == "die":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if job == "raise":
+        raise KeyError("no such thing")
+    return str(os.getpid()) if job == "pid" else job.upper()

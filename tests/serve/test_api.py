@@ -1,0 +1,381 @@
+"""The service over HTTP, from outside."""
+
+import base64
+import json
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serve.conftest import CLASSES, LIMITS, Live, make_video, wait_until
+from serve.planted import CRASH, FAIL, HANG, WAIT
+from vsn import Predictor, __version__
+from vsn.data.jpeg import decode_jpeg
+from vsn.data.views import PROTOCOLS
+from vsn.engine.checkpoint import open_run, weights_hash
+
+
+def post(live: Live, content: bytes, path: str = "/v1/predict", **settings: object) -> httpx.Response:
+    with live.client() as client:
+        return client.post(path, files={"video": ("clip.mp4", content)}, **settings)
+
+
+def error_of(answer: httpx.Response) -> tuple[int, str, str]:
+    error = answer.json()["error"]
+    assert error["message"] == f"{error['came']} {error['allowed']} {error['advice']}"
+    assert min(map(len, error.values())) > 0
+    return answer.status_code, error["code"], error["message"]
+
+
+def labelled(answer: httpx.Response) -> dict[str, float]:
+    assert answer.status_code == 200, answer.text
+    return {one["label"]: one["probability"] for one in answer.json()["predictions"]}
+
+
+def in_pieces(content: bytes, boundary: str = "x") -> Iterator[bytes]:
+    """A form without an announced length."""
+    yield f'--{boundary}\r\nContent-Disposition: form-data; name="video"; filename="v"\r\n\r\n'.encode()
+    for start in range(0, len(content), 65536):
+        yield content[start : start + 65536]
+    yield f"\r\n--{boundary}--\r\n".encode()
+
+
+PIECES = {"content-type": "multipart/form-data; boundary=x"}
+
+# --- what is answered --------------------------------------------------------------------------------
+
+
+def test_concurrent_requests_get_what_vsn_predict_says_to_the_last_bit(
+    live: Live, served_run: Path, tmp_path: Path
+):
+    sizes = [(32, 48), (48, 32), (40, 40), (64, 96)]
+    videos = [
+        make_video(tmp_path / f"{i}.mp4", num_frames=3 + 2 * i, size=sizes[i % 4], seed=i) for i in range(6)
+    ]
+    predictor = Predictor.from_run(served_run, device="cpu")
+    batches = live.metric("vsn_batch_clips_count"), live.metric("vsn_batch_clips_sum")
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(
+            pool.map(lambda video: post(live, video.read_bytes(), params={"top_k": 3}), videos * 3)
+        )
+    for video, answer in zip(videos * 3, answers, strict=True):
+        said = predictor.predict(video, top_k=3)
+        assert list(labelled(answer).items()) == list(zip(said.labels, said.probabilities, strict=True))
+    assert len({json.dumps(answer.json()["predictions"]) for answer in answers}) == 6
+    assert live.metric("vsn_batch_clips_sum") - batches[1] == 18
+    assert live.metric("vsn_batch_clips_count") > batches[0]
+
+
+def test_answer(live: Live, clip: Path):
+    answer = post(live, clip.read_bytes()).json()
+    assert len(answer["predictions"]) == LIMITS.top_k
+    assert (answer["protocol"], answer["num_frames"]) == ("fcn", 4)
+    assert answer["video"] == {
+        "num_bytes": clip.stat().st_size,
+        "num_frames": 12,
+        "frames_per_second": 10.0,
+        "seconds": pytest.approx(1.2),
+        "width": 48,
+        "height": 32,
+    }
+    timing = answer["timing"]
+    parts = timing["upload_ms"] + timing["decode_ms"] + timing["predict_ms"]
+    assert timing["total_ms"] == pytest.approx(parts, abs=0.1)
+    assert answer["frames"] == answer["timeline"] == []
+
+
+def test_frames_are_those_the_model_looks_at(live: Live, clip: Path):
+    frames = post(live, clip.read_bytes(), params={"frames": True}).json()["frames"]
+    pictures = [decode_jpeg(base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))) for url in frames]
+    assert [picture.shape for picture in pictures] == [(36, 54, 3)] * 4
+    assert len(set(frames)) == 4
+
+
+def test_timeline_of_a_long_video_alone(live: Live, clip: Path, tmp_path: Path, served_run: Path):
+    assert post(live, clip.read_bytes(), params={"timeline": True}).json()["timeline"] == []
+    long = make_video(tmp_path / "long.mp4", num_frames=40, seed=5)
+    assert post(live, long.read_bytes()).json()["timeline"] == []
+    answer = post(live, long.read_bytes(), params={"timeline": True, "top_k": 1}).json()
+    edges = [(one["start_seconds"], one["end_seconds"]) for one in answer["timeline"]]
+    assert edges == [(0.0, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, 4.0)]
+    assert [len(one["predictions"]) for one in answer["timeline"]] == [1] * 4
+    said = Predictor.from_run(served_run, device="cpu").predict(long, top_k=1)
+    assert answer["predictions"] == [{"label": said.labels[0], "probability": said.probabilities[0]}]
+
+
+def test_heat_maps(live: Live, clip: Path, served_run: Path):
+    answer = post(live, clip.read_bytes(), "/v1/explain").json()
+    said = Predictor.from_run(served_run, device="cpu").predict(clip, top_k=3)
+    assert (answer["label"], answer["probability"]) == (said.labels[0], said.probabilities[0])
+    assert len(answer["frames"]) == len(answer["heat_maps"]) == 4
+    assert not set(answer["frames"]) & set(answer["heat_maps"])
+    other = post(live, clip.read_bytes(), "/v1/explain", params={"label": said.labels[2]}).json()
+    assert (other["label"], other["probability"]) == (said.labels[2], said.probabilities[2])
+    assert other["frames"] == answer["frames"]
+    assert other["heat_maps"] != answer["heat_maps"]
+
+
+def test_heat_maps_of_an_unknown_class(live: Live, clip: Path):
+    answer = post(live, clip.read_bytes(), "/v1/explain", params={"label": "wafe"})
+    status, code, message = error_of(answer)
+    assert (status, code) == (422, "unknown_label")
+    assert message.startswith("The label is 'wafe', which the model does not know.")
+    assert message.endswith("Did you mean 'wave'?")
+
+
+def test_card(live: Live, served_run: Path):
+    with live.client() as client:
+        card = client.get("/v1/model").json()
+    assert card["classes"] == list(CLASSES)
+    assert (card["num_frames"], card["protocol"], card["vsn"]) == (4, "fcn", __version__)
+    assert card["weights_sha256"] == weights_hash(open_run(served_run))
+    assert card["num_views"] == PROTOCOLS["fcn"].num_views
+    (measured,) = card["accuracy"]
+    assert (measured["top1"], measured["num_videos"], measured["split"]) == (1.0, 30, "test")
+    assert card["limits"]["max_upload_mb"] == LIMITS.max_upload_mb
+    assert str(served_run.parent) not in json.dumps(card)
+
+
+# --- what is refused ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bad_uploads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("bad")
+    long = make_video(folder / "long.mp4", num_frames=130)
+    wide = make_video(folder / "wide.mp4", num_frames=2, size=(480, 656))
+    return {
+        "long": long.read_bytes(),
+        "wide": wide.read_bytes(),
+        "text": b"no video at all",
+        "large": bytes(1_200_000),
+        "empty": b"",
+        "crash": CRASH,
+        "fail": FAIL,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code", "message"),
+    [
+        ("long", 422, "too_long", "The video lasts 13.0 s. It may last 12 s. Cut it"),
+        ("wide", 422, "too_many_pixels", "The frames have 656x480 = 314880 pixels. They may have 307200."),
+        (
+            "text",
+            415,
+            "not_a_video",
+            "The file cannot be opened as a video: not a video that FFmpeg can read",
+        ),
+        ("large", 413, "too_large", "The upload has 1.2 MB. A video may have 1 MB."),
+        ("empty", 422, "bad_form", "The file in the field 'video' is empty."),
+        ("crash", 422, "decoder_crashed", "Reading the video failed: its process died (SIGSEGV)."),
+        ("fail", 422, "decoder_crashed", "Reading the video failed: an unexpected error."),
+    ],
+)
+def test_refused_uploads(live: Live, bad_uploads, clip: Path, name, status, code, message):
+    failures = live.metric("vsn_decode_failures_total", reason=code)
+    answer = post(live, bad_uploads[name])
+    found = error_of(answer)
+    assert found[:2] == (status, code)
+    assert found[2].startswith(message)
+    assert str(live.uploads) not in answer.text
+    decoding = code in ("not_a_video", "decoder_crashed")
+    assert live.metric("vsn_decode_failures_total", reason=code) - failures == decoding
+    labelled(post(live, clip.read_bytes()))
+    assert live.files() == []
+
+
+def test_an_upload_without_a_length_is_counted_while_it_comes(live: Live, bad_uploads):
+    with live.client() as client:
+        answer = client.post("/v1/predict", content=in_pieces(bytes(5_000_000)), headers=PIECES)
+    assert error_of(answer)[:2] == (413, "too_large")
+    assert "More than 1 MB came." in answer.text
+
+
+@pytest.mark.parametrize(
+    ("request_settings", "status", "message"),
+    [
+        (
+            {"content": b"abc", "headers": {"content-type": "video/mp4"}},
+            415,
+            "The body is of type 'video/mp4'.",
+        ),
+        ({}, 415, "The body has no type."),
+        ({"files": {"file": b"abc"}}, 422, "The form has no files in the field 'video'."),
+        (
+            {"files": [("video", b"abc"), ("video", b"abc")]},
+            422,
+            "The form has 2 files in the field 'video'.",
+        ),
+        ({"content": b"--x\r\nCont", "headers": PIECES}, 422, "The form is cut short."),
+        ({"content": b"nothing of a form", "headers": PIECES}, 422, "The form cannot be read"),
+    ],
+)
+def test_refused_forms(live: Live, request_settings, status, message):
+    with live.client() as client:
+        found = error_of(client.post("/v1/predict", **request_settings))
+    assert found[0] == status
+    assert found[2].startswith(message)
+
+
+def test_refused_settings_and_addresses(live: Live, clip: Path):
+    found = error_of(post(live, clip.read_bytes(), params={"top_k": 0}))
+    assert found[:2] == (422, "bad_setting")
+    assert found[2].startswith("top_k is '0': Input should be greater than or equal to 1.")
+    with live.client() as client:
+        assert error_of(client.get("/v1/labels"))[0] == 404
+        assert error_of(client.get("/v1/predict"))[0] == 405
+
+
+def test_a_file_that_hangs_is_given_up_and_harms_nobody(live: Live, clip: Path):
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(post, live, HANG)
+        wait_until(live.files, "the hanging file has come")
+        labelled(post(live, clip.read_bytes()))
+        found = error_of(hanging.result())
+    assert found[:2] == (504, "decode_timeout")
+    assert found[2].startswith("Reading the video was not done after 3 s, and was stopped.")
+    labelled(post(live, clip.read_bytes()))
+
+
+class SlowUpload:
+    """An upload that stops in the middle."""
+
+    def __init__(self, live: Live, content: bytes = b"begun", *, length: int = 1000) -> None:
+        host, port = live.url.removeprefix("http://").split(":")
+        self.socket = socket.create_connection((host, int(port)))
+        head = f"POST /v1/predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\nX-Request-Id: leaver\r\n"
+        self.socket.sendall(f"{head}Content-Type: {PIECES['content-type']}\r\n\r\n".encode())
+        self.socket.sendall(next(in_pieces(b"")) + content)
+
+    def hang_up(self) -> None:
+        self.socket.close()
+
+
+def test_no_more_at_once_than_there_is_room_for(live: Live, clip: Path):
+    gone = live.metric("vsn_requests_total", path="/v1/predict", status="499")
+    slow = [SlowUpload(live) for _ in range(LIMITS.max_requests)]
+    wait_until(lambda: live.metric("vsn_videos_in_progress") == 6, "six uploads have begun")
+    answer = post(live, clip.read_bytes())
+    assert error_of(answer)[:2] == (503, "busy")
+    assert "6 are taken at once." in answer.text
+    assert answer.headers["retry-after"] == "2"
+    for one in slow:
+        one.hang_up()
+    wait_until(lambda: live.metric("vsn_videos_in_progress") == 0, "those who hung up are forgotten")
+    assert live.files() == []
+    counted = lambda: live.metric("vsn_requests_total", path="/v1/predict", status="499")  # noqa: E731
+    wait_until(lambda: counted() - gone == 6, "they are counted")
+    labelled(post(live, clip.read_bytes()))
+
+
+def test_who_hangs_up_while_the_video_is_read_leaves_nothing(live: Live, tmp_path: Path):
+    gate = tmp_path / "gate"
+    gone = live.metric("vsn_requests_total", path="/v1/predict", status="499")
+    whole, begin = b"".join(in_pieces(WAIT + bytes(gate))), next(in_pieces(b""))
+    upload = SlowUpload(live, whole[len(begin) :], length=len(whole))
+    with live.client() as client:
+        wait_until(lambda: client.get("/v1/progress/leaver").json()["stage"] == "decode", "it is read")
+    upload.hang_up()
+    wait_until(lambda: live.metric("vsn_videos_in_progress") == 0, "the request is forgotten")
+    assert live.files() == []
+    wait_until(
+        lambda: live.metric("vsn_requests_total", path="/v1/predict", status="499") - gone == 1,
+        "it is counted",
+    )
+    gate.touch()
+
+
+def test_progress_of_a_request_by_the_name_it_was_given(live: Live, tmp_path: Path):
+    gate = tmp_path / "gate"
+    with live.client() as client, ThreadPoolExecutor(1) as pool:
+        assert client.get("/v1/progress/one").json() == {"stage": "unknown", "done": 0, "of": 0}
+        running = pool.submit(post, live, WAIT + bytes(gate), headers={"x-request-id": "one"})
+        wait_until(
+            lambda: client.get("/v1/progress/one").json()["stage"] == "decode", "it says that it decodes"
+        )
+        gate.touch()
+        assert error_of(running.result())[0] == 415
+        assert client.get("/v1/progress/one").json()["stage"] == "unknown"
+
+
+# --- who may ask, and what they learn ----------------------------------------------------------------
+
+
+def test_uploads_lie_in_a_private_folder_under_names_of_ours(live: Live, tmp_path: Path):
+    (folder,), gate = live.uploads.iterdir(), tmp_path / "gate"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    with live.client() as client, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(
+            client.post, "/v1/predict", files={"video": ("../../evil.mp4", WAIT + bytes(gate))}
+        )
+        wait_until(live.files, "the file is there")
+        (file,) = live.files()
+        assert (file.parent, stat.S_IMODE(file.stat().st_mode)) == (folder, 0o600)
+        assert "evil" not in " ".join(str(path) for path in live.uploads.rglob("*"))
+        gate.touch()
+        running.result()
+    assert live.files() == []
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/model", "/nowhere", "/serve.js"])
+def test_headers_of_every_answer(live: Live, path: str):
+    with live.client() as client:
+        headers = client.get(path).headers
+    policy = headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "access-control-allow-origin" not in headers
+    assert "server" not in headers or headers["server"] == "uvicorn"
+
+
+def test_pages_of_other_sites_are_refused(live: Live, clip: Path):
+    found = error_of(post(live, clip.read_bytes(), headers={"origin": "https://evil.example"}))
+    assert found[:2] == (403, "other_origin")
+    labelled(post(live, clip.read_bytes(), headers={"origin": live.url}))
+    found = error_of(post(live, clip.read_bytes(), headers={"host": "evil.example"}))
+    assert found[:2] == (421, "unknown_host")
+
+
+def test_openapi_describes_every_address_with_examples(live: Live):
+    with live.client() as client:
+        api = client.get("/openapi.json").json()
+    assert set(api["paths"]) == {
+        "/v1/predict",
+        "/v1/explain",
+        "/v1/model",
+        "/v1/progress/{request_id}",
+        "/healthz",
+        "/readyz",
+    }
+    predict = api["paths"]["/v1/predict"]["post"]
+    assert "video" in predict["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert {"200", "408", "413", "415", "422", "503", "504"} <= set(predict["responses"])
+    schemas = api["components"]["schemas"]
+    assert schemas["Answer"]["examples"][0]["predictions"][0]["label"]
+    assert schemas["Error"]["examples"][0]["error"]["code"] == "too_long"
+
+
+def test_health_and_metrics(live: Live):
+    with live.client() as client:
+        assert client.get("/healthz").json() == {"status": "ok", "reason": ""}
+        wait_until(lambda: client.get("/readyz").status_code == 200, "it is ready")
+        text = client.get("/metrics").text
+    for name in (
+        'vsn_requests_total{path="/readyz",status="200"}',
+        'vsn_request_seconds_bucket{le="0.1",path="/readyz"}',
+        "vsn_model_queue_length 0.0",
+        "vsn_decode_queue_length",
+        "vsn_batch_clips_bucket",
+        'vsn_decode_failures_total{reason="decode_timeout"}',
+        "vsn_upload_files 0.0",
+    ):
+        assert name in text
+    if os.path.exists("/proc/self/stat"):
+        assert "process_resident_memory_bytes" in text

@@ -1,0 +1,159 @@
+"""The page at /, in a real browser."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve.conftest import Live, make_video
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright to drive a browser with")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, live: Live) -> Iterator[Any]:
+    """Opens the page; at the end nothing was asked of another host, and nothing was on the console."""
+    wrong: list[str] = []
+    contexts = []
+
+    def open_page(**settings: Any) -> Any:
+        context = browser.new_context(**settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("console", lambda message: said(message.text))
+        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+
+        def said(text: str) -> None:
+            if "status of 422" not in text:  # the browser notes every answer that is a refusal
+                wrong.append(f"console: {text}")
+
+        def asked(request: Any) -> None:
+            if not request.url.startswith((live.url, "data:", "blob:")):
+                wrong.append(f"asked: {request.url}")
+
+        page.on("request", asked)
+        page.goto(live.url)
+        page.wait_for_selector("#card dd", state="attached")  # the model has been shown
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def picture(page: Any, name: str) -> None:
+    """A screenshot where VSN_SCREENSHOTS names a folder for them."""
+    if folder := os.environ.get("VSN_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def no_wider_than_the_window(page: Any) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_video_chosen_by_keyboard_is_labelled(open_page: Any, clip: Path, served_run: Path):
+    from vsn import Predictor
+
+    page = open_page()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "file"
+    with page.expect_file_chooser() as chosen:
+        page.keyboard.press("Enter")
+    chosen.value.set_files(clip)
+    page.wait_for_selector("#result:not([hidden])")
+    assert page.evaluate("document.activeElement.id") == "result"
+    assert page.inner_text("#result-title") == "clip.mp4"
+    said = Predictor.from_run(served_run, device="cpu").predict(clip, top_k=2)
+    shown = page.eval_on_selector_all("#labels .name", "all => all.map(one => one.innerText.split('\\n'))")
+    assert shown == [[n, f"{100 * p:.1f}%"] for n, p in zip(said.labels, said.probabilities, strict=True)]
+    widths = page.eval_on_selector_all("#labels .fill", "all => all.map(one => parseFloat(one.style.width))")
+    assert widths == pytest.approx([100 * p for p in said.probabilities], abs=0.1)
+    assert page.locator("#frames img").count() == 4
+    assert "1.2 s, 12 frames of 48\N{MULTIPLICATION SIGN}32" in page.inner_text("#facts")
+    assert page.is_hidden("#timeline-part")
+    picture(page, "light")
+    before = page.get_attribute("#frames img", "src")
+    page.focus("#heat")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#heat[aria-pressed=true]")
+    assert page.get_attribute("#frames img", "src") != before
+    assert said.labels[0] in page.inner_text("#heat-note")
+    picture(page, "heat")
+    page.keyboard.press("Enter")
+    assert page.get_attribute("#frames img", "src") == before
+
+
+def test_dark(open_page: Any, clip: Path):
+    page = open_page(color_scheme="dark")
+    page.set_input_files("#file", clip)
+    page.wait_for_selector("#result:not([hidden])")
+    page.click("summary")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 28)"
+    assert "top-1 100.0%" in page.inner_text("#card")
+    assert "swipe left, swipe right, wave" in page.inner_text("#card")
+    picture(page, "dark")
+
+
+def test_a_long_video_on_a_phone(open_page: Any, tmp_path: Path):
+    page = open_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    assert no_wider_than_the_window(page)
+    picture(page, "phone-empty")
+    name = "a-name-without-any-place-to-break-it-" + 6 * "x" + ".mp4"
+    page.set_input_files("#file", make_video(tmp_path / name, num_frames=40, size=(64, 96), seed=3))
+    page.wait_for_selector("#result:not([hidden])")
+    windows = page.locator("#timeline button")
+    assert windows.count() == 4
+    assert windows.nth(1).get_attribute("aria-label").startswith("0:01 to 0:02: ")
+    windows.nth(1).focus()
+    page.keyboard.press("Enter")
+    assert page.inner_text("#moment").startswith("0:01 to 0:02: ")
+    assert windows.nth(1).get_attribute("aria-pressed") == "true"
+    page.click("summary")
+    assert no_wider_than_the_window(page)
+    picture(page, "phone")
+
+
+def test_what_is_wrong_is_said(open_page: Any, tmp_path: Path):
+    page = open_page()
+    (tmp_path / "large.mp4").write_bytes(bytes(1_100_000))
+    page.set_input_files("#file", tmp_path / "large.mp4")
+    assert page.inner_text("#problem").startswith("large.mp4 has 1.1 MB; a video may have 1 MB.")
+    long = make_video(tmp_path / "long.avi.mp4", num_frames=130)
+    with page.expect_response("**/v1/predict**") as answered:
+        page.set_input_files("#file", long)
+    assert answered.value.status == 422
+    page.wait_for_selector("#problem:not([hidden])")
+    assert page.inner_text("#problem").startswith("The video lasts 13.0 s. It may last 12 s.")
+    assert page.is_hidden("#result")
+    assert page.is_enabled("#file")
+    picture(page, "problem")
+
+
+def test_a_recording_from_the_camera(open_page: Any):
+    page = open_page(permissions=["camera"], viewport={"width": 360, "height": 740})
+    page.click("#record")
+    page.wait_for_selector("#camera:not([hidden])")
+    page.wait_for_timeout(1500)
+    page.click("#record")
+    page.wait_for_selector("#result:not([hidden]), #problem:not([hidden])")
+    assert page.inner_text("#problem") == ""
+    assert page.inner_text("#result-title") == "Recording"
+    assert page.locator("#frames img").count() == 4
+    picture(page, "recording")

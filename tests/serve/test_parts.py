@@ -1,0 +1,319 @@
+"""Batches, uploads, windows and settings, each alone; starting and stopping."""
+
+import asyncio
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import CancelledError
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.conftest import tiny_recipe
+from serve.conftest import make_video, wait_until
+from vsn import cli
+from vsn.config import ConfigError, ServeConfig
+from vsn.data.decode import probe_video, write_video
+from vsn.engine.prediction import views_of_video
+from vsn.serve.batching import Batcher
+from vsn.serve.problems import Problem
+from vsn.serve.uploads import UploadFolder, receive_video
+from vsn.serve.windows import plan_windows, window_clips
+
+# --- batches -----------------------------------------------------------------------------------------
+
+
+class Gate:
+    """Doubles numbers, once it is opened; remembers the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.begun, self.open = threading.Event(), threading.Event()
+
+    def __call__(self, numbers: list[int]) -> list[int]:
+        self.batches.append(list(numbers))
+        self.begun.set()
+        assert self.open.wait(60)
+        if 13 in numbers:
+            raise ArithmeticError("unlucky")
+        return [2 * number for number in numbers]
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+def batcher(gate: Gate) -> Iterator[Batcher[int, int]]:
+    batcher: Batcher[int, int] = Batcher(gate, max_batch=3, wait_ms=1.0)
+    yield batcher
+    gate.open.set()
+    batcher.close()
+
+
+def test_what_waits_goes_together_up_to_a_limit_and_in_order(gate: Gate, batcher: Batcher[int, int]):
+    first = batcher.submit(0)
+    assert gate.begun.wait(60)
+    others = [batcher.submit(number) for number in range(1, 6)]
+    assert batcher.num_waiting == 5
+    gate.open.set()
+    assert [one.result(60) for one in [first, *others]] == [0, 2, 4, 6, 8, 10]
+    assert gate.batches == [[0], [1, 2, 3], [4, 5]]
+
+
+def test_an_error_is_that_of_its_batch_alone(gate: Gate, batcher: Batcher[int, int]):
+    gate.open.set()
+    with pytest.raises(ArithmeticError, match="unlucky"):
+        batcher.submit(13).result(60)
+    assert batcher.submit(4).result(60) == 8
+
+
+def test_what_is_cancelled_before_its_turn_is_left_out(gate: Gate, batcher: Batcher[int, int]):
+    batcher.submit(0)
+    assert gate.begun.wait(60)
+    cancelled, kept = batcher.submit(1), batcher.submit(2)
+    assert cancelled.cancel()
+    gate.open.set()
+    assert kept.result(60) == 4
+    assert gate.batches == [[0], [2]]
+
+
+def test_calls_take_turns_with_batches_in_the_same_thread(gate: Gate, batcher: Batcher[int, int]):
+    batcher.submit(0)
+    assert gate.begun.wait(60)
+    before, call = (
+        batcher.submit(1),
+        batcher.call(lambda: (len(gate.batches), threading.current_thread().name)),
+    )
+    after = batcher.submit(2)
+    gate.open.set()
+    assert (before.result(60), call.result(60), after.result(60)) == (2, (2, "model"), 4)
+    assert gate.batches == [[0], [1], [2]]
+
+
+def test_closing_cancels_what_waits(gate: Gate):
+    batcher: Batcher[int, int] = Batcher(gate, max_batch=1, wait_ms=0.0)
+    running = batcher.submit(0)
+    assert gate.begun.wait(60)
+    waiting = batcher.submit(1)
+    threading.Timer(0.1, gate.open.set).start()
+    batcher.close()
+    assert running.result(0) == 0
+    with pytest.raises(CancelledError):
+        waiting.result(0)
+    with pytest.raises(RuntimeError, match="has ended"):
+        batcher.submit(2)
+    assert not batcher.is_alive
+
+
+# --- uploads -----------------------------------------------------------------------------------------
+
+
+def receive(
+    content: bytes, target: Path, *, size: int = 50, fail_after: int = 10**9, seconds: float = 60
+) -> int:
+    """An upload in pieces of `size` bytes; the sender stops after `fail_after` bytes."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), size):
+            if start >= fail_after:
+                await asyncio.sleep(3600)
+            yield content[start : start + size]
+
+    return asyncio.run(
+        receive_video(
+            chunks(),
+            target,
+            content_type='multipart/form-data; boundary="edge"',
+            content_length="",
+            max_bytes=1000,
+            max_seconds=seconds,
+        )
+    )
+
+
+def form(content: bytes, *, name: str = "video", before: bytes = b"") -> bytes:
+    head = f'--edge\r\nContent-Disposition: form-data; name="{name}"; filename="../../x"\r\n'
+    return before + head.encode() + b"Content-Type: text/html\r\n\r\n" + content + b"\r\n--edge--\r\n"
+
+
+@given(content=st.binary(min_size=1, max_size=1000), size=st.integers(1, 1100))
+def test_an_upload_is_written_as_it_came_however_it_is_cut(tmp_path_factory, content: bytes, size: int):
+    target = tmp_path_factory.getbasetemp() / "received"
+    other = b'--edge\r\nContent-Disposition: form-data; name="note"\r\n\r\nnot this\r\n'
+    assert receive(form(content, before=other), target, size=size) == len(content)
+    assert target.read_bytes() == content
+
+
+def test_an_upload_past_the_limit_is_not_written_further(tmp_path: Path):
+    with pytest.raises(Problem, match=r"More than 0\.001 MB came\. A video may have 0\.001 MB\.") as caught:
+        receive(form(bytes(100_000)), tmp_path / "received")
+    assert caught.value.status == 413
+    assert (tmp_path / "received").stat().st_size <= 1000
+
+
+def test_a_form_of_other_things_past_the_limit(tmp_path: Path):
+    with pytest.raises(Problem, match="More than") as caught:
+        receive(form(bytes(100_000), name="other"), tmp_path / "received", size=5000)
+    assert caught.value.status == 413
+    assert (tmp_path / "received").stat().st_size == 0
+
+
+def test_an_upload_that_takes_too_long(tmp_path: Path):
+    with pytest.raises(Problem, match=r"An upload may take 0\.1 s") as caught:
+        receive(form(bytes(500)), tmp_path / "received", fail_after=200, seconds=0.1)
+    assert caught.value.status == 408
+
+
+def test_folders_of_services_that_were_killed_are_deleted_others_are_not(tmp_path: Path):
+    living = UploadFolder(tmp_path)
+    for name in ("vsn-serve-dead", "vsn-serve-just-starting", "other-thing"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "upload-1").touch()
+    (tmp_path / "vsn-serve-dead" / "lock").touch()
+    (tmp_path / "other-thing" / "lock").touch()
+    second = UploadFolder(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {living.path.name, second.path.name, "vsn-serve-just-starting", "other-thing"}
+    with living.file() as path:
+        assert living.num_files == 1
+        path.unlink()  # gone already is no error
+    living.close()
+    second.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"vsn-serve-just-starting", "other-thing"}
+
+
+# --- windows -----------------------------------------------------------------------------------------
+
+
+@given(
+    num_frames=st.integers(1, 5000),
+    rate=st.floats(0.5, 120),
+    seconds=st.floats(0.1, 60),
+    most=st.integers(1, 40),
+)
+def test_windows_cover_the_video_once(num_frames: int, rate: float, seconds: float, most: int):
+    windows = plan_windows(num_frames, rate, window_seconds=seconds, max_windows=most)
+    assert 1 <= len(windows) <= min(most, num_frames)
+    assert windows[0].start == 0
+    assert windows[-1].end == num_frames
+    assert all(one.end == other.start for one, other in itertools.pairwise(windows))
+    lengths = [one.end - one.start for one in windows]
+    assert min(lengths) >= 1
+    assert max(lengths) - min(lengths) <= 1
+    assert all(one.start_seconds == one.start / rate for one in windows)
+
+
+@pytest.mark.parametrize("modality", ["rgb", "rgbdiff"])
+@pytest.mark.parametrize("protocol", ["fcn", "3crop-2clip"])
+def test_a_window_is_looked_at_like_a_video_of_its_own(tmp_path: Path, modality, protocol):
+    recipe = tiny_recipe(tmp_path)
+    recipe = replace(
+        recipe,
+        model=replace(recipe.model, modality=modality, flow_length=2),
+        eval=replace(recipe.eval, protocol=protocol),
+    )
+    frames = np.random.default_rng(0).integers(0, 256, (24, 4, 6, 3), dtype=np.uint8)
+    frames = frames.repeat(9, axis=1).repeat(9, axis=2)  # 36x54: nothing is resized
+    write_video(tmp_path / "whole.mp4", frames, frames_per_second=8.0, crf=0, keyframe_every=1)
+    windows = plan_windows(24, 8.0, window_seconds=1.0, max_windows=8)
+    assert [(one.start, one.end) for one in windows] == [(0, 8), (8, 16), (16, 24)]
+    clips = window_clips(tmp_path / "whole.mp4", recipe, windows)
+    for window, clip in zip(windows, clips, strict=True):
+        part = tmp_path / f"{window.start}.mp4"
+        write_video(part, frames[window.start : window.end], frames_per_second=8.0, crf=0, keyframe_every=1)
+        alone = views_of_video(part, recipe, ("a",), recipe.eval)
+        assert clip.shape == alone.shape
+        assert (clip.int() - alone.int()).abs().max() <= 2  # encoded apart
+
+
+def test_windows_of_a_video_that_decodes_in_part(tmp_path: Path):
+    whole = make_video(tmp_path / "whole.mp4", num_frames=40, size=(64, 96))
+    cut = tmp_path / "cut.mkv"
+    with av.open(str(whole)) as source, av.open(str(cut), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.dts is not None and number < 20:
+                packet.stream = stream
+                target.mux(packet)
+    assert probe_video(cut).num_frames == 20
+    windows = plan_windows(40, 10.0, window_seconds=1.0, max_windows=4)  # as the header might announce
+    clips = window_clips(cut, tiny_recipe(tmp_path), windows)
+    assert [tuple(clip.shape) for clip in clips] == [(4, 3, 36, 54)] * 4
+
+
+# --- settings, starting, stopping --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"port": 70000}, "port is 70000; it must be 0"),
+        ({"host": ""}, "host is empty"),
+        ({"max_requests": 0}, "max_requests is 0; it must be 1 or more"),
+        ({"decode_seconds": 0}, "decode_seconds is 0; it must be above 0"),
+        ({"batch_wait_ms": -1}, "batch_wait_ms is -1; it must be 0 or more"),
+    ],
+)
+def test_settings_that_make_no_sense(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        ServeConfig(**setting)
+
+
+def test_the_default_is_this_machine_alone():
+    assert ServeConfig().host == "127.0.0.1"
+
+
+def test_what_cannot_be_served_is_said_in_one_line(served_run: Path, tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(SystemExit, match=f"127.0.0.1:{port} cannot be listened on .*--port"):
+            cli.main(["serve", str(served_run), "--port", port])
+    with pytest.raises(SystemExit, match=r"nowhere.* (is not|is neither) a"):
+        cli.main(["serve", str(tmp_path / "nowhere")])
+
+
+def test_without_the_extra_it_says_what_to_install(served_run: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(SystemExit, match=r"uvicorn\): pip install \"vsn\[serve\]\""):
+        cli.main(["serve", str(served_run)])
+
+
+@pytest.mark.slow
+def test_the_command_serves_warns_and_leaves_nothing_when_it_is_stopped(
+    served_run: Path, clip: Path, tmp_path: Path
+):
+    command = [sys.executable, "-m", "vsn", "serve", str(served_run), "--port", "0", "--host", "0.0.0.0"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as running:
+        try:
+            assert running.stderr is not None
+            url = running.stderr.readline().split(" at ")[1].split()[0].replace("0.0.0.0", "127.0.0.1")
+            assert "Warning: 0.0.0.0 is reached from other machines" in running.stderr.readline()
+
+            def is_ready() -> bool:
+                try:
+                    return httpx.get(f"{url}/readyz").status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            wait_until(is_ready, "it is ready")
+            answer = httpx.post(f"{url}/v1/predict", files={"video": clip.read_bytes()}, timeout=60)
+            assert answer.status_code == 200
+            assert len(list(tmp_path.glob("vsn-serve-*"))) == 1
+        finally:
+            running.send_signal(signal.SIGTERM)
+            running.wait(60)
+    assert list(tmp_path.glob("vsn-serve-*")) == []

@@ -1,0 +1,65 @@
+"""Processes that hang, die and raise."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from serve.conftest import wait_until
+from serve.planted import shout
+from vsn.data.doctor.workers import Lost
+from vsn.serve.pool import DecodePool
+
+PRELOAD = "vsn.serve.decoding"  # what the service of the other tests preloads: one parent for all
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecodePool[str, str]]:
+    with DecodePool(shout, num_workers=2, seconds_limit=1.0, preload=PRELOAD) as pool:
+        yield pool
+
+
+def test_results_and_losses_each_its_own(pool: DecodePool[str, str]):
+    jobs = ["a", "hang", "b", "die", "c", "raise", "d", "die", "e"]
+    results = [future.result(120) for future in [pool.submit(job) for job in jobs]]
+    assert results == [
+        "A",
+        Lost("it takes over 1 s", timed_out=True),
+        "B",
+        Lost("its process died (SIGSEGV)"),
+        "C",
+        Lost("KeyError: 'no such thing'"),
+        "D",
+        Lost("its process died (SIGSEGV)"),
+        "E",
+    ]
+
+
+def test_one_that_dies_while_idle_costs_no_job(pool: DecodePool[str, str]):
+    for _ in range(3):
+        pid = int(pool.submit("pid").result(120))
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda pid=pid: not is_there(pid), "it is dead")
+        assert [pool.submit("a").result(120) for _ in range(3)] == ["A"] * 3
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_closing_ends_what_hangs_and_what_waits():
+    pool: DecodePool[str, str] = DecodePool(shout, num_workers=1, seconds_limit=3600, preload=PRELOAD)
+    wait_until(lambda: pool.num_ready == 1, "it has started")
+    hanging, waiting = pool.submit("hang"), pool.submit("a")
+    wait_until(lambda: pool.num_waiting == 1, "the first is taken")
+    pool.close()
+    assert hanging.result(0) == Lost("the service is being stopped")
+    assert waiting.cancelled()
+    assert pool.num_ready == 0
+    with pytest.raises(RuntimeError, match="is closed"):
+        pool.submit("a")
