@@ -14,6 +14,7 @@ import tyro
 
 import vsn
 from vsn.cli.ablate import AblateCommand, ablate_command
+from vsn.cli.convert import convert
 from vsn.cli.data import data_app, doctor_command, pack_command
 from vsn.cli.flow import extract_command, flow_app
 from vsn.cli.recipes import recipe_app
@@ -179,6 +180,7 @@ def predict(
         raise SystemExit(1)
 
 
+app.command(convert)
 app.command(fuse)
 app.command(compare)
 app.command(submit)

@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from vsn.config.convert import ClassOrder, ConvertConfig
 from vsn.config.data import (
     AugmentConfig,
     ClipSpec,
@@ -32,8 +33,10 @@ __all__ = [
     "STAGES",
     "AugmentConfig",
     "Block",
+    "ClassOrder",
     "ClipSpec",
     "ConfigError",
+    "ConvertConfig",
     "DataConfig",
     "Decoder",
     "EvalConfig",
