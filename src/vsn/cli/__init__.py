@@ -16,6 +16,7 @@ import vsn
 from vsn.cli.ablate import AblateCommand, ablate_command
 from vsn.cli.convert import convert
 from vsn.cli.data import data_app, doctor_command, pack_command
+from vsn.cli.features import features
 from vsn.cli.flow import extract_command, flow_app
 from vsn.cli.recipes import recipe_app
 from vsn.cli.runs import runs
@@ -180,6 +181,7 @@ def predict(
         raise SystemExit(1)
 
 
+app.command(features)
 app.command(convert)
 app.command(fuse)
 app.command(compare)

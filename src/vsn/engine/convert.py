@@ -264,8 +264,8 @@ def _class_names(
         return tuple(f"output_{i}" for i in range(num_classes))
     if len(names) != num_classes:
         raise ConfigError(
-            f"{source} names {len(names)} classes, and the checkpoint's classifier has {num_classes} outputs. Name the file of "
-            "the data set it was trained on with --classes."
+            f"{source} names {len(names)} classes, and the checkpoint's classifier has {num_classes} outputs. Name "
+            "the file of the data set it was trained on with --classes."
         )
     said.append(f"{num_classes} classes from {source}: {', '.join(map(repr, names[:3]))}, ...")
     return names

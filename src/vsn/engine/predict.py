@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.data.dataset import VideoDataset
@@ -17,6 +19,7 @@ from vsn.data.records import RecordSet, VideoRecord, list_videos
 from vsn.engine.checkpoint import WeightsKind, load_model, open_run
 from vsn.engine.evaluate import pick_test_device, view_scores
 from vsn.engine.scores import sigmoid, softmax
+from vsn.engine.view_features import check_per_frame, view_features
 from vsn.models import VideoClassifier
 
 
@@ -84,8 +87,48 @@ class Predictor:
         """
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}; it must be 1 or more.")
-        path = Path(path)
+        path, view = Path(path), protocol or self.recipe.eval
+        logits = view_scores(
+            self.model,
+            self._views(path, view),
+            self.precision,
+            batch_size=view.batch_size,
+            average=view.average,
+        )[0]
+        # Of several labels each has a probability of its own.
+        several = self.recipe.data.task == "multilabel"
+        probabilities = sigmoid(logits) if several else softmax(logits)
+        best = probabilities.argsort()[::-1][:top_k]
+        return Prediction(
+            path,
+            tuple(self.classes[i] for i in best),
+            tuple(float(probabilities[i]) for i in best),
+        )
+
+    def features(
+        self, path: str | Path, *, per_frame: bool = False, protocol: EvalConfig | None = None
+    ) -> NDArray[np.float32]:
+        """What the classifier sees of one video: float32 ``(D,)``, or ``(T, D)`` frame by frame.
+
+        Args:
+            path: as for `predict`.
+            per_frame: do not average over the frames; over the crops of a view it is the mean all the same.
+            protocol: the view; default the run's.
+
+        Raises:
+            VideoError: the file cannot be read as a video; names it and says why.
+            ConfigError: as for `predict`; or by frame, and the protocol shows several clips.
+        """
         view = protocol or self.recipe.eval
+        if per_frame:
+            check_per_frame(view.protocol)
+        clips = self._views(Path(path), view)
+        return view_features(
+            self.model, clips, self.precision, batch_size=view.batch_size, per_frame=per_frame
+        )[0]
+
+    def _views(self, path: Path, view: EvalConfig) -> torch.Tensor:
+        """The clips of a video that a protocol looks at, ``(1, T, C, H, W)`` or ``(1, views, T, C, H, W)``."""
         model = self.recipe.model
         read_fields = None
         if model.modality == "flow" and not flow_of_video(
@@ -108,19 +151,7 @@ class Predictor:
             any_num_frames=model.any_num_frames,
             read_fields=read_fields,
         )
-        clips, views_at_once = dataset[0].clip[None], view.batch_size
-        logits = view_scores(
-            self.model, clips, self.precision, batch_size=views_at_once, average=view.average
-        )[0]
-        # Of several labels each has a probability of its own.
-        several = self.recipe.data.task == "multilabel"
-        probabilities = sigmoid(logits) if several else softmax(logits)
-        best = probabilities.argsort()[::-1][:top_k]
-        return Prediction(
-            path,
-            tuple(self.classes[i] for i in best),
-            tuple(float(probabilities[i]) for i in best),
-        )
+        return dataset[0].clip[None]
 
     def _compute_fields(self, path: Path, choose: Choose) -> np.ndarray:
         """Fields of a video without stored flow: those that are looked at, on this predictor's device."""
