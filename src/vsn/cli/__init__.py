@@ -18,6 +18,7 @@ from vsn.cli.convert import convert
 from vsn.cli.data import data_app, doctor_command, pack_command
 from vsn.cli.features import features
 from vsn.cli.flow import extract_command, flow_app
+from vsn.cli.hub import hub_app
 from vsn.cli.recipes import recipe_app
 from vsn.cli.runs import runs
 from vsn.cli.scores import calibrate, compare, fuse, submit
@@ -137,7 +138,7 @@ def predict(
     A file that cannot be read gets one line that says why; the others go on, and the exit status is 1.
 
     Args:
-        run: a run folder.
+        run: a run folder, or hf://user/name on the Hugging Face hub.
         videos: video files or folders of them.
         flow_run: a run on flow, whose probabilities are averaged with those of the run.
         flow_weight: weight of the flow run; that of the run is 1.
@@ -248,6 +249,7 @@ def models() -> None:
 app.command(runs)
 app.command(data_app, name="data", help="Write the embedded data set; pack and examine data sets.")
 app.command(flow_app, name="flow", help="Compute, store and look at optical flow.")
+app.command(hub_app, name="hub", help="Put runs on the Hugging Face hub, and fetch them.")
 app.command(recipe_app, name="recipe", help="List and print recipes.")
 
 

@@ -45,7 +45,9 @@ def features(
 
     from vsn.engine.checkpoint import open_run
     from vsn.engine.features import extract_features
+    from vsn.hub import local_run
 
+    run = local_run(run)
     config = open_run(run).recipe.eval
     if protocol is not None:
         config = replace(config, protocol=protocol)

@@ -23,6 +23,7 @@ from vsn.engine.feature_files import Features, FeaturesError, load_features
 from vsn.engine.inputs import test_dataset
 from vsn.engine.predict import Predictor
 from vsn.engine.view_features import check_per_frame, view_features
+from vsn.hub import local_run
 from vsn.interrupt import StopRequest, stop_requests
 from vsn.progress import progress_bar
 
@@ -55,7 +56,7 @@ def extract_features(
     ``<name>.partial.npz``; the same call goes on from there.
 
     Args:
-        run: a run folder.
+        run: a run folder, or ``hf://user/name``.
         out: the .npz file to write; it must not be there yet.
         videos: files, or folders of them; none: the split.
         split: default "train", or what the recipe trains on. Its classes need not be the run's.
@@ -78,6 +79,7 @@ def extract_features(
     """
     out = Path(out)
     _check_out(out)
+    run = local_run(run)
     opened = open_run(run)
     view = config or opened.recipe.eval
     if per_frame:

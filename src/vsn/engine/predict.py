@@ -20,6 +20,7 @@ from vsn.engine.checkpoint import WeightsKind, load_model, open_run
 from vsn.engine.evaluate import pick_test_device, view_scores
 from vsn.engine.scores import sigmoid, softmax
 from vsn.engine.view_features import check_per_frame, view_features
+from vsn.hub import local_run, pull
 from vsn.models import VideoClassifier
 
 
@@ -58,9 +59,29 @@ class Predictor:
 
     @classmethod
     def from_run(cls, path: str | Path, *, device: str = "auto", weights: WeightsKind = "last") -> Predictor:
-        """Load a run folder, its last or best weights. Raises `RunError` when it is none, or has none yet."""
-        run = open_run(path)
+        """Load a run folder, or ``hf://user/name``, its last or best weights.
+
+        Raises `RunError` when it is none, or has none yet.
+        """
+        run = open_run(local_run(path))
         return cls(load_model(run, weights), run.recipe, run.classes, device=device)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+        device: str = "auto",
+    ) -> Predictor:
+        """Load a repository of the Hugging Face hub, ``user/name``, or a folder; see `vsn.hub.pull`."""
+        folder = pull(
+            name, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+        )
+        return cls.from_run(folder, device=device)
 
     def list_inputs(self, path: str | Path) -> list[Path]:
         """What `predict` takes of a path: itself, or all videos of a folder (for a flow model all flow, if any).
