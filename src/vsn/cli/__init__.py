@@ -239,11 +239,18 @@ def report(
 
 
 @app.command
-def models() -> None:
-    """Name the models that need no extra package."""
+def models(pattern: Annotated[str, tyro.conf.Positional] = "*") -> None:
+    """Name the models that need no extra package.
+
+    Args:
+        pattern: only names that fit it, such as 'vsn_*'.
+    """
     from vsn.models import list_models
 
-    print("\n".join(list_models()))
+    found = list_models(pattern)
+    if not found:
+        raise ValueError(f"No model's name fits {pattern!r}; `vsn models` names them all.")
+    print("\n".join(found))
 
 
 app.command(runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Sequence
 
 from vsn.config import STAGES, Block, ConfigError, Modality, ModelConfig
@@ -142,9 +143,18 @@ def create_model(
     return model
 
 
-def list_models() -> list[str]:
-    """Names that `create_model` takes; ``{tsn,tsm,vsn}_timm/<name>`` come on top."""
-    return [f"{prefix}_{backbone}" for backbone in list_backbones() for prefix in MODELS]
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that `create_model` takes; ``{tsn,tsm,vsn}_timm/<name>`` come on top.
+
+    Args:
+        pattern: with ``*`` and ``?`` as in a shell; names that fit it come back.
+
+    Example:
+        >>> list_models("vsn_resnet1??")
+        ['vsn_resnet101', 'vsn_resnet152']
+    """
+    names = [f"{prefix}_{backbone}" for backbone in list_backbones() for prefix in MODELS]
+    return fnmatch.filter(names, pattern)
 
 
 def _build(config: ModelConfig, *, places: Sequence[str], shift: bool) -> VideoClassifier:
