@@ -10,13 +10,13 @@ The package need not be installed; what it depends on must be.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from pathlib import Path as _Path
 
-sys.path.insert(0, str(Path(__file__).parent / "src"))  # torch.hub imports this file out of a checkout
+sys.path.insert(0, str(_Path(__file__).parent / "src"))  # torch.hub imports this file out of a checkout
 
-from vsn.hub import from_pretrained as _from_pretrained  # noqa: E402
-from vsn.models import VideoClassifier as _VideoClassifier  # noqa: E402
-from vsn.models import create_model as _create_model  # noqa: E402
+from vsn.hub import from_pretrained as _from_pretrained
+from vsn.models import VideoClassifier as _VideoClassifier
+from vsn.models import create_model as _create_model
 
 dependencies = ["torch", "torchvision", "safetensors"]
 
@@ -66,7 +66,11 @@ def vsn_resnet101(
 ) -> _VideoClassifier:
     """Video Shuffle Network on ResNet-101, the paper's larger one; arguments as those of `model`."""
     return model(
-        "vsn_resnet101", num_classes=num_classes, num_frames=num_frames, pretrained=pretrained, dropout=dropout
+        "vsn_resnet101",
+        num_classes=num_classes,
+        num_frames=num_frames,
+        pretrained=pretrained,
+        dropout=dropout,
     )
 
 

@@ -7,6 +7,7 @@ is fetched or saved.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,14 @@ def local_run(run: str | Path) -> Path:
         HubError: an address that is none, or a repository that cannot be had; says what to do.
     """
     return pull(run) if _is_address(run) else Path(run)
+
+
+def _require_package() -> None:
+    """Raise `HubError` where huggingface_hub, which `vsn.hub.repository` imports, is not installed."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise HubError(
+            "The Hugging Face hub needs the package huggingface_hub, which is not installed: pip install 'vsn[hub]'."
+        )
 
 
 def _is_address(name: str | Path) -> bool:
@@ -64,6 +73,7 @@ def pull(
                 f"{name} is no address on the Hugging Face hub; one is hf://user/name or hf://user/name@revision."
             )
         name, revision = address["repo"], address["revision"] or revision
+    _require_package()
     from vsn.hub.repository import fetch
 
     return fetch(
@@ -120,6 +130,7 @@ def save_pretrained(
         RunError: no run, no weights yet, or a folder that is not empty.
         HubError: huggingface_hub is not installed.
     """
+    _require_package()
     from vsn.hub.repository import save
 
     return save(Path(run), Path(folder), weights=weights, license=license, repo_id=repo_id)
@@ -154,6 +165,7 @@ def push_to_hub(
     Raises:
         RunError, HubError: what is wrong and what to do. Nothing is uploaded in parts.
     """
+    _require_package()
     from vsn.hub.repository import push
 
     return push(
@@ -175,6 +187,7 @@ def copy_run(name: str | Path, to: str | Path, *, revision: str | None = None) -
         RunError: the folder is not empty.
         HubError: as `pull`.
     """
+    _require_package()
     from vsn.hub.repository import copy_repository
 
     return copy_repository(pull(name, revision=revision), Path(to))

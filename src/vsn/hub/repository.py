@@ -11,6 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from vsn.config import Recipe
@@ -28,14 +30,6 @@ from vsn.files import write_json, write_text
 from vsn.hub.card import CardFacts, data_name, read_results, write_card
 from vsn.hub.errors import HubError
 from vsn.recipes import dump_recipe
-
-try:
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData, ModelHubMixin, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-except ImportError as missing:
-    raise HubError(
-        "The Hugging Face hub needs the package huggingface_hub, which is not installed: pip install 'vsn[hub]'."
-    ) from missing
 
 FORMAT_VERSION = 1
 CONFIG = "config.json"
