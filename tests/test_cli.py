@@ -62,6 +62,13 @@ def one_line(text: str) -> str:
             ["export"],
             ["PATH", "--to", "--out", "--int8", "--any-size", "--check-accuracy", "--root", "--json"],
         ),
+        (["features"], ["PATH", "--out", "--split", "--root", "--per-frame", "--protocol", "--bad-videos"]),
+        (
+            ["convert"],
+            ["PATH", "--to", "--classes", "--class-order", "--num-frames", "--shift-div", "--json"],
+        ),
+        (["hub"], ["push", "save", "pull"]),
+        (["hub", "push"], ["PATH", "STR", "--license", "--private", "--weights"]),
         (["report"], ["PATH", "--out", "--title", "--split", "--root", "--videos", "--stage", "--device"]),
         (["runs"], ["PATH", "two levels down", "--json"]),
         (["data"], ["synth", "pack", "doctor"]),
@@ -71,7 +78,7 @@ def one_line(text: str) -> str:
         (["data", "synth"], ["PATH", "--size", "--train-per-class", "--seed", "--workers"]),
         (["recipe"], ["list", "show"]),
         (["recipe", "show"], ["STR", "a TOML file"]),
-        (["models"], []),
+        (["models"], ["STR"]),
     ],
     ids=lambda value: " ".join(value) if value and value[0].islower() else "",
 )

@@ -13,7 +13,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vsn.engine.convert import convert_checkpoint as convert_checkpoint
+    from vsn.engine.evaluate import evaluate_run as evaluate_run
+    from vsn.engine.feature_files import load_features as load_features
+    from vsn.engine.features import extract_features as extract_features
     from vsn.engine.predict import Predictor as Predictor
+    from vsn.engine.train import train as train
+    from vsn.hub import from_pretrained as from_pretrained
+    from vsn.hub import push_to_hub as push_to_hub
     from vsn.models import create_model as create_model
     from vsn.models import list_models as list_models
     from vsn.models.temporal import insert_at as insert_at
@@ -21,28 +28,48 @@ if TYPE_CHECKING:
     from vsn.models.temporal import mixing_matrix as mixing_matrix
     from vsn.ops import temporal_shift as temporal_shift
     from vsn.ops import video_shuffle as video_shuffle
+    from vsn.recipes import find_recipe as find_recipe
+    from vsn.recipes import load_recipe as load_recipe
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Predictor": "vsn.engine.predict",
+    "convert_checkpoint": "vsn.engine.convert",
     "create_model": "vsn.models",
+    "evaluate_run": "vsn.engine.evaluate",
+    "extract_features": "vsn.engine.features",
+    "find_recipe": "vsn.recipes",
+    "from_pretrained": "vsn.hub",
     "insert_at": "vsn.models.temporal",
     "insert_temporal": "vsn.models.temporal",
     "list_models": "vsn.models",
+    "load_features": "vsn.engine.feature_files",
+    "load_recipe": "vsn.recipes",
     "mixing_matrix": "vsn.models.temporal",
+    "push_to_hub": "vsn.hub",
     "temporal_shift": "vsn.ops",
+    "train": "vsn.engine.train",
     "video_shuffle": "vsn.ops",
 }
 
 __all__ = [
     "Predictor",
+    "convert_checkpoint",
     "create_model",
+    "evaluate_run",
+    "extract_features",
+    "find_recipe",
+    "from_pretrained",
     "insert_at",
     "insert_temporal",
     "list_models",
+    "load_features",
+    "load_recipe",
     "mixing_matrix",
+    "push_to_hub",
     "temporal_shift",
+    "train",
     "video_shuffle",
 ]
 

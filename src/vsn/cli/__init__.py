@@ -15,9 +15,12 @@ import tyro
 import vsn
 from vsn.cli.ablate import AblateCommand, ablate_command
 from vsn.cli.bench import BenchCommand, bench_command
+from vsn.cli.convert import convert
 from vsn.cli.data import data_app, doctor_command, pack_command
 from vsn.cli.export import export, refuse_for_exported
+from vsn.cli.features import features
 from vsn.cli.flow import extract_command, flow_app
+from vsn.cli.hub import hub_app
 from vsn.cli.recipes import recipe_app
 from vsn.cli.runs import runs
 from vsn.cli.scores import calibrate, compare, fuse, submit
@@ -148,7 +151,7 @@ def predict(
     A file that cannot be read gets one line that says why; the others go on, and the exit status is 1.
 
     Args:
-        run: a run folder, or a file that `vsn export` wrote, which needs no run folder.
+        run: a run folder, hf://user/name on the Hugging Face hub, or a file that `vsn export` wrote.
         videos: video files or folders of them.
         flow_run: a run on flow, whose probabilities are averaged with those of the run.
         flow_weight: weight of the flow run; that of the run is 1.
@@ -212,6 +215,8 @@ def _open_predictor(
 
 app.command(export)
 app.command(serve)
+app.command(features)
+app.command(convert)
 app.command(fuse)
 app.command(compare)
 app.command(submit)
@@ -267,16 +272,24 @@ def report(
 
 
 @app.command
-def models() -> None:
-    """Name the models that need no extra package."""
+def models(pattern: Annotated[str, tyro.conf.Positional] = "*") -> None:
+    """Name the models that need no extra package.
+
+    Args:
+        pattern: only names that fit it, such as 'vsn_*'.
+    """
     from vsn.models import list_models
 
-    print("\n".join(list_models()))
+    found = list_models(pattern)
+    if not found:
+        raise ValueError(f"No model's name fits {pattern!r}; `vsn models` names them all.")
+    print("\n".join(found))
 
 
 app.command(runs)
 app.command(data_app, name="data", help="Write the embedded data set; pack and examine data sets.")
 app.command(flow_app, name="flow", help="Compute, store and look at optical flow.")
+app.command(hub_app, name="hub", help="Put runs on the Hugging Face hub, and fetch them.")
 app.command(recipe_app, name="recipe", help="List and print recipes.")
 
 

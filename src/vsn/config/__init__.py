@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vsn.config.bench import BenchConfig
+from vsn.config.convert import ClassOrder, ConvertConfig
 from vsn.config.data import (
     AugmentConfig,
     ClipSpec,
@@ -51,8 +52,10 @@ __all__ = [
     "AugmentConfig",
     "BenchConfig",
     "Block",
+    "ClassOrder",
     "ClipSpec",
     "ConfigError",
+    "ConvertConfig",
     "DataConfig",
     "Decoder",
     "EvalConfig",

@@ -215,9 +215,14 @@ def save_weights(run: Run, model: VideoClassifier, kind: WeightsKind = "last") -
         save_file(tensors, temporary, metadata={"model": json.dumps(asdict(run.recipe.model))})
 
 
+def weights_file(run: Run, kind: WeightsKind = "last") -> Path:
+    """The file of a run's last or best weights, there or not."""
+    return run.path / _WEIGHTS[kind]
+
+
 def weights_hash(run: Run, kind: WeightsKind = "last") -> str:
     """SHA-256 of a file of weights: what results carry to tell which weights they are of."""
-    with (run.path / _WEIGHTS[kind]).open("rb") as file:
+    with weights_file(run, kind).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

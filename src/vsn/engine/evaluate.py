@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -127,6 +127,30 @@ def score_videos(
     return _assemble(dataset, scored, [video.index for video in all_bad], model.head.out_features)
 
 
+def see_views(
+    model: VideoClassifier,
+    see: Callable[[torch.Tensor], torch.Tensor],
+    clips: torch.Tensor,
+    precision: str,
+    *,
+    batch_size: int,
+) -> torch.Tensor:
+    """What ``see``, the model or a part of it, makes of every view: float32 `(B, views, ...)`.
+
+    Of clips `(B, T, C, H, W)` or `(B, views, T, C, H, W)`, as many at once as `view_scores` says.
+    """
+    device = next(model.parameters()).device
+    views = clips if clips.ndim == 5 else clips.flatten(0, 1)
+    with autocast(device, precision):
+        seen = torch.cat(
+            [
+                see(part.to(device, non_blocking=True)).float()
+                for part in views.split(1 if device.type == "cpu" else batch_size)
+            ]
+        )
+    return seen.unflatten(0, (len(clips), -1))
+
+
 @torch.inference_mode()
 def view_scores(
     model: VideoClassifier,
@@ -143,16 +167,8 @@ def view_scores(
     the views of a video logits are averaged, or probabilities, whose logarithm then stands for a logit
     (softmax gives them back).
     """
-    device = next(model.parameters()).device
-    views = clips if clips.ndim == 5 else clips.flatten(0, 1)
-    with autocast(device, precision):
-        logits = torch.cat(
-            [
-                model(part.to(device, non_blocking=True)).float()
-                for part in views.split(1 if device.type == "cpu" else batch_size)
-            ]
-        )
-    videos = logits.unflatten(0, (len(clips), -1))  # averaged one by one: sums of many round otherwise
+    # averaged one by one: sums of many round otherwise
+    videos = see_views(model, model, clips, precision, batch_size=batch_size)
     scores = torch.stack(
         [_mean_probability(video) if average == "softmax" else video.mean(dim=0) for video in videos]
     )

@@ -119,15 +119,19 @@ def preload(dataset: VideoDataset, what: str, console: Console) -> list[VideoErr
         return dataset.preload(progress=advance)
 
 
-def test_dataset(recipe: Recipe, split: str, config: EvalConfig, *, classes: Sequence[str]) -> VideoDataset:
+def test_dataset(
+    recipe: Recipe, split: str, config: EvalConfig, *, classes: Sequence[str] | None
+) -> VideoDataset:
     """A split seen as the protocol says, its frames in the order ``config.order``.
 
-    Labels count in ``classes``, the model's, matched by name.
+    Labels count in ``classes``, the model's, matched by name; with None in the data's own.
 
     Raises:
         ConfigError: the data cannot be read, has classes unknown to the model, or lists a video twice.
     """
-    records = match_classes(read_records(recipe.data, split), classes)
+    records = read_records(recipe.data, split)
+    if classes is not None:
+        records = match_classes(records, classes)
     counts = Counter(record.video_id for record in records.records)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:

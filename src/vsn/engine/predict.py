@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.engine.checkpoint import WeightsKind, load_model, open_run
 from vsn.engine.evaluate import pick_test_device, view_scores
 from vsn.engine.prediction import Prediction, check_top_k, list_inputs, most_probable, views_of_video
+from vsn.engine.view_features import check_per_frame, view_features
+from vsn.hub import local_run, pull
 from vsn.models import VideoClassifier
 
 __all__ = ["Prediction", "Predictor", "TwoStreamPredictor"]
@@ -33,9 +38,29 @@ class Predictor:
 
     @classmethod
     def from_run(cls, path: str | Path, *, device: str = "auto", weights: WeightsKind = "last") -> Predictor:
-        """Load a run folder, its last or best weights. Raises `RunError` when it is none, or has none yet."""
-        run = open_run(path)
+        """Load a run folder, or ``hf://user/name``, its last or best weights.
+
+        Raises `RunError` when it is none, or has none yet.
+        """
+        run = open_run(local_run(path))
         return cls(load_model(run, weights), run.recipe, run.classes, device=device)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+        device: str = "auto",
+    ) -> Predictor:
+        """Load a repository of the Hugging Face hub, ``user/name``, or a folder; see `vsn.hub.pull`."""
+        folder = pull(
+            name, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+        )
+        return cls.from_run(folder, device=device)
 
     def list_inputs(self, path: str | Path) -> list[Path]:
         """What `predict` takes of a path: itself, or all videos of a folder (for a flow model all flow, if any).
@@ -64,6 +89,28 @@ class Predictor:
             self.model, clips, self.precision, batch_size=view.batch_size, average=view.average
         )[0]
         return most_probable(path, logits, self.classes, recipe=self.recipe, top_k=top_k)
+
+    def features(
+        self, path: str | Path, *, per_frame: bool = False, protocol: EvalConfig | None = None
+    ) -> NDArray[np.float32]:
+        """What the classifier sees of one video: float32 ``(D,)``, or ``(T, D)`` frame by frame.
+
+        Args:
+            path: as for `predict`.
+            per_frame: do not average over the frames; over the crops of a view it is the mean all the same.
+            protocol: the view; default the run's.
+
+        Raises:
+            VideoError: the file cannot be read as a video; names it and says why.
+            ConfigError: as for `predict`; or by frame, and the protocol shows several clips.
+        """
+        view = protocol or self.recipe.eval
+        if per_frame:
+            check_per_frame(view.protocol)
+        clips = views_of_video(Path(path), self.recipe, self.classes, view, device=str(self.device))[None]
+        return view_features(
+            self.model, clips, self.precision, batch_size=view.batch_size, per_frame=per_frame
+        )[0]
 
 
 class TwoStreamPredictor:

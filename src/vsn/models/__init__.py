@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Sequence
 
 from vsn.config import (
@@ -157,11 +158,20 @@ def create_model(
     return model
 
 
-def list_models() -> list[str]:
-    """Names that `create_model` takes; ``{tsn,tsm,vsn,trn,mtrn}_timm/<name>`` come on top."""
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that `create_model` takes; ``{tsn,tsm,vsn,trn,mtrn}_timm/<name>`` come on top.
+
+    Args:
+        pattern: with ``*`` and ``?`` as in a shell; names that fit it come back.
+
+    Example:
+        >>> list_models("vsn_resnet1??")
+        ['vsn_resnet101', 'vsn_resnet152']
+    """
     frames = [f"{kind}_{name}" for name in list_backbones() for kind in FRAME_KINDS if kind in MODELS]
     volumes = [f"{kind}_{name}" for name in VOLUME_BACKBONES for kind in VOLUME_KINDS if kind in MODELS]
-    return frames + volumes + [kind for kind in MODELS if kind not in FRAME_KINDS + VOLUME_KINDS]
+    names = frames + volumes + [kind for kind in MODELS if kind not in FRAME_KINDS + VOLUME_KINDS]
+    return fnmatch.filter(names, pattern)
 
 
 def _build(config: ModelConfig, *, places: Sequence[str], shift: bool) -> FrameClassifier:
