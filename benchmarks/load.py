@@ -92,12 +92,13 @@ class Served:
             time.sleep(0.2)
 
     def memory_mb(self) -> float:
-        """Resident memory of the service and its processes, what they share counted once each."""
+        """Memory of the service and its processes together, what they share counted once (Linux; else resident)."""
         total = 0
         parent = psutil.Process(self.process.pid)
         for process in (parent, *parent.children(recursive=True)):
             try:
-                total += process.memory_info().rss
+                facts = process.memory_full_info()
+                total += getattr(facts, "pss", facts.rss)
             except psutil.Error:  # a decoder that is just being replaced
                 continue
         return total / 1e6
@@ -188,13 +189,13 @@ async def drive(
 def percentiles(values: list[float]) -> dict[str, float]:
     """Count, p50, p95, p99 and the largest."""
     p50, p95, p99 = np.percentile(values, [50, 95, 99])
-    return {"count": len(values), "p50": p50, "p95": p95, "p99": p99, "max": max(values)}
+    return {"count": len(values), "p50": float(p50), "p95": float(p95), "p99": float(p99), "max": max(values)}
 
 
 def growth(memory: list[float]) -> dict[str, float]:
     """Whether memory is flat: medians of the second and the last quarter of the time (the first warms up)."""
-    quarters = [list(part) for part in np.array_split(np.array(memory), 4)]
-    before, after = statistics.median(quarters[1]), statistics.median(quarters[3])
+    size = len(memory) // 4
+    before, after = statistics.median(memory[size : 2 * size]), statistics.median(memory[-size:])
     return {"second_quarter_mb": before, "last_quarter_mb": after, "growth": after / before - 1}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -73,9 +72,10 @@ def serve(
                 soft_wrap=True,
             )
         on_start(url)
-        logging.getLogger("vsn.serve").setLevel(logging.INFO)
         try:
             uvicorn.Server(settings).run(sockets=[sock])
+        except KeyboardInterrupt:
+            console.print("vsn: stopped", highlight=False)
         finally:
             service.close()  # a second Ctrl-C leaves no time for the application's own end
 
