@@ -58,6 +58,10 @@ def one_line(text: str) -> str:
         (["ablate", "demo"], ["--model.name", "--train.epochs"]),
         (["eval"], ["PATH", "--split", "--protocol", "--order", "--root", "--bad-videos", "--json"]),
         (["predict"], ["PATH", "video files or folders", "--top-k", "--device", "--json"]),
+        (
+            ["export"],
+            ["PATH", "--to", "--out", "--int8", "--any-size", "--check-accuracy", "--root", "--json"],
+        ),
         (["report"], ["PATH", "--out", "--title", "--split", "--root", "--videos", "--stage", "--device"]),
         (["runs"], ["PATH", "two levels down", "--json"]),
         (["data"], ["synth", "pack", "doctor"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +40,7 @@ from vsn.engine.export_write import (
 from vsn.engine.exported import ExportedModel
 from vsn.files import write_beside
 from vsn.models import VideoClassifier
-from vsn.models.export_form import ExportForm
+from vsn.models.export_form import ExportForm, ShiftForm
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def export_model(
     path = Path(path)
     if path.suffix != SUFFIXES[config.to]:
         path = path.with_name(path.name + SUFFIXES[config.to])
-    reference = model.cpu().float().eval()
+    reference = copy.deepcopy(model).cpu().float().eval()
     with write_beside(path) as temporary:
         try:
             _write(
@@ -210,8 +211,12 @@ def _write(
     size: int,
 ) -> None:
     """Write the file of a format to a path; of OpenVINO the ``.bin`` beside it too."""
-    form = ExportForm(model, uint8=config.input == "uint8")
-    clip = torch.zeros(2, facts.num_frames, facts.channels, size, size, dtype=getattr(torch, config.input))
+    # ONNX Runtime and OpenVINO differ in which form of the shift they do fast (benchmarks/export.py).
+    shift: ShiftForm = "frames" if config.to == "openvino" else "clips"
+    form = ExportForm(model, uint8=config.input == "uint8", shift=shift)
+    # Two sizes that differ, and maps of features above 1x1: what is equal or 1 here would be taken for a rule.
+    height, width = (max(size, 64) + 32, max(size, 64) + 64) if config.any_size else (size, size)
+    clip = torch.zeros(2, facts.num_frames, facts.channels, height, width, dtype=getattr(torch, config.input))
     program = trace(form, clip, any_size=config.any_size)
     ranges = [clip[None] if config.input == "uint8" else clip[None] / np.float32(255) for clip in calibration]
     match config.to:
@@ -222,7 +227,7 @@ def _write(
         case "openvino":
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".openvino-") as folder:
                 middle = Path(folder) / "model.onnx"
-                write_onnx(program, middle, facts, opset=config.opset)
+                write_onnx(program, middle, None, opset=config.opset)
                 graph = need("openvino", "Export to OpenVINO").convert_model(str(middle))
                 if config.int8:
                     graph = quantise_openvino(graph, ranges)
@@ -239,6 +244,7 @@ def default_path(run: Path, config: ExportConfig) -> Path:
     parts += ["aoti"] if config.to == "aoti" else []
     parts += [name for name, on in (("int8", config.int8), ("fp16", config.fp16)) if on]
     parts += ["any-size"] if config.any_size else []
+    parts += [config.input] if config.input != ExportConfig.input else []
     return run / "export" / f"{'-'.join(parts)}{SUFFIXES[config.to]}"
 
 

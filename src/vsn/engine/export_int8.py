@@ -25,7 +25,7 @@ def quantise_onnx(path: Path, clips: Sequence[NDArray[Any]], facts: ExportFacts)
     need("onnxruntime", "int8 for ONNX")
     from onnxruntime import quantization
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+    class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
             self.rest: Iterator[NDArray[Any]] = iter(clips)
 

@@ -28,17 +28,18 @@ def trace(form: nn.Module, clip: Tensor, *, any_size: bool) -> torch.export.Expo
         any_size: leave H and W open.
     """
     axes: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=_MAX)}
-    if any_size:
-        axes |= {
-            3: torch.export.Dim("height", min=8, max=_MAX),
-            4: torch.export.Dim("width", min=8, max=_MAX),
-        }
+    if (
+        any_size
+    ):  # from what least size on, the exporter finds: a 1x1 map of features would be a case of its own
+        axes |= {3: torch.export.Dim.DYNAMIC, 4: torch.export.Dim.DYNAMIC}
     with torch.no_grad(), quiet():
         return torch.export.export(form, (clip,), dynamic_shapes=(axes,))
 
 
-def write_onnx(program: torch.export.ExportedProgram, path: Path, facts: ExportFacts, *, opset: int) -> None:
-    """Write an ONNX file, its weights inside."""
+def write_onnx(
+    program: torch.export.ExportedProgram, path: Path, facts: ExportFacts | None, *, opset: int
+) -> None:
+    """Write an ONNX file, its weights inside; without facts one that is a step on the way, or only measured."""
     need("onnxscript", "Export to ONNX")
     onnx = need("onnx", "Export to ONNX")
     with torch.no_grad(), quiet():
@@ -52,7 +53,8 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, facts: ExportF
         )
     assert written is not None
     model = written.model_proto
-    onnx.helper.set_model_props(model, {KEY: facts.to_json()})
+    if facts is not None:
+        onnx.helper.set_model_props(model, {KEY: facts.to_json()})
     onnx.save(model, str(path))
 
 

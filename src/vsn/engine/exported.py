@@ -64,8 +64,8 @@ class ExportedModel:
                 f"exported in, and {path} is of format {facts.to!r}."
             )
         opened: dict[str, Callable[[], Run]] = {
-            "onnx": lambda: _open_onnx(path, num_threads),
-            "openvino": lambda: _open_openvino(path, num_threads, precision),
+            "onnx": lambda: open_onnx(path, num_threads),
+            "openvino": lambda: open_openvino(path, num_threads, precision),
             "torch-export": lambda: _open_torch(path, compiled=False),
             "aoti": lambda: _open_torch(path, compiled=True),
         }
@@ -173,7 +173,8 @@ def video_logits(
     return logits.mean(axis=0).astype(np.float32)
 
 
-def _open_onnx(path: str | Path, num_threads: int) -> Run:
+def open_onnx(path: str | Path, num_threads: int) -> Run:
+    """An ONNX file in ONNX Runtime on the CPU; 0 threads: as many as it finds right."""
     ort = need("onnxruntime", "A .onnx file")
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
@@ -188,7 +189,8 @@ def _open_onnx(path: str | Path, num_threads: int) -> Run:
     return run
 
 
-def _open_openvino(path: str | Path, num_threads: int, precision: RunPrecision) -> Run:
+def open_openvino(path: str | Path, num_threads: int, precision: RunPrecision) -> Run:
+    """An OpenVINO or ONNX file in OpenVINO on the CPU; 0 threads: as many as it finds right."""
     ov = need("openvino", "An OpenVINO .xml file")
     # Stated, because OpenVINO takes bf16 by itself where the CPU has it, and the scores would differ.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}

@@ -1,18 +1,22 @@
 """A model as it is exported: the same function, in the operations that runtimes on CPUs do fastest.
 
 The temporal operations are written for contiguous frames ``(B*T, C, H, W)`` and an unknown B; whatever
-depends on T, C and the weights is a constant of the graph. Equal to `vsn.ops`, which the tests hold to be true.
+depends on T, C and the weights is a constant of the graph. Each is equal to the operation of `vsn.ops` it names.
 """
 
 from __future__ import annotations
 
 import copy
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vsn.models.classifier import VideoClassifier
 from vsn.models.temporal import ShiftConv2d, ShuffleBatchNorm2d, ShuffleConv2d
+
+ShiftForm = Literal["clips", "frames"]
+_M = TypeVar("_M", bound=nn.Module)
 
 
 def shuffle_by_transpose(frames: Tensor, num_frames: int) -> Tensor:
@@ -27,8 +31,11 @@ def shuffle_by_transpose(frames: Tensor, num_frames: int) -> Tensor:
     return swapped if used == channels else torch.cat((swapped, frames[:, used:]), dim=1)
 
 
-def shift_by_joining(frames: Tensor, num_frames: int, shift_div: int) -> Tensor:
-    """`vsn.ops.temporal_shift` of contiguous frames, by slices and joins on the frame axis."""
+def shift_in_clips(frames: Tensor, num_frames: int, shift_div: int) -> Tensor:
+    """`vsn.ops.temporal_shift` of contiguous frames, by slices and joins on the frame axis of clips.
+
+    Five axes; what ONNX Runtime, which takes the frames out of its own layout for it either way, does fastest.
+    """
     channels, height, width = frames.shape[1:]
     fold = channels // shift_div
     clip = frames.reshape(-1, num_frames, channels, height, width)
@@ -36,6 +43,26 @@ def shift_by_joining(frames: Tensor, num_frames: int, shift_div: int) -> Tensor:
     zeros = torch.zeros_like(back[:, :1])
     moved = (torch.cat((back, zeros), dim=1), torch.cat((zeros, ahead), dim=1), rest)
     return torch.cat(moved, dim=2).reshape(-1, channels, height, width)
+
+
+def shift_in_frames(frames: Tensor, num_frames: int, shift_div: int) -> Tensor:
+    """`vsn.ops.temporal_shift` of contiguous frames, by slices and joins of the frames of all clips.
+
+    What comes from a neighbouring clip is multiplied by zero. Four axes throughout, which leaves OpenVINO the frames
+    in its own layout; in five it reorders them before and after. Frames must be finite, as zero times infinity is none.
+    """
+    fold = frames.shape[1] // shift_div
+    back, ahead, rest = frames[:, :fold], frames[:, fold : 2 * fold], frames[:, 2 * fold :]
+    back = torch.cat((back[1:], back[:1]), dim=0) * _all_but(num_frames - 1, frames, num_frames)
+    ahead = torch.cat((ahead[:1], ahead[:-1]), dim=0) * _all_but(0, frames, num_frames)
+    return torch.cat((back, ahead, rest), dim=1)
+
+
+def _all_but(blank: int, frames: Tensor, num_frames: int) -> Tensor:
+    """``(B*T, 1, 1, 1)``: 0 at one frame of each clip, else 1."""
+    clip = torch.ones(num_frames, 1, 1, 1, dtype=frames.dtype, device=frames.device)
+    clip[blank] = 0
+    return clip.repeat(frames.shape[0] // num_frames, 1, 1, 1)
 
 
 class _ExportShuffleConv2d(ShuffleConv2d):
@@ -49,57 +76,47 @@ class _ExportShuffleBatchNorm2d(ShuffleBatchNorm2d):
         return shuffle_by_transpose(nn.BatchNorm2d.forward(self, frames), self.num_frames)
 
 
-class _ExportShiftConv2d(ShiftConv2d):
+class _ClipShiftConv2d(ShiftConv2d):
     def forward(self, frames: Tensor) -> Tensor:
-        return nn.Conv2d.forward(self, shift_by_joining(frames, self.num_frames, self.shift_div))
+        return nn.Conv2d.forward(self, shift_in_clips(frames, self.num_frames, self.shift_div))
 
 
-_FORMS: dict[type[nn.Module], type[nn.Module]] = {
-    ShuffleConv2d: _ExportShuffleConv2d,
-    ShuffleBatchNorm2d: _ExportShuffleBatchNorm2d,
-    ShiftConv2d: _ExportShiftConv2d,
-}
+class _FrameShiftConv2d(ShiftConv2d):
+    def forward(self, frames: Tensor) -> Tensor:
+        return nn.Conv2d.forward(self, shift_in_frames(frames, self.num_frames, self.shift_div))
 
 
 class ExportForm(nn.Module):
-    """A copy of a classifier for export: its layers in their export form, normalisation in one step.
+    """A copy of a model for export, with its temporal layers in their export form.
 
     Args:
         model: left as it is; copied in evaluation mode, on the CPU, in float32.
         uint8: whether clips are uint8, or float32 in [0, 1].
+        shift: the form of the shift, `shift_in_clips` or `shift_in_frames`.
     """
 
-    scale: Tensor
-    offset: Tensor
-
-    def __init__(self, model: VideoClassifier, *, uint8: bool = True) -> None:
+    def __init__(self, model: VideoClassifier, *, uint8: bool = True, shift: ShiftForm = "clips") -> None:
         super().__init__()
-        own = copy.deepcopy(model).cpu().float().eval()
-        self.backbone = in_export_form(own.backbone)
-        self.head = own.head
-        self.differences = own.modality == "rgbdiff"
-        # (x / 255 - mean) / std as x * scale + offset: two operations instead of four. Of differences the mean cancels.
-        self.register_buffer("scale", 1 / (own.std * 255) if uint8 else 1 / own.std)
-        self.register_buffer("offset", -own.mean / own.std)
+        self.model = in_export_form(copy.deepcopy(model).cpu().float().eval(), shift=shift)
+        if uint8:
+            # ((x / 255) - mean) / std as (x - 255 mean) / (255 std): one pass over the pixels less.
+            self.model.mean *= 255
+            self.model.std *= 255
 
     def forward(self, clip: Tensor) -> Tensor:
         """Clip ``(B, T, C, H, W)``, uint8 or float32 in [0, 1], to logits ``(B, num_classes)`` float32."""
-        num_frames = clip.shape[1]
-        frames = clip.flatten(0, 1).to(torch.float32)
-        if self.differences:
-            frames = frames.unflatten(1, (-1, 3))
-            frames = ((frames[:, 1:] - frames[:, :-1]) * self.scale).flatten(1, 2)
-        else:
-            frames = frames * self.scale + self.offset
-        scores = self.head(self.backbone(frames))
-        # -1 for the batch, the one axis whose size the exported graph does not know.
-        return scores.reshape(-1, num_frames, scores.shape[1]).mean(dim=1)
+        return self.model(clip.to(torch.float32))
 
 
-def in_export_form(model: nn.Module) -> nn.Module:
+def in_export_form(model: _M, *, shift: ShiftForm = "clips") -> _M:
     """Give every temporal layer of a model its export form, in place; weights and names stay."""
+    forms: dict[type[nn.Module], type[nn.Module]] = {
+        ShuffleConv2d: _ExportShuffleConv2d,
+        ShuffleBatchNorm2d: _ExportShuffleBatchNorm2d,
+        ShiftConv2d: {"clips": _ClipShiftConv2d, "frames": _FrameShiftConv2d}[shift],
+    }
     for module in model.modules():
-        form = _FORMS.get(type(module))
+        form = forms.get(type(module))
         if form is not None:
-            module.__class__ = form
+            module.__class__ = form  # weights, hooks and settings are the module's own
     return model

@@ -1,0 +1,127 @@
+"""What shuffle and shift cost in exported models: latency to TSN's, in ONNX Runtime and OpenVINO on the CPU.
+
+    python benchmarks/export.py results/NAME.json [--backbone resnet50] [--rounds 15] [--threads 2]
+
+Every model is exported with both forms of the shift and run on one clip; the models take turns, so that a busy
+machine slows all of them, and a ratio is the median over the rounds of that model's time to TSN's in the same round.
+"forms" names the form that `vsn export` writes for a runtime. bf16 is OpenVINO's hint on the fp32 file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vsn.config import ExportConfig
+from vsn.engine.checkpoint import versions
+from vsn.engine.export_check import generated_clips
+from vsn.engine.export_tools import need
+from vsn.engine.export_write import trace, write_onnx
+from vsn.engine.exported import open_onnx, open_openvino
+from vsn.files import write_json
+from vsn.models import VideoClassifier, create_model
+from vsn.models.export_form import ExportForm, ShiftForm
+
+MODELS: dict[str, dict[str, Any]] = {
+    "tsn": {"name": "tsn"},
+    "shuffle alone": {"name": "vsn", "shift": False},
+    "tsm": {"name": "tsm"},
+    "vsn": {"name": "vsn"},
+}
+FORMS: tuple[ShiftForm, ...] = ("clips", "frames")
+RUNTIMES = ("onnxruntime fp32", "openvino fp32", "openvino bf16")
+WRITTEN: dict[str, ShiftForm] = {name: "clips" if name.startswith("onnx") else "frames" for name in RUNTIMES}
+
+
+def build(model: str, backbone: str, num_frames: int) -> VideoClassifier:
+    torch.manual_seed(0)
+    settings = MODELS[model] | {"name": f"{MODELS[model]['name']}_{backbone}"}
+    return create_model(**settings, num_classes=174, num_frames=num_frames).eval()
+
+
+def export_all(folder: Path, options: argparse.Namespace) -> dict[str, Path]:
+    """Every model with every form of the shift it has, by name: "vsn, frames"."""
+    files = {}
+    clip = torch.zeros(2, options.num_frames, 3, options.size, options.size, dtype=torch.uint8)
+    for model in MODELS:
+        for form in FORMS if model in ("tsm", "vsn") else FORMS[:1]:
+            name = f"{model}, {form}" if model in ("tsm", "vsn") else model
+            exported = ExportForm(build(model, options.backbone, options.num_frames), shift=form)
+            files[name] = folder / f"{len(files)}.onnx"
+            write_onnx(trace(exported, clip, any_size=False), files[name], None, opset=ExportConfig.opset)
+            print(f"exported {name}", file=sys.stderr)
+    return files
+
+
+def open_all(runtime: str, files: dict[str, Path], threads: int) -> dict[str, Callable[[Any], object]]:
+    if runtime.startswith("onnx"):
+        return {name: open_onnx(path, threads) for name, path in files.items()}
+    precision = "bf16" if runtime.endswith("bf16") else "fp32"
+    return {name: open_openvino(path, threads, precision) for name, path in files.items()}
+
+
+def measure(calls: dict[str, Callable[[Any], object]], clip: np.ndarray, rounds: int) -> dict[str, Any]:
+    """Median milliseconds and ratio to TSN of each, in turns."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for step in range(rounds + 2):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call(clip)
+            if step >= 2:  # the first passes set up kernels and caches
+                times[name].append(1000 * (time.perf_counter() - start))
+    return {
+        name: {
+            "latency_ms": statistics.median(values),
+            "least_ms": min(values),
+            "ratio": statistics.median(a / b for a, b in zip(values, times["tsn"], strict=True)),
+        }
+        for name, values in times.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--num-frames", type=int, default=8)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    for package in ("onnxruntime", "openvino"):
+        need(package, "This benchmark")
+    facts: dict[str, Any] = {
+        "command": f"python benchmarks/export.py {options.output.name} --backbone {options.backbone} --num-frames "
+        f"{options.num_frames} --size {options.size} --rounds {options.rounds} --threads {options.threads}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": versions()
+        | {name: need(name, "This benchmark").__version__ for name in ("onnx", "onnxruntime", "openvino")},
+        "forms": WRITTEN,
+        "runtimes": {},
+    }
+    clip = generated_clips((1, options.num_frames, 3, options.size, options.size))
+    with tempfile.TemporaryDirectory() as folder:
+        files = export_all(Path(folder), options)
+        for runtime in RUNTIMES:
+            calls = open_all(runtime, files, options.threads)
+            facts["runtimes"][runtime] = measure(calls, clip, options.rounds)
+            for name, found in facts["runtimes"][runtime].items():
+                chosen = "  <- exported so" if name.endswith(WRITTEN[runtime]) else ""
+                print(
+                    f"{runtime:18} {name:15} {found['latency_ms']:8.1f} ms  {found['ratio']:.2f} of TSN{chosen}"
+                )
+            write_json(options.output, facts)
+
+
+if __name__ == "__main__":
+    main()
