@@ -14,6 +14,7 @@ from vsn import __version__, cli
 from vsn.config import EvalConfig
 from vsn.engine.checkpoint import open_run
 from vsn.engine.inputs import test_dataset
+from vsn.interrupt import StopRequest
 from vsn.recipes import dump_recipe, load_recipe
 
 Run = Callable[..., tuple[int, str, str]]
@@ -47,7 +48,22 @@ def one_line(text: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "mentions"),
     [
-        ([], ["demo", "train", "ablate", "eval", "predict", "report", "runs", "data", "recipe", "models"]),
+        (
+            [],
+            [
+                "demo",
+                "train",
+                "ablate",
+                "bench",
+                "eval",
+                "predict",
+                "report",
+                "runs",
+                "data",
+                "recipe",
+                "models",
+            ],
+        ),
         (["demo"], ["--out", "--quick", "--seed"]),
         (["train"], ["RECIPE", "--out", "--init-from", "--resume", "vsn recipe show"]),
         (["train", "demo"], ["--model.name", "--train.epochs", "--data.root", "--eval.protocol"]),
@@ -57,6 +73,7 @@ def one_line(text: str) -> str:
         ),
         (["ablate", "demo"], ["--model.name", "--train.epochs"]),
         (["eval"], ["PATH", "--split", "--protocol", "--order", "--root", "--bad-videos", "--json"]),
+        (["bench"], ["--modes", "--runtimes", "--baseline", "--batches", "--json", "--plot", "Table 6"]),
         (["predict"], ["PATH", "video files or folders", "--top-k", "--device", "--json"]),
         (
             ["export"],
@@ -105,6 +122,63 @@ def test_recipes(vsn: Run, tmp_path: Path):
 
 def test_models(vsn: Run):
     assert {"vsn_resnet50", "tsm_resnet50", "tsn_resnet14_tiny"} <= set(vsn("models")[1].split())
+
+
+def test_bench(vsn: Run, tmp_path: Path):
+    names = ("tsn_resnet14_tiny", "vsn_resnet14_tiny")
+    options = (
+        "--size",
+        32,
+        "--batches",
+        3,
+        "--batch-size",
+        0,
+        "--device",
+        "cpu",
+        "--json",
+        tmp_path / "costs.json",
+    )
+    status, out, err = vsn("bench", *names, *options)
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines() if "_tiny " in line][:2] == list(names)
+    facts = json.loads((tmp_path / "costs.json").read_text())
+    assert facts["command"].startswith("vsn bench tsn_resnet14_tiny vsn_resnet14_tiny --size 32")
+    assert [row["latency"]["rounds"] for row in facts["rows"]] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "There is nothing to measure"),
+        (("tsn_resnet18", "--batches", -3), "bench batches is -3; it must be 0 or more."),
+        (("tsn_resnet18", "--plot", "costs.png"), "runs that were tested, and none was named"),
+        (("no_such_model",), "'no_such_model' is no run folder, and no model"),
+    ],
+)
+def test_bench_of_what_cannot_be(vsn: Run, arguments: tuple[object, ...], message: str):
+    status, _, err = vsn("bench", *arguments)
+    assert status == 1
+    assert message in one_line(err)
+
+
+def test_bench_stopped_prints_and_writes_what_it_has(
+    vsn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from vsn.engine.bench import run as bench_run
+
+    def stopped(
+        calls: dict[str, object], *_: object, stop: StopRequest, **__: object
+    ) -> dict[str, list[float]]:
+        stop.came = True
+        return {key: [7.25, 7.25] for key in calls}
+
+    monkeypatch.setattr(bench_run, "time_rounds", stopped)
+    options = ("--size", 32, "--device", "cpu", "--json", tmp_path / "costs.json")
+    status, out, err = vsn("bench", "tsn_resnet14_tiny", *options)
+    assert (status, err) == (130, "vsn: stopped\n")
+    assert "7.2" in out
+    assert "Stopped early: 2 of 50 rounds at most." in out
+    assert json.loads((tmp_path / "costs.json").read_text())["interrupted"]
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,11 @@ def on_device(recipe: Recipe, **train_settings: Any) -> Recipe:
 # --- operations ------------------------------------------------------------------------------------
 
 
+def random_frames(channels: int, dtype: torch.dtype, layout: torch.memory_format, *, seed: int) -> Tensor:
+    values = torch.randn(8, channels, 6, 5, generator=torch.Generator().manual_seed(seed))
+    return values.to(dtype).contiguous(memory_format=layout)
+
+
 def values_and_gradient(function: Any, frames: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     frames = frames.clone(memory_format=torch.preserve_format).requires_grad_()
     out = function(frames, 4)
@@ -75,28 +80,32 @@ def values_and_gradient(function: Any, frames: Tensor, gradient: Tensor) -> tupl
     return out.detach(), back
 
 
-@pytest.mark.parametrize("mode", ["eager", "compile"])
 @pytest.mark.parametrize("channels", [32, 30])  # 30: groups of 7 and two channels over
 @pytest.mark.parametrize("layout", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_are_the_cpus_to_the_bit(
-    device: torch.device, name: str, dtype: torch.dtype, layout: torch.memory_format, channels: int, mode: str
+    device: torch.device, name: str, dtype: torch.dtype, layout: torch.memory_format, channels: int
 ):
-    generator = torch.Generator().manual_seed(0)
-    frames, gradient = (
-        torch.randn(8, channels, 6, 5, generator=generator).to(dtype).contiguous(memory_format=layout)
-        for _ in range(2)
-    )
-    function: Any = OPERATIONS[name]
+    function = OPERATIONS[name]
+    frames, gradient = (random_frames(channels, dtype, layout, seed=seed) for seed in (0, 1))
     expected = values_and_gradient(function, frames, gradient)
-    if mode == "compile":
-        function = torch.compile(function, fullgraph=True, dynamic=False)
     found = values_and_gradient(function, frames.to(device), gradient.to(device))
     for ours, wanted in zip(found, expected, strict=True):
         assert ours.device.type == device.type
         assert torch.equal(ours.cpu(), wanted)
     assert found[0].is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("channels", [32, 30])
+@pytest.mark.parametrize("layout", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_compiled_operations_too(device: torch.device, name: str, layout: torch.memory_format, channels: int):
+    frames, gradient = (random_frames(channels, torch.bfloat16, layout, seed=seed) for seed in (0, 1))
+    expected = values_and_gradient(OPERATIONS[name], frames, gradient)
+    compiled = torch.compile(OPERATIONS[name], fullgraph=True, dynamic=False)
+    found = values_and_gradient(compiled, frames.to(device), gradient.to(device))
+    assert all(torch.equal(ours.cpu(), wanted) for ours, wanted in zip(found, expected, strict=True))
 
 
 def test_large_operations_reach_every_value(device: torch.device):

@@ -1,0 +1,261 @@
+"""The scripts in benchmarks/ that measure a GPU, the operations and a CPU: at tiny sizes, and what they make of failures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from vsn.config import BenchConfig, ModelConfig
+from vsn.data.decode import probe_video
+from vsn.engine.bench.subjects import read_subjects
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+CPU = torch.device("cpu")
+
+
+def script(monkeypatch: pytest.MonkeyPatch, name: str) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return __import__(name)
+
+
+# --- ops.py ----------------------------------------------------------------------------------------
+
+
+def test_places_are_those_of_resnet50(monkeypatch: pytest.MonkeyPatch):
+    ops = script(monkeypatch, "ops")
+    found = ops.places_in(ModelConfig(name="vsn_resnet50", num_classes=2), 224)
+    assert {place: count for place, count in found.items() if place.operation == "video_shuffle"} == {
+        ops.Place("video_shuffle", shape): 1
+        for shape in ((64, 56, 56), (128, 28, 28), (256, 14, 14), (512, 7, 7))
+    }
+    # 16 blocks, 4 of them shuffle blocks; a shift stands before conv1, so at the shape that enters the block.
+    assert {place.shape: count for place, count in found.items() if place.operation == "temporal_shift"} == {
+        (64, 56, 56): 1, (256, 56, 56): 2, (512, 28, 28): 3, (1024, 14, 14): 5, (2048, 7, 7): 1,
+    }  # fmt: skip
+
+
+def test_only_the_largest_place_of_each_operation_is_compiled(monkeypatch: pytest.MonkeyPatch):
+    ops = script(monkeypatch, "ops")
+    places = [ops.Place("video_shuffle", (4, 2, 2)), ops.Place("video_shuffle", (8, 2, 2))]
+    cases = ops.list_cases(places, (1, 16), ("fp32", "bf16"), ("eager", "compile"))
+    assert len([case for case in cases if case.mode == "eager"]) == 2 * 2 * 2 * 2 * 2
+    assert {case.place for case in cases if case.mode == "compile"} == {places[1]}
+
+
+@pytest.mark.parametrize("direction", ["forward", "forward and backward"])
+def test_bytes_and_bandwidth_of_a_case_by_hand(monkeypatch: pytest.MonkeyPatch, direction: str):
+    ops = script(monkeypatch, "ops")
+    monkeypatch.setattr(ops, "time_rounds", lambda calls, *_, **__: {name: [0.5, 1.0, 2.0] for name in calls})
+    case = ops.Case(ops.Place("temporal_shift", (16, 4, 4)), 2, "bf16", "channels-last", direction, "eager")
+    row = ops.measure_case(case, 8, CPU, rounds=3, seconds=0, at_least_ms=1.0)
+    moved = 2 * (2 * 8 * 16 * 4 * 4) * 2 * (2 if direction != "forward" else 1)
+    assert row["shape"] == [16, 16, 4, 4]
+    assert row["bytes_moved_at_least"] == moved
+    assert row["microseconds"]["median"] == 500  # a median of 1 ms for the 2 calls that 0.5 ms let fit
+    assert row["gigabytes_per_second"] == pytest.approx(moved / 500e-6 / 1e9)
+    assert row["share_of_copy_bandwidth"]["ratio"] == 1
+
+
+def test_every_case_of_the_operations_is_measured(monkeypatch: pytest.MonkeyPatch):
+    ops = script(monkeypatch, "ops")
+    rows = ops.measure_operations(
+        device=CPU, batches=(1,), dtypes=("fp32",), modes=("eager",), seconds=60, backbone="resnet14_tiny", size=32,
+        rounds=3,
+    )  # fmt: skip
+    places = ops.places_in(ModelConfig(name="vsn_resnet14_tiny", num_classes=2), 32)
+    assert len(rows) == 2 * 2 * len(places)  # both formats, both directions
+    assert sum(row["times_in_network"] for row in rows) == 4 * places.total()
+    assert [row for row in rows if "error" in row] == []
+
+
+def test_cases_without_time_say_so(monkeypatch: pytest.MonkeyPatch):
+    ops = script(monkeypatch, "ops")
+    rows = ops.measure_operations(device=CPU, seconds=0.0, backbone="resnet14_tiny", size=32)
+    assert {row["error"] for row in rows} == {"no time was left"}
+
+
+def test_networks_differ_in_the_operations_alone(monkeypatch: pytest.MonkeyPatch):
+    ops = script(monkeypatch, "ops")
+    subjects = ops.networks("resnet50", size=224)
+    assert [subject.label for subject in subjects] == ["TSN", "TSM", "VSN, shuffle only", "VSN"]
+    placed = [
+        sorted({place.operation for place in ops.places_in(subject.config, 64)}) for subject in subjects
+    ]
+    assert placed == [[], ["temporal_shift"], ["video_shuffle"], ["temporal_shift", "video_shuffle"]]
+
+
+# --- cpu_inference.py ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        return script(patch, "cpu_inference").write_one_second(
+            tmp_path_factory.mktemp("video") / "second.mp4"
+        )
+
+
+def test_a_second_of_video_to_its_label(monkeypatch: pytest.MonkeyPatch, video: Path):
+    cpu_inference = script(monkeypatch, "cpu_inference")
+    info = probe_video(video)
+    assert (info.num_frames, info.frames_per_second, info.height, info.width) == (30, 30, 480, 640)
+    config = BenchConfig(dtypes=("fp32", "bf16"), size=32, num_frames=4, num_classes=3, device="cpu")
+    [subject] = read_subjects(["vsn_resnet14_tiny"], config)
+    rows = cpu_inference.measure(subject, video, config, Console(quiet=True), rounds=3, seconds=1)
+    assert [row["variant"] for row in rows] == ["torch eager fp32 contiguous", "torch eager bf16 contiguous"]
+    for row in rows:
+        assert row["rounds"] == 3
+        assert row["end_to_end_ms"]["median"] > row["network_ms"]["median"]
+    assert rows[0]["speed_to_first"]["ratio"] == 1
+
+
+def test_a_way_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, video: Path):
+    cpu_inference = script(monkeypatch, "cpu_inference")
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no such\nkernel")
+
+    usual = cpu_inference.RUNTIMES["torch"]
+    monkeypatch.setitem(
+        cpu_inference.RUNTIMES,
+        "torch",
+        lambda model, config, clips, variant, device: (fails if variant.dtype == "bf16" else usual)(
+            model, config, clips, variant, device
+        ),
+    )
+    config = BenchConfig(dtypes=("fp32", "bf16"), size=32, num_frames=4, num_classes=3, device="cpu")
+    [subject] = read_subjects(["vsn_resnet14_tiny"], config)
+    good, bad = cpu_inference.measure(subject, video, config, Console(quiet=True), rounds=3, seconds=1)
+    assert bad["error"] == "RuntimeError: no such kernel"
+    assert good["rounds"] == 3
+
+
+# --- gpu_suite.py ----------------------------------------------------------------------------------
+
+STUB = """
+import signal, sys, time
+part, out = sys.argv[1], sys.argv[3]
+if part == "tests":
+    open(out, "w").write("{}")
+elif part == "operations":
+    raise RuntimeError("no kernel for this card")
+elif part == "table6":  # slow, but it listens
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        open(out, "w").write("{}")
+else:  # hangs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        time.sleep(1)
+"""
+
+
+@pytest.fixture
+def suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """`gpu_suite` with parts that take no time, and seconds that are short."""
+    found = script(monkeypatch, "gpu_suite")
+    (tmp_path / "gpu_parts.py").write_text(STUB)
+    monkeypatch.setattr(found, "__file__", str(tmp_path / "gpu_suite.py"))
+    monkeypatch.setattr(found, "GRACE_SECONDS", 1.0)
+    return found
+
+
+def test_parts_that_fail_or_hang_are_recorded_and_the_rest_goes_on(
+    suite: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(suite, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(suite, "PARTS", {"tests": 9.0, "operations": 9.0, "table6": 1.0, "networks": 1.0})
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["gpu_suite.py", "--out", str(out), "--minutes", "0.15"])
+    with pytest.raises(SystemExit, match="failed: operations, networks"):
+        suite.main()
+    summary = json.loads((out / "summary.json").read_text())
+    parts = summary["parts"]
+    assert [part["ok"] for part in parts.values()] == [True, False, True, False]
+    assert "no kernel for this card" in parts["operations"]["said"]
+    assert "Traceback" in parts["operations"]["said"]
+    assert parts["table6"]["stopped_by_time"]
+    assert "it was ended after" in parts["networks"]["failed"]
+    assert [part["file"] for part in parts.values()] == ["tests.json", None, "table6.json", None]
+    assert {"command", "date", "system"} <= summary.keys()
+
+
+def test_a_part_without_time_is_not_begun(suite: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(
+        sys, "argv", ["gpu_suite.py", "--out", str(tmp_path), "--minutes", "0", "--parts", "flow"]
+    )
+    with pytest.raises(SystemExit, match="failed: flow"):
+        suite.main()
+    [part] = json.loads((tmp_path / "summary.json").read_text())["parts"].values()
+    assert part["failed"].startswith("no time was left")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "dtype", "tflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", "bf16", 989),
+        ("NVIDIA H100 PCIe", "bf16", 756),
+        ("NVIDIA A100-SXM4-80GB", "fp32", 156),  # in TF32
+        ("Tesla P100-PCIE-16GB", "fp32", 9.3),
+        ("Tesla P100-PCIE-16GB", "bf16", None),
+        ("NVIDIA A10", "bf16", 125),
+        ("Some other card", "bf16", None),
+        (None, "bf16", None),
+    ],
+)
+def test_peak_of_known_cards(
+    monkeypatch: pytest.MonkeyPatch, gpu: str | None, dtype: str, tflops: float | None
+):
+    parts = script(monkeypatch, "gpu_parts")
+    found = parts.peak_flops(gpu, dtype)
+    assert found == (None if tflops is None else pytest.approx(1e12 * tflops))
+
+
+def test_each_part_has_a_share_of_the_time(monkeypatch: pytest.MonkeyPatch):
+    assert list(script(monkeypatch, "gpu_suite").PARTS) == list(script(monkeypatch, "gpu_parts").PARTS)
+
+
+def test_a_table_of_the_suite_at_tiny_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    parts = script(monkeypatch, "gpu_parts")
+    saved: list[int] = []
+    task = parts.Task(CPU, 2.0, True, tmp_path, lambda facts: saved.append(len(facts["rows"])))
+    rows = parts.training_speed(task)["rows"]
+    assert [row["model"][:3] for row in rows] == ["tsn", "tsm", "vsn"]
+    assert [row.get("error") for row in rows] == [None] * 3
+    assert saved == [1, 2, 3]  # after each, for fear of being ended
+    # 3 passes, 2 operations a multiply-add.
+    needed = 6 * parts.count_multiply_adds(ModelConfig(name=rows[0]["model"], num_classes=174), size=32)
+    assert rows[0]["tflops"] == pytest.approx(rows[0]["videos_per_second"]["median"] * needed / 1e12)
+    found = parts.flow(task)
+    assert found["mean_pixels_apart"] == 0
+    assert all(np.isfinite(row["fields_per_second"]["median"]) for row in found["rows"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_whole_suite_at_tiny_size(tmp_path: Path):
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "gpu_suite.py"),
+        "--out",
+        str(tmp_path),
+        "--minutes",
+        "1",
+        "--tiny",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=890)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    files = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in summary["parts"]}
+    assert all(part["ok"] for part in summary["parts"].values())
+    assert all({"date", "versions", "device"} <= facts.keys() for facts in files.values())
+    assert files["tests"]["counts"]["passed"] > 10
+    assert files["training"]["metrics"][0]["epoch"] == 1
