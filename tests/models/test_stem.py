@@ -152,7 +152,7 @@ def test_weights_of_a_flow_model_are_taken_as_they_are(tmp_path: Path) -> None:
 def test_published_weights_fit_too(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(2)
     published = tv.resnet18().state_dict()
-    monkeypatch.setattr("vsn.models.backbones._download_torchvision", lambda name, weights: published)
+    monkeypatch.setattr("vsn.models.backbones.download_torchvision", lambda name, weights: published)
     model = make("flow", 5, name="vsn_resnet18", weights="IMAGENET1K_V1")
     torch.testing.assert_close(stem_of(model).weight, mean_by_loop(published["conv1.weight"], 10))
 
