@@ -100,7 +100,7 @@ def test_docs_quote_the_measured_loading(monkeypatch, name):
 
 def test_docs_list_the_models_as_they_are_counted(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from model_table import HEAD, line, rows
+    from model_costs import HEAD, line, rows
 
     page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     assert HEAD in page

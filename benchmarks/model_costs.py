@@ -1,6 +1,6 @@
 """Print the table of docs/models.md, as Markdown: every kind of model with its parameters and multiply-adds.
 
-python benchmarks/model_table.py
+python benchmarks/model_costs.py
 """
 
 from __future__ import annotations
