@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from vsn.config import ConfigError, ModelConfig
@@ -86,6 +87,29 @@ def test_published_sizes_of_the_features() -> None:
         assert body.res5(body.res4(body.res3(volume))).shape == (1, 512, 1, 7, 7)
         lite = EcoBody(full=False, divisor=1).eval()
         assert lite(torch.zeros(1, 3, 16, 224, 224)).shape == (1, 512, 4, 7, 7)
+
+
+def test_the_3d_blocks_are_written_out() -> None:
+    """What is added has not been normalised; batch normalisation and ReLU come after each addition."""
+    torch.manual_seed(0)
+    body = EcoBody(full=False, divisor=4).eval()
+    for module in body.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.uniform_(module.weight)
+            nn.init.normal_(module.bias)
+            nn.init.normal_(module.running_mean)
+    seen = torch.randn(1, 24, 4, 6, 6)
+    res3, res4 = body.res3, body.res4
+
+    def after(block: nn.Module, total: torch.Tensor) -> torch.Tensor:
+        pair = block.pair
+        active = block.a_bn(total).relu()
+        return pair.b_bn(pair.b_2(pair.b_1_bn(pair.b_1(active)).relu()) + total).relu()
+
+    third = after(res3, res3.a(seen))
+    torch.testing.assert_close(res3(seen), third)
+    fourth = after(res4, res4.a_2(res4.a_1_bn(res4.a_1(third)).relu()) + res4.a_down(third))
+    torch.testing.assert_close(res4(third), fourth)
 
 
 def test_the_two_streams_beside_a_loop_over_frames() -> None:

@@ -114,7 +114,7 @@ def rows_of_table(number: TableNumber, base: Recipe, backbones: Sequence[str] = 
         5: _flow_table,
         7: _block_table,
         8: _number_tables,
-        9: _model_table,
+        9: _model_costs,
     }
     if number not in makers:
         raise ConfigError(f"--tables has {number}; the ablations of the paper are its Tables 5, 7, 8 and 9.")
@@ -242,7 +242,7 @@ def _number_tables(base: Recipe, backbones: Sequence[str]) -> list[Table]:
     ]
 
 
-def _model_table(base: Recipe, backbones: Sequence[str]) -> list[Table]:
+def _model_costs(base: Recipe, backbones: Sequence[str]) -> list[Table]:
     name = backbones[0]
     models = {
         "baseline": _plain("tsn", name),

@@ -14,6 +14,8 @@ has 45 middle channels in both, as in the authors' code, not the 83 of that form
 | parameters, 18 layers | 33.3M (Table 2); torchvision 31.5M | 31.5M; with the paper's middle widths 33.3M |
 | multiply-adds, 18 layers, T = 16 | 40.5G (torchvision) | 40.5G |
 
+The published figures but torchvision's are quoted from memory.
+
 `r2plus1d_34_thin` is ours: a quarter of all widths, to be trained without a GPU. Pixels are normalised with
 the mean and deviation of Kinetics, as torchvision's weights were.
 """

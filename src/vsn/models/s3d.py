@@ -14,7 +14,8 @@ all; ours is the plain average (the two differ in the weight of the first and la
 | parameters, S3D-G | 11.56M | 9.54M |
 | multiply-adds, S3D-G | 71.4G | 71.9G |
 
-The counts of the paper do not follow from its text nor from its released code; ours are equal to torchvision's.
+The paper's counts are quoted from memory. They follow neither from its text nor from its released code; ours are
+equal to torchvision's.
 There are weights for S3D (``model.weights = "KINETICS400_V1"``), none for S3D-G. Pixels are normalised with the
 mean and deviation of Kinetics, as torchvision's weights were.
 """
