@@ -59,7 +59,10 @@ def one_line(text: str) -> str:
         (["eval"], ["PATH", "--split", "--protocol", "--order", "--root", "--bad-videos", "--json"]),
         (["predict"], ["PATH", "video files or folders", "--top-k", "--device", "--json"]),
         (["features"], ["PATH", "--out", "--split", "--root", "--per-frame", "--protocol", "--bad-videos"]),
-        (["convert"], ["PATH", "--to", "--classes", "--class-order", "--num-frames", "--shift-div", "--json"]),
+        (
+            ["convert"],
+            ["PATH", "--to", "--classes", "--class-order", "--num-frames", "--shift-div", "--json"],
+        ),
         (["hub"], ["push", "save", "pull"]),
         (["hub", "push"], ["PATH", "STR", "--license", "--private", "--weights"]),
         (["report"], ["PATH", "--out", "--title", "--split", "--root", "--videos", "--stage", "--device"]),
