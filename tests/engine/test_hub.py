@@ -18,6 +18,7 @@ from safetensors import safe_open
 import vsn
 from engine.conftest import tiny_recipe
 from vsn import cli
+from vsn.config import ConvertConfig
 from vsn.engine.checkpoint import RunError, load_model, open_run, weights_hash
 from vsn.engine.evaluate import evaluate_run
 from vsn.engine.runs import summarise_run
@@ -169,8 +170,14 @@ def test_a_converted_run_says_where_it_is_from(tmp_path: Path):
     from vsn.engine.convert import convert_checkpoint
 
     torch.save({"state_dict": random_state(RESNETS["resnet14_tiny"], TSM)}, tmp_path / "official.pth")
-    run = convert_checkpoint(tmp_path / "official.pth", tmp_path / "run").run.path
-    text = (save_pretrained(run, tmp_path / "saved") / "README.md").read_text()
+    (tmp_path / "names").write_text("a\nb\nc\nd\ne\n")
+    config = ConvertConfig(classes=str(tmp_path / "names"))
+    run = convert_checkpoint(tmp_path / "official.pth", tmp_path / "run", config).run.path
+    folder = save_pretrained(run, tmp_path / "saved")
+    for file in folder.rglob("*"):
+        if file.is_file():
+            assert str(tmp_path).encode() not in file.read_bytes(), file
+    text = (folder / "README.md").read_text()
     assert "Converted by `vsn convert` from `official.pth`" in text
     assert "How it was trained is not known here" in text
     assert "Trained on" not in text

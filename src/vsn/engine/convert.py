@@ -74,7 +74,7 @@ def convert_checkpoint(
     held = _read_checkpoint(checkpoint)
     foreign = read_foreign(_state_dict(checkpoint, held))
     meta = _stated(held)
-    said = [f"{checkpoint}: names of {LAYOUT_NAMES[foreign.layout]}."]
+    said = [f"{checkpoint.name}: names of {LAYOUT_NAMES[foreign.layout]}."]
     model = _model_config(foreign, config, meta, said)
     classes = _class_names(foreign, config, meta, said)
     weights = _fit_input(foreign, config, model, said)
@@ -251,7 +251,7 @@ def _class_names(
         )
         if sort:
             names = tuple(sorted(names))
-        source = f"{file}, {'sorted' if sort else 'in its own order'}"
+        source = f"{file.name}, {'sorted' if sort else 'in its own order'}"
         if config.class_order == "auto":
             source += " (--class-order says otherwise)"
     elif "classes" in meta:
