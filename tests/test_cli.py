@@ -47,7 +47,22 @@ def one_line(text: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "mentions"),
     [
-        ([], ["demo", "train", "ablate", "eval", "predict", "report", "runs", "data", "recipe", "models"]),
+        (
+            [],
+            [
+                "demo",
+                "train",
+                "ablate",
+                "eval",
+                "predict",
+                "serve",
+                "report",
+                "runs",
+                "data",
+                "recipe",
+                "models",
+            ],
+        ),
         (["demo"], ["--out", "--quick", "--seed"]),
         (["train"], ["RECIPE", "--out", "--init-from", "--resume", "vsn recipe show"]),
         (["train", "demo"], ["--model.name", "--train.epochs", "--data.root", "--eval.protocol"]),
@@ -59,6 +74,18 @@ def one_line(text: str) -> str:
         (["eval"], ["PATH", "--split", "--protocol", "--order", "--root", "--bad-videos", "--json"]),
         (["predict"], ["PATH", "video files or folders", "--top-k", "--device", "--json"]),
         (["report"], ["PATH", "--out", "--title", "--split", "--root", "--videos", "--stage", "--device"]),
+        (
+            ["serve"],
+            [
+                "PATH",
+                "--host",
+                "--port",
+                "--weights",
+                "--max-upload-mb",
+                "--decode-seconds",
+                "--max-requests",
+            ],
+        ),
         (["runs"], ["PATH", "two levels down", "--json"]),
         (["data"], ["synth", "pack", "doctor"]),
         (["data", "pack"], ["STR", "--out", "--short-side", "--quality", "--max-bad"]),
