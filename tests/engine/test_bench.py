@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from vsn.config import BenchConfig, ConfigError
+from vsn.config.bench import paper_input
 from vsn.engine.bench import run as bench_run
 from vsn.engine.bench.memory import cpu_peak_bytes, weight_bytes
 from vsn.engine.bench.plot import check_plot, draw, points, write_plot
@@ -389,7 +390,10 @@ def printed(facts: dict[str, Any], width: int) -> str:
 
 
 def test_table_has_the_papers_figures_beside_ours(facts: dict[str, Any]):
-    rows = [row | {"model": row["model"].replace("resnet14_tiny", "resnet50")} for row in facts["rows"]]
+    paper = {"num_frames": 8, "size": 224}
+    rows = [
+        row | {"model": row["model"].replace("resnet14_tiny", "resnet50"), **paper} for row in facts["rows"]
+    ]
     rows[0]["latency"] = rows[0]["latency"] | {"median": 12.34, "ratio": 1.07, "interval": [1.05, 1.08]}
     rows[0]["throughput"] = None
     rows[0]["errors"] = {"throughput": "OutOfMemoryError"}
@@ -397,12 +401,13 @@ def test_table_has_the_papers_figures_beside_ours(facts: dict[str, Any]):
     assert all(len(line) <= 80 for line in narrow.splitlines()[:5])
     line = next(line for line in wide.splitlines() if line.startswith("vsn_resnet14_tiny"))
     assert line.split()[1:] == [
-        "4x32", short(rows[0]["parameters"]), short(rows[0]["multiply_adds"]), "12.3",
+        "8x224", short(rows[0]["parameters"]), short(rows[0]["multiply_adds"]), "12.3",
         f"{rows[0]['latency']['p10']:.1f}-{rows[0]['latency']['p90']:.1f}", "1.07", "1.05-1.08", "failed", "16.5", "79.5",
     ]  # fmt: skip
     assert "other hardware" in wide
     assert "torch, eager, bf16, contiguous" in wide
     assert "other hardware" not in printed(facts, 160)  # none of the paper's models
+    assert "other hardware" not in printed(facts | {"rows": [row | {"size": 112} for row in rows]}, 160)
 
 
 def test_a_stopped_measurement_says_how_far_it_came(facts: dict[str, Any]):
@@ -412,6 +417,9 @@ def test_a_stopped_measurement_says_how_far_it_came(facts: dict[str, Any]):
 def test_paper_figures_are_those_of_the_paper():
     assert PAPER_TABLE_6["vsn_resnet50"] == (16.5, 79.5, 44.5)
     assert len(PAPER_TABLE_6) == 7
+    assert paper_input("i3d-fine_resnet50") == (32, 2)
+    assert paper_input("eco") == (16, 1)
+    assert paper_input("vsn_resnet101") == paper_input("tsm_timm/resnet50d") == (8, 1)
 
 
 @pytest.mark.parametrize(

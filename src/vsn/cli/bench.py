@@ -23,7 +23,7 @@ class BenchCommand:
     so far.
 
     `vsn bench tsn_resnet50 tsm_resnet50 vsn_resnet50` is the paper's Table 6 on your hardware; `vsn bench
-    runs/*` measures trained runs. NAME@T and NAME@TxCLIPS state the input of one model: i3d_resnet50@32x2.
+    runs/*` measures trained runs. NAME@T and NAME@TxCLIPS state the input of one model: i3d-fine_resnet50@32x2.
     """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from vsn.config.errors import require
+from vsn.config.model import ModelConfig
 
 BenchMode = Literal["eager", "compile"]
 BenchFormat = Literal["contiguous", "channels-last"]
@@ -14,12 +15,19 @@ BenchRuntime = Literal["torch", "onnxruntime", "openvino"]
 
 PAPER_INPUTS: dict[str, tuple[int, int]] = {
     "i3d": (32, 2),
+    "i3d-fine": (32, 2),
     "nl-i3d": (32, 2),
+    "nl-i3d-fine": (32, 2),
     "eco": (16, 1),
     "eco_lite": (16, 1),
 }
-"""(frames a clip, clips a video) by the first part of a model's name, where the paper's Tables 2 and 6 differ
-from 8 frames and one clip."""
+"""(frames a clip, clips a video) by the kind of model, where the paper's Tables 2 and 6 differ from 8 frames
+and one clip."""
+
+
+def paper_input(model: str) -> tuple[int, int]:
+    """Frames a clip and clips a video that a model is shown in the paper's tables; other models as a TSN."""
+    return PAPER_INPUTS.get(model.partition("_resnet")[0], (ModelConfig.num_frames, 1))
 
 
 @dataclass(frozen=True, kw_only=True)

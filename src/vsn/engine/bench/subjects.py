@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from vsn.config import BenchConfig, ClipSpec, ConfigError, ModelConfig
-from vsn.config.bench import PAPER_INPUTS
+from vsn.config.bench import paper_input
 from vsn.data.views import PROTOCOLS
 from vsn.engine.checkpoint import Run, load_model, open_run
 from vsn.engine.measure import count_multiply_adds
@@ -67,7 +67,7 @@ def read_subjects(names: Sequence[str | Subject], config: BenchConfig) -> list[S
 
     Args:
         names: what `create_model` takes, or a run folder. ``NAME@T`` and ``NAME@TxCLIPS`` state frames a
-            clip and clips a video of one model, such as ``i3d_resnet50@32x2``.
+            clip and clips a video of one model, such as ``i3d-fine_resnet50@32x2``.
         config: T, size and classes of those that do not state their own.
 
     Raises:
@@ -133,7 +133,7 @@ def _read_subject(name: str, config: BenchConfig) -> Subject:
         return _read_run(Path(name), config)
     stated = _INPUT.fullmatch(name)
     model = stated["name"] if stated else name
-    paper_frames, paper_clips = PAPER_INPUTS.get(model.partition("_resnet")[0], (ModelConfig.num_frames, 1))
+    paper_frames, paper_clips = paper_input(model)
     frames = int(stated["frames"]) if stated else config.num_frames or paper_frames
     clips = int(stated["clips"] or 1) if stated else paper_clips
     if clips < 1:

@@ -7,8 +7,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from vsn.config import ClipSpec
+from vsn.config.bench import paper_input
+
 PAPER_TABLE_6: dict[str, tuple[float, float, float]] = {
-    "i3d_resnet50": (165.3, 6.1, 41.6),
+    "i3d-fine_resnet50": (165.3, 6.1, 41.6),
     "tsn_resnet50": (15.8, 80.8, 20.2),
     "tsn_resnet101": (26.7, 48.8, 22.7),
     "eco": (30.6, 45.6, 41.4),
@@ -16,7 +19,8 @@ PAPER_TABLE_6: dict[str, tuple[float, float, float]] = {
     "vsn_resnet50": (16.5, 79.5, 44.5),
     "vsn_resnet101": (28.7, 47.2, 46.5),
 }
-"""Latency in ms, videos a second in batches of 16, top-1 in percent on Something-Something V1: one Tesla P100."""
+"""Latency in ms, videos a second in batches of 16, top-1 in percent on Something-Something V1: one Tesla P100.
+I3D is the one whose multiply-adds the paper's Table 2 states."""
 
 COLUMNS = (
     "model", "input", "params", "mult-\nadds", "ms", "p10-p90", "to\nbase", "95%", "videos\n/s", "to\nbase", "95%", "peak",
@@ -39,7 +43,7 @@ def print_table(facts: dict[str, Any], console: Console) -> None:
         f"{facts['settings']['batch_size']}. to base: times that of {facts['baseline']}, median over rounds in which "
         "both took a turn; its 95% interval is in the JSON and in a wide terminal."
     ]
-    if any(row["model"] in PAPER_TABLE_6 for row in facts["rows"]):
+    if any(paper_figures(row) for row in facts["rows"]):
         notes.append("paper: its Table 6, other hardware (one Tesla P100), not to be compared with ours.")
     if facts["interrupted"]:
         counts = [
@@ -69,6 +73,15 @@ def variant_name(row: dict[str, Any]) -> str:
     return ", ".join(row[key] for key in ("runtime", "mode", "dtype", "format") if row[key])
 
 
+def paper_figures(row: dict[str, Any]) -> tuple[float, float, float] | None:
+    """What the paper's Table 6 says of a row's model, if the row has the paper's input."""
+    same = (row["num_frames"], row["num_clips"], row["size"]) == (
+        *paper_input(row["model"]),
+        ClipSpec.crop_size,
+    )
+    return PAPER_TABLE_6.get(row["model"]) if same else None
+
+
 def short(count: float) -> str:
     """A count with three digits and K, M or G."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
@@ -85,13 +98,13 @@ def _table(name: str, rows: list[dict[str, Any]], facts: dict[str, Any], wide: b
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    paper = any(row["model"] in PAPER_TABLE_6 for row in rows)
+    paper = any(paper_figures(row) for row in rows)
     kept = [i for i, column in enumerate(COLUMNS) if wide or column not in WIDE_ONLY]
     for column in [*(COLUMNS[i] for i in kept), *(PAPER_COLUMNS if paper else ())]:
         table.add_column(column, justify="left" if column == "model" else "right", overflow="fold")
     for row in rows:
         cells = _cells(row)
-        theirs = PAPER_TABLE_6.get(row["model"])
+        theirs = paper_figures(row)
         beside = [f"{theirs[0]:.1f}", f"{theirs[1]:.1f}"] if theirs else ["", ""]
         table.add_row(*(cells[i] for i in kept), *(beside if paper else ()))
     return table
