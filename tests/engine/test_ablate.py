@@ -12,10 +12,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from vsn.cli import main
 from vsn.config import STAGES, ConfigError, ModelConfig, Recipe
 from vsn.data.synthetic import SynthSpec, write_dataset
 from vsn.engine import ablate as ablate_module
-from vsn.engine.ablate import ablate, format_tables, load_ablation, plan_ablation, start_facts
+from vsn.engine.ablate import (
+    ablate,
+    format_tables,
+    load_ablation,
+    merge_ablations,
+    plan_ablation,
+    start_facts,
+)
 from vsn.engine.ablation_grid import grid_variants, make_variant, parse_grid, run_name
 from vsn.engine.ablation_plan import AblationSpec, data_key, describe_states, estimate_seconds, plan_runs
 from vsn.engine.ablation_tables import (
@@ -540,6 +548,37 @@ def test_other_settings_want_another_folder(ablated: tuple[Path, Recipe], tmp_pa
             call(other, AblationSpec(tables=(9,)), out)
     moved = replace(recipe, data=replace(recipe.data, root="moved"))
     assert start_facts(moved, AblationSpec(tables=(9,)), out)["recipe"]["data"]["root"] == "moved"
+
+
+def test_parts_trained_on_several_machines_are_joined(ablated: tuple[Path, Recipe], tmp_path: Path, capsys):
+    def part(name: str, seed: int, top1: float) -> Path:
+        facts = json.loads((ablated[0] / "ablation.json").read_text())
+        facts |= {"seeds": [seed], "commands": [name]}
+        facts["runs"] = [{**run, "seed": seed} for run in facts["runs"]]
+        facts["runs"][0]["forward"] = {**facts["runs"][0]["forward"], "top1": top1}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ablation.json").write_text(json.dumps(facts))
+        return tmp_path / name
+
+    parts = [part("a", 1, 0.5), part("b", 0, 0.25), part("again", 0, 1.0)]
+    main(["ablate", "--merge", *map(str, parts), "--out", str(tmp_path / "all")])
+    joined = load_ablation(tmp_path / "all" / "ablation.json")
+    assert (joined["seeds"], joined["commands"], len(joined["runs"])) == ([0, 1], ["a", "b", "again"], 8)
+    first = joined["figures"]["9"][0]["ours"]
+    assert (first["mean"], first["num_runs"], first["num_expected"]) == (0.375, 2, 2)
+    assert capsys.readouterr().out == format_tables(joined) + "\n"
+    with pytest.raises(RunError, match=r"ablation\.json is there already; choose another folder with --out"):
+        merge_ablations(parts, tmp_path / "all")
+
+
+def test_only_parts_of_one_ablation_are_joined(ablated: tuple[Path, Recipe], tmp_path: Path):
+    out = copied(ablated[0], tmp_path)
+    facts = load_ablation(out / "ablation.json")
+    facts["recipe"]["train"]["lr"] = 0.5
+    (out / "ablation.json").write_text(json.dumps(facts))
+    with pytest.raises(RunError, match=r"differ in train\.lr; only parts of one ablation can be joined"):
+        merge_ablations([ablated[0], out], tmp_path / "all")
+    assert not (tmp_path / "all").exists()
 
 
 @pytest.mark.parametrize(

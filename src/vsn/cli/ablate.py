@@ -49,23 +49,32 @@ class AblateCommand:
     """Do not train: print the runs to do and done, and how long it will take by those that are finished."""
     show: Path | None = None
     """Do not train: print the tables of this ablation.json."""
+    merge: tuple[Path, ...] = ()
+    """Do not train: join the ablation.json of these folders, in which several machines trained some of the seeds or
+    tables each, into that of --out."""
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print JSON: what ablation.json holds, or with --dry-run the runs."""
 
 
 def ablate_command(arguments: Sequence[str]) -> None:
     """Parse and run `vsn ablate`: first the recipe and the grid, then what changes the recipe."""
-    from vsn.engine.ablate import ablate, format_tables, load_ablation, plan_ablation
+    from vsn.engine.ablate import ablate, format_tables, load_ablation, merge_ablations, plan_ablation
     from vsn.engine.ablation_grid import parse_grid
     from vsn.engine.ablation_plan import AblationSpec, describe_states
 
     command, rest = parse_command(AblateCommand, arguments, "vsn ablate")
-    if command.show:
+    if command.show or command.merge:
         if has_recipe(command.recipe) or rest:
             raise ValueError(
-                "--show prints the tables of an ablation.json; no recipe and no setting goes with it."
+                "--show and --merge are about an ablation.json that is there; no recipe and no setting goes with them."
             )
-        shown = load_ablation(command.show)
+        if command.merge and command.out is None:
+            raise ValueError("--merge needs --out, the folder of the joined ablation.json.")
+        shown = (
+            merge_ablations(command.merge, command.out)
+            if command.merge and command.out
+            else load_ablation(command.show or Path())
+        )
         print(_json(shown) if command.json_output else format_tables(shown))
         return
     if not has_recipe(command.recipe):

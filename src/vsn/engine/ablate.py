@@ -190,6 +190,39 @@ def load_ablation(path: Path) -> dict[str, Any]:
     return facts
 
 
+def merge_ablations(folders: Sequence[Path], out: Path) -> dict[str, Any]:
+    """Join what several machines trained of one ablation, its seeds or its tables, into `out / ablation.json`.
+
+    Of a run that several folders hold, that of the first named counts. The runs' own folders stay where they are.
+
+    Raises:
+        RunError: a folder without an `ablation.json`, of another recipe or grid than the first, or `out` holds one.
+    """
+    if (out / FILE).exists():
+        raise RunError(f"{out / FILE} is there already; choose another folder with --out.")
+    first, *others = (load_ablation(folder / FILE) for folder in folders)
+    base = recipe_from_dict(first["recipe"])
+    facts = dict(first)
+    for folder, other in zip(folders[1:], others, strict=True):
+        recipe = recipe_from_dict(other["recipe"], str(folder / FILE))
+        differing = set(settings_that_differ(recipe, base)) - FREE_SETTINGS - {"train.seed"}
+        differing |= {key for key in ("grid", "backbones") if other[key] != first[key]}
+        if differing:
+            raise RunError(
+                f"{folder} and {folders[0]} differ in {', '.join(sorted(differing))}; only parts of one ablation can be "
+                "joined."
+            )
+        known = {(run["name"], run["seed"]) for run in facts["runs"]}
+        facts["runs"] = facts["runs"] + [r for r in other["runs"] if (r["name"], r["seed"]) not in known]
+        for key in ("commands", "tables", "seeds"):
+            facts[key] = list(dict.fromkeys([*facts[key], *other[key]]))
+    facts["tables"], facts["seeds"] = sorted(facts["tables"]), sorted(facts["seeds"])
+    _finish_facts(facts, *_tables_of(facts))
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / FILE, facts)
+    return facts
+
+
 def format_tables(facts: Mapping[str, Any]) -> str:
     """All tables of an `ablation.json` as Markdown, and what is missing of them."""
     tables, _ = _tables_of(facts)
