@@ -48,11 +48,12 @@ def test_features_by_frame_have_the_mean(predictor: Predictor, grey_video: Path,
     np.testing.assert_allclose(by_frame.mean(axis=0), pooled, rtol=1e-5, atol=1e-7)
 
 
-def test_features_by_frame_are_those_of_the_frames(predictor: Predictor, grey_video: Path):
-    clip = predictor._views(grey_video, EvalConfig())
+def test_features_by_frame_are_those_of_the_frames(finished_run: Path, predictor: Predictor):
+    run = open_run(finished_run)
+    dataset = test_dataset(run.recipe, "test", run.recipe.eval, classes=run.classes)
     with torch.inference_mode():
-        expected = predictor.model.frame_features(clip)[0].numpy()
-    assert np.array_equal(predictor.features(grey_video, per_frame=True), expected)
+        expected = predictor.model.frame_features(dataset[0].clip[None])[0].numpy()
+    assert np.array_equal(predictor.features(dataset.records[0].path, per_frame=True), expected)
 
 
 def test_no_mean_by_frame_over_clips_of_other_frames(predictor: Predictor, grey_video: Path, tmp_path: Path):

@@ -158,10 +158,10 @@ def find_backbone(state: Mapping[str, Tensor]) -> str:
     """
     shapes = _shapes(state)
     nearest: tuple[int, str, str] | None = None
-    # Building a DenseNet, even without its weights, takes a second.
-    dense = any(name.startswith("features.") for name in state)
-    names = [*THIN_BACKBONES, *TORCHVISION_BACKBONES]
-    for name in (name for name in names if name.startswith("densenet") == dense):
+    # Building one takes a while, even without weights; the code bases have these two families.
+    family = "densenet" if any(name.startswith("features.") for name in state) else "resne"
+    names = [name for name in (*THIN_BACKBONES, *TORCHVISION_BACKBONES) if family in name]
+    for name in names:
         with torch.device("meta"):
             own = _shapes(build_backbone(name).state_dict())
         differing = [key for key in sorted(own.keys() | shapes.keys()) if own.get(key) != shapes.get(key)]
@@ -177,7 +177,7 @@ def find_backbone(state: Mapping[str, Tensor]) -> str:
     assert nearest is not None
     raise ConfigError(
         f"No backbone of vsn has the names and shapes of this checkpoint. The nearest, {nearest[1]}, differs in "
-        f"{nearest[0]} of them, for example {nearest[2]}. Those that are looked through: {', '.join(TORCHVISION_BACKBONES)}."
+        f"{nearest[0]} of them, for example {nearest[2]}. Those that are looked through: {', '.join(names)}."
     )
 
 
