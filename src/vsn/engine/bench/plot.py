@@ -17,12 +17,14 @@ _COSTS: dict[Cost, str] = {
     "latency": "latency of one clip (ms)",
     "multiply-adds": "multiply-adds of a video (G)",
 }
-_PLACES = (
-    [(8, 0, "left", "center"), (-8, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top")]
-    + [(dx, dy, "left" if dx > 0 else "right", "bottom" if dy > 0 else "top")
-       for far in (6, 14, 24, 36) for dx in (far, -far) for dy in (far, -far)]
-)  # fmt: skip
-"""Where a label may stand: points to the right and above, and how the text lies there; the best first."""
+_PLACES = [
+    (8, 0, "left"), (-8, 0, "right"), (0, 14, "center"), (0, -14, "center"),
+    *((side * far, rise, "left" if side > 0 else "right")
+      for step in range(1, 13) for far in (8, 24) for rise in (13 * step, -13 * step) for side in (1, -1)),
+]  # fmt: skip
+"""Where a label may stand: points to the right and above, and to which side the text ends; the best first."""
+_FAR = 20
+"""Points from which on a line leads to the label."""
 
 
 def check_plot(path: Path, names: Sequence[str]) -> None:
@@ -131,16 +133,18 @@ def draw(drawn: Sequence[dict[str, Any]], facts: dict[str, Any], cost: Cost) -> 
     hardware = facts["device"].get("gpu") or facts["versions"]["processor"]
     axes.set_title(f"{hardware}, one clip at a time" if cost == "latency" else "", fontsize=10)
     if len(variants) > 1:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
     _label(figure, axes, drawn)
     return figure
 
 
 def _label(figure: Any, axes: Any, drawn: Sequence[dict[str, Any]]) -> None:
     """Put each label at the first place where it covers no other label, no point and no interval."""
+    from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
     figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # as it is now, it stays: places are looked for in it
     renderer = figure.canvas.get_renderer()
     taken = []
     for point in drawn:
@@ -155,19 +159,25 @@ def _label(figure: Any, axes: Any, drawn: Sequence[dict[str, Any]]) -> None:
     frame = axes.get_window_extent(renderer)
     for point in drawn:
         text = axes.annotate(
-            point["label"], (point["x"], point["y"]), (0, 0), textcoords="offset points", fontsize=9
+            point["label"],
+            (point["x"], point["y"]),
+            (0, 0),
+            textcoords="offset points",
+            fontsize=9,
+            va="center",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "grey", "shrinkA": 0, "shrinkB": 3},
         )
-        crowded = []
-        for dx, dy, across, upright in _PLACES:
-            text.set(position=(dx, dy), ha=across, va=upright)
-            box = text.get_window_extent(renderer)
-            outside = not (
-                frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            )
-            crowd = sum(box.overlaps(other) for other in taken) + outside
-            crowded.append((crowd, dx, dy, across, upright))
+        found = []
+        for dx, dy, side in _PLACES:
+            text.set(position=(dx, dy), ha=side)
+            text.update_positions(renderer)
+            box = Text.get_window_extent(text, renderer)  # without the line
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            crowd = sum(box.overlaps(other) for other in taken) + (not inside)
+            found.append((crowd, dx, dy, side, box))
             if crowd == 0:
                 break
-        _, dx, dy, across, upright = min(crowded, key=lambda one: one[0])
-        text.set(position=(dx, dy), ha=across, va=upright)
-        taken.append(text.get_window_extent(renderer))
+        _, dx, dy, side, box = min(found, key=lambda one: one[0])
+        text.set(position=(dx, dy), ha=side)
+        text.arrow_patch.set_visible(max(abs(dx), abs(dy)) > _FAR)
+        taken.append(box)
