@@ -26,9 +26,10 @@ from engine.conftest import tiny_recipe
 from serve.conftest import make_video, wait_until
 from vsn import cli
 from vsn.config import ConfigError, ServeConfig
-from vsn.data.decode import probe_video, write_video
+from vsn.data.decode import VideoError, probe_video, write_video
 from vsn.engine.prediction import views_of_video
 from vsn.serve.batching import Batcher
+from vsn.serve.decoding import DecodeJob, decode_upload
 from vsn.serve.guards import Guards
 from vsn.serve.metrics import Metrics
 from vsn.serve.models import open_model
@@ -245,6 +246,33 @@ def test_clips_of_several_sizes_are_scored_each_as_alone_in_their_order(served_r
     clips = [generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
     together = model.score(clips)
     assert [scores.tolist() for scores in together] == [model.score([clip])[0].tolist() for clip in clips]
+
+
+def test_why_a_file_cannot_be_read_does_not_say_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(path: Path) -> None:
+        raise VideoError(path, f"No space left: {str(path)!r}")
+
+    monkeypatch.setattr("vsn.serve.decoding.probe_video", fail)
+    recipe, limits = tiny_recipe(tmp_path), ServeConfig()
+    found = decode_upload(
+        DecodeJob(
+            path=tmp_path / "upload-1",
+            recipe=recipe,
+            classes=("a",),
+            max_seconds=limits.max_seconds,
+            max_pixels=limits.max_pixels,
+            frames=False,
+            timeline=False,
+            timeline_seconds=limits.timeline_seconds,
+            window_seconds=limits.window_seconds,
+            max_windows=limits.max_windows,
+        )
+    )
+    assert isinstance(found, Problem)
+    assert "No space left: 'the file'" in str(found)
+    assert str(tmp_path) not in str(found)
 
 
 # --- windows -----------------------------------------------------------------------------------------
