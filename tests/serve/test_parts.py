@@ -19,14 +19,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.responses import JSONResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from engine.conftest import tiny_recipe
 from serve.conftest import make_video, wait_until
 from vsn import cli
 from vsn.config import ConfigError, ServeConfig
-from vsn.data.decode import probe_video, write_video
+from vsn.data.decode import VideoError, probe_video, write_video
 from vsn.engine.prediction import views_of_video
 from vsn.serve.batching import Batcher
+from vsn.serve.decoding import DecodeJob, decode_upload
+from vsn.serve.guards import Guards
+from vsn.serve.metrics import Metrics
+from vsn.serve.models import open_model
 from vsn.serve.problems import Problem
 from vsn.serve.uploads import UploadFolder, receive_video
 from vsn.serve.windows import plan_windows, window_clips
@@ -193,6 +199,80 @@ def test_folders_of_services_that_were_killed_are_deleted_others_are_not(tmp_pat
     living.close()
     second.close()
     assert {path.name for path in tmp_path.iterdir()} == {"vsn-serve-just-starting", "other-thing"}
+
+
+# --- the body of a request that is refused -------------------------------------------------------------
+
+
+def refuse(num_pieces: float, monkeypatch: pytest.MonkeyPatch, *, linger_seconds: float) -> list[str]:
+    """An application that answers 413 at once to an upload of so many pieces: what happens, in order."""
+    monkeypatch.setattr("vsn.serve.guards._LINGER_SECONDS", linger_seconds)
+    happened: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await JSONResponse({}, 413)(scope, receive, send)
+
+    async def receive() -> Message:
+        await asyncio.sleep(0)
+        happened.append("piece")
+        return {"type": "http.request", "body": b"x", "more_body": len(happened) < num_pieces}
+
+    async def send(message: Message) -> None:
+        happened.append(message["type"])
+
+    guards = Guards(app, metrics=Metrics(max_batch=1), paths=[], hosts=[])
+    scope = {"type": "http", "path": "/", "headers": [(b"transfer-encoding", b"chunked"), (b"host", b"a")]}
+    asyncio.run(guards(scope, receive, send))
+    return happened
+
+
+def test_what_still_comes_of_a_refused_upload_is_read_before_the_answer(monkeypatch: pytest.MonkeyPatch):
+    happened = refuse(3, monkeypatch, linger_seconds=60)
+    assert happened == ["piece"] * 3 + ["http.response.start", "http.response.body"]
+
+
+def test_an_upload_without_an_end_is_answered_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    happened = refuse(float("inf"), monkeypatch, linger_seconds=0.05)
+    assert happened[-2:] == ["http.response.start", "http.response.body"]
+
+
+# --- the model -----------------------------------------------------------------------------------------
+
+
+def test_clips_of_several_sizes_are_scored_each_as_alone_in_their_order(served_run: Path):
+    model = open_model(served_run, device="cpu")
+    generator = np.random.default_rng(0)
+    shapes = [(4, 3, 36, 54), (4, 3, 54, 36), (4, 3, 36, 54), (2, 4, 3, 36, 36), (4, 3, 54, 36)]
+    clips = [generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+    together = model.score(clips)
+    assert [scores.tolist() for scores in together] == [model.score([clip])[0].tolist() for clip in clips]
+
+
+def test_why_a_file_cannot_be_read_does_not_say_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(path: Path) -> None:
+        raise VideoError(path, f"No space left: {str(path)!r}")
+
+    monkeypatch.setattr("vsn.serve.decoding.probe_video", fail)
+    recipe, limits = tiny_recipe(tmp_path), ServeConfig()
+    found = decode_upload(
+        DecodeJob(
+            path=tmp_path / "upload-1",
+            recipe=recipe,
+            classes=("a",),
+            max_seconds=limits.max_seconds,
+            max_pixels=limits.max_pixels,
+            frames=False,
+            timeline=False,
+            timeline_seconds=limits.timeline_seconds,
+            window_seconds=limits.window_seconds,
+            max_windows=limits.max_windows,
+        )
+    )
+    assert isinstance(found, Problem)
+    assert "No space left: 'the file'" in str(found)
+    assert str(tmp_path) not in str(found)
 
 
 # --- windows -----------------------------------------------------------------------------------------
