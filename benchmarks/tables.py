@@ -47,6 +47,19 @@ def loading_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def latency_table(rows: list[dict[str, Any]]) -> str:
+    """The latency of models as Markdown, from what `vsn bench` wrote."""
+    lines = [_head("model", "parameters", "multiply-adds", "ms", "to the baseline", "95% interval")]
+    for row in rows:
+        taken = row["latency"]
+        low, high = taken["interval"]
+        lines.append(
+            f"| {row['label']} | {row['parameters'] / 1e6:.1f}M | {row['multiply_adds_of_video'] / 1e9:.1f}G | "
+            f"{taken['median']:.0f} | {taken['ratio']:.2f} | {low:.2f} to {high:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def _head(*cells: str) -> str:
     return f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}"
 

@@ -98,6 +98,15 @@ def test_docs_quote_the_measured_loading(monkeypatch, name):
     assert f"results/{name}.json" in page
 
 
+def test_docs_quote_the_measured_latency(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from tables import latency_table
+
+    page = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8")
+    rows = json.loads((ROOT / "results" / "table6-latency-cpu.json").read_text(encoding="utf-8"))["rows"]
+    assert latency_table(rows) in page
+
+
 def test_docs_list_the_models_as_they_are_counted(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from model_costs import HEAD, line, rows

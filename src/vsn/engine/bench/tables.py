@@ -38,10 +38,12 @@ def print_table(facts: dict[str, Any], console: Console) -> None:
         variants.setdefault(variant_name(row), []).append(row)
     for name, rows in variants.items():
         console.print(_table(name, rows, facts, console.width >= WIDE), markup=False)
+    size = facts["settings"]["batch_size"]
+    throughput = f"videos/s: in batches of {size}. " if size else ""
     notes = [
-        f"ms: latency of one video, median{' (p10-p90)' if console.width >= WIDE else ''}. videos/s: in batches of "
-        f"{facts['settings']['batch_size']}. to base: times that of {facts['baseline']}, median over rounds in which "
-        "both took a turn; its 95% interval is in the JSON and in a wide terminal."
+        f"ms: latency of one video, median{' (p10-p90)' if console.width >= WIDE else ''}. {throughput}to base: times "
+        f"that of {facts['baseline']}, median over rounds in which both took a turn; its 95% interval is in the JSON and "
+        "in a wide terminal."
     ]
     if any(paper_figures(row) for row in facts["rows"]):
         notes.append("paper: its Table 6, other hardware (one Tesla P100), not to be compared with ours.")
