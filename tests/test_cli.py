@@ -235,9 +235,10 @@ def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
             ["ablate", "demo", "--grid", "model.blok=x"],
             "vsn: --grid model.blok=x: unknown setting 'model.blok'; did",
         ),
+        (["ablate", "--merge", "a"], "vsn: --merge needs --out, the folder of the joined ablation.json."),
         (
             ["ablate", "demo", "--show", "a.json"],
-            "vsn: --show prints the tables of an ablation.json; no recipe",
+            "vsn: --show and --merge are about an ablation.json that is there; no recipe",
         ),
         (["ablate", "--show", "a.json"], "vsn: a.json is not there; `vsn ablate RECIPE --out DIR` writes"),
         (["eval", "none"], "vsn: none is not a run folder"),
