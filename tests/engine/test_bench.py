@@ -24,11 +24,11 @@ from vsn.engine.bench.runtimes import (
     list_variants,
     prepare_exported,
     prepare_torch,
-    to_channels_last,
 )
 from vsn.engine.bench.subjects import BenchError, pick_baseline, protocol_costs, read_subjects
 from vsn.engine.bench.tables import PAPER_TABLE_6, print_table, short
 from vsn.engine.measure import count_multiply_adds
+from vsn.engine.memory import to_channels_last
 from vsn.interrupt import StopRequest
 from vsn.models import create_model
 
@@ -245,7 +245,7 @@ def test_exported_runtimes_are_asked_for_what_they_can():
 def test_channels_last_of_2d_and_3d_weights():
     model = torch.nn.Sequential(torch.nn.Conv2d(4, 6, 3), torch.nn.Conv3d(4, 6, 3), torch.nn.Linear(4, 4))
     before = [parameter.clone() for parameter in model.parameters()]
-    to_channels_last(model)
+    to_channels_last(model, volumes=True)
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert model[1].weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

@@ -245,7 +245,8 @@ def test_the_file_is_for_the_runs_protocol(protocol, any_size: bool, expected: t
 def test_every_protocol_has_a_size():
     recipe = small("tsn_resnet14_tiny")[1]
     for protocol in PROTOCOLS:
-        export_view(replace(recipe, eval=EvalConfig(protocol=protocol)), any_size=False)
+        view = export_view(replace(recipe, eval=EvalConfig(protocol=protocol)), any_size=False)
+        assert view.size in (recipe.clip.crop_size, recipe.clip.short_side)
 
 
 def test_a_protocol_of_another_t_is_refused_for_a_temporal_model(finished_run: Path, tmp_path: Path):

@@ -27,13 +27,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def to_channels_last(model: nn.Module) -> None:
-    """Lay out the weights of 2D convolutions channels-last, in place. 3D convolutions stay as they are: whether
-    another layout helps them was not measured, and PyTorch's own conversion refuses a model that has both.
+def to_channels_last(model: nn.Module, *, volumes: bool = False) -> None:
+    """Lay out the weights of 2D convolutions channels-last, in place, with ``volumes`` those of 3D ones too.
+
+    In training 3D convolutions stay as they are: whether the layout helps them was not measured. PyTorch's own
+    conversion refuses a model that has both.
     """
+    layouts = {4: torch.channels_last} | ({5: torch.channels_last_3d} if volumes else {})
     for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.to(memory_format=torch.channels_last)
+        if parameter.ndim in layouts:
+            parameter.data = parameter.data.to(memory_format=layouts[parameter.ndim])
 
 
 def checkpoint_activations(model: VideoClassifier) -> None:

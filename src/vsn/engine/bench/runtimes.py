@@ -21,6 +21,7 @@ from vsn.config import BenchConfig, ClipSpec, EvalConfig, ExportConfig, ModelCon
 from vsn.config.bench import BenchDtype, BenchFormat, BenchMode, BenchRuntime
 from vsn.config.export import ExportFormat
 from vsn.engine.bench.subjects import BenchError
+from vsn.engine.memory import to_channels_last
 from vsn.models import VideoClassifier
 
 DTYPES: dict[BenchDtype, torch.dtype] = {
@@ -85,7 +86,7 @@ def prepare_torch(
     """PyTorch: weights and activations in the variant's data type and memory format, on the device."""
     network = copy.deepcopy(model).eval().to(device, DTYPES[variant.dtype])
     if variant.format == "channels-last":
-        to_channels_last(network)
+        to_channels_last(network, volumes=True)
     # The whole network as one graph, for just this shape: a part left to Python would go unseen.
     compiled = torch.compile(network, fullgraph=True, dynamic=False) if variant.mode == "compile" else network
 
@@ -94,14 +95,6 @@ def prepare_torch(
             return compiled(clips)
 
     return infer
-
-
-def to_channels_last(model: nn.Module) -> None:
-    """Lay out the weights of 2D and 3D convolutions channels-last, in place; their outputs follow."""
-    for parameter in model.parameters():
-        forms = {4: torch.channels_last, 5: torch.channels_last_3d}
-        if parameter.ndim in forms:
-            parameter.data = parameter.data.contiguous(memory_format=forms[parameter.ndim])
 
 
 def prepare_exported(
