@@ -62,6 +62,21 @@ def test_fuse(vsn: Run):
     assert json.loads(vsn("fuse", a, b, "--logits", "--json"))["fusion"] == "logits"
 
 
+def test_fuse_prints_the_columns_of_table_2(vsn: Run):
+    costs = {"num_frames": 8, "parameters": 24_300_000, "multiply_adds": 33_000_000_000}
+    a, b = write("rgb", 1, **costs), write("flow", 2, **costs)
+    report = json.loads(vsn("fuse", a, b, "--out", "both.npz", "--json"))
+    assert report["inputs"][1]["frames"] == "8"
+    fused = {key: report["fused"][key] for key in ("frames", "parameters", "multiply_adds")}
+    assert fused == {"frames": "8+8", "parameters": 48_600_000, "multiply_adds": 66_000_000_000}
+    page = vsn("fuse", a, b)
+    assert [word for word in ("8+8", "48.6M", "66G") if word not in page] == []
+    # Of three networks, by way of a file of two; one that says nothing leaves the sum unknown.
+    three = json.loads(vsn("fuse", "both.npz", a, "--json"))["fused"]
+    assert (three["frames"], three["parameters"]) == ("8+8+8", 72_900_000)
+    assert json.loads(vsn("fuse", "both.npz", write("old", 3), "--json"))["fused"]["parameters"] is None
+
+
 def test_fuse_searches_on_one_half_and_reports_the_other(vsn: Run):
     a, b = write("a", 1), write("b", 2, strength=3)
     report = json.loads(vsn("fuse", a, b, "--search", "--seed", 3, "--out", "f.npz", "--json"))

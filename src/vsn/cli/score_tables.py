@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+_COSTS = ("frames", "params", "mult-adds")
+"""Columns of the paper's Table 2; the costs are of a video, all its views."""
 _SHOWN = 8
 """Classes, or videos, of each side that a page of `vsn compare` shows."""
 
@@ -102,12 +104,16 @@ def print_fusion(report: dict[str, Any]) -> None:
     mean = _mean_key(rows[0])
     table = _table(
         f"{report['num_videos']} videos, mean of {report['fusion']} scores",
-        ("scores", "weight", "top-1", "95% interval", "top-5", _MEANS[mean]),
+        ("scores", "weight", *_COSTS, "top-1", "95% interval", "top-5", _MEANS[mean]),
     )
     for row in rows:
+        parameters, cost = row["parameters"], row["multiply_adds"]
         table.add_row(
             escape(row["name"]),
             "" if row["weight"] is None else f"{row['weight']:.2f}",
+            row["frames"] or "-",
+            "-" if parameters is None else f"{parameters / 1e6:.3g}M",
+            "-" if cost is None else f"{cost / 1e9:.3g}G",
             f"{row['top1']:.1%}",
             _interval(row["top1_interval"]),
             f"{row['top5']:.1%}",

@@ -26,14 +26,14 @@ class ViewPlan(NamedTuple):
     """Frames of a clip, whatever the model's T; 0: the model's T."""
 
     @property
+    def num_clips(self) -> int:
+        """Clips of a video."""
+        return {"one": 1, "two": 2, "dense": DENSE_CLIPS}[self.clips]
+
+    @property
     def num_views(self) -> int:
         """Clips times crops."""
-        return {"one": 1, "two": 2, "dense": DENSE_CLIPS}[self.clips] * {
-            "whole": 1,
-            "center": 1,
-            "three": 3,
-            "ten": 10,
-        }[self.crops]
+        return self.num_clips * {"whole": 1, "center": 1, "three": 3, "ten": 10}[self.crops]
 
 
 DENSE_CLIPS = 10

@@ -23,7 +23,7 @@ from vsn.data.readers import NoSplitError, read_records
 from vsn.data.views import PROTOCOLS
 from vsn.engine.checkpoint import Run, WeightsKind, load_model, open_run, weights_hash
 from vsn.engine.inputs import test_dataset
-from vsn.engine.measure import count_multiply_adds
+from vsn.engine.measure import count_multiply_adds, count_parameters
 from vsn.engine.processes import Processes, pick_device
 from vsn.engine.scores import Scores, save_evaluation
 from vsn.interrupt import StopRequest
@@ -276,6 +276,7 @@ def evaluate_run(
     run = open_run(path)
     config = config or run.recipe.eval
     replace(run.recipe, eval=config)  # checks that they go together
+    plan = PROTOCOLS[config.protocol]
     place, precision = pick_test_device(run.recipe, device)
     processes = Processes(str(place) if place.index is not None else place.type)
     model = load_model(run, weights).to(processes.device)
@@ -299,7 +300,10 @@ def evaluate_run(
         "split": split,
         "protocol": config.protocol,
         "average": config.average,
-        "num_views": PROTOCOLS[config.protocol].num_views,
+        "model": run.recipe.model.name,
+        "num_frames": (plan.num_frames or run.recipe.model.num_frames) * plan.num_clips,
+        "num_views": plan.num_views,
+        "parameters": count_parameters(model),
         "multiply_adds": _multiply_adds(run.recipe, dataset),
         "order": config.order,
         "bad_videos": [{"path": video.path, "reason": video.reason} for video in bad],

@@ -7,7 +7,7 @@ one to one. Our reading of "averages the predictions": the mean of the softmax p
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ from vsn.engine.scores import (
 
 _STEPS = {2: 20, 3: 10, 4: 10}
 """Inputs -> into how many parts their weights are divided in a search."""
+_OF_ONE_NETWORK = {"model", "num_frames", "parameters", "multiply_adds"}
+"""Facts that would be wrong of fused scores, even where all inputs share them."""
 
 
 def fuse_scores(
@@ -67,7 +69,7 @@ def fuse_scores(
     else:
         fused = _log_mean([(log_softmax(values), share) for values, share in used])
     method = "logits" if logits else "sigmoid" if inputs[0].multi_label else "softmax"
-    keys = set.intersection(*(set(one.facts) for one in inputs))
+    keys = set.intersection(*(set(one.facts) for one in inputs)) - _OF_ONE_NETWORK
     shared = {
         key: value
         for key, value in inputs[0].facts.items()
@@ -201,14 +203,16 @@ def fusion_report(inputs: Sequence[Scores], names: Sequence[str], fused: Scores)
     """What fusing gained, as shares of 1.
 
     Returns:
-        "inputs" and "fused": name, weight, top-1 with its 95% interval, top-5, mean class (or mean average
-        precision); "best_single", the input with the highest top-1 (multi-label: mean average precision) on
-        these videos; "gain", top-1 of the fused over it, with "gain_interval", the paired bootstrap's; for
+        "inputs" and "fused": name, weight, the columns of the paper's Table 2 ("frames" that are looked at,
+        as in "8+8", "parameters", "multiply_adds" of a video; None where the scores do not say, and for the
+        fused the sums), top-1 with its 95% interval, top-5, mean class (or mean average precision);
+        "best_single", the input with the highest top-1 (multi-label: mean average precision) on these videos;
+        "gain", top-1 of the fused over it, with "gain_interval", the paired bootstrap's; for
         multi-label scores "map_gain" too, without an interval.
     """
     parts = fused.facts["fused_from"]
     rows = [
-        {"name": name, "weight": part["weight"], **_headline(one)}
+        {"name": name, "weight": part["weight"], **model_costs(one.facts), **_headline(one)}
         for one, name, part in zip(inputs, names, parts, strict=True)
     ]
     key = "mean_average_precision" if fused.multi_label else "top1"
@@ -219,7 +223,7 @@ def fusion_report(inputs: Sequence[Scores], names: Sequence[str], fused: Scores)
         "num_videos": len(fused.video_ids),
         "num_unreadable": int(fused.unreadable.sum()),
         "inputs": rows,
-        "fused": {"name": "fused", "weight": None, **_headline(fused)},
+        "fused": {"name": "fused", "weight": None, **model_costs(fused.facts), **_headline(fused)},
         "best_single": rows[best]["name"],
         "gain": float(changes.mean()),
         "gain_interval": list(paired_interval(changes, groups=fused.groups)),
@@ -227,6 +231,25 @@ def fusion_report(inputs: Sequence[Scores], names: Sequence[str], fused: Scores)
     if fused.multi_label:
         report["map_gain"] = report["fused"][key] - rows[best][key]
     return report
+
+
+def model_costs(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What scores cost, by their facts; of fused scores, what all networks with a weight cost together.
+
+    Returns:
+        "frames" as text ("8", fused "8+8"), "parameters" and "multiply_adds" of a video; None where a file
+        does not say.
+    """
+    if "fused_from" not in facts:
+        frames = facts.get("num_frames")
+        own = {key: facts.get(key) for key in ("parameters", "multiply_adds")}
+        return {"frames": None if frames is None else str(frames), **own}
+    parts = [model_costs(part) for part in facts["fused_from"] if part["weight"] > 0]
+    known = {key: [part[key] for part in parts] for key in ("frames", "parameters", "multiply_adds")}
+    return {
+        "frames": None if None in known["frames"] else "+".join(known["frames"]),
+        **{key: None if None in known[key] else sum(known[key]) for key in ("parameters", "multiply_adds")},
+    }
 
 
 def _headline(scores: Scores) -> dict[str, Any]:
