@@ -310,6 +310,18 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
     assert sum(p["probability"] for p in lines[0]["predictions"]) == pytest.approx(1)
     assert vsn("predict", "run", grey_video)[0] == 0
 
+    assert vsn("eval", "run", "--split", "val")[0] == 0
+    assert vsn("calibrate", "run", "--split", "val", "--out", "calibration.json")[0] == 0
+    fitted = json.loads(Path("calibration.json").read_text())
+    for threshold, marked in ((0.0, False), (1.01, True)):
+        Path("limit.json").write_text(json.dumps({**fitted, "threshold": threshold}))
+        assert (
+            ": unknown (" in vsn("predict", "run", grey_video, "--calibration", "limit.json")[1]
+        ) == marked
+        out = vsn("predict", "run", grey_video, "--calibration", "limit.json", "--json", "--top-k", "1")[1]
+        assert json.loads(out).get("unknown", False) == marked
+        assert len(json.loads(out)["predictions"]) == 1
+
     Path("empty").mkdir()
     status, _, err = vsn("predict", "run", "empty")
     assert status == 1

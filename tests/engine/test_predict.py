@@ -1,5 +1,6 @@
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,12 +9,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import vsn
-from vsn.config import EvalConfig
+from vsn.config import ConfigError, EvalConfig
 from vsn.data.decode import VideoError
 from vsn.data.views import PROTOCOLS
+from vsn.engine.calibrate import Calibration, calibrated_probabilities
 from vsn.engine.checkpoint import load_model, open_run
 from vsn.engine.evaluate import score_videos, test_dataset
 from vsn.engine.predict import Predictor
+from vsn.engine.prediction import Prediction
 from vsn.engine.scores import softmax
 
 
@@ -85,3 +88,41 @@ def test_best_weights_predict(finished_run: Path, tmp_path: Path, grey_video: Pa
     best = vsn.Predictor.from_run(run, device="cpu", weights="best").predict(grey_video)
     assert best.labels[0] == "swipe_right"
     assert best.probabilities[0] > 0.99 > last.probabilities[0]
+
+
+@pytest.fixture
+def said() -> Prediction:
+    return Prediction(Path("a.mp4"), ("b", "a", "c"), (0.7, 0.2, 0.1))
+
+
+def calibration(**values: Any) -> Calibration:
+    zeros = {"nll_before": 0.0, "nll_after": 0.0, "ece_before": 0.0, "ece_after": 0.0}
+    return Calibration(classes=("a", "b", "c"), **(zeros | values))
+
+
+def test_a_calibrated_prediction_is_that_of_the_logits_divided(said: Prediction):
+    logits = np.log([0.2, 0.7, 0.1]) + 5  # of a, b, c, and a constant that softmax does not see
+    expected = calibrated_probabilities(logits, 2.0)
+    found = said.calibrated(calibration(temperature=2.0))
+    assert found.labels == said.labels
+    np.testing.assert_allclose(found.probabilities, expected[[1, 0, 2]], rtol=1e-12)
+    assert found.accepted
+    assert said.calibrated(calibration(temperature=2.0), top_k=1).labels == ("b",)
+
+
+def test_below_the_threshold_it_is_unknown(said: Prediction):
+    assert said.calibrated(calibration(temperature=1.0, threshold=0.69)).accepted
+    assert not said.calibrated(calibration(temperature=1.0, threshold=0.71)).accepted
+    # The threshold is for the calibrated probability: 0.7 sharpened by a temperature below 1 is above 0.71.
+    assert said.calibrated(calibration(temperature=0.5, threshold=0.71)).accepted
+
+
+def test_a_calibration_of_other_classes_is_refused(said: Prediction):
+    some = Prediction(said.path, said.labels[:2], said.probabilities[:2])
+    with pytest.raises(ConfigError, match=r"for other classes: 1 are known .*'c'\. Fit one on this run"):
+        some.calibrated(calibration(temperature=1.0))
+
+
+def test_a_class_of_probability_0_stays_there():
+    sure = Prediction(Path("a.mp4"), ("b", "a", "c"), (1.0, 0.0, 0.0))
+    assert sure.calibrated(calibration(temperature=3.0)).probabilities == (1.0, 0.0, 0.0)

@@ -32,6 +32,7 @@ from vsn.recipes import find_recipe, load_recipe
 if TYPE_CHECKING:
     from vsn.engine.exported import ExportedPredictor
     from vsn.engine.predict import Predictor, TwoStreamPredictor
+    from vsn.engine.prediction import Prediction
 
 DESCRIPTION = "Video Shuffle Networks: recognise what happens in a video at the price of a 2D CNN."
 
@@ -141,6 +142,7 @@ def predict(
     videos: Paths,
     flow_run: Path | None = None,
     flow_weight: float = 1.0,
+    calibration: Path | None = None,
     top_k: int = 5,
     weights: Literal["last", "best"] = "last",
     device: str = "auto",
@@ -155,6 +157,8 @@ def predict(
         videos: video files or folders of them.
         flow_run: a run on flow, whose probabilities are averaged with those of the run.
         flow_weight: weight of the flow run; that of the run is 1.
+        calibration: what `vsn calibrate` wrote of this run: its temperature is applied, and below its threshold
+            the answer is "unknown".
         top_k: how many labels to print.
         weights: the last of the run, or those of its best validation.
         device: auto, cpu or cuda.
@@ -165,11 +169,14 @@ def predict(
     if not videos:
         raise ValueError("vsn predict needs video files, or folders of them, after the run folder.")
     predictor = _open_predictor(run, flow_run, flow_weight=flow_weight, weights=weights, device=device)
+    from vsn.engine.calibrate import load_calibration
+
+    fitted = load_calibration(calibration) if calibration else None
     files = [file for path in videos for file in predictor.list_inputs(path)]
     failed = False
     for file in files:
         try:
-            prediction = predictor.predict(file, top_k=top_k)
+            prediction = predictor.predict(file, top_k=len(predictor.classes) if fitted else top_k)
         except VideoError as error:
             failed = True
             if json_output:
@@ -177,17 +184,23 @@ def predict(
             else:
                 print(f"{file}: cannot be read: {error.reason}", file=sys.stderr)
             continue
-        if json_output:
-            labels = [
-                {"label": n, "probability": p}
-                for n, p in zip(prediction.labels, prediction.probabilities, strict=True)
-            ]
-            print(json.dumps({"path": str(file), "predictions": labels}))
-        else:
-            pairs = zip(prediction.labels, prediction.probabilities, strict=True)
-            print(f"{file}: " + ", ".join(f"{name} {probability:.1%}" for name, probability in pairs))
+        if fitted:
+            prediction = prediction.calibrated(fitted, top_k=top_k)
+        _print_prediction(prediction, json_output)
     if failed:
         raise SystemExit(1)
+
+
+def _print_prediction(prediction: Prediction, json_output: bool) -> None:
+    """One line; "unknown" stands before the labels of a video whose best label is below the threshold."""
+    pairs = list(zip(prediction.labels, prediction.probabilities, strict=True))
+    if json_output:
+        labels = [{"label": name, "probability": probability} for name, probability in pairs]
+        facts = {"path": str(prediction.path), "predictions": labels}
+        print(json.dumps(facts if prediction.accepted else {**facts, "unknown": True}))
+        return
+    line = ", ".join(f"{name} {probability:.1%}" for name, probability in pairs)
+    print(f"{prediction.path}: {line if prediction.accepted else f'unknown ({line})'}")
 
 
 def _open_predictor(

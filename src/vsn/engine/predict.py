@@ -148,6 +148,11 @@ class TwoStreamPredictor:
             )
         self.frames, self.flow, self.flow_weight = frames, flow, flow_weight
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the run on frames."""
+        return self.frames.classes
+
     def list_inputs(self, path: str | Path) -> list[Path]:
         """What `predict` takes of a path: itself, or all videos of a folder; see `Predictor.list_inputs`."""
         return self.frames.list_inputs(path)

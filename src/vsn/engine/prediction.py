@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vsn.config import EvalConfig, Recipe
+from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.flow.compute import compute_fields, flow_method, method_of
 from vsn.data.flow.find import flow_of_video, list_flow
 from vsn.data.flow.values import wanted_flow
 from vsn.data.frames import Choose, frame_size, resize_rgb
 from vsn.data.records import RecordSet, VideoRecord, list_videos
+from vsn.engine.calibrate import Calibration, calibrated_probabilities
 from vsn.engine.scores import sigmoid, softmax
 
 
@@ -28,11 +29,32 @@ class Prediction:
         path: the video.
         labels: class names, most probable first.
         probabilities: their probabilities; all classes together sum to 1, but for a multi-label run.
+        accepted: False where the first is below the threshold of a calibration, so that the answer is "unknown".
     """
 
     path: Path
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
+    accepted: bool = True
+
+    def calibrated(self, calibration: Calibration, *, top_k: int = 5) -> Prediction:
+        """What a calibration makes of a prediction of all classes: the order of the labels stays.
+
+        softmax(log p / T) is softmax(logits / T), so that no logits are needed and two streams can be
+        calibrated as one.
+
+        Raises:
+            ConfigError: a calibration for other classes, or a prediction of some classes only.
+        """
+        if differing := sorted(set(calibration.classes) ^ set(self.labels)):
+            raise ConfigError(
+                f"The calibration is for other classes: {len(differing)} are known to it or to the run alone, for "
+                f"example {differing[0]!r}. Fit one on this run's validation scores: vsn calibrate RUN."
+            )
+        with np.errstate(divide="ignore"):  # a probability of 0 stays 0
+            values = calibrated_probabilities(np.log(self.probabilities), calibration.temperature)
+        accepted = calibration.threshold is None or bool(values[0] >= calibration.threshold)
+        return Prediction(self.path, self.labels[:top_k], tuple(values[:top_k].tolist()), accepted)
 
 
 def most_probable(
