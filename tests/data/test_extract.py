@@ -305,12 +305,19 @@ def test_fields_do_not_depend_on_the_batch(videos: Path, batch: int) -> None:
         seen.append(len(grey) - 1)
         return np.stack([grey[1:].astype(float) - grey[:-1]] * 2, 3) / 10
 
-    fields = list(iter_fields("v", iter(frames), differences, bound=20, batch=batch))
+    pixels = batch * frames[0][..., 0].size + 5
+    fields = list(iter_fields("v", iter(frames), differences, bound=20, pixels_at_once=pixels))
     assert sum(seen) == len(fields) == 5
     assert max(seen) == min(batch, 5)
     for former, latter, field in zip(frames[:-1], frames[1:], fields, strict=True):
         motion = (to_grey(latter).astype(float) - to_grey(former)) / 10
         assert np.abs(bytes_to_flow(field, 20.0)[..., 0] - np.clip(motion, -20, 20)).max() <= 20 / 255 + 1e-5
+
+
+def test_a_pair_larger_than_what_is_computed_at_once(videos: Path) -> None:
+    frames, _ = read_all_frames(videos / "a" / "3.mp4", short_side=32)
+    still = lambda grey: np.zeros((len(grey) - 1, 32, 42, 2))  # noqa: E731
+    assert len(list(iter_fields("v", iter(frames), still, bound=20, pixels_at_once=10))) == 5
 
 
 def test_computed_fields_are_those_stored(videos: Path, tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ STATED: dict[FlowMethod, str] = {
 """What `flow.json` calls the flow of a method; the two of TV-L1 give the same, to a tenth of a pixel."""
 QUALITY = 95
 """Of the JPEGs of flow."""
+CPU_PIXELS = 100_000
+"""Of pairs computed at once: for a small frame alone a CPU spends its time on calls, and a large one gains nothing
+from company."""
 _TOO_SHORT = "it has one frame, and flow needs two."
 
 
@@ -84,17 +87,25 @@ def to_grey(frame: np.ndarray) -> np.ndarray:
 
 
 def iter_fields(
-    path: str | Path, frames: Iterable[np.ndarray], compute: ComputeFlow, *, bound: float, batch: int = 1
+    path: str | Path,
+    frames: Iterable[np.ndarray],
+    compute: ComputeFlow,
+    *,
+    bound: float,
+    pixels_at_once: int = CPU_PIXELS,
 ) -> Iterator[np.ndarray]:
     """The fields between frames, uint8 `(H, W, 3)` RGB of one size, as bytes `(H, W, 2)`, one after the other.
 
-    `batch` pairs are computed at once; memory does not grow with the length of the video, `path`. Raises
-    `VideoError` for a video of one frame.
+    As many pairs are computed at once as have `pixels_at_once` pixels, at least one: their number changes no
+    byte, and memory does not grow with the length of the video, `path`. Raises `VideoError` for a video of one
+    frame.
     """
     coming = map(to_grey, frames)
-    held = list(itertools.islice(coming, batch + 1))
+    held = list(itertools.islice(coming, 2))
     if len(held) == 1:
         raise VideoError(path, _TOO_SHORT)
+    batch = max(1, pixels_at_once // max(1, held[0].size if held else 1))
+    held += itertools.islice(coming, batch - 1)
     while len(held) > 1:
         yield from flow_to_bytes(compute(np.stack(held)), bound)
         held = [held[-1], *itertools.islice(coming, batch)]

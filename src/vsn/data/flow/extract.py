@@ -26,7 +26,7 @@ from typing import Any
 
 from vsn.config import ConfigError
 from vsn.data.decode import iter_frames, probe_video
-from vsn.data.flow.compute import QUALITY, flow_method, iter_fields
+from vsn.data.flow.compute import CPU_PIXELS, QUALITY, flow_method, iter_fields
 from vsn.data.flow.extract_plan import FlowSettings, FlowVideo, check_folder, place_of, require_own_names
 from vsn.data.flow.file import write_flow_file
 from vsn.data.flow.folder import write_flow_folder
@@ -38,7 +38,7 @@ from vsn.progress import progress_bar
 
 _LEFT_BEHIND = re.compile(r"\.(?P<name>.+)-[a-z0-9_]{8}(?:\.vsnflow)?", re.DOTALL)
 """Names of what a writer had in hand when it was killed (`vsn.files`, `write_flow_folder`)."""
-_GPU_BATCH, _GPU_WORKERS = 32, 4
+_GPU_PIXELS, _GPU_WORKERS = 32 * 256 * 340, 4
 
 
 @dataclass(frozen=True)
@@ -176,8 +176,8 @@ def _extract(video: FlowVideo, out: Path, settings: FlowSettings, device: str) -
             frame_template=video.frame_template,
             decoder=video.decoder,
         )
-        batch = 1 if device == "cpu" else _GPU_BATCH
-        fields = iter_fields(video.path, frames, compute, bound=settings.bound, batch=batch)
+        pixels = CPU_PIXELS if device == "cpu" else _GPU_PIXELS
+        fields = iter_fields(video.path, frames, compute, bound=settings.bound, pixels_at_once=pixels)
         if settings.layout == "file":
             number = write_flow_file(
                 place, fields, video_id=video.name, frames_per_second=rate, quality=QUALITY
