@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vsn.recipes import find_recipe as find_recipe
     from vsn.recipes import load_recipe as load_recipe
 
-__version__ = "0.1.0"
+    __version__: str
 
 _HOMES = {
     "Predictor": "vsn.engine.predict",
@@ -77,8 +77,20 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "__version__":
+        return _installed_version()
     raise AttributeError(f"module 'vsn' has no attribute {name!r}")
 
 
+def _installed_version() -> str:
+    """Of the installed distribution; of a source tree that was never installed there is none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("vsn")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__all__, "__version__"])
