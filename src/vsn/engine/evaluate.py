@@ -276,7 +276,6 @@ def evaluate_run(
     run = open_run(path)
     config = config or run.recipe.eval
     replace(run.recipe, eval=config)  # checks that they go together
-    plan = PROTOCOLS[config.protocol]
     place, precision = pick_test_device(run.recipe, device)
     processes = Processes(str(place) if place.index is not None else place.type)
     model = load_model(run, weights).to(processes.device)
@@ -298,14 +297,9 @@ def evaluate_run(
         scores = replace(scores, kind="log_probabilities")
     facts = {
         "split": split,
-        "protocol": config.protocol,
-        "average": config.average,
-        "model": run.recipe.model.name,
-        "num_frames": (plan.num_frames or run.recipe.model.num_frames) * plan.num_clips,
-        "num_views": plan.num_views,
-        "parameters": count_parameters(model),
-        "multiply_adds": _multiply_adds(run.recipe, dataset),
         "order": config.order,
+        **_costs(run.recipe, model, dataset, config.protocol),
+        "average": config.average,
         "bad_videos": [{"path": video.path, "reason": video.reason} for video in bad],
         "weights": weights,
         "weights_hash": weights_hash(run, weights),
@@ -327,6 +321,21 @@ def mirror_note(classes: Sequence[str], protocol: Protocol) -> str:
         f"Half the views of {protocol!r} are mirror images, which look like another class to {len(sided)} of the "
         f"{len(classes)} classes, for example {sided[0]!r}; 3crop has none."
     )
+
+
+def _costs(
+    recipe: Recipe, model: VideoClassifier, dataset: VideoDataset, protocol: Protocol
+) -> dict[str, Any]:
+    """What a protocol shows a network of a video, and what that costs."""
+    plan = PROTOCOLS[protocol]
+    return {
+        "model": recipe.model.name,
+        "protocol": protocol,
+        "num_frames": (plan.num_frames or recipe.model.num_frames) * plan.num_clips,
+        "num_views": plan.num_views,
+        "parameters": count_parameters(model),
+        "multiply_adds": _multiply_adds(recipe, dataset),
+    }
 
 
 def _multiply_adds(recipe: Recipe, dataset: VideoDataset) -> int | None:
