@@ -1,7 +1,8 @@
-"""Print tables of results/, as Markdown: runs side by side, or how fast clips load.
+"""Print tables of results/, as Markdown: runs side by side, two streams, or how fast clips load.
 
 python benchmarks/tables.py results/gestures-arrow-cpu.json
 python benchmarks/tables.py results/loading-cpu.json
+python benchmarks/tables.py results/two-streams-cpu.json
 """
 
 from __future__ import annotations
@@ -60,10 +61,33 @@ def latency_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def streams_table(pairs: list[dict[str, Any]]) -> str:
+    """What `two_streams.py` wrote, in the layout of the paper's Table 2: three lines a pair of runs."""
+    lines = [
+        _head("data", "stream", "frames", "parameters", "multiply-adds", "top-1", "95% interval", "gain")
+    ]
+    for pair in pairs:
+        report = pair["report"]
+        names = ("RGB", f"flow, {pair['streams'][1]['recipe']['model']['flow_length']} fields", "both")
+        low, high = (f"{100 * value:+.1f}" for value in report["gain_interval"])
+        gain = f"{100 * report['gain']:+.1f} ({low} to {high}) over {report['best_single']}"
+        for name, row in zip(names, (*report["inputs"], report["fused"]), strict=True):
+            interval = " to ".join(f"{value:.1%}" for value in row["top1_interval"])
+            lines.append(
+                f"| {pair['data']}, seed {', '.join(map(str, pair['seeds']))} | {name} | {row['frames']} | "
+                f"{row['parameters'] / 1e6:.2f}M | {row['multiply_adds'] / 1e9:.3g}G | {row['top1']:.1%} | {interval} | "
+                f"{gain if name == 'both' else ''} |"
+            )
+    return "\n".join(lines)
+
+
 def _head(*cells: str) -> str:
     return f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}"
 
 
 if __name__ == "__main__":
     measured = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    print(runs_table(measured["runs"]) if "runs" in measured else loading_table(measured["rows"]))
+    if "pairs" in measured:
+        print(streams_table(measured["pairs"]))
+    else:
+        print(runs_table(measured["runs"]) if "runs" in measured else loading_table(measured["rows"]))

@@ -12,9 +12,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from made_scores import random_scores
 from vsn.config import BenchConfig, ModelConfig
 from vsn.data.decode import probe_video
 from vsn.engine.bench.subjects import read_subjects
+from vsn.engine.fuse import fuse_scores
+from vsn.engine.scores import summarise
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CPU = torch.device("cpu")
@@ -259,3 +262,26 @@ def test_the_whole_suite_at_tiny_size(tmp_path: Path):
     assert all({"date", "versions", "device"} <= facts.keys() for facts in files.values())
     assert files["tests"]["counts"]["passed"] > 10
     assert files["training"]["metrics"][0]["epoch"] == 1
+
+
+# --- two_streams.py --------------------------------------------------------------------------------
+
+
+def test_two_streams_in_the_layout_of_table_2(monkeypatch: pytest.MonkeyPatch):
+    two_streams, tables = script(monkeypatch, "two_streams"), script(monkeypatch, "tables")
+    costs = {"num_frames": 8, "parameters": 890_000, "multiply_adds": 101_000_000}
+    inputs = [random_scores(seed, **costs) for seed in (1, 2)]
+    found = dict(zip((Path("rgb"), Path("flow")), inputs, strict=True))
+    recipe = {"train": {"seed": 3}, "model": {"flow_length": 5}}
+    monkeypatch.setattr(two_streams, "stream", lambda path: {"run": path.name, "recipe": recipe})
+    monkeypatch.setattr(two_streams, "load_scores", lambda path: found[path.parents[1]])
+    pair = two_streams.fuse_pair("clips", Path("rgb"), Path("flow"))
+    rgb, flow, both = tables.streams_table([pair]).splitlines()[2:]
+    fused = summarise(fuse_scores(inputs))["top1"]
+    assert rgb.startswith(
+        f"| clips, seed 3 | RGB | 8 | 0.89M | 0.101G | {summarise(inputs[0])['top1']:.1%} | "
+    )
+    assert flow.startswith("| clips, seed 3 | flow, 5 fields | 8 | 0.89M | 0.101G | ")
+    assert both.startswith(f"| clips, seed 3 | both | 8+8 | 1.78M | 0.202G | {fused:.1%} | ")
+    best = max(summarise(one)["top1"] for one in inputs)
+    assert f"| {100 * (fused - best):+.1f} (" in both
