@@ -10,6 +10,7 @@ that of Python names from their docstrings. A link that leads nowhere ends the b
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,11 @@ def lay_out(stage: Path) -> None:
     for path in sorted((ROOT / "docs").iterdir()):
         if path.suffix in SHOWN or path.name == "tutorial.py":
             shutil.copy(path, stage / "docs")
-    shutil.copytree(ROOT / "src" / "vsn", stage / "src" / "vsn", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        copy = stage / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        # The plural is what the generator sets as code.
+        copy.write_text(re.sub(r"(?m)^( +)Example:$", r"\1Examples:", path.read_text("utf-8")), encoding="utf-8")
     (stage / "docs" / "cli.md").write_text(commands.page(), encoding="utf-8")
 
 
@@ -47,7 +52,7 @@ def build(site: Path) -> None:
         shutil.rmtree(site, ignore_errors=True)
         site.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(stage / "site", site)
-    print(f"{site / 'index.html'}: open it in a browser")
+    print(f"python -m http.server -d {site} shows it; opened as files its search is off")
 
 
 if __name__ == "__main__":

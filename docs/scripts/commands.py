@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from vsn import cli
 
-WIDTH = "92"
+WIDTH = "84"
 RECIPE = "finetune"
 HEAD = """# Commands
 
@@ -23,7 +23,7 @@ What `vsn COMMAND --help` prints, written when this site was built. Commands tha
 
 
 def help_of(*verb: str) -> str:
-    """What a verb prints for `--help`, 92 columns wide and without colours."""
+    """What a verb prints for `--help`, 84 columns wide and without colours."""
     before = {key: os.environ.get(key) for key in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "TERM")}
     os.environ.update(COLUMNS=WIDTH, NO_COLOR="1", TERM="dumb")
     os.environ.pop("FORCE_COLOR", None)
@@ -49,7 +49,7 @@ def verbs(*group: str) -> Iterator[tuple[str, ...]]:
 
 def plain(text: str) -> str:
     """A help text with its groups of options headed by a line instead of ruled off."""
-    return re.sub(r"(?m)^ (\S.*?) *\n -+$", r"\1:", text).strip()
+    return re.sub(r"(?m)^ (\S.*?) *\n -+ *$", r"\1:", text).strip()
 
 
 def page() -> str:

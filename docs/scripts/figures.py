@@ -93,7 +93,7 @@ def shuffle_figure() -> str:
     grids = [
         ("frames", "each holds its own channels", numbers),
         ("shuffled", "each holds a group of every frame", shuffled),
-        ("shuffled again", "every channel is back at its frame", video_shuffle(shuffled, NUM_FRAMES)),
+        ("shuffled again", "every channel is back", video_shuffle(shuffled, NUM_FRAMES)),
     ]
     cell, gap, step, top = 40, 6, 268, 62
     parts = []
