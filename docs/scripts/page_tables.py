@@ -1,6 +1,6 @@
 """Write the tables of the pages that are counted or read from files: results/, recipes/, the models themselves.
 
-    python docs/scripts/tables.py          # writes them into docs/*.md
+    python docs/scripts/page_tables.py          # writes them into docs/*.md
 
 A table stands between `<!-- table NAME -->` and `<!-- end of table -->`, which readers do not see.
 """
@@ -145,7 +145,7 @@ def quick_table() -> str:
 
 def latency_table() -> str:
     """Full-sized models: what they cost, measured, and what the paper says they reach."""
-    from figures import PAPER_TOP1
+    from page_figures import PAPER_TOP1
 
     rows = [
         (
@@ -157,7 +157,13 @@ def latency_table() -> str:
         )
         for row in _read("table6-latency-cpu.json")["rows"]
     ]
-    head = ("model", "parameters", "multiply-adds a video", "latency to TSN-R50", "top-1, the paper's Table 6")
+    head = (
+        "model",
+        "parameters",
+        "multiply-adds a video",
+        "latency to TSN-R50",
+        "top-1, the paper's Table 6",
+    )
     return table(head, rows)
 
 
@@ -180,7 +186,9 @@ def budget() -> dict[str, Any]:
     """The figures of docs/scaling.md that are computed from measured ones, by name."""
     loading = _read("loading-cpu.json")
     speed = {row["form"]: row["median"] for row in loading["rows"] if row["workers"] == 1}
-    frame_bytes = {form: size / loading["data"]["num_frames"] for form, size in loading["data"]["bytes"].items()}
+    frame_bytes = {
+        form: size / loading["data"]["num_frames"] for form, size in loading["data"]["bytes"].items()
+    }
     gestures = _read("loading-memory-cpu.json")["data_set"]
     frames = (VIDEOS + TEST_VIDEOS) * SECONDS * RATE
     return {
@@ -198,7 +206,11 @@ def storage_table() -> str:
     known = budget()
     generated, real = known["packed_terabytes"], known["gestures_terabytes"]
     rows = [
-        ("340x256, generated videos", f"{generated * 1e12 / known['frames'] / 1e3:.1f} kB", f"{generated:.1f} TB"),
+        (
+            "340x256, generated videos",
+            f"{generated * 1e12 / known['frames'] / 1e3:.1f} kB",
+            f"{generated:.1f} TB",
+        ),
         ("320x240, real gesture clips", f"{real * 1e12 / known['frames'] / 1e3:.1f} kB", f"{real:.1f} TB"),
     ]
     return table(("packed frames of", "a frame, measured", "Kinetics-400, on paper"), rows)

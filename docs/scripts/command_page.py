@@ -1,6 +1,6 @@
 """Write the page of all commands from what the command line says of itself.
 
-    python docs/scripts/commands.py > cli.md
+python docs/scripts/command_page.py > cli.md
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import contextlib
 import io
 import os
 import re
+import textwrap
 from collections.abc import Iterator
 
 from vsn import cli
 
-WIDTH = "84"
+WIDTH = 84
 RECIPE = "finetune"
 HEAD = """# Commands
 
@@ -25,7 +26,7 @@ What `vsn COMMAND --help` prints, written when this site was built. Commands tha
 def help_of(*verb: str) -> str:
     """What a verb prints for `--help`, 84 columns wide and without colours."""
     before = {key: os.environ.get(key) for key in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "TERM")}
-    os.environ.update(COLUMNS=WIDTH, NO_COLOR="1", TERM="dumb")
+    os.environ.update(COLUMNS=str(WIDTH), NO_COLOR="1", TERM="dumb")
     os.environ.pop("FORCE_COLOR", None)
     try:
         with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
@@ -48,21 +49,22 @@ def verbs(*group: str) -> Iterator[tuple[str, ...]]:
 
 
 def plain(text: str) -> str:
-    """A help text with its groups of options headed by a line instead of ruled off."""
-    return re.sub(r"(?m)^ (\S.*?) *\n -+ *$", r"\1:", text).strip()
+    """A help text with its groups of options headed by a line instead of ruled off, and its long lines wrapped."""
+    lines = re.sub(r"(?m)^ (\S.*?) *\n -+ *$", r"\1:", text).strip().splitlines()
+    return "\n".join(
+        line.rstrip() if len(line.rstrip()) <= WIDTH else textwrap.fill(line, WIDTH) for line in lines
+    )
 
 
 def page() -> str:
     """The whole page, as Markdown."""
-    parts = [HEAD]
-    for verb in verbs():
-        parts.append(f"## vsn {' '.join(verb)}\n\n```text\n{plain(help_of(*verb))}\n```\n")
+    parts = [f"## vsn {' '.join(verb)}\n\n```text\n{plain(help_of(*verb))}\n```\n" for verb in verbs()]
     settings = plain(help_of("train", RECIPE))
     parts.append(
         "## Settings of a recipe\n\n"
         f"What `vsn train {RECIPE} --help` prints; the defaults are those of `{RECIPE}`.\n\n```text\n{settings}\n```\n"
     )
-    return "\n".join(parts)
+    return "\n".join([HEAD, *parts])
 
 
 if __name__ == "__main__":

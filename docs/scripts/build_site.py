@@ -1,7 +1,7 @@
 """Build the documentation as a site of plain files, which loads nothing from anywhere.
 
     pip install "vsn[docs]"
-    python docs/scripts/build.py SITE
+    python docs/scripts/build_site.py SITE
 
 The pages are docs/*.md as they are; the page of commands is written from the command line's own help and
 that of Python names from their docstrings. A link that leads nowhere ends the build.
@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import commands
+import command_page
 
 ROOT = Path(__file__).parents[2]
 SHOWN = (".md", ".svg", ".png", ".css")
@@ -34,8 +34,10 @@ def lay_out(stage: Path) -> None:
         copy = stage / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         # The plural is what the generator sets as code.
-        copy.write_text(re.sub(r"(?m)^( +)Example:$", r"\1Examples:", path.read_text("utf-8")), encoding="utf-8")
-    (stage / "docs" / "cli.md").write_text(commands.page(), encoding="utf-8")
+        copy.write_text(
+            re.sub(r"(?m)^( +)Example:$", r"\1Examples:", path.read_text("utf-8")), encoding="utf-8"
+        )
+    (stage / "docs" / "cli.md").write_text(command_page.page(), encoding="utf-8")
 
 
 def build(site: Path) -> None:
@@ -57,5 +59,5 @@ def build(site: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        raise SystemExit("usage: python docs/scripts/build.py SITE (the folder to write)")
+        raise SystemExit("usage: python docs/scripts/build_site.py SITE (the folder to write)")
     build(Path(sys.argv[1]).resolve())

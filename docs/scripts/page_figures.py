@@ -1,6 +1,6 @@
 """Draw the figures of the pages, as SVG that follows the reader's light or dark theme.
 
-    python docs/scripts/figures.py          # writes docs/shuffle.svg, docs/blocks.svg, docs/cost-*.svg
+    python docs/scripts/page_figures.py          # writes docs/shuffle.svg, docs/blocks.svg, docs/cost-*.svg
 
 What is drawn of the operations is computed by them, and what is plotted is read from results/.
 """
@@ -58,7 +58,9 @@ def svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
     """The parts as one picture with its style; `title` is what a screen reader says."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n' + "\n".join(parts) + "\n</svg>\n"
+        f'role="img">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n'
+        + "\n".join(parts)
+        + "\n</svg>\n"
     )
 
 
@@ -107,7 +109,9 @@ def shuffle_figure() -> str:
                 y = top + group * cell
                 parts.append(rectangle(x, y, cell, cell - 2, f"f{source}"))
                 parts.append(label(x + cell / 2, y + 25, f"{source + 1}{'abcd'[part]}", "middle on"))
-            parts.append(label(x + cell / 2, top + NUM_FRAMES * cell + 18, f"t = {frame + 1}", "small middle"))
+            parts.append(
+                label(x + cell / 2, top + NUM_FRAMES * cell + 18, f"t = {frame + 1}", "small middle")
+            )
         if number + 1 < len(grids):
             parts.append(arrow(left + 4 * (cell + gap) + 6, top + 2 * cell, 56))
     parts.append(label(218, top + 2 * cell - 12, "shuffle", "small"))
@@ -121,8 +125,16 @@ def blocks_figure() -> str:
     """The three residual blocks of a VSN, from top to bottom."""
     columns = [
         ("Shift block (TSM)", "the other blocks", ["shift", "1x1 conv", "3x3 conv", "1x1 conv"]),
-        ("Compact block", "last of a stage (default)", ["1x1 conv", "shuffle", "3x3 conv", "shuffle", "1x1 conv"]),
-        ("Headtail block", 'model.block = "headtail"', ["shuffle", "1x1 conv", "3x3 conv", "1x1 conv", "shuffle"]),
+        (
+            "Compact block",
+            "last of a stage (default)",
+            ["1x1 conv", "shuffle", "3x3 conv", "shuffle", "1x1 conv"],
+        ),
+        (
+            "Headtail block",
+            'model.block = "headtail"',
+            ["shuffle", "1x1 conv", "3x3 conv", "1x1 conv", "shuffle"],
+        ),
     ]
     height, width, top, bottom = 34, 112, 92, 372
     parts = []
@@ -175,11 +187,20 @@ def plot(
     parts.append(label((left + right) / 2, bottom + 42, x_name, "small middle"))
     for name, x, y, interval in points:
         if interval:
-            parts.append(f'<path d="M{across(x):.1f} {up(interval[0]):.1f} V{up(interval[1]):.1f}" class="line"/>')
+            parts.append(
+                f'<path d="M{across(x):.1f} {up(interval[0]):.1f} V{up(interval[1]):.1f}" class="line"/>'
+            )
         kind = "ours" if name.startswith("VSN") else "mark"
         parts.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="6" class="{kind}"/>')
         shift = (label_shift or {}).get(name, (11, 5))
-        parts.append(label(round(across(x) + shift[0], 1), round(up(y) + shift[1], 1), name, "end" if shift[0] < 0 else ""))
+        parts.append(
+            label(
+                round(across(x) + shift[0], 1),
+                round(up(y) + shift[1], 1),
+                name,
+                "end" if shift[0] < 0 else "",
+            )
+        )
     return svg(660, 372, title, parts)
 
 
@@ -187,7 +208,12 @@ def demo_plot() -> str:
     """Accuracy on the embedded data set against latency, both measured here."""
     rows = _read("demo-cpu.json")["rows"]
     points = [
-        (row["model"], row["latency_ratio"], 100 * row["top1"], tuple(100 * one for one in row["top1_interval"]))
+        (
+            row["model"],
+            row["latency_ratio"],
+            100 * row["top1"],
+            tuple(100 * one for one in row["top1_interval"]),
+        )
         for row in rows
     ]
     return plot(
