@@ -73,6 +73,8 @@ def prose() -> dict[str, list[str]]:
     hours = measured("gestures-15-cpu")["runs"][-1]["training_seconds"] / 3600
     known = script("page_tables").budget()
     paper = {name: row[0] / PAPER_TABLE_6["tsn_resnet50"][0] for name, row in PAPER_TABLE_6.items()}
+    read = known["videos_a_second"] * known["clip_kilobytes"] / 1e6
+    weights = float(re.search(r"`vsn_resnet50` \|.*?\| ([\d.]+)M \|", TEXTS["models.md"])[1])
     packing = measured("loading-memory-cpu")["data_set"]
     head, compact = spread("7", "headtail"), spread("7", "compact")
     alone, both = spread("9", "+ temporal shift"), spread("9", "+ combination")
@@ -108,7 +110,12 @@ def prose() -> dict[str, list[str]]:
             f"= {known['videos_a_second']:.0f} videos a second and GPU",
             f'"read" is 8 frames of {known["clip_kilobytes"] / 8:.1f} kB a clip',
             f"A step of 8 videos takes {8e3 / known['videos_a_second']:.0f} ms on paper",
-            f"so that {2 * 97.3e-3 / (8 / known['videos_a_second']):.1f} GB/s a GPU",
+            f"{weights:.1f} million weights are {4 * weights:.0f} MB of gradients",
+            f"nearly twice that for each GPU and step, {2 * 4 * weights:.0f} MB",
+            f"a link slower than {8e-3 * weights / (8 / known['videos_a_second']):.1f} GB/s a GPU bounds the step",
+            f"give {64 * read:.1f} GB/s to 8 nodes and {1024 * read:.1f} GB/s to 128",
+            f"{8 * known['videos_a_second'] / known['speed']['packed']:.0f} cores and {8 * read:.2f} GB/s packed, "
+            f"{8 * known['videos_a_second'] / known['speed']['h264-12']:.0f} cores from H.264",
         ],
     }
 

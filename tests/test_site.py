@@ -165,7 +165,7 @@ def test_a_browser_asks_nobody_else(site: Path):
         page = browser.new_context(viewport={"width": 390, "height": 800}).new_page()
         page.on("request", lambda request: asked.append(request.url))
         widths = {}
-        for name in ("index", "scaling", "reference", "troubleshooting"):
+        for name in ("index", "scaling"):
             page.goto((site / f"{name}.html").as_uri())
             widths[name] = page.evaluate("document.documentElement.scrollWidth")
         browser.close()
