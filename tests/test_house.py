@@ -36,8 +36,11 @@ def test_readme_python_runs(block, capsys):
 
 
 def test_readme_file_map_is_true():
-    places = re.findall(r"^\| `([^`]+)` \|", README, re.M)
-    assert len(places) > 5
+    table = README.split("## Where things are")[1]
+    places = [
+        place for row in re.findall(r"^\| (`.+?) \|", table, re.M) for place in re.findall(r"`([^`]+)`", row)
+    ]
+    assert len(places) > 12
     assert [place for place in places if not (ROOT / place).exists()] == []
 
 

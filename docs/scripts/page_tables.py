@@ -1,0 +1,270 @@
+"""Write the tables of the pages that are counted or read from files: results/, recipes/, the models themselves.
+
+    python docs/scripts/page_tables.py          # writes them into docs/*.md
+
+A table stands between `<!-- table NAME -->` and `<!-- end of table -->`, which readers do not see.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vsn.config import ModelConfig
+from vsn.data.views import PROTOCOLS
+from vsn.engine.bench.tables import PAPER_TABLE_6
+from vsn.engine.measure import count_multiply_adds
+
+ROOT = Path(__file__).parents[2]
+SPOT = re.compile(r"(?s)(<!-- table ([\w-]+) -->\n).*?(<!-- end of table -->)")
+
+# What the paper budget of docs/scaling.md takes as given, and says so.
+VIDEOS = 240_000
+TEST_VIDEOS = 20_000
+SECONDS, RATE = 10, 25
+TERAFLOPS = 20
+FLOP_A_VIDEO = 6 * 33e9
+EPOCHS = 50
+VIDEOS_A_GPU = 8
+GPUS = (8, 64, 1024)
+
+PAPER_RECIPES = {
+    "2": (
+        "paper-something-v1-r50",
+        "paper-something-v1-flow-8x5-r50",
+        "paper-something-v1-r101",
+        "paper-something-v1-flow-8x5-r101",
+        "paper-something-v1-r50-tsm",
+        "paper-something-v1-r50-tsn",
+        "paper-something-v2-r50",
+        "paper-something-v2-r101",
+        "paper-something-v2-r50-tsm",
+        "paper-something-v2-r50-tsn",
+    ),
+    "3": ("paper-kinetics-r50", "paper-kinetics-r101", "paper-kinetics-flow-8x5-r101"),
+    "4": ("paper-moments-r50", "paper-moments-r101", "paper-moments-r50-tsm", "paper-moments-r50-tsn"),
+    "5": tuple(
+        f"paper-{data}-flow-8x{length}-{depth}{end}"
+        for data in ("kinetics", "something-v1")
+        for depth in ("r50", "r101")
+        for length in (1, 5)
+        for end in ("-tsn", "")
+    ),
+    "7": (
+        "paper-something-v1-r50-tsn",
+        "ablation-headtail-r50",
+        "paper-something-v1-r50",
+        "paper-something-v1-r101-tsn",
+        "ablation-headtail-r101",
+        "paper-something-v1-r101",
+        "paper-kinetics-r50-tsn",
+        "paper-kinetics-r50",
+        "paper-kinetics-r101-tsn",
+        "paper-kinetics-r101",
+    ),
+    "8": (
+        "paper-something-v1-r50-tsn",
+        "ablation-blocks-1",
+        "ablation-blocks-2",
+        "ablation-blocks-3",
+        "ablation-shuffle-only",
+        "paper-something-v1-r50",
+    ),
+    "9": (
+        "paper-something-v1-r50-tsn",
+        "ablation-shift-only",
+        "ablation-shuffle-only",
+        "paper-something-v1-r50",
+        "paper-kinetics-r50-tsn",
+        "paper-kinetics-r50-tsm",
+        "paper-kinetics-r50",
+    ),
+}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines)
+
+
+def header_of(recipe: str) -> dict[str, str]:
+    """What the header of a recipe says: title, command, hardware, hours, accuracy, source; a line each."""
+    text = (ROOT / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8")
+    block = text.split("\n\n", 1)[0]
+    said = {"title": block.splitlines()[0].lstrip("# ")}
+    for found in re.finditer(r"(?m)^# (command|hardware|hours|accuracy|source) +(.+(?:\n# {8,}.+)*)", block):
+        said[found[1]] = " ".join(found[2].replace("\n#", " ").split())
+    return said
+
+
+def paper_table(number: str) -> str:
+    """The recipes of one table of the paper: what each trains, what the paper reached, hours on paper."""
+    rows = []
+    for name in PAPER_RECIPES[number]:
+        said = header_of(name)
+        hours = re.search(r"(\d+) h where the GPUs", said["hours"])
+        like = re.search(r"about those of ([\w-]+)", said["hours"])
+        on_paper = hours[1] if hours else re.search(r"(\d+) h where", header_of(like[1])["hours"])[1]
+        figure = said["accuracy"].replace("the placements below", "its placements")
+        rows.append((f"`{name}`", said["title"], figure, on_paper))
+    return table(("recipe", "trains", "the paper's figure", "hours, on paper"), rows)
+
+
+def demo_table() -> str:
+    """The demo's three models, measured."""
+    rows = [
+        (
+            row["model"],
+            f"{row['params'] / 1e6:.2f}M",
+            f"{row['multiply_adds'] / 1e6:.0f}M",
+            f"{row['top1']:.1%}",
+            f"{row['top1_interval'][0]:.1%} to {row['top1_interval'][1]:.1%}",
+            f"{row['latency_ratio']:.2f}",
+        )
+        for row in _read("demo-cpu.json")["rows"]
+    ]
+    return table(("model", "parameters", "multiply-adds", "top-1", "95% interval", "latency to TSN"), rows)
+
+
+def quick_table() -> str:
+    """The quick demo's three models, with their frames in order and out of order."""
+    rows = [
+        (row["model"], f"{row['top1']:.1%}", f"{row['top1_shuffled']:.1%}")
+        for row in _read("demo-quick-cpu.json")["rows"]
+    ]
+    return table(("model", "top-1", "frames shuffled"), rows)
+
+
+def latency_table() -> str:
+    """Full-sized models: what they cost, measured, and what the paper says they reach."""
+    rows = [
+        (
+            f"`{row['label']}`",
+            f"{row['parameters'] / 1e6:.1f}M",
+            f"{row['multiply_adds_of_video'] / 1e9:.0f}G",
+            f"{row['latency']['ratio']:.2f}",
+            f"{PAPER_TABLE_6[row['label']][2]}%",
+        )
+        for row in _read("table6-latency-cpu.json")["rows"]
+    ]
+    head = (
+        "model",
+        "parameters",
+        "multiply-adds a video",
+        "latency to TSN-R50",
+        "top-1, the paper's Table 6",
+    )
+    return table(head, rows)
+
+
+def protocol_table() -> str:
+    """What one video costs in each protocol: VSN-R50, T = 8, frames of 340x256, counted."""
+    sizes = {"whole": (256, 340), "center": 224, "three": 256, "ten": 224}
+    costs = {}
+    for name, plan in PROTOCOLS.items():
+        model = "tsn_resnet50" if plan.num_frames else "vsn_resnet50"
+        config = ModelConfig(name=model, num_classes=400, num_frames=plan.num_frames or 8)
+        costs[name] = count_multiply_adds(config, size=sizes[plan.crops]) * plan.num_views
+    rows = [
+        (f"`{name}`", str(PROTOCOLS[name].num_views), f"{cost / 1e9:,.0f}G", f"{cost / costs['fcn']:.1f}")
+        for name, cost in costs.items()
+    ]
+    return table(("protocol", "views", "multiply-adds a video", "to `fcn`"), rows)
+
+
+def budget() -> dict[str, Any]:
+    """The figures of docs/scaling.md that are computed from measured ones, by name."""
+    loading = _read("loading-cpu.json")
+    speed = {row["form"]: row["median"] for row in loading["rows"] if row["workers"] == 1}
+    frame_bytes = {
+        form: size / loading["data"]["num_frames"] for form, size in loading["data"]["bytes"].items()
+    }
+    gestures = _read("loading-memory-cpu.json")["data_set"]
+    frames = (VIDEOS + TEST_VIDEOS) * SECONDS * RATE
+    return {
+        "speed": speed,
+        "frames": frames,
+        "packed_terabytes": frames * frame_bytes["packed"] / 1e12,
+        "gestures_terabytes": frames * gestures["bytes_out"] / gestures["frames"] / 1e12,
+        "clip_kilobytes": 8 * frame_bytes["packed"] / 1e3,
+        "videos_a_second": TERAFLOPS * 1e12 / FLOP_A_VIDEO,
+    }
+
+
+def storage_table() -> str:
+    """Room that Kinetics-400 takes, computed on paper from bytes a frame as measured."""
+    known = budget()
+    generated, real = known["packed_terabytes"], known["gestures_terabytes"]
+    rows = [
+        (
+            "340x256, generated videos",
+            f"{generated * 1e12 / known['frames'] / 1e3:.1f} kB",
+            f"{generated:.1f} TB",
+        ),
+        ("320x240, real gesture clips", f"{real * 1e12 / known['frames'] / 1e3:.1f} kB", f"{real:.1f} TB"),
+    ]
+    return table(("packed frames of", "a frame, measured", "Kinetics-400, on paper"), rows)
+
+
+def scaling_table() -> str:
+    """The loading and GPU budget of VSN-R50 on Kinetics-400, computed on paper."""
+    known = budget()
+    rows = []
+    for gpus in GPUS:
+        speed = gpus * known["videos_a_second"]
+        steps = VIDEOS // (gpus * VIDEOS_A_GPU)
+        minutes = VIDEOS * EPOCHS / speed / 60
+        rows.append(
+            (
+                f"{gpus:,}",
+                f"{speed:,.0f}",
+                f"{speed / known['speed']['packed']:,.0f}",
+                f"{speed / known['speed']['h264-12']:,.0f}",
+                f"{speed * known['clip_kilobytes'] / 1e6:,.2f} GB/s",
+                f"{gpus * VIDEOS_A_GPU:,}",
+                f"{steps:,}",
+                f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.0f} min",
+            )
+        )
+    head = (
+        "GPUs",
+        "videos a second",
+        "cores, packed",
+        "cores, H.264",
+        "read, packed",
+        "videos a step",
+        "steps an epoch",
+        f"{EPOCHS} epochs",
+    )
+    return table(head, rows)
+
+
+def _read(name: str) -> Any:
+    return json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "demo": demo_table,
+    "demo-quick": quick_table,
+    "latency": latency_table,
+    "protocol-costs": protocol_table,
+    "scaling": scaling_table,
+    "storage": storage_table,
+    **{f"paper-{number}": lambda number=number: paper_table(number) for number in PAPER_RECIPES},
+}
+
+
+def filled(page: str) -> str:
+    """A page with its tables as they are now."""
+    return SPOT.sub(lambda spot: f"{spot[1]}\n{TABLES[spot[2]]()}\n\n{spot[3]}", page)
+
+
+if __name__ == "__main__":
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        if SPOT.search(text):
+            path.write_text(filled(text), encoding="utf-8")
