@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,16 +25,17 @@ class LiveFrame:
         part: how often time stamps or the connection had begun anew before it; windows do not reach across.
         seconds: when it is shown, from the first frame on.
         end: when it is shown no more.
-        image: uint8 `(H, W, 3)`, RGB, its shorter side as asked; None where only the whole picture was.
+        image: uint8 `(H, W, 3)`, RGB, its shorter side as asked.
         picture: the same at the source's own size, where that was asked for.
-        arrived: `time.perf_counter()` when it was decoded; of a file in real time, when it was due.
+        arrived: `time.perf_counter()` when it was decoded; of a file in real time, when it was due; of one that
+            waits for its reader, when it was taken.
     """
 
     number: int
     part: int
     seconds: float
     end: float
-    image: np.ndarray | None
+    image: np.ndarray
     picture: np.ndarray | None
     arrived: float
 
@@ -44,6 +45,12 @@ class LiveReader:
 
     A live source, and a file in real time, never waits for its reader: when `max_waiting` frames wait,
     the oldest is dropped and counted. With `fast` a finite source waits instead, and nothing is dropped.
+
+    Attributes:
+        num_frames: frames that came so far.
+        seconds: of video, so far.
+        dropped: frames that were wanted, and had to make room.
+        lossless: whether the source waits.
     """
 
     def __init__(
@@ -52,7 +59,7 @@ class LiveReader:
         config: LiveConfig,
         *,
         short_side: int,
-        wanted: Callable[[int, float], bool],
+        wanted: Callable[[float], bool],
         pictures: bool = False,
     ) -> None:
         """Begin to read.
@@ -61,10 +68,11 @@ class LiveReader:
             source: opened; it is closed at the end.
             config: how to read it.
             short_side: of the images.
-            wanted: of a frame's part and end, asked of all in turn: whether its image is needed.
+            wanted: of a frame's end, asked of all in turn in the thread: whether it is needed.
             pictures: hand over every frame, with its whole picture.
         """
         self.dropped = self.num_frames = 0
+        self.seconds = 0.0
         self.lossless = config.fast and source.finite
         self._paced = source.finite and not config.fast
         self._source, self._config = source, config
@@ -89,7 +97,10 @@ class LiveReader:
                 count = 1 if self.lossless else len(self._waiting)
                 taken = [self._waiting.popleft() for _ in range(count)]
                 self._changed.notify_all()
-                return taken
+                # Where a source waits, the wait says nothing of how fast the model is.
+                return (
+                    [replace(one, arrived=time.perf_counter()) for one in taken] if self.lossless else taken
+                )
             if self._error is not None:
                 raise self._error
             return None if self._ended else []
@@ -125,10 +136,11 @@ class LiveReader:
             self._stop.wait(due - now)
         number = self.num_frames
         self.num_frames += 1
-        needed = self._wanted(frame.part, frame.end)
+        self.seconds = frame.end
+        needed = self._wanted(frame.end)
         if not needed and not self._pictures:
             return
-        image = self._source.picture(frame, self._short_side) if needed else None
+        image = self._source.picture(frame, self._short_side)
         picture = self._source.picture(frame, None) if self._pictures else None
         arrived = due if self._paced else time.perf_counter()
         ready = LiveFrame(number, frame.part, frame.seconds, frame.end, image, picture, arrived)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -83,6 +83,7 @@ class Source:
         kind: file, camera or url.
         finite: whether it has an end, as files have.
         frames_per_second: as announced; 0.0 when it is not.
+        announced_seconds: its length, as announced; None when it is not.
         reconnected: connections that were lost and made again.
         undecodable: packets passed over because they do not decode.
     """
@@ -102,10 +103,10 @@ class Source:
             rate = stream.average_rate or stream.guessed_rate
             self.frames_per_second = float(rate) if rate else 0.0
             length = self._container.duration
-            self._announced = length / 1e6 if length is not None else None
+            self.announced_seconds = length / 1e6 if length is not None else None
             sized = self._container.size > 0 and self._container.format.name not in _LISTS
             self.finite = self.kind == "file" or (
-                self.kind == "url" and (self._announced is not None or sized)
+                self.kind == "url" and (self.announced_seconds is not None or sized)
             )
         self._layouts: dict[int | None, FrameLayout] = {}
         self._part, self._seconds, self._end = 0, -1.0, 0.0
@@ -124,7 +125,7 @@ class Source:
                 self._layouts[short_side] = FrameLayout.of(self.name, frame.stored, short_side)
             return self._layouts[short_side].rgb(frame.stored)
 
-    def frames(self, stopped: Callable[[], bool], wait: Callable[[float], None]) -> Iterator[SourceFrame]:
+    def frames(self, stopped: Callable[[], bool], wait: Callable[[float], object]) -> Iterator[SourceFrame]:
         """Every frame that decodes, until the end of a finite source, or until `stopped()`.
 
         A connection that is lost is made again, `reconnects` times in a row at most, after waits (`wait`)
@@ -146,8 +147,8 @@ class Source:
         if self._end == 0.0 and not stopped():
             raise VideoError(self.name, "none of its frames decodes.")
 
-    def _connection(self, stopped: Callable[[], bool]) -> Iterator[SourceFrame]:
-        """The frames of one connection; returns why it was lost, "" for a live one that ended, None at the end."""
+    def _connection(self, stopped: Callable[[], bool]) -> Generator[SourceFrame, None, str | None]:
+        """The frames of one connection; returns why it was lost, None at the end."""
         container, first = self._container, None
         again = self.reconnected > 0
         offset = 0.0 if self.finite else self._end
@@ -166,10 +167,17 @@ class Source:
                     self.undecodable += 1
                     continue
                 for stored in decoded:
-                    shown = stored.time
+                    # The last frames of a decoder come without the unit of their time stamps.
+                    unit = stored.time_base or stream.time_base
+                    shown = None if stored.pts is None or unit is None else float(stored.pts * unit)
+                    lasts = float((stored.duration or 0) * (unit or 0)) or 1 / (
+                        self.frames_per_second or _USUAL_RATE
+                    )
                     if first is None and shown is not None:
                         first = shown - offset
-                    frame = self._placed(stored, None if shown is None or first is None else shown - first)
+                    frame = self._placed(
+                        stored, None if shown is None or first is None else shown - first, lasts
+                    )
                     if frame is None:
                         continue
                     if shown is not None:
@@ -180,12 +188,8 @@ class Source:
             return None if self.kind == "file" else _reason(error, self._config)
         return None if self.finite else "it ended"
 
-    def _placed(self, stored: VideoFrame, seconds: float | None) -> SourceFrame | None:
+    def _placed(self, stored: VideoFrame, seconds: float | None, lasts: float) -> SourceFrame | None:
         """A frame on the clock; None for one that was seen before the connection was lost."""
-        rate = self.frames_per_second or _USUAL_RATE
-        lasts = (
-            float(stored.duration * stored.time_base) if stored.duration and stored.time_base else 1 / rate
-        )
         part = self._part
         if seconds is None:
             seconds = self._end
@@ -199,10 +203,14 @@ class Source:
         return SourceFrame(part, seconds, seconds + lasts, stored)
 
     def _at_announced_end(self) -> bool:
-        return self.finite and self._announced is not None and self._end > self._announced - _END_SLACK
+        return (
+            self.finite
+            and self.announced_seconds is not None
+            and self._end > self.announced_seconds - _END_SLACK
+        )
 
     def _reconnect(
-        self, lost: str, tries: int, stopped: Callable[[], bool], wait: Callable[[float], None]
+        self, lost: str, tries: int, stopped: Callable[[], bool], wait: Callable[[float], object]
     ) -> int:
         """Open it again; returns how many tries in a row that took. Raises `VideoError` when it is lost for good."""
         self._container.close()
