@@ -71,7 +71,7 @@ def split_backbone(backbone: nn.Module, *, channels: int = 3) -> SplitBackbone:
     _write_nothing_in_place(graph)
     modules = dict(backbone.named_modules())
     mixed: set[fx.Node] = set()
-    first_temporal, num_frames = "", 1
+    first_temporal, num_frames = "", 2
     for node in graph.nodes:
         if node.op == "call_module" and isinstance(module := modules[str(node.target)], _TEMPORAL):
             first_temporal = first_temporal or str(node.target)
