@@ -1,9 +1,9 @@
 """Join the videos of a split end to end: one long video, and a CSV of what is shown when.
 
-python benchmarks/joined.py RUN OUT.mp4 OUT.csv [--split test] [--videos 60] [--rate 20] [--seed 0]
+python benchmarks/joined.py ROOT OUT.mp4 OUT.csv [--source csv] [--split test] [--videos 60] [--rate 20] [--seed 0]
 
-The run names data set, split and how videos are read; the order is drawn. `vsn predict RUN OUT.mp4 --windows
---truth OUT.csv` labels the result and says how much of the time it is right.
+The order is drawn. `vsn predict RUN OUT.mp4 --windows --truth OUT.csv` labels the result and says how much of the
+time it is right.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
+from vsn.config import DataConfig, Source
 from vsn.data.decode import read_all_frames, write_video
 from vsn.data.frames import resize_rgb
 from vsn.data.readers import read_records
 from vsn.data.records import VideoRecord
-from vsn.engine.checkpoint import open_run
-from vsn.engine.evaluate import split_to_test
 from vsn.files import write_text
 
 
@@ -45,18 +45,18 @@ def frames_at_rate(path: Path, rate: float, size: tuple[int, int] | None) -> lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("root", help="folder of the data set")
     parser.add_argument("video", type=Path)
     parser.add_argument("truth", type=Path)
-    parser.add_argument("--split", default="")
-    parser.add_argument("--root", default="", help="where the data set is now")
+    parser.add_argument(
+        "--source", default=DataConfig.source, choices=get_args(Source), help="how it is read"
+    )
+    parser.add_argument("--split", default=DataConfig.test_split)
     parser.add_argument("--videos", type=int, default=60)
     parser.add_argument("--rate", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    recipe = open_run(options.run).recipe
-    data = recipe.data.__class__(**{**vars(recipe.data), "root": options.root or recipe.data.root})
-    found = read_records(data, options.split or split_to_test(recipe))
+    found = read_records(DataConfig(root=options.root, source=options.source), options.split)
     rows: list[tuple[float, float, str]] = []
 
     def all_frames() -> Iterator[np.ndarray]:

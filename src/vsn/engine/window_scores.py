@@ -31,6 +31,7 @@ class WindowScorer:
     Attributes:
         num_frames: T.
         note: what is computed once a frame, or why nothing is.
+        first_temporal: the module before which that ends, "" where there is none; None where nothing is kept.
         num_frames_seen: frames of all windows so far.
         num_frames_computed: how many of these were computed, and not kept.
     """
@@ -75,6 +76,7 @@ class WindowScorer:
         self.note = "Every window is computed whole, as asked."
         if reuse:
             self._split, self.note = _split(predictor)
+        self.first_temporal = None if self._split is None else self._split.first_temporal
 
     @property
     def short_side(self) -> int:
