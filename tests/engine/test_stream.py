@@ -3,6 +3,8 @@
 import importlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -415,3 +417,26 @@ def test_ctrl_c_in_a_process_of_its_own(finished_run: Path, noise_video: Path, t
     assert "answers" in errors
     assert "Traceback" not in errors
     assert 0 < probe_video(tmp_path / "out.mp4").num_frames < 40
+
+
+def test_what_the_page_says_runs(
+    finished_run: Path, grey_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    page = (Path(__file__).parents[2] / "docs" / "stream.md").read_text(encoding="utf-8")
+    shutil.copytree(finished_run, tmp_path / "runs" / "mine")
+    shutil.copy(grey_video, tmp_path / "new.mp4")
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    names: dict[str, Any] = {}
+    exec(compile(block, "docs/stream.md", "exec"), names)
+    assert names["summary"].num_answers == 7
+    assert names["timeline"].seconds == 2.5
+    shown = ""
+    for verb in ("stream", "predict", "calibrate"):
+        with pytest.raises(SystemExit):
+            importlib.import_module("vsn.cli").main([verb, "--help"])
+        shown += capsys.readouterr().out
+    script = (Path(__file__).parents[2] / "benchmarks" / "joined.py").read_text(encoding="utf-8")
+    options = set(re.findall(r"--[a-z][a-z-]+", page))
+    assert len(options) > 20
+    assert [option for option in options if option not in shown and f'"{option}"' not in script] == []
