@@ -18,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from vsn.config import LiveConfig
@@ -123,7 +124,7 @@ class Source:
         with content_errors(self.name):
             if short_side not in self._layouts:
                 self._layouts[short_side] = FrameLayout.of(self.name, frame.stored, short_side)
-            return self._layouts[short_side].rgb(frame.stored)
+            return np.ascontiguousarray(self._layouts[short_side].rgb(frame.stored))
 
     def frames(self, stopped: Callable[[], bool], wait: Callable[[float], object]) -> Iterator[SourceFrame]:
         """Every frame that decodes, until the end of a finite source, or until `stopped()`.
@@ -143,50 +144,59 @@ class Source:
                 tries = 0
             if lost is None or stopped() or self._at_announced_end():
                 break
+            if self.finite and self._end == 0.0:
+                raise VideoError(
+                    self.name,
+                    f"it can be opened, and no frame of it comes ({lost}). A file whose index is at its end, as most MP4 files "
+                    "have it, needs a server that answers requests for parts (HTTP ranges).",
+                )
             tries = self._reconnect(lost, tries, stopped, wait)
         if self._end == 0.0 and not stopped():
             raise VideoError(self.name, "none of its frames decodes.")
 
     def _connection(self, stopped: Callable[[], bool]) -> Generator[SourceFrame, None, str | None]:
         """The frames of one connection; returns why it was lost, None at the end."""
-        container, first = self._container, None
-        again = self.reconnected > 0
+        first: float | None = None
         offset = 0.0 if self.finite else self._end
-        if again and not self.finite:
+        if self.reconnected and not self.finite:
             self._part += 1
-        try:
-            stream = video_stream(self.name, container)
-            for packet in container.demux(stream):
-                if stopped():
-                    return None
-                try:
-                    decoded = stream.decode(packet if packet.size else None)
-                except av.EOFError:  # the decoder is empty
+        stream = video_stream(self.name, self._container)
+        lost: str | None = None if self.finite else "it ended"
+
+        def packets() -> Iterator[Packet | None]:
+            nonlocal lost
+            try:
+                for packet in self._container.demux(stream):
+                    if packet.size:  # decoders take an empty packet for the end of the stream
+                        yield packet
+            except (av.FFmpegError, OSError) as error:
+                lost = None if self.kind == "file" else _reason(error, self._config)
+            yield None  # what the decoder still holds
+
+        for packet in packets():
+            if stopped():
+                return None
+            try:
+                decoded = stream.decode(packet)
+            except av.FFmpegError:
+                self.undecodable += packet is not None
+                continue
+            for stored in decoded:
+                # The last frames of a decoder come without the unit of their time stamps.
+                unit = stored.time_base or stream.time_base
+                shown = None if stored.pts is None or unit is None else float(stored.pts * unit)
+                lasts = float((stored.duration or 0) * (unit or 0))
+                if first is None and shown is not None:
+                    first = shown - offset
+                seconds = None if shown is None or first is None else shown - first
+                frame = self._placed(stored, seconds, lasts or 1 / (self.frames_per_second or _USUAL_RATE))
+                if frame is None:
                     continue
-                except av.FFmpegError:
-                    self.undecodable += 1
-                    continue
-                for stored in decoded:
-                    # The last frames of a decoder come without the unit of their time stamps.
-                    unit = stored.time_base or stream.time_base
-                    shown = None if stored.pts is None or unit is None else float(stored.pts * unit)
-                    lasts = float((stored.duration or 0) * (unit or 0)) or 1 / (
-                        self.frames_per_second or _USUAL_RATE
-                    )
-                    if first is None and shown is not None:
-                        first = shown - offset
-                    frame = self._placed(
-                        stored, None if shown is None or first is None else shown - first, lasts
-                    )
-                    if frame is None:
-                        continue
-                    if shown is not None:
-                        first = shown - frame.seconds if frame.part != self._part else first
-                    self._part, self._seconds, self._end = frame.part, frame.seconds, frame.end
-                    yield frame
-        except (av.FFmpegError, OSError) as error:
-            return None if self.kind == "file" else _reason(error, self._config)
-        return None if self.finite else "it ended"
+                if shown is not None and frame.part != self._part:
+                    first = shown - frame.seconds
+                self._part, self._seconds, self._end = frame.part, frame.seconds, frame.end
+                yield frame
+        return lost
 
     def _placed(self, stored: VideoFrame, seconds: float | None, lasts: float) -> SourceFrame | None:
         """A frame on the clock; None for one that was seen before the connection was lost."""
@@ -253,7 +263,7 @@ class Source:
 def _open_camera(number: int, config: LiveConfig) -> InputContainer:
     name = f"camera {number}"
     form, device = _CAMERAS.get(sys.platform, ("", ""))
-    if form not in av.formats_available:
+    if not _reads(form):
         raise VideoError(
             name, f"this build of PyAV reads no cameras on {sys.platform}; give a file or an address."
         )
@@ -268,6 +278,14 @@ def _open_camera(number: int, config: LiveConfig) -> InputContainer:
         raise VideoError(
             name, f"cannot be opened: {_reason(error, config)}. Is another program using it?"
         ) from None
+
+
+def _reads(form: str) -> bool:
+    """Whether PyAV has an input device of that name; it lists none."""
+    try:
+        return bool(form) and av.ContainerFormat(form).is_input
+    except ValueError:
+        return False
 
 
 def _open_url(source: str, config: LiveConfig) -> InputContainer:

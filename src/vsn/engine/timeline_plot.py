@@ -52,7 +52,7 @@ def draw(timeline: Timeline, classes: Sequence[str], truth: Sequence[Segment] = 
     # Dark shades first, then the light ones.
     shades = [colormaps["tab20"]((2 * i) % _COLOURS + (2 * i) // _COLOURS) for i in range(_COLOURS)]
     colours = {label: shades[i % _COLOURS] for i, label in enumerate(labels)}
-    width = min(24.0, max(8.0, timeline.seconds / 8))
+    width = min(14.0, max(8.0, timeline.seconds / 8))
     figure = Figure(figsize=(width, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     bands, curves = figure.subplots(2, 1, sharex=True, height_ratios=[1 if truth else 0.6, 2.4])
