@@ -147,8 +147,8 @@ class Source:
             if self.finite and self._end == 0.0:
                 raise VideoError(
                     self.name,
-                    f"it can be opened, and no frame of it comes ({lost}). A file whose index is at its end, as most MP4 files "
-                    "have it, needs a server that answers requests for parts (HTTP ranges).",
+                    f"it can be opened, and no frame of it comes ({lost}). A file whose index is at its end, as most MP4 "
+                    "files have it, needs a server that answers requests for parts (HTTP ranges).",
                 )
             tries = self._reconnect(lost, tries, stopped, wait)
         if self._end == 0.0 and not stopped():
