@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,21 @@ def test_a_file_gives_the_frames_of_decoding_with_their_times(grey_video: Path):
     # The last ones come out of the decoder at the end, without the unit of their time stamps.
     assert [frame.seconds for frame in frames] == pytest.approx([i / 12 for i in range(30)])
     assert [frame.end for frame in frames] == pytest.approx([(i + 1) / 12 for i in range(30)])
+
+
+def test_times_are_those_of_a_variable_rate(tmp_path: Path):
+    pts = [0, 1, 2, 5, 6, 7, 12, 13, 17, 21]
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)  # with frames that wait for later ones
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for place in pts:
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 8 * place, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = place, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    found = greys(Source(str(tmp_path / "a.mp4"), QUICK))
+    assert [number for number, *_ in found] == pts
+    assert [seconds for *_, seconds in found] == pytest.approx([place / 10 for place in pts])
 
 
 def test_images_are_those_of_evaluation(tmp_path: Path):

@@ -68,6 +68,13 @@ def test_the_next_frame_stands_for_one_that_was_dropped():
     assert [walk.take(end) for end in (0.5, 1.0, 3.0, 3.4)] == [[], [0], [1, 2], []]
 
 
+def test_a_frame_that_ends_at_an_instant_does_not_take_it_for_rounding():
+    walk = GridWalk(WindowGrid.of(1.2, 2, None))  # instants at 0.3, 0.9
+    assert 0.1 + 0.1 + 0.1 > 0.3
+    assert walk.take(0.1 + 0.1 + 0.1) == []
+    assert walk.take(0.4) == [0]
+
+
 def test_between_windows_that_leave_gaps_nothing_is_needed():
     walk = GridWalk(WindowGrid.of(1.0, 2, every=2.0))
     assert walk.take(4.0) == [0, 1, 4, 5]

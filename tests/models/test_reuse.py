@@ -83,6 +83,33 @@ def test_it_is_cut_before_the_first_temporal_module(settings: dict[str, object],
     assert [bool(one.any()) for one in frames.grad] == [False, True, False]
 
 
+class Overwriting(nn.Module):
+    """What the temporal convolution sees is overwritten behind it, by a module and by an addition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.other = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+        self.mixing = nn.Conv2d(8, 8, 1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        first, second = self.conv(frames), self.other(frames)
+        mixed = self.mixing(first + 0 * second) + self.mixing(first) + self.mixing(second)
+        active = self.relu(first)
+        second += 1
+        return (mixed + active + second).mean(dim=(2, 3))
+
+
+def test_what_is_written_in_place_later_does_not_reach_what_is_kept():
+    torch.manual_seed(0)
+    network = vsn.insert_at(Overwriting().eval(), num_frames=2, shift=["mixing"])
+    split = split_backbone(network)
+    frames = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert torch.equal(split(frames), network(frames))
+    assert network.relu.inplace
+
+
 class Looping(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -97,6 +124,13 @@ class InPlace(Looping):
         return self.conv(frames).relu_().mean(dim=(2, 3))
 
 
+class Assigning(Looping):
+    def forward(self, frames: Tensor) -> Tensor:
+        found = self.conv(frames)
+        found[:, 0] = 0
+        return found.mean(dim=(2, 3))
+
+
 class Mixing(Looping):
     def forward(self, frames: Tensor) -> Tensor:
         found = self.conv(frames).mean(dim=(2, 3))
@@ -108,6 +142,7 @@ class Mixing(Looping):
     [
         (Looping, "it cannot be traced"),
         (InPlace, r"it writes in place \(relu_\)"),
+        (Assigning, r"it writes in place \(setitem\)"),
         (Mixing, "its parts do not give what the whole gives"),
     ],
 )

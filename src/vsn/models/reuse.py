@@ -88,12 +88,10 @@ def split_backbone(backbone: nn.Module, *, channels: int = 3) -> SplitBackbone:
 def _write_nothing_in_place(graph: fx.Graph) -> None:
     """What is written in place could be what is kept for the next window."""
     for node in graph.nodes:
-        if node.op == "call_function" and node.target in (operator.iadd, operator.imul):
-            node.target = operator.add if node.target is operator.iadd else operator.mul
-        elif node.op == "call_function" and node.kwargs.get("inplace"):
+        if node.op == "call_function" and node.kwargs.get("inplace"):
             node.kwargs = {**node.kwargs, "inplace": False}
-        elif node.op == "call_method" and str(node.target).endswith("_"):
-            raise CannotSplitError(f"it writes in place ({node.target})")
+        elif node.target is operator.setitem or (node.op == "call_method" and str(node.target).endswith("_")):
+            raise CannotSplitError(f"it writes in place ({node.name})")
 
 
 def _cut(graph: fx.Graph, mixed: set[fx.Node]) -> tuple[fx.Graph, fx.Graph]:
