@@ -8,7 +8,6 @@ convolution. Both parts run the network's own modules in its own order.
 from __future__ import annotations
 
 import copy
-import operator
 from dataclasses import dataclass
 
 import torch
@@ -90,7 +89,7 @@ def _write_nothing_in_place(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.op == "call_function" and node.kwargs.get("inplace"):
             node.kwargs = {**node.kwargs, "inplace": False}
-        elif node.target is operator.setitem or (node.op == "call_method" and str(node.target).endswith("_")):
+        elif node.op == "call_method" and str(node.target).endswith("_"):
             raise CannotSplitError(f"it writes in place ({node.name})")
 
 
