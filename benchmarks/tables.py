@@ -1,8 +1,9 @@
-"""Print tables of results/, as Markdown: runs side by side, two streams, or how fast clips load.
+"""Print tables of results/, as Markdown: runs side by side, two streams, how fast clips load, or what streams reuse.
 
 python benchmarks/tables.py results/gestures-arrow-cpu.json
 python benchmarks/tables.py results/loading-cpu.json
 python benchmarks/tables.py results/two-streams-cpu.json
+python benchmarks/tables.py results/stream-cpu.json
 """
 
 from __future__ import annotations
@@ -81,6 +82,32 @@ def streams_table(pairs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def stream_table(rows: list[dict[str, Any]]) -> str:
+    """What `stream.py` wrote: a line a network, placement and stride; the cost of an answer with reuse to one without."""
+    lines = [
+        _head(
+            "model",
+            "temporal",
+            "new frames",
+            "multiply-adds",
+            "saved",
+            "ms",
+            "with reuse",
+            "ratio",
+            "95% interval",
+        )
+    ]
+    for row in rows:
+        taken = row["time_to_whole"]
+        low, high = taken["interval"]
+        lines.append(
+            f"| {row['model']} | {row['placement']} | {row['stride']} | {row['multiply_adds']['whole'] / 1e9:.1f}G | "
+            f"{row['saved_multiply_adds']:.0%} | {row['whole_ms']['median']:.0f} | {row['kept_ms']['median']:.0f} | "
+            f"{taken['ratio']:.2f} | {low:.2f} to {high:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def _head(*cells: str) -> str:
     return f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}"
 
@@ -89,5 +116,8 @@ if __name__ == "__main__":
     measured = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if "pairs" in measured:
         print(streams_table(measured["pairs"]))
+    elif "runs" in measured:
+        print(runs_table(measured["runs"]))
     else:
-        print(runs_table(measured["runs"]) if "runs" in measured else loading_table(measured["rows"]))
+        streamed = "saved_multiply_adds" in measured["rows"][0]
+        print(stream_table(measured["rows"]) if streamed else loading_table(measured["rows"]))

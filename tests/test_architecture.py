@@ -185,6 +185,7 @@ def test_only_video_files_and_versions_know_av():
     assert users == {
         "vsn.data.video_files",
         "vsn.data.video_facts",
+        "vsn.data.live_source",
         "vsn.data.torchcodec_files",  # counts frames as video_files does
         "vsn.data.synthetic",
         "vsn.engine.checkpoint",

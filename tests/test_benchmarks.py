@@ -28,6 +28,30 @@ def script(monkeypatch: pytest.MonkeyPatch, name: str) -> ModuleType:
     return __import__(name)
 
 
+# --- stream.py -------------------------------------------------------------------------------------
+
+
+def test_what_streams_reuse_at_tiny_size(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    stream, tables = script(monkeypatch, "stream"), script(monkeypatch, "tables")
+    out, order = tmp_path / "stream.json", ("shift and shuffle", "shuffle in res5", "none (TSN)")
+    stream.main([
+        str(out), "--models", "vsn_resnet14_tiny", "--size", "32", "--num-frames", "4", "--strides", "1",
+        "--rounds", "3", "--placements", *order,
+    ])  # fmt: skip
+    facts = json.loads(out.read_text())
+    assert facts["command"].startswith("python benchmarks/stream.py stream.json --models vsn_resnet14_tiny")
+    # The later the first temporal operation, the more is kept; of TSN all but the classifier, for three of four frames.
+    saved = [row["saved_multiply_adds"] for row in facts["rows"]]
+    assert [row["placement"] for row in facts["rows"]] == list(order)
+    assert saved == sorted(saved)
+    assert 0.65 < saved[-1] < 0.75
+    assert all(row["bit_equal_to_the_same_parts"] for row in facts["rows"])
+    assert all(row["largest_difference_to_forward"] < 1e-4 for row in facts["rows"])
+    assert tables.stream_table(facts["rows"]) in capsys.readouterr().out
+
+
 # --- ops.py ----------------------------------------------------------------------------------------
 
 

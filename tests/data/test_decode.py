@@ -153,9 +153,9 @@ def test_only_wanted_frames_are_converted_and_decoding_stops(
     grey_video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     converted, decoded = [], []
-    rgb, frames_of = video_files._Layout.rgb, video_files._frames
+    rgb, frames_of = video_files.FrameLayout.rgb, video_files._frames
     monkeypatch.setattr(
-        video_files._Layout, "rgb", lambda self, frame: converted.append(1) or rgb(self, frame)
+        video_files.FrameLayout, "rgb", lambda self, frame: converted.append(1) or rgb(self, frame)
     )
 
     def counted(*args):
@@ -170,14 +170,14 @@ def test_only_wanted_frames_are_converted_and_decoding_stops(
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
 def test_decoding_and_converting_start_no_threads(grey_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    threads, rgb = [], video_files._Layout.rgb
+    threads, rgb = [], video_files.FrameLayout.rgb
 
     def counted(self, frame):
         image = rgb(self, frame)
         threads.append(len(list(Path("/proc/self/task").iterdir())))
         return image
 
-    monkeypatch.setattr(video_files._Layout, "rgb", counted)
+    monkeypatch.setattr(video_files.FrameLayout, "rgb", counted)
     before = len(list(Path("/proc/self/task").iterdir()))
     read_all_frames(grey_video, short_side=16)
     assert set(threads) == {before}

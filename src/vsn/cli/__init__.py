@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -17,22 +17,19 @@ from vsn.cli.ablate import AblateCommand, ablate_command
 from vsn.cli.bench import BenchCommand, bench_command
 from vsn.cli.convert import convert
 from vsn.cli.data import data_app, doctor_command, pack_command
-from vsn.cli.export import export, refuse_for_exported
+from vsn.cli.export import export
 from vsn.cli.features import features
 from vsn.cli.flow import extract_command, flow_app
 from vsn.cli.hub import hub_app
+from vsn.cli.predict import predict
 from vsn.cli.recipes import recipe_app
 from vsn.cli.runs import runs
 from vsn.cli.scores import calibrate, compare, fuse, submit
 from vsn.cli.serve import serve
+from vsn.cli.stream import stream
 from vsn.cli.training import TrainCommand, train_command
 from vsn.config import FrameOrder, Protocol
 from vsn.recipes import find_recipe, load_recipe
-
-if TYPE_CHECKING:
-    from vsn.engine.exported import ExportedPredictor
-    from vsn.engine.predict import Predictor, TwoStreamPredictor
-    from vsn.engine.prediction import Prediction
 
 DESCRIPTION = "Video Shuffle Networks: recognise what happens in a video at the price of a 2D CNN."
 
@@ -136,98 +133,10 @@ def evaluate(
             print(f"The data has no split {recipe.data.test_split!r}; this is {results[0]['split']!r}.")
 
 
-@app.command
-def predict(
-    run: Annotated[Path, tyro.conf.Positional],
-    videos: Paths,
-    flow_run: Path | None = None,
-    flow_weight: float = 1.0,
-    calibration: Path | None = None,
-    top_k: int = 5,
-    weights: Literal["last", "best"] = "last",
-    device: str = "auto",
-    json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
-) -> None:
-    """Label video files, or all video files of a folder. A flow model computes the flow, or takes stored flow.
-
-    A file that cannot be read gets one line that says why; the others go on, and the exit status is 1.
-
-    Args:
-        run: a run folder, hf://user/name on the Hugging Face hub, or a file that `vsn export` wrote.
-        videos: video files or folders of them.
-        flow_run: a run on flow, whose probabilities are averaged with those of the run.
-        flow_weight: weight of the flow run; that of the run is 1.
-        calibration: what `vsn calibrate` wrote of this run: its temperature is applied, and below its threshold
-            the answer is "unknown".
-        top_k: how many labels to print.
-        weights: the last of the run, or those of its best validation.
-        device: auto, cpu or cuda.
-        json_output: print one JSON object a line, for other programs.
-    """
-    from vsn.data.decode import VideoError
-
-    if not videos:
-        raise ValueError("vsn predict needs video files, or folders of them, after the run folder.")
-    predictor = _open_predictor(run, flow_run, flow_weight=flow_weight, weights=weights, device=device)
-    from vsn.engine.calibrate import load_calibration
-
-    fitted = load_calibration(calibration) if calibration else None
-    files = [file for path in videos for file in predictor.list_inputs(path)]
-    failed = False
-    for file in files:
-        try:
-            prediction = predictor.predict(file, top_k=len(predictor.classes) if fitted else top_k)
-        except VideoError as error:
-            failed = True
-            if json_output:
-                print(json.dumps({"path": str(file), "error": error.reason}))
-            else:
-                print(f"{file}: cannot be read: {error.reason}", file=sys.stderr)
-            continue
-        if fitted:
-            prediction = prediction.calibrated(fitted, top_k=top_k)
-        _print_prediction(prediction, json_output)
-    if failed:
-        raise SystemExit(1)
-
-
-def _print_prediction(prediction: Prediction, json_output: bool) -> None:
-    """One line; "unknown" stands before the labels of a video whose best label is below the threshold."""
-    pairs = list(zip(prediction.labels, prediction.probabilities, strict=True))
-    if json_output:
-        labels = [{"label": name, "probability": probability} for name, probability in pairs]
-        facts = {"path": str(prediction.path), "predictions": labels}
-        print(json.dumps(facts if prediction.accepted else {**facts, "unknown": True}))
-        return
-    line = ", ".join(f"{name} {probability:.1%}" for name, probability in pairs)
-    print(f"{prediction.path}: {line if prediction.accepted else f'unknown ({line})'}")
-
-
-def _open_predictor(
-    run: Path,
-    flow_run: Path | None,
-    *,
-    flow_weight: float,
-    weights: Literal["last", "best"],
-    device: str,
-) -> Predictor | TwoStreamPredictor | ExportedPredictor:
-    """What predicts: an exported file, a run, or a run on frames and one on flow."""
-    from vsn.engine.exported import ExportedPredictor, is_exported
-
-    if is_exported(run):
-        refuse_for_exported(run, flow_run=flow_run, weights=weights, device=device)
-        return ExportedPredictor.from_file(run)
-    from vsn.engine.predict import Predictor, TwoStreamPredictor
-
-    first = Predictor.from_run(run, device=device, weights=weights)
-    if flow_run is None:
-        return first
-    second = Predictor.from_run(flow_run, device=device, weights=weights)
-    return TwoStreamPredictor(first, second, flow_weight=flow_weight)
-
-
+app.command(predict)
 app.command(export)
 app.command(serve)
+app.command(stream)
 app.command(features)
 app.command(convert)
 app.command(fuse)

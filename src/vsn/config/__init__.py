@@ -41,6 +41,7 @@ from vsn.config.model import (
     split_name,
 )
 from vsn.config.serve import ServeConfig
+from vsn.config.stream import LiveConfig, WindowConfig
 from vsn.config.training import EvalConfig, FrameOrder, Protocol, Tracker, TrainConfig
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "FlowMethod",
     "FrameOrder",
     "InputType",
+    "LiveConfig",
     "Modality",
     "ModelConfig",
     "Pairwise",
@@ -79,6 +81,7 @@ __all__ = [
     "Tracker",
     "TrainConfig",
     "Tvl1Config",
+    "WindowConfig",
     "split_name",
 ]
 

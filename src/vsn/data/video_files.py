@@ -51,7 +51,7 @@ def probe_file(path: str | Path) -> VideoInfo:
         frame = next(_frames(path, container), None)
         if frame is None:
             raise _nothing_decodes(path)
-        layout = _Layout.of(path, frame, None)
+        layout = FrameLayout.of(path, frame, None)
     return VideoInfo(
         num_frames=num_frames,
         frames_per_second=frames_per_second,
@@ -86,10 +86,10 @@ def read_whole_file(path: str | Path, *, short_side: int | None = None) -> tuple
 
 def iter_file(path: str | Path, *, short_side: int | None = None) -> Iterator[np.ndarray]:
     """Every frame in turn; see `vsn.data.decode.iter_frames`."""
-    layout: _Layout | None = None
+    layout: FrameLayout | None = None
     with content_errors(path), open_container(path) as container:
         for frame in _frames(path, container):
-            layout = layout or _Layout.of(path, frame, short_side)
+            layout = layout or FrameLayout.of(path, frame, short_side)
             yield layout.rgb(frame)
     if layout is None:
         raise _nothing_decodes(path)
@@ -217,11 +217,8 @@ def content_errors(path: str | Path) -> Iterator[None]:
         raise VideoError(path, f"cannot be decoded ({type(error).__name__}: {error}).") from error
 
 
-# --- decoding -----------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class _Layout:
+class FrameLayout:
     """Size to convert stored frames to, and the quarter turns (counterclockwise) that follow."""
 
     height: int
@@ -231,16 +228,21 @@ class _Layout:
     converter: VideoReformatter
 
     @classmethod
-    def of(cls, path: str | Path, first: VideoFrame, short_side: int | None) -> _Layout:
+    def of(cls, path: str | Path, first: VideoFrame, short_side: int | None) -> FrameLayout:
+        """That of a video which begins with this frame. Raises `VideoError` for too many pixels."""
         # The shorter side stays the shorter side when turned.
         height, width = frame_size(path, first.height, first.width, short_side)
         return cls(height, width, round(first.rotation / 90) % 4, VideoReformatter())
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
+        """A frame, whatever its own size, as uint8 `(H, W, 3)`, RGB, in this size and turned."""
         resized = self.converter.reformat(
             frame, self.width, self.height, "rgb24", interpolation="BILINEAR", **_ONE_THREAD
         )
         return np.rot90(resized.to_ndarray(), self.turns)
+
+
+# --- decoding -----------------------------------------------------------------------------------------
 
 
 def _decode(
@@ -249,11 +251,11 @@ def _decode(
     """Wanted frames by index, and how many were decoded until the last of them was found."""
     last = max(wanted)
     images: dict[int, np.ndarray] = {}
-    layout: _Layout | None = None
+    layout: FrameLayout | None = None
     num_decoded = 0
     with content_errors(path), open_container(path) as container:
         for frame in _frames(path, container):
-            layout = layout or _Layout.of(path, frame, short_side)
+            layout = layout or FrameLayout.of(path, frame, short_side)
             if num_decoded in wanted:
                 images[num_decoded] = layout.rgb(frame)
             num_decoded += 1

@@ -169,11 +169,14 @@ def view_scores(
     """
     # averaged one by one: sums of many round otherwise
     videos = see_views(model, model, clips, precision, batch_size=batch_size)
-    scores = torch.stack(
-        [_mean_probability(video) if average == "softmax" else video.mean(dim=0) for video in videos]
-    )
+    scores = torch.stack([mean_of_views(video, average) for video in videos])
     found: NDArray[np.float32] = scores.float().cpu().numpy()
     return found
+
+
+def mean_of_views(logits: torch.Tensor, average: Average) -> torch.Tensor:
+    """Scores `(num_classes,)` of a video from those of its views `(views, num_classes)`; see `view_scores`."""
+    return _mean_probability(logits) if average == "softmax" else logits.mean(dim=0)
 
 
 def _mean_probability(logits: torch.Tensor) -> torch.Tensor:

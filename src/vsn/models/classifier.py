@@ -95,12 +95,16 @@ class VideoClassifier(nn.Module):
                 f"This model was built for clips of {self.num_frames} frames, and its weights mean those frames; the "
                 f"clip has {num_frames}. Sample {self.num_frames} frames, or train a model with num_frames={num_frames}."
             )
-        if clip.dtype == torch.uint8:
-            clip = clip.to(self.mean.dtype) / 255
-        elif not clip.is_floating_point():
+        if clip.dtype != torch.uint8 and not clip.is_floating_point():
             raise ValueError(
                 f"A clip is uint8 or float in [0, 1]; this one is {clip.dtype}. Convert it with clip.byte()."
             )
+        return self.normalise(clip)
+
+    def normalise(self, clip: Tensor) -> Tensor:
+        """`normalised` without its checks, so of clips of any T: each frame by itself."""
+        if clip.dtype == torch.uint8:
+            clip = clip.to(self.mean.dtype) / 255
         if self.modality != "rgbdiff":
             return (clip - self.mean) / self.std
         frames = clip.unflatten(2, (-1, 3))
@@ -115,8 +119,11 @@ class FrameClassifier(VideoClassifier):
 
     def forward(self, clip: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of a clip ``(B, T, C, H, W)``: the mean over the frames."""
-        features = self.dropout(self.frame_features(clip))
-        scores = self.head(features)
+        return self.scores_of(self.frame_features(clip))
+
+    def scores_of(self, features: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)`` of what `frame_features` gives."""
+        scores = self.head(self.dropout(features))
         # In half precision the means of many videos would tie.
         return scores.mean(dim=1, dtype=torch.promote_types(scores.dtype, torch.float32))
 

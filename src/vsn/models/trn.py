@@ -134,7 +134,11 @@ class RelationClassifier(FrameClassifier):
 
     def forward(self, clip: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of a clip ``(B, T, C, H, W)``; in evaluation nothing is drawn."""
-        features = self.projection(self.dropout(self.frame_features(clip)))
+        return self.scores_of(self.frame_features(clip))
+
+    def scores_of(self, features: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)`` of what `frame_features` gives."""
+        features = self.projection(self.dropout(features))
         related = [relation(features) for relation in self.relations.values()]
         scores = self.head(torch.cat(related, dim=1))
         return scores.to(torch.promote_types(scores.dtype, torch.float32))

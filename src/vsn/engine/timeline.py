@@ -1,0 +1,183 @@
+"""Long files, window by window: when which label holds, and how much of that is true."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vsn.config import ConfigError, LiveConfig, Protocol, WindowConfig
+from vsn.data.live_source import kind_of
+from vsn.engine.calibrate import UNKNOWN, Calibration
+from vsn.engine.predict import Predictor
+from vsn.engine.stream import Stream
+from vsn.engine.windows import Answer
+from vsn.interrupt import StopRequest
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a video with one label.
+
+    Attributes:
+        start: seconds.
+        end: seconds.
+        label: a class name, never "unknown".
+        score: mean over its answers of the label's smoothed probability; None in a truth.
+    """
+
+    start: float
+    end: float
+    label: str
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What is said of a file over time.
+
+    Attributes:
+        path: the file.
+        seconds: its length, or how far it was read.
+        window_seconds: length of a window.
+        every: seconds from one answer to the next.
+        answers: of all windows, in order; the same that `vsn stream` gives of the file.
+        segments: stretches with a label; between them it is unknown.
+        interrupted: whether it was stopped before the end.
+    """
+
+    path: str
+    seconds: float
+    window_seconds: float
+    every: float
+    answers: tuple[Answer, ...]
+    segments: tuple[Segment, ...]
+    interrupted: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the answers, for JSON."""
+        facts = {key: value for key, value in vars(self).items() if key not in ("answers", "segments")}
+        return facts | {"num_answers": len(self.answers), "segments": [vars(one) for one in self.segments]}
+
+
+def make_timeline(
+    predictor: Predictor,
+    path: str | Path,
+    *,
+    windows: WindowConfig,
+    calibration: Calibration | None = None,
+    protocol: Protocol | None = None,
+    stop: StopRequest | None = None,
+    on_start: Callable[[Stream], None] = lambda stream: None,
+    on_seconds: Callable[[float], None] = lambda seconds: None,
+) -> Timeline:
+    """Label a video file window by window, with the code of `vsn stream`, as fast as it goes.
+
+    Args:
+        predictor: of a run on RGB frames.
+        path: the file.
+        windows: where windows lie, and when a label counts.
+        calibration: temperature and threshold.
+        protocol: which crops; default the run's.
+        stop: a request to stop, after which what there is so far is returned.
+        on_start: told of the opened file.
+        on_seconds: told how far it is.
+
+    Raises:
+        VideoError, ConfigError: as `Stream`.
+    """
+    # A file may have a name that looks like a camera or an address.
+    name = str(path) if kind_of(str(path)) == "file" else f"./{path}"
+    stream = Stream(
+        predictor,
+        name,
+        windows=windows,
+        live=LiveConfig(fast=True),
+        calibration=calibration,
+        protocol=protocol,
+    )
+    on_start(stream)
+    answers: list[Answer] = []
+    summary = stream.run(answers.append, stop=stop, on_seconds=on_seconds)
+    return Timeline(
+        str(path),
+        summary.seconds,
+        stream.grid.seconds,
+        stream.grid.every,
+        tuple(answers),
+        merge(answers, summary.seconds),
+        stop is not None and stop.came,
+    )
+
+
+def merge(answers: Sequence[Answer], seconds: float) -> tuple[Segment, ...]:
+    """Answers in a row with one label become a segment.
+
+    An answer stands for the time nearest to the middle of its window; the first from the beginning on, the
+    last up to the end of the video at `seconds`.
+    """
+    middles = [(one.start + one.end) / 2 for one in answers]
+    edges = [0.0, *((a + b) / 2 for a, b in itertools.pairwise(middles)), seconds]
+    segments: list[Segment] = []
+    first = 0
+    for place in range(1, len(answers) + 1):
+        if place < len(answers) and answers[place].label == answers[first].label:
+            continue
+        group = answers[first:place]
+        if group and group[0].label != UNKNOWN:
+            score = math.fsum(one.probability for one in group) / len(group)
+            segments.append(Segment(edges[first], edges[place], group[0].label, score))
+        first = place
+    return tuple(segments)
+
+
+def read_truth(path: str | Path, classes: Sequence[str]) -> tuple[Segment, ...]:
+    """What is true of a video: a CSV with the columns start, end (seconds) and label.
+
+    Raises:
+        ConfigError: no such file, another form, a stretch that ends before it begins, or no label that the run knows.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = {"start", "end", "label"} - set(reader.fieldnames or ())
+            if missing:
+                raise ConfigError(
+                    f"{path}: the columns {sorted(missing)} are missing; its first line is start,end,label."
+                )
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path} cannot be read as a CSV of start,end,label: {error}.") from error
+    found = []
+    for line, row in rows:
+        try:
+            start, end = float(row["start"]), float(row["end"])
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"{path}, line {line}: start {row['start']!r} and end {row['end']!r} are seconds, such as 12.5."
+            ) from None
+        if not (math.isfinite(end) and 0 <= start < end):
+            raise ConfigError(
+                f"{path}, line {line}: it runs from {start} to {end}; it must end after it begins."
+            )
+        found.append(Segment(start, end, (row["label"] or "").strip()))
+    if not any(one.label in classes for one in found):
+        raise ConfigError(
+            f"{path}: none of its labels is a class of the run, which knows {', '.join(map(repr, list(classes)[:5]))} ..."
+        )
+    return tuple(found)
+
+
+def share_right(segments: Sequence[Segment], truth: Sequence[Segment]) -> float:
+    """The share of the truth's seconds at which the timeline says the same; "unknown" is not right."""
+    right = math.fsum(
+        max(0.0, min(said.end, true.end) - max(said.start, true.start))
+        for said in segments
+        for true in truth
+        if said.label == true.label
+    )
+    return right / math.fsum(one.end - one.start for one in truth)
