@@ -22,6 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from vsn.allocator import keep_freed_memory
 from vsn.config import BenchConfig, ClipSpec, EvalConfig, ModelConfig, Recipe
 from vsn.data.decode import write_video
 from vsn.data.synthetic import CLASSES, SynthSpec, render_video
@@ -151,6 +152,7 @@ def print_rows(rows: Sequence[dict[str, Any]], console: Console) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()  # as the command does
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("out", type=Path)

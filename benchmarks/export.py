@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vsn.allocator import keep_freed_memory
 from vsn.config import ExportConfig
 from vsn.engine.checkpoint import versions
 from vsn.engine.export_check import generated_clips
@@ -90,6 +91,7 @@ def measure(calls: dict[str, Callable[[Any], object]], clip: np.ndarray, rounds:
 
 
 def main() -> None:
+    keep_freed_memory()  # as the command does
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--backbone", default="resnet50")

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vsn.allocator import keep_freed_memory
 from vsn.files import write_json
 
 PARTS: dict[str, float] = {
@@ -93,6 +94,7 @@ def end_group(process: subprocess.Popen[str]) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()  # as the command does
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=9.5)

@@ -26,6 +26,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from vsn.allocator import keep_freed_memory
 from vsn.config import BenchConfig, ModelConfig
 from vsn.engine.bench.ratios import paired_ratio, spread
 from vsn.engine.bench.rounds import time_rounds
@@ -241,6 +242,7 @@ def print_operations(rows: Sequence[dict[str, Any]], console: Console) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()  # as the command does
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument(

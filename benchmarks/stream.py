@@ -23,6 +23,7 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from tables import stream_table
+from vsn.allocator import keep_freed_memory
 from vsn.config import ClipSpec, EvalConfig, ModelConfig, Recipe
 from vsn.engine.bench.ratios import paired_ratio, spread
 from vsn.engine.bench.rounds import time_rounds
@@ -125,6 +126,7 @@ def measure(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    keep_freed_memory()  # as the command does
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--models", nargs="+", default=["vsn_resnet50", "vsn_resnet18"])

@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from vsn.allocator import keep_freed_memory
 from vsn.data.synthetic import SynthSpec, write_dataset
 from vsn.engine.checkpoint import is_finished, read_metrics
 from vsn.files import write_json
@@ -119,6 +120,7 @@ def plot(facts: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()  # as the command does
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("output", type=Path)

@@ -79,6 +79,7 @@ def test_every_room_is_found():
         ("vsn.recipes", ("vsn.config",)),
         ("vsn.files", ()),
         ("vsn.interrupt", ()),
+        ("vsn.allocator", ()),
         ("vsn.progress", ()),
         ("vsn.models", ("vsn.models", "vsn.ops", "vsn.config")),
         (
@@ -110,7 +111,15 @@ def test_every_room_is_found():
         ("vsn.engine.optim", ("vsn.models", "vsn.config")),
         (
             "vsn.engine.checkpoint",
-            ("vsn", "vsn.models", "vsn.data.views", "vsn.config", "vsn.files", "vsn.recipes"),
+            (
+                "vsn",
+                "vsn.models",
+                "vsn.data.views",
+                "vsn.config",
+                "vsn.files",
+                "vsn.recipes",
+                "vsn.allocator",
+            ),
         ),
         (
             "vsn.report",
@@ -197,7 +206,12 @@ def test_command_line_imports_verbs_when_they_run(name: str):
     at_import = {
         t for t in imported(MODULES[name], on_import_only=True) if within(t, "vsn", "torch", "numpy")
     }
-    assert {t for t in at_import if not within(t, "vsn.cli")} <= {"vsn", "vsn.config", "vsn.recipes"}
+    assert {t for t in at_import if not within(t, "vsn.cli")} <= {
+        "vsn",
+        "vsn.allocator",
+        "vsn.config",
+        "vsn.recipes",
+    }
 
 
 def test_no_cycles():

@@ -52,6 +52,7 @@ RUN_ELSEWHERE = {
     "bench.md": "tests/test_docs_bench.py",
     "evaluation.md": "tests/test_docs_evaluation.py",
     "export.md": "tests/test_docs_export.py",
+    "stream.md": "tests/engine/test_stream.py",
 }
 SHELL = [block for block in blocks("sh") if not block.not_run]
 TYPED = [(block, words) for block in SHELL for words in commands(block)]

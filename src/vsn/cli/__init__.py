@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 import vsn
+from vsn.allocator import keep_freed_memory
 from vsn.cli.ablate import AblateCommand, ablate_command
 from vsn.cli.bench import BenchCommand, bench_command
 from vsn.cli.convert import convert
@@ -218,6 +219,7 @@ app.command(recipe_app, name="recipe", help="List and print recipes.")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Errors a user can mend are one line, without a traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    keep_freed_memory()
     try:
         if arguments[:1] == ["--version"]:
             print(f"vsn {vsn.__version__}")

@@ -25,6 +25,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from vsn.allocator import keeps_freed_memory
 from vsn.config import ConfigError, ModelConfig, Recipe
 from vsn.data.views import PROTOCOLS
 from vsn.files import write_beside, write_json, write_text
@@ -328,6 +329,7 @@ def versions() -> dict[str, Any]:
         "system": platform.platform(),
         "processor": _processor(),
         "num_threads": torch.get_num_threads(),
+        "keeps_freed_memory": keeps_freed_memory(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
