@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vsn.allocator import keep_freed_memory
 from vsn.data.decode import write_video
 
 GREY_STEP = 8
@@ -15,7 +16,8 @@ TINY_CLASSES = ("swipe_left", "swipe_right", "wave")
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C interrupt: a shell that starts the tests in the background has it ignored."""
+    """Let Ctrl-C interrupt (in the background a shell has it ignored), and keep freed memory as the command does."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -309,3 +309,30 @@ def test_two_streams_in_the_layout_of_table_2(monkeypatch: pytest.MonkeyPatch):
     assert both.startswith(f"| clips, seed 3 | both | 8+8 | 1.78M | 0.202G | {fused:.1%} | ")
     best = max(summarise(one)["top1"] for one in inputs)
     assert f"| {100 * (fused - best):+.1f} (" in both
+
+
+# --- allocator.py ----------------------------------------------------------------------------------
+
+
+def test_steps_with_freed_memory_kept_take_turns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    allocator = script(monkeypatch, "allocator")
+    case = "train vsn_resnet26_thin"
+    asked: list[bool] = []
+
+    def apart(what: str, steps: int, kept: bool) -> dict[str, float]:
+        assert (what, steps) == (case, 2)
+        asked.append(kept)
+        return {"seconds": 1.0 if kept else 2.0, "page_faults": 0 if kept else 9000}
+
+    monkeypatch.setattr(allocator, "measure_apart", apart)
+    out = tmp_path / "a.json"
+    monkeypatch.setattr(
+        sys, "argv", ["allocator.py", str(out), "--rounds", "3", "--steps", "2", "--cases", case]
+    )
+    allocator.main()
+    (row,) = json.loads(out.read_text())["rows"]
+    assert sorted(asked) == [False] * 3 + [True] * 3
+    assert row["time_to_given_back"]["ratio"] == 0.5
+    assert row["page_faults_a_step"] == {"given_back": 9000, "kept": 0}
+    found = allocator.measure("train tsn_resnet26_thin", 1)
+    assert found["seconds"] > 0
