@@ -40,8 +40,6 @@ _OPTIONS = {
     "max_pixels": str(MAX_PIXELS),
 }
 _STALL_SECONDS = 60.0
-# Since PyAV 17 a conversion starts a thread for every processor; one is faster for frames of our sizes.
-_ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
 def probe_file(path: str | Path) -> VideoInfo:
@@ -236,8 +234,9 @@ class FrameLayout:
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
         """A frame, whatever its own size, as uint8 `(H, W, 3)`, RGB, in this size and turned."""
+        # By default a conversion starts a thread for every processor; one is faster for frames of our sizes.
         resized = self.converter.reformat(
-            frame, self.width, self.height, "rgb24", interpolation="BILINEAR", **_ONE_THREAD
+            frame, self.width, self.height, "rgb24", interpolation="BILINEAR", threads=1
         )
         return np.rot90(resized.to_ndarray(), self.turns)
 
