@@ -101,6 +101,17 @@ def test_docs_quote_the_measured_loading(monkeypatch, name):
     assert f"results/{name}.json" in page
 
 
+def test_docs_quote_the_measured_streams(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from tables import streams_table
+    from vsn.engine.ablate import format_tables, load_ablation
+
+    page = (ROOT / "docs" / "flow.md").read_text(encoding="utf-8")
+    measured = json.loads((ROOT / "results" / "two-streams-cpu.json").read_text(encoding="utf-8"))
+    assert streams_table(measured["pairs"]) in page
+    assert format_tables(load_ablation(ROOT / "results" / "table5-embedded-cpu.json")) in page
+
+
 def test_docs_quote_the_measured_latency(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from tables import latency_table
