@@ -1,9 +1,10 @@
-"""Print tables of results/, as Markdown: runs side by side, two streams, how fast clips load, or what streams reuse.
+"""Print tables of results/, as Markdown: runs side by side, two streams, loading, streams, exports.
 
 python benchmarks/tables.py results/gestures-arrow-cpu.json
 python benchmarks/tables.py results/loading-cpu.json
 python benchmarks/tables.py results/two-streams-cpu.json
 python benchmarks/tables.py results/stream-cpu.json
+python benchmarks/tables.py results/export-parity-cpu.json
 """
 
 from __future__ import annotations
@@ -108,6 +109,30 @@ def stream_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def parity_table(rows: list[dict[str, Any]]) -> str:
+    """What `parity.py` wrote: a line an exported file, its scores beside PyTorch's. No speeds."""
+    lines = [
+        _head(
+            "file",
+            "weights",
+            "MB",
+            "one by one",
+            "three at once",
+            "top-1 in PyTorch",
+            "of the file",
+            "same label",
+        )
+    ]
+    for row in rows:
+        differences, accuracy = row["check"]["difference"], row["accuracy"]
+        lines.append(
+            f"| {row['to']} | {row['precision']} | {row['num_bytes'] / 1e6:.1f} | {differences['1']:.1g} | "
+            f"{differences['3']:.1g} | {accuracy['pytorch']['top1']:.2%} | {accuracy['exported']['top1']:.2%} | "
+            f"{accuracy['agreement']:.1%} |"
+        )
+    return "\n".join(lines)
+
+
 def _head(*cells: str) -> str:
     return f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}"
 
@@ -118,6 +143,8 @@ if __name__ == "__main__":
         print(streams_table(measured["pairs"]))
     elif "runs" in measured:
         print(runs_table(measured["runs"]))
+    elif "check" in measured["rows"][0]:
+        print(parity_table(measured["rows"]))
     else:
         streamed = "saved_multiply_adds" in measured["rows"][0]
         print(stream_table(measured["rows"]) if streamed else loading_table(measured["rows"]))

@@ -112,6 +112,15 @@ def test_docs_quote_the_measured_streams(monkeypatch):
     assert format_tables(load_ablation(ROOT / "results" / "table5-embedded-cpu.json")) in page
 
 
+def test_docs_quote_the_measured_exports(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from tables import parity_table
+
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    measured = json.loads((ROOT / "results" / "export-parity-cpu.json").read_text(encoding="utf-8"))
+    assert parity_table(measured["rows"]) in page
+
+
 def test_docs_quote_the_measured_latency(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from tables import latency_table
