@@ -32,8 +32,9 @@ def faults(first: str) -> int:
 @pytest.mark.skipif(not GLIBC, reason="glibc alone is told")
 def test_what_was_freed_is_used_again():
     told = "from vsn.allocator import keep_freed_memory; assert keep_freed_memory()"
-    assert faults("") > 1000  # without, each block comes from the system again; pages may be large ones
-    assert faults(told) < 100
+    kept, given_back = faults(told), faults("")
+    assert kept < 100
+    assert given_back > 5 * kept + 100  # each block comes from the system again; large pages make these fewer
 
 
 @pytest.mark.skipif(not GLIBC, reason="glibc alone is told")

@@ -38,7 +38,6 @@ GROUPS = {"data": data, "flow": flow, "hub": hub, "recipe": recipes}
 # Of somebody else's, or of a shell; python's scripts and pip's extras are looked up.
 OTHERS = {".", "curl", "python", "python3", "pip", "torchrun"}
 FOREIGN_OPTIONS = {
-    "--index-url",
     "--nproc-per-node",
     "--nnodes",
     "--standalone",

@@ -123,6 +123,11 @@ def test_a_calibration_of_other_classes_is_refused(said: Prediction):
         some.calibrated(calibration(temperature=1.0))
 
 
+def test_a_calibrated_prediction_has_a_class(said: Prediction):
+    with pytest.raises(ValueError, match="top_k is 0; it must be 1 or more"):
+        said.calibrated(calibration(temperature=1.0), top_k=0)
+
+
 def test_a_class_of_probability_0_stays_there():
     sure = Prediction(Path("a.mp4"), ("b", "a", "c"), (1.0, 0.0, 0.0))
     assert sure.calibrated(calibration(temperature=3.0)).probabilities == (1.0, 0.0, 0.0)

@@ -45,7 +45,9 @@ class Prediction:
 
         Raises:
             ConfigError: a calibration for other classes, or a prediction of some classes only.
+            ValueError: less than one class.
         """
+        check_top_k(top_k)
         if differing := sorted(set(calibration.classes) ^ set(self.labels)):
             raise ConfigError(
                 f"The calibration is for other classes: {len(differing)} are known to it or to the run alone, for "
