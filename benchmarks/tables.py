@@ -5,11 +5,14 @@ python benchmarks/tables.py results/loading-cpu.json
 python benchmarks/tables.py results/two-streams-cpu.json
 python benchmarks/tables.py results/stream-cpu.json
 python benchmarks/tables.py results/export-parity-cpu.json
+python benchmarks/tables.py results/cpu-inference.json
+python benchmarks/tables.py results/ops-cpu.json
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,13 +67,13 @@ def latency_table(rows: list[dict[str, Any]]) -> str:
 
 
 def streams_table(pairs: list[dict[str, Any]]) -> str:
-    """What `two_streams.py` wrote, in the layout of the paper's Table 2: three lines a pair of runs."""
+    """What `two_streams.py` wrote, in the layout of the paper's Table 2: a line a stream, and one of all."""
     lines = [
         _head("data", "stream", "frames", "parameters", "multiply-adds", "top-1", "95% interval", "gain")
     ]
     for pair in pairs:
         report = pair["report"]
-        names = ("RGB", f"flow, {pair['streams'][1]['recipe']['model']['flow_length']} fields", "both")
+        names = [*map(_stream_name, pair["streams"]), "fused"]
         low, high = (f"{100 * value:+.1f}" for value in report["gain_interval"])
         gain = f"{100 * report['gain']:+.1f} ({low} to {high}) over {report['best_single']}"
         for name, row in zip(names, (*report["inputs"], report["fused"]), strict=True):
@@ -78,9 +81,17 @@ def streams_table(pairs: list[dict[str, Any]]) -> str:
             lines.append(
                 f"| {pair['data']}, seed {', '.join(map(str, pair['seeds']))} | {name} | {row['frames']} | "
                 f"{row['parameters'] / 1e6:.2f}M | {row['multiply_adds'] / 1e9:.3g}G | {row['top1']:.1%} | {interval} | "
-                f"{gain if name == 'both' else ''} |"
+                f"{gain if name == 'fused' else ''} |"
             )
     return "\n".join(lines)
+
+
+def _stream_name(stream: dict[str, Any]) -> str:
+    model = stream["recipe"]["model"]
+    length = model["flow_length"]
+    if model["modality"] == "flow":
+        return f"flow, {length} fields" if length > 1 else "flow, 1 field"
+    return "RGB" if model["modality"] == "rgb" else f"RGB, {length} differences"
 
 
 def stream_table(rows: list[dict[str, Any]]) -> str:
@@ -133,6 +144,38 @@ def parity_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def inference_table(rows: list[dict[str, Any]]) -> str:
+    """What `cpu_inference.py` wrote: a line a network and way to compute it, medians in milliseconds."""
+    lines = [_head("model", "computed by", "network ms", "speed", "with decoding ms", "real time")]
+    for row in rows:
+        start = f"| {row['model']} | {row['variant']} |"
+        if "error" in row:
+            lines.append(f"{start} failed | | | |")
+            continue
+        lines.append(
+            f"{start} {row['network_ms']['median']:.0f} | {row['speed_to_first']['ratio']:.2f} | "
+            f"{row['end_to_end_ms']['median']:.0f} | {'yes' if row['real_time'] else 'no'} |"
+        )
+    return "\n".join(lines)
+
+
+def operations_table(rows: list[dict[str, Any]]) -> str:
+    """What `ops.py` wrote of operations, in fp32: share of a copy's bandwidth over the places of a network."""
+    lines = [_head("operation", "computed", "format", "passes", "places", "median share", "least and most")]
+    groups: dict[tuple[str, ...], list[float]] = {}
+    for row in rows:
+        if "error" in row or row["dtype"] != "fp32" or row["batch"] != 1:
+            continue
+        key = tuple(row[name] for name in ("operation", "mode", "format", "direction"))
+        groups.setdefault(key, []).append(row["share_of_copy_bandwidth"]["ratio"])
+    for key, shares in groups.items():
+        lines.append(
+            f"| {' | '.join(key)} | {len(shares)} | {statistics.median(shares):.2f} | "
+            f"{min(shares):.2f} to {max(shares):.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def _head(*cells: str) -> str:
     return f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}"
 
@@ -141,10 +184,14 @@ if __name__ == "__main__":
     measured = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if "pairs" in measured:
         print(streams_table(measured["pairs"]))
+    elif "operations" in measured:
+        print(operations_table(measured["operations"]))
     elif "runs" in measured:
         print(runs_table(measured["runs"]))
     elif "check" in measured["rows"][0]:
         print(parity_table(measured["rows"]))
+    elif "variant" in measured["rows"][0]:
+        print(inference_table(measured["rows"]))
     else:
         streamed = "saved_multiply_adds" in measured["rows"][0]
         print(stream_table(measured["rows"]) if streamed else loading_table(measured["rows"]))

@@ -1,14 +1,15 @@
 """Fuse the tested runs of two streams and write what came out as one JSON for results/.
 
-python benchmarks/two_streams.py results/NAME.json --pair DATA RGB-RUN FLOW-RUN [--pair ...]
+python benchmarks/two_streams.py results/NAME.json --streams DATA RUN RUN [RUN ...] [--streams ...]
 
-Each pair has been tested by `vsn eval`. Probabilities are averaged one to one, as in the paper's Table 2.
+Each run has been tested by `vsn eval`. Probabilities are averaged one to one, as in the paper's Table 2.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ from vsn.engine.fuse import fuse_scores, fusion_report
 from vsn.engine.match import match_scores
 from vsn.engine.scores import load_scores
 from vsn.files import write_json
+
+NAMES = {"rgb": "RGB", "flow": "flow", "rgbdiff": "RGB differences"}
 
 
 def stream(path: Path) -> dict[str, Any]:
@@ -36,25 +39,27 @@ def stream(path: Path) -> dict[str, Any]:
     }
 
 
-def fuse_pair(data: str, rgb: Path, flow: Path) -> dict[str, Any]:
-    """Both streams of a data set alone and averaged, of their test scores in order."""
-    runs = [stream(path) for path in (rgb, flow)]
+def fuse_streams(data: str, paths: Sequence[Path]) -> dict[str, Any]:
+    """The streams of a data set alone and averaged, of their test scores in order."""
+    runs = [stream(path) for path in paths]
     seeds = {run["recipe"]["train"]["seed"] for run in runs}
-    inputs = [load_scores(path / "eval" / "test-fcn-forward.npz") for path in (rgb, flow)]
-    matched, left_out = match_scores(inputs, ["RGB", "flow"])
+    names = [NAMES[run["recipe"]["model"]["modality"]] for run in runs]
+    inputs = [load_scores(path / "eval" / "test-fcn-forward.npz") for path in paths]
+    matched, left_out = match_scores(inputs, names)
     assert not left_out
-    report = fusion_report(matched, ["RGB", "flow"], fuse_scores(matched))
+    report = fusion_report(matched, names, fuse_scores(matched))
     return {"data": data, "seeds": sorted(seeds), "streams": runs, "report": report}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
-    parser.add_argument("--pair", nargs=3, action="append", required=True, metavar=("DATA", "RGB", "FLOW"))
+    parser.add_argument("--streams", nargs="+", action="append", required=True, metavar=("DATA", "RUN"))
     arguments = parser.parse_args()
-    pairs = [fuse_pair(data, Path(rgb), Path(flow)) for data, rgb, flow in arguments.pair]
+    pairs = [fuse_streams(data, [Path(path) for path in paths]) for data, *paths in arguments.streams]
     named = " ".join(
-        f"--pair {data} {Path(rgb).name} {Path(flow).name}" for data, rgb, flow in arguments.pair
+        f"--streams '{data}' {' '.join(Path(path).name for path in paths)}"
+        for data, *paths in arguments.streams
     )
     facts = {
         "command": f"python benchmarks/two_streams.py {arguments.output.name} {named}",

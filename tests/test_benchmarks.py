@@ -296,17 +296,23 @@ def test_two_streams_in_the_layout_of_table_2(monkeypatch: pytest.MonkeyPatch):
     costs = {"num_frames": 8, "parameters": 890_000, "multiply_adds": 101_000_000}
     inputs = [random_scores(seed, **costs) for seed in (1, 2)]
     found = dict(zip((Path("rgb"), Path("flow")), inputs, strict=True))
-    recipe = {"train": {"seed": 3}, "model": {"flow_length": 5}}
-    monkeypatch.setattr(two_streams, "stream", lambda path: {"run": path.name, "recipe": recipe})
+    monkeypatch.setattr(
+        two_streams,
+        "stream",
+        lambda path: {
+            "run": path.name,
+            "recipe": {"train": {"seed": 3}, "model": {"modality": path.name, "flow_length": 5}},
+        },
+    )
     monkeypatch.setattr(two_streams, "load_scores", lambda path: found[path.parents[1]])
-    pair = two_streams.fuse_pair("clips", Path("rgb"), Path("flow"))
+    pair = two_streams.fuse_streams("clips", [Path("rgb"), Path("flow")])
     rgb, flow, both = tables.streams_table([pair]).splitlines()[2:]
     fused = summarise(fuse_scores(inputs))["top1"]
     assert rgb.startswith(
         f"| clips, seed 3 | RGB | 8 | 0.89M | 0.101G | {summarise(inputs[0])['top1']:.1%} | "
     )
     assert flow.startswith("| clips, seed 3 | flow, 5 fields | 8 | 0.89M | 0.101G | ")
-    assert both.startswith(f"| clips, seed 3 | both | 8+8 | 1.78M | 0.202G | {fused:.1%} | ")
+    assert both.startswith(f"| clips, seed 3 | fused | 8+8 | 1.78M | 0.202G | {fused:.1%} | ")
     best = max(summarise(one)["top1"] for one in inputs)
     assert f"| {100 * (fused - best):+.1f} (" in both
 

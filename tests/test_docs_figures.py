@@ -43,6 +43,14 @@ def test_figures_are_as_their_script_draws_them(name: str):
     assert f"]({name})" in "".join(TEXTS.values())
 
 
+def test_headers_of_the_demos_recipes_say_what_their_models_reached():
+    rows = {row["model"]: row for row in script("page_tables").peer_rows()}
+    for path in sorted((ROOT / "recipes").glob("demo-*.toml")):
+        model = tomllib.loads(path.read_text(encoding="utf-8"))["model"]["name"]
+        line = script("page_tables").peer_header(rows[model])
+        assert line in path.read_text(encoding="utf-8").splitlines(), path.name
+
+
 def ratio(name: str, label: str, dtype: str = "fp32", mode: str = "eager") -> str:
     (row,) = [
         row

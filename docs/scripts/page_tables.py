@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ FLOP_A_VIDEO = 6 * 33e9
 EPOCHS = 50
 VIDEOS_A_GPU = 8
 GPUS = (8, 64, 1024)
+
+# Runs of results/embedded-cpu.json that are a model as its name has it.
+PLAIN_RUNS = ("name=tsn_resnet26_thin", "name=tsm_resnet26_thin", "recipe")
 
 PAPER_RECIPES = {
     "2": (
@@ -161,6 +165,54 @@ def latency_table() -> str:
     return table(head, rows)
 
 
+def peer_rows() -> list[dict[str, Any]]:
+    """Models trained on the embedded data set, best first: mean and spread of top-1 over seeds, counts, minutes."""
+    runs = [run for run in _read("embedded-cpu.json")["runs"] if run["name"] in PLAIN_RUNS]
+    runs += _read("peers-embedded-cpu.json")["runs"]
+    latency = {
+        row["label"].split("@")[0]: row["latency"]["ratio"] for row in _read("peers-latency-cpu.json")["rows"]
+    }
+    rows = []
+    for model in dict.fromkeys(run["model"] for run in runs):
+        of_model = [run for run in runs if run["model"] == model]
+        shares = [run["forward"]["top1"] for run in of_model]
+        rows.append(
+            {
+                "model": model,
+                "top1": statistics.fmean(shares),
+                "sd": statistics.stdev(shares) if len(shares) > 1 else None,
+                "seeds": len(shares),
+                "parameters": of_model[0]["parameters"],
+                "multiply_adds": of_model[0]["multiply_adds"],
+                "latency": latency[model],
+            }
+        )
+    return sorted(rows, key=lambda row: -row["top1"])
+
+
+def peer_header(row: dict[str, Any]) -> str:
+    """The line of a demo recipe's header that says what its model reached."""
+    over = "one seed" if row["sd"] is None else f"mean of {row['seeds']} seeds, sd {100 * row['sd']:.1f}"
+    return f"# accuracy   {row['top1']:.1%}, {over} (results/peers-embedded-cpu.json)"
+
+
+def peer_table() -> str:
+    """Every model of the paper's tables on the embedded data set, at the demo's size and length."""
+    rows = [
+        (
+            f"`{row['model']}`",
+            f"{row['top1']:.1%}",
+            "" if row["sd"] is None else f"{100 * row['sd']:.1f}",
+            str(row["seeds"]),
+            f"{row['parameters'] / 1e6:.2f}M",
+            f"{row['multiply_adds'] / 1e6:.0f}M",
+            f"{row['latency']:.2f}",
+        )
+        for row in peer_rows()
+    ]
+    return table(("model", "top-1", "sd", "seeds", "parameters", "multiply-adds", "latency to TSN"), rows)
+
+
 def protocol_table() -> str:
     """What one video costs in each protocol: VSN-R50, T = 8, frames of 340x256, counted."""
     sizes = {"whole": (256, 340), "center": 224, "three": 256, "ten": 224}
@@ -251,6 +303,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": demo_table,
     "demo-quick": quick_table,
     "latency": latency_table,
+    "peers": peer_table,
     "protocol-costs": protocol_table,
     "scaling": scaling_table,
     "storage": storage_table,

@@ -6,16 +6,22 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import weakref
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from vsn.config import BenchConfig, ModelConfig
 from vsn.engine.bench.runtimes import RUNTIMES, Variant
 from vsn.engine.bench.subjects import Subject
+from vsn.models import build_model
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -67,6 +73,65 @@ def cpu_peak_bytes(subject: Subject, config: BenchConfig, variant: Variant, num_
         last = (done.stderr.strip().splitlines() or ["it wrote no reason"])[-1]
         raise RuntimeError(f"The process that measures the memory of {subject.label} failed: {last}")
     return int(done.stdout.strip().splitlines()[-1])
+
+
+def require_memory(subject: Subject, num_videos: int) -> None:
+    """Refuse a batch for which the machine has no room: the system would end the process, and all that was measured.
+
+    Raises:
+        MemoryError: how much it needs, and how much there is.
+    """
+    needed = 1.2 * activation_bytes(subject, num_videos)  # what kernels want beside it
+    own = psutil.Process().memory_info().rss  # what was freed is kept, and used again
+    there_is = psutil.virtual_memory().available + own
+    if needed > there_is:
+        raise MemoryError(
+            f"{num_videos} videos at once need about {needed / 1e9:.1f} GB, and {there_is / 1e9:.1f} GB can be had; "
+            "a smaller --batch-size needs less, 0 measures latency alone."
+        )
+
+
+def activation_bytes(subject: Subject, num_videos: int) -> int:
+    """Most bytes of tensors that live at one time while a batch goes through in fp32, eager; nothing is computed."""
+    with torch.device("meta"):
+        model = build_model(subject.config).eval()
+    shape = subject.clips(1, 0).shape
+    clips = torch.empty(num_videos * shape[0], *shape[1:], dtype=torch.uint8, device="meta")
+    with torch.inference_mode(), _LivingBytes() as living:
+        model(clips)
+    return living.most + clips.nbytes
+
+
+class _LivingBytes(TorchDispatchMode):
+    """Counts the storage that operations make, until the last tensor on it is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._tensors: Counter[int] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                self._note(tensor)
+        return out
+
+    def _note(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if not self._tensors[key]:
+            self.now += size
+            self.most = max(self.most, self.now)
+        self._tensors[key] += 1
+        weakref.finalize(tensor, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self._tensors[key] -= 1
+        if not self._tensors[key]:
+            self.now -= size
 
 
 def weight_bytes(model: torch.nn.Module) -> int:

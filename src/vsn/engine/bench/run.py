@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from vsn.config import BenchConfig
-from vsn.engine.bench.memory import cpu_peak_bytes, cuda_peak_bytes, weight_bytes
+from vsn.engine.bench.memory import cpu_peak_bytes, cuda_peak_bytes, require_memory, weight_bytes
 from vsn.engine.bench.ratios import paired_ratio, spread
 from vsn.engine.bench.rounds import time_rounds
 from vsn.engine.bench.runtimes import RUNTIMES, Infer, Variant, describe_device, list_variants
@@ -195,6 +195,8 @@ def _measure(
             bar.update(task, note=row.key)
             if row.infer is not None and not stop.came:
                 with _noted(row, part):
+                    if device.type == "cpu" and part == "throughput":
+                        require_memory(row.subject, num_videos)
                     label = row.subject.label
                     if label not in clips:
                         clips[label] = row.subject.clips(num_videos, config.seed).to(device)
