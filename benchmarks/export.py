@@ -10,12 +10,11 @@ machine slows all of them, and a ratio is the median over the rounds of that mod
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,11 @@ import torch
 
 from vsn.allocator import keep_freed_memory
 from vsn.config import ExportConfig
+from vsn.engine.bench.ratios import paired_ratio, spread
+from vsn.engine.bench.rounds import time_rounds
 from vsn.engine.checkpoint import versions
 from vsn.engine.export_check import generated_clips
-from vsn.engine.export_tools import need
+from vsn.engine.export_tools import ExportError, need
 from vsn.engine.export_write import trace, write_onnx
 from vsn.engine.exported import open_onnx, open_openvino
 from vsn.files import write_json
@@ -72,20 +73,14 @@ def open_all(runtime: str, files: dict[str, Path], threads: int) -> dict[str, Ca
 
 
 def measure(calls: dict[str, Callable[[Any], object]], clip: np.ndarray, rounds: int) -> dict[str, Any]:
-    """Median milliseconds and ratio to TSN of each, in turns."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for step in range(rounds + 2):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call(clip)
-            if step >= 2:  # the first passes set up kernels and caches
-                times[name].append(1000 * (time.perf_counter() - start))
+    """Milliseconds of each and its ratio to TSN in the same round, in turns."""
+    bound = {name: partial(call, clip) for name, call in calls.items()}
+    for call in [*bound.values(), *bound.values()]:  # the first passes set up kernels and caches
+        call()
+    # Threads of one runtime spin for a while after a call.
+    times = time_rounds(bound, torch.device("cpu"), rounds=rounds, pause=0.02)
     return {
-        name: {
-            "latency_ms": statistics.median(values),
-            "least_ms": min(values),
-            "ratio": statistics.median(a / b for a, b in zip(values, times["tsn"], strict=True)),
-        }
+        name: {"latency_ms": spread(values), "to_tsn": paired_ratio(values, times["tsn"])}
         for name, values in times.items()
     }
 
@@ -110,18 +105,22 @@ def main() -> None:
         | {name: need(name, "This benchmark").__version__ for name in ("onnx", "onnxruntime", "openvino")},
         "forms": WRITTEN,
         "runtimes": {},
+        "left_out": {},
     }
     clip = generated_clips((1, options.num_frames, 3, options.size, options.size))
     with tempfile.TemporaryDirectory() as folder:
         files = export_all(Path(folder), options)
         for runtime in RUNTIMES:
-            calls = open_all(runtime, files, options.threads)
+            try:
+                calls = open_all(runtime, files, options.threads)
+            except ExportError as error:  # a processor without bf16
+                facts["left_out"][runtime] = str(error)
+                continue
             facts["runtimes"][runtime] = measure(calls, clip, options.rounds)
             for name, found in facts["runtimes"][runtime].items():
                 chosen = "  <- exported so" if name.endswith(WRITTEN[runtime]) else ""
-                print(
-                    f"{runtime:18} {name:15} {found['latency_ms']:8.1f} ms  {found['ratio']:.2f} of TSN{chosen}"
-                )
+                latency, ratio = found["latency_ms"]["median"], found["to_tsn"]["ratio"]
+                print(f"{runtime:18} {name:15} {latency:8.1f} ms  {ratio:.2f} of TSN{chosen}")
             write_json(options.output, facts)
 
 

@@ -7,6 +7,7 @@ python benchmarks/tables.py results/stream-cpu.json
 python benchmarks/tables.py results/export-parity-cpu.json
 python benchmarks/tables.py results/cpu-inference.json
 python benchmarks/tables.py results/ops-cpu.json
+python benchmarks/tables.py results/export-cpu.json
 """
 
 from __future__ import annotations
@@ -144,6 +145,21 @@ def parity_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def exports_table(facts: dict[str, Any]) -> str:
+    """What `export.py` wrote: a line a runtime and network, in the form that `vsn export` writes."""
+    lines = [_head("runtime", "network", "ms", "to TSN", "95% interval")]
+    for runtime, found in facts["runtimes"].items():
+        for name, figures in found.items():
+            if "," in name and not name.endswith(facts["forms"][runtime]):
+                continue
+            low, high = figures["to_tsn"]["interval"]
+            lines.append(
+                f"| {runtime} | {name.split(',')[0]} | {figures['latency_ms']['median']:.0f} | "
+                f"{figures['to_tsn']['ratio']:.2f} | {low:.2f} to {high:.2f} |"
+            )
+    return "\n".join(lines)
+
+
 def inference_table(rows: list[dict[str, Any]]) -> str:
     """What `cpu_inference.py` wrote: a line a network and way to compute it, medians in milliseconds."""
     lines = [_head("model", "computed by", "network ms", "speed", "with decoding ms", "real time")]
@@ -184,6 +200,8 @@ if __name__ == "__main__":
     measured = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if "pairs" in measured:
         print(streams_table(measured["pairs"]))
+    elif "runtimes" in measured:
+        print(exports_table(measured))
     elif "operations" in measured:
         print(operations_table(measured["operations"]))
     elif "runs" in measured:

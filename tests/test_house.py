@@ -107,8 +107,9 @@ def test_docs_quote_the_measured_streams(monkeypatch):
     from vsn.engine.ablate import format_tables, load_ablation
 
     page = (ROOT / "docs" / "flow.md").read_text(encoding="utf-8")
-    measured = json.loads((ROOT / "results" / "two-streams-cpu.json").read_text(encoding="utf-8"))
-    assert streams_table(measured["pairs"]) in page
+    for name in ("two-streams-cpu", "two-streams-gestures-cpu"):
+        measured = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        assert streams_table(measured["pairs"]) in page
     assert format_tables(load_ablation(ROOT / "results" / "table5-embedded-cpu.json")) in page
 
 
@@ -117,8 +118,9 @@ def test_docs_quote_the_measured_exports(monkeypatch):
     from tables import parity_table
 
     page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
-    measured = json.loads((ROOT / "results" / "export-parity-cpu.json").read_text(encoding="utf-8"))
-    assert parity_table(measured["rows"]) in page
+    for name in ("export-parity-cpu", "export-parity-gestures-cpu"):
+        measured = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        assert parity_table(measured["rows"]) in page
 
 
 def test_docs_quote_the_measured_latency(monkeypatch):
