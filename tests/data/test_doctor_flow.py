@@ -4,6 +4,7 @@ import io
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from rich.console import Console
 
 from vsn import cli
 from vsn.config import ClipSpec, DataConfig
+from vsn.data.dataset import VideoDataset
 from vsn.data.decode import write_video
-from vsn.data.doctor import Diagnosis, Finding, FlowWanted, examine, print_page
+from vsn.data.doctor import Diagnosis, Finding, FlowWanted, examine, loading, print_page
 from vsn.data.flow.file import write_flow_file
 from vsn.data.flow.values import FlowFacts, write_flow_facts
+from vsn.data.records import RecordSet
 
 from .stored_flow import write_fields
 
@@ -219,11 +222,19 @@ def test_videos_that_do_not_decode_are_no_error_of_a_run_on_flow(data: Path) -> 
     assert "A run on flow reads no frames" in found.message
 
 
-def test_it_is_flow_that_is_loaded(data: Path) -> None:
-    for path in (data / "videos").rglob("*.mp4"):
-        path.write_text("no video")
+def test_it_is_flow_that_is_loaded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[str, int, set[str]]] = []
+    usual = loading.VideoDataset
+
+    def noted(records: RecordSet, **settings: Any) -> VideoDataset:
+        suffixes = {record.path.suffix for record in records.records}
+        opened.append((settings["modality"], settings["flow_length"], suffixes))
+        return usual(records, **settings)
+
+    monkeypatch.setattr(loading, "VideoDataset", noted)
     diagnosis = diagnose(data, loading_seconds=2.0)
-    assert {one.code for one in diagnosis.findings} == {"unreadable", "label-conflict", "leak"}
+    assert diagnosis.findings == ()
+    assert opened == [("flow", L, {".vsnflow"})]
     assert diagnosis.loading is not None
     assert diagnosis.loading.num_clips > 0
 
