@@ -75,12 +75,13 @@ def streams_table(pairs: list[dict[str, Any]]) -> str:
     for pair in pairs:
         report = pair["report"]
         names = [*map(_stream_name, pair["streams"]), "fused"]
+        said = [pair["data"], *([pair["protocol"]] if "protocol" in pair else [])]
         low, high = (f"{100 * value:+.1f}" for value in report["gain_interval"])
         gain = f"{100 * report['gain']:+.1f} ({low} to {high}) over {report['best_single']}"
         for name, row in zip(names, (*report["inputs"], report["fused"]), strict=True):
             interval = " to ".join(f"{value:.1%}" for value in row["top1_interval"])
             lines.append(
-                f"| {pair['data']}, seed {', '.join(map(str, pair['seeds']))} | {name} | {row['frames']} | "
+                f"| {', '.join(said)}, seed {', '.join(map(str, pair['seeds']))} | {name} | {row['frames']} | "
                 f"{row['parameters'] / 1e6:.2f}M | {row['multiply_adds'] / 1e9:.3g}G | {row['top1']:.1%} | {interval} | "
                 f"{gain if name == 'fused' else ''} |"
             )

@@ -1,6 +1,6 @@
 """Fuse the tested runs of two streams and write what came out as one JSON for results/.
 
-python benchmarks/two_streams.py results/NAME.json --streams DATA RUN RUN [RUN ...] [--streams ...]
+python benchmarks/two_streams.py results/NAME.json --streams DATA RUN RUN [RUN ...] [--streams ...] [--protocols fcn center]
 
 Each run has been tested by `vsn eval`. Probabilities are averaged one to one, as in the paper's Table 2.
 """
@@ -39,30 +39,35 @@ def stream(path: Path) -> dict[str, Any]:
     }
 
 
-def fuse_streams(data: str, paths: Sequence[Path]) -> dict[str, Any]:
-    """The streams of a data set alone and averaged, of their test scores in order."""
+def fuse_streams(data: str, paths: Sequence[Path], protocol: str = "fcn") -> dict[str, Any]:
+    """The streams of a data set alone and averaged, of their test scores by a protocol, frames in order."""
     runs = [stream(path) for path in paths]
     seeds = {run["recipe"]["train"]["seed"] for run in runs}
     names = [NAMES[run["recipe"]["model"]["modality"]] for run in runs]
-    inputs = [load_scores(path / "eval" / "test-fcn-forward.npz") for path in paths]
+    inputs = [load_scores(path / "eval" / f"test-{protocol}-forward.npz") for path in paths]
     matched, left_out = match_scores(inputs, names)
     assert not left_out
     report = fusion_report(matched, names, fuse_scores(matched))
-    return {"data": data, "seeds": sorted(seeds), "streams": runs, "report": report}
+    return {"data": data, "protocol": protocol, "seeds": sorted(seeds), "streams": runs, "report": report}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--streams", nargs="+", action="append", required=True, metavar=("DATA", "RUN"))
+    parser.add_argument("--protocols", nargs="+", default=["fcn"])
     arguments = parser.parse_args()
-    pairs = [fuse_streams(data, [Path(path) for path in paths]) for data, *paths in arguments.streams]
+    pairs = [
+        fuse_streams(data, [Path(path) for path in paths], protocol)
+        for data, *paths in arguments.streams
+        for protocol in arguments.protocols
+    ]
     named = " ".join(
         f"--streams '{data}' {' '.join(Path(path).name for path in paths)}"
         for data, *paths in arguments.streams
     )
     facts = {
-        "command": f"python benchmarks/two_streams.py {arguments.output.name} {named}",
+        "command": f"python benchmarks/two_streams.py {arguments.output.name} {named} --protocols {' '.join(arguments.protocols)}",
         "date": datetime.now(UTC).date().isoformat(),
         "versions": versions(),
         "pairs": pairs,

@@ -309,10 +309,10 @@ def test_two_streams_in_the_layout_of_table_2(monkeypatch: pytest.MonkeyPatch):
     rgb, flow, both = tables.streams_table([pair]).splitlines()[2:]
     fused = summarise(fuse_scores(inputs))["top1"]
     assert rgb.startswith(
-        f"| clips, seed 3 | RGB | 8 | 0.89M | 0.101G | {summarise(inputs[0])['top1']:.1%} | "
+        f"| clips, fcn, seed 3 | RGB | 8 | 0.89M | 0.101G | {summarise(inputs[0])['top1']:.1%} | "
     )
-    assert flow.startswith("| clips, seed 3 | flow, 5 fields | 8 | 0.89M | 0.101G | ")
-    assert both.startswith(f"| clips, seed 3 | fused | 8+8 | 1.78M | 0.202G | {fused:.1%} | ")
+    assert flow.startswith("| clips, fcn, seed 3 | flow, 5 fields | 8 | 0.89M | 0.101G | ")
+    assert both.startswith(f"| clips, fcn, seed 3 | fused | 8+8 | 1.78M | 0.202G | {fused:.1%} | ")
     best = max(summarise(one)["top1"] for one in inputs)
     assert f"| {100 * (fused - best):+.1f} (" in both
 

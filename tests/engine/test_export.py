@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import vsn
+from vsn import cli
 from vsn.config import ClipSpec, ConfigError, EvalConfig, ExportConfig, ModelConfig, Recipe
 from vsn.data.views import PROTOCOLS
 from vsn.engine import export as export_module
@@ -22,7 +23,7 @@ from vsn.engine.export import ExportReport, default_path, export_model, export_r
 from vsn.engine.export_check import Check, generated_clips, require_close
 from vsn.engine.export_facts import read_facts
 from vsn.engine.export_tools import ExportError
-from vsn.engine.exported import ExportedModel, ExportedPredictor, video_logits
+from vsn.engine.exported import ExportedModel, ExportedPredictor, open_openvino, video_logits
 from vsn.models import VideoClassifier, build_model
 from vsn.models.export_form import ExportForm
 
@@ -56,6 +57,15 @@ def exported_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -
     """The finished run as ONNX, in a folder of its own."""
     path = tmp_path_factory.mktemp("export") / "model.onnx"
     return export_run(finished_run, out=path, check_accuracy=True, progress=False)
+
+
+@pytest.fixture(scope="module")
+def views_report(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    """The finished run as ONNX for three crops of a video, exported where its data is not at hand."""
+    folder = tmp_path_factory.mktemp("views")
+    return export_run(
+        finished_run, out=folder / "m.onnx", protocol="3crop", root=folder / "gone", progress=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -270,11 +280,10 @@ def test_prediction_from_the_file_is_the_runs(
 
 @pytest.mark.parametrize("average", ["logits", "softmax"])
 def test_several_views_are_averaged_as_evaluation_does(
-    finished_run: Path, grey_video: Path, tmp_path, average
+    finished_run: Path, views_report: ExportReport, grey_video: Path, average
 ):
-    path = export_run(finished_run, out=tmp_path / "m.onnx", protocol="3crop", progress=False).path
     view = EvalConfig(protocol="3crop", average=average)
-    ours = ExportedPredictor.from_file(path).predict(grey_video, protocol=view)
+    ours = ExportedPredictor.from_file(views_report.path).predict(grey_video, protocol=view)
     wanted = vsn.Predictor.from_run(finished_run, device="cpu").predict(grey_video, protocol=view)
     assert ours.labels == wanted.labels
     assert ours.probabilities == pytest.approx(wanted.probabilities, abs=1e-5)
@@ -315,9 +324,10 @@ def test_accuracy_of_the_file_beside_the_runs(exported_run: ExportReport):
     assert report.clips == "3 clips of split 'test'"
 
 
-def test_without_the_data_generated_clips_are_compared_and_that_is_said(finished_run: Path, tmp_path: Path):
-    report = export_run(finished_run, out=tmp_path / "m.onnx", root=tmp_path / "gone", progress=False)
-    assert report.clips.startswith("3 generated clips (the data cannot be read:")
+def test_without_the_data_generated_clips_are_compared_and_that_is_said(
+    finished_run: Path, views_report: ExportReport, tmp_path: Path
+):
+    assert views_report.clips.startswith("3 generated clips (the data cannot be read:")
     with pytest.raises(ConfigError, match="gone"):
         export_run(
             finished_run,
@@ -326,7 +336,8 @@ def test_without_the_data_generated_clips_are_compared_and_that_is_said(finished
             root=tmp_path / "gone",
             progress=False,
         )
-    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+    assert not list(tmp_path.iterdir())
+    assert [file.name for file in views_report.path.parent.iterdir()] == ["m.onnx"]
 
 
 def test_files_of_a_run_have_names_of_their_own(tmp_path: Path):
@@ -471,6 +482,59 @@ def test_bf16_is_openvinos(onnx_file):
         ExportedModel.from_file(onnx_file[1], precision="bf16")
 
 
+class FakeOpenVino:
+    """The part of openvino that opens a file: on a processor with these abilities; notes what it is asked for."""
+
+    def __init__(self, abilities: list[str]) -> None:
+        self.abilities, self.settings = abilities, list[dict]()
+
+    def Core(self) -> "FakeOpenVino":  # noqa: N802  (openvino's name)
+        return self
+
+    def get_property(self, device: str, name: str) -> list[str]:
+        assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
+        return self.abilities
+
+    def compile_model(self, path: str, device: str, settings: dict) -> "FakeOpenVino":
+        self.settings.append(settings)
+        return self
+
+    def create_infer_request(self) -> "FakeOpenVino":
+        return self
+
+
+@pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("bf16", "bf16")])
+def test_openvino_is_told_what_to_compute_in(monkeypatch: pytest.MonkeyPatch, precision, hint: str):
+    monkeypatch.setitem(sys.modules, "openvino", fake := FakeOpenVino(["FP32", "BF16"]))
+    open_openvino("model.xml", 0, precision)
+    assert fake.settings == [{"INFERENCE_PRECISION_HINT": hint}]
+
+
+def test_bf16_is_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "openvino", fake := FakeOpenVino(["FP32", "INT8"]))
+    open_openvino("model.xml", 0, "fp32")
+    with pytest.raises(ExportError, match="This processor computes no bf16"):
+        open_openvino("model.xml", 0, "bf16")
+    assert len(fake.settings) == 1
+
+
+def test_the_command_predicts_in_bf16_or_says_that_it_cannot(other_formats, grey_video: Path, capsys):
+    openvino = pytest.importorskip("openvino")
+    command = ["predict", str(other_formats[1]["openvino"].path), str(grey_video), "--precision", "bf16"]
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        cli.main(command)
+        assert "grey.mp4: " in capsys.readouterr().out
+    else:
+        with pytest.raises(SystemExit, match="This processor computes no bf16"):
+            cli.main(command)
+
+
+@pytest.mark.parametrize("options", [[], ["--windows"]])
+def test_a_run_has_its_own_precision(finished_run: Path, grey_video: Path, options: list[str]):
+    with pytest.raises(SystemExit, match=r"--precision bf16 is for an OpenVINO \.xml file, and .* is a run"):
+        cli.main(["predict", str(finished_run), str(grey_video), "--precision", "bf16", *options])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -487,8 +551,6 @@ def test_impossible_settings(settings: dict, message: str):
 
 
 def test_a_folder_named_as_a_file_is_a_run(finished_run: Path, tmp_path: Path, grey_video: Path, capsys):
-    from vsn import cli
-
     run = shutil.copytree(finished_run, tmp_path / "run.onnx")
     cli.main(["predict", str(run), str(grey_video), "--device", "cpu"])
     assert "grey.mp4: " in capsys.readouterr().out

@@ -27,7 +27,7 @@ from vsn.engine.calibrate import Calibration
 from vsn.engine.predict import Predictor
 from vsn.engine.stream import Stream, WindowStream
 from vsn.engine.window_scores import WindowScorer
-from vsn.engine.windows import Answer, Labeller, WindowGrid
+from vsn.engine.windows import Answer, WindowGrid, WindowLabels
 from vsn.interrupt import StopRequest
 from vsn.models import build_model
 
@@ -195,7 +195,7 @@ def frame(number: int, seconds: float, part: int = 0) -> LiveFrame:
 def fed(*batches: list[LiveFrame]) -> tuple[WindowStream, list[list[float]]]:
     grid = WindowGrid.of(0.8, 4, None)
     predictor = make_predictor()
-    stream = WindowStream(WindowScorer(predictor), grid, Labeller(CLASSES, WindowConfig(), every=grid.every))
+    stream = WindowStream(WindowScorer(predictor), grid, WindowLabels(CLASSES, WindowConfig(), grid))
     return stream, [[round(answer.start, 6) for answer in stream.feed(batch)] for batch in batches]
 
 
@@ -213,7 +213,7 @@ def test_no_window_reaches_across_a_break():
 
 def test_nothing_is_held_that_no_window_needs():
     stream, _ = fed(*([frame(i, 0.2 * i)] for i in range(40)))
-    assert len(stream._at) <= 4
+    assert len(stream._finder._at) <= 4
     assert len(stream._scorer._kept) <= 4
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from serve.conftest import CLASSES, LIMITS, Live, make_video, wait_until
 from serve.planted import CRASH, FAIL, HANG, WAIT
-from vsn import Predictor, __version__
+from vsn import Predictor, __version__, cli
 from vsn.data.jpeg import decode_jpeg
 from vsn.data.views import PROTOCOLS
 from vsn.engine.checkpoint import open_run, weights_hash
@@ -86,7 +86,7 @@ def test_answer(live: Live, clip: Path):
     timing = answer["timing"]
     parts = timing["upload_ms"] + timing["decode_ms"] + timing["predict_ms"]
     assert timing["total_ms"] == pytest.approx(parts, abs=0.1)
-    assert answer["frames"] == answer["timeline"] == []
+    assert (answer["frames"], answer["timeline"]) == ([], None)
 
 
 def test_frames_are_those_the_model_looks_at(live: Live, clip: Path):
@@ -97,15 +97,38 @@ def test_frames_are_those_the_model_looks_at(live: Live, clip: Path):
 
 
 def test_timeline_of_a_long_video_alone(live: Live, clip: Path, tmp_path: Path, served_run: Path):
-    assert post(live, clip.read_bytes(), params={"timeline": True}).json()["timeline"] == []
+    assert post(live, clip.read_bytes(), params={"timeline": True}).json()["timeline"] is None
     long = make_video(tmp_path / "long.mp4", num_frames=40, seed=5)
-    assert post(live, long.read_bytes()).json()["timeline"] == []
+    assert post(live, long.read_bytes()).json()["timeline"] is None
     answer = post(live, long.read_bytes(), params={"timeline": True, "top_k": 1}).json()
-    edges = [(one["start_seconds"], one["end_seconds"]) for one in answer["timeline"]]
-    assert edges == [(0.0, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, 4.0)]
-    assert [len(one["predictions"]) for one in answer["timeline"]] == [1] * 4
+    assert [len(one["predictions"]) for one in answer["timeline"]["windows"]] == [1] * 4
     said = Predictor.from_run(served_run, device="cpu").predict(long, top_k=1)
     assert answer["predictions"] == [{"label": said.labels[0], "probability": said.probabilities[0]}]
+
+
+def test_the_timeline_is_that_of_the_command(live: Live, tmp_path: Path, served_run: Path):
+    long = make_video(tmp_path / "long.mp4", num_frames=50, seed=5)
+    served = post(live, long.read_bytes(), params={"timeline": True, "top_k": 3}).json()["timeline"]
+    assert (served["window_seconds"], served["every_seconds"]) == (1.0, 1.25)  # 4 windows and no more
+    said = tmp_path / "said.json"
+    cli.main([
+        "predict", str(served_run), str(long), "--device", "cpu", "--windows", "--out", str(said), "--top-k", "3",
+        "--seconds", str(served["window_seconds"]), "--every", str(served["every_seconds"]),
+    ])  # fmt: skip
+    wanted = json.loads(said.read_text())
+    assert (served["seconds"], served["every_seconds"]) == (wanted["seconds"], wanted["every"])
+    segments = [(one["start_seconds"], one["end_seconds"], one["label"]) for one in served["segments"]]
+    assert segments == [(one["start"], one["end"], one["label"]) for one in wanted["segments"]]
+    assert segments
+    for ours, theirs in zip(served["segments"], wanted["segments"], strict=True):
+        assert ours["probability"] == pytest.approx(theirs["score"], abs=1e-5)
+    for ours, theirs in zip(served["windows"], wanted["answers"], strict=True):
+        assert (ours["start_seconds"], ours["end_seconds"], ours["label"]) == tuple(
+            theirs[key] for key in ("start", "end", "label")
+        )
+        assert [one["label"] for one in ours["predictions"]] == [one["label"] for one in theirs["top"]]
+        for one, other in zip(ours["predictions"], theirs["top"], strict=True):
+            assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
 
 
 def test_heat_maps(live: Live, clip: Path, served_run: Path):

@@ -1,7 +1,6 @@
-"""Batches, uploads, windows and settings, each alone; starting and stopping."""
+"""Batches, uploads, timelines and settings, each alone; starting and stopping."""
 
 import asyncio
-import itertools
 import os
 import signal
 import socket
@@ -13,7 +12,6 @@ from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import httpx
 import numpy as np
 import pytest
@@ -23,19 +21,19 @@ from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from engine.conftest import tiny_recipe
-from serve.conftest import make_video, wait_until
-from vsn import cli
-from vsn.config import ConfigError, ServeConfig
-from vsn.data.decode import VideoError, probe_video, write_video
-from vsn.engine.prediction import views_of_video
+from serve.conftest import LIMITS, make_video, wait_until
+from vsn import Predictor, cli
+from vsn.config import ConfigError, ServeConfig, WindowConfig
+from vsn.data.decode import VideoError
+from vsn.engine.timeline import make_timeline
 from vsn.serve.batching import Batcher
-from vsn.serve.decoding import DecodeJob, decode_upload
+from vsn.serve.decoding import Decoded, DecodeJob, decode_upload
 from vsn.serve.guards import Guards
 from vsn.serve.metrics import Metrics
-from vsn.serve.models import open_model
+from vsn.serve.models import ServedModel, open_model
 from vsn.serve.problems import Problem
+from vsn.serve.service import Service
 from vsn.serve.uploads import UploadFolder, receive_video
-from vsn.serve.windows import plan_windows, window_clips
 
 # --- batches -----------------------------------------------------------------------------------------
 
@@ -275,63 +273,79 @@ def test_why_a_file_cannot_be_read_does_not_say_where_it_lies(
     assert str(tmp_path) not in str(found)
 
 
-# --- windows -----------------------------------------------------------------------------------------
+# --- timelines -----------------------------------------------------------------------------------------
 
 
-@given(
-    num_frames=st.integers(1, 5000),
-    rate=st.floats(0.5, 120),
-    seconds=st.floats(0.1, 60),
-    most=st.integers(1, 40),
-)
-def test_windows_cover_the_video_once(num_frames: int, rate: float, seconds: float, most: int):
-    windows = plan_windows(num_frames, rate, window_seconds=seconds, max_windows=most)
-    assert 1 <= len(windows) <= min(most, num_frames)
-    assert windows[0].start == 0
-    assert windows[-1].end == num_frames
-    assert all(one.end == other.start for one, other in itertools.pairwise(windows))
-    lengths = [one.end - one.start for one in windows]
-    assert min(lengths) >= 1
-    assert max(lengths) - min(lengths) <= 1
-    assert all(one.start_seconds == one.start / rate for one in windows)
-
-
-@pytest.mark.parametrize("modality", ["rgb", "rgbdiff"])
-@pytest.mark.parametrize("protocol", ["fcn", "3crop-2clip"])
-def test_a_window_is_looked_at_like_a_video_of_its_own(tmp_path: Path, modality, protocol):
-    recipe = tiny_recipe(tmp_path)
-    recipe = replace(
-        recipe,
-        model=replace(recipe.model, modality=modality, flow_length=2),
-        eval=replace(recipe.eval, protocol=protocol),
+def decoded(path: Path, model: ServedModel, limits: ServeConfig) -> Decoded:
+    found = decode_upload(
+        DecodeJob(
+            path=path,
+            recipe=model.recipe,
+            classes=model.classes,
+            max_seconds=limits.max_seconds,
+            max_pixels=limits.max_pixels,
+            frames=False,
+            timeline=True,
+            timeline_seconds=limits.timeline_seconds,
+            window_seconds=limits.window_seconds,
+            max_windows=limits.max_windows,
+        )
     )
-    frames = np.random.default_rng(0).integers(0, 256, (24, 4, 6, 3), dtype=np.uint8)
-    frames = frames.repeat(9, axis=1).repeat(9, axis=2)  # 36x54: nothing is resized
-    write_video(tmp_path / "whole.mp4", frames, frames_per_second=8.0, crf=0, keyframe_every=1)
-    windows = plan_windows(24, 8.0, window_seconds=1.0, max_windows=8)
-    assert [(one.start, one.end) for one in windows] == [(0, 8), (8, 16), (16, 24)]
-    clips = window_clips(tmp_path / "whole.mp4", recipe, windows)
-    for window, clip in zip(windows, clips, strict=True):
-        part = tmp_path / f"{window.start}.mp4"
-        write_video(part, frames[window.start : window.end], frames_per_second=8.0, crf=0, keyframe_every=1)
-        alone = views_of_video(part, recipe, ("a",), recipe.eval)
-        assert clip.shape == alone.shape
-        assert (clip.int() - alone.int()).abs().max() <= 2  # encoded apart
+    assert isinstance(found, Decoded), found
+    return found
 
 
-def test_windows_of_a_video_that_decodes_in_part(tmp_path: Path):
-    whole = make_video(tmp_path / "whole.mp4", num_frames=40, size=(64, 96))
-    cut = tmp_path / "cut.mkv"
-    with av.open(str(whole)) as source, av.open(str(cut), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for number, packet in enumerate(source.demux(video=0)):
-            if packet.dts is not None and number < 20:
-                packet.stream = stream
-                target.mux(packet)
-    assert probe_video(cut).num_frames == 20
-    windows = plan_windows(40, 10.0, window_seconds=1.0, max_windows=4)  # as the header might announce
-    clips = window_clips(cut, tiny_recipe(tmp_path), windows)
-    assert [tuple(clip.shape) for clip in clips] == [(4, 3, 36, 54)] * 4
+@pytest.mark.parametrize("seed", [5, 6])
+@pytest.mark.parametrize(("most", "every"), [(4, 1.25), (100, 0.25)])
+def test_the_service_makes_the_timeline_of_predict(
+    served_run: Path, tmp_path: Path, seed: int, most: int, every: float
+):
+    long = make_video(tmp_path / "long.mp4", num_frames=50, seed=seed)
+    model, limits = open_model(served_run, device="cpu"), replace(LIMITS, max_windows=most)
+    windows = decoded(long, model, limits).windows
+    assert windows is not None
+    served = Service(model, limits).timeline(windows, model.score(windows.clips), top_k=2)
+    assert served is not None
+    assert (served.window_seconds, served.every_seconds) == (1.0, every)
+    assert len(served.windows) <= most
+    config = WindowConfig(seconds=served.window_seconds, every=served.every_seconds)
+    wanted = make_timeline(Predictor.from_run(served_run, device="cpu"), long, windows=config)
+    assert served.seconds == wanted.seconds
+    assert [(one.start_seconds, one.end_seconds, one.label) for one in served.segments] == [
+        (one.start, one.end, one.label) for one in wanted.segments
+    ]
+    assert [one.probability for one in served.segments] == pytest.approx(
+        [one.score for one in wanted.segments], abs=1e-5
+    )
+    for ours, theirs in zip(served.windows, wanted.answers, strict=True):
+        assert (ours.start_seconds, ours.end_seconds, ours.label) == (theirs.start, theirs.end, theirs.label)
+        best = np.sort(theirs.smoothed)[::-1][:2]
+        assert [one.probability for one in ours.predictions] == pytest.approx(best, abs=1e-5)
+
+
+def test_a_video_shorter_than_a_window_has_no_timeline(served_run: Path, tmp_path: Path):
+    model = open_model(served_run, device="cpu")
+    long = make_video(tmp_path / "long.mp4", num_frames=40)
+    windows = decoded(long, model, replace(LIMITS, window_seconds=9.0)).windows
+    assert windows is not None
+    assert Service(model, LIMITS).timeline(windows, [], top_k=1) is None
+    short = make_video(tmp_path / "short.mp4", num_frames=20)
+    assert decoded(short, model, LIMITS).windows is None
+
+
+@pytest.mark.parametrize(
+    ("part", "settings"),
+    [
+        ("model", {"modality": "flow"}),
+        ("model", {"modality": "rgbdiff"}),
+        ("eval", {"protocol": "3crop-2clip"}),
+    ],
+)
+def test_runs_that_predict_has_no_windows_of_have_no_timeline(served_run: Path, part: str, settings: dict):
+    model = open_model(served_run, device="cpu")
+    assert model.has_windows
+    recipe = replace(model.recipe, **{part: replace(getattr(model.recipe, part), **settings)})
+    assert not replace(model, recipe=recipe).has_windows
 
 
 # --- settings, starting, stopping --------------------------------------------------------------------

@@ -78,7 +78,7 @@ class DoctorCommand:
     """Examine a data set before a long run: what would break it, bias it, or slow it down.
 
     It takes the settings that `vsn train` takes, for example `vsn data doctor --data.root clips`. The
-    exit status is 1 when something would break or bias a run.
+    exit status is 1 when something would break or bias a run. With --model.modality flow the stored flow is examined too.
     """
 
     recipe: Annotated[str, tyro.conf.Positional] = ""
@@ -122,6 +122,11 @@ def pack_command(arguments: Sequence[str]) -> None:
         )
         raise SystemExit(1 if damaged else 0)
     recipe = parse_settings(command.recipe, rest, arguments, "vsn data pack")
+    if recipe.model.modality == "flow":
+        raise ValueError(
+            "model.modality is 'flow', and flow is packed already: `vsn flow extract` writes it as one .vsnflow file a "
+            "video. To pack the frames, leave model.modality out."
+        )
     if command.out is None:
         raise ValueError("vsn data pack needs --out, the folder to write.")
     summary = pack_dataset(
@@ -137,7 +142,8 @@ def pack_command(arguments: Sequence[str]) -> None:
 
 def doctor_command(arguments: Sequence[str]) -> None:
     """Parse and run `vsn data doctor`."""
-    from vsn.data.doctor import examine, print_page
+    from vsn.data.doctor import FlowWanted, examine, print_page
+    from vsn.data.flow.values import wanted_flow
 
     command, rest = parse_command(DoctorCommand, arguments, "vsn data doctor")
     recipe = parse_settings(command.recipe, rest, arguments, "vsn data doctor")
@@ -150,6 +156,9 @@ def doctor_command(arguments: Sequence[str]) -> None:
         num_workers=command.workers,
         gpu_videos_per_second=command.gpu_speed,
         batch_size=recipe.train.batch_size,
+        flow=FlowWanted(wanted_flow(recipe), recipe.model.flow_length)
+        if recipe.model.modality == "flow"
+        else None,
     )
     if command.json:
         print(json.dumps(diagnosis.to_dict(), indent=2))

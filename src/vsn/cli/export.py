@@ -100,6 +100,15 @@ def _print_report(report: ExportReport) -> None:
         print(report.note)
 
 
+def refuse_for_run(path: Path, *, precision: str) -> None:
+    """Raise `ValueError` for an option of `vsn predict` that is for exported files alone."""
+    if precision != "fp32":
+        raise ValueError(
+            f"--precision {precision} is for an OpenVINO .xml file, and {path} is a run, which computes as its "
+            "train.precision says. Leave it out, or export the run: vsn export RUN --to openvino."
+        )
+
+
 def refuse_for_exported(path: Path, *, flow_run: Path | None, weights: str, device: str) -> None:
     """Raise `ValueError` for an option of `vsn predict` that an exported file cannot follow."""
     options = {

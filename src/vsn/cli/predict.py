@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from vsn.cli.export import refuse_for_exported
+from vsn.cli.export import refuse_for_exported, refuse_for_run
 from vsn.config import WindowConfig
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def predict(
     top_k: int = 5,
     weights: Literal["last", "best"] = "last",
     device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
     windows: bool = False,
     sliding: Annotated[WindowConfig, tyro.conf.arg(name="")] = WindowConfig(),  # noqa: B008  (frozen)
@@ -64,6 +65,8 @@ def predict(
         top_k: how many labels to print.
         weights: the last of the run, or those of its best validation.
         device: auto, cpu or cuda.
+        precision: of an OpenVINO .xml file: what it is computed in. bf16 is faster, less exact, and refused on a
+            processor without it.
         json_output: print one JSON object a line, for other programs.
         windows: a timeline for each file, instead of one label.
         sliding: with --windows: how long windows are, how often there is an answer, and when a label counts.
@@ -75,6 +78,7 @@ def predict(
 
     fitted = load_calibration(calibration) if calibration is not None else None
     if windows:
+        refuse_for_run(run, precision=precision)
         _timelines(
             run, videos, sliding, files, weights=weights, device=device, top_k=top_k, json_output=json_output,
             flow_run=flow_run, calibration=fitted,
@@ -89,7 +93,9 @@ def predict(
     if unused:
         raise ValueError(f"{unused[0]} is for a timeline; add --windows, or leave it out.")
     _labels(
-        _open_predictor(run, flow_run, flow_weight=flow_weight, weights=weights, device=device),
+        _open_predictor(
+            run, flow_run, flow_weight=flow_weight, weights=weights, device=device, precision=precision
+        ),
         videos,
         fitted,
         top_k=top_k,
@@ -272,13 +278,15 @@ def _open_predictor(
     flow_weight: float,
     weights: Literal["last", "best"],
     device: str,
+    precision: Literal["fp32", "bf16"],
 ) -> Predictor | TwoStreamPredictor | ExportedPredictor:
     """What predicts: an exported file, a run, or a run on frames and one on flow."""
     from vsn.engine.exported import ExportedPredictor, is_exported
 
     if is_exported(run):
         refuse_for_exported(run, flow_run=flow_run, weights=weights, device=device)
-        return ExportedPredictor.from_file(run)
+        return ExportedPredictor.from_file(run, precision=precision)
+    refuse_for_run(run, precision=precision)
     from vsn.engine.predict import Predictor, TwoStreamPredictor
 
     first = Predictor.from_run(run, device=device, weights=weights)

@@ -36,11 +36,11 @@ class ServeConfig:
     batch_wait_ms: float = 5.0
     """Milliseconds a clip waits for others to go with."""
     timeline_seconds: float = 20.0
-    """Videos that last longer get a timeline too, where it is asked for: a prediction for each window."""
-    window_seconds: float = 5.0
-    """Seconds of a window of a timeline; longer ones where there would be more than max_windows."""
+    """Videos that last longer get a timeline too, where it is asked for: that of `vsn predict --windows`."""
+    window_seconds: float | None = None
+    """Seconds of a window of a timeline; default that of the clips the model was trained on."""
     max_windows: int = 32
-    """Windows of a timeline."""
+    """Windows of a timeline; they lie further apart where there would be more."""
 
     def __post_init__(self) -> None:
         require(self.host != "", "host is empty; it is an address such as 127.0.0.1, or 0.0.0.0 for all.")
@@ -48,9 +48,13 @@ class ServeConfig:
         for key in ("top_k", "max_pixels", "decode_workers", "max_requests", "max_batch", "max_windows"):
             value = getattr(self, key)
             require(value >= 1, f"{key} is {value}; it must be 1 or more.")
-        for key in ("max_upload_mb", "upload_seconds", "max_seconds", "decode_seconds", "window_seconds"):
+        for key in ("max_upload_mb", "upload_seconds", "max_seconds", "decode_seconds"):
             value = getattr(self, key)
             require(value > 0, f"{key} is {value}; it must be above 0.")
+        require(
+            self.window_seconds is None or self.window_seconds >= 0.01,
+            f"window_seconds is {self.window_seconds}; it must be 0.01 or more.",
+        )
         for key in ("batch_wait_ms", "timeline_seconds"):
             value = getattr(self, key)
             require(value >= 0, f"{key} is {value}; it must be 0 or more.")

@@ -49,6 +49,11 @@ def kind_of(source: str) -> Kind:
     return "url" if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", source) else "file"
 
 
+def file_source(path: str | Path) -> str:
+    """A file as a source, also where its name looks like a camera or an address."""
+    return str(path) if kind_of(str(path)) == "file" else f"./{path}"
+
+
 def shown_name(source: str) -> str:
     """The source as it may be printed: an address without user, password and query."""
     match kind_of(source):

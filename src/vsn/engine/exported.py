@@ -55,7 +55,7 @@ class ExportedModel:
             precision: what OpenVINO computes in; "bf16" is faster where the CPU has it, and less exact.
 
         Raises:
-            ExportError: no such file, not one of ours, or its runtime is not installed.
+            ExportError: no such file, not one of ours, or its runtime is not installed; bf16 where there is none.
         """
         facts = read_facts(path)
         if precision != "fp32" and facts.to != "openvino":
@@ -192,12 +192,16 @@ def open_onnx(path: str | Path, num_threads: int) -> Run:
 def open_openvino(path: str | Path, num_threads: int, precision: RunPrecision) -> Run:
     """An OpenVINO or ONNX file in OpenVINO on the CPU; 0 threads: as many as it finds right."""
     ov = need("openvino", "An OpenVINO .xml file")
+    core = ov.Core()
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        # OpenVINO would compute fp32 and say nothing.
+        raise ExportError("This processor computes no bf16. Leave the precision out: fp32 works everywhere.")
     # Stated, because OpenVINO takes bf16 by itself where the CPU has it, and the scores would differ.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
     if num_threads:
         settings["INFERENCE_NUM_THREADS"] = num_threads
     try:
-        request = ov.Core().compile_model(os.fspath(path), "CPU", settings).create_infer_request()
+        request = core.compile_model(os.fspath(path), "CPU", settings).create_infer_request()
     except RuntimeError as error:  # weights that are missing or do not fit
         raise ExportError(
             f"{path} does not open ({' '.join(str(error).split())[:300]}). Its weights are in "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from vsn.data.decode import VideoError, write_video
 from vsn.data.live import LiveFrame, LiveReader
 from vsn.data.live_source import Source
 from vsn.engine.annotate import draw_label
-from vsn.engine.calibrate import Calibration, calibrated_probabilities
+from vsn.engine.calibrate import Calibration
 from vsn.engine.predict import Predictor
-from vsn.engine.window_length import window_seconds
+from vsn.engine.window_frames import WindowFinder, plan_grid
 from vsn.engine.window_scores import WindowScorer
-from vsn.engine.windows import Answer, GridWalk, Labeller, WindowGrid
+from vsn.engine.windows import Answer, GridWalk, WindowGrid, WindowLabels
 from vsn.interrupt import StopRequest
 
 _POLL_SECONDS = 0.2
@@ -70,56 +70,34 @@ class StreamSummary:
 
 
 class WindowStream:
-    """Frames in, answers out: windows on the grid, scored, calibrated, smoothed.
+    """Frames in, answers out: windows found, scored, labelled.
 
     Several frames at once mean that the model is behind: of the windows complete with them only the last
     is answered. Windows never reach across a break of the source.
     """
 
-    def __init__(
-        self, scorer: WindowScorer, grid: WindowGrid, labeller: Labeller, *, temperature: float = 1.0
-    ) -> None:
+    def __init__(self, scorer: WindowScorer, grid: WindowGrid, labels: WindowLabels) -> None:
         self.skipped = 0
-        self._scorer, self._grid, self._labeller, self._temperature = scorer, grid, labeller, temperature
-        self._walk = GridWalk(grid)
-        self._at: dict[int, LiveFrame] = {}
-        self._part, self._first_step = 0, 0
-        self._answered: int | None = None
+        self._scorer, self._labels = scorer, labels
+        self._finder = WindowFinder(grid)
+        self._part = 0
 
     def feed(self, frames: list[LiveFrame]) -> list[Answer]:
         """The answers that are due with these frames, which follow those before."""
-        complete: list[int] = []
+        complete: list[tuple[int, list[LiveFrame]]] = []
         for frame in frames:
-            steps = self._walk.take(frame.end)
-            if frame.part != self._part:
-                self._begin_anew(frame.part)
-            for step in steps:
-                self._at[step] = replace(frame, picture=None)
-                window = self._grid.window_of(step)
-                if window is not None and self._grid.steps_of(window)[0] in self._at:
-                    complete.append(window)
+            complete += self._finder.feed(frame)
         if len(frames) > 1 and len(complete) > 1:
             self.skipped += len(complete) - 1
             complete = complete[-1:]
-        return [self._answer(window) for window in complete]
+        return [self._answer(window, members) for window, members in complete]
 
-    def _begin_anew(self, part: int) -> None:
-        self._part, self._answered = part, None
-        self._at.clear()
-        self._labeller.begin_anew()
-
-    def _answer(self, window: int) -> Answer:
-        steps = self._grid.steps_of(window)
-        frames = [self._at[step] for step in steps]
+    def _answer(self, window: int, frames: list[LiveFrame]) -> Answer:
+        if frames[0].part != self._part:
+            self._part = frames[0].part
+            self._labels.begin_anew()
         logits = self._scorer.score([frame.number for frame in frames], [frame.image for frame in frames])
-        passed = 1 if self._answered is None else window - self._answered
-        label, probability, smoothed = self._labeller.update(
-            calibrated_probabilities(logits, self._temperature), windows=passed
-        )
-        self._answered = window
-        self._at = {step: frame for step, frame in self._at.items() if step >= steps[0]}
-        lag_ms = 1000 * (time.perf_counter() - frames[-1].arrived)
-        return Answer(*self._grid.covers(window), label, probability, smoothed, lag_ms)
+        return self._labels.answer(window, logits, lag_ms=1000 * (time.perf_counter() - frames[-1].arrived))
 
 
 class Stream:
@@ -163,14 +141,8 @@ class Stream:
             raise
         self.summary = StreamSummary(self._source.name)
         self.announced_seconds = self._source.announced_seconds
-        labeller = Labeller(
-            predictor.classes,
-            windows,
-            every=self.grid.every,
-            threshold=calibration.threshold if calibration else None,
-        )
         self._windows = WindowStream(
-            self._scorer, self.grid, labeller, temperature=calibration.temperature if calibration else 1.0
+            self._scorer, self.grid, WindowLabels(predictor.classes, windows, self.grid, calibration)
         )
 
     def run(
@@ -223,21 +195,12 @@ class Stream:
         return self.summary
 
     def _plan(self, windows: WindowConfig) -> tuple[WindowGrid, str]:
-        rate = self._source.frames_per_second
-        every = windows.every
-        if windows.every_frames is not None:
-            if not rate:
-                raise ConfigError(
-                    f"{self._source.name} announces no frame rate, which every_frames counts by; give --every in seconds."
-                )
-            every = windows.every_frames / rate
-        seconds, why = windows.seconds, "as asked"
-        if seconds is None:
-            seconds, why = window_seconds(self._predictor.recipe, rate)
-        grid = WindowGrid.of(seconds, self._scorer.num_frames, every)
+        grid, why = plan_grid(
+            self._predictor.recipe, windows, self._source, num_frames=self._scorer.num_frames
+        )
         return grid, (
-            f"Windows of {seconds:.2f} seconds ({why}), {grid.num_frames} frames, one every "
-            f"{seconds / grid.num_frames:.3f} seconds, an answer every {grid.every:.3f} seconds. {self._scorer.note}"
+            f"Windows of {grid.seconds:.2f} seconds ({why}), {grid.num_frames} frames, one every "
+            f"{grid.seconds / grid.num_frames:.3f} seconds, an answer every {grid.every:.3f} seconds. {self._scorer.note}"
         )
 
     def _answered(

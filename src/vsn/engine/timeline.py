@@ -6,16 +6,20 @@ import csv
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vsn.config import ConfigError, LiveConfig, Protocol, WindowConfig
-from vsn.data.live_source import kind_of
+from vsn.data.live_source import file_source
 from vsn.engine.calibrate import UNKNOWN, Calibration
 from vsn.engine.predict import Predictor
 from vsn.engine.stream import Stream
-from vsn.engine.windows import Answer
+from vsn.engine.window_frames import FileWindows
+from vsn.engine.windows import Answer, WindowGrid, WindowLabels
 from vsn.interrupt import StopRequest
 
 
@@ -90,11 +94,9 @@ def make_timeline(
     Raises:
         VideoError, ConfigError: as `Stream`.
     """
-    # A file may have a name that looks like a camera or an address.
-    name = str(path) if kind_of(str(path)) == "file" else f"./{path}"
     stream = Stream(
         predictor,
-        name,
+        file_source(path),
         windows=windows,
         live=LiveConfig(fast=True),
         calibration=calibration,
@@ -103,15 +105,27 @@ def make_timeline(
     on_start(stream)
     answers: list[Answer] = []
     summary = stream.run(answers.append, stop=stop, on_seconds=on_seconds)
-    return Timeline(
-        str(path),
-        summary.seconds,
-        stream.grid.seconds,
-        stream.grid.every,
-        tuple(answers),
-        merge(answers, summary.seconds),
-        stop is not None and stop.came,
-    )
+    timeline = timeline_of(path, stream.grid, answers, seconds=summary.seconds)
+    return replace(timeline, interrupted=stop is not None and stop.came)
+
+
+def scored_timeline(
+    path: str | Path,
+    windows: FileWindows,
+    logits: Sequence[NDArray[np.floating]],
+    *,
+    classes: Sequence[str],
+    config: WindowConfig,
+) -> Timeline:
+    """The timeline of a file whose windows were scored elsewhere, as `make_timeline` makes it."""
+    labels = WindowLabels(classes, config, windows.grid)
+    answers = [labels.answer(number, one) for number, one in zip(windows.numbers, logits, strict=True)]
+    return timeline_of(path, windows.grid, answers, seconds=windows.seconds)
+
+
+def timeline_of(path: str | Path, grid: WindowGrid, answers: Sequence[Answer], *, seconds: float) -> Timeline:
+    """The answers to the windows of a file, with the segments that they make of its `seconds`."""
+    return Timeline(str(path), seconds, grid.seconds, grid.every, tuple(answers), merge(answers, seconds))
 
 
 def merge(answers: Sequence[Answer], seconds: float) -> tuple[Segment, ...]:

@@ -37,6 +37,11 @@ def window_seconds(recipe: Recipe, frames_per_second: float) -> tuple[float, str
     return DEFAULT_SECONDS, "the default: the training videos are not at hand; --seconds states their length"
 
 
+def trained_seconds(recipe: Recipe) -> float | None:
+    """Seconds of a window, whatever is looked at; None where they are so many frames of it."""
+    return None if recipe.clip.sampling == "dense" else window_seconds(recipe, 0.0)[0]
+
+
 def _training_lengths(recipe: Recipe) -> list[float]:
     try:
         records = read_records(recipe.data, recipe.data.train_split).records

@@ -9,11 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsn.config import ConfigError, Protocol
-from vsn.data.transforms import planar
-from vsn.data.views import PROTOCOLS, crop_views, frames_of
+from vsn.config import Protocol
 from vsn.engine.evaluate import autocast, mean_of_views, view_scores
 from vsn.engine.predict import Predictor
+from vsn.engine.window_frames import check_windows, window_num_frames, window_views
 from vsn.models.classifier import FrameClassifier
 from vsn.models.reuse import CannotSplitError, SplitBackbone, split_backbone
 
@@ -47,29 +46,9 @@ class WindowScorer:
         Raises:
             ConfigError: another run, or a protocol that looks at several clips of a video.
         """
-        recipe = predictor.recipe
-        if recipe.model.modality != "rgb":
-            raise ConfigError(
-                f"The run looks at {recipe.model.modality!r}; windows are scored by runs on RGB frames alone. "
-                "Take such a run, or `vsn predict` for single clips."
-            )
-        if recipe.data.task == "multilabel":
-            raise ConfigError(
-                "The run gives several labels a video; windows are scored by runs that give one (data.task)."
-            )
-        self._protocol: Protocol = protocol or recipe.eval.protocol
-        if PROTOCOLS[self._protocol].clips != "one":
-            one = ", ".join(
-                name for name, plan in PROTOCOLS.items() if plan.clips == "one" and not plan.num_frames
-            )
-            raise ConfigError(
-                f"Protocol {self._protocol!r} looks at several clips of a video, and a window is one; choose one of "
-                f"{one} with --protocol."
-            )
+        self._protocol = check_windows(predictor.recipe, protocol)
         self._predictor = predictor
-        self.num_frames = frames_of(
-            self._protocol, recipe.model.num_frames, any_num_frames=recipe.model.any_num_frames
-        )
+        self.num_frames = window_num_frames(predictor.recipe, self._protocol)
         self.num_frames_seen = self.num_frames_computed = 0
         self._kept: dict[int, _Kept] = {}
         self._split: SplitBackbone | None = None
@@ -97,7 +76,7 @@ class WindowScorer:
         self.num_frames_seen += len(numbers)
         if self._split is None:
             self.num_frames_computed += len(numbers)
-            clip = self._crops(np.stack(images))
+            clip = self._crops(images)
             return view_scores(
                 predictor.model,
                 clip[None],
@@ -123,14 +102,13 @@ class WindowScorer:
         """Keep nothing: numbers may stand for other images from now on."""
         self._kept.clear()
 
-    def _crops(self, images: np.ndarray) -> Tensor:
-        """The crops of frames ``(T, H, W, 3)``: uint8 ``(crops, T, 3, h, w)``."""
-        frames = torch.from_numpy(images).permute(0, 3, 1, 2)
-        return planar(crop_views(frames, self._predictor.recipe.clip, self._protocol))
+    def _crops(self, images: Sequence[np.ndarray]) -> Tensor:
+        """The crops of frames ``(H, W, 3)``: uint8 ``(crops, T, 3, h, w)``."""
+        return window_views(images, self._predictor.recipe.clip, self._protocol)
 
     def _first_part(self, image: np.ndarray) -> _Kept:
         assert self._split is not None
-        crops = self._crops(image[None]).to(self._predictor.device)
+        crops = self._crops([image]).to(self._predictor.device)
         model = self._predictor.model
         return [self._split.frame_part(model.normalise(crop[None])[0]) for crop in crops]
 

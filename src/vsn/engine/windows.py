@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsn.config import WindowConfig
-from vsn.engine.calibrate import UNKNOWN
+from vsn.engine.calibrate import UNKNOWN, Calibration, calibrated_probabilities
 
 _EPSILON = 1e-6
 """Seconds by which a sum of durations may miss the instant it stands for."""
@@ -165,3 +165,40 @@ class Labeller:
         shown = best if self._current is None else self._current
         label = UNKNOWN if self._current is None else self.classes[shown]
         return label, float(self._mean[shown]), self._mean.copy()
+
+
+class WindowLabels:
+    """Logits of one window after another to answers: calibrated, smoothed, labelled.
+
+    Args:
+        classes: in the order of the logits.
+        config: how probabilities become a label.
+        grid: where the windows lie.
+        calibration: temperature and threshold; None: neither.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        config: WindowConfig,
+        grid: WindowGrid,
+        calibration: Calibration | None = None,
+    ) -> None:
+        threshold = calibration.threshold if calibration else None
+        self._labeller = Labeller(classes, config, every=grid.every, threshold=threshold)
+        self._grid, self._temperature = grid, calibration.temperature if calibration else 1.0
+        self._answered: int | None = None
+
+    def begin_anew(self) -> None:
+        """Forget what came before."""
+        self._labeller.begin_anew()
+        self._answered = None
+
+    def answer(self, window: int, logits: NDArray[np.floating], *, lag_ms: float = 0.0) -> Answer:
+        """The answer to a window, which follows those before; some may have been left out."""
+        passed = 1 if self._answered is None else window - self._answered
+        label, probability, smoothed = self._labeller.update(
+            calibrated_probabilities(logits, self._temperature), windows=passed
+        )
+        self._answered = window
+        return Answer(*self._grid.covers(window), label, probability, smoothed, lag_ms)

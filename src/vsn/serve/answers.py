@@ -35,11 +35,34 @@ class Timing(BaseModel):
 
 
 class TimelineWindow(BaseModel):
-    """What the model says of a stretch of a long video."""
+    """What is said of one window of a long video."""
 
     start_seconds: float
     end_seconds: float
-    predictions: list[LabelProbability]
+    label: str = Field(description='a class, or "unknown"')
+    probability: float = Field(
+        description="of the label, smoothed over time; of unknown that of the best class"
+    )
+    predictions: list[LabelProbability] = Field(description="smoothed, most probable first")
+
+
+class TimelineSegment(BaseModel):
+    """A stretch of a long video with one label; between segments it is unknown."""
+
+    start_seconds: float
+    end_seconds: float
+    label: str
+    probability: float = Field(description="mean over its windows")
+
+
+class TimelineFacts(BaseModel):
+    """A long video over time, as `vsn predict --windows` gives it with these window_seconds and every_seconds."""
+
+    seconds: float = Field(description="how far it was read")
+    window_seconds: float
+    every_seconds: float = Field(description="from one window to the next")
+    segments: list[TimelineSegment]
+    windows: list[TimelineWindow]
 
 
 class Answer(BaseModel):
@@ -65,7 +88,7 @@ class Answer(BaseModel):
                     },
                     "timing": {"upload_ms": 4.1, "decode_ms": 88.0, "predict_ms": 61.5, "total_ms": 153.9},
                     "frames": [],
-                    "timeline": [],
+                    "timeline": None,
                 }
             ]
         }
@@ -81,8 +104,8 @@ class Answer(BaseModel):
     frames: list[str] = Field(
         default=[], description="where asked for: the sampled frames, JPEG as data: URLs"
     )
-    timeline: list[TimelineWindow] = Field(
-        default=[], description="where asked for, of a long video: its windows, in order"
+    timeline: TimelineFacts | None = Field(
+        default=None, description="where asked for, of a long video, by a model that has windows"
     )
 
 
@@ -163,4 +186,5 @@ class Card(BaseModel):
     device: str
     vsn: str = Field(description="version of vsn")
     heat_maps: bool = Field(description="whether /v1/explain works")
+    timelines: bool = Field(description="whether long videos get a timeline")
     limits: dict[str, float]

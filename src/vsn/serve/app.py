@@ -111,7 +111,9 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
         frames: Annotated[bool, Query(description="send the sampled frames too")] = False,
         timeline: Annotated[
             bool,
-            Query(description="of a video longer than the timeline_seconds of /v1/model: its windows too"),
+            Query(
+                description="of a video longer than the timeline_seconds of /v1/model: what holds when, too"
+            ),
         ] = False,
     ) -> Answer:
         """Label a video: the same preprocessing, labels and probabilities as `vsn predict`."""
@@ -142,7 +144,7 @@ def _add_facts(app: FastAPI, service: Service) -> None:
             for key in ("max_upload_mb", "max_seconds", "max_pixels", "max_requests", "timeline_seconds")
         }
         heat_maps = model.predictor is not None and model.recipe.model.modality == "rgb"
-        return Card(**model.card, heat_maps=heat_maps, limits=limits)
+        return Card(**model.card, heat_maps=heat_maps, timelines=model.has_windows, limits=limits)
 
     @app.get("/healthz")
     async def healthz() -> Health:

@@ -13,8 +13,8 @@ from vsn.config import Recipe
 from vsn.data.decode import VideoError, VideoInfo, probe_video
 from vsn.data.jpeg import encode_jpeg
 from vsn.engine.prediction import views_of_video
+from vsn.engine.window_frames import FileWindows, read_windows
 from vsn.serve.problems import Problem, cannot_decode, not_a_video, too_long, too_many_pixels
-from vsn.serve.windows import Window, plan_windows, window_clips
 
 MAX_SIDE = 224
 """Pixels of the longer side of a frame that is shown."""
@@ -35,9 +35,10 @@ class DecodeJob:
     frames: bool
     """Whether to show the sampled frames."""
     timeline: bool
-    """Whether to cut a long video into windows too."""
+    """Whether to find the windows of a long video too."""
     timeline_seconds: float
-    window_seconds: float
+    window_seconds: float | None
+    """None: as long as the clips of training."""
     max_windows: int
 
 
@@ -52,9 +53,8 @@ class Decoded:
     """`(T, C, H, W)`, or `(views, T, C, H, W)`: what `vsn predict` looks at."""
     jpegs: tuple[bytes, ...]
     """The frames of the first view, small; empty unless asked for."""
-    windows: tuple[Window, ...]
-    window_clips: tuple[NDArray[np.uint8], ...]
-    """A clip, or views, for each window."""
+    windows: FileWindows | None
+    """None: there is no timeline."""
 
 
 def decode_upload(job: DecodeJob) -> Decoded | Problem:
@@ -71,24 +71,21 @@ def decode_upload(job: DecodeJob) -> Decoded | Problem:
     recipe = job.recipe
     try:
         clip = views_of_video(job.path, recipe, job.classes, recipe.eval)
-        windows: tuple[Window, ...] = ()
-        clips: tuple[NDArray[np.uint8], ...] = ()
-        if job.timeline and seconds > job.timeline_seconds and recipe.model.modality != "flow":
-            windows = plan_windows(
-                info.num_frames,
-                info.num_frames / seconds,
-                window_seconds=job.window_seconds,
+        windows = None
+        if job.timeline and seconds > job.timeline_seconds:
+            windows = read_windows(
+                job.path,
+                recipe,
+                seconds=job.window_seconds,
                 max_windows=job.max_windows,
+                video_seconds=seconds,
             )
-            clips = tuple(view.numpy() for view in window_clips(job.path, recipe, windows))
     except VideoError as error:
         return cannot_decode(_reason(error, job))
     jpegs = (
         tuple(encode_jpeg(frame, quality=JPEG_QUALITY) for frame in shown_frames(clip)) if job.frames else ()
     )
-    return Decoded(
-        info=info, seconds=seconds, clip=clip.numpy(), jpegs=jpegs, windows=windows, window_clips=clips
-    )
+    return Decoded(info=info, seconds=seconds, clip=clip.numpy(), jpegs=jpegs, windows=windows)
 
 
 def _reason(error: VideoError, job: DecodeJob) -> str:

@@ -24,6 +24,7 @@ from vsn.engine.evaluate import view_scores
 from vsn.engine.gradcam import grad_cam, overlay
 from vsn.engine.predict import Predictor
 from vsn.engine.prediction import most_probable
+from vsn.engine.window_frames import check_windows
 from vsn.serve.decoding import shown_frames
 from vsn.serve.problems import no_heat_maps, unknown_label
 
@@ -49,6 +50,15 @@ class ServedModel:
     score: Callable[[Sequence[Clip]], list[Logits]]
     predictor: Predictor | None
     card: dict[str, Any]
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether the windows of a long video can be scored, as `vsn predict --windows` does it."""
+        try:
+            check_windows(self.recipe)
+        except ConfigError:
+            return False
+        return True
 
     def top(self, logits: Logits, top_k: int) -> list[tuple[str, float]]:
         """Labels with their probabilities, most probable first, exactly as `vsn predict` makes them."""

@@ -14,10 +14,23 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from vsn.config import ServeConfig
+from vsn.config import ServeConfig, WindowConfig
 from vsn.data.doctor.workers import Lost
 from vsn.data.jpeg import encode_jpeg
-from vsn.serve.answers import Answer, HeatMaps, LabelProbability, State, TimelineWindow, Timing, VideoFacts
+from vsn.engine.timeline import scored_timeline
+from vsn.engine.window_frames import FileWindows
+from vsn.engine.window_length import trained_seconds
+from vsn.serve.answers import (
+    Answer,
+    HeatMaps,
+    LabelProbability,
+    State,
+    TimelineFacts,
+    TimelineSegment,
+    TimelineWindow,
+    Timing,
+    VideoFacts,
+)
 from vsn.serve.batching import Batcher
 from vsn.serve.decoding import JPEG_QUALITY, Decoded, DecodeJob, decode_upload
 from vsn.serve.metrics import DECODE_FAILURES, Metrics
@@ -81,6 +94,7 @@ class Service:
             ),
             # Decoded clips lie in memory: no more of them than the model takes soon.
             asyncio.Semaphore(config.decode_workers + config.max_batch),
+            config.window_seconds or trained_seconds(self.model.recipe),
         )
 
     def close(self) -> None:
@@ -113,7 +127,8 @@ class Service:
             async def work() -> Answer:
                 async with self._decoded(path, frames=frames, timeline=timeline) as decoded:
                     decoded_at = time.perf_counter()
-                    scores = await self._scores([decoded.clip, *decoded.window_clips], state)
+                    clips = decoded.windows.clips if decoded.windows else ()
+                    scores = await self._scores([decoded.clip, *clips], state)
                 now = time.perf_counter()
                 seconds = (received - start, decoded_at - received, now - decoded_at, now - start)
                 return self._answer(decoded, scores, num_bytes, seconds, top_k=top_k)
@@ -183,9 +198,9 @@ class Service:
             max_seconds=config.max_seconds,
             max_pixels=config.max_pixels,
             frames=frames,
-            timeline=timeline,
+            timeline=timeline and self.model.has_windows,
             timeline_seconds=config.timeline_seconds,
-            window_seconds=config.window_seconds,
+            window_seconds=opened.window_seconds,
             max_windows=config.max_windows,
         )
         async with opened.room:
@@ -258,13 +273,40 @@ class Service:
             ),
             timing=Timing(upload_ms=upload, decode_ms=decode, predict_ms=predict, total_ms=total),
             frames=_data_urls(decoded.jpegs),
-            timeline=[
-                TimelineWindow(
-                    start_seconds=window.start_seconds,
-                    end_seconds=window.end_seconds,
-                    predictions=top(logits),
+            timeline=self.timeline(decoded.windows, scores[1:], top_k=top_k) if decoded.windows else None,
+        )
+
+    def timeline(self, windows: FileWindows, scores: Sequence[Logits], *, top_k: int) -> TimelineFacts | None:
+        """What `vsn predict --windows` says of a video; None of one that is shorter than a window."""
+        if not windows.numbers:
+            return None
+        classes = self.model.classes
+        made = scored_timeline("", windows, scores, classes=classes, config=WindowConfig())
+        return TimelineFacts(
+            seconds=made.seconds,
+            window_seconds=made.window_seconds,
+            every_seconds=made.every,
+            segments=[
+                TimelineSegment(
+                    start_seconds=one.start,
+                    end_seconds=one.end,
+                    label=one.label,
+                    probability=one.score or 0.0,
                 )
-                for window, logits in zip(decoded.windows, scores[1:], strict=True)
+                for one in made.segments
+            ],
+            windows=[
+                TimelineWindow(
+                    start_seconds=one.start,
+                    end_seconds=one.end,
+                    label=one.label,
+                    probability=one.probability,
+                    predictions=[
+                        LabelProbability(label=classes[i], probability=float(one.smoothed[i]))
+                        for i in one.smoothed.argsort()[::-1][:top_k]
+                    ],
+                )
+                for one in made.answers
             ],
         )
 
@@ -297,8 +339,10 @@ class _Opened:
         pool: DecodePool[DecodeJob, Decoded | Problem],
         batcher: Batcher[Clip, Logits],
         room: asyncio.Semaphore,
+        window_seconds: float | None,
     ) -> None:
         self.uploads, self.pool, self.batcher, self.room = uploads, pool, batcher, room
+        self.window_seconds = window_seconds
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Outcome]) -> Outcome:

@@ -187,28 +187,42 @@ function showFrames(urls) {
 // Golden angle: hues that follow each other differ.
 const colour = (place) => `hsl(${(215 + 137.5 * place) % 360} 60% 55%)`;
 
+// Segments, and the stretches without a label between them.
+function stretches({ segments, seconds }) {
+  const found = [];
+  let end = 0;
+  const gap = (until) => { if (until - end > 0.001) found.push({ start_seconds: end, end_seconds: until, label: null }); };
+  for (const one of segments) {
+    gap(one.start_seconds);
+    found.push(one);
+    end = one.end_seconds;
+  }
+  gap(seconds);
+  return found;
+}
+
 function showTimeline() {
-  const windows = answer.timeline;
-  show("timeline-part", windows.length > 0);
-  $("moment").textContent = windows.length ? "Choose a stretch to see its labels." : "";
-  const labels = [...new Set(windows.map((one) => one.predictions[0].label))];
+  const timeline = answer.timeline;
+  show("timeline-part", timeline !== null);
+  if (timeline === null) return;
+  $("moment").textContent = "Choose a stretch to see its label.";
+  const labels = [...new Set(timeline.segments.map((one) => one.label))];
   $("legend").replaceChildren(...labels.map((label, place) => {
     const item = element("li", { textContent: label });
     item.style.setProperty("--c", colour(place));
     return item;
   }));
-  $("timeline").replaceChildren(...windows.map((one) => {
-    const best = one.predictions[0];
+  $("timeline").replaceChildren(...stretches(timeline).map((one) => {
     const span = `${clock(one.start_seconds)} to ${clock(one.end_seconds)}`;
-    const text = `${span}: ${best.label}, ${percent(best.probability)}`;
+    const text = `${span}: ${one.label === null ? "unknown" : `${one.label}, ${percent(one.probability)}`}`;
     const button = element("button", { type: "button", title: text });
     button.setAttribute("aria-label", text);
     button.setAttribute("aria-pressed", "false");
-    button.style.setProperty("--c", colour(labels.indexOf(best.label)));
+    button.style.setProperty("--c", one.label === null ? "var(--faint)" : colour(labels.indexOf(one.label)));
+    button.style.flexGrow = one.end_seconds - one.start_seconds;
     button.onclick = () => {
       for (const other of $("timeline").children) other.setAttribute("aria-pressed", String(other === button));
-      $("moment").textContent = `${span}: ` +
-        one.predictions.map(({ label, probability }) => `${label} ${percent(probability)}`).join(", ");
+      $("moment").textContent = text;
       if (!$("preview").hidden) $("preview").currentTime = one.start_seconds;
     };
     return button;

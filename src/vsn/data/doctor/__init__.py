@@ -6,6 +6,7 @@
 from vsn.data.doctor.diagnosis import Diagnosis
 from vsn.data.doctor.evidence import Finding
 from vsn.data.doctor.examine import examine
+from vsn.data.doctor.flow import FlowWanted
 from vsn.data.doctor.page import print_page
 
-__all__ = ["Diagnosis", "Finding", "examine", "print_page"]
+__all__ = ["Diagnosis", "Finding", "FlowWanted", "examine", "print_page"]

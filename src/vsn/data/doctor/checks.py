@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from statistics import median
 
 from vsn.data.doctor.diagnosis import Loading
-from vsn.data.doctor.evidence import Evidence, Finding, Place, Severity, counted, make_finding
+from vsn.data.doctor.evidence import Evidence, Finding, Place, bad_effect, counted, make_finding
 from vsn.data.doctor.files import FileReport, Problem
 from vsn.data.doctor.labels import LABEL_CHECKS
 from vsn.data.doctor.workers import num_cpus
@@ -92,12 +92,16 @@ def check_roles(evidence: Evidence) -> Iterator[Finding]:
 
 def check_readable(evidence: Evidence) -> Iterator[Finding]:
     """One finding for each way of being unreadable."""
-    over_limit = _training_would_stop(evidence)
+    problems = {path: report.problem for path, report in evidence.reports.items()}
     for problem, (noun, verb, advice) in _UNREADABLE.items():
         bad = [report for report in evidence.reports.values() if report.problem == problem]
         if not bad:
             continue
-        severity, effect = _effect(evidence, bad, over_limit)
+        severity, effect = (
+            bad_effect(evidence, [report.path for report in bad], problems)
+            if evidence.reads_frames
+            else ("warning", "A run on flow reads no frames; `vsn flow extract` and a run on frames do.")
+        )
         yield make_finding(
             problem,
             severity,
@@ -106,33 +110,6 @@ def check_readable(evidence: Evidence) -> Iterator[Finding]:
             advice,
             effect=effect,
         )
-
-
-def _training_would_stop(evidence: Evidence) -> bool:
-    """Whether more of the training videos fail than `data.bad_videos` allows."""
-    train = evidence.split_of("train")
-    checked = evidence.checked(train) if train else []
-    num_bad = sum(bool(report.problem) for report in checked)
-    return num_bad > evidence.config.bad_videos * len(checked)
-
-
-def _effect(evidence: Evidence, bad: list[FileReport], over_limit: bool) -> tuple[Severity, str]:
-    """How severe bad videos are, and what they do to a run."""
-    if any(report.problem in ("crashed", "too-slow") for report in bad):
-        return "error", "A run would die or hang there."
-    roles = {role for report in bad for place in evidence.places[report.path] for role in place.split.roles}
-    allowed = f"data.bad_videos = {evidence.config.bad_videos:g}"
-    effects = []
-    if "train" in roles:
-        effects.append(
-            f"Training would stop: more of its videos are bad than {allowed} allows."
-            if over_limit
-            else f"Training would skip them, as {allowed} allows."
-        )
-    stopped = [name for role, name in (("val", "validation"), ("test", "testing")) if role in roles]
-    if stopped:
-        effects.append(f"{' and '.join(stopped).capitalize()} would stop.")
-    return "error" if stopped or over_limit else "warning", " ".join(effects)
 
 
 def check_truncated(evidence: Evidence) -> Iterator[Finding]:
@@ -249,7 +226,8 @@ def check_cost(evidence: Evidence) -> Iterator[Finding]:
     costly = [
         report
         for report in evidence.reports.values()
-        if not report.problem
+        if evidence.reads_frames
+        and not report.problem
         and (
             min(report.height, report.width) > large
             or (report.key_interval > LONG_KEY_INTERVAL and report.num_frames > many)

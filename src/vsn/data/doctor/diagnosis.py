@@ -100,6 +100,8 @@ class Diagnosis:
     loading: Loading | None
     gpu_videos_per_second: float | None
     """As asked."""
+    flow: str
+    """How the flow is stored, in words; "" where none was asked for, or it cannot be told."""
     seconds: float
     """Time it all took."""
 
@@ -122,6 +124,7 @@ def summed_up(
     thorough: bool,
     loading: Loading | None,
     gpu_videos_per_second: float | None,
+    flow: str,
     seconds: float,
 ) -> Diagnosis:
     """The findings in the order of their severity, with the facts of the evidence."""
@@ -145,6 +148,7 @@ def summed_up(
         flip_reason=reason,
         loading=loading,
         gpu_videos_per_second=gpu_videos_per_second,
+        flow=flow,
         seconds=seconds,
     )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from vsn.config import ClipSpec, DataConfig
-from vsn.data.doctor.files import FileReport
+from vsn.data.doctor.files import FileReport, Problem
 from vsn.data.records import RecordSet, VideoRecord
 
 Severity = Literal["error", "warning", "note"]
@@ -82,6 +82,8 @@ class Evidence:
     """Of the videos looked into."""
     copies: tuple[tuple[Path, ...], ...] = ()
     """Groups of different paths with the same content."""
+    reads_frames: bool = True
+    """Whether a run reads the videos; one on flow reads that alone."""
     places: dict[Path, list[Place]] = field(init=False)
     """Where each path is listed."""
 
@@ -108,6 +110,34 @@ class Evidence:
         """Reports of the split's videos, each once."""
         paths = dict.fromkeys(record.path for record in split.videos)
         return [self.reports[path] for path in paths if path in self.reports]
+
+
+def bad_effect(
+    evidence: Evidence, bad: Collection[Path], problems: Mapping[Path, Problem]
+) -> tuple[Severity, str]:
+    """How severe it is that `bad` videos, or their flow, cannot be read, and what they do to a run.
+
+    `problems` is that of every one looked into, "" where there is none.
+    """
+    if any(problems[path] in ("crashed", "too-slow") for path in bad):
+        return "error", "A run would die or hang there."
+    train = evidence.split_of("train")
+    trained = {record.path for record in train.videos if record.path in problems} if train else set()
+    # Whether more of them fail than `data.bad_videos` allows.
+    limit = evidence.config.bad_videos
+    over_limit = sum(bool(problems[path]) for path in trained) > limit * len(trained)
+    roles = {role for path in bad for place in evidence.places[path] for role in place.split.roles}
+    effects = []
+    if "train" in roles:
+        effects.append(
+            f"Training would stop: more of its videos are bad than data.bad_videos = {limit:g} allows."
+            if over_limit
+            else f"Training would skip them, as data.bad_videos = {limit:g} allows."
+        )
+    stopped = [name for role, name in (("val", "validation"), ("test", "testing")) if role in roles]
+    if stopped:
+        effects.append(f"{' and '.join(stopped).capitalize()} would stop.")
+    return "error" if stopped or over_limit else "warning", " ".join(effects)
 
 
 def make_finding(

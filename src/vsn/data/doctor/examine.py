@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,10 +17,15 @@ from vsn.data.doctor.copies import find_copies
 from vsn.data.doctor.diagnosis import Diagnosis, Loading, summed_up
 from vsn.data.doctor.evidence import ROLES, Evidence, Finding, Split, make_finding
 from vsn.data.doctor.files import FileJob, FileReport, Problem, inspect_video
+from vsn.data.doctor.flow import FlowJob, FlowReport, FlowWanted, find_flow, inspect_flow
+from vsn.data.doctor.flow_checks import FlowEvidence, check_flow
 from vsn.data.doctor.workers import Lost, num_cpus, run_guarded
 from vsn.data.packed_files import packed_place
 from vsn.data.readers import NoSplitError, read_records
 from vsn.progress import progress_bar
+
+Job = TypeVar("Job")
+Report = TypeVar("Report")
 
 
 def examine(
@@ -36,6 +42,7 @@ def examine(
     batch_size: int = 64,
     loading_seconds: float = 8.0,
     progress: bool = True,
+    flow: FlowWanted | None = None,
 ) -> Diagnosis:
     """Look for what would break or bias a training run on this data set.
 
@@ -57,6 +64,8 @@ def examine(
         batch_size: of the measured loader.
         loading_seconds: how long to measure loading; 0: not at all.
         progress: draw a progress bar.
+        flow: what the model wants of stored flow, which is then looked into beside the videos, and loaded; None:
+            it looks at frames.
 
     Raises:
         ValueError: an argument out of range.
@@ -69,11 +78,14 @@ def examine(
         FileJob(path, num_frames, clip.short_side, config.frame_template, config.decoder, thorough)
         for path in choose_videos(splits, sample, seed)
     ]
-    reports = _inspect_all(jobs, num_workers, seconds_a_video, progress)
+    lookers = _Lookers(num_cpus() if num_workers is None else num_workers, seconds_a_video, progress)
+    reports = _look_into_videos(jobs, lookers)
+    flow_evidence, flow_findings = _look_into_flow(splits, config, flow, jobs, lookers)
+    findings += flow_findings
     with _phase("measuring loading", progress):
         loading, failed = _measure_loading(
             splits,
-            reports,
+            _readable(flow_evidence.reports if flow_evidence else {} if flow else reports),
             config,
             clip,
             num_frames,
@@ -81,12 +93,19 @@ def examine(
             batch_size=batch_size,
             seconds_limit=loading_seconds,
             seed=seed,
+            flow=flow_evidence,
         )
-    reports |= failed
+    for path, reason in failed.items():
+        if flow_evidence is not None:
+            flow_evidence.reports[path] = FlowReport("unreadable", reason)
+        else:
+            reports[path] = FileReport(path, "unreadable", reason)
     with _phase("looking for copies", progress):
         copies = _all_copies(splits, reports)
-    evidence = Evidence(config, clip, num_frames, splits, reports, copies)
+    evidence = Evidence(config, clip, num_frames, splits, reports, copies, reads_frames=flow is None)
     findings += check_all(evidence)
+    if flow_evidence is not None:
+        findings += check_flow(evidence, flow_evidence)
     findings += check_loading(loading, gpu_videos_per_second)
     return summed_up(
         evidence,
@@ -95,6 +114,7 @@ def examine(
         thorough=thorough,
         loading=loading,
         gpu_videos_per_second=gpu_videos_per_second,
+        flow=flow_evidence.stored.said if flow_evidence else "",
         seconds=time.perf_counter() - start,
     )
 
@@ -195,31 +215,73 @@ def choose_videos(splits: Sequence[Split], sample: int | None, seed: int) -> lis
 # --- videos ----------------------------------------------------------------------------------------
 
 
-def _inspect_all(
-    jobs: Sequence[FileJob], num_workers: int | None, seconds_a_video: float, progress: bool
-) -> dict[Path, FileReport]:
+@dataclass(frozen=True)
+class _Lookers:
+    """The processes that look into files, and their limits."""
+
+    num_workers: int
+    seconds_a_video: float
+    progress: bool
+
+    def run(self, work: Callable[[Job], Report], jobs: Sequence[Job], what: str) -> list[Report | Lost]:
+        """What `work` makes of each job, in their order."""
+        found: dict[int, Report | Lost] = {}
+        with progress_bar("videos", disable=not self.progress) as bar:
+            task = bar.add_task(what, total=len(jobs), note="")
+            with contextlib.closing(
+                run_guarded(work, jobs, num_workers=self.num_workers, seconds_limit=self.seconds_a_video)
+            ) as results:
+                for index, result in results:
+                    found[index] = result
+                    bar.advance(task)
+        return [found[index] for index in range(len(jobs))]
+
+
+def _problem_of_lost(lost: Lost) -> Problem:
+    return "too-slow" if lost.timed_out else "crashed"
+
+
+def _look_into_videos(jobs: Sequence[FileJob], lookers: _Lookers) -> dict[Path, FileReport]:
     """A report of each video, in the order of the jobs."""
-    reports = {job.path: FileReport(job.path) for job in jobs}
-    num_workers = num_cpus() if num_workers is None else num_workers
-    with progress_bar("videos", disable=not progress) as bar:
-        task = bar.add_task("checking", total=len(jobs), note="")
-        with contextlib.closing(
-            run_guarded(inspect_video, jobs, num_workers=num_workers, seconds_limit=seconds_a_video)
-        ) as results:
-            for index, result in results:
-                path = jobs[index].path
-                if isinstance(result, Lost):
-                    problem: Problem = "too-slow" if result.timed_out else "crashed"
-                    reports[path] = FileReport(path, problem, result.reason)
-                else:
-                    reports[path] = result
-                bar.advance(task)
-    return reports
+    return {
+        job.path: FileReport(job.path, _problem_of_lost(found), found.reason)
+        if isinstance(found, Lost)
+        else found
+        for job, found in zip(jobs, lookers.run(inspect_video, jobs, "checking"), strict=True)
+    }
+
+
+def _readable(reports: Mapping[Path, FileReport] | Mapping[Path, FlowReport]) -> set[Path]:
+    return {path for path, report in reports.items() if not report.problem}
+
+
+def _look_into_flow(
+    splits: Sequence[Split],
+    config: DataConfig,
+    wanted: FlowWanted | None,
+    videos: Sequence[FileJob],
+    lookers: _Lookers,
+) -> tuple[FlowEvidence | None, list[Finding]]:
+    """The flow of these videos, None where there is none or none is wanted, and what training would stop at at once."""
+    if wanted is None:
+        return None, []
+    stored, findings = find_flow(splits, config, wanted.facts)
+    if stored is None:
+        return None, findings
+    places, layout = stored.places, stored.layout
+    videos = [video for video in videos if video.path in places]
+    jobs = [FlowJob(places[v.path], layout, v.num_frames, wanted.length, v.thorough) for v in videos]
+    reports = {
+        video.path: FlowReport(_problem_of_lost(found), found.reason) if isinstance(found, Lost) else found
+        for video, found in zip(videos, lookers.run(inspect_flow, jobs, "checking flow"), strict=True)
+    }
+    side = stored.facts.short_side or wanted.facts.short_side
+    return FlowEvidence(stored, wanted.length, side, reports), findings
 
 
 def _measure_loading(
     splits: Sequence[Split],
-    reports: dict[Path, FileReport],
+    readable: set[Path],
     config: DataConfig,
     clip: ClipSpec,
     num_frames: int,
@@ -228,16 +290,17 @@ def _measure_loading(
     batch_size: int,
     seconds_limit: float,
     seed: int,
-) -> tuple[Loading | None, dict[Path, FileReport]]:
-    """Speed of the training loader, None without training videos, and reports of videos that fail in it."""
+    flow: FlowEvidence | None,
+) -> tuple[Loading | None, dict[Path, str]]:
+    """Speed of the training loader, None without training videos, and why videos fail in it."""
     train = next((split for split in splits if "train" in split.roles), None)
     if train is None or seconds_limit <= 0:
         return None, {}
     from vsn.data.doctor.loading import measure_loading  # torch, which the processes for checking do without
 
-    loading, failed = measure_loading(
+    return measure_loading(
         train.records,
-        {path for path, report in reports.items() if not report.problem},
+        readable,
         config,
         clip,
         num_frames,
@@ -245,8 +308,8 @@ def _measure_loading(
         batch_size=batch_size,
         seconds_limit=seconds_limit,
         seed=seed,
+        flow=flow,
     )
-    return loading, {path: FileReport(path, "unreadable", reason) for path, reason in failed.items()}
 
 
 def _all_copies(splits: Sequence[Split], reports: dict[Path, FileReport]) -> tuple[tuple[Path, ...], ...]:

@@ -65,7 +65,7 @@ def inspect_video(job: FileJob) -> FileReport:
     try:
         return _inspect(job)
     except VideoError as error:
-        return FileReport(job.path, _problem(job.path), error.reason)
+        return FileReport(job.path, problem_of(job.path), error.reason)
     except ConfigError as error:
         return FileReport(job.path, "unreadable", str(error))
     except Exception as error:  # a fault of ours on this video: the others are looked into all the same
@@ -123,7 +123,7 @@ def _inspect(job: FileJob) -> FileReport:
     )
 
 
-def _problem(path: Path) -> Problem:
+def problem_of(path: Path) -> Problem:
     """What kind of unreadable a video is."""
     try:
         if path.is_dir():

@@ -13,6 +13,7 @@ import numpy as np
 from vsn.config import ClipSpec, DataConfig
 from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.doctor.diagnosis import Loading
+from vsn.data.doctor.flow_checks import FlowEvidence
 from vsn.data.loader import make_loader
 from vsn.data.records import RecordSet
 
@@ -30,12 +31,13 @@ def measure_loading(
     batch_size: int,
     seconds_limit: float,
     seed: int,
+    flow: FlowEvidence | None = None,
 ) -> tuple[Loading | None, dict[Path, str]]:
     """Load training clips of the `readable` videos for about `seconds_limit` at most.
 
     Returns the speed, None where there is nothing to measure on, and the videos that failed after all,
     with the reason. Files are dropped from the system's cache first, where it lets us, so that the
-    disk counts too.
+    disk counts too. With `flow` it is the flow of the videos that is loaded.
     """
     step = records.per_video
     firsts = [i for i in range(0, len(records.records), step) if records.records[i].path in readable]
@@ -43,6 +45,10 @@ def measure_loading(
     if not chosen:
         return None, {}
     some = replace(records, records=tuple(r for i in chosen for r in records.records[i : i + step]))
+    videos = [record.path for record in some.records]
+    if flow is not None:
+        places = flow.stored.places
+        some = replace(some, records=tuple(replace(r, path=places[r.path]) for r in some.records))
     dataset = VideoDataset(
         some,
         clip=clip,
@@ -52,6 +58,9 @@ def measure_loading(
         seed=seed,
         frame_template=config.frame_template,
         decoder=config.decoder,
+        modality="flow" if flow else "rgb",
+        flow_length=flow.length if flow else 1,
+        flow_layout=flow.stored.layout if flow else config.flow_layout,
     )
     for path in {record.path for record in some.records}:
         _forget(path)
@@ -73,7 +82,7 @@ def measure_loading(
     warm = min(max(1, num_workers), max(0, len(arrivals) - 2))
     num_clips = sum(count for _, count in arrivals[warm + 1 :])
     elapsed = arrivals[-1][0] - arrivals[warm][0]
-    failed = {Path(video.path): video.reason for video in bad}
+    failed = {videos[video.index]: video.reason for video in bad}
     if not num_clips or elapsed <= 0:
         return None, failed
     speed = num_clips / elapsed

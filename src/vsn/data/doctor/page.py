@@ -100,6 +100,7 @@ def _facts(diagnosis: Diagnosis) -> Table:
         ("Classes", _classes_text(diagnosis)),
         ("Flips", _flip_text(diagnosis)),
         ("Frame files", _names_text(diagnosis)),
+        ("Flow", diagnosis.flow.removeprefix("Flow: ")),
         ("Loading", _loading_text(diagnosis)),
         ("Checked", _checked_text(diagnosis)),
     ):

@@ -45,6 +45,17 @@ class StoredFlow:
     said: str
 
 
+@dataclass(frozen=True)
+class LocatedFlow:
+    """Where the flow of each record lies, whether or not it can be read."""
+
+    folder: Path
+    layout: FlowLayout
+    """Layout to read it by."""
+    places: tuple[Path | None, ...]
+    """Of each record; None where a video has none."""
+
+
 def with_flow(records: RecordSet, config: DataConfig, wanted: FlowFacts) -> StoredFlow:
     """The records with the flow of their videos in the place of the videos; ids and labels stay.
 
@@ -57,28 +68,38 @@ def with_flow(records: RecordSet, config: DataConfig, wanted: FlowFacts) -> Stor
         ConfigError: no flow, videos without flow, two videos of the same flow, or flow that is stored
             otherwise than `wanted`.
     """
-    folder = _flow_folder(config)
-    if folder is None:
-        return _beside_frames(records, config, wanted)
-    _require_apart(records.records, folder)
-    listing = Listing()
-    found: list[VideoRecord] = []
-    missing: list[str] = []
-    for record in records.records:
-        place = _place(record, config, folder, listing)
-        if place is None:
-            missing.append(record.video_id)
-        else:
-            found.append(replace(record, path=Path(place)))
+    located = locate_flow(records, config)
+    pairs = list(zip(records.records, located.places, strict=True))
+    missing = [record.video_id for record, place in pairs if place is None]
     if missing:
         some = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
         raise ConfigError(
-            f"{folder}: {len(missing)} of {len(records.records)} videos have no flow there, for example {some}. It "
+            f"{located.folder}: {len(missing)} of {len(pairs)} videos have no flow there, for example {some}. It "
             f"would have the name of the video, as a folder or a {SUFFIX} file. Extract it (vsn flow extract), or leave "
             "these videos out."
         )
-    _require_own(found, records.records)
-    return _stored(replace(records, records=tuple(found)), config, config.flow_layout, folder, wanted)
+    require_own(records.records, located)
+    facts = stated_facts(located)
+    check_flow_facts(located.folder, facts or FlowFacts(), wanted)
+    found = tuple(replace(record, path=place) for record, place in pairs if place is not None)
+    return StoredFlow(replace(records, records=found), located.layout, describe_located(located, facts))
+
+
+def locate_flow(records: RecordSet, config: DataConfig) -> LocatedFlow:
+    """Where the flow of the records lies; see `with_flow`.
+
+    Raises:
+        ConfigError: no flow at all, or its folder was taken for a class.
+    """
+    folder = _flow_folder(config)
+    if folder is None:
+        return _beside_frames(records, config)
+    _require_apart(records.records, folder)
+    listing = Listing()
+    places = (_place(record, config, folder, listing) for record in records.records)
+    return LocatedFlow(
+        folder, config.flow_layout, tuple(None if place is None else Path(place) for place in places)
+    )
 
 
 def flow_of_video(path: str | Path, wanted: FlowFacts) -> Path | None:
@@ -124,7 +145,7 @@ def _usual_folders(root: Path) -> list[Path]:
     return [*(root / name for name in _USUAL), absolute.with_name(f"{absolute.name}-flow")]
 
 
-def _beside_frames(records: RecordSet, config: DataConfig, wanted: FlowFacts) -> StoredFlow:
+def _beside_frames(records: RecordSet, config: DataConfig) -> LocatedFlow:
     """Flow in the folders of the frames, as "xy": numbered pictures there are the frames.
 
     The folders are looked into until one holds flow; those without are errors when they are read.
@@ -136,7 +157,7 @@ def _beside_frames(records: RecordSet, config: DataConfig, wanted: FlowFacts) ->
             f"folders of the videos, such as {records.records[0].path}, for pictures such as flow_x_00001.jpg. "
             "Extract the flow first (vsn flow extract), and set data.flow to its folder."
         )
-    return _stored(records, config, "xy", Path(config.root), wanted)
+    return LocatedFlow(Path(config.root), "xy", tuple(record.path for record in records.records))
 
 
 def _holds_fields(folder: Path) -> bool:
@@ -147,24 +168,33 @@ def _holds_fields(folder: Path) -> bool:
     return True
 
 
-def _stored(
-    records: RecordSet, config: DataConfig, layout: FlowLayout, folder: Path, wanted: FlowFacts
-) -> StoredFlow:
-    """Check what the values mean, and say it."""
-    stated = read_flow_facts(folder)
-    if stated is None and is_flow_file(records.records[0].path):
+def stated_facts(located: LocatedFlow) -> FlowFacts | None:
+    """What `flow.json` beside the flow says; None where others' flow has none.
+
+    Raises:
+        ConfigError: it cannot be read, or is not there beside `.vsnflow` files.
+    """
+    stated = read_flow_facts(located.folder)
+    if stated is None and any(place is not None and is_flow_file(place) for place in located.places):
         raise ConfigError(
-            f"{folder}: there is no {FACTS} beside the {SUFFIX} files; it says what their values mean. "
+            f"{located.folder}: there is no {FACTS} beside the {SUFFIX} files; it says what their values mean. "
             f"Restore it, or write it with vsn.data.flow.values.write_flow_facts."
         )
+    return stated
+
+
+def describe_located(located: LocatedFlow, stated: FlowFacts | None) -> str:
+    """One sentence for the user: how the flow is stored, and what its values mean.
+
+    Raises:
+        ConfigError: none of it can be read, or there are frames in the place of flow.
+    """
     facts = stated or FlowFacts()
-    check_flow_facts(folder, facts, wanted)
-    assumed = "" if stated else f" (taken for granted: there is no {folder / FACTS})"
-    said = (
-        f"Flow: {_described(records.records, layout)}; {facts.method}, bound {facts.bound:g} pixels, "
+    assumed = "" if stated else f" (taken for granted: there is no {located.folder / FACTS})"
+    return (
+        f"Flow: {_described(located)}; {facts.method}, bound {facts.bound:g} pixels, "
         f"zero {facts.zero}{assumed}."
     )
-    return StoredFlow(records, layout, said)
 
 
 def _place(record: VideoRecord, config: DataConfig, folder: Path, listing: Listing) -> str | None:
@@ -200,35 +230,38 @@ def _require_apart(records: Sequence[VideoRecord], folder: Path) -> None:
         )
 
 
-def _require_own(found: Sequence[VideoRecord], records: Sequence[VideoRecord]) -> None:
+def require_own(records: Sequence[VideoRecord], located: LocatedFlow) -> None:
     """Raise `ConfigError` when two videos would be shown the same flow."""
     owners: dict[Path, VideoRecord] = {}
-    for flow, record in zip(found, records, strict=True):
-        owner = owners.setdefault(flow.path, record)
+    for record, place in zip(records, located.places, strict=True):
+        if place is None:
+            continue
+        owner = owners.setdefault(place, record)
         if owner.path != record.path:
             raise ConfigError(
-                f"{flow.path} is the flow of {owner.video_id!r} and of {record.video_id!r} alike; keep the folders of "
+                f"{place} is the flow of {owner.video_id!r} and of {record.video_id!r} alike; keep the folders of "
                 "the videos in the folder of the flow."
             )
 
 
-def _described(found: Sequence[VideoRecord], layout: FlowLayout) -> str:
+def _described(located: LocatedFlow) -> str:
     """How the first flow that can be read is stored. Raises `ConfigError` for frames in the place of flow."""
-    for record in found:
+    places = [place for place in located.places if place is not None]
+    for place in places:
         doubt = ""
         try:
-            described = describe_flow(record.path, layout)
-            if layout == "auto" and not is_flow_file(record.path):
-                doubt = _doubt(record.path)
+            described = describe_flow(place, located.layout)
+            if located.layout == "auto" and not is_flow_file(place):
+                doubt = _doubt(place)
         except VideoError:  # its turn comes when it is asked for, within the limit of bad videos
             continue
         if doubt:
             raise ConfigError(
-                f"{record.path}: {doubt}. Set data.flow to the folder of the flow, or data.flow_layout to 'rg' if this "
+                f"{place}: {doubt}. Set data.flow to the folder of the flow, or data.flow_layout to 'rg' if this "
                 "is flow."
             )
         return described
-    raise ConfigError(f"{found[0].path}: neither this nor any other flow of the data set can be read.")
+    raise ConfigError(f"{places[0]}: neither this nor any other flow of the data set can be read.")
 
 
 def _doubt(path: Path) -> str:

@@ -92,10 +92,22 @@ def read_flow_facts(folder: str | Path) -> FlowFacts | None:
 def check_flow_facts(folder: str | Path, stored: FlowFacts, wanted: FlowFacts) -> None:
     """Raise `ConfigError` unless flow is stored as the model wants it."""
     if stored.zero != ZERO:
+        raise ConfigError(f"{folder}: its {FACTS} says that {other_zero(stored)} Store the flow anew.")
+    for key, setting, there, asked in differing_facts(stored, wanted):
         raise ConfigError(
-            f"{folder}: its {FACTS} says that byte {stored.zero} is no motion; {ZERO} is read alone. "
-            "Store the flow anew."
+            f"{folder}: the flow was stored with {key} {there!r}, and {setting} is {asked!r}. A model takes the "
+            f"flow it was trained on: store it anew, or train a model with {setting.partition(',')[0]} = {there!r}."
         )
+
+
+def other_zero(stored: FlowFacts) -> str:
+    """Why flow with another byte for no motion is not read."""
+    return f"byte {stored.zero} is no motion; {ZERO} is read alone."
+
+
+def differing_facts(stored: FlowFacts, wanted: FlowFacts) -> list[tuple[str, str, object, object]]:
+    """What a model wants otherwise: name, setting that says so, value stored, value wanted."""
+    found: list[tuple[str, str, object, object]] = []
     for key, setting in (
         ("bound", "model.flow_bound"),
         ("method", "model.flow_method"),
@@ -103,7 +115,5 @@ def check_flow_facts(folder: str | Path, stored: FlowFacts, wanted: FlowFacts) -
     ):
         there, asked = getattr(stored, key), getattr(wanted, key)
         if there != asked and None not in (there, asked):
-            raise ConfigError(
-                f"{folder}: the flow was stored with {key} {there!r}, and {setting} is {asked!r}. A model takes the "
-                f"flow it was trained on: store it anew, or train a model with {setting.partition(',')[0]} = {there!r}."
-            )
+            found.append((key, setting, there, asked))
+    return found
