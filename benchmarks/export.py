@@ -115,6 +115,7 @@ def main() -> None:
                 calls = open_all(runtime, files, options.threads)
             except ExportError as error:  # a processor without bf16
                 facts["left_out"][runtime] = str(error)
+                write_json(options.output, facts)
                 continue
             facts["runtimes"][runtime] = measure(calls, clip, options.rounds)
             for name, found in facts["runtimes"][runtime].items():

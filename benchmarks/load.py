@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +239,8 @@ def main() -> None:
         left_at_end = sum(1 for _ in Path(work).rglob("upload-*"))
     result = {
         "what": "vsn serve under load: benchmarks/load.py",
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python benchmarks/load.py", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
         "config": {"clients": options.clients, "max_upload_mb": LIMIT_MB, "shares": SHARES},
         "limits": {
             "max_requests": ServeConfig().max_requests,

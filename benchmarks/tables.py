@@ -8,6 +8,7 @@ python benchmarks/tables.py results/export-parity-cpu.json
 python benchmarks/tables.py results/cpu-inference.json
 python benchmarks/tables.py results/ops-cpu.json
 python benchmarks/tables.py results/export-cpu.json
+python benchmarks/tables.py results/serve-load-cpu.json
 """
 
 from __future__ import annotations
@@ -161,6 +162,22 @@ def exports_table(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def load_table(facts: dict[str, Any]) -> str:
+    """What `load.py` wrote: good uploads alone and among bad ones."""
+    lines = [_head("uploads", "minutes", "good a second", "p50 ms", "p95 ms", "p99 ms", "answers")]
+    for name, part in facts["parts"].items():
+        good = part["latency_ms"]["good 200"]
+        answers = "; ".join(
+            f"{kind}: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}"
+            for kind, counts in sorted(part["answers"].items())
+        )
+        lines.append(
+            f"| {name} | {part['seconds'] / 60:.1f} | {part['good_per_second']:.1f} | {good['p50']:.0f} | "
+            f"{good['p95']:.0f} | {good['p99']:.0f} | {answers.replace('None', 'cut off')} |"
+        )
+    return "\n".join(lines)
+
+
 def inference_table(rows: list[dict[str, Any]]) -> str:
     """What `cpu_inference.py` wrote: a line a network and way to compute it, medians in milliseconds."""
     lines = [_head("model", "computed by", "network ms", "speed", "with decoding ms", "real time")]
@@ -201,6 +218,8 @@ if __name__ == "__main__":
     measured = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if "pairs" in measured:
         print(streams_table(measured["pairs"]))
+    elif "parts" in measured:
+        print(load_table(measured))
     elif "runtimes" in measured:
         print(exports_table(measured))
     elif "operations" in measured:

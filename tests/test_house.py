@@ -123,6 +123,26 @@ def test_docs_quote_the_measured_exports(monkeypatch):
         assert parity_table(measured["rows"]) in page
 
 
+@pytest.mark.parametrize(
+    ("name", "table", "part", "page"),
+    [
+        ("stream-cpu", "stream_table", "rows", "stream"),
+        ("cpu-inference", "inference_table", "rows", "bench"),
+        ("ops-cpu", "operations_table", "operations", "bench"),
+        ("export-cpu", "exports_table", "", "export"),
+        ("serve-load-cpu", "load_table", "", "serve"),
+    ],
+)
+def test_docs_quote_what_the_benchmarks_measured(monkeypatch, name: str, table: str, part: str, page: str):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import tables
+
+    measured = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert getattr(tables, table)(measured[part] if part else measured) in text
+    assert f"results/{name}.json" in text
+
+
 def test_docs_quote_the_measured_latency(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from tables import latency_table
