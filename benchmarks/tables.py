@@ -68,6 +68,18 @@ def latency_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def throughput_table(rows: list[dict[str, Any]]) -> str:
+    """The throughput of models as Markdown, from what `vsn bench` wrote."""
+    lines = [_head("model", "videos a second", "to the baseline", "95% interval")]
+    for row in rows:
+        found = row["throughput"]
+        low, high = found["interval"]
+        lines.append(
+            f"| {row['label']} | {found['median']:.2f} | {found['ratio']:.2f} | {low:.2f} to {high:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def streams_table(pairs: list[dict[str, Any]]) -> str:
     """What `two_streams.py` wrote, in the layout of the paper's Table 2: a line a stream, and one of all."""
     lines = [

@@ -66,8 +66,9 @@ def main() -> None:
         f"--streams '{data}' {' '.join(Path(path).name for path in paths)}"
         for data, *paths in arguments.streams
     )
+    named += f" --protocols {' '.join(arguments.protocols)}"
     facts = {
-        "command": f"python benchmarks/two_streams.py {arguments.output.name} {named} --protocols {' '.join(arguments.protocols)}",
+        "command": f"python benchmarks/two_streams.py {arguments.output.name} {named}",
         "date": datetime.now(UTC).date().isoformat(),
         "versions": versions(),
         "pairs": pairs,

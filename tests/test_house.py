@@ -131,6 +131,7 @@ def test_docs_quote_the_measured_exports(monkeypatch):
         ("ops-cpu", "operations_table", "operations", "bench"),
         ("export-cpu", "exports_table", "", "export"),
         ("serve-load-cpu", "load_table", "", "serve"),
+        ("table6-throughput-cpu", "throughput_table", "rows", "bench"),
     ],
 )
 def test_docs_quote_what_the_benchmarks_measured(monkeypatch, name: str, table: str, part: str, page: str):
