@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -82,41 +83,40 @@ def examine(
     reports = _look_into_videos(jobs, lookers)
     flow_evidence, flow_findings = _look_into_flow(splits, config, flow, jobs, lookers)
     findings += flow_findings
+    measure = partial(
+        _measure_loading, splits, config=config, clip=clip, num_frames=num_frames, num_workers=num_workers,
+        batch_size=batch_size, seconds_limit=loading_seconds, seed=seed, flow=flow_evidence,
+    )  # fmt: skip
     with _phase("measuring loading", progress):
-        loading, failed = _measure_loading(
-            splits,
-            _readable(flow_evidence.reports if flow_evidence else {} if flow else reports),
-            config,
-            clip,
-            num_frames,
-            num_workers=num_workers,
-            batch_size=batch_size,
-            seconds_limit=loading_seconds,
-            seed=seed,
-            flow=flow_evidence,
-        )
-    for path, reason in failed.items():
-        if flow_evidence is not None:
-            flow_evidence.reports[path] = FlowReport("unreadable", reason)
-        else:
-            reports[path] = FileReport(path, "unreadable", reason)
+        loading = _note_unloaded(measure, reports, flow_evidence, wants_flow=flow is not None)
     with _phase("looking for copies", progress):
         copies = _all_copies(splits, reports)
     evidence = Evidence(config, clip, num_frames, splits, reports, copies, reads_frames=flow is None)
     findings += check_all(evidence)
-    if flow_evidence is not None:
-        findings += check_flow(evidence, flow_evidence)
+    findings += check_flow(evidence, flow_evidence) if flow_evidence else []
     findings += check_loading(loading, gpu_videos_per_second)
     return summed_up(
-        evidence,
-        findings,
-        sample=sample,
-        thorough=thorough,
-        loading=loading,
-        gpu_videos_per_second=gpu_videos_per_second,
-        flow=flow_evidence.stored.said if flow_evidence else "",
+        evidence, findings, sample=sample, thorough=thorough, loading=loading,
+        gpu_videos_per_second=gpu_videos_per_second, flow=flow_evidence.stored.said if flow_evidence else "",
         seconds=time.perf_counter() - start,
-    )
+    )  # fmt: skip
+
+
+def _note_unloaded(
+    measure: Callable[[set[Path]], tuple[Loading | None, dict[Path, str]]],
+    reports: dict[Path, FileReport],
+    flow: FlowEvidence | None,
+    *,
+    wants_flow: bool,
+) -> Loading | None:
+    """Measure loading what is readable; what failed there is noted in the reports of what was loaded."""
+    loading, failed = measure(_readable(flow.reports if flow else {} if wants_flow else reports))
+    for path, reason in failed.items():
+        if flow is not None:
+            flow.reports[path] = FlowReport("unreadable", reason)
+        else:
+            reports[path] = FileReport(path, "unreadable", reason)
+    return loading
 
 
 _AGAIN = "Do what it says, then run the doctor again."
