@@ -87,6 +87,7 @@ def prose() -> dict[str, list[str]]:
     head, compact = spread("7", "headtail"), spread("7", "compact")
     alone, both = spread("9", "+ temporal shift"), spread("9", "+ combination")
     return {
+        "index.md": [f"after {demo['seconds'] / 60:.1f} minutes there"],
         "tour.md": [f"CPU cores that took {quick['seconds'] / 60:.1f} minutes"],
         "install.md": ["under two minutes on two CPU cores: results/demo-quick-cpu.json"],
         "how.md": [

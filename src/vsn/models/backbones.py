@@ -152,7 +152,7 @@ def build_backbone(name: str) -> nn.Module:
     raise ConfigError(
         f"No backbone {name!r}. "
         + (f"Nearest: {', '.join(near)}. " if near else "")
-        + "vsn.list_models() lists "
+        + "`vsn models` lists "
         "those of torchvision; any timm backbone with plain 3x3 convolutions is 'timm/<its name>'."
     )
 
