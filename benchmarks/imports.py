@@ -27,7 +27,6 @@ STARTS = {
     "python": ["-c", "pass"],
     "import vsn": ["-c", "import vsn"],
     "vsn --help": ["-m", "vsn", "--help"],
-    "import torch": ["-c", "import torch"],
     "vsn.create_model": ["-c", "import vsn; vsn.create_model"],
 }
 """What is started, by what it is called; each row holds the start of Python too."""
@@ -57,11 +56,16 @@ print(json.dumps({
 """
 
 
+def alone() -> dict[str, str]:
+    """The variables of this process without those that would lend an environment other packages."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
 def start(python: str, arguments: list[str]) -> tuple[float, float]:
     """Seconds and processor seconds of one process."""
     before = os.times()
     begin = time.perf_counter()
-    subprocess.run([python, *arguments], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([python, *arguments], check=True, stdout=subprocess.DEVNULL, env=alone())
     seconds, after = time.perf_counter() - begin, os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return seconds, cpu
@@ -70,7 +74,11 @@ def start(python: str, arguments: list[str]) -> tuple[float, float]:
 def heaviest(python: str, count: int = 5) -> list[dict[str, Any]]:
     """The modules that `import vsn` spends most time in by themselves, in milliseconds."""
     done = subprocess.run(
-        [python, "-X", "importtime", "-c", "import vsn"], check=True, capture_output=True, text=True
+        [python, "-X", "importtime", "-c", "import vsn"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=alone(),
     )
     lines = [line.removeprefix("import time:").split("|") for line in done.stderr.splitlines()[1:]]
     rows = [{"module": name.strip(), "ms": int(own) / 1000} for own, _, name in lines]
@@ -117,7 +125,9 @@ def main() -> None:
     rest = [word for word in sys.argv[2:] if "=" not in word]
     environments = {}
     for name, python in pythons.items():
-        done = subprocess.run([python, "-c", FACTS], check=True, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [python, "-c", FACTS], check=True, stdout=subprocess.PIPE, text=True, env=alone()
+        )
         environments[name] = json.loads(done.stdout) | {"starts": rows[name], "heaviest": heaviest(python)}
     write_json(
         options.out,

@@ -526,7 +526,9 @@ def test_help_and_what_is_mistyped_do_not_wait_for_torch(line: str):
         "import atexit, sys; from vsn.cli import main;"
         "atexit.register(lambda: print('\\ntorch', 'torch' in sys.modules)); main(sys.argv[1:])"
     )
-    done = subprocess.run([sys.executable, "-c", code, *line.split()], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *line.split()], capture_output=True, text=True, timeout=120
+    )
     assert done.stdout.endswith("\ntorch False\n"), done.stderr
 
 
