@@ -52,6 +52,25 @@ def test_what_streams_reuse_at_tiny_size(
     assert tables.stream_table(facts["rows"]) in capsys.readouterr().out
 
 
+# --- imports.py ------------------------------------------------------------------------------------
+
+
+def test_starts_of_environments_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    imports = script(monkeypatch, "imports")
+    monkeypatch.setattr(imports, "STARTS", {"python": ["-c", "pass"]})
+    monkeypatch.setattr(imports, "FACTS", "print('{\"extras\": []}')")
+    out, python = tmp_path / "import.json", sys.executable
+    monkeypatch.setattr(sys, "argv", ["", str(out), f"a={python}", f"b={python}", "--rounds", "3"])
+    imports.main()
+    facts = json.loads(out.read_text())
+    assert facts["command"] == "python benchmarks/imports.py results/import.json a=PYTHON b=PYTHON --rounds 3"
+    for one in facts["environments"].values():
+        row = one["starts"]["python"]
+        assert len(row["seconds"]) == len(row["cpu_seconds"]) == 3
+        assert row["median"] == sorted(row["seconds"])[1]
+    assert "vsn" in [row["module"] for row in imports.heaviest(python, 1000)]
+
+
 # --- ops.py ----------------------------------------------------------------------------------------
 
 

@@ -517,3 +517,20 @@ def test_importing_brings_no_torch(module: str):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("line", ["--help", "train --help", "train", "train demo --train.epochz 3", "ablate --help",
+                                  "bench --help", "models --help"])  # fmt: skip
+def test_help_and_what_is_mistyped_do_not_wait_for_torch(line: str):
+    code = (
+        "import atexit, sys; from vsn.cli import main;"
+        "atexit.register(lambda: print('\\ntorch', 'torch' in sys.modules)); main(sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *line.split()], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.endswith("\ntorch False\n"), done.stderr
+
+
+def test_help_names_the_way_to_the_version(vsn: Run):
+    assert "vsn --version" in " ".join(vsn("--help")[1].split())

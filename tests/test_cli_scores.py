@@ -77,6 +77,17 @@ def test_fuse_prints_the_columns_of_table_2(vsn: Run):
     assert json.loads(vsn("fuse", "both.npz", write("old", 3), "--json"))["fused"]["parameters"] is None
 
 
+def test_the_table_of_fused_scores_fits_a_terminal(vsn: Run):
+    folder = Path("runs/a-run-with-a-long-name-of-its-own/eval")
+    folder.mkdir(parents=True)
+    a, b = write(str(folder / "validation-fcn-forward"), 1), write("b", 2)
+    lines = vsn("fuse", a, b).splitlines()
+    assert lines[:2] == [f"1: {a}", f"2: {b}"]
+    rows = [line for line in lines if line.startswith("│")]
+    assert [row.split("│")[1].strip() for row in rows] == ["1", "2", "fused"]
+    assert all("% to " in row and "…" not in row for row in rows)
+
+
 def test_fuse_searches_on_one_half_and_reports_the_other(vsn: Run):
     a, b = write("a", 1), write("b", 2, strength=3)
     report = json.loads(vsn("fuse", a, b, "--search", "--seed", 3, "--out", "f.npz", "--json"))

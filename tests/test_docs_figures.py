@@ -68,6 +68,24 @@ def spread(number: str, model: str) -> tuple[str, str]:
     return mean, sd
 
 
+def starts(plain: str, extras: str) -> list[str]:
+    """What docs/install.md says of two environments."""
+    environments = measured("import-cpu")["environments"]
+    size, more = (environments[name]["bytes"] / 1e9 for name in (plain, extras))
+    whats = ("python", "import vsn", "vsn --help", "vsn.create_model")
+    alone, both = (
+        [f"{environments[name]['starts'][what]['cpu_median']:.2f}" for what in whats]
+        for name in (plain, extras)
+    )
+    names = environments[extras]["extras"]
+    return [
+        f"an environment of {size:.1f} GB",
+        f"takes {alone[1]} seconds of processor time (Python alone {alone[0]}), `vsn --help` {alone[2]} and the first "
+        f"model {alone[3]}",
+        f"extras {', '.join(names[:-1])} and {names[-1]} it is {more:.1f} GB and {both[1]}, {both[2]} and {both[3]} seconds",
+    ]
+
+
 def prose() -> dict[str, list[str]]:
     """What pages say in words, made of the measured figures."""
     demo, quick = measured("demo-cpu"), measured("demo-quick-cpu")
@@ -87,8 +105,12 @@ def prose() -> dict[str, list[str]]:
     head, compact = spread("7", "headtail"), spread("7", "compact")
     alone, both = spread("9", "+ temporal shift"), spread("9", "+ combination")
     return {
+        "index.md": [f"after {demo['seconds'] / 60:.1f} minutes there"],
         "tour.md": [f"CPU cores that took {quick['seconds'] / 60:.1f} minutes"],
-        "install.md": ["under two minutes on two CPU cores: results/demo-quick-cpu.json"],
+        "install.md": [
+            *starts("plain", "extras"),
+            "under two minutes on two CPU cores: results/demo-quick-cpu.json",
+        ],
         "how.md": [
             f"I3D: {i3d} times the latency of TSN",
             f"VSN-ResNet-50 takes {shuffle} times as long as TSN",

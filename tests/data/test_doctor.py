@@ -5,6 +5,7 @@ import doctest
 import importlib
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -30,7 +31,7 @@ from vsn.data.doctor.diagnosis import Loading
 from vsn.data.doctor.evidence import Evidence, Split
 from vsn.data.doctor.examine import choose_videos, read_splits
 from vsn.data.doctor.files import FileJob, FileReport, inspect_video
-from vsn.data.doctor.workers import Lost, run_guarded
+from vsn.data.doctor.workers import Lost, _serve, run_guarded
 from vsn.data.records import RecordSet, VideoRecord
 
 CLIP = ClipSpec(short_side=32, crop_size=16)
@@ -562,6 +563,13 @@ def double_or_raise(number: int) -> int:
 def test_results_come_for_every_job():
     results = dict(run_guarded(double_or_raise, range(5), num_workers=2, seconds_limit=60))
     assert results == {0: 0, 1: 2, 2: Lost("OSError: no"), 3: 6, 4: 8}
+
+
+def test_a_worker_whose_asker_is_gone_ends_in_silence(monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # what it ignores is not for this process
+    ours, theirs = multiprocessing.Pipe()
+    ours.close()
+    _serve(theirs, double_or_raise)
 
 
 def test_ctrl_c_ends_the_workers(tmp_path):

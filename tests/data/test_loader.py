@@ -1,5 +1,6 @@
 import itertools
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -45,6 +46,18 @@ def test_collate_stacks_samples_of_one_size() -> None:
     assert batches[0].clips[:, 0, 0, 0, 0].tolist() == [0, 2]
     assert batches[0].clips.dtype == torch.uint8
     assert batches[0].targets.dtype == torch.int64
+
+
+@forks
+def test_the_default_number_of_workers_is_in_order_on_one_cpu(
+    records: RecordSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if hasattr(os, "sched_getaffinity"):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    dataset = VideoDataset(records, clip=SPEC, num_frames=2, train=False)
+    loader = make_loader(dataset, batch_size=4, num_workers=DataConfig().num_workers, shuffle=False)
+    assert sum(len(batch.targets) for batches in loader for batch in batches) == len(records.records)
 
 
 def test_epoch_sampler() -> None:

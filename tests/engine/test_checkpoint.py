@@ -181,7 +181,7 @@ def test_folder_that_cannot_be_written(tmp_path: Path):
         new_run(tmp_path / "file" / "deep" / "run", tiny_recipe(Path()), ("a", "b"))
     run = new_run(tmp_path / "run", tiny_recipe(Path()), ("a", "b"))
     (tmp_path / "run").write_text("")  # it came in between
-    with pytest.raises(RunError, match=r"The run folder .*run cannot be written"):
+    with pytest.raises(RunError, match=r"The run folder .*run cannot be written: .*another with --out"):
         write_run(run)
 
 

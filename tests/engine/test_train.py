@@ -163,7 +163,7 @@ def test_bad_videos_within_the_limit_are_skipped_counted_and_listed(
     assert "2 bad videos skipped" in log[1]()
 
 
-def test_more_bad_videos_than_allowed_stop_with_the_list(tiny_data: Path, tmp_path: Path, quiet: Console):
+def test_more_bad_videos_than_allowed_stop_with_the_list(tiny_data: Path, tmp_path: Path, log: Log):
     root, path = tmp_path / "data", tmp_path / "run"
     shutil.copytree(tiny_data, root)
     recipe = rename_data(tiny_recipe(root), bad_videos=0.1)  # 1 of 12
@@ -173,17 +173,19 @@ def test_more_bad_videos_than_allowed_stop_with_the_list(tiny_data: Path, tmp_pa
         VideoError,
         match=r"It is one of 2 bad videos of 12, more than data\.bad_videos = 0\.1 allows; .*json lists",
     ):
-        train(recipe, path, console=quiet)
+        train(recipe, path, console=log[0])
+    assert "a larger share with --data.bad-videos; then continue with: vsn train --resume" in log[1]()
     assert len(json.loads((path / "bad_videos.json").read_text())) == 2
 
 
-def test_a_batch_of_bad_videos_only(tiny_data: Path, tmp_path: Path, quiet: Console):
+def test_a_batch_of_bad_videos_only(tiny_data: Path, tmp_path: Path, log: Log):
     root = tmp_path / "data"
     shutil.copytree(tiny_data, root)
     recipe = rename_data(tiny_recipe(root, batch_size=1, epochs=1), bad_videos=0.5)
     read_records(recipe.data, "train").records[0].path.write_text("no video")
-    run = train(recipe, tmp_path / "run", console=quiet)
+    run = train(recipe, tmp_path / "run", console=log[0])
     assert metrics_of(run.path)[0]["bad_videos"] == 1
+    assert "1 bad video skipped" in log[1]()
 
 
 def test_it_says_what_it_trains_on(tiny_data: Path, tmp_path: Path, log: Log):

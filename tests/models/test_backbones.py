@@ -66,8 +66,8 @@ def test_list_models_names_every_backbone_with_every_kind_that_takes_any() -> No
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet51", r"No backbone 'resnet51'\. Nearest: .*resnet50.*vsn\.list_models\(\)"),
-        ("zzz", r"No backbone 'zzz'\. vsn\.list_models\(\) lists those of torchvision"),
+        ("resnet51", r"No backbone 'resnet51'\. Nearest: .*resnet50.*`vsn models` lists"),
+        ("zzz", r"No backbone 'zzz'\. `vsn models` lists those of torchvision"),
         ("", "No backbone ''"),
     ],
 )

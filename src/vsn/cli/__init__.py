@@ -32,7 +32,10 @@ from vsn.cli.training import TrainCommand, train_command
 from vsn.config import FrameOrder, Protocol
 from vsn.recipes import find_recipe, load_recipe
 
-DESCRIPTION = "Video Shuffle Networks: recognise what happens in a video at the price of a 2D CNN."
+DESCRIPTION = (
+    "Video Shuffle Networks: recognise what happens in a video at the price of a 2D CNN. "
+    "`vsn COMMAND --help` explains a command, `vsn --version` says which version this is."
+)
 
 Paths = Annotated[list[Path], tyro.conf.Positional]
 

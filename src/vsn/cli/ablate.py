@@ -58,10 +58,6 @@ class AblateCommand:
 
 def ablate_command(arguments: Sequence[str]) -> None:
     """Parse and run `vsn ablate`: first the recipe and the grid, then what changes the recipe."""
-    from vsn.engine.ablate import ablate, format_tables, load_ablation, merge_ablations, plan_ablation
-    from vsn.engine.ablation_grid import parse_grid
-    from vsn.engine.ablation_plan import AblationSpec, describe_states
-
     command, rest = parse_command(AblateCommand, arguments, "vsn ablate")
     if command.show or command.merge:
         if has_recipe(command.recipe) or rest:
@@ -70,6 +66,8 @@ def ablate_command(arguments: Sequence[str]) -> None:
             )
         if command.merge and command.out is None:
             raise ValueError("--merge needs --out, the folder of the joined ablation.json.")
+        from vsn.engine.ablate import format_tables, load_ablation, merge_ablations
+
         shown = (
             merge_ablations(command.merge, command.out)
             if command.merge and command.out
@@ -82,6 +80,10 @@ def ablate_command(arguments: Sequence[str]) -> None:
             "vsn ablate needs a recipe: vsn ablate demo --tables 7 8 9. `vsn recipe list` names those there are."
         )
     recipe = parse_settings(command.recipe, rest, arguments, "vsn ablate")
+    from vsn.engine.ablate import ablate, format_tables, plan_ablation  # torch, which --help needs not
+    from vsn.engine.ablation_grid import parse_grid
+    from vsn.engine.ablation_plan import AblationSpec, describe_states
+
     out = command.out or Path("runs") / f"ablation-{Path(command.recipe).stem}"
     spec = AblationSpec(
         tables=command.tables,

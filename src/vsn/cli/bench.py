@@ -39,12 +39,12 @@ class BenchCommand:
 
 def bench_command(arguments: Sequence[str]) -> None:
     """Parse and run `vsn bench`."""
-    from vsn.engine.bench.plot import check_plot, write_plot
+    command = tyro.cli(BenchCommand, args=list(arguments), prog="vsn bench")
+    from vsn.engine.bench.plot import check_plot, write_plot  # torch, which --help needs not
     from vsn.engine.bench.run import run_bench
     from vsn.engine.bench.tables import print_table
     from vsn.files import write_json
 
-    command = tyro.cli(BenchCommand, args=list(arguments), prog="vsn bench")
     if command.plot:
         check_plot(command.plot, command.names)
     facts = run_bench(command.names, command.settings, command=shlex.join(["vsn", "bench", *arguments]))

@@ -102,14 +102,18 @@ def print_fusion(report: dict[str, Any]) -> None:
         )
     rows = [*report["inputs"], report["fused"]]
     mean = _mean_key(rows[0])
+    names = [
+        str(number) for number, _ in enumerate(report["inputs"], 1)
+    ]  # paths leave a terminal's table no room
+    _say(console, "\n".join(f"{name}: {row['name']}" for name, row in zip(names, rows, strict=False)))
     table = _table(
         f"{report['num_videos']} videos, mean of {report['fusion']} scores",
         ("scores", "weight", *_COSTS, "top-1", "95% interval", "top-5", _MEANS[mean]),
     )
-    for row in rows:
+    for name, row in zip([*names, report["fused"]["name"]], rows, strict=True):
         parameters, cost = row["parameters"], row["multiply_adds"]
         table.add_row(
-            escape(row["name"]),
+            name,
             "" if row["weight"] is None else f"{row['weight']:.2f}",
             row["frames"] or "-",
             "-" if parameters is None else f"{parameters / 1e6:.3g}M",

@@ -41,10 +41,6 @@ class TrainCommand:
 
 def train_command(arguments: Sequence[str]) -> None:
     """Parse and run `vsn train`: first the recipe, then what changes it."""
-    from vsn.engine.checkpoint import is_finished, open_run
-    from vsn.engine.start import check_is_run
-    from vsn.engine.train import train
-
     console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
     command, rest = parse_command(TrainCommand, arguments, "vsn train")
     if command.resume:
@@ -52,6 +48,9 @@ def train_command(arguments: Sequence[str]) -> None:
             raise ValueError(
                 "--resume takes a run and continues it; no recipe, --out, --init-from or --find-batch-size goes with it."
             )
+        from vsn.engine.checkpoint import is_finished, open_run  # torch comes after what is wrong without it
+        from vsn.engine.train import train
+
         run = open_run(command.resume)
         if is_finished(run.path):
             if rest:
@@ -73,9 +72,12 @@ def train_command(arguments: Sequence[str]) -> None:
             "`vsn recipe list` names those there are."
         )
     if command.init_from:
-        check_is_run(command.init_from)
         rest = _with_weights(rest, command.init_from)
     recipe = parse_settings(command.recipe, rest, arguments, "vsn train")
+    if command.init_from:
+        from vsn.engine.start import check_is_run
+
+        check_is_run(command.init_from)
     for note in idle_settings(recipe):
         console.print(f"[yellow]Note:[/yellow] {note}", highlight=False, soft_wrap=True)
     if command.find_batch_size:
@@ -83,6 +85,8 @@ def train_command(arguments: Sequence[str]) -> None:
 
         console.print(find_batch_size(recipe), highlight=False, soft_wrap=True)
         return
+    from vsn.engine.train import train
+
     stem = f"{Path(command.recipe).stem}-{recipe.model.name.replace('/', '-')}"
     train(recipe, command.out or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
 

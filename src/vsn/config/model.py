@@ -91,7 +91,7 @@ class ModelConfig:
             or kind in WHOLE_KINDS,
             f"model.name is {self.name!r}; names are tsn_, tsm_, vsn_, trn_ or mtrn_ and a backbone, such as "
             f"'vsn_resnet50'; one of {', '.join(VOLUME_KINDS)}, _ and one of {', '.join(VOLUME_BACKBONES)}; or one of "
-            f"{', '.join(WHOLE_KINDS)}. vsn.list_models() lists them all.",
+            f"{', '.join(WHOLE_KINDS)}. `vsn models` lists them all.",
         )
         require(
             self.num_classes >= 0,

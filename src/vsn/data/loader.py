@@ -162,6 +162,9 @@ class _VideoLoader(DataLoader[Any]):
 
     bad: list[BadVideo] | None = None
 
+    def check_worker_number_rationality(self) -> None:
+        """PyTorch warns here, twice, of more workers than CPUs: on one CPU of our own default."""
+
     def __iter__(self) -> Any:
         with interrupts_blocked():  # workers inherit it: Ctrl-C is the training process's to handle
             loading = super().__iter__()

@@ -122,7 +122,9 @@ def write_run(run: Run) -> None:
         write_json(run.path / "versions.json", versions())
         write_json(run.path / "preprocessing.json", describe_preprocessing(run.recipe))
     except OSError as error:
-        raise RunError(f"The run folder {run.path} cannot be written: {error}.") from error
+        raise RunError(
+            f"The run folder {run.path} cannot be written: {error}. Choose another with --out."
+        ) from error
 
 
 def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:

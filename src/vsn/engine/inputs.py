@@ -171,7 +171,8 @@ def match_classes(records: RecordSet, classes: Sequence[str]) -> RecordSet:
     if unknown:
         raise ConfigError(
             f"The model was not trained on {len(unknown)} of the data's {len(records.classes)} classes, for example "
-            f"{unknown[0]!r}; it knows {', '.join(map(repr, list(classes)[:5]))} ..."
+            f"{unknown[0]!r}; it knows {_some(list(classes))}. Classes are matched by name: name these as in the run's "
+            "classes.json, leave them out, or train a model on this data (--init-from RUN starts it from these weights)."
         )
     index = {name: i for i, name in enumerate(classes)}
     renumbered: list[VideoRecord] = [

@@ -302,8 +302,8 @@ def _stopping(job: Job) -> Iterator[None]:
             said = f"Stopped {place}; {advice}" if job.processes.first else ""
             raise TrainingStopped(said) from None
         job.console.print(
-            f"Stopped {place} by a video that cannot be read. Mend or remove it (or see data.bad_videos in "
-            f"{job.run.path / 'recipe.toml'}); then {advice}",
+            f"Stopped {place} by a video that cannot be read. Mend or remove it (`vsn data doctor` finds them all) or, "
+            f"where it is one to train on, allow a larger share with --data.bad-videos; then {advice}",
             highlight=False,
             soft_wrap=True,
         )

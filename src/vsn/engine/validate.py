@@ -84,7 +84,7 @@ def describe_epoch(line: dict[str, Any], epochs: int) -> str:
     )
     text += _describe_validation(line)
     if line["bad_videos"]:
-        text += f"  {line['bad_videos']} bad videos skipped"
+        text += f"  {line['bad_videos']} bad video{'s' if line['bad_videos'] > 1 else ''} skipped"
     speed = f"{line['videos_per_second']:.1f} videos/s  waiting {line['data_wait']:.0%}"
     return text + f"  {speed}  lr {line['lr']:.2g}  {line['seconds']:.0f} s"
 
@@ -103,8 +103,9 @@ def describe_end(job: Job) -> str:
     progress, config, path = job.progress, job.run.recipe.train, job.run.path
     best = progress["best"]
     measure = {"val_top1": "top-1", "val_map": "mAP"}[best["measure"]]
+    epochs = "1 epoch" if progress["epoch"] == 1 else f"{progress['epoch']} epochs"
     lines = [
-        f"{progress['epoch']} epochs, {job.steps_done} steps in {progress['seconds'] / 60:.1f} minutes. "
+        f"{epochs}, {job.steps_done} steps in {progress['seconds'] / 60:.1f} minutes. "
         f"Best validation: {measure} {best['value']:.1%} after epoch {best['epoch']:g}."
     ]
     if job.out_of_patience and progress["epoch"] < config.epochs:

@@ -150,9 +150,7 @@ def build_backbone(name: str) -> nn.Module:
         return _build_torchvision(name)
     near = difflib.get_close_matches(name, list_backbones(), n=3)
     raise ConfigError(
-        f"No backbone {name!r}. "
-        + (f"Nearest: {', '.join(near)}. " if near else "")
-        + "vsn.list_models() lists "
+        f"No backbone {name!r}. " + (f"Nearest: {', '.join(near)}. " if near else "") + "`vsn models` lists "
         "those of torchvision; any timm backbone with plain 3x3 convolutions is 'timm/<its name>'."
     )
 

@@ -193,7 +193,7 @@ def _split_findings(errors: dict[str, ConfigError]) -> Iterator[Finding]:
         if not isinstance(error, NoSplitError):
             yield make_finding("unreadable-split", "error", messages[role], [], _AGAIN, effect=effects[role])
         elif role == "test":
-            advice = "Training does without; `vsn eval` takes another split with --split."
+            advice = "Training does without; `vsn eval` then tests on the split that training validates on."
             yield make_finding("no-split", "note", error.what.rstrip("."), [], advice)
         else:
             what = error.what.rstrip(".")

@@ -161,17 +161,15 @@ class GuardedWorker(Generic[Job, Result]):
 def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
     """Work on jobs as they come, until killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
-    connection.send(_READY)
-    while True:
-        try:
+    with contextlib.suppress(EOFError, OSError):  # who asked is gone
+        connection.send(_READY)
+        while True:
             job = connection.recv()
-        except (EOFError, OSError):  # who asked is gone
-            return
-        try:
-            answer = work(job)
-        except Exception as error:
-            answer = Lost(f"{type(error).__name__}: {error}")
-        connection.send(answer)
+            try:
+                answer = work(job)
+            except Exception as error:
+                answer = Lost(f"{type(error).__name__}: {error}")
+            connection.send(answer)
 
 
 def _not_starting(reason: str) -> RuntimeError:
