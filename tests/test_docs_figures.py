@@ -47,7 +47,9 @@ def test_headers_of_the_demos_recipes_say_what_their_models_reached():
     rows = {row["model"]: row for row in script("page_tables").peer_rows()}
     for path in sorted((ROOT / "recipes").glob("demo-*.toml")):
         model = tomllib.loads(path.read_text(encoding="utf-8"))["model"]["name"]
-        line = script("page_tables").peer_header(rows[model]) if model in rows else "# accuracy   not measured"
+        line = (
+            script("page_tables").peer_header(rows[model]) if model in rows else "# accuracy   not measured"
+        )
         assert line in path.read_text(encoding="utf-8").splitlines(), path.name
 
 

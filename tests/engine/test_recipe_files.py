@@ -97,7 +97,15 @@ def test_there_are_recipes_for_each_table_of_the_paper():
     assert {"ablation-headtail-r50", "ablation-blocks-1", "ablation-shift-only"} <= names
     peers = ("trn", "mtrn", "eco", "eco-lite", "s3d", "s3dg", "r2plus1d")
     assert {f"demo-{peer}" for peer in peers} <= names
-    assert {"demo", "finetune", "finetune-cpu", "differences-cpu", "scratch", "one-gpu", "arrow-of-time"} <= names
+    assert {
+        "demo",
+        "finetune",
+        "finetune-cpu",
+        "differences-cpu",
+        "scratch",
+        "one-gpu",
+        "arrow-of-time",
+    } <= names
 
 
 @each_recipe
