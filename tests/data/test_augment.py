@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import v2
 
 from vsn.config import AugmentConfig, ConfigError
 from vsn.data.augment import augment_clip, mix_clips
@@ -46,6 +47,14 @@ def test_augmentation_depends_on_its_generator_alone() -> None:
     assert torch.equal(first, augment_clip(clip_of(), EVERYTHING, np.random.default_rng(3)))
 
 
+@pytest.mark.parametrize("share", [0.4, 1.0])
+def test_colours_are_jittered_by_the_share_and_hues_by_a_quarter_of_it(share: float) -> None:
+    seed = int(np.random.default_rng(5).integers(2**63))
+    found = augment_clip(clip_of(), AugmentConfig(color_jitter=share), np.random.default_rng(5))
+    torch.manual_seed(seed)
+    assert torch.equal(found, v2.ColorJitter(share, share, share, share / 4)(clip_of()))
+
+
 def test_nothing_to_augment() -> None:
     clip = clip_of()
     assert augment_clip(clip, AugmentConfig(), np.random.default_rng(0)) is clip
@@ -70,6 +79,16 @@ def test_mixed_targets_follow_the_pixels(config: AugmentConfig, multi_label: boo
         assert torch.equal(mixed[0][0], mixed[0][1])
         seen.add(round(share, 3))
     assert len(seen) > 2
+
+
+def test_clips_that_are_floats_are_mixed_as_they_are() -> None:
+    clips = torch.rand(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([0, 1])
+    torch.manual_seed(0)
+    mixed, wanted = mix_clips(clips, targets, 2, AugmentConfig(mixup=1.0))
+    share = float(wanted[0, 0])
+    assert 0 < share < 1
+    torch.testing.assert_close(mixed[0], share * clips[0] + (1 - share) * clips[1])
 
 
 def test_nothing_to_mix() -> None:

@@ -123,6 +123,11 @@ def test_the_size_flow_was_computed_at_is_read_back(tmp_path: Path) -> None:
     check_flow_facts(tmp_path, FlowFacts(short_side=340), wanted_flow(recipe))
 
 
+def test_the_model_says_how_its_flow_is_to_be_stored() -> None:
+    recipe = Recipe(model=ModelConfig(flow_bound=15.0, flow_method="farneback"))
+    assert wanted_flow(recipe) == FlowFacts(15.0, "farneback", short_side=recipe.clip.short_side)
+
+
 # --- layouts ---------------------------------------------------------------------------------------
 
 

@@ -117,6 +117,23 @@ def test_flow_stacks_by_hand() -> None:
         segment_indices(20, 4, None, num_consecutive=0)
 
 
+@pytest.mark.parametrize("seed", [None, 0])
+def test_a_video_shorter_than_a_stack_begins_at_its_beginning(seed: int | None) -> None:
+    generator = None if seed is None else np.random.default_rng(seed)
+    indices = segment_indices(3, 4, generator, num_consecutive=5)
+    assert (indices.tolist(), indices.dtype) == ([0, 0, 0, 0], np.int64)
+
+
+def test_too_few_starts_for_the_segments_are_drawn_from_and_sorted() -> None:
+    # N = 10, L = 5, T = 8: 6 starts, fewer than segments, and more frames than segments.
+    generator = np.random.default_rng(0)
+    draws = np.stack([segment_indices(10, 8, generator, num_consecutive=5) for _ in range(60)])
+    assert (draws.shape, draws.dtype) == ((60, 8), np.int64)
+    assert (np.diff(draws) >= 0).all()
+    assert set(draws.flat) == set(range(6))
+    assert segment_indices(8, 8, generator, num_consecutive=5).tolist() == [0] * 8
+
+
 @given(LENGTHS, COUNTS)
 def test_two_clips(length: int, num_frames: int) -> None:
     centres, beginnings = two_clip_indices(length, num_frames)

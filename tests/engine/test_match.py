@@ -73,6 +73,19 @@ def test_scores_of_other_things(other: Scores, message: str):
         match_scores([scores_of([[1, 0]], [0]), other], NAMES)
 
 
+def test_other_labels_of_one_of_several_videos():
+    first, other = (several([[1, 0]] * 3, [[1, 0], [1, last], [0, 1]]) for last in (0, 1))
+    with pytest.raises(ScoresError, match=r"state other labels for 1 videos, such as '1\.mp4'\. Test both"):
+        match_scores([first, other], NAMES)
+
+
+def test_kind_and_facts_of_each_are_kept():
+    first = scores_of([[1, 0]], [0], split="val")
+    other = scores_of([[1, 0]], [0], kind="log_probabilities", split="val", parameters=7)
+    _, matched = match_scores([first, other], NAMES)[0]
+    assert (matched.kind, matched.facts) == ("log_probabilities", {"split": "val", "parameters": 7})
+
+
 def test_one_alone():
     with pytest.raises(ScoresError, match="scores of 1 models; two or more are needed"):
         match_scores([scores_of([[1, 0]], [0])], ["a.npz"])
