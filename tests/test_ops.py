@@ -233,6 +233,34 @@ def test_the_form_for_compilers_equals_the_eager_one(
     assert torch.equal(torch.autograd.grad((joined * weights).sum(), frames)[0], gradient)
 
 
+@pytest.mark.parametrize(
+    ("eta", "dtype", "layout", "compiling", "joins"),
+    [
+        (4, torch.float32, torch.channels_last, True, True),  # 16 bytes in a row
+        (15, torch.float32, torch.channels_last, True, True),
+        (16, torch.float32, torch.channels_last, True, False),  # a vector register of 64 bytes
+        (8, torch.float64, torch.channels_last, True, False),
+        (4, torch.float32, torch.contiguous_format, True, False),
+        (4, torch.float32, torch.channels_last, False, False),
+    ],
+)
+def test_groups_are_joined_where_a_compiler_would_copy_element_by_element(
+    eta: int,
+    dtype: torch.dtype,
+    layout: torch.memory_format,
+    compiling: bool,
+    joins: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames = make_frames(2, 2 * eta, dtype=dtype, layout=layout)
+    joined: list[int] = []
+    cat = torch.cat
+    monkeypatch.setattr(torch, "cat", lambda parts, dim: joined.append(len(parts)) or cat(parts, dim=dim))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    assert torch.equal(video_shuffle(frames, 2), shuffle_reference(frames, 2))
+    assert joined == ([2] if joins else [])
+
+
 class Residual(nn.Module):
     """The end of a residual block and the begin of the next, with what goes between them."""
 

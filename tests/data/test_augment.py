@@ -55,6 +55,16 @@ def test_colours_are_jittered_by_the_share_and_hues_by_a_quarter_of_it(share: fl
     assert torch.equal(found, v2.ColorJitter(share, share, share, share / 4)(clip_of()))
 
 
+@pytest.mark.parametrize("blank", [0, 128])
+def test_a_clip_that_is_always_erased_is_erased_every_time(blank: int) -> None:
+    clip, config = clip_of() | 1, AugmentConfig(random_erasing=1.0)  # no black in it, and no 128
+    for seed in range(12):
+        erased = augment_clip(clip, config, np.random.default_rng(seed), blank=blank)
+        changed = erased != clip
+        assert changed.any()
+        assert erased[changed].unique().tolist() == [blank]
+
+
 def test_nothing_to_augment() -> None:
     clip = clip_of()
     assert augment_clip(clip, AugmentConfig(), np.random.default_rng(0)) is clip

@@ -168,6 +168,7 @@ def test_dense_draws_reach_every_start() -> None:
     assert starts == set(range(6))  # P = 7: 0..P-2
     with pytest.raises(ValueError, match="num_clips is 0"):
         dense_clip_indices(70, 8, 0)
+    assert dense_clip_indices(70, 8, 1).tolist() == [list(range(0, 64, 8))]
 
 
 @given(LENGTHS, COUNTS, SEEDS, st.floats(1, 120), st.floats(0.5, 60))

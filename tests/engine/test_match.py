@@ -63,7 +63,7 @@ def test_videos_that_one_lacks():
             scores_of([[1, 0]], [0], classes=["a", "c"]),
             r"b\.npz has 2; 2 are in one .*such as 'b', 'c'",
         ),
-        (scores_of([[1, 0, 2]], [0]), "2 classes and b.npz has 3; 1 are in one of them only"),
+        (scores_of([[1, 0, 2]], [0]), r"a\.npz has 2 classes and b\.npz has 3; 1 are in one of them only"),
         (scores_of([[1, 0]], [1]), r"state other labels for 1 videos, such as '0\.mp4'"),
         (several([[1, 0]], [[1, 0]]), "one has several labels a video, the other one"),
     ],
