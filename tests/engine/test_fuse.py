@@ -146,6 +146,11 @@ def test_halves_are_even_in_every_class_and_keep_copies_together():
     assert (half != stratified_half(plain, seed=4)).any()
 
 
+def test_classes_of_one_video_go_to_one_half_and_the_other_by_turns():
+    single = scores_of(np.eye(8).tolist(), list(range(8)))
+    assert stratified_half(single).tolist() == [False, True] * 4
+
+
 def test_search_finds_the_model_that_knows():
     labels = [i % 2 for i in range(40)]
     knows, lies = sides([1] * 40, labels), sides([0] * 40, labels)

@@ -64,7 +64,7 @@ def test_videos_that_one_lacks():
             r"b\.npz has 2; 2 are in one .*such as 'b', 'c'",
         ),
         (scores_of([[1, 0, 2]], [0]), r"a\.npz has 2 classes and b\.npz has 3; 1 are in one of them only"),
-        (scores_of([[1, 0]], [1]), r"state other labels for 1 videos, such as '0\.mp4'"),
+        (scores_of([[1, 0]], [1]), r"^a\.npz and b\.npz state other labels for 1 videos, such as '0\.mp4'"),
         (several([[1, 0]], [[1, 0]]), "one has several labels a video, the other one"),
     ],
 )
@@ -84,6 +84,11 @@ def test_kind_and_facts_of_each_are_kept():
     other = scores_of([[1, 0]], [0], kind="log_probabilities", split="val", parameters=7)
     _, matched = match_scores([first, other], NAMES)[0]
     assert (matched.kind, matched.facts) == ("log_probabilities", {"split": "val", "parameters": 7})
+
+
+def test_each_has_a_name():
+    with pytest.raises(ValueError, match="shorter"):
+        match_scores([scores_of([[1, 0]], [0])] * 2, ["a.npz"])
 
 
 def test_one_alone():

@@ -218,7 +218,9 @@ def test_places_without_a_block_are_refused_where_there_is_no_other() -> None:
     with torch.device("meta"):
         stages = {**residual_blocks(tv.resnet18()), "res2": []}
     assert plan_placement(stages, places=("res2", "res5")).shuffle == ("layer4.1.conv2",)
-    message = r"places is \['res2'\], where this .* no residual blocks; it has some in \['res3', 'res4', 'res5'\]"
+    message = (
+        r"places is \['res2'\], where this .* no residual blocks; it has some in \['res3', 'res4', 'res5'\]"
+    )
     with pytest.raises(ConfigError, match=message):
         plan_placement(stages, places=("res2",))
 
