@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from vsn.config import AugmentConfig, ConfigError
@@ -55,6 +56,17 @@ def test_colours_are_jittered_by_the_share_and_hues_by_a_quarter_of_it(share: fl
     assert torch.equal(found, v2.ColorJitter(share, share, share, share / 4)(clip_of()))
 
 
+def test_operations_are_as_many_and_as_strong_as_asked() -> None:
+    def torchvision(seed: int, num: int, magnitude: int) -> torch.Tensor:
+        torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
+        return v2.RandAugment(num, magnitude)(clip_of())
+
+    config = AugmentConfig(rand_augment=3, rand_augment_magnitude=25)
+    found = [augment_clip(clip_of(), config, np.random.default_rng(seed)) for seed in range(6)]
+    assert all(torch.equal(one, torchvision(seed, 3, 25)) for seed, one in enumerate(found))
+    assert not all(torch.equal(one, torchvision(seed, 3, 9)) for seed, one in enumerate(found))
+
+
 @pytest.mark.parametrize("blank", [0, 128])
 def test_a_clip_that_is_always_erased_is_erased_every_time(blank: int) -> None:
     clip, config = clip_of() | 1, AugmentConfig(random_erasing=1.0)  # no black in it, and no 128
@@ -99,6 +111,21 @@ def test_clips_that_are_floats_are_mixed_as_they_are() -> None:
     share = float(wanted[0, 0])
     assert 0 < share < 1
     torch.testing.assert_close(mixed[0], share * clips[0] + (1 - share) * clips[1])
+
+
+@pytest.mark.parametrize(
+    ("config", "mixer"),
+    [(AugmentConfig(mixup=0.3), v2.MixUp), (AugmentConfig(cutmix=0.3), v2.CutMix)],
+    ids=["mixup", "cutmix"],
+)
+def test_shares_are_drawn_with_the_alpha_asked_for(config: AugmentConfig, mixer: type[v2.MixUp]) -> None:
+    clips, targets = torch.rand(4, 2, 3, 16, 16), torch.tensor([0, 1, 1, 0])
+    for seed in range(4):
+        torch.manual_seed(seed)
+        _, wanted = mix_clips(clips, targets, 2, config)
+        torch.manual_seed(seed)
+        torch.randint(1, (1,))  # which of the mixers
+        assert torch.equal(wanted, mixer(alpha=0.3, num_classes=2)(tv_tensors.Video(clips), targets)[1])
 
 
 def test_nothing_to_mix() -> None:

@@ -1,6 +1,7 @@
 """Stored flow: what the bytes mean, the layouts it is read from, and what is written."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,20 @@ def test_facts_that_say_nothing(tmp_path: Path, text: str) -> None:
     with pytest.raises(
         ConfigError, match=r"flow\.json does not say what the stored flow means .*Mend or remove"
     ):
+        read_flow_facts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "JSONDecodeError: Expecting"),
+        ("[]", "AttributeError: 'list'"),
+        ('{"bound": 20}', "KeyError: 'method'"),
+    ],
+)
+def test_why_facts_say_nothing_is_said(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "flow.json").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(f"means ({why}")):
         read_flow_facts(tmp_path)
 
 

@@ -11,6 +11,7 @@ from vsn.data.sampling import (
     rate_indices,
     sample_indices,
     segment_indices,
+    stack_indices,
     two_clip_indices,
 )
 
@@ -132,6 +133,11 @@ def test_too_few_starts_for_the_segments_are_drawn_from_and_sorted() -> None:
     assert (np.diff(draws) >= 0).all()
     assert set(draws.flat) == set(range(6))
     assert segment_indices(8, 8, generator, num_consecutive=5).tolist() == [0] * 8
+
+
+def test_a_stack_repeats_the_last_frame_past_the_end() -> None:
+    assert stack_indices(np.array([0, 6]), 8, 3).tolist() == [[0, 1, 2], [6, 7, 7]]
+    assert stack_indices(np.array([[0, 6], [5, 7]]), 8, 2).tolist() == [[[0, 1], [6, 7]], [[5, 6], [7, 7]]]
 
 
 @given(LENGTHS, COUNTS)

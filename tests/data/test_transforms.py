@@ -58,6 +58,7 @@ def test_resize_to_the_same_size_changes_nothing() -> None:
         (100, 64, (0.66, 0.62), [64, 64]),  # from above and from below
         (100, 64, (0.67, 0.61), [67, 61]),
         (223, 224, (1.0,), [223]),  # never more than the frame has
+        (3, 8, (1.0, 0.67), [3, 2]),
         (1, 8, (1.0, 0.66), [1, 1]),  # and never less than a pixel
     ],
 )

@@ -149,6 +149,9 @@ def test_halves_are_even_in_every_class_and_keep_copies_together():
 def test_classes_of_one_video_go_to_one_half_and_the_other_by_turns():
     single = scores_of(np.eye(8).tolist(), list(range(8)))
     assert stratified_half(single).tolist() == [False, True] * 4
+    threes = random_scores(1, num_videos=12, num_classes=4)
+    half = stratified_half(threes)
+    assert [int(half[threes.labels == c].sum()) for c in range(4)] == [1, 2, 1, 2]
 
 
 def test_search_finds_the_model_that_knows():

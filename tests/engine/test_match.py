@@ -52,7 +52,7 @@ def test_videos_that_one_lacks():
     assert [one.video_ids.tolist() for one in matched] == [["x", "y"]] * 2
     assert left_out == 2
     apart = scores_of([[1, 0]], [0], ids=["r"])
-    with pytest.raises(ScoresError, match="no video in common"):
+    with pytest.raises(ScoresError, match=r"a\.npz and b\.npz have no video in common"):
         match_scores([first, apart], NAMES, common=True)
 
 

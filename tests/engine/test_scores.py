@@ -348,6 +348,13 @@ def test_what_the_scores_say():
     assert log_softmax(np.array([[0.0, 5000.0]])).tolist() == [[-5000.0, 0.0]]
 
 
+def test_some_of_the_videos_keep_kind_and_facts():
+    scores = replace(scores_of([[1, 3], [2, 0]], [1, 0]), kind="log_probabilities", facts={"split": "val"})
+    part = scores.take(np.array([1]))
+    assert (part.video_ids.tolist(), part.logits.tolist(), part.labels.tolist()) == (["1.mp4"], [[2, 0]], [0])
+    assert (part.classes, part.kind, part.facts) == (scores.classes, scores.kind, scores.facts)
+
+
 def test_labels_outside_the_classes():
     with pytest.raises(ValueError, match="The labels run from 0 to 2; allowed are 0 to 1, and -1"):
         scores_of([[1, 0], [1, 0]], [0, 2])

@@ -385,6 +385,19 @@ def test_any_cnn_takes_operations_at_modules_named_by_hand() -> None:
     assert mixing_matrix(model, num_frames=4, size=8).all()
 
 
+def test_a_channel_for_each_part_is_enough_to_shift() -> None:
+    model = insert_at(OwnCnn(), num_frames=4, shift=["body.1"], shift_div=8)
+    assert isinstance(model.get_submodule("body.1"), ShiftConv2d)
+
+
+def test_a_linear_layer_that_sees_channels_last_is_put_between_a_pair() -> None:
+    linear = nn.Linear(6, 9)
+    model = insert_at(nn.Sequential(copy.deepcopy(linear)), num_frames=3, shuffle=["0"])
+    frames = torch.rand(6, 6, 5, 5)
+    expected = video_shuffle(linear(video_shuffle(frames, 3).movedim(1, -1)).movedim(-1, 1), 3)
+    torch.testing.assert_close(model(frames.movedim(1, -1)).movedim(-1, 1), expected)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
