@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import vsn.ops
 from vsn.ops import temporal_shift, video_shuffle
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8)
@@ -259,6 +260,23 @@ def test_groups_are_joined_where_a_compiler_would_copy_element_by_element(
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
     assert torch.equal(video_shuffle(frames, 2), shuffle_reference(frames, 2))
     assert joined == ([2] if joins else [])
+
+
+@pytest.mark.parametrize("place", ["compiler.is_compiling", "jit.is_tracing", ""])
+def test_compilers_and_exporters_see_a_shift_that_writes_nothing_in_place(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = make_frames(3, 8)
+    wanted = shift_reference(frames, 3, 4)
+    seen: list[int] = []
+    joining = vsn.ops._shift_by_joining
+    monkeypatch.setattr("vsn.ops._shift_by_joining", lambda *given: seen.append(1) or joining(*given))
+    if place:
+        monkeypatch.setattr(f"torch.{place}", lambda: True)
+    shifted = temporal_shift(frames, 3, 4)
+    monkeypatch.undo()
+    assert torch.equal(shifted, wanted)
+    assert len(seen) == bool(place)
 
 
 class Residual(nn.Module):

@@ -191,7 +191,8 @@ def test_rate(length: int, num_frames: int, seed: int, video_rate: float, wanted
 
 def test_rate_by_hand() -> None:
     # 25 a second, 5 wanted: every fifth frame, in the middle of 100.
-    assert rate_indices(100, 4, None, 25.0, 5.0).tolist() == [42, 47, 52, 57]
+    middle = rate_indices(100, 4, None, 25.0, 5.0)
+    assert (middle.tolist(), middle.dtype) == ([42, 47, 52, 57], np.int64)
     assert rate_indices(100, 4, None, 0.0, 5.0).tolist() == [48, 49, 50, 51]  # rate unknown: every frame
     assert rate_indices(8, 4, None, 25.0, 5.0).tolist() == [0, 5, 7, 7]  # too short: the last frame is held
     generator = np.random.default_rng(0)

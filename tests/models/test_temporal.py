@@ -225,6 +225,15 @@ def test_places_without_a_block_are_refused_where_there_is_no_other() -> None:
         plan_placement(stages, places=("res2",))
 
 
+def test_a_pair_around_a_projection_wants_one_in_every_place() -> None:
+    with torch.device("meta"):
+        stages = residual_blocks(tv.resnet18())
+    with pytest.raises(
+        ConfigError, match=r"^block is 'pointwise', and layer4\.1 is not known to end in a 1x1"
+    ):
+        plan_placement(stages, block="pointwise", places=("res5",))
+
+
 def test_headtail_wraps_the_residual_branch() -> None:
     with torch.device("meta"):
         placed = temporal_names(insert_temporal(tv.resnet50(), num_frames=8, block="headtail"))
