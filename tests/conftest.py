@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from vsn.allocator import keep_freed_memory
 from vsn.data.decode import write_video
@@ -16,7 +17,12 @@ TINY_CLASSES = ("swipe_left", "swipe_right", "wave")
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C interrupt (in the background a shell has it ignored), and keep freed memory as the command does."""
+    """Let Ctrl-C interrupt (in the background a shell has it ignored), and keep freed memory as the command does.
+
+    Generated examples have no deadline: on a busy machine the 200 ms that hypothesis allows pass by themselves.
+    """
+    settings.register_profile("no deadline", deadline=None)
+    settings.load_profile("no deadline")
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

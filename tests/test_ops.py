@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import vsn.ops
 from vsn.ops import temporal_shift, video_shuffle
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8)
@@ -231,6 +232,51 @@ def test_the_form_for_compilers_equals_the_eager_one(
     assert torch.equal(joined, eager)
     assert joined.is_contiguous(memory_format=layout)
     assert torch.equal(torch.autograd.grad((joined * weights).sum(), frames)[0], gradient)
+
+
+@pytest.mark.parametrize(
+    ("eta", "dtype", "layout", "compiling", "joins"),
+    [
+        (4, torch.float32, torch.channels_last, True, True),  # 16 bytes in a row
+        (15, torch.float32, torch.channels_last, True, True),
+        (16, torch.float32, torch.channels_last, True, False),  # a vector register of 64 bytes
+        (8, torch.float64, torch.channels_last, True, False),
+        (4, torch.float32, torch.contiguous_format, True, False),
+        (4, torch.float32, torch.channels_last, False, False),
+    ],
+)
+def test_groups_are_joined_where_a_compiler_would_copy_element_by_element(
+    eta: int,
+    dtype: torch.dtype,
+    layout: torch.memory_format,
+    compiling: bool,
+    joins: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames = make_frames(2, 2 * eta, dtype=dtype, layout=layout)
+    joined: list[int] = []
+    cat = torch.cat
+    monkeypatch.setattr(torch, "cat", lambda parts, dim: joined.append(len(parts)) or cat(parts, dim=dim))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    assert torch.equal(video_shuffle(frames, 2), shuffle_reference(frames, 2))
+    assert joined == ([2] if joins else [])
+
+
+@pytest.mark.parametrize("place", ["compiler.is_compiling", "jit.is_tracing", ""])
+def test_compilers_and_exporters_see_a_shift_that_writes_nothing_in_place(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = make_frames(3, 8)
+    wanted = shift_reference(frames, 3, 4)
+    seen: list[int] = []
+    joining = vsn.ops._shift_by_joining
+    monkeypatch.setattr("vsn.ops._shift_by_joining", lambda *given: seen.append(1) or joining(*given))
+    if place:
+        monkeypatch.setattr(f"torch.{place}", lambda: True)
+    shifted = temporal_shift(frames, 3, 4)
+    monkeypatch.undo()
+    assert torch.equal(shifted, wanted)
+    assert len(seen) == bool(place)
 
 
 class Residual(nn.Module):

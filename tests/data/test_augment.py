@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from vsn.config import AugmentConfig, ConfigError
 from vsn.data.augment import augment_clip, mix_clips
@@ -46,6 +48,35 @@ def test_augmentation_depends_on_its_generator_alone() -> None:
     assert torch.equal(first, augment_clip(clip_of(), EVERYTHING, np.random.default_rng(3)))
 
 
+@pytest.mark.parametrize("share", [0.4, 1.0])
+def test_colours_are_jittered_by_the_share_and_hues_by_a_quarter_of_it(share: float) -> None:
+    seed = int(np.random.default_rng(5).integers(2**63))
+    found = augment_clip(clip_of(), AugmentConfig(color_jitter=share), np.random.default_rng(5))
+    torch.manual_seed(seed)
+    assert torch.equal(found, v2.ColorJitter(share, share, share, share / 4)(clip_of()))
+
+
+def test_operations_are_as_many_and_as_strong_as_asked() -> None:
+    def torchvision(seed: int, num: int, magnitude: int) -> torch.Tensor:
+        torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
+        return v2.RandAugment(num, magnitude)(clip_of())
+
+    config = AugmentConfig(rand_augment=3, rand_augment_magnitude=25)
+    found = [augment_clip(clip_of(), config, np.random.default_rng(seed)) for seed in range(6)]
+    assert all(torch.equal(one, torchvision(seed, 3, 25)) for seed, one in enumerate(found))
+    assert not all(torch.equal(one, torchvision(seed, 3, 9)) for seed, one in enumerate(found))
+
+
+@pytest.mark.parametrize("blank", [0, 128])
+def test_a_clip_that_is_always_erased_is_erased_every_time(blank: int) -> None:
+    clip, config = clip_of() | 1, AugmentConfig(random_erasing=1.0)  # no black in it, and no 128
+    for seed in range(12):
+        erased = augment_clip(clip, config, np.random.default_rng(seed), blank=blank)
+        changed = erased != clip
+        assert changed.any()
+        assert erased[changed].unique().tolist() == [blank]
+
+
 def test_nothing_to_augment() -> None:
     clip = clip_of()
     assert augment_clip(clip, AugmentConfig(), np.random.default_rng(0)) is clip
@@ -70,6 +101,31 @@ def test_mixed_targets_follow_the_pixels(config: AugmentConfig, multi_label: boo
         assert torch.equal(mixed[0][0], mixed[0][1])
         seen.add(round(share, 3))
     assert len(seen) > 2
+
+
+def test_clips_that_are_floats_are_mixed_as_they_are() -> None:
+    clips = torch.rand(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([0, 1])
+    torch.manual_seed(0)
+    mixed, wanted = mix_clips(clips, targets, 2, AugmentConfig(mixup=1.0))
+    share = float(wanted[0, 0])
+    assert 0 < share < 1
+    torch.testing.assert_close(mixed[0], share * clips[0] + (1 - share) * clips[1])
+
+
+@pytest.mark.parametrize(
+    ("config", "mixer"),
+    [(AugmentConfig(mixup=0.3), v2.MixUp), (AugmentConfig(cutmix=0.3), v2.CutMix)],
+    ids=["mixup", "cutmix"],
+)
+def test_shares_are_drawn_with_the_alpha_asked_for(config: AugmentConfig, mixer: type[v2.MixUp]) -> None:
+    clips, targets = torch.rand(4, 2, 3, 16, 16), torch.tensor([0, 1, 1, 0])
+    for seed in range(4):
+        torch.manual_seed(seed)
+        _, wanted = mix_clips(clips, targets, 2, config)
+        torch.manual_seed(seed)
+        torch.randint(1, (1,))  # which of the mixers
+        assert torch.equal(wanted, mixer(alpha=0.3, num_classes=2)(tv_tensors.Video(clips), targets)[1])
 
 
 def test_nothing_to_mix() -> None:

@@ -1,6 +1,7 @@
 """Stored flow: what the bytes mean, the layouts it is read from, and what is written."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,20 @@ def test_facts_that_say_nothing(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "JSONDecodeError: Expecting"),
+        ("[]", "AttributeError: 'list'"),
+        ('{"bound": 20}', "KeyError: 'method'"),
+    ],
+)
+def test_why_facts_say_nothing_is_said(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "flow.json").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(f"means ({why}")):
+        read_flow_facts(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("stored", "message"),
     [
         (FlowFacts(bound=15.0), r"with bound 15\.0, and model\.flow_bound is 20\.0\. .*model\.flow_bound = 15\.0"),
@@ -121,6 +136,11 @@ def test_the_size_flow_was_computed_at_is_read_back(tmp_path: Path) -> None:
     assert read_flow_facts(tmp_path) == FlowFacts(short_side=64)
     recipe = Recipe(model=ModelConfig(flow_short_side=340))
     check_flow_facts(tmp_path, FlowFacts(short_side=340), wanted_flow(recipe))
+
+
+def test_the_model_says_how_its_flow_is_to_be_stored() -> None:
+    recipe = Recipe(model=ModelConfig(flow_bound=15.0, flow_method="farneback"))
+    assert wanted_flow(recipe) == FlowFacts(15.0, "farneback", short_side=recipe.clip.short_side)
 
 
 # --- layouts ---------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from vsn.data.sampling import (
     rate_indices,
     sample_indices,
     segment_indices,
+    stack_indices,
     two_clip_indices,
 )
 
@@ -117,6 +118,28 @@ def test_flow_stacks_by_hand() -> None:
         segment_indices(20, 4, None, num_consecutive=0)
 
 
+@pytest.mark.parametrize("seed", [None, 0])
+def test_a_video_shorter_than_a_stack_begins_at_its_beginning(seed: int | None) -> None:
+    generator = None if seed is None else np.random.default_rng(seed)
+    indices = segment_indices(3, 4, generator, num_consecutive=5)
+    assert (indices.tolist(), indices.dtype) == ([0, 0, 0, 0], np.int64)
+
+
+def test_too_few_starts_for_the_segments_are_drawn_from_and_sorted() -> None:
+    # N = 10, L = 5, T = 8: 6 starts, fewer than segments, and more frames than segments.
+    generator = np.random.default_rng(0)
+    draws = np.stack([segment_indices(10, 8, generator, num_consecutive=5) for _ in range(60)])
+    assert (draws.shape, draws.dtype) == ((60, 8), np.int64)
+    assert (np.diff(draws) >= 0).all()
+    assert set(draws.flat) == set(range(6))
+    assert segment_indices(8, 8, generator, num_consecutive=5).tolist() == [0] * 8
+
+
+def test_a_stack_repeats_the_last_frame_past_the_end() -> None:
+    assert stack_indices(np.array([0, 6]), 8, 3).tolist() == [[0, 1, 2], [6, 7, 7]]
+    assert stack_indices(np.array([[0, 6], [5, 7]]), 8, 2).tolist() == [[[0, 1], [6, 7]], [[5, 6], [7, 7]]]
+
+
 @given(LENGTHS, COUNTS)
 def test_two_clips(length: int, num_frames: int) -> None:
     centres, beginnings = two_clip_indices(length, num_frames)
@@ -151,6 +174,7 @@ def test_dense_draws_reach_every_start() -> None:
     assert starts == set(range(6))  # P = 7: 0..P-2
     with pytest.raises(ValueError, match="num_clips is 0"):
         dense_clip_indices(70, 8, 0)
+    assert dense_clip_indices(70, 8, 1).tolist() == [list(range(0, 64, 8))]
 
 
 @given(LENGTHS, COUNTS, SEEDS, st.floats(1, 120), st.floats(0.5, 60))
@@ -167,7 +191,8 @@ def test_rate(length: int, num_frames: int, seed: int, video_rate: float, wanted
 
 def test_rate_by_hand() -> None:
     # 25 a second, 5 wanted: every fifth frame, in the middle of 100.
-    assert rate_indices(100, 4, None, 25.0, 5.0).tolist() == [42, 47, 52, 57]
+    middle = rate_indices(100, 4, None, 25.0, 5.0)
+    assert (middle.tolist(), middle.dtype) == ([42, 47, 52, 57], np.int64)
     assert rate_indices(100, 4, None, 0.0, 5.0).tolist() == [48, 49, 50, 51]  # rate unknown: every frame
     assert rate_indices(8, 4, None, 25.0, 5.0).tolist() == [0, 5, 7, 7]  # too short: the last frame is held
     generator = np.random.default_rng(0)

@@ -13,6 +13,7 @@ from vsn.data.transforms import (
     multiscale_corner_crop,
     planar,
     resize_short_side,
+    stack_channels,
 )
 
 
@@ -57,6 +58,8 @@ def test_resize_to_the_same_size_changes_nothing() -> None:
         (100, 64, (0.66, 0.62), [64, 64]),  # from above and from below
         (100, 64, (0.67, 0.61), [67, 61]),
         (223, 224, (1.0,), [223]),  # never more than the frame has
+        (3, 8, (1.0, 0.67), [3, 2]),
+        (1, 8, (1.0, 0.66), [1, 1]),  # and never less than a pixel
     ],
 )
 def test_crop_sides(short_side: int, crop_size: int, scales: tuple[float, ...], expected: list[int]) -> None:
@@ -168,3 +171,10 @@ def test_planar_frames_are_the_same_pixels_in_planes() -> None:
     for frames in (decoded, decoded[..., 2:9, 3:11], decoded.flip(-1), decoded.contiguous(), decoded[:1]):
         assert torch.equal(planar(frames), frames)
         assert planar(frames).stride() == frames.contiguous().stride()
+
+
+def test_fields_of_a_segment_lie_side_by_side() -> None:
+    fields = torch.arange(12).view(6, 2, 1, 1).expand(6, 2, 3, 4)  # 2 segments of 3 fields of x and y
+    stacked = stack_channels(fields, 2)
+    assert stacked.shape == (2, 6, 3, 4)
+    assert stacked[..., 0, 0].tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]

@@ -101,6 +101,11 @@ def test_the_clips_of_each_protocol() -> None:
     assert of("3crop-2clip", 32, 4) == [[4, 12, 20, 28], [0, 8, 16, 24]]
     assert of("3crop-2clip", 32, 4, num_consecutive=5) == [[3, 10, 17, 24], [0, 7, 14, 21]]
     assert of("25x10", 100, 25) == [list(range(2, 100, 4))]
+    assert of("25x10", 104, 25, num_consecutive=5) == [list(range(2, 100, 4))]
+    assert of("fcn", 20, 4, num_consecutive=5) == of("center", 20, 4, num_consecutive=5) == [[2, 6, 10, 14]]
+    assert clip_indices("fcn", "rate", 100, 4, video_rate=25.0, wanted_rate=5.0).tolist() == [
+        [42, 47, 52, 57]
+    ]
     assert of("dense-10clip-3crop", 73, 4) == [[i, i + 16, i + 32, i + 48] for i in range(10)]
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from made_scores import random_scores, scores_of, several, sides
-from vsn.engine.fuse import fuse_scores, fusion_report, search_weights, stratified_half
+from vsn.engine.fuse import fuse_scores, fusion_report, model_costs, search_weights, stratified_half
+from vsn.engine.intervals import paired_interval
 from vsn.engine.scores import Scores, ScoresError, load_scores, probabilities, softmax, top_k_hits
 
 
@@ -145,6 +146,14 @@ def test_halves_are_even_in_every_class_and_keep_copies_together():
     assert (half != stratified_half(plain, seed=4)).any()
 
 
+def test_classes_of_one_video_go_to_one_half_and_the_other_by_turns():
+    single = scores_of(np.eye(8).tolist(), list(range(8)))
+    assert stratified_half(single).tolist() == [False, True] * 4
+    threes = random_scores(1, num_videos=12, num_classes=4)
+    half = stratified_half(threes)
+    assert [int(half[threes.labels == c].sum()) for c in range(4)] == [1, 2, 1, 2]
+
+
 def test_search_finds_the_model_that_knows():
     labels = [i % 2 for i in range(40)]
     knows, lies = sides([1] * 40, labels), sides([0] * 40, labels)
@@ -187,6 +196,26 @@ def test_searches_that_cannot_be():
         search_weights([scores_of([[1, 0]] * 2, [-1, -1])] * 2)
     with pytest.raises(ScoresError, match="1 videos cannot be halved"):
         search_weights([scores_of([[1, 0]], [0])] * 2)
+
+
+def test_costs_are_those_of_all_networks_with_a_weight():
+    own = {"num_frames": 8, "parameters": 24, "multiply_adds": 33}
+    assert model_costs(own) == {"frames": "8", "parameters": 24, "multiply_adds": 33}
+    assert model_costs({}) == {"frames": None, "parameters": None, "multiply_adds": None}
+    parts = [{"weight": 0.5, **own}, {"weight": 0.5, **own, "num_frames": 16}, {"weight": 0.0}]
+    assert model_costs({"fused_from": parts}) == {"frames": "8+16", "parameters": 48, "multiply_adds": 66}
+    parts[2]["weight"] = 0.1
+    assert model_costs({"fused_from": parts}) == {"frames": None, "parameters": None, "multiply_adds": None}
+
+
+def test_the_gain_counts_a_clip_and_its_copy_once():
+    ids = [f"{i}.mp4{end}" for i in range(20) for end in ("", "#reversed")]
+    a, b = sides([1] * 30 + [0] * 10, ids=ids), sides([0] * 4 + [1] * 36, ids=ids)
+    report = fusion_report([a, b], ["a", "b"], fuse_scores([a, b], weights=[3, 1]))
+    changes = np.array([1.0] * 30 + [0.0] * 10) - ([0.0] * 4 + [1.0] * 36)
+    assert report["best_single"] == "b"
+    assert report["gain_interval"] == list(paired_interval(changes, groups=a.groups))
+    assert report["gain_interval"] != list(paired_interval(changes))
 
 
 def test_report():

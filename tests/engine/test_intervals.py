@@ -53,6 +53,18 @@ def test_a_statistic_of_weights_is_the_mean_when_it_is_the_mean():
     assert percentiles(drawn) == pytest.approx(bootstrap_interval(values))
 
 
+def test_intervals_are_as_wide_as_the_confidence_asks():
+    values = np.arange(30) % 3 == 0
+    drawn = bootstrap_draws(lambda weights: float(weights @ values / weights.sum()), 30)
+    half = percentiles(drawn, 0.5)
+    assert bootstrap_interval(values, confidence=0.5) == pytest.approx(half)
+    assert paired_interval(values.astype(float), confidence=0.5) == pytest.approx(half)
+    assert half == pytest.approx(tuple(np.percentile(drawn, [25, 75]).tolist()))
+    missed = 1 - 0.25 ** (1 / 20)
+    assert paired_interval(np.zeros(20), confidence=0.5) == pytest.approx((-missed, missed))
+    assert bootstrap_interval(np.ones(20, bool), confidence=0.5) == pytest.approx((1 - missed, 1))
+
+
 def test_pairs_leave_out_what_is_hard_for_both():
     """Two models alike on 398 of 400 videos: each is uncertain by 5 points, their difference by less than 1."""
     first = np.arange(400) < 200

@@ -52,7 +52,7 @@ def test_videos_that_one_lacks():
     assert [one.video_ids.tolist() for one in matched] == [["x", "y"]] * 2
     assert left_out == 2
     apart = scores_of([[1, 0]], [0], ids=["r"])
-    with pytest.raises(ScoresError, match="no video in common"):
+    with pytest.raises(ScoresError, match=r"a\.npz and b\.npz have no video in common"):
         match_scores([first, apart], NAMES, common=True)
 
 
@@ -63,14 +63,32 @@ def test_videos_that_one_lacks():
             scores_of([[1, 0]], [0], classes=["a", "c"]),
             r"b\.npz has 2; 2 are in one .*such as 'b', 'c'",
         ),
-        (scores_of([[1, 0, 2]], [0]), "2 classes and b.npz has 3; 1 are in one of them only"),
-        (scores_of([[1, 0]], [1]), r"state other labels for 1 videos, such as '0\.mp4'"),
+        (scores_of([[1, 0, 2]], [0]), r"a\.npz has 2 classes and b\.npz has 3; 1 are in one of them only"),
+        (scores_of([[1, 0]], [1]), r"^a\.npz and b\.npz state other labels for 1 videos, such as '0\.mp4'"),
         (several([[1, 0]], [[1, 0]]), "one has several labels a video, the other one"),
     ],
 )
 def test_scores_of_other_things(other: Scores, message: str):
     with pytest.raises(ScoresError, match=message):
         match_scores([scores_of([[1, 0]], [0]), other], NAMES)
+
+
+def test_other_labels_of_one_of_several_videos():
+    first, other = (several([[1, 0]] * 3, [[1, 0], [1, last], [0, 1]]) for last in (0, 1))
+    with pytest.raises(ScoresError, match=r"state other labels for 1 videos, such as '1\.mp4'\. Test both"):
+        match_scores([first, other], NAMES)
+
+
+def test_kind_and_facts_of_each_are_kept():
+    first = scores_of([[1, 0]], [0], split="val")
+    other = scores_of([[1, 0]], [0], kind="log_probabilities", split="val", parameters=7)
+    _, matched = match_scores([first, other], NAMES)[0]
+    assert (matched.kind, matched.facts) == ("log_probabilities", {"split": "val", "parameters": 7})
+
+
+def test_each_has_a_name():
+    with pytest.raises(ValueError, match="shorter"):
+        match_scores([scores_of([[1, 0]], [0])] * 2, ["a.npz"])
 
 
 def test_one_alone():

@@ -134,6 +134,16 @@ def test_softmax():
     values = softmax(np.array([[0, np.log(3)], [1000, 1000]]))
     np.testing.assert_allclose(values, [[0.25, 0.75], [0.5, 0.5]], atol=1e-12)
     assert values.dtype == np.float64
+    deep = np.log([[[1.0, 3.0], [3.0, 1.0]], [[1.0, 1.0], [1.0, 4.0]]])  # whatever comes before the last axis
+    shares = [[[0.25, 0.75], [0.75, 0.25]], [[0.5, 0.5], [0.2, 0.8]]]
+    np.testing.assert_allclose(softmax(deep), shares, atol=1e-12)
+    np.testing.assert_allclose(log_softmax(deep), np.log(shares), atol=1e-12)
+
+
+def test_sigmoid():
+    values = sigmoid(np.array([0, np.log(3), -np.log(3), 1000, -1000], np.float32))
+    np.testing.assert_allclose(values, [0.5, 0.75, 0.25, 1, 0], atol=1e-7)
+    assert values.dtype == np.float64
 
 
 @pytest.mark.parametrize(("num_hits", "n"), [(0, 50), (10, 50), (25, 50), (49, 50), (50, 50), (1, 1)])
@@ -282,6 +292,12 @@ def test_half_a_file(tmp_path: Path, share: float):
         load_scores(tmp_path / "one.npy")
 
 
+def test_an_archive_of_other_things_is_told_by_eight_of_its_arrays(tmp_path: Path):
+    np.savez(tmp_path / "other.npz", **{f"x{i}": np.zeros(1) for i in range(9)})
+    with pytest.raises(ScoresError, match=r"'x6', 'x7'\] and no .*; it is not a file of scores"):
+        load_scores(tmp_path / "other.npz")
+
+
 def test_last_and_best_weights_have_scores_of_their_own(tmp_path: Path):
     scores = scores_of([[1, 0]], [0])
     for weights, suffix in (("last", ""), ("best", "-best")):
@@ -323,13 +339,20 @@ def test_scores_of_a_run_folder(tmp_path: Path):
 
 
 def test_what_the_scores_say():
-    scores = scores_of([[1, 3, 2], [NAN, NAN, NAN]], [1, 0])
-    assert predicted_classes(scores) == ["b", UNREADABLE]
+    scores = scores_of([[1, 3, 2], [NAN, NAN, NAN], [3, 1, 2]], [1, 0, 0])
+    assert predicted_classes(scores) == ["b", UNREADABLE, "a"]
     np.testing.assert_array_equal(probabilities(scores), softmax(scores.logits))
     labels = several([[1, 3]], [[0, 1]])
     np.testing.assert_array_equal(probabilities(labels), sigmoid(labels.logits))
     np.testing.assert_allclose(log_softmax(np.array([[0.0, np.log(3)]])), np.log([[0.25, 0.75]]))
     assert log_softmax(np.array([[0.0, 5000.0]])).tolist() == [[-5000.0, 0.0]]
+
+
+def test_some_of_the_videos_keep_kind_and_facts():
+    scores = replace(scores_of([[1, 3], [2, 0]], [1, 0]), kind="log_probabilities", facts={"split": "val"})
+    part = scores.take(np.array([1]))
+    assert (part.video_ids.tolist(), part.logits.tolist(), part.labels.tolist()) == (["1.mp4"], [[2, 0]], [0])
+    assert (part.classes, part.kind, part.facts) == (scores.classes, scores.kind, scores.facts)
 
 
 def test_labels_outside_the_classes():

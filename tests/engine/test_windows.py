@@ -126,6 +126,12 @@ def test_probabilities_are_smoothed_over_time_not_over_answers():
     assert labeller.update(np.array([1.0, 0.0]), windows=10)[2][0] == pytest.approx(after_a_second(1.0))
 
 
+def test_smoothing_is_in_double_precision_whatever_comes():
+    labeller = Labeller(("a", "b"), WindowConfig(smooth=2.0), every=1.0)
+    for _ in range(2):
+        assert labeller.update(np.array([0.9, 0.1], np.float32))[2].dtype == np.float64
+
+
 def test_what_came_before_can_be_forgotten():
     labeller = Labeller(("a", "b"), WindowConfig(smooth=5.0), every=1.0)
     assert labeller.update(np.array([0.9, 0.1]))[0] == "a"

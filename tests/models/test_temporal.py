@@ -214,6 +214,26 @@ def test_shift_places_keep_early_stages_still() -> None:
     assert len(plan.shift) == 6 + 3
 
 
+def test_places_without_a_block_are_refused_where_there_is_no_other() -> None:
+    with torch.device("meta"):
+        stages = {**residual_blocks(tv.resnet18()), "res2": []}
+    assert plan_placement(stages, places=("res2", "res5")).shuffle == ("layer4.1.conv2",)
+    message = (
+        r"places is \['res2'\], where this .* no residual blocks; it has some in \['res3', 'res4', 'res5'\]"
+    )
+    with pytest.raises(ConfigError, match=message):
+        plan_placement(stages, places=("res2",))
+
+
+def test_a_pair_around_a_projection_wants_one_in_every_place() -> None:
+    with torch.device("meta"):
+        stages = residual_blocks(tv.resnet18())
+    with pytest.raises(
+        ConfigError, match=r"^block is 'pointwise', and layer4\.1 is not known to end in a 1x1"
+    ):
+        plan_placement(stages, block="pointwise", places=("res5",))
+
+
 def test_headtail_wraps_the_residual_branch() -> None:
     with torch.device("meta"):
         placed = temporal_names(insert_temporal(tv.resnet50(), num_frames=8, block="headtail"))
@@ -372,6 +392,19 @@ def test_any_cnn_takes_operations_at_modules_named_by_hand() -> None:
     assert isinstance(model.get_submodule("body.1"), ShuffleConv2d)
     assert isinstance(model.depthwise, ShiftConv2d)
     assert mixing_matrix(model, num_frames=4, size=8).all()
+
+
+def test_a_channel_for_each_part_is_enough_to_shift() -> None:
+    model = insert_at(OwnCnn(), num_frames=4, shift=["body.1"], shift_div=8)
+    assert isinstance(model.get_submodule("body.1"), ShiftConv2d)
+
+
+def test_a_linear_layer_that_sees_channels_last_is_put_between_a_pair() -> None:
+    linear = nn.Linear(6, 9)
+    model = insert_at(nn.Sequential(copy.deepcopy(linear)), num_frames=3, shuffle=["0"])
+    frames = torch.rand(6, 6, 5, 5)
+    expected = video_shuffle(linear(video_shuffle(frames, 3).movedim(1, -1)).movedim(-1, 1), 3)
+    torch.testing.assert_close(model(frames.movedim(1, -1)).movedim(-1, 1), expected)
 
 
 @pytest.mark.parametrize(

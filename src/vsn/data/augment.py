@@ -22,7 +22,7 @@ def augment_clip(
     steps: list[v2.Transform] = []
     if config.color_jitter:
         share = config.color_jitter
-        steps.append(v2.ColorJitter(share, share, share, min(0.5, share / 4)))
+        steps.append(v2.ColorJitter(share, share, share, share / 4))
     if config.rand_augment:
         steps.append(v2.RandAugment(config.rand_augment, config.rand_augment_magnitude))
     if config.random_erasing:
