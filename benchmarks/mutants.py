@@ -62,17 +62,18 @@ def with_original(mutant: str) -> list[ast.FunctionDef]:
 
 
 def only_text(mutant: str) -> bool:
-    bodies = copy.deepcopy([one.body for one in with_original(mutant)])
-    for node in (node for body in bodies for one in body for node in ast.walk(one)):
+    functions = copy.deepcopy(with_original(mutant))
+    for node in (node for function in functions for node in ast.walk(function)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             node.value = ""
-    return len({ast.dump(ast.Module(body, [])) for body in bodies}) == 1
+    return len({ast.dump(one.args) + ast.dump(ast.Module(one.body, [])) for one in functions}) == 1
 
 
 def change(mutant: str) -> str:
-    before, after = (ast.unparse(one.body).splitlines() for one in with_original(mutant))
+    functions = [ast.FunctionDef("f", one.args, one.body, [], lineno=1) for one in with_original(mutant)]
+    before, after = (ast.unparse(one).splitlines() for one in functions)
     lines = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
-    return "\n".join(line for line in lines if line[0] in "-+")
+    return "\n".join(line.replace("    ", "", 1) for line in lines if line[0] in "-+")
 
 
 def draw(a_module: int, seed: int) -> dict[str, str]:

@@ -34,6 +34,12 @@ def x_f__mutmut_3(a, b):
     if a < b:
         raise ValueError(None)
     return a
+
+def x_g__mutmut_orig(a=1):
+    return a
+
+def x_g__mutmut_1(a=2):
+    return a
 """
 
 
@@ -43,14 +49,17 @@ def test_mutants_are_read_drawn_and_counted(monkeypatch: pytest.MonkeyPatch, tmp
     (tmp_path / "src" / "vsn" / "made.py").write_text(MUTATED)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mutants, "TESTS", {"vsn.made": "test_made"})
-    one, two, three = (f"vsn.made.x_f__mutmut_{i}" for i in (1, 2, 3))
-    assert mutants.mutants_of("vsn.made") == [one, two, three]
-    assert [mutants.only_text(name) for name in (one, two, three)] == [False, True, False]
+    one, two, three, four = (
+        f"vsn.made.x_{name}" for name in ("f__mutmut_1", "f__mutmut_2", "f__mutmut_3", "g__mutmut_1")
+    )
+    assert mutants.mutants_of("vsn.made") == [one, two, three, four]
+    assert [mutants.only_text(name) for name in (one, two, three, four)] == [False, True, False, False]
     assert mutants.change(one).splitlines() == ["-if a < b:", "+if a <= b:"]
-    assert mutants.draw(5, seed=0).keys() == {one, three}
+    assert mutants.change(four).splitlines() == ["-def f(a=1):", "+def f(a=2):"]
+    assert mutants.draw(5, seed=0).keys() == {one, three, four}
     assert len(mutants.draw(1, seed=0)) == 1
     found = mutants.summary({one: False, three: True}, {one: "a is never b"})["vsn.made"]
-    counts = {"mutants": 3, "only_text": 1, "sampled": 2, "killed": 1, "equivalent": 1, "survived": 0}
+    counts = {"mutants": 4, "only_text": 1, "sampled": 2, "killed": 1, "equivalent": 1, "survived": 0}
     assert found == {**counts, "alive": [{"change": mutants.change(one), "equivalent": "a is never b"}]}
     assert mutants.summary({one: False, three: True}, {})["vsn.made"]["survived"] == 1
 

@@ -350,5 +350,5 @@ def test_stated_methods() -> None:
 def test_data_set_without_videos_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no videos were found"):
         videos_of_folder(tmp_path)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="no videos were found"):
         videos_of_data_set(DataConfig(root=str(tmp_path)), tmp_path / "flow")

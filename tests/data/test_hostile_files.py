@@ -351,13 +351,14 @@ def test_a_percent_sign_is_no_pattern(tmp_path: Path) -> None:
     """FFmpeg would read 00000.jpg, 00001.jpg, ... for this name."""
     for name in ("%05d.jpg", "00000.jpg", "00001.jpg"):
         Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / name)
-    with pytest.raises(VideoError):
+    with pytest.raises(VideoError, match="not a video that FFmpeg can read"):
         read_all_frames(tmp_path / "%05d.jpg")
+    assert len(read_all_frames(tmp_path / "00000.jpg")[0]) == 1  # it is the name that is not read
 
 
 def test_names_that_cannot_be(tmp_path: Path) -> None:
-    for name in ("a\0b.mp4", "x" * 300):
-        with pytest.raises(VideoError):
+    for name, why in (("a\0b.mp4", "null byte"), ("x" * 300, "File name too long")):
+        with pytest.raises(VideoError, match=why):
             probe_video(tmp_path / name)
 
 

@@ -292,7 +292,7 @@ def test_waits_have_a_longest(serve: Serve, tmp_path: Path):
     body = write_stream(tmp_path / "a.ts", range(5)).read_bytes()
     waits: list[float] = []
     source = Source(serve((body, None), length=False), LiveConfig(reconnects=4, reconnect_wait=10.0))
-    with pytest.raises(VideoError):
+    with pytest.raises(VideoError, match="4 tries in a row did not bring it back"):
         greys(source, waits)
     assert waits == [10.0, 20.0, 30.0, 30.0]
 

@@ -352,14 +352,12 @@ def test_ctrl_c_leaves_whole_files_and_no_process(tmp_path: Path) -> None:
                 assert process.poll() is None, "the script ended early"
                 assert time.monotonic() < give_up, "no video came"
                 time.sleep(0.02)
-            asked = time.monotonic()
             os.killpg(process.pid, signal.SIGINT)
             # Ends when the last process that has the error stream has ended.
             _, errors = process.communicate(timeout=30)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-    assert time.monotonic() - asked < 10
     assert errors.strip().endswith(b"KeyboardInterrupt")
     files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".json"]
     assert 4 <= len(files) < 400

@@ -166,6 +166,19 @@ def test_flip_exchanges_left_and_right() -> None:
     assert torch.equal(flip(flip(frames)), frames)
 
 
+def test_flow_is_mirrored_in_every_field_of_a_stack() -> None:
+    fields = torch.arange(12, dtype=torch.uint8).view(1, 6, 1, 2)  # x1, y1, x2, y2, x3, y3 of two pixels
+    assert flip(fields, "flow")[0, :, 0].tolist() == [
+        [254, 255],
+        [3, 2],
+        [250, 251],
+        [7, 6],
+        [246, 247],
+        [11, 10],
+    ]
+    assert flip(fields)[0, :, 0].tolist() == [[1, 0], [3, 2], [5, 4], [7, 6], [9, 8], [11, 10]]
+
+
 def test_planar_frames_are_the_same_pixels_in_planes() -> None:
     decoded = torch.randint(0, 256, (2, 12, 16, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     for frames in (decoded, decoded[..., 2:9, 3:11], decoded.flip(-1), decoded.contiguous(), decoded[:1]):

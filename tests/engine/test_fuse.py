@@ -227,6 +227,8 @@ def test_report():
         ("b", 0.25, 0.6),
     ]
     assert (report["fused"]["top1"], report["best_single"], report["gain"]) == (0.6, "a", 0.0)
+    with pytest.raises(ValueError, match="shorter"):
+        fusion_report([a, b], ["a"], fuse_scores([a, b]))
     better = replace(a, logits=np.where(a.logits > 0, 9, 0).astype(np.float32))
     report = fusion_report([better, b], ["a", "b"], fuse_scores([better, b], weights=[1, 4]))
     assert report["gain"] == pytest.approx(0.0)

@@ -63,6 +63,8 @@ def test_intervals_are_as_wide_as_the_confidence_asks():
     missed = 1 - 0.25 ** (1 / 20)
     assert paired_interval(np.zeros(20), confidence=0.5) == pytest.approx((-missed, missed))
     assert bootstrap_interval(np.ones(20, bool), confidence=0.5) == pytest.approx((1 - missed, 1))
+    pairs, groups = np.tile([True, False], 50), np.repeat(np.arange(50), 2).tolist()
+    assert bootstrap_interval(pairs, groups=groups, confidence=0.5) == wilson_interval(0.5, 50, 0.5)
 
 
 def test_pairs_leave_out_what_is_hard_for_both():

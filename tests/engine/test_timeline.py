@@ -127,6 +127,7 @@ def test_the_timeline_has_the_answers_of_the_stream(
     )
     said = capsys.readouterr()
     assert f"{long_video}: 10.0 seconds, " in said.out
+    assert facts["segments"]
     assert all(one["label"] in said.out for one in facts["segments"])
 
 

@@ -96,6 +96,7 @@ RISE_AND_FALL = [(0.4, 0.3, 0.3), (0.6, 0.2, 0.2), (0.4, 0.5, 0.1), (0.2, 0.4, 0
     ("settings", "labels"),
     [
         ({"enter": 0.55, "leave": 0.3}, ["unknown", "a", "a", "unknown", "b"]),
+        ({"enter": 0.6, "leave": 0.4}, ["unknown", "a", "a", "unknown", "b"]),  # at the limits
         ({"enter": 0.55, "leave": 0.55}, ["unknown", "a", "unknown", "unknown", "b"]),
         ({"enter": 0.5, "leave": 0.3}, ["unknown", "a", "b", "b", "b"]),
         ({"enter": 0.0, "leave": 0.0}, ["a", "a", "b", "b", "b"]),

@@ -16,7 +16,7 @@ from vsn.data.readers.hold_out import hold_out
 from vsn.data.readers.splits import find_split, means
 from vsn.data.records import RecordSet
 
-_PACK = "pack.json"
+_PACK, _UNFINISHED_PACK = "pack.json", "pack.unfinished.json"
 _COLUMNS = ("path", "label", "split", "id")
 
 
@@ -39,6 +39,10 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
     where its path is not to be.
     """
     root = Path(config.root)
+    if not config.annotations and (root / _UNFINISHED_PACK).is_file():
+        raise ConfigError(
+            f"{root} holds a pack that is not finished; the same `vsn data pack` as before goes on with it."
+        )
     file = _annotation_file(config, root)
     rows = _read_rows(config, file)
     classes = _packed_classes(file, rows) or sorted({name for row in rows for name in row.class_names})
