@@ -211,6 +211,19 @@ def test_compiled_and_bf16_latencies_are_as_measured():
     assert f"{bf16[0]} and {bf16[1]} in bf16; in bf16 eager {bf16[2]} and {bf16[3]}" in said
 
 
+def test_how_well_tests_look_is_as_measured():
+    covered = next(row for row in measured("coverage-cpu")["rows"] if row["room"] == "total")
+    total = measured("mutation-cpu")["total"]
+    said = " ".join(TEXTS["design.md"].split())
+    assert f"They run {covered['percent']:.1f}% of the statements" in said
+    assert total["survived"] == 0
+    assert f"Of {total['mutants']:,} mutants" in said
+    assert (
+        f"{total['sampled']} were drawn: tests fail for {total['killed']} of them, and the other {total['equivalent']}"
+        in said
+    )
+
+
 def test_every_file_of_results_is_spoken_of():
     said = "".join(TEXTS.values()) + "".join(
         path.read_text(encoding="utf-8") for path in (ROOT / "recipes").glob("*.toml")
