@@ -219,8 +219,8 @@ def test_how_well_tests_look_is_as_measured():
     assert total["survived"] == 0
     assert f"Of {total['mutants']:,} mutants" in said
     assert (
-        f"{total['sampled']} were drawn: tests fail for {total['killed']} of them, and the other {total['equivalent']}"
-        in said
+        f"{total['sampled']} were drawn, and tests written for those that lived: tests fail for {total['killed']} of "
+        f"them, and the other {total['equivalent']} change nothing" in said
     )
 
 

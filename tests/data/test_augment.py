@@ -77,6 +77,12 @@ def test_a_clip_that_is_always_erased_is_erased_every_time(blank: int) -> None:
         assert erased[changed].unique().tolist() == [blank]
 
 
+def test_what_is_erased_is_black_without_a_word() -> None:
+    clip = clip_of() | 1
+    erased = augment_clip(clip, AugmentConfig(random_erasing=1.0), np.random.default_rng(0))
+    assert erased[erased != clip].unique().tolist() == [0]
+
+
 def test_nothing_to_augment() -> None:
     clip = clip_of()
     assert augment_clip(clip, AugmentConfig(), np.random.default_rng(0)) is clip

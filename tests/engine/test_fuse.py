@@ -33,7 +33,7 @@ def test_the_mean_of_softmax_scores(num_inputs: int, seed: int, weights: list[fl
     np.testing.assert_allclose(
         softmax(fused.logits), mean_by_loop(inputs, weights[:num_inputs]), rtol=1e-5, atol=1e-7
     )
-    assert fused.kind == "log_probabilities"
+    assert (fused.kind, fused.logits.dtype) == ("log_probabilities", np.float32)
     np.testing.assert_allclose(np.exp(fused.logits.astype(float)).sum(axis=1), 1, rtol=1e-5)
 
 
@@ -152,6 +152,32 @@ def test_classes_of_one_video_go_to_one_half_and_the_other_by_turns():
     threes = random_scores(1, num_videos=12, num_classes=4)
     half = stratified_half(threes)
     assert [int(half[threes.labels == c].sum()) for c in range(4)] == [1, 2, 1, 2]
+
+
+def test_videos_with_several_labels_go_by_the_first():
+    labels = [[1, 0, 1], [0, 1, 1], [1, 1, 0], [0, 1, 0]] * 3
+    plain = scores_of([[0, 0, 0]] * 12, [0, 1, 0, 1] * 3)
+    for seed in range(3):
+        half = stratified_half(several([[0, 0, 0]] * 12, labels), seed=seed)
+        assert half.tolist() == stratified_half(plain, seed=seed).tolist()
+
+
+def test_search_of_videos_without_a_label_finds_nothing():
+    assert search_weights([several([[1, 0], [0, 1]] * 2, [[0, 0]] * 4)] * 2).score == 0.0
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_search_weighs_what_will_be_averaged(logits: bool):
+    for seed in range(0, 20, 2):
+        inputs = [random_scores(seed, num_videos=24), random_scores(seed + 1, num_videos=24, scale=10)]
+        found = search_weights(inputs, logits=logits)
+        part = [one.take(found.searched) for one in inputs]
+        tried = {
+            step / 20: top_k_hits(fuse_scores(part, weights=[step, 20 - step], logits=logits), 1).mean()
+            for step in range(21)
+        }
+        assert found.score == pytest.approx(max(tried.values()))
+        assert tried[found.weights[0]] == pytest.approx(found.score)
 
 
 def test_search_finds_the_model_that_knows():

@@ -67,6 +67,16 @@ def test_intervals_are_as_wide_as_the_confidence_asks():
     assert bootstrap_interval(pairs, groups=groups, confidence=0.5) == wilson_interval(0.5, 50, 0.5)
 
 
+def test_without_a_word_it_is_2000_draws_of_seed_0():
+    changes = np.random.default_rng(1).normal(scale=0.2, size=25)
+    assert paired_interval(changes) == paired_interval(changes, draws=2000, seed=0, confidence=0.95)
+    drawn = [
+        bootstrap_draws(lambda counts: float(counts @ changes), 25, **stated)
+        for stated in ({}, {"draws": 2000, "seed": 0})
+    ]
+    np.testing.assert_array_equal(*drawn)
+
+
 def test_pairs_leave_out_what_is_hard_for_both():
     """Two models alike on 398 of 400 videos: each is uncertain by 5 points, their difference by less than 1."""
     first = np.arange(400) < 200

@@ -48,6 +48,14 @@ def test_videos_that_one_lacks():
     first, other = (scores_of([[1, 0]] * 3, [0] * 3, ids=ids) for ids in (["x", "y", "z"], ["y", "q", "x"]))
     with pytest.raises(ScoresError, match=r"a\.npz lacks 1 videos that others have, such as 'q'.*--common"):
         match_scores([first, other], NAMES)
+    few, many = (scores_of([[1, 0]] * n, [0] * n, ids="xyzuv"[:n]) for n in (1, 4))
+    with pytest.raises(ScoresError, match=r"lacks 3 videos that others have, such as 'u', 'y', 'z'\. Give"):
+        match_scores([few, many], NAMES)
+    more = scores_of([[1, 0]] * 5, [0] * 5, ids="xyzuv")
+    with pytest.raises(
+        ScoresError, match=r"lacks 4 videos that others have, such as 'u', 'v', 'y', \.\.\.\. Give"
+    ):
+        match_scores([few, more], NAMES)
     matched, left_out = match_scores([first, other], NAMES, common=True)
     assert [one.video_ids.tolist() for one in matched] == [["x", "y"]] * 2
     assert left_out == 2

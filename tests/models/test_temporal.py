@@ -251,6 +251,12 @@ def test_shift_every_second_block_starts_at_the_first_of_each_stage() -> None:
     ]
 
 
+def test_without_shift_the_other_blocks_stay_as_they_are() -> None:
+    placed = temporal_names(insert_temporal(tv.resnet18(), num_frames=8, shift=False))
+    assert placed["compact"] == [f"layer{i}.1.conv2" for i in (1, 2, 3, 4)]
+    assert placed["shift"] == []
+
+
 def test_basic_blocks_shuffle_around_their_second_convolution() -> None:
     placed = temporal_names(insert_temporal(tv.resnet18(), num_frames=8))
     assert placed["compact"] == [f"layer{i}.1.conv2" for i in (1, 2, 3, 4)]
@@ -307,9 +313,10 @@ def test_seven_frames_meet_where_they_do_not_divide_the_channels() -> None:
 
 def test_mixing_matrix_leaves_the_model_alone() -> None:
     model = insert_temporal(features(), num_frames=4).train()
-    before = copy.deepcopy(model.state_dict())
+    before, drawn = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     mixing_matrix(model, num_frames=4, size=32)
     assert model.training
+    assert torch.equal(torch.get_rng_state(), drawn)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
