@@ -211,6 +211,26 @@ def test_compiled_and_bf16_latencies_are_as_measured():
     assert f"{bf16[0]} and {bf16[1]} in bf16; in bf16 eager {bf16[2]} and {bf16[3]}" in said
 
 
+def test_gestures_in_words_are_as_measured():
+    pairs = measured("two-streams-gestures-cpu")["pairs"]
+    found = {}
+    for pair in pairs:
+        for stream, row in zip(pair["streams"], pair["report"]["inputs"], strict=True):
+            found[stream["run"], pair["protocol"]] = f"{row['top1']:.1%}"
+    hours = (
+        next(s for pair in pairs for s in pair["streams"] if s["run"] == "gdiff64")["training_seconds"] / 3600
+    )
+    best, whole = found["gdiff64", "center"], found["gdiff64", "fcn"]
+    header = (ROOT / "recipes" / "differences-cpu.toml").read_text(encoding="utf-8")
+    assert f"`center` gave {best} where `fcn` gave {whole}" in " ".join(TEXTS["evaluation.md"].split())
+    assert (
+        f"right for {best} of gestures by two unseen people after {hours:.1f} hours" in TEXTS["own-videos.md"]
+    )
+    assert f"a network on frames for {found['grgb96', 'center']}" in TEXTS["own-videos.md"]
+    assert f"# accuracy   {best} on 90 clips" in header
+    assert f"# hours      {hours:.1f} for 360 clips" in header
+
+
 def test_how_well_tests_look_is_as_measured():
     covered = next(row for row in measured("coverage-cpu")["rows"] if row["room"] == "total")
     total = measured("mutation-cpu")["total"]

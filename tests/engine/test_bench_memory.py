@@ -1,5 +1,6 @@
 """A batch that the machine has no room for is refused before the system ends the process."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from vsn.config import BenchConfig
 from vsn.engine.bench import memory
 from vsn.engine.bench.memory import activation_bytes
 from vsn.engine.bench.run import run_bench
+from vsn.engine.bench.runtimes import list_variants
 from vsn.engine.bench.subjects import read_subjects
 
 SMALL = BenchConfig(size=32, num_classes=5, num_frames=4, batches=3, warmup=1, batch_size=2, device="cpu")
@@ -36,3 +38,16 @@ def test_a_batch_without_room_costs_its_throughput_alone(monkeypatch: pytest.Mon
     little.available = 10**12
     (row,) = run_bench(["tsn_resnet14_tiny"], SMALL, progress=False)["rows"]
     assert row["throughput"]["rounds"] == 3
+
+
+def test_half_precision_wants_half_and_other_runtimes_are_not_asked(monkeypatch: pytest.MonkeyPatch):
+    (subject,) = read_subjects(["tsn_resnet14_tiny"], SMALL)
+    needed = 1.2 * activation_bytes(subject, 2)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=0.7 * needed))
+    nothing = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0))
+    monkeypatch.setattr(memory.psutil, "Process", lambda: nothing)
+    fp32 = list_variants(SMALL)[0]
+    with pytest.raises(MemoryError, match="2 videos at once need about"):
+        memory.require_memory(subject, fp32, 2)
+    memory.require_memory(subject, replace(fp32, dtype="bf16"), 2)
+    memory.require_memory(subject, replace(fp32, runtime="openvino"), 2)

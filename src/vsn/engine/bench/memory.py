@@ -75,13 +75,18 @@ def cpu_peak_bytes(subject: Subject, config: BenchConfig, variant: Variant, num_
     return int(done.stdout.strip().splitlines()[-1])
 
 
-def require_memory(subject: Subject, num_videos: int) -> None:
+def require_memory(subject: Subject, variant: Variant, num_videos: int) -> None:
     """Refuse a batch for which the machine has no room: the system would end the process, and all that was measured.
+
+    Of PyTorch alone: what other runtimes need cannot be told before.
 
     Raises:
         MemoryError: how much it needs, and how much there is.
     """
-    needed = 1.2 * activation_bytes(subject, num_videos)  # what kernels want beside it
+    if variant.runtime != "torch":
+        return
+    # A fifth more for what kernels want beside it.
+    needed = 1.2 * activation_bytes(subject, num_videos) / (1 if variant.dtype == "fp32" else 2)
     own = psutil.Process().memory_info().rss  # what was freed is kept, and used again
     there_is = psutil.virtual_memory().available + own
     if needed > there_is:

@@ -196,7 +196,7 @@ def _measure(
             if row.infer is not None and not stop.came:
                 with _noted(row, part):
                     if device.type == "cpu" and part == "throughput":
-                        require_memory(row.subject, num_videos)
+                        require_memory(row.subject, row.variant, num_videos)
                     label = row.subject.label
                     if label not in clips:
                         clips[label] = row.subject.clips(num_videos, config.seed).to(device)
