@@ -211,6 +211,11 @@ def test_compiled_and_bf16_latencies_are_as_measured():
     assert f"{bf16[0]} and {bf16[1]} in bf16; in bf16 eager {bf16[2]} and {bf16[3]}" in said
 
 
+def test_the_other_form_of_the_shift_is_quoted_as_measured():
+    other = measured("export-cpu")["runtimes"]["onnxruntime fp32"]["vsn, frames"]["to_tsn"]["ratio"]
+    assert f"in ONNX Runtime too (VSN {other:.2f} of TSN)" in " ".join(TEXTS["export.md"].split())
+
+
 def test_gestures_in_words_are_as_measured():
     pairs = measured("two-streams-gestures-cpu")["pairs"]
     found = {}
