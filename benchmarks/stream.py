@@ -67,7 +67,9 @@ class Slide:
     def __call__(self) -> np.ndarray:
         numbers = range(self.start, self.start + self.scorer.num_frames)
         self.start += self.stride
-        return self.scorer.score(numbers, [self.images[number % len(self.images)] for number in numbers])
+        return self.scorer.score(
+            numbers, [self.images[number % len(self.images)][None] for number in numbers]
+        )
 
 
 def multiply_adds(call: Callable[[], object]) -> int:

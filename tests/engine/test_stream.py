@@ -11,11 +11,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import vsn
 from engine.conftest import tiny_recipe
@@ -26,6 +29,7 @@ from vsn.data.sampling import segment_indices
 from vsn.engine.calibrate import Calibration
 from vsn.engine.predict import Predictor
 from vsn.engine.stream import Stream, WindowStream
+from vsn.engine.window_frames import WantedFrames, WindowFinder, plan_grid
 from vsn.engine.window_scores import WindowScorer
 from vsn.engine.windows import Answer, WindowGrid, WindowLabels
 from vsn.interrupt import StopRequest
@@ -78,6 +82,8 @@ def answers_of(
         ("tsm_resnet14_tiny", {}, "center"),
         ("tsn_resnet14_tiny", {}, "fcn"),
         ("mtrn_resnet14_tiny", {}, "fcn"),
+        ("vsn_resnet14_tiny", {"modality": "rgbdiff", "flow_length": 2}, "fcn"),
+        ("tsn_resnet14_tiny", {"modality": "rgbdiff", "flow_length": 5}, "10crop"),
     ],
 )
 def test_scores_with_reuse_are_bit_equal_to_computing_the_whole_window(
@@ -87,11 +93,12 @@ def test_scores_with_reuse_are_bit_equal_to_computing_the_whole_window(
     kept, whole = WindowScorer(predictor), WindowScorer(predictor)
     plain = WindowScorer(predictor, reuse=False)  # the network's own forward, all frames at once
     images = read_all_frames(noise_video, short_side=36)[0]
+    images = np.concatenate([images, images[::-1]])  # what follows the last instant
     grid = WindowGrid.of(0.8, 4, every)
     largest = 0.0
     for window in range(4):
         numbers = [int(grid.instant(step) * 20) for step in grid.steps_of(window)]
-        chosen = [images[number] for number in numbers]
+        chosen = [images[number : number + kept.num_consecutive] for number in numbers]
         whole.forget()
         reused = kept.score(numbers, chosen)
         assert np.array_equal(reused, whole.score(numbers, chosen))
@@ -106,7 +113,7 @@ def test_scores_with_reuse_are_bit_equal_to_computing_the_whole_window(
 def test_a_frame_that_fills_several_places_is_computed_once():
     predictor = make_predictor()
     scorer, image = WindowScorer(predictor), np.full((36, 48, 3), 90, np.uint8)
-    scorer.score([3, 3, 3, 4], [image] * 4)
+    scorer.score([3, 3, 3, 4], [image[None]] * 4)
     assert scorer.num_frames_computed == 2
 
 
@@ -117,15 +124,19 @@ def test_networks_that_see_a_volume_are_computed_whole_and_it_is_said():
     predictor = Predictor(build_model(config), recipe, CLASSES, device="cpu")
     scorer = WindowScorer(predictor)
     assert scorer.note.startswith("Nothing is reused: eco_lite_thin sees a window's frames together")
-    images = list(np.random.default_rng(0).integers(0, 256, (4, 36, 48, 3), dtype=np.uint8))
+    images = list(np.random.default_rng(0).integers(0, 256, (4, 1, 36, 48, 3), dtype=np.uint8))
     assert scorer.score([0, 1, 2, 3], images).shape == (3,)
 
 
 # --- windows ----------------------------------------------------------------------------------------
 
 
-def test_a_window_as_long_as_the_file_sees_what_predict_sees(noise_video: Path):
-    predictor = make_predictor("tsm_resnet14_tiny")
+@pytest.mark.parametrize("protocol", ["fcn", "10crop"])
+@pytest.mark.parametrize("length", [0, 1, 2, 5, 9, 20])
+def test_a_window_as_long_as_the_file_sees_what_predict_sees(noise_video: Path, length: int, protocol: str):
+    """Of any number of differences, and of RGB (0)."""
+    model = {"modality": "rgbdiff", "flow_length": length} if length else {}
+    predictor = make_predictor("tsm_resnet14_tiny", protocol=protocol, **model)
     (answer,) = answers_of(predictor, noise_video, seconds=2.0, every=2.0)
     said = predictor.predict(noise_video, top_k=3)
     expected = dict(zip(said.labels, said.probabilities, strict=True))
@@ -138,15 +149,30 @@ def test_windows_see_the_frames_of_clips_cut_out(noise_video: Path, tmp_path: Pa
     predictor = make_predictor("tsm_resnet14_tiny")
     images = read_all_frames(noise_video, short_side=36)[0][16:32]
     chosen = images[segment_indices(16, 4, None)]
-    expected = WindowScorer(predictor).score(range(4), list(chosen))
+    expected = WindowScorer(predictor).score(range(4), list(chosen[:, None]))
     answers = answers_of(predictor, noise_video, every=0.4)
     assert [round(answer.start, 6) for answer in answers] == [0.0, 0.4, 0.8, 1.2]
     probabilities = np.exp(expected.astype(np.float64)) / np.exp(expected.astype(np.float64)).sum()
     assert answers[2].smoothed == pytest.approx(probabilities, abs=1e-12)
 
 
-def test_real_time_says_what_fast_says(noise_video: Path):
-    predictor = make_predictor()
+def test_windows_of_differences_see_the_frames_of_clips_cut_out(noise_video: Path):
+    """Windows of 18 frames whose instants divide 16 of them: the second begins 4 frames after the first."""
+    predictor = make_predictor("tsm_resnet14_tiny", modality="rgbdiff", flow_length=2)
+    images = read_all_frames(noise_video, short_side=36)[0][4:22]
+    starts = segment_indices(18, 4, None, num_consecutive=3)
+    chosen = [images[start : start + 3] for start in starts]
+    expected = WindowScorer(predictor).score(range(4), chosen)
+    answers = answers_of(predictor, noise_video, seconds=0.9, every=0.2)
+    assert [round(answer.start, 6) for answer in answers] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert [round(answer.end, 6) for answer in answers] == [0.9, 1.1, 1.3, 1.5, 1.7, 1.9]
+    probabilities = np.exp(expected.astype(np.float64)) / np.exp(expected.astype(np.float64)).sum()
+    assert answers[1].smoothed == pytest.approx(probabilities, abs=1e-12)
+
+
+@pytest.mark.parametrize("model", [{}, {"modality": "rgbdiff", "flow_length": 3}])
+def test_real_time_says_what_fast_says(noise_video: Path, model: dict[str, Any]):
+    predictor = make_predictor(**model)
     fast = {answer.start: answer for answer in answers_of(predictor, noise_video)}
     begin = time.perf_counter()
     live = answers_of(predictor, noise_video, LiveConfig())
@@ -188,7 +214,7 @@ def test_the_calibration_divides_logits_and_sets_the_threshold(noise_video: Path
 
 
 def frame(number: int, seconds: float, part: int = 0) -> LiveFrame:
-    image = np.full((36, 48, 3), 6 * number, np.uint8)
+    image = np.full((36, 48, 3), 6 * number % 256, np.uint8)
     return LiveFrame(number, part, seconds, seconds + 0.2, image, None, time.perf_counter())
 
 
@@ -209,6 +235,49 @@ def test_no_window_reaches_across_a_break():
     frames = [[frame(i, 0.2 * i, part=i >= 6)] for i in range(11)]
     _, starts = fed(*frames)
     assert [one for one in starts if one] == [[0.0], [0.2], [0.4], [1.2], [1.4]]
+
+
+@settings(deadline=None)
+@given(
+    dropped=st.sets(st.integers(0, 59)), count=st.integers(1, 4), every=st.sampled_from([0.05, 0.2, 0.8, 1.4]),
+    broken=st.integers(0, 60), tail=st.booleans(),
+)  # fmt: skip
+def test_frames_of_an_instant_follow_each_other_whatever_is_dropped(
+    dropped: set[int], count: int, every: float, broken: int, tail: bool
+) -> None:
+    grid = WindowGrid.of(0.8, 4, every, tail=0.05 * (count - 1) * tail)
+    wanted, finder = WantedFrames(grid, count), WindowFinder(grid, count)
+    found: list[tuple[int, list[Any]]] = []
+    for number in range(60):
+        shown = replace(frame(number, 0.05 * number, part=number >= broken), end=0.05 * (number + 1))
+        if wanted(shown.end) and number not in dropped:
+            found += finder.feed(shown)
+    assert [window for window, _ in found] == sorted({window for window, _ in found})
+    for window, stacks in found:
+        assert len(stacks) == 4
+        numbers = [[one.number for one in stack] for stack in stacks]
+        assert all(one == list(range(one[0], one[0] + count)) for one in numbers)
+        assert len({one.part for stack in stacks for one in stack}) == 1
+        on_display = [int(grid.instant(step) / 0.05 + 1e-6) for step in grid.steps_of(window)]
+        for first, due in zip(numbers, on_display, strict=True):
+            assert first[0] >= due
+        if not dropped:
+            assert [one[0] for one in numbers] == on_display
+    if not dropped and broken in (0, 60):
+        assert len(found) >= (2.2 - 0.05 * (count - 1)) // grid.every
+
+
+def test_a_window_without_room_for_the_frames_of_an_instant_is_refused(noise_video: Path):
+    predictor = make_predictor(modality="rgbdiff", flow_length=5)
+    with pytest.raises(ConfigError, match=r"6 frames in a row .* 0\.25 seconds at 20 frames a second"):
+        answers_of(predictor, noise_video, seconds=0.25)
+
+
+def test_a_source_without_a_rate_is_taken_for_one_of_25_frames():
+    recipe = make_predictor(modality="rgbdiff", flow_length=5).recipe
+    source: Any = SimpleNamespace(name="camera 0", frames_per_second=0.0)
+    grid, _ = plan_grid(recipe, WindowConfig(seconds=1.0), source, num_frames=4)
+    assert (grid.tail, grid.step_seconds) == (0.2, pytest.approx(0.2))
 
 
 def test_nothing_is_held_that_no_window_needs():
@@ -288,11 +357,7 @@ def changed(recipe: Recipe, **parts: dict[str, Any]) -> Recipe:
 @pytest.mark.parametrize(
     ("parts", "protocol", "message"),
     [
-        (
-            {"model": {"modality": "rgbdiff"}},
-            None,
-            "The run looks at 'rgbdiff'; windows are scored by runs on RGB",
-        ),
+        ({"model": {"modality": "flow"}}, None, "The run looks at flow.*by runs on RGB frames or their"),
         ({"data": {"task": "multilabel"}}, None, "several labels a video"),
         ({}, "3crop-2clip", "looks at several clips of a video.*fcn, center, 3crop, 10crop with --protocol"),
         ({}, "dense-10clip-3crop", "looks at several clips"),

@@ -53,11 +53,14 @@ def test_windows_lie_as_close_as_their_number_allows(
 
 
 @pytest.mark.parametrize("protocol", ["fcn", "3crop"])
-@pytest.mark.parametrize(("most", "every"), [(100, 0.2), (4, 1.0)])
+@pytest.mark.parametrize(
+    ("length", "most", "every"), [(0, 100, 0.2), (0, 4, 1.0), (2, 100, 0.15), (2, 4, 0.9), (7, 200, 0.025)]
+)
 def test_windows_are_those_of_the_stream(
-    noise_video: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, most: int, every: float
+    noise_video: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, length: int, most: int, every: float
 ) -> None:
-    predictor = make_predictor(protocol=protocol)
+    model = {"modality": "rgbdiff", "flow_length": length} if length else {}
+    predictor = make_predictor(protocol=protocol, **model)
     found = read_windows(noise_video, predictor.recipe, seconds=0.8, max_windows=most, video_seconds=4.0)
     assert (found.grid.every, found.seconds) == (pytest.approx(every), pytest.approx(4.0))
     seen: list[torch.Tensor] = []
@@ -109,11 +112,11 @@ def test_a_file_shorter_than_a_window_has_none_and_one_that_is_none_is_said(
 
 def test_a_run_without_windows_is_refused_before_anything_is_read() -> None:
     recipe = tiny_recipe(Path())
-    flow = replace(recipe, model=replace(recipe.model, modality="rgbdiff"))
+    flow = replace(recipe, model=replace(recipe.model, modality="flow"))
     for run, protocol in ((flow, None), (recipe, "3crop-2clip"), (recipe, "25x10")):
         with pytest.raises(ConfigError):
             check_windows(run, protocol)
-    with pytest.raises(ConfigError, match="looks at 'rgbdiff'"):
+    with pytest.raises(ConfigError, match="looks at flow"):
         read_windows(Path("gone"), flow, seconds=1.0, max_windows=4, video_seconds=4.0)
 
 
@@ -122,3 +125,6 @@ def test_the_length_of_a_window_without_a_video_at_hand() -> None:
     assert trained_seconds(recipe) == 4.0
     assert trained_seconds(replace(recipe, clip=replace(recipe.clip, sampling="rate"))) == 0.5
     assert trained_seconds(replace(recipe, clip=replace(recipe.clip, sampling="dense"))) is None
+    differences = replace(recipe, model=replace(recipe.model, modality="rgbdiff"))
+    assert trained_seconds(differences) == 4.0
+    assert trained_seconds(replace(differences, clip=replace(recipe.clip, sampling="rate"))) is None

@@ -178,3 +178,12 @@ def test_a_window_is_as_long_as_the_clips_of_training(tiny_data: Path, tmp_path:
 
     assert window_seconds(sampled("rate"), 25.0)[0] == 4 / 8
     assert window_seconds(sampled("dense"), 32.0)[0] == 2.0
+
+    def of_differences(sampling: str) -> Any:
+        """Six frames from each instant on."""
+        model = replace(recipe.model, modality="rgbdiff", flow_length=5)
+        return replace(sampled(sampling), model=model)
+
+    assert window_seconds(of_differences("rate"), 20.0)[0] == 4 / 8 + 5 / 20
+    assert window_seconds(of_differences("rate"), 0.0)[0] == 4 / 8
+    assert window_seconds(of_differences("dense"), 23.0) == (3.0, "69 frames, as in training")

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import JSONResponse
@@ -25,7 +26,9 @@ from serve.conftest import LIMITS, make_video, wait_until
 from vsn import Predictor, cli
 from vsn.config import ConfigError, ServeConfig, WindowConfig
 from vsn.data.decode import VideoError
+from vsn.engine.checkpoint import new_run, save_weights, write_run
 from vsn.engine.timeline import make_timeline
+from vsn.models import build_model
 from vsn.serve.batching import Batcher
 from vsn.serve.decoding import Decoded, DecodeJob, decode_upload
 from vsn.serve.guards import Guards
@@ -295,18 +298,44 @@ def decoded(path: Path, model: ServedModel, limits: ServeConfig) -> Decoded:
     return found
 
 
-@pytest.mark.parametrize("seed", [5, 6])
-@pytest.mark.parametrize(("most", "every"), [(4, 1.25), (100, 0.25)])
-def test_the_service_makes_the_timeline_of_predict(
-    served_run: Path, tmp_path: Path, seed: int, most: int, every: float
+@pytest.fixture
+def differences_run(tmp_path: Path) -> Path:
+    """Random weights on two differences of frames at each of four instants."""
+    recipe = tiny_recipe(Path("nowhere"))
+    recipe = replace(recipe, model=replace(recipe.model, modality="rgbdiff", flow_length=2))
+    run = new_run(tmp_path / "differences", recipe, ("swipe left", "swipe right", "wave"))
+    write_run(run)
+    torch.manual_seed(0)
+    model = build_model(run.recipe.model)
+    torch.nn.init.normal_(model.head.weight, std=0.3)
+    save_weights(run, model)
+    return run.path
+
+
+def test_frames_too_far_apart_for_a_window_of_differences_have_no_timeline(
+    differences_run: Path, tmp_path: Path
 ):
+    slow = make_video(tmp_path / "slow.mp4", num_frames=20, rate=2.0)
+    assert decoded(slow, open_model(differences_run, device="cpu"), LIMITS).windows is None
+
+
+@pytest.mark.parametrize("run", ["served_run", "differences_run"])
+@pytest.mark.parametrize("seed", [5, 6])
+@pytest.mark.parametrize("most", [4, 100])
+def test_the_service_makes_the_timeline_of_predict(
+    request: pytest.FixtureRequest, tmp_path: Path, run: str, seed: int, most: int
+):
+    served_run = request.getfixturevalue(run)
+    every = {("served_run", 4): 1.25, ("served_run", 100): 0.25, ("differences_run", 4): 1.2}.get(
+        (run, most), 0.2
+    )
     long = make_video(tmp_path / "long.mp4", num_frames=50, seed=seed)
     model, limits = open_model(served_run, device="cpu"), replace(LIMITS, max_windows=most)
     windows = decoded(long, model, limits).windows
     assert windows is not None
     served = Service(model, limits).timeline(windows, model.score(windows.clips), top_k=2)
     assert served is not None
-    assert (served.window_seconds, served.every_seconds) == (1.0, every)
+    assert (served.window_seconds, served.every_seconds) == (1.0, pytest.approx(every))
     assert len(served.windows) <= most
     config = WindowConfig(seconds=served.window_seconds, every=served.every_seconds)
     wanted = make_timeline(Predictor.from_run(served_run, device="cpu"), long, windows=config)
@@ -337,7 +366,6 @@ def test_a_video_shorter_than_a_window_has_no_timeline(served_run: Path, tmp_pat
     ("part", "settings"),
     [
         ("model", {"modality": "flow"}),
-        ("model", {"modality": "rgbdiff"}),
         ("eval", {"protocol": "3crop-2clip"}),
     ],
 )

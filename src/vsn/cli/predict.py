@@ -174,7 +174,7 @@ def _timelines(
     check_top_k(top_k)
     if flow_run is not None:
         raise ValueError(
-            "--flow-run takes whole clips; a timeline is made by one run on RGB frames. Leave it out."
+            "--flow-run takes whole clips; a timeline is made by one run on frames. Leave it out."
         )
     if is_exported(run):
         raise ValueError(f"{run} is an exported file; a timeline needs the run folder that it came from.")

@@ -34,7 +34,7 @@ def stream(
     Ctrl-C ends it with a summary. docs/stream.md says what the numbers mean.
 
     Args:
-        run: a run folder on RGB frames, or hf://user/name.
+        run: a run folder on frames or their differences, or hf://user/name.
         source: a video file (played in real time), the number of a camera, or an RTSP or HTTP address.
         windows: how long windows are, how often there is an answer, and when a label counts.
         live: how the source is read.

@@ -155,6 +155,11 @@ class ModelConfig:
         return {"rgb": 3, "flow": 2 * self.flow_length, "rgbdiff": 3 * (self.flow_length + 1)}[self.modality]
 
     @property
+    def num_consecutive(self) -> int:
+        """How many frames or fields in a row are read of a segment: 1, L of flow, L + 1 to subtract."""
+        return {"rgb": 1, "flow": self.flow_length, "rgbdiff": self.flow_length + 1}[self.modality]
+
+    @property
     def stem_channels(self) -> int:
         """Channels that reach the first convolution: 3, 2L of flow, 3L of differences."""
         return {"rgb": 3, "flow": 2 * self.flow_length, "rgbdiff": 3 * self.flow_length}[self.modality]

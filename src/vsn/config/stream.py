@@ -66,7 +66,8 @@ class LiveConfig:
     fast: bool = False
     """Read a file as fast as the model goes, and leave nothing out, instead of in real time."""
     max_waiting: int = 16
-    """Frames that may wait for the model; when there are more the oldest is dropped, and counted."""
+    """Frames that may wait for the model (of a run on differences as many times those of an instant, unless a video is
+    written); when there are more the oldest is dropped, and counted."""
     reconnects: int = 5
     """How many times in a row a connection that was lost is tried again."""
     reconnect_wait: float = 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from vsn.data.live_source import Source
 from vsn.engine.annotate import draw_label
 from vsn.engine.calibrate import Calibration
 from vsn.engine.predict import Predictor
-from vsn.engine.window_frames import WindowFinder, plan_grid
+from vsn.engine.window_frames import Stack, WantedFrames, WindowFinder, images_of, plan_grid
 from vsn.engine.window_scores import WindowScorer
-from vsn.engine.windows import Answer, GridWalk, WindowGrid, WindowLabels
+from vsn.engine.windows import Answer, WindowGrid, WindowLabels
 from vsn.interrupt import StopRequest
 
 _POLL_SECONDS = 0.2
@@ -79,12 +79,12 @@ class WindowStream:
     def __init__(self, scorer: WindowScorer, grid: WindowGrid, labels: WindowLabels) -> None:
         self.skipped = 0
         self._scorer, self._labels = scorer, labels
-        self._finder = WindowFinder(grid)
+        self._finder = WindowFinder(grid, scorer.num_consecutive)
         self._part = 0
 
     def feed(self, frames: list[LiveFrame]) -> list[Answer]:
         """The answers that are due with these frames, which follow those before."""
-        complete: list[tuple[int, list[LiveFrame]]] = []
+        complete: list[tuple[int, list[Stack]]] = []
         for frame in frames:
             complete += self._finder.feed(frame)
         if len(frames) > 1 and len(complete) > 1:
@@ -92,12 +92,13 @@ class WindowStream:
             complete = complete[-1:]
         return [self._answer(window, members) for window, members in complete]
 
-    def _answer(self, window: int, frames: list[LiveFrame]) -> Answer:
-        if frames[0].part != self._part:
-            self._part = frames[0].part
+    def _answer(self, window: int, stacks: list[Stack]) -> Answer:
+        if stacks[0][0].part != self._part:
+            self._part = stacks[0][0].part
             self._labels.begin_anew()
-        logits = self._scorer.score([frame.number for frame in frames], [frame.image for frame in frames])
-        return self._labels.answer(window, logits, lag_ms=1000 * (time.perf_counter() - frames[-1].arrived))
+        logits = self._scorer.score([stack[0].number for stack in stacks], list(map(images_of, stacks)))
+        arrived = stacks[-1][-1].arrived
+        return self._labels.answer(window, logits, lag_ms=1000 * (time.perf_counter() - arrived))
 
 
 class Stream:
@@ -166,12 +167,15 @@ class Stream:
         Raises:
             VideoError: nothing could be read, or it ended before the first window was complete.
         """
-        walk = GridWalk(self.grid)
+        count = self._scorer.num_consecutive
+        live = self._live
+        if video is None:  # small images: as many instants may wait as of single frames
+            live = replace(live, max_waiting=live.max_waiting * count)
         reader = LiveReader(
             self._source,
-            self._live,
+            live,
             short_side=self._scorer.short_side,
-            wanted=lambda end: bool(walk.take(end)),
+            wanted=WantedFrames(self.grid, count),
             pictures=video is not None,
         )
         try:
@@ -198,9 +202,15 @@ class Stream:
         grid, why = plan_grid(
             self._predictor.recipe, windows, self._source, num_frames=self._scorer.num_frames
         )
+        count = self._scorer.num_consecutive
+        seen = (
+            f"{grid.num_frames} frames, one"
+            if count == 1
+            else f"{grid.num_frames} times {count} frames in a row,"
+        )
         return grid, (
-            f"Windows of {grid.seconds:.2f} seconds ({why}), {grid.num_frames} frames, one every "
-            f"{grid.seconds / grid.num_frames:.3f} seconds, an answer every {grid.every:.3f} seconds. {self._scorer.note}"
+            f"Windows of {grid.seconds:.2f} seconds ({why}), {seen} every "
+            f"{grid.step_seconds * grid.spacing:.3f} seconds, an answer every {grid.every:.3f} seconds. {self._scorer.note}"
         )
 
     def _answered(

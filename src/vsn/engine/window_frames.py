@@ -6,7 +6,7 @@ No network here: the service finds windows in processes that have none.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,28 +14,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsn.config import ClipSpec, ConfigError, LiveConfig, Protocol, Recipe, WindowConfig
+from vsn.config import ConfigError, LiveConfig, Protocol, Recipe, WindowConfig
 from vsn.data.live import LiveFrame, LiveReader
 from vsn.data.live_source import Source, file_source
-from vsn.data.transforms import planar
+from vsn.data.transforms import planar, stack_channels
 from vsn.data.views import PROTOCOLS, crop_views, frames_of
 from vsn.engine.window_length import window_seconds
 from vsn.engine.windows import GridWalk, WindowGrid
 
 _POLL_SECONDS = 0.2
+_USUAL_RATE = 25.0
+
+Stack = tuple[LiveFrame, ...]
+"""What is seen of an instant: the frame on display, and of differences those that follow it, one by one."""
 
 
 def check_windows(recipe: Recipe, protocol: Protocol | None = None) -> Protocol:
     """The protocol by which a run's windows are looked at, the run's own by default.
 
     Raises:
-        ConfigError: a run that is not on RGB frames or gives several labels, or a protocol that looks at several
+        ConfigError: a run on flow, or one that gives several labels, or a protocol that looks at several
             clips of a video, or at more frames than the model takes.
     """
-    if recipe.model.modality != "rgb":
+    if recipe.model.modality == "flow":
         raise ConfigError(
-            f"The run looks at {recipe.model.modality!r}; windows are scored by runs on RGB frames alone. "
-            "Take such a run, or `vsn predict` for single clips."
+            "The run looks at flow, which takes longer to compute than to watch; windows are scored by runs on RGB frames "
+            "or their differences (model.modality 'rgb' and 'rgbdiff'). Take such a run, or `vsn predict` for single clips."
         )
     if recipe.data.task == "multilabel":
         raise ConfigError(
@@ -66,6 +70,7 @@ def plan_grid(
 
     Raises:
         ConfigError: `every_frames` of a source whose rate is unknown.
+        TooShortWindowError: windows without room for the frames of one instant.
     """
     rate, every = source.frames_per_second, windows.every
     if windows.every_frames is not None:
@@ -77,39 +82,96 @@ def plan_grid(
     seconds, why = windows.seconds, "as asked"
     if seconds is None:
         seconds, why = window_seconds(recipe, rate)
-    return WindowGrid.of(seconds, num_frames, every), why
+    tail = (recipe.model.num_consecutive - 1) / (rate or _USUAL_RATE)
+    if tail >= seconds:
+        raise TooShortWindowError(
+            f"A window of {seconds:.2f} seconds ({why}) is too short: the run sees {recipe.model.num_consecutive} frames "
+            f"in a row at each instant, {tail:.2f} seconds at {rate or _USUAL_RATE:g} frames a second. Give longer ones "
+            "with --seconds, or a source of more frames a second."
+        )
+    return WindowGrid.of(seconds, num_frames, every, tail=tail), why
+
+
+class TooShortWindowError(ConfigError):
+    """Windows that have no room for the frames of one instant."""
+
+
+class WantedFrames:
+    """Asked of each frame in turn, by its end: whether some window has it."""
+
+    def __init__(self, grid: WindowGrid, num_consecutive: int) -> None:
+        self._walk, self._count, self._left = GridWalk(grid), num_consecutive, 0
+
+    def __call__(self, end: float) -> bool:
+        """Whether it is one of the `num_consecutive` frames from an instant on."""
+        if self._walk.take(end):
+            self._left = self._count
+        self._left -= 1
+        return self._left >= 0
 
 
 class WindowFinder:
-    """Frames in, as they come, and the windows out that are complete with them. None reaches across a break."""
+    """Frames in, as they come, and the windows out that are complete with them. None reaches across a break.
 
-    def __init__(self, grid: WindowGrid) -> None:
-        self._grid, self._walk = grid, GridWalk(grid)
-        self._at: dict[int, LiveFrame] = {}
+    The `num_consecutive` frames of an instant follow each other in the source. Where one of them was dropped, they
+    begin anew with the next that came.
+    """
+
+    def __init__(self, grid: WindowGrid, num_consecutive: int = 1) -> None:
+        self._grid, self._walk, self._count = grid, GridWalk(grid), num_consecutive
+        self._at: dict[int, Stack] = {}
+        self._open: list[tuple[list[int], list[LiveFrame]]] = []
+        self._next = 0
         self.part = 0
 
-    def feed(self, frame: LiveFrame) -> list[tuple[int, list[LiveFrame]]]:
-        """Number and frames of each window that is complete with this frame, which follows those before."""
+    def feed(self, frame: LiveFrame) -> list[tuple[int, list[Stack]]]:
+        """Number and frames of each window that is complete with this frame, which comes after those before."""
         steps = self._walk.take(frame.end)
         if frame.part != self.part:
             self.part = frame.part
             self._at.clear()
-        complete = []
+            self._open.clear()
+        if frame.number != self._next:
+            steps = [step for of_stack, _ in self._open for step in of_stack] + steps
+            self._open.clear()
+        self._next = frame.number + 1
+        if steps:
+            self._open.append((steps, []))
+        for _, stack in self._open:
+            stack.append(replace(frame, picture=None))
+        complete: list[tuple[int, list[Stack]]] = []
+        while self._open and len(self._open[0][1]) == self._count:
+            done, stack = self._open.pop(0)
+            complete += self._completed(done, tuple(stack))
+        return complete
+
+    def _completed(self, steps: list[int], stack: Stack) -> Iterator[tuple[int, list[Stack]]]:
         for step in steps:
-            self._at[step] = replace(frame, picture=None)
+            self._at[step] = stack
             window = self._grid.window_of(step)
             if window is None or self._grid.steps_of(window)[0] not in self._at:
                 continue
             of_window = self._grid.steps_of(window)
-            complete.append((window, [self._at[one] for one in of_window]))
+            yield window, [self._at[one] for one in of_window]
             self._at = {one: kept for one, kept in self._at.items() if one >= of_window[0]}
-        return complete
 
 
-def window_views(images: Sequence[np.ndarray], clip: ClipSpec, protocol: Protocol) -> Tensor:
-    """The crops of frames ``(H, W, 3)`` of one size: uint8 ``(crops, T, 3, h, w)``."""
-    frames = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    return planar(crop_views(frames, clip, protocol))
+def window_views(stacks: Sequence[np.ndarray], recipe: Recipe, protocol: Protocol) -> Tensor:
+    """The crops of a window: uint8 ``(crops, T, C, h, w)``, as the run's model takes them.
+
+    Args:
+        stacks: what is seen of each instant, uint8 ``(n, H, W, 3)``: n is 1, or L + 1 of differences.
+        recipe: the run's.
+        protocol: which crops.
+    """
+    frames = torch.from_numpy(np.concatenate(stacks)).permute(0, 3, 1, 2)
+    crops = crop_views(frames, recipe.clip, protocol, recipe.model.modality)
+    return planar(torch.stack([stack_channels(crop, len(stacks)) for crop in crops]))
+
+
+def images_of(stack: Stack) -> np.ndarray:
+    """The images of an instant: uint8 ``(n, H, W, 3)``."""
+    return np.stack([frame.image for frame in stack])
 
 
 @dataclass(frozen=True)
@@ -120,7 +182,7 @@ class FileWindows:
         grid: where they lie.
         seconds: how far the file was read.
         numbers: of each window on the grid, in order.
-        clips: of each, uint8 ``(crops, T, 3, h, w)``.
+        clips: of each, uint8 ``(crops, T, C, h, w)``.
     """
 
     grid: WindowGrid
@@ -143,6 +205,7 @@ def read_windows(
 
     Raises:
         VideoError: it cannot be opened, or nothing of it decodes.
+        TooShortWindowError: a window has no room for the frames of one instant.
     """
     protocol, live = check_windows(recipe), LiveConfig(fast=True)
     source = Source(file_source(path), live)
@@ -155,17 +218,16 @@ def read_windows(
     grid = spread(
         grid, max_windows=max_windows, video_seconds=max(video_seconds, source.announced_seconds or 0.0)
     )
-    walk = GridWalk(grid)
-    reader = LiveReader(
-        source, live, short_side=recipe.clip.short_side, wanted=lambda end: bool(walk.take(end))
-    )
-    finder, numbers, clips = WindowFinder(grid), list[int](), list[np.ndarray]()
+    count = recipe.model.num_consecutive
+    reader = LiveReader(source, live, short_side=recipe.clip.short_side, wanted=WantedFrames(grid, count))
+    finder, numbers, clips = WindowFinder(grid, count), list[int](), list[np.ndarray]()
     try:
         while (frames := reader.take(_POLL_SECONDS)) is not None:
             for frame in frames:
                 for window, members in finder.feed(frame)[: max_windows - len(clips)]:
                     numbers.append(window)
-                    clips.append(window_views([one.image for one in members], recipe.clip, protocol).numpy())
+                    images = [images_of(stack) for stack in members]
+                    clips.append(window_views(images, recipe, protocol).numpy())
     finally:
         reader.close()
     return FileWindows(grid, reader.seconds, tuple(numbers), tuple(clips))

@@ -17,7 +17,8 @@ NUM_PROBED = 25
 def window_seconds(recipe: Recipe, frames_per_second: float) -> tuple[float, str]:
     """Seconds of a window, and where they come from, in words.
 
-    Clips of T frames at a rate, and dense ones (64 frames), have their length by their sampling. Where a clip
+    Clips of T frames at a rate, and dense ones (64 frames), have their length by their sampling; where several
+    frames are seen of each (differences), those after the last come on top. Where a clip
     is the whole video it is the median length of 25 training videos, evenly spread over the list, if the
     data set is still where the run found it; else 4 seconds.
 
@@ -26,11 +27,13 @@ def window_seconds(recipe: Recipe, frames_per_second: float) -> tuple[float, str
         frames_per_second: of what is looked at; 0.0 when unknown.
     """
     clip, num_frames = recipe.clip, recipe.model.num_frames
+    more = recipe.model.num_consecutive - 1
     if clip.sampling == "rate":
-        seconds = num_frames / clip.frames_per_second
+        seconds = num_frames / clip.frames_per_second + (more / frames_per_second if frames_per_second else 0)
         return seconds, f"{num_frames} frames at {clip.frames_per_second:g} a second, as in training"
     if clip.sampling == "dense" and frames_per_second:
-        return DENSE_WINDOW / frames_per_second, f"{DENSE_WINDOW} frames, as in training"
+        count = DENSE_WINDOW + more
+        return count / frames_per_second, f"{count} frames, as in training"
     lengths = _training_lengths(recipe)
     if lengths:
         return statistics.median(lengths), f"the median length of {len(lengths)} training videos"
@@ -38,8 +41,11 @@ def window_seconds(recipe: Recipe, frames_per_second: float) -> tuple[float, str
 
 
 def trained_seconds(recipe: Recipe) -> float | None:
-    """Seconds of a window, whatever is looked at; None where they are so many frames of it."""
-    return None if recipe.clip.sampling == "dense" else window_seconds(recipe, 0.0)[0]
+    """Seconds of a window, whatever is looked at; None where that depends on its frames."""
+    by_frames = recipe.clip.sampling == "dense" or (
+        recipe.clip.sampling == "rate" and recipe.model.num_consecutive > 1
+    )
+    return None if by_frames else window_seconds(recipe, 0.0)[0]
 
 
 def _training_lengths(recipe: Recipe) -> list[float]:

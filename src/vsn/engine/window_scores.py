@@ -39,7 +39,7 @@ class WindowScorer:
         """Take a predictor's model.
 
         Args:
-            predictor: of a run on RGB frames, with one label a video.
+            predictor: of a run on RGB frames or their differences, with one label a video.
             protocol: which crops; default the run's.
             reuse: keep what is computed of a frame.
 
@@ -62,21 +62,27 @@ class WindowScorer:
         """Shorter side, in pixels, that frames are wanted at."""
         return self._predictor.recipe.clip.short_side
 
+    @property
+    def num_consecutive(self) -> int:
+        """Frames in a row that are seen of each of the T: 1, or L + 1 of differences."""
+        return self._predictor.recipe.model.num_consecutive
+
     @torch.inference_mode()
-    def score(self, numbers: Sequence[int], images: Sequence[np.ndarray]) -> NDArray[np.float32]:
+    def score(self, numbers: Sequence[int], stacks: Sequence[np.ndarray]) -> NDArray[np.float32]:
         """Logits ``(num_classes,)`` of a window.
 
         Args:
             numbers: of its T frames, in order, with repeats where it is short of frames. A number stands for the same
-                image in every window until `forget`. Frames before the first are forgotten.
-            images: uint8 ``(H, W, 3)``, RGB, all of one size, shorter side `short_side`.
+                images in every window until `forget`. Frames before the first are forgotten.
+            stacks: what is seen of each, uint8 ``(n, H, W, 3)``, RGB, all of one size, shorter side `short_side`: the
+                frame alone, n = 1, or of differences with the L that follow it.
         """
-        assert len(numbers) == len(images) == self.num_frames
+        assert len(numbers) == len(stacks) == self.num_frames
         predictor = self._predictor
         self.num_frames_seen += len(numbers)
         if self._split is None:
             self.num_frames_computed += len(numbers)
-            clip = self._crops(images)
+            clip = self._crops(stacks)
             return view_scores(
                 predictor.model,
                 clip[None],
@@ -86,10 +92,10 @@ class WindowScorer:
             )[0]
         self._kept = {number: kept for number, kept in self._kept.items() if number >= numbers[0]}
         with autocast(predictor.device, predictor.precision):
-            for number, image in zip(numbers, images, strict=True):
+            for number, stack in zip(numbers, stacks, strict=True):
                 if number not in self._kept:
                     self.num_frames_computed += 1
-                    self._kept[number] = self._first_part(image)
+                    self._kept[number] = self._first_part(stack)
             logits = torch.cat(
                 [self._second_part(view) for view in zip(*map(self._kept.get, numbers), strict=True)]
             )
@@ -102,13 +108,13 @@ class WindowScorer:
         """Keep nothing: numbers may stand for other images from now on."""
         self._kept.clear()
 
-    def _crops(self, images: Sequence[np.ndarray]) -> Tensor:
-        """The crops of frames ``(H, W, 3)``: uint8 ``(crops, T, 3, h, w)``."""
-        return window_views(images, self._predictor.recipe.clip, self._protocol)
+    def _crops(self, stacks: Sequence[np.ndarray]) -> Tensor:
+        """The crops of a window, or of some of its frames: uint8 ``(crops, T, C, h, w)``."""
+        return window_views(stacks, self._predictor.recipe, self._protocol)
 
-    def _first_part(self, image: np.ndarray) -> _Kept:
+    def _first_part(self, stack: np.ndarray) -> _Kept:
         assert self._split is not None
-        crops = self._crops([image]).to(self._predictor.device)
+        crops = self._crops([stack]).to(self._predictor.device)
         model = self._predictor.model
         return [self._split.frame_part(model.normalise(crop[None])[0]) for crop in crops]
 
@@ -128,7 +134,7 @@ def _split(predictor: Predictor) -> tuple[SplitBackbone | None, str]:
             f"Nothing is reused: {predictor.recipe.model.name} sees a window's frames together from its first layer on."
         )
     try:
-        split = split_backbone(model.backbone, channels=model.num_channels)
+        split = split_backbone(model.backbone, channels=predictor.recipe.model.stem_channels)
     except CannotSplitError as error:
         return None, f"Nothing is reused: of {predictor.recipe.model.name}, {error}."
     if not split.first_temporal:

@@ -24,35 +24,42 @@ class WindowGrid:
     samples a video of S seconds. Windows begin `every` seconds apart. That is a multiple of S / T, or
     S / T is a multiple of it, so that windows that overlap share instants; instants count in steps of the smaller.
 
+    Where a network sees several frames from an instant on (differences), those of the last instant must lie in the
+    window too: its instants then divide S less the `tail`, as segments of training do.
+
     Attributes:
         seconds: S.
         num_frames: T.
         spacing: steps from one frame of a window to the next.
         stride: steps from one window to the next.
+        tail: seconds from the first to the last frame that is seen of an instant; 0.0 of one frame.
     """
 
     seconds: float
     num_frames: int
     spacing: int
     stride: int
+    tail: float = 0.0
 
     @classmethod
-    def of(cls, seconds: float, num_frames: int, every: float | None) -> WindowGrid:
-        """The grid whose windows are nearest to `every` seconds apart; None: S / T.
+    def of(cls, seconds: float, num_frames: int, every: float | None, *, tail: float = 0.0) -> WindowGrid:
+        """The grid whose windows are nearest to `every` seconds apart; None: as far as its instants.
+
+        `tail` is less than `seconds`.
 
         >>> grid = WindowGrid.of(4.0, 8, every=1.1)
         >>> grid.every, [round(grid.instant(step), 2) for step in grid.steps_of(1)]
         (1.0, [1.25, 1.75, 2.25, 2.75, 3.25, 3.75, 4.25, 4.75])
         """
-        ratio = 1.0 if every is None else every * num_frames / seconds
-        if ratio >= 1:
-            return cls(seconds, num_frames, 1, round(ratio))
-        return cls(seconds, num_frames, round(1 / ratio), 1)
+        assert tail < seconds
+        ratio = 1.0 if every is None else every * num_frames / (seconds - tail)
+        spacing, stride = (1, round(ratio)) if ratio >= 1 else (round(1 / ratio), 1)
+        return cls(seconds, num_frames, spacing, stride, tail)
 
     @property
     def step_seconds(self) -> float:
         """Seconds from one instant to the next."""
-        return self.seconds / (self.num_frames * self.spacing)
+        return (self.seconds - self.tail) / (self.num_frames * self.spacing)
 
     @property
     def every(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from vsn.config import Recipe
 from vsn.data.decode import VideoError, VideoInfo, probe_video
 from vsn.data.jpeg import encode_jpeg
 from vsn.engine.prediction import views_of_video
-from vsn.engine.window_frames import FileWindows, read_windows
+from vsn.engine.window_frames import FileWindows, TooShortWindowError, read_windows
 from vsn.serve.problems import Problem, cannot_decode, not_a_video, too_long, too_many_pixels
 
 MAX_SIDE = 224
@@ -54,7 +55,7 @@ class Decoded:
     jpegs: tuple[bytes, ...]
     """The frames of the first view, small; empty unless asked for."""
     windows: FileWindows | None
-    """None: there is no timeline."""
+    """None: there is no timeline; it was not asked for, or the video's frames are too far apart for one."""
 
 
 def decode_upload(job: DecodeJob) -> Decoded | Problem:
@@ -73,13 +74,14 @@ def decode_upload(job: DecodeJob) -> Decoded | Problem:
         clip = views_of_video(job.path, recipe, job.classes, recipe.eval)
         windows = None
         if job.timeline and seconds > job.timeline_seconds:
-            windows = read_windows(
-                job.path,
-                recipe,
-                seconds=job.window_seconds,
-                max_windows=job.max_windows,
-                video_seconds=seconds,
-            )
+            with contextlib.suppress(TooShortWindowError):
+                windows = read_windows(
+                    job.path,
+                    recipe,
+                    seconds=job.window_seconds,
+                    max_windows=job.max_windows,
+                    video_seconds=seconds,
+                )
     except VideoError as error:
         return cannot_decode(_reason(error, job))
     jpegs = (
