@@ -160,15 +160,13 @@ def parity_table(rows: list[dict[str, Any]]) -> str:
 
 
 def exports_table(facts: dict[str, Any]) -> str:
-    """What `export.py` wrote: a line a runtime and network, in the form that `vsn export` writes."""
+    """What `export.py` wrote: a line a runtime and network."""
     lines = [_head("runtime", "network", "ms", "to TSN", "95% interval")]
     for runtime, found in facts["runtimes"].items():
         for name, figures in found.items():
-            if "," in name and not name.endswith(facts["forms"][runtime]):
-                continue
             low, high = figures["to_tsn"]["interval"]
             lines.append(
-                f"| {runtime} | {name.split(',')[0]} | {figures['latency_ms']['median']:.0f} | "
+                f"| {runtime} | {name} | {figures['latency_ms']['median']:.0f} | "
                 f"{figures['to_tsn']['ratio']:.2f} | {low:.2f} to {high:.2f} |"
             )
     return "\n".join(lines)
@@ -245,3 +243,25 @@ if __name__ == "__main__":
     else:
         streamed = "saved_multiply_adds" in measured["rows"][0]
         print(stream_table(measured["rows"]) if streamed else loading_table(measured["rows"]))
+
+
+def networks_table(facts: dict[str, Any]) -> str:
+    """What shuffle and shift add to a network, from what `ops.py --parts networks` wrote: a line a network.
+
+    Latency of one clip, or of batches their throughput.
+    """
+    measure = "latency" if facts["networks"]["settings"]["batch_size"] == 0 else "throughput"
+    rows = facts["networks"]["rows"]
+    columns = list(dict.fromkeys((row["mode"], row["dtype"]) for row in rows))
+    lines = [_head("to TSN", *(f"{mode}, {dtype}" for mode, dtype in columns))]
+    for label in list(dict.fromkeys(row["label"] for row in rows))[1:]:
+        cells = []
+        for column in columns:
+            found = next(
+                row for row in rows if row["label"] == label and (row["mode"], row["dtype"]) == column
+            )
+            taken = found[measure]
+            low, high = taken["interval"]
+            cells.append(f"{taken['ratio']:.2f} ({low:.2f} to {high:.2f})")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)

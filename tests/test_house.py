@@ -132,6 +132,8 @@ def test_docs_quote_the_measured_exports(monkeypatch):
         ("export-cpu", "exports_table", "", "export"),
         ("serve-load-cpu", "load_table", "", "serve"),
         ("table6-throughput-cpu", "throughput_table", "rows", "bench"),
+        ("ops-networks-cpu", "networks_table", "", "bench"),
+        ("ops-networks-16-cpu", "networks_table", "", "bench"),
     ],
 )
 def test_docs_quote_what_the_benchmarks_measured(monkeypatch, name: str, table: str, part: str, page: str):

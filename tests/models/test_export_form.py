@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from vsn.models import VideoClassifier, create_model
-from vsn.models.export_form import ExportForm, shift_in_clips, shift_in_frames, shuffle_by_transpose
+from vsn.models.export_form import ExportForm, shift_by_slices, shuffle_by_transpose
 from vsn.ops import temporal_shift, video_shuffle
 
 
@@ -29,12 +29,11 @@ def test_the_shuffle_is_that_of_ops(case: tuple[Tensor, int]) -> None:
     assert torch.equal(shuffle_by_transpose(frames, num_frames), video_shuffle(frames, num_frames))
 
 
-@pytest.mark.parametrize("form", [shift_in_clips, shift_in_frames])
 @given(case=frames_and_t(channels_from=8), shift_div=st.integers(2, 8))
-def test_both_forms_of_the_shift_are_that_of_ops(form, case: tuple[Tensor, int], shift_div: int) -> None:
+def test_the_shift_is_that_of_ops(case: tuple[Tensor, int], shift_div: int) -> None:
     frames, num_frames = case
     expected = temporal_shift(frames, num_frames, shift_div)
-    assert torch.equal(form(frames, num_frames, shift_div), expected)
+    assert torch.equal(shift_by_slices(frames, num_frames, shift_div), expected)
 
 
 def make(name: str = "vsn_resnet14_tiny", **settings) -> tuple[VideoClassifier, Tensor]:
@@ -44,7 +43,6 @@ def make(name: str = "vsn_resnet14_tiny", **settings) -> tuple[VideoClassifier, 
     return model, torch.randint(0, 256, (2, 4, model.num_channels, 32, 32), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("shift", ["clips", "frames"])
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -56,13 +54,11 @@ def make(name: str = "vsn_resnet14_tiny", **settings) -> tuple[VideoClassifier, 
         ("vsn_resnet14_tiny", {"modality": "rgbdiff", "flow_length": 2}),
     ],
 )
-def test_a_model_in_export_form_gives_the_models_logits(name: str, settings: dict, shift) -> None:
+def test_a_model_in_export_form_gives_the_models_logits(name: str, settings: dict) -> None:
     model, clip = make(name, **settings)
     expected = model(clip)
-    torch.testing.assert_close(ExportForm(model, shift=shift)(clip), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(
-        ExportForm(model, shift=shift, uint8=False)(clip / 255), expected, rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(ExportForm(model)(clip), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ExportForm(model, uint8=False)(clip / 255), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_model_itself_stays_as_it_is() -> None:

@@ -40,7 +40,7 @@ from vsn.engine.export_write import (
 from vsn.engine.exported import ExportedModel
 from vsn.files import write_beside
 from vsn.models import VideoClassifier
-from vsn.models.export_form import ExportForm, ShiftForm
+from vsn.models.export_form import ExportForm
 
 
 @dataclass(frozen=True)
@@ -211,9 +211,7 @@ def _write(
     size: int,
 ) -> None:
     """Write the file of a format to a path; of OpenVINO the ``.bin`` beside it too."""
-    # ONNX Runtime and OpenVINO differ in which form of the shift they do fast (benchmarks/export.py).
-    shift: ShiftForm = "frames" if config.to == "openvino" else "clips"
-    form = ExportForm(model, uint8=config.input == "uint8", shift=shift)
+    form = ExportForm(model, uint8=config.input == "uint8")
     # Two sizes that differ, and maps of features above 1x1: what is equal or 1 here would be taken for a rule.
     height, width = (max(size, 64) + 32, max(size, 64) + 64) if config.any_size else (size, size)
     clip = torch.zeros(2, facts.num_frames, facts.channels, height, width, dtype=getattr(torch, config.input))

@@ -15,11 +15,11 @@ from vsn.engine.export_facts import KEY, ExportFacts
 from vsn.engine.export_tools import need, quiet
 
 
-def quantise_onnx(path: Path, clips: Sequence[NDArray[Any]], facts: ExportFacts) -> None:
+def quantise_onnx(path: Path, clips: Sequence[NDArray[Any]], facts: ExportFacts | None) -> None:
     """Replace an ONNX file by its int8 form: a pair of quantise and dequantise at each convolution's inputs.
 
     Weights are quantised by output channel (int8), activations by tensor (uint8), from their least to their
-    greatest value over ``clips``, each ``(1, T, C, H, W)``.
+    greatest value over ``clips``, each ``(1, T, C, H, W)``. ``facts`` are written into the file, unless None.
     """
     onnx = need("onnx", "int8 for ONNX")
     need("onnxruntime", "int8 for ONNX")
@@ -55,9 +55,10 @@ def quantise_onnx(path: Path, clips: Sequence[NDArray[Any]], facts: ExportFacts)
                 "Concat",
             ],
         )
-    model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, {KEY: facts.to_json()})
-    onnx.save(model, str(path))
+    if facts is not None:
+        model = onnx.load(str(path))
+        onnx.helper.set_model_props(model, {KEY: facts.to_json()})
+        onnx.save(model, str(path))
 
 
 def quantise_openvino(graph: Any, clips: Sequence[NDArray[Any]]) -> Any:

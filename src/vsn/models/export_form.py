@@ -7,7 +7,7 @@ depends on T, C and the weights is a constant of the graph. Each is equal to the
 from __future__ import annotations
 
 import copy
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from vsn.models.classifier import VideoClassifier
 from vsn.models.temporal import ShiftConv2d, ShuffleBatchNorm2d, ShuffleConv2d
 
-ShiftForm = Literal["clips", "frames"]
 _M = TypeVar("_M", bound=nn.Module)
 
 
@@ -31,25 +30,12 @@ def shuffle_by_transpose(frames: Tensor, num_frames: int) -> Tensor:
     return swapped if used == channels else torch.cat((swapped, frames[:, used:]), dim=1)
 
 
-def shift_in_clips(frames: Tensor, num_frames: int, shift_div: int) -> Tensor:
-    """`vsn.ops.temporal_shift` of contiguous frames, by slices and joins on the frame axis of clips.
-
-    Five axes; what ONNX Runtime, which takes the frames out of its own layout for it either way, does fastest.
-    """
-    channels, height, width = frames.shape[1:]
-    fold = channels // shift_div
-    clip = frames.reshape(-1, num_frames, channels, height, width)
-    back, ahead, rest = clip[:, 1:, :fold], clip[:, :-1, fold : 2 * fold], clip[:, :, 2 * fold :]
-    zeros = torch.zeros_like(back[:, :1])
-    moved = (torch.cat((back, zeros), dim=1), torch.cat((zeros, ahead), dim=1), rest)
-    return torch.cat(moved, dim=2).reshape(-1, channels, height, width)
-
-
-def shift_in_frames(frames: Tensor, num_frames: int, shift_div: int) -> Tensor:
+def shift_by_slices(frames: Tensor, num_frames: int, shift_div: int) -> Tensor:
     """`vsn.ops.temporal_shift` of contiguous frames, by slices and joins of the frames of all clips.
 
     What comes from a neighbouring clip is multiplied by zero. Four axes throughout, which leaves OpenVINO the frames
-    in its own layout; in five it reorders them before and after. Frames must be finite, as zero times infinity is none.
+    in its own layout; clips, of five axes, cost it and ONNX Runtime more. Frames must be finite, as zero times
+    infinity is none.
     """
     fold = frames.shape[1] // shift_div
     back, ahead, rest = frames[:, :fold], frames[:, fold : 2 * fold], frames[:, 2 * fold :]
@@ -76,14 +62,9 @@ class _ExportShuffleBatchNorm2d(ShuffleBatchNorm2d):
         return shuffle_by_transpose(nn.BatchNorm2d.forward(self, frames), self.num_frames)
 
 
-class _ClipShiftConv2d(ShiftConv2d):
+class _ExportShiftConv2d(ShiftConv2d):
     def forward(self, frames: Tensor) -> Tensor:
-        return nn.Conv2d.forward(self, shift_in_clips(frames, self.num_frames, self.shift_div))
-
-
-class _FrameShiftConv2d(ShiftConv2d):
-    def forward(self, frames: Tensor) -> Tensor:
-        return nn.Conv2d.forward(self, shift_in_frames(frames, self.num_frames, self.shift_div))
+        return nn.Conv2d.forward(self, shift_by_slices(frames, self.num_frames, self.shift_div))
 
 
 class ExportForm(nn.Module):
@@ -92,12 +73,11 @@ class ExportForm(nn.Module):
     Args:
         model: left as it is; copied in evaluation mode, on the CPU, in float32.
         uint8: whether clips are uint8, or float32 in [0, 1].
-        shift: the form of the shift, `shift_in_clips` or `shift_in_frames`.
     """
 
-    def __init__(self, model: VideoClassifier, *, uint8: bool = True, shift: ShiftForm = "clips") -> None:
+    def __init__(self, model: VideoClassifier, *, uint8: bool = True) -> None:
         super().__init__()
-        self.model = in_export_form(copy.deepcopy(model).cpu().float().eval(), shift=shift)
+        self.model = in_export_form(copy.deepcopy(model).cpu().float().eval())
         if uint8:
             # ((x / 255) - mean) / std as (x - 255 mean) / (255 std): one pass over the pixels less.
             self.model.mean *= 255
@@ -108,12 +88,12 @@ class ExportForm(nn.Module):
         return self.model(clip.to(torch.float32))
 
 
-def in_export_form(model: _M, *, shift: ShiftForm = "clips") -> _M:
+def in_export_form(model: _M) -> _M:
     """Give every temporal layer of a model its export form, in place; weights and names stay."""
     forms: dict[type[nn.Module], type[nn.Module]] = {
         ShuffleConv2d: _ExportShuffleConv2d,
         ShuffleBatchNorm2d: _ExportShuffleBatchNorm2d,
-        ShiftConv2d: {"clips": _ClipShiftConv2d, "frames": _FrameShiftConv2d}[shift],
+        ShiftConv2d: _ExportShiftConv2d,
     }
     for module in model.modules():
         form = forms.get(type(module))
