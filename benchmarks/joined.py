@@ -11,14 +11,15 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
-from vsn.config import DataConfig, Source
-from vsn.data.decode import read_all_frames, write_video
+from vsn.config import ConfigError, DataConfig, Source
+from vsn.data.decode import VideoError, read_all_frames, write_video
 from vsn.data.frames import resize_rgb
 from vsn.data.readers import read_records
 from vsn.data.records import VideoRecord
@@ -80,4 +81,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ConfigError, VideoError) as error:
+        sys.exit(f"joined.py: {error}")

@@ -100,6 +100,21 @@ def test_the_stems_gradient_is_right_from_the_fewest_frames_on() -> None:
 
 
 @pytest.mark.parametrize("name", ["s3d", "s3dg"])
+def test_a_short_training_is_enough_for_the_statistics_of_testing(name: str):
+    """After fifty batches nothing is left of what they began with."""
+    body = make(name, num_frames=8).backbone.train()
+    norms = [module for module in body.modules() if isinstance(module, nn.BatchNorm3d)]
+    for module in norms:
+        module.running_mean.fill_(1e6)
+    volume = torch.randn(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for _ in range(50):
+            body(volume)
+    assert len(norms) > 70
+    assert all(module.running_mean.abs().max() < 1e4 for module in norms)
+
+
+@pytest.mark.parametrize("name", ["s3d", "s3dg"])
 def test_eight_frames_are_the_fewest(name: str) -> None:
     assert make(name, num_frames=8)(make_clip(8)).shape == (2, 5)
     with pytest.raises(ConfigError, match=f"num_frames is 7; {name} halves time .* at least 8 frames"):

@@ -34,6 +34,10 @@ MIN_FRAMES = 8
 on a CPU gives a wrong gradient of the stem's weights (7 steps in time, stride 2: it reads and writes beyond its
 memory), without a word or with a crash; from eight on it is right."""
 
+MOMENTUM = 0.1
+"""Share of each batch in the statistics that testing normalises by, as in all other models. torchvision has 0.001, which
+takes thousands of steps to leave the initial ones: after a few hundred, a network that has learned tests at chance."""
+
 
 def build_s3d(config: ModelConfig) -> VolumeClassifier:
     """S3D (Xie et al. 2018).
@@ -85,6 +89,8 @@ class S3dBody(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm3d):
+                module.momentum = MOMENTUM
 
     def forward(self, volume: Tensor) -> Tensor:
         """See the class."""
