@@ -7,12 +7,15 @@ python benchmarks/tables.py results/stream-cpu.json
 python benchmarks/tables.py results/export-parity-cpu.json
 python benchmarks/tables.py results/cpu-inference.json
 python benchmarks/tables.py results/ops-cpu.json
+python benchmarks/tables.py results/ops-networks-cpu.json
+python benchmarks/tables.py results/timelines-gestures-cpu.json
 python benchmarks/tables.py results/export-cpu.json
 python benchmarks/tables.py results/serve-load-cpu.json
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
@@ -224,27 +227,6 @@ def _head(*cells: str) -> str:
     return f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}"
 
 
-if __name__ == "__main__":
-    measured = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    if "pairs" in measured:
-        print(streams_table(measured["pairs"]))
-    elif "parts" in measured:
-        print(load_table(measured))
-    elif "runtimes" in measured:
-        print(exports_table(measured))
-    elif "operations" in measured:
-        print(operations_table(measured["operations"]))
-    elif "runs" in measured:
-        print(runs_table(measured["runs"]))
-    elif "check" in measured["rows"][0]:
-        print(parity_table(measured["rows"]))
-    elif "variant" in measured["rows"][0]:
-        print(inference_table(measured["rows"]))
-    else:
-        streamed = "saved_multiply_adds" in measured["rows"][0]
-        print(stream_table(measured["rows"]) if streamed else loading_table(measured["rows"]))
-
-
 def networks_table(facts: dict[str, Any]) -> str:
     """What shuffle and shift add to a network, from what `ops.py --parts networks` wrote: a line a network.
 
@@ -265,3 +247,42 @@ def networks_table(facts: dict[str, Any]) -> str:
             cells.append(f"{taken['ratio']:.2f} ({low:.2f} to {high:.2f})")
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def timelines_table(rows: list[dict[str, Any]]) -> str:
+    """What `timelines.py` wrote: a line for each file, length of window and smoothing."""
+    lines = [_head("file", "window s", "smoothed over s", "right", "unknown", "right, if it must name one")]
+    for key, pair in itertools.groupby(
+        rows, lambda row: (row["video"], row["window_seconds"], row["smooth"])
+    ):
+        default, without = sorted(pair, key=lambda row: row["thresholds"])
+        lines.append(
+            f"| {key[0]} | {key[1]:.2f}, {default['window']} | {key[2]:g} | {default['right']:.1%} | "
+            f"{default['unknown']:.1%} | {without['right']:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    measured = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    if "pairs" in measured:
+        print(streams_table(measured["pairs"]))
+    elif "parts" in measured:
+        print(load_table(measured))
+    elif "runtimes" in measured:
+        print(exports_table(measured))
+    elif "operations" in measured:
+        print(operations_table(measured["operations"]))
+    elif "networks" in measured:
+        print(networks_table(measured))
+    elif "runs" in measured:
+        print(runs_table(measured["runs"]))
+    elif "check" in measured["rows"][0]:
+        print(parity_table(measured["rows"]))
+    elif "video" in measured["rows"][0]:
+        print(timelines_table(measured["rows"]))
+    elif "variant" in measured["rows"][0]:
+        print(inference_table(measured["rows"]))
+    else:
+        streamed = "saved_multiply_adds" in measured["rows"][0]
+        print(stream_table(measured["rows"]) if streamed else loading_table(measured["rows"]))

@@ -82,7 +82,7 @@ def make_timeline(
     """Label a video file window by window, with the code of `vsn stream`, as fast as it goes.
 
     Args:
-        predictor: of a run on RGB frames.
+        predictor: of a run on frames or their differences, with one label a video.
         path: the file.
         windows: where windows lie, and when a label counts.
         calibration: temperature and threshold.

@@ -1,0 +1,106 @@
+"""benchmarks/joined.py and timelines.py: one long file of a data set's clips, and how much of it a run says right."""
+
+import csv
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.conftest import tiny_recipe
+from fake_runs import write_eval
+from test_benchmarks import script
+from vsn.data.decode import probe_video, read_all_frames, write_video
+from vsn.engine.checkpoint import new_run, save_weights, write_run
+from vsn.models import build_model
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """Two seconds of dark `a` at 10 frames a second and one of bright `b` at 20, of another size."""
+    root = tmp_path / "clips"
+    root.mkdir()
+    for name, value, count, rate, size in (("a", 60, 20, 10, (36, 48)), ("b", 200, 20, 20, (48, 36))):
+        write_video(
+            root / f"{name}.mp4", [np.full((*size, 3), value, np.uint8)] * count, frames_per_second=rate
+        )
+    (root / "clips.csv").write_text(
+        "path,label,split\na.mp4,a,test\nb.mp4,b,test\na.mp4,a,train\nb.mp4,b,train\n"
+    )
+    return root
+
+
+@pytest.mark.parametrize("modality", ["rgb", "rgbdiff"])
+def test_a_file_of_joined_clips_and_what_is_right_of_its_timeline(
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    modality: str,
+):
+    joined, timelines = script(monkeypatch, "joined"), script(monkeypatch, "timelines")
+    video, truth = tmp_path / "joined.mp4", tmp_path / "joined.csv"
+    monkeypatch.setattr(sys, "argv", ["", str(clips), str(video), str(truth), "--source", "csv"])
+    joined.main()
+    rows = list(csv.DictReader(truth.read_text().splitlines()))
+    lasts = {row["label"]: float(row["end"]) - float(row["start"]) for row in rows}
+    assert lasts == {"a": pytest.approx(2.0), "b": pytest.approx(1.0)}
+    assert probe_video(video).num_frames == 60
+    images, rate = read_all_frames(video)
+    assert rate == 20
+    for row in rows:
+        shown = images[round(float(row["start"]) * 20) : round(float(row["end"]) * 20)]
+        assert np.abs(shown.mean(axis=(1, 2, 3)) - {"a": 60, "b": 200}[row["label"]]).max() < 6
+
+    recipe = tiny_recipe(clips)
+    recipe = replace(
+        recipe,
+        data=replace(recipe.data, source="csv"),
+        model=replace(recipe.model, modality=modality, flow_length=2, num_classes=2),
+    )
+    run = new_run(tmp_path / "run", recipe, ("a", "b"))
+    write_run(run)
+    model = build_model(run.recipe.model)
+    torch.nn.init.zeros_(model.head.weight)
+    with torch.no_grad():
+        model.head.bias.copy_(torch.tensor([1.0, 0.8]))  # 55% of a, always
+    save_weights(run, model)
+    write_eval(run.path, "forward", np.eye(2), np.arange(2), ("a", "b"))
+    out = tmp_path / "timelines.json"
+    arguments = [
+        "",
+        str(run.path),
+        str(out),
+        "--video",
+        str(video),
+        str(truth),
+        "--seconds",
+        "1",
+        "--smooth",
+        "0",
+    ]
+    monkeypatch.setattr(sys, "argv", arguments)
+    timelines.main()
+    facts = json.loads(out.read_text())
+    assert facts["command"].endswith(
+        "RUN timelines.json --video joined.mp4 joined.csv --seconds 1 --smooth 0"
+    )
+    assert facts["modality"] == modality
+    assert [(row["protocol"], row["top1"]) for row in facts["clips"]] == [("fcn", 1.0)]
+    assert [(row["window"], row["thresholds"]) for row in facts["rows"]] == [
+        ("as in training", "default"), ("as in training", "none"), ("stated", "default"), ("stated", "none"),
+    ]  # fmt: skip
+    for row in facts["rows"]:
+        assert (row["right"], row["unknown"]) == (pytest.approx(2 / 3), pytest.approx(0.0))
+        assert row["most_frequent_class"] == pytest.approx(2 / 3)
+    monkeypatch.setitem(timelines.THRESHOLDS, "default", (0.6, 0.6))
+    timelines.main()
+    found = {row["thresholds"]: row["right"] for row in json.loads(out.read_text())["rows"]}
+    assert found == {"default": 0.0, "none": pytest.approx(2 / 3)}
+    rows = json.loads(out.read_text())["rows"]
+    lines = script(monkeypatch, "tables").timelines_table(rows).splitlines()
+    assert len(lines) == 4
+    assert lines[2].endswith("| 0 | 0.0% | 100.0% | 66.7% |")
