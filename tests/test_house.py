@@ -128,6 +128,7 @@ def test_docs_quote_the_measured_exports(monkeypatch):
     [
         ("stream-cpu", "stream_table", "rows", "stream"),
         ("timelines-gestures-cpu", "timelines_table", "rows", "stream"),
+        ("timelines-gestures-rate-cpu", "timelines_table", "rows", "stream"),
         ("cpu-inference", "inference_table", "rows", "bench"),
         ("ops-cpu", "operations_table", "operations", "bench"),
         ("export-cpu", "exports_table", "", "export"),

@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 
 from vsn.config import LiveConfig
 from vsn.data.frames import MAX_PIXELS, VideoError
-from vsn.data.video_files import FrameLayout, content_errors, open_container, video_stream
+from vsn.data.video_files import FrameLayout, content_errors, open_container, open_source, video_stream
 
 Kind = Literal["file", "camera", "url"]
 
@@ -306,7 +306,7 @@ def _open_url(source: str, config: LiveConfig) -> InputContainer:
     if scheme.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"  # over UDP packets that are late are lost
     try:
-        return av.open(source, options=options, metadata_errors="ignore", timeout=config.stall_seconds)
+        return open_source(source, options=options, timeout=config.stall_seconds)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(name, f"cannot be opened: {_reason(error, config)}.") from None
 

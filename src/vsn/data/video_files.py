@@ -40,6 +40,8 @@ _OPTIONS = {
     "max_pixels": str(MAX_PIXELS),
 }
 _STALL_SECONDS = 60.0
+_REFUSES_TAGS = int(av.__version__.partition(".")[0]) < 19
+"""Whether PyAV refuses a file for its tags unless told otherwise; since 19 it never does, and cannot be told."""
 
 
 def probe_file(path: str | Path) -> VideoInfo:
@@ -159,9 +161,15 @@ def open_container(path: str | Path) -> InputContainer:
         raise VideoError(path, f"cannot be opened ({error.strerror}).") from None
     if status.st_size == 0:
         raise VideoError(path, "the file is empty.")
-    # "file:" keeps a colon in a name from being taken for a protocol. Tags in an unknown encoding are
-    # no reason to refuse the pictures.
-    return av.open(f"file:{path}", options=_OPTIONS, metadata_errors="ignore", timeout=_STALL_SECONDS)
+    # "file:" keeps a colon in a name from being taken for a protocol.
+    return open_source(f"file:{path}", options=_OPTIONS, timeout=_STALL_SECONDS)
+
+
+def open_source(source: str, *, options: dict[str, str], timeout: float) -> InputContainer:
+    """`av.open` for reading. Tags in an unknown encoding are no reason to refuse the pictures."""
+    if _REFUSES_TAGS:
+        return av.open(source, options=options, metadata_errors="ignore", timeout=timeout)  # type: ignore[call-overload,no-any-return,unused-ignore]
+    return av.open(source, options=options, timeout=timeout)
 
 
 def video_stream(path: str | Path, container: InputContainer) -> VideoStream:
