@@ -357,7 +357,7 @@ def test_a_percent_sign_is_no_pattern(tmp_path: Path) -> None:
 
 
 def test_names_that_cannot_be(tmp_path: Path) -> None:
-    for name, why in (("a\0b.mp4", "null byte"), ("x" * 300, "File name too long")):
+    for name, why in (("a\0b.mp4", "null (byte|character)"), ("x" * 300, "File name too long")):
         with pytest.raises(VideoError, match=why):
             probe_video(tmp_path / name)
 

@@ -23,7 +23,14 @@ from av.video.frame import VideoFrame
 
 from vsn.config import LiveConfig
 from vsn.data.frames import MAX_PIXELS, VideoError
-from vsn.data.video_files import FrameLayout, content_errors, open_container, open_source, video_stream
+from vsn.data.video_files import (
+    UNDECODABLE,
+    FrameLayout,
+    content_errors,
+    open_container,
+    open_source,
+    video_stream,
+)
 
 Kind = Literal["file", "camera", "url"]
 
@@ -110,7 +117,8 @@ class Source:
             self.frames_per_second = float(rate) if rate else 0.0
             length = self._container.duration
             self.announced_seconds = length / 1e6 if length is not None else None
-            sized = self._container.size > 0 and self._container.format.name not in _LISTS
+            # None, or before PyAV 19 a negative number, of what has no size.
+            sized = (self._container.size or 0) > 0 and self._container.format.name not in _LISTS
             self.finite = self.kind == "file" or (
                 self.kind == "url" and (self.announced_seconds is not None or sized)
             )
@@ -183,7 +191,7 @@ class Source:
                 return None
             try:
                 decoded = stream.decode(packet)
-            except av.FFmpegError:
+            except UNDECODABLE:
                 self.undecodable += packet is not None
                 continue
             for stored in decoded:

@@ -138,7 +138,7 @@ class _Facts:
 def _first_frame(stream: av.VideoStream, packet: av.Packet | None) -> av.VideoFrame | None:
     try:
         return next(iter(stream.decode(packet)), None)
-    except av.FFmpegError:
+    except video_files.UNDECODABLE:
         return None
 
 

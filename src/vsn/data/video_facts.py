@@ -7,7 +7,7 @@ from pathlib import Path
 
 import av
 
-from vsn.data.video_files import content_errors, open_container, video_stream
+from vsn.data.video_files import UNDECODABLE, content_errors, open_container, video_stream
 
 _KEY_FRAMES_DECODED = 16
 
@@ -84,7 +84,7 @@ def _announced_seconds(container: av.container.InputContainer, stream: av.VideoS
 def _note_sizes(stream: av.VideoStream, packet: av.Packet | None, sizes: dict[tuple[int, int], None]) -> int:
     try:
         frames = stream.decode(packet)
-    except av.FFmpegError:
+    except UNDECODABLE:
         return 0
     for frame in frames:
         sizes.setdefault((frame.height, frame.width))

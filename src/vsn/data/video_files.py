@@ -40,6 +40,8 @@ _OPTIONS = {
     "max_pixels": str(MAX_PIXELS),
 }
 _STALL_SECONDS = 60.0
+UNDECODABLE = (av.FFmpegError, ValueError)
+"""What PyAV raises of a packet; a plain ValueError since 19, once a decoder could not be opened."""
 _REFUSES_TAGS = int(av.__version__.partition(".")[0]) < 19
 """Whether PyAV refuses a file for its tags unless told otherwise; since 19 it never does, and cannot be told."""
 
@@ -277,10 +279,10 @@ def _frames(path: str | Path, container: InputContainer) -> Iterator[VideoFrame]
     for packet in iter_packets(path, container, stream):
         try:
             frames = stream.decode(packet)
-        except av.FFmpegError:
+        except UNDECODABLE:
             continue
         yield from frames
-    with contextlib.suppress(av.FFmpegError):
+    with contextlib.suppress(*UNDECODABLE):
         yield from stream.decode(None)  # what the decoder still holds
 
 
