@@ -191,6 +191,15 @@ def test_unvalidated_epochs_and_missing_orders(tmp_path: Path) -> None:
     assert "reversed" not in page.words
 
 
+def test_scores_of_a_split_without_labels_are_passed_over(tmp_path: Path) -> None:
+    """`vsn submit` wants them; there is nothing to report of them."""
+    run_dir = write_run(tmp_path / "run", "tsn_resnet18", 0.4, epochs=1)
+    before = write_report([run_dir], tmp_path / "a.html", title="t").read_text("utf-8")
+    facts = {"split": "hidden", "order": "forward", "protocol": "fcn", "num_videos": 12, "num_unlabelled": 12}
+    (run_dir / "eval" / "hidden-fcn-forward.json").write_text(json.dumps(facts))
+    assert write_report([run_dir], tmp_path / "b.html", title="t").read_text("utf-8") == before
+
+
 def test_protocol_is_the_one_that_most_runs_have(tmp_path: Path) -> None:
     dirs = write_runs(tmp_path)
     labels = np.repeat(np.arange(20), 20)

@@ -1,17 +1,20 @@
 """TorchCodec reads the frames that PyAV reads. Skipped where it, or the FFmpeg it needs, is missing."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import av
 import numpy as np
 import pytest
 
 from data.test_decode import moving_squares, with_matrix
-from vsn.config import ConfigError
+from vsn.config import ClipSpec, ConfigError, DataConfig
 from vsn.data import torchcodec_files, video_files
 from vsn.data.decode import VideoError, iter_frames, read_all_frames, read_frames, write_video
+from vsn.data.doctor import examine
 
 
 def usable() -> str:
@@ -29,6 +32,13 @@ def usable() -> str:
 
 UNUSABLE = usable()
 needs_torchcodec = pytest.mark.skipif(bool(UNUSABLE), reason=UNUSABLE or "usable")
+
+
+@pytest.fixture(autouse=True)
+def looked_for_anew() -> Iterator[None]:
+    torchcodec_files._load.cache_clear()
+    yield
+    torchcodec_files._load.cache_clear()
 
 
 def centres(num_frames: int, rate: float) -> list[int]:
@@ -62,6 +72,32 @@ def test_not_installed(grey_video: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             match=r'TorchCodec, which is not installed\. Install it with pip install "vsn\[torchcodec\]"',
         ):
             read(grey_video, decoder="torchcodec")
+
+
+@pytest.fixture
+def without_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchCodec as it is where FFmpeg is not: importable, and nothing more."""
+
+    class VideoDecoder:
+        def __init__(self, *arguments: object, **settings: object) -> None:
+            raise RuntimeError("Could not load libtorchcodec. Likely causes:\n 1. FFmpeg is not installed")
+
+    module = ModuleType("torchcodec.decoders")
+    module.VideoDecoder = VideoDecoder  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchcodec", ModuleType("torchcodec"))
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
+
+
+def test_installed_without_the_libraries_of_ffmpeg(grey_video: Path, without_libraries: None) -> None:
+    said = r"does not load \(Could not load libtorchcodec\)\. It wants the shared libraries .* apt install ffmpeg"
+    with pytest.raises(ConfigError, match=said):
+        read_all_frames(grey_video, decoder="torchcodec")
+
+
+def test_the_doctor_does_not_take_that_for_broken_videos(grey_video: Path, without_libraries: None) -> None:
+    config = DataConfig(root=str(grey_video.parent), source="folder", decoder="torchcodec")
+    with pytest.raises(ConfigError, match="TorchCodec, which is installed and does not load"):
+        examine(config, ClipSpec(), 8, num_workers=0, progress=False)
 
 
 def test_folders_need_no_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +247,7 @@ def test_videos_met_in_the_wild(shared_data: Path) -> None:
         assert difference.max() < 6, path.name
 
 
-def test_the_first_line_says_why() -> None:
-    assert torchcodec_files._first_line(RuntimeError("\nno FFmpeg\nmore")) == "no FFmpeg"
-    assert torchcodec_files._first_line(OSError()) == "OSError"
+def test_why_it_does_not_load_is_one_line() -> None:
+    said = torchcodec_files._without_libraries
+    assert "does not load (no FFmpeg). It" in str(said(RuntimeError("\nno FFmpeg\nmore")))
+    assert "does not load (OSError). It" in str(said(OSError()))

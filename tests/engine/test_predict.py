@@ -5,15 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import vsn
 from vsn.config import ConfigError, EvalConfig
-from vsn.data.decode import VideoError
+from vsn.data.decode import VideoError, read_all_frames
 from vsn.data.views import PROTOCOLS
 from vsn.engine.calibrate import Calibration, calibrated_probabilities
-from vsn.engine.checkpoint import load_model, open_run
+from vsn.engine.checkpoint import RunError, load_model, open_run
 from vsn.engine.evaluate import score_videos, test_dataset
 from vsn.engine.predict import Predictor
 from vsn.engine.prediction import Prediction
@@ -36,6 +37,33 @@ def test_prediction_is_what_evaluation_says_to_the_last_bit(
         prediction = predictor.predict(record.path, top_k=3, protocol=view)
         said = dict(zip(prediction.labels, prediction.probabilities, strict=True))
         assert [said[name] for name in run.classes] == expected.tolist()
+
+
+def test_a_folder_of_frames_is_a_video(predictor: Predictor, grey_video: Path, tmp_path: Path):
+    """And so is each below a folder; with video files beside them pictures are taken for something else."""
+    images = read_all_frames(grey_video)[0]
+    for name in ("1", "2"):
+        (tmp_path / name).mkdir()
+        for number, image in enumerate(images, 1):
+            Image.fromarray(image).save(tmp_path / name / f"{number:05d}.png")
+    assert predictor.list_inputs(tmp_path / "1") == [tmp_path / "1"]
+    assert predictor.list_inputs(tmp_path) == [tmp_path / "1", tmp_path / "2"]
+    of_file = predictor.predict(grey_video)
+    assert predictor.predict(tmp_path / "1").labels == of_file.labels
+    shutil.copy(grey_video, tmp_path / "clip.mp4")
+    assert predictor.list_inputs(tmp_path) == [tmp_path / "clip.mp4"]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "cover.jpg").write_bytes((tmp_path / "1" / "00001.png").read_bytes())
+    with pytest.raises(ConfigError, match="no videos were found"):
+        predictor.list_inputs(tmp_path / "empty")
+
+
+def test_an_exported_file_is_no_run_and_it_is_said_who_takes_it(tmp_path: Path):
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(
+        RunError, match=r"model\.onnx is a file.*Exported files go to `vsn predict` and `vsn serve`"
+    ):
+        vsn.Predictor.from_run(tmp_path / "model.onnx")
 
 
 def test_labels_come_most_probable_first(predictor: Predictor, grey_video: Path):

@@ -61,6 +61,18 @@ def test_best_and_last_over_epochs_and_validations_within_them(run: Path):
     )
 
 
+def test_of_validations_with_the_same_top1_the_smaller_loss_is_the_best(run: Path):
+    """As training keeps its best weights."""
+    write_metrics(
+        run,
+        {"epoch": 1, "step": 3, "train_loss": 1.0, "val_loss": 0.5, "val_top1": 1.0},
+        {"epoch": 2, "step": 6, "train_loss": 0.5, "val_loss": 0.1, "val_top1": 1.0},
+        {"epoch": 3, "step": 9, "train_loss": 0.5, "val_loss": 0.2, "val_top1": 1.0},
+        {"epoch": 4, "step": 12, "train_loss": 0.5, "val_top1": 1.0},
+    )
+    assert summarise_run(run).best_epoch == 2
+
+
 def test_a_run_under_way_can_be_resumed(run: Path):
     write_metrics(run, {"epoch": 1, "step": 3, "train_loss": 1.0})
     found = summarise_run(run)

@@ -10,6 +10,7 @@ behind a damaged packet that PyAV passes over and TorchCodec never meets, becaus
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,11 +35,7 @@ _PIECE = 32
 
 def device_of(decoder: Decoder) -> str:
     """The device that "torchcodec" or "torchcodec-cuda" decodes on. Raises `ConfigError` without it."""
-    try:
-        import torchcodec.decoders  # noqa: F401
-    except (ImportError, RuntimeError, OSError) as error:  # the latter two: its libraries do not load
-        missing = isinstance(error, ModuleNotFoundError)
-        raise _unusable("is not installed" if missing else f"does not load ({_first_line(error)})") from error
+    _load()
     if decoder == "torchcodec":
         return "cpu"
     import torch
@@ -48,6 +45,25 @@ def device_of(decoder: Decoder) -> str:
             'data.decoder is "torchcodec-cuda" and there is no CUDA device; set it to "torchcodec" or "pyav".'
         )
     return "cuda"
+
+
+@functools.cache
+def _load() -> None:
+    """See whether TorchCodec works here; it looks for FFmpeg's libraries when they are first needed."""
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            'data.decoder asks for TorchCodec, which is not installed. Install it with pip install "vsn[torchcodec]", or '
+            'set data.decoder = "pyav".'
+        ) from error
+    except (ImportError, RuntimeError, OSError) as error:
+        raise _without_libraries(error) from error
+    try:
+        VideoDecoder(b"no video")
+    except Exception as error:  # of what is no video, whatever it likes
+        if "libtorchcodec" in str(error):
+            raise _without_libraries(error) from error
 
 
 def read_file(path: str | Path, choose: Choose, *, short_side: int | None, device: str) -> np.ndarray:
@@ -156,8 +172,8 @@ def _open(path: str | Path, facts: _Facts, device: str) -> Any:
             seek_mode="exact",
         )
     except (RuntimeError, ValueError, LookupError, AssertionError) as error:
-        if "libtorchcodec" in str(error):  # FFmpeg's libraries are looked for when first needed
-            raise _unusable(f"does not load ({_first_line(error)})") from error
+        if "libtorchcodec" in str(error):
+            raise _without_libraries(error) from error
         return None
     if len(decoder) != facts.num_frames or round(decoder.metadata.rotation or 0) % 360 != facts.rotation:
         return None
@@ -201,12 +217,14 @@ def _resized(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return resized.permute(0, 2, 3, 1).contiguous()
 
 
-def _unusable(reason: str) -> ConfigError:
-    return ConfigError(
-        f'data.decoder asks for TorchCodec, which {reason}. Install it with pip install "vsn[torchcodec]" '
-        '(it needs the libraries of FFmpeg), or set data.decoder = "pyav".'
+def _without_libraries(error: BaseException) -> ConfigError:
+    said = (
+        next(iter(str(error).strip().splitlines()), type(error).__name__)
+        .removesuffix(" Likely causes:")
+        .rstrip(".")
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ConfigError(
+        f"data.decoder asks for TorchCodec, which is installed and does not load ({said}). It wants the shared libraries of "
+        "FFmpeg (libavcodec and others): install FFmpeg with the system's packages, such as apt install ffmpeg; those in "
+        'PyAV are not found. Or set data.decoder = "pyav".'
+    )

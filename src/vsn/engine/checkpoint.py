@@ -165,6 +165,10 @@ def open_run(path: str | Path) -> Run:
         RunError: no such folder, or not a run.
     """
     path = Path(path)
+    if path.is_file():
+        raise RunError(
+            f"{path} is a file, not a run folder (made by `vsn train`). Exported files go to `vsn predict` and `vsn serve`."
+        )
     try:
         classes = json.loads((path / "classes.json").read_text(encoding="utf-8"))
         return Run(path, load_recipe(path / "recipe.toml"), tuple(classes))

@@ -109,5 +109,6 @@ def check_partial_bn(config: TrainConfig, weights: str) -> None:
     if config.partial_bn and weights == "none":
         raise ConfigError(
             "train.partial_bn freezes the batch statistics that the pretrained weights came with, but model.weights is "
-            "'none'. Give pretrained weights, or set train.partial_bn = false."
+            "'none'. Give pretrained weights, or set train.partial_bn = false "
+            "(--train.no-partial-bn)."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,16 @@ from vsn.data.dataset import VideoDataset
 from vsn.data.flow.compute import compute_fields, flow_method, method_of
 from vsn.data.flow.find import flow_of_video, list_flow
 from vsn.data.flow.values import wanted_flow
-from vsn.data.frames import Choose, frame_size, resize_rgb
-from vsn.data.records import RecordSet, VideoRecord, list_videos
+from vsn.data.frame_folders import describe_frames
+from vsn.data.frames import Choose, VideoError, frame_size, resize_rgb
+from vsn.data.records import (
+    IMAGE_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    RecordSet,
+    VideoRecord,
+    list_videos,
+    walk_folders,
+)
 from vsn.engine.calibrate import Calibration, calibrated_probabilities
 from vsn.engine.scores import sigmoid, softmax
 
@@ -78,12 +87,26 @@ def check_top_k(top_k: int) -> None:
 def list_inputs(recipe: Recipe, path: str | Path) -> list[Path]:
     """What can be predicted of a path: itself, or all videos of a folder (for a flow model all flow, if any).
 
-    Raises `ConfigError` for a folder without any.
+    A folder of numbered pictures is a video. Raises `ConfigError` for a folder without any.
     """
     path = Path(path)
     if not path.is_dir():
         return [path]
-    return (list_flow(path) if recipe.model.modality == "flow" else []) or list_videos(path)
+    flow = list_flow(path) if recipe.model.modality == "flow" else []
+    return flow or _folders_of_frames(path, recipe.data.frame_template) or list_videos(path)
+
+
+def _folders_of_frames(folder: Path, template: str) -> list[Path]:
+    """The folders of frames at any depth; none where there are video files, whose folders may hold pictures too."""
+    found = []
+    for parent, _, files in walk_folders(folder):
+        if any(Path(name).suffix.lower() in VIDEO_EXTENSIONS for name in files):
+            return []
+        if any(Path(name).suffix.lower() in IMAGE_EXTENSIONS for name in files):
+            with contextlib.suppress(VideoError):
+                describe_frames(parent, template)
+                found.append(parent)
+    return found
 
 
 def views_of_video(

@@ -91,7 +91,7 @@ def summarise_run(path: Path) -> RunSummary:
     finished = (path / "summary.json").is_file() or 0 < epochs <= done
     reasons += _wrong_files(path, done=done, finished=finished)
     validated = [line for line in lines if _is_number(line.get("val_top1"))]
-    best = max(validated, key=lambda line: line["val_top1"], default=None)
+    best = max(validated, key=_validation, default=None)
     return RunSummary(
         path=path,
         state="damaged" if reasons else "finished" if finished else "can be resumed",
@@ -184,6 +184,12 @@ def _wrong_files(path: Path, *, done: int, finished: bool) -> list[str]:
     elif not finished and not any(map(zipfile.is_zipfile, states)):
         wrong.append("it has not finished, and state.pt, with which to resume it, is damaged")
     return wrong
+
+
+def _validation(line: dict[str, Any]) -> tuple[float, float]:
+    """The greater the better: top-1, of the same the smaller loss, as training chooses its best weights."""
+    loss = line.get("val_loss")
+    return line["val_top1"], -float(loss) if loss is not None and _is_number(loss) else -math.inf
 
 
 def _is_number(value: Any) -> bool:

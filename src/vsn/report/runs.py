@@ -198,6 +198,8 @@ def _read_evals(run_dir: Path) -> Found:
         if path.stem.removesuffix("-best").rpartition("-")[2] not in ORDERS:
             continue  # a calibration, say
         values: dict[str, Any] = read_json(path, dict)
+        if values.get("num_unlabelled", 0) == values.get("num_videos", -1):
+            continue  # a split without labels, scored for `vsn submit`
         lacks = [key for key in EVAL_KEYS if key not in values]
         if lacks or not any(mean in values for mean in MEANS):
             raise ReportError(f"{path} lacks {lacks or MEANS[0]}. Write it again with `vsn eval`.")

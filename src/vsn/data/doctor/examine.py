@@ -23,6 +23,7 @@ from vsn.data.doctor.flow_checks import FlowEvidence, check_flow
 from vsn.data.doctor.workers import Lost, num_cpus, run_guarded
 from vsn.data.packed_files import packed_place
 from vsn.data.readers import NoSplitError, read_records
+from vsn.data.torchcodec_files import device_of
 from vsn.progress import progress_bar
 
 Job = TypeVar("Job")
@@ -74,6 +75,8 @@ def examine(
     """
     start = time.perf_counter()
     _check_arguments(num_frames, sample, num_workers, seconds_a_video, gpu_videos_per_second, batch_size)
+    if config.decoder != "pyav":
+        device_of(config.decoder)  # that it is missing is no fault of the videos
     splits, findings = read_splits(config)
     jobs = [
         FileJob(path, num_frames, clip.short_side, config.frame_template, config.decoder, thorough)

@@ -75,8 +75,9 @@ def with_flow(records: RecordSet, config: DataConfig, wanted: FlowFacts) -> Stor
         some = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
         raise ConfigError(
             f"{located.folder}: {len(missing)} of {len(pairs)} videos have no flow there, for example {some}. It "
-            f"would have the name of the video, as a folder or a {SUFFIX} file. Extract it (vsn flow extract), or leave "
-            "these videos out."
+            f"would have the name of the video, as a folder or a {SUFFIX} file. Extract it (vsn flow extract "
+            "takes the splits that data.train_split, val_split and test_split name: --data.test-split test for a test split "
+            "that the recipe does not), or leave these videos out."
         )
     require_own(records.records, located)
     facts = stated_facts(located)
