@@ -571,6 +571,28 @@ def test_parts_trained_on_several_machines_are_joined(ablated: tuple[Path, Recip
         merge_ablations(parts, tmp_path / "all")
 
 
+def test_values_of_a_grid_that_were_trained_apart_are_joined(ablated: tuple[Path, Recipe], tmp_path: Path):
+    def part(folder: str, key: str, *models: str) -> Path:
+        facts = json.loads((ablated[0] / "ablation.json").read_text())
+        facts |= {"seeds": [0], "tables": [], "grid": {key: list(models)}}
+        facts["runs"] = [
+            {**facts["runs"][0], "name": f"name={model}", "seed": 0, "settings": {key: model}}
+            for model in models
+        ]
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "ablation.json").write_text(json.dumps(facts))
+        return tmp_path / folder
+
+    tsm, vsn_ = "tsm_resnet14_tiny", "vsn_resnet14_tiny"
+    parts = [part("a", "model.name", tsm), part("b", "model.name", tsm, vsn_)]
+    joined = merge_ablations(parts, tmp_path / "all")
+    assert joined["grid"] == {"model.name": [tsm, vsn_]}
+    assert [run["name"] for run in joined["runs"]] == [f"name={tsm}", f"name={vsn_}"]
+    assert [row["labels"] for row in joined["figures"]["grid"]] == [[tsm], [vsn_]]
+    with pytest.raises(RunError, match="differ in grid; only parts of one ablation"):
+        merge_ablations([parts[0], part("c", "model.block", "compact")], tmp_path / "other")
+
+
 def test_only_parts_of_one_ablation_are_joined(ablated: tuple[Path, Recipe], tmp_path: Path):
     out = copied(ablated[0], tmp_path)
     facts = load_ablation(out / "ablation.json")

@@ -191,12 +191,13 @@ def load_ablation(path: Path) -> dict[str, Any]:
 
 
 def merge_ablations(folders: Sequence[Path], out: Path) -> dict[str, Any]:
-    """Join what several machines trained of one ablation, its seeds or its tables, into `out / ablation.json`.
+    """Join what several machines trained of one ablation, its seeds, tables or values of the grid, into `out / ablation.json`.
 
     Of a run that several folders hold, that of the first named counts. The runs' own folders stay where they are.
 
     Raises:
-        RunError: a folder without an `ablation.json`, of another recipe or grid than the first, or `out` holds one.
+        RunError: a folder without an `ablation.json`, of another recipe or other settings in its grid than the first, or
+            `out` holds one.
     """
     if (out / FILE).exists():
         raise RunError(f"{out / FILE} is there already; choose another folder with --out.")
@@ -206,12 +207,17 @@ def merge_ablations(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     for folder, other in zip(folders[1:], others, strict=True):
         recipe = recipe_from_dict(other["recipe"], str(folder / FILE))
         differing = set(settings_that_differ(recipe, base)) - FREE_SETTINGS - {"train.seed"}
-        differing |= {key for key in ("grid", "backbones") if other[key] != first[key]}
+        differing |= {"backbones"} if other["backbones"] != first["backbones"] else set()
+        differing |= {"grid"} if list(other["grid"]) != list(first["grid"]) else set()
         if differing:
             raise RunError(
                 f"{folder} and {folders[0]} differ in {', '.join(sorted(differing))}; only parts of one ablation can be "
                 "joined."
             )
+        facts["grid"] = {
+            key: [*values, *(value for value in other["grid"][key] if value not in values)]
+            for key, values in facts["grid"].items()
+        }
         known = {(run["name"], run["seed"]) for run in facts["runs"]}
         facts["runs"] = facts["runs"] + [r for r in other["runs"] if (r["name"], r["seed"]) not in known]
         for key in ("commands", "tables", "seeds"):
