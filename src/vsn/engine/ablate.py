@@ -191,7 +191,7 @@ def load_ablation(path: Path) -> dict[str, Any]:
 
 
 def merge_ablations(folders: Sequence[Path], out: Path) -> dict[str, Any]:
-    """Join what several machines trained of one ablation, its seeds, tables or values of the grid, into `out / ablation.json`.
+    """Join what several machines trained of one ablation, its seeds, tables or values of its grid, in `out / ablation.json`.
 
     Of a run that several folders hold, that of the first named counts. The runs' own folders stay where they are.
 
