@@ -155,6 +155,8 @@ def test_recipes(vsn: Run, tmp_path: Path):
     assert re.search(r"^  demo +The embedded data set", out, re.MULTILINE)
     status, out, _ = vsn("recipe", "show", "demo")
     assert status == 0
+    header = cli.find_recipe("demo").read_text().split("\n\n")[0]
+    assert out.startswith(f"{header}\n\n[model]\n")
     (tmp_path / "r.toml").write_text(out)
     assert load_recipe(tmp_path / "r.toml") == load_recipe(cli.find_recipe("demo"))
     assert vsn("recipe", "show", tmp_path / "r.toml")[1] == out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Annotated
@@ -50,9 +51,13 @@ def _title(path: Path) -> str:
 
 @recipe_app.command(name="show")
 def recipe_show(recipe: Annotated[str, tyro.conf.Positional]) -> None:
-    """Print a recipe complete: with what it builds on, and with every default.
+    """Print a recipe complete: its header, with what it builds on, and with every default.
 
     Args:
         recipe: a TOML file, or the name of a recipe that comes with vsn.
     """
-    print(dump_recipe(load_recipe(find_recipe(recipe))), end="")
+    path = find_recipe(recipe)
+    complete = dump_recipe(load_recipe(path))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    header = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
+    print("\n".join([*header, *([""] if header else []), complete]), end="")
