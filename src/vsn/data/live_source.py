@@ -46,7 +46,7 @@ _LONGEST_WAIT = 30.0
 _JUMP_SECONDS, _BACK_SECONDS = 10.0, 1.0
 """Time stamps of a live source that leap ahead or back by more have begun anew."""
 _END_SLACK = 0.5
-_USUAL_RATE = 25.0
+USUAL_RATE = 25.0
 
 
 def kind_of(source: str) -> Kind:
@@ -202,7 +202,7 @@ class Source:
                 if first is None and shown is not None:
                     first = shown - offset
                 seconds = None if shown is None or first is None else shown - first
-                frame = self._placed(stored, seconds, lasts or 1 / (self.frames_per_second or _USUAL_RATE))
+                frame = self._placed(stored, seconds, lasts or 1 / (self.frames_per_second or USUAL_RATE))
                 if frame is None:
                     continue
                 if shown is not None and frame.part != self._part:

@@ -13,7 +13,7 @@ import numpy as np
 from vsn.config import ConfigError, LiveConfig, Protocol, WindowConfig
 from vsn.data.decode import VideoError, write_video
 from vsn.data.live import LiveFrame, LiveReader
-from vsn.data.live_source import Source
+from vsn.data.live_source import USUAL_RATE, Source
 from vsn.engine.annotate import draw_label
 from vsn.engine.calibrate import Calibration
 from vsn.engine.predict import Predictor
@@ -23,7 +23,6 @@ from vsn.engine.windows import Answer, WindowGrid, WindowLabels
 from vsn.interrupt import StopRequest
 
 _POLL_SECONDS = 0.2
-_USUAL_RATE = 25.0
 _LONGEST_STILL = 10.0
 """Seconds of a gap that a video shows as a still; of a longer one nothing is shown."""
 
@@ -184,7 +183,7 @@ class Stream:
                 for _ in taken:
                     pass
             else:
-                rate = self._source.frames_per_second or _USUAL_RATE
+                rate = self._source.frames_per_second or USUAL_RATE
                 write_video(video, _annotated(taken, rate), frames_per_second=rate)
         finally:
             reader.close()

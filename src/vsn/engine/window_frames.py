@@ -16,14 +16,13 @@ from torch import Tensor
 
 from vsn.config import ConfigError, LiveConfig, Protocol, Recipe, WindowConfig
 from vsn.data.live import LiveFrame, LiveReader
-from vsn.data.live_source import Source, file_source
+from vsn.data.live_source import USUAL_RATE, Source, file_source
 from vsn.data.transforms import planar, stack_channels
 from vsn.data.views import PROTOCOLS, crop_views, frames_of
 from vsn.engine.window_length import window_seconds
 from vsn.engine.windows import GridWalk, WindowGrid
 
 _POLL_SECONDS = 0.2
-_USUAL_RATE = 25.0
 
 Stack = tuple[LiveFrame, ...]
 """What is seen of an instant: the frame on display, and of differences those that follow it, one by one."""
@@ -82,11 +81,11 @@ def plan_grid(
     seconds, why = windows.seconds, "as asked"
     if seconds is None:
         seconds, why = window_seconds(recipe, rate)
-    tail = (recipe.model.num_consecutive - 1) / (rate or _USUAL_RATE)
+    tail = (recipe.model.num_consecutive - 1) / (rate or USUAL_RATE)
     if tail >= seconds:
         raise TooShortWindowError(
             f"A window of {seconds:.2f} seconds ({why}) is too short: the run sees {recipe.model.num_consecutive} frames "
-            f"in a row at each instant, {tail:.2f} seconds at {rate or _USUAL_RATE:g} frames a second. Give longer ones "
+            f"in a row at each instant, {tail:.2f} seconds at {rate or USUAL_RATE:g} frames a second. Give longer ones "
             "with --seconds, or a source of more frames a second."
         )
     return WindowGrid.of(seconds, num_frames, every, tail=tail), why
