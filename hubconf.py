@@ -14,9 +14,9 @@ from pathlib import Path as _Path
 
 sys.path.insert(0, str(_Path(__file__).parent / "src"))  # torch.hub imports this file out of a checkout
 
-from vsn.hub import from_pretrained as _from_pretrained
 from vsn.models import VideoClassifier as _VideoClassifier
 from vsn.models import create_model as _create_model
+from vsn.runs.hub import from_pretrained as _from_pretrained
 
 dependencies = ["torch", "torchvision", "safetensors"]
 
@@ -38,27 +38,21 @@ def model(
         ConfigError: (a ValueError) an impossible setting, or weights that cannot be had.
     """
     weights = pretrained if isinstance(pretrained, str) else "DEFAULT" if pretrained else "none"
-    return _create_model(
-        name, num_classes=num_classes, num_frames=num_frames, weights=weights, dropout=dropout
-    )
+    return _create_model(name, num_classes=num_classes, num_frames=num_frames, weights=weights, dropout=dropout)
 
 
 def vsn_resnet18(
     *, num_classes: int, num_frames: int = 8, pretrained: bool | str = False, dropout: float = 0.5
 ) -> _VideoClassifier:
     """Video Shuffle Network on ResNet-18; arguments as those of `model`."""
-    return model(
-        "vsn_resnet18", num_classes=num_classes, num_frames=num_frames, pretrained=pretrained, dropout=dropout
-    )
+    return model("vsn_resnet18", num_classes=num_classes, num_frames=num_frames, pretrained=pretrained, dropout=dropout)
 
 
 def vsn_resnet50(
     *, num_classes: int, num_frames: int = 8, pretrained: bool | str = False, dropout: float = 0.5
 ) -> _VideoClassifier:
     """Video Shuffle Network on ResNet-50, the paper's; arguments as those of `model`."""
-    return model(
-        "vsn_resnet50", num_classes=num_classes, num_frames=num_frames, pretrained=pretrained, dropout=dropout
-    )
+    return model("vsn_resnet50", num_classes=num_classes, num_frames=num_frames, pretrained=pretrained, dropout=dropout)
 
 
 def vsn_resnet101(
@@ -78,18 +72,14 @@ def tsm_resnet50(
     *, num_classes: int, num_frames: int = 8, pretrained: bool | str = False, dropout: float = 0.5
 ) -> _VideoClassifier:
     """TSM on ResNet-50; arguments as those of `model`."""
-    return model(
-        "tsm_resnet50", num_classes=num_classes, num_frames=num_frames, pretrained=pretrained, dropout=dropout
-    )
+    return model("tsm_resnet50", num_classes=num_classes, num_frames=num_frames, pretrained=pretrained, dropout=dropout)
 
 
 def tsn_resnet50(
     *, num_classes: int, num_frames: int = 8, pretrained: bool | str = False, dropout: float = 0.5
 ) -> _VideoClassifier:
     """TSN on ResNet-50; arguments as those of `model`."""
-    return model(
-        "tsn_resnet50", num_classes=num_classes, num_frames=num_frames, pretrained=pretrained, dropout=dropout
-    )
+    return model("tsn_resnet50", num_classes=num_classes, num_frames=num_frames, pretrained=pretrained, dropout=dropout)
 
 
 def run(name: str) -> _VideoClassifier:

@@ -24,13 +24,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from vsn.allocator import keep_freed_memory
+from vsn.bench.ratios import paired_ratio
 from vsn.config import ModelConfig
-from vsn.engine.bench.ratios import paired_ratio
-from vsn.engine.checkpoint import versions
-from vsn.engine.memory import to_channels_last
-from vsn.files import write_json
 from vsn.models import build_model
+from vsn.runs.checkpoint import versions
+from vsn.system.allocator import keep_freed_memory
+from vsn.system.files import write_json
+from vsn.training.memory import to_channels_last
 
 CASES = {
     "train tsn_resnet26_thin": ("tsn_resnet26_thin", 16, 64),

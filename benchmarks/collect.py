@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vsn.engine.checkpoint import open_run, read_metrics
-from vsn.engine.evaluate import evaluate_run
-from vsn.files import write_json
+from vsn.inference.evaluate import evaluate_run
+from vsn.runs.checkpoint import open_run, read_metrics
+from vsn.system.files import write_json
 
 
 def collect(path: Path, orders: list[str], protocols: list[str]) -> dict[str, Any]:
@@ -59,10 +59,7 @@ def main() -> None:
     for run in runs:
         print(
             run["run"],
-            *(
-                f"{test['protocol']} {test['order']} {test['top1']:.1%} {test['top1_interval']}"
-                for test in run["test"]
-            ),
+            *(f"{test['protocol']} {test['order']} {test['top1']:.1%} {test['top1_interval']}" for test in run["test"]),
         )
 
 

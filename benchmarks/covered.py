@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vsn.engine.checkpoint import versions
-from vsn.files import write_json
+from vsn.runs.checkpoint import versions
+from vsn.system.files import write_json
 
 
 def room(file: str) -> str:
@@ -57,11 +57,7 @@ def main() -> None:
         "rows": rows,
     }
     write_json(options.out, facts)
-    print(
-        "\n".join(
-            f"{row['room']:24}{row['covered']:6} of {row['statements']:6}{row['percent']:7}%" for row in rows
-        )
-    )
+    print("\n".join(f"{row['room']:24}{row['covered']:6} of {row['statements']:6}{row['percent']:7}%" for row in rows))
 
 
 if __name__ == "__main__":

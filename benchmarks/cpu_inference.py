@@ -22,17 +22,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from vsn.allocator import keep_freed_memory
+from vsn.bench.ratios import paired_ratio, spread
+from vsn.bench.rounds import time_rounds
+from vsn.bench.runtimes import RUNTIMES, Infer, Variant, describe_device, list_variants
+from vsn.bench.subjects import Subject, read_subjects
 from vsn.config import BenchConfig, ClipSpec, EvalConfig, ModelConfig, Recipe
-from vsn.data.decode import write_video
-from vsn.data.synthetic import CLASSES, SynthSpec, render_video
-from vsn.engine.bench.ratios import paired_ratio, spread
-from vsn.engine.bench.rounds import time_rounds
-from vsn.engine.bench.runtimes import RUNTIMES, Infer, Variant, describe_device, list_variants
-from vsn.engine.bench.subjects import Subject, read_subjects
-from vsn.engine.checkpoint import versions
-from vsn.engine.prediction import views_of_video
-from vsn.files import write_json
+from vsn.data.embedded.write import CLASSES, SynthSpec, render_video
+from vsn.data.video.decode import write_video
+from vsn.inference.prediction import views_of_video
+from vsn.runs.checkpoint import versions
+from vsn.system.allocator import keep_freed_memory
+from vsn.system.files import write_json
 
 VIDEO_SECONDS = 1.0
 HEIGHT, WIDTH, RATE = 480, 640, 30
@@ -94,9 +94,7 @@ def measure(
         calls[f"{name}|network"] = lambda infer=infer: infer(clips)
         calls[f"{name}|whole"] = lambda infer=infer: infer(decode())
     # Threads of one runtime spin for a while after a call.
-    times = time_rounds(
-        calls, CPU, rounds=rounds, seconds=seconds, seed=config.seed, title=subject.label, pause=0.02
-    )
+    times = time_rounds(calls, CPU, rounds=rounds, seconds=seconds, seed=config.seed, title=subject.label, pause=0.02)
     base = str(variants[0])
     rows = []
     for variant in map(str, variants):
@@ -146,9 +144,7 @@ def print_rows(rows: Sequence[dict[str, Any]], console: Console) -> None:
     )
     for row in rows:
         if "error" in row:
-            console.print(
-                f"{row['model']}, {row['variant']}: {row['error']}", highlight=False, soft_wrap=True
-            )
+            console.print(f"{row['model']}, {row['variant']}: {row['error']}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -22,19 +22,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from vsn.allocator import keep_freed_memory
+from vsn.bench.ratios import paired_ratio, spread
+from vsn.bench.rounds import time_rounds
 from vsn.config import ExportConfig
-from vsn.engine.bench.ratios import paired_ratio, spread
-from vsn.engine.bench.rounds import time_rounds
-from vsn.engine.checkpoint import versions
-from vsn.engine.export_check import generated_clips
-from vsn.engine.export_int8 import quantise_onnx
-from vsn.engine.export_tools import ExportError, need
-from vsn.engine.export_write import trace, write_onnx
-from vsn.engine.exported import open_onnx, open_openvino
-from vsn.files import write_json
+from vsn.export.check import generated_clips
+from vsn.export.exported import open_onnx, open_openvino
+from vsn.export.facts import ExportError, need
+from vsn.export.form import ExportForm
+from vsn.export.write import quantise_onnx, trace, write_onnx
 from vsn.models import VideoClassifier, create_model
-from vsn.models.export_form import ExportForm
+from vsn.runs.checkpoint import versions
+from vsn.system.allocator import keep_freed_memory
+from vsn.system.files import write_json
 
 MODELS: dict[str, dict[str, Any]] = {
     "tsn": {"name": "tsn"},

@@ -31,8 +31,8 @@ from vsn.data.flow.file import write_flow_file
 from vsn.data.flow.folder import write_flow_folder
 from vsn.data.flow.read import read_flow
 from vsn.data.flow.values import flow_to_bytes
-from vsn.engine.checkpoint import versions
-from vsn.files import write_json
+from vsn.runs.checkpoint import versions
+from vsn.system.files import write_json
 
 HEIGHT, WIDTH = 256, 340
 METHODS = ("tvl1", "tvl1-opencv")
@@ -98,9 +98,7 @@ def rate(method: str, pools: dict[int, ProcessPoolExecutor], cores: int, pairs: 
 def measure_methods(pairs: list[Pair], *, rounds: int, seed: int) -> list[dict[str, Any]]:
     keys = list(itertools.product(METHODS, (1, 2)))
     found: dict[tuple[str, int], list[float]] = {key: [] for key in keys}
-    pools = {
-        cores: ProcessPoolExecutor(cores, get_context("spawn"), initializer=start_worker) for cores in (1, 2)
-    }
+    pools = {cores: ProcessPoolExecutor(cores, get_context("spawn"), initializer=start_worker) for cores in (1, 2)}
     for method, cores in keys:  # imports, and the first call, are no matter of speed
         rate(method, pools, cores, pairs[:1])
     for number in range(rounds):

@@ -24,21 +24,21 @@ import torch
 from rich.console import Console
 
 from ops import measure_operations, networks
+from vsn.bench.ratios import spread
+from vsn.bench.run import run_bench
+from vsn.bench.runtimes import describe_device
+from vsn.bench.subjects import BenchError, read_subjects
+from vsn.bench.tables import PAPER_TABLE_6
 from vsn.config import BenchConfig, Recipe
+from vsn.config.recipes import find_recipe, load_recipe
+from vsn.data.embedded.write import SynthSpec, write_dataset
 from vsn.data.flow.compute import flow_method
-from vsn.data.synthetic import SynthSpec, write_dataset
-from vsn.engine.batch_size import TrialStep
-from vsn.engine.bench.ratios import spread
-from vsn.engine.bench.run import run_bench
-from vsn.engine.bench.runtimes import describe_device
-from vsn.engine.bench.subjects import BenchError, read_subjects
-from vsn.engine.bench.tables import PAPER_TABLE_6
-from vsn.engine.checkpoint import read_metrics, versions
-from vsn.engine.measure import count_multiply_adds, time_round
-from vsn.engine.memory import is_out_of_memory
-from vsn.engine.train import TrainingStopped, train
-from vsn.files import write_json
-from vsn.recipes import find_recipe, load_recipe
+from vsn.models.measure import count_multiply_adds, time_round
+from vsn.runs.checkpoint import read_metrics, versions
+from vsn.system.files import write_json
+from vsn.training.batch_size import TrialStep
+from vsn.training.memory import is_out_of_memory
+from vsn.training.train import TrainingStopped, train
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTING_UP = 25.0
@@ -161,9 +161,7 @@ def table6(task: Task) -> dict[str, Any]:
 def bench_networks(task: Task) -> dict[str, Any]:
     """TSN, TSM, VSN with shuffle alone and VSN in bf16: eager in both memory formats, then TSN and VSN compiled."""
     four = networks(task.backbone, size=task.size)
-    config = replace(
-        bench_config(task, task.seconds / 6), formats=("contiguous", "channels-last"), dtypes=("bf16",)
-    )
+    config = replace(bench_config(task, task.seconds / 6), formats=("contiguous", "channels-last"), dtypes=("bf16",))
     facts = {"eager": run_bench(four, config, progress=False)}
     task.save(facts)
     if not task.tiny:
@@ -187,9 +185,7 @@ def training_speed(task: Task) -> dict[str, Any]:
             "compiled": compiled,
         }
         try:
-            found = (
-                _training_steps(task, row, batch, part, gpu) if part > 0 else {"error": "no time was left"}
-            )
+            found = _training_steps(task, row, batch, part, gpu) if part > 0 else {"error": "no time was left"}
         except Exception as error:
             found = {"error": f"{type(error).__name__}: {str(error)[:500]}"}
         rows.append(row | found)
@@ -197,18 +193,14 @@ def training_speed(task: Task) -> dict[str, Any]:
     return {"size": task.size, "rows": rows}
 
 
-def _training_steps(
-    task: Task, row: dict[str, Any], batch: int, seconds: float, gpu: str | None
-) -> dict[str, Any]:
+def _training_steps(task: Task, row: dict[str, Any], batch: int, seconds: float, gpu: str | None) -> dict[str, Any]:
     base = load_recipe(find_recipe("finetune"))
     model = replace(base.model, name=row["model"], num_classes=174, weights="none")
     recipe = replace(
         base,
         model=model,
         clip=replace(base.clip, crop_size=task.size),
-        train=replace(
-            base.train, precision=row["precision"], device=str(task.device), partial_bn=False, freeze=()
-        ),
+        train=replace(base.train, precision=row["precision"], device=str(task.device), partial_bn=False, freeze=()),
     )
     step = TrialStep(recipe, 174, task.device)
     if row["compiled"]:
@@ -246,9 +238,7 @@ def flow(task: Task) -> dict[str, Any]:
     height, width = (32, 48) if task.tiny else (256, 340)
     generator = np.random.default_rng(0)
     waves = generator.normal(0, 1, (33 if not task.tiny else 3, height // 8, width // 8 + 8))
-    frames = torch.nn.functional.interpolate(
-        torch.from_numpy(waves)[:, None], size=(height, width), mode="bicubic"
-    )
+    frames = torch.nn.functional.interpolate(torch.from_numpy(waves)[:, None], size=(height, width), mode="bicubic")
     video = (128 + 40 * frames[:, 0]).clamp(0, 255).byte().numpy()
     few = video[:3]
     rows, fields = [], {}
@@ -318,9 +308,7 @@ PARTS: dict[str, Callable[[Task], dict[str, Any]]] = {
 
 def bench_config(task: Task, seconds: float) -> BenchConfig:
     """Table 6's settings, for so many seconds of latency and as many of throughput."""
-    config = BenchConfig(
-        dtypes=("fp32", "bf16"), size=task.size, seconds=max(1.0, seconds), device=str(task.device)
-    )
+    config = BenchConfig(dtypes=("fp32", "bf16"), size=task.size, seconds=max(1.0, seconds), device=str(task.device))
     return replace(config, batches=3, batch_size=2, dtypes=("fp32",), warmup=1) if task.tiny else config
 
 

@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vsn.allocator import keep_freed_memory
-from vsn.files import write_json
+from vsn.system.allocator import keep_freed_memory
+from vsn.system.files import write_json
 
 PARTS: dict[str, float] = {
     "tests": 3.5,
@@ -126,9 +126,7 @@ def main() -> None:
         if not found["ok"]:
             print(found.get("said", "")[-1500:], flush=True)
     failed = [name for name, found in summary["parts"].items() if not found["ok"]]
-    print(
-        f"{options.out / 'summary.json'}: {len(options.parts) - len(failed)} of {len(options.parts)} parts are done."
-    )
+    print(f"{options.out / 'summary.json'}: {len(options.parts) - len(failed)} of {len(options.parts)} parts are done.")
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 

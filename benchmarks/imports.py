@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from vsn.files import write_json
+from vsn.system.files import write_json
 
 STARTS = {
     "python": ["-c", "pass"],
@@ -35,7 +35,7 @@ FACTS = """
 import json, sys
 from importlib.metadata import distribution, distributions
 from pathlib import Path
-from vsn.engine.checkpoint import versions
+from vsn.runs.checkpoint import versions
 
 names = sorted({one.metadata["Name"].lower().replace("_", "-") for one in distributions()})
 seen = {}
@@ -125,16 +125,12 @@ def main() -> None:
     rest = [word for word in sys.argv[2:] if "=" not in word]
     environments = {}
     for name, python in pythons.items():
-        done = subprocess.run(
-            [python, "-c", FACTS], check=True, stdout=subprocess.PIPE, text=True, env=alone()
-        )
+        done = subprocess.run([python, "-c", FACTS], check=True, stdout=subprocess.PIPE, text=True, env=alone())
         environments[name] = json.loads(done.stdout) | {"starts": rows[name], "heaviest": heaviest(python)}
     write_json(
         options.out,
         {
-            "command": shlex.join(
-                ["python", "benchmarks/imports.py", f"results/{options.out.name}", *names, *rest]
-            ),
+            "command": shlex.join(["python", "benchmarks/imports.py", f"results/{options.out.name}", *names, *rest]),
             "date": datetime.now(UTC).date().isoformat(),
             "rounds": options.rounds,
             "load_before": load_before,

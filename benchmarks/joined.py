@@ -19,11 +19,11 @@ from typing import get_args
 import numpy as np
 
 from vsn.config import ConfigError, DataConfig, Source
-from vsn.data.decode import VideoError, read_all_frames, write_video
-from vsn.data.frames import resize_rgb
 from vsn.data.readers import read_records
 from vsn.data.records import VideoRecord
-from vsn.files import write_text
+from vsn.data.video.decode import VideoError, read_all_frames, write_video
+from vsn.data.video.frames import resize_rgb
+from vsn.system.files import write_text
 
 
 def choose(records: Sequence[VideoRecord], count: int, seed: int) -> list[VideoRecord]:
@@ -49,9 +49,7 @@ def main() -> None:
     parser.add_argument("root", help="folder of the data set")
     parser.add_argument("video", type=Path)
     parser.add_argument("truth", type=Path)
-    parser.add_argument(
-        "--source", default=DataConfig.source, choices=get_args(Source), help="how it is read"
-    )
+    parser.add_argument("--source", default=DataConfig.source, choices=get_args(Source), help="how it is read")
     parser.add_argument("--split", default=DataConfig.test_split)
     parser.add_argument("--videos", type=int, default=60)
     parser.add_argument("--rate", type=float, default=20.0)
@@ -65,9 +63,7 @@ def main() -> None:
         for record in choose(found.records, options.videos, options.seed):
             images = frames_at_rate(record.path, options.rate, size)
             size = images[0].shape[:2]
-            rows.append(
-                (shown / options.rate, (shown + len(images)) / options.rate, found.classes[record.labels[0]])
-            )
+            rows.append((shown / options.rate, (shown + len(images)) / options.rate, found.classes[record.labels[0]]))
             shown += len(images)
             yield from images
 

@@ -33,12 +33,12 @@ import numpy as np
 import psutil
 
 from vsn.config import ServeConfig
-from vsn.data.decode import write_video
-from vsn.engine.checkpoint import versions
-from vsn.engine.predict import Predictor
-from vsn.engine.prediction import views_of_video
-from vsn.files import write_json
+from vsn.data.video.decode import write_video
+from vsn.inference.predict import Predictor
+from vsn.inference.prediction import views_of_video
+from vsn.runs.checkpoint import versions
 from vsn.serve.models import open_model
+from vsn.system.files import write_json
 
 LIMIT_MB = 4.0
 SHARES = {"good": 0.6, "text": 0.1, "huge": 0.1, "slow": 0.1, "cut": 0.1}
@@ -201,9 +201,7 @@ def growth(memory: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=5.0)

@@ -38,13 +38,13 @@ from loading_baseline import baseline_loader
 from loading_videos import HEIGHT, make_videos
 from vsn.config import ClipSpec, DataConfig
 from vsn.data.dataset import VideoDataset
-from vsn.data.decode import probe_video
 from vsn.data.loader import collate, make_loader
-from vsn.data.pack import pack_dataset
+from vsn.data.packing.pack import pack_dataset
 from vsn.data.readers import read_records
 from vsn.data.records import RecordSet
-from vsn.engine.checkpoint import versions
-from vsn.files import write_json
+from vsn.data.video.decode import probe_video
+from vsn.runs.checkpoint import versions
+from vsn.system.files import write_json
 
 NUM_FRAMES, BATCH = 8, 8
 FORMS = {
@@ -126,9 +126,7 @@ def measure_rates(
             "workers": num_workers,
             "clips_per_second": [round(value, 2) for value in values],
             "median": round(middles[form, num_workers], 2),
-            "times_pil": round(middles[form, num_workers] / middles["pil", num_workers], 2)
-            if "pil" in forms
-            else None,
+            "times_pil": round(middles[form, num_workers] / middles["pil", num_workers], 2) if "pil" in forms else None,
         }
         for (form, num_workers), values in found.items()
     ]
@@ -173,18 +171,14 @@ def profile(work: Path, form: str, *, num_clips: int, seed: int) -> dict[str, An
     total = sum(own.values())
     stages = dict.fromkeys((*STAGES, "Python and the rest"), 0.0)
     for name, seconds in own.items():
-        stage = next(
-            (s for s, parts in STAGES.items() if any(part in name for part in parts)), "Python and the rest"
-        )
+        stage = next((s for s, parts in STAGES.items() if any(part in name for part in parts)), "Python and the rest")
         stages[stage] += seconds
     scale = 1000 * whole / num_clips / total  # of the time without the profiler, which slows Python down
     return {
         "form": form,
         "milliseconds_a_clip": round(1000 * whole / num_clips, 2),
         "stages": {name: round(seconds * scale, 3) for name, seconds in stages.items()},
-        "functions": {
-            name: round(own[name] * scale, 3) for name in sorted(own, key=lambda name: -own[name])[:15]
-        },
+        "functions": {name: round(own[name] * scale, 3) for name in sorted(own, key=lambda name: -own[name])[:15]},
     }
 
 
@@ -318,9 +312,7 @@ def main() -> None:
     ]
     ours = [form for form in options.forms if form != "pil"]
     if options.profile:
-        parts.append(
-            ("profile", lambda: [profile(options.work, form, num_clips=400, **common) for form in ours])
-        )
+        parts.append(("profile", lambda: [profile(options.work, form, num_clips=400, **common) for form in ours]))
     if options.memory:
         most = max(options.workers)
         parts.append(

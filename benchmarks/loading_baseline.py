@@ -23,9 +23,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class FrameFolders(Dataset[tuple[torch.Tensor, int]]):
     """Clips, float `(T * 3, size, size)`, and labels, of folders of `{:05d}.jpg` that start at 1."""
 
-    def __init__(
-        self, videos: Sequence[tuple[Path, int, int]], *, num_frames: int = 8, size: int = 224
-    ) -> None:
+    def __init__(self, videos: Sequence[tuple[Path, int, int]], *, num_frames: int = 8, size: int = 224) -> None:
         self.videos = videos
         """Folder, number of frames, label: a line of the lists of those code bases."""
         self.num_frames = num_frames
@@ -37,8 +35,7 @@ class FrameFolders(Dataset[tuple[torch.Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         folder, num_video_frames, label = self.videos[index]
         images = [
-            Image.open(folder / f"{number:05d}.jpg").convert("RGB")
-            for number in self._frame_numbers(num_video_frames)
+            Image.open(folder / f"{number:05d}.jpg").convert("RGB") for number in self._frame_numbers(num_video_frames)
         ]
         images = self._crop(images)
         if random.random() < 0.5:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from vsn.config import DataConfig
-from vsn.data.decode import read_all_frames, write_video
-from vsn.data.jpeg import encode_jpeg
-from vsn.data.pack import pack_dataset
-from vsn.files import write_json, write_text
+from vsn.data.packing.pack import pack_dataset
+from vsn.data.video.decode import read_all_frames, write_video
+from vsn.data.video.jpeg import encode_jpeg
+from vsn.system.files import write_json, write_text
 
 HEIGHT, WIDTH, RATE = 256, 340, 25
 
@@ -59,9 +59,7 @@ def make_videos(work: Path, *, num_videos: int, frames: tuple[int, int], seed: i
         rng = np.random.default_rng([seed, number])
         images = list(moving_texture(rng, int(rng.integers(frames[0], frames[1] + 1))))
         for form, every in (("h264-12", 12), ("h264-250", 250)):
-            write_video(
-                work / form / f"{number:04d}.mp4", images, frames_per_second=RATE, keyframe_every=every
-            )
+            write_video(work / form / f"{number:04d}.mp4", images, frames_per_second=RATE, keyframe_every=every)
         folder = work / "jpeg" / f"{number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
         decoded, _ = read_all_frames(work / "h264-250" / f"{number:04d}.mp4")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from vsn.config import ModelConfig, split_name
-from vsn.engine.measure import count_multiply_adds, count_parameters
 from vsn.models import MODELS, build_model
+from vsn.models.measure import count_multiply_adds, count_parameters
 
 NUM_CLASSES = 400
 

@@ -31,12 +31,12 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 TESTS = {
-    "vsn.ops": "test_ops", "vsn.models.temporal": "models/test_temporal", "vsn.data.sampling": "data/test_sampling",
-    "vsn.data.views": "data/test_views", "vsn.data.transforms": "data/test_transforms data/test_views",
-    "vsn.data.augment": "data/test_augment", "vsn.data.flow.values": "data/test_flow",
-    "vsn.engine.fuse": "engine/test_fuse", "vsn.engine.match": "engine/test_match",
-    "vsn.engine.intervals": "engine/test_intervals engine/test_scores", "vsn.engine.scores": "engine/test_scores",
-    "vsn.engine.windows": "engine/test_windows",
+    "vsn.ops": "test_ops", "vsn.models.insertion": "models/test_temporal", "vsn.data.sampling": "data/test_sampling",
+    "vsn.data.views": "data/test_views", "vsn.data.transforms": "data/test_transforms data/test_views data/test_augment",
+    "vsn.data.flow.values": "data/flow/test_flow",
+    "vsn.scores.fuse": "scores/test_fuse", "vsn.scores.match": "scores/test_match",
+    "vsn.scores.intervals": "scores/test_intervals scores/test_scores", "vsn.scores.scores": "scores/test_scores",
+    "vsn.stream.windows": "stream/test_windows",
 }  # fmt: skip
 """Mutated modules, and the files of tests that the mutants of each meet."""
 SLOW = "compiles_without or exports_for_any or gradients_agree or resnext_forced"
@@ -153,10 +153,10 @@ def main() -> None:
         files = sorted({f"tests/{name}.py" for module in mutants.values() for name in TESTS[module].split()})
         arguments = ["-q", "-p", "no:cacheprovider", "--tb=native", "-k", f"not ({SLOW})", *files]
         raise SystemExit(pytest.main(arguments, plugins=[Trial(mutants, options.tried)]))
-    from vsn.engine.checkpoint import (
+    from vsn.runs.checkpoint import (
         versions,
     )  # not before the tests are collected: they must see it imported anew
-    from vsn.files import write_json
+    from vsn.system.files import write_json
 
     modules = summary(tried, json.loads(options.judged.read_text()) if options.judged else {})
     keys = ("mutants", "only_text", "sampled", "killed", "equivalent", "survived")

@@ -26,20 +26,20 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from vsn.allocator import keep_freed_memory
+from vsn.bench.ratios import paired_ratio, spread
+from vsn.bench.rounds import time_rounds
+from vsn.bench.run import run_bench
+from vsn.bench.runtimes import DTYPES, describe_device
+from vsn.bench.subjects import Subject
+from vsn.bench.tables import print_table
 from vsn.config import BenchConfig, ModelConfig
-from vsn.engine.bench.ratios import paired_ratio, spread
-from vsn.engine.bench.rounds import time_rounds
-from vsn.engine.bench.run import run_bench
-from vsn.engine.bench.runtimes import DTYPES, describe_device
-from vsn.engine.bench.subjects import Subject
-from vsn.engine.bench.tables import print_table
-from vsn.engine.checkpoint import versions
-from vsn.engine.processes import pick_device
-from vsn.files import write_json
 from vsn.models import build_model
-from vsn.models.temporal import ShiftConv2d, ShuffleConv2d
+from vsn.models.layers import ShiftConv2d, ShuffleConv2d
 from vsn.ops import temporal_shift, video_shuffle
+from vsn.runs.checkpoint import versions
+from vsn.system.allocator import keep_freed_memory
+from vsn.system.files import write_json
+from vsn.system.processes import pick_device
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 NETWORKS = ("TSN", "TSM", "VSN, shuffle only", "VSN")
@@ -109,8 +109,7 @@ def make_calls(case: Case, num_frames: int, device: torch.device) -> dict[str, C
     backward = case.direction != "forward"
     generator = torch.Generator().manual_seed(0)
     frames, gradient = (
-        torch.randn(shape, generator=generator).to(device, dtype).contiguous(memory_format=form)
-        for _ in range(2)
+        torch.randn(shape, generator=generator).to(device, dtype).contiguous(memory_format=form) for _ in range(2)
     )
     frames.requires_grad_(backward)
     source, target = torch.randn_like(frames), torch.empty_like(frames)
@@ -245,14 +244,10 @@ def main() -> None:
     keep_freed_memory()  # as the command does
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument(
-        "--parts", nargs="+", default=["operations", "networks"], choices=["operations", "networks"]
-    )
+    parser.add_argument("--parts", nargs="+", default=["operations", "networks"], choices=["operations", "networks"])
     parser.add_argument("--modes", nargs="+", default=["eager", "compile"], choices=["eager", "compile"])
     parser.add_argument("--dtypes", nargs="+", default=["fp32", "bf16"], choices=list(DTYPES))
-    parser.add_argument(
-        "--formats", nargs="+", default=list(FORMATS), choices=list(FORMATS), help="of networks"
-    )
+    parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=list(FORMATS), help="of networks")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--size", type=int, default=224)

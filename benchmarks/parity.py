@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tables import parity_table
-from vsn.engine.checkpoint import versions
-from vsn.files import write_json
+from vsn.runs.checkpoint import versions
+from vsn.system.files import write_json
 
 
 def row(path: Path) -> dict[str, Any]:

@@ -23,16 +23,16 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from tables import stream_table
-from vsn.allocator import keep_freed_memory
+from vsn.bench.ratios import paired_ratio, spread
+from vsn.bench.rounds import time_rounds
+from vsn.bench.runtimes import describe_device
 from vsn.config import ClipSpec, EvalConfig, ModelConfig, Recipe
-from vsn.engine.bench.ratios import paired_ratio, spread
-from vsn.engine.bench.rounds import time_rounds
-from vsn.engine.bench.runtimes import describe_device
-from vsn.engine.checkpoint import versions
-from vsn.engine.predict import Predictor
-from vsn.engine.window_scores import WindowScorer
-from vsn.files import write_json
+from vsn.inference.predict import Predictor
 from vsn.models import build_model
+from vsn.runs.checkpoint import versions
+from vsn.stream.scorer import WindowScorer
+from vsn.system.allocator import keep_freed_memory
+from vsn.system.files import write_json
 
 PLACEMENTS: dict[str, dict[str, Any]] = {
     "shift and shuffle": {},
@@ -51,9 +51,7 @@ def make_predictor(name: str, placement: str, *, size: int, num_frames: int, see
         name = name.replace("vsn_", "tsn_", 1)
     config = ModelConfig(name=name, num_classes=174, num_frames=num_frames, **PLACEMENTS[placement])
     torch.manual_seed(seed)
-    recipe = Recipe(
-        model=config, clip=ClipSpec(short_side=size, crop_size=size), eval=EvalConfig(protocol="center")
-    )
+    recipe = Recipe(model=config, clip=ClipSpec(short_side=size, crop_size=size), eval=EvalConfig(protocol="center"))
     classes = tuple(str(number) for number in range(config.num_classes))
     return Predictor(build_model(config), recipe, classes, device="cpu")
 
@@ -67,9 +65,7 @@ class Slide:
     def __call__(self) -> np.ndarray:
         numbers = range(self.start, self.start + self.scorer.num_frames)
         self.start += self.stride
-        return self.scorer.score(
-            numbers, [self.images[number % len(self.images)][None] for number in numbers]
-        )
+        return self.scorer.score(numbers, [self.images[number % len(self.images)][None] for number in numbers])
 
 
 def multiply_adds(call: Callable[[], object]) -> int:

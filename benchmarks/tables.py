@@ -27,9 +27,7 @@ def runs_table(runs: list[dict[str, Any]]) -> str:
     """What `collect.py` wrote: a line a run, top-1 with its 95% interval, and with frames shuffled."""
     lines = [_head("run", "epochs", "top-1", "95% interval", "frames shuffled")]
     for run in runs:
-        forward, shuffled = (
-            next(t for t in run["test"] if t["order"] == order) for order in ("forward", "shuffled")
-        )
+        forward, shuffled = (next(t for t in run["test"] if t["order"] == order) for order in ("forward", "shuffled"))
         low, high = forward["top1_interval"]
         lines.append(
             f"| {run['run']} | {len(run['metrics'])} | {forward['top1']:.1%} | {low:.1%} to {high:.1%} | "
@@ -77,17 +75,13 @@ def throughput_table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         found = row["throughput"]
         low, high = found["interval"]
-        lines.append(
-            f"| {row['label']} | {found['median']:.2f} | {found['ratio']:.2f} | {low:.2f} to {high:.2f} |"
-        )
+        lines.append(f"| {row['label']} | {found['median']:.2f} | {found['ratio']:.2f} | {low:.2f} to {high:.2f} |")
     return "\n".join(lines)
 
 
 def streams_table(pairs: list[dict[str, Any]]) -> str:
     """What `two_streams.py` wrote, in the layout of the paper's Table 2: a line a stream, and one of all."""
-    lines = [
-        _head("data", "stream", "frames", "parameters", "multiply-adds", "top-1", "95% interval", "gain")
-    ]
+    lines = [_head("data", "stream", "frames", "parameters", "multiply-adds", "top-1", "95% interval", "gain")]
     for pair in pairs:
         report = pair["report"]
         names = [*map(_stream_name, pair["streams"]), "fused"]
@@ -239,9 +233,7 @@ def networks_table(facts: dict[str, Any]) -> str:
     for label in list(dict.fromkeys(row["label"] for row in rows))[1:]:
         cells = []
         for column in columns:
-            found = next(
-                row for row in rows if row["label"] == label and (row["mode"], row["dtype"]) == column
-            )
+            found = next(row for row in rows if row["label"] == label and (row["mode"], row["dtype"]) == column)
             taken = found[measure]
             low, high = taken["interval"]
             cells.append(f"{taken['ratio']:.2f} ({low:.2f} to {high:.2f})")
@@ -252,9 +244,7 @@ def networks_table(facts: dict[str, Any]) -> str:
 def timelines_table(rows: list[dict[str, Any]]) -> str:
     """What `timelines.py` wrote: a line for each file, length of window and smoothing."""
     lines = [_head("file", "window s", "smoothed over s", "right", "unknown", "right, if it must name one")]
-    for key, pair in itertools.groupby(
-        rows, lambda row: (row["video"], row["window_seconds"], row["smooth"])
-    ):
+    for key, pair in itertools.groupby(rows, lambda row: (row["video"], row["window_seconds"], row["smooth"])):
         default, without = sorted(pair, key=lambda row: row["thresholds"])
         lines.append(
             f"| {key[0]} | {key[1]:.2f}, {default['window']} | {key[2]:g} | {default['right']:.1%} | "

@@ -18,13 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vsn.allocator import keep_freed_memory
 from vsn.config import ConfigError, WindowConfig
-from vsn.data.decode import VideoError
-from vsn.engine.checkpoint import RunError, versions
-from vsn.engine.predict import Predictor
-from vsn.engine.timeline import Segment, make_timeline, read_truth, share_right
-from vsn.files import write_json
+from vsn.data.video.decode import VideoError
+from vsn.inference.predict import Predictor
+from vsn.runs.checkpoint import RunError, versions
+from vsn.stream.timeline import Segment, make_timeline, read_truth, share_right
+from vsn.system.allocator import keep_freed_memory
+from vsn.system.files import write_json
 
 THRESHOLDS = {"default": (WindowConfig.enter, WindowConfig.leave), "none": (0.0, 0.0)}
 
@@ -43,9 +43,7 @@ def examine(
     config = WindowConfig(seconds=seconds, smooth=smooth, enter=enter, leave=leave)
     timeline = make_timeline(predictor, video, windows=config)
     labelled = math.fsum(one.end - one.start for one in timeline.segments)
-    most = Counter(one.label for one in truth for _ in range(round(10 * (one.end - one.start)))).most_common(
-        1
-    )
+    most = Counter(one.label for one in truth for _ in range(round(10 * (one.end - one.start)))).most_common(1)
     return {
         "video": video.name,
         "video_seconds": timeline.seconds,
@@ -74,9 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run")
     parser.add_argument("output", type=Path)
-    parser.add_argument(
-        "--video", nargs=2, action="append", type=Path, required=True, metavar=("VIDEO", "TRUTH")
-    )
+    parser.add_argument("--video", nargs=2, action="append", type=Path, required=True, metavar=("VIDEO", "TRUTH"))
     parser.add_argument("--seconds", nargs="*", type=float, default=[], help="lengths of windows")
     parser.add_argument("--smooth", nargs="+", type=float, default=[WindowConfig.smooth, 0.0])
     options = parser.parse_args()
@@ -88,9 +84,7 @@ def main() -> None:
         for seconds in (None, *options.seconds):
             for smooth in options.smooth:
                 for thresholds in THRESHOLDS:
-                    row = examine(
-                        predictor, video, truth, seconds=seconds, smooth=smooth, thresholds=thresholds
-                    )
+                    row = examine(predictor, video, truth, seconds=seconds, smooth=smooth, thresholds=thresholds)
                     rows.append(row)
                     print(
                         f"{row['video']}: windows of {row['window_seconds']:.2f} s, smooth {smooth:g}, thresholds "

@@ -24,10 +24,10 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vsn.allocator import keep_freed_memory
-from vsn.data.synthetic import SynthSpec, write_dataset
-from vsn.engine.checkpoint import is_finished, read_metrics
-from vsn.files import write_json
+from vsn.data.embedded.write import SynthSpec, write_dataset
+from vsn.runs.checkpoint import is_finished, read_metrics
+from vsn.system.allocator import keep_freed_memory
+from vsn.system.files import write_json
 
 SETTINGS = ["--model.dropout", "0", "--train.val-every", "1", "--train.device", "cpu"]
 WAYS: dict[str, list[str]] = {
@@ -77,9 +77,7 @@ def run_way(way: str, work: Path, root: Path, epochs: int, seed: int) -> tuple[P
 def describe(path: Path, first: Path) -> dict[str, Any]:
     """Metrics of a run, its running loss, and its distance from the first run."""
     events = EventAccumulator(str(path / "tensorboard")).Reload()
-    running = {
-        point.step: point.value for point in events.Scalars("running_loss")
-    }  # of a step done twice, the last
+    running = {point.step: point.value for point in events.Scalars("running_loss")}  # of a step done twice, the last
     ours, theirs = load_file(path / "model.safetensors"), load_file(first / "model.safetensors")
     metrics, wanted = read_metrics(path), read_metrics(first)
     return {
@@ -89,9 +87,7 @@ def describe(path: Path, first: Path) -> dict[str, Any]:
         "largest_relative_difference_of_training_loss": max(
             abs(a["train_loss"] / b["train_loss"] - 1) for a, b in zip(metrics, wanted, strict=True)
         ),
-        "relative_difference_of_training_loss_in_epoch_1": abs(
-            metrics[0]["train_loss"] / wanted[0]["train_loss"] - 1
-        ),
+        "relative_difference_of_training_loss_in_epoch_1": abs(metrics[0]["train_loss"] / wanted[0]["train_loss"] - 1),
     }
 
 

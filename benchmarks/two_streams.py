@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vsn.engine.checkpoint import open_run, read_metrics, versions
-from vsn.engine.fuse import fuse_scores, fusion_report
-from vsn.engine.match import match_scores
-from vsn.engine.scores import load_scores
-from vsn.files import write_json
+from vsn.runs.checkpoint import open_run, read_metrics, versions
+from vsn.scores.fuse import fuse_scores, fusion_report
+from vsn.scores.match import match_scores
+from vsn.scores.scores import load_scores
+from vsn.system.files import write_json
 
 NAMES = {"rgb": "RGB", "flow": "flow", "rgbdiff": "RGB differences"}
 
@@ -63,8 +63,7 @@ def main() -> None:
         for protocol in arguments.protocols
     ]
     named = " ".join(
-        f"--streams '{data}' {' '.join(Path(path).name for path in paths)}"
-        for data, *paths in arguments.streams
+        f"--streams '{data}' {' '.join(Path(path).name for path in paths)}" for data, *paths in arguments.streams
     )
     named += f" --protocols {' '.join(arguments.protocols)}"
     facts = {

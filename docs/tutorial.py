@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import vsn
-from vsn.data.synthetic import SynthSpec, write_dataset
+from vsn.data.embedded.write import SynthSpec, write_dataset
 
 TINY = os.environ.get("VSN_TUTORIAL") == "tiny"
 HERE = Path("vsn-tutorial")
@@ -108,8 +108,8 @@ print(
 # The same frames once more, shuffled. What is lost is an upper bound of what their order gave.
 
 # %%
-from vsn.engine.reliance import temporal_reliance  # noqa: E402
-from vsn.engine.scores import find_scores, load_scores  # noqa: E402
+from vsn.scores.reliance import temporal_reliance  # noqa: E402
+from vsn.scores.scores import find_scores, load_scores  # noqa: E402
 
 vsn.evaluate_run(run, config=replace(recipe.eval, order="shuffled"), device="cpu")
 scores = {order: load_scores(find_scores(run, order=order)) for order in ("forward", "shuffled")}

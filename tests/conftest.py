@@ -1,16 +1,23 @@
 """What tests share: the folder of trial data when there is one, and a few tiny videos."""
 
 import os
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
+from rich.console import Console
 
-from vsn.allocator import keep_freed_memory
-from vsn.data.decode import write_video
+from tests.helpers.packs import moving_texture, pack, packed_config
+from tests.helpers.tiny_runs import tiny_recipe
+from vsn.data.readers import read_records
+from vsn.data.video.decode import write_video
+from vsn.system.allocator import keep_freed_memory
+from vsn.training.train import train
 
 GREY_STEP = 8
 TINY_CLASSES = ("swipe_left", "swipe_right", "wave")
@@ -69,3 +76,66 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(5):
             write_video(root / name / f"{i}.mp4", grey_frames(10 + i), frames_per_second=10)
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Sums in one order, so that equal means equal to the last bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def quiet() -> Console:
+    return Console(quiet=True)
+
+
+@pytest.fixture
+def log() -> Iterator[tuple[Console, Callable[[], str]]]:
+    """A console, and what was printed on it."""
+    console = Console(record=True, width=300, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    yield console, console.export_text
+    console.file.close()
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
+    """A VSN trained for two epochs. Not to be changed: copy it."""
+    return train(tiny_recipe(tiny_data), tmp_path_factory.mktemp("runs") / "vsn", console=quiet).path
+
+
+@pytest.fixture(scope="session")
+def arrow_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4 videos whose light moves left to right, each at a height of its own; test clips are exact mirrors in time."""
+    root = tmp_path_factory.mktemp("arrow")
+    for number in range(4):
+        frames = np.full((12, 32, 32, 3), 40, np.uint8)
+        for i, frame in enumerate(frames):
+            frame[7 * number : 7 * number + 8, 2 * i : 2 * i + 8] = 230
+        write_video(root / "train" / "moving" / f"{number}.mp4", frames, frames_per_second=12)
+    return root
+
+
+@pytest.fixture(scope="session")
+def packed(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("packed") / "set"
+    pack(tiny_data, out)
+    return out
+
+
+@pytest.fixture
+def copy(packed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(packed, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def textured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A video of 40 frames of 64x96 pixels, 12.5 a second, and the same packed as it is."""
+    root = tmp_path_factory.mktemp("textured")
+    for name in ("a", "b"):
+        write_video(root / "set" / name / "0.mp4", moving_texture(40), frames_per_second=12.5, crf=12)
+    pack(root / "set", root / "packed", splits=["train"], short_side=256, quality=95)
+    read = read_records(packed_config(root / "packed"), "train")
+    return root / "set/a/0.mp4", next(r.path for r in read.records if r.video_id == "a/0.mp4")

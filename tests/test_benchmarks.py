@@ -13,12 +13,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from made_scores import random_scores
+from tests.helpers.made_scores import random_scores
+from vsn.bench.subjects import read_subjects
 from vsn.config import BenchConfig, ModelConfig
-from vsn.data.decode import probe_video
-from vsn.engine.bench.subjects import read_subjects
-from vsn.engine.fuse import fuse_scores
-from vsn.engine.scores import summarise
+from vsn.data.video.decode import probe_video
+from vsn.scores.fuse import fuse_scores
+from vsn.scores.scores import summarise
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CPU = torch.device("cpu")
@@ -79,8 +79,7 @@ def test_places_are_those_of_resnet50(monkeypatch: pytest.MonkeyPatch):
     ops = script(monkeypatch, "ops")
     found = ops.places_in(ModelConfig(name="vsn_resnet50", num_classes=2), 224)
     assert {place: count for place, count in found.items() if place.operation == "video_shuffle"} == {
-        ops.Place("video_shuffle", shape): 1
-        for shape in ((64, 56, 56), (128, 28, 28), (256, 14, 14), (512, 7, 7))
+        ops.Place("video_shuffle", shape): 1 for shape in ((64, 56, 56), (128, 28, 28), (256, 14, 14), (512, 7, 7))
     }
     # 16 blocks, 4 of them shuffle blocks; a shift stands before conv1, so at the shape that enters the block.
     assert {place.shape: count for place, count in found.items() if place.operation == "temporal_shift"} == {
@@ -132,9 +131,7 @@ def test_networks_differ_in_the_operations_alone(monkeypatch: pytest.MonkeyPatch
     ops = script(monkeypatch, "ops")
     subjects = ops.networks("resnet50", size=224)
     assert [subject.label for subject in subjects] == ["TSN", "TSM", "VSN, shuffle only", "VSN"]
-    placed = [
-        sorted({place.operation for place in ops.places_in(subject.config, 64)}) for subject in subjects
-    ]
+    placed = [sorted({place.operation for place in ops.places_in(subject.config, 64)}) for subject in subjects]
     assert placed == [[], ["temporal_shift"], ["video_shuffle"], ["temporal_shift", "video_shuffle"]]
 
 
@@ -144,9 +141,7 @@ def test_networks_differ_in_the_operations_alone(monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        return script(patch, "cpu_inference").write_one_second(
-            tmp_path_factory.mktemp("video") / "second.mp4"
-        )
+        return script(patch, "cpu_inference").write_one_second(tmp_path_factory.mktemp("video") / "second.mp4")
 
 
 def test_a_second_of_video_to_its_label(monkeypatch: pytest.MonkeyPatch, video: Path):
@@ -236,9 +231,7 @@ def test_parts_that_fail_or_hang_are_recorded_and_the_rest_goes_on(
 
 
 def test_a_part_without_time_is_not_begun(suite: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(
-        sys, "argv", ["gpu_suite.py", "--out", str(tmp_path), "--minutes", "0", "--parts", "flow"]
-    )
+    monkeypatch.setattr(sys, "argv", ["gpu_suite.py", "--out", str(tmp_path), "--minutes", "0", "--parts", "flow"])
     with pytest.raises(SystemExit, match="failed: flow"):
         suite.main()
     [part] = json.loads((tmp_path / "summary.json").read_text())["parts"].values()
@@ -258,9 +251,7 @@ def test_a_part_without_time_is_not_begun(suite: ModuleType, monkeypatch: pytest
         (None, "bf16", None),
     ],
 )
-def test_peak_of_known_cards(
-    monkeypatch: pytest.MonkeyPatch, gpu: str | None, dtype: str, tflops: float | None
-):
+def test_peak_of_known_cards(monkeypatch: pytest.MonkeyPatch, gpu: str | None, dtype: str, tflops: float | None):
     parts = script(monkeypatch, "gpu_parts")
     found = parts.peak_flops(gpu, dtype)
     assert found == (None if tflops is None else pytest.approx(1e12 * tflops))
@@ -331,9 +322,7 @@ def test_two_streams_in_the_layout_of_table_2(monkeypatch: pytest.MonkeyPatch):
     pair = two_streams.fuse_streams("clips", [Path("rgb"), Path("flow")])
     rgb, flow, both = tables.streams_table([pair]).splitlines()[2:]
     fused = summarise(fuse_scores(inputs))["top1"]
-    assert rgb.startswith(
-        f"| clips, fcn, seed 3 | RGB | 8 | 0.89M | 0.101G | {summarise(inputs[0])['top1']:.1%} | "
-    )
+    assert rgb.startswith(f"| clips, fcn, seed 3 | RGB | 8 | 0.89M | 0.101G | {summarise(inputs[0])['top1']:.1%} | ")
     assert flow.startswith("| clips, fcn, seed 3 | flow, 5 fields | 8 | 0.89M | 0.101G | ")
     assert both.startswith(f"| clips, fcn, seed 3 | fused | 8+8 | 1.78M | 0.202G | {fused:.1%} | ")
     best = max(summarise(one)["top1"] for one in inputs)
@@ -355,9 +344,7 @@ def test_steps_with_freed_memory_kept_take_turns(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(allocator, "measure_apart", apart)
     out = tmp_path / "a.json"
-    monkeypatch.setattr(
-        sys, "argv", ["allocator.py", str(out), "--rounds", "3", "--steps", "2", "--cases", case]
-    )
+    monkeypatch.setattr(sys, "argv", ["allocator.py", str(out), "--rounds", "3", "--steps", "2", "--cases", case])
     allocator.main()
     (row,) = json.loads(out.read_text())["rows"]
     assert sorted(asked) == [False] * 3 + [True] * 3

@@ -20,23 +20,23 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from data.motions import end_point_error, moved_pair, moving_video, translation
-from data.test_torchcodec import UNUSABLE
-from engine.conftest import tiny_recipe, weights_of
-from engine.ranks import run_ranks
-from engine.test_train import at_step, interrupt
+from tests.data.video.test_torchcodec import UNUSABLE
+from tests.helpers.motions import end_point_error, moved_pair, moving_video, translation
+from tests.helpers.ranks import run_ranks
+from tests.helpers.tiny_runs import tiny_recipe, weights_of
+from tests.training.test_train import at_step, interrupt
+from vsn.bench.run import run_bench
 from vsn.config import BenchConfig, Recipe
-from vsn.data.decode import read_frames
 from vsn.data.flow.tvl1 import tvl1_flow
-from vsn.engine.batch_norm import synchronise_batch_norm
-from vsn.engine.batch_size import TrialStep, find_batch_size
-from vsn.engine.bench.run import run_bench
-from vsn.engine.checkpoint import read_metrics
-from vsn.engine.evaluate import evaluate_run
-from vsn.engine.scores import load_scores
-from vsn.engine.train import TrainingStopped, train
+from vsn.data.video.decode import read_frames
+from vsn.inference.evaluate import evaluate_run
 from vsn.models import create_model
 from vsn.ops import temporal_shift, video_shuffle
+from vsn.runs.checkpoint import read_metrics
+from vsn.scores.scores import load_scores
+from vsn.training.batch_norm import synchronise_batch_norm
+from vsn.training.batch_size import TrialStep, find_batch_size
+from vsn.training.train import TrainingStopped, train
 
 pytestmark = pytest.mark.gpu
 
@@ -143,9 +143,7 @@ def test_models_compute_what_they_do_on_a_cpu(
     torch.testing.assert_close(found / scale, expected / scale, atol=2e-4, rtol=0)
 
 
-def test_evaluation_gives_the_cpus_scores(
-    device: torch.device, tiny_data: Path, tmp_path: Path, quiet: Console
-):
+def test_evaluation_gives_the_cpus_scores(device: torch.device, tiny_data: Path, tmp_path: Path, quiet: Console):
     run = train(tiny_recipe(tiny_data), tmp_path / "run", console=quiet).path
     scores = {}
     for where in ("cpu", DEVICE):
@@ -207,9 +205,7 @@ def test_compiled_training_step(device: torch.device, tiny_data: Path, tmp_path:
     recipe = tiny_recipe(tiny_data, epochs=1)
     recipe = replace(recipe, model=replace(recipe.model, dropout=0.0))
     losses = [
-        read_metrics(train(on_device(recipe, compile=on), tmp_path / str(on), console=quiet).path)[0][
-            "train_loss"
-        ]
+        read_metrics(train(on_device(recipe, compile=on), tmp_path / str(on), console=quiet).path)[0]["train_loss"]
         for on in (False, True)
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
@@ -258,9 +254,7 @@ def share_step(where: str, shares: tuple[int, ...]) -> tuple[np.ndarray, np.ndar
 def test_batch_statistics_are_those_of_all_processes(device: torch.device, shares: tuple[int, ...]):
     """Of a process without a video too, as in the last step of an epoch."""
     norm = nn.BatchNorm2d(3).train()
-    (
-        norm(torch.randn(sum(shares), 3, 4, 4, generator=torch.Generator().manual_seed(0))) ** 3
-    ).sum().backward()
+    (norm(torch.randn(sum(shares), 3, 4, 4, generator=torch.Generator().manual_seed(0))) ** 3).sum().backward()
     for mean, gradient in run_ranks(2, share_step, DEVICE, shares):
         np.testing.assert_allclose(mean, norm.running_mean.numpy(), atol=1e-6)
         np.testing.assert_allclose(gradient, norm.weight.grad.numpy(), rtol=1e-3, atol=1e-3)

@@ -68,9 +68,7 @@ def test_each_mutant_meets_tests_that_exist(monkeypatch: pytest.MonkeyPatch):
     mutants = script(monkeypatch, "mutants")
     root = BENCHMARKS.parent
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]
-    mutated = {
-        path.removeprefix("src/").removesuffix(".py").replace("/", ".") for path in settings["only_mutate"]
-    }
+    mutated = {path.removeprefix("src/").removesuffix(".py").replace("/", ".") for path in settings["only_mutate"]}
     assert mutated == set(mutants.TESTS)
     files = {f"tests/{name}.py" for names in mutants.TESTS.values() for name in names.split()}
     assert [path for path in (*files, *settings["only_mutate"]) if not (root / path).is_file()] == []

@@ -372,7 +372,7 @@ def test_shift_refuses_an_impossible_share(channels: int, shift_div: int, messag
         temporal_shift(torch.zeros(4, channels, 2, 2), 4, shift_div)
 
 
-@pytest.mark.parametrize("name", ["vsn.ops", "vsn.models", "vsn.models.temporal"])
+@pytest.mark.parametrize("name", ["vsn.ops", "vsn.models", "vsn.models.insertion"])
 def test_docstring_examples_say_what_happens(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine.conftest import tiny_recipe
-from fake_runs import write_eval
-from test_benchmarks import script
-from vsn.data.decode import probe_video, read_all_frames, write_video
-from vsn.engine.checkpoint import new_run, save_weights, write_run
+from tests.helpers.fake_runs import write_eval
+from tests.helpers.tiny_runs import tiny_recipe
+from tests.test_benchmarks import script
+from vsn.data.video.decode import probe_video, read_all_frames, write_video
 from vsn.models import build_model
+from vsn.runs.checkpoint import new_run, save_weights, write_run
 
 
 @pytest.fixture
@@ -24,12 +24,8 @@ def clips(tmp_path: Path) -> Path:
     root = tmp_path / "clips"
     root.mkdir()
     for name, value, count, rate, size in (("a", 60, 20, 10, (36, 48)), ("b", 200, 20, 20, (48, 36))):
-        write_video(
-            root / f"{name}.mp4", [np.full((*size, 3), value, np.uint8)] * count, frames_per_second=rate
-        )
-    (root / "clips.csv").write_text(
-        "path,label,split\na.mp4,a,test\nb.mp4,b,test\na.mp4,a,train\nb.mp4,b,train\n"
-    )
+        write_video(root / f"{name}.mp4", [np.full((*size, 3), value, np.uint8)] * count, frames_per_second=rate)
+    (root / "clips.csv").write_text("path,label,split\na.mp4,a,test\nb.mp4,b,test\na.mp4,a,train\nb.mp4,b,train\n")
     return root
 
 
@@ -85,9 +81,7 @@ def test_a_file_of_joined_clips_and_what_is_right_of_its_timeline(
     monkeypatch.setattr(sys, "argv", arguments)
     timelines.main()
     facts = json.loads(out.read_text())
-    assert facts["command"].endswith(
-        "RUN timelines.json --video joined.mp4 joined.csv --seconds 1 --smooth 0"
-    )
+    assert facts["command"].endswith("RUN timelines.json --video joined.mp4 joined.csv --seconds 1 --smooth 0")
     assert facts["modality"] == modality
     assert [(row["protocol"], row["top1"]) for row in facts["clips"]] == [("fcn", 1.0)]
     assert [(row["window"], row["thresholds"]) for row in facts["rows"]] == [

@@ -34,9 +34,7 @@ def lay_out(stage: Path) -> None:
         copy = stage / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         # The plural is what the generator sets as code.
-        copy.write_text(
-            re.sub(r"(?m)^( +)Example:$", r"\1Examples:", path.read_text("utf-8")), encoding="utf-8"
-        )
+        copy.write_text(re.sub(r"(?m)^( +)Example:$", r"\1Examples:", path.read_text("utf-8")), encoding="utf-8")
     (stage / "docs" / "cli.md").write_text(command_page.page(), encoding="utf-8")
 
 

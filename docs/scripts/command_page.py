@@ -51,9 +51,7 @@ def verbs(*group: str) -> Iterator[tuple[str, ...]]:
 def plain(text: str) -> str:
     """A help text with its groups of options headed by a line instead of ruled off, and its long lines wrapped."""
     lines = re.sub(r"(?m)^ (\S.*?) *\n -+ *$", r"\1:", text).strip().splitlines()
-    return "\n".join(
-        line.rstrip() if len(line.rstrip()) <= WIDTH else textwrap.fill(line, WIDTH) for line in lines
-    )
+    return "\n".join(line.rstrip() if len(line.rstrip()) <= WIDTH else textwrap.fill(line, WIDTH) for line in lines)
 
 
 def page() -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from page_tables import peer_rows
 
-from vsn.engine.bench.tables import PAPER_TABLE_6
+from vsn.bench.tables import PAPER_TABLE_6
 from vsn.ops import video_shuffle
 
 ROOT = Path(__file__).parents[2]
@@ -66,9 +66,7 @@ def svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
     """The parts as one picture with its style; `title` is what a screen reader says."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n'
-        + "\n".join(parts)
-        + "\n</svg>\n"
+        f'role="img">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n' + "\n".join(parts) + "\n</svg>\n"
     )
 
 
@@ -117,9 +115,7 @@ def shuffle_figure() -> str:
                 y = top + group * cell
                 parts.append(rectangle(x, y, cell, cell - 2, f"f{source}"))
                 parts.append(label(x + cell / 2, y + 25, f"{source + 1}{'abcd'[part]}", "middle on"))
-            parts.append(
-                label(x + cell / 2, top + NUM_FRAMES * cell + 18, f"t = {frame + 1}", "small middle")
-            )
+            parts.append(label(x + cell / 2, top + NUM_FRAMES * cell + 18, f"t = {frame + 1}", "small middle"))
         if number + 1 < len(grids):
             parts.append(arrow(left + 4 * (cell + gap) + 6, top + 2 * cell, 56))
     parts.append(label(218, top + 2 * cell - 12, "shuffle", "small"))
@@ -161,7 +157,9 @@ def blocks_figure() -> str:
         parts.append(f'<circle cx="{centre}" cy="{bottom}" r="12" class="box"/>')
         parts.append(label(centre, bottom + 5, "+", "middle strong"))
         parts.append(arrow(centre, bottom + 12, 26, down=True))
-    title = "Where shift and shuffle stand in the residual blocks: before the first 1x1, around the 3x3, around the branch"
+    title = (
+        "Where shift and shuffle stand in the residual blocks: before the first 1x1, around the 3x3, around the branch"
+    )
     return svg(680, 416, title, parts)
 
 
@@ -195,9 +193,7 @@ def plot(
     parts.append(label((left + right) / 2, bottom + 42, x_name, "small middle"))
     for name, x, y, interval in points:
         if interval:
-            parts.append(
-                f'<path d="M{across(x):.1f} {up(interval[0]):.1f} V{up(interval[1]):.1f}" class="line"/>'
-            )
+            parts.append(f'<path d="M{across(x):.1f} {up(interval[0]):.1f} V{up(interval[1]):.1f}" class="line"/>')
         kind = "ours" if name.startswith("VSN") else "mark"
         parts.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="6" class="{kind}"/>')
         shift = (label_shift or {}).get(name, (11, 5))
@@ -238,8 +234,7 @@ def paper_plot() -> str:
     """Accuracy as the paper's Table 6 has it against latency as measured here."""
     rows = _read("table6-latency-cpu.json")["rows"]
     points = [
-        (PAPER_NAMES[row["label"]], row["latency"]["ratio"], PAPER_TABLE_6[row["label"]][2], None)
-        for row in rows
+        (PAPER_NAMES[row["label"]], row["latency"]["ratio"], PAPER_TABLE_6[row["label"]][2], None) for row in rows
     ]
     return plot(
         points,

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vsn.bench.tables import PAPER_TABLE_6
 from vsn.config import ModelConfig
 from vsn.data.views import PROTOCOLS
-from vsn.engine.bench.tables import PAPER_TABLE_6
-from vsn.engine.measure import count_multiply_adds
+from vsn.models.measure import count_multiply_adds
 
 ROOT = Path(__file__).parents[2]
 SPOT = re.compile(r"(?s)(<!-- table ([\w-]+) -->\n).*?(<!-- end of table -->)")
@@ -169,9 +169,7 @@ def peer_rows() -> list[dict[str, Any]]:
     """Models trained on the embedded data set, best first: mean and spread of top-1 over seeds, counts, minutes."""
     runs = [run for run in _read("embedded-cpu.json")["runs"] if run["name"] in PLAIN_RUNS]
     runs += _read("peers-embedded-cpu.json")["runs"]
-    latency = {
-        row["label"].split("@")[0]: row["latency"]["ratio"] for row in _read("peers-latency-cpu.json")["rows"]
-    }
+    latency = {row["label"].split("@")[0]: row["latency"]["ratio"] for row in _read("peers-latency-cpu.json")["rows"]}
     rows = []
     for model in dict.fromkeys(run["model"] for run in runs):
         of_model = [run for run in runs if run["model"] == model]
@@ -232,9 +230,7 @@ def budget() -> dict[str, Any]:
     """The figures of docs/scaling.md that are computed from measured ones, by name."""
     loading = _read("loading-cpu.json")
     speed = {row["form"]: row["median"] for row in loading["rows"] if row["workers"] == 1}
-    frame_bytes = {
-        form: size / loading["data"]["num_frames"] for form, size in loading["data"]["bytes"].items()
-    }
+    frame_bytes = {form: size / loading["data"]["num_frames"] for form, size in loading["data"]["bytes"].items()}
     gestures = _read("loading-memory-cpu.json")["data_set"]
     frames = (VIDEOS + TEST_VIDEOS) * SECONDS * RATE
     return {

@@ -13,43 +13,43 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vsn.engine.convert import convert_checkpoint as convert_checkpoint
-    from vsn.engine.evaluate import evaluate_run as evaluate_run
-    from vsn.engine.feature_files import load_features as load_features
-    from vsn.engine.features import extract_features as extract_features
-    from vsn.engine.predict import Predictor as Predictor
-    from vsn.engine.train import train as train
-    from vsn.hub import from_pretrained as from_pretrained
-    from vsn.hub import push_to_hub as push_to_hub
+    from vsn.config.recipes import find_recipe as find_recipe
+    from vsn.config.recipes import load_recipe as load_recipe
+    from vsn.inference.evaluate import evaluate_run as evaluate_run
+    from vsn.inference.feature_files import load_features as load_features
+    from vsn.inference.features import extract_features as extract_features
+    from vsn.inference.predict import Predictor as Predictor
     from vsn.models import create_model as create_model
     from vsn.models import list_models as list_models
-    from vsn.models.temporal import insert_at as insert_at
-    from vsn.models.temporal import insert_temporal as insert_temporal
-    from vsn.models.temporal import mixing_matrix as mixing_matrix
+    from vsn.models.insertion import insert_at as insert_at
+    from vsn.models.insertion import insert_temporal as insert_temporal
+    from vsn.models.insertion import mixing_matrix as mixing_matrix
     from vsn.ops import temporal_shift as temporal_shift
     from vsn.ops import video_shuffle as video_shuffle
-    from vsn.recipes import find_recipe as find_recipe
-    from vsn.recipes import load_recipe as load_recipe
+    from vsn.runs.convert import convert_checkpoint as convert_checkpoint
+    from vsn.runs.hub import from_pretrained as from_pretrained
+    from vsn.runs.hub import push_to_hub as push_to_hub
+    from vsn.training.train import train as train
 
     __version__: str
 
 _HOMES = {
-    "Predictor": "vsn.engine.predict",
-    "convert_checkpoint": "vsn.engine.convert",
+    "Predictor": "vsn.inference.predict",
+    "convert_checkpoint": "vsn.runs.convert",
     "create_model": "vsn.models",
-    "evaluate_run": "vsn.engine.evaluate",
-    "extract_features": "vsn.engine.features",
-    "find_recipe": "vsn.recipes",
-    "from_pretrained": "vsn.hub",
-    "insert_at": "vsn.models.temporal",
-    "insert_temporal": "vsn.models.temporal",
+    "evaluate_run": "vsn.inference.evaluate",
+    "extract_features": "vsn.inference.features",
+    "find_recipe": "vsn.config.recipes",
+    "from_pretrained": "vsn.runs.hub",
+    "insert_at": "vsn.models.insertion",
+    "insert_temporal": "vsn.models.insertion",
     "list_models": "vsn.models",
-    "load_features": "vsn.engine.feature_files",
-    "load_recipe": "vsn.recipes",
-    "mixing_matrix": "vsn.models.temporal",
-    "push_to_hub": "vsn.hub",
+    "load_features": "vsn.inference.feature_files",
+    "load_recipe": "vsn.config.recipes",
+    "mixing_matrix": "vsn.models.insertion",
+    "push_to_hub": "vsn.runs.hub",
     "temporal_shift": "vsn.ops",
-    "train": "vsn.engine.train",
+    "train": "vsn.training.train",
     "video_shuffle": "vsn.ops",
 }
 
@@ -78,18 +78,10 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name == "__version__":
-        return _installed_version()
+        from vsn.system.version import installed_version
+
+        return installed_version()
     raise AttributeError(f"module 'vsn' has no attribute {name!r}")
-
-
-def _installed_version() -> str:
-    """Of the installed distribution; of a source tree that was never installed there is none."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("vsn")
-    except PackageNotFoundError:
-        return "0+unknown"
 
 
 def __dir__() -> list[str]:

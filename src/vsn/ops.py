@@ -125,9 +125,7 @@ def _swap(clip: Tensor, num_frames: int, eta: int, *, channel_axis: int) -> Tens
     # channels left over are one more piece, so that joining the pieces is the only copy.
     pieces = []
     for t in range(num_frames):
-        groups = (
-            clip.select(1, t).narrow(channel_axis - 1, 0, used).unflatten(channel_axis - 1, (num_frames, eta))
-        )
+        groups = clip.select(1, t).narrow(channel_axis - 1, 0, used).unflatten(channel_axis - 1, (num_frames, eta))
         pieces.append(groups.movedim(channel_axis - 1, 1))
     if rest:
         pieces.append(clip.narrow(channel_axis, used, rest))

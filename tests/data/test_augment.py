@@ -5,16 +5,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from vsn.config import AugmentConfig, ConfigError
-from vsn.data.augment import augment_clip, mix_clips
+from vsn.data.transforms import augment_clip, mix_clips
 
 EVERYTHING = AugmentConfig(color_jitter=0.4, rand_augment=2, random_erasing=1.0)
 
 
 def clip_of(seed: int = 0, num_frames: int = 4) -> torch.Tensor:
     """The same picture in every frame, so that what differs between frames shows."""
-    picture = torch.randint(
-        0, 256, (3, 24, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
-    )
+    picture = torch.randint(0, 256, (3, 24, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     return picture.expand(num_frames, -1, -1, -1).clone()
 
 

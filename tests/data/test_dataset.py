@@ -7,11 +7,11 @@ import torch
 
 from vsn.config import ClipSpec, DataConfig, FlipRule
 from vsn.data.dataset import Sample, VideoDataset
-from vsn.data.decode import VideoError, write_video
 from vsn.data.flips import flipped_labels
 from vsn.data.readers import read_records
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import segment_indices
+from vsn.data.video.decode import VideoError, write_video
 
 SPEC = ClipSpec(short_side=32, crop_size=24)
 
@@ -176,9 +176,7 @@ def test_flip_rules(side_video: Path, rule: FlipRule, expected: dict[int, int]) 
 
 
 def test_tests_never_flip(side_video: Path) -> None:
-    dataset = VideoDataset(
-        one_video(side_video), clip=SPEC, num_frames=2, train=False, flip="random", protocol="fcn"
-    )
+    dataset = VideoDataset(one_video(side_video), clip=SPEC, num_frames=2, train=False, flip="random", protocol="fcn")
     assert not any(is_flipped(dataset[(epoch, 0)].clip) for epoch in range(20))
 
 
@@ -268,9 +266,7 @@ def test_a_video_without_labels(grey_video: Path) -> None:
 @pytest.mark.parametrize("cache", ["none", "memory"])
 def test_samplings_reach_the_frames(grey_video: Path, frame_numbers, cache) -> None:
     def shown(clip: ClipSpec, num_frames: int) -> list[int]:
-        dataset = VideoDataset(
-            one_video(grey_video), clip=clip, num_frames=num_frames, train=False, cache=cache
-        )
+        dataset = VideoDataset(one_video(grey_video), clip=clip, num_frames=num_frames, train=False, cache=cache)
         return frame_numbers(dataset[0].clip)
 
     size = {"short_side": 32, "crop_size": 24}

@@ -2,10 +2,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.helpers.class_lists import JESTER, SOMETHING
 from vsn.config import FlipRule
 from vsn.data.flips import flipped_labels, has_side, opposite_labels, propose_flip_rule
-
-from .class_lists import JESTER, SOMETHING
 
 
 @pytest.mark.parametrize(
@@ -104,9 +103,7 @@ def test_proposed_rule(classes: tuple[str, ...], rule: FlipRule, reason: str) ->
     assert why.endswith(".")
 
 
-names = st.lists(
-    st.sampled_from(["left", "right", "turn", "out", "clockwise", "Counterclockwise"]), max_size=4
-)
+names = st.lists(st.sampled_from(["left", "right", "turn", "out", "clockwise", "Counterclockwise"]), max_size=4)
 
 
 @example(["turn right out", "turn left out"])

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from vsn.config import ClipSpec, DataConfig
 from vsn.data.dataset import BadVideo, Sample, VideoDataset
-from vsn.data.decode import VideoError
 from vsn.data.loader import Batch, EpochSampler, Share, StepSampler, balanced_weights, collate, make_loader
 from vsn.data.readers import read_records
 from vsn.data.records import RecordSet, VideoRecord
+from vsn.data.video.decode import VideoError
 
 SPEC = ClipSpec(short_side=32, crop_size=24)
 
@@ -33,12 +33,8 @@ def one_video(path: Path) -> RecordSet:
 
 
 def test_collate_stacks_samples_of_one_size() -> None:
-    clips = [
-        torch.full((2, 3, *size), i, dtype=torch.uint8) for i, size in enumerate([(4, 6), (6, 4), (4, 6)])
-    ]
-    batches = collate(
-        [Sample(clip, target=torch.tensor(10 + i), index=20 + i) for i, clip in enumerate(clips)]
-    )
+    clips = [torch.full((2, 3, *size), i, dtype=torch.uint8) for i, size in enumerate([(4, 6), (6, 4), (4, 6)])]
+    batches = collate([Sample(clip, target=torch.tensor(10 + i), index=20 + i) for i, clip in enumerate(clips)])
     assert all(isinstance(batch, Batch) for batch in batches)
     assert [tuple(batch.clips.shape) for batch in batches] == [(2, 2, 3, 4, 6), (1, 2, 3, 6, 4)]
     assert [batch.targets.tolist() for batch in batches] == [[10, 12], [11]]
@@ -124,9 +120,7 @@ def test_processes_take_whole_batches_by_turns() -> None:
 )  # fmt: skip
 def test_every_sample_goes_to_one_process(num, batch_size, size, parts, together, whole) -> None:
     shares = by_process(num * together, batch_size, size, parts=parts, together=together, whole=whole)
-    assert sorted(index for steps in shares for step in steps for index in step) == list(
-        range(num * together)
-    )
+    assert sorted(index for steps in shares for step in steps for index in step) == list(range(num * together))
     if not whole:
         assert len({len(steps) for steps in shares}) == 1  # all meet in every step
         for number, step in enumerate(zip(*shares, strict=True)):
@@ -140,9 +134,7 @@ def test_local_parts_are_cut_where_the_sampler_put_them() -> None:
     for num in range(1, 30):
         for parts in (1, 2, 3, 4):
             for rank, (step,) in enumerate(by_process(num, num, 3, parts=parts)):
-                wanted = [
-                    np.array_split(part, 3)[rank].tolist() for part in np.array_split(np.arange(num), parts)
-                ]
+                wanted = [np.array_split(part, 3)[rank].tolist() for part in np.array_split(np.arange(num), parts)]
                 assert [part.tolist() for part in torch.tensor(step).tensor_split(parts)] == wanted
 
 
@@ -154,9 +146,7 @@ def test_share_that_cannot_be(share: Share) -> None:
 
 def loaded(records: RecordSet, *, num_workers: int, start: int = 0) -> list[tuple[int, int, bytes]]:
     dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=True, flip="random")
-    loader = make_loader(
-        dataset, batch_size=5, num_workers=num_workers, epoch=3, shuffle=True, seed=1, start=start
-    )
+    loader = make_loader(dataset, batch_size=5, num_workers=num_workers, epoch=3, shuffle=True, seed=1, start=start)
     return [
         (int(index), int(label), clip.numpy().tobytes())
         for batches in loader
@@ -183,9 +173,7 @@ def test_loader_length_and_last_batch(records: RecordSet) -> None:
 
 @forks
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_bad_video_raises_its_error_from_the_loader(
-    grey_video: Path, tmp_path: Path, num_workers: int
-) -> None:
+def test_a_bad_video_raises_its_error_from_the_loader(grey_video: Path, tmp_path: Path, num_workers: int) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_text("not a video")
     records = RecordSet((*one_video(grey_video).records, VideoRecord(bad, (0,), "bad.mp4")), ("a", "b"))
@@ -223,9 +211,7 @@ def test_training_takes_records_of_one_video_together(grey_video: Path) -> None:
     order = [int(index) for (batch,) in loader for index in batch.indices]
     assert sorted(order) == list(range(12))
     assert order != list(range(12))
-    assert all(
-        second == first + 1 and first % 2 == 0 for first, second in zip(order[::2], order[1::2], strict=True)
-    )
+    assert all(second == first + 1 and first % 2 == 0 for first, second in zip(order[::2], order[1::2], strict=True))
 
 
 # --- balance -----------------------------------------------------------------------------------------
@@ -234,9 +220,7 @@ def test_training_takes_records_of_one_video_together(grey_video: Path) -> None:
 def test_balanced_weights_draw_classes_equally_often() -> None:
     labels = [0] * 90 + [1] * 9 + [3]
     weights = balanced_weights([VideoRecord(Path("a"), (label,), "a") for label in labels])
-    drawn = [
-        index for epoch in range(30) for _, index in EpochSampler(100, epoch, shuffle=True, weights=weights)
-    ]
+    drawn = [index for epoch in range(30) for _, index in EpochSampler(100, epoch, shuffle=True, weights=weights)]
     shares = np.bincount([labels[index] for index in drawn], minlength=4) / len(drawn)
     assert shares[2] == 0
     assert shares[[0, 1, 3]] == pytest.approx([1 / 3] * 3, abs=0.03)
@@ -253,9 +237,7 @@ def test_weights_that_do_not_fit(options: dict) -> None:
 
 
 def test_a_balanced_loader(grey_video: Path) -> None:
-    records = RecordSet(
-        tuple(VideoRecord(grey_video, (int(i == 0),), str(i)) for i in range(20)), ("common", "rare")
-    )
+    records = RecordSet(tuple(VideoRecord(grey_video, (int(i == 0),), str(i)) for i in range(20)), ("common", "rare"))
     dataset = VideoDataset(records, clip=SPEC, num_frames=2, train=True)
     loader = make_loader(dataset, batch_size=20, num_workers=0, shuffle=True, balance=True)
     ((batch,),) = list(loader)
@@ -267,15 +249,11 @@ def test_a_balanced_loader(grey_video: Path) -> None:
 
 @forks
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_bad_videos_are_collected_when_a_list_is_given(
-    grey_video: Path, tmp_path: Path, num_workers: int
-) -> None:
+def test_bad_videos_are_collected_when_a_list_is_given(grey_video: Path, tmp_path: Path, num_workers: int) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_text("not a video")
     good = one_video(grey_video).records[0]
-    records = RecordSet(
-        (good, VideoRecord(bad, (0,), "bad.mp4"), good, VideoRecord(bad, (1,), "b")), ("a", "b")
-    )
+    records = RecordSet((good, VideoRecord(bad, (0,), "bad.mp4"), good, VideoRecord(bad, (1,), "b")), ("a", "b"))
     dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
     found: list[BadVideo] = []
     loader = make_loader(dataset, batch_size=3, num_workers=num_workers, shuffle=False, bad=found)
@@ -286,9 +264,7 @@ def test_bad_videos_are_collected_when_a_list_is_given(
 
 
 @forks
-def test_a_worker_that_hangs_is_given_up_and_killed(
-    records: RecordSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_hangs_is_given_up_and_killed(records: RecordSet, monkeypatch: pytest.MonkeyPatch) -> None:
     from vsn.data import loader as loader_module
 
     class Hanging(VideoDataset):
@@ -299,9 +275,7 @@ def test_a_worker_that_hangs_is_given_up_and_killed(
     monkeypatch.setattr(loader_module, "WORKER_SECONDS", 1)
     dataset = Hanging(records, clip=SPEC, num_frames=2, train=False)
     loading = iter(make_loader(dataset, batch_size=12, num_workers=1, shuffle=False))
-    monkeypatch.setattr(
-        torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2
-    )  # how long it waits for the worker
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)  # how long it waits for the worker
     with pytest.raises(RuntimeError, match="No worker has read a batch for 1 seconds"):
         next(loading)
     assert not multiprocessing.active_children()

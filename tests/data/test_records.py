@@ -3,10 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.laid_out import touch
 from vsn.config import ConfigError
 from vsn.data.records import VIDEO_EXTENSIONS, VideoRecord, is_video, list_videos, walk_folders
-
-from .laid_out import touch
 
 
 @pytest.mark.parametrize(("labels", "label"), [((), -1), ((3,), 3), ((2, 5), 2)])

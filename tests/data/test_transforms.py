@@ -133,9 +133,7 @@ def test_a_crop_is_resized_to_crop_size() -> None:
 @given(st.integers(8, 80), st.integers(8, 80), st.integers(0, 2**32), st.sampled_from([5, 13]))
 def test_any_frame_gives_a_crop(height: int, width: int, seed: int, positions: int) -> None:
     spec = ClipSpec(short_side=64, crop_size=24, crop_positions=positions)
-    frames = torch.from_numpy(
-        np.random.default_rng(seed).integers(0, 256, (2, 3, height, width), dtype=np.uint8)
-    )
+    frames = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (2, 3, height, width), dtype=np.uint8))
     first, second = (multiscale_corner_crop(frames, spec, np.random.default_rng(seed)) for _ in range(2))
     assert first.dtype == torch.uint8
     assert first.shape == (2, 3, 24, 24)

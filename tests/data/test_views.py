@@ -10,9 +10,9 @@ from torchvision.transforms.v2 import functional as tv
 
 from vsn.config import ClipSpec, ConfigError, Protocol
 from vsn.data.dataset import VideoDataset
-from vsn.data.decode import read_all_frames
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import stack_indices
+from vsn.data.video.decode import read_all_frames
 from vsn.data.views import PROTOCOLS, clip_indices, crop_views, frames_of
 
 SPEC = ClipSpec(short_side=32, crop_size=24)
@@ -93,9 +93,7 @@ def test_clips_are_inside_the_video(protocol: Protocol, num: int, num_frames: in
 
 def test_the_clips_of_each_protocol() -> None:
     def of(protocol: Protocol, num: int, num_frames: int, **options: int) -> list:
-        return clip_indices(
-            protocol, "segment", num, num_frames, video_rate=25.0, wanted_rate=5.0, **options
-        ).tolist()
+        return clip_indices(protocol, "segment", num, num_frames, video_rate=25.0, wanted_rate=5.0, **options).tolist()
 
     assert of("3crop", 32, 4) == of("fcn", 32, 4) == [[4, 12, 20, 28]]
     assert of("3crop-2clip", 32, 4) == [[4, 12, 20, 28], [0, 8, 16, 24]]
@@ -103,9 +101,7 @@ def test_the_clips_of_each_protocol() -> None:
     assert of("25x10", 100, 25) == [list(range(2, 100, 4))]
     assert of("25x10", 104, 25, num_consecutive=5) == [list(range(2, 100, 4))]
     assert of("fcn", 20, 4, num_consecutive=5) == of("center", 20, 4, num_consecutive=5) == [[2, 6, 10, 14]]
-    assert clip_indices("fcn", "rate", 100, 4, video_rate=25.0, wanted_rate=5.0).tolist() == [
-        [42, 47, 52, 57]
-    ]
+    assert clip_indices("fcn", "rate", 100, 4, video_rate=25.0, wanted_rate=5.0).tolist() == [[42, 47, 52, 57]]
     assert of("dense-10clip-3crop", 73, 4) == [[i, i + 16, i + 32, i + 48] for i in range(10)]
 
 
@@ -124,9 +120,7 @@ def test_samples_of_several_views(tiny_data: Path) -> None:
     dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False, protocol="3crop-2clip")
     clip = dataset[0].clip
     assert clip.shape == (6, 4, 3, 32, 32)
-    for number, starts in enumerate(
-        clip_indices("3crop-2clip", "segment", len(video), 4, video_rate=0, wanted_rate=1)
-    ):
+    for number, starts in enumerate(clip_indices("3crop-2clip", "segment", len(video), 4, video_rate=0, wanted_rate=1)):
         wanted = crop_views(video[starts], SPEC, "3crop")
         assert torch.equal(clip[3 * number : 3 * number + 3], wanted)
     dataset.order = "reversed"

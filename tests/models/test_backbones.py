@@ -18,10 +18,10 @@ from vsn.models.backbones import (
     TORCHVISION_BACKBONES,
     build_backbone,
     list_backbones,
-    load_pretrained,
     remove_classifier,
-    residual_blocks,
 )
+from vsn.models.blocks import residual_blocks
+from vsn.models.weights import load_pretrained
 
 THIN = "resnet26_thin"
 
@@ -229,9 +229,7 @@ def test_an_unknown_weight_name_is_told_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("error", [URLError("no network"), RuntimeError("invalid hash value")])
-def test_a_failed_download_says_how_to_go_on_offline(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_a_failed_download_says_how_to_go_on_offline(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     publish(monkeypatch, error)
     message = (
         r"IMAGENET1K_V1 of resnet18 could not be downloaded \(.*(no network|invalid hash).*"

@@ -5,12 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tests.helpers.peers import giga_multiply_adds, make, make_clip, num_parameters
 from vsn.config import ConfigError, ModelConfig
 from vsn.models import initialise
-from vsn.models.bn_inception import BnInception, max_pool
-from vsn.models.eco import EcoBody
-
-from .peers import giga_multiply_adds, make, make_clip, num_parameters
+from vsn.models.peers.bn_inception import BnInception, max_pool
+from vsn.models.peers.eco import EcoBody
 
 
 def conv3d(inputs: int, outputs: int) -> int:

@@ -9,15 +9,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vsn.config import ConfigError, ModelConfig
-from vsn.engine.gradcam import grad_cam
-from vsn.engine.measure import count_multiply_adds, count_parameters
-from vsn.engine.memory import checkpoint_activations
 from vsn.models import build_model, create_model, initialise
 from vsn.models.backbones import build_backbone, remove_classifier
-from vsn.models.i3d import PLANS, i3d_body
-from vsn.models.initial import inflate
-from vsn.models.resnet3d import SHAPES
+from vsn.models.gradcam import grad_cam
+from vsn.models.measure import count_multiply_adds, count_parameters
+from vsn.models.peers.i3d import PLANS, i3d_body
+from vsn.models.peers.resnet3d import SHAPES
 from vsn.models.run_weights import RunWeights, describe_differences
+from vsn.models.weights import inflate
+from vsn.training.memory import checkpoint_activations
 
 THIN = "resnet26_thin"
 
@@ -67,9 +67,7 @@ def test_the_sizes_of_table_1(kind: str, frames: tuple[int, ...], res5: int) -> 
         ),
     ],
 )
-def test_i3d_inflates_the_first_convolution_of_every_other_block(
-    name: str, inflated: dict[str, list[int]]
-) -> None:
+def test_i3d_inflates_the_first_convolution_of_every_other_block(name: str, inflated: dict[str, list[int]]) -> None:
     with torch.device("meta"):
         body = i3d_body("i3d", name)
     kernels = {n: m.kernel_size for n, m in body.named_modules() if isinstance(m, nn.Conv3d)}
@@ -133,18 +131,13 @@ def test_table_1s_strides_cost_a_fifth_of_that() -> None:
 def test_non_local_blocks_cost_more_than_the_335_g_of_the_papers_table_2() -> None:
     """The published difference is that of two of each block's four 1x1 convolutions; we count all, and the pairs."""
     clips = {
-        name: count_multiply_adds(
-            ModelConfig(name=f"{name}_resnet50", num_classes=174, num_frames=32), size=224
-        )
+        name: count_multiply_adds(ModelConfig(name=f"{name}_resnet50", num_classes=174, num_frames=32), size=224)
         for name in ("i3d-fine", "nl-i3d-fine")
     }
     places = {512: 16 * 28 * 28, 1024: 16 * 14 * 14}
-    convolutions = sum(
-        n * 4 * places[channels] * channels * (channels // 2) for n, channels in ((2, 512), (3, 1024))
-    )
+    convolutions = sum(n * 4 * places[channels] * channels * (channels // 2) for n, channels in ((2, 512), (3, 1024)))
     pairs = sum(
-        n * 2 * places[channels] * (places[channels] // 4) * (channels // 2)
-        for n, channels in ((2, 512), (3, 1024))
+        n * 2 * places[channels] * (places[channels] // 4) * (channels // 2) for n, channels in ((2, 512), (3, 1024))
     )
     assert clips["nl-i3d-fine"] - clips["i3d-fine"] == convolutions + pairs
     assert 2 * (clips["i3d-fine"] + convolutions / 2) == pytest.approx(335e9, rel=0.01)
@@ -161,13 +154,9 @@ def test_the_names_are_those_of_the_2d_network(kind: str) -> None:
         assert set(i3d_body(kind, "resnet50").state_dict()) == set(backbone.state_dict())
 
 
-@pytest.mark.parametrize(
-    ("kind", "num_frames", "middle"), [("c2d", 8, slice(None)), ("i3d", 160, slice(9, 11))]
-)
+@pytest.mark.parametrize(("kind", "num_frames", "middle"), [("c2d", 8, slice(None)), ("i3d", 160, slice(9, 11))])
 @torch.no_grad()
-def test_a_still_clip_is_seen_as_the_2d_network_sees_its_frame(
-    kind: str, num_frames: int, middle: slice
-) -> None:
+def test_a_still_clip_is_seen_as_the_2d_network_sees_its_frame(kind: str, num_frames: int, middle: slice) -> None:
     """Away from the borders of time, where an inflated kernel sees zeros: 68 frames for the thin I3D."""
     torch.manual_seed(0)
     backbone = build_backbone(THIN).eval()
@@ -261,9 +250,7 @@ def test_a_start_from_a_run_of_another_kind_says_what_is_new(before: str, now: s
     ("name", "setting", "there", "here"),
     [("slowfast", "alpha", 8, 4), ("nl-i3d", "pairwise", "embedded-gaussian", "dot-product")],
 )
-def test_a_start_from_a_run_with_another_setting_says_so(
-    name: str, setting: str, there: object, here: object
-) -> None:
+def test_a_start_from_a_run_with_another_setting_says_so(name: str, setting: str, there: object, here: object) -> None:
     source = RunWeights(Path("m.safetensors"), asdict(ModelConfig(name=f"{name}_{THIN}")))
     (line,) = describe_differences(source, ModelConfig(name=f"{name}_{THIN}", **{setting: here}))
     assert f"model.{setting} was {there} and is {here}" in line

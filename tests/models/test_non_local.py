@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from vsn.config import ConfigError, Pairwise
-from vsn.models.i3d import i3d_body
-from vsn.models.non_local import NonLocal3d, insert_nonlocal
+from vsn.models.peers.i3d import i3d_body
+from vsn.models.peers.non_local import NonLocal3d, insert_nonlocal
 
 THIN = "resnet26_thin"
 

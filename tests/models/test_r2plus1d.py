@@ -4,9 +4,8 @@ import pytest
 import torch
 from torchvision.models.video import r2plus1d_18
 
-from vsn.models.r2plus1d import R2Plus1dBody, middle_width
-
-from .peers import giga_multiply_adds, make, make_clip, num_parameters
+from tests.helpers.peers import giga_multiply_adds, make, make_clip, num_parameters
+from vsn.models.peers.r2plus1d import R2Plus1dBody, middle_width
 
 
 @pytest.mark.parametrize("inputs", [45, 64, 128, 512])
@@ -47,11 +46,7 @@ def by_hand(depths: tuple[int, ...], num_classes: int) -> int:
 
 
 def test_parameters_by_hand_and_as_published() -> None:
-    assert (
-        num_parameters("r2plus1d_34", num_classes=400, num_frames=32)
-        == by_hand((3, 4, 6, 3), 400)
-        == 63_697_175
-    )
+    assert num_parameters("r2plus1d_34", num_classes=400, num_frames=32) == by_hand((3, 4, 6, 3), 400) == 63_697_175
     # The paper's table 2 counts 18 layers by the same rule; torchvision's have 31,505,325.
     assert by_hand((2, 2, 2, 2), 400) == pytest.approx(33.3e6, rel=0.02)
     assert num_parameters("r2plus1d_18", num_classes=400, num_frames=16) == 31_505_325

@@ -6,10 +6,9 @@ from torch import nn
 from torchvision.models.video import S3D
 from torchvision.models.video.s3d import SepInceptionBlock3D
 
+from tests.helpers.peers import giga_multiply_adds, make, make_clip, num_parameters
 from vsn.config import ConfigError
-from vsn.models.s3d import MIN_FRAMES, FeatureGate, S3dBody, add_gates
-
-from .peers import giga_multiply_adds, make, make_clip, num_parameters
+from vsn.models.peers.s3d import MIN_FRAMES, FeatureGate, S3dBody, add_gates
 
 # Squares of the outputs of the four branches of each block.
 BRANCHES = (
@@ -36,9 +35,7 @@ def test_counts_of_the_paper_are_others() -> None:
 
 
 def test_multiply_adds_are_those_torchvision_states() -> None:
-    assert giga_multiply_adds("s3d", num_classes=400, num_frames=16, size=224) == pytest.approx(
-        17.979, rel=1e-3
-    )
+    assert giga_multiply_adds("s3d", num_classes=400, num_frames=16, size=224) == pytest.approx(17.979, rel=1e-3)
 
 
 def test_torchvisions_network_says_the_same_of_sixteen_frames() -> None:

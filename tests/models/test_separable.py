@@ -8,18 +8,10 @@ from torch import Tensor, nn
 
 from vsn.config import STAGES, Block, ConfigError, ModelConfig
 from vsn.models import build_model
-from vsn.models.backbones import build_backbone, remove_classifier, residual_blocks
-from vsn.models.pointwise import ShuffleLinear
-from vsn.models.residual import ResidualBlock
-from vsn.models.temporal import (
-    Placement,
-    ShiftConv2d,
-    ShuffleConv2d,
-    insert_at,
-    insert_temporal,
-    mixing_matrix,
-    plan_placement,
-)
+from vsn.models.backbones import build_backbone, remove_classifier
+from vsn.models.blocks import ResidualBlock, residual_blocks
+from vsn.models.insertion import Placement, insert_at, insert_temporal, mixing_matrix, plan_placement
+from vsn.models.layers import ShiftConv2d, ShuffleConv2d, ShuffleLinear
 from vsn.ops import video_shuffle
 
 SEPARABLE = (
@@ -188,9 +180,7 @@ def test_headtail_around_an_inverted_block_mixes_too() -> None:
 def test_a_stage_without_blocks_has_no_shuffle_and_alone_is_refused() -> None:
     stages = residual_blocks(built("mobilenet_v3_small"))
     assert len(plan_placement(stages).shuffle) == 3
-    with pytest.raises(
-        ConfigError, match=r"places is \['res2'\], where .* has some in \['res3', 'res4', 'res5'\]"
-    ):
+    with pytest.raises(ConfigError, match=r"places is \['res2'\], where .* has some in \['res3', 'res4', 'res5'\]"):
         plan_placement(stages, places=("res2",))
 
 
@@ -234,9 +224,7 @@ def test_pointwise_mixes_where_grouped_3x3_convolutions_do_not(name: str) -> Non
     backbone = built(name, "cpu")
     if name != "resnet50":
         # Of regnet_x_800mf's four stages one holds a part of the frames in each group, and one mixes nothing.
-        conv = {"resnext50_32x4d": "layer1.2.conv2", "regnet_x_800mf": "trunk_output.block2.block2-2.f.b.0"}[
-            name
-        ]
+        conv = {"resnext50_32x4d": "layer1.2.conv2", "regnet_x_800mf": "trunk_output.block2.block2-2.f.b.0"}[name]
         with pytest.raises(ConfigError, match=r"mixes nothing .*Use block = 'pointwise'"):
             insert_at(backbone, num_frames=8, shuffle=[conv])
     blocks = residual_blocks(backbone)
@@ -247,9 +235,7 @@ def test_pointwise_mixes_where_grouped_3x3_convolutions_do_not(name: str) -> Non
 
 
 def test_pointwise_needs_a_1x1_convolution() -> None:
-    with pytest.raises(
-        ConfigError, match=r"layer1\.1 is not known to end in a 1x1 convolution; use block = 'compact'"
-    ):
+    with pytest.raises(ConfigError, match=r"layer1\.1 is not known to end in a 1x1 convolution; use block = 'compact'"):
         insert_temporal(built("resnet18"), num_frames=4, block="pointwise")
 
 
@@ -277,9 +263,7 @@ def test_every_kind_builds_and_runs(kind: str, name: str) -> None:
         ("convnext_tiny", 768, ["classifier.0.weight", "classifier.0.bias"]),
     ],
 )
-def test_the_classifiers_last_layer_goes_and_its_dropout_with_it(
-    name: str, width: int, kept: list[str]
-) -> None:
+def test_the_classifiers_last_layer_goes_and_its_dropout_with_it(name: str, width: int, kept: list[str]) -> None:
     backbone = built(name)
     assert remove_classifier(backbone) == width
     assert [key for key in backbone.state_dict() if key.startswith("classifier.")] == kept

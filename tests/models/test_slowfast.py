@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from vsn.config import ConfigError, ModelConfig
-from vsn.engine.gradcam import grad_cam
-from vsn.engine.measure import count_multiply_adds, count_parameters
 from vsn.models import build_model, create_model
-from vsn.models.non_local import NonLocal3d
-from vsn.models.slowfast import Lateral, slowfast_body
-from vsn.models.volume import stage_blocks
+from vsn.models.blocks import stage_blocks
+from vsn.models.gradcam import grad_cam
+from vsn.models.measure import count_multiply_adds, count_parameters
+from vsn.models.peers.non_local import NonLocal3d
+from vsn.models.peers.slowfast import Lateral, slowfast_body
 
 THIN = "resnet26_thin"
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -125,9 +125,7 @@ def test_parameters_are_those_counted_by_hand() -> None:
     assert count_parameters(model) == slow + fast + lateral + (2048 + 256) * 400 + 400 == 34_480_216
 
 
-@pytest.mark.parametrize(
-    ("name", "blocks"), [("resnet50", (1, 3, 5)), ("resnet101", (6, 13, 20)), (THIN, (1,))]
-)
+@pytest.mark.parametrize(("name", "blocks"), [("resnet50", (1, 3, 5)), ("resnet101", (6, 13, 20)), (THIN, (1,))])
 def test_non_local_blocks_stand_in_res4_of_the_slow_pathway(name: str, blocks: tuple[int, ...]) -> None:
     with torch.device("meta"):
         body = slowfast_body(name, alpha=8, non_local=True, pairwise="dot-product")

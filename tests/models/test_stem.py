@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vsn.config import ConfigError, Modality, ModelConfig
-from vsn.engine.measure import count_multiply_adds
 from vsn.models import build_model, create_model, initialise
 from vsn.models.backbones import build_backbone
+from vsn.models.blocks import FAMILIES
 from vsn.models.classifier import VideoClassifier
+from vsn.models.measure import count_multiply_adds
 from vsn.models.stem import fit_stem, stem_name, widen_stem
-from vsn.models.timm_blocks import FAMILIES
 
 THIN = "resnet14_tiny"
 
@@ -46,9 +46,7 @@ def make(modality: Modality, length: int, **settings) -> VideoClassifier:
     ],
 )
 @pytest.mark.parametrize("prefix", ["tsn", "tsm", "vsn"])
-def test_channels_of_clips_and_stems(
-    prefix: str, modality: Modality, length: int, clip: int, stem: int
-) -> None:
+def test_channels_of_clips_and_stems(prefix: str, modality: Modality, length: int, clip: int, stem: int) -> None:
     model = make(modality, length, name=f"{prefix}_{THIN}")
     assert stem_of(model).weight.shape == (8, stem, 5, 5)
     assert stem_of(model).in_channels == stem
@@ -117,9 +115,7 @@ def mean_by_loop(weight: torch.Tensor, channels: int) -> torch.Tensor:
     return wide
 
 
-@pytest.mark.parametrize(
-    ("modality", "length", "channels"), [("flow", 1, 2), ("flow", 5, 10), ("rgbdiff", 5, 15)]
-)
+@pytest.mark.parametrize(("modality", "length", "channels"), [("flow", 1, 2), ("flow", 5, 10), ("rgbdiff", 5, 15)])
 def test_weights_for_rgb_give_each_channel_their_mean(
     tmp_path: Path, modality: Modality, length: int, channels: int
 ) -> None:
@@ -141,9 +137,7 @@ def test_weights_of_a_flow_model_are_taken_as_they_are(tmp_path: Path) -> None:
     save_file(dict(former.state_dict()), tmp_path / "run.safetensors")
     model = make("flow", 5, weights=str(tmp_path / "run.safetensors"))
     assert torch.equal(stem_of(model).weight, stem_of(former).weight)
-    with pytest.raises(
-        ConfigError, match=r"'conv1.weight' has shape \(8, 10, 5, 5\), the backbone's \(8, 2, 5, 5\)"
-    ):
+    with pytest.raises(ConfigError, match=r"'conv1.weight' has shape \(8, 10, 5, 5\), the backbone's \(8, 2, 5, 5\)"):
         make("flow", 1, weights=str(tmp_path / "run.safetensors"))
     with pytest.raises(ConfigError, match=r"\(8, 10, 5, 5\), the backbone's \(8, 3, 5, 5\)"):
         make("rgb", 1, weights=str(tmp_path / "run.safetensors"))
@@ -152,7 +146,7 @@ def test_weights_of_a_flow_model_are_taken_as_they_are(tmp_path: Path) -> None:
 def test_published_weights_fit_too(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(2)
     published = tv.resnet18().state_dict()
-    monkeypatch.setattr("vsn.models.backbones.download_torchvision", lambda name, weights: published)
+    monkeypatch.setattr("vsn.models.weights.download_torchvision", lambda name, weights: published)
     model = make("flow", 5, name="vsn_resnet18", weights="IMAGENET1K_V1")
     torch.testing.assert_close(stem_of(model).weight, mean_by_loop(published["conv1.weight"], 10))
 

@@ -13,17 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from vsn.config import STAGES, Block, ConfigError
-from vsn.models.backbones import build_backbone, remove_classifier, residual_blocks
-from vsn.models.temporal import (
-    Placement,
-    ShiftConv2d,
-    ShuffleBatchNorm2d,
-    ShuffleConv2d,
-    insert_at,
-    insert_temporal,
-    mixing_matrix,
-    plan_placement,
-)
+from vsn.models.backbones import build_backbone, remove_classifier
+from vsn.models.blocks import residual_blocks
+from vsn.models.insertion import Placement, insert_at, insert_temporal, mixing_matrix, plan_placement
+from vsn.models.layers import ShiftConv2d, ShuffleBatchNorm2d, ShuffleConv2d
 from vsn.ops import video_shuffle
 
 THIN = "resnet26_thin"
@@ -176,9 +169,7 @@ LAST_OF_R101 = ["layer1.2", "layer2.3", "layer3.22", "layer4.2"]
 @pytest.mark.parametrize(
     ("name", "last", "num_blocks"), [("resnet50", LAST_OF_R50, 16), ("resnet101", LAST_OF_R101, 33)]
 )
-def test_table_1_four_compact_blocks_and_shift_in_the_rest(
-    name: str, last: list[str], num_blocks: int
-) -> None:
+def test_table_1_four_compact_blocks_and_shift_in_the_rest(name: str, last: list[str], num_blocks: int) -> None:
     with torch.device("meta"):
         model = insert_temporal(tv.get_model(name, weights=None), num_frames=8)
     placed = temporal_names(model)
@@ -218,9 +209,7 @@ def test_places_without_a_block_are_refused_where_there_is_no_other() -> None:
     with torch.device("meta"):
         stages = {**residual_blocks(tv.resnet18()), "res2": []}
     assert plan_placement(stages, places=("res2", "res5")).shuffle == ("layer4.1.conv2",)
-    message = (
-        r"places is \['res2'\], where this .* no residual blocks; it has some in \['res3', 'res4', 'res5'\]"
-    )
+    message = r"places is \['res2'\], where this .* no residual blocks; it has some in \['res3', 'res4', 'res5'\]"
     with pytest.raises(ConfigError, match=message):
         plan_placement(stages, places=("res2",))
 
@@ -228,9 +217,7 @@ def test_places_without_a_block_are_refused_where_there_is_no_other() -> None:
 def test_a_pair_around_a_projection_wants_one_in_every_place() -> None:
     with torch.device("meta"):
         stages = residual_blocks(tv.resnet18())
-    with pytest.raises(
-        ConfigError, match=r"^block is 'pointwise', and layer4\.1 is not known to end in a 1x1"
-    ):
+    with pytest.raises(ConfigError, match=r"^block is 'pointwise', and layer4\.1 is not known to end in a 1x1"):
         plan_placement(stages, block="pointwise", places=("res5",))
 
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from vsn.config import STAGES, ConfigError, ModelConfig
 from vsn.models import build_model, create_model, initialise
-from vsn.models.backbones import build_backbone, remove_classifier, residual_blocks
-from vsn.models.temporal import ShiftConv2d, ShuffleConv2d, insert_temporal, mixing_matrix
-from vsn.models.timm_blocks import FAMILIES, build_timm
+from vsn.models.backbones import build_backbone, build_timm, remove_classifier
+from vsn.models.blocks import FAMILIES, residual_blocks
+from vsn.models.insertion import insert_temporal, mixing_matrix
+from vsn.models.layers import ShiftConv2d, ShuffleConv2d
 
 timm = pytest.importorskip("timm")
 
@@ -127,9 +128,7 @@ def test_what_would_not_mix_is_refused(name: str, message: str) -> None:
 def test_a_network_whose_last_stage_has_other_blocks_is_refused() -> None:
     backbone = built("darknet53")
     backbone.get_submodule("stages.4").blocks = nn.Sequential(nn.Conv2d(1024, 1024, 1))
-    with pytest.raises(
-        ConfigError, match=r"of its stages only stages\.0, .*, stages\.3 are made of residual"
-    ):
+    with pytest.raises(ConfigError, match=r"of its stages only stages\.0, .*, stages\.3 are made of residual"):
         residual_blocks(backbone)
 
 
@@ -193,9 +192,7 @@ def pretend_download(monkeypatch: pytest.MonkeyPatch, weights: dict[str, Tensor]
 @pytest.mark.parametrize(
     ("weights", "asked_for"), [("pretrained", "test_resnet"), ("r160_in1k", "test_resnet.r160_in1k")]
 )
-def test_published_weights_are_asked_for_by_tag(
-    monkeypatch: pytest.MonkeyPatch, weights: str, asked_for: str
-) -> None:
+def test_published_weights_are_asked_for_by_tag(monkeypatch: pytest.MonkeyPatch, weights: str, asked_for: str) -> None:
     source = build_timm("test_resnet").state_dict()
     asked = pretend_download(monkeypatch, source)
     config = ModelConfig(name="vsn_timm/test_resnet", num_classes=5, num_frames=4, weights=weights)
@@ -207,8 +204,6 @@ def test_published_weights_are_asked_for_by_tag(
 
 def test_a_failed_download_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_download(monkeypatch, OSError("no network"))
-    message = (
-        r"timm weights test_resnet could not be had \(no network\)\. Without a network: set model\.weights"
-    )
+    message = r"timm weights test_resnet could not be had \(no network\)\. Without a network: set model\.weights"
     with pytest.raises(ConfigError, match=message):
         create_model("tsn_timm/test_resnet", num_classes=5, weights="pretrained")

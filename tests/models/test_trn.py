@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.helpers.peers import giga_multiply_adds, make, make_clip, num_parameters
 from vsn.config import ConfigError
-from vsn.models.trn import MAX_TUPLES, FrameRelation, RelationClassifier
-
-from .peers import giga_multiply_adds, make, make_clip, num_parameters
+from vsn.models.peers.trn import MAX_TUPLES, FrameRelation, RelationClassifier
 
 R50 = 25_557_032 - (2048 * 1000 + 1000)
 PROJECTION = 256 * 2048 + 256
@@ -61,9 +60,7 @@ def test_of_many_tuples_a_spread_hundred_are_looked_at() -> None:
 
 
 @pytest.mark.parametrize(("name", "scales"), [("trn", [8]), ("mtrn", [2, 3, 4, 5, 6, 7, 8])])
-def test_logits_are_the_sum_over_scales_of_a_linear_layer_on_the_relations(
-    name: str, scales: list[int]
-) -> None:
+def test_logits_are_the_sum_over_scales_of_a_linear_layer_on_the_relations(name: str, scales: list[int]) -> None:
     model = make(f"{name}_resnet14_tiny")
     assert isinstance(model, RelationClassifier)
     assert [relation.scale for relation in model.relations.values()] == scales

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.helpers.peers import make, make_clip
 from vsn.config import ConfigError, ModelConfig
 from vsn.models import build_model, initialise, list_models
-from vsn.models.initial import inflate
-from vsn.models.volume import VolumeClassifier, build_volume, stage_blocks
-
-from .peers import make, make_clip
+from vsn.models.blocks import stage_blocks
+from vsn.models.volume import VolumeClassifier, build_volume
+from vsn.models.weights import inflate
 
 SMALL = (
     "trn_resnet26_thin",
@@ -176,9 +176,7 @@ def test_what_torchvision_publishes_is_loaded_without_its_classifier(
 
     torch.manual_seed(7)
     theirs = get_model(name, weights=None).state_dict()
-    monkeypatch.setattr(
-        type(get_model_weights(name).KINETICS400_V1), "get_state_dict", lambda *a, **k: theirs
-    )
+    monkeypatch.setattr(type(get_model_weights(name).KINETICS400_V1), "get_state_dict", lambda *a, **k: theirs)
     config = ModelConfig(name=name, num_classes=5, weights="KINETICS400_V1")
     model = build_model(config)
     loaded = initialise(model, config)

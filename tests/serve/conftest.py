@@ -13,13 +13,13 @@ import pytest
 import torch
 import uvicorn
 
-from engine.conftest import tiny_recipe
-from fake_runs import write_eval
-from serve.planted import planted_decode
+from tests.helpers.fake_runs import write_eval
+from tests.helpers.planted import planted_decode
+from tests.helpers.tiny_runs import tiny_recipe
 from vsn.config import ServeConfig
-from vsn.data.decode import write_video
-from vsn.engine.checkpoint import new_run, save_weights, write_run
+from vsn.data.video.decode import write_video
 from vsn.models import build_model
+from vsn.runs.checkpoint import new_run, save_weights, write_run
 from vsn.serve.app import create_app
 from vsn.serve.models import open_model
 from vsn.serve.service import Service

@@ -12,12 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serve.conftest import CLASSES, LIMITS, Live, make_video, wait_until
-from serve.planted import CRASH, FAIL, HANG, WAIT
+from tests.helpers.planted import CRASH, FAIL, HANG, WAIT
+from tests.serve.conftest import CLASSES, LIMITS, Live, make_video, wait_until
 from vsn import Predictor, __version__, cli
-from vsn.data.jpeg import decode_jpeg
+from vsn.data.video.jpeg import decode_jpeg
 from vsn.data.views import PROTOCOLS
-from vsn.engine.checkpoint import open_run, weights_hash
+from vsn.runs.checkpoint import open_run, weights_hash
 
 
 def post(live: Live, content: bytes, path: str = "/v1/predict", **settings: object) -> httpx.Response:
@@ -50,19 +50,13 @@ PIECES = {"content-type": "multipart/form-data; boundary=x"}
 # --- what is answered --------------------------------------------------------------------------------
 
 
-def test_concurrent_requests_get_what_vsn_predict_says_to_the_last_bit(
-    live: Live, served_run: Path, tmp_path: Path
-):
+def test_concurrent_requests_get_what_vsn_predict_says_to_the_last_bit(live: Live, served_run: Path, tmp_path: Path):
     sizes = [(32, 48), (48, 32), (40, 40), (64, 96)]
-    videos = [
-        make_video(tmp_path / f"{i}.mp4", num_frames=3 + 2 * i, size=sizes[i % 4], seed=i) for i in range(6)
-    ]
+    videos = [make_video(tmp_path / f"{i}.mp4", num_frames=3 + 2 * i, size=sizes[i % 4], seed=i) for i in range(6)]
     predictor = Predictor.from_run(served_run, device="cpu")
     batches = live.metric("vsn_batch_clips_count"), live.metric("vsn_batch_clips_sum")
     with ThreadPoolExecutor(6) as pool:
-        answers = list(
-            pool.map(lambda video: post(live, video.read_bytes(), params={"top_k": 3}), videos * 3)
-        )
+        answers = list(pool.map(lambda video: post(live, video.read_bytes(), params={"top_k": 3}), videos * 3))
     for video, answer in zip(videos * 3, answers, strict=True):
         said = predictor.predict(video, top_k=3)
         assert list(labelled(answer).items()) == list(zip(said.labels, said.probabilities, strict=True))
@@ -319,9 +313,7 @@ def test_progress_of_a_request_by_the_name_it_was_given(live: Live, tmp_path: Pa
     with live.client() as client, ThreadPoolExecutor(1) as pool:
         assert client.get("/v1/progress/one").json() == {"stage": "unknown", "done": 0, "of": 0}
         running = pool.submit(post, live, WAIT + bytes(gate), headers={"x-request-id": "one"})
-        wait_until(
-            lambda: client.get("/v1/progress/one").json()["stage"] == "decode", "it says that it decodes"
-        )
+        wait_until(lambda: client.get("/v1/progress/one").json()["stage"] == "decode", "it says that it decodes")
         gate.touch()
         assert error_of(running.result())[0] == 415
         assert client.get("/v1/progress/one").json()["stage"] == "unknown"
@@ -334,9 +326,7 @@ def test_uploads_lie_in_a_private_folder_under_names_of_ours(live: Live, tmp_pat
     (folder,), gate = live.uploads.iterdir(), tmp_path / "gate"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     with live.client() as client, ThreadPoolExecutor(1) as pool:
-        running = pool.submit(
-            client.post, "/v1/predict", files={"video": ("../../evil.mp4", WAIT + bytes(gate))}
-        )
+        running = pool.submit(client.post, "/v1/predict", files={"video": ("../../evil.mp4", WAIT + bytes(gate))})
         wait_until(live.files, "the file is there")
         (file,) = live.files()
         assert (file.parent, stat.S_IMODE(file.stat().st_mode)) == (folder, 0o600)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serve.conftest import Live, make_video
+from tests.serve.conftest import Live, make_video
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -21,14 +21,13 @@ from hypothesis import strategies as st
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from engine.conftest import tiny_recipe
-from serve.conftest import LIMITS, make_video, wait_until
+from tests.helpers.tiny_runs import tiny_recipe
+from tests.serve.conftest import LIMITS, make_video, wait_until
 from vsn import Predictor, cli
 from vsn.config import ConfigError, ServeConfig, WindowConfig
-from vsn.data.decode import VideoError
-from vsn.engine.checkpoint import new_run, save_weights, write_run
-from vsn.engine.timeline import make_timeline
+from vsn.data.video.decode import VideoError
 from vsn.models import build_model
+from vsn.runs.checkpoint import new_run, save_weights, write_run
 from vsn.serve.batching import Batcher
 from vsn.serve.decoding import Decoded, DecodeJob, decode_upload
 from vsn.serve.guards import Guards
@@ -37,6 +36,7 @@ from vsn.serve.models import ServedModel, open_model
 from vsn.serve.problems import Problem
 from vsn.serve.service import Service
 from vsn.serve.uploads import UploadFolder, receive_video
+from vsn.stream.timeline import make_timeline
 
 # --- batches -----------------------------------------------------------------------------------------
 
@@ -128,9 +128,7 @@ def test_closing_cancels_what_waits(gate: Gate):
 # --- uploads -----------------------------------------------------------------------------------------
 
 
-def receive(
-    content: bytes, target: Path, *, size: int = 50, fail_after: int = 10**9, seconds: float = 60
-) -> int:
+def receive(content: bytes, target: Path, *, size: int = 50, fail_after: int = 10**9, seconds: float = 60) -> int:
     """An upload in pieces of `size` bytes; the sender stops after `fail_after` bytes."""
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -249,9 +247,7 @@ def test_clips_of_several_sizes_are_scored_each_as_alone_in_their_order(served_r
     assert [scores.tolist() for scores in together] == [model.score([clip])[0].tolist() for clip in clips]
 
 
-def test_why_a_file_cannot_be_read_does_not_say_where_it_lies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_why_a_file_cannot_be_read_does_not_say_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def fail(path: Path) -> None:
         raise VideoError(path, f"No space left: {str(path)!r}")
 
@@ -312,9 +308,7 @@ def differences_run(tmp_path: Path) -> Path:
     return run.path
 
 
-def test_frames_too_far_apart_for_a_window_of_differences_have_no_timeline(
-    differences_run: Path, tmp_path: Path
-):
+def test_frames_too_far_apart_for_a_window_of_differences_have_no_timeline(differences_run: Path, tmp_path: Path):
     slow = make_video(tmp_path / "slow.mp4", num_frames=20, rate=2.0)
     assert decoded(slow, open_model(differences_run, device="cpu"), LIMITS).windows is None
 
@@ -326,9 +320,7 @@ def test_the_service_makes_the_timeline_of_predict(
     request: pytest.FixtureRequest, tmp_path: Path, run: str, seed: int, most: int
 ):
     served_run = request.getfixturevalue(run)
-    every = {("served_run", 4): 1.25, ("served_run", 100): 0.25, ("differences_run", 4): 1.2}.get(
-        (run, most), 0.2
-    )
+    every = {("served_run", 4): 1.25, ("served_run", 100): 0.25, ("differences_run", 4): 1.2}.get((run, most), 0.2)
     long = make_video(tmp_path / "long.mp4", num_frames=50, seed=seed)
     model, limits = open_model(served_run, device="cpu"), replace(LIMITS, max_windows=most)
     windows = decoded(long, model, limits).windows
@@ -414,9 +406,7 @@ def test_without_the_extra_it_says_what_to_install(served_run: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_the_command_serves_warns_and_leaves_nothing_when_it_is_stopped(
-    served_run: Path, clip: Path, tmp_path: Path
-):
+def test_the_command_serves_warns_and_leaves_nothing_when_it_is_stopped(served_run: Path, clip: Path, tmp_path: Path):
     command = [sys.executable, "-m", "vsn", "serve", str(served_run), "--port", "0", "--host", "0.0.0.0"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as running:

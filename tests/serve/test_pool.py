@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from serve.conftest import wait_until
-from serve.planted import shout
-from vsn.data.doctor.workers import Lost
+from tests.helpers.planted import shout
+from tests.serve.conftest import wait_until
 from vsn.serve.pool import DecodePool
+from vsn.system.workers import Lost
 
 PRELOAD = "vsn.serve.decoding"  # what the service of the other tests preloads: one parent for all
 

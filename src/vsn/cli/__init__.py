@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 import tyro
 
 import vsn
-from vsn.allocator import keep_freed_memory
 from vsn.cli.ablate import AblateCommand, ablate_command
 from vsn.cli.bench import BenchCommand, bench_command
 from vsn.cli.convert import convert
@@ -30,7 +29,8 @@ from vsn.cli.serve import serve
 from vsn.cli.stream import stream
 from vsn.cli.training import TrainCommand, train_command
 from vsn.config import FrameOrder, Protocol
-from vsn.recipes import find_recipe, load_recipe
+from vsn.config.recipes import find_recipe, load_recipe
+from vsn.system.allocator import keep_freed_memory
 
 DESCRIPTION = (
     "Video Shuffle Networks: recognise what happens in a video at the price of a 2D CNN. "
@@ -54,7 +54,7 @@ def demo(out: Path | None = None, quick: bool = False, seed: int = 0) -> None:
         quick: eight of the classes, fewer videos and epochs: under 2 minutes.
         seed: of the data set and the training.
     """
-    from vsn.engine.demo import run_demo
+    from vsn.demo import run_demo
 
     out = out or Path("vsn-demo-quick" if quick else "vsn-demo")
     run_demo(out, load_recipe(find_recipe("demo")), quick=quick, seed=seed)
@@ -107,8 +107,8 @@ def evaluate(
         json_output: print JSON.
     """
     from vsn.cli.score_tables import print_results
-    from vsn.engine.checkpoint import open_run
-    from vsn.engine.evaluate import evaluate_run, mirror_note
+    from vsn.inference.evaluate import evaluate_run, mirror_note
+    from vsn.runs.checkpoint import open_run
 
     if not order:
         raise ValueError("--order needs one or more of forward, reversed, shuffled, still.")
@@ -181,7 +181,7 @@ def report(
 
         print(write_report(runs, out, title=title, split=split or None))
         return
-    from vsn.engine.illustrate import illustrated_report
+    from vsn.report.illustrate import illustrated_report
 
     print(
         illustrated_report(

@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from vsn.cli.settings import has_recipe, parse_command, parse_settings
-from vsn.recipes import idle_settings
+from vsn.config.recipes import idle_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ def ablate_command(arguments: Sequence[str]) -> None:
             )
         if command.merge and command.out is None:
             raise ValueError("--merge needs --out, the folder of the joined ablation.json.")
-        from vsn.engine.ablate import format_tables, load_ablation, merge_ablations
+        from vsn.ablation.run import format_tables, load_ablation, merge_ablations
 
         shown = (
             merge_ablations(command.merge, command.out)
@@ -80,9 +80,9 @@ def ablate_command(arguments: Sequence[str]) -> None:
             "vsn ablate needs a recipe: vsn ablate demo --tables 7 8 9. `vsn recipe list` names those there are."
         )
     recipe = parse_settings(command.recipe, rest, arguments, "vsn ablate")
-    from vsn.engine.ablate import ablate, format_tables, plan_ablation  # torch, which --help needs not
-    from vsn.engine.ablation_grid import parse_grid
-    from vsn.engine.ablation_plan import AblationSpec, describe_states
+    from vsn.ablation.grid import parse_grid
+    from vsn.ablation.plan import AblationSpec, describe_states
+    from vsn.ablation.run import ablate, format_tables, plan_ablation  # torch, which --help needs not
 
     out = command.out or Path("runs") / f"ablation-{Path(command.recipe).stem}"
     spec = AblationSpec(

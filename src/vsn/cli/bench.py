@@ -40,10 +40,10 @@ class BenchCommand:
 def bench_command(arguments: Sequence[str]) -> None:
     """Parse and run `vsn bench`."""
     command = tyro.cli(BenchCommand, args=list(arguments), prog="vsn bench")
-    from vsn.engine.bench.plot import check_plot, write_plot  # torch, which --help needs not
-    from vsn.engine.bench.run import run_bench
-    from vsn.engine.bench.tables import print_table
-    from vsn.files import write_json
+    from vsn.bench.plot import check_plot, write_plot  # torch, which --help needs not
+    from vsn.bench.run import run_bench
+    from vsn.bench.tables import print_table
+    from vsn.system.files import write_json
 
     if command.plot:
         check_plot(command.plot, command.names)

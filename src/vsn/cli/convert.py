@@ -28,15 +28,11 @@ def convert(
         settings: what the checkpoint does not say of itself.
         json_output: print JSON.
     """
-    from vsn.engine.convert import convert_checkpoint
+    from vsn.runs.convert import convert_checkpoint
 
     done = convert_checkpoint(checkpoint, to, settings)
     if json_output:
-        print(
-            json.dumps(
-                {"run": str(done.run.path), "model": done.run.recipe.model.name, "said": done.said}, indent=2
-            )
-        )
+        print(json.dumps({"run": str(done.run.path), "model": done.run.recipe.model.name, "said": done.said}, indent=2))
         return
     print("\n".join(done.said))
     advice = f"vsn predict {done.run.path} VIDEO" if not settings.root else f"vsn eval {done.run.path}"

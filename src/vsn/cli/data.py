@@ -37,7 +37,7 @@ def synth(
         seed: the set depends on it alone, whatever the number of workers.
         workers: processes; default one a core.
     """
-    from vsn.data.synthetic import SynthSpec, write_dataset
+    from vsn.data.embedded.write import SynthSpec, write_dataset
 
     spec = SynthSpec(
         size=size,
@@ -109,17 +109,14 @@ def doctor_help(command: DoctorCommand) -> None:
 
 def pack_command(arguments: Sequence[str]) -> None:
     """Parse and run `vsn data pack`."""
-    from vsn.data.pack import pack_dataset, verify_pack
+    from vsn.data.packing.pack import pack_dataset, verify_pack
 
     command, rest = parse_command(PackCommand, arguments, "vsn data pack")
     if command.verify is not None:
         damaged = verify_pack(command.verify, num_workers=command.workers)
         for error in damaged:
             print(error)
-        print(
-            f"{command.verify}: "
-            + (f"{len(damaged)} faults" if damaged else "every frame is as it was packed")
-        )
+        print(f"{command.verify}: " + (f"{len(damaged)} faults" if damaged else "every frame is as it was packed"))
         raise SystemExit(1 if damaged else 0)
     recipe = parse_settings(command.recipe, rest, arguments, "vsn data pack")
     if recipe.model.modality == "flow":
@@ -142,8 +139,8 @@ def pack_command(arguments: Sequence[str]) -> None:
 
 def doctor_command(arguments: Sequence[str]) -> None:
     """Parse and run `vsn data doctor`."""
-    from vsn.data.doctor import FlowWanted, examine, print_page
     from vsn.data.flow.values import wanted_flow
+    from vsn.doctor import FlowWanted, examine, print_page
 
     command, rest = parse_command(DoctorCommand, arguments, "vsn data doctor")
     recipe = parse_settings(command.recipe, rest, arguments, "vsn data doctor")
@@ -156,9 +153,7 @@ def doctor_command(arguments: Sequence[str]) -> None:
         num_workers=command.workers,
         gpu_videos_per_second=command.gpu_speed,
         batch_size=recipe.train.batch_size,
-        flow=FlowWanted(wanted_flow(recipe), recipe.model.flow_length)
-        if recipe.model.modality == "flow"
-        else None,
+        flow=FlowWanted(wanted_flow(recipe), recipe.model.flow_length) if recipe.model.modality == "flow" else None,
     )
     if command.json:
         print(json.dumps(diagnosis.to_dict(), indent=2))

@@ -12,7 +12,7 @@ import tyro
 from vsn.config import ExportConfig, ExportFormat, InputType, Protocol
 
 if TYPE_CHECKING:
-    from vsn.engine.export import ExportReport
+    from vsn.export.export import ExportReport
 
 
 def export(
@@ -52,7 +52,7 @@ def export(
         check_accuracy: test the file, and the run in PyTorch, on the run's test split.
         json_output: print JSON.
     """
-    from vsn.engine.export import export_run
+    from vsn.export.export import export_run
 
     config = ExportConfig(
         to=to,
@@ -73,9 +73,7 @@ def export(
         check_accuracy=check_accuracy,
     )
     if json_output:
-        print(
-            json.dumps(dataclasses.asdict(report) | {"path": str(report.path)}, indent=2, ensure_ascii=False)
-        )
+        print(json.dumps(dataclasses.asdict(report) | {"path": str(report.path)}, indent=2, ensure_ascii=False))
     else:
         _print_report(report)
 

@@ -43,9 +43,9 @@ def features(
     """
     from dataclasses import replace
 
-    from vsn.engine.checkpoint import open_run
-    from vsn.engine.features import extract_features
-    from vsn.hub import local_run
+    from vsn.inference.features import extract_features
+    from vsn.runs.checkpoint import open_run
+    from vsn.runs.hub import local_run
 
     run = local_run(run)
     config = open_run(run).recipe.eval

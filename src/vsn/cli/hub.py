@@ -31,7 +31,7 @@ def push(
         private: make a new repository private.
         branch: default the main one.
     """
-    from vsn.hub import push_to_hub
+    from vsn.runs.hub import push_to_hub
 
     print(
         push_to_hub(
@@ -60,7 +60,7 @@ def save(
         weights: the last of the run, or those of its best validation.
         license: of the weights, such as apache-2.0.
     """
-    from vsn.hub import save_pretrained
+    from vsn.runs.hub import save_pretrained
 
     print(save_pretrained(run, folder, weights=weights, license=license or None))
 
@@ -78,6 +78,6 @@ def pull(
         to: the run folder to make.
         revision: branch, tag or commit; default the newest.
     """
-    from vsn.hub import copy_run
+    from vsn.runs.hub import copy_run
 
     print(copy_run(repo, to, revision=revision or None))

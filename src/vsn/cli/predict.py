@@ -14,12 +14,12 @@ from vsn.cli.export import refuse_for_exported, refuse_for_run
 from vsn.config import WindowConfig
 
 if TYPE_CHECKING:
-    from vsn.engine.calibrate import Calibration
-    from vsn.engine.exported import ExportedPredictor
-    from vsn.engine.predict import Predictor, TwoStreamPredictor
-    from vsn.engine.prediction import Prediction
-    from vsn.engine.timeline import Segment, Timeline
-    from vsn.interrupt import StopRequest
+    from vsn.export.exported import ExportedPredictor
+    from vsn.inference.predict import Predictor, TwoStreamPredictor
+    from vsn.inference.prediction import Prediction
+    from vsn.scores.calibrate import Calibration
+    from vsn.stream.timeline import Segment, Timeline
+    from vsn.system.interrupt import StopRequest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def predict(
     """
     if not videos:
         raise ValueError("vsn predict needs video files, or folders of them, after the run folder.")
-    from vsn.engine.calibrate import load_calibration
+    from vsn.scores.calibrate import load_calibration
 
     fitted = load_calibration(calibration) if calibration is not None else None
     if windows:
@@ -93,9 +93,7 @@ def predict(
     if unused:
         raise ValueError(f"{unused[0]} is for a timeline; add --windows, or leave it out.")
     _labels(
-        _open_predictor(
-            run, flow_run, flow_weight=flow_weight, weights=weights, device=device, precision=precision
-        ),
+        _open_predictor(run, flow_run, flow_weight=flow_weight, weights=weights, device=device, precision=precision),
         videos,
         fitted,
         top_k=top_k,
@@ -112,7 +110,7 @@ def _labels(
     json_output: bool,
 ) -> None:
     """A line for each file."""
-    from vsn.data.decode import VideoError
+    from vsn.data.video.decode import VideoError
 
     files = [file for path in videos for file in predictor.list_inputs(path)]
     failed = False
@@ -163,19 +161,16 @@ def _timelines(
     calibration: Calibration | None,
 ) -> None:
     """A timeline for each file."""
-    from vsn.data.decode import VideoError
-    from vsn.engine.exported import is_exported
-    from vsn.engine.predict import Predictor
-    from vsn.engine.prediction import check_top_k
-    from vsn.engine.timeline import read_truth
-    from vsn.engine.timeline_plot import check_plot
-    from vsn.interrupt import stop_requests
+    from vsn.data.video.decode import VideoError
+    from vsn.export.exported import is_exported
+    from vsn.inference.predict import Predictor
+    from vsn.inference.prediction import check_top_k
+    from vsn.stream.timeline import check_plot, read_truth
+    from vsn.system.interrupt import stop_requests
 
     check_top_k(top_k)
     if flow_run is not None:
-        raise ValueError(
-            "--flow-run takes whole clips; a timeline is made by one run on frames. Leave it out."
-        )
+        raise ValueError("--flow-run takes whole clips; a timeline is made by one run on frames. Leave it out.")
     if is_exported(run):
         raise ValueError(f"{run} is an exported file; a timeline needs the run folder that it came from.")
     if files.plot is not None:
@@ -211,9 +206,9 @@ def _timeline(
     stop: StopRequest,
 ) -> Timeline:
     """The timeline of a file, behind a progress bar."""
-    from vsn.engine.stream import Stream
-    from vsn.engine.timeline import make_timeline
-    from vsn.progress import progress_bar
+    from vsn.stream.stream import Stream
+    from vsn.stream.timeline import make_timeline
+    from vsn.system.progress import progress_bar
 
     with progress_bar("s") as bar:
         task = bar.add_task("seconds of video", total=None, note=file.name)
@@ -244,9 +239,8 @@ def _write_timeline(
 ) -> None:
     """Print a timeline, and write the files that were asked for."""
     from vsn.cli.stream import answer_facts
-    from vsn.engine.timeline import share_right
-    from vsn.engine.timeline_plot import write_plot
-    from vsn.files import write_json
+    from vsn.stream.timeline import share_right, write_plot
+    from vsn.system.files import write_json
 
     facts = timeline.to_dict()
     if truth:
@@ -264,9 +258,7 @@ def _write_timeline(
     for segment in timeline.segments:
         print(f"{segment.start:8.1f} to {segment.end:8.1f} s  {segment.score:4.0%}  {segment.label}")
     labelled = sum(one.end - one.start for one in timeline.segments)
-    print(
-        f"{timeline.path}: {timeline.seconds:.1f} seconds, {labelled / timeline.seconds:.0%} of them with a label"
-    )
+    print(f"{timeline.path}: {timeline.seconds:.1f} seconds, {labelled / timeline.seconds:.0%} of them with a label")
     if truth:
         print(f"{facts['share_right']:.1%} of the time that {files.truth} labels has its label here")
 
@@ -281,13 +273,13 @@ def _open_predictor(
     precision: Literal["fp32", "bf16"],
 ) -> Predictor | TwoStreamPredictor | ExportedPredictor:
     """What predicts: an exported file, a run, or a run on frames and one on flow."""
-    from vsn.engine.exported import ExportedPredictor, is_exported
+    from vsn.export.exported import ExportedPredictor, is_exported
 
     if is_exported(run):
         refuse_for_exported(run, flow_run=flow_run, weights=weights, device=device)
         return ExportedPredictor.from_file(run, precision=precision)
     refuse_for_run(run, precision=precision)
-    from vsn.engine.predict import Predictor, TwoStreamPredictor
+    from vsn.inference.predict import Predictor, TwoStreamPredictor
 
     first = Predictor.from_run(run, device=device, weights=weights)
     if flow_run is None:

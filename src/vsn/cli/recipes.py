@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from vsn.recipes import dump_recipe, find_recipe, load_recipe, recipe_folder
+from vsn.config.recipes import dump_recipe, find_recipe, load_recipe, recipe_folder
 
 recipe_app = tyro.extras.SubcommandApp()
 
@@ -33,9 +33,7 @@ def recipe_list() -> None:
         members = [
             path
             for path in files
-            if (
-                re.match(pattern, path.stem) if pattern else not any(re.match(p, path.stem) for p in patterns)
-            )
+            if (re.match(pattern, path.stem) if pattern else not any(re.match(p, path.stem) for p in patterns))
         ]
         if members:
             print(heading)

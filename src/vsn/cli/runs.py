@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from vsn.engine.runs import RunSummary
+    from vsn.runs.listing import RunSummary
 
 COLUMNS = ("run", "model", "data", "T", "epochs", "val", "best", "test", "written", "state")
 WIDE_ONLY = ("data", "T", "written")
@@ -30,7 +30,7 @@ def runs(
         folders: run folders, or folders of them, two levels down; default runs.
         json_output: print JSON.
     """
-    from vsn.engine.runs import list_runs
+    from vsn.runs.listing import list_runs
 
     found = list_runs(folders)
     if json_output:
@@ -79,6 +79,4 @@ def _percent(share: float | None) -> str:
 
 def _protocol(split: str, protocol: str, order: str) -> str:
     """The protocol, with what is not plain about it: another split than test, another order than forward."""
-    return " ".join(
-        [protocol, *([split] if split != "test" else []), *([order] if order != "forward" else [])]
-    )
+    return " ".join([protocol, *([split] if split != "test" else []), *([order] if order != "forward" else [])])

@@ -60,8 +60,8 @@ def print_results(run: Path, results: list[dict[str, Any]]) -> None:
 
 def _print_reliance(console: Console, run: Path, results: Sequence[dict[str, Any]]) -> None:
     """Top-1 by class and order, from the scores the evaluation has just written, and what rests on order."""
-    from vsn.engine.reliance import reliance_sentence, temporal_reliance
-    from vsn.engine.scores import load_scores
+    from vsn.scores.reliance import reliance_sentence, temporal_reliance
+    from vsn.scores.scores import load_scores
 
     by_order = {}
     for result in results:
@@ -102,9 +102,7 @@ def print_fusion(report: dict[str, Any]) -> None:
         )
     rows = [*report["inputs"], report["fused"]]
     mean = _mean_key(rows[0])
-    names = [
-        str(number) for number, _ in enumerate(report["inputs"], 1)
-    ]  # paths leave a terminal's table no room
+    names = [str(number) for number, _ in enumerate(report["inputs"], 1)]  # paths leave a terminal's table no room
     _say(console, "\n".join(f"{name}: {row['name']}" for name, row in zip(names, rows, strict=False)))
     table = _table(
         f"{report['num_videos']} videos, mean of {report['fusion']} scores",
@@ -249,9 +247,7 @@ def _mean_key(row: dict[str, Any]) -> str:
 def _table(title: str, columns: Sequence[str]) -> Table:
     table = Table(title=escape(title) or None)
     for place, column in enumerate(columns):
-        table.add_column(
-            column, justify="right" if place else "left", overflow="fold" if place == 0 else "ellipsis"
-        )
+        table.add_column(column, justify="right" if place else "left", overflow="fold" if place == 0 else "ellipsis")
     return table
 
 

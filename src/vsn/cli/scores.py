@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from vsn.engine.scores import Scores
+    from vsn.scores.scores import Scores
 
 _Json = Annotated[bool, tyro.conf.arg(name="json")]
 
@@ -45,8 +45,8 @@ def fuse(
         json_output: print JSON.
     """
     from vsn.cli.score_tables import print_fusion
-    from vsn.engine.fuse import fuse_scores, fusion_report, search_weights
-    from vsn.engine.match import match_scores
+    from vsn.scores.fuse import fuse_scores, fusion_report, search_weights
+    from vsn.scores.match import match_scores
 
     if search and weights:
         raise ValueError("--search finds the weights; give it or --weights, not both.")
@@ -61,9 +61,7 @@ def fuse(
     for part, name in zip(fused.facts["fused_from"], names, strict=True):
         part["file"] = name
     labelled = not fused.num_unlabelled
-    report: dict[str, Any] = (
-        fusion_report(matched, names, fused) if labelled else {"num_videos": len(fused.video_ids)}
-    )
+    report: dict[str, Any] = fusion_report(matched, names, fused) if labelled else {"num_videos": len(fused.video_ids)}
     report["left_out"] = left_out
     if found is not None:
         report["searched"] = {
@@ -106,8 +104,8 @@ def compare(
         json_output: print JSON.
     """
     from vsn.cli.score_tables import print_comparison
-    from vsn.engine.compare import compare_scores
-    from vsn.engine.match import match_scores
+    from vsn.scores.compare import compare_scores
+    from vsn.scores.match import match_scores
 
     names, inputs = _load([a, b], split, protocol)
     matched, left_out = match_scores(inputs, names, common=common)
@@ -140,8 +138,8 @@ def submit(
         split: of a run folder, the split.
         protocol: of a run folder, the protocol.
     """
-    from vsn.engine import submit as servers
-    from vsn.files import write_text
+    from vsn.scores import submit as servers
+    from vsn.system.files import write_text
 
     _, (scores,) = _load([file], split, protocol)
     if videos is not None:
@@ -156,8 +154,7 @@ def submit(
     if marks is not None:
         low, high = marks["top1_interval"]
         print(
-            f"By {answers}: top-1 {marks['top1']:.1%} (95% interval {low:.1%} to {high:.1%}), "
-            f"top-5 {marks['top5']:.1%}"
+            f"By {answers}: top-1 {marks['top1']:.1%} (95% interval {low:.1%} to {high:.1%}), top-5 {marks['top5']:.1%}"
         )
 
 
@@ -187,8 +184,8 @@ def calibrate(
         json_output: print JSON.
     """
     from vsn.cli.score_tables import print_calibration
-    from vsn.engine import calibrate as fitting
-    from vsn.files import write_text
+    from vsn.scores import calibrate as fitting
+    from vsn.system.files import write_text
 
     if plot is not None and plot.suffix.lower() != ".svg":
         raise ValueError(f"--plot is {str(plot)!r}; the chart is an SVG file, so end its name in .svg.")
@@ -203,7 +200,7 @@ def calibrate(
             **fitting.apply_report(found, shown),
         }
     if plot is not None:
-        from vsn.calibration_chart import reliability_chart
+        from vsn.report.reliability import reliability_chart
 
         curves = {
             "before": fitting.reliability_curve(shown),
@@ -220,7 +217,7 @@ def calibrate(
 
 def _load(paths: list[Path], split: str, protocol: str) -> tuple[list[str], list[Scores]]:
     """Names and scores of files, or of the run folders' files."""
-    from vsn.engine.scores import find_scores, load_scores
+    from vsn.scores.scores import find_scores, load_scores
 
     found = [find_scores(path, split=split or None, protocol=protocol or None) for path in paths]
     names, scores = [str(path) for path in found], [load_scores(path) for path in found]

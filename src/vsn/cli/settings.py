@@ -8,16 +8,14 @@ from typing import TypeVar
 import tyro
 
 from vsn.config import Recipe
-from vsn.recipes import find_recipe, load_recipe
+from vsn.config.recipes import find_recipe, load_recipe
 
 Command = TypeVar("Command")
 
 _NO_RECIPE = ("", "[]")  # "[]" is what tyro makes of settings that come before the recipe
 
 
-def parse_command(
-    command_type: type[Command], arguments: Sequence[str], prog: str
-) -> tuple[Command, list[str]]:
+def parse_command(command_type: type[Command], arguments: Sequence[str], prog: str) -> tuple[Command, list[str]]:
     """The command's own options, and the arguments that are left: settings of the recipe."""
     if wants_help(arguments) and not any(not argument.startswith("-") for argument in arguments):
         tyro.cli(command_type, args=["--help"], prog=prog)

@@ -12,8 +12,8 @@ import tyro
 from vsn.config import LiveConfig, Protocol, WindowConfig
 
 if TYPE_CHECKING:
-    from vsn.engine.stream import StreamSummary
-    from vsn.engine.windows import Answer
+    from vsn.stream.stream import StreamSummary
+    from vsn.stream.windows import Answer
 
 
 def stream(
@@ -46,12 +46,12 @@ def stream(
         weights: the last of the run, or those of its best validation.
         device: auto, cpu or cuda.
     """
-    from vsn.engine.calibrate import load_calibration
-    from vsn.engine.predict import Predictor
-    from vsn.engine.prediction import check_top_k
-    from vsn.engine.stream import Stream
-    from vsn.interrupt import stop_requests
-    from vsn.progress import progress_bar
+    from vsn.inference.predict import Predictor
+    from vsn.inference.prediction import check_top_k
+    from vsn.scores.calibrate import load_calibration
+    from vsn.stream.stream import Stream
+    from vsn.system.interrupt import stop_requests
+    from vsn.system.progress import progress_bar
 
     check_top_k(top_k)
     if video is not None and video.suffix.lower() != ".mp4":
@@ -108,9 +108,7 @@ def describe_summary(summary: StreamSummary) -> str:
     ]
     if "lag_ms" in facts:
         lag = facts["lag_ms"]
-        lines.append(
-            f"lag: median {lag['median']:.0f} ms, 90% within {lag['p90']:.0f} ms, at most {lag['max']:.0f} ms"
-        )
+        lines.append(f"lag: median {lag['median']:.0f} ms, 90% within {lag['p90']:.0f} ms, at most {lag['max']:.0f} ms")
     if summary.frames_seen:
         lines.append(
             f"{summary.frames_computed} of the {summary.frames_seen} frames of all windows were computed, the others kept"

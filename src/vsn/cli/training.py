@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from vsn.cli.settings import has_recipe, parse_command, parse_settings
-from vsn.recipes import idle_settings
+from vsn.config.recipes import idle_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,8 @@ def train_command(arguments: Sequence[str]) -> None:
             raise ValueError(
                 "--resume takes a run and continues it; no recipe, --out, --init-from or --find-batch-size goes with it."
             )
-        from vsn.engine.checkpoint import is_finished, open_run  # torch comes after what is wrong without it
-        from vsn.engine.train import train
+        from vsn.runs.checkpoint import is_finished, open_run  # torch comes after what is wrong without it
+        from vsn.training.train import train
 
         run = open_run(command.resume)
         if is_finished(run.path):
@@ -62,9 +62,7 @@ def train_command(arguments: Sequence[str]) -> None:
                 f"{run.path} has finished. Test it with: vsn eval {run.path}", highlight=False, soft_wrap=True
             )
             return
-        train(
-            parse_settings("", rest, arguments, "vsn train --resume RUN", run.recipe), run.path, resume=True
-        )
+        train(parse_settings("", rest, arguments, "vsn train --resume RUN", run.recipe), run.path, resume=True)
         return
     if not has_recipe(command.recipe):
         raise ValueError(
@@ -75,17 +73,17 @@ def train_command(arguments: Sequence[str]) -> None:
         rest = _with_weights(rest, command.init_from)
     recipe = parse_settings(command.recipe, rest, arguments, "vsn train")
     if command.init_from:
-        from vsn.engine.start import check_is_run
+        from vsn.training.start import check_is_run
 
         check_is_run(command.init_from)
     for note in idle_settings(recipe):
         console.print(f"[yellow]Note:[/yellow] {note}", highlight=False, soft_wrap=True)
     if command.find_batch_size:
-        from vsn.engine.batch_size import find_batch_size
+        from vsn.training.batch_size import find_batch_size
 
         console.print(find_batch_size(recipe), highlight=False, soft_wrap=True)
         return
-    from vsn.engine.train import train
+    from vsn.training.train import train
 
     stem = f"{Path(command.recipe).stem}-{recipe.model.name.replace('/', '-')}"
     train(recipe, command.out or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")

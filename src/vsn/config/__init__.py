@@ -1,6 +1,6 @@
 """Every setting of a run, as dataclasses that check themselves.
 
-A default lives here once. A `Recipe` is the whole of a run: it is read from TOML (`vsn.recipes`),
+A default lives here once. A `Recipe` is the whole of a run: it is read from TOML (`vsn.config.recipes`),
 changed on the command line, and written into the run folder, from which the model is rebuilt. This
 package imports no torch, so that `vsn --help` answers at once.
 """
@@ -124,5 +124,5 @@ class Recipe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dict, lists for tuples; `vsn.recipes.recipe_from_dict` reads it back."""
+        """Plain nested dict, lists for tuples; `vsn.config.recipes.recipe_from_dict` reads it back."""
         return json.loads(json.dumps(dataclasses.asdict(self)))

@@ -63,9 +63,7 @@ class ClipSpec:
             bool(self.crop_scales) and all(0 < s <= 1 for s in self.crop_scales),
             f"clip.crop_scales is {list(self.crop_scales)}; it needs at least one share in (0, 1].",
         )
-        require(
-            self.crop_positions in (5, 13), f"clip.crop_positions is {self.crop_positions}; it is 5 or 13."
-        )
+        require(self.crop_positions in (5, 13), f"clip.crop_positions is {self.crop_positions}; it is 5 or 13.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,8 +43,7 @@ class Tvl1Config:
             value = getattr(self, key)
             require(
                 0 < value <= most,
-                f"{key} of TV-L1 is {value}; it must be above 0"
-                + (f" and at most {most}." if most < 1 else "."),
+                f"{key} of TV-L1 is {value}; it must be above 0" + (f" and at most {most}." if most < 1 else "."),
             )
         require(0 < self.zfactor < 1, f"zfactor of TV-L1 is {self.zfactor}; it must be between 0 and 1.")
         for key in ("nscales", "nwarps", "iterations"):

@@ -97,9 +97,7 @@ class ModelConfig:
             self.num_classes >= 0,
             f"model.num_classes is {self.num_classes}; it counts from 1 (0: from the data).",
         )
-        require(
-            self.num_frames >= 1, f"model.num_frames is {self.num_frames}; a clip has at least one frame."
-        )
+        require(self.num_frames >= 1, f"model.num_frames is {self.num_frames}; a clip has at least one frame.")
         require(
             self.shift_div >= 2,
             f"model.shift_div is {self.shift_div}; it must be 2 or more: two parts of 1/shift_div move.",

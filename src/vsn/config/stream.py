@@ -50,9 +50,7 @@ class WindowConfig:
         )
         for key in ("enter", "leave", "unknown"):
             value = getattr(self, key)
-            require(
-                value is None or 0 <= value <= 1, f"{key} is {value}; it is a probability between 0 and 1."
-            )
+            require(value is None or 0 <= value <= 1, f"{key} is {value}; it is a probability between 0 and 1.")
         require(
             self.leave <= self.enter,
             f"leave is {self.leave}, above enter {self.enter}: a label would end as it begins. Lower leave.",
@@ -79,9 +77,7 @@ class LiveConfig:
 
     def __post_init__(self) -> None:
         require(self.max_waiting >= 1, f"max_waiting is {self.max_waiting}; it must be 1 or more.")
-        require(
-            self.reconnects >= 0, f"reconnects is {self.reconnects}; it must be 0 (give up at once) or more."
-        )
+        require(self.reconnects >= 0, f"reconnects is {self.reconnects}; it must be 0 (give up at once) or more.")
         require(
             math.isfinite(self.reconnect_wait) and self.reconnect_wait >= 0,
             f"reconnect_wait is {self.reconnect_wait}; it must be 0 seconds or more.",

@@ -92,9 +92,7 @@ class TrainConfig:
             self.lr_batch_size >= 0,
             f"train.lr_batch_size is {self.lr_batch_size}; it is a batch size, or 0 for no scaling.",
         )
-        require(
-            self.warmup_epochs >= 0, f"train.warmup_epochs is {self.warmup_epochs}; it must be 0 or more."
-        )
+        require(self.warmup_epochs >= 0, f"train.warmup_epochs is {self.warmup_epochs}; it must be 0 or more.")
         require(self.seed >= 0, f"train.seed is {self.seed}; it must be 0 or more.")
         require(self.val_every >= 1, f"train.val_every is {self.val_every}; it must be 1 or more.")
         require(

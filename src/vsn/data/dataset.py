@@ -27,15 +27,14 @@ from vsn.config import (
     ModelConfig,
     Protocol,
 )
-from vsn.data.augment import augment_clip
-from vsn.data.decode import Choose, VideoError, read_all_frames, read_frames
 from vsn.data.flips import flipped_labels
 from vsn.data.flow.read import read_all_flow, read_flow
 from vsn.data.flow.values import ZERO
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import frame_order, sample_indices, stack_indices
+from vsn.data.transforms import augment_clip, multiscale_corner_crop, planar, stack_channels
 from vsn.data.transforms import flip as flip_frames
-from vsn.data.transforms import multiscale_corner_crop, planar, stack_channels
+from vsn.data.video.decode import Choose, VideoError, read_all_frames, read_frames
 from vsn.data.views import clip_indices, crop_views, frames_of
 
 
@@ -111,9 +110,7 @@ class VideoDataset(Dataset[Sample]):
         self.per_video = records.per_video
         self.multi_label = records.multi_label
         self.clip = clip
-        self.num_frames = (
-            num_frames if train else frames_of(protocol, num_frames, any_num_frames=any_num_frames)
-        )
+        self.num_frames = num_frames if train else frames_of(protocol, num_frames, any_num_frames=any_num_frames)
         self.train = train
         self.protocol = protocol
         self.order = order
@@ -184,9 +181,7 @@ class VideoDataset(Dataset[Sample]):
                 samples.append(BadVideo(key[1] if isinstance(key, tuple) else key, error.path, error.reason))
         return samples
 
-    def preload(
-        self, *, num_threads: int = 4, progress: Callable[[int, int], None] | None = None
-    ) -> list[VideoError]:
+    def preload(self, *, num_threads: int = 4, progress: Callable[[int, int], None] | None = None) -> list[VideoError]:
         """Fill the memory cache now; `progress(videos_done, videos_in_all)` is called after each video.
 
         Returns what could not be read; asking for its samples raises it. Raises `ValueError` unless

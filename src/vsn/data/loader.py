@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from vsn.data.dataset import BadVideo, Sample, VideoDataset
-from vsn.data.decode import VideoError
 from vsn.data.records import VideoRecord
-from vsn.interrupt import interrupts_blocked
+from vsn.data.video.decode import VideoError
+from vsn.system.interrupt import interrupts_blocked
 
 WORKER_SECONDS = 600
 """After so long without a batch the workers are taken to hang."""
@@ -67,9 +67,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if not 0 <= start <= num_samples:
             raise ValueError(f"start is {start}; it must be 0 to {num_samples}, the samples of the epoch.")
         if together < 1 or num_samples % together:
-            raise ValueError(
-                f"together is {together}; it must divide the {num_samples} samples of the epoch."
-            )
+            raise ValueError(f"together is {together}; it must divide the {num_samples} samples of the epoch.")
         if weights is not None and (len(weights) != num_samples or together > 1 or not shuffle):
             raise ValueError(
                 f"{len(weights)} weights came for {num_samples} samples (together {together}, shuffle {shuffle}); "

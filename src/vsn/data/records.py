@@ -58,12 +58,7 @@ def list_videos(folder: Path) -> list[Path]:
     Raises:
         ConfigError: there is none.
     """
-    videos = [
-        parent / name
-        for parent, _, files in walk_folders(folder)
-        for name in files
-        if is_video(parent / name)
-    ]
+    videos = [parent / name for parent, _, files in walk_folders(folder) for name in files if is_video(parent / name)]
     if not videos:
         raise ConfigError(
             f"{folder}: no videos were found; looked for files ending in {' '.join(sorted(VIDEO_EXTENSIONS))}."

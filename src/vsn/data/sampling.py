@@ -102,9 +102,7 @@ def two_clip_indices(num_video_frames: int, num_frames: int, *, num_consecutive:
     return np.stack([centres, (tick * np.arange(num_frames)).astype(np.int64)])
 
 
-def dense_indices(
-    num_video_frames: int, num_frames: int, generator: np.random.Generator | None
-) -> np.ndarray:
+def dense_indices(num_video_frames: int, num_frames: int, generator: np.random.Generator | None) -> np.ndarray:
     """Frames at a stride of `64 // num_frames` from one start, round the end: int64 `(num_frames,)`.
 
     With P = max(1, N - 63) the start is 0 if P is 1, else a draw from 0..P-2; without a generator it

@@ -97,9 +97,7 @@ def clip_indices(
     )[None]
 
 
-def crop_views(
-    frames: torch.Tensor, spec: ClipSpec, protocol: Protocol, modality: Modality = "rgb"
-) -> torch.Tensor:
+def crop_views(frames: torch.Tensor, spec: ClipSpec, protocol: Protocol, modality: Modality = "rgb") -> torch.Tensor:
     """The crops of a protocol: uint8 `(T, C, H, W)` in, `(num_crops, T, C, h, w)` out.
 
     Frames are first resized so that their shorter side is `spec.short_side`.

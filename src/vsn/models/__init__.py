@@ -19,15 +19,15 @@ from vsn.config import (
 from vsn.models.backbones import build_backbone, list_backbones, normalisation, remove_classifier
 from vsn.models.classifier import FrameClassifier
 from vsn.models.classifier import VideoClassifier as VideoClassifier
-from vsn.models.eco import build_eco, build_eco_lite
-from vsn.models.i3d import build_i3d
-from vsn.models.initial import initialise as initialise
-from vsn.models.r2plus1d import build_r2plus1d
-from vsn.models.s3d import build_s3d, build_s3dg
-from vsn.models.slowfast import build_slowfast
+from vsn.models.insertion import insert_temporal
+from vsn.models.peers.eco import build_eco, build_eco_lite
+from vsn.models.peers.i3d import build_i3d
+from vsn.models.peers.r2plus1d import build_r2plus1d
+from vsn.models.peers.s3d import build_s3d, build_s3dg
+from vsn.models.peers.slowfast import build_slowfast
+from vsn.models.peers.trn import build_mtrn, build_trn
 from vsn.models.stem import widen_stem
-from vsn.models.temporal import insert_temporal
-from vsn.models.trn import build_mtrn, build_trn
+from vsn.models.weights import initialise as initialise
 
 
 def build_tsn(config: ModelConfig) -> FrameClassifier:

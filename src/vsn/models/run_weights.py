@@ -131,9 +131,7 @@ def describe_differences(source: RunWeights, config: ModelConfig) -> list[str]:
     if modality[0] != modality[1]:
         differing.append(f"model.modality was {modality[0]} and is {modality[1]}")
     if differing:
-        lines.append(
-            f"Other than in {source.file}: {'; '.join(differing)}. The weights get used to it in training."
-        )
+        lines.append(f"Other than in {source.file}: {'; '.join(differing)}. The weights get used to it in training.")
     return lines
 
 

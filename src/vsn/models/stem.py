@@ -72,12 +72,7 @@ def fit_stem(backbone: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, T
         return state
     stem, weight = backbone.get_submodule(name), state.get(f"{name}.weight")
     assert isinstance(stem, _CONVS)
-    if (
-        stem.in_channels == _RGB
-        or weight is None
-        or weight.ndim != stem.weight.ndim
-        or weight.shape[1] != _RGB
-    ):
+    if stem.in_channels == _RGB or weight is None or weight.ndim != stem.weight.ndim or weight.shape[1] != _RGB:
         return state
     mean = weight.mean(dim=1, keepdim=True)
     return {**state, f"{name}.weight": mean.repeat_interleave(stem.in_channels, dim=1)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vsn.config import STAGES, ModelConfig
-from vsn.models.backbones import FLOW_MEAN, FLOW_STD, IMAGENET_MEAN, IMAGENET_STD, residual_blocks
+from vsn.config import ModelConfig
+from vsn.models.backbones import FLOW_MEAN, FLOW_STD, IMAGENET_MEAN, IMAGENET_STD
 from vsn.models.classifier import VideoClassifier
 from vsn.models.stem import widen_stem
 
@@ -61,25 +61,3 @@ def build_volume(
         modality=config.modality,
         num_channels=config.clip_channels,
     )
-
-
-def stage_blocks(backbone: nn.Module) -> dict[str, list[str]]:
-    """Names of the blocks of a 2D backbone or a 3D body by stage, in order: ``{"res2": [...], ..., "res5": [...]}``.
-
-    A 3D body has its stages in ``layer1`` to ``layer4``, as torchvision's ResNets, or says where they are in an
-    attribute ``stages``.
-
-    Raises:
-        ConfigError: the architecture is not known.
-    """
-    stated = getattr(backbone, "stages", None)
-    if isinstance(stated, dict):
-        return stated
-    layers = [getattr(backbone, f"layer{i}", None) for i in range(1, 5)]
-    found = [layer for layer in layers if isinstance(layer, nn.Module)]
-    if len(found) == len(STAGES) and any(isinstance(module, nn.Conv3d) for module in backbone.modules()):
-        return {
-            stage: [f"layer{i}.{name}" for name, _ in layer.named_children()]
-            for i, (stage, layer) in enumerate(zip(STAGES, found, strict=True), 1)
-        }
-    return {stage: [block.name for block in blocks] for stage, blocks in residual_blocks(backbone).items()}

@@ -1,7 +1,7 @@
 """Run folders in, one self-contained HTML page out.
 
 Nothing of a network is needed to read a run: its recipe, curves, accuracies and scores are files.
-`vsn.engine.illustrate` adds what does need it: costs, best and worst videos, heat maps. The page loads
+`vsn.report.illustrate` adds what does need it: costs, best and worst videos, heat maps. The page loads
 nothing from anywhere else and reads in light and dark, on a wide screen and on a phone. What a run lacks
 is said, with the command that makes it.
 """

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vsn import report_parts as parts
-from vsn.engine.calibrate import (
+from vsn.report import parts
+from vsn.report.parts import colour, percent, text
+from vsn.report.runs import Run
+from vsn.scores.calibrate import (
     NUM_BINS,
     ReliabilityBin,
     expected_calibration_error,
     load_calibration,
     reliability_curve,
 )
-from vsn.report.runs import Run
-from vsn.report_parts import colour, percent, text
 
 _LEFT, _TOP, _SIZE, _STRIP = 44, 10, 220, 34
 

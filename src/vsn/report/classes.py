@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vsn import report_parts as parts
-from vsn.engine.intervals import wilson_interval
+from vsn.report import parts
+from vsn.report.parts import colour, percent, percent_range, text
 from vsn.report.runs import Run
-from vsn.report_parts import colour, percent, percent_range, text
+from vsn.scores.intervals import wilson_interval
 
 
 def classes_section(runs: Sequence[Run]) -> str:
@@ -22,17 +22,14 @@ def classes_section(runs: Sequence[Run]) -> str:
     assert first.scores is not None
     several = first.scores.multi_label
     counts = (
-        first.scores.labels.sum(axis=0)
-        if several
-        else np.bincount(first.scores.labels, minlength=len(first.classes))
+        first.scores.labels.sum(axis=0) if several else np.bincount(first.scores.labels, minlength=len(first.classes))
     )
     shares = {run.name: [_known(run, name) for name in run.classes] for _, run in tested}
     ranked = sorted(range(len(first.classes)), key=lambda c: (-shares[first.name][c], first.classes[c]))
     rows = []
     for c in ranked:
         bars = "".join(
-            bar(run.name, shares[run.name][c], index, None if several else int(counts[c]))
-            for index, run in tested
+            bar(run.name, shares[run.name][c], index, None if several else int(counts[c])) for index, run in tested
         )
         values = " ".join(f"{column[c]:.4f}" for column in shares.values())
         rows.append(

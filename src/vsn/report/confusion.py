@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vsn import report_parts as parts
+from vsn.report import parts
+from vsn.report.parts import percent, text
 from vsn.report.runs import Run
-from vsn.report_parts import percent, text
 
 FEW = 30
 """Up to so many classes the matrix is drawn with its numbers; above, by the page's script on a canvas."""
@@ -110,9 +110,7 @@ def _canvas(name: str, counts: np.ndarray, classes: Sequence[str], number: int, 
     """The same for many classes: the counts as data, what draws them is the page's script."""
     totals = counts.sum(axis=1)
     right = counts.diagonal() / np.maximum(totals, 1)
-    rows = [
-        [value for said in np.flatnonzero(row).tolist() for value in (said, int(row[said]))] for row in counts
-    ]
+    rows = [[value for said in np.flatnonzero(row).tolist() for value in (said, int(row[said]))] for row in counts]
     data = {
         "rows": rows,
         "orders": {"alike": order_alike(counts), "accuracy": np.argsort(-right, kind="stable").tolist()},

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vsn import report_parts as parts
+from vsn.report import parts
+from vsn.report.parts import colour, text
 from vsn.report.runs import Run
-from vsn.report_parts import colour, text
 
 _LEFT, _TOP, _WIDTH, _HEIGHT = 58, 12, 422, 218
 
@@ -48,9 +48,7 @@ def curves_section(runs: Sequence[Run]) -> str:
     drawn = []
     for label, is_share, lines in charts:
         series = [
-            Series(run.name, index, phase, _points(run, key))
-            for index, run in enumerate(runs)
-            for phase, key in lines
+            Series(run.name, index, phase, _points(run, key)) for index, run in enumerate(runs) for phase, key in lines
         ]
         if label in ("Loss", "Top-1") or any(one.points for one in series):
             drawn.append(line_chart(series, label=label, is_share=is_share))
@@ -76,9 +74,7 @@ def line_chart(series: Sequence[Series], *, label: str, is_share: bool) -> str:
     """An SVG of values by epoch: validation drawn through, training dashed."""
     drawn = [s for s in series if s.points]
     if not drawn:
-        return (
-            f'<figure><figcaption>{text(label)}</figcaption><p class="note">No values recorded.</p></figure>'
-        )
+        return f'<figure><figcaption>{text(label)}</figcaption><p class="note">No values recorded.</p></figure>'
     xs = [x for s in drawn for x, _ in s.points]
     ys = [y for s in drawn for _, y in s.points]
     y_ticks = nice_ticks(0.0, max(ys)) if min(ys) >= 0 else nice_ticks(min(ys), max(ys))
@@ -102,9 +98,7 @@ def line_chart(series: Sequence[Series], *, label: str, is_share: bool) -> str:
         for x in x_ticks
         if min(xs) <= x <= max(xs)
     ]
-    lines.append(
-        f'<text x="{_LEFT + _WIDTH / 2}" y="{_TOP + _HEIGHT + 38}" text-anchor="middle">epoch</text>'
-    )
+    lines.append(f'<text x="{_LEFT + _WIDTH / 2}" y="{_TOP + _HEIGHT + 38}" text-anchor="middle">epoch</text>')
     for s in drawn:
         places = [at(x, y) for x, y in s.points]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vsn import report_parts as parts
-from vsn.engine.reliance import reliance_sentence, temporal_reliance
+from vsn.report import parts
+from vsn.report.parts import colour, percent, percent_range, text
 from vsn.report.runs import ORDERS, Run, read_scores
-from vsn.report_parts import colour, percent, percent_range, text
+from vsn.scores.reliance import reliance_sentence, temporal_reliance
 
 MEANING = {
     "forward": "as filmed",
@@ -48,9 +48,7 @@ def order_section(runs: Sequence[Run]) -> str:
 def _overall(
     found: dict[str, dict[str, Any]], orders: Sequence[str], indices: dict[str, int], chance: float | None
 ) -> str:
-    head = "".join(
-        f'<th scope="col">{text(order)}<small>{text(MEANING[order])}</small></th>' for order in orders
-    )
+    head = "".join(f'<th scope="col">{text(order)}<small>{text(MEANING[order])}</small></th>' for order in orders)
     rows = []
     for name, one in found.items():
         cells = "".join(_cell(name, order, one["orders"].get(order), indices[name]) for order in orders)
@@ -86,9 +84,7 @@ def _cell(name: str, order: str, values: dict[str, Any] | None, index: int) -> s
 
 
 def _sentences(found: dict[str, dict[str, Any]]) -> str:
-    items = "".join(
-        f"<li><b>{text(name)}</b> {text(reliance_sentence(one))}</li>" for name, one in found.items()
-    )
+    items = "".join(f"<li><b>{text(name)}</b> {text(reliance_sentence(one))}</li>" for name, one in found.items())
     return f'<ul class="said-of">{items}</ul>'
 
 
@@ -107,9 +103,7 @@ def _by_class(name: str, one: dict[str, Any], *, is_alone: bool) -> str:
             f"<td>{percent(values['top1'])}<small>{percent_range(values['interval'])}</small></td>"
             for values in one["classes"][key].values()
         )
-        rows.append(
-            f'<tr><th scope="row">{text(key)}</th>{cells}<td>{text(parts.points(-loss(key)))}</td></tr>'
-        )
+        rows.append(f'<tr><th scope="row">{text(key)}</th>{cells}<td>{text(parts.points(-loss(key)))}</td></tr>')
     table = (
         f'<table class="data dense"><thead><tr><th scope="col">Class</th>{head}'
         f'<th scope="col">{text(judge)} \u2212 forward</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 
-from vsn import report_parts as parts
-from vsn.files import write_text
+from vsn.report import parts
 from vsn.report.calibration import calibration_section
 from vsn.report.classes import classes_section
 from vsn.report.confusion import confusion_section
@@ -17,6 +16,7 @@ from vsn.report.order import order_section
 from vsn.report.results import Costs, results_section, summary_sentence
 from vsn.report.runs import Run, read_runs
 from vsn.report.videos import Examples, examples_section, strips_section
+from vsn.system.files import write_text
 
 
 def write_report(
@@ -55,7 +55,7 @@ def write_page(
     table: JSON `{"columns": [...], "rows": [{...}]}` shown instead of the table made from the runs.
     strips: .npz with `frames` uint8 (K, T, h, w, 3), `video_ids` (K,) and `labels` (K,), indices into
     the first run's classes (or into an array `classes` of the file): videos shown frame by frame.
-    costs and examples: what `vsn.engine.illustrate` found.
+    costs and examples: what `vsn.report.illustrate` found.
     """
     sections = [
         ("results", "Results", results_section(runs, table=table, costs=costs or {})),
@@ -118,9 +118,7 @@ def _page(title: str, *, summary: str, runs: Sequence[Run], sections: Sequence[t
 
 def _toggle_css(num_runs: int) -> str:
     """Rules that hide a run's curves while its box in the legend is not ticked; no script needed."""
-    return "".join(
-        f"\n.curves:has(#show-{i}:not(:checked)) .line-{i}{{display:none}}" for i in range(num_runs)
-    )
+    return "".join(f"\n.curves:has(#show-{i}:not(:checked)) .line-{i}{{display:none}}" for i in range(num_runs))
 
 
 def _versions(versions: Sequence[tuple[str, Mapping[str, str]]]) -> str:
@@ -129,8 +127,7 @@ def _versions(versions: Sequence[tuple[str, Mapping[str, str]]]) -> str:
         line = " \u00b7 ".join(f"{key} {value}" for key, value in found.items()) or "no versions recorded"
         groups.setdefault(line, []).append(name)
     lines = "".join(
-        f"<dt>{parts.text(parts.listed(names))}</dt><dd>{parts.text(line)}</dd>"
-        for line, names in groups.items()
+        f"<dt>{parts.text(parts.listed(names))}</dt><dd>{parts.text(line)}</dd>" for line, names in groups.items()
     )
     return f"<h2>Versions</h2><dl>{lines}</dl>"
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vsn import report_parts as parts
-from vsn.engine.intervals import bootstrap_interval
-from vsn.engine.scores import top_k_hits
+from vsn.report import parts
 from vsn.report.runs import ORDERS, ReportError, Run, read_json
+from vsn.scores.intervals import bootstrap_interval
+from vsn.scores.scores import top_k_hits
 
 Costs = Mapping[str, tuple[int, int]]
 """Run name -> parameters, multiply-adds of one view."""
@@ -46,9 +46,7 @@ def _sentence_of_several_labels(tested: Sequence[Run]) -> str:
     said = f"{best.name} has {'the best' if others else 'a'} mean average precision"
     said += f" on {parts.videos(int(forward['num_videos']))} of split {best.split}: {parts.percent(precision(best))}"
     if others:
-        said += (
-            f", beside {parts.listed([f'{run.name} ({parts.percent(precision(run))})' for run in others])}"
-        )
+        said += f", beside {parts.listed([f'{run.name} ({parts.percent(precision(run))})' for run in others])}"
     return f"{said}; its first choice is a label of {parts.percent(best.top1)} of them."
 
 
@@ -58,9 +56,7 @@ def results_section(runs: Sequence[Run], *, table: Path | None, costs: Costs) ->
     shown = ""
     if table is not None:
         columns, rows = _read_table(table)
-        shown = parts.data_table(
-            columns, rows, note=f"{_where(tested or runs)} The table is {Path(table).name}."
-        )
+        shown = parts.data_table(columns, rows, note=f"{_where(tested or runs)} The table is {Path(table).name}.")
     elif tested:
         shown = parts.data_table(*_run_table(tested, costs), note=_where(tested))
     return shown + _facts(runs) + _what_is_missing(runs)
@@ -116,9 +112,7 @@ def _facts(runs: Sequence[Run]) -> str:
         recipe, epochs = run.recipe, [m for m in run.metrics if "train_loss" in m]
         seconds = sum(float(m.get("seconds", 0)) for m in epochs)
         trained = (
-            f"{epochs[-1]['epoch']:g} epochs, {parts.format_value('seconds', seconds)}"
-            if epochs
-            else parts.MISSING
+            f"{epochs[-1]['epoch']:g} epochs, {parts.format_value('seconds', seconds)}" if epochs else parts.MISSING
         )
         start = "at random" if recipe.model.weights == "none" else Path(recipe.model.weights).name
         data = Path(recipe.data.root).name or recipe.data.root or parts.MISSING

@@ -16,8 +16,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from vsn.config import FrameOrder, Recipe
-from vsn.engine.scores import Scores, load_scores, top_k_hits
-from vsn.recipes import load_recipe
+from vsn.config.recipes import load_recipe
+from vsn.scores.scores import Scores, load_scores, top_k_hits
 
 EVAL_KEYS = ("split", "protocol", "order", "num_videos", "top1", "top1_interval", "top5", "per_class")
 MEANS = ("mean_class", "mean_average_precision")
@@ -157,9 +157,7 @@ def match_classes(names: Sequence[str], classes: tuple[str, ...], where: Path) -
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise ReportError(
-            f"{path} is missing. Is {path.parent} complete? `vsn train` and `vsn eval` write it."
-        )
+        raise ReportError(f"{path} is missing. Is {path.parent} complete? `vsn train` and `vsn eval` write it.")
     return path
 
 
@@ -179,9 +177,7 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
         try:
             epochs.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise ReportError(
-                f"{path}, line {number}, is not JSON: {error}. Mend or delete that line."
-            ) from error
+            raise ReportError(f"{path}, line {number}, is not JSON: {error}. Mend or delete that line.") from error
         if not isinstance(epochs[-1], dict) or "epoch" not in epochs[-1]:
             raise ReportError(f"{path}, line {number}, has no 'epoch'. Mend or delete that line.")
     return epochs
@@ -250,9 +246,7 @@ def _read_run(
     if (weights, "forward") not in here:
         return run
     evals = {order: here[weights, order] for order in ORDERS if (weights, order) in here}
-    run = replace(
-        run, weights=weights, evals=evals, best=here.get(("best", "forward")) if weights == "last" else None
-    )
+    run = replace(run, weights=weights, evals=evals, best=here.get(("best", "forward")) if weights == "last" else None)
     return replace(run, scores=read_scores(run, "forward"))
 
 
@@ -266,17 +260,13 @@ def read_scores(run: Run, order: str) -> Scores:
     path = run.scores_file(order)
     scores = load_scores(_existing(path))
     columns = match_classes(scores.classes, run.classes, path)
-    labels = (
-        scores.labels[:, columns] if scores.multi_label else np.append(np.argsort(columns), -1)[scores.labels]
-    )
+    labels = scores.labels[:, columns] if scores.multi_label else np.append(np.argsort(columns), -1)[scores.labels]
     if not len(labels) or scores.num_unlabelled:
         raise ReportError(
             f"{path} holds {len(labels)} videos, {scores.num_unlabelled} of them without a label. Evaluate on "
             "labelled videos with `vsn eval`."
         )
-    scores = Scores(
-        scores.video_ids, scores.logits[:, columns], labels, run.classes, scores.kind, scores.facts
-    )
+    scores = Scores(scores.video_ids, scores.logits[:, columns], labels, run.classes, scores.kind, scores.facts)
     # A stale pair of files would show a matrix that contradicts the table.
     right, said = float(top_k_hits(scores, 1).mean()), float(run.evals[order]["top1"])
     if abs(right - said) > 0.5 / len(labels):

@@ -12,10 +12,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from vsn import report_parts as parts
-from vsn.engine.scores import Scores, sigmoid, softmax
+from vsn.report import parts
+from vsn.report.parts import percent, text
 from vsn.report.runs import ReportError, Run, match_classes, read_arrays
-from vsn.report_parts import percent, text
+from vsn.scores.scores import Scores, sigmoid, softmax
 
 Kind = Literal["best", "worst"]
 MARKS = ("\u2717", "\u2713")
@@ -100,9 +100,7 @@ def examples_section(runs: Sequence[Run], examples: Examples | None) -> str:
     """The best and the worst videos, heat maps beneath; or why there are none."""
     again = ["vsn", "report", *(str(run.path) for run in runs)]
     if examples is None:
-        return parts.lacking(
-            "The page was written from the run folders alone, without opening videos.", [again]
-        )
+        return parts.lacking("The page was written from the run folders alone, without opening videos.", [again])
     if not examples.examples:
         return parts.lacking(
             examples.why_not or "No run is tested yet.",
@@ -213,9 +211,7 @@ def strip_card(
     note = f'<p class="note">{text(why_not)}</p>' if why_not else ""
     shown = ""
     if frames is not None:
-        shown = _strip(
-            frames, heat, f"{len(frames)} frames of {video_id} in the order they were filmed: {truth}"
-        )
+        shown = _strip(frames, heat, f"{len(frames)} frames of {video_id} in the order they were filmed: {truth}")
     head = f"<h4>{text(truth)}<small>{text(video_id)}</small></h4>"
     return f'<article class="strip">{head}{shown}{note}<ul>{said}</ul></article>'
 

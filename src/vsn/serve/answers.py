@@ -40,9 +40,7 @@ class TimelineWindow(BaseModel):
     start_seconds: float
     end_seconds: float
     label: str = Field(description='a class, or "unknown"')
-    probability: float = Field(
-        description="of the label, smoothed over time; of unknown that of the best class"
-    )
+    probability: float = Field(description="of the label, smoothed over time; of unknown that of the best class")
     predictions: list[LabelProbability] = Field(description="smoothed, most probable first")
 
 
@@ -94,16 +92,12 @@ class Answer(BaseModel):
         }
     )
 
-    predictions: list[LabelProbability] = Field(
-        description="most probable first; as `vsn predict` gives them"
-    )
+    predictions: list[LabelProbability] = Field(description="most probable first; as `vsn predict` gives them")
     protocol: str = Field(description="how the video was looked at: docs/evaluation.md")
     num_frames: int = Field(description="frames of a clip, T")
     video: VideoFacts
     timing: Timing
-    frames: list[str] = Field(
-        default=[], description="where asked for: the sampled frames, JPEG as data: URLs"
-    )
+    frames: list[str] = Field(default=[], description="where asked for: the sampled frames, JPEG as data: URLs")
     timeline: TimelineFacts | None = Field(
         default=None, description="where asked for, of a long video, by a model that has windows"
     )
@@ -177,9 +171,7 @@ class Card(BaseModel):
     protocol: str
     num_views: int
     preprocessing: dict[str, Any]
-    accuracy: list[dict[str, Any]] = Field(
-        description="what `vsn eval` measured of these weights, shares of 1"
-    )
+    accuracy: list[dict[str, Any]] = Field(description="what `vsn eval` measured of these weights, shares of 1")
     weights: str
     weights_sha256: str
     exported: str = Field(description="format of an exported file; empty for a run folder")

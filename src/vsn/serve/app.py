@@ -14,11 +14,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-import vsn
 from vsn.serve.answers import Answer, Card, Error, Health, HeatMaps, State
 from vsn.serve.guards import LOOPBACK, Guards, is_loopback
 from vsn.serve.problems import Problem
 from vsn.serve.service import Service
+from vsn.system.version import installed_version
 
 log = logging.getLogger("vsn.serve")
 
@@ -80,7 +80,7 @@ def create_app(service: Service) -> FastAPI:
 
     app = FastAPI(
         title="vsn",
-        version=vsn.__version__,
+        version=installed_version(),
         summary=f"What happens in a video, by {service.model.card['name']}",
         lifespan=lifespan,
         docs_url=None,  # pages that load their script from elsewhere
@@ -111,9 +111,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
         frames: Annotated[bool, Query(description="send the sampled frames too")] = False,
         timeline: Annotated[
             bool,
-            Query(
-                description="of a video longer than the timeline_seconds of /v1/model: what holds when, too"
-            ),
+            Query(description="of a video longer than the timeline_seconds of /v1/model: what holds when, too"),
         ] = False,
     ) -> Answer:
         """Label a video: the same preprocessing, labels and probabilities as `vsn predict`."""

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from vsn.config import Recipe
-from vsn.data.decode import VideoError, VideoInfo, probe_video
-from vsn.data.jpeg import encode_jpeg
-from vsn.engine.prediction import views_of_video
-from vsn.engine.window_frames import FileWindows, TooShortWindowError, read_windows
+from vsn.data.video.decode import VideoError, VideoInfo, probe_video
+from vsn.data.video.jpeg import encode_jpeg
+from vsn.inference.prediction import views_of_video
 from vsn.serve.problems import Problem, cannot_decode, not_a_video, too_long, too_many_pixels
+from vsn.stream.frames import FileWindows, TooShortWindowError, read_windows
 
 MAX_SIDE = 224
 """Pixels of the longer side of a frame that is shown."""
@@ -84,9 +84,7 @@ def decode_upload(job: DecodeJob) -> Decoded | Problem:
                 )
     except VideoError as error:
         return cannot_decode(_reason(error, job))
-    jpegs = (
-        tuple(encode_jpeg(frame, quality=JPEG_QUALITY) for frame in shown_frames(clip)) if job.frames else ()
-    )
+    jpegs = tuple(encode_jpeg(frame, quality=JPEG_QUALITY) for frame in shown_frames(clip)) if job.frames else ()
     return Decoded(info=info, seconds=seconds, clip=clip.numpy(), jpegs=jpegs, windows=windows)
 
 

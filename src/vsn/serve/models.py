@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import vsn
 from vsn.config import ConfigError, Recipe
 from vsn.data.views import PROTOCOLS
-from vsn.engine.checkpoint import WeightsKind, describe_preprocessing, open_run, weights_hash
-from vsn.engine.evaluate import view_scores
-from vsn.engine.gradcam import grad_cam, overlay
-from vsn.engine.predict import Predictor
-from vsn.engine.prediction import most_probable
-from vsn.engine.window_frames import check_windows
+from vsn.inference.forward import view_scores
+from vsn.inference.predict import Predictor
+from vsn.inference.prediction import most_probable
+from vsn.models.gradcam import grad_cam, overlay
+from vsn.runs.checkpoint import WeightsKind, describe_preprocessing, open_run, weights_hash
 from vsn.serve.decoding import shown_frames
 from vsn.serve.problems import no_heat_maps, unknown_label
+from vsn.stream.frames import check_windows
+from vsn.system.version import installed_version
 
 Clip = NDArray[np.uint8]
 """`(T, C, H, W)`, or `(views, T, C, H, W)`."""
@@ -68,9 +68,7 @@ class ServedModel:
     def index_of(self, label: str) -> int:
         """The place of a class. Raises `Problem` (422) for one that there is not."""
         if label not in self.classes:
-            raise unknown_label(
-                label, next(iter(get_close_matches(label, self.classes, n=1, cutoff=0.0)), "")
-            )
+            raise unknown_label(label, next(iter(get_close_matches(label, self.classes, n=1, cutoff=0.0)), ""))
         return self.classes.index(label)
 
     def check_heat_maps(self) -> None:
@@ -94,7 +92,7 @@ def open_model(path: Path, *, weights: WeightsKind = "last", device: str = "auto
     Raises:
         RunError, ConfigError: neither, or one that cannot be used here; says what to do.
     """
-    if not path.is_dir() and importlib.util.find_spec("vsn.engine.exported") is not None:
+    if not path.is_dir() and importlib.util.find_spec("vsn.export.exported") is not None:
         return _open_exported(path)
     run = open_run(path)
     predictor = Predictor.from_run(path, device=device, weights=weights)
@@ -174,13 +172,13 @@ def _card(
         "weights_sha256": weights_sha256,
         "exported": exported,
         "device": device,
-        "vsn": vsn.__version__,
+        "vsn": installed_version(),
     }
 
 
 def _open_exported(path: Path) -> ServedModel:
     """An exported file, through the room that opens them."""
-    exported: Any = importlib.import_module("vsn.engine.exported")
+    exported: Any = importlib.import_module("vsn.export.exported")
     if not exported.is_exported(path):
         raise ConfigError(
             f"{path} is neither a run folder (made by `vsn train`) nor an exported model (.onnx, .xml or .pt2)."

@@ -13,8 +13,8 @@ from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import Generic, TypeVar
 
-from vsn.data.doctor.workers import GuardedWorker, Lost
-from vsn.interrupt import interrupts_blocked
+from vsn.system.interrupt import interrupts_blocked
+from vsn.system.workers import GuardedWorker, Lost
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -55,8 +55,7 @@ class DecodePool(Generic[Job, Result]):
         self._num_ready = 0
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._serve, name=f"decode-{number}", daemon=True)
-            for number in range(num_workers)
+            threading.Thread(target=self._serve, name=f"decode-{number}", daemon=True) for number in range(num_workers)
         ]
         for thread in self._threads:
             thread.start()

@@ -51,9 +51,7 @@ class Problem(Exception):  # noqa: N818  (an answer, rather than an error of our
         }
 
 
-def _rebuild(
-    status: int, code: str, came: str, allowed: str, advice: str, headers: dict[str, str]
-) -> Problem:
+def _rebuild(status: int, code: str, came: str, allowed: str, advice: str, headers: dict[str, str]) -> Problem:
     return Problem(status, code, came=came, allowed=allowed, advice=advice, headers=headers)
 
 

@@ -15,11 +15,7 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from vsn.config import ServeConfig, WindowConfig
-from vsn.data.doctor.workers import Lost
-from vsn.data.jpeg import encode_jpeg
-from vsn.engine.timeline import scored_timeline
-from vsn.engine.window_frames import FileWindows
-from vsn.engine.window_length import trained_seconds
+from vsn.data.video.jpeg import encode_jpeg
 from vsn.serve.answers import (
     Answer,
     HeatMaps,
@@ -38,6 +34,9 @@ from vsn.serve.models import Clip, Logits, ServedModel
 from vsn.serve.pool import DecodePool
 from vsn.serve.problems import Problem, busy, decoder_lost, decoder_too_slow, stopping
 from vsn.serve.uploads import UploadFolder, receive_video
+from vsn.stream.frames import FileWindows, trained_seconds
+from vsn.stream.timeline import scored_timeline
+from vsn.system.workers import Lost
 
 log = logging.getLogger("vsn.serve")
 Outcome = TypeVar("Outcome")

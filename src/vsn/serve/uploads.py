@@ -111,9 +111,7 @@ async def _receive(
 ) -> int:
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
-        raise no_form(
-            f"The body is of type {content_type[:80]!r}." if content_type else "The body has no type."
-        )
+        raise no_form(f"The body is of type {content_type[:80]!r}." if content_type else "The body has no type.")
     if content_length.isdecimal() and int(content_length) > max_bytes + FORM_BYTES:
         raise too_large(f"The upload has {megabytes(int(content_length))}.", max_bytes)
     with target.open("wb") as file:

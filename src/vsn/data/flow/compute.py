@@ -5,16 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from vsn.config import ConfigError, Decoder, FlowMethod
-from vsn.data.decode import read_frames
-from vsn.data.flow.opencv import opencv_flow
 from vsn.data.flow.values import flow_to_bytes
-from vsn.data.frames import Choose, VideoError, chosen
-from vsn.data.jpeg import decode_grey_jpeg, encode_grey_jpeg
+from vsn.data.video.decode import read_frames
+from vsn.data.video.frames import Choose, VideoError, chosen
+from vsn.data.video.jpeg import decode_grey_jpeg, encode_grey_jpeg
 
 ComputeFlow = Callable[[np.ndarray], np.ndarray]
 """Grey frames, uint8 `(n + 1, H, W)`, to the motion from each to the next, float32 `(n, H, W, 2)`, pixels."""
@@ -40,9 +39,7 @@ def flow_method(method: FlowMethod, device: str = "cpu") -> ComputeFlow:
     Raises `ConfigError` for a name that is none, a device that is not there, and OpenCV on another than the CPU.
     """
     if method not in get_args(FlowMethod):
-        raise ConfigError(
-            f"the method of flow is {method!r}; it is one of {', '.join(get_args(FlowMethod))}."
-        )
+        raise ConfigError(f"the method of flow is {method!r}; it is one of {', '.join(get_args(FlowMethod))}.")
     if method != "tvl1":
         if device != "cpu":
             raise ConfigError(f"method {method!r} runs on the CPU alone, and the device is {device!r}.")
@@ -53,9 +50,7 @@ def flow_method(method: FlowMethod, device: str = "cpu") -> ComputeFlow:
     from vsn.data.flow.tvl1 import tvl1_flow
 
     if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-        raise ConfigError(
-            f"the device is {device!r}; flow is computed on cpu, or on cuda where there is one."
-        )
+        raise ConfigError(f"the device is {device!r}; flow is computed on cpu, or on cuda where there is one.")
 
     def compute(frames: np.ndarray) -> np.ndarray:
         grey = torch.from_numpy(frames).to(device)
@@ -134,9 +129,7 @@ def compute_fields(
         wanted[:] = chosen(choose, num_frames - 1, frames_per_second)
         return [frame for index in sorted(set(wanted)) for frame in (index, index + 1)]
 
-    frames = read_frames(
-        path, choose_frames, short_side=short_side, frame_template=frame_template, decoder=decoder
-    )
+    frames = read_frames(path, choose_frames, short_side=short_side, frame_template=frame_template, decoder=decoder)
     fields = {
         index: _as_stored(flow_to_bytes(compute(np.stack([to_grey(first), to_grey(second)])), bound)[0])
         for index, first, second in zip(sorted(set(wanted)), frames[::2], frames[1::2], strict=True)
@@ -147,7 +140,44 @@ def compute_fields(
 def _as_stored(field: np.ndarray) -> np.ndarray:
     """A field after the JPEG of `write_flow_file`."""
     height = field.shape[0]
-    picture = decode_grey_jpeg(
-        encode_grey_jpeg(np.concatenate([field[..., 0], field[..., 1]]), quality=QUALITY)
-    )
+    picture = decode_grey_jpeg(encode_grey_jpeg(np.concatenate([field[..., 0], field[..., 1]]), quality=QUALITY))
     return np.stack([picture[:height], picture[height:]], axis=2)
+
+
+def opencv_flow(frames: np.ndarray, method: Literal["tvl1-opencv", "dis", "farneback"]) -> np.ndarray:
+    """The motion from each frame to the next: grey frames, uint8 `(n + 1, H, W)`, to float32 `(n, H, W, 2)`.
+
+    OpenCV's own parameters. Of its threads it uses one: processes give the parallelism. Raises `ConfigError`
+    where it is not installed.
+    """
+    cv2 = _opencv()
+    cv2.setNumThreads(1)
+    calc = _calculator(cv2, method)
+    return np.stack([calc(first, second) for first, second in itertools.pairwise(frames)])
+
+
+def _calculator(cv2: Any, method: str) -> Any:
+    match method:
+        case "tvl1-opencv":
+            tvl1 = cv2.optflow.DualTVL1OpticalFlow_create()
+            return lambda first, second: tvl1.calc(first, second, None)
+        case "dis":
+            dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+            return lambda first, second: dis.calc(first, second, None)
+        case "farneback":
+            # As in OpenCV's own samples: scale, levels, window, iterations, neighbourhood, its sigma, flags.
+            return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+    raise ConfigError(f"{method!r} is no method of OpenCV's; there are tvl1-opencv, dis and farneback.")
+
+
+def _opencv() -> Any:
+    try:
+        import cv2
+
+        cv2.optflow  # noqa: B018 - only the contrib build has it
+    except (ImportError, AttributeError):
+        raise ConfigError(
+            "this method of flow needs opencv-contrib-python-headless, which is not installed (the plain OpenCV lacks "
+            'TV-L1): pip install "vsn[flow]". --method tvl1 needs nothing more.'
+        ) from None
+    return cv2

@@ -25,19 +25,19 @@ from pathlib import Path
 from typing import Any
 
 from vsn.config import ConfigError
-from vsn.data.decode import iter_frames, probe_video
 from vsn.data.flow.compute import CPU_PIXELS, QUALITY, flow_method, iter_fields
 from vsn.data.flow.extract_plan import FlowSettings, FlowVideo, check_folder, place_of, require_own_names
 from vsn.data.flow.file import write_flow_file
 from vsn.data.flow.folder import write_flow_folder
 from vsn.data.flow.values import FACTS, FlowFacts
-from vsn.data.frames import VideoError
-from vsn.files import write_json, write_text
-from vsn.interrupt import interrupts_blocked
-from vsn.progress import progress_bar
+from vsn.data.video.decode import iter_frames, probe_video
+from vsn.data.video.frames import VideoError
+from vsn.system.files import write_json, write_text
+from vsn.system.interrupt import interrupts_blocked
+from vsn.system.progress import progress_bar
 
 _LEFT_BEHIND = re.compile(r"\.(?P<name>.+)-[a-z0-9_]{8}(?:\.vsnflow)?", re.DOTALL)
-"""Names of what a writer had in hand when it was killed (`vsn.files`, `write_flow_folder`)."""
+"""Names of what a writer had in hand when it was killed (`vsn.system.files`, `write_flow_folder`)."""
 _GPU_PIXELS, _GPU_WORKERS = 32 * 256 * 340, 4
 
 
@@ -75,9 +75,7 @@ class ExtractSummary:
             f"{self.num_fields} fields computed in {self.seconds:.0f} s{rate}."
         ]
         if self.failed:
-            lines.append(
-                f"{len(self.failed)} failed, listed in {self.report}; those mended are done by a second call."
-            )
+            lines.append(f"{len(self.failed)} failed, listed in {self.report}; those mended are done by a second call.")
         facts = self.settings.facts()
         stated = "" if facts.method == "tv-l1" else f" --model.flow-method {facts.method}"
         stated += "" if facts.bound == FlowFacts.bound else f" --model.flow-bound {facts.bound:g}"
@@ -117,9 +115,7 @@ def extract_flow(
     flow_method(settings.method, device)  # refuses what cannot run
     index, count = shard
     if not 0 <= index < count:
-        raise ConfigError(
-            f"the shard is {index}/{count}; of {count} they are 0/{count} to {count - 1}/{count}."
-        )
+        raise ConfigError(f"the shard is {index}/{count}; of {count} they are 0/{count} to {count - 1}/{count}.")
     if num_workers is not None and num_workers < 0:
         raise ConfigError(f"num_workers is {num_workers}; it must be 0 or more, or None for one a CPU.")
     wanted = sorted(videos, key=lambda video: video.name)
@@ -138,9 +134,7 @@ def extract_flow(
             progress_bar("videos", disable=not progress) as bar,
             _done_videos(todo, out, settings, device, min(num_workers, len(todo))) as coming,
         ):
-            task = bar.add_task(
-                "computing flow", total=len(wanted), completed=len(wanted) - len(todo), note=""
-            )
+            task = bar.add_task("computing flow", total=len(wanted), completed=len(wanted) - len(todo), note="")
             for one in coming:
                 done.append(one)
                 num_failed = sum(bool(former.reason) for former in done)
@@ -179,9 +173,7 @@ def _extract(video: FlowVideo, out: Path, settings: FlowSettings, device: str) -
         pixels = CPU_PIXELS if device == "cpu" else _GPU_PIXELS
         fields = iter_fields(video.path, frames, compute, bound=settings.bound, pixels_at_once=pixels)
         if settings.layout == "file":
-            number = write_flow_file(
-                place, fields, video_id=video.name, frames_per_second=rate, quality=QUALITY
-            )
+            number = write_flow_file(place, fields, video_id=video.name, frames_per_second=rate, quality=QUALITY)
         else:
             number = write_flow_folder(place, fields, layout=settings.layout, quality=QUALITY)
     except VideoError as error:

@@ -32,9 +32,7 @@ class FlowSettings:
         for key, allowed in (("method", FlowMethod), ("layout", StoredLayout)):
             value = getattr(self, key)
             if value not in get_args(allowed):
-                raise ConfigError(
-                    f"the {key} of flow is {value!r}; it is one of {', '.join(get_args(allowed))}."
-                )
+                raise ConfigError(f"the {key} of flow is {value!r}; it is one of {', '.join(get_args(allowed))}.")
         if self.short_side is not None and self.short_side < 8:
             raise ConfigError(
                 f"the shorter side is {self.short_side}; it must be 8 pixels or more, or none to keep sizes."
@@ -126,8 +124,7 @@ def check_folder(out: Path, settings: FlowSettings) -> None:
             raise ConfigError(f"{out} holds other files and no {FACTS}; choose a new or an empty folder.")
         return
     stated, wanted = (
-        _flat(facts)
-        for facts in (json.loads((out / FACTS).read_text(encoding="utf-8")), settings.described())
+        _flat(facts) for facts in (json.loads((out / FACTS).read_text(encoding="utf-8")), settings.described())
     )
     changed = [
         f"{key} is {stated.get(key)!r} there, {wanted.get(key)!r} here"

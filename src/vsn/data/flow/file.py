@@ -1,6 +1,6 @@
 """Flow of a video in one file, `video.vsnflow`: layout "file", what we write ourselves.
 
-The file is a shard of one video as `vsn.data.packed_files` lays it out, checksums and all, and a field
+The file is a shard of one video as `vsn.data.video.packed_files` lays it out, checksums and all, and a field
 is one grey JPEG with x above y. Why so:
 
 - One file a video: it has the video's name, so no index is needed, and an extraction that stops, or
@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vsn.data.frames import Choose, VideoError, chosen, frame_size, resize_rgb
-from vsn.data.jpeg import MAX_SIDE, decode_grey_jpeg, encode_grey_jpeg
-from vsn.data.packed_files import FOOTER, FRAME, MAGIC, VIDEO, Shard
-from vsn.files import write_beside
+from vsn.data.video.frames import Choose, VideoError, chosen, frame_size, resize_rgb
+from vsn.data.video.jpeg import MAX_SIDE, decode_grey_jpeg, encode_grey_jpeg
+from vsn.data.video.packed_files import FOOTER, FRAME, MAGIC, VIDEO, Shard
+from vsn.system.files import write_beside
 
 SUFFIX = ".vsnflow"
 
@@ -118,6 +118,4 @@ def _check_field(path: Path, field: np.ndarray, shape: tuple[int, ...] | None) -
             + (f", and the first had shape {shape}." if shape is not None else ".")
         )
     if max(2 * field.shape[0], field.shape[1]) > MAX_SIDE:
-        raise ValueError(
-            f"{path}: a field of {field.shape[0]}x{field.shape[1]} pixels is too large for a JPEG."
-        )
+        raise ValueError(f"{path}: a field of {field.shape[0]}x{field.shape[1]} pixels is too large for a JPEG.")

@@ -12,10 +12,10 @@ from vsn.data.flow.file import SUFFIX
 from vsn.data.flow.folder import describe_fields
 from vsn.data.flow.read import describe_flow, is_flow_file
 from vsn.data.flow.values import FACTS, FlowFacts, check_flow_facts, read_flow_facts
-from vsn.data.frame_folders import read_picture
-from vsn.data.frames import VideoError
 from vsn.data.readers.files import Listing
 from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, VideoRecord, walk_folders
+from vsn.data.video.frame_folders import read_picture
+from vsn.data.video.frames import VideoError
 
 _USUAL = (
     "flow",
@@ -98,9 +98,7 @@ def locate_flow(records: RecordSet, config: DataConfig) -> LocatedFlow:
     _require_apart(records.records, folder)
     listing = Listing()
     places = (_place(record, config, folder, listing) for record in records.records)
-    return LocatedFlow(
-        folder, config.flow_layout, tuple(None if place is None else Path(place) for place in places)
-    )
+    return LocatedFlow(folder, config.flow_layout, tuple(None if place is None else Path(place) for place in places))
 
 
 def flow_of_video(path: str | Path, wanted: FlowFacts) -> Path | None:
@@ -192,10 +190,7 @@ def describe_located(located: LocatedFlow, stated: FlowFacts | None) -> str:
     """
     facts = stated or FlowFacts()
     assumed = "" if stated else f" (taken for granted: there is no {located.folder / FACTS})"
-    return (
-        f"Flow: {_described(located)}; {facts.method}, bound {facts.bound:g} pixels, "
-        f"zero {facts.zero}{assumed}."
-    )
+    return f"Flow: {_described(located)}; {facts.method}, bound {facts.bound:g} pixels, zero {facts.zero}{assumed}."
 
 
 def _place(record: VideoRecord, config: DataConfig, folder: Path, listing: Listing) -> str | None:
@@ -278,6 +273,4 @@ def _doubt(path: Path) -> str:
         why = "their blue varies"
     else:
         return ""
-    return (
-        f"its pictures look like frames, not like flow: {why}, and flow has x as red, y as green, blue empty"
-    )
+    return f"its pictures look like frames, not like flow: {why}, and flow has x as red, y as green, blue empty"

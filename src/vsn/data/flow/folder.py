@@ -15,14 +15,12 @@ import numpy as np
 from PIL import Image
 
 from vsn.data.flow.values import ZERO
-from vsn.data.frame_folders import describe_frames, read_picture
-from vsn.data.frames import Choose, VideoError, chosen, frame_size, resize_rgb
-from vsn.data.jpeg import encode_grey_jpeg
+from vsn.data.video.frame_folders import describe_frames, read_picture
+from vsn.data.video.frames import Choose, VideoError, chosen, frame_size, resize_rgb
+from vsn.data.video.jpeg import encode_grey_jpeg
 
 # flow_x_00001.jpg, x_00001.jpg, 000123-y_00001.jpg: what comes before the axis names the kind.
-_FIELD = re.compile(
-    r"(?P<kind>(?:.*[-_])?)(?P<axis>[xyXY])_(?P<number>[0-9]+)(?P<suffix>\.(?:jpe?g|png|webp))", re.I
-)
+_FIELD = re.compile(r"(?P<kind>(?:.*[-_])?)(?P<axis>[xyXY])_(?P<number>[0-9]+)(?P<suffix>\.(?:jpe?g|png|webp))", re.I)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Fields of flow at indices, whatever holds them: the counterpart of `vsn.data.decode`."""
+"""Fields of flow at indices, whatever holds them: the counterpart of `vsn.data.video.decode`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from vsn.config import FlowLayout
 from vsn.data.flow.file import SUFFIX, count_fields, read_flow_file
 from vsn.data.flow.folder import describe_fields, read_flow_folder
-from vsn.data.frames import Choose, VideoError
+from vsn.data.video.frames import Choose, VideoError
 
 
 def read_flow(
@@ -27,9 +27,7 @@ def read_flow(
     if is_flow_file(path):
         return read_flow_file(path, choose, short_side=short_side)
     if layout == "file":
-        raise VideoError(
-            path, f"not a {SUFFIX} file, which data.flow_layout = 'file' says flow is stored in."
-        )
+        raise VideoError(path, f"not a {SUFFIX} file, which data.flow_layout = 'file' says flow is stored in.")
     return read_flow_folder(path, choose, layout, short_side=short_side)
 
 

@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vsn.config import ConfigError
-from vsn.data.decode import iter_frames, read_frames
 from vsn.data.flow.compute import ComputeFlow, compute_fields, iter_fields
 from vsn.data.flow.values import ZERO, bytes_to_flow
-from vsn.data.video_files import write_video
-from vsn.files import write_beside
+from vsn.data.video.decode import iter_frames, read_frames
+from vsn.data.video.video_files import write_video
+from vsn.system.files import write_beside
 
 # Hues at the corners of the wheel and the steps between them: red to yellow 15, to green 6, ...
 _STEPS = np.cumsum([0, 15, 6, 4, 11, 13, 6])
@@ -87,9 +87,7 @@ def show_flow(
     return scale
 
 
-def _show_film(
-    video: str | Path, out: Path, compute: ComputeFlow, *, bound: float, short_side: int | None
-) -> float:
+def _show_film(video: str | Path, out: Path, compute: ComputeFlow, *, bound: float, short_side: int | None) -> float:
     frames = iter_frames(video, short_side=short_side)
     # Bytes, for the scale is known when all are there.
     fields = list(iter_fields(video, frames, compute, bound=bound))

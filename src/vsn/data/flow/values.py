@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vsn.config import ConfigError, Recipe
-from vsn.files import write_json
+from vsn.system.files import write_json
 
 FACTS = "flow.json"
 ZERO = 128

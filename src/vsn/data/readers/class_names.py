@@ -55,7 +55,5 @@ def _ordered(file: Path, pairs: Iterable[tuple[str, int]]) -> list[str]:
     ordered = sorted(pairs, key=lambda pair: pair[1])
     for place, (name, label) in enumerate(ordered):
         if label != place:
-            raise ConfigError(
-                f"{file}: the labels should be 0 to {len(ordered) - 1}, each once; {name!r} has {label}."
-            )
+            raise ConfigError(f"{file}: the labels should be 0 to {len(ordered) - 1}, each once; {name!r} has {label}.")
     return [name for name, _ in ordered]

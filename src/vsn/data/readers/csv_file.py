@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vsn.config import ConfigError, DataConfig
-from vsn.data.readers.entries import Entry, record_set, video_id
+from vsn.data.readers.entries import Entry, hold_out, record_set, video_id
 from vsn.data.readers.files import Line, Listing, missing_videos, read_json, require_known
-from vsn.data.readers.hold_out import hold_out
 from vsn.data.readers.splits import find_split, means
 from vsn.data.records import RecordSet
 
@@ -148,9 +147,7 @@ def _check_lookalikes(file: Path, header: Sequence[str]) -> None:
             raise ConfigError(f"{file}: unknown column {name!r}; did you mean {near[0]!r}?")
 
 
-def _row(
-    config: DataConfig, file: Path, line: int, values: dict[str, str | None], header: Sequence[str]
-) -> _Row:
+def _row(config: DataConfig, file: Path, line: int, values: dict[str, str | None], header: Sequence[str]) -> _Row:
     cells = {name: (values.get(name) or "").strip() for name in _COLUMNS}
     may_be_empty = set(_COLUMNS) - set(header) | {"id"}
     if config.task == "arrow" or means(cells["split"], "test"):
@@ -160,7 +157,5 @@ def _row(
             raise ConfigError(f"{file}: the {name} on line {line} is empty; every video needs one.")
     names = dict.fromkeys(part.strip() for part in cells["label"].split("|"))
     if "" in names and cells["label"]:
-        raise ConfigError(
-            f"{file}: the label on line {line} is {cells['label']!r}; a name stands beside every |."
-        )
+        raise ConfigError(f"{file}: the label on line {line} is {cells['label']!r}; a name stands beside every |.")
     return _Row(line, cells["path"], tuple(names) if cells["label"] else (), cells["split"], cells["id"])

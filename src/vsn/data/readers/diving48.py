@@ -41,9 +41,7 @@ def read_diving48(config: DataConfig, split: str) -> RecordSet:
         if not isinstance(video, str) or not video:
             raise ConfigError(f"{file}: {where} has no vid_name; every video needs one.")
         if not isinstance(label, int) or not 0 <= label < len(classes):
-            raise ConfigError(
-                f"{file}: the label of {where} is {label!r}; the classes are 0 to {len(classes) - 1}."
-            )
+            raise ConfigError(f"{file}: the label of {where} is {label!r}; the classes are 0 to {len(classes) - 1}.")
         lines.append(Line(f"{video}.mp4", (classes[label],), where))
     usual = ("rgb", "Diving48_rgb/rgb", "Diving48_rgb", "videos", "frames", "rawframes")
     entries, _ = find_videos(config, file, lines, video_folders(config, *usual))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vsn.config import ConfigError, DataConfig
-from vsn.data.readers.splits import means
+from vsn.data.readers.splits import NoSplitError, means
 from vsn.data.records import RecordSet, VideoRecord
 
 ARROW_CLASSES = ("forward", "reversed")
@@ -31,9 +32,7 @@ def video_id(path: Path, root: Path) -> str:
     'wave/1.mp4'
     """
     text, prefix = path.as_posix(), root.as_posix()
-    return text.removeprefix(
-        prefix if prefix.endswith("/") else f"{prefix}/"
-    )  # relative_to takes ten times as long
+    return text.removeprefix(prefix if prefix.endswith("/") else f"{prefix}/")  # relative_to takes ten times as long
 
 
 def record_set(
@@ -73,9 +72,7 @@ def record_set(
         )
         for entry in entries
     )
-    return RecordSet(
-        records, tuple(classes), multi_label=config.task == "multilabel", num_missing=num_missing
-    )
+    return RecordSet(records, tuple(classes), multi_label=config.task == "multilabel", num_missing=num_missing)
 
 
 def _require_one_label(config: DataConfig, entries: Iterable[Entry]) -> None:
@@ -94,3 +91,34 @@ def _both_ways(entries: Iterable[Entry]) -> Iterator[VideoRecord]:
         listed = entry.listed_frames
         yield VideoRecord(entry.path, (0,), entry.video_id, listed_frames=listed)
         yield VideoRecord(entry.path, (1,), f"{entry.video_id}#reversed", reverse=True, listed_frames=listed)
+
+
+def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[Entry]:
+    """The training part, or the part held out, of data that states no splits; each class apart.
+
+    Videos with several labels count as one class: few share all of theirs.
+    """
+    training = means(split, config.train_split)
+    if not training and not means(split, config.val_split) and not means(split, config.test_split):
+        raise NoSplitError(
+            f"{config.root}: the data states no splits, so {split!r} means nothing here.",
+            f"Ask for {config.train_split!r}, {config.val_split!r} or {config.test_split!r}.",
+        )
+    by_class: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in sorted(entries, key=lambda entry: entry.video_id):
+        by_class.setdefault(() if config.task == "multilabel" else entry.class_names, []).append(entry)
+    chosen = []
+    for name in sorted(by_class):
+        members = by_class[name]
+        num_held = min(len(members) - 1, max(1, int(len(members) * config.val_fraction + 0.5)))
+        # Ranked by the video alone: one that joins or leaves the data moves at most one other.
+        ranked = sorted(members, key=lambda entry: _rank(config.split_seed, entry.video_id))
+        held = {entry.video_id for entry in ranked[:num_held]}
+        chosen += [entry for entry in members if (entry.video_id in held) != training]
+    if not chosen:
+        raise ConfigError(f"{config.root}: every class has a single video, so none is left for {split!r}.")
+    return chosen
+
+
+def _rank(seed: int, video_id: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{video_id}".encode()).digest()

@@ -62,9 +62,7 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: not text in UTF-8 ({error}).") from error
-    lines = [
-        (number, stripped) for number, line in enumerate(text.split("\n"), 1) if (stripped := line.strip())
-    ]
+    lines = [(number, stripped) for number, line in enumerate(text.split("\n"), 1) if (stripped := line.strip())]
     if not lines:
         raise ConfigError(f"{file}: the file is empty.")
     return lines
@@ -77,9 +75,7 @@ def read_json(file: Path) -> list[Any] | dict[str, Any]:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ConfigError(f"{file}: not JSON in UTF-8 ({error}).") from error
     if not isinstance(value, list | dict) or not value:
-        raise ConfigError(
-            f"{file}: it should hold a list or an object with something in it; it holds {value!r}."
-        )
+        raise ConfigError(f"{file}: it should hold a list or an object with something in it; it holds {value!r}.")
     return value
 
 
@@ -159,12 +155,8 @@ class Listing:
         if name in names:
             return os.path.join(folder, name)
         if folder not in self._stems:
-            candidates = [
-                (is_folder, other) for other, is_folder in names.items() if _may_be_video(other, is_folder)
-            ]
-            self._stems[folder] = {
-                _stem(other): other for is_folder, other in sorted(candidates, reverse=True)
-            }
+            candidates = [(is_folder, other) for other, is_folder in names.items() if _may_be_video(other, is_folder)]
+            self._stems[folder] = {_stem(other): other for is_folder, other in sorted(candidates, reverse=True)}
         other = self._stems[folder].get(_stem(name))
         return None if other is None else os.path.join(folder, other)
 

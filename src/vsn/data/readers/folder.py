@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vsn.config import ConfigError, DataConfig
-from vsn.data.readers.entries import Entry, record_set, video_id
-from vsn.data.readers.hold_out import hold_out
+from vsn.data.readers.entries import Entry, hold_out, record_set, video_id
 from vsn.data.readers.splits import find_split, means
 from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, is_video, walk_folders
 
@@ -35,9 +34,7 @@ def read_folder(config: DataConfig, split: str) -> RecordSet:
     _require_videos(entries, root / asked)
     names = {name for entry in entries for name in entry.class_names}
     for other in split_folders if config.task != "arrow" else ():
-        names |= {
-            folder.name for folder in _sub_folders(other) if folder.name not in names and _any_video(folder)
-        }
+        names |= {folder.name for folder in _sub_folders(other) if folder.name not in names and _any_video(folder)}
     return record_set(config, split, entries, sorted(names))
 
 
@@ -102,15 +99,11 @@ def _require_videos(entries: Sequence[Entry], folder: Path) -> None:
     if entries:
         return
     loose = sum(is_video(path) for path in folder.iterdir())
-    bare = [
-        below.name for below in _sub_folders(folder) if any(_is_image(path.name) for path in below.iterdir())
-    ]
+    bare = [below.name for below in _sub_folders(folder) if any(_is_image(path.name) for path in below.iterdir())]
     if loose:
         found = f"{loose} videos lie in it without a class folder"
     elif bare:
-        found = (
-            f"{bare[0]!r} holds images, and is no class: a video's frames lie in a folder of their own in it"
-        )
+        found = f"{bare[0]!r} holds images, and is no class: a video's frames lie in a folder of their own in it"
     else:
         found = "no videos were found"
     raise ConfigError(

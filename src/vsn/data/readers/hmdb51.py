@@ -52,8 +52,6 @@ def _read_lines(file: Path, name: str) -> list[tuple[str, Line]]:
     for number, text in read_lines(file):
         video, _, mark = text.rpartition(" ")
         if mark not in _MARKS or not video:
-            raise ConfigError(
-                f"{file}: line {number} is {text!r}; it should be a file and 0, 1 (train) or 2 (test)."
-            )
+            raise ConfigError(f"{file}: line {number} is {text!r}; it should be a file and 0, 1 (train) or 2 (test).")
         lines.append((_MARKS[mark], Line(f"{name}/{video.strip()}", (name,), f"line {number}")))
     return lines

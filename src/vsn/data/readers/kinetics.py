@@ -26,9 +26,7 @@ _VERSIONS = (
     "k700-2020",
 )
 _SPLIT_WORDS = "|".join(name for split in ("train", "val", "test") for name in same_split(split))
-_FILE = re.compile(
-    rf"(?:(?:kinetics|k)?[-_]?(?:[467]00)?[-_]?(?:2020)?[-_])?({_SPLIT_WORDS})\.csv", re.IGNORECASE
-)
+_FILE = re.compile(rf"(?:(?:kinetics|k)?[-_]?(?:[467]00)?[-_]?(?:2020)?[-_])?({_SPLIT_WORDS})\.csv", re.IGNORECASE)
 _FOLDER = re.compile(
     rf"(?:(?:videos?|frames|rawframes)[-_])?({_SPLIT_WORDS})(?:[-_](?:videos?|\d+p?))?", re.IGNORECASE
 )  # "training_dog" is a class
@@ -111,8 +109,7 @@ def _read_clips(file: Path) -> list[_Clip]:
             if not columns <= set(reader.fieldnames or ()):
                 came = ",".join(reader.fieldnames or ()) or "empty"
                 raise ConfigError(
-                    f"{file}: the header is {came!r}; that of Kinetics is "
-                    "'label,youtube_id,time_start,time_end,split'."
+                    f"{file}: the header is {came!r}; that of Kinetics is 'label,youtube_id,time_start,time_end,split'."
                 )
             clips = [_clip(file, reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -130,15 +127,11 @@ def _clip(file: Path, line: int, row: dict[str, str | None]) -> _Clip:
         came = f"{row['time_start']!r} and {row['time_end']!r}"
         raise ConfigError(f"{file}: the times on line {line} are {came}; they are seconds.") from None
     if not youtube_id or not split:
-        raise ConfigError(
-            f"{file}: the youtube_id or the split on line {line} is empty; both name the video."
-        )
+        raise ConfigError(f"{file}: the youtube_id or the split on line {line} is empty; both name the video.")
     return _Clip(label, youtube_id, seconds, canonical(split), line)
 
 
-def _index_videos(
-    folders: Sequence[Path], split: str, names: frozenset[str]
-) -> tuple[dict[str, list[str]], Path]:
+def _index_videos(folders: Sequence[Path], split: str, names: frozenset[str]) -> tuple[dict[str, list[str]], Path]:
     """Stem -> videos of that name, below the first of the folders that holds any, and that folder.
 
     Files are videos by their extension, folders (of frames) when they bear one of `names`.

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from vsn.config import ConfigError, DataConfig
 from vsn.data.readers.class_names import read_class_names
-from vsn.data.readers.entries import record_set
+from vsn.data.readers.entries import hold_out, record_set
 from vsn.data.readers.files import Line, Listing, find_videos, read_lines, video_folders
-from vsn.data.readers.hold_out import hold_out
 from vsn.data.readers.splits import canonical, find_split, same_split
 from vsn.data.records import VIDEO_EXTENSIONS, RecordSet
 

@@ -40,11 +40,7 @@ def read_moments(config: DataConfig, split: str) -> RecordSet:
     folders = annotation_folders(config)
     labels_file = require_file(config, folders, "moments_categories.txt", "mmit_categories.txt")
     classes = read_class_names(labels_file)
-    files = {
-        name: file
-        for name, stem in _FILES.items()
-        if (file := find_file(folders, f"{stem}.csv", f"{stem}.txt"))
-    }
+    files = {name: file for name, stem in _FILES.items() if (file := find_file(folders, f"{stem}.csv", f"{stem}.txt"))}
     if not files:
         no_file(config, folders, "trainingSet.csv", "validationSet.csv")
     asked = find_split(config, split, list(files))
@@ -72,7 +68,5 @@ def _read_lines(file: Path, classes: Sequence[str], labels_file: Path) -> list[L
 
 def _name(file: Path, where: str, label: int, classes: Sequence[str]) -> str:
     if label >= len(classes):
-        raise ConfigError(
-            f"{file}: the label on {where} is {label}; the classes are 0 to {len(classes) - 1}."
-        )
+        raise ConfigError(f"{file}: the label on {where} is {label}; the classes are 0 to {len(classes) - 1}.")
     return classes[label]

@@ -101,9 +101,7 @@ def read_something_v2(config: DataConfig, split: str) -> RecordSet:
         lines.append(Line(f"{video}.webm", (label,) if label else (), where))
     usual = (official, f"videos/{official}", "videos", "frames", "rawframes")
     entries, _ = find_videos(config, file, lines, video_folders(config, *usual))
-    advice = (
-        f"The labels of the test split come with the redistribution, as test-answers.csv beside {file.name}."
-    )
+    advice = f"The labels of the test split come with the redistribution, as test-answers.csv beside {file.name}."
     return record_set(config, split, entries, classes, advice=advice)
 
 

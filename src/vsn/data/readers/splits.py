@@ -56,9 +56,5 @@ def find_split(config: DataConfig, split: str, present: Sequence[str]) -> str:
     others = [name for name in present if not means(name, config.train_split)] or list(present)
     advice = "Ask for one of them."
     if settings:
-        advice = (
-            f'Set data.{settings[0]} to one of them, for example "{others[0]}" (`vsn eval` takes --split).'
-        )
-    raise NoSplitError(
-        f"{config.root}: there is no split {split!r}; present: {', '.join(map(repr, present))}.", advice
-    )
+        advice = f'Set data.{settings[0]} to one of them, for example "{others[0]}" (`vsn eval` takes --split).'
+    raise NoSplitError(f"{config.root}: there is no split {split!r}; present: {', '.join(map(repr, present))}.", advice)

@@ -33,9 +33,7 @@ def read_ucf101(config: DataConfig, split: str) -> RecordSet:
     root/rawframes or root.
     """
     official = "ucfTrainTestlist"
-    folders = annotation_folders(
-        config, official, f"UCF101TrainTestSplits-RecognitionTask/{official}", "splits"
-    )
+    folders = annotation_folders(config, official, f"UCF101TrainTestSplits-RecognitionTask/{official}", "splits")
     labels_file = require_file(config, folders, "classInd.txt")
     classes = read_class_names(labels_file)
     names = {name: f"{name}list{config.fold:02d}.txt" for name in ("train", "test")}

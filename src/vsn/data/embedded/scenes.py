@@ -1,0 +1,395 @@
+"""What the embedded data set shows: twenty classes in seven groups that differ only in frame order.
+
+Principle. A group has a base list of N foreground states, one a frame; a class of the group is a
+permutation of that list. Texture, camera shake, distractors and noise run in video time: they know
+nothing of the class, are stationary, and look the same in distribution when run backwards. So one
+frame tells the group and nothing of the class within it, and a network that averages single frames
+is right for len(GROUPS) / len(CLASSES) of the videos at best.
+
+N is 8 times an odd number. The centres of 8 equal segments are then exactly N/8 frames apart, and
+reversing a video, or rolling it by half, maps them onto one another: sampling adds no hint of the
+class. For the same reason the blinks last exactly one segment and start whole segments apart: each
+is met once by the 8 centres, whatever its turn. The set is made for 8 frames a clip (16 work too).
+
+Mirrors: a horizontal flip turns "left" into "right" and "clockwise" into "counterclockwise".
+"""
+
+from __future__ import annotations
+
+import colorsys
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsn.data.embedded.sprites import PATTERNS, SHAPES, Floats, Frames, Ints, Sprite, draw_sprite
+
+_COLOUR_HUES = {"red": 0.0, "green": 0.35, "blue": 0.62}
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "horizontal": (
+        "moving something from left to right",
+        "moving something from right to left",
+        "something leaving on the right and coming back from the left",
+        "something leaving on the left and coming back from the right",
+    ),
+    "vertical": ("moving something up", "moving something down"),
+    "depth": ("something approaching", "something moving away"),
+    "appear": ("something appears", "something vanishes"),
+    "turning": ("turning something clockwise", "turning something counterclockwise"),
+    "blink": ("the bar blinks before the disc", "the disc blinks before the bar"),
+    "lamps": tuple(", then ".join(colours) for colours in itertools.permutations(_COLOUR_HUES)),
+}
+"""Classes whose videos are made of the same frames. Within a group, the first one is the base list."""
+
+CLASSES: tuple[str, ...] = tuple(name for names in GROUPS.values() for name in names)
+"""All class names, in group order; they are the folder names of the set."""
+
+NUM_SEGMENTS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difficulty:
+    """How hard the scenes are to see. Lengths are shares of the frame's side, greys 0 to 255."""
+
+    target_diameter: tuple[float, float] = (0.28, 0.40)
+    background_contrast: float = 20.0
+    """Largest deviation of the texture from its mean grey."""
+    background_saturation: float = 0.3
+    """Largest saturation of the texture; targets have 0.8 to 1."""
+    pan_per_frame: float = 0.004
+    """Standard deviation of the texture's speed on each axis."""
+    shake: float = 0.007
+    """Standard deviation of the camera's smooth shake on each axis."""
+    max_distractors: int = 2
+    distractor_diameter: float = 0.08
+    noise: float = 2.0
+    """Standard deviation of the sensor noise."""
+    blink_shift: float = 0.12
+    """Largest shift of the blinks against the segments, in segments. Centres meet every blink up to
+    0.5; random frames of the segments, as in training, miss shift * (1 - shift) of them."""
+
+
+@dataclass(frozen=True)
+class Blinks:
+    """When things blink, in frames: slot k is [start + k * period, start + k * period + length)."""
+
+    start: int
+    length: int
+    period: int
+
+    def slot(self, index: int) -> slice:
+        """The frames of slot `index`."""
+        first = self.start + index * self.period
+        return slice(first, first + self.length)
+
+
+def group_of(class_name: str) -> str:
+    """The group of a class. Raises `ValueError` for a name that is not in `CLASSES`."""
+    for group, members in GROUPS.items():
+        if class_name in members:
+            return group
+    names = ", ".join(map(repr, CLASSES))
+    raise ValueError(f"No class {class_name!r} in the embedded data set; choose one of {names}.")
+
+
+def class_order(class_name: str, num_frames: int, blinks: Blinks) -> Ints:
+    """Which base state each frame of this class shows: an int64 permutation of 0..num_frames-1.
+
+    `blinks` says which frames change places in the groups "blink" and "lamps".
+    """
+    group = group_of(class_name)
+    index = GROUPS[group].index(class_name)
+    base = np.arange(num_frames)
+    if group in {"blink", "lamps"}:
+        turns = list(itertools.permutations(range(2 if group == "blink" else 3)))[index]
+        order = base.copy()
+        for turn, shown in enumerate(turns):
+            order[blinks.slot(turn)] = base[blinks.slot(shown)]
+        return order
+    rolled = np.roll(base, -(num_frames // 2))
+    return (base, base[::-1], rolled, rolled[::-1])[index].copy()
+
+
+def draw_blinks(group: str, num_frames: int, rng: np.random.Generator, *, shift: float) -> Blinks:
+    """Slots of one segment each: two with three dark segments between, or three with one between.
+
+    At least one segment is dark before the first slot and after the last, so that between
+    neighbouring sampled frames every blink looks alike: something lights up, something goes dark.
+    """
+    segment = num_frames // NUM_SEGMENTS
+    start = segment * int(rng.integers(1, 3)) + round(float(rng.uniform(-shift, shift)) * segment)
+    return Blinks(start, segment, (4 if group == "blink" else 2) * segment)
+
+
+def render_scene(
+    class_name: str,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    num_frames: int,
+    difficulty: Difficulty | None = None,
+    still_background: bool = False,
+) -> Frames:
+    """Frames (num_frames, size, size, 3), uint8 RGB, of one video of a class.
+
+    With equal generators, the classes of a group get the same base list. `still_background` stops
+    the texture and leaves out shake, distractors and noise: the classes of a group are then made of
+    exactly the same frames.
+    """
+    difficulty = difficulty or Difficulty()
+    group = group_of(class_name)
+    blinks = draw_blinks(group, num_frames, rng, shift=difficulty.blink_shift)
+    sprites = _BASES[group](rng, _Stage(size, num_frames, difficulty, blinks))
+    order = class_order(class_name, num_frames, blinks)
+    texture = _texture(rng, size, difficulty)
+    start = rng.uniform(0, texture.period, 2)
+    if still_background:
+        frames = _pan(texture, size, np.tile(start, (num_frames, 1)))
+        shake = np.zeros((num_frames, 2), np.float32)
+    else:
+        shake = _shake(rng, num_frames, difficulty.shake * size)
+        speed = 2 * size * difficulty.pan_per_frame * rng.standard_normal(2)
+        frames = _pan(texture, size, start + speed * np.arange(num_frames)[:, None] + 2 * shake)
+        for distractor in _distractors(rng, size, num_frames, difficulty):
+            draw_sprite(frames, distractor, shake)
+    for sprite in sprites:
+        draw_sprite(frames, sprite.reordered(order), shake)
+    if not still_background:
+        _add_noise(frames, rng, difficulty.noise)
+    return frames
+
+
+# Base lists, one function a group
+
+
+@dataclass(frozen=True)
+class _Stage:
+    size: int
+    num_frames: int
+    difficulty: Difficulty
+    blinks: Blinks
+
+    @property
+    def share(self) -> Floats:
+        """(N,): how much of the video has passed in the middle of each frame, in (0, 1)."""
+        return ((np.arange(self.num_frames) + 0.5) / self.num_frames).astype(np.float32)
+
+    def in_slot(self, turn: int) -> NDArray[np.bool_]:
+        """(N,): which frames belong to slot `turn`."""
+        visible = np.zeros(self.num_frames, bool)
+        visible[self.blinks.slot(turn)] = True
+        return visible
+
+
+def _sweep(rng: np.random.Generator, stage: _Stage, *, axis: int, sign: int) -> list[Sprite]:
+    """From outside to outside at nearly constant speed, with a slight sway across."""
+    radius = _target_radius(rng, stage)
+    share = stage.share
+    share = share + float(rng.uniform(-0.15, 0.15)) * np.sin(2 * np.pi * share) / (2 * np.pi)
+    along = sign * (share - 0.5) * (stage.size + 2 * radius) + stage.size / 2
+    sway = float(rng.uniform(0, 0.04)) * np.sin(2 * np.pi * (share * rng.uniform(0.5, 1.5) + rng.uniform()))
+    across = stage.size * (rng.uniform(0.3, 0.7) + sway)
+    place = np.stack([along, across] if axis == 0 else [across, along], axis=1)
+    return [_target(rng, stage, place=place, radius=radius)]
+
+
+def _depth(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
+    """Three times as large at the end as at the beginning."""
+    largest = 1.35 * _target_radius(rng, stage)
+    place = _drift(rng, stage, low=0.4, high=0.6)
+    return [_target(rng, stage, place=place, radius=largest * 3 ** (stage.share - 1))]
+
+
+def _appear(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
+    """Nothing, and from the middle on something."""
+    visible = stage.share > rng.uniform(0.4, 0.6)
+    place = _drift(rng, stage, low=0.3, high=0.7)
+    return [_target(rng, stage, place=place, radius=_target_radius(rng, stage), visible=visible)]
+
+
+def _turning(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
+    """A hand that turns clockwise by 0.45 to 0.65 of a turn, from any angle."""
+    angle = 2 * np.pi * (rng.uniform() + stage.share * rng.uniform(0.45, 0.65))
+    shape = str(rng.choice(["hand", "arrow"]))
+    place = _drift(rng, stage, low=0.4, high=0.6)
+    radius = 2.0 * _target_radius(rng, stage)
+    return [_target(rng, stage, place=place, radius=radius, shape=shape, pattern="tip", angle=angle)]
+
+
+def _blink(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
+    """A bar, yellow to orange, in the first slot; a disc, blue to violet, in the second."""
+    sprites = []
+    for turn, shape in enumerate(("bar", "disc")):
+        radius = (2.2 if shape == "bar" else 1.2) * _target_radius(rng, stage)
+        hue = rng.uniform(0.05, 0.17) if shape == "bar" else rng.uniform(0.55, 0.8)
+        colours = np.stack([_rgb(hue, rng.uniform(0.8, 1), rng.uniform(0.9, 1))] * 2)
+        place = np.tile(stage.size * rng.uniform(0.35, 0.65, 2), (stage.num_frames, 1))
+        target = _target(rng, stage, place=place, radius=radius, shape=shape, pattern="plain", colours=colours)
+        sprites.append(replace(target, visible=stage.in_slot(turn)))
+    return sprites
+
+
+def _lamps(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
+    """One lamp that lights up red in the first slot, green in the second, blue in the third."""
+    place = np.tile(stage.size * rng.uniform(0.3, 0.7, 2), (stage.num_frames, 1))
+    radius = 1.1 * _target_radius(rng, stage)
+    grey = np.full((2, 3), rng.uniform(25, 45))
+    dark = _target(rng, stage, place=place, radius=radius, shape="disc", pattern="plain", colours=grey)
+    sprites = [dark]
+    for turn, hue in enumerate(_COLOUR_HUES.values()):
+        bright = _rgb(hue + rng.uniform(-0.03, 0.03), rng.uniform(0.85, 1), rng.uniform(0.9, 1))
+        colours = np.stack([bright, 0.3 * bright + 0.7 * 255]).astype(np.float32)
+        visible = stage.in_slot(turn)
+        sprites.append(replace(dark, pattern="glow", colours=colours, radius=0.9 * dark.radius, visible=visible))
+    return sprites
+
+
+_BASES: dict[str, Callable[[np.random.Generator, _Stage], list[Sprite]]] = {
+    "horizontal": partial(_sweep, axis=0, sign=1),
+    "vertical": partial(_sweep, axis=1, sign=-1),
+    "depth": _depth,
+    "appear": _appear,
+    "turning": _turning,
+    "blink": _blink,
+    "lamps": _lamps,
+}
+
+
+def _target_radius(rng: np.random.Generator, stage: _Stage) -> float:
+    return float(stage.size * rng.uniform(*stage.difficulty.target_diameter) / 2)
+
+
+def _drift(rng: np.random.Generator, stage: _Stage, *, low: float, high: float) -> Floats:
+    """(N, 2) pixels: from a place between the shares low and high, slowly, in a random direction."""
+    middle, way = rng.uniform(low, high, 2), rng.uniform(-0.06, 0.06, 2)
+    return (stage.size * (middle + (stage.share[:, None] - 0.5) * way)).astype(np.float32)
+
+
+def _target(
+    rng: np.random.Generator,
+    stage: _Stage,
+    *,
+    place: NDArray[np.floating],
+    radius: float | NDArray[np.floating],
+    shape: str | None = None,
+    pattern: str | None = None,
+    colours: NDArray[np.floating] | None = None,
+    angle: NDArray[np.floating] | None = None,
+    visible: NDArray[np.bool_] | None = None,
+) -> Sprite:
+    """A sprite in bright colours; what is not given is drawn at random."""
+    count = stage.num_frames
+    body = _rgb(rng.uniform(), rng.uniform(0.8, 1), rng.uniform(0.9, 1))
+    accents = (np.full(3, 245.0), 0.4 * body, body[[1, 2, 0]])
+    looks = np.stack([body, accents[int(rng.integers(len(accents)))]])
+    some_shape, some_pattern = str(rng.choice(SHAPES)), str(rng.choice(PATTERNS))
+    still = np.full(count, rng.uniform(0, 2 * np.pi))
+    turned = still if angle is None else angle
+    return Sprite(
+        shape=shape or some_shape,
+        pattern=pattern or some_pattern,
+        colours=(looks if colours is None else colours).astype(np.float32),
+        place=place.astype(np.float32),
+        radius=np.broadcast_to(np.asarray(radius, np.float32), (count,)),
+        heading=np.stack([np.cos(turned), np.sin(turned)], axis=1).astype(np.float32),
+        visible=np.ones(count, bool) if visible is None else visible,
+    )
+
+
+def _rgb(hue: float, saturation: float, value: float) -> NDArray[np.float64]:
+    return 255.0 * np.asarray(colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
+
+
+# Everything that runs in video time
+
+
+@dataclass(frozen=True)
+class _Texture:
+    """A picture at twice the frame's resolution that repeats after `period` pixels each way."""
+
+    period: int
+    halves: list[list[Frames]]
+    """halves[y][x]: every other row from y on and every other column from x on, so that a window at
+    half-pixel precision is a block of one of the four."""
+
+
+def _texture(rng: np.random.Generator, size: int, difficulty: Difficulty) -> _Texture:
+    """Smooth random heights or waves, in one dull colour and its neighbours."""
+    period = 3 * size
+    if rng.random() < 0.5:
+        relief = 0.65 * _value_noise(rng, period, 7) + 0.35 * _value_noise(rng, period, 17)
+    else:
+        table = np.sin(2 * np.pi * np.arange(period) / period).astype(np.float32)
+        steps = np.arange(period)
+        relief = np.zeros((period, period), np.float32)
+        for across, down in rng.integers(-7, 8, (4, 2)):
+            relief += 0.25 * table[(across * steps + down * steps[:, None] + rng.integers(period)) % period]
+    mean = _rgb(rng.uniform(), rng.uniform(0, difficulty.background_saturation), rng.uniform(0.3, 0.6))
+    swing = difficulty.background_contrast * rng.uniform(0.6, 1.0, 3)
+    palette = np.clip(mean + np.linspace(-1, 1, 256)[:, None] * swing, 0, 255).astype(np.uint8)
+    levels = np.pad((127.5 * (relief + 1)).astype(np.uint8), (0, 2 * size), mode="wrap")
+    return _Texture(period, [[palette.take(levels[y::2, x::2], axis=0) for x in (0, 1)] for y in (0, 1)])
+
+
+def _value_noise(rng: np.random.Generator, period: int, cells: int) -> Floats:
+    """(period, period) in [-1, 1]: random heights on a grid that wraps around, joined smoothly."""
+    heights = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
+    position = np.arange(period) * (cells / period)
+    left = position.astype(np.int64)
+    right = (left + 1) % cells
+    part = (position - left).astype(np.float32)
+    part = part * part * (3 - 2 * part)
+    rows = heights[left] * (1 - part[:, None]) + heights[right] * part[:, None]
+    return rows[:, left] * (1 - part) + rows[:, right] * part
+
+
+def _pan(texture: _Texture, size: int, corners: NDArray[np.floating]) -> Frames:
+    """Windows of the texture; corners (N, 2) are x, y in half pixels and wrap around."""
+    frames = np.empty((len(corners), size, size, 3), np.uint8)
+    for frame, (x, y) in zip(frames, np.rint(corners).astype(np.int64) % texture.period, strict=True):
+        frame[:] = texture.halves[y % 2][x % 2][y // 2 : y // 2 + size, x // 2 : x // 2 + size]
+    return frames
+
+
+def _shake(rng: np.random.Generator, num_frames: int, deviation: float) -> Floats:
+    """(N, 2) pixels: white noise through a symmetric window, so that time has no direction in it."""
+    window = np.array([1.0, 2.0, 3.0, 2.0, 1.0])
+    window /= np.linalg.norm(window)
+    white = deviation * rng.standard_normal((2, num_frames + len(window) - 1))
+    return np.stack([np.convolve(row, window, mode="valid") for row in white], axis=1).astype(np.float32)
+
+
+def _distractors(rng: np.random.Generator, size: int, count: int, difficulty: Difficulty) -> list[Sprite]:
+    """Small dull things that drift straight on and come in again on the other side."""
+    radius = difficulty.distractor_diameter * size / 2
+    sprites = []
+    for _ in range(int(rng.integers(difficulty.max_distractors + 1))):
+        start, speed = rng.uniform(0, size + 4 * radius, 2), 0.012 * size * rng.standard_normal(2)
+        place = (start + speed * np.arange(count)[:, None]) % (size + 4 * radius) - 2 * radius
+        dull = _rgb(rng.uniform(), rng.uniform(0.2, 0.45), rng.uniform(0.3, 0.8))
+        angle = np.full(count, rng.uniform(0, 2 * np.pi))
+        sprites.append(
+            Sprite(
+                shape=str(rng.choice(SHAPES)),
+                pattern="plain",
+                colours=np.stack([dull, dull]).astype(np.float32),
+                place=place.astype(np.float32),
+                radius=np.full(count, radius, np.float32),
+                heading=np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32),
+                visible=np.ones(count, bool),
+            )
+        )
+    return sprites
+
+
+def _add_noise(frames: Frames, rng: np.random.Generator, deviation: float) -> None:
+    """Sensor noise in place: every frame gets another window of one field of noise."""
+    size, spare = frames.shape[1], 32
+    field = deviation * rng.standard_normal((size + spare, size + spare, 3), np.float32)
+    field = np.rint(field).astype(np.int16)
+    for frame, (x, y) in zip(frames, rng.integers(0, spare + 1, (len(frames), 2)), strict=True):
+        np.clip(frame + field[y : y + size, x : x + size], 0, 255, out=frame, casting="unsafe")

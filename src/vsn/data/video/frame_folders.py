@@ -1,0 +1,323 @@
+"""Frames of a folder that holds one video as numbered JPEG, PNG or WebP files.
+
+A read lists the folder once and opens the first frame, which gives the size, and the frames wanted.
+Where the names leave a doubt nothing is guessed: the error says which setting decides.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import string
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from vsn.config import ConfigError
+from vsn.data.video.frames import MAX_PIXELS, Choose, VideoError, VideoInfo, chosen, frame_size, resize_rgb
+from vsn.data.video.jpeg import decode_grey_jpeg, decode_jpeg
+
+_NUMBERED = re.compile(r"(.*?)([0-9]+)(\.(?:jpe?g|png|webp))", re.IGNORECASE | re.DOTALL)
+# Optical flow is stored beside frames: flow_x_00001.jpg, x_00001.jpg, 000123-y_00001.jpg.
+_FLOW = re.compile(r"(?:^|[-_])[xy]_$", re.IGNORECASE)
+_KINDS_SHOWN = 5
+_ORIENTATION = 0x0112
+# What the values of the EXIF tag say to do with the stored picture.
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: np.fliplr,
+    3: lambda image: np.rot90(image, 2),
+    4: np.flipud,
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, 3),
+    7: lambda image: np.rot90(image.swapaxes(0, 1), 2),
+    8: np.rot90,
+}
+_ROTATIONS = {3: 180, 6: 270, 8: 90}
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """The frame files of a folder: `num_frames` of them, numbered from `start` without a gap."""
+
+    template: str
+    """Their names, such as "img_{:05d}.jpg"."""
+    start: int
+    """Number of the first."""
+    num_frames: int
+
+    def name(self, index: int) -> str:
+        """Name of the file of frame `index`, which counts from 0."""
+        return self.template.format(self.start + index)
+
+
+def describe_frames(path: str | Path, template: str = "") -> FrameFiles:
+    """Which files of a folder are its frames; an empty template is found from the names.
+
+    Hidden files, those of optical flow and what is no numbered image are passed over. Raises
+    `VideoError` when there are no frames, one of them is missing, or several kinds of names could be
+    meant, and `ConfigError` for a template without exactly one number.
+    """
+    if template:
+        return _without_gaps(path, template, _fitting(path, template))
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for name in _listed(path):
+        if (match := _NUMBERED.fullmatch(name)) and not name.startswith("."):
+            prefix, digits, suffix = match.groups()
+            kinds.setdefault((prefix, suffix), []).append(digits)
+    candidates = sorted(kind for kind in kinds if not _FLOW.search(kind[0]))
+    if not candidates:
+        reason = "it holds optical flow only" if kinds else "it holds no numbered JPEG, PNG or WebP files"
+        raise VideoError(path, f"no frames: {reason}.")
+    templates = [_template(path, *kind, kinds[kind]) for kind in candidates]
+    if len(templates) > 1:
+        counts = [f"{len(kinds[kind])} x {name}" for kind, name in zip(candidates, templates, strict=True)]
+        more = ", ..." if len(counts) > _KINDS_SHOWN else ""
+        raise VideoError(
+            path,
+            f"several kinds of frame files: {', '.join(counts[:_KINDS_SHOWN])}{more}. "
+            f'Set data.frame_template to the one that is meant, such as "{templates[0]}".',
+        )
+    return _without_gaps(path, templates[0], [int(digits) for digits in kinds[candidates[0]]])
+
+
+def probe_folder(path: str | Path, template: str = "") -> VideoInfo:
+    """Count the frame files and read the size of the first. Raises `VideoError` and `ConfigError`."""
+    folder = _Folder.of(path, template)
+    return VideoInfo(folder.files.num_frames, 0.0, *folder.size, _ROTATIONS.get(folder.orientation, 0))
+
+
+def read_folder(path: str | Path, choose: Choose, template: str = "", *, short_side: int | None = None) -> np.ndarray:
+    """Chosen frames; see `vsn.data.video.decode.read_frames`."""
+    folder = _Folder.of(path, template)
+    indices = chosen(choose, folder.files.num_frames, 0.0)
+    frames = np.empty((len(indices), *frame_size(path, *folder.size, short_side), 3), np.uint8)
+    places: dict[int, int] = {}
+    for place, index in enumerate(indices):
+        if index in places:
+            frames[place] = frames[places[index]]
+        else:
+            places[index] = place
+            folder.read(index, frames[place])
+    return frames
+
+
+def iter_folder(path: str | Path, template: str = "", *, short_side: int | None = None) -> Iterator[np.ndarray]:
+    """Every frame in turn; see `vsn.data.video.decode.iter_frames`."""
+    folder = _Folder.of(path, template)
+    size = frame_size(path, *folder.size, short_side)
+    for index in range(folder.files.num_frames):
+        frame = np.empty((*size, 3), np.uint8)
+        folder.read(index, frame)
+        yield frame
+
+
+def read_picture(path: str | Path, name: str, *, grey: bool = False) -> np.ndarray:
+    """One picture of a folder as it is stored: uint8 `(H, W, 3)`, or its brightness `(H, W)`.
+
+    Raises `VideoError` when it cannot be read.
+    """
+    data = _content(path, name)
+    _stored_size(path, name, data)
+    try:
+        if _is_jpeg(data):
+            return decode_grey_jpeg(data) if grey else decode_jpeg(data)
+        if grey:
+            with _opened(data) as picture:
+                return np.asarray(picture.convert("L"))
+        return _decode_other(data)
+    except Exception as error:  # Pillow raises anything for damaged bytes
+        raise _damaged(path, name, error) from error
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder, its frame files, and the size and orientation of its video."""
+
+    path: str | Path
+    files: FrameFiles
+    size: tuple[int, int]
+    """(height, width) of the first frame, turned as `orientation` says."""
+    orientation: int
+    """The EXIF orientation that all frames share; 1, as stored, when they differ."""
+
+    @classmethod
+    def of(cls, path: str | Path, template: str) -> _Folder:
+        files = describe_frames(path, template)
+        name = files.name(0)
+        data = _content(path, name)
+        height, width = _stored_size(path, name, data)
+        orientation = _orientation(data)
+        if orientation != 1:
+            others = (files.name(index) for index in range(1, files.num_frames))
+            if any(_orientation(_content(path, other)) != orientation for other in others):
+                orientation = 1
+        return cls(path, files, (width, height) if orientation >= 5 else (height, width), orientation)
+
+    def read(self, index: int, out: np.ndarray) -> None:
+        """Write frame `index` into `out`, uint8 `(H, W, 3)`, resized to its size."""
+        name = self.files.name(index)
+        data = _content(self.path, name)
+        size = _stored_size(self.path, name, data)
+        try:
+            if self.orientation == 1 and size == out.shape[:2] and _is_jpeg(data):
+                decode_jpeg(data, out)
+                return
+            image = decode_jpeg(data) if _is_jpeg(data) else _decode_other(data)
+            if self.orientation != 1:
+                image = _TURNS[self.orientation](image)
+            out[:] = image if image.shape == out.shape else resize_rgb(image, *out.shape[:2])
+        except Exception as error:  # Pillow raises anything for damaged bytes
+            raise _damaged(self.path, name, error) from error
+
+
+# --- names ---------------------------------------------------------------------------------------------
+
+
+def _listed(path: str | Path) -> list[str]:
+    """Names in a folder, from one listing."""
+    try:
+        return os.listdir(path)
+    except FileNotFoundError:
+        raise VideoError(path, "no such folder.") from None
+    except OSError as error:
+        raise VideoError(path, f"cannot be listed ({error.strerror}).") from None
+
+
+def _template(path: str | Path, prefix: str, suffix: str, numbers: list[str]) -> str:
+    """The template that gives all these names. Raises `VideoError` when none does."""
+    padded = next((len(digits) for digits in numbers if digits[0] == "0" and len(digits) > 1), 0)
+    odd = next((digits for digits in numbers if f"{int(digits):0{padded}d}" != digits), None)
+    literal = prefix.replace("{", "{{").replace("}", "}}")
+    field = f"{{:0{padded}d}}" if padded else "{:d}"
+    if odd is not None:
+        raise VideoError(
+            path,
+            f"its frame files are numbered in two ways: {prefix}{odd}{suffix} does not fit "
+            f"{literal}{field}{suffix}, as others do. Set data.frame_template, or mend the names.",
+        )
+    return f"{literal}{field}{suffix}"
+
+
+def _fitting(path: str | Path, template: str) -> list[int]:
+    """Numbers of the files that a template names. Raises `ConfigError` for a template of no use."""
+    try:
+        parts = list(string.Formatter().parse(template))
+        (field,) = (part for part in parts if part[1] is not None)
+        if field[1] not in ("", "0") or field[3] or not re.fullmatch(r"(0[1-9][0-9]?)?d?", field[2] or ""):
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f'data.frame_template is "{template}"; it is a file name with the number in braces, '
+            'such as "img_{:05d}.jpg".'
+        ) from None
+    end = parts.index(field) + 1
+    before, after = ("".join(part[0] for part in some) for some in (parts[:end], parts[end:]))
+    pattern = re.compile(f"{re.escape(before)}([0-9]+){re.escape(after)}", re.DOTALL)
+    matches = [match for name in _listed(path) if (match := pattern.fullmatch(name))]
+    numbers = [int(match[1]) for match in matches if template.format(int(match[1])) == match[0]]
+    if not numbers:
+        raise VideoError(path, f'no file is named like data.frame_template, "{template}".')
+    return numbers
+
+
+def _without_gaps(path: str | Path, template: str, numbers: list[int]) -> FrameFiles:
+    start, num_frames = min(numbers), len(numbers)
+    if max(numbers) - start + 1 != num_frames:
+        there = set(numbers)
+        missing = next(number for number in range(start, max(numbers)) if number not in there)
+        raise VideoError(
+            path,
+            f"frame {template.format(missing)} is missing: there are {num_frames} frames, "
+            f"numbered {start} to {max(numbers)}.",
+        )
+    return FrameFiles(template, start, num_frames)
+
+
+# --- pictures ------------------------------------------------------------------------------------------
+
+
+def _content(path: str | Path, name: str) -> bytes:
+    try:
+        with open(os.path.join(path, name), "rb", buffering=0, opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise VideoError(path, f"frame {name} is not a regular file.")
+            return file.read()
+    except OSError as error:
+        raise VideoError(path, f"frame {name} cannot be opened ({error.strerror}).") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens a pipe too without waiting for a writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _is_jpeg(data: bytes) -> bool:
+    return data.startswith(b"\xff\xd8")
+
+
+def _stored_size(path: str | Path, name: str, data: bytes) -> tuple[int, int]:
+    """(height, width) that a picture announces. Raises `VideoError` when it does not, or announces too much."""
+    size = _jpeg_size(data) if _is_jpeg(data) else None
+    if size is None:
+        try:
+            with _opened(data) as picture:
+                size = picture.height, picture.width
+        except Exception as error:  # Pillow raises anything for damaged bytes
+            raise _damaged(path, name, error) from error
+    if size[0] * size[1] > MAX_PIXELS:
+        raise VideoError(
+            path,
+            f"frame {name} announces {size[0]}x{size[1]} pixels; the limit is {MAX_PIXELS // 10**6} million.",
+        )
+    return size
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) in the frame header of a JPEG; None when it is not where it should be, or says 0."""
+    place = 2
+    while place + 9 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = data[place + 5 : place + 7], data[place + 7 : place + 9]
+            return (int.from_bytes(height), int.from_bytes(width)) if any(height) and any(width) else None
+        # 0xFF may be repeated before a marker; any other is followed by the length of its segment.
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4])
+    return None
+
+
+def _opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
+
+
+def _orientation(data: bytes) -> int:
+    """The EXIF orientation of a JPEG, 1 to 8; 1 is as stored."""
+    if not _is_jpeg(data) or b"Exif\0\0" not in data[:65536]:
+        return 1
+    try:
+        with _opened(data) as picture:
+            value = picture.getexif().get(_ORIENTATION, 1)
+    except Exception:  # tags that cannot be read are no reason to refuse the picture
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _decode_other(data: bytes) -> np.ndarray:
+    """A PNG or WebP picture, uint8 `(H, W, 3)`: the high bytes of 16-bit samples, without transparency."""
+    with _opened(data) as picture:
+        if picture.mode.startswith("I"):  # 16-bit grey
+            grey = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
+        if "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+        return np.asarray(picture.convert("RGB"))
+
+
+def _damaged(path: str | Path, name: str, error: Exception) -> VideoError:
+    if isinstance(error, UnidentifiedImageError):
+        return VideoError(path, f"frame {name} is not a JPEG, PNG or WebP picture.")
+    return VideoError(path, f"frame {name} is damaged ({str(error) or type(error).__name__}).")

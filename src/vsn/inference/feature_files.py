@@ -1,0 +1,98 @@
+"""Features of many videos, and their file. Arrays only, no network."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+from numpy.typing import NDArray
+
+from vsn.system.files import write_beside
+
+FORMAT_VERSION = 1
+
+
+class FeaturesError(ValueError):
+    """Features that cannot be read or written as asked; the message says which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the backbone of a run makes of a set of videos: the input of its classifier.
+
+    Attributes:
+        video_ids: ``(N,)`` str, unique: the path below the data's root, or a file as it was named.
+        features: ``(N, D)`` float32, the mean over frames and views, or ``(N, T, D)``, frame by frame. NaN for a
+            video that could not be read.
+        labels: ``(N,)`` int64, indices into classes, -1 where no label is known; of multi-label videos
+            ``(N, num_classes)`` bool.
+        classes: names that the labels count in: the data's own, whatever the run was trained on.
+        facts: how they came about: run, weights_hash, protocol, num_frames, per_frame; JSON values.
+    """
+
+    video_ids: NDArray[np.str_]
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64] | NDArray[np.bool_]
+    classes: tuple[str, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.video_ids)
+        if self.features.ndim not in (2, 3) or len(self.features) != n or len(self.labels) != n:
+            raise FeaturesError(
+                f"Features of {n} videos have shape {self.features.shape} and labels {self.labels.shape}; expected "
+                f"({n}, D) or ({n}, T, D), and labels ({n},) or ({n}, num_classes)."
+            )
+
+    def save(self, path: Path) -> None:
+        """Write as .npz, whole or not at all; `load_features` reads it back."""
+        with write_beside(path) as temporary:
+            np.savez(
+                temporary,
+                video_ids=self.video_ids,
+                features=self.features,
+                labels=self.labels,
+                classes=np.array(self.classes, dtype=np.str_),
+                facts=np.array(json.dumps(self.facts)),
+                format_version=np.array(FORMAT_VERSION),
+            )
+
+
+def load_features(path: str | Path) -> Features:
+    """Read features written by `vsn features` or `Features.save`.
+
+    Raises:
+        FeaturesError: no such file, damaged, not ours, or of another version of the format.
+    """
+    path = Path(path)
+    try:
+        # Opened here: np.load leaves the file open when it is no archive.
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if not isinstance(archive, NpzFile):
+                raise ValueError("it holds a single array")
+            arrays = {key: archive[key] for key in archive.files}
+    except FileNotFoundError as error:
+        raise FeaturesError(f"{path}: there is no such file. `vsn features RUN --out {path}` writes one.") from error
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
+        raise FeaturesError(f"{path} is damaged, or no file of features ({error}).") from error
+    missing = sorted({"video_ids", "features", "labels", "classes", "facts", "format_version"} - arrays.keys())
+    if missing:
+        raise FeaturesError(
+            f"{path} holds {sorted(arrays)[:8]} and no {missing}; it is no file that `vsn features` wrote."
+        )
+    if (version := int(arrays["format_version"])) != FORMAT_VERSION:
+        raise FeaturesError(f"{path} has format version {version}; this vsn reads version {FORMAT_VERSION}.")
+    return Features(
+        arrays["video_ids"],
+        arrays["features"],
+        arrays["labels"],
+        tuple(arrays["classes"].tolist()),
+        json.loads(str(arrays["facts"])),
+    )

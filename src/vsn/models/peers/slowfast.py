@@ -1,0 +1,151 @@
+"""SlowFast networks: a slow pathway that sees few frames and a thin fast one that sees all.
+
+Source: Feichtenhofer, Fan, Malik and He, "SlowFast Networks for Video Recognition", ICCV 2019: Table 1 (the
+network), section 3.3 (lateral connections, time-strided convolution). tau is the slow pathway's stride in
+frames of the video, alpha how many times as many frames the fast one sees, beta its share of the channels. A clip
+is the fast pathway's frames: with T = 32 and alpha = 8 this is the paper's 4x16 (4 slow frames, tau = 16 where the
+clip takes every second frame of the video); alpha = 4 is 8x8.
+
+Parameters and multiply-adds of 400 classes and one clip of 256x256 pixels (the paper's Table 2; a published figure is
+from memory of it), counted by `vsn.models.measure.count_multiply_adds`:
+
+| model | T, alpha | parameters | multiply-adds | published |
+|---|---|---|---|---|
+| slowfast_resnet50, 4x16 | 32, 8 | 34.48M | 36.1G | 36.1G |
+| slowfast_resnet50, 8x8 | 32, 4 | 34.48M | 65.3G | 65.7G |
+| slowfast_resnet101, 8x8 | 32, 4 | 53.77M | 106.5G | 106G |
+| slowfast_resnet101, 16x8 | 64, 4 | 53.77M | 213.0G | 213G |
+| nl-slowfast_resnet101, 16x8 | 64, 4 | 60.08M | 251.7G | 234G |
+
+Parameters were not checked against a publication. The last row is 7.6% above: what the paper counts of
+non-local blocks is not known, we count their convolutions and the products of pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from vsn.config import STAGES, ConfigError, ModelConfig, Pairwise
+from vsn.models.peers.non_local import PLACES, insert_nonlocal
+from vsn.models.peers.resnet3d import SHAPES, ResNet3d, Shape, TimePlan
+from vsn.models.volume import VolumeClassifier, build_volume
+
+BETA = 1 / 8
+"""The fast pathway's width, in units of the slow one's (section 3.2)."""
+LATERAL_KERNEL = 5
+"""Frames that a lateral convolution sees (section 3.3: 5x1x1)."""
+
+_RES4 = (3,) * 6 + (1,) * 17
+"""Kernels of res4, whose blocks from the seventh on see one frame each. ResNet-50 has no seventh; for ResNet-101 this is our
+reading of a paper that shows ResNet-50 alone: it gives the multiply-adds stated, three frames in all 23 a fifth more."""
+SLOW = TimePlan(kernels=((1,), (1,), _RES4, (3,)))
+FAST = TimePlan(stem_kernel=5, kernels=((3,), (3,), _RES4, (3,)))
+
+
+class Lateral(nn.Module):
+    """A time-strided convolution: the fast pathway's features, with twice the channels, at the slow one's frames.
+
+    Output frame i looks at fast frame ``alpha i`` and two on either side, the frame that slow frame i is.
+    """
+
+    def __init__(self, channels: int, *, alpha: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(
+            channels, 2 * channels, (LATERAL_KERNEL, 1, 1),
+            stride=(alpha, 1, 1), padding=(LATERAL_KERNEL // 2, 0, 0), bias=False,
+        )  # fmt: skip
+        self.bn = nn.BatchNorm3d(2 * channels)
+        self.relu = nn.ReLU(inplace=True)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, fast: Tensor) -> Tensor:
+        """``(B, C, T, H, W)`` to ``(B, 2C, T/alpha, H, W)``."""
+        return self.relu(self.bn(self.conv(fast)))
+
+
+class SlowFast(nn.Module):
+    """Both pathways and the lateral connections from fast to slow.
+
+    Args:
+        shape: of the slow pathway; the fast one has a share BETA of its width.
+        alpha: the slow pathway takes every alpha-th frame, from the first on.
+    """
+
+    def __init__(self, shape: Shape, *, alpha: int) -> None:
+        super().__init__()
+        self.alpha = alpha
+        thin = replace(shape, width=int(shape.width * BETA))
+        inputs = thin.stage_inputs
+        self.slow = ResNet3d(shape, SLOW, extra=[2 * channels for channels in inputs])
+        self.fast = ResNet3d(thin, FAST)
+        self.lateral = nn.ModuleList(Lateral(channels, alpha=alpha) for channels in inputs)
+        self.feature_dim = self.slow.feature_dim + self.fast.feature_dim
+        # Last in a stage is the slow pathway's last block, whose features the fast one's have flowed into.
+        self.stages = {
+            stage: [f"{path}.layer{i}.{number}" for path in ("fast", "slow") for number in range(shape.layers[i - 1])]
+            for i, stage in enumerate(STAGES, 1)
+        }
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """``(B, C, T, H, W)`` to pooled features ``(B, feature_dim, 1, 1, 1)``, the slow pathway's first.
+
+        Raises:
+            ValueError: alpha does not divide T.
+        """
+        if volume.shape[2] % self.alpha:
+            raise ValueError(
+                f"The clip has {volume.shape[2]} frames, and the slow pathway takes every {self.alpha}th: T must be a "
+                f"multiple of alpha = {self.alpha}."
+            )
+        # Every stage keeps both pathways' T, so that the lateral convolutions always meet the slow frames.
+        slow, fast = self.slow.stem(volume[:, :, :: self.alpha]), self.fast.stem(volume)
+        for name, lateral in zip(("layer1", "layer2", "layer3", "layer4"), self.lateral, strict=True):
+            slow = torch.cat((slow, lateral(fast)), dim=1)
+            slow = self.slow.get_submodule(name)(slow)
+            fast = self.fast.get_submodule(name)(fast)
+        pooled = [features.mean(dim=(2, 3, 4), keepdim=True) for features in (slow, fast)]
+        return torch.cat(pooled, dim=1)
+
+
+def slowfast_body(
+    name: str,
+    *,
+    alpha: int,
+    non_local: bool = False,
+    pairwise: Pairwise = "embedded-gaussian",
+) -> SlowFast:
+    """The pathways of ``slowfast_<name>``.
+
+    Args:
+        name: "resnet50" or "resnet101".
+        alpha: fast frames for each slow one.
+        non_local: with three non-local blocks in the slow pathway's res4 (paper, section 4: "+NL").
+        pairwise: as in `vsn.models.peers.non_local.NonLocal3d`.
+    """
+    body = SlowFast(SHAPES[name], alpha=alpha)
+    if non_local:
+        insert_nonlocal(body.slow, {"layer3": PLACES[name]["layer3"]}, pairwise=pairwise)
+    return body
+
+
+def build_slowfast(config: ModelConfig) -> VolumeClassifier:
+    """SlowFast, with non-local blocks where the name begins with ``nl-``.
+
+    Raises:
+        ConfigError: another modality than RGB.
+    """
+    if config.modality != "rgb":
+        raise ConfigError(
+            f"model.modality is {config.modality!r}; SlowFast takes 'rgb' alone: its fast pathway is there to see motion "
+            "without flow. Use another model for flow or differences, such as i3d_resnet50."
+        )
+    body = slowfast_body(
+        config.backbone,
+        alpha=config.alpha,
+        non_local=config.kind.startswith("nl-"),
+        pairwise=config.pairwise,
+    )
+    return build_volume(config, body, feature_dim=body.feature_dim)

@@ -1,0 +1,481 @@
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from vsn.bench import run as bench_run
+from vsn.bench.memory import cpu_peak_bytes, weight_bytes
+from vsn.bench.plot import check_plot, draw, points, write_plot
+from vsn.bench.ratios import paired_ratio, spread
+from vsn.bench.rounds import time_rounds
+from vsn.bench.run import run_bench
+from vsn.bench.runtimes import (
+    Variant,
+    list_variants,
+    prepare_exported,
+    prepare_torch,
+)
+from vsn.bench.subjects import BenchError, pick_baseline, protocol_costs, read_subjects
+from vsn.bench.tables import PAPER_TABLE_6, print_table, short
+from vsn.config import BenchConfig, ConfigError
+from vsn.config.bench import paper_input
+from vsn.models import create_model
+from vsn.models.measure import count_multiply_adds
+from vsn.system.interrupt import StopRequest
+from vsn.training.memory import to_channels_last
+
+CPU = torch.device("cpu")
+TINY = ("vsn_resnet14_tiny", "tsn_resnet14_tiny")
+SMALL = BenchConfig(size=32, num_classes=5, num_frames=4, batches=3, warmup=1, batch_size=2, device="cpu")
+
+
+def settings(**changed: Any) -> BenchConfig:
+    return BenchConfig(**{**vars(SMALL), **changed})
+
+
+@pytest.fixture(scope="module")
+def facts() -> dict[str, Any]:
+    return run_bench(TINY, settings(dtypes=("fp32", "bf16")), command="vsn bench", progress=False)
+
+
+# --- rounds and ratios -----------------------------------------------------------------------------
+
+
+def test_every_round_calls_each_once_in_an_order_of_its_own():
+    seen: list[str] = []
+    calls = {name: (lambda name=name: seen.append(name)) for name in "abc"}
+    found = time_rounds(calls, CPU, rounds=40, seed=1, progress=False)
+    rounds = [tuple(seen[i : i + 3]) for i in range(0, len(seen), 3)]
+    assert {name: len(values) for name, values in found.items()} == {"a": 40, "b": 40, "c": 40}
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert len(set(rounds)) == 6  # all orders come
+    seen.clear()
+    time_rounds(calls, CPU, rounds=40, seed=1, progress=False)
+    assert [tuple(seen[i : i + 3]) for i in range(0, len(seen), 3)] == rounds
+
+
+def test_time_that_is_up_ends_after_three_rounds():
+    assert len(time_rounds({"a": lambda: None}, CPU, rounds=99, seconds=1e-9, progress=False)["a"]) == 3
+
+
+def test_a_round_that_was_stopped_is_left_out():
+    stop, seen = StopRequest(), []
+
+    def call() -> None:
+        seen.append(None)
+        stop.came = len(seen) == 5
+
+    found = time_rounds({"a": call, "b": call}, CPU, rounds=9, stop=stop, progress=False)
+    assert len(seen) == 5
+    assert [len(found["a"]), len(found["b"])] == [2, 2]
+
+
+def test_spread_of_known_values():
+    assert spread(range(1, 102)) == {"median": 51, "p10": 11, "p90": 91}
+
+
+def test_a_machine_that_drifts_changes_times_and_no_ratio():
+    drift = np.linspace(1, 5, 50)
+    found = paired_ratio(list(2 * drift), list(drift))
+    assert found["ratio"] == pytest.approx(2)
+    assert found["interval"] == pytest.approx([2, 2])
+
+
+def test_interval_of_a_ratio_against_a_loop():
+    generator = np.random.default_rng(5)
+    base = generator.uniform(1, 2, 30)
+    times = base * generator.lognormal(0.1, 0.2, 30)
+    drawn = np.random.default_rng(3).integers(30, size=(500, 30))
+    draws = [np.median([times[i] / base[i] for i in row]) for row in drawn]
+    found = paired_ratio(list(times), list(base), draws=500, seed=3)
+    assert found["interval"] == pytest.approx([np.percentile(draws, 2.5), np.percentile(draws, 97.5)])
+    assert found["interval"][0] < found["ratio"] < found["interval"][1]
+
+
+def test_ratios_need_the_same_rounds():
+    with pytest.raises(ValueError, match="these are 2 and 1"):
+        paired_ratio([1.0, 2.0], [1.0])
+
+
+# --- what is measured ------------------------------------------------------------------------------
+
+
+def test_input_of_models_is_the_papers_unless_it_is_stated():
+    config = BenchConfig()
+    [tsn, stated, clips] = read_subjects(["tsn_resnet18", "tsn_resnet18@16", "vsn_resnet18@4x3"], config)
+    assert [(s.config.num_frames, s.num_clips, s.size) for s in (tsn, stated, clips)] == [
+        (8, 1, 224), (16, 1, 224), (4, 3, 224),
+    ]  # fmt: skip
+    assert clips.clips(2, seed=0).shape == (6, 4, 3, 224, 224)
+    assert tsn.config.num_classes == 174
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "name models or run folders"),
+        (["tsn_resnet18", "tsn_resnet18"], "tsn_resnet18 is named twice"),
+        (["runs/none"], "'runs/none' is no run folder, and no model: .*names are"),
+        (["tsn_nothing"], "'tsn_nothing' is no run folder, and no model: .*nothing"),
+        (["tsn_resnet18@8x0"], "asks for 0 clips a video"),
+    ],
+)
+def test_subjects_that_cannot_be(names: list[str], message: str):
+    with pytest.raises(BenchError, match=message):
+        read_subjects(names, BenchConfig())
+
+
+def test_a_run_states_its_own_input(finished_run: Path):
+    [run] = read_subjects([str(finished_run)], BenchConfig())
+    assert (run.config.name, run.config.num_frames, run.size) == ("vsn_resnet14_tiny", 4, 32)
+    assert run.config.num_classes == 3
+    with pytest.raises(BenchError, match=r"keeps to clips of 4 frames.*leave --num-frames 8 out"):
+        read_subjects([str(finished_run)], BenchConfig(num_frames=8))
+
+
+def test_runs_of_one_name_in_two_places_go_by_their_paths(finished_run: Path, tmp_path: Path):
+    twin = shutil.copytree(finished_run, tmp_path / finished_run.name)
+    found = read_subjects([str(finished_run), str(twin)], BenchConfig())
+    assert [one.label for one in found] == [str(finished_run), str(twin)]
+    with pytest.raises(BenchError, match="is named twice"):
+        read_subjects([str(twin), str(twin)], BenchConfig())
+
+
+def test_multiply_adds_of_protocols(finished_run: Path):
+    [run] = read_subjects([str(finished_run)], BenchConfig())
+    small, large = (count_multiply_adds(run.config, size=size) for size in (32, 36))
+    assert protocol_costs(run) == {
+        "center": small, "3crop": 3 * large, "3crop-2clip": 6 * large, "10crop": 10 * small,
+        "dense-10clip-3crop": 30 * large,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "expected"),
+    [
+        (TINY, "", "tsn_resnet14_tiny"),
+        (TINY, "vsn_resnet14_tiny", "vsn_resnet14_tiny"),
+        (("vsn_resnet14_tiny", "tsm_resnet14_tiny"), "", "vsn_resnet14_tiny"),
+    ],
+)
+def test_baseline(names: tuple[str, ...], asked: str, expected: str):
+    assert pick_baseline(read_subjects(names, SMALL), asked) == expected
+
+
+def test_a_baseline_that_is_not_measured():
+    with pytest.raises(BenchError, match="'eco' is not measured; it can be one of vsn_resnet14_tiny"):
+        pick_baseline(read_subjects(TINY, SMALL), "eco")
+
+
+# --- variants --------------------------------------------------------------------------------------
+
+
+def test_variants_are_all_combinations():
+    config = BenchConfig(modes=("eager", "compile"), formats=("contiguous", "channels-last"), dtypes=("fp32", "bf16"))
+    found = list_variants(config)
+    assert len({str(one) for one in found}) == len(found) == 8
+    assert str(found[0]) == "torch eager fp32 contiguous"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"modes": ()}, r"bench modes are \[\]; choose one or more"),
+        ({"dtypes": ("fp32", "fp32")}, "bench dtypes are .*each once"),
+        ({"runtimes": ("tensorrt",)}, "bench runtimes are .*'onnxruntime', 'openvino'"),
+        ({"batches": -1}, "bench batches is -1"),
+        ({"warmup": 0}, "bench warmup is 0; it must be 1 or more"),
+        ({"seconds": -2.0}, "bench seconds is -2"),
+    ],
+)
+def test_settings_that_cannot_be(changed: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        BenchConfig(**changed)
+
+
+@pytest.mark.parametrize("form", ["contiguous", "channels-last"])
+@pytest.mark.parametrize("mode", ["eager", pytest.param("compile", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-6), ("bf16", 2e-3)])
+def test_every_variant_computes_the_model(form: Any, mode: Any, dtype: Any, tolerance: float):
+    torch.manual_seed(0)
+    model = create_model("vsn_resnet14_tiny", num_classes=5, num_frames=4).eval()
+    [subject] = read_subjects(TINY[:1], SMALL)
+    clips = subject.clips(2, seed=0)
+    variant = Variant(mode=mode, dtype=dtype, format=form)
+    with torch.inference_mode():
+        expected = model(clips)
+    found = prepare_torch(model, subject.config, clips, variant, CPU)(clips)
+    torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=0)
+    assert next(model.parameters()).dtype == torch.float32  # the model itself stays as it was
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_exported_runtimes_compute_the_model(runtime: Any):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip(runtime)
+    [subject] = read_subjects(TINY[:1], SMALL)
+    model, clips = subject.build(0), subject.clips(2, seed=0)
+    found = prepare_exported(model, subject.config, clips, Variant(runtime=runtime), CPU)(clips)
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.from_numpy(found), model(clips), atol=1e-5, rtol=0)
+    with pytest.raises(BenchError, match=f"{runtime} is measured on the CPU"):
+        prepare_exported(model, subject.config, clips, Variant(runtime=runtime), torch.device("cuda"))
+
+
+def test_exported_runtimes_are_asked_for_what_they_can():
+    config = BenchConfig(runtimes=("torch", "onnxruntime", "openvino"), dtypes=("fp32", "bf16", "int8"))
+    assert [str(one) for one in list_variants(config)] == [
+        "torch eager fp32 contiguous", "torch eager bf16 contiguous", "onnxruntime fp32", "onnxruntime int8",
+        "openvino fp32", "openvino bf16", "openvino int8",
+    ]  # fmt: skip
+    with pytest.raises(BenchError, match="onnxruntime computes in fp32, int8, and --dtypes is bf16"):
+        list_variants(BenchConfig(runtimes=("onnxruntime",), dtypes=("bf16",)))
+
+
+def test_channels_last_of_2d_and_3d_weights():
+    model = torch.nn.Sequential(torch.nn.Conv2d(4, 6, 3), torch.nn.Conv3d(4, 6, 3), torch.nn.Linear(4, 4))
+    before = [parameter.clone() for parameter in model.parameters()]
+    to_channels_last(model, volumes=True)
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert model[1].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+# --- the measurement -------------------------------------------------------------------------------
+
+
+def test_what_is_written(facts: dict[str, Any]):
+    rows = facts["rows"]
+    assert [(row["label"], row["dtype"]) for row in rows] == [
+        (name, dtype) for name in TINY for dtype in ("fp32", "bf16")
+    ]
+    assert facts["baseline"] == "tsn_resnet14_tiny"
+    assert {
+        "command",
+        "date",
+        "versions",
+        "settings",
+        "load_average",
+        "device",
+        "interrupted",
+    } <= facts.keys()
+    assert len({row["multiply_adds"] for row in rows}) == len({row["parameters"] for row in rows}) == 1
+    for row in rows:
+        assert row["errors"] == {}
+        assert (row["latency"]["batch_size"], row["throughput"]["batch_size"]) == (1, 2)
+        assert row["latency"]["rounds"] == row["throughput"]["rounds"] == 3
+        assert row["latency"]["p10"] <= row["latency"]["median"] <= row["latency"]["p90"]
+    assert rows[2]["latency"]["ratio"] == rows[2]["throughput"]["ratio"] == 1
+    json.dumps(facts)
+
+
+def test_videos_a_second_and_ratios_by_hand(monkeypatch: pytest.MonkeyPatch):
+    def made_up(calls: dict[str, Any], *_: Any, **__: Any) -> dict[str, list[float]]:
+        return {key: [50.0, 100.0, 200.0] if key.startswith("vsn") else [25.0, 50.0, 50.0] for key in calls}
+
+    monkeypatch.setattr(bench_run, "time_rounds", made_up)
+    vsn, tsn = run_bench(TINY, SMALL, progress=False)["rows"]
+    assert vsn["latency"]["median"] == 100
+    assert vsn["latency"]["ratio"] == 2  # of 2, 2 and 4
+    assert vsn["throughput"]["median"] == 20  # 2 videos in 100 ms
+    assert vsn["throughput"]["ratio"] == 0.5
+    assert tsn["throughput"]["median"] == 40
+
+
+def test_clips_of_a_video_count_as_one_video(monkeypatch: pytest.MonkeyPatch):
+    shapes: list[torch.Size] = []
+
+    def prepare(model: Any, config: Any, clips: Any, variant: Any, device: Any) -> Callable[[Any], None]:
+        return lambda clips: shapes.append(clips.shape)
+
+    monkeypatch.setitem(bench_run.RUNTIMES, "torch", prepare)
+    [row] = run_bench(["tsn_resnet14_tiny@4x2"], SMALL, progress=False)["rows"]
+    assert {shape[0] for shape in shapes} == {2, 4}  # 1 and 2 videos of 2 clips
+    assert row["multiply_adds_of_video"] == 2 * row["multiply_adds"]
+
+
+def test_one_that_fails_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch):
+    usual = bench_run.RUNTIMES["torch"]
+
+    def prepare(model: Any, config: Any, clips: Any, variant: Variant, device: Any) -> Callable[[Any], object]:
+        if config.name.startswith("vsn"):
+            raise torch.OutOfMemoryError("CUDA out of memory\n  tried to allocate")
+        return usual(model, config, clips, variant, device)
+
+    monkeypatch.setitem(bench_run.RUNTIMES, "torch", prepare)
+    console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115
+    vsn, tsn = run_bench(TINY, SMALL, console=console, progress=False)["rows"]
+    console.file.close()
+    assert vsn["errors"] == {"prepare": "OutOfMemoryError: CUDA out of memory tried to allocate"}
+    assert vsn["latency"] is None
+    assert tsn["latency"]["rounds"] == 3
+    assert "vsn_resnet14_tiny, torch eager fp32 contiguous: prepare failed" in console.export_text()
+    with pytest.raises(RuntimeError, match="Nothing could be measured; first: vsn_resnet14_tiny"):
+        run_bench(TINY[:1], SMALL, console=Console(quiet=True), progress=False)
+
+
+def test_ctrl_c_keeps_whole_rounds(monkeypatch: pytest.MonkeyPatch):
+    num_calls = 0
+
+    def prepare(model: Any, config: Any, clips: Any, variant: Any, device: Any) -> Callable[[Any], None]:
+        def infer(clips: torch.Tensor) -> None:
+            nonlocal num_calls
+            num_calls += 1
+            if num_calls == 2 + 5:  # after the warm-up of both
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return infer
+
+    monkeypatch.setitem(bench_run.RUNTIMES, "torch", prepare)
+    found = run_bench(TINY, settings(batches=50), progress=False)
+    assert found["interrupted"]
+    assert [row["latency"]["rounds"] for row in found["rows"]] == [2, 2]
+    assert [row["throughput"] for row in found["rows"]] == [None, None]
+
+
+def test_threads_and_cudnn_are_as_before(monkeypatch: pytest.MonkeyPatch):
+    seen = []
+
+    def made_up(calls: dict[str, Any], *_: Any, **__: Any) -> dict[str, list[float]]:
+        seen.append(torch.get_num_threads())
+        return {key: [1.0] for key in calls}
+
+    monkeypatch.setattr(bench_run, "time_rounds", made_up)
+    before = torch.get_num_threads()
+    run_bench(TINY[:1], settings(threads=before + 1), progress=False)
+    assert seen == [before + 1, before + 1]
+    assert torch.get_num_threads() == before
+
+
+def test_random_weights_and_clips_come_from_the_seed():
+    [subject] = read_subjects(TINY[:1], SMALL)
+    state = torch.get_rng_state()
+    first, again, other = (subject.build(seed).head.weight for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(subject.clips(1, 1), subject.clips(1, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system tells no peak")
+def test_peak_memory_on_a_cpu():
+    config = settings(size=64, threads=1)
+    [subject] = read_subjects(TINY[:1], config)
+    peak = cpu_peak_bytes(subject, config, Variant(mode="eager", format="contiguous"), 64)
+    # 64 clips of 4 frames are 12.6 MB of fp32 after normalisation; a frame in bytes stays, and is not counted.
+    weights = weight_bytes(subject.build(0))
+    assert weights + 2 * 12.5e6 < peak < weights + 20 * 12.6e6
+
+
+# --- tables and plots ------------------------------------------------------------------------------
+
+
+def printed(facts: dict[str, Any], width: int) -> str:
+    with open(os.devnull, "w") as nowhere:
+        console = Console(record=True, width=width, file=nowhere)
+        print_table(facts, console)
+        return console.export_text()
+
+
+def test_table_has_the_papers_figures_beside_ours(facts: dict[str, Any]):
+    paper = {"num_frames": 8, "size": 224}
+    rows = [row | {"model": row["model"].replace("resnet14_tiny", "resnet50"), **paper} for row in facts["rows"]]
+    rows[0]["latency"] = rows[0]["latency"] | {"median": 12.34, "ratio": 1.07, "interval": [1.05, 1.08]}
+    rows[0]["throughput"] = None
+    rows[0]["errors"] = {"throughput": "OutOfMemoryError"}
+    narrow, wide = (printed(facts | {"rows": rows}, width) for width in (80, 160))
+    assert all(len(line) <= 80 for line in narrow.splitlines()[:5])
+    line = next(line for line in wide.splitlines() if line.startswith("vsn_resnet14_tiny"))
+    assert line.split()[1:] == [
+        "8x224", short(rows[0]["parameters"]), short(rows[0]["multiply_adds"]), "12.3",
+        f"{rows[0]['latency']['p10']:.1f}-{rows[0]['latency']['p90']:.1f}", "1.07", "1.05-1.08", "failed", "16.5", "79.5",
+    ]  # fmt: skip
+    assert "other hardware" in wide
+    assert "torch, eager, bf16, contiguous" in wide
+    assert "other hardware" not in printed(facts, 160)  # none of the paper's models
+    assert "other hardware" not in printed(facts | {"rows": [row | {"size": 112} for row in rows]}, 160)
+
+
+def test_a_stopped_measurement_says_how_far_it_came(facts: dict[str, Any]):
+    assert "Stopped early: 3 of 3 rounds at most." in printed(facts | {"interrupted": True}, 100)
+
+
+def test_paper_figures_are_those_of_the_paper():
+    assert PAPER_TABLE_6["vsn_resnet50"] == (16.5, 79.5, 44.5)
+    assert len(PAPER_TABLE_6) == 7
+    assert paper_input("i3d-fine_resnet50") == (32, 2)
+    assert paper_input("eco") == (16, 1)
+    assert paper_input("vsn_resnet101") == paper_input("tsm_timm/resnet50d") == (8, 1)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(999, "999"), (24_300_000, "24.3M"), (33e9, "33.0G"), (306e9, "306G"), (1.2e12, "1.2T")],
+)
+def test_short_counts(count: float, text: str):
+    assert short(count) == text
+
+
+@pytest.fixture
+def tested(facts: dict[str, Any]) -> dict[str, Any]:
+    """Seven runs that nearly coincide, so that their labels would, and one far away."""
+    rows = []
+    for number in range(8):
+        test = {
+            "split": "test",
+            "protocol": "fcn",
+            "top1": 0.5 + number / 500 if number < 7 else 0.1,
+            "multiply_adds": 33_000_000_000,
+        }
+        latency = facts["rows"][0]["latency"] | {"median": 10 + number / 50 if number < 7 else 30.0}
+        rows.append(
+            facts["rows"][0] | {"label": f"a-run-of-number-{number}", "latency": latency, "evaluations": [test]}
+        )
+    return facts | {"rows": rows}
+
+
+def test_labels_of_the_plot_do_not_lie_over_each_other(tested: dict[str, Any]):
+    from matplotlib.text import Text
+
+    figure = draw(points(tested, "latency"), tested, "latency")
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    texts = figure.axes[0].texts
+    assert sorted(text.get_text() for text in texts) == [f"a-run-of-number-{i}" for i in range(8)]
+    boxes = [Text.get_window_extent(text, renderer) for text in texts]  # without the lines that lead there
+    assert not [(i, j) for i in range(8) for j in range(i) if boxes[i].overlaps(boxes[j])]
+    frame = figure.axes[0].get_window_extent(renderer)
+    assert all(frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1) for box in boxes)
+
+
+def test_costs_and_accuracies_of_the_plot(tested: dict[str, Any]):
+    assert [point["x"] for point in points(tested, "multiply-adds")] == [33.0] * 8
+    third = points(tested, "latency")[2]
+    assert (third["x"], third["y"], third["what"]) == (10.04, pytest.approx(50.4), "test, fcn")
+
+
+@pytest.mark.parametrize("name", ["plot.png", "plot.svg"])
+def test_plot_is_written(tested: dict[str, Any], tmp_path: Path, name: str):
+    head = write_plot(tested, tmp_path / name).read_bytes()[:200]
+    assert head.startswith(b"\x89PNG") if name.endswith("png") else b"<?xml" in head
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_plots_that_cannot_be(tmp_path: Path, facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(BenchError, match=r"writes .png or .svg, not 'plot.jpg'"):
+        check_plot(Path("plot.jpg"), TINY)
+    with pytest.raises(BenchError, match="runs that were tested, and none was named"):
+        check_plot(Path("plot.png"), TINY)
+    with pytest.raises(BenchError, match="No run that was measured has been tested"):
+        write_plot(facts, tmp_path / "plot.png")
+    monkeypatch.setattr("vsn.bench.plot.find_spec", lambda name: None)
+    with pytest.raises(BenchError, match=r"pip install 'vsn\[plot\]'"):
+        check_plot(Path("plot.png"), TINY)

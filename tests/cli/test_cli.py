@@ -1,0 +1,516 @@
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.lookalikes import make_frame_folders
+from tests.helpers.tiny_runs import tiny_recipe
+from vsn import __version__, cli
+from vsn.config import EvalConfig
+from vsn.config.recipes import dump_recipe, load_recipe
+from vsn.data.open import test_dataset
+from vsn.runs.checkpoint import open_run
+from vsn.system.interrupt import StopRequest
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def vsn(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line; its exit status, output and errors. A message handed to SystemExit is an error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status, message = 0, ""
+        try:
+            cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            if isinstance(stop.code, str):
+                status, message = 1, stop.code
+            else:
+                status = stop.code or 0
+        out, err = capsys.readouterr()
+        return status, out, err + message
+
+    return run
+
+
+def one_line(text: str) -> str:
+    assert len(text.strip().splitlines()) == 1
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mentions"),
+    [
+        (
+            [],
+            [
+                "demo",
+                "train",
+                "ablate",
+                "bench",
+                "eval",
+                "predict",
+                "serve",
+                "stream",
+                "report",
+                "runs",
+                "data",
+                "recipe",
+                "models",
+            ],
+        ),
+        (["demo"], ["--out", "--quick", "--seed"]),
+        (["train"], ["RECIPE", "--out", "--init-from", "--resume", "vsn recipe show"]),
+        (["train", "demo"], ["--model.name", "--train.epochs", "--data.root", "--eval.protocol"]),
+        (
+            ["ablate"],
+            ["--tables", "--grid", "--seeds", "--backbones", "--out", "--dry-run", "--show", "--json"],
+        ),
+        (["ablate", "demo"], ["--model.name", "--train.epochs"]),
+        (["eval"], ["PATH", "--split", "--protocol", "--order", "--root", "--bad-videos", "--json"]),
+        (["bench"], ["--modes", "--runtimes", "--baseline", "--batches", "--json", "--plot", "Table 6"]),
+        (
+            ["predict"],
+            [
+                "PATH",
+                "video files or folders",
+                "--top-k",
+                "--device",
+                "--json",
+                "--windows",
+                "--truth",
+                "--plot",
+            ],
+        ),
+        (
+            ["stream"],
+            [
+                "PATH",
+                "STR",
+                "--seconds",
+                "--every",
+                "--enter",
+                "--calibration",
+                "--fast",
+                "--reconnects",
+                "--video",
+            ],
+        ),
+        (
+            ["export"],
+            ["PATH", "--to", "--out", "--int8", "--any-size", "--check-accuracy", "--root", "--json"],
+        ),
+        (["features"], ["PATH", "--out", "--split", "--root", "--per-frame", "--protocol", "--bad-videos"]),
+        (
+            ["convert"],
+            ["PATH", "--to", "--classes", "--class-order", "--num-frames", "--shift-div", "--json"],
+        ),
+        (["hub"], ["push", "save", "pull"]),
+        (["hub", "push"], ["PATH", "STR", "--license", "--private", "--weights"]),
+        (["report"], ["PATH", "--out", "--title", "--split", "--root", "--videos", "--stage", "--device"]),
+        (
+            ["serve"],
+            [
+                "PATH",
+                "--host",
+                "--port",
+                "--weights",
+                "--max-upload-mb",
+                "--decode-seconds",
+                "--max-requests",
+            ],
+        ),
+        (["runs"], ["PATH", "two levels down", "--json"]),
+        (["data"], ["synth", "pack", "doctor"]),
+        (["data", "pack"], ["STR", "--out", "--short-side", "--quality", "--max-bad"]),
+        (["data", "doctor"], ["STR", "--sample", "--thorough", "--gpu-speed", "--json"]),
+        (["data", "doctor", "demo"], ["--data.root", "--data.source"]),
+        (["data", "synth"], ["PATH", "--size", "--train-per-class", "--seed", "--workers"]),
+        (["recipe"], ["list", "show"]),
+        (["recipe", "show"], ["STR", "a TOML file"]),
+        (["models"], ["STR"]),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0].islower() else "",
+)
+def test_help(vsn: Run, arguments: list[str], mentions: list[str]):
+    status, out, err = vsn(*arguments, "--help")
+    assert (status, err) == (0, "")
+    assert [word for word in mentions if word not in out] == []
+
+
+def test_no_arguments_show_the_help(vsn: Run):
+    assert vsn() == vsn("--help")
+
+
+def test_recipes(vsn: Run, tmp_path: Path):
+    status, out, _ = vsn("recipe", "list")
+    assert status == 0
+    assert re.search(r"^  demo +The embedded data set", out, re.MULTILINE)
+    status, out, _ = vsn("recipe", "show", "demo")
+    assert status == 0
+    header = cli.find_recipe("demo").read_text().split("\n\n")[0]
+    assert out.startswith(f"{header}\n\n[model]\n")
+    (tmp_path / "r.toml").write_text(out)
+    assert load_recipe(tmp_path / "r.toml") == load_recipe(cli.find_recipe("demo"))
+    assert vsn("recipe", "show", tmp_path / "r.toml")[1] == out
+
+
+def test_models(vsn: Run):
+    assert {"vsn_resnet50", "tsm_resnet50", "tsn_resnet14_tiny"} <= set(vsn("models")[1].split())
+
+
+def test_bench(vsn: Run, tmp_path: Path):
+    names = ("tsn_resnet14_tiny", "vsn_resnet14_tiny")
+    options = (
+        "--size",
+        32,
+        "--batches",
+        3,
+        "--batch-size",
+        0,
+        "--device",
+        "cpu",
+        "--json",
+        tmp_path / "costs.json",
+    )
+    status, out, err = vsn("bench", *names, *options)
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines() if "_tiny " in line][:2] == list(names)
+    facts = json.loads((tmp_path / "costs.json").read_text())
+    assert facts["command"].startswith("vsn bench tsn_resnet14_tiny vsn_resnet14_tiny --size 32")
+    assert [row["latency"]["rounds"] for row in facts["rows"]] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "There is nothing to measure"),
+        (("tsn_resnet18", "--batches", -3), "bench batches is -3; it must be 0 or more."),
+        (("tsn_resnet18", "--plot", "costs.png"), "runs that were tested, and none was named"),
+        (("no_such_model",), "'no_such_model' is no run folder, and no model"),
+    ],
+)
+def test_bench_of_what_cannot_be(vsn: Run, arguments: tuple[object, ...], message: str):
+    status, _, err = vsn("bench", *arguments)
+    assert status == 1
+    assert message in one_line(err)
+
+
+def test_bench_stopped_prints_and_writes_what_it_has(vsn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from vsn.bench import run as bench_run
+
+    def stopped(calls: dict[str, object], *_: object, stop: StopRequest, **__: object) -> dict[str, list[float]]:
+        stop.came = True
+        return {key: [7.25, 7.25] for key in calls}
+
+    monkeypatch.setattr(bench_run, "time_rounds", stopped)
+    options = ("--size", 32, "--device", "cpu", "--json", tmp_path / "costs.json")
+    status, out, err = vsn("bench", "tsn_resnet14_tiny", *options)
+    assert (status, err) == (130, "vsn: stopped\n")
+    assert "7.2" in out
+    assert "Stopped early: 2 of 50 rounds at most." in out
+    assert json.loads((tmp_path / "costs.json").read_text())["interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("[train]\nepoch = 3\n", "vsn: {path}: unknown setting 'train.epoch'; did you mean 'train.epochs'?"),
+        ("[train]\nlr = 'x'\n", "vsn: {path}: train.lr is 'x'; it must be of type float."),
+        ("[train\n", "vsn: {path} is not a TOML file"),
+    ],
+)
+def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
+    path = tmp_path / "r.toml"
+    path.write_text(recipe)
+    for arguments in (["train", path], ["recipe", "show", path]):
+        status, out, err = vsn(*arguments)
+        assert (status, out) == (1, "")
+        assert one_line(err).startswith(message.format(path=path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "vsn: vsn train needs a recipe, and settings follow it: vsn train demo"),
+        (["train", "demoo"], "vsn: No recipe at 'demoo', a file or a name. Did you mean 'demo'?"),
+        (["train", "zzz"], "vsn: No recipe at 'zzz', a file or a name. `vsn recipe list` names the recipes"),
+        (["train", "--resume", "none"], "vsn: none is not a run folder (made by `vsn train`)"),
+        (["train", "demo", "--resume", "none"], "vsn: --resume takes a run and continues it; no recipe"),
+        (["train", "--init-from", "none", "--resume", "none"], "vsn: --resume takes a run and continues it"),
+        (["train", "demo", "--init-from", "none"], "vsn: --init-from takes a run folder made by `vsn train`"),
+        (["train", "demo"], "vsn: data.root is empty; set it to the folder of the data set."),
+        (
+            ["train", "demo", "--data.root", "none"],
+            "vsn: data.root is 'none', and there is no such folder; `vsn data",
+        ),
+        (["ablate"], "vsn: vsn ablate needs a recipe: vsn ablate demo --tables 7 8 9."),
+        (
+            ["ablate", "demo"],
+            "vsn: There is nothing to run: name tables of the paper (--tables 7 8 9), or settings",
+        ),
+        (
+            ["ablate", "demo", "--grid", "model.blok=x"],
+            "vsn: --grid model.blok=x: unknown setting 'model.blok'; did",
+        ),
+        (["ablate", "--merge", "a"], "vsn: --merge needs --out, the folder of the joined ablation.json."),
+        (
+            ["ablate", "demo", "--show", "a.json"],
+            "vsn: --show and --merge are about an ablation.json that is there; no recipe",
+        ),
+        (["ablate", "--show", "a.json"], "vsn: a.json is not there; `vsn ablate RECIPE --out DIR` writes"),
+        (["eval", "none"], "vsn: none is not a run folder"),
+        (["predict", "none", "a.mp4"], "vsn: none is not a run folder"),
+        (["report", "none"], "vsn: No run folder at 'none'. Give folders that `vsn train` wrote."),
+        (["report", "none", "--videos", "0"], "vsn: No run folder at 'none'"),
+        (["report", "none", "--videos", "-1"], "vsn: --videos is -1; it must be 0 or more."),
+        (["data", "synth", "set", "--size", "97"], "vsn: size is 97; frames have 96 to 128 pixels a side"),
+    ],
+)
+def test_errors_are_one_line(vsn: Run, tmp_path: Path, monkeypatch, arguments: list[str], message: str):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = vsn(*arguments)
+    assert status == 1
+    assert one_line(err).startswith(message)
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--train.epoch", "3"], "--train.epochs"),
+        (["--train.epochs", "0"], "train.epochs is 0; it must be 1 or more."),
+        (["--train.epochs", "x"], "--train.epochs"),
+        (["--eval.protocol", "fcm"], "--eval.protocol"),
+    ],
+)
+def test_settings_that_cannot_be_changed_so(vsn: Run, arguments: list[str], message: str):
+    status, out, err = vsn("train", "demo", *arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+
+
+def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, monkeypatch, grey_video: Path):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(dump_recipe(tiny_recipe(tiny_data, epochs=1)))
+    status, out, err = vsn("train", "mine.toml", "--out", "run", "--train.epochs", "2", "--train.freeze", "conv1")
+    assert (status, out) == (0, "")
+    assert "epoch   2/2" in err
+    assert err.endswith("Test it with: vsn eval run   (or vsn eval run --weights best)\n")
+    assert "2 epochs, 6 steps in" in err
+    assert "Best validation: top-1" in err
+    assert load_recipe("run/recipe.toml").train.freeze == ("conv1",)
+
+    status, out, err = vsn("eval", "run", "--order", "forward", "still")
+    assert status == 0
+    assert "3 videos of split test, protocol fcn" in re.sub(r"\s+", " ", out)
+    assert "swipe_right" in out
+    status, out, err = vsn("eval", "run", "--split", "train", "--protocol", "center", "--json")
+    (result,) = json.loads(out)
+    assert (result["num_videos"], result["protocol"]) == (12, "center")
+
+    shutil.copytree(tiny_data / "wave", "videos")
+    Path("videos/2.mp4").write_text("no video")
+    status, out, err = vsn("predict", "run", "videos", grey_video, "--top-k", "2")
+    assert status == 1
+    assert len(out.splitlines()) == 5
+    assert re.fullmatch(r"videos/0\.mp4: \w+ \d+\.\d%, \w+ \d+\.\d%", out.splitlines()[0])
+    assert one_line(err).startswith("videos/2.mp4: cannot be read: not a video that FFmpeg can read")
+
+    status, out, err = vsn("predict", "run", "videos", "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert (status, err) == (1, "")
+    assert [line["path"] for line in lines] == [f"videos/{i}.mp4" for i in range(5)]
+    assert lines[2].keys() == {"path", "error"}
+    assert sum(p["probability"] for p in lines[0]["predictions"]) == pytest.approx(1)
+    assert vsn("predict", "run", grey_video)[0] == 0
+
+    assert vsn("eval", "run", "--split", "val")[0] == 0
+    assert vsn("calibrate", "run", "--split", "val", "--out", "calibration.json")[0] == 0
+    fitted = json.loads(Path("calibration.json").read_text())
+    for threshold, marked in ((0.0, False), (1.01, True)):
+        Path("limit.json").write_text(json.dumps({**fitted, "threshold": threshold}))
+        assert (": unknown (" in vsn("predict", "run", grey_video, "--calibration", "limit.json")[1]) == marked
+        out = vsn("predict", "run", grey_video, "--calibration", "limit.json", "--json", "--top-k", "1")[1]
+        assert json.loads(out).get("unknown", False) == marked
+        assert len(json.loads(out)["predictions"]) == 1
+
+    Path("empty").mkdir()
+    status, _, err = vsn("predict", "run", "empty")
+    assert status == 1
+    assert one_line(err).startswith("vsn: empty: no videos were found")
+
+    assert vsn("report", "run", "--out", "page.html")[1].strip() == "page.html"
+    assert "vsn_resnet14_tiny" in Path("page.html").read_text()
+    assert "data:image/jpeg" in Path("page.html").read_text()
+    assert vsn("report", "run", "--out", "bare.html", "--videos", "0")[0] == 0
+    assert "data:image/jpeg" not in Path("bare.html").read_text()
+
+    status, _, err = vsn("train", "mine.toml", "--out", "run")
+    assert status == 1
+    assert one_line(err).startswith("vsn: run exists and is not empty. Continue that run with --resume")
+    status, _, err = vsn("train", "--resume", "run")
+    assert (status, err) == (0, "run has finished. Test it with: vsn eval run\n")
+    status, _, err = vsn("train", "--resume", "run", "--train.epochs", "8")
+    assert status == 1
+    assert one_line(err).startswith("vsn: run has finished, so that --train.epochs changes nothing. Train on from its")
+
+    shutil.copytree(tiny_data, "moved")
+    tested = test_dataset(open_run("run").recipe, "test", EvalConfig(), classes=open_run("run").classes)
+    Path("moved", tested.records[0].video_id).write_text("no video")
+    status, _, err = vsn("eval", "run", "--root", "moved")
+    assert status == 1
+    assert one_line(err).startswith(f"vsn: moved/{tested.records[0].video_id}: not a video")
+    status, out, _ = vsn("eval", "run", "--root", "moved", "--bad-videos", "wrong")
+    assert status == 0
+    assert "1 videos could not be read and count as wrong, for example moved/" in out
+
+
+def test_init_from_is_model_weights(vsn: Run, tiny_data: Path, tmp_path: Path):
+    (tmp_path / "r.toml").write_text(dump_recipe(tiny_recipe(tiny_data, epochs=1)))
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert vsn("train", tmp_path / "r.toml", "--out", first)[0] == 0
+    status, _, err = vsn("train", tmp_path / "r.toml", "--out", second, "--init-from", first)
+    assert status == 0
+    assert "All 3 classes start from the run's classifier." in err
+    assert load_recipe(second / "recipe.toml").model.weights == str(first)
+    for weights in (("--model.weights", "none"), ("--model.weights=none",)):
+        status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, *weights)
+        assert status == 1
+        assert one_line(err) == "vsn: --init-from RUN sets model.weights to the run; leave one of the two out."
+    status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, "--model.num-frames", "2")
+    assert status == 1
+    assert one_line(err).startswith("vsn: model.num_frames is 2, and")
+
+
+def test_ablate(vsn: Run, tiny_data: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(dump_recipe(tiny_recipe(tiny_data, epochs=2)))
+    command = ("ablate", "mine.toml", "--grid", "model.block=compact", "--train.epochs", "1")
+    status, out, err = vsn(*command, "--dry-run")
+    assert (status, err) == (0, "")
+    assert out == ("to do  recipe, seed 0\n0 of 1 runs done, 1 left: how long is known once a run has finished.\n")
+    assert not Path("runs").exists()
+    status, out, err = vsn(*command, "--shuffled")
+    assert status == 0
+    assert "[1/1] recipe, seed 0" in err
+    assert out.startswith("Grid. Every combination of the settings.\nTop-1 in percent. Ours: ")
+    assert "| model.block | ours | sd | runs | frames shuffled |" in out
+    written = Path("runs/ablation-mine/ablation.json")
+    assert vsn("ablate", "--show", written) == (0, out, "")
+    facts = json.loads(vsn(*command, "--json")[1])
+    assert facts == json.loads(written.read_text())
+    assert facts["commands"][0] == "vsn " + " ".join([*command, "--shuffled"])
+    assert (facts["recipe"]["train"]["epochs"], len(facts["runs"])) == (1, 1)
+    (state,) = json.loads(vsn(*command, "--seeds", "1", "--dry-run", "--json")[1])
+    assert (state["state"], state["seconds_left"]) == ("to do", facts["runs"][0]["seconds"])
+
+
+def test_version(vsn: Run):
+    assert vsn("--version") == (0, f"vsn {__version__}\n", "")
+
+
+def test_no_run_is_said_once(vsn: Run, tmp_path: Path):
+    assert vsn("eval", tmp_path / "none")[2].endswith(
+        "none is not a run folder (made by `vsn train`): there is no such folder."
+    )
+    assert vsn("eval", tmp_path)[2].endswith("is not a run folder (made by `vsn train`): it has no classes.json.")
+
+
+def test_settings_without_effect_are_said(vsn: Run, tiny_data: Path, tmp_path: Path):
+    (tmp_path / "r.toml").write_text(dump_recipe(tiny_recipe(tiny_data, epochs=1)))
+    status, _, err = vsn(
+        "train",
+        tmp_path / "r.toml",
+        "--out",
+        tmp_path / "run",
+        "--model.name",
+        "tsn_resnet14_tiny",
+        "--model.shift-div",
+        "4",
+    )
+    assert status == 0
+    assert "Note: model.shift_div has no effect here: nothing shifts." in err
+
+
+def test_doctor(vsn: Run, tiny_data: Path, tmp_path: Path):
+    size = ("--model.num-frames", "4", "--clip.short-side", "36", "--clip.crop-size", "32", "--workers", "1")
+    healthy = make_frame_folders(tmp_path / "healthy").root
+    status, out, _ = vsn("data", "doctor", "--data.root", healthy, *size, "--json")
+    assert status == 0
+    assert not [finding for finding in json.loads(out)["findings"] if finding["severity"] == "error"]
+    # The tiny data has the same grey videos under three names.
+    status, out, _ = vsn("data", "doctor", "--data.root", tiny_data, *size)
+    assert status == 1
+    assert "ERROR" in out
+
+
+def test_pack(vsn: Run, tiny_data: Path, tmp_path: Path):
+    status, out, _ = vsn("data", "pack", "--out", tmp_path / "packed", "--data.root", tiny_data, "--workers", "1")
+    assert status == 0
+    assert "15 videos" in out
+    (tmp_path / "r.toml").write_text(dump_recipe(tiny_recipe(tmp_path / "packed", epochs=1)))
+    run = tmp_path / "run"
+    assert vsn("train", tmp_path / "r.toml", "--out", run, "--data.source", "csv")[0] == 0
+    assert vsn("eval", run)[0] == 0
+    status, _, err = vsn("data", "pack", "--data.root", tiny_data)
+    assert status == 1
+    assert "vsn data pack needs --out" in err
+    status, out, _ = vsn("data", "pack", "--verify", tmp_path / "packed", "--workers", "1")
+    assert (status, out) == (0, f"{tmp_path / 'packed'}: every frame is as it was packed\n")
+    shard = next((tmp_path / "packed").glob("*.vsnpack"))
+    content = bytearray(shard.read_bytes())
+    content[300] ^= 255
+    shard.write_bytes(content)
+    status, out, _ = vsn("data", "pack", "--verify", tmp_path / "packed", "--workers", "1")
+    assert status == 1
+    assert "1 faults" in out
+
+
+def test_ctrl_c_is_one_word(vsn: Run, monkeypatch):
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "train_command", stop)
+    assert vsn("train") == (1, "", "vsn: stopped")
+
+
+def test_several_lines_become_one_unless_a_traceback_is_asked_for(vsn: Run, monkeypatch):
+    def fail(_: object) -> None:
+        raise RuntimeError("one\n\ttwo")
+
+    monkeypatch.setattr(cli, "train_command", fail)
+    assert vsn("train") == (1, "", "vsn: one two")
+    monkeypatch.setenv("VSN_TRACEBACK", "1")
+    with pytest.raises(RuntimeError, match="one"):
+        vsn("train")
+
+
+@pytest.mark.parametrize("module", ["vsn", "vsn.config", "vsn.cli", "vsn.data.readers"])
+def test_importing_brings_no_torch(module: str):
+    code = f"import sys, {module}; print([m for m in ('torch', 'torchvision', 'av') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("line", ["--help", "train --help", "train", "train demo --train.epochz 3", "ablate --help",
+                                  "bench --help", "models --help"])  # fmt: skip
+def test_help_and_what_is_mistyped_do_not_wait_for_torch(line: str):
+    code = (
+        "import atexit, sys; from vsn.cli import main;"
+        "atexit.register(lambda: print('\\ntorch', 'torch' in sys.modules)); main(sys.argv[1:])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *line.split()], capture_output=True, text=True, timeout=120)
+    assert done.stdout.endswith("\ntorch False\n"), done.stderr
+
+
+def test_help_names_the_way_to_the_version(vsn: Run):
+    assert "vsn --version" in " ".join(vsn("--help")[1].split())

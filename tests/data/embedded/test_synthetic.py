@@ -1,0 +1,371 @@
+"""The embedded data set: only order tells its classes apart, and equal specs give equal files."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vsn.data.embedded.scenes import Difficulty, class_order, draw_blinks
+from vsn.data.embedded.write import (
+    CLASSES,
+    GROUPS,
+    MARKER,
+    UNFINISHED,
+    SynthSpec,
+    contact_sheet,
+    render_video,
+    save_contact_sheet,
+    write_dataset,
+)
+from vsn.data.video.decode import probe_video
+
+SHORT = SynthSpec(size=96, num_seconds=(1.5, 2.0), frames_per_second=(12, 16))
+TINY = SynthSpec(
+    size=96,
+    num_seconds=(1.5, 2.0),
+    frames_per_second=(12, 16),
+    num_train_per_class=1,
+    num_val_per_class=0,
+    num_test_per_class=1,
+)
+
+
+def centres(num_frames: int, count: int = 8) -> list[int]:
+    """Test sampling as the field does it: int(tick / 2 + tick * i)."""
+    tick = num_frames / count
+    return [int(tick / 2 + tick * i) for i in range(count)]
+
+
+# What is drawn
+
+
+def test_twenty_classes_in_seven_groups() -> None:
+    assert {group: len(names) for group, names in GROUPS.items()} == {
+        "horizontal": 4,
+        "vertical": 2,
+        "depth": 2,
+        "appear": 2,
+        "turning": 2,
+        "blink": 2,
+        "lamps": 6,
+    }
+    assert len(CLASSES) == len(set(CLASSES)) == 20
+    assert "green, then blue, then red" in GROUPS["lamps"]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_classes_of_a_group_are_made_of_the_same_frames(group: str) -> None:
+    for seed in range(6):
+        spec = SynthSpec(size=96) if seed == 0 else SHORT
+        videos = [render_video(name, [7, seed], spec=spec, still_background=True) for name in GROUPS[group]]
+        bags = [Counter(frame.tobytes() for frame in frames) for frames, _ in videos]
+        assert all(bag == bags[0] for bag in bags)
+        assert len({frames.tobytes() for frames, _ in videos}) == len(videos), "two classes show the same video"
+        assert len({rate for _, rate in videos}) == 1
+
+
+@pytest.mark.parametrize("num_frames", [24, 40, 56, 72, 88])
+@pytest.mark.parametrize("name", CLASSES)
+def test_sampling_does_not_tell_the_classes_of_a_group_apart(name: str, num_frames: int) -> None:
+    """The frames at the 8 centres are the same bag for every class; for blinks, see the next test."""
+    group = next(group for group, names in GROUPS.items() if name in names)
+    blinks = draw_blinks(group, num_frames, np.random.default_rng(num_frames), shift=0.12)
+    order = class_order(name, num_frames, blinks)
+    assert sorted(order) == list(range(num_frames))
+    if group not in {"blink", "lamps"}:
+        assert sorted(order[centres(num_frames)]) == centres(num_frames)
+
+
+@pytest.mark.parametrize("group", ["blink", "lamps"])
+def test_centres_meet_each_blink_once_with_dark_between(group: str) -> None:
+    num_slots = 2 if group == "blink" else 3
+    starts = set()
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        num_frames = int(rng.choice([24, 40, 56, 72, 88]))
+        blinks = draw_blinks(group, num_frames, rng, shift=Difficulty().blink_shift)
+        shown = np.full(num_frames, -1)
+        for slot in range(num_slots):
+            assert (shown[blinks.slot(slot)] == -1).all(), "slots overlap"
+            shown[blinks.slot(slot)] = slot
+        sampled = shown[centres(num_frames)]
+        assert [value for value in sampled if value >= 0] == list(range(num_slots))
+        starts.add(int(np.argmax(sampled >= 0)))
+        for one, other in itertools.pairwise(sampled):
+            assert one == other or -1 in (one, other), "neighbouring sampled frames show two different blinks"
+        assert sampled[0] == sampled[-1] == -1
+        if group == "blink":
+            assert blinks.period - blinks.length >= 3 * num_frames / 8
+    assert starts == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("moving something from left to right", (0, 1)),
+        ("moving something from right to left", (0, -1)),
+        ("moving something down", (1, 1)),
+        ("moving something up", (1, -1)),
+    ],
+)
+def test_things_move_the_way_the_name_says(name: str, where: tuple[int, int]) -> None:
+    axis, sign = where
+    for seed in range(5):
+        frames, _ = render_video(name, seed, spec=SHORT, still_background=True)
+        background = np.median(frames, axis=0)
+        middles = []
+        for index in centres(len(frames))[1:-1]:
+            changed = (np.abs(frames[index] - background) > 20).any(axis=2)
+            middles.append(float(np.nonzero(changed)[1 - axis].mean()))
+        assert (np.diff(middles) * sign > 0).all()
+
+
+def test_approaching_grows_and_appearing_comes_last() -> None:
+    for seed in range(5):
+        frames, _ = render_video("something appears", seed, spec=SHORT, still_background=True)
+        assert (frames[: int(0.4 * len(frames))] == frames[0]).all()
+        assert (frames[int(0.6 * len(frames)) :] != frames[0]).any(axis=(1, 2, 3)).all()
+        frames, _ = render_video("something approaching", seed, spec=SHORT, still_background=True)
+        corner = frames[:, :1, :1]
+        covered = [(np.abs(frame.astype(int) - corner[0]) > 60).any(axis=2).sum() for frame in frames[[0, -1]]]
+        assert covered[1] > 4 * covered[0] > 0
+
+
+@pytest.mark.parametrize("clockwise", [True, False])
+def test_turning_goes_the_way_the_name_says(clockwise: bool) -> None:
+    name = "turning something clockwise" if clockwise else "turning something counterclockwise"
+    for seed in range(5):
+        frames, _ = render_video(name, seed, spec=SHORT, still_background=True)
+        background = np.median(frames, axis=0)
+        angles = []
+        for index in centres(len(frames)):
+            down, across = np.nonzero((np.abs(frames[index] - background) > 25).any(axis=2))
+            angles.append((across.mean(), down.mean()))
+        points = np.array(angles) - np.mean(angles, axis=0)
+        steps = np.diff(np.unwrap(np.arctan2(points[:, 1], points[:, 0])))
+        # y points down, so growing angles are clockwise; a step stays far below half a turn.
+        assert ((steps if clockwise else -steps) > 0.1).all()
+        assert (np.abs(steps) < 2.0).all()
+
+
+def test_unknown_class_is_refused() -> None:
+    with pytest.raises(ValueError, match="No class 'juggling' in the embedded data set; choose one of 'moving"):
+        render_video("juggling", 0, spec=SHORT)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": 64}, "size is 64; frames have 96 to 128"),
+        ({"size": 113}, "size is 113; .* even"),
+        ({"num_val_per_class": -1}, "num_val_per_class is -1; it must be 0 or more"),
+        ({"seed": -3}, "seed is -3"),
+        ({"num_seconds": (1.0, 1.2), "frames_per_second": (12, 15)}, "allow no video: .* Widen"),
+        ({"num_seconds": (4, 2)}, "allow no video"),
+    ],
+)
+def test_spec_says_what_it_refuses(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SynthSpec(**settings)
+
+
+def test_lengths_keep_to_the_spec_and_to_odd_multiples_of_eight() -> None:
+    lengths = SynthSpec().lengths()
+    assert {num_frames for num_frames, _ in lengths} == {24, 40, 56, 72, 88}
+    assert {rate for _, rate in lengths} == set(range(12, 26))
+    assert all(1.5 <= num_frames / rate <= 4.0 for num_frames, rate in lengths)
+
+
+# No classifier that ignores order beats chance; one that sees it does
+
+
+def thumbnails(name: str, seed: list[int]) -> np.ndarray:
+    """8 centre frames, each the mean colours and saturations of 12 x 12 blocks: float (8, 8 * 8 * 4)."""
+    frames, _ = render_video(name, seed, spec=SHORT)
+    frames = frames[centres(len(frames))].astype(np.float64)
+    frames = np.concatenate([frames, np.ptp(frames, axis=3, keepdims=True)], axis=3)
+    return frames.reshape(8, 8, 12, 8, 12, 4).mean(axis=(2, 4)).reshape(8, -1)
+
+
+def order_free(clip: np.ndarray) -> np.ndarray:
+    return np.concatenate([clip.mean(0), clip.std(0), clip.min(0), clip.max(0)])
+
+
+def ridge_accuracy(features: np.ndarray, labels: np.ndarray) -> float:
+    """Share of right answers of a ridge classifier, each fifth answered by the other four."""
+    features = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    kernel = features @ features.T / features.shape[1]
+    targets = np.eye(labels.max() + 1)[labels] - 1 / (labels.max() + 1)
+    fold = np.arange(len(labels)) % 5
+    right = 0
+    for part in range(5):
+        seen, asked = fold != part, fold == part
+        weights = np.linalg.solve(kernel[np.ix_(seen, seen)] + 0.1 * np.eye(seen.sum()), targets[seen])
+        right += int(((kernel[np.ix_(asked, seen)] @ weights).argmax(1) == labels[asked]).sum())
+    return right / len(labels)
+
+
+def test_order_free_features_do_not_beat_chance_and_ordered_ones_do() -> None:
+    """Bounds: chance + 4 standard deviations of a binomial share, one-sided p about 3e-5 a group."""
+    beaten, excess, variance = {}, 0.0, 0.0
+    for group, names in GROUPS.items():
+        labels = np.tile(np.arange(len(names)), 40 if len(names) == 2 else 20)
+        clips = [thumbnails(names[label], [11, number]) for number, label in enumerate(labels)]
+        chance = 1 / len(names)
+        deviation = (chance * (1 - chance) / len(labels)) ** 0.5
+        free = ridge_accuracy(np.stack([order_free(clip) for clip in clips]), labels)
+        bound = chance + 4 * deviation
+        assert free <= bound, f"{group}: order-free features reach {free:.2f}, the bound is {bound:.2f}"
+        excess += (free - chance) * len(labels)
+        variance += chance * (1 - chance) * len(labels)
+        ordered = ridge_accuracy(np.stack([clip.ravel() for clip in clips]), labels)
+        beaten[group] = ordered > bound
+    assert excess <= 4 * variance**0.5, "over all groups, order-free features beat chance"
+    assert {group for group, won in beaten.items() if won} >= {
+        "horizontal",
+        "vertical",
+        "depth",
+        "appear",
+        "lamps",
+    }
+
+
+# The set on disk
+
+
+def digests(root: Path) -> dict[str, str]:
+    files = sorted(root.rglob("*.mp4"))
+    return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("set"), TINY, num_workers=1, progress=False)
+
+
+def test_layout_and_description(written: Path) -> None:
+    assert sorted(path.name for path in written.iterdir()) == [MARKER, "test", "train"]
+    assert sorted(path.name for path in (written / "train").iterdir()) == sorted(CLASSES)
+    description = json.loads((written / MARKER).read_text(encoding="utf-8"))
+    assert description["spec_hash"] == TINY.fingerprint()
+    assert description["spec"]["seed"] == 0
+    assert description["num_videos"] == {"train": 20, "val": 0, "test": 20}
+    assert description["classes"] == list(CLASSES)
+    info = probe_video(written / "test" / "red, then green, then blue" / "0000.mp4")
+    assert (info.height, info.width) == (96, 96)
+    assert (info.num_frames, round(info.frames_per_second)) in TINY.lengths()
+
+
+def test_splits_share_no_video(written: Path) -> None:
+    found = digests(written)
+    assert len(found) == 40
+    assert len(set(found.values())) == 40
+
+
+def test_number_of_workers_does_not_change_a_byte(written: Path, tmp_path: Path) -> None:
+    other = write_dataset(tmp_path / "other", TINY, num_workers=2, progress=False)
+    assert digests(other) == digests(written)
+
+
+def test_seed_and_spec_change_the_videos() -> None:
+    assert TINY.fingerprint() == SynthSpec(**{**vars(TINY), "num_seconds": (1.5, 2)}).fingerprint()
+    others = [{"seed": 1}, {"num_test_per_class": 2}, {"difficulty": Difficulty(noise=3.0)}]
+    assert len({SynthSpec(**{**vars(TINY), **other}).fingerprint() for other in others} | {TINY.fingerprint()}) == 4
+    one, other = (render_video(CLASSES[0], [seed, 0, 0, 0], spec=TINY)[0] for seed in (0, 1))
+    assert one.shape != other.shape or (one != other).any()
+
+
+def test_a_set_is_completed_and_nothing_else_is_touched(written: Path) -> None:
+    before = digests(written)
+    times = {file: file.stat().st_mtime_ns for file in written.rglob("*.mp4")}
+    lost = written / "train" / "something appears" / "0000.mp4"
+    lost.unlink()
+    (written / MARKER).rename(written / UNFINISHED)
+    write_dataset(written, TINY, num_workers=1, progress=False)
+    assert digests(written) == before
+    assert {file for file in times if file.stat().st_mtime_ns != times[file]} == {lost}
+    assert (written / MARKER).is_file()
+    assert not (written / UNFINISHED).exists()
+
+
+def test_a_complete_set_is_left_alone(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vsn.data.embedded.write._write_all", lambda *_, **__: pytest.fail("wrote again"))
+    assert write_dataset(written, TINY) == written
+
+
+def test_another_spec_is_refused(written: Path) -> None:
+    with pytest.raises(ValueError, match=r"another spec \(spec.num_train_per_class is 1 there, 50 here;"):
+        write_dataset(written, SHORT)
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="num_workers is -1"):
+        write_dataset(tmp_path, TINY, num_workers=-1)
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match=r"holds other files and no dataset\.json; choose a new"):
+        write_dataset(tmp_path, TINY)
+    with pytest.raises(ValueError, match=r"thesis\.tex is a file; the data set needs a folder"):
+        write_dataset(tmp_path / "thesis.tex", TINY)
+    (tmp_path / MARKER).write_text("[1, 2]", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"dataset\.json is not a data set's description"):
+        write_dataset(tmp_path, TINY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [MARKER, "thesis.tex"]
+
+
+SCRIPT = """
+from vsn.data.embedded.write import SynthSpec, write_dataset
+if __name__ == "__main__":
+    write_dataset({root!r}, SynthSpec(size=96), num_workers=2, progress=False)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process group")
+def test_ctrl_c_leaves_whole_files_and_no_process(tmp_path: Path) -> None:
+    root, script = tmp_path / "set", tmp_path / "write.py"
+    script.write_text(SCRIPT.format(root=str(root)), encoding="utf-8")
+    with subprocess.Popen([sys.executable, script], start_new_session=True, stderr=subprocess.PIPE) as process:
+        try:
+            give_up = time.monotonic() + 60
+            while len(list(root.rglob("*.mp4"))) < 4:
+                assert process.poll() is None, "the script ended early"
+                assert time.monotonic() < give_up, "no video came"
+                time.sleep(0.02)
+            os.killpg(process.pid, signal.SIGINT)
+            # Ends when the last process that has the error stream has ended.
+            _, errors = process.communicate(timeout=30)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert errors.strip().endswith(b"KeyboardInterrupt")
+    files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".json"]
+    assert 4 <= len(files) < 400
+    for path in files:
+        assert path.suffix == ".mp4"
+        assert probe_video(path).num_frames % 8 == 0
+    assert (root / UNFINISHED).is_file()
+    assert not (root / MARKER).exists()
+
+
+def test_contact_sheet_shows_a_row_a_class(written: Path, tmp_path: Path) -> None:
+    rendered, decoded = contact_sheet(TINY), contact_sheet(written)
+    assert rendered.dtype == np.uint8
+    assert rendered.shape == decoded.shape
+    assert rendered.shape[0] >= 20 * 96
+    assert rendered.shape[1] >= 8 * 96
+    frames, _ = render_video(CLASSES[-1], [0, 0, 19, 0], spec=TINY)
+    last = rendered[rendered.shape[0] - 14 - 4 - 96 :][:96, -14 - 4 - 96 :][:, :96]
+    assert (last == frames[centres(len(frames))[-1]]).all()
+    assert np.abs(rendered.astype(int) - decoded).mean() < 5, "the files show something else"
+    path = save_contact_sheet(tmp_path / "new" / "sheet.png", rendered)
+    assert path.read_bytes().startswith(b"\x89PNG")

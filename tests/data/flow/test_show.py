@@ -1,0 +1,98 @@
+"""Flow as pictures: colours that say where things go, and a picture that shows what it says."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.helpers.motions import moving_video
+from vsn.cli import main
+from vsn.data.flow.show import flow_colours
+from vsn.data.video.decode import read_all_frames
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Two threads wait for one another longer than they compute on pictures this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("motion", "colour"),
+    [
+        ((0, 0), (255, 255, 255)),
+        ((5, 0), (255, 0, 0)),
+        ((2.5, 0), (255, 127, 127)),
+        ((0, 5), (255, 234, 0)),  # a quarter of 55 steps is 13.75: 13.75 of the 15 from red to yellow
+        ((-5, 0), (0, 197, 255)),  # 27.5: cyan at 25, blue at 36
+        ((0, -5), (97, 0, 255)),  # 41.25: blue at 36, magenta at 49; of 255: 103
+        ((50, 0), (191, 0, 0)),
+    ],
+)
+def test_direction_is_hue_and_length_is_saturation(motion: tuple, colour: tuple) -> None:
+    assert np.abs(flow_colours(np.array(motion, float), 5.0).astype(int) - colour).max() <= 7
+
+
+def test_hues_go_round_without_a_jump() -> None:
+    angles = np.linspace(0, 2 * np.pi, 721)
+    colours = flow_colours(np.stack([np.cos(angles), np.sin(angles)], 1), 1.0).astype(int)
+    assert np.abs(np.diff(colours, axis=0)).max() <= 10
+    assert colours[0].tolist() == [255, 0, 0]
+    with pytest.raises(ValueError, match="scale is 0; the motion of full colour is above 0"):
+        flow_colours(np.zeros((1, 2)), 0)
+
+
+def test_a_picture_of_frames_flow_and_legend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = moving_video(tmp_path / "v.mp4", 5, right=2.0)
+    main(["flow", "show", str(video), "--out", str(tmp_path / "v.png"), "--short-side", "48", "--pairs", "2"])
+    assert "full colour is 2 px a frame" in capsys.readouterr().out
+    picture = np.asarray(Image.open(tmp_path / "v.png"))
+    assert picture.shape == (2 * 48 + 56, 2 * 64, 3)
+    frames, _ = read_all_frames(video)
+    assert np.array_equal(picture[:48], np.concatenate([frames[1], frames[3]], 1))
+    red = picture[48:96].astype(int)
+    assert np.median(red.reshape(-1, 3), axis=0) == pytest.approx([255, 8, 8], abs=20)
+
+
+def test_what_stands_still_is_white(tmp_path: Path) -> None:
+    """Bytes have no exact zero, and half a step would be a tint; JPEG makes whole ones of some."""
+    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    for i in range(3):
+        Image.fromarray(frame).save(tmp_path / f"{i}.png")
+    main(["flow", "show", str(tmp_path), "--out", str(tmp_path / "v.png"), "--short-side", "48"])
+    assert (np.asarray(Image.open(tmp_path / "v.png"))[48:96] == 255).all()
+
+
+def test_a_film_of_all_frames(tmp_path: Path) -> None:
+    video = moving_video(tmp_path / "v.mp4", 5, right=-2.0)
+    main(["flow", "show", str(video), "--out", str(tmp_path / "film.mp4"), "--short-side", "48"])
+    film, rate = read_all_frames(tmp_path / "film.mp4")
+    assert (film.shape, rate) == ((4, 48 + 56, 128, 3), 10.0)
+    left = np.median(film[:, 8:40, 72:120].reshape(-1, 3), axis=0)
+    assert left[0] < 100 < left[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "v.gif"], "--out is v.gif; flow is drawn as .png or .mp4"),
+        (["--out", "v.png", "--pairs", "0"], "the number of pairs is 0; it must be 1 or more"),
+        (["--out", "v.png"], "it has one frame, and flow needs two"),
+        (["--out", "v.mp4"], "it has one frame, and flow needs two"),
+    ],
+)
+def test_what_cannot_be_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    video = moving_video(tmp_path / "one.mp4", 1)
+    with pytest.raises(SystemExit) as stopped:
+        main(["flow", "show", str(video), *arguments])
+    assert message in str(stopped.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.mp4"]

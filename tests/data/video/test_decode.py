@@ -1,0 +1,446 @@
+import contextlib
+import pickle
+import struct
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vsn.data.sampling import segment_indices
+from vsn.data.video import video_files
+from vsn.data.video.decode import (
+    VideoError,
+    VideoInfo,
+    probe_video,
+    read_all_frames,
+    read_frames,
+    scaled_size,
+    write_video,
+)
+
+# Top left, top right, bottom left, bottom right of the picture used for rotations.
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def moving_squares(num_frames: int, height: int = 64, width: int = 96) -> list[np.ndarray]:
+    frames = []
+    for i in range(num_frames):
+        frame = np.full((height, width, 3), 60, np.uint8)
+        frame[10:30, 2 * i : 2 * i + 20] = (200, 120, 40)
+        frame[34:54, width - 2 * i - 20 : width - 2 * i] = (40, 120, 200)
+        frames.append(frame)
+    return frames
+
+
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
+    error = np.mean((first.astype(np.float64) - second.astype(np.float64)) ** 2)
+    return float(10 * np.log10(255**2 / error))
+
+
+def with_matrix(source: Path, target: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """A copy of an MP4 whose track header carries this display matrix (a, b, c, d)."""
+    content = bytearray(source.read_bytes())
+    start = content.index(b"tkhd") + 44  # type, version and flags, 7 words and 4 half words
+    a, b, c, d = (value << 16 for value in matrix)
+    content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    target.write_bytes(content)
+    return target
+
+
+# --- writing and reading back ----------------------------------------------------------------------
+
+
+def test_round_trip_keeps_the_pictures(tmp_path: Path) -> None:
+    frames = moving_squares(24)
+    path = tmp_path / "squares.mp4"
+    write_video(path, frames, frames_per_second=24, crf=12)
+    read = read_all_frames(path)[0]
+    assert read.dtype == np.uint8
+    assert read.shape == (24, 64, 96, 3)
+    for i, frame in enumerate(frames):
+        assert psnr(read[i], frame) > 28
+        if i >= 4:
+            assert psnr(read[i], frame) > psnr(read[i - 4], frame) + 3  # this frame, not a neighbour
+
+
+def test_lower_crf_is_closer(tmp_path: Path) -> None:
+    frames = moving_squares(12)
+    for crf in (10, 40):
+        write_video(tmp_path / f"{crf}.mp4", frames, frames_per_second=24, crf=crf)
+    fine, coarse = (psnr(read_all_frames(tmp_path / f"{crf}.mp4")[0], np.stack(frames)) for crf in (10, 40))
+    assert fine > coarse + 3
+
+
+def test_same_frames_give_same_bytes_and_no_other_file(tmp_path: Path) -> None:
+    names = [f"{i}.mp4" for i in range(6)]
+    kept = []
+    for i, name in enumerate(names):
+        write_video(tmp_path / "new" / name, moving_squares(8), frames_per_second=10)
+        kept.append(np.full(30_000 * (i + 1), 255, np.uint8))  # other memory for the next encoder
+    assert len({(tmp_path / "new" / name).read_bytes() for name in names}) == 1
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == names
+
+
+def test_keyframes_come_as_often_as_asked(tmp_path: Path) -> None:
+    path = tmp_path / "keys.mp4"
+    write_video(path, moving_squares(20), frames_per_second=10, keyframe_every=5)
+    with av.open(str(path)) as container:
+        assert [i for i, frame in enumerate(container.decode(video=0)) if frame.key_frame] == [0, 5, 10, 15]
+
+
+@pytest.mark.parametrize(
+    ("frames", "rate", "message"),
+    [
+        ([], 10, "at least one frame, and none came"),
+        ([np.zeros((31, 48, 3), np.uint8)], 10, r"\(31, 48, 3\) came; .* H and W even"),
+        ([np.zeros((32, 48), np.uint8)], 10, r"\(32, 48\) came"),
+        ([np.zeros((32, 48, 3), np.float32)], 10, "float32"),
+        ([np.zeros((32, 48, 3), np.uint8), np.zeros((48, 32, 3), np.uint8)], 10, "keep to one"),
+        ([np.zeros((32, 48, 3), np.uint8)], 0, "frames_per_second is 0"),
+    ],
+)
+def test_frames_that_cannot_be_written(tmp_path: Path, frames: list[np.ndarray], rate: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_video(tmp_path / "new.mp4", frames, frames_per_second=rate)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+    write_video(path, moving_squares(4), frames_per_second=10)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="keep to one"):
+        write_video(path, [*moving_squares(4), np.zeros((8, 8, 3), np.uint8)], frames_per_second=10)
+    assert path.read_bytes() == before
+
+
+def test_a_colon_in_a_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video("a:b.mp4", moving_squares(3), frames_per_second=10)
+    assert len(read_all_frames("a:b.mp4")[0]) == 3
+
+
+# --- indices ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "indices", [[0], [29], [0, 29], [29, 0], [5, 5, 5], [3, 17, 11, 17], list(range(30)), [28, 29]]
+)
+def test_indices_are_exact_in_any_order(grey_video: Path, frame_numbers, indices: list[int]) -> None:
+    frames = read_frames(grey_video, lambda num_frames, rate: indices)
+    assert frames.shape == (len(indices), 32, 48, 3)
+    assert frame_numbers(frames) == indices
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(indices=st.lists(st.integers(0, 29), min_size=1, max_size=12))
+def test_any_indices(grey_video: Path, frame_numbers, indices: list[int]) -> None:
+    assert frame_numbers(read_frames(grey_video, lambda num_frames, rate: indices)) == indices
+
+
+def test_choose_is_told_the_number_of_frames_once(grey_video: Path) -> None:
+    asked = []
+    read_frames(grey_video, lambda num_frames, rate: asked.append(num_frames) or [num_frames - 1])
+    assert asked == [30]
+
+
+def test_only_wanted_frames_are_converted_and_decoding_stops(grey_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    converted, decoded = [], []
+    rgb, frames_of = video_files.FrameLayout.rgb, video_files._frames
+    monkeypatch.setattr(video_files.FrameLayout, "rgb", lambda self, frame: converted.append(1) or rgb(self, frame))
+
+    def counted(*args):
+        for frame in frames_of(*args):
+            decoded.append(1)
+            yield frame
+
+    monkeypatch.setattr(video_files, "_frames", counted)
+    read_frames(grey_video, lambda num_frames, rate: [2, 7, 7])
+    assert (len(converted), len(decoded)) == (2, 8)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
+def test_decoding_and_converting_start_no_threads(grey_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, rgb = [], video_files.FrameLayout.rgb
+
+    def counted(self, frame):
+        image = rgb(self, frame)
+        threads.append(len(list(Path("/proc/self/task").iterdir())))
+        return image
+
+    monkeypatch.setattr(video_files.FrameLayout, "rgb", counted)
+    before = len(list(Path("/proc/self/task").iterdir()))
+    read_all_frames(grey_video, short_side=16)
+    assert set(threads) == {before}
+
+
+@pytest.mark.parametrize("indices", [[], [30], [-1, 3]])
+def test_indices_outside_the_video(grey_video: Path, indices: list[int]) -> None:
+    with pytest.raises(ValueError, match="whose frames are 0 to 29") as caught:
+        read_frames(grey_video, lambda num_frames, rate: indices)
+    assert not isinstance(caught.value, VideoError)  # the caller's mistake, not the file's
+
+
+def test_errors_of_choose_pass_through(grey_video: Path) -> None:
+    def choose(num_frames: int, rate: float) -> list[int]:
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        read_frames(grey_video, choose)
+
+
+def test_one_frame_gives_eight(tmp_path: Path) -> None:
+    path = tmp_path / "one.mp4"
+    write_video(path, moving_squares(1), frames_per_second=10)
+    frames = read_frames(path, lambda num_frames, rate: segment_indices(num_frames, 8, None))
+    assert frames.shape == (8, 64, 96, 3)
+    assert (frames == frames[0]).all()
+
+
+def test_a_file_cut_short_gives_what_is_there(tmp_path: Path) -> None:
+    """MPEG-TS has no index: half a file is half a video, whose last frame may not decode."""
+    path = tmp_path / "whole.ts"
+    noise = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(40):
+            frame = av.VideoFrame.from_ndarray(noise.integers(0, 255, (64, 64, 3), dtype=np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    cut = tmp_path / "cut.ts"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    num_all, num_cut = len(read_all_frames(path)[0]), len(read_all_frames(cut)[0])
+    assert num_all == 40
+    assert 15 <= num_cut <= 21
+    frames = read_frames(cut, lambda num_frames, rate: segment_indices(num_frames, 8, None))
+    assert frames.shape == (8, 64, 64, 3)
+
+
+def test_choose_is_asked_again_when_packets_do_not_decode(tmp_path: Path, frame_numbers) -> None:
+    """The second half of the packets is overwritten: announced, but not decodable."""
+    source, path = tmp_path / "whole.mp4", tmp_path / "damaged.mp4"
+    frames = [np.full((32, 48, 3), 8 * i, np.uint8) for i in range(30)]
+    write_video(source, frames, frames_per_second=10, keyframe_every=1)
+    with av.open(str(source)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(source.read_bytes())
+    for position, size in places[18:]:
+        content[position : position + size] = b"\xff" * size
+    path.write_bytes(content)
+    asked = []
+
+    def choose(num_frames: int, rate: float) -> list[int]:
+        asked.append(num_frames)
+        return [0, num_frames // 2, num_frames - 1]
+
+    assert frame_numbers(read_frames(path, choose)) == [0, 9, 17]
+    assert asked == [30, 18]
+    assert probe_video(path).num_frames == 30  # counted packets
+    assert frame_numbers(read_all_frames(path)[0]) == list(range(18))
+
+
+# --- sizes and rotation ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "short_side", "expected"),
+    [
+        (240, 320, 256, (256, 341)),
+        (320, 240, 256, (341, 256)),
+        (256, 340, 256, (256, 340)),
+        (1080, 1920, 224, (224, 398)),
+        (8, 8, 256, (256, 256)),
+    ],
+)
+def test_scaled_size(height: int, width: int, short_side: int, expected: tuple[int, int]) -> None:
+    assert scaled_size(height, width, short_side) == expected
+
+
+def test_short_side_resizes(grey_video: Path, frame_numbers) -> None:
+    frames = read_frames(grey_video, lambda num_frames, rate: [4, 20], short_side=16)
+    assert frames.shape == (2, 16, 24, 3)
+    assert frame_numbers(frames) == [4, 20]
+    assert read_all_frames(grey_video, short_side=40)[0].shape == (30, 40, 60, 3)
+
+
+def test_probe(grey_video: Path) -> None:
+    assert probe_video(grey_video) == VideoInfo(num_frames=30, frames_per_second=12.0, height=32, width=48, rotation=0)
+
+
+# The matrices of ISO 14496-12: (x, y) of the stored picture goes to (a*x + c*y, b*x + d*y), y down.
+@pytest.mark.parametrize(
+    ("matrix", "rotation", "corners"),
+    [
+        ((1, 0, 0, 1), 0, [RED, GREEN, BLUE, WHITE]),
+        ((0, 1, -1, 0), 270, [BLUE, RED, WHITE, GREEN]),  # a phone held upright: a quarter turn clockwise
+        ((-1, 0, 0, -1), 180, [WHITE, BLUE, GREEN, RED]),
+        ((0, -1, 1, 0), 90, [GREEN, WHITE, RED, BLUE]),
+    ],
+)
+def test_rotation_metadata_turns_the_frames(
+    tmp_path: Path, matrix: tuple[int, int, int, int], rotation: int, corners: list[tuple[int, int, int]]
+) -> None:
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:32, :48], picture[:32, 48:], picture[32:, :48], picture[32:, 48:] = RED, GREEN, BLUE, WHITE
+    source = tmp_path / "stored.mp4"
+    write_video(source, [picture] * 3, frames_per_second=10, crf=5)
+    path = with_matrix(source, tmp_path / "turned.mp4", matrix)
+
+    height, width = (96, 64) if rotation in (90, 270) else (64, 96)
+    info = probe_video(path)
+    assert (info.rotation, info.height, info.width) == (rotation, height, width)
+    frame = read_frames(path, lambda num_frames, rate: [1])[0].astype(int)
+    assert frame.shape == (height, width, 3)
+    middles = [frame[y, x] for y in (height // 4, 3 * height // 4) for x in (width // 4, 3 * width // 4)]
+    assert np.abs(np.array(middles) - np.array(corners)).max() < 24
+    resized = (48, 32) if rotation in (90, 270) else (32, 48)
+    assert read_all_frames(path, short_side=32)[0].shape == (3, *resized, 3)
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv444p", "yuv420p10le", "gray"])
+def test_pixel_formats_become_rgb(tmp_path: Path, pixel_format: str) -> None:
+    path = tmp_path / "pixels.mkv"
+    grey = np.full((32, 48, 3), 120, np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, pixel_format
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode(None))
+    frames = read_all_frames(path)[0]
+    assert frames.shape == (3, 32, 48, 3)
+    assert np.abs(frames.astype(int) - 120).max() <= 3
+
+
+# --- files that are no videos ----------------------------------------------------------------------
+
+
+def sound_with_cover(path: Path) -> None:
+    with av.open(str(path), "w", format="matroska") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: None, "no such file"),
+        (lambda path: path.mkdir(), "no frames: it holds no numbered JPEG, PNG or WebP files"),
+        (lambda path: path.touch(), "the file is empty"),
+        (lambda path: path.write_text("a letter, not a video\n" * 50), "not a video that FFmpeg can read"),
+        (lambda path: path.write_bytes(bytes(5000)), "not a video that FFmpeg can read"),
+        (sound_with_cover, "no video stream"),
+    ],
+    ids=["missing", "folder", "empty", "text", "zeros", "sound"],
+)
+@pytest.mark.parametrize(
+    "read",
+    [probe_video, read_all_frames, lambda path: read_frames(path, lambda num_frames, rate: [0])],
+    ids=["probe", "all", "some"],
+)
+def test_files_that_are_no_videos(tmp_path: Path, make, reason: str, read) -> None:
+    path = tmp_path / "odd: name.mp4"
+    make(path)
+    with pytest.raises(VideoError, match=reason) as caught:
+        read(path)
+    assert caught.value.path == str(path)
+    assert str(caught.value) == f"{path}: {caught.value.reason}"
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_permission(grey_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *args: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(video_files, "open", refuse, raising=False)  # modes do not keep the superuser out
+    with pytest.raises(VideoError, match=r"grey.mp4: cannot be opened \(Permission denied\)"):
+        probe_video(grey_video)
+
+
+def test_no_frame_decodes(tmp_path: Path) -> None:
+    source, path = tmp_path / "whole.mp4", tmp_path / "damaged.mp4"
+    write_video(source, moving_squares(6), frames_per_second=10)
+    with av.open(str(source)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(source.read_bytes())
+    for position, size in places:
+        content[position : position + size] = b"\xff" * size
+    path.write_bytes(content)
+    for read in (probe_video, read_all_frames, lambda path: read_frames(path, lambda num_frames, rate: [0])):
+        with pytest.raises(VideoError, match="none of its 6 frames decodes"):
+            read(path)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_files_give_frames_or_a_video_error(grey_video: Path, tmp_path: Path, data: st.DataObject) -> None:
+    content = bytearray(grey_video.read_bytes())
+    for _ in range(data.draw(st.integers(1, 20))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    frames = None
+    with contextlib.suppress(VideoError):  # anything else fails the test
+        frames = read_frames(path, lambda num_frames, rate: segment_indices(num_frames, 4, None), short_side=16)
+    assert frames is None or frames.shape[0] == 4
+
+
+def test_video_error_pickles() -> None:
+    error = pickle.loads(pickle.dumps(VideoError(Path("a b.mp4"), "two\n  lines")))
+    assert isinstance(error, VideoError)
+    assert (error.path, error.reason, str(error)) == ("a b.mp4", "two lines", "a b.mp4: two lines")
+
+
+# --- files met in the wild -------------------------------------------------------------------------
+
+ODD_SIZES = {  # height, width of the frames after rotation
+    "VCR2test.avi": (144, 176),
+    "again.mkv": (480, 640),
+    "av1-1-b8-03-sizeup.mp4": (288, 352),
+    "brokensps.mp4": (144, 192),
+    "chaplin.mp4": (360, 640),
+    "cockatoo.mp4": (720, 1280),
+    "crop-to-container-dims-canon.mp4": (1080, 1920),
+    "demo.mp4": (256, 340),
+    "fire2.mp4": (720, 1280),
+    "mp4-init-nonkeyframe.mp4": (720, 1280),
+    "pcitva15.avi": (75, 100),
+    "realshort.mp4": (240, 320),
+    "ref_10.avi": (240, 320),
+    "sample-in-issue-505.mp4": (480, 272),
+    "skating.avi": (120, 160),
+    "vp90-2-02-size-08x08.mp4": (8, 8),
+    "vp90-2-05-resize.mp4": (288, 352),
+    "vp91-2-04-yuv444.mp4": (288, 352),
+    "vp92-2-20-10bit-yuv420.mp4": (90, 160),
+    "white_zombie_scrunch-part.mp4": (240, 160),
+    "wmv8_x8intra.wmv": (240, 320),
+}
+
+
+@pytest.mark.parametrize("name", ODD_SIZES)
+def test_videos_met_in_the_wild(shared_data: Path, name: str) -> None:
+    path = shared_data / "data/odd-videos" / name
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    frames = read_frames(path, lambda num_frames, rate: segment_indices(num_frames, 8, None))
+    assert frames.shape == (8, *ODD_SIZES[name], 3)
+    assert frames.dtype == np.uint8
+    assert frames.std() > 1
+
+
+def test_every_odd_file_gives_frames_or_a_video_error(shared_data: Path) -> None:
+    folder = shared_data / "data/odd-videos"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    for path in sorted(path for path in folder.iterdir() if path.name not in ODD_SIZES):
+        with contextlib.suppress(VideoError):  # anything else fails the test
+            frames = read_frames(path, lambda num_frames, rate: segment_indices(num_frames, 8, None), short_side=64)
+            assert frames.shape[0] == 8, path

@@ -1,0 +1,435 @@
+import contextlib
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vsn.config import ConfigError
+from vsn.data.video import frame_folders
+from vsn.data.video.decode import VideoError, VideoInfo, iter_frames, probe_video, read_all_frames, read_frames
+from vsn.data.video.frame_folders import FrameFiles, describe_frames
+
+
+def grey(value: int, height: int = 32, width: int = 48) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def picture(path: Path, image: np.ndarray, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, **options)
+    return path
+
+
+def frames_named(folder: Path, names: Iterable[str]) -> Path:
+    """A picture a name; the i-th is grey 8 * i."""
+    for i, name in enumerate(names):
+        picture(folder / name, grey(8 * i))
+    return folder
+
+
+def numbered(folder: Path, template: str, numbers: Iterable[int]) -> Path:
+    return frames_named(folder, (template.format(number) for number in numbers))
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """img_00001.jpg to img_00012.jpg; frame i is grey 8 * i."""
+    return numbered(tmp_path / "video", "img_{:05d}.jpg", range(1, 13))
+
+
+# --- names -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "start"),
+    [
+        ("img_{:05d}.jpg", 1),
+        ("image_{:05d}.jpg", 1),
+        ("{:05d}.jpg", 1),
+        ("{:05d}.jpg", 0),
+        ("frame{:06d}.jpg", 1),
+        ("{:06d}.png", 0),
+        ("{:06d}.png", 137),
+        ("{:02d}.webp", 0),
+        ("{:02d}.webp", 9),
+        ("{:d}.png", 95),  # 95 to 106
+        ("{:d}.jpeg", 1),
+        ("Frame {:d}.JPG", 8),
+        ("a{{b}}%05d_{:03d}.png", 0),
+        ("clip2_f{:04d}.png", 1),
+        ("box_{:05d}.jpg", 1),
+    ],
+)
+def test_names_and_start_are_found(tmp_path: Path, frame_numbers, template: str, start: int) -> None:
+    folder = numbered(tmp_path, template, range(start, start + 12))
+    assert describe_frames(folder) == FrameFiles(template, start, 12)
+    assert describe_frames(folder, template) == FrameFiles(template, start, 12)
+    assert frame_numbers(read_frames(folder, lambda num_frames, rate: [0, 11, 5])) == [0, 11, 5]
+
+
+@pytest.mark.parametrize(
+    "flow", ["flow_x_{:05d}.jpg", "flow_y_{:05d}.jpg", "x_{:05d}.jpg", "Y_{:04d}.png", "000123-x_{:05d}.jpg"]
+)
+def test_flow_is_no_frame(video: Path, frame_numbers, flow: str) -> None:
+    numbered(video, flow, range(1, 9))
+    assert describe_frames(video) == FrameFiles("img_{:05d}.jpg", 1, 12)
+    assert describe_frames(video, flow) == FrameFiles(flow, 1, 8)  # but can be asked for
+
+
+def test_flow_alone_is_no_video(tmp_path: Path) -> None:
+    numbered(tmp_path, "flow_x_{:05d}.jpg", range(1, 4))
+    with pytest.raises(VideoError, match="no frames: it holds optical flow only"):
+        describe_frames(tmp_path)
+
+
+def test_other_files_are_passed_over(video: Path) -> None:
+    for name in ("thumbs.db", "00001.txt", "labels.txt", ".img_00001.jpg", "._img_00001.jpg", "00001"):
+        (video / name).write_text("other")
+    picture(video / "cover.jpg", grey(0))
+    (video / "00001").unlink()
+    (video / "00001").mkdir()
+    assert describe_frames(video) == FrameFiles("img_{:05d}.jpg", 1, 12)
+
+
+def test_several_kinds_of_names_are_a_question(video: Path, frame_numbers) -> None:
+    numbered(video, "small_{:03d}.png", range(4))
+    with pytest.raises(
+        VideoError,
+        match=r"several kinds of frame files: 12 x img_\{:05d\}\.jpg, 4 x small_\{:03d\}\.png\. "
+        r'Set data\.frame_template to the one that is meant, such as "img_\{:05d\}\.jpg"',
+    ):
+        describe_frames(video)
+    frames, _ = read_all_frames(video, frame_template="small_{:03d}.png")
+    assert frame_numbers(frames) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("template", ["", "img_{:05d}.jpg"])
+@pytest.mark.parametrize(("gone", "missing"), [([4], 4), ([11, 7, 8], 7), (range(2, 12), 2)])
+def test_a_gap_names_the_first_missing_frame(video: Path, template: str, gone: Iterable[int], missing: int) -> None:
+    for number in gone:
+        (video / f"img_{number:05d}.jpg").unlink()
+    with pytest.raises(VideoError, match=rf"frame img_{missing:05d}\.jpg is missing: .* numbered 1 to 12"):
+        read_frames(video, lambda num_frames, rate: [0], frame_template=template)
+
+
+def test_a_video_may_start_anywhere(video: Path) -> None:
+    for number in range(1, 8):
+        (video / f"img_{number:05d}.jpg").unlink()
+    assert describe_frames(video) == FrameFiles("img_{:05d}.jpg", 8, 5)
+
+
+def test_two_ways_of_numbering(tmp_path: Path) -> None:
+    frames_named(tmp_path, ["1.jpg", "02.jpg", "3.jpg"])
+    with pytest.raises(VideoError, match=r"numbered in two ways: 1\.jpg does not fit \{:02d\}\.jpg"):
+        describe_frames(tmp_path)
+    with pytest.raises(VideoError, match=r"frame 2\.jpg is missing"):
+        describe_frames(tmp_path, "{:d}.jpg")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "img_%05d.jpg",
+        "img.jpg",
+        "{:05d}_{:05d}.jpg",
+        "{name}.jpg",
+        "{:05.2f}.jpg",
+        "{:>5d}.jpg",
+        "{!r}.jpg",
+        "{",
+    ],
+)
+def test_templates_of_no_use(video: Path, template: str) -> None:
+    with pytest.raises(ConfigError, match=r'data\.frame_template is ".*with the number in braces, such as "img_'):
+        describe_frames(video, template)
+
+
+def test_a_template_that_fits_nothing(video: Path) -> None:
+    with pytest.raises(VideoError, match=r'no file is named like data\.frame_template, "image_\{:05d\}\.jpg"'):
+        read_all_frames(video, frame_template="image_{:05d}.jpg")
+
+
+def test_folders_without_frames(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="no frames: it holds no numbered JPEG, PNG or WebP files"):
+        probe_video(tmp_path)
+    with pytest.raises(VideoError, match="no such folder"):
+        describe_frames(tmp_path / "missing")
+    with pytest.raises(VideoError, match=r"cannot be listed \(Not a directory\)"):
+        describe_frames(picture(tmp_path / "1.png", grey(0)))
+
+
+# --- frames ----------------------------------------------------------------------------------------
+
+
+def test_probe(video: Path) -> None:
+    assert probe_video(video) == VideoInfo(num_frames=12, frames_per_second=0.0, height=32, width=48, rotation=0)
+
+
+def test_all_frames(video: Path, frame_numbers) -> None:
+    frames, rate = read_all_frames(video, short_side=16)
+    assert (frames.shape, frames.dtype, rate) == ((12, 16, 24, 3), np.uint8, 0.0)
+    assert frame_numbers(frames) == list(range(12))
+    turn = iter_frames(video, short_side=16)
+    assert np.array_equal(next(turn), frames[0])
+    assert frame_numbers(list(turn)) == list(range(1, 12))
+
+
+def test_choose_is_told_the_number_of_frames_and_no_rate(video: Path) -> None:
+    asked = []
+    read_frames(video, lambda *told: asked.append(told) or [0])
+    assert asked == [(12, 0.0)]
+    with pytest.raises(ValueError, match="whose frames are 0 to 11") as caught:
+        read_frames(video, lambda num_frames, rate: [12])
+    assert not isinstance(caught.value, VideoError)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(indices=st.lists(st.integers(0, 11), min_size=1, max_size=9))
+def test_any_indices(video: Path, frame_numbers, indices: list[int]) -> None:
+    assert frame_numbers(read_frames(video, lambda num_frames, rate: indices)) == indices
+
+
+def test_one_listing_and_only_the_frames_wanted(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed, opened = [], []
+    listdir, content = os.listdir, frame_folders._content
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or listdir(path))
+    monkeypatch.setattr(frame_folders, "_content", lambda path, name: opened.append(name) or content(path, name))
+    read_frames(video, lambda num_frames, rate: [7, 3, 7])
+    assert listed == [video]
+    assert opened == ["img_00001.jpg", "img_00008.jpg", "img_00004.jpg"]  # the first for its size
+
+
+def colours() -> np.ndarray:
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:16, :24], image[:16, 24:], image[16:, :24] = (250, 10, 10), (10, 240, 10), (20, 20, 230)
+    image[16:, 24:] = 128
+    return image
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [
+        ("1.jpg", "RGB", {"quality": 95, "subsampling": 0}),
+        ("1.jpg", "RGB", {"quality": 95, "subsampling": 0, "progressive": True}),
+        ("1.jpg", "CMYK", {"quality": 95}),
+        ("1.png", "RGB", {}),
+        ("1.png", "RGBA", {}),
+        ("1.png", "P", {}),
+        ("1.png", "P", {"transparency": bytes(range(256))}),
+        ("1.webp", "RGB", {"lossless": True}),
+        ("1.webp", "RGBA", {"lossless": True}),
+        ("1.jpg", "PNG inside", {}),
+    ],
+)
+def test_kinds_of_pictures(tmp_path: Path, name: str, mode: str, options: dict[str, object]) -> None:
+    image = Image.fromarray(colours())
+    if mode == "PNG inside":
+        image.save(tmp_path / name, format="PNG")
+    else:
+        image = image.quantize(8) if mode == "P" else image.convert(mode)
+        image.save(tmp_path / name, **options)
+    frame = read_all_frames(tmp_path)[0][0].astype(int)
+    assert frame.shape == (32, 48, 3)
+    middle = np.s_[8::16, 12::24]
+    assert np.abs(frame[middle] - colours()[middle]).max() <= 12
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("1.jpg", "L"), ("1.png", "L"), ("1.png", "LA"), ("1.png", "1"), ("1.png", "I;16")]
+)
+def test_grey_pictures(tmp_path: Path, name: str, mode: str) -> None:
+    step = np.zeros((32, 48), np.uint8)
+    step[:, 24:] = 255 if mode == "1" else 180
+    deep = Image.fromarray(step.astype(np.uint16) * 257)
+    (deep if mode == "I;16" else Image.fromarray(step).convert(mode)).save(tmp_path / name)
+    frame = read_all_frames(tmp_path)[0][0].astype(int)
+    assert frame.shape == (32, 48, 3)
+    assert np.abs(frame - step[..., None]).max() <= 6
+
+
+def test_16_bit_colour(tmp_path: Path) -> None:
+    path = tmp_path / "1.png"
+    values = np.zeros((8, 8, 3), ">u2")
+    values[..., 0], values[..., 1] = 257 * 200, 257 * 90
+    with av.open(str(path), "w", format="image2", options={"update": "1"}) as container:
+        stream = container.add_stream("png", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 8, 8, "rgb48be"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(values.astype(np.uint16), format="rgb48le")))
+        container.mux(stream.encode(None))
+    assert path.read_bytes()[24] == 16  # bits a sample
+    assert read_all_frames(tmp_path)[0][0, 4, 4].tolist() == [200, 90, 0]
+
+
+# --- sizes -----------------------------------------------------------------------------------------
+
+
+def test_frames_take_the_size_of_the_first(video: Path, frame_numbers) -> None:
+    picture(video / "img_00005.jpg", grey(32, 64, 64))
+    picture(video / "img_00001.jpg", grey(0, 40, 30))
+    frames = read_frames(video, lambda num_frames, rate: [4, 6])
+    assert frames.shape == (2, 40, 30, 3)
+    assert frame_numbers(frames) == [4, 6]
+    assert read_frames(video, lambda num_frames, rate: [4, 6], short_side=15).shape == (2, 20, 15, 3)
+
+
+@pytest.mark.parametrize(("short_side", "size"), [(24, (24, 35)), (48, (48, 71)), (100, (100, 148))])
+def test_resizing_is_that_of_video_files(tmp_path: Path, short_side: int, size: tuple[int, int]) -> None:
+    y, x = np.mgrid[:64, :95]
+    image = np.stack([x, 2 * y, 60 + 30 * np.sin(x / 7) * np.cos(y / 5)], axis=2)
+    image += np.random.default_rng(0).integers(0, 100, (64, 95, 1))  # fine grain, which must be averaged
+    image = image.astype(np.uint8)
+    picture(tmp_path / "frames/1.png", image)
+    with av.open(str(tmp_path / "video.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 95, 64, "yuv444p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    folder, file = (read_all_frames(tmp_path / name, short_side=short_side)[0] for name in ("frames", "video.mkv"))
+    assert folder.shape == file.shape == (1, *size, 3)
+    difference = np.abs(folder.astype(int) - file.astype(int))
+    assert difference.mean() < 1.5
+    assert difference.max() <= 8
+
+
+@pytest.mark.parametrize(
+    ("orientation", "rotation", "corners"),  # grey of the corners: top left, top right, bottom left, right
+    [
+        (1, 0, [0, 80, 160, 240]),
+        (2, 0, [80, 0, 240, 160]),
+        (3, 180, [240, 160, 80, 0]),
+        (4, 0, [160, 240, 0, 80]),
+        (5, 0, [0, 160, 80, 240]),
+        (6, 270, [160, 0, 240, 80]),
+        (7, 0, [240, 80, 160, 0]),
+        (8, 90, [80, 240, 0, 160]),
+        (9, 0, [0, 80, 160, 240]),  # no such orientation
+    ],
+)
+def test_an_orientation_that_all_frames_share(
+    tmp_path: Path, orientation: int, rotation: int, corners: list[int]
+) -> None:
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:16, 24:], image[16:, :24], image[16:, 24:] = 80, 160, 240
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for number in range(3):
+        picture(tmp_path / f"{number}.jpg", image, exif=exif, quality=95)
+    size = (48, 32) if 5 <= orientation <= 8 else (32, 48)
+    assert probe_video(tmp_path) == VideoInfo(3, 0.0, *size, rotation)
+    frame = read_frames(tmp_path, lambda num_frames, rate: [2])[0, ..., 0].astype(int)
+    assert frame.shape == size
+    found = [frame[y, x] for y in (4, size[0] - 5) for x in (4, size[1] - 5)]
+    assert np.abs(np.array(found) - corners).max() < 8
+
+    picture(tmp_path / "1.jpg", image)  # one says otherwise: none is turned
+    assert read_frames(tmp_path, lambda num_frames, rate: [2]).shape == (1, 32, 48, 3)
+    assert probe_video(tmp_path) == VideoInfo(3, 0.0, 32, 48, 0)
+
+
+# --- damage ----------------------------------------------------------------------------------------
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def noisy(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8)
+    picture(path, noise)
+    cut(path)
+
+
+def folder_instead(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def pipe_instead(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (cut, r"img_00003\.jpg is damaged"),
+        (noisy, r"img_00003\.jpg is damaged"),
+        (lambda path: path.write_bytes(b""), r"img_00003\.jpg is not a JPEG, PNG or WebP picture"),
+        (lambda path: path.write_text("a letter"), r"img_00003\.jpg is not a JPEG, PNG or WebP picture"),
+        (lambda path: path.write_bytes(bytes(3000)), r"img_00003\.jpg is not a JPEG, PNG or WebP picture"),
+        (folder_instead, r"img_00003\.jpg cannot be opened \(Is a directory\)"),
+        pytest.param(
+            pipe_instead,
+            r"img_00003\.jpg is not a regular file",
+            marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here"),
+        ),
+    ],
+    ids=["cut", "noise cut", "empty", "text", "zeros", "folder", "pipe"],
+)
+def test_a_damaged_frame_is_named(video: Path, frame_numbers, damage: Callable[[Path], None], reason: str) -> None:
+    damage(video / "img_00003.jpg")
+    with pytest.raises(VideoError, match=reason) as caught:
+        read_frames(video, lambda num_frames, rate: [0, 2])
+    assert caught.value.path == str(video)
+    assert frame_numbers(read_frames(video, lambda num_frames, rate: [1, 3])) == [1, 3]  # the others are read
+
+
+def test_a_frame_that_goes_while_reading(video: Path) -> None:
+    def choose(num_frames: int, rate: float) -> list[int]:
+        (video / "img_00003.jpg").unlink()
+        return [2]
+
+    with pytest.raises(VideoError, match=r"frame img_00003\.jpg cannot be opened \(No such file"):
+        read_frames(video, choose)
+
+
+def large_jpeg() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(grey(9)).save(stream, "JPEG")
+    content = bytearray(stream.getvalue())
+    start = content.index(b"\xff\xc0") + 5
+    content[start : start + 4] = struct.pack(">HH", 60000, 60000)
+    return bytes(content)
+
+
+def large_png() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(grey(9)).save(stream, "PNG")
+    content = bytearray(stream.getvalue())
+    content[16:24] = struct.pack(">II", 60000, 60000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
+@pytest.mark.filterwarnings("ignore:Image size")  # Pillow's own, from half of our limit on
+@pytest.mark.parametrize(("name", "content"), [("1.jpg", large_jpeg()), ("1.png", large_png())])
+def test_a_gigantic_picture_is_refused_by_its_header(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(VideoError, match=rf"frame {name} (announces 60000x60000 pixels; the limit|is damaged)"):
+        read_all_frames(tmp_path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_pictures_give_frames_or_a_video_error(tmp_path: Path, data: st.DataObject) -> None:
+    suffix = data.draw(st.sampled_from(["jpg", "png", "webp"]))
+    for old in tmp_path.iterdir():
+        old.unlink()
+    path = picture(tmp_path / f"1.{suffix}", colours())
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    frames = None
+    with contextlib.suppress(VideoError):  # anything else fails the test
+        frames, _ = read_all_frames(tmp_path, short_side=16)
+    assert frames is None or 16 in frames.shape[1:3]

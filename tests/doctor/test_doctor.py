@@ -1,0 +1,731 @@
+"""Every fault planted is found, as that fault and no other; a healthy set gives neither error nor warning."""
+
+import csv
+import doctest
+import importlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from vsn.config import ClipSpec, DataConfig
+from vsn.data.records import RecordSet, VideoRecord
+from vsn.data.video.decode import write_video
+from vsn.doctor import Diagnosis, Finding, examine, print_page
+from vsn.doctor import examine as examine_function
+from vsn.doctor.checks import check_all, check_loading
+from vsn.doctor.copies import find_copies
+from vsn.doctor.diagnosis import Loading
+from vsn.doctor.evidence import Evidence, Split
+from vsn.doctor.examine import choose_videos, read_splits
+from vsn.doctor.files import FileJob, FileReport, inspect_video
+from vsn.system.workers import Lost, _serve, run_guarded
+
+CLIP = ClipSpec(short_side=32, crop_size=16)
+T = 4
+
+
+def pictures(seed: int, num_frames: int, height: int = 32, width: int = 48) -> list[np.ndarray]:
+    """Frames like no other seed's."""
+    blocks = np.random.default_rng(seed).integers(40, 200, (4, 6, 3))
+    image = blocks.repeat(-(-height // 4), 0).repeat(-(-width // 6), 1)[:height, :width]
+    return [(image + i).astype(np.uint8) for i in range(num_frames)]
+
+
+def write(path: Path, seed: int, num_frames: int = 10, **size: int) -> Path:
+    write_video(path, pictures(seed, num_frames, **size), frames_per_second=10)
+    return path
+
+
+def encode(path: Path, frames: list[np.ndarray], codec: str = "mpeg4") -> Path:
+    """Any container, by the name's ending."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_frames(folder: Path, seed: int, template: str = "{:05d}.jpg", start: int = 1, count: int = 6) -> Path:
+    folder.mkdir(parents=True)
+    for i, image in enumerate(pictures(seed, count)):
+        Image.fromarray(image).save(folder / template.format(start + i))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def healthy_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("healthy")
+    seed = 0
+    for split, count in (("train", 3), ("val", 1), ("test", 1)):
+        for name in ("jump", "wave"):
+            for i in range(count):
+                write(root / split / name / f"{split}{i}.mp4", seed)
+                seed += 1
+    return root
+
+
+@pytest.fixture
+def data(healthy_set: Path, tmp_path: Path) -> Path:
+    """A healthy set to plant a fault in."""
+    return Path(shutil.copytree(healthy_set, tmp_path / "data"))
+
+
+def diagnose(root: Path, *, num_frames: int = T, clip: ClipSpec = CLIP, **settings: object) -> Diagnosis:
+    options = {name: settings.pop(name) for name in ("sample", "thorough", "seed") if name in settings}
+    config = DataConfig(root=str(root), **settings)
+    return examine(config, clip, num_frames, num_workers=0, loading_seconds=0, progress=False, **options)
+
+
+def codes(diagnosis: Diagnosis | list[Finding]) -> list[tuple[str, str]]:
+    findings = diagnosis.findings if isinstance(diagnosis, Diagnosis) else diagnosis
+    return [(finding.code, finding.severity) for finding in findings]
+
+
+def only(diagnosis: Diagnosis, code: str, severity: str) -> Finding:
+    """The one finding there is, which must be this one."""
+    assert codes(diagnosis) == [(code, severity)]
+    return diagnosis.findings[0]
+
+
+def test_healthy_set_has_no_findings(healthy_set: Path):
+    diagnosis = diagnose(healthy_set, thorough=True)
+    assert codes(diagnosis) == []
+    assert diagnosis.healthy
+    train = diagnosis.splits[0]
+    assert (train.name, train.roles, train.num_videos, train.num_checked, train.num_bad) == (
+        "train",
+        ("train",),
+        6,
+        6,
+        0,
+    )
+    assert (train.frames.least, train.frames.most, train.short_side.middle) == (10, 10, 32)
+    assert train.frames_per_second.middle == 10
+    assert (diagnosis.classes.num_classes, diagnosis.classes.effective) == (2, 2.0)
+    assert diagnosis.proposed_flip == "random"
+
+
+# --- videos that do not decode ---------------------------------------------------------------------
+
+
+def zero_bytes(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def random_bytes(path: Path) -> None:
+    path.write_bytes(np.random.default_rng(0).bytes(5000))
+
+
+@pytest.mark.parametrize(("spoil", "code"), [(zero_bytes, "empty"), (random_bytes, "unreadable")])
+@pytest.mark.parametrize(
+    ("name", "bad_videos", "severity", "effect"),
+    [
+        ("train/wave/train1.mp4", 0.01, "error", "Training would stop:"),
+        ("train/wave/train1.mp4", 0.5, "warning", "Training would skip them"),
+        ("val/wave/val0.mp4", 0.5, "error", "Validation would stop."),
+        ("test/wave/test0.mp4", 0.5, "error", "Testing would stop."),
+    ],
+)
+def test_unreadable(data, spoil, code, name, bad_videos, severity, effect):
+    spoil(data / name)
+    diagnosis = diagnose(data, bad_videos=bad_videos)
+    found = only(diagnosis, code, severity)
+    assert name in found.message
+    assert effect in found.message
+    assert found.advice
+    assert diagnosis.healthy == (severity == "warning")
+    assert sum(split.num_bad for split in diagnosis.splits) == 1
+
+
+def test_missing_file_in_the_annotations(data):
+    with (data / "clips.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([
+            ("path", "label", "split"),
+            *((f"train/wave/train{i}.mp4", "wave", "train") for i in range(3)),
+            *((f"train/jump/train{i}.mp4", "jump", "train") for i in range(2)),
+            ("train/jump/gone.mp4", "jump", "train"),
+            *((f"{split}/{name}/{split}0.mp4", name, split) for split in ("val", "test") for name in ("jump", "wave")),
+        ])  # fmt: skip
+    found = only(diagnose(data, source="csv"), "unreadable-split", "error")
+    assert "train/jump/gone.mp4" in found.message
+
+
+def test_a_file_that_goes_away(tmp_path):
+    report = inspect_video(FileJob(tmp_path / "gone.mp4", T, 32))
+    assert (report.problem, report.num_frames) == ("missing", 0)
+
+
+@pytest.mark.parametrize("ending", ["avi", "mkv"])
+def test_truncated(data, ending):
+    path = encode(data / "train" / "wave" / f"cut.{ending}", [pictures(i, 1)[0] for i in range(60)])
+    whole = path.read_bytes()
+    assert codes(diagnose(data)) == []
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    found = only(diagnose(data), "truncated", "warning")
+    assert f"train/wave/cut.{ending}" in found.message
+    assert "of 60 frames" in found.message
+
+
+def test_tail_that_does_not_decode(data):
+    """All packets are there; the last five hold nothing, and no test clip has them."""
+    path = encode(data / "test" / "wave" / "tail.avi", [pictures(i, 1)[0] for i in range(60)], "mjpeg")
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    content = path.read_bytes()
+    for packet in packets[-5:]:
+        content = content.replace(packet, bytes(len(packet)))
+    path.write_bytes(content)
+    found = only(diagnose(data), "truncated", "warning")
+    assert found.items == ("test/wave/tail.avi (test): 55 of 60 frames",)
+
+
+@pytest.mark.parametrize(("count", "code"), [(1, "single-frame"), (3, "too-short")])
+def test_few_frames(data, count, code):
+    write(data / "val" / "wave" / "brief.mp4", 99, count)
+    found = only(diagnose(data), code, "warning")
+    assert "val/wave/brief.mp4" in found.message
+
+
+def test_key_frames_that_do_not_decode(data):
+    """The frames that do are all that counts, here the second half."""
+    path = encode(data / "test" / "wave" / "head.avi", [pictures(i, 1)[0] for i in range(60)], "mpeg4")
+    with av.open(str(path)) as container:
+        packets = [(bytes(packet), packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+    content = path.read_bytes()
+    for packet, is_key in packets:
+        content = content.replace(packet, bytes(len(packet))) if is_key else content
+    path.write_bytes(content)
+    report = inspect_video(FileJob(path, T, 32))
+    assert report.problem == ""
+    assert (report.height, report.width) == (32, 48)
+    assert 0 < report.num_frames < report.announced == 60
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+def test_frame_sizes_that_change(data, tmp_path, thorough):
+    parts = [
+        encode(tmp_path / f"{height}.ts", pictures(99, 10, height=height), "libx264").read_bytes()
+        for height in (32, 48)
+    ]
+    (data / "train" / "wave" / "two.ts").write_bytes(b"".join(parts))
+    found = only(diagnose(data, thorough=thorough), "variable-size", "warning")
+    assert "train/wave/two.ts (train): 2 sizes, the first 48x32" in found.message
+
+
+def test_costly_videos(data):
+    write(data / "test" / "wave" / "large.mp4", 99, height=96, width=160)
+    found = only(diagnose(data), "costly", "note")
+    assert "test/wave/large.mp4" in found.message
+    assert "10 frames of 160x96" in found.message
+
+
+@pytest.mark.parametrize(
+    ("listed", "severity", "said", "items"),
+    [
+        ((6, 8, 5), "warning", "2 videos have another number of frames than listed, 1 of them fewer",
+         ("b (train): 6 of 8 frames", "c (train): 6 of 5 frames")),
+        ((5, 6, 5), "note", "2 videos have another number of frames than listed, none of them fewer",
+         ("a (train): 6 of 5 frames", "c (train): 6 of 5 frames")),
+        ((6, 6, 6), None, "", ()),
+    ],
+)  # fmt: skip
+def test_frame_counts_that_are_not_those_of_the_list(tmp_path, listed, severity, said, items):
+    for seed, name in enumerate("abcd"):
+        write_frames(tmp_path / name, seed, count=6)
+    lines = [f"{name} {count} {label}\n" for name, count, label in zip("abc", listed, (0, 1, 1), strict=True)]
+    (tmp_path / "train.txt").write_text("".join(lines))
+    (tmp_path / "val.txt").write_text("d 6 0\n")
+    diagnosis = diagnose(tmp_path, source="tsn-list")
+    found = [finding for finding in diagnosis.findings if finding.code == "listed-frames"]
+    assert [(finding.severity, finding.items) for finding in found] == ([(severity, items)] if severity else [])
+    assert all(finding.message.startswith(said) for finding in found)
+
+
+# --- copies ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("copy", "code", "severity"),
+    [
+        ("test/jump/other.mp4", "leak", "error"),
+        ("val/jump/other.mp4", "leak", "error"),
+        ("train/jump/other.mp4", "copies", "warning"),
+        ("train/wave/other.mp4", "label-conflict", "error"),
+    ],
+)
+@pytest.mark.parametrize("link", [False, True])
+def test_copies(data, copy, code, severity, link):
+    original = data / "train" / "jump" / "train1.mp4"
+    if link:
+        (data / copy).symlink_to(original)
+    else:
+        shutil.copy(original, data / copy)
+    found = only(diagnose(data), code, severity)
+    assert "train/jump/train1.mp4" in found.message
+    assert copy in found.message
+
+
+def test_copies_of_validation_in_test(data):
+    shutil.copy(data / "val" / "jump" / "val0.mp4", data / "test" / "jump" / "copy.mp4")
+    found = only(diagnose(data), "val-in-test", "warning")
+    assert found.items == ("val/jump/val0.mp4 (val) is test/jump/copy.mp4 (test)",)
+
+
+def test_copies_of_frame_folders(tmp_path):
+    for split, seeds in (("train", (0, 1)), ("val", (2, 3)), ("test", (4, 0))):
+        for name, seed in zip(("jump", "wave"), seeds, strict=True):
+            write_frames(tmp_path / split / name / f"clip{seed}", seed)
+    diagnosis = diagnose(tmp_path)
+    assert codes(diagnosis) == [("leak", "error"), ("label-conflict", "error")]
+    assert "train/jump/clip0 (train) is test/wave/clip0 (test)" in diagnosis.findings[0].message
+    assert "train/jump/clip0 (train) is jump" in diagnosis.findings[1].message
+
+
+def test_same_sizes_are_no_copies(tmp_path):
+    """Sizes, beginnings and ends alike, one byte in the middle not."""
+    content = bytearray(200_000)
+    for i in range(3):
+        content[100_000] = min(i, 1)
+        (tmp_path / f"{i}").write_bytes(content)
+        (tmp_path / f"empty{i}").touch()
+    paths = [tmp_path / f"{i}" for i in range(3)]
+    assert find_copies(sorted(tmp_path.iterdir())) == ((paths[1], paths[2]),)
+
+
+def test_folders_of_same_names_and_sizes_are_no_copies(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}").mkdir()
+        (tmp_path / f"{i}" / "1.jpg").write_bytes(bytes([min(i, 1)]))
+    paths = [tmp_path / f"{i}" for i in range(3)]
+    assert find_copies(paths) == ((paths[1], paths[2]),)
+
+
+def test_listed_twice(data):
+    rows = [("path", "label", "split")]
+    for path in sorted(data.rglob("*.mp4")):
+        split, name, _ = path.relative_to(data).parts
+        rows += [(path.relative_to(data).as_posix(), name, split)] * (2 if path.name == "test0.mp4" else 1)
+    with (data / "clips.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    found = only(diagnose(data, source="csv"), "listed-twice", "error")
+    assert len(found.items) == 2
+    assert "test/jump/test0.mp4" in found.message
+
+
+# --- splits ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("split", "severity"), [("train", "error"), ("val", "error"), ("test", "note")])
+def test_absent_split(data, split, severity):
+    shutil.rmtree(data / split)
+    diagnosis = diagnose(data)
+    assert codes(diagnosis)[0] == ("no-split", severity)
+    assert repr(split) in diagnosis.findings[0].message
+    assert diagnosis.healthy == (severity == "note")
+    expected = {
+        "train": ("`vsn train` stops at this.", 'Set data.train_split to one of them, for example "test"'),
+        "val": ("it validates after each epoch.", 'Set data.val_split to one of them, for example "test"'),
+        "test": ("present: 'train', 'val'.", "Training does without"),
+    }[split]
+    assert diagnosis.findings[0].message.endswith(expected[0])
+    assert diagnosis.findings[0].advice.startswith(expected[1])
+
+
+def test_nothing_there(tmp_path):
+    diagnosis = diagnose(tmp_path / "absent")
+    found = only(diagnosis, "unreadable-data", "error")
+    assert "absent" in found.message
+    assert diagnosis.splits == ()
+    assert "absent" in page(diagnosis).replace("\n", "")
+
+
+def test_held_out_data_is_validated_and_tested_on_alike(tiny_data, tmp_path):
+    for i, path in enumerate(sorted(tiny_data.rglob("*.mp4"))):
+        write(tmp_path / path.relative_to(tiny_data), i)
+    diagnosis = diagnose(tmp_path)
+    found = only(diagnosis, "val-is-test", "note")
+    assert "val and test" in found.message
+    assert [(split.name, split.num_videos) for split in diagnosis.splits] == [
+        ("train", 12),
+        ("val and test", 3),
+    ]
+
+
+def test_training_split_that_is_tested(data):
+    assert ("leak", "error") in codes(diagnose(data, test_split="train"))
+
+
+def test_sample_of_each_split(data):
+    diagnosis = diagnose(data, sample=2, seed=3)
+    assert [split.num_checked for split in diagnosis.splits] == [2, 2, 2]
+    assert diagnosis.splits[0].num_videos == 6
+    splits, _ = read_splits(DataConfig(root=str(data)))
+    draws = [choose_videos(splits, 2, seed) for seed in range(5)]
+    assert draws == [choose_videos(splits, 2, seed) for seed in range(5)]
+    assert len(set(map(tuple, draws))) > 1
+
+
+# --- labels ----------------------------------------------------------------------------------------
+
+
+def evidence(counts: dict[str, dict[str, int]], *, flip: str = "auto", **config: object) -> Evidence:
+    """Splits with that many videos of each class; the videos are not looked into."""
+    classes = tuple(sorted({name for of_split in counts.values() for name in of_split}))
+    splits = []
+    for split, of_split in counts.items():
+        records = [
+            VideoRecord(Path(split, name, str(i)), (classes.index(name),), f"{split}/{name}/{i}")
+            for name, number in of_split.items()
+            for i in range(number)
+        ]
+        splits.append(Split(split, (split,), RecordSet(tuple(records), classes)))
+    return Evidence(DataConfig(flip=flip, **config), CLIP, T, tuple(splits), {})
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected", "item"),
+    [
+        ({"train": {"a": 2, "b": 2}, "test": {"a": 1, "b": 1}}, [], None),
+        ({"train": {"a": 2, "b": 2}}, [], None),
+        ({"train": {"a": 2, "b": 0}, "test": {"a": 1, "b": 3}}, [("class-unseen", "error")], "b (3 videos in test)"),
+        ({"train": {"a": 2, "b": 0}, "test": {"a": 1, "b": 0}}, [("class-empty", "warning")], "b"),
+        ({"train": {"a": 2, "b": 2}, "test": {"a": 1, "b": 0}}, [("class-untested", "note")], "b"),
+        ({"train": {"a": 21, "b": 1}}, [("imbalance", "warning")], "b (1 video)"),
+        ({"train": {"a": 20, "b": 1}}, [], None),
+    ],
+)  # fmt: skip
+def test_classes(counts, expected, item):
+    findings = check_all(evidence(counts))
+    assert codes(findings) == expected
+    assert [finding.items for finding in findings] == ([(item,)] if item else [])
+    assert all(item.split(" (")[0] in finding.message for finding in findings if item)
+
+
+def test_a_class_that_only_the_test_split_names():
+    train, test = evidence({"train": {"a": 2, "b": 2}}), evidence({"test": {"c": 1, "a": 1, "b": 1}})
+    both = Evidence(train.config, CLIP, T, train.splits + test.splits, {})
+    assert codes(check_all(both)) == [("class-unseen", "error")]
+
+
+def test_balance_setting_answers_imbalance():
+    [found] = check_all(evidence({"train": {"a": 50, "b": 1, "c": 2}}, balance=True))
+    assert (found.code, found.severity) == ("imbalance", "note")
+    assert found.items == ("b (1 video)", "c (2 videos)")
+
+
+def test_gap_in_the_numbers_of_a_list(data):
+    lines = [f"{path.relative_to(data)} {2 * (path.parent.name == 'wave')}" for path in sorted(data.rglob("*.mp4"))]
+    for split in ("train", "val", "test"):
+        own = [line for line in lines if line.startswith(split)]
+        (data / f"{split}.txt").write_text("\n".join(own), encoding="utf-8")
+    found = only(diagnose(data, source="mmaction2-list"), "class-empty", "warning")
+    assert found.items == ("1",)
+
+
+@pytest.mark.parametrize(
+    ("flip", "names", "expected"),
+    [
+        ("random", ("swipe left", "swipe right"), [("flip", "error")]),
+        ("random", ("jump", "wave"), []),
+        ("auto", ("swipe left", "swipe right"), []),
+        ("swap", ("swipe left", "swipe right"), []),
+    ],
+)
+def test_flips(flip, names, expected):
+    findings = check_all(evidence({"train": dict.fromkeys(names, 2)}, flip=flip))
+    assert codes(findings) == expected
+    if expected:
+        assert "swipe left" in findings[0].message
+        assert '"swap"' in findings[0].advice
+
+
+def test_videos_without_labels():
+    known = evidence({"train": {"a": 2, "b": 2}, "val": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}})
+    for role, expected in (("val", ("unlabelled", "error")), ("test", ("no-test-labels", "note"))):
+        blank = tuple(
+            replace(s, records=replace(s.records, records=tuple(replace(r, labels=()) for r in s.records.records)))
+            if s.name == role
+            else s
+            for s in known.splits
+        )
+        assert codes(check_all(Evidence(known.config, CLIP, T, blank, {}))) == [expected]
+
+
+def test_annotated_videos_that_are_not_on_disk():
+    known = evidence({"train": {"a": 2, "b": 2}})
+    [train] = known.splits
+    some = replace(train, records=replace(train.records, num_missing=6))
+    [found] = check_all(Evidence(known.config, CLIP, T, (some,), {}))
+    assert (found.code, found.severity, found.items) == ("not-on-disk", "warning", ("6 of 10 of train",))
+
+
+def test_arrow_of_time_counts_a_video_once(data):
+    diagnosis = diagnose(data, task="arrow")
+    assert codes(diagnosis) == []
+    assert [split.num_videos for split in diagnosis.splits] == [6, 2, 2]
+    assert (diagnosis.classes, diagnosis.proposed_flip) == (None, "")
+
+
+# --- frame folders ---------------------------------------------------------------------------------
+
+
+def frame_set(root: Path) -> Path:
+    for i, (split, name) in enumerate((s, n) for s in ("train", "val", "test") for n in ("jump", "wave")):
+        write_frames(root / split / name / "clip", i)
+    return root
+
+
+def test_frame_folders(tmp_path):
+    diagnosis = diagnose(frame_set(tmp_path), thorough=True)
+    assert codes(diagnosis) == []
+    assert diagnosis.frame_names == {"{:05d}.jpg from 1": 6}
+    assert diagnosis.splits[0].frames.middle == 6
+    assert "{:05d}.jpg from 1 (6 folders)" in page(diagnosis)
+
+
+def test_frame_folders_numbered_differently(tmp_path):
+    write_frames(frame_set(tmp_path) / "train" / "wave" / "late", 99, start=5)
+    diagnosis = diagnose(tmp_path)
+    found = only(diagnosis, "mixed-frame-names", "warning")
+    assert found.items[0] == "{:05d}.jpg from 5: 1 folder, such as train/wave/late (train)"
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+def test_frame_that_does_not_decode(tmp_path, thorough):
+    """Only the thorough look reads the frames that no test clip has."""
+    folder = write_frames(frame_set(tmp_path) / "test" / "wave" / "long", 99, count=200)
+    (folder / "00070.jpg").write_bytes(b"not a picture")
+    diagnosis = diagnose(tmp_path, thorough=thorough)
+    if thorough:
+        assert "test/wave/long (test)" in only(diagnosis, "unreadable", "error").message
+    else:
+        assert codes(diagnosis) == []
+
+
+# --- processes -------------------------------------------------------------------------------------
+
+
+def look_or_fail(job: FileJob) -> FileReport:
+    """What a decoder may do to its process, by the file's name."""
+    if job.path.stem == "train1":
+        os._exit(3)
+    if job.path.stem == "train2":
+        time.sleep(60)
+    return inspect_video(job)
+
+
+def test_worker_killed_by_a_file_and_worker_that_hangs(data, monkeypatch):
+    shutil.rmtree(data / "train" / "jump")
+    write(data / "train" / "jump" / "fine.mp4", 99)
+    monkeypatch.setattr(sys.modules[examine_function.__module__], "inspect_video", look_or_fail)
+    config = DataConfig(root=str(data))
+    diagnosis = examine(config, CLIP, T, num_workers=1, seconds_a_video=3, loading_seconds=0, progress=False)
+    assert codes(diagnosis) == [("crashed", "error"), ("too-slow", "error")]
+    crashed, slow = diagnosis.findings
+    assert "train/wave/train1.mp4" in crashed.message
+    assert "exit status 3" in crashed.message
+    assert "train/wave/train2.mp4" in slow.message
+    assert "over 3 s" in slow.message
+    assert [split.num_checked for split in diagnosis.splits] == [4, 2, 2]
+
+
+def double_or_raise(number: int) -> int:
+    if number == 2:
+        raise OSError("no")
+    return 2 * number
+
+
+def test_results_come_for_every_job():
+    results = dict(run_guarded(double_or_raise, range(5), num_workers=2, seconds_limit=60))
+    assert results == {0: 0, 1: 2, 2: Lost("OSError: no"), 3: 6, 4: 8}
+
+
+def test_a_worker_whose_asker_is_gone_ends_in_silence(monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # what it ignores is not for this process
+    ours, theirs = multiprocessing.Pipe()
+    ours.close()
+    _serve(theirs, double_or_raise)
+
+
+def test_ctrl_c_ends_the_workers(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal, time\n"
+        "from vsn.system.workers import run_guarded\n"
+        "def sleep(job):\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    time.sleep(100)\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    list(run_guarded(sleep, range(4), num_workers=2, seconds_limit=90))\n",
+        encoding="utf-8",
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    workers = [int(process.stdout.readline()) for _ in range(2)]
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert errors.strip().endswith("KeyboardInterrupt")
+    assert errors.count("Traceback") == 1
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
+# --- loading ---------------------------------------------------------------------------------------
+
+
+def test_loading_is_measured(data):
+    config = DataConfig(root=str(data), num_workers=1)
+    diagnosis = examine(config, CLIP, T, loading_seconds=2, gpu_videos_per_second=1e9, progress=False)
+    loading = diagnosis.loading
+    assert loading.num_workers == 1
+    assert 0 < loading.num_clips < 6
+    assert loading.epoch_seconds == pytest.approx(6 / loading.clips_per_second)
+    assert only(diagnosis, "slow-loading", "warning").advice
+    assert "1 worker" in page(diagnosis)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cpus", "expected", "advice"),
+    [
+        (None, 8, [], ""),
+        (50.0, 8, [], ""),
+        (100.0, 8, [("slow-loading", "warning")], "data.num_workers = 4,"),
+        (1000.0, 8, [("slow-loading", "warning")], "about 40 CPUs, and this machine has 8"),
+    ],
+)
+def test_loading_against_the_gpu(monkeypatch, gpu, cpus, expected, advice):
+    monkeypatch.setattr("vsn.doctor.checks.num_cpus", lambda: cpus)
+    loading = Loading(50.0, 100, 2, 1000, 20.0)
+    findings = list(check_loading(loading, gpu))
+    assert codes(findings) == expected
+    assert all(advice in finding.advice for finding in findings)
+
+
+# --- what is shown ---------------------------------------------------------------------------------
+
+
+def page(diagnosis: Diagnosis) -> str:
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_page(diagnosis, console)
+    return console.export_text()
+
+
+@pytest.fixture
+def sick(data: Path) -> Diagnosis:
+    """Many faults, and names that a terminal or markup would take amiss."""
+    for i in range(7):
+        (data / "test" / "wave" / f"[bold]{'very-long-name-' * 8}{i}.mp4").write_bytes(b"")
+    (data / "train" / "wave" / "[bold]x.mp4").write_bytes(b"")
+    write(data / "train" / "jump" / "a b\n'ü'.mp4", 98, 2)
+    shutil.copy(data / "train" / "wave" / "train1.mp4", data / "val" / "jump" / "copy.mp4")
+    return diagnose(data)
+
+
+def test_page_fits_80_columns(sick):
+    text = page(sick)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.index("ERROR") < text.index("WARNING")
+    assert "train/wave/[bold]x.mp4" in text
+    assert text.count("[bold]very-long-name") == 3
+    assert "and 4 more" in text
+    assert "Mend the errors before training." in text
+
+
+def test_page_of_a_healthy_set(healthy_set):
+    text = page(diagnose(healthy_set))
+    assert "Fit to train on." in text
+    assert "ERROR" not in text
+    assert "2 to train, 3 videos each." in text
+    assert len(text.splitlines()) < 20
+
+
+@pytest.mark.parametrize(("kept", "said"), [(3, "nearly even."), (1, "as uneven as if there were 1.65 of one size.")])
+def test_page_says_how_even_classes_are(data, kept, said):
+    write(data / "train" / "wave" / "more.mp4", 97)
+    for i in range(kept, 3):
+        (data / "train" / "jump" / f"train{i}.mp4").unlink()
+    assert said in " ".join(page(diagnose(data)).split())
+
+
+def test_json(sick):
+    plain = sick.to_dict()
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["healthy"] is False
+    assert [finding["code"] for finding in plain["findings"]] == [finding.code for finding in sick.findings]
+    assert len(plain["findings"][0]["items"]) > 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_frames", 0),
+        ("sample", 0),
+        ("num_workers", -1),
+        ("batch_size", 0),
+        ("seconds_a_video", 0.0),
+        ("gpu_videos_per_second", -1.0),
+    ],
+)
+def test_arguments_out_of_range(name, value):
+    arguments = {"num_frames": T, name: value}
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        examine(DataConfig(), CLIP, **arguments)
+
+
+def test_checking_processes_import_no_torch():
+    code = "import sys, vsn.doctor; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["evidence", "labels"])
+def test_examples_in_docstrings(name):
+    result = doctest.testmod(importlib.import_module(f"vsn.doctor.{name}"))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+# --- the wild --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("thorough", [False, True])
+def test_odd_videos(shared_data, tmp_path, thorough):
+    files = sorted((shared_data / "data" / "odd-videos").glob("*.*"))
+    for i, path in enumerate(files):
+        folder = tmp_path / ("even", "odd")[i % 2]
+        folder.mkdir(exist_ok=True)
+        (folder / path.name).symlink_to(path)
+    diagnosis = diagnose(tmp_path, num_frames=8, clip=ClipSpec(), thorough=thorough)
+    found = {finding.code: " ".join(finding.items) for finding in diagnosis.findings}
+    assert set(found) == {"truncated", "single-frame", "variable-size", "val-is-test", "costly"}
+    for name in ("attachment631-small.mp4", "white_zombie_scrunch-part.mp4", "mp4-init-nonkeyframe.mp4"):
+        assert name in found["truncated"]
+    assert "crop-to-container-dims-canon.mp4" in found["single-frame"]
+    for name in ("brokensps.mp4", "av1-1-b8-03-sizeup.mp4", *(["vp90-2-05-resize.mp4"] if thorough else [])):
+        assert name in found["variable-size"]  # the last changes between key frames
+    assert "ref_10.avi" not in found["truncated"]  # the recorder dropped five frames

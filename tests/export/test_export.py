@@ -1,0 +1,549 @@
+"""Exported files: the same scores as PyTorch, what they say of themselves, what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import vsn
+from vsn import cli
+from vsn.config import ClipSpec, ConfigError, EvalConfig, ExportConfig, ModelConfig, Recipe
+from vsn.data.views import PROTOCOLS
+from vsn.export import export as export_module
+from vsn.export.check import Check, generated_clips, require_close
+from vsn.export.export import ExportReport, default_path, export_model, export_run, export_view
+from vsn.export.exported import ExportedModel, ExportedPredictor, open_openvino, video_logits
+from vsn.export.facts import ExportError, read_facts
+from vsn.export.form import ExportForm
+from vsn.models import VideoClassifier, build_model
+from vsn.runs.checkpoint import open_run, weights_hash
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+ort = pytest.importorskip("onnxruntime")
+
+SIZE = 32
+
+
+def small(name: str = "vsn_resnet14_tiny", **settings) -> tuple[VideoClassifier, Recipe]:
+    """A model of 4 frames of 32x32 whose head says something, and its recipe."""
+    torch.manual_seed(0)
+    config = ModelConfig(name=name, num_classes=5, num_frames=4, **settings)
+    model = build_model(config).eval()
+    nn.init.normal_(model.head.weight)
+    return model, Recipe(model=config, clip=ClipSpec(short_side=40, crop_size=SIZE))
+
+
+def clips_of(model: VideoClassifier, batch: int, size: tuple[int, int] = (SIZE, SIZE)) -> np.ndarray:
+    return generated_clips((batch, 4, model.num_channels, *size), seed=batch)
+
+
+def logits_of(model: VideoClassifier, clips: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        return model(torch.from_numpy(clips)).numpy()
+
+
+@pytest.fixture(scope="module")
+def exported_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    """The finished run as ONNX, in a folder of its own."""
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
+    return export_run(finished_run, out=path, check_accuracy=True, progress=False)
+
+
+@pytest.fixture(scope="module")
+def views_report(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    """The finished run as ONNX for three crops of a video, exported where its data is not at hand."""
+    folder = tmp_path_factory.mktemp("views")
+    return export_run(finished_run, out=folder / "m.onnx", protocol="3crop", root=folder / "gone", progress=False)
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[VideoClassifier, Path]:
+    """A small model and its ONNX file."""
+    model, recipe = small()
+    return model, export_model(model, recipe, tmp_path_factory.mktemp("small") / "model").path
+
+
+@pytest.fixture(scope="module")
+def other_formats(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[VideoClassifier, dict[str, ExportReport]]:
+    """A small model as OpenVINO and as torch's own format, in a folder each."""
+    pytest.importorskip("openvino")
+    model, recipe = small()
+    reports = {
+        to: export_model(
+            model,
+            recipe,
+            tmp_path_factory.mktemp(to) / "model",
+            config=ExportConfig(to=to),
+            classes=["a", "b", "c", "é", '"<&>'],
+        )
+        for to in ("openvino", "torch-export")
+    }
+    return model, reports
+
+
+# The same scores
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5])
+def test_onnx_scores_as_pytorch_for_any_number_of_clips(onnx_file, batch: int):
+    model, path = onnx_file
+    clips = clips_of(model, batch)
+    found = ExportedModel.from_file(path)(clips)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, logits_of(model, clips), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("vsn_resnet14_tiny", {"block": "headtail", "modality": "rgbdiff", "flow_length": 2}),
+        pytest.param("tsn_resnet14_tiny", {}, marks=pytest.mark.slow),
+        pytest.param("vsn_resnet14_tiny", {"modality": "flow", "flow_length": 2}, marks=pytest.mark.slow),
+        pytest.param("vsn_resnet18", {"block": "headtail"}, marks=pytest.mark.slow),
+    ],
+)
+def test_other_models_and_inputs(tmp_path: Path, name: str, settings: dict):
+    model, recipe = small(name, **settings)
+    model.train().double()
+    report = export_model(model, recipe, tmp_path / "model.onnx")
+    assert model.training
+    assert model.head.weight.dtype == torch.float64
+    assert report.facts.channels == model.num_channels
+    assert set(report.check.difference) == {1, 3}
+    assert max(report.check.difference.values()) < 1e-5
+    assert report.check.agreement == 1.0
+
+
+@pytest.mark.parametrize("to", ["openvino", "torch-export"])
+def test_other_formats_score_as_pytorch(other_formats, to: str):
+    model, report = other_formats[0], other_formats[1][to]
+    exported = ExportedModel.from_file(report.path)
+    for batch in (1, 3):
+        clips = clips_of(model, batch)
+        np.testing.assert_allclose(exported(clips), logits_of(model, clips), rtol=1e-4, atol=1e-4)
+    files = {"openvino": ["model.bin", "model.xml"], "torch-export": ["model.pt2"]}[to]
+    assert sorted(file.name for file in report.path.parent.iterdir()) == files
+    assert report.num_bytes == sum(file.stat().st_size for file in report.path.parent.iterdir())
+
+
+@pytest.mark.slow
+def test_aoti_scores_as_pytorch(tmp_path: Path):
+    model, recipe = small()
+    report = export_model(model, recipe, tmp_path / "model", config=ExportConfig(to="aoti"))
+    exported = ExportedModel.from_file(report.path)
+    for batch in (1, 3):
+        clips = clips_of(model, batch)
+        np.testing.assert_allclose(exported(clips), logits_of(model, clips), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_shares_as_input(tmp_path: Path):
+    model, recipe = small()
+    path = export_model(model, recipe, tmp_path / "m.onnx", config=ExportConfig(input="float32")).path
+    exported, clips = ExportedModel.from_file(path), clips_of(model, 2)
+    expected = logits_of(model, clips)
+    for given in (clips, clips.astype(np.float32) / 255):
+        np.testing.assert_allclose(exported(given), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_any_size(tmp_path: Path):
+    model, recipe = small()
+    report = export_model(model, recipe, tmp_path / "m.onnx", config=ExportConfig(any_size=True))
+    assert (report.facts.height, report.facts.width) == (None, None)
+    exported = ExportedModel.from_file(report.path)
+    for size in ((40, 56), (64, 40), (32, 32)):
+        clips = clips_of(model, 2, size)
+        np.testing.assert_allclose(exported(clips), logits_of(model, clips), rtol=1e-4, atol=1e-4)
+
+
+def test_int8_is_small_and_near(tmp_path: Path):
+    model, recipe = small()
+    clips = clips_of(model, 4)
+    report = export_model(
+        model, recipe, tmp_path / "small.onnx", config=ExportConfig(int8=True), calibration=list(clips)
+    )
+    assert read_facts(report.path).precision == "int8"
+    assert 1e-4 < max(report.check.difference.values()) < 0.5
+    graph = onnx.load(str(report.path)).graph
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in graph.node}
+    convolutions = [value for value in graph.initializer if len(value.dims) == 4 and value.dims[0] > 1]
+    assert {value.data_type for value in convolutions} == {onnx.TensorProto.INT8}
+
+
+# What the file says of itself
+
+
+def test_the_file_says_what_it_is(finished_run: Path, exported_run: ExportReport):
+    run, facts = open_run(finished_run), read_facts(exported_run.path)
+    assert facts == exported_run.facts
+    assert facts.classes == run.classes
+    assert (facts.num_frames, facts.channels, facts.height, facts.width) == (4, 3, 32, 32)
+    assert (facts.to, facts.input, facts.precision, facts.vsn) == ("onnx", "uint8", "fp32", vsn.__version__)
+    assert facts.weights_hash == weights_hash(run)
+    assert facts.to_recipe().clip == run.recipe.clip
+    assert facts.to_recipe().eval == replace(run.recipe.eval, protocol="center")
+    assert facts.preprocessing["view"] == "one centre crop of 32x32 pixels"
+    entries = ort.InferenceSession(str(exported_run.path)).get_modelmeta().custom_metadata_map
+    assert json.loads(entries["vsn"])["classes"] == list(run.classes)
+    # Nothing of the machine it was trained on.
+    assert run.recipe.data.root not in entries["vsn"]
+
+
+def test_facts_are_read_without_torch_and_predictions_without_the_networks(
+    exported_run: ExportReport, grey_video: Path
+):
+    program = (
+        "import sys\n"
+        "from vsn.export.facts import read_facts\n"
+        f"assert read_facts({str(exported_run.path)!r}).num_frames == 4\n"
+        "assert 'torch' not in sys.modules\n"
+        "from vsn.export.exported import ExportedPredictor\n"
+        f"predictor = ExportedPredictor.from_file({str(exported_run.path)!r})\n"
+        f"assert len(predictor.predict({str(grey_video)!r}).labels) == 3\n"
+        "assert not [name for name in sys.modules if name.startswith('vsn.models')]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_facts_of_other_formats(other_formats):
+    reports = other_formats[1]
+    facts = {to: read_facts(report.path) for to, report in reports.items()}
+    assert facts == {to: report.facts for to, report in reports.items()}
+    assert facts["openvino"] == replace(facts["torch-export"], to="openvino")
+    with zipfile.ZipFile(reports["torch-export"].path) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("extra/vsn.json"))
+        assert json.loads(archive.read(name))["classes"][3:] == ["é", '"<&>']
+
+
+# Which views
+
+
+@pytest.mark.parametrize(
+    ("protocol", "any_size", "expected"),
+    [
+        ("fcn", False, ("center", 32, 4)),
+        ("fcn", True, ("fcn", 32, 4)),
+        ("center", False, ("center", 32, 4)),
+        ("10crop", False, ("10crop", 32, 4)),
+        ("3crop", False, ("3crop", 40, 4)),
+        ("25x10", False, ("25x10", 32, 25)),
+    ],
+)
+def test_the_file_is_for_the_runs_protocol(protocol, any_size: bool, expected: tuple):
+    recipe = replace(small("tsn_resnet14_tiny")[1], eval=EvalConfig(protocol=protocol))
+    view = export_view(recipe, any_size=any_size)
+    assert (view.eval.protocol, view.size, view.num_frames) == expected
+    assert bool(view.note) == (protocol == "fcn" and not any_size)
+
+
+def test_every_protocol_has_a_size():
+    recipe = small("tsn_resnet14_tiny")[1]
+    for protocol in PROTOCOLS:
+        view = export_view(replace(recipe, eval=EvalConfig(protocol=protocol)), any_size=False)
+        assert view.size in (recipe.clip.crop_size, recipe.clip.short_side)
+
+
+def test_a_protocol_of_another_t_is_refused_for_a_temporal_model(finished_run: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="'25x10' shows clips of 25 frames, and this model keeps to 4"):
+        export_run(finished_run, out=tmp_path / "m.onnx", protocol="25x10", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+# Prediction
+
+
+def test_prediction_from_the_file_is_the_runs(finished_run: Path, exported_run: ExportReport, grey_video: Path):
+    ours = ExportedPredictor.from_file(exported_run.path).predict(grey_video, top_k=3)
+    runs = vsn.Predictor.from_run(finished_run, device="cpu")
+    wanted = runs.predict(grey_video, top_k=3, protocol=EvalConfig(protocol="center"))
+    assert (ours.path, ours.labels) == (wanted.path, wanted.labels)
+    assert ours.probabilities == pytest.approx(wanted.probabilities, abs=1e-5)
+
+
+@pytest.mark.parametrize("average", ["logits", "softmax"])
+def test_several_views_are_averaged_as_evaluation_does(
+    finished_run: Path, views_report: ExportReport, grey_video: Path, average
+):
+    view = EvalConfig(protocol="3crop", average=average)
+    ours = ExportedPredictor.from_file(views_report.path).predict(grey_video, protocol=view)
+    wanted = vsn.Predictor.from_run(finished_run, device="cpu").predict(grey_video, protocol=view)
+    assert ours.labels == wanted.labels
+    assert ours.probabilities == pytest.approx(wanted.probabilities, abs=1e-5)
+
+
+def test_whole_frames_need_any_size(exported_run: ExportReport, grey_video: Path):
+    whole = EvalConfig(protocol="fcn")
+    fixed = ExportedPredictor.from_file(exported_run.path)
+    with pytest.raises(ExportError, match=r"shape \(1, 4, 3, 36, 54\) came.*\(B, 4, 3, 32, 32\).*--any-size"):
+        fixed.predict(grey_video, protocol=whole)
+
+
+@pytest.mark.slow
+def test_whole_frames_from_a_file_of_any_size(finished_run: Path, grey_video: Path, tmp_path: Path):
+    config = ExportConfig(any_size=True)
+    path = export_run(finished_run, config, out=tmp_path / "m.onnx", progress=False).path
+    ours = ExportedPredictor.from_file(path).predict(grey_video)
+    wanted = vsn.Predictor.from_run(finished_run, device="cpu").predict(grey_video)
+    assert ours.probabilities == pytest.approx(wanted.probabilities, abs=1e-5)
+
+
+@pytest.mark.parametrize(("average", "expected"), [("logits", [2.0, 0.0]), ("softmax", [0.6, 0.4])])
+def test_views_are_averaged_one_by_one(exported_run: ExportReport, average, expected: list[float]):
+    """Two views, whose logits are those of probabilities 0.9 and 0.3, or 4 and 0."""
+    odds = {"logits": [(4.0, 0.0), (0.0, 0.0)], "softmax": [np.log((0.9, 0.1)), np.log((0.3, 0.7))]}
+    rest = iter(np.array(odds[average], np.float32))
+    model = ExportedModel(exported_run.facts, lambda clips: next(rest)[None])
+    found = video_logits(model, np.zeros((2, 4, 3, 32, 32), np.uint8), average=average)
+    assert (np.exp(found) if average == "softmax" else found).tolist() == pytest.approx(expected)
+
+
+def test_accuracy_of_the_file_beside_the_runs(exported_run: ExportReport):
+    report = exported_run
+    assert report.accuracy is not None
+    assert report.accuracy["exported"]["num_videos"] == 3
+    assert report.accuracy["agreement"] == 1.0
+    assert report.accuracy["exported"]["top1"] == report.accuracy["pytorch"]["top1"]
+    assert report.clips == "3 clips of split 'test'"
+
+
+def test_without_the_data_generated_clips_are_compared_and_that_is_said(
+    finished_run: Path, views_report: ExportReport, tmp_path: Path
+):
+    assert views_report.clips.startswith("3 generated clips (the data cannot be read:")
+    with pytest.raises(ConfigError, match="gone"):
+        export_run(
+            finished_run,
+            ExportConfig(int8=True),
+            out=tmp_path / "int8.onnx",
+            root=tmp_path / "gone",
+            progress=False,
+        )
+    assert not list(tmp_path.iterdir())
+    assert [file.name for file in views_report.path.parent.iterdir()] == ["m.onnx"]
+
+
+def test_files_of_a_run_have_names_of_their_own(tmp_path: Path):
+    configs = [
+        ExportConfig(),
+        ExportConfig(int8=True),
+        ExportConfig(any_size=True),
+        ExportConfig(input="float32"),
+        ExportConfig(to="openvino"),
+        ExportConfig(to="openvino", fp16=True),
+        ExportConfig(to="torch-export"),
+        ExportConfig(to="aoti"),
+    ]
+    names = [default_path(tmp_path, config).relative_to(tmp_path).as_posix() for config in configs]
+    assert names[:2] == ["export/model.onnx", "export/model-int8.onnx"]
+    assert len(set(names)) == len(names)
+
+
+# Refusals
+
+
+class _Wrong(ExportForm):
+    """An export form with a fault: its frames come in another order."""
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        return super().forward(clip.flip(1))
+
+
+def test_a_file_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model, recipe = small()
+    (tmp_path / "model.onnx").write_text("the former")
+    monkeypatch.setattr(export_module, "ExportForm", _Wrong)
+    with pytest.raises(
+        ExportError, match=r"model\.onnx is not written.*of the largest at batch.*fp32 may differ by 0\.001"
+    ):
+        export_model(model, recipe, tmp_path / "model.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    assert (tmp_path / "model.onnx").read_text() == "the former"
+
+
+@pytest.mark.slow
+def test_an_openvino_file_that_differs_leaves_neither_of_its_files(tmp_path: Path, monkeypatch):
+    pytest.importorskip("openvino")
+    model, recipe = small()
+    monkeypatch.setattr(export_module, "ExportForm", _Wrong)
+    with pytest.raises(ExportError, match=r"model\.xml is not written"):
+        export_model(model, recipe, tmp_path / "model", config=ExportConfig(to="openvino"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("difference", "precision"), [(1.1e-3, "fp32"), (0.06, "fp16"), (0.6, "int8"), (float("nan"), "int8")]
+)
+def test_tolerances(difference: float, precision):
+    check = Check(difference={1: 0.0, 3: difference}, agreement=1.0, latency_ms={})
+    with pytest.raises(ExportError, match="is not written"):
+        require_close(check, precision, Path("model.onnx"))
+    require_close(replace(check, difference={1: 0.0, 3: 9e-4}), precision, Path("model.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("clips", "message"),
+    [
+        (np.zeros((1, 8, 3, 32, 32), np.uint8), "keeps to the 4 frames it was exported for: sample 4"),
+        (
+            np.zeros((4, 3, 32, 32), np.uint8),
+            r"shape \(4, 3, 32, 32\) came; this model takes \(B, 4, 3, 32, 32\)",
+        ),
+        (np.zeros((1, 4, 3, 40, 32), np.uint8), "Crop or resize the clips, or export the run for any size"),
+        (np.zeros((1, 4, 3, 32, 32), np.float32), "The clips are float32; this model was exported for uint8"),
+    ],
+)
+def test_clips_that_do_not_fit(onnx_file, clips: np.ndarray, message: str):
+    with pytest.raises(ExportError, match=message):
+        ExportedModel.from_file(onnx_file[1])(clips)
+
+
+def test_files_that_are_none_of_ours(tmp_path: Path, onnx_file):
+    strange = onnx.load(str(onnx_file[1]))
+    del strange.metadata_props[:]
+    onnx.save(strange, str(tmp_path / "strange.onnx"))
+    (tmp_path / "text.onnx").write_text("text")
+    (tmp_path / "text.xml").write_text("text")
+    (tmp_path / "text.pt2").write_text("text")
+    with zipfile.ZipFile(tmp_path / "strange.pt2", "w") as archive:
+        archive.writestr("model/data", "")
+    (tmp_path / "strange.xml").write_text("<net><layers/></net>")
+    for name, message in {
+        "model.pt": r"names end in \.onnx, \.xml, \.pt2",
+        "gone.onnx": "there is no such file",
+        "strange.onnx": "does not say what it was exported from",
+        "strange.pt2": "does not say what it was exported from",
+        "strange.xml": "does not say what it was exported from",
+        "text.onnx": "is damaged or no exported model",
+        "text.xml": "is damaged or no exported model",
+        "text.pt2": "is damaged or no exported model",
+    }.items():
+        with pytest.raises(ExportError, match=message):
+            ExportedModel.from_file(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda facts: facts | {"format_version": 9}, r"format version 9; this vsn reads version 1"),
+        (
+            lambda facts: {k: v for k, v in facts.items() if k != "classes"},
+            "what it says of itself is damaged",
+        ),
+        (lambda facts: facts | {"to": "coreml"}, "what it says of itself is damaged"),
+    ],
+)
+def test_damaged_facts(tmp_path: Path, exported_run: ExportReport, change, message: str):
+    facts = change(json.loads(exported_run.facts.to_json()))
+    with zipfile.ZipFile(tmp_path / "m.pt2", "w") as archive:
+        archive.writestr("m/extra/vsn.json", json.dumps(facts))
+    with pytest.raises(ExportError, match=message):
+        read_facts(tmp_path / "m.pt2")
+
+
+@pytest.mark.parametrize("package", ["onnxscript", "onnxruntime"])
+def test_a_missing_package_is_named_before_anything_is_done(tmp_path: Path, monkeypatch, package: str):
+    monkeypatch.setitem(sys.modules, package, None)
+    model, recipe = small()
+    with pytest.raises(ExportError, match=rf"{package}, which is not installed.*pip install 'vsn\[export\]'"):
+        export_model(model, recipe, tmp_path / "model.onnx")
+
+
+def test_aoti_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    model, recipe = small()
+    with pytest.raises(ExportError, match=r"no compiler was found \(g\+\+, clang\+\+\).*export to torch-export"):
+        export_model(model, recipe, tmp_path / "model", config=ExportConfig(to="aoti"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_bf16_is_openvinos(onnx_file):
+    with pytest.raises(ExportError, match="precision is 'bf16'; only OpenVINO"):
+        ExportedModel.from_file(onnx_file[1], precision="bf16")
+
+
+class FakeOpenVino:
+    """The part of openvino that opens a file: on a processor with these abilities; notes what it is asked for."""
+
+    def __init__(self, abilities: list[str]) -> None:
+        self.abilities, self.settings = abilities, list[dict]()
+
+    def Core(self) -> "FakeOpenVino":  # noqa: N802  (openvino's name)
+        return self
+
+    def get_property(self, device: str, name: str) -> list[str]:
+        assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
+        return self.abilities
+
+    def compile_model(self, path: str, device: str, settings: dict) -> "FakeOpenVino":
+        self.settings.append(settings)
+        return self
+
+    def create_infer_request(self) -> "FakeOpenVino":
+        return self
+
+
+@pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("bf16", "bf16")])
+def test_openvino_is_told_what_to_compute_in(monkeypatch: pytest.MonkeyPatch, precision, hint: str):
+    monkeypatch.setitem(sys.modules, "openvino", fake := FakeOpenVino(["FP32", "BF16"]))
+    open_openvino("model.xml", 0, precision)
+    assert fake.settings == [{"INFERENCE_PRECISION_HINT": hint}]
+
+
+def test_bf16_is_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "openvino", fake := FakeOpenVino(["FP32", "INT8"]))
+    open_openvino("model.xml", 0, "fp32")
+    with pytest.raises(ExportError, match="This processor computes no bf16"):
+        open_openvino("model.xml", 0, "bf16")
+    assert len(fake.settings) == 1
+
+
+def test_the_command_predicts_in_bf16_or_says_that_it_cannot(other_formats, grey_video: Path, capsys):
+    openvino = pytest.importorskip("openvino")
+    command = ["predict", str(other_formats[1]["openvino"].path), str(grey_video), "--precision", "bf16"]
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        cli.main(command)
+        assert "grey.mp4: " in capsys.readouterr().out
+    else:
+        with pytest.raises(SystemExit, match="This processor computes no bf16"):
+            cli.main(command)
+
+
+@pytest.mark.parametrize("options", [[], ["--windows"]])
+def test_a_run_has_its_own_precision(finished_run: Path, grey_video: Path, options: list[str]):
+    with pytest.raises(SystemExit, match=r"--precision bf16 is for an OpenVINO \.xml file, and .* is a run"):
+        cli.main(["predict", str(finished_run), str(grey_video), "--precision", "bf16", *options])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"to": "aoti", "int8": True}, "int8 is for onnx and openvino; the format is 'aoti'"),
+        ({"fp16": True}, "fp16 is for openvino; the format is 'onnx'"),
+        ({"to": "openvino", "fp16": True, "int8": True}, "choose one of them"),
+        ({"calibration_clips": 0}, "calibration_clips is 0"),
+        ({"opset": 17}, "opset is 17; it must be 18 to"),
+    ],
+)
+def test_impossible_settings(settings: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        ExportConfig(**settings)
+
+
+def test_a_folder_named_as_a_file_is_a_run(finished_run: Path, tmp_path: Path, grey_video: Path, capsys):
+    run = shutil.copytree(finished_run, tmp_path / "run.onnx")
+    cli.main(["predict", str(run), str(grey_video), "--device", "cpu"])
+    assert "grey.mp4: " in capsys.readouterr().out

@@ -1,0 +1,72 @@
+"""Small scores with known answers, for all that reads saved scores."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vsn.scores.scores import ScoreKind, Scores
+
+
+def scores_of(
+    logits: Sequence[Sequence[float]],
+    labels: Sequence[int],
+    *,
+    ids: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    kind: ScoreKind = "logits",
+    **facts: Any,
+) -> Scores:
+    """Scores as written down; videos are 0.mp4, 1.mp4, ..., classes a, b, ..."""
+    table = np.array(logits, np.float32)
+    names = tuple("abcdefghij"[: table.shape[1]]) if classes is None else tuple(classes)
+    videos = [f"{i}.mp4" for i in range(len(table))] if ids is None else list(ids)
+    return Scores(np.array(videos), table, np.array(labels, np.int64), names, kind, facts)
+
+
+def several(logits: Sequence[Sequence[float]], labels: Sequence[Sequence[int]], **facts: Any) -> Scores:
+    """Multi-label scores as written down."""
+    plain = scores_of(logits, [0] * len(logits))
+    return Scores(plain.video_ids, plain.logits, np.array(labels, bool), plain.classes, "logits", facts)
+
+
+def sides(right: Sequence[int], labels: Sequence[int] | None = None, **options: Any) -> Scores:
+    """Two classes, one video a number: 1 where the model is right, 0 where it takes the other class."""
+    labels = [0] * len(right) if labels is None else labels
+    said = [label if hit else 1 - label for hit, label in zip(right, labels, strict=True)]
+    return scores_of([[2.0, 0.0] if one == 0 else [0.0, 2.0] for one in said], labels, **options)
+
+
+def random_scores(
+    seed: int,
+    *,
+    num_videos: int = 60,
+    num_classes: int = 4,
+    strength: float = 1.0,
+    scale: float = 1.0,
+    **facts: Any,
+) -> Scores:
+    """Noise plus `strength` at the label. Labels and ids depend on the size alone, so seeds are models."""
+    labels = np.arange(num_videos) % num_classes
+    logits = np.random.default_rng(seed).normal(size=(num_videos, num_classes))
+    logits[np.arange(num_videos), labels] += strength
+    return scores_of((scale * logits).tolist(), labels.tolist(), **facts)
+
+
+def shuffled_names(scores: Scores, seed: int) -> Scores:
+    """The same scores with videos and classes in another order."""
+    generator = np.random.default_rng(seed)
+    rows = generator.permutation(len(scores.video_ids))
+    columns = generator.permutation(len(scores.classes))
+    if scores.multi_label:
+        labels = scores.labels[rows][:, columns]
+    else:
+        labels = np.array([columns.tolist().index(label) for label in scores.labels[rows]])
+    return Scores(
+        scores.video_ids[rows],
+        scores.logits[rows][:, columns],
+        labels,
+        tuple(scores.classes[i] for i in columns),
+        scores.kind,
+        scores.facts,
+    )

@@ -1,0 +1,42 @@
+"""From a trained run to everything that is done with its scores: what the rooms hand each other fits."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vsn.config import EvalConfig, FrameOrder
+from vsn.inference.evaluate import evaluate_run
+from vsn.scores.fuse import fuse_scores
+from vsn.scores.match import match_scores
+from vsn.scores.reliance import temporal_reliance
+from vsn.scores.scores import ScoresError, find_scores, load_scores, softmax
+
+
+def test_an_evaluated_run(finished_run: Path, tmp_path: Path):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    orders: tuple[FrameOrder, ...] = ("forward", "shuffled")
+    results = {
+        order: evaluate_run(run, split="train", config=EvalConfig(order=order), progress=False) for order in orders
+    }
+    evaluate_run(run, progress=False)
+    with pytest.raises(ScoresError, match="several scores of order 'forward'"):
+        find_scores(run)
+    scores = {order: load_scores(find_scores(run, split="train", order=order)) for order in orders}
+    for order, one in scores.items():
+        assert {key: one.facts[key] for key in ("split", "protocol", "order")} == {
+            "split": "train",
+            "protocol": "fcn",
+            "order": order,
+        }
+        assert "seconds" not in one.facts
+    found = temporal_reliance(scores)
+    assert [found["orders"][order]["top1"] for order in orders] == [results[order]["top1"] for order in orders]
+    assert found["orders"]["forward"]["interval"] == results["forward"]["top1_interval"]
+    matched, _ = match_scores(list(scores.values()), orders)
+    np.testing.assert_allclose(
+        softmax(fuse_scores(matched).logits),
+        (softmax(scores["forward"].logits) + softmax(scores["shuffled"].logits)) / 2,
+        atol=1e-6,
+    )

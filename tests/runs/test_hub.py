@@ -1,0 +1,388 @@
+"""Runs on the hub, without a network: folders, a cache made by hand, and an interface that keeps what it is given."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors import safe_open
+
+import vsn
+from tests.helpers.tiny_runs import tiny_recipe
+from vsn import cli
+from vsn.config import ConvertConfig
+from vsn.config.recipes import load_recipe
+from vsn.inference.evaluate import evaluate_run
+from vsn.runs.checkpoint import RunError, load_model, open_run, weights_hash
+from vsn.runs.hub import HubError, copy_run, from_pretrained, local_run, pull, push_to_hub, save_pretrained
+from vsn.runs.listing import summarise_run
+from vsn.training.train import train
+
+FILES = {
+    "README.md",
+    "classes.json",
+    "config.json",
+    "eval",
+    "metrics.jsonl",
+    "model.safetensors",
+    "preprocessing.json",
+    "recipe.toml",
+    "summary.json",
+    "versions.json",
+}
+
+
+@pytest.fixture(scope="module")
+def tested_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a result of its last weights, and an older one of others."""
+    run = tmp_path_factory.mktemp("tested") / "run"
+    shutil.copytree(finished_run, run)
+    evaluate_run(run, device="cpu", num_workers=0, progress=False)
+    (result,) = run.glob("eval/*.json")
+    other = json.loads(result.read_text()) | {"weights_hash": "0" * 64, "top1": 0.987}
+    (run / "eval" / "test-10crop-forward.json").write_text(json.dumps(other | {"protocol": "10crop"}))
+    return run
+
+
+@pytest.fixture(scope="module")
+def saved(tested_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "tiny-vsn"
+    return save_pretrained(tested_run, folder, license="apache-2.0", repo_id="me/tiny-vsn")
+
+
+def test_what_is_saved_and_what_stays_private(tested_run: Path, saved: Path, tiny_data: Path):
+    assert {path.name for path in saved.iterdir()} == FILES
+    assert [path.name for path in saved.parent.iterdir()] == ["tiny-vsn"]
+    for file in saved.rglob("*"):
+        if file.is_file():
+            assert str(tiny_data).encode() not in file.read_bytes(), file
+    assert load_recipe(saved / "recipe.toml").data.root == tiny_data.name
+
+
+def test_config_says_what_is_needed_to_build_and_to_feed(saved: Path):
+    config = json.loads((saved / "config.json").read_text())
+    assert config["library_name"] == "vsn"
+    assert config["model"]["name"] == "vsn_resnet14_tiny"
+    assert config["model"]["num_frames"] == 4
+    assert (config["clip"]["short_side"], config["eval"]["protocol"]) == (36, "fcn")
+    assert config["classes"] == ["swipe_left", "swipe_right", "wave"]
+
+
+def test_a_saved_folder_is_a_run(tested_run: Path, saved: Path, grey_video: Path, tmp_path: Path):
+    model, original = from_pretrained(saved), load_model(open_run(tested_run))
+    assert not model.training
+    for name, tensor in original.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    said = vsn.Predictor.from_pretrained(saved, device="cpu").predict(grey_video)
+    assert said == vsn.Predictor.from_run(tested_run, device="cpu").predict(grey_video)
+    summary = summarise_run(saved)
+    assert (summary.state, len(summary.evaluations)) == ("finished", 1)
+    again = save_pretrained(saved, tmp_path / "again", license="apache-2.0", repo_id="me/tiny-vsn")
+    for name in FILES - {"eval"}:
+        assert (again / name).read_bytes() == (saved / name).read_bytes(), name
+
+
+def test_the_card_claims_what_was_measured_of_these_weights(tested_run: Path, saved: Path):
+    card = ModelCard.load(saved / "README.md")
+    (file,) = tested_run.glob("eval/test-fcn-forward.json")
+    result = json.loads(file.read_text())
+    low, high = result["top1_interval"]
+    row = f"| test | fcn | 1 | forward | 3 | {result['top1']:.1%} | {low:.1%} to {high:.1%} | {result['top5']:.1%} | "
+    assert row in card.text
+    assert "10crop" not in card.text
+    assert "98.7%" not in card.text
+    assert card.data.license == "apache-2.0"
+    assert (card.data.library_name, card.data.pipeline_tag) == ("vsn", "video-classification")
+    (measured,) = card.data.eval_results
+    assert (measured.dataset_split, measured.metric_value) == ("test", round(result["top1"], 4))
+    for part in (
+        'vsn.Predictor.from_pretrained("me/tiny-vsn")',
+        "`vsn predict hf://me/tiny-vsn video.mp4`",
+        "from random weights, for up to 2 epochs of batches of 5, with sgd at a learning rate of 0.01",
+        f"torch {torch.__version__}",
+        "swipe_left, swipe_right, wave.",
+        "The weights: apache-2.0.",
+        "- normalisation: inside the model",
+    ):
+        assert part in card.text
+
+
+def test_a_card_of_nothing_measured(finished_run: Path, tmp_path: Path):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    shutil.rmtree(run / "eval", ignore_errors=True)
+    card = ModelCard.load(save_pretrained(run, tmp_path / "plain") / "README.md")
+    assert "Nothing was measured of these weights." in card.text
+    assert "%" not in card.text
+    assert "No licence of the weights was stated." in card.text
+    assert card.data.license is None
+    assert card.data.eval_results is None
+
+
+def test_results_of_other_weights_are_left_behind(tested_run: Path, saved: Path):
+    assert [path.name for path in (saved / "eval").iterdir()] == ["test-fcn-forward.json"]
+    result = json.loads((saved / "eval" / "test-fcn-forward.json").read_text())
+    assert result["weights_hash"] == weights_hash(open_run(saved))
+
+
+def test_best_weights(tested_run: Path, tmp_path: Path):
+    run = Path(shutil.copytree(tested_run, tmp_path / "run"))
+    shutil.copy(run / "model.safetensors", run / "best.safetensors")
+    with safe_open(run / "best.safetensors", framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    tensors["head.bias"] += 1
+    from safetensors.torch import save_file
+
+    save_file(tensors, run / "best.safetensors", metadata=metadata)
+    folder = save_pretrained(run, tmp_path / "best", weights="best")
+    assert torch.equal(from_pretrained(folder).head.bias, tensors["head.bias"])
+    assert "Nothing was measured of these weights." in (folder / "README.md").read_text()
+
+
+def test_the_place_weights_started_from_stays_private(tested_run: Path, tiny_data: Path, tmp_path: Path, quiet):
+    recipe = tiny_recipe(tiny_data, epochs=1)
+    recipe = replace(recipe, model=replace(recipe.model, weights=str(tested_run)))
+    run = train(recipe, tmp_path / "started", console=quiet).path
+    evaluate_run(run, device="cpu", num_workers=0, progress=False)
+    folder = save_pretrained(run, tmp_path / "saved")
+    for file in folder.rglob("*"):
+        if file.is_file():
+            assert str(tested_run).encode() not in file.read_bytes(), file
+    assert "from weights `run`" in (folder / "README.md").read_text()
+    assert "| test | fcn |" in (folder / "README.md").read_text()
+    assert open_run(folder).recipe.model.weights == "run"
+    again = save_pretrained(folder, tmp_path / "again")
+    assert "| test | fcn |" in (again / "README.md").read_text()
+
+
+def test_a_converted_run_says_where_it_is_from(tmp_path: Path):
+    from tests.helpers.originals import RESNETS, TSM, random_state
+    from vsn.runs.convert import convert_checkpoint
+
+    torch.save({"state_dict": random_state(RESNETS["resnet14_tiny"], TSM)}, tmp_path / "official.pth")
+    (tmp_path / "names").write_text("a\nb\nc\nd\ne\n")
+    config = ConvertConfig(classes=str(tmp_path / "names"))
+    run = convert_checkpoint(tmp_path / "official.pth", tmp_path / "run", config).run.path
+    folder = save_pretrained(run, tmp_path / "saved")
+    for file in folder.rglob("*"):
+        if file.is_file():
+            assert str(tmp_path).encode() not in file.read_bytes(), file
+    text = (folder / "README.md").read_text()
+    assert "Converted by `vsn convert` from `official.pth`" in text
+    assert "How it was trained is not known here" in text
+    assert "Trained on" not in text
+
+
+class FakeApi:
+    """Takes the place of the hub's interface and keeps what comes."""
+
+    calls: list[tuple[str, dict[str, Any]]]
+    files: set[str]
+
+    def __init__(self, token: str | None = None) -> None:
+        FakeApi.token = token
+
+    def create_repo(self, **settings: Any) -> Any:
+        FakeApi.calls.append(("create_repo", settings))
+        return type("Url", (), {"repo_id": settings["repo_id"]})
+
+    def upload_folder(self, **settings: Any) -> str:
+        FakeApi.calls.append(("upload_folder", settings))
+        folder = Path(settings["folder_path"])
+        FakeApi.files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        FakeApi.card = (folder / "README.md").read_text()
+        return "address of the commit"
+
+
+@pytest.fixture
+def fake_api(monkeypatch: pytest.MonkeyPatch) -> type[FakeApi]:
+    FakeApi.calls = []
+    monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", FakeApi)
+    return FakeApi
+
+
+def test_push(tested_run: Path, fake_api: type[FakeApi]):
+    url = push_to_hub(tested_run, "me/tiny-vsn", private=True, license="mit", token="t", branch="b", message="m")
+    assert url == "address of the commit"
+    (create, created), (upload, uploaded) = fake_api.calls
+    assert (create, created["repo_id"], created["private"]) == ("create_repo", "me/tiny-vsn", True)
+    assert (upload, uploaded["repo_id"], uploaded["revision"]) == ("upload_folder", "me/tiny-vsn", "b")
+    assert (uploaded["commit_message"], fake_api.token) == ("m", "t")
+    assert fake_api.files == (FILES - {"eval"}) | {"eval/test-fcn-forward.json"}
+    assert 'from_pretrained("me/tiny-vsn")' in fake_api.card
+
+
+def test_push_that_fails_says_why(tested_run: Path, monkeypatch: pytest.MonkeyPatch):
+    class Refusing(FakeApi):
+        def create_repo(self, **settings: Any) -> Any:
+            raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", Refusing)
+    with pytest.raises(HubError, match="me/x could not be uploaded: no route"):
+        push_to_hub(tested_run, "me/x")
+    with pytest.raises(HubError, match="'me/x/y' is no name on the hub; one is user/name"):
+        push_to_hub(tested_run, "me/x/y")
+
+
+@pytest.fixture
+def cached(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache with one repository in it, and no network."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cache = tmp_path / "cache"
+    place = cache / "models--me--tiny-vsn"
+    shutil.copytree(saved, place / "snapshots" / commit)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return cache
+
+
+def test_from_the_cache_without_a_network(cached: Path, saved: Path, grey_video: Path):
+    folder = pull("me/tiny-vsn", cache_dir=cached, local_files_only=True)
+    assert folder.is_relative_to(cached)
+    predictor = vsn.Predictor.from_pretrained("me/tiny-vsn", cache_dir=cached, device="cpu")
+    expected = vsn.Predictor.from_run(saved, device="cpu").predict(grey_video)
+    assert predictor.predict(grey_video) == expected
+
+
+@pytest.fixture
+def pulled(saved: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
+    """Fetching gives the saved folder; what was asked for."""
+    from vsn.runs.hub import repository
+
+    asked: list[tuple[str, str | None]] = []
+
+    def fake(name: str, *, revision: str | None = None, **_: Any) -> str:
+        asked.append((name, revision))
+        return str(saved)
+
+    monkeypatch.setattr(repository, "snapshot_download", fake)
+    monkeypatch.setattr(huggingface_hub.hub_mixin, "hf_hub_download", lambda **_: str(saved / "config.json"))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("address", "asked"),
+    [
+        ("hf://me/tiny-vsn", ("me/tiny-vsn", None)),
+        (Path("hf://me/tiny-vsn"), ("me/tiny-vsn", None)),
+        ("hf://me/tiny-vsn@v1.0", ("me/tiny-vsn", "v1.0")),
+    ],
+)
+def test_addresses(pulled: list[tuple[str, str | None]], saved: Path, address, asked):
+    assert local_run(address) == saved
+    assert pulled == [asked]
+
+
+def test_commands_take_addresses(pulled, saved: Path, grey_video: Path, tmp_path: Path, capsys):
+    cli.main(["predict", str(saved), str(grey_video), "--device", "cpu"])
+    expected = capsys.readouterr().out
+    cli.main(["predict", "hf://me/tiny-vsn", str(grey_video), "--device", "cpu"])
+    assert capsys.readouterr().out == expected
+    out = tmp_path / "f.npz"
+    cli.main(["features", "hf://me/tiny-vsn", str(grey_video), "--out", str(out), "--device", "cpu"])
+    assert np.load(out)["features"].shape == (1, 256)
+    cli.main(["hub", "pull", "me/tiny-vsn", "--to", str(tmp_path / "mine"), "--revision", "v2"])
+    assert pulled[-1] == ("me/tiny-vsn", "v2")
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == FILES
+
+
+def test_push_and_save_commands(tested_run: Path, fake_api: type[FakeApi], tmp_path: Path, capsys):
+    cli.main(["hub", "push", str(tested_run), "me/tiny-vsn", "--license", "mit"])
+    assert capsys.readouterr().out == "address of the commit\n"
+    assert "The weights: mit." in fake_api.card
+    cli.main(["hub", "save", str(tested_run), str(tmp_path / "s")])
+    assert "No licence" in (tmp_path / "s" / "README.md").read_text()
+
+
+def test_a_copy_can_be_tested_and_started_from(pulled, tiny_data: Path, tmp_path: Path):
+    run = copy_run("me/tiny-vsn", tmp_path / "mine")
+    result = evaluate_run(run, root=tiny_data, device="cpu", num_workers=0, progress=False)
+    assert result["num_videos"] == 3
+    model = vsn.create_model("tsm_resnet14_tiny", num_classes=2, num_frames=4, weights=str(run))
+    assert torch.equal(
+        model.backbone.state_dict()["conv1.weight"],
+        from_pretrained(run).backbone.state_dict()["conv1.weight"],
+    )
+    with pytest.raises(RunError, match="exists and is not empty"):
+        copy_run("me/tiny-vsn", tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "me/absent",
+            "me/absent could not be fetched: no connection to the hub, and it is not in the local cache",
+        ),
+        ("absent", "absent is neither a folder that is there nor a name on the hub, user/name"),
+        ("/nowhere/run", "neither a folder that is there"),
+        ("hf://me", "hf://me is no address on the Hugging Face hub; one is hf://user/name"),
+        ("me/na..me", "is no name on the hub"),
+    ],
+)
+def test_names_that_cannot_be_had(cached: Path, name: str, message: str):
+    with pytest.raises(HubError, match=message):
+        pull(name, cache_dir=cached)
+
+
+def test_no_network_is_one_line(cached: Path, grey_video: Path):
+    with pytest.raises(SystemExit, match="vsn: me/absent could not be fetched: no connection to the hub"):
+        cli.main(["predict", "hf://me/absent", str(grey_video)])
+
+
+def test_a_folder_whose_files_disagree(saved: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(saved, tmp_path / "x"))
+    config = json.loads((folder / "config.json").read_text())
+    config["classes"][0] = "another"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(HubError, match=r"config\.json says another 'classes' than recipe\.toml and classes\.json"):
+        from_pretrained(folder)
+    (folder / "recipe.toml").unlink()
+    with pytest.raises(HubError, match=r"has a config\.json and no recipe\.toml; it is no repository that vsn wrote"):
+        from_pretrained(folder)
+
+
+def test_saving_needs_a_new_folder_and_weights(tested_run: Path, tmp_path: Path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    with pytest.raises(RunError, match="exists and is not empty"):
+        save_pretrained(tested_run, tmp_path / "full")
+    run = Path(shutil.copytree(tested_run, tmp_path / "run"))
+    (run / "best.safetensors").unlink(missing_ok=True)
+    with pytest.raises(RunError, match=r"has no best\.safetensors"):
+        save_pretrained(run, tmp_path / "out", weights="best")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "run"]
+
+
+def test_failing_halfway_leaves_nothing(tested_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from vsn.runs.hub import repository
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(repository, "write_card", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_pretrained(tested_run, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_package_it_says_what_to_install():
+    code = (
+        "import sys; sys.modules['huggingface_hub'] = None\n"
+        "import vsn.runs.hub\n"
+        "assert vsn.runs.hub.local_run('runs/x').name == 'x'\n"
+        "try: vsn.runs.hub.pull('me/x')\n"
+        "except vsn.runs.hub.HubError as error: print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "which is not installed: pip install 'vsn[hub]'" in result.stdout, result.stderr

@@ -1,0 +1,211 @@
+"""Run folders listed: what each says of itself, and the damaged ones with their reasons."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.fake_runs import write_run
+from vsn import cli
+from vsn.inference.evaluate import evaluate_run
+from vsn.runs.listing import RunsError, list_runs, summarise_run
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A run whose state is told by its metrics and its state file."""
+    run = Path(shutil.copytree(finished_run, tmp_path / "runs" / "run"))
+    for name in ("summary.json", "state-before.pt"):
+        (run / name).unlink()
+    return run
+
+
+def write_metrics(run: Path, *lines: object) -> None:
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def test_a_finished_run(run: Path, tiny_data: Path):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    result = evaluate_run(run, split="val", progress=False)
+    newest = run / "eval" / "val-fcn-forward.json"
+    os.utime(newest, (3e9, 3e9))
+    found = summarise_run(run)
+    assert (found.state, found.reason) == ("finished", "")
+    assert (found.model, found.num_frames) == ("vsn_resnet14_tiny", 4)
+    assert found.data == f"{tiny_data.name} (folder)"
+    assert (found.epochs_done, found.epochs) == (2, 2)
+    assert found.last_val_top1 == lines[-1]["val_top1"]
+    (one,) = found.evaluations
+    assert (one.split, one.protocol, one.order, one.top1) == ("val", "fcn", "forward", result["top1"])
+    assert found.written == 3e9
+
+
+def test_best_and_last_over_epochs_and_validations_within_them(run: Path):
+    write_metrics(
+        run,
+        {"epoch": 1, "step": 3, "train_loss": 1.0, "val_loss": 1.0, "val_top1": 0.25},
+        {"epoch": 2, "step": 4, "val_loss": 0.5, "val_top1": 0.75},
+        {"epoch": 2, "step": 5, "val_loss": 0.6, "val_top1": 0.75},
+        {"epoch": 2, "step": 6, "train_loss": 0.5, "val_loss": 0.7, "val_top1": 0.5},
+        {"epoch": 3, "step": 7, "val_loss": 0.6, "val_top1": float("nan")},
+    )
+    found = summarise_run(run)
+    assert (found.epochs_done, found.best_val_top1, found.best_epoch, found.last_val_top1) == (
+        2,
+        0.75,
+        2,
+        0.5,
+    )
+
+
+def test_of_validations_with_the_same_top1_the_smaller_loss_is_the_best(run: Path):
+    """As training keeps its best weights."""
+    write_metrics(
+        run,
+        {"epoch": 1, "step": 3, "train_loss": 1.0, "val_loss": 0.5, "val_top1": 1.0},
+        {"epoch": 2, "step": 6, "train_loss": 0.5, "val_loss": 0.1, "val_top1": 1.0},
+        {"epoch": 3, "step": 9, "train_loss": 0.5, "val_loss": 0.2, "val_top1": 1.0},
+        {"epoch": 4, "step": 12, "train_loss": 0.5, "val_top1": 1.0},
+    )
+    assert summarise_run(run).best_epoch == 2
+
+
+def test_a_run_under_way_can_be_resumed(run: Path):
+    write_metrics(run, {"epoch": 1, "step": 3, "train_loss": 1.0})
+    found = summarise_run(run)
+    assert (found.state, found.epochs_done, found.epochs) == ("can be resumed", 1, 2)
+    assert found.last_val_top1 is found.best_val_top1 is found.best_epoch is None
+    (run / "summary.json").write_text("{}")  # it stopped early, as it should
+    assert summarise_run(run).state == "finished"
+
+
+def test_before_the_first_epoch(run: Path):
+    for name in ("metrics.jsonl", "model.safetensors"):
+        (run / name).unlink()
+    assert (summarise_run(run).state, summarise_run(run).epochs_done) == ("can be resumed", 0)
+
+
+def test_the_state_before_is_enough_to_resume(run: Path):
+    write_metrics(run, {"epoch": 1, "step": 3, "train_loss": 1.0})
+    (run / "state.pt").rename(run / "state-before.pt")
+    assert summarise_run(run).state == "can be resumed"
+
+
+def test_the_evaluation_to_be_quoted_is_of_the_recipes_split_and_protocol(tmp_path: Path):
+    run = write_run(tmp_path / "run", "vsn_resnet18", 0.7)
+    shutil.copy(run / "eval" / "test-fcn-forward.json", run / "eval" / "a-center-forward.json")
+    values = json.loads((run / "eval" / "a-center-forward.json").read_text())
+    (run / "eval" / "a-center-forward.json").write_text(json.dumps(values | {"protocol": "center"}))
+    found = summarise_run(run).evaluations
+    assert (found[0].split, found[0].protocol, found[0].order) == ("test", "fcn", "forward")
+    assert (found[1].protocol, len(found)) == ("center", 5)
+
+
+def cut(name: str, size: int) -> Callable[[Path], None]:
+    return lambda run: (run / name).write_bytes((run / name).read_bytes()[:size])
+
+
+def unfinished(name: str, size: int | None) -> Callable[[Path], None]:
+    def damage(run: Path) -> None:
+        write_metrics(run, {"epoch": 1, "train_loss": 1.0})
+        (run / name).unlink() if size is None else cut(name, size)(run)
+
+    return damage
+
+
+def bad_eval(run: Path) -> None:
+    (run / "eval").mkdir()
+    (run / "eval" / "test-fcn-forward.json").write_text('{"top1": 0.5}')
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda run: (run / "recipe.toml").unlink(), "it has no recipe.toml"),
+        (lambda run: (run / "classes.json").unlink(), "it has no classes.json"),
+        (lambda run: (run / "recipe.toml").write_text("[train]\nlr = -1"), "train.lr is -1.0"),
+        (lambda run: (run / "metrics.jsonl").write_text('{"epoch": 1'), "metrics.jsonl cannot be read"),
+        (lambda run: (run / "metrics.jsonl").write_text("3\n"), "1 lines of metrics.jsonl name no epoch"),
+        (lambda run: (run / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (cut("model.safetensors", 5000), "model.safetensors is damaged"),
+        (
+            unfinished("state.pt", None),
+            "it has not finished, and state.pt, with which to resume it, is missing",
+        ),
+        (unfinished("state.pt", 1000), "with which to resume it, is damaged"),
+        (bad_eval, "eval/test-fcn-forward.json cannot be read: 'split'"),
+    ],
+)
+def test_damaged_runs_are_listed_with_the_reason(run: Path, damage: Callable[[Path], object], reason: str):
+    shutil.copytree(run, run.parent / "whole")
+    damage(run)
+    first, second = list_runs([run.parent])
+    assert first.state == "damaged"
+    assert reason in first.reason
+    assert (second.state, second.reason) == ("finished", "")
+
+
+def test_runs_are_found_two_levels_down_and_once(finished_run: Path, tmp_path: Path):
+    names = ["a", "b/c", "b/d", "b/deeper/too", ".hidden", "a/within"]
+    for name in names:
+        shutil.copytree(finished_run, tmp_path / name, dirs_exist_ok=True)
+    (tmp_path / "empty").mkdir()
+
+    def found(*folders: Path) -> list[str]:
+        return [str(run.path.relative_to(tmp_path)) for run in list_runs(folders)]
+
+    assert found(tmp_path) == ["a", "b/c", "b/d"]
+    assert found(tmp_path / "b") == ["b/c", "b/d", "b/deeper/too"]
+    assert found(tmp_path / "b" / "c", tmp_path) == ["b/c", "a", "b/d"]
+    assert found(tmp_path / "empty") == []
+    (tmp_path / "b" / "link").symlink_to(tmp_path / "a")
+    assert found(tmp_path) == ["a", "b/c", "b/d"]
+
+
+def test_a_place_that_is_no_folder(tmp_path: Path):
+    with pytest.raises(RunsError, match=r"none is no folder\. `vsn train` writes its runs into runs/; name"):
+        list_runs([tmp_path / "none"])
+
+
+# The command
+
+
+def test_the_table(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(run.parents[1])
+    monkeypatch.setenv("COLUMNS", "160")
+    write_metrics(
+        run,
+        {"epoch": 1, "step": 3, "train_loss": 1.0, "val_top1": 0.625},
+        {"epoch": 2, "step": 6, "train_loss": 1.0, "val_top1": 0.5},
+    )
+    bad_eval(run)
+    (run / "eval" / "test-fcn-forward.json").write_text(
+        '{"split": "val", "protocol": "fcn", "order": "forward", "top1": 0.875}'
+    )
+    shutil.copytree(run, "runs/torn")
+    Path("runs/torn/recipe.toml").unlink()
+    cli.main(["runs"])
+    head, whole, torn, reason = capsys.readouterr().out.splitlines()
+    assert head.split() == ["run", "model", "data", "T", "epochs", "val", "best", "test", "written", "state"]
+    assert whole.startswith("runs/run")
+    assert " 2/2 50.0% 62.5% @1 87.5% fcn val " in whole
+    assert whole.rstrip().endswith("finished")
+    assert torn.rstrip().endswith("damaged")
+    assert reason == "runs/torn: it has no recipe.toml"
+
+
+def test_json(run: Path, capsys: pytest.CaptureFixture[str]):
+    cli.main(["runs", str(run.parent), "--json"])
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["path"], found["state"], found["epochs_done"]) == (str(run), "finished", 2)
+    assert found["evaluations"] == []
+
+
+def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    cli.main(["runs", str(tmp_path)])
+    assert capsys.readouterr().out == f"No runs in {tmp_path}: `vsn train` has written none there.\n"
+    with pytest.raises(SystemExit, match="is no folder"):
+        cli.main(["runs", str(tmp_path / "none")])

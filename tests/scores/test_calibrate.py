@@ -1,0 +1,231 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.helpers.made_scores import random_scores, scores_of, several, sides
+from vsn.scores.calibrate import (
+    accepted_labels,
+    apply_report,
+    calibrate,
+    calibrated_probabilities,
+    choose_threshold,
+    expected_calibration_error,
+    fit_temperature,
+    load_calibration,
+    negative_log_likelihood,
+    reliability_curve,
+    threshold_facts,
+)
+from vsn.scores.scores import ScoresError
+
+
+def two_sided(shares: list[float], right: list[int]):
+    """Two classes; the model gives the class it says this share, and is right or wrong."""
+    return scores_of([[math.log(p / (1 - p)), 0] for p in shares], [1 - hit for hit in right])
+
+
+def test_temperature_by_hand():
+    """Always sure by a logit of 4, and right 3 times in 4: T makes that 75%, so 4 / T = log 3."""
+    scores = scores_of([[4, 0]] * 4, [0, 0, 0, 1])
+    assert fit_temperature(scores) == pytest.approx(4 / math.log(3), rel=1e-5)
+    assert calibrated_probabilities(scores.logits, fit_temperature(scores))[0, 0] == pytest.approx(0.75, abs=1e-6)
+
+
+@given(st.floats(0.2, 5), st.integers(0, 100))
+def test_scaled_logits_scale_the_temperature(scale: float, seed: int):
+    plain = fit_temperature(random_scores(seed, strength=1.5))
+    assert fit_temperature(random_scores(seed, strength=1.5, scale=scale)) == pytest.approx(scale * plain, rel=1e-4)
+
+
+def test_no_temperature_of_a_fine_grid_is_better():
+    scores = random_scores(3, scale=4)
+    best = negative_log_likelihood(scores, fit_temperature(scores))
+    assert best <= min(negative_log_likelihood(scores, t) for t in np.geomspace(0.02, 50, 2000))
+
+
+def test_likelihood_by_loop():
+    scores = random_scores(2, num_videos=5)
+    loss = 0.0
+    for row, label in zip(scores.logits.tolist(), scores.labels.tolist(), strict=True):
+        powers = [math.exp(value / 1.7) for value in row]
+        loss -= math.log(powers[label] / sum(powers))
+    assert negative_log_likelihood(scores, 1.7) == pytest.approx(loss / 5)
+
+
+@pytest.mark.parametrize("right", [[1] * 5, [0] * 5])
+def test_scores_that_fix_no_temperature(right: list[int]):
+    with pytest.raises(ScoresError, match=r"The scores fix no temperature between 0\.01 and 100"):
+        fit_temperature(sides(right))
+
+
+def test_bins_and_error_by_hand():
+    # Confidences .6, .6, .8, .95 in five bins: (.4, .6] twice, one right; (.6, .8] right; (.8, 1] wrong.
+    scores = two_sided([0.6 - 1e-6, 0.6 - 1e-6, 0.8 - 1e-6, 0.95], [1, 0, 1, 0])
+    bins = reliability_curve(scores, num_bins=5)
+    assert [(one.count, one.accuracy) for one in bins] == [(0, None), (0, None), (2, 0.5), (1, 1.0), (1, 0.0)]
+    assert [(one.low, one.high) for one in bins][2] == (0.4, 0.6)
+    assert bins[2].confidence == pytest.approx(0.6, abs=1e-5)
+    assert expected_calibration_error(bins) == pytest.approx((2 * 0.1 + 0.2 + 0.95) / 4, abs=1e-5)
+
+
+def error_by_loop(confidence: list[float], right: list[bool], num_bins: int) -> float:
+    total = 0.0
+    for index in range(num_bins):
+        own = [i for i, value in enumerate(confidence) if index / num_bins < value <= (index + 1) / num_bins]
+        if own:
+            gap = sum(right[i] for i in own) / len(own) - sum(confidence[i] for i in own) / len(own)
+            total += len(own) / len(confidence) * abs(gap)
+    return total
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 4))
+def test_error_is_its_definition(seed: int, scale: float):
+    scores = random_scores(seed, scale=scale)
+    values = calibrated_probabilities(scores.logits, 1.3)
+    expected = error_by_loop(values.max(axis=1).tolist(), (values.argmax(axis=1) == scores.labels).tolist(), 15)
+    bins = reliability_curve(scores, temperature=1.3)
+    assert len(bins) == 15
+    assert sum(one.count for one in bins) == 60
+    assert expected_calibration_error(bins) == pytest.approx(expected)
+
+
+def test_a_confidence_on_an_edge_is_in_the_lower_bin():
+    bins = reliability_curve(scores_of([[0, 0]], [0]), num_bins=2)
+    assert [one.count for one in bins] == [1, 0]
+
+
+def test_a_confidence_of_one_is_in_the_last_bin():
+    bins = reliability_curve(scores_of([[1000, 0]], [0]))
+    assert (bins[-1].count, bins[-1].confidence) == (1, 1.0)
+
+
+def test_threshold_by_hand():
+    """.9 right, .8 right, .7 wrong, .6 right, .55 wrong: the lowest with three in four is .6."""
+    scores = two_sided([0.6, 0.9, 0.7, 0.55, 0.8], [1, 1, 0, 0, 1])
+    assert choose_threshold(scores, 0.75) == pytest.approx(0.6)
+    assert choose_threshold(scores, 1.0) == pytest.approx(0.8)
+    assert choose_threshold(scores, 0.6) == pytest.approx(0.55)
+    facts = threshold_facts(scores, choose_threshold(scores, 0.75))
+    assert (facts["coverage"], facts["precision"]) == (pytest.approx(0.8), pytest.approx(0.75))
+    low, high = facts["precision_interval"]
+    assert low < 0.75 < high
+    assert threshold_facts(scores, 0.99) == {"coverage": 0.0, "precision": None, "precision_interval": None}
+
+
+@given(st.integers(0, 1000), st.floats(0.3, 1))
+def test_no_lower_threshold_would_do(seed: int, precision: float):
+    scores = random_scores(seed, strength=2)
+    values = calibrated_probabilities(scores.logits, 1.0)
+    confidence, right = values.max(axis=1), values.argmax(axis=1) == scores.labels
+    good = [t for t in confidence.tolist() if right[confidence >= t].mean() >= precision]
+    if good:
+        assert choose_threshold(scores, precision) == min(good)
+    else:
+        with pytest.raises(ScoresError, match="No threshold reaches"):
+            choose_threshold(scores, precision)
+
+
+def test_equal_confidences_are_accepted_together():
+    scores = two_sided([0.9, 0.9, 0.8], [1, 0, 1])
+    assert choose_threshold(scores, 2 / 3) == pytest.approx(0.8)
+    with pytest.raises(ScoresError, match=r"precision of 90\.0%; the most is 66\.7%, of the 3 of 3 videos"):
+        choose_threshold(scores, 0.9)
+    for precision in (0, 1.2, math.nan):
+        with pytest.raises(ScoresError, match="it must be above 0 and at most 1"):
+            choose_threshold(scores, precision)
+
+
+def test_labels_or_unknown():
+    values = np.array([[0.7, 0.3], [0.45, 0.55], [math.nan, math.nan]])
+    assert accepted_labels(values, ("a", "b"), 0.7) == ["a", "unknown", "unknown"]
+    assert accepted_labels(values, ("a", "b"), None) == ["a", "b", "unknown"]
+    with pytest.raises(ScoresError, match=r"are \(3, 2\); expected \(videos, 3\)"):
+        accepted_labels(values, ("a", "b", "c"), 0.5)
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path):
+    scores = random_scores(1, num_videos=200, strength=2, scale=5, split="val", weights_hash="1")
+    found = calibrate(scores, precision=0.8, file="val.npz")
+    found.save(tmp_path / "c.json")
+    assert load_calibration(tmp_path / "c.json") == found
+    value = json.loads((tmp_path / "c.json").read_text())
+    assert {"temperature", "threshold", "ece_before", "ece_after", "fitted_on"} <= value.keys()
+    assert value["fitted_on"] == {
+        "file": "val.npz",
+        "num_videos": 200,
+        "num_unreadable": 0,
+        "split": "val",
+        "weights_hash": "1",
+    }
+    assert found.temperature > 1.5
+    assert found.nll_after < found.nll_before
+    assert found.ece_after < found.ece_before
+    # The labels a predictor gives by it are the ones that were counted.
+    values = calibrated_probabilities(scores.logits, found.temperature)
+    given_labels = accepted_labels(values, found.classes, found.threshold)
+    assert found.coverage == pytest.approx(np.mean([label != "unknown" for label in given_labels]))
+    plain = calibrate(scores)
+    assert (plain.threshold, plain.coverage, plain.precision) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no such file"),
+        ("{", "is no calibration"),
+        ("[]", "is no calibration"),
+        ("{}", "is no calibration"),
+        ('{"format_version": 2}', "format version 2; this vsn reads version 1"),
+        ('{"format_version": 1, "classes": [], "odd": 1}', "is no calibration"),
+    ],
+)
+def test_calibrations_that_cannot_be_read(tmp_path: Path, content: str | None, message: str):
+    path = tmp_path / "c.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ScoresError, match=message):
+        load_calibration(path)
+
+
+def test_applied_to_other_scores():
+    fitted = calibrate(random_scores(1, scale=3, split="val", weights_hash="1"), precision=0.5)
+    other = random_scores(2, num_videos=80, scale=3, split="test", weights_hash="1")
+    report = apply_report(fitted, other)
+    assert report["num_videos"] == 80
+    assert report["nll_after"] == negative_log_likelihood(other, fitted.temperature) < report["nll_before"]
+    assert report["note"] == ""
+    assert 0 < report["coverage"] <= 1
+    same_split = random_scores(2, scale=3, split="val", weights_hash="1")
+    assert apply_report(fitted, same_split)["note"].startswith("both scores are of split 'val'")
+    other_weights = random_scores(2, scale=3, split="test", weights_hash="2")
+    assert apply_report(fitted, other_weights)["note"].startswith("the two scores are of other weights")
+    with pytest.raises(ScoresError, match=r"fitted for 4 classes and the scores have 3; they differ in \['d'\]"):
+        apply_report(fitted, random_scores(2, num_classes=3))
+
+
+def test_unreadable_videos_are_left_out_and_not_accepted():
+    plain = random_scores(1, num_videos=40)
+    logits = np.vstack([plain.logits, np.full((10, 4), math.nan)])
+    more = scores_of(logits.tolist(), [*plain.labels.tolist(), *[0] * 10])
+    assert fit_temperature(more) == fit_temperature(plain)
+    assert threshold_facts(more, 0.0)["coverage"] == pytest.approx(0.8)
+    assert calibrate(more).fitted_on["num_unreadable"] == 10
+    with pytest.raises(ScoresError, match="None of the videos could be read"):
+        fit_temperature(scores_of([[math.nan] * 2], [0]))
+
+
+def test_scores_calibration_is_not_for():
+    with pytest.raises(ScoresError, match="multi-label; calibration is for one label a video"):
+        calibrate(several([[1, 0]], [[1, 0]]))
+    with pytest.raises(ScoresError, match=r"1 of 1 videos have no label.*calibration needs the labels"):
+        calibrate(scores_of([[1, 0]], [-1]))
+    for temperature in (0, -1, math.inf):
+        with pytest.raises(ScoresError, match="it must be above 0"):
+            calibrated_probabilities(np.zeros((1, 2)), temperature)
+    with pytest.raises(ScoresError, match="number of bins is 0"):
+        reliability_curve(random_scores(1), num_bins=0)

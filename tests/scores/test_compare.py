@@ -1,0 +1,102 @@
+import math
+
+import numpy as np
+import pytest
+
+from tests.helpers.made_scores import random_scores, scores_of, several, sides
+from vsn.scores.compare import compare_scores
+from vsn.scores.intervals import mcnemar
+from vsn.scores.scores import per_class_accuracy
+
+
+def test_by_hand():
+    labels = [0, 0, 0, 0, 1, 1]
+    a = sides([1, 1, 0, 0, 1, 0], labels)
+    b = sides([1, 1, 1, 1, 0, 0], labels)
+    found = compare_scores(a, b)
+    assert found["num_videos"] == 6
+    assert found["top1"] == pytest.approx([3 / 6, 4 / 6])
+    assert found["top1_difference"] == pytest.approx(1 / 6)
+    assert found["mean_class"] == pytest.approx([0.5, 0.5])
+    assert found["mean_class_difference"] == pytest.approx(0)
+    assert (found["only_a"], found["only_b"], found["mcnemar_p"]) == (1, 2, mcnemar(1, 2))
+    assert found["classes"] == [
+        {"class": "a", "num_videos": 4, "a": 0.5, "b": 1.0, "won": 2, "lost": 0},
+        {"class": "b", "num_videos": 2, "a": 0.5, "b": 0.0, "won": 0, "lost": 1},
+    ]
+    assert found["changed"] == [
+        {"id": "2.mp4", "label": "a", "a": "b", "b": "a", "side": "won"},
+        {"id": "3.mp4", "label": "a", "a": "b", "b": "a", "side": "won"},
+        {"id": "4.mp4", "label": "b", "a": "b", "b": "a", "side": "lost"},
+    ]
+
+
+def test_the_other_way_round_is_the_same_with_another_sign():
+    a, b = random_scores(1), random_scores(2, strength=2)
+    there, back = compare_scores(a, b), compare_scores(b, a)
+    assert there["top1_difference"] == -back["top1_difference"] > 0
+    assert there["mcnemar_p"] == back["mcnemar_p"]
+    assert there["top1_interval"] == pytest.approx([-back["top1_interval"][1], -back["top1_interval"][0]])
+    assert (there["only_a"], there["only_b"]) == (back["only_b"], back["only_a"])
+    assert [row["id"] for row in there["changed"] if row["side"] == "won"] == [
+        row["id"] for row in back["changed"] if row["side"] == "lost"
+    ]
+
+
+def test_mean_class_interval_by_loop():
+    a, b = random_scores(1, num_videos=30, num_classes=3), random_scores(2, num_videos=30, num_classes=3)
+    generator, differences = np.random.default_rng(4), []
+    by_id = np.argsort(a.video_ids)  # videos are drawn in the order of their names
+    for _ in range(2000):
+        drawn = by_id[generator.integers(30, size=30)]
+        means = [np.mean(list(per_class_accuracy(_with_copies(one, drawn)).values())) for one in (a, b)]
+        differences.append(means[1] - means[0])
+    assert compare_scores(a, b, seed=4)["mean_class_interval"] == pytest.approx(
+        np.percentile(differences, [2.5, 97.5]).tolist()
+    )
+
+
+def _with_copies(scores, rows):
+    return scores_of(
+        scores.logits[rows].tolist(),
+        scores.labels[rows].tolist(),
+        ids=[f"{i}" for i in range(len(rows))],
+    )
+
+
+def test_the_same_scores_differ_in_nothing_but_certainty_stays_out():
+    a = random_scores(1, num_videos=40)
+    found = compare_scores(a, a)
+    assert (found["top1_difference"], found["mcnemar_p"], found["changed"]) == (0.0, 1.0, [])
+    assert found["top1_interval"] == pytest.approx([-0.0881, 0.0881], abs=1e-4)
+    assert found["mean_class_interval"] == pytest.approx([-0.0881, 0.0881], abs=1e-4)
+
+
+def test_a_clip_and_its_copy_count_once_in_mcnemar():
+    ids = [f"{i}.mp4{end}" for i in range(8) for end in ("", "#reversed")]
+    a, b = sides([0] * 16, ids=ids), sides([1] * 16, ids=ids)
+    assert compare_scores(a, b)["mcnemar_p"] == mcnemar(0, 8)
+    # One of the two each way: the group is for neither.
+    a, b = sides([0, 1] * 8, ids=ids), sides([1, 0] * 8, ids=ids)
+    found = compare_scores(a, b)
+    assert (found["only_a"], found["only_b"], found["mcnemar_p"]) == (8, 8, 1.0)
+
+
+def test_a_video_that_could_not_be_read_is_wrong_and_said():
+    a = scores_of([[1, 0], [1, 0]], [0, 0])
+    b = scores_of([[1, 0], [math.nan, math.nan]], [0, 0])
+    found = compare_scores(a, b)
+    assert found["num_unreadable"] == [0, 1]
+    assert found["changed"] == [{"id": "1.mp4", "label": "a", "a": "a", "b": "(unreadable)", "side": "lost"}]
+
+
+def test_several_labels():
+    labels = [[1, 1, 0], [0, 1, 1]]
+    a = several([[3, 0, 1], [3, 0, 1]], labels)
+    b = several([[3, 0, 1], [0, 3, 1]], labels)
+    found = compare_scores(a, b)
+    assert "mean_class" not in found
+    assert "mean_class_interval" not in found
+    assert found["mean_average_precision_difference"] > 0
+    assert found["changed"] == [{"id": "1.mp4", "label": "b|c", "a": "a", "b": "b", "side": "won"}]
+    assert {row["class"]: row["won"] for row in found["classes"]} == {"a": 0, "b": 1, "c": 1}

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.helpers.made_scores import random_scores, scores_of, several, shuffled_names
+from vsn.scores.match import match_scores
+from vsn.scores.scores import Scores, ScoresError
+
+NAMES = ("a.npz", "b.npz")
+
+
+def by_name(scores: Scores) -> dict[tuple[str, str], float]:
+    return {
+        (video, name): float(scores.logits[row, column])
+        for row, video in enumerate(scores.video_ids.tolist())
+        for column, name in enumerate(scores.classes)
+    }
+
+
+@given(st.integers(0, 1000), st.booleans())
+def test_any_order_of_videos_and_classes(seed: int, multi_label: bool):
+    first = random_scores(seed, num_videos=8, num_classes=3)
+    if multi_label:
+        first = several(first.logits.tolist(), (first.logits > 0).astype(int).tolist())
+    other = shuffled_names(first, seed)
+    (same, matched), left_out = match_scores([first, other], NAMES)
+    assert left_out == 0
+    assert same.video_ids.tolist() == matched.video_ids.tolist() == first.video_ids.tolist()
+    assert same.classes == matched.classes == first.classes
+    np.testing.assert_array_equal(matched.logits, first.logits)
+    np.testing.assert_array_equal(matched.labels, first.labels)
+    assert by_name(matched) == by_name(other)
+
+
+def test_a_label_that_is_not_known_stays_so():
+    first = scores_of([[1, 0], [0, 1]], [-1, 1])
+    _, matched = match_scores([first, shuffled_names_of_two(first)], NAMES)[0]
+    assert matched.labels.tolist() == [-1, 1]
+
+
+def shuffled_names_of_two(scores: Scores) -> Scores:
+    labels = np.where(scores.labels < 0, -1, 1 - scores.labels)
+    return Scores(scores.video_ids, scores.logits[:, ::-1], labels, scores.classes[::-1])
+
+
+def test_videos_that_one_lacks():
+    first, other = (scores_of([[1, 0]] * 3, [0] * 3, ids=ids) for ids in (["x", "y", "z"], ["y", "q", "x"]))
+    with pytest.raises(ScoresError, match=r"a\.npz lacks 1 videos that others have, such as 'q'.*--common"):
+        match_scores([first, other], NAMES)
+    few, many = (scores_of([[1, 0]] * n, [0] * n, ids="xyzuv"[:n]) for n in (1, 4))
+    with pytest.raises(ScoresError, match=r"lacks 3 videos that others have, such as 'u', 'y', 'z'\. Give"):
+        match_scores([few, many], NAMES)
+    more = scores_of([[1, 0]] * 5, [0] * 5, ids="xyzuv")
+    with pytest.raises(ScoresError, match=r"lacks 4 videos that others have, such as 'u', 'v', 'y', \.\.\.\. Give"):
+        match_scores([few, more], NAMES)
+    matched, left_out = match_scores([first, other], NAMES, common=True)
+    assert [one.video_ids.tolist() for one in matched] == [["x", "y"]] * 2
+    assert left_out == 2
+    apart = scores_of([[1, 0]], [0], ids=["r"])
+    with pytest.raises(ScoresError, match=r"a\.npz and b\.npz have no video in common"):
+        match_scores([first, apart], NAMES, common=True)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            scores_of([[1, 0]], [0], classes=["a", "c"]),
+            r"b\.npz has 2; 2 are in one .*such as 'b', 'c'",
+        ),
+        (scores_of([[1, 0, 2]], [0]), r"a\.npz has 2 classes and b\.npz has 3; 1 are in one of them only"),
+        (scores_of([[1, 0]], [1]), r"^a\.npz and b\.npz state other labels for 1 videos, such as '0\.mp4'"),
+        (several([[1, 0]], [[1, 0]]), "one has several labels a video, the other one"),
+    ],
+)
+def test_scores_of_other_things(other: Scores, message: str):
+    with pytest.raises(ScoresError, match=message):
+        match_scores([scores_of([[1, 0]], [0]), other], NAMES)
+
+
+def test_other_labels_of_one_of_several_videos():
+    first, other = (several([[1, 0]] * 3, [[1, 0], [1, last], [0, 1]]) for last in (0, 1))
+    with pytest.raises(ScoresError, match=r"state other labels for 1 videos, such as '1\.mp4'\. Test both"):
+        match_scores([first, other], NAMES)
+
+
+def test_kind_and_facts_of_each_are_kept():
+    first = scores_of([[1, 0]], [0], split="val")
+    other = scores_of([[1, 0]], [0], kind="log_probabilities", split="val", parameters=7)
+    _, matched = match_scores([first, other], NAMES)[0]
+    assert (matched.kind, matched.facts) == ("log_probabilities", {"split": "val", "parameters": 7})
+
+
+def test_each_has_a_name():
+    with pytest.raises(ValueError, match="shorter"):
+        match_scores([scores_of([[1, 0]], [0])] * 2, ["a.npz"])
+
+
+def test_one_alone():
+    with pytest.raises(ScoresError, match="scores of 1 models; two or more are needed"):
+        match_scores([scores_of([[1, 0]], [0])], ["a.npz"])

@@ -1,0 +1,182 @@
+"""Timelines: the answers of a stream, merged, compared with what is true, drawn."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vsn.cli import main
+from vsn.config import ConfigError
+from vsn.data.video.decode import write_video
+from vsn.stream.timeline import Segment, Timeline, check_plot, merge, read_truth, share_right, write_plot
+from vsn.stream.windows import Answer
+
+CLASSES = ("swipe_left", "swipe_right", "wave")
+
+
+def answer(start: float, label: str, probability: float = 0.5) -> Answer:
+    return Answer(start, start + 4.0, label, probability, np.array([probability, 1 - probability, 0.0]), 1.0)
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """10 seconds of noise that gets brighter, 10 frames a second."""
+    generator = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    frames = [
+        np.full((36, 48, 3), 2 * i, np.uint8) + generator.integers(0, 40, (36, 48, 1), np.uint8) for i in range(100)
+    ]
+    write_video(path, frames, frames_per_second=10)
+    return path
+
+
+def test_answers_in_a_row_become_a_segment():
+    answers = [
+        answer(0.0, "a", 0.6), answer(1.0, "a", 0.8), answer(2.0, "unknown", 0.2),
+        answer(3.0, "b", 0.9), answer(4.0, "a", 0.5),
+    ]  # fmt: skip
+    assert merge(answers, 8.5) == (
+        Segment(0.0, 3.5, "a", pytest.approx(0.7)),
+        Segment(4.5, 5.5, "b", 0.9),
+        Segment(5.5, 8.5, "a", 0.5),
+    )
+    assert merge(answers[:1], 4.2) == (Segment(0.0, 4.2, "a", 0.6),)
+    assert merge(answers[2:3], 6.0) == ()
+
+
+def test_the_share_that_is_right_is_of_time():
+    said = [Segment(0.0, 4.0, "a", 1.0), Segment(5.0, 10.0, "b", 1.0)]
+    truth = [Segment(0.0, 3.0, "a"), Segment(3.0, 8.0, "b"), Segment(8.0, 10.0, "none")]
+    assert share_right(said, truth) == pytest.approx((3 + 3) / 10)
+    assert share_right([], truth) == 0.0
+
+
+def test_the_truth_is_read(tmp_path: Path):
+    path = tmp_path / "truth.csv"
+    path.write_text("\ufeffstart,end,label\n0,1.5,wave\n1.5,3, something else\n", encoding="utf-8")
+    assert read_truth(path, CLASSES) == (Segment(0.0, 1.5, "wave"), Segment(1.5, 3.0, "something else"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read"),
+        ("a,b\n", r"\['end', 'label', 'start'\] are missing"),
+        ("start,end,label\n0,x,wave\n", r"line 2: start '0' and end 'x' are seconds"),
+        ("start,end,label\n0\n", "line 2"),
+        ("start,end,label\n3,2,wave\n", "it runs from 3.0 to 2.0"),
+        ("start,end,label\n0,1,jump\n", "none of its labels is a class of the run"),
+    ],
+)
+def test_a_truth_that_is_none_is_refused(tmp_path: Path, text: str | None, message: str):
+    path = tmp_path / "truth.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_truth(path, CLASSES)
+
+
+def windows_of(path: Path) -> list[dict[str, Any]]:
+    keys = ("start", "end", "label", "probability", "top")
+    if path.suffix == ".jsonl":
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+    else:
+        lines = json.loads(path.read_text())["answers"]
+    return [{key: line[key] for key in keys} for line in lines]
+
+
+def test_the_timeline_has_the_answers_of_the_stream(finished_run: Path, long_video: Path, tmp_path: Path, capsys: Any):
+    settings = ["--seconds", "2", "--every", "0.7", "--enter", "0.34", "--leave", "0.3", "--top-k", "3"]
+    main(
+        [
+            "stream",
+            str(finished_run),
+            str(long_video),
+            "--fast",
+            "--out",
+            str(tmp_path / "a.jsonl"),
+            *settings,
+        ]
+    )
+    main(
+        [
+            "predict",
+            str(finished_run),
+            str(long_video),
+            "--windows",
+            "--out",
+            str(tmp_path / "b.json"),
+            *settings,
+        ]
+    )
+    streamed = windows_of(tmp_path / "a.jsonl")
+    assert len(streamed) == 17
+    assert streamed == windows_of(tmp_path / "b.json")
+    facts = json.loads((tmp_path / "b.json").read_text())
+    assert (facts["seconds"], facts["window_seconds"], facts["every"], facts["num_answers"]) == (
+        10.0,
+        2.0,
+        0.5,
+        17,
+    )
+    said = capsys.readouterr()
+    assert f"{long_video}: 10.0 seconds, " in said.out
+    assert facts["segments"]
+    assert all(one["label"] in said.out for one in facts["segments"])
+
+
+def test_truth_json_and_plot(finished_run: Path, long_video: Path, tmp_path: Path, capsys: Any):
+    (tmp_path / "truth.csv").write_text("start,end,label\n0,10,wave\n")
+    main([
+        "predict", str(finished_run), str(long_video), "--windows", "--seconds", "2", "--enter", "0", "--leave", "0",
+        "--truth", str(tmp_path / "truth.csv"), "--plot", str(tmp_path / "a.png"), "--json",
+    ])  # fmt: skip
+    facts = json.loads(capsys.readouterr().out)
+    waving = sum(one["end"] - one["start"] for one in facts["segments"] if one["label"] == "wave")
+    assert facts["share_right"] == pytest.approx(waving / 10)
+    assert sum(one["end"] - one["start"] for one in facts["segments"]) == pytest.approx(10)  # nothing is unknown
+    assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+def test_the_picture_shows_what_is_said_and_what_is_true(tmp_path: Path):
+    answers = tuple(answer(float(i), "swipe_left", 0.9) for i in range(6))
+    timeline = Timeline("a/long.mp4", 10.0, 4.0, 1.0, answers, merge(answers, 10.0))
+    truth = [Segment(0.0, 5.0, "swipe_right"), Segment(5.0, 9.0, "cost $1, _x")]
+    for name in ("a.svg", "b.svg"):
+        write_plot(timeline, CLASSES, tmp_path / name, truth=truth)
+    text = (tmp_path / "a.svg").read_text()
+    assert text == (tmp_path / "b.svg").read_text()
+    for said in ("long.mp4: windows of 4.0 s", "said", "true", "swipe_left", "swipe_right", "unknown"):
+        assert said in text.replace("<!-- ", "").replace(" -->", "")
+    with pytest.raises(ConfigError, match=r"--plot is 'a\.pdf'"):
+        check_plot(Path("a.pdf"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--plot", "a.svg"], "--plot is for a timeline; add --windows"),
+        (["--every-frames", "3"], "--every-frames is for a timeline"),
+        (["--windows", "--plot", "a.pdf"], "end its name so"),
+        (["--windows", "--flow-run", "run"], "--flow-run takes whole clips"),
+        (["--windows", "--seconds", "60"], "before a window of 60.00 seconds was complete"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    finished_run: Path, long_video: Path, arguments: list[str], message: str, capsys: Any
+):
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", str(finished_run), str(long_video), *arguments])
+    assert message in str(stopped.value) + capsys.readouterr().err
+
+
+def test_a_picture_of_two_videos_is_refused(finished_run: Path, long_video: Path):
+    with pytest.raises(SystemExit, match="--plot is for one video, and there are 2"):
+        main(["predict", str(finished_run), str(long_video), str(long_video), "--windows", "--plot", "a.svg"])
+
+
+def test_an_exported_file_has_no_timeline(long_video: Path, tmp_path: Path):
+    with pytest.raises(SystemExit, match="needs the run folder that it came from"):
+        main(["predict", str(tmp_path / "model.onnx"), str(long_video), "--windows"])

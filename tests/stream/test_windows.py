@@ -1,0 +1,185 @@
+"""The grid of windows, the label that does not flicker, the length of a window."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.helpers.tiny_runs import tiny_recipe
+from vsn.config import ClipSpec, ConfigError, WindowConfig
+from vsn.data.sampling import segment_indices
+from vsn.stream.frames import window_seconds
+from vsn.stream.windows import GridWalk, Labeller, WindowGrid
+
+
+@pytest.mark.parametrize(
+    ("every", "spacing", "stride", "got", "shared"),
+    [
+        (None, 1, 1, 0.5, 7 / 8),
+        (0.5, 1, 1, 0.5, 7 / 8),
+        (1.1, 1, 2, 1.0, 6 / 8),
+        (4.0, 1, 8, 4.0, 0.0),
+        (9.0, 1, 18, 9.0, 0.0),
+        (0.2, 2, 1, 0.25, 1.0),
+        (0.1, 5, 1, 0.1, 1.0),
+    ],
+)
+def test_windows_lie_on_a_grid(every: float | None, spacing: int, stride: int, got: float, shared: float):
+    grid = WindowGrid.of(4.0, 8, every)
+    assert (grid.spacing, grid.stride, grid.shared) == (spacing, stride, shared)
+    assert grid.every == pytest.approx(got)
+    for window in range(4):
+        begin, end = grid.covers(window)
+        assert (begin, end - begin) == pytest.approx((window * got, 4.0))
+        # The middle of each eighth of the window.
+        centres = [begin + (i + 0.5) * 0.5 for i in range(8)]
+        assert [grid.instant(step) for step in grid.steps_of(window)] == pytest.approx(centres)
+        assert all(grid.is_needed(step) for step in grid.steps_of(window))
+        assert grid.window_of(grid.steps_of(window)[-1]) == window
+    complete = [grid.window_of(step) for step in range(grid.steps_of(3)[-1] + 1)]
+    assert [window for window in complete if window is not None] == [0, 1, 2, 3]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    num_video_frames=st.integers(1, 300),
+    num_frames=st.integers(1, 32),
+    rate=st.sampled_from([10.0, 12.0, 15.0, 24.0, 25.0, 29.97, 30.0, 60.0]),
+)
+def test_a_window_as_long_as_a_video_has_the_frames_of_evaluation(num_video_frames: int, num_frames: int, rate: float):
+    walk = GridWalk(WindowGrid.of(num_video_frames / rate, num_frames, None))
+    found = [number for number in range(num_video_frames) for _ in walk.take((number + 1) / rate)]
+    expected = segment_indices(num_video_frames, num_frames, None).tolist()
+    assert len(found) == num_frames
+    for place, (one, other) in enumerate(zip(found, expected, strict=True)):
+        # Where an instant lies between two frames rounding decides, there as here.
+        between = (2 * place + 1) * num_video_frames % (2 * num_frames) == 0
+        assert one == other or (between and abs(one - other) == 1)
+
+
+def test_the_next_frame_stands_for_one_that_was_dropped():
+    walk = GridWalk(WindowGrid.of(4.0, 4, None))  # instants at 0.5, 1.5, 2.5, ...
+    assert [walk.take(end) for end in (0.5, 1.0, 3.0, 3.4)] == [[], [0], [1, 2], []]
+
+
+def test_a_frame_that_ends_at_an_instant_does_not_take_it_for_rounding():
+    walk = GridWalk(WindowGrid.of(1.2, 2, None))  # instants at 0.3, 0.9
+    assert 0.1 + 0.1 + 0.1 > 0.3
+    assert walk.take(0.1 + 0.1 + 0.1) == []
+    assert walk.take(0.4) == [0]
+
+
+def test_between_windows_that_leave_gaps_nothing_is_needed():
+    walk = GridWalk(WindowGrid.of(1.0, 2, every=2.0))
+    assert walk.take(4.0) == [0, 1, 4, 5]
+
+
+# --- labels -----------------------------------------------------------------------------------------
+
+
+def labels_of(rows: list[tuple[float, ...]], *, threshold: float | None = None, **settings: Any) -> list[str]:
+    config = WindowConfig(**{"smooth": 0.0, **settings})
+    labeller = Labeller(("a", "b", "c"), config, every=1.0, threshold=threshold)
+    return [labeller.update(np.array(row))[0] for row in rows]
+
+
+RISE_AND_FALL = [(0.4, 0.3, 0.3), (0.6, 0.2, 0.2), (0.4, 0.5, 0.1), (0.2, 0.4, 0.4), (0.1, 0.8, 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels"),
+    [
+        ({"enter": 0.55, "leave": 0.3}, ["unknown", "a", "a", "unknown", "b"]),
+        ({"enter": 0.6, "leave": 0.4}, ["unknown", "a", "a", "unknown", "b"]),  # at the limits
+        ({"enter": 0.55, "leave": 0.55}, ["unknown", "a", "unknown", "unknown", "b"]),
+        ({"enter": 0.5, "leave": 0.3}, ["unknown", "a", "b", "b", "b"]),
+        ({"enter": 0.0, "leave": 0.0}, ["a", "a", "b", "b", "b"]),
+        ({"enter": 0.5, "leave": 0.3, "unknown": 0.7}, ["unknown"] * 4 + ["b"]),
+        ({"enter": 0.5, "leave": 0.3, "threshold": 0.7}, ["unknown"] * 4 + ["b"]),
+        (
+            {"enter": 0.55, "leave": 0.3, "threshold": 0.7, "unknown": 0.0},
+            ["unknown", "a", "a", "unknown", "b"],
+        ),
+    ],
+)
+def test_a_label_begins_and_ends_at_different_probabilities(settings: dict[str, Any], labels: list[str]):
+    assert labels_of(RISE_AND_FALL, **settings) == labels
+
+
+def test_probabilities_are_smoothed_over_time_not_over_answers():
+    def after_a_second(every: float) -> float:
+        labeller = Labeller(("a", "b"), WindowConfig(smooth=2.0), every=every)
+        labeller.update(np.array([0.0, 1.0]))
+        for _ in range(round(1 / every)):
+            _, _, smoothed = labeller.update(np.array([1.0, 0.0]))
+        return float(smoothed[0])
+
+    assert after_a_second(1.0) == pytest.approx(1 - np.exp(-0.5))
+    assert after_a_second(0.1) == pytest.approx(after_a_second(1.0))
+    labeller = Labeller(("a", "b"), WindowConfig(smooth=2.0), every=0.1)
+    labeller.update(np.array([0.0, 1.0]))
+    assert labeller.update(np.array([1.0, 0.0]), windows=10)[2][0] == pytest.approx(after_a_second(1.0))
+
+
+def test_smoothing_is_in_double_precision_whatever_comes():
+    labeller = Labeller(("a", "b"), WindowConfig(smooth=2.0), every=1.0)
+    for _ in range(2):
+        assert labeller.update(np.array([0.9, 0.1], np.float32))[2].dtype == np.float64
+
+
+def test_what_came_before_can_be_forgotten():
+    labeller = Labeller(("a", "b"), WindowConfig(smooth=5.0), every=1.0)
+    assert labeller.update(np.array([0.9, 0.1]))[0] == "a"
+    labeller.begin_anew()
+    label, probability, smoothed = labeller.update(np.array([0.55, 0.45]))
+    assert (label, probability, smoothed.tolist()) == ("a", 0.55, [0.55, 0.45])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seconds": 0.0}, "seconds is 0"),
+        ({"every": float("inf")}, "every is inf"),
+        ({"every_frames": 0}, "every_frames is 0"),
+        ({"every": 1.0, "every_frames": 3}, "give one of them"),
+        ({"smooth": -1.0}, "smooth is -1"),
+        ({"enter": 1.5}, r"enter is 1\.5; it is a probability"),
+        ({"unknown": float("nan")}, "unknown is nan"),
+        ({"enter": 0.3, "leave": 0.4}, r"leave is 0\.4, above enter 0\.3"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        WindowConfig(**settings)
+
+
+# --- length -----------------------------------------------------------------------------------------
+
+
+def test_a_window_is_as_long_as_the_clips_of_training(tiny_data: Path, tmp_path: Path):
+    recipe = tiny_recipe(tiny_data)
+    seconds, why = window_seconds(recipe, 25.0)
+    assert 1.0 <= seconds <= 1.4  # 10 to 14 frames, 10 a second
+    assert why == "the median length of 12 training videos"
+    moved = replace(recipe, data=replace(recipe.data, root=str(tmp_path / "gone")))
+    assert window_seconds(moved, 25.0)[0] == 4.0
+    assert "--seconds states their length" in window_seconds(moved, 25.0)[1]
+
+    def sampled(sampling: str) -> Any:
+        return replace(moved, clip=ClipSpec(short_side=36, crop_size=32, sampling=sampling, frames_per_second=8))
+
+    assert window_seconds(sampled("rate"), 25.0)[0] == 4 / 8
+    assert window_seconds(sampled("dense"), 32.0)[0] == 2.0
+
+    def of_differences(sampling: str) -> Any:
+        """Six frames from each instant on."""
+        model = replace(recipe.model, modality="rgbdiff", flow_length=5)
+        return replace(sampled(sampling), model=model)
+
+    assert window_seconds(of_differences("rate"), 20.0)[0] == 4 / 8 + 5 / 20
+    assert window_seconds(of_differences("rate"), 0.0)[0] == 4 / 8
+    assert window_seconds(of_differences("dense"), 23.0) == (3.0, "69 frames, as in training")

@@ -1,0 +1,52 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from vsn.config.recipes import load_recipe
+from vsn.data.embedded.write import SynthSpec
+from vsn.demo import run_demo
+from vsn.runs.checkpoint import RunError
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SPEC = SynthSpec(
+    size=96, num_train_per_class=1, num_val_per_class=1, num_test_per_class=1,
+    num_seconds=(1.0, 2.0), frames_per_second=(12, 24),
+)  # fmt: skip
+
+
+def test_demo_from_nothing_to_the_page(tmp_path: Path):
+    """One video a class in each split, a tiny network, an epoch: every step of the demo."""
+    recipe = load_recipe(RECIPES / "demo.toml")
+    recipe = replace(
+        recipe,
+        model=replace(recipe.model, name="vsn_resnet14_tiny", num_frames=4),
+        clip=replace(recipe.clip, short_side=32, crop_size=32),
+        train=replace(recipe.train, epochs=1, device="cpu"),
+    )
+    console = Console(record=True, width=200)
+    rows = run_demo(tmp_path, recipe, spec=SPEC, console=console)
+    assert [row["model"] for row in rows] == ["TSN", "TSM", "VSN"]
+    assert len({row["multiply_adds"] for row in rows}) == 1
+    assert len({row["params"] for row in rows}) == 1
+    assert rows[0]["latency_ratio"] == 1.0
+    assert all(0 <= row["top1_interval"][0] <= row["top1"] <= row["top1_interval"][1] <= 1 for row in rows)
+    assert json.loads((tmp_path / "table.json").read_text())["rows"] == rows
+    page = (tmp_path / "report.html").read_text()
+    assert "TSN" in page
+    assert "VSN" in page
+    for name in ("tsn", "tsm", "vsn"):
+        evaluated = sorted(path.name for path in (tmp_path / "runs" / name / "eval").glob("*.json"))
+        assert evaluated == ["test-fcn-forward.json", "test-fcn-shuffled.json"]
+    assert "report.html" in console.export_text()
+
+    weights = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/model.safetensors")}
+    again = run_demo(tmp_path, recipe, spec=SPEC, console=Console(quiet=True))  # what is finished is kept
+    assert weights == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/model.safetensors")}
+    assert [row["top1"] for row in again] == [row["top1"] for row in rows]
+
+    other = replace(recipe, train=replace(recipe.train, lr=1.0))
+    with pytest.raises(RunError, match="runs/tsn was trained with other settings"):
+        run_demo(tmp_path, other, spec=SPEC, console=Console(quiet=True))

@@ -1,0 +1,167 @@
+"""Every recipe that comes with vsn: its header, its model, its data, and two steps of training."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+
+from tests.helpers.lookalikes import LOOKALIKES
+from tests.helpers.stored_flow import lay_flow
+from vsn.config import DataConfig, Recipe
+from vsn.config.recipes import dump_recipe, idle_settings, load_recipe, recipe_folder
+from vsn.data.embedded.write import SynthSpec, write_dataset
+from vsn.data.open import open_datasets
+from vsn.models import build_model
+from vsn.models.backbones import build_backbone
+from vsn.models.layers import ShiftConv2d, ShuffleConv2d
+from vsn.runs.checkpoint import read_metrics
+from vsn.training.train import train
+
+RECIPES = sorted(recipe_folder().glob("*.toml"))
+each_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="session")
+def data_sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataConfig]:
+    """By `data.source`: how to read a tiny look-alike; filled as recipes ask for it."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def stepped() -> dict[str, Path]:
+    """By what is left of a recipe when it is made small: the run. Many differ only in size."""
+    return {}
+
+
+def look_alike(recipe: Recipe, made: dict[str, DataConfig], folders: pytest.TempPathFactory) -> DataConfig:
+    source = recipe.data.source
+    if source not in made:
+        root = folders.mktemp("data")
+        if source == "synthetic":
+            write_dataset(root, SHORT_VIDEOS, num_workers=1, progress=False)
+            made[source] = DataConfig(root=str(root), source="synthetic")
+        else:
+            made[source] = LOOKALIKES["frame-folders" if source == "folder" else source](root)
+    if recipe.model.modality != "flow":
+        return made[source]
+    if f"flow of {source}" not in made:
+        made[f"flow of {source}"] = lay_flow(made[source], "id-xy" if source == "something-v1" else "xy")
+    return made[f"flow of {source}"]
+
+
+SHORT_VIDEOS = SynthSpec(
+    size=96,
+    num_seconds=(1.5, 2.0),
+    frames_per_second=(12, 16),
+    num_train_per_class=1,
+    num_val_per_class=1,
+    num_test_per_class=1,
+)
+
+
+def weights_file(backbone: str, folders: pytest.TempPathFactory) -> str:
+    path = folders.mktemp("weights") / "weights.safetensors"
+    save_file({name: value.contiguous() for name, value in build_backbone(backbone).state_dict().items()}, path)
+    return str(path)
+
+
+def on(recipe: Recipe, data: DataConfig) -> Recipe:
+    """The recipe on this data, for two steps on this machine; all else is the recipe's."""
+    own = replace(recipe.data, root=data.root, source=data.source, num_workers=0)
+    count = 20 if data.source == "synthetic" else 12
+    batch_size = count if own.task == "arrow" else count // 2  # each video is two records of an arrow
+    train_config = replace(recipe.train, epochs=1, batch_size=batch_size, device="cpu", warmup_epochs=0.0)
+    return replace(recipe, data=own, train=train_config)
+
+
+def small(recipe: Recipe, weights: str) -> Recipe:
+    """The recipe with a tiny backbone, if it has one, and tiny frames."""
+    weights = "none" if recipe.model.weights == "none" else weights
+    name = f"{recipe.model.kind}_resnet14_tiny" if recipe.model.backbone else recipe.model.name
+    model = replace(recipe.model, name=name, weights=weights)
+    return replace(recipe, model=model, clip=replace(recipe.clip, short_side=36, crop_size=32))
+
+
+def test_there_are_recipes_for_each_table_of_the_paper():
+    names = {path.stem for path in RECIPES}
+    data_sets = ("something-v1", "something-v2", "kinetics", "moments")
+    assert {f"paper-{data}-{depth}" for data in data_sets for depth in ("r50", "r101")} <= names
+    assert {f"paper-{data}-r50-{model}" for data in data_sets for model in ("tsn", "tsm")} <= names
+    flow = {f"paper-{data}-flow-8x{n}" for data in ("something-v1", "kinetics") for n in (1, 5)}
+    assert {f"{name}-{row}" for name in flow for row in ("r50", "r101", "r50-tsn", "r101-tsn")} <= names
+    assert {"ablation-headtail-r50", "ablation-blocks-1", "ablation-shift-only"} <= names
+    peers = ("trn", "mtrn", "eco", "eco-lite", "s3d", "s3dg", "r2plus1d")
+    assert {f"demo-{peer}" for peer in peers} <= names
+    assert {
+        "demo",
+        "finetune",
+        "finetune-cpu",
+        "differences-cpu",
+        "scratch",
+        "one-gpu",
+        "arrow-of-time",
+    } <= names
+
+
+@each_recipe
+def test_the_header_says_what_it_is(path: Path):
+    header = path.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    assert all(line.startswith("#") for line in header)
+    assert len(header[0]) > 10
+    assert header[1] == "#"
+    said = [line[2:12].strip() for line in header]
+    assert [word for word in ("command", "hardware", "hours", "accuracy", "source") if word not in said] == []
+    assert f"vsn train {path.stem} " in "\n".join(header)
+
+
+@each_recipe
+def test_every_setting_has_an_effect(path: Path):
+    assert idle_settings(load_recipe(path)) == []
+
+
+@each_recipe
+def test_it_trains(
+    path: Path,
+    data_sets: dict[str, DataConfig],
+    stepped: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    quiet: Console,
+):
+    recipe = load_recipe(path)
+    with torch.device("meta"):  # the network itself, in its full size
+        model = build_model(replace(recipe.model, num_classes=5))
+    kinds = {type(module) for module in model.modules()}
+    kind = recipe.model.kind
+    assert (ShuffleConv2d in kinds) == (kind == "vsn" and bool(recipe.model.places))
+    assert (ShiftConv2d in kinds) == (kind == "tsm" or (kind == "vsn" and recipe.model.shift))
+
+    here = on(recipe, look_alike(recipe, data_sets, tmp_path_factory))
+    train_set, _ = open_datasets(here, quiet)  # clips in their full size
+    size = recipe.clip.crop_size
+    assert train_set[0].clip.shape[-4:] == (recipe.model.num_frames, recipe.model.clip_channels, size, size)
+
+    if "weights" not in stepped:
+        stepped["weights"] = Path(weights_file("resnet14_tiny", tmp_path_factory))
+    tiny = small(here, str(stepped["weights"]))
+    if (key := dump_recipe(tiny)) not in stepped:
+        stepped[key] = train(tiny, tmp_path_factory.mktemp("runs") / "run", console=quiet).path
+    (line,) = read_metrics(stepped[key])
+    assert line["step"] == 2
+    assert "val_top1" in line
+
+
+@pytest.mark.slow
+@each_recipe
+def test_it_trains_in_its_full_size(
+    path: Path, data_sets: dict[str, DataConfig], tmp_path_factory: pytest.TempPathFactory, quiet: Console
+):
+    recipe = load_recipe(path)
+    here = on(recipe, look_alike(recipe, data_sets, tmp_path_factory))
+    if recipe.model.weights != "none":
+        weights = weights_file(recipe.model.backbone, tmp_path_factory)
+        here = replace(here, model=replace(here.model, weights=weights))
+    run = train(here, tmp_path_factory.mktemp("runs") / "run", console=quiet)
+    assert read_metrics(run.path)[-1]["step"] == 2
