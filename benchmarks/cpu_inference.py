@@ -140,7 +140,7 @@ def print_rows(rows: Sequence[dict[str, Any]], console: Console) -> None:
         )  # fmt: skip
     console.print(table)
     console.print(
-        "real time: nine in ten seconds of video are labelled in less than a second. speed: to the first line."
+        "real time: nine in ten seconds of video are labeled in less than a second. speed: to the first line."
     )
     for row in rows:
         if "error" in row:

@@ -29,7 +29,7 @@ from vsn.export.check import generated_clips
 from vsn.export.exported import open_onnx, open_openvino
 from vsn.export.facts import ExportError, need
 from vsn.export.form import ExportForm
-from vsn.export.write import quantise_onnx, trace, write_onnx
+from vsn.export.write import quantize_onnx, trace, write_onnx
 from vsn.models import VideoClassifier, create_model
 from vsn.runs.checkpoint import versions
 from vsn.system.allocator import keep_freed_memory
@@ -62,7 +62,7 @@ def export_all(folder: Path, options: argparse.Namespace) -> dict[str, Path]:
         write_onnx(trace(exported, clip, any_size=False), files[name], None, opset=ExportConfig.opset)
         small = files[name].with_suffix(".int8.onnx")
         shutil.copyfile(files[name], small)
-        quantise_onnx(small, [generated_clips(shape, seed=seed) for seed in range(NUM_RANGES)], None)
+        quantize_onnx(small, [generated_clips(shape, seed=seed) for seed in range(NUM_RANGES)], None)
         print(f"exported {name}", file=sys.stderr)
     return files
 

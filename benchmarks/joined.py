@@ -27,10 +27,10 @@ from vsn.system.files import write_text
 
 
 def choose(records: Sequence[VideoRecord], count: int, seed: int) -> list[VideoRecord]:
-    """So many labelled records, in an order drawn from the seed."""
-    labelled = [record for record in records if record.labels and not record.reverse]
-    order = np.random.default_rng(seed).permutation(len(labelled))
-    return [labelled[i] for i in order[:count]]
+    """So many labeled records, in an order drawn from the seed."""
+    labeled = [record for record in records if record.labels and not record.reverse]
+    order = np.random.default_rng(seed).permutation(len(labeled))
+    return [labeled[i] for i in order[:count]]
 
 
 def frames_at_rate(path: Path, rate: float, size: tuple[int, int] | None) -> list[np.ndarray]:

@@ -1,7 +1,7 @@
 """Clips from folders of JPEG frames, read and augmented with PIL as the 2019 code bases of TSN and TSM do.
 
 Every frame is opened and converted by PIL, cropped and resized by PIL, flipped by PIL; frames are
-stacked along the channels and become a float tensor in [0, 1] that is normalised on the CPU. What is
+stacked along the channels and become a float tensor in [0, 1] that is normalized on the CPU. What is
 drawn (segments, multi-scale crops at 13 positions, flips) is what those code bases draw.
 """
 
@@ -58,9 +58,9 @@ class FrameFolders(Dataset[tuple[torch.Tensor, int]]):
         pairs = [(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
         crop_width, crop_height = random.choice(pairs)
         step_x, step_y = (width - crop_width) // 4, (height - crop_height) // 4
-        corners, centre = [(0, 0), (4, 0), (0, 4), (4, 4)], [(2, 2)]
+        corners, center = [(0, 0), (4, 0), (0, 4), (4, 4)], [(2, 2)]
         between = [(0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3)]
-        x, y = random.choice(corners + centre + between)
+        x, y = random.choice(corners + center + between)
         left, top = x * step_x, y * step_y
         box = (left, top, left + crop_width, top + crop_height)
         return [image.crop(box).resize((self.size, self.size), Image.Resampling.BILINEAR) for image in images]

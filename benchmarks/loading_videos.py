@@ -20,12 +20,12 @@ HEIGHT, WIDTH, RATE = 256, 340, 25
 
 
 def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Colours with detail at every scale, float32 (height, width, 3), 0 to 255."""
+    """Colors with detail at every scale, float32 (height, width, 3), 0 to 255."""
     total = np.zeros((height, width, 3), np.float32)
     for size, strength in ((64, 60), (32, 40), (16, 24), (8, 12), (4, 5), (2, 2)):
-        grey = rng.normal(0, strength, (height // size + 2, width // size + 2, 1))
-        tint = rng.normal(0, strength / 4, (*grey.shape[:2], 3))
-        octave = np.kron(grey + tint, np.ones((size, size, 1)))
+        gray = rng.normal(0, strength, (height // size + 2, width // size + 2, 1))
+        tint = rng.normal(0, strength / 4, (*gray.shape[:2], 3))
+        octave = np.kron(gray + tint, np.ones((size, size, 1)))
         for axis in (0, 1):
             octave = (octave + np.roll(octave, size // 2, axis)) / 2
         total += octave[:height, :width].astype(np.float32)

@@ -3,7 +3,7 @@
     python benchmarks/timelines.py RUN OUT.json --video joined.mp4 joined.csv [--video ...] [--seconds 2 4] [--smooth 1 0]
 
 Files and truths are made by `joined.py`. Beside the windows asked for there is the length that `vsn predict --windows`
-takes by itself. Every window is labelled twice: with the thresholds that the command has, below which it is unknown, and
+takes by itself. Every window is labeled twice: with the thresholds that the command has, below which it is unknown, and
 with none, so that there always is a label. What `vsn eval RUN` wrote of single clips stands beside it.
 """
 
@@ -42,7 +42,7 @@ def examine(
     enter, leave = THRESHOLDS[thresholds]
     config = WindowConfig(seconds=seconds, smooth=smooth, enter=enter, leave=leave)
     timeline = make_timeline(predictor, video, windows=config)
-    labelled = math.fsum(one.end - one.start for one in timeline.segments)
+    labeled = math.fsum(one.end - one.start for one in timeline.segments)
     most = Counter(one.label for one in truth for _ in range(round(10 * (one.end - one.start)))).most_common(1)
     return {
         "video": video.name,
@@ -54,7 +54,7 @@ def examine(
         "thresholds": thresholds,
         "num_windows": len(timeline.answers),
         "right": share_right(timeline.segments, truth),
-        "unknown": 1 - labelled / timeline.seconds,
+        "unknown": 1 - labeled / timeline.seconds,
         "most_frequent_class": most[0][1] / sum(round(10 * (one.end - one.start)) for one in truth),
     }
 

@@ -55,7 +55,7 @@ print(recipe.model)
 # ## The network
 #
 # `vsn.list_models` names what there is, `vsn.create_model` builds one. A clip is `(B, T, C, H, W)`, bytes or floats in
-# [0, 1]; normalisation is inside. Which input frame reaches which output frame is no matter of belief:
+# [0, 1]; normalization is inside. Which input frame reaches which output frame is no matter of belief:
 
 # %%
 print(vsn.list_models("vsn_resnet*"))

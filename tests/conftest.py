@@ -19,7 +19,7 @@ from vsn.data.video.decode import write_video
 from vsn.system.allocator import keep_freed_memory
 from vsn.training.train import train
 
-GREY_STEP = 8
+GRAY_STEP = 8
 TINY_CLASSES = ("swipe_left", "swipe_right", "wave")
 
 
@@ -34,9 +34,9 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def grey_frames(num_frames: int, height: int = 32, width: int = 48) -> list[np.ndarray]:
-    """Frame i is one grey, 8 * i: its number survives compression."""
-    return [np.full((height, width, 3), GREY_STEP * i, np.uint8) for i in range(num_frames)]
+def gray_frames(num_frames: int, height: int = 32, width: int = 48) -> list[np.ndarray]:
+    """Frame i is one gray, 8 * i: its number survives compression."""
+    return [np.full((height, width, 3), GRAY_STEP * i, np.uint8) for i in range(num_frames)]
 
 
 @pytest.fixture(scope="session")
@@ -51,30 +51,30 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def frame_numbers() -> Callable[..., list[int]]:
-    """Reads frame numbers back from `grey_frames`, of an array or tensor with frames first."""
+    """Reads frame numbers back from `gray_frames`, of an array or tensor with frames first."""
 
     def numbers(frames: object) -> list[int]:
         images = np.asarray(frames, dtype=np.float64)
-        return np.rint(images.reshape(len(images), -1).mean(axis=1) / GREY_STEP).astype(int).tolist()
+        return np.rint(images.reshape(len(images), -1).mean(axis=1) / GRAY_STEP).astype(int).tolist()
 
     return numbers
 
 
 @pytest.fixture(scope="session")
-def grey_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 frames, 32x48 pixels, 12 a second; frame i is grey 8 * i."""
-    path = tmp_path_factory.mktemp("grey") / "grey.mp4"
-    write_video(path, grey_frames(30), frames_per_second=12)
+def gray_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 frames, 32x48 pixels, 12 a second; frame i is gray 8 * i."""
+    path = tmp_path_factory.mktemp("gray") / "gray.mp4"
+    write_video(path, gray_frames(30), frames_per_second=12)
     return path
 
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set as class/video: 3 classes of 5 grey videos, 32x48 pixels; video i has 10 + i frames."""
+    """A data set as class/video: 3 classes of 5 gray videos, 32x48 pixels; video i has 10 + i frames."""
     root = tmp_path_factory.mktemp("tiny")
     for name in TINY_CLASSES:
         for i in range(5):
-            write_video(root / name / f"{i}.mp4", grey_frames(10 + i), frames_per_second=10)
+            write_video(root / name / f"{i}.mp4", gray_frames(10 + i), frames_per_second=10)
     return root
 
 

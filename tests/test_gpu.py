@@ -34,7 +34,7 @@ from vsn.models import create_model
 from vsn.ops import temporal_shift, video_shuffle
 from vsn.runs.checkpoint import read_metrics
 from vsn.scores.scores import load_scores
-from vsn.training.batch_norm import synchronise_batch_norm
+from vsn.training.batch_norm import synchronize_batch_norm
 from vsn.training.batch_size import TrialStep, find_batch_size
 from vsn.training.train import TrainingStopped, train
 
@@ -241,7 +241,7 @@ def share_step(where: str, shares: tuple[int, ...]) -> tuple[np.ndarray, np.ndar
     # Both processes are on one GPU, which NCCL refuses.
     torch.distributed.init_process_group("gloo")
     rank, device = torch.distributed.get_rank(), torch.device(where)
-    norm = synchronise_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), device).to(device).train()
+    norm = synchronize_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), device).to(device).train()
     values = torch.randn(sum(shares), 3, 4, 4, generator=torch.Generator().manual_seed(0))
     ours = values.split(list(shares))[rank].to(device)
     (norm(ours) ** 3).sum().backward()

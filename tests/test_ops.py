@@ -1,4 +1,4 @@
-"""The operations against loop-written references, their gradients, memory and graph behaviour."""
+"""The operations against loop-written references, their gradients, memory and graph behavior."""
 
 import doctest
 import importlib

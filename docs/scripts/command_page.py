@@ -24,7 +24,7 @@ What `vsn COMMAND --help` prints, written when this site was built. Commands tha
 
 
 def help_of(*verb: str) -> str:
-    """What a verb prints for `--help`, 84 columns wide and without colours."""
+    """What a verb prints for `--help`, 84 columns wide and without colors."""
     before = {key: os.environ.get(key) for key in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "TERM")}
     os.environ.update(COLUMNS=str(WIDTH), NO_COLOR="1", TERM="dumb")
     os.environ.pop("FORCE_COLOR", None)

@@ -143,20 +143,20 @@ def blocks_figure() -> str:
     height, width, top, bottom = 34, 112, 92, 372
     parts = []
     for number, (name, says, layers) in enumerate(columns):
-        centre = 110 + number * 230
-        parts += [label(centre, 20, name, "strong middle"), label(centre, 38, says, "small middle")]
-        parts.append(f'<path d="M{centre} 50 L{centre} {top - 24}" class="line"/>')
-        parts.append(f'<path d="M{centre} 66 H{centre - 88} V{bottom} H{centre - 13}" class="line"/>')
-        parts.append(arrow(centre, 66, bottom - 66 - 12, down=True))
+        center = 110 + number * 230
+        parts += [label(center, 20, name, "strong middle"), label(center, 38, says, "small middle")]
+        parts.append(f'<path d="M{center} 50 L{center} {top - 24}" class="line"/>')
+        parts.append(f'<path d="M{center} 66 H{center - 88} V{bottom} H{center - 13}" class="line"/>')
+        parts.append(arrow(center, 66, bottom - 66 - 12, down=True))
         pitch = (bottom - 20 - top) / len(layers)
         for place, layer in enumerate(layers):
             kind = {"shift": "shift", "shuffle": "op"}.get(layer, "box")
             y = top + place * pitch
-            parts.append(rectangle(centre - width / 2, y, width, height, kind))
-            parts.append(label(centre, y + 22, layer, "middle"))
-        parts.append(f'<circle cx="{centre}" cy="{bottom}" r="12" class="box"/>')
-        parts.append(label(centre, bottom + 5, "+", "middle strong"))
-        parts.append(arrow(centre, bottom + 12, 26, down=True))
+            parts.append(rectangle(center - width / 2, y, width, height, kind))
+            parts.append(label(center, y + 22, layer, "middle"))
+        parts.append(f'<circle cx="{center}" cy="{bottom}" r="12" class="box"/>')
+        parts.append(label(center, bottom + 5, "+", "middle strong"))
+        parts.append(arrow(center, bottom + 12, 26, down=True))
     title = (
         "Where shift and shuffle stand in the residual blocks: before the first 1x1, around the 3x3, around the branch"
     )
@@ -173,7 +173,7 @@ def plot(
     y_ticks: Sequence[float],
     label_shift: dict[str, tuple[int, int]] | None = None,
 ) -> str:
-    """Points (name, x on a log scale, y, interval of y) with their names; VSN's are in the colour of ours."""
+    """Points (name, x on a log scale, y, interval of y) with their names; VSN's are in the color of ours."""
     left, right, top, bottom = 64, 600, 24, 320
     low, high = math.log(x_ticks[0]), math.log(x_ticks[-1])
 

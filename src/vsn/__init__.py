@@ -1,4 +1,4 @@
-"""Video Shuffle Networks: recognise what happens in a video at the price of a 2D CNN.
+"""Video Shuffle Networks: recognize what happens in a video at the price of a 2D CNN.
 
     import vsn
     model = vsn.create_model("vsn_resnet50", num_classes=174, num_frames=8)

@@ -21,9 +21,9 @@ from vsn.inference.evaluate import score_videos
 from vsn.models.measure import count_multiply_adds, count_parameters, latency_ms
 from vsn.report import read_runs, write_page
 from vsn.report.illustrate import best_and_worst
-from vsn.runs.checkpoint import Run, check_same, is_finished, load_model, open_run, versions
+from vsn.runs.checkpoint import Run, check_resumable, is_finished, load_model, open_run, versions
 from vsn.scores.scores import save_evaluation
-from vsn.system.files import write_beside, write_json
+from vsn.system.files import atomic_write, write_json
 from vsn.training.train import TrainingStopped, train
 
 NAMES = ("tsn", "tsm", "vsn")
@@ -163,7 +163,7 @@ def _trained(
     if not (path / "state.pt").is_file():
         return train(recipe, path, console=console, datasets=datasets)
     run = open_run(path)
-    check_same(run, recipe, datasets[0].classes)
+    check_resumable(run, recipe, datasets[0].classes)
     if is_finished(path):
         return run
     return train(recipe, path, resume=True, console=console, datasets=datasets)
@@ -173,7 +173,7 @@ def _write_strips(path: Path, dataset: VideoDataset) -> Path:
     """Sampled frames of some test videos, spread evenly over the classes, for the report."""
     chosen = np.linspace(0, len(dataset) - 1, NUM_STRIPS).round().astype(int)
     samples = [dataset[int(index)] for index in chosen]
-    with write_beside(path) as temporary:
+    with atomic_write(path) as temporary:
         np.savez_compressed(
             temporary,
             frames=np.stack([sample.clip.permute(0, 2, 3, 1).numpy() for sample in samples]),

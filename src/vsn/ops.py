@@ -59,7 +59,7 @@ def temporal_shift(frames: Tensor, num_frames: int, shift_div: int = 8) -> Tenso
 
     Args:
         frames: ``(B*T, C, H, W)``.
-        num_frames: T. With 1 the input itself is returned: a single frame has no neighbours.
+        num_frames: T. With 1 the input itself is returned: a single frame has no neighbors.
         shift_div: 1/shift_div of the channels move each way; at least 2.
 
     Raises:

@@ -370,7 +370,7 @@ def test_peak_memory_on_a_cpu():
     config = settings(size=64, threads=1)
     [subject] = read_subjects(TINY[:1], config)
     peak = cpu_peak_bytes(subject, config, Variant(mode="eager", format="contiguous"), 64)
-    # 64 clips of 4 frames are 12.6 MB of fp32 after normalisation; a frame in bytes stays, and is not counted.
+    # 64 clips of 4 frames are 12.6 MB of fp32 after normalization; a frame in bytes stays, and is not counted.
     weights = weight_bytes(subject.build(0))
     assert weights + 2 * 12.5e6 < peak < weights + 20 * 12.6e6
 

@@ -16,7 +16,7 @@ SMALL = BenchConfig(size=32, num_classes=5, num_frames=4, batches=3, warmup=1, b
 
 
 def test_bytes_that_live_at_one_time():
-    """Of ResNet-18 most live where the stem's convolution becomes its normalised output: two maps of 64 channels."""
+    """Of ResNet-18 most live where the stem's convolution becomes its normalized output: two maps of 64 channels."""
     config = BenchConfig(size=64, num_frames=8, device="cpu")
     (subject,) = read_subjects(["tsn_resnet18"], config)
     stem = 8 * 64 * 32 * 32 * 4

@@ -298,7 +298,7 @@ def test_settings_that_cannot_be_changed_so(vsn: Run, arguments: list[str], mess
     assert message in err
 
 
-def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, monkeypatch, grey_video: Path):
+def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, monkeypatch, gray_video: Path):
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_text(dump_recipe(tiny_recipe(tiny_data, epochs=1)))
     status, out, err = vsn("train", "mine.toml", "--out", "run", "--train.epochs", "2", "--train.freeze", "conv1")
@@ -319,7 +319,7 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
 
     shutil.copytree(tiny_data / "wave", "videos")
     Path("videos/2.mp4").write_text("no video")
-    status, out, err = vsn("predict", "run", "videos", grey_video, "--top-k", "2")
+    status, out, err = vsn("predict", "run", "videos", gray_video, "--top-k", "2")
     assert status == 1
     assert len(out.splitlines()) == 5
     assert re.fullmatch(r"videos/0\.mp4: \w+ \d+\.\d%, \w+ \d+\.\d%", out.splitlines()[0])
@@ -331,15 +331,15 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
     assert [line["path"] for line in lines] == [f"videos/{i}.mp4" for i in range(5)]
     assert lines[2].keys() == {"path", "error"}
     assert sum(p["probability"] for p in lines[0]["predictions"]) == pytest.approx(1)
-    assert vsn("predict", "run", grey_video)[0] == 0
+    assert vsn("predict", "run", gray_video)[0] == 0
 
     assert vsn("eval", "run", "--split", "val")[0] == 0
     assert vsn("calibrate", "run", "--split", "val", "--out", "calibration.json")[0] == 0
     fitted = json.loads(Path("calibration.json").read_text())
     for threshold, marked in ((0.0, False), (1.01, True)):
         Path("limit.json").write_text(json.dumps({**fitted, "threshold": threshold}))
-        assert (": unknown (" in vsn("predict", "run", grey_video, "--calibration", "limit.json")[1]) == marked
-        out = vsn("predict", "run", grey_video, "--calibration", "limit.json", "--json", "--top-k", "1")[1]
+        assert (": unknown (" in vsn("predict", "run", gray_video, "--calibration", "limit.json")[1]) == marked
+        out = vsn("predict", "run", gray_video, "--calibration", "limit.json", "--json", "--top-k", "1")[1]
         assert json.loads(out).get("unknown", False) == marked
         assert len(json.loads(out)["predictions"]) == 1
 
@@ -447,7 +447,7 @@ def test_doctor(vsn: Run, tiny_data: Path, tmp_path: Path):
     status, out, _ = vsn("data", "doctor", "--data.root", healthy, *size, "--json")
     assert status == 0
     assert not [finding for finding in json.loads(out)["findings"] if finding["severity"] == "error"]
-    # The tiny data has the same grey videos under three names.
+    # The tiny data has the same gray videos under three names.
     status, out, _ = vsn("data", "doctor", "--data.root", tiny_data, *size)
     assert status == 1
     assert "ERROR" in out

@@ -13,7 +13,7 @@ from vsn import cli
 from vsn.cli.score_tables import print_results
 from vsn.scores.calibrate import load_calibration
 from vsn.scores.fuse import fuse_scores, stratified_half
-from vsn.scores.scores import load_scores, save_evaluation, summarise
+from vsn.scores.scores import load_scores, save_evaluation, summarize
 
 Run = Callable[..., str]
 
@@ -51,7 +51,7 @@ def test_fuse(vsn: Run):
     fused = load_scores("f.npz")
     expected = fuse_scores([random_scores(1, strength=1.5), random_scores(2, strength=1.5)])
     assert fused.logits.tolist() == expected.logits.tolist()
-    assert report["fused"]["top1"] == summarise(expected)["top1"]
+    assert report["fused"]["top1"] == summarize(expected)["top1"]
     assert [part["file"] for part in fused.facts["fused_from"]] == ["a.npz", "b.npz"]
     page = vsn("fuse", a, b, "--weights", 1, 3)
     assert "60 videos, mean of softmax scores" in page
@@ -275,8 +275,8 @@ def test_what_eval_prints_of_several_labels_and_of_none(vsn: Run, capsys: pytest
     assert "average precision by class" in page
     assert "top-1 by order of the frames" in page
     assert "1 videos could not be read and count as wrong, for example x.mp4: empty." in page
-    unlabelled = save_evaluation(Path("run/eval"), "t", scores_of([[1, 0]], [-1]), {**facts, "order": "forward"})
-    print_results(Path("run"), [unlabelled])
+    unlabeled = save_evaluation(Path("run/eval"), "t", scores_of([[1, 0]], [-1]), {**facts, "order": "forward"})
+    print_results(Path("run"), [unlabeled])
     assert "1 without a label, so that nothing was measured" in capsys.readouterr().out
 
 

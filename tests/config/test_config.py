@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vsn.config import STAGES, ClipSpec, ConfigError, DataConfig, EvalConfig, ModelConfig, Recipe, TrainConfig
-from vsn.config.recipes import dump_recipe, idle_settings, load_recipe, recipe_from_dict
+from vsn.config.recipes import dump_recipe, load_recipe, recipe_from_dict, unused_settings
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
@@ -198,7 +198,7 @@ def test_recipe_loads_and_builds(path: Path):
     ],
 )
 def test_settings_without_effect_are_said(values: dict, said: list[str]) -> None:
-    notes = idle_settings(recipe_from_dict(values))
+    notes = unused_settings(recipe_from_dict(values))
     assert [note.partition(" has no effect here: ")[0] for note in notes] == said
 
 
@@ -223,11 +223,11 @@ def test_settings_without_effect_are_said(values: dict, said: list[str]) -> None
         ),
         (
             {"model": {"modality": "flow"}, "augment": {"color_jitter": 0.1}},
-            "change colours, and flow has none",
+            "change colors, and flow has none",
         ),
         (
             {"model": {"modality": "flow"}, "augment": {"rand_augment": 1}},
-            "change colours, and flow has none",
+            "change colors, and flow has none",
         ),
     ],
 )

@@ -47,7 +47,7 @@ def test_augmentation_depends_on_its_generator_alone() -> None:
 
 
 @pytest.mark.parametrize("share", [0.4, 1.0])
-def test_colours_are_jittered_by_the_share_and_hues_by_a_quarter_of_it(share: float) -> None:
+def test_colors_are_jittered_by_the_share_and_hues_by_a_quarter_of_it(share: float) -> None:
     seed = int(np.random.default_rng(5).integers(2**63))
     found = augment_clip(clip_of(), AugmentConfig(color_jitter=share), np.random.default_rng(5))
     torch.manual_seed(seed)

@@ -42,8 +42,8 @@ def is_flipped(clip: torch.Tensor) -> bool:
 # --- samples ---------------------------------------------------------------------------------------
 
 
-def test_a_test_sample_is_the_centres(grey_video: Path, frame_numbers) -> None:
-    dataset = VideoDataset(one_video(grey_video), clip=SPEC, num_frames=8, train=False, protocol="center")
+def test_a_test_sample_is_the_centers(gray_video: Path, frame_numbers) -> None:
+    dataset = VideoDataset(one_video(gray_video), clip=SPEC, num_frames=8, train=False, protocol="center")
     sample = dataset[0]
     assert isinstance(sample, Sample)
     assert (int(sample.target), sample.index, len(dataset)) == (1, 0, 1)
@@ -61,14 +61,14 @@ def test_a_test_sample_is_the_centres(grey_video: Path, frame_numbers) -> None:
         ("still", [16] * 8),
     ],
 )
-def test_orders(grey_video: Path, frame_numbers, order, expected: list[int]) -> None:
-    dataset = VideoDataset(one_video(grey_video), clip=SPEC, num_frames=8, train=False, order=order)
+def test_orders(gray_video: Path, frame_numbers, order, expected: list[int]) -> None:
+    dataset = VideoDataset(one_video(gray_video), clip=SPEC, num_frames=8, train=False, order=order)
     assert frame_numbers(dataset[0].clip) == expected
 
 
-def test_shuffled_depends_on_seed_epoch_and_index(grey_video: Path, frame_numbers) -> None:
+def test_shuffled_depends_on_seed_epoch_and_index(gray_video: Path, frame_numbers) -> None:
     def shuffled(seed: int, key: int | tuple[int, int]) -> list[int]:
-        records = RecordSet(one_video(grey_video).records * 2, ("a", "b"))
+        records = RecordSet(one_video(gray_video).records * 2, ("a", "b"))
         dataset = VideoDataset(records, clip=SPEC, num_frames=8, train=False, order="shuffled", seed=seed)
         return frame_numbers(dataset[key].clip)
 
@@ -80,18 +80,18 @@ def test_shuffled_depends_on_seed_epoch_and_index(grey_video: Path, frame_number
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
 def test_a_reversed_record_shows_the_same_frames_last_first(
-    grey_video: Path, tmp_path: Path, frame_numbers, cache
+    gray_video: Path, tmp_path: Path, frame_numbers, cache
 ) -> None:
     for num_frames in (1, 3, 8, 30, 40):
         dataset = VideoDataset(
-            one_video(grey_video, reverse=True), clip=SPEC, num_frames=num_frames, train=False, cache=cache
+            one_video(gray_video, reverse=True), clip=SPEC, num_frames=num_frames, train=False, cache=cache
         )
         expected = segment_indices(30, num_frames, None)[::-1].tolist()
         assert frame_numbers(dataset[0].clip) == expected
 
 
-def test_records_of_one_video_share_what_is_drawn(grey_video: Path) -> None:
-    record = one_video(grey_video).records[0]
+def test_records_of_one_video_share_what_is_drawn(gray_video: Path) -> None:
+    record = one_video(gray_video).records[0]
     both = RecordSet((record, replace(record, reverse=True)), ("a", "b"), per_video=2)
     dataset = VideoDataset(both, clip=SPEC, num_frames=4, train=True, flip="random")
     for epoch in range(8):
@@ -99,8 +99,8 @@ def test_records_of_one_video_share_what_is_drawn(grey_video: Path) -> None:
         assert torch.equal(forward, backward.flip(0))
 
 
-def test_training_draws_a_frame_of_each_segment(grey_video: Path, frame_numbers) -> None:
-    dataset = VideoDataset(one_video(grey_video), clip=SPEC, num_frames=5, train=True)
+def test_training_draws_a_frame_of_each_segment(gray_video: Path, frame_numbers) -> None:
+    dataset = VideoDataset(one_video(gray_video), clip=SPEC, num_frames=5, train=True)
     drawn = np.array([frame_numbers(dataset[(epoch, 0)].clip) for epoch in range(60)])
     assert (drawn // 6 == np.arange(5)).all()
     assert {int(value) for value in drawn[:, 2]} == set(range(12, 18))
@@ -127,22 +127,22 @@ def test_cache_gives_the_same_samples(records: RecordSet, train: bool) -> None:
         assert torch.equal(plain[key].clip, cached[key].clip)
 
 
-def test_whole_frames_and_centres(side_video: Path) -> None:
+def test_whole_frames_and_centers(side_video: Path) -> None:
     for protocol, shape in (("fcn", (4, 3, 32, 64)), ("center", (4, 3, 24, 24))):
         dataset = VideoDataset(one_video(side_video), clip=SPEC, num_frames=4, train=False, protocol=protocol)
         assert dataset[0].clip.shape == shape
 
 
 @pytest.mark.parametrize("index", [-1, 1])
-def test_index_outside(grey_video: Path, index: int) -> None:
-    dataset = VideoDataset(one_video(grey_video), clip=SPEC, num_frames=4, train=False)
+def test_index_outside(gray_video: Path, index: int) -> None:
+    dataset = VideoDataset(one_video(gray_video), clip=SPEC, num_frames=4, train=False)
     with pytest.raises(IndexError, match=f"index {index} of a data set of 1 videos"):
         dataset[index]
 
 
-def test_no_frames_asked(grey_video: Path) -> None:
+def test_no_frames_asked(gray_video: Path) -> None:
     with pytest.raises(ValueError, match="num_frames is 0"):
-        VideoDataset(one_video(grey_video), clip=SPEC, num_frames=0, train=False)
+        VideoDataset(one_video(gray_video), clip=SPEC, num_frames=0, train=False)
 
 
 # --- flips -----------------------------------------------------------------------------------------
@@ -165,14 +165,14 @@ def test_flip_rules(side_video: Path, rule: FlipRule, expected: dict[int, int]) 
         records = RecordSet((VideoRecord(side_video, (label,), "side.mp4"),), SIDES)
         spec = ClipSpec(short_side=32, crop_size=32, crop_scales=(1.0,), crop_positions=5)
         dataset = VideoDataset(records, clip=spec, num_frames=2, train=True, flip=rule, cache="memory")
-        centred = []
+        centered = []
         for epoch in range(80):
             sample = dataset[(epoch, 0)]
             if sample.clip.float().std() > 60:  # the crop holds both halves
-                centred.append((is_flipped(sample.clip), int(sample.target)))
-        assert len(centred) >= 8
+                centered.append((is_flipped(sample.clip), int(sample.target)))
+        assert len(centered) >= 8
         allowed = {(False, label)} | ({(True, expected[label])} if label in expected else set())
-        assert set(centred) == allowed
+        assert set(centered) == allowed
 
 
 def test_tests_never_flip(side_video: Path) -> None:
@@ -208,10 +208,10 @@ def test_preload_reads_every_video_once(tiny_data: Path, monkeypatch: pytest.Mon
     assert len(read) == 3
 
 
-def test_preload_names_the_bad_video(grey_video: Path, tmp_path: Path) -> None:
+def test_preload_names_the_bad_video(gray_video: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_text("not a video")
-    records = RecordSet((*one_video(grey_video).records, VideoRecord(bad, (0,), "bad.mp4")), ("a", "b"))
+    records = RecordSet((*one_video(gray_video).records, VideoRecord(bad, (0,), "bad.mp4")), ("a", "b"))
     dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False, cache="memory")
     assert [str(error).partition(" (")[0] for error in dataset.preload()] == [
         f"{bad}: not a video that FFmpeg can read"
@@ -222,17 +222,17 @@ def test_preload_names_the_bad_video(grey_video: Path, tmp_path: Path) -> None:
             dataset[1]
 
 
-def test_preload_without_a_cache(grey_video: Path) -> None:
+def test_preload_without_a_cache(gray_video: Path) -> None:
     with pytest.raises(ValueError, match="cache is 'none', so there is none to fill"):
-        VideoDataset(one_video(grey_video), clip=SPEC, num_frames=4, train=False).preload()
+        VideoDataset(one_video(gray_video), clip=SPEC, num_frames=4, train=False).preload()
 
 
 # --- several labels, other samplings ------------------------------------------------------------------
 
 
-def test_multi_label_targets(grey_video: Path) -> None:
+def test_multi_label_targets(gray_video: Path) -> None:
     records = RecordSet(
-        (VideoRecord(grey_video, (0, 2), "a"), VideoRecord(grey_video, (1,), "b")),
+        (VideoRecord(gray_video, (0, 2), "a"), VideoRecord(gray_video, (1,), "b")),
         ("x", "y", "z"),
         multi_label=True,
     )
@@ -256,17 +256,17 @@ def test_multi_label_clips_flip_when_all_labels_may(side_video: Path) -> None:
     assert {target for _, target in flips((left, wave), "swap")} == {kept, swapped}
 
 
-def test_a_video_without_labels(grey_video: Path) -> None:
+def test_a_video_without_labels(gray_video: Path) -> None:
     dataset = VideoDataset(
-        RecordSet((VideoRecord(grey_video, (), "a"),), ("x", "y")), clip=SPEC, num_frames=4, train=False
+        RecordSet((VideoRecord(gray_video, (), "a"),), ("x", "y")), clip=SPEC, num_frames=4, train=False
     )
     assert int(dataset[0].target) == -1
 
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
-def test_samplings_reach_the_frames(grey_video: Path, frame_numbers, cache) -> None:
+def test_samplings_reach_the_frames(gray_video: Path, frame_numbers, cache) -> None:
     def shown(clip: ClipSpec, num_frames: int) -> list[int]:
-        dataset = VideoDataset(one_video(grey_video), clip=clip, num_frames=num_frames, train=False, cache=cache)
+        dataset = VideoDataset(one_video(gray_video), clip=clip, num_frames=num_frames, train=False, cache=cache)
         return frame_numbers(dataset[0].clip)
 
     size = {"short_side": 32, "crop_size": 24}

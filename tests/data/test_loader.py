@@ -173,10 +173,10 @@ def test_loader_length_and_last_batch(records: RecordSet) -> None:
 
 @forks
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_bad_video_raises_its_error_from_the_loader(grey_video: Path, tmp_path: Path, num_workers: int) -> None:
+def test_a_bad_video_raises_its_error_from_the_loader(gray_video: Path, tmp_path: Path, num_workers: int) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_text("not a video")
-    records = RecordSet((*one_video(grey_video).records, VideoRecord(bad, (0,), "bad.mp4")), ("a", "b"))
+    records = RecordSet((*one_video(gray_video).records, VideoRecord(bad, (0,), "bad.mp4")), ("a", "b"))
     dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
     with pytest.raises(VideoError, match="not a video that FFmpeg can read") as caught:
         dataset[1]
@@ -204,8 +204,8 @@ def test_workers_keep_to_one_thread(records: RecordSet) -> None:
         torch.set_num_threads(before)
 
 
-def test_training_takes_records_of_one_video_together(grey_video: Path) -> None:
-    records = RecordSet(one_video(grey_video).records * 12, ("a", "b"), per_video=2)
+def test_training_takes_records_of_one_video_together(gray_video: Path) -> None:
+    records = RecordSet(one_video(gray_video).records * 12, ("a", "b"), per_video=2)
     dataset = VideoDataset(records, clip=SPEC, num_frames=2, train=True)
     loader = make_loader(dataset, batch_size=4, num_workers=0, shuffle=True, seed=1)
     order = [int(index) for (batch,) in loader for index in batch.indices]
@@ -236,8 +236,8 @@ def test_weights_that_do_not_fit(options: dict) -> None:
         EpochSampler(5, shuffle="together" in options or len(options["weights"]) == 4, **options)
 
 
-def test_a_balanced_loader(grey_video: Path) -> None:
-    records = RecordSet(tuple(VideoRecord(grey_video, (int(i == 0),), str(i)) for i in range(20)), ("common", "rare"))
+def test_a_balanced_loader(gray_video: Path) -> None:
+    records = RecordSet(tuple(VideoRecord(gray_video, (int(i == 0),), str(i)) for i in range(20)), ("common", "rare"))
     dataset = VideoDataset(records, clip=SPEC, num_frames=2, train=True)
     loader = make_loader(dataset, batch_size=20, num_workers=0, shuffle=True, balance=True)
     ((batch,),) = list(loader)
@@ -249,10 +249,10 @@ def test_a_balanced_loader(grey_video: Path) -> None:
 
 @forks
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_bad_videos_are_collected_when_a_list_is_given(grey_video: Path, tmp_path: Path, num_workers: int) -> None:
+def test_bad_videos_are_collected_when_a_list_is_given(gray_video: Path, tmp_path: Path, num_workers: int) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_text("not a video")
-    good = one_video(grey_video).records[0]
+    good = one_video(gray_video).records[0]
     records = RecordSet((good, VideoRecord(bad, (0,), "bad.mp4"), good, VideoRecord(bad, (1,), "b")), ("a", "b"))
     dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
     found: list[BadVideo] = []

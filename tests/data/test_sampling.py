@@ -33,7 +33,7 @@ LENGTHS, COUNTS, SEEDS = st.integers(1, 5000), st.integers(1, 64), st.integers(0
         (100, 3, [16, 50, 83]),
     ],
 )
-def test_centres(num_video_frames: int, num_frames: int, expected: list[int]) -> None:
+def test_centers(num_video_frames: int, num_frames: int, expected: list[int]) -> None:
     assert segment_indices(num_video_frames, num_frames, None).tolist() == expected
 
 
@@ -56,7 +56,7 @@ def test_training_draws_reach_exactly_their_segments(
     assert [(int(low), int(high)) for low, high in zip(draws.min(0), draws.max(0), strict=True)] == segments
 
 
-def centres_by_loop(num_video_frames: int, num_frames: int) -> list[int]:
+def centers_by_loop(num_video_frames: int, num_frames: int) -> list[int]:
     tick = num_video_frames / num_frames
     return [min(int(tick / 2 + tick * i), num_video_frames - 1) for i in range(num_frames)]
 
@@ -78,7 +78,7 @@ def test_segments_stay_in_range_in_order_and_repeatable(num_video_frames: int, n
         assert first.max() < num_video_frames
         assert (np.diff(first) >= 0).all()
         assert first.tolist() == second.tolist()
-    assert segment_indices(num_video_frames, num_frames, None).tolist() == centres_by_loop(num_video_frames, num_frames)
+    assert segment_indices(num_video_frames, num_frames, None).tolist() == centers_by_loop(num_video_frames, num_frames)
     assert segment_indices(num_video_frames, num_frames, np.random.default_rng(seed)).tolist() == draws_by_loop(
         num_video_frames, num_frames, np.random.default_rng(seed)
     )
@@ -138,10 +138,10 @@ def test_a_stack_repeats_the_last_frame_past_the_end() -> None:
 
 @given(LENGTHS, COUNTS)
 def test_two_clips(length: int, num_frames: int) -> None:
-    centres, beginnings = two_clip_indices(length, num_frames)
-    assert centres.tolist() == segment_indices(length, num_frames, None).tolist()
+    centers, beginnings = two_clip_indices(length, num_frames)
+    assert centers.tolist() == segment_indices(length, num_frames, None).tolist()
     assert beginnings.tolist() == [int(length / num_frames * i) for i in range(num_frames)]
-    assert (beginnings <= centres).all()
+    assert (beginnings <= centers).all()
 
 
 def dense_by_loop(start: int, length: int, num_frames: int) -> list[int]:

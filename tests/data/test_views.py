@@ -56,7 +56,7 @@ def test_three_squares_along_the_longer_side(size: tuple[int, int], wanted: list
     assert [corners(view) for view in crop_views(numbered(*size), SPEC, "3crop")] == wanted
 
 
-def test_ten_crops_are_corners_and_centre_and_their_mirror_images() -> None:
+def test_ten_crops_are_corners_and_center_and_their_mirror_images() -> None:
     views = crop_views(numbered(32, 48), SPEC, "10crop")
     assert [corners(view) for view in views[:5]] == [
         (0, 0, 23, 23), (0, 24, 23, 47), (8, 0, 31, 23), (8, 24, 31, 47), (4, 12, 27, 35),

@@ -32,7 +32,7 @@ from vsn.doctor.diagnosis import Loading
 from vsn.doctor.evidence import Evidence, Split
 from vsn.doctor.examine import choose_videos, read_splits
 from vsn.doctor.files import FileJob, FileReport, inspect_video
-from vsn.system.workers import Lost, _serve, run_guarded
+from vsn.system.workers import WorkerFailure, _serve, run_guarded
 
 CLIP = ClipSpec(short_side=32, crop_size=16)
 T = 4
@@ -458,7 +458,7 @@ def test_flips(flip, names, expected):
 
 def test_videos_without_labels():
     known = evidence({"train": {"a": 2, "b": 2}, "val": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}})
-    for role, expected in (("val", ("unlabelled", "error")), ("test", ("no-test-labels", "note"))):
+    for role, expected in (("val", ("unlabeled", "error")), ("test", ("no-test-labels", "note"))):
         blank = tuple(
             replace(s, records=replace(s.records, records=tuple(replace(r, labels=()) for r in s.records.records)))
             if s.name == role
@@ -554,7 +554,7 @@ def double_or_raise(number: int) -> int:
 
 def test_results_come_for_every_job():
     results = dict(run_guarded(double_or_raise, range(5), num_workers=2, seconds_limit=60))
-    assert results == {0: 0, 1: 2, 2: Lost("OSError: no"), 3: 6, 4: 8}
+    assert results == {0: 0, 1: 2, 2: WorkerFailure("OSError: no"), 3: 6, 4: 8}
 
 
 def test_a_worker_whose_asker_is_gone_ends_in_silence(monkeypatch):

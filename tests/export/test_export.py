@@ -194,7 +194,7 @@ def test_the_file_says_what_it_is(finished_run: Path, exported_run: ExportReport
     assert facts.weights_hash == weights_hash(run)
     assert facts.to_recipe().clip == run.recipe.clip
     assert facts.to_recipe().eval == replace(run.recipe.eval, protocol="center")
-    assert facts.preprocessing["view"] == "one centre crop of 32x32 pixels"
+    assert facts.preprocessing["view"] == "one center crop of 32x32 pixels"
     entries = ort.InferenceSession(str(exported_run.path)).get_modelmeta().custom_metadata_map
     assert json.loads(entries["vsn"])["classes"] == list(run.classes)
     # Nothing of the machine it was trained on.
@@ -202,7 +202,7 @@ def test_the_file_says_what_it_is(finished_run: Path, exported_run: ExportReport
 
 
 def test_facts_are_read_without_torch_and_predictions_without_the_networks(
-    exported_run: ExportReport, grey_video: Path
+    exported_run: ExportReport, gray_video: Path
 ):
     program = (
         "import sys\n"
@@ -211,7 +211,7 @@ def test_facts_are_read_without_torch_and_predictions_without_the_networks(
         "assert 'torch' not in sys.modules\n"
         "from vsn.export.exported import ExportedPredictor\n"
         f"predictor = ExportedPredictor.from_file({str(exported_run.path)!r})\n"
-        f"assert len(predictor.predict({str(grey_video)!r}).labels) == 3\n"
+        f"assert len(predictor.predict({str(gray_video)!r}).labels) == 3\n"
         "assert not [name for name in sys.modules if name.startswith('vsn.models')]\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -265,38 +265,38 @@ def test_a_protocol_of_another_t_is_refused_for_a_temporal_model(finished_run: P
 # Prediction
 
 
-def test_prediction_from_the_file_is_the_runs(finished_run: Path, exported_run: ExportReport, grey_video: Path):
-    ours = ExportedPredictor.from_file(exported_run.path).predict(grey_video, top_k=3)
+def test_prediction_from_the_file_is_the_runs(finished_run: Path, exported_run: ExportReport, gray_video: Path):
+    ours = ExportedPredictor.from_file(exported_run.path).predict(gray_video, top_k=3)
     runs = vsn.Predictor.from_run(finished_run, device="cpu")
-    wanted = runs.predict(grey_video, top_k=3, protocol=EvalConfig(protocol="center"))
+    wanted = runs.predict(gray_video, top_k=3, protocol=EvalConfig(protocol="center"))
     assert (ours.path, ours.labels) == (wanted.path, wanted.labels)
     assert ours.probabilities == pytest.approx(wanted.probabilities, abs=1e-5)
 
 
 @pytest.mark.parametrize("average", ["logits", "softmax"])
 def test_several_views_are_averaged_as_evaluation_does(
-    finished_run: Path, views_report: ExportReport, grey_video: Path, average
+    finished_run: Path, views_report: ExportReport, gray_video: Path, average
 ):
     view = EvalConfig(protocol="3crop", average=average)
-    ours = ExportedPredictor.from_file(views_report.path).predict(grey_video, protocol=view)
-    wanted = vsn.Predictor.from_run(finished_run, device="cpu").predict(grey_video, protocol=view)
+    ours = ExportedPredictor.from_file(views_report.path).predict(gray_video, protocol=view)
+    wanted = vsn.Predictor.from_run(finished_run, device="cpu").predict(gray_video, protocol=view)
     assert ours.labels == wanted.labels
     assert ours.probabilities == pytest.approx(wanted.probabilities, abs=1e-5)
 
 
-def test_whole_frames_need_any_size(exported_run: ExportReport, grey_video: Path):
+def test_whole_frames_need_any_size(exported_run: ExportReport, gray_video: Path):
     whole = EvalConfig(protocol="fcn")
     fixed = ExportedPredictor.from_file(exported_run.path)
     with pytest.raises(ExportError, match=r"shape \(1, 4, 3, 36, 54\) came.*\(B, 4, 3, 32, 32\).*--any-size"):
-        fixed.predict(grey_video, protocol=whole)
+        fixed.predict(gray_video, protocol=whole)
 
 
 @pytest.mark.slow
-def test_whole_frames_from_a_file_of_any_size(finished_run: Path, grey_video: Path, tmp_path: Path):
+def test_whole_frames_from_a_file_of_any_size(finished_run: Path, gray_video: Path, tmp_path: Path):
     config = ExportConfig(any_size=True)
     path = export_run(finished_run, config, out=tmp_path / "m.onnx", progress=False).path
-    ours = ExportedPredictor.from_file(path).predict(grey_video)
-    wanted = vsn.Predictor.from_run(finished_run, device="cpu").predict(grey_video)
+    ours = ExportedPredictor.from_file(path).predict(gray_video)
+    wanted = vsn.Predictor.from_run(finished_run, device="cpu").predict(gray_video)
     assert ours.probabilities == pytest.approx(wanted.probabilities, abs=1e-5)
 
 
@@ -511,21 +511,21 @@ def test_bf16_is_refused_where_the_processor_has_none(monkeypatch: pytest.Monkey
     assert len(fake.settings) == 1
 
 
-def test_the_command_predicts_in_bf16_or_says_that_it_cannot(other_formats, grey_video: Path, capsys):
+def test_the_command_predicts_in_bf16_or_says_that_it_cannot(other_formats, gray_video: Path, capsys):
     openvino = pytest.importorskip("openvino")
-    command = ["predict", str(other_formats[1]["openvino"].path), str(grey_video), "--precision", "bf16"]
+    command = ["predict", str(other_formats[1]["openvino"].path), str(gray_video), "--precision", "bf16"]
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         cli.main(command)
-        assert "grey.mp4: " in capsys.readouterr().out
+        assert "gray.mp4: " in capsys.readouterr().out
     else:
         with pytest.raises(SystemExit, match="This processor computes no bf16"):
             cli.main(command)
 
 
 @pytest.mark.parametrize("options", [[], ["--windows"]])
-def test_a_run_has_its_own_precision(finished_run: Path, grey_video: Path, options: list[str]):
+def test_a_run_has_its_own_precision(finished_run: Path, gray_video: Path, options: list[str]):
     with pytest.raises(SystemExit, match=r"--precision bf16 is for an OpenVINO \.xml file, and .* is a run"):
-        cli.main(["predict", str(finished_run), str(grey_video), "--precision", "bf16", *options])
+        cli.main(["predict", str(finished_run), str(gray_video), "--precision", "bf16", *options])
 
 
 @pytest.mark.parametrize(
@@ -543,7 +543,7 @@ def test_impossible_settings(settings: dict, message: str):
         ExportConfig(**settings)
 
 
-def test_a_folder_named_as_a_file_is_a_run(finished_run: Path, tmp_path: Path, grey_video: Path, capsys):
+def test_a_folder_named_as_a_file_is_a_run(finished_run: Path, tmp_path: Path, gray_video: Path, capsys):
     run = shutil.copytree(finished_run, tmp_path / "run.onnx")
-    cli.main(["predict", str(run), str(grey_video), "--device", "cpu"])
-    assert "grey.mp4: " in capsys.readouterr().out
+    cli.main(["predict", str(run), str(gray_video), "--device", "cpu"])
+    assert "gray.mp4: " in capsys.readouterr().out

@@ -63,7 +63,7 @@ class Names:
     conv: Callable[[str, bool], str]
     """Of a convolution, behind a shift or not."""
     norm: Callable[[str], str]
-    """Of the normalisation that follows the convolution."""
+    """Of the normalization that follows the convolution."""
     head: str
 
 
@@ -125,7 +125,7 @@ def random_state(
 
 
 def original_logits(state: State, shape: Shape, names: Names, clip: Tensor, *, fold_div: int = 8) -> Tensor:
-    """Logits `(B, classes)` of clips `(B, T, C, H, W)`, normalised as the original does it."""
+    """Logits `(B, classes)` of clips `(B, T, C, H, W)`, normalized as the original does it."""
     batch, num_frames = clip.shape[:2]
 
     def shift(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ SIDE = 24
 
 
 def moving_texture(num_frames: int, height: int = 64, width: int = 96, seed: int = 0) -> list[np.ndarray]:
-    """A smooth pattern of one hue that drifts: neighbouring frames differ, and JPEG does not lose it."""
+    """A smooth pattern of one hue that drifts: neighboring frames differ, and JPEG does not lose it."""
     noise = np.random.default_rng(seed).uniform(0, 255, (height // 16 + 4, width // 16 + 4, 1)) * (
         1,
         0.9,

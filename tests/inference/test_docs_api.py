@@ -18,10 +18,10 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 
 
 def test_the_blocks_of_the_page_run(
-    finished_run: Path, grey_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Path, gray_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     shutil.copytree(finished_run, tmp_path / "runs" / "mine")
-    shutil.copy(grey_video, tmp_path / "new.mp4")
+    shutil.copy(gray_video, tmp_path / "new.mp4")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     ran = 0

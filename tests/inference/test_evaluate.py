@@ -143,7 +143,7 @@ def test_files_carry_split_protocol_and_order(run: Path, protocol, order, name: 
     assert result["seconds"] > 0
 
 
-def test_frames_of_several_sizes_in_one_batch(run: Path, tiny_data: Path, tmp_path: Path, grey_video: Path):
+def test_frames_of_several_sizes_in_one_batch(run: Path, tiny_data: Path, tmp_path: Path, gray_video: Path):
     from vsn.data.video.decode import write_video
 
     root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
@@ -222,15 +222,15 @@ def test_a_split_without_labels_is_scored_and_not_measured(tiny_data: Path, tmp_
 
     original = inputs.read_records
 
-    def unlabelled(*asked):
+    def unlabeled(*asked):
         found = original(*asked)
         return replace(found, records=tuple(replace(record, labels=()) for record in found.records))
 
     evaluate_run(run, progress=False)
     measured = load_scores(run / "eval" / "test-fcn-forward.npz")
-    monkeypatch.setattr(inputs, "read_records", unlabelled)
+    monkeypatch.setattr(inputs, "read_records", unlabeled)
     result = evaluate_run(run, progress=False)
-    assert (result["num_videos"], result["num_unlabelled"], "top1" in result) == (3, 3, False)
+    assert (result["num_videos"], result["num_unlabeled"], "top1" in result) == (3, 3, False)
     scores = load_scores(run / "eval" / "test-fcn-forward.npz")
     assert scores.labels.tolist() == [-1, -1, -1]
     assert np.array_equal(scores.logits, measured.logits)

@@ -39,12 +39,12 @@ def test_the_classifier_makes_the_scores_of_the_features(finished_run: Path, pre
 
 
 @pytest.mark.parametrize("protocol", ["fcn", "3crop", "10crop"])
-def test_features_by_frame_have_the_mean(predictor: Predictor, grey_video: Path, protocol):
+def test_features_by_frame_have_the_mean(predictor: Predictor, gray_video: Path, protocol):
     view = EvalConfig(protocol=protocol)
-    by_frame = predictor.features(grey_video, per_frame=True, protocol=view)
+    by_frame = predictor.features(gray_video, per_frame=True, protocol=view)
     assert by_frame.shape == (4, 256)
     assert np.ptp(by_frame, axis=0).max() > 1e-4
-    pooled = predictor.features(grey_video, protocol=view)
+    pooled = predictor.features(gray_video, protocol=view)
     np.testing.assert_allclose(by_frame.mean(axis=0), pooled, rtol=1e-5, atol=1e-7)
 
 
@@ -56,15 +56,15 @@ def test_features_by_frame_are_those_of_the_frames(finished_run: Path, predictor
     assert np.array_equal(predictor.features(dataset.records[0].path, per_frame=True), expected)
 
 
-def test_no_mean_by_frame_over_clips_of_other_frames(predictor: Predictor, grey_video: Path, tmp_path: Path):
+def test_no_mean_by_frame_over_clips_of_other_frames(predictor: Predictor, gray_video: Path, tmp_path: Path):
     view = EvalConfig(protocol="3crop-2clip")
     message = "shows several clips of a video.*Take one of fcn, center, 3crop, 10crop"
     with pytest.raises(ConfigError, match=message):
-        predictor.features(grey_video, per_frame=True, protocol=view)
+        predictor.features(gray_video, per_frame=True, protocol=view)
 
 
-def test_hooks_do_not_stay(predictor: Predictor, grey_video: Path):
-    predictor.features(grey_video)
+def test_hooks_do_not_stay(predictor: Predictor, gray_video: Path):
+    predictor.features(gray_video)
     assert not predictor.model.head._forward_pre_hooks
 
 
@@ -108,10 +108,10 @@ def test_workers_change_nothing(finished_run: Path, tmp_path: Path):
     assert np.array_equal(one.features, two.features)
 
 
-def test_another_data_set_with_classes_of_its_own(finished_run: Path, grey_video: Path, tmp_path: Path):
+def test_another_data_set_with_classes_of_its_own(finished_run: Path, gray_video: Path, tmp_path: Path):
     for name in ("new/a.mp4", "other/b.mp4"):
         (tmp_path / "data" / name).parent.mkdir(parents=True)
-        shutil.copy(grey_video, tmp_path / "data" / name)
+        shutil.copy(gray_video, tmp_path / "data" / name)
     (tmp_path / "list.csv").write_text("path,label,split\ndata/new/a.mp4,x,test\ndata/other/b.mp4,y,test\n")
     found = extract_features(
         finished_run,
@@ -126,21 +126,21 @@ def test_another_data_set_with_classes_of_its_own(finished_run: Path, grey_video
     assert found.facts["source"] == "csv"
 
 
-def test_files_and_folders(finished_run: Path, tiny_data: Path, grey_video: Path, predictor, tmp_path: Path):
+def test_files_and_folders(finished_run: Path, tiny_data: Path, gray_video: Path, predictor, tmp_path: Path):
     found = extract_features(
         finished_run,
         tmp_path / "f.npz",
-        videos=[grey_video, tiny_data / "wave"],
+        videos=[gray_video, tiny_data / "wave"],
         device="cpu",
         progress=False,
     )
     assert found.video_ids.tolist() == [
-        grey_video.as_posix(),
+        gray_video.as_posix(),
         *((tiny_data / "wave" / f"{i}.mp4").as_posix() for i in range(5)),
     ]
     assert found.labels.tolist() == [-1] * 6
     assert found.classes == ()
-    assert np.array_equal(found.features[0], predictor.features(grey_video))
+    assert np.array_equal(found.features[0], predictor.features(gray_video))
 
 
 def broken_data(tiny_data: Path, root: Path) -> Path:
@@ -197,14 +197,14 @@ def test_a_split_goes_on_where_it_stopped(finished_run: Path, tmp_path: Path, mo
     assert np.array_equal(found.labels, expected.labels)
 
 
-def test_a_beginning_with_other_settings_is_refused(finished_run: Path, grey_video: Path, tmp_path: Path):
-    extract_features(finished_run, tmp_path / "f.npz", videos=[grey_video], device="cpu", progress=False)
+def test_a_beginning_with_other_settings_is_refused(finished_run: Path, gray_video: Path, tmp_path: Path):
+    extract_features(finished_run, tmp_path / "f.npz", videos=[gray_video], device="cpu", progress=False)
     (tmp_path / "f.npz").rename(tmp_path / "f.partial.npz")
     with pytest.raises(FeaturesError, match="was begun with another per_frame: False, now True"):
         extract_features(
             finished_run,
             tmp_path / "f.npz",
-            videos=[grey_video],
+            videos=[gray_video],
             per_frame=True,
             device="cpu",
             progress=False,
@@ -244,23 +244,23 @@ def test_unreadable_videos_as_nan(finished_run: Path, tiny_data: Path, tmp_path:
     [
         ({"videos": ["a.mp4"], "split": "test"}, "Name video files, or a data set .* not both"),
         ({"split": "nowhere"}, "nowhere"),
-        ({"videos": ["VIDEO", "VIDEO"]}, r"grey\.mp4 is named more than once"),
+        ({"videos": ["VIDEO", "VIDEO"]}, r"gray\.mp4 is named more than once"),
     ],
 )
-def test_refused(finished_run: Path, grey_video: Path, tmp_path: Path, settings, message: str):
+def test_refused(finished_run: Path, gray_video: Path, tmp_path: Path, settings, message: str):
     if "videos" in settings:
-        settings = settings | {"videos": [grey_video if v == "VIDEO" else v for v in settings["videos"]]}
+        settings = settings | {"videos": [gray_video if v == "VIDEO" else v for v in settings["videos"]]}
     with pytest.raises(ValueError, match=message):
         extract_features(finished_run, tmp_path / "f.npz", device="cpu", progress=False, **settings)
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_overwritten(finished_run: Path, grey_video: Path, tmp_path: Path):
+def test_nothing_is_overwritten(finished_run: Path, gray_video: Path, tmp_path: Path):
     (tmp_path / "f.npz").write_text("mine")
     with pytest.raises(FeaturesError, match="is there already"):
-        extract_features(finished_run, tmp_path / "f.npz", videos=[grey_video])
+        extract_features(finished_run, tmp_path / "f.npz", videos=[gray_video])
     with pytest.raises(FeaturesError, match=r"must end in \.npz"):
-        extract_features(finished_run, tmp_path / "f.csv", videos=[grey_video])
+        extract_features(finished_run, tmp_path / "f.csv", videos=[gray_video])
 
 
 def test_bad_files_of_features(tmp_path: Path):

@@ -37,18 +37,18 @@ def test_prediction_is_what_evaluation_says_to_the_last_bit(finished_run: Path, 
         assert [said[name] for name in run.classes] == expected.tolist()
 
 
-def test_a_folder_of_frames_is_a_video(predictor: Predictor, grey_video: Path, tmp_path: Path):
+def test_a_folder_of_frames_is_a_video(predictor: Predictor, gray_video: Path, tmp_path: Path):
     """And so is each below a folder; with video files beside them pictures are taken for something else."""
-    images = read_all_frames(grey_video)[0]
+    images = read_all_frames(gray_video)[0]
     for name in ("1", "2"):
         (tmp_path / name).mkdir()
         for number, image in enumerate(images, 1):
             Image.fromarray(image).save(tmp_path / name / f"{number:05d}.png")
     assert predictor.list_inputs(tmp_path / "1") == [tmp_path / "1"]
     assert predictor.list_inputs(tmp_path) == [tmp_path / "1", tmp_path / "2"]
-    of_file = predictor.predict(grey_video)
+    of_file = predictor.predict(gray_video)
     assert predictor.predict(tmp_path / "1").labels == of_file.labels
-    shutil.copy(grey_video, tmp_path / "clip.mp4")
+    shutil.copy(gray_video, tmp_path / "clip.mp4")
     assert predictor.list_inputs(tmp_path) == [tmp_path / "clip.mp4"]
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "cover.jpg").write_bytes((tmp_path / "1" / "00001.png").read_bytes())
@@ -62,13 +62,13 @@ def test_an_exported_file_is_no_run_and_it_is_said_who_takes_it(tmp_path: Path):
         vsn.Predictor.from_run(tmp_path / "model.onnx")
 
 
-def test_labels_come_most_probable_first(predictor: Predictor, grey_video: Path):
-    prediction = predictor.predict(grey_video)
-    assert prediction.path == grey_video
+def test_labels_come_most_probable_first(predictor: Predictor, gray_video: Path):
+    prediction = predictor.predict(gray_video)
+    assert prediction.path == gray_video
     assert len(prediction.labels) == 3
     assert list(prediction.probabilities) == sorted(prediction.probabilities, reverse=True)
     assert sum(prediction.probabilities) == pytest.approx(1.0)
-    assert predictor.predict(str(grey_video), top_k=1).labels == prediction.labels[:1]
+    assert predictor.predict(str(gray_video), top_k=1).labels == prediction.labels[:1]
 
 
 @pytest.mark.parametrize(
@@ -96,20 +96,20 @@ def test_video_shorter_than_a_clip(predictor: Predictor, tmp_path: Path, num_fra
     assert len(predictor.predict(tmp_path / "short.mp4").labels) == 3
 
 
-def test_top_k_below_one(predictor: Predictor, grey_video: Path):
+def test_top_k_below_one(predictor: Predictor, gray_video: Path):
     with pytest.raises(ValueError, match="top_k is 0; it must be 1 or more"):
-        predictor.predict(grey_video, top_k=0)
+        predictor.predict(gray_video, top_k=0)
 
 
-def test_best_weights_predict(finished_run: Path, tmp_path: Path, grey_video: Path):
+def test_best_weights_predict(finished_run: Path, tmp_path: Path, gray_video: Path):
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
-    last = vsn.Predictor.from_run(run, device="cpu").predict(grey_video)
+    last = vsn.Predictor.from_run(run, device="cpu").predict(gray_video)
     weights = load_file(run / "model.safetensors")
     with safe_open(run / "model.safetensors", framework="pt") as file:
         metadata = file.metadata()
     weights["head.bias"] += torch.tensor([0.0, 50.0, 0.0])
     save_file(weights, run / "best.safetensors", metadata=metadata)
-    best = vsn.Predictor.from_run(run, device="cpu", weights="best").predict(grey_video)
+    best = vsn.Predictor.from_run(run, device="cpu", weights="best").predict(gray_video)
     assert best.labels[0] == "swipe_right"
     assert best.probabilities[0] > 0.99 > last.probabilities[0]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models._api import WeightsEnum
 
 from vsn.config import STAGES, ConfigError, ModelConfig
-from vsn.models import build_model, create_model, initialise, list_models
+from vsn.models import build_model, create_model, initialize, list_models
 from vsn.models.backbones import (
     THIN_BACKBONES,
     TORCHVISION_BACKBONES,
@@ -242,12 +242,12 @@ def test_a_failed_download_says_how_to_go_on_offline(monkeypatch: pytest.MonkeyP
 # Through the model
 
 
-def test_initialise_fills_a_temporal_model_and_leaves_out_the_classifier(tmp_path: Path) -> None:
+def test_initialize_fills_a_temporal_model_and_leaves_out_the_classifier(tmp_path: Path) -> None:
     source = build_backbone(THIN)
     weights = write(tmp_path / "part.safetensors", part_of(source, "conv1", "layer3", "fc.weight"))
     config = ModelConfig(name=f"vsn_{THIN}", num_classes=3, num_frames=4, weights=weights)
     model = build_model(config)
-    loaded = initialise(model, config)
+    loaded = initialize(model, config)
     weight = model.backbone.get_parameter("layer3.1.conv2.weight")
     assert torch.equal(weight, source.get_parameter("layer3.1.conv2.weight"))
     assert set(loaded.loaded) == set(part_of(source, "conv1", "layer3"))

@@ -82,8 +82,8 @@ def test_a_vsn_of_one_frame_is_the_plain_resnet_bit_for_bit() -> None:
     model.backbone.load_state_dict(resnet.state_dict(), strict=False)
     model.head.load_state_dict(resnet.fc.state_dict())
     clip = make_clip(num_frames=1)
-    normalised = (clip[:, 0].float() / 255 - model.mean) / model.std
-    assert torch.equal(model(clip), resnet(normalised))
+    normalized = (clip[:, 0].float() / 255 - model.mean) / model.std
+    assert torch.equal(model(clip), resnet(normalized))
 
 
 @pytest.mark.parametrize("prefix", ["tsn", "tsm", "vsn"])
@@ -95,7 +95,7 @@ def test_bytes_and_shares_give_the_same_logits(prefix: str) -> None:
     assert torch.equal(logits, model(clip.float() / 255))
 
 
-def test_pixels_are_normalised_as_imagenet_was() -> None:
+def test_pixels_are_normalized_as_imagenet_was() -> None:
     model = make()
     model.backbone = nn.Flatten()
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from tests.helpers.peers import giga_multiply_adds, make, make_clip, num_parameters
 from vsn.config import ConfigError, ModelConfig
-from vsn.models import initialise
+from vsn.models import initialize
 from vsn.models.peers.bn_inception import BnInception, max_pool
 from vsn.models.peers.eco import EcoBody
 
@@ -21,7 +21,7 @@ def norm(channels: int) -> int:
 
 
 def stage(inputs: int, outputs: int) -> int:
-    """Two convolutions from the former stage, three more, and four batch normalisations (none of the short cut)."""
+    """Two convolutions from the former stage, three more, and four batch normalizations (none of the short cut)."""
     return 2 * conv3d(inputs, outputs) + 3 * conv3d(outputs, outputs) + 4 * norm(outputs)
 
 
@@ -89,7 +89,7 @@ def test_published_sizes_of_the_features() -> None:
 
 
 def test_the_3d_blocks_are_written_out() -> None:
-    """What is added has not been normalised; batch normalisation and ReLU come after each addition."""
+    """What is added has not been normalized; batch normalization and ReLU come after each addition."""
     torch.manual_seed(0)
     body = EcoBody(full=False, divisor=4).eval()
     for module in body.modules():
@@ -140,7 +140,7 @@ def test_an_image_network_is_the_start_of_both(tmp_path) -> None:
     for name in ("eco", "eco_lite"):
         config = ModelConfig(name=name, num_classes=2, num_frames=4, weights=str(file))
         model = make(name, num_classes=2, num_frames=4)
-        loaded = initialise(model, config)
+        loaded = initialize(model, config)
         assert loaded.describe_missing() == "res3, res4, res5"
         for own in ("conv1_7x7_s2.weight", "inception_3c.double_3x3_1_bn.weight"):
             assert torch.equal(model.backbone.state_dict()[own], network.state_dict()[own])
@@ -156,4 +156,4 @@ def test_thin_ones_are_small_and_take_small_clips() -> None:
 def test_no_weights_are_published() -> None:
     config = ModelConfig(name="eco_lite", num_classes=2, weights="IMAGENET1K_V1")
     with pytest.raises(ConfigError, match="no published weights for 'eco_lite'; use a file or 'none'"):
-        initialise(make("eco_lite"), config)
+        initialize(make("eco_lite"), config)

@@ -38,7 +38,7 @@ def model_that_sees_light(name: str, block: str, *, branch: float = 0.1) -> Vide
 
 
 def lit_clip(model: VideoClassifier, frame: int, corner: tuple[int, int]) -> torch.Tensor:
-    """A clip of the mean colour, which the model takes for zero, with a bright patch in one frame."""
+    """A clip of the mean color, which the model takes for zero, with a bright patch in one frame."""
     clip = model.mean.expand(1, T, 3, SIZE, SIZE).clone()
     y, x = corner
     clip[0, frame, :, y : y + 32, x : x + 32] = 1.0

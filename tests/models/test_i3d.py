@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vsn.config import ConfigError, ModelConfig
-from vsn.models import build_model, create_model, initialise
+from vsn.models import build_model, create_model, initialize
 from vsn.models.backbones import build_backbone, remove_classifier
 from vsn.models.gradcam import grad_cam
 from vsn.models.measure import count_multiply_adds, count_parameters
@@ -99,7 +99,7 @@ NON_LOCAL = sum(
     number * (4 * channels * (channels // 2) + 3 * (channels // 2) + channels + 2 * channels)
     for number, channels in ((2, 512), (3, 1024))
 )
-"""theta, phi, g and the output with their biases, and the normalisation."""
+"""theta, phi, g and the output with their biases, and the normalization."""
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_weights_of_rgb_fit_a_stem_for_other_channels(tmp_path: Path, modality: 
 def test_2d_weights_start_a_non_local_network_whose_new_blocks_start_at_random(tmp_path: Path) -> None:
     save_file(build_backbone(THIN).state_dict(), tmp_path / "flat.safetensors")
     config = ModelConfig(name=f"nl-i3d_{THIN}", num_classes=5, weights=str(tmp_path / "flat.safetensors"))
-    loaded = initialise(build_model(config), config)
+    loaded = initialize(build_model(config), config)
     assert "layer4.1.conv3.weight" in loaded.loaded
     assert loaded.missing
     assert all(".non_local." in name for name in loaded.missing)

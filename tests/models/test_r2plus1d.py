@@ -30,7 +30,7 @@ def test_every_convolution_of_the_paper_has_its_own_middle_width() -> None:
 
 
 def pair(inputs: int, outputs: int) -> int:
-    """Two convolutions, and batch normalisation after each."""
+    """Two convolutions, and batch normalization after each."""
     middle = 27 * inputs * outputs // (9 * inputs + 3 * outputs)
     return middle * (9 * inputs + 3 * outputs) + 2 * middle + 2 * outputs
 
@@ -68,7 +68,7 @@ def test_eighteen_layers_are_torchvisions_network() -> None:
     model.backbone.load_state_dict(state)
     clip = make_clip(4)
     with torch.inference_mode():
-        expected = theirs(model.normalised(clip).transpose(1, 2))
+        expected = theirs(model.normalized(clip).transpose(1, 2))
         torch.testing.assert_close(model(clip), expected, rtol=1e-4, atol=1e-5)
 
 

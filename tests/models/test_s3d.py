@@ -48,7 +48,7 @@ def test_torchvisions_network_says_the_same_of_sixteen_frames() -> None:
     model.head.weight.data = theirs.classifier[1].weight.data.flatten(1)
     model.head.bias.data = theirs.classifier[1].bias.data
     clip = make_clip(16, batch=1, size=224)
-    volume = model.normalised(clip).transpose(1, 2)
+    volume = model.normalized(clip).transpose(1, 2)
     with torch.inference_mode():
         torch.testing.assert_close(model(clip), theirs(volume), rtol=1e-4, atol=1e-5)
 

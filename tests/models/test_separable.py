@@ -173,7 +173,7 @@ def test_headtail_around_an_inverted_block_mixes_too() -> None:
     backbone = insert_temporal(built("mobilenet_v2", "cpu"), num_frames=4, block="headtail", shift=False)
     one = residual_blocks(backbone)["res4"][-1]
     assert who_meets(block_alone(backbone, one), 4).all()
-    with pytest.raises(ConfigError, match="ends in a Permute, not a plain batch normalisation"):
+    with pytest.raises(ConfigError, match="ends in a Permute, not a plain batch normalization"):
         insert_temporal(built("convnext_tiny"), num_frames=4, block="headtail")
 
 

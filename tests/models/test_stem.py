@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vsn.config import ConfigError, Modality, ModelConfig
-from vsn.models import build_model, create_model, initialise
+from vsn.models import build_model, create_model, initialize
 from vsn.models.backbones import build_backbone
 from vsn.models.blocks import FAMILIES
 from vsn.models.classifier import VideoClassifier
@@ -107,7 +107,7 @@ def test_rgb_models_stay_as_they_were() -> None:
 
 
 def mean_by_loop(weight: torch.Tensor, channels: int) -> torch.Tensor:
-    """Every channel sees what grey did: the mean of the three colours' kernels."""
+    """Every channel sees what gray did: the mean of the three colors' kernels."""
     wide = torch.empty(weight.shape[0], channels, *weight.shape[2:])
     for output in range(weight.shape[0]):
         for channel in range(channels):
@@ -129,7 +129,7 @@ def test_weights_for_rgb_give_each_channel_their_mean(
         name=f"tsn_{THIN}", num_classes=3, modality=modality, flow_length=length,
         weights=str(tmp_path / "rgb.safetensors"),
     )  # fmt: skip
-    assert "conv1.weight" in initialise(build_model(config), config).loaded  # not fresh
+    assert "conv1.weight" in initialize(build_model(config), config).loaded  # not fresh
 
 
 def test_weights_of_a_flow_model_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def seen(modality: Modality, clip: torch.Tensor, length: int) -> torch.Tensor:
     return features.unflatten(2, (-1, *clip.shape[-2:]))
 
 
-def test_flow_is_normalised_as_in_tsn() -> None:
+def test_flow_is_normalized_as_in_tsn() -> None:
     clip = torch.randint(0, 256, (2, 3, 10, 4, 5), dtype=torch.uint8)
     model = make("flow", 5, num_frames=3)
     assert (model.mean.flatten().tolist(), model.std.flatten().tolist()) == (
@@ -184,15 +184,15 @@ def test_flow_is_normalised_as_in_tsn() -> None:
 def differences_by_loop(clip: torch.Tensor, length: int, std: Sequence[float]) -> torch.Tensor:
     rows = []
     for i in range(length):
-        for colour in range(3):
-            later, former = clip[:, :, 3 * (i + 1) + colour], clip[:, :, 3 * i + colour]
-            rows.append((later.float() - former.float()) / 255 / std[colour])
+        for color in range(3):
+            later, former = clip[:, :, 3 * (i + 1) + color], clip[:, :, 3 * i + color]
+            rows.append((later.float() - former.float()) / 255 / std[color])
     return torch.stack(rows, dim=2)
 
 
 @pytest.mark.parametrize("length", [1, 3])
 @pytest.mark.parametrize("bytes_", [True, False])
-def test_differences_are_those_of_normalised_frames(length: int, bytes_: bool) -> None:
+def test_differences_are_those_of_normalized_frames(length: int, bytes_: bool) -> None:
     clip = torch.randint(0, 256, (2, 4, 3 * (length + 1), 4, 5), dtype=torch.uint8)
     expected = differences_by_loop(clip, length, (0.229, 0.224, 0.225))
     shown = clip if bytes_ else clip.float() / 255

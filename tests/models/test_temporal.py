@@ -462,7 +462,7 @@ def test_inserting_twice_is_refused(block: Block) -> None:
 def test_a_dense_layer_has_no_tail_for_headtail() -> None:
     with torch.device("meta"):
         backbone = tv.densenet121()
-    message = r"denselayer6\.conv1 ends in a Conv2d, not a plain batch normalisation"
+    message = r"denselayer6\.conv1 ends in a Conv2d, not a plain batch normalization"
     with pytest.raises(ConfigError, match=message):
         insert_temporal(backbone, num_frames=8, block="headtail")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vsn.config import STAGES, ConfigError, ModelConfig
-from vsn.models import build_model, create_model, initialise
+from vsn.models import build_model, create_model, initialize
 from vsn.models.backbones import build_backbone, build_timm, remove_classifier
 from vsn.models.blocks import FAMILIES, residual_blocks
 from vsn.models.insertion import insert_temporal, mixing_matrix
@@ -83,7 +83,7 @@ def test_every_family_shifts_in_its_other_blocks(name: str) -> None:
     assert backbone(frames).shape[0] == 4
 
 
-def test_headtail_where_the_branch_ends_in_a_plain_normalisation() -> None:
+def test_headtail_where_the_branch_ends_in_a_plain_normalization() -> None:
     backbone = built("test_resnet", "cpu")
     insert_temporal(backbone, num_frames=4, block="headtail", shift=False)
     assert mixing_matrix(backbone, num_frames=4, size=32).all()
@@ -197,7 +197,7 @@ def test_published_weights_are_asked_for_by_tag(monkeypatch: pytest.MonkeyPatch,
     asked = pretend_download(monkeypatch, source)
     config = ModelConfig(name="vsn_timm/test_resnet", num_classes=5, num_frames=4, weights=weights)
     model = build_model(config)
-    assert initialise(model, config).missing == ()
+    assert initialize(model, config).missing == ()
     assert asked == [asked_for]
     assert all(torch.equal(value, source[name]) for name, value in model.backbone.state_dict().items())
 

@@ -80,7 +80,7 @@ def test_evaluation_draws_nothing_and_training_does() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(model(clip), first)
     for module in (model, *model.relations.values()):
-        module.training = True  # batch normalisation stays as in evaluation
+        module.training = True  # batch normalization stays as in evaluation
     torch.manual_seed(1)
     assert not torch.allclose(model(clip), first)
     trained = model(clip)

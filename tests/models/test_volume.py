@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from tests.helpers.peers import make, make_clip
 from vsn.config import ConfigError, ModelConfig
-from vsn.models import build_model, initialise, list_models
+from vsn.models import build_model, initialize, list_models
 from vsn.models.blocks import stage_blocks
 from vsn.models.volume import VolumeClassifier, build_volume
 from vsn.models.weights import inflate
@@ -58,7 +58,7 @@ def test_all_parameters_of_a_peer_learn(name: str) -> None:
     model(make_clip(size=64)).logsumexp(dim=1).sum().backward()
     still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not still
-    # A bias under batch normalisation has no effect, by construction.
+    # A bias under batch normalization has no effect, by construction.
     weights = [n for n, p in model.named_parameters() if n.endswith("weight") and not p.grad.any()]
     assert not weights
 
@@ -69,7 +69,7 @@ def test_a_peer_sees_flow(name: str) -> None:
     assert model.num_channels == 4
     with torch.inference_mode():
         still = torch.full((1, 8, 4, 32, 32), 0.5)
-        assert not model.normalised(still).any()
+        assert not model.normalized(still).any()
         assert model(make_clip(channels=4)).shape == (2, 5)
 
 
@@ -90,7 +90,7 @@ def test_a_clip_becomes_a_volume_and_its_average_is_judged() -> None:
         num_frames=4,
         any_num_frames=False,
         dropout=0.0,
-        normalisation=((0.5, 0.25, 0.0), (0.5, 1.0, 2.0)),
+        normalization=((0.5, 0.25, 0.0), (0.5, 1.0, 2.0)),
     )
     clip = make_clip(4, size=6)
     scores = model(clip)
@@ -154,7 +154,7 @@ def test_only_what_lacks_time_is_inflated() -> None:
     torch.testing.assert_close(inflated["conv1.weight"].sum(dim=2, keepdim=True), one_step["conv1.weight"])
 
 
-def test_a_stem_for_flow_takes_the_inflated_mean_of_the_colours() -> None:
+def test_a_stem_for_flow_takes_the_inflated_mean_of_the_colors() -> None:
     from vsn.models.stem import fit_stem
 
     torch.manual_seed(0)
@@ -179,12 +179,12 @@ def test_what_torchvision_publishes_is_loaded_without_its_classifier(
     monkeypatch.setattr(type(get_model_weights(name).KINETICS400_V1), "get_state_dict", lambda *a, **k: theirs)
     config = ModelConfig(name=name, num_classes=5, weights="KINETICS400_V1")
     model = build_model(config)
-    loaded = initialise(model, config)
+    loaded = initialize(model, config)
     assert not loaded.missing
     for own, value in model.backbone.state_dict().items():
         assert torch.equal(value, theirs[own])
     with pytest.raises(ConfigError, match=f"for {name} torchvision has KINETICS400_V1"):
-        initialise(model, ModelConfig(name=name, num_classes=5, weights="IMAGENET1K_V1"))
+        initialize(model, ModelConfig(name=name, num_classes=5, weights="IMAGENET1K_V1"))
 
 
 # Blocks

@@ -195,7 +195,7 @@ def test_scores_of_a_split_without_labels_are_passed_over(tmp_path: Path) -> Non
     """`vsn submit` wants them; there is nothing to report of them."""
     run_dir = write_run(tmp_path / "run", "tsn_resnet18", 0.4, epochs=1)
     before = write_report([run_dir], tmp_path / "a.html", title="t").read_text("utf-8")
-    facts = {"split": "hidden", "order": "forward", "protocol": "fcn", "num_videos": 12, "num_unlabelled": 12}
+    facts = {"split": "hidden", "order": "forward", "protocol": "fcn", "num_videos": 12, "num_unlabeled": 12}
     (run_dir / "eval" / "hidden-fcn-forward.json").write_text(json.dumps(facts))
     assert write_report([run_dir], tmp_path / "b.html", title="t").read_text("utf-8") == before
 

@@ -216,7 +216,7 @@ def test_hundreds_of_classes_are_data_for_a_canvas(tmp_path: Path) -> None:
     assert sorted(orders["alike"]) == sorted(orders["accuracy"]) == list(range(174))
     right = (counts.diagonal() / counts.sum(axis=1))[orders["accuracy"]]
     assert (np.diff(right) <= 0).all()
-    # Mistakes go to the neighbour 2k <-> 2k+1; ordered, each pair that was confused is side by side.
+    # Mistakes go to the neighbor 2k <-> 2k+1; ordered, each pair that was confused is side by side.
     place = np.argsort(orders["alike"])
     for low in range(0, 174, 2):
         if counts[low, low + 1] + counts[low + 1, low] > 0:

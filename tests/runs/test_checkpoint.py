@@ -12,7 +12,7 @@ from vsn.models import build_model
 from vsn.runs.checkpoint import (
     RunError,
     append_metrics,
-    check_same,
+    check_resumable,
     load_model,
     load_state,
     new_run,
@@ -157,10 +157,10 @@ def test_settings_that_a_resumed_run_may_change(run: Path, key: str, value: obje
     table, name = key.split(".")
     recipe = replace(opened.recipe, **{table: replace(getattr(opened.recipe, table), **{name: value})})
     if allowed:
-        check_same(opened, recipe, opened.classes)
+        check_resumable(opened, recipe, opened.classes)
         return
     with pytest.raises(RunError, match=rf"other settings: {key} was .* and is {value} now"):
-        check_same(opened, recipe, opened.classes)
+        check_resumable(opened, recipe, opened.classes)
 
 
 def test_folder_that_is_no_run(tmp_path: Path):

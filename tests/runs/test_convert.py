@@ -12,7 +12,7 @@ from vsn.inference.predict import Predictor
 from vsn.models import build_model, create_model
 from vsn.runs.checkpoint import RunError, is_finished, load_model, open_run
 from vsn.runs.convert import convert_checkpoint
-from vsn.runs.listing import summarise_run
+from vsn.runs.listing import summarize_run
 from vsn.training.start import load_start
 
 MEAN = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)
@@ -104,13 +104,13 @@ def test_flow_of_tsm(tmp_path: Path):
     torch.testing.assert_close(logits_of(tmp_path / "run", clip), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_flow_of_mmaction2_is_normalised_as_there(tmp_path: Path):
+def test_flow_of_mmaction2_is_normalized_as_there(tmp_path: Path):
     shape, clip = RESNETS["resnet14_tiny"], some_clip(channels=2, size=64)
     state = random_state(shape, MMACTION2, channels=2)
     model = convert_checkpoint(save(tmp_path / "c.pth", state), tmp_path / "run").run.recipe.model
     assert (model.modality, model.flow_length) == ("flow", 1)
     expected = original_logits(state, shape, MMACTION2, (clip - 128.0) / 128)
-    # Beyond the border the original sees a grey of 128, a run one of 127.5.
+    # Beyond the border the original sees a gray of 128, a run one of 127.5.
     torch.testing.assert_close(logits_of(tmp_path / "run", clip), expected, rtol=0, atol=5e-3)
     untouched = original_logits(state, shape, MMACTION2, (clip / 255 - 0.5) / 0.226)
     assert (untouched - expected).abs().max() > 0.1
@@ -206,17 +206,17 @@ def test_everything_guessed_is_said_and_kept(tmp_path: Path, tsm_file: Path):
     assert len(kept["sha256"]) == 64
 
 
-def test_the_run_is_finished_evaluates_and_predicts(tmp_path: Path, tsm_file: Path, tiny_data: Path, grey_video: Path):
+def test_the_run_is_finished_evaluates_and_predicts(tmp_path: Path, tsm_file: Path, tiny_data: Path, gray_video: Path):
     state = random_state(RESNETS["resnet14_tiny"], TSM, num_classes=3, shift_every=1)
     (tmp_path / "names").write_text("wave\nswipe_left\nswipe_right\n")
     config = ConvertConfig(classes=str(tmp_path / "names"), root=str(tiny_data), protocol="fcn")
     convert_checkpoint(save(tmp_path / "c.pth", state), tmp_path / "run", config)
-    summary = summarise_run(tmp_path / "run")
+    summary = summarize_run(tmp_path / "run")
     assert (summary.state, summary.reason, summary.model) == ("finished", "", "tsm_resnet14_tiny")
     assert is_finished(tmp_path / "run")
     result = evaluate_run(tmp_path / "run", device="cpu", num_workers=0, progress=False)
     assert result["num_videos"] == 3
-    prediction = Predictor.from_run(tmp_path / "run", device="cpu").predict(grey_video)
+    prediction = Predictor.from_run(tmp_path / "run", device="cpu").predict(gray_video)
     assert set(prediction.labels) == {"wave", "swipe_left", "swipe_right"}
 
 

@@ -23,7 +23,7 @@ from vsn.config.recipes import load_recipe
 from vsn.inference.evaluate import evaluate_run
 from vsn.runs.checkpoint import RunError, load_model, open_run, weights_hash
 from vsn.runs.hub import HubError, copy_run, from_pretrained, local_run, pull, push_to_hub, save_pretrained
-from vsn.runs.listing import summarise_run
+from vsn.runs.listing import summarize_run
 from vsn.training.train import train
 
 FILES = {
@@ -76,14 +76,14 @@ def test_config_says_what_is_needed_to_build_and_to_feed(saved: Path):
     assert config["classes"] == ["swipe_left", "swipe_right", "wave"]
 
 
-def test_a_saved_folder_is_a_run(tested_run: Path, saved: Path, grey_video: Path, tmp_path: Path):
+def test_a_saved_folder_is_a_run(tested_run: Path, saved: Path, gray_video: Path, tmp_path: Path):
     model, original = from_pretrained(saved), load_model(open_run(tested_run))
     assert not model.training
     for name, tensor in original.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
-    said = vsn.Predictor.from_pretrained(saved, device="cpu").predict(grey_video)
-    assert said == vsn.Predictor.from_run(tested_run, device="cpu").predict(grey_video)
-    summary = summarise_run(saved)
+    said = vsn.Predictor.from_pretrained(saved, device="cpu").predict(gray_video)
+    assert said == vsn.Predictor.from_run(tested_run, device="cpu").predict(gray_video)
+    summary = summarize_run(saved)
     assert (summary.state, len(summary.evaluations)) == ("finished", 1)
     again = save_pretrained(saved, tmp_path / "again", license="apache-2.0", repo_id="me/tiny-vsn")
     for name in FILES - {"eval"}:
@@ -110,7 +110,7 @@ def test_the_card_claims_what_was_measured_of_these_weights(tested_run: Path, sa
         f"torch {torch.__version__}",
         "swipe_left, swipe_right, wave.",
         "The weights: apache-2.0.",
-        "- normalisation: inside the model",
+        "- normalization: inside the model",
     ):
         assert part in card.text
 
@@ -246,12 +246,12 @@ def cached(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return cache
 
 
-def test_from_the_cache_without_a_network(cached: Path, saved: Path, grey_video: Path):
+def test_from_the_cache_without_a_network(cached: Path, saved: Path, gray_video: Path):
     folder = pull("me/tiny-vsn", cache_dir=cached, local_files_only=True)
     assert folder.is_relative_to(cached)
     predictor = vsn.Predictor.from_pretrained("me/tiny-vsn", cache_dir=cached, device="cpu")
-    expected = vsn.Predictor.from_run(saved, device="cpu").predict(grey_video)
-    assert predictor.predict(grey_video) == expected
+    expected = vsn.Predictor.from_run(saved, device="cpu").predict(gray_video)
+    assert predictor.predict(gray_video) == expected
 
 
 @pytest.fixture
@@ -283,13 +283,13 @@ def test_addresses(pulled: list[tuple[str, str | None]], saved: Path, address, a
     assert pulled == [asked]
 
 
-def test_commands_take_addresses(pulled, saved: Path, grey_video: Path, tmp_path: Path, capsys):
-    cli.main(["predict", str(saved), str(grey_video), "--device", "cpu"])
+def test_commands_take_addresses(pulled, saved: Path, gray_video: Path, tmp_path: Path, capsys):
+    cli.main(["predict", str(saved), str(gray_video), "--device", "cpu"])
     expected = capsys.readouterr().out
-    cli.main(["predict", "hf://me/tiny-vsn", str(grey_video), "--device", "cpu"])
+    cli.main(["predict", "hf://me/tiny-vsn", str(gray_video), "--device", "cpu"])
     assert capsys.readouterr().out == expected
     out = tmp_path / "f.npz"
-    cli.main(["features", "hf://me/tiny-vsn", str(grey_video), "--out", str(out), "--device", "cpu"])
+    cli.main(["features", "hf://me/tiny-vsn", str(gray_video), "--out", str(out), "--device", "cpu"])
     assert np.load(out)["features"].shape == (1, 256)
     cli.main(["hub", "pull", "me/tiny-vsn", "--to", str(tmp_path / "mine"), "--revision", "v2"])
     assert pulled[-1] == ("me/tiny-vsn", "v2")
@@ -335,9 +335,9 @@ def test_names_that_cannot_be_had(cached: Path, name: str, message: str):
         pull(name, cache_dir=cached)
 
 
-def test_no_network_is_one_line(cached: Path, grey_video: Path):
+def test_no_network_is_one_line(cached: Path, gray_video: Path):
     with pytest.raises(SystemExit, match="vsn: me/absent could not be fetched: no connection to the hub"):
-        cli.main(["predict", "hf://me/absent", str(grey_video)])
+        cli.main(["predict", "hf://me/absent", str(gray_video)])
 
 
 def test_a_folder_whose_files_disagree(saved: Path, tmp_path: Path):

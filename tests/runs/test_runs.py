@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.fake_runs import write_run
 from vsn import cli
 from vsn.inference.evaluate import evaluate_run
-from vsn.runs.listing import RunsError, list_runs, summarise_run
+from vsn.runs.listing import RunsError, list_runs, summarize_run
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_a_finished_run(run: Path, tiny_data: Path):
     result = evaluate_run(run, split="val", progress=False)
     newest = run / "eval" / "val-fcn-forward.json"
     os.utime(newest, (3e9, 3e9))
-    found = summarise_run(run)
+    found = summarize_run(run)
     assert (found.state, found.reason) == ("finished", "")
     assert (found.model, found.num_frames) == ("vsn_resnet14_tiny", 4)
     assert found.data == f"{tiny_data.name} (folder)"
@@ -52,7 +52,7 @@ def test_best_and_last_over_epochs_and_validations_within_them(run: Path):
         {"epoch": 2, "step": 6, "train_loss": 0.5, "val_loss": 0.7, "val_top1": 0.5},
         {"epoch": 3, "step": 7, "val_loss": 0.6, "val_top1": float("nan")},
     )
-    found = summarise_run(run)
+    found = summarize_run(run)
     assert (found.epochs_done, found.best_val_top1, found.best_epoch, found.last_val_top1) == (
         2,
         0.75,
@@ -70,28 +70,28 @@ def test_of_validations_with_the_same_top1_the_smaller_loss_is_the_best(run: Pat
         {"epoch": 3, "step": 9, "train_loss": 0.5, "val_loss": 0.2, "val_top1": 1.0},
         {"epoch": 4, "step": 12, "train_loss": 0.5, "val_top1": 1.0},
     )
-    assert summarise_run(run).best_epoch == 2
+    assert summarize_run(run).best_epoch == 2
 
 
 def test_a_run_under_way_can_be_resumed(run: Path):
     write_metrics(run, {"epoch": 1, "step": 3, "train_loss": 1.0})
-    found = summarise_run(run)
+    found = summarize_run(run)
     assert (found.state, found.epochs_done, found.epochs) == ("can be resumed", 1, 2)
     assert found.last_val_top1 is found.best_val_top1 is found.best_epoch is None
     (run / "summary.json").write_text("{}")  # it stopped early, as it should
-    assert summarise_run(run).state == "finished"
+    assert summarize_run(run).state == "finished"
 
 
 def test_before_the_first_epoch(run: Path):
     for name in ("metrics.jsonl", "model.safetensors"):
         (run / name).unlink()
-    assert (summarise_run(run).state, summarise_run(run).epochs_done) == ("can be resumed", 0)
+    assert (summarize_run(run).state, summarize_run(run).epochs_done) == ("can be resumed", 0)
 
 
 def test_the_state_before_is_enough_to_resume(run: Path):
     write_metrics(run, {"epoch": 1, "step": 3, "train_loss": 1.0})
     (run / "state.pt").rename(run / "state-before.pt")
-    assert summarise_run(run).state == "can be resumed"
+    assert summarize_run(run).state == "can be resumed"
 
 
 def test_the_evaluation_to_be_quoted_is_of_the_recipes_split_and_protocol(tmp_path: Path):
@@ -99,7 +99,7 @@ def test_the_evaluation_to_be_quoted_is_of_the_recipes_split_and_protocol(tmp_pa
     shutil.copy(run / "eval" / "test-fcn-forward.json", run / "eval" / "a-center-forward.json")
     values = json.loads((run / "eval" / "a-center-forward.json").read_text())
     (run / "eval" / "a-center-forward.json").write_text(json.dumps(values | {"protocol": "center"}))
-    found = summarise_run(run).evaluations
+    found = summarize_run(run).evaluations
     assert (found[0].split, found[0].protocol, found[0].order) == ("test", "fcn", "forward")
     assert (found[1].protocol, len(found)) == ("center", 5)
 

@@ -23,7 +23,7 @@ from vsn.scores.scores import (
     save_evaluation,
     sigmoid,
     softmax,
-    summarise,
+    summarize,
     top_k_hits,
 )
 
@@ -63,7 +63,7 @@ def test_per_class_and_summary():
     scores = scores_of([[2, 1, 0], [1, 2, 0], [0, 1, 2], [2, 1, 0]], [0, 0, 2, 2])
     assert per_class_accuracy(scores) == {"a": 0.5, "c": 0.5}  # class b has no videos
     scores = scores_of([[2, 1, 0], [2, 1, 0], [2, 1, 0], [0, 2, 1]], [0, 0, 0, 2])
-    result = summarise(scores)
+    result = summarize(scores)
     assert per_class_accuracy(scores) == result["per_class"] == {"a": 1.0, "c": 0.0}
     assert (result["num_videos"], result["top1"], result["top5"], result["mean_class"]) == (4, 0.75, 1.0, 0.5)
     low, high = result["top1_interval"]
@@ -108,7 +108,7 @@ def test_average_precision_by_hand():
     # Ranked: true, false, true: (1/1 + 2/3) / 2.
     scores = several([[3, 0], [2, 1], [1, 0]], [[1, 0], [0, 1], [1, 0]])
     assert average_precisions(scores) == {"a": pytest.approx(5 / 6), "b": 1.0}
-    result = summarise(scores)
+    result = summarize(scores)
     assert result["mean_average_precision"] == pytest.approx(11 / 12)
     assert result["per_class"] == average_precisions(scores)
     assert "mean_class" not in result
@@ -225,9 +225,9 @@ def test_evaluation_facts_are_in_both_files(tmp_path: Path):
 def test_without_labels_scores_are_kept_and_nothing_is_measured(tmp_path: Path):
     scores = scores_of([[1, 0], [0, 1]], [-1, 1])
     result = save_evaluation(tmp_path, "test", scores, {"split": "test"})
-    assert result == {"split": "test", "num_videos": 2, "num_unlabelled": 1}
+    assert result == {"split": "test", "num_videos": 2, "num_unlabeled": 1}
     assert load_scores(tmp_path / "test.npz").labels.tolist() == [-1, 1]
-    for measure in (lambda: top_k_hits(scores, 1), lambda: summarise(scores)):
+    for measure in (lambda: top_k_hits(scores, 1), lambda: summarize(scores)):
         with pytest.raises(
             ScoresError, match=r"1 of 2 videos .* '0\.mp4'; counting what is right needs the labels of all"
         ):
@@ -353,4 +353,4 @@ def test_labels_outside_the_classes():
     with pytest.raises(ScoresError, match="The scores are of no video"):
         top_k_hits(scores_of([[1, 0]], [0]).take(np.array([], int)), 1)
     with pytest.raises(ScoresError, match="No video has a label of any class"):
-        summarise(several([[1, 0]], [[0, 0]]))
+        summarize(several([[1, 0]], [[0, 0]]))

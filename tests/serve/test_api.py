@@ -32,7 +32,7 @@ def error_of(answer: httpx.Response) -> tuple[int, str, str]:
     return answer.status_code, error["code"], error["message"]
 
 
-def labelled(answer: httpx.Response) -> dict[str, float]:
+def labeled(answer: httpx.Response) -> dict[str, float]:
     assert answer.status_code == 200, answer.text
     return {one["label"]: one["probability"] for one in answer.json()["predictions"]}
 
@@ -59,7 +59,7 @@ def test_concurrent_requests_get_what_vsn_predict_says_to_the_last_bit(live: Liv
         answers = list(pool.map(lambda video: post(live, video.read_bytes(), params={"top_k": 3}), videos * 3))
     for video, answer in zip(videos * 3, answers, strict=True):
         said = predictor.predict(video, top_k=3)
-        assert list(labelled(answer).items()) == list(zip(said.labels, said.probabilities, strict=True))
+        assert list(labeled(answer).items()) == list(zip(said.labels, said.probabilities, strict=True))
     assert len({json.dumps(answer.json()["predictions"]) for answer in answers}) == 6
     assert live.metric("vsn_batch_clips_sum") - batches[1] == 18
     assert live.metric("vsn_batch_clips_count") > batches[0]
@@ -203,7 +203,7 @@ def test_refused_uploads(live: Live, bad_uploads, clip: Path, name, status, code
     assert str(live.uploads) not in answer.text
     decoding = code in ("not_a_video", "decoder_crashed")
     assert live.metric("vsn_decode_failures_total", reason=code) - failures == decoding
-    labelled(post(live, clip.read_bytes()))
+    labeled(post(live, clip.read_bytes()))
     assert live.files() == []
 
 
@@ -253,11 +253,11 @@ def test_a_file_that_hangs_is_given_up_and_harms_nobody(live: Live, clip: Path):
     with ThreadPoolExecutor(1) as pool:
         hanging = pool.submit(post, live, HANG)
         wait_until(live.files, "the hanging file has come")
-        labelled(post(live, clip.read_bytes()))
+        labeled(post(live, clip.read_bytes()))
         found = error_of(hanging.result())
     assert found[:2] == (504, "decode_timeout")
     assert found[2].startswith("Reading the video was not done after 3 s, and was stopped.")
-    labelled(post(live, clip.read_bytes()))
+    labeled(post(live, clip.read_bytes()))
 
 
 class SlowUpload:
@@ -288,7 +288,7 @@ def test_no_more_at_once_than_there_is_room_for(live: Live, clip: Path):
     assert live.files() == []
     counted = lambda: live.metric("vsn_requests_total", path="/v1/predict", status="499")  # noqa: E731
     wait_until(lambda: counted() - gone == 6, "they are counted")
-    labelled(post(live, clip.read_bytes()))
+    labeled(post(live, clip.read_bytes()))
 
 
 def test_who_hangs_up_while_the_video_is_read_leaves_nothing(live: Live, tmp_path: Path):
@@ -351,7 +351,7 @@ def test_headers_of_every_answer(live: Live, path: str):
 def test_pages_of_other_sites_are_refused(live: Live, clip: Path):
     found = error_of(post(live, clip.read_bytes(), headers={"origin": "https://evil.example"}))
     assert found[:2] == (403, "other_origin")
-    labelled(post(live, clip.read_bytes(), headers={"origin": live.url}))
+    labeled(post(live, clip.read_bytes(), headers={"origin": live.url}))
     found = error_of(post(live, clip.read_bytes(), headers={"host": "evil.example"}))
     assert found[:2] == (421, "unknown_host")
 

@@ -68,7 +68,7 @@ def no_wider_than_the_window(page: Any) -> bool:
     return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_a_video_chosen_by_keyboard_is_labelled(open_page: Any, clip: Path, served_run: Path):
+def test_a_video_chosen_by_keyboard_is_labeled(open_page: Any, clip: Path, served_run: Path):
     from vsn import Predictor
 
     page = open_page()

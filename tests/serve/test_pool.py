@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.planted import shout
 from tests.serve.conftest import wait_until
 from vsn.serve.pool import DecodePool
-from vsn.system.workers import Lost
+from vsn.system.workers import WorkerFailure
 
 PRELOAD = "vsn.serve.decoding"  # what the service of the other tests preloads: one parent for all
 
@@ -25,13 +25,13 @@ def test_results_and_losses_each_its_own(pool: DecodePool[str, str]):
     results = [future.result(120) for future in [pool.submit(job) for job in jobs]]
     assert results == [
         "A",
-        Lost("it takes over 1 s", timed_out=True),
+        WorkerFailure("it takes over 1 s", timed_out=True),
         "B",
-        Lost("its process died (SIGSEGV)"),
+        WorkerFailure("its process died (SIGSEGV)"),
         "C",
-        Lost("KeyError: 'no such thing'"),
+        WorkerFailure("KeyError: 'no such thing'"),
         "D",
-        Lost("its process died (SIGSEGV)"),
+        WorkerFailure("its process died (SIGSEGV)"),
         "E",
     ]
 
@@ -58,7 +58,7 @@ def test_closing_ends_what_hangs_and_what_waits():
     hanging, waiting = pool.submit("hang"), pool.submit("a")
     wait_until(lambda: pool.num_waiting == 1, "the first is taken")
     pool.close()
-    assert hanging.result(0) == Lost("the service is being stopped")
+    assert hanging.result(0) == WorkerFailure("the service is being stopped")
     assert waiting.cancelled()
     assert pool.num_ready == 0
     with pytest.raises(RuntimeError, match="is closed"):

@@ -27,7 +27,7 @@ Serve = Callable[..., str]
 def write_stream(
     path: Path, numbers: range, *, form: str = "mpegts", height: int = 32, width: int = 48, rate: int = RATE
 ) -> Path:
-    """Frame i is one grey, 8 * i. Without frames that wait for later ones, so that a cut loses little."""
+    """Frame i is one gray, 8 * i. Without frames that wait for later ones, so that a cut loses little."""
     with av.open(str(path), "w", format=form) as container:
         stream = container.add_stream("libx264", rate=rate, options={"g": "5", "bf": "0", "preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -74,8 +74,8 @@ def serve() -> Iterator[Serve]:
         server.server_close()
 
 
-def greys(source: Source, waits: list[float] | None = None) -> list[tuple[int, int, float]]:
-    """Grey number, part and time of every frame."""
+def grays(source: Source, waits: list[float] | None = None) -> list[tuple[int, int, float]]:
+    """Gray number, part and time of every frame."""
     found = []
     for frame in source.frames(lambda: False, (waits if waits is not None else []).append):
         picture = source.picture(frame, None)
@@ -146,8 +146,8 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
 # --- files ------------------------------------------------------------------------------------------
 
 
-def test_a_file_gives_the_frames_of_decoding_with_their_times(grey_video: Path):
-    source = Source(str(grey_video), QUICK)
+def test_a_file_gives_the_frames_of_decoding_with_their_times(gray_video: Path):
+    source = Source(str(gray_video), QUICK)
     assert (source.kind, source.finite, source.frames_per_second) == ("file", True, 12.0)
     assert source.announced_seconds == pytest.approx(2.5)
     frames = list(source.frames(lambda: False, lambda seconds: None))
@@ -166,7 +166,7 @@ def test_times_are_those_of_a_variable_rate(tmp_path: Path):
             frame.pts, frame.time_base = place, Fraction(1, 10)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    found = greys(Source(str(tmp_path / "a.mp4"), QUICK))
+    found = grays(Source(str(tmp_path / "a.mp4"), QUICK))
     assert [number for number, *_ in found] == pts
     assert [seconds for *_, seconds in found] == pytest.approx([place / 10 for place in pts])
 
@@ -224,7 +224,7 @@ def test_a_served_file_ends_where_it_ends(serve: Serve, tmp_path: Path):
     body = write_stream(tmp_path / "a.ts", range(20)).read_bytes()
     source = Source(serve((body, None), length=True), QUICK)
     assert source.finite
-    assert greys(source) == [(i, 0, round(i / RATE, 3)) for i in range(20)]
+    assert grays(source) == [(i, 0, round(i / RATE, 3)) for i in range(20)]
     assert source.reconnected == 0
 
 
@@ -232,7 +232,7 @@ def test_a_served_file_that_is_cut_off_goes_on_behind_what_was_seen(serve: Serve
     body = write_stream(tmp_path / "a.ts", range(30)).read_bytes()
     half = len(body) // 2
     source = Source(serve((body, half), (body, half // 2), (body, None), length=True), QUICK)
-    found = greys(source)
+    found = grays(source)
     assert [number for number, _, _ in found] == list(range(30))  # none twice, none left out
     assert [seconds for *_, seconds in found] == pytest.approx([i / RATE for i in range(30)], abs=0.002)
     assert source.reconnected == 2
@@ -272,14 +272,14 @@ def test_a_file_that_a_server_without_ranges_cannot_give_is_said(serve: Serve, t
     write_video(tmp_path / "a.mp4", list(noise), frames_per_second=20)  # more than FFmpeg reads ahead
     source = Source(serve(((tmp_path / "a.mp4").read_bytes(), None), length=True), QUICK)
     with pytest.raises(VideoError, match=r"no frame of it comes .*needs a server that answers requests for parts"):
-        greys(source)
+        grays(source)
 
 
 def test_without_tries_a_lost_connection_ends_it(serve: Serve, tmp_path: Path):
     body = write_stream(tmp_path / "a.ts", range(20)).read_bytes()
     source = Source(serve((body, len(body) // 2), length=True), LiveConfig(reconnects=0))
     with pytest.raises(VideoError, match=r"the connection was lost \(Input/output error\) \(--reconnects\)"):
-        greys(source)
+        grays(source)
 
 
 def test_waits_have_a_longest(serve: Serve, tmp_path: Path):
@@ -287,7 +287,7 @@ def test_waits_have_a_longest(serve: Serve, tmp_path: Path):
     waits: list[float] = []
     source = Source(serve((body, None), length=False), LiveConfig(reconnects=4, reconnect_wait=10.0))
     with pytest.raises(VideoError, match="4 tries in a row did not bring it back"):
-        greys(source, waits)
+        grays(source, waits)
     assert waits == [10.0, 20.0, 30.0, 30.0]
 
 
@@ -301,40 +301,40 @@ def read_everything(reader: LiveReader) -> list[int]:
     return numbers
 
 
-def test_a_file_read_fast_waits_for_its_reader(grey_video: Path):
+def test_a_file_read_fast_waits_for_its_reader(gray_video: Path):
     config = LiveConfig(fast=True, max_waiting=3)
-    reader = LiveReader(Source(str(grey_video), config), config, short_side=32, wanted=lambda end: True)
+    reader = LiveReader(Source(str(gray_video), config), config, short_side=32, wanted=lambda end: True)
     time.sleep(0.3)
     assert len(reader._waiting) == 3
     assert read_everything(reader) == list(range(30))
     assert (reader.dropped, reader.num_frames) == (0, 30)
 
 
-def test_a_file_in_real_time_drops_its_oldest_frames(grey_video: Path):
+def test_a_file_in_real_time_drops_its_oldest_frames(gray_video: Path):
     config = LiveConfig(max_waiting=4)
     begin = time.perf_counter()
-    reader = LiveReader(Source(str(grey_video), config), config, short_side=32, wanted=lambda end: True)
+    reader = LiveReader(Source(str(gray_video), config), config, short_side=32, wanted=lambda end: True)
     reader._thread.join(10)
     assert time.perf_counter() - begin > 29 / 12  # the last frame was due then
     assert read_everything(reader) == [26, 27, 28, 29]
     assert (reader.dropped, reader.num_frames) == (26, 30)
 
 
-def test_only_wanted_frames_are_converted(grey_video: Path, monkeypatch: pytest.MonkeyPatch):
+def test_only_wanted_frames_are_converted(gray_video: Path, monkeypatch: pytest.MonkeyPatch):
     config, converted = LiveConfig(fast=True), []
-    source, picture = Source(str(grey_video), config), Source.picture
+    source, picture = Source(str(gray_video), config), Source.picture
     monkeypatch.setattr(Source, "picture", lambda *a: converted.append(1) or picture(*a))
     reader = LiveReader(source, config, short_side=32, wanted=lambda end: round(end * 12) % 10 == 0)
     assert read_everything(reader) == [9, 19, 29]
     assert len(converted) == 3
 
 
-def test_it_stops_when_it_is_closed_and_after_so_many_seconds(grey_video: Path):
+def test_it_stops_when_it_is_closed_and_after_so_many_seconds(gray_video: Path):
     config = LiveConfig(stop_after=1.0)
-    reader = LiveReader(Source(str(grey_video), config), config, short_side=32, wanted=lambda end: True)
+    reader = LiveReader(Source(str(gray_video), config), config, short_side=32, wanted=lambda end: True)
     assert read_everything(reader) == list(range(12))
     slow = LiveConfig()
-    reader = LiveReader(Source(str(grey_video), slow), slow, short_side=32, wanted=lambda end: True)
+    reader = LiveReader(Source(str(gray_video), slow), slow, short_side=32, wanted=lambda end: True)
     reader.take(5.0)
     reader.close()
     assert not reader._thread.is_alive()

@@ -25,7 +25,7 @@ FAMILIES = (
 def backbone_of(name: str, **settings: object) -> nn.Module:
     torch.manual_seed(0)
     model = vsn.create_model(name, num_classes=2, num_frames=settings.pop("num_frames", T), **settings).eval()
-    for module in model.modules():  # as after training: normalisations that say something
+    for module in model.modules():  # as after training: normalizations that say something
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 1.5)

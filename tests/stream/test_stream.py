@@ -40,7 +40,7 @@ CLASSES = ("swipe_left", "swipe_right", "wave")
 
 
 def make_predictor(name: str = "vsn_resnet14_tiny", *, protocol: str = "fcn", **model: Any) -> Predictor:
-    """A network at random whose normalisations say something, as after training."""
+    """A network at random whose normalizations say something, as after training."""
     torch.manual_seed(0)
     config = ModelConfig(name=name, num_classes=3, num_frames=4, **model)
     network = build_model(config)
@@ -479,11 +479,11 @@ def test_ctrl_c_in_a_process_of_its_own(finished_run: Path, noise_video: Path, t
 
 
 def test_what_the_page_says_runs(
-    finished_run: Path, grey_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    finished_run: Path, gray_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
     page = (Path(__file__).parents[2] / "docs" / "stream.md").read_text(encoding="utf-8")
     shutil.copytree(finished_run, tmp_path / "runs" / "mine")
-    shutil.copy(grey_video, tmp_path / "new.mp4")
+    shutil.copy(gray_video, tmp_path / "new.mp4")
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```python\n(.*?)```", page, re.S)
     names: dict[str, Any] = {}

@@ -36,8 +36,8 @@ def test_windows_lie_on_a_grid(every: float | None, spacing: int, stride: int, g
         begin, end = grid.covers(window)
         assert (begin, end - begin) == pytest.approx((window * got, 4.0))
         # The middle of each eighth of the window.
-        centres = [begin + (i + 0.5) * 0.5 for i in range(8)]
-        assert [grid.instant(step) for step in grid.steps_of(window)] == pytest.approx(centres)
+        centers = [begin + (i + 0.5) * 0.5 for i in range(8)]
+        assert [grid.instant(step) for step in grid.steps_of(window)] == pytest.approx(centers)
         assert all(grid.is_needed(step) for step in grid.steps_of(window))
         assert grid.window_of(grid.steps_of(window)[-1]) == window
     complete = [grid.window_of(step) for step in range(grid.steps_of(3)[-1] + 1)]
@@ -134,7 +134,7 @@ def test_smoothing_is_in_double_precision_whatever_comes():
 def test_what_came_before_can_be_forgotten():
     labeller = Labeller(("a", "b"), WindowConfig(smooth=5.0), every=1.0)
     assert labeller.update(np.array([0.9, 0.1]))[0] == "a"
-    labeller.begin_anew()
+    labeller.reset()
     label, probability, smoothed = labeller.update(np.array([0.55, 0.45]))
     assert (label, probability, smoothed.tolist()) == ("a", 0.55, [0.55, 0.45])
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from vsn.system.files import write_beside, write_json, write_text
+from vsn.system.files import atomic_write, write_json, write_text
 
 
 def test_text_and_json(tmp_path: Path):
@@ -21,7 +21,7 @@ def test_failure_leaves_what_was_there(tmp_path: Path, error: BaseException, exi
         path.write_bytes(b"former")
 
     def half_write() -> None:
-        with write_beside(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(b"half")
             raise error
 
@@ -34,7 +34,7 @@ def test_failure_leaves_what_was_there(tmp_path: Path, error: BaseException, exi
 def test_seen_whole_or_not_at_all(tmp_path: Path):
     path = tmp_path / "a.npz"
     path.write_bytes(b"former")
-    with write_beside(path) as temporary:
+    with atomic_write(path) as temporary:
         assert temporary.suffix == ".npz"
         assert temporary.parent == tmp_path
         temporary.write_bytes(b"new")

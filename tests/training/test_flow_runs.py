@@ -106,7 +106,7 @@ def test_a_run_of_differences_learns_what_no_frame_shows(tmp_path: Path, quiet: 
 
 
 def test_no_tsn_on_rgb_can_tell_those_videos_apart(tmp_path: Path) -> None:
-    """3 of 9 frames, at the centres: 1, 4, 7 of either, in another order, which a TSN does not see."""
+    """3 of 9 frames, at the centers: 1, 4, 7 of either, in another order, which a TSN does not see."""
     data = write_moving(tmp_path, flow=False, num_train=1, num_val=1)
     records = read_records(data, "val")
     model = create_model("tsn_resnet14_tiny", num_classes=2, num_frames=3).eval()

@@ -111,7 +111,7 @@ def test_recomputed_activations_change_no_gradient_and_no_statistic(name: str) -
 
 @pytest.mark.parametrize("name", PEERS)
 def test_parameter_groups(name: str) -> None:
-    """Classifier 5 and 10, biases 2 and 0, batch normalisation 1 and 0, the rest 1 and 1; each exactly once."""
+    """Classifier 5 and 10, biases 2 and 0, batch normalization 1 and 0, the rest 1 and 1; each exactly once."""
     model = create_model(name, num_classes=2, num_frames=FRAMES)
     optimizer = build_optimizer(model, TrainConfig(), fresh=())
     names = {parameter: key for key, parameter in model.named_parameters()}
@@ -180,7 +180,7 @@ def test_maps_of_a_volume_are_those_of_the_definition() -> None:
     nn.init.normal_(model.head.weight)
     clip = make_clip().double() / 255
     with torch.inference_mode():
-        features = model.backbone(model.normalised(clip).transpose(1, 2))[0]
+        features = model.backbone(model.normalized(clip).transpose(1, 2))[0]
     num_cells, _, height, width = features[0].numel(), *features.shape[1:]
     expected = torch.zeros(height, width, dtype=torch.float64)
     for c, channel in enumerate(features):

@@ -25,7 +25,7 @@ from vsn.runs.checkpoint import load_model, open_run
 from vsn.scores.scores import load_scores
 from vsn.system.processes import Processes
 from vsn.training import train as train_module
-from vsn.training.batch_norm import synchronise_batch_norm
+from vsn.training.batch_norm import synchronize_batch_norm
 from vsn.training.train import TrainingStopped, train
 
 
@@ -75,14 +75,14 @@ def test_devices_that_several_processes_cannot_have(monkeypatch, device: str, me
         Processes(device)
 
 
-# --- batch normalisation ------------------------------------------------------------------------------
+# --- batch normalization ------------------------------------------------------------------------------
 
 
-def normalised(path: Path) -> None:
-    """Two steps of a synchronised batch normalisation on this process's rows of a batch of 3 and one of 1."""
+def normalized(path: Path) -> None:
+    """Two steps of a synchronized batch normalization on this process's rows of a batch of 3 and one of 1."""
     processes = Processes("cpu")
     layer = torch.nn.Sequential(torch.nn.BatchNorm2d(4, momentum=0.3)).double()
-    layer = synchronise_batch_norm(layer, processes.device)
+    layer = synchronize_batch_norm(layer, processes.device)
     outputs, gradients = [], []
     for batch in torch.load(path):
         mine = batch.tensor_split(2)[processes.rank].requires_grad_()  # of one row the second process gets none
@@ -95,7 +95,7 @@ def normalised(path: Path) -> None:
         torch.save((outputs, gradients, weight, layer.state_dict()), path)
 
 
-def test_synchronised_batch_norm_is_batch_norm_of_all(tmp_path: Path):
+def test_synchronized_batch_norm_is_batch_norm_of_all(tmp_path: Path):
     batches = [torch.randn(n, 4, 3, 2, dtype=torch.float64) for n in (3, 1)]
     layer = torch.nn.Sequential(torch.nn.BatchNorm2d(4, momentum=0.3)).double()
     wanted = []
@@ -105,7 +105,7 @@ def test_synchronised_batch_norm_is_batch_norm_of_all(tmp_path: Path):
         (output**3).sum().backward()
         wanted.append((output.detach(), whole.grad))
     torch.save(batches, tmp_path / "data.pt")
-    run_ranks(2, normalised, tmp_path / "data.pt")
+    run_ranks(2, normalized, tmp_path / "data.pt")
     outputs, gradients, weight, state = torch.load(tmp_path / "data.pt")
     for output, gradient, (right_output, right_gradient) in zip(outputs, gradients, wanted, strict=True):
         torch.testing.assert_close(output, right_output)
@@ -114,16 +114,16 @@ def test_synchronised_batch_norm_is_batch_norm_of_all(tmp_path: Path):
     torch.testing.assert_close(state, layer.state_dict())
 
 
-def test_synchronising_keeps_names_and_weights_and_refuses_what_it_does_not_know():
+def test_synchronizing_keeps_names_and_weights_and_refuses_what_it_does_not_know():
     model = create_model("vsn_resnet14_tiny", num_classes=2, num_frames=4)
     before = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
-    synchronise_batch_norm(model, torch.device("cpu"))
+    synchronize_batch_norm(model, torch.device("cpu"))
     assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items()} == before
     clip = torch.randint(0, 256, (1, 4, 3, 32, 32), dtype=torch.uint8)
     assert model.eval()(clip).shape == (1, 2)  # alone, in evaluation, it needs nobody
     odd = torch.nn.Sequential(type("OddNorm", (torch.nn.BatchNorm2d,), {})(3))
-    with pytest.raises(ConfigError, match="OddNorm cannot be synchronised between processes on the CPU"):
-        synchronise_batch_norm(odd, torch.device("cpu"))
+    with pytest.raises(ConfigError, match="OddNorm cannot be synchronized between processes on the CPU"):
+        synchronize_batch_norm(odd, torch.device("cpu"))
 
 
 # --- training -----------------------------------------------------------------------------------------

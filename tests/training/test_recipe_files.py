@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tests.helpers.lookalikes import LOOKALIKES
 from tests.helpers.stored_flow import lay_flow
 from vsn.config import DataConfig, Recipe
-from vsn.config.recipes import dump_recipe, idle_settings, load_recipe, recipe_folder
+from vsn.config.recipes import dump_recipe, load_recipe, recipe_folder, unused_settings
 from vsn.data.embedded.write import SynthSpec, write_dataset
 from vsn.data.open import open_datasets
 from vsn.models import build_model
@@ -119,7 +119,7 @@ def test_the_header_says_what_it_is(path: Path):
 
 @each_recipe
 def test_every_setting_has_an_effect(path: Path):
-    assert idle_settings(load_recipe(path)) == []
+    assert unused_settings(load_recipe(path)) == []
 
 
 @each_recipe

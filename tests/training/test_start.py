@@ -294,7 +294,7 @@ def test_timm_weights(monkeypatch: pytest.MonkeyPatch, log: Log):
 # Through training
 
 
-def test_a_run_that_was_started_so_outlives_its_source(tiny_data: Path, grey_video: Path, tmp_path: Path, log: Log):
+def test_a_run_that_was_started_so_outlives_its_source(tiny_data: Path, gray_video: Path, tmp_path: Path, log: Log):
     source = make_run(tmp_path / "source", classes=("wave", "swipe_left"))
     recipe = tiny_recipe(tiny_data, epochs=1, lr=1e-9)
     recipe = replace(recipe, model=replace(recipe.model, weights=str(source)))
@@ -309,4 +309,4 @@ def test_a_run_that_was_started_so_outlives_its_source(tiny_data: Path, grey_vid
     shutil.rmtree(source)
     model = load_model(open_run(run.path))
     assert torch.equal(model.head.weight, after["head.weight"])
-    assert len(Predictor.from_run(run.path).predict(grey_video).labels) == 3
+    assert len(Predictor.from_run(run.path).predict(gray_video).labels) == 3

@@ -18,7 +18,7 @@ from vsn.data.readers import read_records
 from vsn.data.video.decode import VideoError
 from vsn.inference.evaluate import evaluate_run
 from vsn.inference.predict import Predictor
-from vsn.models import build_model, initialise
+from vsn.models import build_model, initialize
 from vsn.runs.checkpoint import RunError, load_model, open_run
 from vsn.scores.scores import load_scores
 from vsn.system.interrupt import Stopped
@@ -298,7 +298,7 @@ def test_frozen_parts_stay_bit_equal(tiny_data: Path, tmp_path: Path, quiet: Con
     recipe = tiny_recipe(tiny_data, freeze=("conv1", "bn1", "layer1"), epochs=1, weight_decay=0.1)
     torch.manual_seed(recipe.train.seed)
     start = build_model(replace(recipe.model, num_classes=3))
-    initialise(start, recipe.model)
+    initialize(start, recipe.model)
     before, after = start.state_dict(), weights_of(train(recipe, tmp_path / "run", console=quiet).path)
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     frozen = ("backbone.conv1.", "backbone.bn1.", "backbone.layer1.")

@@ -94,7 +94,7 @@ def stop_after(recipe: Recipe, path: Path, num_steps: int, console: Console) -> 
 
 
 def without_batch_statistics(recipe: Recipe) -> Recipe:
-    """The recipe with every batch normalisation frozen and no dropout: videos of a batch do not meet."""
+    """The recipe with every batch normalization frozen and no dropout: videos of a batch do not meet."""
     layers = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
     return replace(recipe, model=replace(recipe.model, dropout=0.0), train=replace(recipe.train, freeze=layers))
 

@@ -38,10 +38,10 @@ from vsn.inference.evaluate import evaluate_run
 from vsn.models import build_model
 from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.checkpoint import (
-    FREE_SETTINGS,
+    RESUMABLE_SETTINGS,
     Run,
     RunError,
-    check_same,
+    check_resumable,
     is_finished,
     load_model,
     open_run,
@@ -151,7 +151,7 @@ def start_facts(base: Recipe, spec: AblationSpec, out: Path, command: str = "") 
     if (out / FILE).is_file():
         facts = load_ablation(out / FILE)
         former, now = recipe_from_dict(facts["recipe"], str(out / FILE)), base
-        differing = [key for key in settings_that_differ(former, now) if key not in FREE_SETTINGS | {"train.seed"}]
+        differing = [key for key in settings_that_differ(former, now) if key not in RESUMABLE_SETTINGS | {"train.seed"}]
         if differing:
             table, _, key = differing[0].partition(".")
             was, is_now = (getattr(getattr(recipe, table), key) for recipe in (former, now))
@@ -202,7 +202,7 @@ def merge_ablations(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     facts = dict(first)
     for folder, other in zip(folders[1:], others, strict=True):
         recipe = recipe_from_dict(other["recipe"], str(folder / FILE))
-        differing = set(settings_that_differ(recipe, base)) - FREE_SETTINGS - {"train.seed"}
+        differing = set(settings_that_differ(recipe, base)) - RESUMABLE_SETTINGS - {"train.seed"}
         differing |= {"backbones"} if other["backbones"] != first["backbones"] else set()
         differing |= {"grid"} if list(other["grid"]) != list(first["grid"]) else set()
         if differing:
@@ -311,7 +311,7 @@ def _train(
     begun, finished = processes.once(lambda: (_has_begun(path), is_finished(path)))
     if finished:
         run = open_run(path)
-        check_same(run, recipe, datasets[0].classes)
+        check_resumable(run, recipe, datasets[0].classes)
         return run
     try:
         return train(recipe, path, resume=begun, console=console, datasets=datasets)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from vsn.bench.subjects import BenchError
 from vsn.bench.tables import variant_name
-from vsn.system.files import write_beside
+from vsn.system.files import atomic_write
 
 Cost = Literal["latency", "multiply-adds"]
 
@@ -89,7 +89,7 @@ def write_plot(facts: dict[str, Any], path: Path, *, cost: Cost = "latency") -> 
     if not drawn:
         raise BenchError("No run that was measured has been tested; `vsn eval RUN` does.")
     figure = draw(drawn, facts, cost)
-    with write_beside(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150)
     return path
 
@@ -165,7 +165,7 @@ def _label(figure: Any, axes: Any, drawn: Sequence[dict[str, Any]]) -> None:
             textcoords="offset points",
             fontsize=9,
             va="center",
-            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "grey", "shrinkA": 0, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "gray", "shrinkA": 0, "shrinkB": 3},
         )
         found = []
         for dx, dy, side in _PLACES:

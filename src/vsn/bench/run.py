@@ -64,7 +64,7 @@ def run_bench(
     """Measure models side by side: one batch of each in turn, so that a drifting machine harms all alike.
 
     Latency is of one video, throughput of ``config.batch_size``; clips are random, lie on the device
-    as uint8 already, and normalisation is part of the time. Ctrl-C ends the measurement, and what was
+    as uint8 already, and normalization is part of the time. Ctrl-C ends the measurement, and what was
     measured so far is returned.
 
     Args:

@@ -33,7 +33,7 @@ from vsn.config.recipes import find_recipe, load_recipe
 from vsn.system.allocator import keep_freed_memory
 
 DESCRIPTION = (
-    "Video Shuffle Networks: recognise what happens in a video at the price of a 2D CNN. "
+    "Video Shuffle Networks: recognize what happens in a video at the price of a 2D CNN. "
     "`vsn COMMAND --help` explains a command, `vsn --version` says which version this is."
 )
 

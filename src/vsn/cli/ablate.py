@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from vsn.cli.settings import has_recipe, parse_command, parse_settings
-from vsn.config.recipes import idle_settings
+from vsn.config.recipes import unused_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ def ablate_command(arguments: Sequence[str]) -> None:
         return
     first = os.environ.get("RANK", "0") == "0"  # under torchrun the first process speaks
     console = Console(stderr=True, quiet=not first)
-    for note in idle_settings(recipe):
+    for note in unused_settings(recipe):
         console.print(f"[yellow]Note:[/yellow] {note}", highlight=False, soft_wrap=True)
     facts = ablate(recipe, spec, out, command=shlex.join(["vsn", "ablate", *arguments]), console=console)
     if first:

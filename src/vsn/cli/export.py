@@ -31,7 +31,7 @@ def export(
     check_accuracy: bool = False,
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """Export a run to one file that needs no run folder: weights, normalisation, class names, preprocessing.
+    """Export a run to one file that needs no run folder: weights, normalization, class names, preprocessing.
 
     The file is compared with PyTorch first, on clips of the run's data where it can be read; one that
     differs is not written. `vsn predict FILE video.mp4` predicts with it.
@@ -41,7 +41,7 @@ def export(
         to: onnx, openvino, torch-export (a .pt2 for torch), or aoti (a .pt2 compiled for this processor).
         out: the file; default RUN/export/model with the suffix of the format.
         weights: the last of the run, or those of its best validation.
-        protocol: the view of a video the file is for; default the run's, with centre crops for whole frames.
+        protocol: the view of a video the file is for; default the run's, with center crops for whole frames.
         input_type: the clips it takes: uint8, or float32 in [0, 1].
         any_size: take frames of any height and width.
         int8: 8-bit weights and activations, ranges from training clips (onnx, openvino).

@@ -99,7 +99,7 @@ def show(
     pairs: int = 4,
     device: str = "cpu",
 ) -> None:
-    """Draw the optical flow of a video: frames, and the colours of their motion, with a legend.
+    """Draw the optical flow of a video: frames, and the colors of their motion, with a legend.
 
     Args:
         video: a video file, or a folder of frames.
@@ -121,4 +121,4 @@ def show(
         short_side=short_side or None,
         num_pairs=pairs,
     )
-    print(f"{out}: full colour is {scale:g} px a frame.")
+    print(f"{out}: full color is {scale:g} px a frame.")

@@ -257,8 +257,8 @@ def _write_timeline(
         return
     for segment in timeline.segments:
         print(f"{segment.start:8.1f} to {segment.end:8.1f} s  {segment.score:4.0%}  {segment.label}")
-    labelled = sum(one.end - one.start for one in timeline.segments)
-    print(f"{timeline.path}: {timeline.seconds:.1f} seconds, {labelled / timeline.seconds:.0%} of them with a label")
+    labeled = sum(one.end - one.start for one in timeline.segments)
+    print(f"{timeline.path}: {timeline.seconds:.1f} seconds, {labeled / timeline.seconds:.0%} of them with a label")
     if truth:
         print(f"{facts['share_right']:.1%} of the time that {files.truth} labels has its label here")
 

@@ -20,8 +20,8 @@ def print_results(run: Path, results: list[dict[str, Any]]) -> None:
     """Tables of the results of one run under several orders of the frames."""
     console, first = Console(), results[0]
     title = f"{run}: {first['num_videos']} videos of split {first['split']}, protocol {first['protocol']}"
-    if "num_unlabelled" in first:
-        _say(console, f"{title}: {first['num_unlabelled']} without a label, so that nothing was measured.")
+    if "num_unlabeled" in first:
+        _say(console, f"{title}: {first['num_unlabeled']} without a label, so that nothing was measured.")
         return
     mean = _mean_key(first)
     table = _table(title, ("frames", "top-1", "95% interval", "top-5", _MEANS[mean]))

@@ -60,8 +60,8 @@ def fuse(
     fused = fuse_scores(matched, weights=chosen, logits=logits)
     for part, name in zip(fused.facts["fused_from"], names, strict=True):
         part["file"] = name
-    labelled = not fused.num_unlabelled
-    report: dict[str, Any] = fusion_report(matched, names, fused) if labelled else {"num_videos": len(fused.video_ids)}
+    labeled = not fused.num_unlabeled
+    report: dict[str, Any] = fusion_report(matched, names, fused) if labeled else {"num_videos": len(fused.video_ids)}
     report["left_out"] = left_out
     if found is not None:
         report["searched"] = {

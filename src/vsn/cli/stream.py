@@ -1,4 +1,4 @@
-"""`vsn stream`: a camera, a stream or a long file, labelled as it comes."""
+"""`vsn stream`: a camera, a stream or a long file, labeled as it comes."""
 
 from __future__ import annotations
 

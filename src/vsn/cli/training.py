@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from vsn.cli.settings import has_recipe, parse_command, parse_settings
-from vsn.config.recipes import idle_settings
+from vsn.config.recipes import unused_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def train_command(arguments: Sequence[str]) -> None:
         from vsn.training.start import check_is_run
 
         check_is_run(command.init_from)
-    for note in idle_settings(recipe):
+    for note in unused_settings(recipe):
         console.print(f"[yellow]Note:[/yellow] {note}", highlight=False, soft_wrap=True)
     if command.find_batch_size:
         from vsn.training.batch_size import find_batch_size

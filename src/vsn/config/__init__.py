@@ -119,7 +119,7 @@ class Recipe:
         )
         require(
             not flow or not (self.augment.color_jitter or self.augment.rand_augment),
-            "augment.color_jitter and augment.rand_augment change colours, and flow has none; turn them off for "
+            "augment.color_jitter and augment.rand_augment change colors, and flow has none; turn them off for "
             "model.modality 'flow' (random_erasing, mixup and cutmix may stay).",
         )
 

@@ -46,7 +46,7 @@ class ClipSpec:
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     """Crop sides as shares of short_side; width and height are drawn at most one step apart (TSN)."""
     crop_positions: Literal[5, 13] = 13
-    """Crops sit at the corners and the centre (5) or on a grid of quarters (13)."""
+    """Crops sit at the corners and the center (5) or on a grid of quarters (13)."""
 
     def __post_init__(self) -> None:
         require(

@@ -19,7 +19,7 @@ class ExportConfig:
     """onnx: ONNX Runtime and most others; openvino: an .xml and its .bin; torch-export: a .pt2 that torch loads
     without this package; aoti: a .pt2 compiled for the processor at hand."""
     input: InputType = "uint8"
-    """uint8 clips, or float32 in [0, 1]; normalisation is inside either way."""
+    """uint8 clips, or float32 in [0, 1]; normalization is inside either way."""
     any_size: bool = False
     """Take frames of any height and width, instead of the size of the protocol's crops."""
     int8: bool = False

@@ -15,7 +15,7 @@ StoredLayout = Literal["file", "xy", "rg"]
 class Tvl1Config:
     """Parameters of TV-L1, with the names of Perez, Meinhardt-Llopis and Facciolo (IPOL 2013).
 
-    tau, lambda, theta, zfactor and nwarps are that paper's, for grey values in 0 to 255; OpenCV differs in the
+    tau, lambda, theta, zfactor and nwarps are that paper's, for gray values in 0 to 255; OpenCV differs in the
     factor, 0.8. The number of iterations is fixed, where both go on until u moves by less than an epsilon of
     0.01 pixels: a test of convergence would wait for the device at each iteration, and tie the pairs of a
     batch to one another.

@@ -137,7 +137,7 @@ def dump_recipe(recipe: Recipe) -> str:
     return tomli_w.dumps(recipe.to_dict())
 
 
-def idle_settings(recipe: Recipe) -> list[str]:
+def unused_settings(recipe: Recipe) -> list[str]:
     """Settings that were changed from their default but do nothing beside the others, each with the reason."""
     model, clip, data, augment, train = recipe.model, recipe.clip, recipe.data, recipe.augment, recipe.train
     prefix = model.kind

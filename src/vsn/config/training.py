@@ -47,7 +47,7 @@ class TrainConfig:
     freeze: tuple[str, ...] = ()
     """Backbone modules that stay as they are, batch statistics too, such as ["conv1", "bn1", "layer1"]."""
     partial_bn: bool = False
-    """Freeze every batch normalisation but the first, statistics and affine (TSN; the paper)."""
+    """Freeze every batch normalization but the first, statistics and affine (TSN; the paper)."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     compile: bool = False
@@ -106,7 +106,7 @@ class EvalConfig:
     """How a trained model is tested."""
 
     protocol: Protocol = "fcn"
-    """fcn: the whole frame at clip.short_side (the paper's); center: one centre crop of clip.crop_size;
+    """fcn: the whole frame at clip.short_side (the paper's); center: one center crop of clip.crop_size;
     the others look at several views and average (docs/evaluation.md)."""
     average: Literal["logits", "softmax"] = "logits"
     """What is averaged over the views of a video."""

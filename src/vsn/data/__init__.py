@@ -1,1 +1,1 @@
-"""From a labelled video on disk to a uint8 clip: records, decoding, sampling, crops, loaders."""
+"""From a labeled video on disk to a uint8 clip: records, decoding, sampling, crops, loaders."""

@@ -30,11 +30,11 @@ def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, Video
         VideoError: a validation video cannot be read, and `eval.bad_videos` is "stop".
     """
     records = read_records(recipe.data, recipe.data.train_split)
-    unlabelled = [record.video_id for record in records.records if not record.labels]
-    if unlabelled:
+    unlabeled = [record.video_id for record in records.records if not record.labels]
+    if unlabeled:
         raise ConfigError(
-            f"{recipe.data.root}: {len(unlabelled)} videos of split {recipe.data.train_split!r} have no label, for "
-            f"example {unlabelled[0]!r}; training needs them. Only data.task = 'arrow' does without."
+            f"{recipe.data.root}: {len(unlabeled)} videos of split {recipe.data.train_split!r} have no label, for "
+            f"example {unlabeled[0]!r}; training needs them. Only data.task = 'arrow' does without."
         )
     records, layout, said = _inputs(recipe, records)
     train_set = VideoDataset(

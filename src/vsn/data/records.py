@@ -1,4 +1,4 @@
-"""What a data set is made of: labelled videos, not yet read, and the class names."""
+"""What a data set is made of: labeled videos, not yet read, and the class names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp"})
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """One labelled video, not yet read."""
+    """One labeled video, not yet read."""
 
     path: Path
     """A video file, a folder of frames, or a video inside a packed file."""

@@ -52,7 +52,7 @@ def segment_indices(
     With `num_consecutive` (L) above 1 an index is the first of L consecutive frames, as a flow stack
     takes them. With a generator (training): with `d = (N - L + 1) // T`, frame i is `i * d` plus a draw
     from 0..d-1; when d is 0, T sorted draws from 0..N-L if N > T, else the first frame, repeated.
-    Without one (validation, test): the centre of each segment, so that short videos repeat frames in
+    Without one (validation, test): the center of each segment, so that short videos repeat frames in
     order. The result never decreases. Source: the TSN and TSM code bases.
 
     >>> segment_indices(32, 8, None).tolist()
@@ -90,16 +90,16 @@ def stack_indices(starts: np.ndarray, num_video_frames: int, num_consecutive: in
 
 
 def two_clip_indices(num_video_frames: int, num_frames: int, *, num_consecutive: int = 1) -> np.ndarray:
-    """The centres of the segments and their beginnings: int64 `(2, num_frames)`, for testing (TSM).
+    """The centers of the segments and their beginnings: int64 `(2, num_frames)`, for testing (TSM).
 
     With `num_consecutive` above 1 an index is the first of as many frames in a row.
 
     >>> two_clip_indices(16, 4).tolist()
     [[2, 6, 10, 14], [0, 4, 8, 12]]
     """
-    centres = segment_indices(num_video_frames, num_frames, None, num_consecutive=num_consecutive)
+    centers = segment_indices(num_video_frames, num_frames, None, num_consecutive=num_consecutive)
     tick = max(1, num_video_frames - num_consecutive + 1) / num_frames
-    return np.stack([centres, (tick * np.arange(num_frames)).astype(np.int64)])
+    return np.stack([centers, (tick * np.arange(num_frames)).astype(np.int64)])
 
 
 def dense_indices(num_video_frames: int, num_frames: int, generator: np.random.Generator | None) -> np.ndarray:

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as tv
 from vsn.config import AugmentConfig, ClipSpec, Modality
 from vsn.data.video.decode import scaled_size
 
-# Offsets in quarters of the room a crop has, (x, y): corners and centre first, then the rest of the
+# Offsets in quarters of the room a crop has, (x, y): corners and center first, then the rest of the
 # grid of 13 (TSN's "more fix crop").
 _POSITIONS = (
     (0, 0), (4, 0), (0, 4), (4, 4), (2, 2),
@@ -49,7 +49,7 @@ def crop_sides(short_side: int, spec: ClipSpec) -> list[int]:
 
 
 def multiscale_corner_crop(frames: torch.Tensor, spec: ClipSpec, generator: np.random.Generator) -> torch.Tensor:
-    """A random crop at a corner, the centre or between, resized to `(T, C, crop_size, crop_size)`.
+    """A random crop at a corner, the center or between, resized to `(T, C, crop_size, crop_size)`.
 
     Width and height are drawn from `crop_sides`, at most one step of `crop_scales` apart; the
     position from 5 or 13 (`spec.crop_positions`). Source: TSN (Wang et al., 2016), section 3.2.
@@ -115,7 +115,7 @@ def _resize(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
 def augment_clip(
     frames: torch.Tensor, config: AugmentConfig, generator: np.random.Generator, *, blank: int = 0
 ) -> torch.Tensor:
-    """Jitter colours, apply RandAugment, erase a rectangle: uint8 `(T, C, H, W)` in and out.
+    """Jitter colors, apply RandAugment, erase a rectangle: uint8 `(T, C, H, W)` in and out.
 
     What is erased takes the value `blank`: 0 is black; flow takes 128, no motion. What is drawn depends on
     the generator alone and is the same for every frame; torch's own generator is left as it was. With
@@ -141,7 +141,7 @@ def augment_clip(
 def mix_clips(
     clips: torch.Tensor, targets: torch.Tensor, num_classes: int, config: AugmentConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix each clip of a batch with its neighbour by mixup or CutMix; draws from torch's generator.
+    """Mix each clip of a batch with its neighbor by mixup or CutMix; draws from torch's generator.
 
     Args:
         clips: `(B, T, C, H, W)`, uint8 or float in [0, 1].

@@ -20,7 +20,7 @@ class ViewPlan(NamedTuple):
     """What a protocol looks at."""
 
     clips: Literal["one", "two", "dense"]
-    """one: as the recipe samples; two: centres and beginnings of the segments; dense: 10 starts."""
+    """one: as the recipe samples; two: centers and beginnings of the segments; dense: 10 starts."""
     crops: Literal["whole", "center", "three", "ten"]
     num_frames: int = 0
     """Frames of a clip, whatever the model's T; 0: the model's T."""
@@ -105,7 +105,7 @@ def crop_views(frames: torch.Tensor, spec: ClipSpec, protocol: Protocol, modalit
     - whole: the frame as it is (spatially fully convolutional inference: the paper, section 3.4);
     - center: the central `crop_size` x `crop_size`;
     - three: `short_side` x `short_side` at the beginning, the end and the middle of the longer side;
-    - ten: `crop_size` x `crop_size` at the corners and the centre, and their mirror images, in which flow
+    - ten: `crop_size` x `crop_size` at the corners and the center, and their mirror images, in which flow
       to the right is flow to the left.
     """
     frames = resize_short_side(frames, spec.short_side)
@@ -117,7 +117,7 @@ def crop_views(frames: torch.Tensor, spec: ClipSpec, protocol: Protocol, modalit
         case "three":
             return torch.stack(_along_longer_side(frames))
         case "ten":
-            five = _corners_and_centre(frames, spec.crop_size)
+            five = _corners_and_center(frames, spec.crop_size)
             return torch.stack([*five, *(flip(crop, modality) for crop in five)])
 
 
@@ -128,7 +128,7 @@ def _along_longer_side(frames: torch.Tensor) -> list[torch.Tensor]:
     return [frames.narrow(axis, start, side) for start in (0, 4 * step, 2 * step)]
 
 
-def _corners_and_centre(frames: torch.Tensor, size: int) -> list[torch.Tensor]:
+def _corners_and_center(frames: torch.Tensor, size: int) -> list[torch.Tensor]:
     height, width = frames.shape[-2:]
     step_y, step_x = (height - size) // 4, (width - size) // 4
     places = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))

@@ -129,8 +129,8 @@ def summed_up(
 ) -> Diagnosis:
     """The findings in the order of their severity, with the facts of the evidence."""
     train = evidence.split_of("train")
-    labelled = train is not None and train.records.per_video == 1
-    rule, reason = propose_flip_rule(train.records.classes) if train is not None and labelled else ("", "")
+    labeled = train is not None and train.records.per_video == 1
+    rule, reason = propose_flip_rule(train.records.classes) if train is not None and labeled else ("", "")
     names = Counter(report.frame_names for report in evidence.reports.values() if report.frame_names)
     return Diagnosis(
         findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),

@@ -23,7 +23,7 @@ from vsn.doctor.evidence import ROLES, Evidence, Finding, Split, make_finding
 from vsn.doctor.files import FileJob, FileReport, Problem, inspect_video
 from vsn.doctor.flow import FlowEvidence, FlowJob, FlowReport, FlowWanted, check_flow, find_flow, inspect_flow
 from vsn.system.progress import progress_bar
-from vsn.system.workers import Lost, num_cpus, run_guarded
+from vsn.system.workers import WorkerFailure, num_cpus, run_guarded
 
 Job = TypeVar("Job")
 Report = TypeVar("Report")
@@ -225,9 +225,9 @@ class _Lookers:
     seconds_a_video: float
     progress: bool
 
-    def run(self, work: Callable[[Job], Report], jobs: Sequence[Job], what: str) -> list[Report | Lost]:
+    def run(self, work: Callable[[Job], Report], jobs: Sequence[Job], what: str) -> list[Report | WorkerFailure]:
         """What `work` makes of each job, in their order."""
-        found: dict[int, Report | Lost] = {}
+        found: dict[int, Report | WorkerFailure] = {}
         with progress_bar("videos", disable=not self.progress) as bar:
             task = bar.add_task(what, total=len(jobs), note="")
             with contextlib.closing(
@@ -239,14 +239,16 @@ class _Lookers:
         return [found[index] for index in range(len(jobs))]
 
 
-def _problem_of_lost(lost: Lost) -> Problem:
+def _problem_of_lost(lost: WorkerFailure) -> Problem:
     return "too-slow" if lost.timed_out else "crashed"
 
 
 def _look_into_videos(jobs: Sequence[FileJob], lookers: _Lookers) -> dict[Path, FileReport]:
     """A report of each video, in the order of the jobs."""
     return {
-        job.path: FileReport(job.path, _problem_of_lost(found), found.reason) if isinstance(found, Lost) else found
+        job.path: FileReport(job.path, _problem_of_lost(found), found.reason)
+        if isinstance(found, WorkerFailure)
+        else found
         for job, found in zip(jobs, lookers.run(inspect_video, jobs, "checking"), strict=True)
     }
 
@@ -272,7 +274,7 @@ def _look_into_flow(
     videos = [video for video in videos if video.path in places]
     jobs = [FlowJob(places[v.path], layout, v.num_frames, wanted.length, v.thorough) for v in videos]
     reports = {
-        video.path: FlowReport(_problem_of_lost(found), found.reason) if isinstance(found, Lost) else found
+        video.path: FlowReport(_problem_of_lost(found), found.reason) if isinstance(found, WorkerFailure) else found
         for video, found in zip(videos, lookers.run(inspect_flow, jobs, "checking flow"), strict=True)
     }
     side = stored.facts.short_side or wanted.facts.short_side

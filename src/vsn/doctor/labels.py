@@ -40,7 +40,7 @@ def check_labels_known(evidence: Evidence) -> Iterator[Finding]:
             )
         else:
             yield make_finding(
-                "unlabelled",
+                "unlabeled",
                 "error",
                 f"{counted(len(without), 'video', ('has', 'have'))} no label in {split.name}",
                 without,
@@ -81,8 +81,8 @@ def check_classes(evidence: Evidence) -> Iterator[Finding]:
             "The model gets an output for each that is never right.",
         )
     untested = [name for name, number in counts.items() if number and name not in tested]
-    labelled = [split for split in others if any(split.class_counts().values())]
-    if untested and labelled:
+    labeled = [split for split in others if any(split.class_counts().values())]
+    if untested and labeled:
         yield make_finding(
             "class-untested",
             "note",

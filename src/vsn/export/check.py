@@ -22,7 +22,7 @@ from vsn.export.exported import ExportedModel, video_logits
 from vsn.export.facts import ExportError, Precision
 from vsn.inference.forward import view_scores
 from vsn.models import VideoClassifier
-from vsn.scores.scores import Scores, summarise
+from vsn.scores.scores import Scores, summarize
 from vsn.system.progress import progress_bar
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 5e-2, "int8": 0.5}
@@ -109,7 +109,7 @@ def _latencies(
 
 
 def generated_clips(shape: tuple[int, ...], *, seed: int = 0) -> NDArray[np.uint8]:
-    """Clips uint8 of a shape ``(N, T, C, H, W)``: coloured patches that move, for want of real ones."""
+    """Clips uint8 of a shape ``(N, T, C, H, W)``: colored patches that move, for want of real ones."""
     generator = np.random.default_rng(seed)
     count, num_frames, channels, height, width = shape
     coarse = generator.integers(0, 256, (count, 1, channels, 8, 8), dtype=np.uint8)
@@ -169,7 +169,7 @@ def export_accuracy(
     """Test a file and the model it is of on the same views of the test split.
 
     Returns:
-        "split", "protocol", and under "pytorch" and "exported" what `vsn.scores.scores.summarise` measures;
+        "split", "protocol", and under "pytorch" and "exported" what `vsn.scores.scores.summarize` measures;
         "agreement" is the share of videos of which both say the same class.
 
     Raises:
@@ -191,7 +191,7 @@ def export_accuracy(
     return {
         "split": split,
         "protocol": recipe.eval.protocol,
-        **{name: summarise(one) for name, one in scores.items()},
+        **{name: summarize(one) for name, one in scores.items()},
         "agreement": float((said[0] == said[1]).mean()),
     }
 

@@ -29,8 +29,8 @@ from vsn.export.facts import SUFFIXES, ExportFacts, need, recipe_to_export
 from vsn.export.form import ExportForm
 from vsn.export.write import (
     check_packages,
-    quantise_onnx,
-    quantise_openvino,
+    quantize_onnx,
+    quantize_openvino,
     trace,
     write_aoti,
     write_onnx,
@@ -39,7 +39,7 @@ from vsn.export.write import (
 )
 from vsn.models import VideoClassifier
 from vsn.runs.checkpoint import WeightsKind, describe_preprocessing, load_model, open_run, weights_hash
-from vsn.system.files import write_beside
+from vsn.system.files import atomic_write
 from vsn.system.version import installed_version
 
 
@@ -183,7 +183,7 @@ def export_model(
     if path.suffix != SUFFIXES[config.to]:
         path = path.with_name(path.name + SUFFIXES[config.to])
     reference = copy.deepcopy(model).cpu().float().eval()
-    with write_beside(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             _write(reference, temporary, config, facts, clips if calibration is None else calibration, view.size)
             check = compare(reference, ExportedModel.from_file(temporary), clips)
@@ -215,14 +215,14 @@ def _write(
         case "onnx":
             write_onnx(program, path, facts, opset=config.opset)
             if config.int8:
-                quantise_onnx(path, ranges, facts)
+                quantize_onnx(path, ranges, facts)
         case "openvino":
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".openvino-") as folder:
                 middle = Path(folder) / "model.onnx"
                 write_onnx(program, middle, None, opset=config.opset)
                 graph = need("openvino", "Export to OpenVINO").convert_model(str(middle))
                 if config.int8:
-                    graph = quantise_openvino(graph, ranges)
+                    graph = quantize_openvino(graph, ranges)
                 write_openvino(graph, path, facts, fp16=config.fp16)
         case "torch-export":
             write_torch_export(program, path, facts)
@@ -260,7 +260,7 @@ class ExportView:
 def export_view(recipe: Recipe, *, any_size: bool) -> ExportView:
     """Which protocol an exported model is for, and its T and size.
 
-    The run's own, but for whole frames (fcn), which have many shapes: a file of one size takes their centre crops
+    The run's own, but for whole frames (fcn), which have many shapes: a file of one size takes their center crops
     (protocol center) instead. A TSN under a protocol with a T of its own is exported for that T.
 
     Raises:
@@ -273,7 +273,7 @@ def export_view(recipe: Recipe, *, any_size: bool) -> ExportView:
     if crops == "whole" and not any_size:
         note = (
             f"The run is tested on whole frames (protocol {view.protocol}), which have many shapes; this file takes "
-            f"{size}x{size} centre crops of them (protocol center). For whole frames: --any-size."
+            f"{size}x{size} center crops of them (protocol center). For whole frames: --any-size."
         )
         view = replace(view, protocol="center")
     return ExportView(view, size, num_frames, note)

@@ -173,7 +173,7 @@ def open_onnx(path: str | Path, num_threads: int) -> Run:
     ort = need("onnxruntime", "A .onnx file")
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
-    options.log_severity_level = 3  # warnings are of its optimiser, nothing a user can mend
+    options.log_severity_level = 3  # warnings are of its optimizer, nothing a user can mend
     session = ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
 
     def run(clips: NDArray[Any]) -> NDArray[np.float32]:

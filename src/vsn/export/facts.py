@@ -44,7 +44,7 @@ class ExportFacts:
         channels: C of a clip ``(B, T, C, H, W)``.
         height: H in pixels, or None where any is taken.
         width: W in pixels, or None where any is taken.
-        input: "uint8", or "float32" in [0, 1]; normalisation is inside.
+        input: "uint8", or "float32" in [0, 1]; normalization is inside.
         precision: of the weights: "fp32", "fp16", or "int8" with activations alike.
         preprocessing: what is done to a video, in words.
         recipe: settings of which a video becomes clips: tables model, clip, eval and of data what matters.

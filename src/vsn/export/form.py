@@ -33,7 +33,7 @@ def shuffle_by_transpose(frames: Tensor, num_frames: int) -> Tensor:
 def shift_by_slices(frames: Tensor, num_frames: int, shift_div: int) -> Tensor:
     """`vsn.ops.temporal_shift` of contiguous frames, by slices and joins of the frames of all clips.
 
-    What comes from a neighbouring clip is multiplied by zero. Four axes throughout, which leaves OpenVINO the frames
+    What comes from a neighboring clip is multiplied by zero. Four axes throughout, which leaves OpenVINO the frames
     in its own layout; clips, of five axes, cost it and ONNX Runtime more. Frames must be finite, as zero times
     infinity is none.
     """

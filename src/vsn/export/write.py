@@ -102,10 +102,10 @@ def check_packages(config: ExportConfig) -> None:
             need("nncf", "int8 for OpenVINO")
 
 
-def quantise_onnx(path: Path, clips: Sequence[NDArray[Any]], facts: ExportFacts | None) -> None:
-    """Replace an ONNX file by its int8 form: a pair of quantise and dequantise at each convolution's inputs.
+def quantize_onnx(path: Path, clips: Sequence[NDArray[Any]], facts: ExportFacts | None) -> None:
+    """Replace an ONNX file by its int8 form: a pair of quantize and dequantize at each convolution's inputs.
 
-    Weights are quantised by output channel (int8), activations by tensor (uint8), from their least to their
+    Weights are quantized by output channel (int8), activations by tensor (uint8), from their least to their
     greatest value over ``clips``, each ``(1, T, C, H, W)``. ``facts`` are written into the file, unless None.
     """
     onnx = need("onnx", "int8 for ONNX")
@@ -148,7 +148,7 @@ def quantise_onnx(path: Path, clips: Sequence[NDArray[Any]], facts: ExportFacts 
         onnx.save(model, str(path))
 
 
-def quantise_openvino(graph: Any, clips: Sequence[NDArray[Any]]) -> Any:
+def quantize_openvino(graph: Any, clips: Sequence[NDArray[Any]]) -> Any:
     """The int8 form of an OpenVINO graph, with ranges from ``clips``, each ``(1, T, C, H, W)``."""
     nncf = need("nncf", "int8 for OpenVINO")
     with quiet():

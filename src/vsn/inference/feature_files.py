@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from vsn.system.files import write_beside
+from vsn.system.files import atomic_write
 
 FORMAT_VERSION = 1
 
@@ -52,7 +52,7 @@ class Features:
 
     def save(self, path: Path) -> None:
         """Write as .npz, whole or not at all; `load_features` reads it back."""
-        with write_beside(path) as temporary:
+        with atomic_write(path) as temporary:
             np.savez(
                 temporary,
                 video_ids=self.video_ids,

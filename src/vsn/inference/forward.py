@@ -46,7 +46,7 @@ def pick_test_device(recipe: Recipe, name: str | None) -> tuple[torch.device, st
     return device, "fp32" if precision == "fp16" and device.type != "cuda" else precision
 
 
-def see_views(
+def forward_views(
     model: VideoClassifier,
     see: Callable[[torch.Tensor], torch.Tensor],
     clips: torch.Tensor,
@@ -87,7 +87,7 @@ def view_scores(
     (softmax gives them back).
     """
     # averaged one by one: sums of many round otherwise
-    videos = see_views(model, model, clips, precision, batch_size=batch_size)
+    videos = forward_views(model, model, clips, precision, batch_size=batch_size)
     scores = torch.stack([mean_of_views(video, average) for video in videos])
     found: NDArray[np.float32] = scores.float().cpu().numpy()
     return found
@@ -142,7 +142,7 @@ def view_features(
 
     handle = model.head.register_forward_pre_hook(keep)
     try:
-        features = see_views(model, see, clips, precision, batch_size=batch_size)
+        features = forward_views(model, see, clips, precision, batch_size=batch_size)
     finally:
         handle.remove()
     # (B, views, T, D), or without T where the network itself has joined the frames

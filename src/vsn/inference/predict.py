@@ -1,4 +1,4 @@
-"""A video file in, labelled probabilities out, with the preprocessing of evaluation."""
+"""A video file in, labeled probabilities out, with the preprocessing of evaluation."""
 
 from __future__ import annotations
 

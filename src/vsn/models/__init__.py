@@ -16,7 +16,7 @@ from vsn.config import (
     ModelConfig,
     Pairwise,
 )
-from vsn.models.backbones import build_backbone, list_backbones, normalisation, remove_classifier
+from vsn.models.backbones import build_backbone, list_backbones, normalization, remove_classifier
 from vsn.models.classifier import FrameClassifier
 from vsn.models.classifier import VideoClassifier as VideoClassifier
 from vsn.models.insertion import insert_temporal
@@ -27,7 +27,7 @@ from vsn.models.peers.s3d import build_s3d, build_s3dg
 from vsn.models.peers.slowfast import build_slowfast
 from vsn.models.peers.trn import build_mtrn, build_trn
 from vsn.models.stem import widen_stem
-from vsn.models.weights import initialise as initialise
+from vsn.models.weights import initialize as initialize
 
 
 def build_tsn(config: ModelConfig) -> FrameClassifier:
@@ -154,7 +154,7 @@ def create_model(
     )
     model = build_model(config)
     if weights != "none":
-        initialise(model, config)
+        initialize(model, config)
     return model
 
 
@@ -195,7 +195,7 @@ def _build(config: ModelConfig, *, places: Sequence[str], shift: bool) -> FrameC
         num_frames=config.num_frames,
         any_num_frames=not (places or shift),
         dropout=config.dropout,
-        normalisation=normalisation(backbone, config.modality),
+        normalization=normalization(backbone, config.modality),
         modality=config.modality,
         num_channels=config.clip_channels,
     )

@@ -162,7 +162,7 @@ def _remove_last(classifier: nn.Sequential) -> int:
     return last.in_features
 
 
-def normalisation(backbone: nn.Module, modality: Modality = "rgb") -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalization(backbone: nn.Module, modality: Modality = "rgb") -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of values in [0, 1], by channel: what a backbone's weights expect of RGB
     (ImageNet's, or timm's own); for flow one for all channels (TSN)."""
     if modality == "flow":

@@ -1,4 +1,4 @@
-"""What every model shares: a clip is checked and normalised, a network sees it, a linear layer decides.
+"""What every model shares: a clip is checked and normalized, a network sees it, a linear layer decides.
 
 `VideoClassifier` is the shared part; `FrameClassifier` is the one network of TSN, TSM and VSN. Networks that
 see a volume are in `vsn.models.volume`.
@@ -24,7 +24,7 @@ class VideoClassifier(nn.Module):
         num_frames: T.
         any_num_frames: whether clips of another T are accepted (TSN, which has no order to keep).
         dropout: drop probability before the classifier.
-        normalisation: mean and standard deviation of values in [0, 1], a value a channel, or one for all.
+        normalization: mean and standard deviation of values in [0, 1], a value a channel, or one for all.
         modality: what the channels of a clip are. "rgb" and "flow" (x1, y1, x2, y2, ...) go to the backbone
             as they are; of "rgbdiff", L + 1 RGB frames, go the L differences of successive ones.
         num_channels: C, channels of a clip: 3, 2L or 3 (L + 1).
@@ -42,7 +42,7 @@ class VideoClassifier(nn.Module):
         num_frames: int,
         any_num_frames: bool,
         dropout: float,
-        normalisation: tuple[Sequence[float], Sequence[float]],
+        normalization: tuple[Sequence[float], Sequence[float]],
         modality: Modality = "rgb",
         num_channels: int = 3,
     ) -> None:
@@ -57,8 +57,8 @@ class VideoClassifier(nn.Module):
         self.modality: Modality = modality
         self.num_channels = num_channels
         # Not persistent: weights files hold weights, and an exported model is self-contained.
-        self.register_buffer("mean", torch.tensor(normalisation[0]).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(normalisation[1]).view(-1, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(normalization[0]).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(normalization[1]).view(-1, 1, 1), persistent=False)
 
     def forward(self, clip: Tensor) -> Tensor:
         """Scores of a clip.
@@ -74,10 +74,10 @@ class VideoClassifier(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} defines no forward.")
 
-    def normalised(self, clip: Tensor) -> Tensor:
+    def normalized(self, clip: Tensor) -> Tensor:
         """What the backbone sees of a clip, checked: floating point, ``(B, T, C', H, W)``.
 
-        C' is C, but of "rgbdiff", C = 3 (L + 1), it is 3L: the differences of normalised frames, later less
+        C' is C, but of "rgbdiff", C = 3 (L + 1), it is 3L: the differences of normalized frames, later less
         former, R1, G1, B1, R2, ... The mean cancels, the standard deviation divides (TSN).
 
         Raises:
@@ -99,10 +99,10 @@ class VideoClassifier(nn.Module):
             raise ValueError(
                 f"A clip is uint8 or float in [0, 1]; this one is {clip.dtype}. Convert it with clip.byte()."
             )
-        return self.normalise(clip)
+        return self.normalize(clip)
 
-    def normalise(self, clip: Tensor) -> Tensor:
-        """`normalised` without its checks, so of clips of any T: each frame by itself."""
+    def normalize(self, clip: Tensor) -> Tensor:
+        """`normalized` without its checks, so of clips of any T: each frame by itself."""
         if clip.dtype == torch.uint8:
             clip = clip.to(self.mean.dtype) / 255
         if self.modality != "rgbdiff":
@@ -129,5 +129,5 @@ class FrameClassifier(VideoClassifier):
 
     def frame_features(self, clip: Tensor) -> Tensor:
         """Features ``(B, T, D)`` of each frame of a clip, before dropout and head."""
-        frames = self.normalised(clip)
+        frames = self.normalized(clip)
         return self.backbone(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])

@@ -19,8 +19,8 @@ from vsn.models import VideoClassifier
 from vsn.models.blocks import stage_blocks
 from vsn.models.layers import ShuffleBatchNorm2d
 
-_COLOURS = np.array([[0, 0, 96], [0, 96, 255], [0, 220, 160], [255, 220, 0], [255, 40, 0]], dtype=np.float64)
-"""Colours of a map from 0 to its largest value, at equal distances."""
+_COLORS = np.array([[0, 0, 96], [0, 96, 255], [0, 220, 160], [255, 220, 0], [255, 40, 0]], dtype=np.float64)
+"""Colors of a map from 0 to its largest value, at equal distances."""
 
 
 class GradCam(NamedTuple):
@@ -101,12 +101,12 @@ def grad_cam(
 def overlay(
     frames: NDArray[np.uint8], maps: Tensor | NDArray[np.floating], *, strength: float = 0.6
 ) -> NDArray[np.uint8]:
-    """Frames with their maps laid over them in colour, blue (nothing) to red (the clip's most).
+    """Frames with their maps laid over them in color, blue (nothing) to red (the clip's most).
 
     Args:
         frames: uint8 `(T, H, W, 3)`.
         maps: `(T, h, w)`, 0 or more, of one clip as `grad_cam` gives them; resized bilinearly.
-        strength: share of the colour where the map is largest, 0 to 1; it falls to a third of that at 0.
+        strength: share of the color where the map is largest, 0 to 1; it falls to a third of that at 0.
 
     Returns:
         uint8 `(T, H, W, 3)`. Maps that are 0 everywhere give dark blue frames.
@@ -126,10 +126,10 @@ def overlay(
         raise ValueError(f"overlay: strength is {strength}; it must be between 0 and 1.")
     sized = torch.nn.functional.interpolate(maps[:, None], frames.shape[1:3], mode="bilinear")[:, 0].numpy()
     share = np.clip(sized / max(float(maps.max()), 1e-12), 0, 1)
-    place = share * (len(_COLOURS) - 1)
-    colours = np.stack([np.interp(place, range(len(_COLOURS)), channel) for channel in _COLOURS.T], axis=-1)
+    place = share * (len(_COLORS) - 1)
+    colors = np.stack([np.interp(place, range(len(_COLORS)), channel) for channel in _COLORS.T], axis=-1)
     opacity = strength * (1 + 2 * share[..., None]) / 3
-    return np.rint((1 - opacity) * frames + opacity * colours).astype(np.uint8)
+    return np.rint((1 - opacity) * frames + opacity * colors).astype(np.uint8)
 
 
 def _at_frames(maps: Tensor, num_frames: int) -> Tensor:

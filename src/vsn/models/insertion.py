@@ -28,7 +28,7 @@ class Placement:
 
     Attributes:
         shuffle: convolutions wrapped by a shuffle pair (compact and pointwise blocks).
-        headtail: (first convolution, last normalisation) of headtail blocks.
+        headtail: (first convolution, last normalization) of headtail blocks.
         shift: convolutions preceded by a temporal shift.
     """
 
@@ -173,7 +173,7 @@ def insert_at(
         if not isinstance(model.get_submodule(tail), nn.BatchNorm2d):
             raise ConfigError(
                 f"The residual branch at {head} ends in a {type(model.get_submodule(tail)).__name__}, not a plain "
-                "batch normalisation, so a headtail block has no tail here; use block = 'compact'."
+                "batch normalization, so a headtail block has no tail here; use block = 'compact'."
             )
         check_headtail(head, _find(model, head, nn.Conv2d), _find(model, tail, nn.BatchNorm2d), num_frames)
     for name in plan.shift:

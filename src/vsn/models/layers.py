@@ -27,7 +27,7 @@ class ShuffleConv2d(nn.Conv2d):
 
 
 class ShuffleBatchNorm2d(nn.BatchNorm2d):
-    """A batch normalisation followed by the (inverse) shuffle: the tail of a headtail block."""
+    """A batch normalization followed by the (inverse) shuffle: the tail of a headtail block."""
 
     num_frames: int
 

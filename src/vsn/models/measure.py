@@ -63,14 +63,14 @@ def _time_call(call: Callable[[], object], device: torch.device) -> float:
         end.record(torch.cuda.current_stream(device))
         torch.cuda.synchronize(device)
         return start.elapsed_time(end)
-    synchronise(device)
+    synchronize(device)
     begin = time.perf_counter()
     call()
-    synchronise(device)
+    synchronize(device)
     return 1000 * (time.perf_counter() - begin)
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait until the device has finished what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,7 +1,7 @@
 """The stem, a backbone's first convolution, for clips of other than three channels: flow, differences.
 
 It is changed in place, so that its class and its weight's name stay the backbone's. Source: TSN (Wang
-et al., 2016), cross-modality initialisation.
+et al., 2016), cross-modality initialization.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def widen_stem(backbone: nn.Module, channels: int) -> None:
 def fit_stem(backbone: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Weights of a backbone for RGB as weights of `backbone`, whose stem may take other channels.
 
-    The stem's weight becomes the mean over its three colours, repeated for each channel (TSN). Weights
+    The stem's weight becomes the mean over its three colors, repeated for each channel (TSN). Weights
     come back as they are where there is nothing to fit: `backbone` is for RGB too, or the
     weights are not.
     """

@@ -18,7 +18,7 @@ KINETICS = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
 class VolumeClassifier(VideoClassifier):
     """A 3D network on a clip; the average of its features over time and space; a linear layer.
 
-    Its first argument is the body, a module from a volume ``(B, C', T, H, W)``, floating point and normalised, to
+    Its first argument is the body, a module from a volume ``(B, C', T, H, W)``, floating point and normalized, to
     features ``(B, feature_dim, T', H', W')``. It becomes `backbone`: the names of its weights begin so.
     """
 
@@ -30,7 +30,7 @@ class VolumeClassifier(VideoClassifier):
 
     def clip_features(self, clip: Tensor) -> Tensor:
         """Features ``(B, D)`` of a clip, before dropout and head."""
-        volume = self.normalised(clip).transpose(1, 2)
+        volume = self.normalized(clip).transpose(1, 2)
         return self.backbone(volume).mean(dim=(2, 3, 4))
 
 
@@ -39,7 +39,7 @@ def build_volume(
     body: nn.Module,
     *,
     feature_dim: int,
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET,
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET,
 ) -> VolumeClassifier:
     """The classifier around a body for RGB, whose first convolution is widened to the modality's channels.
 
@@ -47,7 +47,7 @@ def build_volume(
         config: the other settings.
         body: as `VolumeClassifier` takes it, with random weights.
         feature_dim: D, channels of its features.
-        normalisation: mean and standard deviation of RGB in [0, 1]; flow has its own.
+        normalization: mean and standard deviation of RGB in [0, 1]; flow has its own.
     """
     widen_stem(body, config.stem_channels)
     return VolumeClassifier(
@@ -57,7 +57,7 @@ def build_volume(
         num_frames=config.num_frames,
         any_num_frames=config.any_num_frames,
         dropout=config.dropout,
-        normalisation=(FLOW_MEAN, FLOW_STD) if config.modality == "flow" else normalisation,
+        normalization=(FLOW_MEAN, FLOW_STD) if config.modality == "flow" else normalization,
         modality=config.modality,
         num_channels=config.clip_channels,
     )

@@ -166,7 +166,7 @@ def _download_timm(name: str, weights: str) -> Mapping[str, Tensor]:
         ) from error
 
 
-def initialise(model: VideoClassifier, config: ModelConfig) -> LoadedWeights:
+def initialize(model: VideoClassifier, config: ModelConfig) -> LoadedWeights:
     """Load the weights that ``config.weights`` names into all of the model but its head.
 
     2D weights of the same names fit the 3D ResNets: they are inflated (`inflate`).
@@ -181,9 +181,9 @@ def initialise(model: VideoClassifier, config: ModelConfig) -> LoadedWeights:
     if source is not None:
         check_run_weights(source, config)
     if config.kind not in FRAME_KINDS:
-        return _initialise_body(model.backbone, config, source)
-    loaded = _initialise_frames(model.backbone, config, source)
-    between = _initialise_between(model, config, source)
+        return _initialize_body(model.backbone, config, source)
+    loaded = _initialize_frames(model.backbone, config, source)
+    between = _initialize_between(model, config, source)
     return LoadedWeights(loaded.loaded + between.loaded, loaded.missing + between.missing)
 
 
@@ -207,7 +207,7 @@ def _inflated(weight: Tensor, like: Tensor) -> Tensor:
     return weight
 
 
-def _initialise_frames(backbone: nn.Module, config: ModelConfig, source: RunWeights | None) -> LoadedWeights:
+def _initialize_frames(backbone: nn.Module, config: ModelConfig, source: RunWeights | None) -> LoadedWeights:
     """Fill a 2D backbone, by way of one that still has its classifier."""
     whole = build_backbone(config.backbone)
     widen_stem(whole, config.stem_channels)
@@ -219,7 +219,7 @@ def _initialise_frames(backbone: nn.Module, config: ModelConfig, source: RunWeig
     return LoadedWeights(tuple(n for n in loaded.loaded if n in kept), tuple(n for n in loaded.missing if n in kept))
 
 
-def _initialise_between(model: VideoClassifier, config: ModelConfig, source: RunWeights | None) -> LoadedWeights:
+def _initialize_between(model: VideoClassifier, config: ModelConfig, source: RunWeights | None) -> LoadedWeights:
     """Fill what a model has between backbone and head (TRN), from a run of the same model alone."""
     own = [name for name in model.state_dict() if not name.startswith(("backbone.", "head."))]
     if not own or source is None or not has_same_features(source, config):
@@ -229,7 +229,7 @@ def _initialise_between(model: VideoClassifier, config: ModelConfig, source: Run
     return LoadedWeights(tuple(own), ())
 
 
-def _initialise_body(body: nn.Module, config: ModelConfig, source: RunWeights | None) -> LoadedWeights:
+def _initialize_body(body: nn.Module, config: ModelConfig, source: RunWeights | None) -> LoadedWeights:
     """Fill a 3D body from a file of its own or of its 2D network's names, a run, or published weights."""
     if config.weights == "none":
         return LoadedWeights((), tuple(body.state_dict()))

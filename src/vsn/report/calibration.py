@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vsn.report import parts
-from vsn.report.parts import colour, percent, text
+from vsn.report.parts import color, percent, text
 from vsn.report.runs import Run
 from vsn.scores.calibrate import (
     NUM_BINS,
@@ -83,6 +83,6 @@ def diagram(name: str, bins: Sequence[ReliabilityBin], index: int) -> str:
     error = percent(expected_calibration_error(bins))
     label = f"Reliability diagram of {name}: expected calibration error {error}."
     return (
-        f'<figure style="{colour(index)}"><figcaption>{text(name)}<small>ECE {error}</small></figcaption>'
+        f'<figure style="{color(index)}"><figcaption>{text(name)}<small>ECE {error}</small></figcaption>'
         f'<svg viewBox="0 0 290 312" role="img" aria-label="{text(label)}">{"".join(drawn)}</svg></figure>'
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vsn.report import parts
-from vsn.report.parts import colour, percent, percent_range, text
+from vsn.report.parts import color, percent, percent_range, text
 from vsn.report.runs import Run
 from vsn.scores.intervals import wilson_interval
 
@@ -59,7 +59,7 @@ def _legend(tested: Sequence[tuple[int, Run]], first: str) -> str:
     if len(names) > 1:
         options += '<option value="spread">largest difference</option>'
     swatches = "".join(
-        f'<span style="{colour(i)}"><span class="swatch"></span>{text(run.name)}</span>' for i, run in tested
+        f'<span style="{color(i)}"><span class="swatch"></span>{text(run.name)}</span>' for i, run in tested
     )
     return (
         f'<div class="legend">{swatches}<label class="sort" hidden>Sort by <select>{options}'
@@ -84,6 +84,6 @@ def bar(name: str, share: float, index: int, count: int | None) -> str:
         line = f'<u style="--l:{low:.3f};--h:{high:.3f}"></u>'
         range_ = f"<small>{percent_range((low, high))}</small>"
     return (
-        f'<span class="bar" style="--v:{max(share, 0):.4f};{colour(index)}"><span class="sr">{text(name)}: </span>'
+        f'<span class="bar" style="--v:{max(share, 0):.4f};{color(index)}"><span class="sr">{text(name)}: </span>'
         f'<span class="track"><i></i>{line}</span><b>{percent(share if known else None)}</b>{range_}</span>'
     )

@@ -26,7 +26,7 @@ def confusion_section(runs: Sequence[Run]) -> str:
     where = "by the row's number" if len(classes) <= FEW else "in the order of the rows"
     key = (
         f"<p>Rows are the truth, columns what the run said, {where}. Blue is right, orange is "
-        "wrong; the stronger the colour, the larger the share of the row.</p>"
+        "wrong; the stronger the color, the larger the share of the row.</p>"
     )
     if len(classes) > FEW:
         key += parts.embedded_json("class-names", list(classes))

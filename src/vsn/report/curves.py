@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vsn.report import parts
-from vsn.report.parts import colour, text
+from vsn.report.parts import color, text
 from vsn.report.runs import Run
 
 _LEFT, _TOP, _WIDTH, _HEIGHT = 58, 12, 422, 218
@@ -17,7 +17,7 @@ class Series(NamedTuple):
     """One line of a chart: `points` are (epoch, value) of one phase of a run: "train", "validation" or "" (none)."""
 
     name: str
-    colour: int
+    color: int
     phase: str
     points: Sequence[tuple[float, float]]
 
@@ -107,8 +107,8 @@ def line_chart(series: Sequence[Series], *, label: str, is_share: bool) -> str:
             f"<title>{text(s.label)}, epoch {x:g}: {shown(y)}</title></circle>"
             for (px, py), (x, y) in zip(places, s.points, strict=True)
         )
-        kind = f"line line-{s.colour} {s.phase}"
-        lines.append(f'<g class="{kind}" style="{colour(s.colour)}"><path d="{path}"/>{dots}</g>')
+        kind = f"line line-{s.color} {s.phase}"
+        lines.append(f'<g class="{kind}" style="{color(s.color)}"><path d="{path}"/>{dots}</g>')
     ends = "; ".join(f"{s.label}: {shown(s.points[-1][1])}" for s in drawn)
     return (
         f'<figure><figcaption>{text(label)}</figcaption><svg viewBox="0 0 492 274" role="img" '
@@ -118,7 +118,7 @@ def line_chart(series: Sequence[Series], *, label: str, is_share: bool) -> str:
 
 def _under_legend(names: Sequence[str], charts: Sequence[str]) -> str:
     boxes = "".join(
-        f'<label style="{colour(i)}"><input type="checkbox" id="show-{i}" checked>'
+        f'<label style="{color(i)}"><input type="checkbox" id="show-{i}" checked>'
         f'<span class="swatch"></span>{text(name)}</label>'
         for i, name in enumerate(names)
     )

@@ -121,7 +121,7 @@ def best_and_worst(
 
 
 def _dataset(run: Run, root: str | Path | None) -> VideoDataset:
-    """The split, one view a video: the run's where it has one, else a centre crop."""
+    """The split, one view a video: the run's where it has one, else a center crop."""
     data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
     config = EvalConfig(protocol="fcn" if run.protocol == "fcn" else "center")
     return test_dataset(replace(run.recipe, data=data), run.split, config, classes=run.classes)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vsn.report import parts
-from vsn.report.parts import colour, percent, percent_range, text
+from vsn.report.parts import color, percent, percent_range, text
 from vsn.report.runs import ORDERS, Run, read_scores
 from vsn.scores.reliance import reliance_sentence, temporal_reliance
 
@@ -76,7 +76,7 @@ def _cell(name: str, order: str, values: dict[str, Any] | None, index: int) -> s
     low, high = values["interval"]
     change = "" if order == "forward" else f"<small>{text(parts.points(-values['loss']))}</small>"
     return (
-        f'<td><span class="bar" style="--v:{values["top1"]:.4f};{colour(index)}">'
+        f'<td><span class="bar" style="--v:{values["top1"]:.4f};{color(index)}">'
         f'<span class="sr">{text(f"{name}, {order}")}: </span><span class="track"><i></i>'
         f'<u style="--l:{low:.3f};--h:{high:.3f}"></u></span><b>{percent(values["top1"])}</b></span>'
         f"<small>{percent_range((low, high))}</small>{change}</td>"

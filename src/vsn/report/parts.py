@@ -1,7 +1,7 @@
 """The small parts of a report page: names, numbers and notes as strings of HTML.
 
 They know nothing of run folders. Whatever comes from a file passes through `text`, which escapes it.
-Colours are CSS variables, so that charts follow the reader's light or dark theme.
+Colors are CSS variables, so that charts follow the reader's light or dark theme.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-NUM_COLOURS = 8
+NUM_COLORS = 8
 LABELS = {
     "params": "Parameters",
     "num_frames": "Frames",
@@ -61,15 +61,15 @@ def videos(count: int) -> str:
     return f"{count:,} {'video' if count == 1 else 'videos'}"
 
 
-def colour(index: int) -> str:
-    """The style that sets `--c` to the colour of run `index`."""
-    return f"--c:var(--run-{index % NUM_COLOURS})"
+def color(index: int) -> str:
+    """The style that sets `--c` to the color of run `index`."""
+    return f"--c:var(--run-{index % NUM_COLORS})"
 
 
 def legend(names: Sequence[str]) -> str:
     """Swatch and name of each run."""
     return "".join(
-        f'<span style="{colour(i)}"><span class="swatch"></span>{text(name)}</span>' for i, name in enumerate(names)
+        f'<span style="{color(i)}"><span class="swatch"></span>{text(name)}</span>' for i, name in enumerate(names)
     )
 
 

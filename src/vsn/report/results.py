@@ -64,7 +64,7 @@ def results_section(runs: Sequence[Run], *, table: Path | None, costs: Costs) ->
 
 def _where(runs: Sequence[Run]) -> str:
     run = runs[0]
-    views = {"fcn": "the whole frame", "center": "one centre crop"}.get(run.protocol)
+    views = {"fcn": "the whole frame", "center": "one center crop"}.get(run.protocol)
     protocol = f"{run.protocol} ({views})" if views else run.protocol
     count = f", {parts.videos(len(run.scores.video_ids))}" if run.scores is not None else ""
     several = " Top-1 and top-5 are hits on any label." if run.scores and run.scores.multi_label else ""

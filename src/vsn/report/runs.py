@@ -194,7 +194,7 @@ def _read_evals(run_dir: Path) -> Found:
         if path.stem.removesuffix("-best").rpartition("-")[2] not in ORDERS:
             continue  # a calibration, say
         values: dict[str, Any] = read_json(path, dict)
-        if values.get("num_unlabelled", 0) == values.get("num_videos", -1):
+        if values.get("num_unlabeled", 0) == values.get("num_videos", -1):
             continue  # a split without labels, scored for `vsn submit`
         lacks = [key for key in EVAL_KEYS if key not in values]
         if lacks or not any(mean in values for mean in MEANS):
@@ -261,10 +261,10 @@ def read_scores(run: Run, order: str) -> Scores:
     scores = load_scores(_existing(path))
     columns = match_classes(scores.classes, run.classes, path)
     labels = scores.labels[:, columns] if scores.multi_label else np.append(np.argsort(columns), -1)[scores.labels]
-    if not len(labels) or scores.num_unlabelled:
+    if not len(labels) or scores.num_unlabeled:
         raise ReportError(
-            f"{path} holds {len(labels)} videos, {scores.num_unlabelled} of them without a label. Evaluate on "
-            "labelled videos with `vsn eval`."
+            f"{path} holds {len(labels)} videos, {scores.num_unlabeled} of them without a label. Evaluate on "
+            "labeled videos with `vsn eval`."
         )
     scores = Scores(scores.video_ids, scores.logits[:, columns], labels, run.classes, scores.kind, scores.facts)
     # A stale pair of files would show a matrix that contradicts the table.

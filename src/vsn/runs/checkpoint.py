@@ -30,7 +30,7 @@ from vsn.config.recipes import dump_recipe, load_recipe
 from vsn.data.views import PROTOCOLS
 from vsn.models import VideoClassifier, build_model
 from vsn.system.allocator import keeps_freed_memory
-from vsn.system.files import write_beside, write_json, write_text
+from vsn.system.files import atomic_write, write_json, write_text
 from vsn.system.version import installed_version
 
 WeightsKind = Literal["last", "best"]
@@ -72,7 +72,7 @@ def check_new(path: Path) -> None:
         )
 
 
-def check_same(run: Run, recipe: Recipe, classes: tuple[str, ...]) -> None:
+def check_resumable(run: Run, recipe: Recipe, classes: tuple[str, ...]) -> None:
     """Refuse to go on with a run under other settings, or on data with other classes. Raises `RunError`.
 
     What changes no result may differ: where the data is and how it is read, where the run computes, how
@@ -80,13 +80,13 @@ def check_same(run: Run, recipe: Recipe, classes: tuple[str, ...]) -> None:
     """
     former, now = flat_settings(run.recipe), flat_settings(recipe)
     now["model.num_classes"] = len(run.classes)
-    differing = [key for key in former if former[key] != now[key] and key not in FREE_SETTINGS]
+    differing = [key for key in former if former[key] != now[key] and key not in RESUMABLE_SETTINGS]
     if differing:
         key = differing[0]
         raise RunError(
             f"{run.path} was trained with other settings: {key} was {former[key]!r} and is {now[key]!r} now. A run goes on "
             "as it began; choose another folder with --out (and --init-from to start from its weights), or delete it. "
-            f"These may change: {', '.join(sorted(FREE_SETTINGS))}."
+            f"These may change: {', '.join(sorted(RESUMABLE_SETTINGS))}."
         )
     if run.classes != classes:
         raise RunError(
@@ -95,7 +95,7 @@ def check_same(run: Run, recipe: Recipe, classes: tuple[str, ...]) -> None:
         )
 
 
-FREE_SETTINGS = frozenset({
+RESUMABLE_SETTINGS = frozenset({
     "data.root", "data.annotations", "data.videos", "data.num_workers", "data.cache", "data.bad_videos", "train.device",
     "train.save_minutes", "train.trackers", "train.compile", "train.checkpoint_activations",
     "eval.batch_size",
@@ -129,17 +129,17 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
     plan, crop, side = PROTOCOLS[recipe.eval.protocol], recipe.clip.crop_size, recipe.clip.short_side
     crops = {
         "whole": "the whole frame",
-        "center": f"one centre crop of {crop}x{crop} pixels",
+        "center": f"one center crop of {crop}x{crop} pixels",
         "three": f"three squares of {side}x{side} pixels along the longer side",
-        "ten": f"corners and centre of {crop}x{crop} pixels, and their mirror images",
+        "ten": f"corners and center of {crop}x{crop} pixels, and their mirror images",
     }
     clips = {
         "one": "",
-        "two": " of two clips: centres and beginnings of the segments",
+        "two": " of two clips: centers and beginnings of the segments",
         "dense": " of ten dense clips",
     }
     sampling = {
-        "segment": "the centre of each of as many equal segments of the video",
+        "segment": "the center of each of as many equal segments of the video",
         "dense": "at equal distances in the middle 64 frames of the video",
         "rate": f"{recipe.clip.frames_per_second:g} a second, from the middle of the video",
     }
@@ -151,7 +151,7 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, Any]:
         "average": f"{recipe.eval.average} over {plan.num_views} views",
         "modality": recipe.model.modality,
         "input": f"(B, T, {recipe.model.clip_channels}, H, W), uint8 or float in [0, 1]",
-        "normalisation": "inside the model",
+        "normalization": "inside the model",
     }
 
 
@@ -335,9 +335,9 @@ def versions() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[Path]:
-    """`write_beside`, with an error that tells what was kept."""
+    """`atomic_write`, with an error that tells what was kept."""
     try:
-        with write_beside(path) as temporary:
+        with atomic_write(path) as temporary:
             yield temporary
     except (OSError, RuntimeError, SafetensorError) as error:  # torch raises RuntimeError on a full disk
         kept = f"{path.name} is still that of the last time it was saved" if path.exists() else "nothing is there"

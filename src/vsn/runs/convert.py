@@ -38,7 +38,7 @@ from vsn.system.files import write_json
 _NUM_FRAMES, _SHIFT_DIV = 8, 8
 _BYTES = 255
 _MMACTION2_FLOW = 128
-"""Mean and standard deviation, in bytes, that MMAction2 normalises flow with."""
+"""Mean and standard deviation, in bytes, that MMAction2 normalizes flow with."""
 _SORTED_FILES = ("something-something-v1-labels", "jester-v1-labels")
 
 
@@ -214,7 +214,7 @@ def _modality(foreign: ForeignWeights, config: ConvertConfig, channels: int, sai
     if modality == "rgbdiff" and foreign.layout == "mmaction2":
         raise ConfigError(
             f"The first convolution takes {channels} channels, as differences of frames would, and how MMAction2 would have "
-            "normalised those is not known. With --modality flow they are read as flow, where they are even in number."
+            "normalized those is not known. With --modality flow they are read as flow, where they are even in number."
         )
     length = ModelConfig.flow_length if modality == "rgb" else channels // each
     asked = "asked for" if config.modality != "auto" else f"told by the {channels} channels of the first convolution"
@@ -265,13 +265,13 @@ def _fit_input(
     name = _stem(model.name.partition("_")[2])
     stem = weights[f"{name}.weight"]
     if config.bgr and model.modality != "rgb":
-        raise ConfigError(f"--bgr turns colours round, and modality {model.modality!r} has none that are one for one.")
+        raise ConfigError(f"--bgr turns colors round, and modality {model.modality!r} has none that are one for one.")
     if model.modality == "rgb":
         if config.bgr:
             weights[f"{name}.weight"] = stem.flip(1)
-        colours = "blue, green, red, turned round in the first convolution" if config.bgr else "red, green, blue"
+        colors = "blue, green, red, turned round in the first convolution" if config.bgr else "red, green, blue"
         said.append(
-            f"Input: {colours} ({'asked for' if config.bgr else 'taken for granted; --bgr says otherwise'}), normalised "
+            f"Input: {colors} ({'asked for' if config.bgr else 'taken for granted; --bgr says otherwise'}), normalized "
             "with ImageNet's mean and standard deviation, as the original."
         )
     elif model.modality == "rgbdiff":
@@ -282,16 +282,16 @@ def _fit_input(
     elif foreign.layout == "mmaction2":
         weights |= _fit_flow(weights, name)
         said.append(
-            "Input: flow normalised with mean and standard deviation 128; ours, 127.5 and 57.6, went into the first "
-            "convolution and its normalisation. At the border of a frame that is off by half a grey level."
+            "Input: flow normalized with mean and standard deviation 128; ours, 127.5 and 57.6, went into the first "
+            "convolution and its normalization. At the border of a frame that is off by half a gray level."
         )
     else:
-        said.append("Input: flow normalised with mean 0.5 and standard deviation 0.226, as the original.")
+        said.append("Input: flow normalized with mean 0.5 and standard deviation 0.226, as the original.")
     return weights
 
 
 def _fit_flow(weights: Mapping[str, Tensor], stem: str) -> dict[str, Tensor]:
-    """The stem and its normalisation for flow that is normalised our way instead of MMAction2's.
+    """The stem and its normalization for flow that is normalized our way instead of MMAction2's.
 
     Theirs is (x - 128) / 128 of a byte x, ours y = (x / 255 - 0.5) / 0.226, so that theirs is a y + b. The factor
     goes into the convolution, and what b adds to each of its outputs is taken off the running mean.
@@ -302,7 +302,7 @@ def _fit_flow(weights: Mapping[str, Tensor], stem: str) -> dict[str, Tensor]:
     mean = stem.replace("conv", "bn") + ".running_mean"
     if mean not in weights:
         raise ConfigError(
-            f"MMAction2's flow is normalised otherwise, and there is no {mean} to take the difference up."
+            f"MMAction2's flow is normalized otherwise, and there is no {mean} to take the difference up."
         )
     return {f"{stem}.weight": weight * factor, mean: weights[mean] - offset * weight.sum(dim=(1, 2, 3))}
 

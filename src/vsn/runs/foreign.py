@@ -2,7 +2,7 @@
 
 Two families of names are known. The official TSM and TSN-PyTorch keep torchvision's names below
 ``base_model``, put ``.net`` behind each convolution that a temporal shift precedes, and call the classifier
-``new_fc``. MMAction2 puts a convolution and its normalisation into one module (``conv1.conv``,
+``new_fc``. MMAction2 puts a convolution and its normalization into one module (``conv1.conv``,
 ``conv1.bn``), with ``.net`` behind as well, and calls the classifier ``cls_head.fc_cls``.
 """
 
@@ -70,7 +70,7 @@ _UNKNOWN: tuple[tuple[str, str], ...] = (
     ),
 )
 
-# MMAction2's modules of a convolution and its normalisation, as torchvision names them.
+# MMAction2's modules of a convolution and its normalization, as torchvision names them.
 _CONV_MODULE: tuple[tuple[str, str], ...] = (
     (r"^((?:layer\d\.\d+\.)?conv\d)\.conv\.net\.", r"\1.net."),
     (r"^((?:layer\d\.\d+\.)?conv\d)\.conv\.", r"\1."),

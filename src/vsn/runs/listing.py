@@ -77,10 +77,10 @@ def list_runs(folders: Sequence[Path]) -> list[RunSummary]:
             )
         for path in _find(folder, _DEPTH):
             found.setdefault(path.resolve(), path)
-    return [summarise_run(path) for path in found.values()]
+    return [summarize_run(path) for path in found.values()]
 
 
-def summarise_run(path: Path) -> RunSummary:
+def summarize_run(path: Path) -> RunSummary:
     """Read what a run folder says of itself; never raises for what is damaged in it."""
     reasons: list[str] = []
     recipe = _read_recipe(path, reasons)

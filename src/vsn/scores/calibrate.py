@@ -28,13 +28,13 @@ LOWEST, HIGHEST = 0.01, 100.0
 
 
 def fit_temperature(scores: Scores) -> float:
-    """The temperature T that minimises the mean negative log-likelihood of softmax(logits / T).
+    """The temperature T that minimizes the mean negative log-likelihood of softmax(logits / T).
 
     Golden section on log T between 0.01 and 100: the likelihood is convex in 1/T, so that there is one
     minimum. Videos that could not be read are left out.
 
     Raises:
-        ScoresError: multi-label or unlabelled scores; scores that fix no temperature, since all videos are
+        ScoresError: multi-label or unlabeled scores; scores that fix no temperature, since all videos are
             right, or the logits say nothing.
     """
     read = _readable(scores)

@@ -22,7 +22,7 @@ from vsn.scores.scores import (
     log_softmax,
     probabilities,
     require_labels,
-    summarise,
+    summarize,
     top_k_hits,
 )
 
@@ -126,7 +126,7 @@ def search_weights(inputs: Sequence[Scores], *, logits: bool = False, seed: int 
     precision) wins; among equals the weights nearest to equal ones.
 
     Raises:
-        ScoresError: more than four inputs, unlabelled videos, too few videos to halve.
+        ScoresError: more than four inputs, unlabeled videos, too few videos to halve.
     """
     if len(inputs) not in _STEPS:
         raise ScoresError(f"Weights are searched for 2 to 4 files of scores; {len(inputs)} came. Use --weights.")
@@ -240,4 +240,4 @@ def model_costs(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _headline(scores: Scores) -> dict[str, Any]:
-    return {key: value for key, value in summarise(scores).items() if key not in ("per_class", "num_videos")}
+    return {key: value for key, value in summarize(scores).items() if key not in ("per_class", "num_videos")}

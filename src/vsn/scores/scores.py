@@ -14,7 +14,7 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from vsn.scores.intervals import bootstrap_interval
-from vsn.system.files import write_beside, write_json
+from vsn.system.files import atomic_write, write_json
 
 FORMAT_VERSION = 1
 UNREADABLE = "(unreadable)"
@@ -80,7 +80,7 @@ class Scores:
         return [video_id.removesuffix("#reversed") for video_id in self.video_ids.tolist()]
 
     @property
-    def num_unlabelled(self) -> int:
+    def num_unlabeled(self) -> int:
         """Videos whose label is not known; of multi-label videos none counts as such."""
         return 0 if self.multi_label else int((self.labels == -1).sum())
 
@@ -95,7 +95,7 @@ class Scores:
 
     def save(self, path: Path) -> None:
         """Write as .npz, whole or not at all; `load_scores` reads it back."""
-        with write_beside(path) as temporary:
+        with atomic_write(path) as temporary:
             np.savez_compressed(
                 temporary,
                 video_ids=self.video_ids,
@@ -251,9 +251,9 @@ def require_labels(scores: Scores, what: str) -> None:
     """Raise `ScoresError` where a label is missing that ``what`` needs."""
     if len(scores.video_ids) == 0:
         raise ScoresError(f"The scores are of no video; {what} needs one or more.")
-    if scores.num_unlabelled:
+    if scores.num_unlabeled:
         raise ScoresError(
-            f"{scores.num_unlabelled} of {len(scores.labels)} videos have no label, for example "
+            f"{scores.num_unlabeled} of {len(scores.labels)} videos have no label, for example "
             f"{str(scores.video_ids[scores.labels == -1][0])!r}; {what} needs the labels of all."
         )
 
@@ -310,7 +310,7 @@ def per_class_accuracy(scores: Scores) -> dict[str, float]:
     }
 
 
-def summarise(scores: Scores) -> dict[str, Any]:
+def summarize(scores: Scores) -> dict[str, Any]:
     """Top-1 with its interval, top-5, mean-class and per-class accuracy, as shares of 1.
 
     Of multi-label videos, top-1 is a hit on any of their labels, "per_class" holds average precisions,
@@ -335,12 +335,12 @@ def save_evaluation(folder: Path, name: str, scores: Scores, facts: dict[str, An
 
     The .npz states ``facts`` too (split, protocol, order, weights_hash, ...), but for the seconds it took
     and the list of bad videos, of which the scores are NaN. Where a label is not known (the test split of
-    a benchmark) nothing is measured, and the JSON says how many: "num_unlabelled".
+    a benchmark) nothing is measured, and the JSON says how many: "num_unlabeled".
     """
-    if scores.num_unlabelled:
-        measured = {"num_videos": len(scores.video_ids), "num_unlabelled": scores.num_unlabelled}
+    if scores.num_unlabeled:
+        measured = {"num_videos": len(scores.video_ids), "num_unlabeled": scores.num_unlabeled}
     else:
-        measured = summarise(scores)
+        measured = summarize(scores)
     result = {**facts, **measured}
     kept = {key: value for key, value in facts.items() if key not in ("seconds", "videos_per_second", "bad_videos")}
     replace(scores, facts={**scores.facts, **kept}).save(folder / f"{name}.npz")

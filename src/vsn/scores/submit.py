@@ -159,13 +159,13 @@ def mark(scores: Scores, answers: Mapping[str, str]) -> dict[str, Any]:
     if unknown:
         raise ScoresError(f"{len(unknown)} answers name classes the scores lack, for example {unknown[0]!r}.")
     labels = np.array([place[answers[video]] for video in server_ids(scores)], dtype=np.int64)
-    labelled = Scores(scores.video_ids, scores.logits, labels, scores.classes, scores.kind, scores.facts)
-    hits = top_k_hits(labelled, 1)
+    labeled = Scores(scores.video_ids, scores.logits, labels, scores.classes, scores.kind, scores.facts)
+    hits = top_k_hits(labeled, 1)
     return {
         "num_videos": len(hits),
         "top1": float(hits.mean()),
         "top1_interval": list(bootstrap_interval(hits)),
-        "top5": float(top_k_hits(labelled, TOP_K).mean()),
+        "top5": float(top_k_hits(labeled, TOP_K).mean()),
     }
 
 

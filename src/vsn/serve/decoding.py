@@ -96,7 +96,7 @@ def _reason(error: VideoError, job: DecodeJob) -> str:
 def shown_frames(clip: torch.Tensor) -> NDArray[np.uint8]:
     """The T frames of the first view, small: uint8 `(T, h, w, 3)`.
 
-    Of flow the first field of a segment is shown as two colours, of differences the first frame.
+    Of flow the first field of a segment is shown as two colors, of differences the first frame.
     """
     frames = clip if clip.ndim == 4 else clip[0]
     if frames.shape[1] < 3:

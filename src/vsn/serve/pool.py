@@ -14,7 +14,7 @@ from multiprocessing.context import BaseContext
 from typing import Generic, TypeVar
 
 from vsn.system.interrupt import interrupts_blocked
-from vsn.system.workers import GuardedWorker, Lost
+from vsn.system.workers import GuardedWorker, WorkerFailure
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -35,7 +35,7 @@ def _context(preload: str) -> BaseContext:
 class DecodePool(Generic[Job, Result]):
     """`work` on jobs in processes of their own, each job within a time limit.
 
-    A job whose process dies, raises, or takes too long gives `Lost`, and a new process goes on; no other job
+    A job whose process dies, raises, or takes too long gives `WorkerFailure`, and a new process goes on; no other job
     notices. `work`, its jobs and its results are pickled. `preload` is a module that is imported once, before
     the processes part; default that of `work`.
 
@@ -50,7 +50,7 @@ class DecodePool(Generic[Job, Result]):
         self._work = work
         self._context = _context(preload or work.__module__)
         self._seconds_limit = seconds_limit
-        self._jobs: queue.SimpleQueue[tuple[Job, Future[Result | Lost]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Job, Future[Result | WorkerFailure]] | None] = queue.SimpleQueue()
         self._closing = False
         self._num_ready = 0
         self._lock = threading.Lock()
@@ -76,19 +76,19 @@ class DecodePool(Generic[Job, Result]):
         """Jobs that no process has taken yet."""
         return self._jobs.qsize()
 
-    def submit(self, job: Job) -> Future[Result | Lost]:
+    def submit(self, job: Job) -> Future[Result | WorkerFailure]:
         """Have a job done; one that is cancelled before its turn is left out.
 
         Raises `RuntimeError` once the pool is closed.
         """
         if self._closing:
             raise RuntimeError("The pool of decoders is closed.")
-        future: Future[Result | Lost] = Future()
+        future: Future[Result | WorkerFailure] = Future()
         self._jobs.put((job, future))
         return future
 
     def close(self) -> None:
-        """End every process, whatever it does. Jobs without a result are cancelled, or `Lost`."""
+        """End every process, whatever it does. Jobs without a result are cancelled, or `WorkerFailure`."""
         self._closing = True
         for _ in self._threads:
             self._jobs.put(None)
@@ -153,14 +153,14 @@ class DecodePool(Generic[Job, Result]):
         with self._lock:
             self._num_ready -= 1
 
-    def _result(self, worker: GuardedWorker[Job, Result], job: Job) -> Result | Lost:
+    def _result(self, worker: GuardedWorker[Job, Result], job: Job) -> Result | WorkerFailure:
         worker.give((0, job), self._seconds_limit)
         while True:
             left = worker.deadline - time.monotonic()
             news = wait([worker.connection], max(0.0, min(left, _LOOK_SECONDS)))
             if self._closing and not news:
-                return Lost("the service is being stopped")
-            outcome: tuple[int, Result | Lost] | None = None
+                return WorkerFailure("the service is being stopped")
+            outcome: tuple[int, Result | WorkerFailure] | None = None
             with contextlib.suppress(RuntimeError):
                 outcome = worker.outcome(bool(news), self._seconds_limit)
             if worker.is_gone:
@@ -169,7 +169,7 @@ class DecodePool(Generic[Job, Result]):
             if outcome is not None:
                 return outcome[1]
             if worker.is_gone:
-                return Lost("its process died")
+                return WorkerFailure("its process died")
 
 
 def _is_dead(worker: GuardedWorker[Job, Result]) -> bool:

@@ -36,7 +36,7 @@ from vsn.serve.problems import Problem, busy, decoder_lost, decoder_too_slow, st
 from vsn.serve.uploads import UploadFolder, receive_video
 from vsn.stream.frames import FileWindows, trained_seconds
 from vsn.stream.timeline import scored_timeline
-from vsn.system.workers import Lost
+from vsn.system.workers import WorkerFailure
 
 log = logging.getLogger("vsn.serve")
 Outcome = TypeVar("Outcome")
@@ -205,7 +205,7 @@ class Service:
         async with opened.room:
             with self._timed("decode"):
                 found = await _result(lambda: opened.pool.submit(job))
-            if isinstance(found, Lost):
+            if isinstance(found, WorkerFailure):
                 log.warning("An upload was not read: %s", found.reason)
                 found = self._lost(found)
             if isinstance(found, Problem):
@@ -214,7 +214,7 @@ class Service:
                 raise found
             yield found
 
-    def _lost(self, lost: Lost) -> Problem:
+    def _lost(self, lost: WorkerFailure) -> Problem:
         if self._opened is None:
             return stopping()
         if lost.timed_out:

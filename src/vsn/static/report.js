@@ -45,13 +45,13 @@ for (const map of document.querySelectorAll(".map")) {
       [canvas.width, canvas.height] = [width * ratio, height * ratio];
       [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
     }
-    const pen = canvas.getContext("2d"), colour = (name) => style.getPropertyValue(name).trim();
+    const pen = canvas.getContext("2d"), color = (name) => style.getPropertyValue(name).trim();
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.fillStyle = colour("--card");
+    pen.fillStyle = color("--card");
     pen.fillRect(0, 0, width, height);
     const [x0, y0] = [box.scrollLeft - left, box.scrollTop];
-    const [ok, no] = [colour("--map-ok"), colour("--map-no")];
-    pen.fillStyle = colour("--faint");  // every fifth row, for the eye
+    const [ok, no] = [color("--map-ok"), color("--map-no")];
+    pen.fillStyle = color("--faint");  // every fifth row, for the eye
     if (side >= 6) for (let p = 0; p < n; p += 10) pen.fillRect(0, p * side - y0, width, 5 * side);
     const first = Math.floor(y0 / side), last = Math.min(n, Math.ceil((y0 + height) / side));
     for (let p = first; p < last; p++) {
@@ -66,16 +66,16 @@ for (const map of document.querySelectorAll(".map")) {
       }
     }
     if (left) {
-      pen.fillStyle = colour("--card");
+      pen.fillStyle = color("--card");
       pen.fillRect(0, 0, left, height);
-      pen.fillStyle = colour("--ink");
+      pen.fillStyle = color("--ink");
       pen.font = `${Math.min(13, side * 0.85)}px system-ui, sans-serif`;
       pen.textBaseline = "middle";
       for (let p = first; p < last; p++) pen.fillText(clipped(pen, names[order[p]], left - 8), 2, (p + 0.5) * side - y0);
     }
     if (marked) {
       const [x, y] = [place[marked[1]] * side - x0, place[marked[0]] * side - y0];
-      pen.strokeStyle = colour("--ink");
+      pen.strokeStyle = color("--ink");
       pen.strokeRect(x - 1, y - 1, side + 2, side + 2);
       pen.globalAlpha = 0.25;
       pen.strokeRect(left, y + side / 2, width, 0);
@@ -111,8 +111,8 @@ for (const map of document.querySelectorAll(".map")) {
     box.scrollTop = middle[1] * cell() - box.clientHeight / 2;
     draw();
   }
-  const centre = () => marked && [place[marked[1]] + 0.5, place[marked[0]] + 0.5];
-  const zoomBy = (key) => zoomTo(key === "0" ? 1 : key === "-" ? zoom / 1.6 : zoom * 1.6, centre());
+  const center = () => marked && [place[marked[1]] + 0.5, place[marked[0]] + 0.5];
+  const zoomBy = (key) => zoomTo(key === "0" ? 1 : key === "-" ? zoom / 1.6 : zoom * 1.6, center());
   function under(event) {
     const frame = box.getBoundingClientRect(), side = cell();
     const x = Math.floor((event.clientX - frame.left - box.clientLeft + box.scrollLeft - gutter()) / side);

@@ -185,7 +185,7 @@ function showFrames(urls) {
 }
 
 // Golden angle: hues that follow each other differ.
-const colour = (place) => `hsl(${(215 + 137.5 * place) % 360} 60% 55%)`;
+const color = (place) => `hsl(${(215 + 137.5 * place) % 360} 60% 55%)`;
 
 // Segments, and the stretches without a label between them.
 function stretches({ segments, seconds }) {
@@ -209,7 +209,7 @@ function showTimeline() {
   const labels = [...new Set(timeline.segments.map((one) => one.label))];
   $("legend").replaceChildren(...labels.map((label, place) => {
     const item = element("li", { textContent: label });
-    item.style.setProperty("--c", colour(place));
+    item.style.setProperty("--c", color(place));
     return item;
   }));
   $("timeline").replaceChildren(...stretches(timeline).map((one) => {
@@ -218,7 +218,7 @@ function showTimeline() {
     const button = element("button", { type: "button", title: text });
     button.setAttribute("aria-label", text);
     button.setAttribute("aria-pressed", "false");
-    button.style.setProperty("--c", one.label === null ? "var(--faint)" : colour(labels.indexOf(one.label)));
+    button.style.setProperty("--c", one.label === null ? "var(--faint)" : color(labels.indexOf(one.label)));
     button.style.flexGrow = one.end_seconds - one.start_seconds;
     button.onclick = () => {
       for (const other of $("timeline").children) other.setAttribute("aria-pressed", String(other === button));

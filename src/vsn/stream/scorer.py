@@ -112,7 +112,7 @@ class WindowScorer:
         assert self._split is not None
         crops = self._crops([stack]).to(self._predictor.device)
         model = self._predictor.model
-        return [self._split.frame_part(model.normalise(crop[None])[0]) for crop in crops]
+        return [self._split.frame_part(model.normalize(crop[None])[0]) for crop in crops]
 
     def _second_part(self, frames: Sequence[tuple[Tensor, ...]]) -> Tensor:
         """Logits ``(1, num_classes)`` of one crop of a window, from what is kept of its frames."""

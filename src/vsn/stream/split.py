@@ -61,7 +61,7 @@ def split_backbone(backbone: nn.Module, *, channels: int = 3) -> SplitBackbone:
     Raises:
         CannotSplitError: it cannot be traced, or its parts do not give what the whole gives.
     """
-    assert not backbone.training, "batch normalisation of a training network mixes frames"
+    assert not backbone.training, "batch normalization of a training network mixes frames"
     try:
         graph = _Tracer().trace(backbone)
     except Exception as error:  # whatever the network's own code raises of tensors without values

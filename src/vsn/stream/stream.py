@@ -1,4 +1,4 @@
-"""A camera, a stream or a long file, labelled window by window as its frames come."""
+"""A camera, a stream or a long file, labeled window by window as its frames come."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class StreamSummary:
 
 
 class WindowStream:
-    """Frames in, answers out: windows found, scored, labelled.
+    """Frames in, answers out: windows found, scored, labeled.
 
     Several frames at once mean that the model is behind: of the windows complete with them only the last
     is answered. Windows never reach across a break of the source.
@@ -94,7 +94,7 @@ class WindowStream:
     def _answer(self, window: int, stacks: list[Stack]) -> Answer:
         if stacks[0][0].part != self._part:
             self._part = stacks[0][0].part
-            self._labels.begin_anew()
+            self._labels.reset()
         logits = self._scorer.score([stack[0].number for stack in stacks], list(map(images_of, stacks)))
         arrived = stacks[-1][-1].arrived
         return self._labels.answer(window, logits, lag_ms=1000 * (time.perf_counter() - arrived))
@@ -285,14 +285,14 @@ def draw_label(picture: np.ndarray, label: str, probability: float | None) -> np
     top = max(0, height - band)
     draw.rectangle((0, top, width, height), fill=(0, 0, 0, 170))
     font = ImageFont.load_default(size=max(8, round(band * 0.52)))
-    colour = _NO_LABEL if label == UNKNOWN or probability is None else _LABEL
+    color = _NO_LABEL if label == UNKNOWN or probability is None else _LABEL
     said = label if probability is None else f"{probability:.0%}  {label}"
     margin = max(2, band // 6)
-    draw.text((margin, top + margin // 2), _fitting(draw, said, font, width - 2 * margin), font=font, fill=colour)
+    draw.text((margin, top + margin // 2), _fitting(draw, said, font, width - 2 * margin), font=font, fill=color)
     if probability is not None:
         bar = max(2, band // 8)
         right = margin + round((width - 2 * margin) * min(1.0, max(0.0, probability)))
-        draw.rectangle((margin, height - bar - margin // 2, right, height - margin // 2), fill=colour)
+        draw.rectangle((margin, height - bar - margin // 2, right, height - margin // 2), fill=color)
     return np.asarray(image)
 
 

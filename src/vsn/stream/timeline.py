@@ -21,7 +21,7 @@ from vsn.stream.frames import FileWindows
 from vsn.stream.source import file_source
 from vsn.stream.stream import Stream
 from vsn.stream.windows import Answer, WindowGrid, WindowLabels
-from vsn.system.files import write_beside
+from vsn.system.files import atomic_write
 from vsn.system.interrupt import StopRequest
 
 
@@ -200,7 +200,7 @@ def share_right(segments: Sequence[Segment], truth: Sequence[Segment]) -> float:
 _MOST_CURVES = 20
 
 
-_COLOURS = 20
+_COLORS = 20
 
 
 def check_plot(path: Path) -> None:
@@ -218,7 +218,7 @@ def write_plot(timeline: Timeline, classes: Sequence[str], path: Path, *, truth:
     # The same timeline gives the same file.
     with matplotlib.rc_context({"svg.hashsalt": "vsn"}):
         figure = draw(timeline, classes, truth)
-        with write_beside(path) as temporary:
+        with atomic_write(path) as temporary:
             metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
             figure.savefig(temporary, dpi=150, metadata=metadata)
     return path
@@ -235,8 +235,8 @@ def draw(timeline: Timeline, classes: Sequence[str], truth: Sequence[Segment] = 
     if not labels:  # nothing but unknown: the curves of what came nearest
         labels = list(dict.fromkeys(classes[int(one.smoothed.argmax())] for one in timeline.answers))
     # Dark shades first, then the light ones.
-    shades = [colormaps["tab20"]((2 * i) % _COLOURS + (2 * i) // _COLOURS) for i in range(_COLOURS)]
-    colours = {label: shades[i % _COLOURS] for i, label in enumerate(labels)}
+    shades = [colormaps["tab20"]((2 * i) % _COLORS + (2 * i) // _COLORS) for i in range(_COLORS)]
+    colors = {label: shades[i % _COLORS] for i, label in enumerate(labels)}
     width = min(14.0, max(8.0, timeline.seconds / 8))
     figure = Figure(figsize=(width, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -245,7 +245,7 @@ def draw(timeline: Timeline, classes: Sequence[str], truth: Sequence[Segment] = 
     for place, (_, segments) in enumerate(rows):
         for one in segments:
             bands.broken_barh(
-                [(one.start, one.end - one.start)], (-place - 0.4, 0.8), facecolor=colours[one.label],
+                [(one.start, one.end - one.start)], (-place - 0.4, 0.8), facecolor=colors[one.label],
                 edgecolor="white", linewidth=0.5,
             )  # fmt: skip
     bands.set(ylim=(-len(rows) + 0.5, 0.5), yticks=[-i for i in range(len(rows))], yticklabels=[n for n, _ in rows])
@@ -254,11 +254,11 @@ def draw(timeline: Timeline, classes: Sequence[str], truth: Sequence[Segment] = 
     middles = [(one.start + one.end) / 2 for one in timeline.answers]
     for label in [one for one in labels if one in classes][:_MOST_CURVES]:
         index = list(classes).index(label)
-        curves.plot(middles, [one.smoothed[index] for one in timeline.answers], color=colours[label], linewidth=1.4)
+        curves.plot(middles, [one.smoothed[index] for one in timeline.answers], color=colors[label], linewidth=1.4)
     curves.set(xlim=(0, timeline.seconds), ylim=(0, 1), xlabel="seconds", ylabel="smoothed probability")
     curves.grid(alpha=0.3)
-    handles = [Patch(color=colours[label], label=_short(label)) for label in labels]
-    handles.append(Patch(facecolor="none", edgecolor="grey", label=UNKNOWN))
+    handles = [Patch(color=colors[label], label=_short(label)) for label in labels]
+    handles.append(Patch(facecolor="none", edgecolor="gray", label=UNKNOWN))
     figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
     return figure
 

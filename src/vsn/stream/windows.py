@@ -150,9 +150,9 @@ class Labeller:
         unknown = config.unknown if config.unknown is not None else threshold or 0.0
         self.enter, self.leave = max(config.enter, unknown), max(config.leave, unknown)
         self._every, self._smooth = every, config.smooth
-        self.begin_anew()
+        self.reset()
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Forget what came before."""
         self._mean: NDArray[np.float64] | None = None
         self._current: int | None = None
@@ -175,7 +175,7 @@ class Labeller:
 
 
 class WindowLabels:
-    """Logits of one window after another to answers: calibrated, smoothed, labelled.
+    """Logits of one window after another to answers: calibrated, smoothed, labeled.
 
     Args:
         classes: in the order of the logits.
@@ -196,9 +196,9 @@ class WindowLabels:
         self._grid, self._temperature = grid, calibration.temperature if calibration else 1.0
         self._answered: int | None = None
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Forget what came before."""
-        self._labeller.begin_anew()
+        self._labeller.reset()
         self._answered = None
 
     def answer(self, window: int, logits: NDArray[np.floating], *, lag_ms: float = 0.0) -> Answer:

@@ -12,7 +12,7 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def write_beside(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; rename it to ``path`` when the block succeeds.
 
     Whatever was at ``path`` stays as it was when the block fails (a full disk, Ctrl-C), and nothing
@@ -36,7 +36,7 @@ def write_beside(path: str | Path) -> Iterator[Path]:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file (UTF-8), whole or not at all."""
-    with write_beside(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

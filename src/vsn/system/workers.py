@@ -25,7 +25,7 @@ _START_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Lost:
+class WorkerFailure:
     """A job without a result: its worker died, or was stopped at the time limit."""
 
     reason: str
@@ -39,10 +39,10 @@ def num_cpus() -> int:
 
 def run_guarded(
     work: Callable[[Job], Result], jobs: Sequence[Job], *, num_workers: int, seconds_limit: float
-) -> Generator[tuple[int, Result | Lost], None, None]:
+) -> Generator[tuple[int, Result | WorkerFailure], None, None]:
     """`(index of the job, work(job))` as results come, from `num_workers` spawned processes.
 
-    A job whose worker dies, raises, or takes over `seconds_limit` gives `Lost`; a new worker goes on.
+    A job whose worker dies, raises, or takes over `seconds_limit` gives `WorkerFailure`; a new worker goes on.
     With `num_workers` 0 the jobs run in this process, without that protection. `work`, its jobs and its
     results are pickled. As with any spawned processes, a script that comes here keeps the call under
     `if __name__ == "__main__":`. Closing the iterator, and Ctrl-C, stop every worker.
@@ -118,7 +118,7 @@ class GuardedWorker(Generic[Job, Result]):
         with contextlib.suppress(OSError):  # it died between two jobs; reading from it will say so
             self.connection.send(job[1])
 
-    def outcome(self, has_news: bool, seconds_limit: float) -> tuple[int, Result | Lost] | None:
+    def outcome(self, has_news: bool, seconds_limit: float) -> tuple[int, Result | WorkerFailure] | None:
         """The result, or the loss, of the job in hand, once there is one."""
         index = self._index
         if has_news:
@@ -130,7 +130,7 @@ class GuardedWorker(Generic[Job, Result]):
                 self.stop()
                 if not self._started:
                     raise _not_starting(manner) from None
-                return None if index is None else (index, Lost(f"its process died ({manner})"))
+                return None if index is None else (index, WorkerFailure(f"its process died ({manner})"))
             self.deadline = float("inf")
             if not self._started:
                 self._started = True
@@ -148,7 +148,7 @@ class GuardedWorker(Generic[Job, Result]):
         if not self._started:
             raise _not_starting(f"nothing came for {_START_SECONDS:g} s")
         assert index is not None
-        return index, Lost(f"it takes over {seconds_limit:g} s", timed_out=True)
+        return index, WorkerFailure(f"it takes over {seconds_limit:g} s", timed_out=True)
 
     def stop(self) -> None:
         """End the process, whatever it does."""
@@ -168,7 +168,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
             try:
                 answer = work(job)
             except Exception as error:
-                answer = Lost(f"{type(error).__name__}: {error}")
+                answer = WorkerFailure(f"{type(error).__name__}: {error}")
             connection.send(answer)
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation over the processes of a run: as one process would compute it.
+"""Batch normalization over the processes of a run: as one process would compute it.
 
 On GPUs PyTorch's own `SyncBatchNorm` serves. It does not exist on the CPU, where the class here takes
 its place, so that a run on several CPU processes can be held against the run on one.
@@ -41,10 +41,10 @@ class CpuSyncBatchNorm(_BatchNorm):
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
-            raise ValueError(f"Batch normalisation needs (N, C, ...); this has shape {tuple(input.shape)}.")
+            raise ValueError(f"Batch normalization needs (N, C, ...); this has shape {tuple(input.shape)}.")
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise ``(N, C, ...)``; in training every process must call it at the same place."""
+        """Normalize ``(N, C, ...)``; in training every process must call it at the same place."""
         if not self.training:
             return super().forward(input)
         self._check_input_dim(input)
@@ -54,13 +54,13 @@ class CpuSyncBatchNorm(_BatchNorm):
         per_channel = torch.tensor([input.numel() / self.num_features], dtype=torch.float64)
         count = _sum(per_channel)
         mean = _sum(values.sum(axes)) / count
-        centred = values - mean.view(shape)
-        variance = _sum(centred.square().sum(axes)) / count
+        centered = values - mean.view(shape)
+        variance = _sum(centered.square().sum(axes)) / count
         self._update(mean.detach(), variance.detach(), float(count))
-        normalised = centred * (variance + self.eps).rsqrt().view(shape)
+        normalized = centered * (variance + self.eps).rsqrt().view(shape)
         if self.weight is not None:
-            normalised = normalised * self.weight.view(shape) + self.bias.view(shape)
-        return normalised.to(input.dtype)
+            normalized = normalized * self.weight.view(shape) + self.bias.view(shape)
+        return normalized.to(input.dtype)
 
     @torch.no_grad()
     def _update(self, mean: Tensor, variance: Tensor, count: float) -> None:
@@ -73,11 +73,11 @@ class CpuSyncBatchNorm(_BatchNorm):
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
 
 
-def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with every batch normalisation replaced by one over all processes; names and weights stay.
+def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with every batch normalization replaced by one over all processes; names and weights stay.
 
     Raises:
-        ConfigError: a kind of batch normalisation that the CPU has no synchronised form of.
+        ConfigError: a kind of batch normalization that the CPU has no synchronized form of.
     """
     if device.type != "cpu":
         if any(type(module).__module__.startswith("timm.") for module in model.modules()):
@@ -95,7 +95,7 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 def _on_cpu(module: _BatchNorm) -> CpuSyncBatchNorm:
     if type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
         raise ConfigError(
-            f"{type(module).__name__} cannot be synchronised between processes on the CPU; use one process, GPUs, or "
+            f"{type(module).__name__} cannot be synchronized between processes on the CPU; use one process, GPUs, or "
             "train.partial_bn."
         )
     synced = CpuSyncBatchNorm(

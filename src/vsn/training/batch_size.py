@@ -24,7 +24,7 @@ SHARE = 0.85
 
 
 class TrialStep:
-    """Training steps of any number of random clips, with a recipe's network and optimiser."""
+    """Training steps of any number of random clips, with a recipe's network and optimizer."""
 
     def __init__(self, recipe: Recipe, num_classes: int, device: torch.device) -> None:
         self.recipe, self.device, self.num_classes = recipe, device, num_classes

@@ -19,7 +19,7 @@ from vsn.models import VideoClassifier, build_model
 from vsn.runs.checkpoint import Run, save_state
 from vsn.system.interrupt import StopRequest
 from vsn.system.processes import Processes
-from vsn.training.batch_norm import synchronise_batch_norm
+from vsn.training.batch_norm import synchronize_batch_norm
 from vsn.training.losses import Loss, build_loss
 from vsn.training.memory import checkpoint_activations, to_channels_last
 from vsn.training.optim import (
@@ -134,7 +134,7 @@ def start_job(
     processes: Processes,
     console: Console,
 ) -> Job:
-    """Model, optimiser and progress: at the start of a run, or where it stopped."""
+    """Model, optimizer and progress: at the start of a run, or where it stopped."""
     recipe, config, train_set = run.recipe, run.recipe.train, datasets[0]
     if processes.device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # training clips have one size
@@ -162,7 +162,7 @@ def start_job(
         to_channels_last(model)
     average = average_of(model, config.ema) if config.ema else None
     if processes.size > 1:
-        synchronise_batch_norm(model, processes.device)
+        synchronize_batch_norm(model, processes.device)
     freeze_parts(model, config)
     optimizer = build_optimizer(model, config, fresh=progress["fresh"])
     scaler = torch.amp.GradScaler(processes.device.type, enabled=config.precision == "fp16")

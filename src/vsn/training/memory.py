@@ -61,7 +61,7 @@ def _contexts(block: nn.Module) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Let batch normalisation leave its running statistics alone."""
+    """Let batch normalization leave its running statistics alone."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     former = [
         (module.momentum, None if module.num_batches_tracked is None else module.num_batches_tracked.clone())

@@ -1,4 +1,4 @@
-"""Optimiser, parameter groups, learning-rate schedule, frozen batch normalisation."""
+"""Optimizer, parameter groups, learning-rate schedule, frozen batch normalization."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def base_lr(config: TrainConfig) -> float:
 def build_optimizer(model: VideoClassifier, config: TrainConfig, *, fresh: Collection[str]) -> torch.optim.Optimizer:
     """SGD or AdamW with TSN's parameter groups.
 
-    Weights have factors 1 and 1 for learning rate and decay, biases 2 and 0, batch normalisation 1
+    Weights have factors 1 and 1 for learning rate and decay, biases 2 and 0, batch normalization 1
     and 0, the classifier's weights and bias ``head_lr_mult`` and twice that. Backbone parameters
     named in ``fresh`` (those without pretrained weights) take ``fresh_lr_mult`` on top. The stem of a
     flow model has 5 and 1, its bias 10 and 0: its start, the mean of an RGB stem, is only a guess.
@@ -77,9 +77,9 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def freeze_parts(model: VideoClassifier, config: TrainConfig) -> None:
-    """Freeze what ``train.freeze`` names and, with partial BN, every batch normalisation but the first.
+    """Freeze what ``train.freeze`` names and, with partial BN, every batch normalization but the first.
 
-    A frozen batch normalisation keeps its statistics as well as its affine. Call it after each
+    A frozen batch normalization keeps its statistics as well as its affine. Call it after each
     ``model.train()``, which turns the statistics on again.
 
     Raises:

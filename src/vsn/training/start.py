@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vsn.config import ConfigError, ModelConfig, Recipe
-from vsn.models import VideoClassifier, initialise
+from vsn.models import VideoClassifier, initialize
 from vsn.models.run_weights import (
     RunWeights,
     check_run_weights,
@@ -74,13 +74,13 @@ def load_start(model: VideoClassifier, recipe: Recipe, classes: Sequence[str], c
 
     Returns:
         Names, within the backbone, that start at random although there are weights to start from; the
-        optimiser gives them ``train.fresh_lr_mult``. (A classifier has ``train.head_lr_mult`` anyway.)
+        optimizer gives them ``train.fresh_lr_mult``. (A classifier has ``train.head_lr_mult`` anyway.)
 
     Raises:
         ConfigError: no such weights, or weights that do not fit; the message says what to do.
     """
     weights = recipe.model.weights
-    loaded = initialise(model, recipe.model)
+    loaded = initialize(model, recipe.model)
     if weights == "none":
         return []
     lines = []

@@ -25,7 +25,7 @@ from vsn.runs.checkpoint import (
     Run,
     append_metrics,
     check_new,
-    check_same,
+    check_resumable,
     clear_leftovers,
     load_state,
     new_run,
@@ -65,7 +65,7 @@ def train(
     Under `torchrun` every process calls it; the first one writes and talks.
 
     Args:
-        recipe: all settings. When resuming it must be the run's own, but for `checkpoint.FREE_SETTINGS`.
+        recipe: all settings. When resuming it must be the run's own, but for `checkpoint.RESUMABLE_SETTINGS`.
         path: the run folder; it must be new unless ``resume``.
         resume: continue where the run stopped, in the middle of an epoch too.
         console: where to report; default standard error.
@@ -277,7 +277,7 @@ def _open(
     if not resume:
         return new_run(path, recipe, classes), None
     run = open_run(path)
-    check_same(run, recipe, classes)
+    check_resumable(run, recipe, classes)
     clear_leftovers(run)
     state, note = load_state(run)
     if note:

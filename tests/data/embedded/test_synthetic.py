@@ -41,7 +41,7 @@ TINY = SynthSpec(
 )
 
 
-def centres(num_frames: int, count: int = 8) -> list[int]:
+def centers(num_frames: int, count: int = 8) -> list[int]:
     """Test sampling as the field does it: int(tick / 2 + tick * i)."""
     tick = num_frames / count
     return [int(tick / 2 + tick * i) for i in range(count)]
@@ -78,17 +78,17 @@ def test_classes_of_a_group_are_made_of_the_same_frames(group: str) -> None:
 @pytest.mark.parametrize("num_frames", [24, 40, 56, 72, 88])
 @pytest.mark.parametrize("name", CLASSES)
 def test_sampling_does_not_tell_the_classes_of_a_group_apart(name: str, num_frames: int) -> None:
-    """The frames at the 8 centres are the same bag for every class; for blinks, see the next test."""
+    """The frames at the 8 centers are the same bag for every class; for blinks, see the next test."""
     group = next(group for group, names in GROUPS.items() if name in names)
     blinks = draw_blinks(group, num_frames, np.random.default_rng(num_frames), shift=0.12)
     order = class_order(name, num_frames, blinks)
     assert sorted(order) == list(range(num_frames))
     if group not in {"blink", "lamps"}:
-        assert sorted(order[centres(num_frames)]) == centres(num_frames)
+        assert sorted(order[centers(num_frames)]) == centers(num_frames)
 
 
 @pytest.mark.parametrize("group", ["blink", "lamps"])
-def test_centres_meet_each_blink_once_with_dark_between(group: str) -> None:
+def test_centers_meet_each_blink_once_with_dark_between(group: str) -> None:
     num_slots = 2 if group == "blink" else 3
     starts = set()
     for seed in range(300):
@@ -99,11 +99,11 @@ def test_centres_meet_each_blink_once_with_dark_between(group: str) -> None:
         for slot in range(num_slots):
             assert (shown[blinks.slot(slot)] == -1).all(), "slots overlap"
             shown[blinks.slot(slot)] = slot
-        sampled = shown[centres(num_frames)]
+        sampled = shown[centers(num_frames)]
         assert [value for value in sampled if value >= 0] == list(range(num_slots))
         starts.add(int(np.argmax(sampled >= 0)))
         for one, other in itertools.pairwise(sampled):
-            assert one == other or -1 in (one, other), "neighbouring sampled frames show two different blinks"
+            assert one == other or -1 in (one, other), "neighboring sampled frames show two different blinks"
         assert sampled[0] == sampled[-1] == -1
         if group == "blink":
             assert blinks.period - blinks.length >= 3 * num_frames / 8
@@ -125,7 +125,7 @@ def test_things_move_the_way_the_name_says(name: str, where: tuple[int, int]) ->
         frames, _ = render_video(name, seed, spec=SHORT, still_background=True)
         background = np.median(frames, axis=0)
         middles = []
-        for index in centres(len(frames))[1:-1]:
+        for index in centers(len(frames))[1:-1]:
             changed = (np.abs(frames[index] - background) > 20).any(axis=2)
             middles.append(float(np.nonzero(changed)[1 - axis].mean()))
         assert (np.diff(middles) * sign > 0).all()
@@ -149,7 +149,7 @@ def test_turning_goes_the_way_the_name_says(clockwise: bool) -> None:
         frames, _ = render_video(name, seed, spec=SHORT, still_background=True)
         background = np.median(frames, axis=0)
         angles = []
-        for index in centres(len(frames)):
+        for index in centers(len(frames)):
             down, across = np.nonzero((np.abs(frames[index] - background) > 25).any(axis=2))
             angles.append((across.mean(), down.mean()))
         points = np.array(angles) - np.mean(angles, axis=0)
@@ -191,9 +191,9 @@ def test_lengths_keep_to_the_spec_and_to_odd_multiples_of_eight() -> None:
 
 
 def thumbnails(name: str, seed: list[int]) -> np.ndarray:
-    """8 centre frames, each the mean colours and saturations of 12 x 12 blocks: float (8, 8 * 8 * 4)."""
+    """8 center frames, each the mean colors and saturations of 12 x 12 blocks: float (8, 8 * 8 * 4)."""
     frames, _ = render_video(name, seed, spec=SHORT)
-    frames = frames[centres(len(frames))].astype(np.float64)
+    frames = frames[centers(len(frames))].astype(np.float64)
     frames = np.concatenate([frames, np.ptp(frames, axis=3, keepdims=True)], axis=3)
     return frames.reshape(8, 8, 12, 8, 12, 4).mean(axis=(2, 4)).reshape(8, -1)
 
@@ -365,7 +365,7 @@ def test_contact_sheet_shows_a_row_a_class(written: Path, tmp_path: Path) -> Non
     assert rendered.shape[1] >= 8 * 96
     frames, _ = render_video(CLASSES[-1], [0, 0, 19, 0], spec=TINY)
     last = rendered[rendered.shape[0] - 14 - 4 - 96 :][:96, -14 - 4 - 96 :][:, :96]
-    assert (last == frames[centres(len(frames))[-1]]).all()
+    assert (last == frames[centers(len(frames))[-1]]).all()
     assert np.abs(rendered.astype(int) - decoded).mean() < 5, "the files show something else"
     path = save_contact_sheet(tmp_path / "new" / "sheet.png", rendered)
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -21,7 +21,7 @@ from tests.helpers.motions import end_point_error, moving_video
 from vsn.cli import main
 from vsn.config import ConfigError, DataConfig
 from vsn.data.flow import extract_plan
-from vsn.data.flow.compute import compute_fields, flow_method, iter_fields, method_of, to_grey
+from vsn.data.flow.compute import compute_fields, flow_method, iter_fields, method_of, to_gray
 from vsn.data.flow.extract import ExtractSummary, extract_flow
 from vsn.data.flow.extract_plan import FlowSettings, FlowVideo, videos_of_data_set, videos_of_folder
 from vsn.data.flow.file import count_fields
@@ -298,22 +298,22 @@ def test_fields_do_not_depend_on_the_batch(videos: Path, batch: int) -> None:
     frames, _ = read_all_frames(videos / "a" / "3.mp4", short_side=32)
     seen = []
 
-    def differences(grey: np.ndarray) -> np.ndarray:
-        seen.append(len(grey) - 1)
-        return np.stack([grey[1:].astype(float) - grey[:-1]] * 2, 3) / 10
+    def differences(gray: np.ndarray) -> np.ndarray:
+        seen.append(len(gray) - 1)
+        return np.stack([gray[1:].astype(float) - gray[:-1]] * 2, 3) / 10
 
     pixels = batch * frames[0][..., 0].size + 5
     fields = list(iter_fields("v", iter(frames), differences, bound=20, pixels_at_once=pixels))
     assert sum(seen) == len(fields) == 5
     assert max(seen) == min(batch, 5)
     for former, latter, field in zip(frames[:-1], frames[1:], fields, strict=True):
-        motion = (to_grey(latter).astype(float) - to_grey(former)) / 10
+        motion = (to_gray(latter).astype(float) - to_gray(former)) / 10
         assert np.abs(bytes_to_flow(field, 20.0)[..., 0] - np.clip(motion, -20, 20)).max() <= 20 / 255 + 1e-5
 
 
 def test_a_pair_larger_than_what_is_computed_at_once(videos: Path) -> None:
     frames, _ = read_all_frames(videos / "a" / "3.mp4", short_side=32)
-    still = lambda grey: np.zeros((len(grey) - 1, 32, 42, 2))  # noqa: E731
+    still = lambda gray: np.zeros((len(gray) - 1, 32, 42, 2))  # noqa: E731
     assert len(list(iter_fields("v", iter(frames), still, bound=20, pixels_at_once=10))) == 5
 
 

@@ -163,10 +163,10 @@ def test_jpegs_are_read(tmp_path: Path, layout: Layout) -> None:
     read, rate = read_all_flow(place)
     assert (read.shape, rate) == ((5, 16, 24, 2), 0.0)
     difference = np.abs(read.astype(int) - np.stack(plain(5)))
-    assert difference.max() <= (2 if layout == "rg" else 0)  # colours are converted, which rounds
+    assert difference.max() <= (2 if layout == "rg" else 0)  # colors are converted, which rounds
 
 
-def test_a_colour_jpeg_of_one_axis_counts_as_grey(tmp_path: Path) -> None:
+def test_a_color_jpeg_of_one_axis_counts_as_gray(tmp_path: Path) -> None:
     for axis, value in (("x", 200), ("y", 31)):
         Image.new("RGB", (24, 16), (value,) * 3).save(tmp_path / f"flow_{axis}_00001.jpg", quality=100)
     assert np.array_equal(read_flow(tmp_path, everything)[0, 3, 5], [200, 31])
@@ -260,7 +260,7 @@ def test_a_damaged_picture(tmp_path: Path) -> None:
 # --- files of our own ------------------------------------------------------------------------------
 
 
-def test_a_file_gives_back_what_grey_jpeg_keeps(tmp_path: Path) -> None:
+def test_a_file_gives_back_what_gray_jpeg_keeps(tmp_path: Path) -> None:
     """x and y do not leak into one another, at a height that is no multiple of a JPEG's blocks too."""
     steps = np.arange(20, dtype=np.uint8)[:, None] * np.ones((1, 24), np.uint8)
     fields = [np.dstack([40 + 2 * steps, np.full_like(steps, 200 - i)]) for i in range(4)]

@@ -72,7 +72,7 @@ def test_stacks_are_those_of_a_loop(num_fields: int, length: int) -> None:
     ],
 )
 @pytest.mark.parametrize("cache", ["none", "memory"])
-def test_a_test_clip_is_the_stacks_at_the_centres(
+def test_a_test_clip_is_the_stacks_at_the_centers(
     tmp_path: Path, num_fields: int, num_frames: int, length: int, expected: list[list[int]], cache
 ) -> None:
     place = write_fields(tmp_path, "v", numbered(num_fields), "xy", suffix=".png")
@@ -133,9 +133,9 @@ def test_no_fields_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
-def test_differences_are_handed_over_as_frames(grey_video: Path, frame_numbers, cache) -> None:
+def test_differences_are_handed_over_as_frames(gray_video: Path, frame_numbers, cache) -> None:
     dataset = VideoDataset(
-        one(grey_video), clip=SPEC, num_frames=3, train=False, modality="rgbdiff", flow_length=2, cache=cache
+        one(gray_video), clip=SPEC, num_frames=3, train=False, modality="rgbdiff", flow_length=2, cache=cache
     )
     clip = dataset[0].clip
     assert clip.shape == (3, 9, 16, 24)
@@ -143,16 +143,16 @@ def test_differences_are_handed_over_as_frames(grey_video: Path, frame_numbers, 
     assert frame_numbers(clip.unflatten(1, (3, 3)).flatten(0, 1)) == [4, 5, 6, 14, 15, 16, 23, 24, 25]
 
 
-def test_the_last_frame_is_repeated(grey_video: Path, frame_numbers) -> None:
-    dataset = VideoDataset(one(grey_video), clip=SPEC, num_frames=1, train=False, modality="rgbdiff", flow_length=31)
+def test_the_last_frame_is_repeated(gray_video: Path, frame_numbers) -> None:
+    dataset = VideoDataset(one(gray_video), clip=SPEC, num_frames=1, train=False, modality="rgbdiff", flow_length=31)
     assert frame_numbers(dataset[0].clip.unflatten(1, (32, 3))[0]) == [*range(30), 29, 29]
 
 
 @pytest.mark.parametrize("modality", ["rgb", "rgbdiff"])
-def test_a_reversed_record_is_the_reversed_video(grey_video: Path, modality: Modality) -> None:
+def test_a_reversed_record_is_the_reversed_video(gray_video: Path, modality: Modality) -> None:
     """Within the segments too, so that its differences are those of the video played backwards."""
     forward, backward = (
-        VideoDataset(one(grey_video, reverse=reverse), clip=SPEC, num_frames=3, train=False,
+        VideoDataset(one(gray_video, reverse=reverse), clip=SPEC, num_frames=3, train=False,
                      modality=modality, flow_length=2)[0].clip
         for reverse in (False, True)
     )  # fmt: skip
@@ -232,13 +232,13 @@ def test_what_is_erased_of_flow_does_not_move(tmp_path: Path) -> None:
     assert set(erased.unique().tolist()) == {0, 200}
 
 
-def test_colours_of_frames_to_subtract_change_alike(grey_video: Path) -> None:
+def test_colors_of_frames_to_subtract_change_alike(gray_video: Path) -> None:
     """One draw for all frames: what was equal stays equal, so that jitter makes no motion."""
     dataset = VideoDataset(
-        one(grey_video), clip=SPEC, num_frames=1, train=True, modality="rgbdiff", flow_length=40,
+        one(gray_video), clip=SPEC, num_frames=1, train=True, modality="rgbdiff", flow_length=40,
         augment=AugmentConfig(color_jitter=0.4),
     )  # fmt: skip
-    plain = VideoDataset(one(grey_video), clip=SPEC, num_frames=1, train=True, modality="rgbdiff", flow_length=40)
+    plain = VideoDataset(one(gray_video), clip=SPEC, num_frames=1, train=True, modality="rgbdiff", flow_length=40)
     clip = dataset[0].clip.unflatten(1, (41, 3))[0]
     assert torch.equal(clip[30], clip[40])  # the last frame, repeated
     assert not torch.equal(clip, plain[0].clip.unflatten(1, (41, 3))[0])

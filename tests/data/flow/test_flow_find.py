@@ -47,7 +47,7 @@ def test_flow_of_something_something_v1(tmp_path: Path, layout: Layout) -> None:
         assert (video.video_id, video.labels) == (flow.video_id, flow.labels)
         read = read_all_flow(flow.path, layout=stored.layout)[0]
         expected = np.stack([flow_to_bytes(field, 20.0) for field in exact_flow(video.label, number)])
-        # JPEG does not keep the sharp edge of the square, nor colours that of x apart from that of y.
+        # JPEG does not keep the sharp edge of the square, nor colors that of x apart from that of y.
         assert np.abs(read.astype(int) - expected).max() <= (60 if layout == "rg" else 6)
     names = {
         "xy": "pictures from flow_x_00001.jpg and flow_y_00001.jpg on",
@@ -142,7 +142,7 @@ def test_frames_in_the_place_of_flow(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moves", [True, False])
-def test_grey_pictures_are_no_flow_unless_nothing_moves(tmp_path: Path, moves: bool) -> None:
+def test_gray_pictures_are_no_flow_unless_nothing_moves(tmp_path: Path, moves: bool) -> None:
     config = replace(clips(tmp_path / "clips", "a/1", "a/2", "b/1", "b/2"), flow="flow")
     noise = np.random.default_rng(0).integers(0, 256, (16, 24), dtype=np.uint8)
     picture = Image.fromarray(noise) if moves else Image.new("L", (24, 16), 128)
@@ -154,7 +154,7 @@ def test_grey_pictures_are_no_flow_unless_nothing_moves(tmp_path: Path, moves: b
     if not moves:
         assert len(with_flow(records, config, FACTS).records.records) == 2
         return
-    with pytest.raises(ConfigError, match="look like frames, not like flow: they are grey"):
+    with pytest.raises(ConfigError, match="look like frames, not like flow: they are gray"):
         with_flow(records, config, FACTS)
 
 
@@ -204,10 +204,10 @@ def test_flow_given_for_prediction(tmp_path: Path) -> None:
         flow_of_video(file, FACTS)
 
 
-def test_a_video_given_for_prediction(tmp_path: Path, grey_video: Path) -> None:
+def test_a_video_given_for_prediction(tmp_path: Path, gray_video: Path) -> None:
     """Its flow is not stored: neither that of a file, nor that of a folder of frames."""
-    assert flow_of_video(grey_video, FACTS) is None
-    assert list_flow(grey_video.parent) == []
+    assert flow_of_video(gray_video, FACTS) is None
+    assert list_flow(gray_video.parent) == []
     values = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
     Image.fromarray(values).save(tmp_path / "00001.png")
     assert flow_of_video(tmp_path, FACTS) is None

@@ -1,4 +1,4 @@
-"""Flow as pictures: colours that say where things go, and a picture that shows what it says."""
+"""Flow as pictures: colors that say where things go, and a picture that shows what it says."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.helpers.motions import moving_video
 from vsn.cli import main
-from vsn.data.flow.show import flow_colours
+from vsn.data.flow.show import flow_colors
 from vsn.data.video.decode import read_all_frames
 
 
@@ -24,7 +24,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("motion", "colour"),
+    ("motion", "color"),
     [
         ((0, 0), (255, 255, 255)),
         ((5, 0), (255, 0, 0)),
@@ -35,23 +35,23 @@ def _one_thread() -> Iterator[None]:
         ((50, 0), (191, 0, 0)),
     ],
 )
-def test_direction_is_hue_and_length_is_saturation(motion: tuple, colour: tuple) -> None:
-    assert np.abs(flow_colours(np.array(motion, float), 5.0).astype(int) - colour).max() <= 7
+def test_direction_is_hue_and_length_is_saturation(motion: tuple, color: tuple) -> None:
+    assert np.abs(flow_colors(np.array(motion, float), 5.0).astype(int) - color).max() <= 7
 
 
 def test_hues_go_round_without_a_jump() -> None:
     angles = np.linspace(0, 2 * np.pi, 721)
-    colours = flow_colours(np.stack([np.cos(angles), np.sin(angles)], 1), 1.0).astype(int)
-    assert np.abs(np.diff(colours, axis=0)).max() <= 10
-    assert colours[0].tolist() == [255, 0, 0]
-    with pytest.raises(ValueError, match="scale is 0; the motion of full colour is above 0"):
-        flow_colours(np.zeros((1, 2)), 0)
+    colors = flow_colors(np.stack([np.cos(angles), np.sin(angles)], 1), 1.0).astype(int)
+    assert np.abs(np.diff(colors, axis=0)).max() <= 10
+    assert colors[0].tolist() == [255, 0, 0]
+    with pytest.raises(ValueError, match="scale is 0; the motion of full color is above 0"):
+        flow_colors(np.zeros((1, 2)), 0)
 
 
 def test_a_picture_of_frames_flow_and_legend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video = moving_video(tmp_path / "v.mp4", 5, right=2.0)
     main(["flow", "show", str(video), "--out", str(tmp_path / "v.png"), "--short-side", "48", "--pairs", "2"])
-    assert "full colour is 2 px a frame" in capsys.readouterr().out
+    assert "full color is 2 px a frame" in capsys.readouterr().out
     picture = np.asarray(Image.open(tmp_path / "v.png"))
     assert picture.shape == (2 * 48 + 56, 2 * 64, 3)
     frames, _ = read_all_frames(video)

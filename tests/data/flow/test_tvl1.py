@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.helpers.motions import Affine, end_point_error, moved_pair, translation
 from vsn.config import ConfigError, Tvl1Config
 from vsn.data.flow import tvl1
-from vsn.data.flow.compute import flow_method, to_grey
+from vsn.data.flow.compute import flow_method, to_gray
 from vsn.data.flow.tvl1 import tvl1_flow
 from vsn.data.video.decode import read_frames
 
@@ -96,7 +96,7 @@ def test_a_plain_picture_has_no_motion() -> None:
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        (torch.zeros(2, 8, 8), r"shape \(2, 8, 8\) came; TV-L1 takes grey frames \(B, 2, H, W\)"),
+        (torch.zeros(2, 8, 8), r"shape \(2, 8, 8\) came; TV-L1 takes gray frames \(B, 2, H, W\)"),
         (torch.zeros(1, 3, 8, 8), r"shape \(1, 3, 8, 8\) came"),
         (torch.zeros(0, 2, 8, 8), r"shape \(0, 2, 8, 8\) came"),
         (torch.zeros(1, 2, 8, 8, dtype=torch.int32), r"of torch\.int32 came; .*uint8 or floating point"),
@@ -252,7 +252,7 @@ def test_opencv_finds_the_same_in_real_videos(shared_data: Path) -> None:
         video = shared_data / "data" / "gestures" / f"{name}.mp4"
         for start in (20, 35):
             frames = read_frames(video, lambda n, _, start=start: [start, start + 1], short_side=256)
-            ours, theirs = both(np.stack([to_grey(frame) for frame in frames]))
+            ours, theirs = both(np.stack([to_gray(frame) for frame in frames]))
             differences.append(end_point_error(ours[0], theirs[0]))
     assert max(differences) <= 0.25
     assert np.median(differences) <= 0.1

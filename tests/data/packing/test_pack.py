@@ -53,16 +53,16 @@ def test_frames_differ_by_the_encoding_only(textured: tuple[Path, Path]) -> None
     error = np.abs(frames.astype(int) - original.astype(int)).mean(axis=(1, 2, 3))
     others = np.abs(frames[1:].astype(int) - original[:-1].astype(int)).mean(axis=(1, 2, 3))
     assert error.max() < 2
-    assert others.min() > 2 * error.max()  # this frame, and not its neighbour
+    assert others.min() > 2 * error.max()  # this frame, and not its neighbor
     assert probe_video(textured[1]) == probe_video(textured[0])
 
 
-def test_several_labels_no_label_and_classes_in_their_order(tmp_path: Path, grey_video: Path) -> None:
-    shutil.copy(grey_video, tmp_path / "grey video, 1.mp4")
+def test_several_labels_no_label_and_classes_in_their_order(tmp_path: Path, gray_video: Path) -> None:
+    shutil.copy(gray_video, tmp_path / "gray video, 1.mp4")
     for i in range(2):
-        shutil.copy(grey_video, tmp_path / f"{i}.mp4")
+        shutil.copy(gray_video, tmp_path / f"{i}.mp4")
     (tmp_path / "list.csv").write_text(
-        'path,label,split\n0.mp4,wave|point,train\n1.mp4,point,train\n"grey video, 1.mp4",,test\n'
+        'path,label,split\n0.mp4,wave|point,train\n1.mp4,point,train\n"gray video, 1.mp4",,test\n'
     )
     config = DataConfig(root=str(tmp_path), source="csv", task="multilabel")
     pack_dataset(config, tmp_path / "out", num_workers=0, progress=False)
@@ -70,14 +70,14 @@ def test_several_labels_no_label_and_classes_in_their_order(tmp_path: Path, grey
     for split in ("train", "test"):
         assert facts(again, split) == facts(config, split)
     assert read_records(again, "train").classes == ("point", "wave")
-    assert facts(again, "test") == [("grey video, 1.mp4", ())]
+    assert facts(again, "test") == [("gray video, 1.mp4", ())]
 
 
-def test_classes_without_videos_and_their_order_are_kept(tmp_path: Path, grey_video: Path) -> None:
+def test_classes_without_videos_and_their_order_are_kept(tmp_path: Path, gray_video: Path) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()
     for i in (1, 2):
-        shutil.copy(grey_video, videos / f"{i}.webm")
+        shutil.copy(gray_video, videos / f"{i}.webm")
     (tmp_path / "something-something-v2-train.json").write_text(
         '[{"id": "1", "label": "x", "template": "Zooming"}, {"id": "2", "label": "x", "template": "Asking"}]'
     )
@@ -91,10 +91,10 @@ def test_classes_without_videos_and_their_order_are_kept(tmp_path: Path, grey_vi
     assert facts(again, "train") == facts(config, "train")
 
 
-def test_the_arrow_of_time_needs_no_labels(tmp_path: Path, grey_video: Path) -> None:
+def test_the_arrow_of_time_needs_no_labels(tmp_path: Path, gray_video: Path) -> None:
     (tmp_path / "set").mkdir()
     for i in range(5):
-        shutil.copy(grey_video, tmp_path / "set" / f"{i}.mp4")
+        shutil.copy(gray_video, tmp_path / "set" / f"{i}.mp4")
     config = DataConfig(root=str(tmp_path / "set"), task="arrow")
     summary = pack_dataset(config, tmp_path / "out", num_workers=0, progress=False)
     assert (summary.num_videos, summary.splits) == (5, {"train": 4, "val": 1, "test": 1})

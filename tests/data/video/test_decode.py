@@ -63,7 +63,7 @@ def test_round_trip_keeps_the_pictures(tmp_path: Path) -> None:
     for i, frame in enumerate(frames):
         assert psnr(read[i], frame) > 28
         if i >= 4:
-            assert psnr(read[i], frame) > psnr(read[i - 4], frame) + 3  # this frame, not a neighbour
+            assert psnr(read[i], frame) > psnr(read[i - 4], frame) + 3  # this frame, not a neighbor
 
 
 def test_lower_crf_is_closer(tmp_path: Path) -> None:
@@ -129,25 +129,25 @@ def test_a_colon_in_a_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     "indices", [[0], [29], [0, 29], [29, 0], [5, 5, 5], [3, 17, 11, 17], list(range(30)), [28, 29]]
 )
-def test_indices_are_exact_in_any_order(grey_video: Path, frame_numbers, indices: list[int]) -> None:
-    frames = read_frames(grey_video, lambda num_frames, rate: indices)
+def test_indices_are_exact_in_any_order(gray_video: Path, frame_numbers, indices: list[int]) -> None:
+    frames = read_frames(gray_video, lambda num_frames, rate: indices)
     assert frames.shape == (len(indices), 32, 48, 3)
     assert frame_numbers(frames) == indices
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(indices=st.lists(st.integers(0, 29), min_size=1, max_size=12))
-def test_any_indices(grey_video: Path, frame_numbers, indices: list[int]) -> None:
-    assert frame_numbers(read_frames(grey_video, lambda num_frames, rate: indices)) == indices
+def test_any_indices(gray_video: Path, frame_numbers, indices: list[int]) -> None:
+    assert frame_numbers(read_frames(gray_video, lambda num_frames, rate: indices)) == indices
 
 
-def test_choose_is_told_the_number_of_frames_once(grey_video: Path) -> None:
+def test_choose_is_told_the_number_of_frames_once(gray_video: Path) -> None:
     asked = []
-    read_frames(grey_video, lambda num_frames, rate: asked.append(num_frames) or [num_frames - 1])
+    read_frames(gray_video, lambda num_frames, rate: asked.append(num_frames) or [num_frames - 1])
     assert asked == [30]
 
 
-def test_only_wanted_frames_are_converted_and_decoding_stops(grey_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_wanted_frames_are_converted_and_decoding_stops(gray_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     converted, decoded = [], []
     rgb, frames_of = video_files.FrameLayout.rgb, video_files._frames
     monkeypatch.setattr(video_files.FrameLayout, "rgb", lambda self, frame: converted.append(1) or rgb(self, frame))
@@ -158,12 +158,12 @@ def test_only_wanted_frames_are_converted_and_decoding_stops(grey_video: Path, m
             yield frame
 
     monkeypatch.setattr(video_files, "_frames", counted)
-    read_frames(grey_video, lambda num_frames, rate: [2, 7, 7])
+    read_frames(gray_video, lambda num_frames, rate: [2, 7, 7])
     assert (len(converted), len(decoded)) == (2, 8)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
-def test_decoding_and_converting_start_no_threads(grey_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_and_converting_start_no_threads(gray_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads, rgb = [], video_files.FrameLayout.rgb
 
     def counted(self, frame):
@@ -173,23 +173,23 @@ def test_decoding_and_converting_start_no_threads(grey_video: Path, monkeypatch:
 
     monkeypatch.setattr(video_files.FrameLayout, "rgb", counted)
     before = len(list(Path("/proc/self/task").iterdir()))
-    read_all_frames(grey_video, short_side=16)
+    read_all_frames(gray_video, short_side=16)
     assert set(threads) == {before}
 
 
 @pytest.mark.parametrize("indices", [[], [30], [-1, 3]])
-def test_indices_outside_the_video(grey_video: Path, indices: list[int]) -> None:
+def test_indices_outside_the_video(gray_video: Path, indices: list[int]) -> None:
     with pytest.raises(ValueError, match="whose frames are 0 to 29") as caught:
-        read_frames(grey_video, lambda num_frames, rate: indices)
+        read_frames(gray_video, lambda num_frames, rate: indices)
     assert not isinstance(caught.value, VideoError)  # the caller's mistake, not the file's
 
 
-def test_errors_of_choose_pass_through(grey_video: Path) -> None:
+def test_errors_of_choose_pass_through(gray_video: Path) -> None:
     def choose(num_frames: int, rate: float) -> list[int]:
         raise ZeroDivisionError("mine")
 
     with pytest.raises(ZeroDivisionError, match="mine"):
-        read_frames(grey_video, choose)
+        read_frames(gray_video, choose)
 
 
 def test_one_frame_gives_eight(tmp_path: Path) -> None:
@@ -260,15 +260,15 @@ def test_scaled_size(height: int, width: int, short_side: int, expected: tuple[i
     assert scaled_size(height, width, short_side) == expected
 
 
-def test_short_side_resizes(grey_video: Path, frame_numbers) -> None:
-    frames = read_frames(grey_video, lambda num_frames, rate: [4, 20], short_side=16)
+def test_short_side_resizes(gray_video: Path, frame_numbers) -> None:
+    frames = read_frames(gray_video, lambda num_frames, rate: [4, 20], short_side=16)
     assert frames.shape == (2, 16, 24, 3)
     assert frame_numbers(frames) == [4, 20]
-    assert read_all_frames(grey_video, short_side=40)[0].shape == (30, 40, 60, 3)
+    assert read_all_frames(gray_video, short_side=40)[0].shape == (30, 40, 60, 3)
 
 
-def test_probe(grey_video: Path) -> None:
-    assert probe_video(grey_video) == VideoInfo(num_frames=30, frames_per_second=12.0, height=32, width=48, rotation=0)
+def test_probe(gray_video: Path) -> None:
+    assert probe_video(gray_video) == VideoInfo(num_frames=30, frames_per_second=12.0, height=32, width=48, rotation=0)
 
 
 # The matrices of ISO 14496-12: (x, y) of the stored picture goes to (a*x + c*y, b*x + d*y), y down.
@@ -304,12 +304,12 @@ def test_rotation_metadata_turns_the_frames(
 @pytest.mark.parametrize("pixel_format", ["yuv444p", "yuv420p10le", "gray"])
 def test_pixel_formats_become_rgb(tmp_path: Path, pixel_format: str) -> None:
     path = tmp_path / "pixels.mkv"
-    grey = np.full((32, 48, 3), 120, np.uint8)
+    gray = np.full((32, 48, 3), 120, np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=10)
         stream.width, stream.height, stream.pix_fmt = 48, 32, pixel_format
         for _ in range(3):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="rgb24")))
         container.mux(stream.encode(None))
     frames = read_all_frames(path)[0]
     assert frames.shape == (3, 32, 48, 3)
@@ -355,13 +355,13 @@ def test_files_that_are_no_videos(tmp_path: Path, make, reason: str, read) -> No
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_without_permission(grey_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_permission(gray_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, *args: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(video_files, "open", refuse, raising=False)  # modes do not keep the superuser out
-    with pytest.raises(VideoError, match=r"grey.mp4: cannot be opened \(Permission denied\)"):
-        probe_video(grey_video)
+    with pytest.raises(VideoError, match=r"gray.mp4: cannot be opened \(Permission denied\)"):
+        probe_video(gray_video)
 
 
 def test_no_frame_decodes(tmp_path: Path) -> None:
@@ -380,8 +380,8 @@ def test_no_frame_decodes(tmp_path: Path) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_damaged_files_give_frames_or_a_video_error(grey_video: Path, tmp_path: Path, data: st.DataObject) -> None:
-    content = bytearray(grey_video.read_bytes())
+def test_damaged_files_give_frames_or_a_video_error(gray_video: Path, tmp_path: Path, data: st.DataObject) -> None:
+    content = bytearray(gray_video.read_bytes())
     for _ in range(data.draw(st.integers(1, 20))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "damaged.mp4"

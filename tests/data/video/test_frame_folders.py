@@ -19,7 +19,7 @@ from vsn.data.video.decode import VideoError, VideoInfo, iter_frames, probe_vide
 from vsn.data.video.frame_folders import FrameFiles, describe_frames
 
 
-def grey(value: int, height: int = 32, width: int = 48) -> np.ndarray:
+def gray(value: int, height: int = 32, width: int = 48) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
@@ -30,9 +30,9 @@ def picture(path: Path, image: np.ndarray, **options: object) -> Path:
 
 
 def frames_named(folder: Path, names: Iterable[str]) -> Path:
-    """A picture a name; the i-th is grey 8 * i."""
+    """A picture a name; the i-th is gray 8 * i."""
     for i, name in enumerate(names):
-        picture(folder / name, grey(8 * i))
+        picture(folder / name, gray(8 * i))
     return folder
 
 
@@ -42,7 +42,7 @@ def numbered(folder: Path, template: str, numbers: Iterable[int]) -> Path:
 
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
-    """img_00001.jpg to img_00012.jpg; frame i is grey 8 * i."""
+    """img_00001.jpg to img_00012.jpg; frame i is gray 8 * i."""
     return numbered(tmp_path / "video", "img_{:05d}.jpg", range(1, 13))
 
 
@@ -94,7 +94,7 @@ def test_flow_alone_is_no_video(tmp_path: Path) -> None:
 def test_other_files_are_passed_over(video: Path) -> None:
     for name in ("thumbs.db", "00001.txt", "labels.txt", ".img_00001.jpg", "._img_00001.jpg", "00001"):
         (video / name).write_text("other")
-    picture(video / "cover.jpg", grey(0))
+    picture(video / "cover.jpg", gray(0))
     (video / "00001").unlink()
     (video / "00001").mkdir()
     assert describe_frames(video) == FrameFiles("img_{:05d}.jpg", 1, 12)
@@ -164,7 +164,7 @@ def test_folders_without_frames(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="no such folder"):
         describe_frames(tmp_path / "missing")
     with pytest.raises(VideoError, match=r"cannot be listed \(Not a directory\)"):
-        describe_frames(picture(tmp_path / "1.png", grey(0)))
+        describe_frames(picture(tmp_path / "1.png", gray(0)))
 
 
 # --- frames ----------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_one_listing_and_only_the_frames_wanted(video: Path, monkeypatch: pytest
     assert opened == ["img_00001.jpg", "img_00008.jpg", "img_00004.jpg"]  # the first for its size
 
 
-def colours() -> np.ndarray:
+def colors() -> np.ndarray:
     image = np.zeros((32, 48, 3), np.uint8)
     image[:16, :24], image[:16, 24:], image[16:, :24] = (250, 10, 10), (10, 240, 10), (20, 20, 230)
     image[16:, 24:] = 128
@@ -231,7 +231,7 @@ def colours() -> np.ndarray:
     ],
 )
 def test_kinds_of_pictures(tmp_path: Path, name: str, mode: str, options: dict[str, object]) -> None:
-    image = Image.fromarray(colours())
+    image = Image.fromarray(colors())
     if mode == "PNG inside":
         image.save(tmp_path / name, format="PNG")
     else:
@@ -240,13 +240,13 @@ def test_kinds_of_pictures(tmp_path: Path, name: str, mode: str, options: dict[s
     frame = read_all_frames(tmp_path)[0][0].astype(int)
     assert frame.shape == (32, 48, 3)
     middle = np.s_[8::16, 12::24]
-    assert np.abs(frame[middle] - colours()[middle]).max() <= 12
+    assert np.abs(frame[middle] - colors()[middle]).max() <= 12
 
 
 @pytest.mark.parametrize(
     ("name", "mode"), [("1.jpg", "L"), ("1.png", "L"), ("1.png", "LA"), ("1.png", "1"), ("1.png", "I;16")]
 )
-def test_grey_pictures(tmp_path: Path, name: str, mode: str) -> None:
+def test_gray_pictures(tmp_path: Path, name: str, mode: str) -> None:
     step = np.zeros((32, 48), np.uint8)
     step[:, 24:] = 255 if mode == "1" else 180
     deep = Image.fromarray(step.astype(np.uint16) * 257)
@@ -256,7 +256,7 @@ def test_grey_pictures(tmp_path: Path, name: str, mode: str) -> None:
     assert np.abs(frame - step[..., None]).max() <= 6
 
 
-def test_16_bit_colour(tmp_path: Path) -> None:
+def test_16_bit_color(tmp_path: Path) -> None:
     path = tmp_path / "1.png"
     values = np.zeros((8, 8, 3), ">u2")
     values[..., 0], values[..., 1] = 257 * 200, 257 * 90
@@ -273,8 +273,8 @@ def test_16_bit_colour(tmp_path: Path) -> None:
 
 
 def test_frames_take_the_size_of_the_first(video: Path, frame_numbers) -> None:
-    picture(video / "img_00005.jpg", grey(32, 64, 64))
-    picture(video / "img_00001.jpg", grey(0, 40, 30))
+    picture(video / "img_00005.jpg", gray(32, 64, 64))
+    picture(video / "img_00001.jpg", gray(0, 40, 30))
     frames = read_frames(video, lambda num_frames, rate: [4, 6])
     assert frames.shape == (2, 40, 30, 3)
     assert frame_numbers(frames) == [4, 6]
@@ -301,7 +301,7 @@ def test_resizing_is_that_of_video_files(tmp_path: Path, short_side: int, size: 
 
 
 @pytest.mark.parametrize(
-    ("orientation", "rotation", "corners"),  # grey of the corners: top left, top right, bottom left, right
+    ("orientation", "rotation", "corners"),  # gray of the corners: top left, top right, bottom left, right
     [
         (1, 0, [0, 80, 160, 240]),
         (2, 0, [80, 0, 240, 160]),
@@ -394,7 +394,7 @@ def test_a_frame_that_goes_while_reading(video: Path) -> None:
 
 def large_jpeg() -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(grey(9)).save(stream, "JPEG")
+    Image.fromarray(gray(9)).save(stream, "JPEG")
     content = bytearray(stream.getvalue())
     start = content.index(b"\xff\xc0") + 5
     content[start : start + 4] = struct.pack(">HH", 60000, 60000)
@@ -403,7 +403,7 @@ def large_jpeg() -> bytes:
 
 def large_png() -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(grey(9)).save(stream, "PNG")
+    Image.fromarray(gray(9)).save(stream, "PNG")
     content = bytearray(stream.getvalue())
     content[16:24] = struct.pack(">II", 60000, 60000)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
@@ -424,7 +424,7 @@ def test_damaged_pictures_give_frames_or_a_video_error(tmp_path: Path, data: st.
     suffix = data.draw(st.sampled_from(["jpg", "png", "webp"]))
     for old in tmp_path.iterdir():
         old.unlink()
-    path = picture(tmp_path / f"1.{suffix}", colours())
+    path = picture(tmp_path / f"1.{suffix}", colors())
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 8))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -34,7 +34,7 @@ READERS = {
 def encoded(
     path: Path, codec: str, height: int, width: int, num_frames: int = 3, pixel_format: str = "yuv420p"
 ) -> Path:
-    """Frames of this size; frame i is grey 8 * i."""
+    """Frames of this size; frame i is gray 8 * i."""
     with av.open(f"file:{path}", "w") as container:
         stream = container.add_stream(codec, rate=10)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
@@ -104,15 +104,15 @@ def test_no_video(tmp_path: Path, make: Callable[[Path], object], reason: str, r
         read(path)
 
 
-def test_a_path_below_a_file(grey_video: Path) -> None:
+def test_a_path_below_a_file(gray_video: Path) -> None:
     with pytest.raises(VideoError, match="no such file"):
-        probe_video(grey_video / "video.mp4")
+        probe_video(gray_video / "video.mp4")
 
 
-def test_a_cut_tail(grey_video: Path, tmp_path: Path, frame_numbers) -> None:
+def test_a_cut_tail(gray_video: Path, tmp_path: Path, frame_numbers) -> None:
     """The tables of an MP4 are at its end; a Matroska file gives what is there."""
     path = tmp_path / "cut.mp4"
-    path.write_bytes(grey_video.read_bytes()[:-400])
+    path.write_bytes(gray_video.read_bytes()[:-400])
     with pytest.raises(VideoError, match="not a video that FFmpeg can read"):
         read_all_frames(path)
     whole = encoded(tmp_path / "whole.mkv", "ffv1", 32, 48, num_frames=20)
@@ -232,10 +232,10 @@ def test_a_frame_that_grows_too_large_is_passed_over(tmp_path: Path, frame_numbe
     assert frame_numbers(frames) == [0, 1, 3, 4]
 
 
-def test_a_table_of_more_frames_than_bytes(tmp_path: Path, grey_video: Path) -> None:
+def test_a_table_of_more_frames_than_bytes(tmp_path: Path, gray_video: Path) -> None:
     """An MP4 whose tables announce 200,000 frames of one byte."""
     path = tmp_path / "table.mp4"
-    content = bytearray(grey_video.read_bytes())
+    content = bytearray(gray_video.read_bytes())
     place = content.index(b"stsz") + 8
     content[place : place + 8] = struct.pack(">II", 1, 200_000)
     place = content.index(b"stsc") + 16  # samples of the first chunk
@@ -268,9 +268,9 @@ def test_the_limit_leaves_room_for_real_videos() -> None:
     assert MAX_PIXELS >= 8192 * 4320
 
 
-def test_a_playlist_opens_no_other_file(tmp_path: Path, grey_video: Path) -> None:
+def test_a_playlist_opens_no_other_file(tmp_path: Path, gray_video: Path) -> None:
     """Names of files in a file: of itself (without end), of others."""
-    (tmp_path / "real.mp4").write_bytes(grey_video.read_bytes())
+    (tmp_path / "real.mp4").write_bytes(gray_video.read_bytes())
     for name in ("self.mp4", "real.mp4"):
         (tmp_path / "self.mp4").write_text(f"ffconcat version 1.0\nfile {name}\n")
         (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{name}\n#EXT-X-ENDLIST\n")
@@ -279,11 +279,11 @@ def test_a_playlist_opens_no_other_file(tmp_path: Path, grey_video: Path) -> Non
                 read_all_frames(tmp_path / playlist)
 
 
-def test_reading_that_stalls_is_given_up(grey_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_that_stalls_is_given_up(gray_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video_files, "_STALL_SECONDS", 0.0)
     for read in READERS.values():
         with pytest.raises(VideoError, match="stalled for 0 seconds"):
-            read(grey_video)
+            read(gray_video)
 
 
 # --- names -----------------------------------------------------------------------------------------
@@ -316,12 +316,12 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_names(tmp_path: Path, grey_video: Path, frame_numbers, monkeypatch, name: str) -> None:
+def test_names(tmp_path: Path, gray_video: Path, frame_numbers, monkeypatch, name: str) -> None:
     folder = tmp_path / "1 a/2 %d/3 :b/4 'c'/5 ü"  # five levels, odd ones too
     folder.mkdir(parents=True)
     path = folder / name
     try:
-        path.write_bytes(grey_video.read_bytes())
+        path.write_bytes(gray_video.read_bytes())
     except OSError:
         pytest.skip("a name this file system does not take")
     assert frame_numbers(read_frames(path, lambda num_frames, rate: [29, 3])) == [29, 3]

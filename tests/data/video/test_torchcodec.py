@@ -41,7 +41,7 @@ def looked_for_anew() -> Iterator[None]:
     torchcodec_files._load.cache_clear()
 
 
-def centres(num_frames: int, rate: float) -> list[int]:
+def centers(num_frames: int, rate: float) -> list[int]:
     return [int((i + 0.5) * num_frames / 8) for i in range(8)]
 
 
@@ -63,7 +63,7 @@ def pyav_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # --- without it ------------------------------------------------------------------------------------
 
 
-def test_not_installed(grey_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_installed(gray_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchcodec", None)
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     for read in (read_all_frames, lambda path, **options: list(iter_frames(path, **options))):
@@ -71,7 +71,7 @@ def test_not_installed(grey_video: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             ConfigError,
             match=r'TorchCodec, which is not installed\. Install it with pip install "vsn\[torchcodec\]"',
         ):
-            read(grey_video, decoder="torchcodec")
+            read(gray_video, decoder="torchcodec")
 
 
 @pytest.fixture
@@ -88,14 +88,14 @@ def without_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
 
 
-def test_installed_without_the_libraries_of_ffmpeg(grey_video: Path, without_libraries: None) -> None:
+def test_installed_without_the_libraries_of_ffmpeg(gray_video: Path, without_libraries: None) -> None:
     said = r"does not load \(Could not load libtorchcodec\)\. It wants the shared libraries .* apt install ffmpeg"
     with pytest.raises(ConfigError, match=said):
-        read_all_frames(grey_video, decoder="torchcodec")
+        read_all_frames(gray_video, decoder="torchcodec")
 
 
-def test_the_doctor_does_not_take_that_for_broken_videos(grey_video: Path, without_libraries: None) -> None:
-    config = DataConfig(root=str(grey_video.parent), source="folder", decoder="torchcodec")
+def test_the_doctor_does_not_take_that_for_broken_videos(gray_video: Path, without_libraries: None) -> None:
+    config = DataConfig(root=str(gray_video.parent), source="folder", decoder="torchcodec")
     with pytest.raises(ConfigError, match="TorchCodec, which is installed and does not load"):
         examine(config, ClipSpec(), 8, num_workers=0, progress=False)
 
@@ -109,12 +109,12 @@ def test_folders_need_no_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @needs_torchcodec
-def test_no_gpu(grey_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_gpu(gray_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match='there is no CUDA device; set it to "torchcodec" or "pyav"'):
-        read_all_frames(grey_video, decoder="torchcodec-cuda")
+        read_all_frames(gray_video, decoder="torchcodec-cuda")
 
 
 # --- the same frames -------------------------------------------------------------------------------
@@ -132,9 +132,9 @@ def devices() -> list[object]:
 @needs_torchcodec
 @pytest.mark.parametrize("decoder", devices())
 @pytest.mark.parametrize("indices", [[0], [29], [29, 0, 7, 7, 12], list(range(30))])
-def test_indices(grey_video: Path, frame_numbers, pyav_reads, decoder, indices: list[int]) -> None:
+def test_indices(gray_video: Path, frame_numbers, pyav_reads, decoder, indices: list[int]) -> None:
     asked = []
-    frames = read_frames(grey_video, lambda *told: asked.append(told) or indices, decoder=decoder, short_side=16)
+    frames = read_frames(gray_video, lambda *told: asked.append(told) or indices, decoder=decoder, short_side=16)
     assert (frames.shape, frames.dtype) == ((len(indices), 16, 24, 3), np.uint8)
     assert frame_numbers(frames) == indices
     assert asked == [(30, 12.0)]
@@ -165,9 +165,9 @@ def test_pixels(tmp_path: Path, pyav_reads, decoder, short_side: int | None) -> 
 def test_rotation(tmp_path: Path, pyav_reads, decoder, matrix: tuple[int, int, int, int]) -> None:
     write_video(tmp_path / "stored.mp4", moving_squares(6), frames_per_second=10)
     path = with_matrix(tmp_path / "stored.mp4", tmp_path / "turned.mp4", matrix)
-    ours = read_frames(path, centres, decoder=decoder, short_side=32)
+    ours = read_frames(path, centers, decoder=decoder, short_side=32)
     assert pyav_reads == []
-    pyav = read_frames(path, centres, short_side=32)
+    pyav = read_frames(path, centers, short_side=32)
     assert ours.shape == pyav.shape
     assert np.abs(ours.astype(int) - pyav.astype(int)).mean() < 3
     facts = torchcodec_files._Facts.of(path)
@@ -177,9 +177,9 @@ def test_rotation(tmp_path: Path, pyav_reads, decoder, matrix: tuple[int, int, i
 
 @needs_torchcodec
 @pytest.mark.parametrize("name", ["a:b.mp4", "%05d.mp4", "-i.mp4", "视频\n.mp4"])
-def test_names(grey_video: Path, tmp_path: Path, frame_numbers, monkeypatch, pyav_reads, name: str) -> None:
+def test_names(gray_video: Path, tmp_path: Path, frame_numbers, monkeypatch, pyav_reads, name: str) -> None:
     monkeypatch.chdir(tmp_path)
-    Path(name).write_bytes(grey_video.read_bytes())
+    Path(name).write_bytes(gray_video.read_bytes())
     assert frame_numbers(read_frames(name, lambda *told: [9], decoder="torchcodec")) == [9]
     assert pyav_reads == []
 
@@ -235,7 +235,7 @@ def test_videos_met_in_the_wild(shared_data: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path.stat().st_size > 700_000:
             continue
-        ours, pyav = (read_frames(path, centres, short_side=64, decoder=name) for name in ("torchcodec", "pyav"))
+        ours, pyav = (read_frames(path, centers, short_side=64, decoder=name) for name in ("torchcodec", "pyav"))
         assert ours.shape == pyav.shape
         difference = np.abs(ours.astype(int) - pyav.astype(int)).mean(axis=(1, 2, 3))
         assert difference.max() < 6, path.name

@@ -6,10 +6,10 @@ nothing of the class, are stationary, and look the same in distribution when run
 frame tells the group and nothing of the class within it, and a network that averages single frames
 is right for len(GROUPS) / len(CLASSES) of the videos at best.
 
-N is 8 times an odd number. The centres of 8 equal segments are then exactly N/8 frames apart, and
+N is 8 times an odd number. The centers of 8 equal segments are then exactly N/8 frames apart, and
 reversing a video, or rolling it by half, maps them onto one another: sampling adds no hint of the
 class. For the same reason the blinks last exactly one segment and start whole segments apart: each
-is met once by the 8 centres, whatever its turn. The set is made for 8 frames a clip (16 work too).
+is met once by the 8 centers, whatever its turn. The set is made for 8 frames a clip (16 work too).
 
 Mirrors: a horizontal flip turns "left" into "right" and "clockwise" into "counterclockwise".
 """
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from vsn.data.embedded.sprites import PATTERNS, SHAPES, Floats, Frames, Ints, Sprite, draw_sprite
 
-_COLOUR_HUES = {"red": 0.0, "green": 0.35, "blue": 0.62}
+_COLOR_HUES = {"red": 0.0, "green": 0.35, "blue": 0.62}
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "horizontal": (
@@ -41,7 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "appear": ("something appears", "something vanishes"),
     "turning": ("turning something clockwise", "turning something counterclockwise"),
     "blink": ("the bar blinks before the disc", "the disc blinks before the bar"),
-    "lamps": tuple(", then ".join(colours) for colours in itertools.permutations(_COLOUR_HUES)),
+    "lamps": tuple(", then ".join(colors) for colors in itertools.permutations(_COLOR_HUES)),
 }
 """Classes whose videos are made of the same frames. Within a group, the first one is the base list."""
 
@@ -53,11 +53,11 @@ NUM_SEGMENTS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Difficulty:
-    """How hard the scenes are to see. Lengths are shares of the frame's side, greys 0 to 255."""
+    """How hard the scenes are to see. Lengths are shares of the frame's side, grays 0 to 255."""
 
     target_diameter: tuple[float, float] = (0.28, 0.40)
     background_contrast: float = 20.0
-    """Largest deviation of the texture from its mean grey."""
+    """Largest deviation of the texture from its mean gray."""
     background_saturation: float = 0.3
     """Largest saturation of the texture; targets have 0.8 to 1."""
     pan_per_frame: float = 0.004
@@ -69,7 +69,7 @@ class Difficulty:
     noise: float = 2.0
     """Standard deviation of the sensor noise."""
     blink_shift: float = 0.12
-    """Largest shift of the blinks against the segments, in segments. Centres meet every blink up to
+    """Largest shift of the blinks against the segments, in segments. Centers meet every blink up to
     0.5; random frames of the segments, as in training, miss shift * (1 - shift) of them."""
 
 
@@ -118,7 +118,7 @@ def draw_blinks(group: str, num_frames: int, rng: np.random.Generator, *, shift:
     """Slots of one segment each: two with three dark segments between, or three with one between.
 
     At least one segment is dark before the first slot and after the last, so that between
-    neighbouring sampled frames every blink looks alike: something lights up, something goes dark.
+    neighboring sampled frames every blink looks alike: something lights up, something goes dark.
     """
     segment = num_frames // NUM_SEGMENTS
     start = segment * int(rng.integers(1, 3)) + round(float(rng.uniform(-shift, shift)) * segment)
@@ -226,9 +226,9 @@ def _blink(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
     for turn, shape in enumerate(("bar", "disc")):
         radius = (2.2 if shape == "bar" else 1.2) * _target_radius(rng, stage)
         hue = rng.uniform(0.05, 0.17) if shape == "bar" else rng.uniform(0.55, 0.8)
-        colours = np.stack([_rgb(hue, rng.uniform(0.8, 1), rng.uniform(0.9, 1))] * 2)
+        colors = np.stack([_rgb(hue, rng.uniform(0.8, 1), rng.uniform(0.9, 1))] * 2)
         place = np.tile(stage.size * rng.uniform(0.35, 0.65, 2), (stage.num_frames, 1))
-        target = _target(rng, stage, place=place, radius=radius, shape=shape, pattern="plain", colours=colours)
+        target = _target(rng, stage, place=place, radius=radius, shape=shape, pattern="plain", colors=colors)
         sprites.append(replace(target, visible=stage.in_slot(turn)))
     return sprites
 
@@ -237,14 +237,14 @@ def _lamps(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
     """One lamp that lights up red in the first slot, green in the second, blue in the third."""
     place = np.tile(stage.size * rng.uniform(0.3, 0.7, 2), (stage.num_frames, 1))
     radius = 1.1 * _target_radius(rng, stage)
-    grey = np.full((2, 3), rng.uniform(25, 45))
-    dark = _target(rng, stage, place=place, radius=radius, shape="disc", pattern="plain", colours=grey)
+    gray = np.full((2, 3), rng.uniform(25, 45))
+    dark = _target(rng, stage, place=place, radius=radius, shape="disc", pattern="plain", colors=gray)
     sprites = [dark]
-    for turn, hue in enumerate(_COLOUR_HUES.values()):
+    for turn, hue in enumerate(_COLOR_HUES.values()):
         bright = _rgb(hue + rng.uniform(-0.03, 0.03), rng.uniform(0.85, 1), rng.uniform(0.9, 1))
-        colours = np.stack([bright, 0.3 * bright + 0.7 * 255]).astype(np.float32)
+        colors = np.stack([bright, 0.3 * bright + 0.7 * 255]).astype(np.float32)
         visible = stage.in_slot(turn)
-        sprites.append(replace(dark, pattern="glow", colours=colours, radius=0.9 * dark.radius, visible=visible))
+        sprites.append(replace(dark, pattern="glow", colors=colors, radius=0.9 * dark.radius, visible=visible))
     return sprites
 
 
@@ -277,11 +277,11 @@ def _target(
     radius: float | NDArray[np.floating],
     shape: str | None = None,
     pattern: str | None = None,
-    colours: NDArray[np.floating] | None = None,
+    colors: NDArray[np.floating] | None = None,
     angle: NDArray[np.floating] | None = None,
     visible: NDArray[np.bool_] | None = None,
 ) -> Sprite:
-    """A sprite in bright colours; what is not given is drawn at random."""
+    """A sprite in bright colors; what is not given is drawn at random."""
     count = stage.num_frames
     body = _rgb(rng.uniform(), rng.uniform(0.8, 1), rng.uniform(0.9, 1))
     accents = (np.full(3, 245.0), 0.4 * body, body[[1, 2, 0]])
@@ -292,7 +292,7 @@ def _target(
     return Sprite(
         shape=shape or some_shape,
         pattern=pattern or some_pattern,
-        colours=(looks if colours is None else colours).astype(np.float32),
+        colors=(looks if colors is None else colors).astype(np.float32),
         place=place.astype(np.float32),
         radius=np.broadcast_to(np.asarray(radius, np.float32), (count,)),
         heading=np.stack([np.cos(turned), np.sin(turned)], axis=1).astype(np.float32),
@@ -318,7 +318,7 @@ class _Texture:
 
 
 def _texture(rng: np.random.Generator, size: int, difficulty: Difficulty) -> _Texture:
-    """Smooth random heights or waves, in one dull colour and its neighbours."""
+    """Smooth random heights or waves, in one dull color and its neighbors."""
     period = 3 * size
     if rng.random() < 0.5:
         relief = 0.65 * _value_noise(rng, period, 7) + 0.35 * _value_noise(rng, period, 17)
@@ -376,7 +376,7 @@ def _distractors(rng: np.random.Generator, size: int, count: int, difficulty: Di
             Sprite(
                 shape=str(rng.choice(SHAPES)),
                 pattern="plain",
-                colours=np.stack([dull, dull]).astype(np.float32),
+                colors=np.stack([dull, dull]).astype(np.float32),
                 place=place.astype(np.float32),
                 radius=np.full(count, radius, np.float32),
                 heading=np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32),

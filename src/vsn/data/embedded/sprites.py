@@ -24,7 +24,7 @@ PATTERNS = ("plain", "stripes", "checks", "core")
 """Textures of any target; "tip" and "glow" go with turning things and with lamps."""
 
 _REACH = 1.2
-"""No shape goes further from its centre than this many radii."""
+"""No shape goes further from its center than this many radii."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Sprite:
 
     shape: str
     pattern: str
-    colours: Floats
+    colors: Floats
     """(2, 3): RGB 0 to 255 of the body and of the pattern on it."""
     place: Floats
-    """(N, 2): x and y of the centre in pixels."""
+    """(N, 2): x and y of the center in pixels."""
     radius: Floats
     """(N,): pixels."""
     heading: Floats
@@ -58,15 +58,15 @@ class Sprite:
 def draw_sprite(frames: Frames, sprite: Sprite, shake: Floats) -> None:
     """Draw a thing into frames (N, H, W, 3), in place, moved by -shake (N, 2) pixels."""
     height, width = frames.shape[1:3]
-    centre = sprite.place - shake
+    center = sprite.place - shake
     reach = _REACH * sprite.radius + 1
-    inside = ((centre > -reach[:, None]) & (centre < np.array([width, height]) + reach[:, None])).all(axis=1)
+    inside = ((center > -reach[:, None]) & (center < np.array([width, height]) + reach[:, None])).all(axis=1)
     shown = np.flatnonzero(sprite.visible & inside)
     if not len(shown):
         return
     side = 2 * math.ceil(float(reach[shown].max())) + 1
-    corner = np.rint(centre[shown]).astype(np.int64) - side // 2
-    patch, uncovered = _render_patches(sprite, shown, corner - centre[shown], side)
+    corner = np.rint(center[shown]).astype(np.int64) - side // 2
+    patch, uncovered = _render_patches(sprite, shown, corner - center[shown], side)
     for i, index in enumerate(shown):
         x, y = corner[i]
         across, down = slice(max(0, -x), max(0, width - x)), slice(max(0, -y), max(0, height - y))
@@ -75,7 +75,7 @@ def draw_sprite(frames: Frames, sprite: Sprite, shake: Floats) -> None:
 
 
 def _render_patches(sprite: Sprite, shown: Ints, offset: Floats, side: int) -> tuple[Floats, Floats]:
-    """Colour times cover plus rounding, and 1 - cover for each channel; both (n, side, side, 3)."""
+    """Color times cover plus rounding, and 1 - cover for each channel; both (n, side, side, 3)."""
     steps = np.arange(side, dtype=np.float32)
     radius = sprite.radius[shown, None, None]
     cosine, sine = (sprite.heading[shown, axis, None, None] / radius for axis in (0, 1))
@@ -84,15 +84,15 @@ def _render_patches(sprite: Sprite, shown: Ints, offset: Floats, side: int) -> t
     p, q = x * cosine + y * sine, y * cosine - x * sine
     distance = _DISTANCES[sprite.shape](p, q) * radius
     cover = np.clip(0.5 - distance, 0, 1)
-    body, accent = sprite.colours
+    body, accent = sprite.colors
     share = _PATTERN_SHARES[sprite.pattern](p, q)
     # A dark rim sets the thing off from any background.
     shade = cover if sprite.pattern == "glow" else cover * (1 - 0.45 * np.clip(distance + 2.2, 0, 1))
     patch, uncovered = np.empty((2, *cover.shape, 3), np.float32)
     for channel in range(3):  # far faster than broadcasting over a last axis of three
         uncovered[..., channel] = 1 - cover
-        colour = body[channel] + share * (accent[channel] - body[channel])
-        patch[..., channel] = colour * shade + np.float32(0.5)
+        color = body[channel] + share * (accent[channel] - body[channel])
+        patch[..., channel] = color * shade + np.float32(0.5)
     return patch, uncovered
 
 
@@ -126,7 +126,7 @@ def _cross(p: Floats, q: Floats) -> Floats:
 
 
 def _hand(p: Floats, q: Floats) -> Floats:
-    """A bar that begins a little behind the centre, with a knob at its far end."""
+    """A bar that begins a little behind the center, with a knob at its far end."""
     knob = np.sqrt((p - 0.72) * (p - 0.72) + q * q) - 0.3
     return np.minimum(_box(p - 0.2, q, 0.6, 0.17), knob)
 

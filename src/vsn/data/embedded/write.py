@@ -280,7 +280,7 @@ def contact_sheet(
 ) -> Frames:
     """One row a class: its name and `num_frames` frames of a video; uint8 (H, W, 3).
 
-    The frames are those of a test clip, the centres of equal segments. `source` is the folder of a
+    The frames are those of a test clip, the centers of equal segments. `source` is the folder of a
     set, or a spec, whose videos are then rendered; `number` and `split` say which video of each class.
     """
     spec = source if isinstance(source, SynthSpec) else None
@@ -291,10 +291,10 @@ def contact_sheet(
         if spec is not None:
             seeds = (spec.seed, SPLITS.index(split), CLASSES.index(class_name), number)
             frames, _ = render_video(class_name, seeds, spec=spec)
-            rows.append(frames[_centres(len(frames), num_frames)])
+            rows.append(frames[_centers(len(frames), num_frames)])
         else:
             path = folder / split / class_name / f"{number:04d}.mp4"
-            rows.append(read_frames(path, lambda length, _: _centres(length, num_frames)))
+            rows.append(read_frames(path, lambda length, _: _centers(length, num_frames)))
     return _lay_out(names, rows)
 
 
@@ -308,7 +308,7 @@ def save_contact_sheet(path: str | Path, sheet: Frames) -> Path:
     return path
 
 
-def _centres(length: int, count: int) -> list[int]:
+def _centers(length: int, count: int) -> list[int]:
     return [int((index + 0.5) * length / count) for index in range(count)]
 
 

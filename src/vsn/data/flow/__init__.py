@@ -5,7 +5,7 @@ down (y). Byte b stands for `(2 b / 255 - 1) * bound` pixels, so that 0 is store
 frames has N - 1 fields; others store N. What is stored counts. The layouts of `data.flow_layout`, by
 video:
 
-    xy      a folder of grey pictures flow_x_00001.jpg and flow_y_00001.jpg (TSN; UCF101, HMDB51), or with
+    xy      a folder of gray pictures flow_x_00001.jpg and flow_y_00001.jpg (TSN; UCF101, HMDB51), or with
             another beginning, 000123-x_00001.jpg (Something-Something V1)
     rg      a folder of pictures 000001.jpg whose red is x and whose green is y (Something-Something V2)
     file    one file, video.vsnflow (`vsn.data.flow.file`), which `write_flow_file` writes

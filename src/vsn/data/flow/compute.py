@@ -13,10 +13,10 @@ from vsn.config import ConfigError, Decoder, FlowMethod
 from vsn.data.flow.values import flow_to_bytes
 from vsn.data.video.decode import read_frames
 from vsn.data.video.frames import Choose, VideoError, chosen
-from vsn.data.video.jpeg import decode_grey_jpeg, encode_grey_jpeg
+from vsn.data.video.jpeg import decode_gray_jpeg, encode_gray_jpeg
 
 ComputeFlow = Callable[[np.ndarray], np.ndarray]
-"""Grey frames, uint8 `(n + 1, H, W)`, to the motion from each to the next, float32 `(n, H, W, 2)`, pixels."""
+"""Gray frames, uint8 `(n + 1, H, W)`, to the motion from each to the next, float32 `(n, H, W, 2)`, pixels."""
 
 STATED: dict[FlowMethod, str] = {
     "tvl1": "tv-l1",
@@ -53,8 +53,8 @@ def flow_method(method: FlowMethod, device: str = "cpu") -> ComputeFlow:
         raise ConfigError(f"the device is {device!r}; flow is computed on cpu, or on cuda where there is one.")
 
     def compute(frames: np.ndarray) -> np.ndarray:
-        grey = torch.from_numpy(frames).to(device)
-        flow = tvl1_flow(torch.stack([grey[:-1], grey[1:]], 1))
+        gray = torch.from_numpy(frames).to(device)
+        flow = tvl1_flow(torch.stack([gray[:-1], gray[1:]], 1))
         return flow.permute(0, 2, 3, 1).cpu().numpy()
 
     return compute
@@ -71,10 +71,10 @@ def method_of(stated: str) -> FlowMethod:
     )
 
 
-def to_grey(frame: np.ndarray) -> np.ndarray:
+def to_gray(frame: np.ndarray) -> np.ndarray:
     """Brightness, uint8 `(H, W)`, of a frame, uint8 `(H, W, 3)` RGB: weights of ITU-R BT.601, rounded.
 
-    >>> to_grey(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]], np.uint8)).tolist()
+    >>> to_gray(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]], np.uint8)).tolist()
     [[76, 150, 29, 9]]
     """
     weights = np.array([0.299, 0.587, 0.114], np.float32)
@@ -95,7 +95,7 @@ def iter_fields(
     byte, and memory does not grow with the length of the video, `path`. Raises `VideoError` for a video of one
     frame.
     """
-    coming = map(to_grey, frames)
+    coming = map(to_gray, frames)
     held = list(itertools.islice(coming, 2))
     if len(held) == 1:
         raise VideoError(path, _TOO_SHORT)
@@ -131,7 +131,7 @@ def compute_fields(
 
     frames = read_frames(path, choose_frames, short_side=short_side, frame_template=frame_template, decoder=decoder)
     fields = {
-        index: _as_stored(flow_to_bytes(compute(np.stack([to_grey(first), to_grey(second)])), bound)[0])
+        index: _as_stored(flow_to_bytes(compute(np.stack([to_gray(first), to_gray(second)])), bound)[0])
         for index, first, second in zip(sorted(set(wanted)), frames[::2], frames[1::2], strict=True)
     }
     return np.stack([fields[index] for index in wanted])
@@ -140,12 +140,12 @@ def compute_fields(
 def _as_stored(field: np.ndarray) -> np.ndarray:
     """A field after the JPEG of `write_flow_file`."""
     height = field.shape[0]
-    picture = decode_grey_jpeg(encode_grey_jpeg(np.concatenate([field[..., 0], field[..., 1]]), quality=QUALITY))
+    picture = decode_gray_jpeg(encode_gray_jpeg(np.concatenate([field[..., 0], field[..., 1]]), quality=QUALITY))
     return np.stack([picture[:height], picture[height:]], axis=2)
 
 
 def opencv_flow(frames: np.ndarray, method: Literal["tvl1-opencv", "dis", "farneback"]) -> np.ndarray:
-    """The motion from each frame to the next: grey frames, uint8 `(n + 1, H, W)`, to float32 `(n, H, W, 2)`.
+    """The motion from each frame to the next: gray frames, uint8 `(n + 1, H, W)`, to float32 `(n, H, W, 2)`.
 
     OpenCV's own parameters. Of its threads it uses one: processes give the parallelism. Raises `ConfigError`
     where it is not installed.
@@ -165,7 +165,7 @@ def _calculator(cv2: Any, method: str) -> Any:
             dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
             return lambda first, second: dis.calc(first, second, None)
         case "farneback":
-            # As in OpenCV's own samples: scale, levels, window, iterations, neighbourhood, its sigma, flags.
+            # As in OpenCV's own samples: scale, levels, window, iterations, neighborhood, its sigma, flags.
             return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 3, 15, 3, 5, 1.2, 0)
     raise ConfigError(f"{method!r} is no method of OpenCV's; there are tvl1-opencv, dis and farneback.")
 

@@ -1,12 +1,12 @@
 """Flow of a video in one file, `video.vsnflow`: layout "file", what we write ourselves.
 
 The file is a shard of one video as `vsn.data.video.packed_files` lays it out, checksums and all, and a field
-is one grey JPEG with x above y. Why so:
+is one gray JPEG with x above y. Why so:
 
 - One file a video: it has the video's name, so no index is needed, and an extraction that stops, or
   that several machines share, leaves whole files that need no further look. Pictures in folders are
   600 files for a video of 300 frames.
-- Grey: a colour JPEG stores colours at half the resolution and mixes red with green, so that x and y
+- Gray: a color JPEG stores colors at half the resolution and mixes red with green, so that x and y
   leak into one another (layout "rg").
 - x above y: one read and one decoding a field, and either is a plain block of rows.
 """
@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from vsn.data.video.frames import Choose, VideoError, chosen, frame_size, resize_rgb
-from vsn.data.video.jpeg import MAX_SIDE, decode_grey_jpeg, encode_grey_jpeg
+from vsn.data.video.jpeg import MAX_SIDE, decode_gray_jpeg, encode_gray_jpeg
 from vsn.data.video.packed_files import FOOTER, FRAME, MAGIC, VIDEO, Shard
-from vsn.system.files import write_beside
+from vsn.system.files import atomic_write
 
 SUFFIX = ".vsnflow"
 
@@ -46,7 +46,7 @@ def write_flow_file(
     path = Path(path)
     if path.suffix != SUFFIX:
         raise ValueError(f"{path}: the name of a file of flow ends in {SUFFIX}.")
-    with write_beside(path) as part:
+    with atomic_write(path) as part:
         rows, shape = [], None
         with part.open("wb") as file:
             file.write(MAGIC)
@@ -54,7 +54,7 @@ def write_flow_file(
             for field in fields:
                 _check_field(path, field, shape)
                 shape = field.shape
-                data = encode_grey_jpeg(np.concatenate([field[..., 0], field[..., 1]]), quality=quality)
+                data = encode_gray_jpeg(np.concatenate([field[..., 0], field[..., 1]]), quality=quality)
                 file.write(data)
                 rows.append((len(data), zlib.crc32(data)))
             if shape is None:
@@ -95,7 +95,7 @@ def read_flow_file(path: str | Path, choose: Choose, *, short_side: int | None =
         if zlib.crc32(data) != table["crc"][index]:
             raise VideoError(path, f"field {index} is damaged; write the file anew.")
         try:
-            picture = decode_grey_jpeg(data)
+            picture = decode_gray_jpeg(data)
         except ValueError as error:
             raise VideoError(path, f"field {index} is damaged ({error}); write the file anew.") from None
         field = np.stack([picture[: stored[0]], picture[stored[0] :]], axis=2)

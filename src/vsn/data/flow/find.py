@@ -30,7 +30,7 @@ _USUAL = (
 _LEVELS = 4
 """Folders above a video's flow in which its `flow.json` is looked for: split, class, and one to spare."""
 _STILL_SPREAD = 5.0
-"""Standard deviation up to which a grey picture may be flow without motion."""
+"""Standard deviation up to which a gray picture may be flow without motion."""
 _PICTURE_SPREAD = 25.0
 """Standard deviation of the third channel above which pictures are taken for photographs, not for flow."""
 
@@ -266,9 +266,9 @@ def _doubt(path: Path) -> str:
     if files.layout == "xy":
         return ""
     picture = read_picture(path, files.names[0][0]).astype(float)
-    grey = (picture == picture[..., :1]).all()
-    if grey and picture.std() > _STILL_SPREAD:
-        why = "they are grey"
+    gray = (picture == picture[..., :1]).all()
+    if gray and picture.std() > _STILL_SPREAD:
+        why = "they are gray"
     elif picture[..., 2].std() > _PICTURE_SPREAD:
         why = "their blue varies"
     else:

@@ -17,7 +17,7 @@ from PIL import Image
 from vsn.data.flow.values import ZERO
 from vsn.data.video.frame_folders import describe_frames, read_picture
 from vsn.data.video.frames import Choose, VideoError, chosen, frame_size, resize_rgb
-from vsn.data.video.jpeg import encode_grey_jpeg
+from vsn.data.video.jpeg import encode_gray_jpeg
 
 # flow_x_00001.jpg, x_00001.jpg, 000123-y_00001.jpg: what comes before the axis names the kind.
 _FIELD = re.compile(r"(?P<kind>(?:.*[-_])?)(?P<axis>[xyXY])_(?P<number>[0-9]+)(?P<suffix>\.(?:jpe?g|png|webp))", re.I)
@@ -96,7 +96,7 @@ def write_flow_folder(
 ) -> int:
     """Write fields, uint8 `(H, W, 2)`, as `flow_x_00001.jpg`, `flow_y_00001.jpg` and on; return their number.
 
-    Of layout "rg" they are `000001.jpg` and on, colours at full resolution, blue at the zero of flow.
+    Of layout "rg" they are `000001.jpg` and on, colors at full resolution, blue at the zero of flow.
 
     The folder is there whole or not at all. Raises `ValueError` without a field, and `FileExistsError`
     when there is something at `path` already.
@@ -111,11 +111,11 @@ def write_flow_folder(
         for number, field in enumerate(fields, 1):
             if layout == "rg":
                 both = np.dstack([field, np.full_like(field[..., 0], ZERO)])
-                # Half the resolution, as JPEG has it for colours by default, would blur the motions.
+                # Half the resolution, as JPEG has it for colors by default, would blur the motions.
                 Image.fromarray(both).save(part / f"{number:06d}.jpg", quality=quality, subsampling="4:4:4")
                 continue
             for axis, values in zip("xy", np.moveaxis(field, 2, 0), strict=True):
-                data = encode_grey_jpeg(np.ascontiguousarray(values), quality=quality)
+                data = encode_gray_jpeg(np.ascontiguousarray(values), quality=quality)
                 (part / f"flow_{axis}_{number:05d}.jpg").write_bytes(data)
         if not number:
             raise ValueError(f"{path}: no field to write; a video of one frame has no flow.")
@@ -162,7 +162,7 @@ def _read_field(path: str | Path, names: tuple[str, ...]) -> np.ndarray:
     """One field, uint8 `(H, W, 2)`, at its stored size."""
     if len(names) == 1:
         return np.ascontiguousarray(read_picture(path, names[0])[..., :2])
-    x, y = (read_picture(path, name, grey=True) for name in names)
+    x, y = (read_picture(path, name, gray=True) for name in names)
     if x.shape != y.shape:
         raise VideoError(
             path, f"{names[0]} has {x.shape[0]}x{x.shape[1]} pixels, {names[1]} {y.shape[0]}x{y.shape[1]}."

@@ -1,6 +1,6 @@
-"""Optical flow as pictures: frames beside the colours of their motion, with a legend.
+"""Optical flow as pictures: frames beside the colors of their motion, with a legend.
 
-The colours are those of Baker et al., "A Database and Evaluation Methodology for Optical Flow" (IJCV 2011):
+The colors are those of Baker et al., "A Database and Evaluation Methodology for Optical Flow" (IJCV 2011):
 direction is hue, on a wheel with more steps where the eye sees more, and length is saturation.
 """
 
@@ -18,7 +18,7 @@ from vsn.data.flow.compute import ComputeFlow, compute_fields, iter_fields
 from vsn.data.flow.values import ZERO, bytes_to_flow
 from vsn.data.video.decode import iter_frames, read_frames
 from vsn.data.video.video_files import write_video
-from vsn.system.files import write_beside
+from vsn.system.files import atomic_write
 
 # Hues at the corners of the wheel and the steps between them: red to yellow 15, to green 6, ...
 _STEPS = np.cumsum([0, 15, 6, 4, 11, 13, 6])
@@ -30,16 +30,16 @@ _LEAST_SCALE = 1.0
 """Pixels: what is stiller than this is noise, and shown pale."""
 
 
-def flow_colours(flow: np.ndarray, scale: float) -> np.ndarray:
-    """Motions, pixels `(..., 2)`, as RGB, uint8 `(..., 3)`: none is white, `scale` pixels full colour, more darker.
+def flow_colors(flow: np.ndarray, scale: float) -> np.ndarray:
+    """Motions, pixels `(..., 2)`, as RGB, uint8 `(..., 3)`: none is white, `scale` pixels full color, more darker.
 
     Right is red, down yellow, left cyan, up violet.
 
-    >>> flow_colours(np.array([[0.0, 0.0], [4.0, 0.0], [8.0, 0.0]]), 4.0).tolist()
+    >>> flow_colors(np.array([[0.0, 0.0], [4.0, 0.0], [8.0, 0.0]]), 4.0).tolist()
     [[255, 255, 255], [255, 0, 0], [191, 0, 0]]
     """
     if not scale > 0:
-        raise ValueError(f"scale is {scale}; the motion of full colour is above 0 pixels.")
+        raise ValueError(f"scale is {scale}; the motion of full color is above 0 pixels.")
     turn = np.arctan2(flow[..., 1], flow[..., 0]) / (2 * math.pi) % 1.0 * _STEPS[-1]
     hue = np.stack([np.interp(turn, _STEPS, _HUES[:, channel]) for channel in range(3)], axis=-1)
     length = np.linalg.norm(flow, axis=-1, keepdims=True) / scale
@@ -56,7 +56,7 @@ def show_flow(
     short_side: int | None,
     num_pairs: int = 4,
 ) -> float:
-    """Draw the flow of a video into `out`, and return the scale: the motion, pixels, of full colour.
+    """Draw the flow of a video into `out`, and return the scale: the motion, pixels, of full color.
 
     A `.png` shows `num_pairs` frames, at the middles of as many equal parts of the video, above their flow; an
     `.mp4` every frame beside its flow. The flow is what `vsn flow extract` stores. Raises `VideoError`, and `ConfigError`
@@ -80,9 +80,9 @@ def show_flow(
     frames = read_frames(video, lambda *_: taken, short_side=short_side)
     flow = _motions(stored, bound)
     scale = _scale(flow)
-    rows = [np.concatenate(list(frames), 1), np.concatenate(list(flow_colours(flow, scale)), 1)]
+    rows = [np.concatenate(list(frames), 1), np.concatenate(list(flow_colors(flow, scale)), 1)]
     picture = np.concatenate([*rows, _legend(rows[0].shape[1], scale)])
-    with write_beside(out) as part:
+    with atomic_write(out) as part:
         Image.fromarray(picture).save(part)
     return scale
 
@@ -106,7 +106,7 @@ def _show_film(video: str | Path, out: Path, compute: ComputeFlow, *, bound: flo
     def pictures() -> Iterator[np.ndarray]:
         shown = iter_frames(video, short_side=short_side)
         for frame, field in zip(shown, fields, strict=False):  # the last frame has no flow
-            pair = [frame, flow_colours(_motions(field, bound), scale)]
+            pair = [frame, flow_colors(_motions(field, bound), scale)]
             yield np.concatenate([np.concatenate([one[:height, :width] for one in pair], 1), legend])
 
     write_video(out, pictures(), frames_per_second=rate)
@@ -114,7 +114,7 @@ def _show_film(video: str | Path, out: Path, compute: ComputeFlow, *, bound: flo
 
 
 def _motions(stored: np.ndarray, bound: float) -> np.ndarray:
-    """Pixels of motion; the two bytes beside no motion, which JPEG mixes with it, are none, not specks of colour."""
+    """Pixels of motion; the two bytes beside no motion, which JPEG mixes with it, are none, not specks of color."""
     still = np.abs(stored.astype(int) - ZERO + 0.5) < 2
     return np.where(still, np.float32(0), bytes_to_flow(stored, bound))
 
@@ -129,7 +129,7 @@ def _legend(width: int, scale: float) -> np.ndarray:
     """The wheel, and what it says, uint8 `(56, width, 3)`."""
     side = _LEGEND_HEIGHT - 8
     y, x = (np.mgrid[:side, :side] - (side - 1) / 2) / ((side - 1) / 2) * scale
-    wheel = flow_colours(np.stack([x, y], 2), scale)
+    wheel = flow_colors(np.stack([x, y], 2), scale)
     wheel[np.hypot(x, y) > scale] = 255
     legend = np.full((_LEGEND_HEIGHT, width, 3), 255, np.uint8)
     room = min(side, width - 4)
@@ -137,5 +137,5 @@ def _legend(width: int, scale: float) -> np.ndarray:
     image = Image.fromarray(legend)
     draw = ImageDraw.Draw(image)
     draw.text((side + 12, 8), "where the pixels move to", fill="black")
-    draw.text((side + 12, 26), f"full colour: {scale:g} px a frame", fill="black")
+    draw.text((side + 12, 26), f"full color: {scale:g} px a frame", fill="black")
     return np.asarray(image)

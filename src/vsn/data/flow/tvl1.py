@@ -32,7 +32,7 @@ def tvl1_flow(pairs: torch.Tensor, config: Tvl1Config | None = None) -> torch.Te
     """The motion of each pixel from the first to the second frame of each pair.
 
     Args:
-        pairs: grey frames `(B, 2, H, W)`, uint8 or floating point, of values in 0 to 255.
+        pairs: gray frames `(B, 2, H, W)`, uint8 or floating point, of values in 0 to 255.
         config: default `Tvl1Config()`.
 
     Returns:
@@ -43,7 +43,7 @@ def tvl1_flow(pairs: torch.Tensor, config: Tvl1Config | None = None) -> torch.Te
         ValueError: another shape, or values that are not numbers.
     """
     if pairs.ndim != 4 or pairs.shape[1] != 2 or not pairs.numel():
-        raise ValueError(f"pairs of shape {tuple(pairs.shape)} came; TV-L1 takes grey frames (B, 2, H, W).")
+        raise ValueError(f"pairs of shape {tuple(pairs.shape)} came; TV-L1 takes gray frames (B, 2, H, W).")
     if not (pairs.dtype == torch.uint8 or pairs.dtype.is_floating_point):
         raise ValueError(f"pairs of {pairs.dtype} came; TV-L1 takes uint8 or floating point, 0 to 255.")
     if pairs.dtype != torch.uint8 and not torch.isfinite(pairs).all():

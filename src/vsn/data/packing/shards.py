@@ -18,7 +18,7 @@ from vsn.data.video.decode import iter_frames, probe_video
 from vsn.data.video.frames import VideoError
 from vsn.data.video.jpeg import MAX_SIDE, decode_jpeg, encode_jpeg
 from vsn.data.video.packed_files import FOOTER, FRAME, MAGIC, VIDEO, Shard, packed_place
-from vsn.system.files import write_beside
+from vsn.system.files import atomic_write
 
 
 class SourceVideo(NamedTuple):
@@ -72,7 +72,7 @@ def write_shard(job: ShardJob) -> ShardContent:
     cannot be read is noted in the shard and left out. Raises `OSError` for a full disk, and
     `VideoError` when what was written does not read back; then there is no shard.
     """
-    with write_beside(job.path) as part:
+    with atomic_write(job.path) as part:
         entries, bad, bytes_in = [], [], 0
         ids: list[str] = []
         with part.open("wb") as file:

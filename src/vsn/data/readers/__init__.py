@@ -1,4 +1,4 @@
-"""Readers of data sets: annotation files as people have them on disk in, labelled records out.
+"""Readers of data sets: annotation files as people have them on disk in, labeled records out.
 
 One function a data set, `(config, split) -> RecordSet`; `read_records` takes the one that
 `config.source` names. Readers look at names: no video is opened.

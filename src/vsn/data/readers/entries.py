@@ -54,11 +54,11 @@ def record_set(
     if len(classes) < 2:
         only = f"the only class is {classes[0]!r}" if classes else "there is no class"
         raise ConfigError(f"{config.root}: {only}; a classifier needs two or more.")
-    unlabelled = [entry.video_id for entry in entries if not entry.class_names]
-    if unlabelled and means(split, config.train_split):
+    unlabeled = [entry.video_id for entry in entries if not entry.class_names]
+    if unlabeled and means(split, config.train_split):
         raise ConfigError(
-            f"{config.root}: {len(unlabelled)} of the {len(entries)} training videos have no label, for "
-            f"example {unlabelled[0]!r}. {advice}"
+            f"{config.root}: {len(unlabeled)} of the {len(entries)} training videos have no label, for "
+            f"example {unlabeled[0]!r}. {advice}"
         )
     if config.task == "classify":
         _require_one_label(config, entries)

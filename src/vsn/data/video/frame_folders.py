@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vsn.config import ConfigError
 from vsn.data.video.frames import MAX_PIXELS, Choose, VideoError, VideoInfo, chosen, frame_size, resize_rgb
-from vsn.data.video.jpeg import decode_grey_jpeg, decode_jpeg
+from vsn.data.video.jpeg import decode_gray_jpeg, decode_jpeg
 
 _NUMBERED = re.compile(r"(.*?)([0-9]+)(\.(?:jpe?g|png|webp))", re.IGNORECASE | re.DOTALL)
 # Optical flow is stored beside frames: flow_x_00001.jpg, x_00001.jpg, 000123-y_00001.jpg.
@@ -116,7 +116,7 @@ def iter_folder(path: str | Path, template: str = "", *, short_side: int | None 
         yield frame
 
 
-def read_picture(path: str | Path, name: str, *, grey: bool = False) -> np.ndarray:
+def read_picture(path: str | Path, name: str, *, gray: bool = False) -> np.ndarray:
     """One picture of a folder as it is stored: uint8 `(H, W, 3)`, or its brightness `(H, W)`.
 
     Raises `VideoError` when it cannot be read.
@@ -125,8 +125,8 @@ def read_picture(path: str | Path, name: str, *, grey: bool = False) -> np.ndarr
     _stored_size(path, name, data)
     try:
         if _is_jpeg(data):
-            return decode_grey_jpeg(data) if grey else decode_jpeg(data)
-        if grey:
+            return decode_gray_jpeg(data) if gray else decode_jpeg(data)
+        if gray:
             with _opened(data) as picture:
                 return np.asarray(picture.convert("L"))
         return _decode_other(data)
@@ -309,9 +309,9 @@ def _orientation(data: bytes) -> int:
 def _decode_other(data: bytes) -> np.ndarray:
     """A PNG or WebP picture, uint8 `(H, W, 3)`: the high bytes of 16-bit samples, without transparency."""
     with _opened(data) as picture:
-        if picture.mode.startswith("I"):  # 16-bit grey
-            grey = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
+        if picture.mode.startswith("I"):  # 16-bit gray
+            gray = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+            return np.repeat(gray[..., None], 3, axis=2)
         if "transparency" in picture.info:
             picture = picture.convert("RGBA")
         return np.asarray(picture.convert("RGB"))

@@ -19,7 +19,7 @@ MAX_SIDE = 65500
 def decode_jpeg(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     """The picture, uint8 `(H, W, 3)`, RGB; written into `out` when given, which must have its shape.
 
-    Grey pictures come out as RGB. Raises `ValueError` for bytes that are no whole JPEG.
+    Gray pictures come out as RGB. Raises `ValueError` for bytes that are no whole JPEG.
     """
     image = _decode_turbo(data, out)
     if image is None:
@@ -39,8 +39,8 @@ def encode_jpeg(image: np.ndarray, *, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def decode_grey_jpeg(data: bytes) -> np.ndarray:
-    """The brightness of a picture, uint8 `(H, W)`; of a grey one its bytes. Raises `ValueError`."""
+def decode_gray_jpeg(data: bytes) -> np.ndarray:
+    """The brightness of a picture, uint8 `(H, W)`; of a gray one its bytes. Raises `ValueError`."""
     try:
         image: np.ndarray = simplejpeg.decode_jpeg(data, colorspace="GRAY")[..., 0]
         return image
@@ -53,8 +53,8 @@ def decode_grey_jpeg(data: bytes) -> np.ndarray:
         raise ValueError(f"not a whole JPEG ({type(error).__name__}: {error})") from error
 
 
-def encode_grey_jpeg(image: np.ndarray, *, quality: int) -> bytes:
-    """A picture, uint8 `(H, W)` with sides up to `MAX_SIDE`, as a grey JPEG; quality 1 to 100."""
+def encode_gray_jpeg(image: np.ndarray, *, quality: int) -> bytes:
+    """A picture, uint8 `(H, W)` with sides up to `MAX_SIDE`, as a gray JPEG; quality 1 to 100."""
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "JPEG", quality=quality)
     return stream.getvalue()

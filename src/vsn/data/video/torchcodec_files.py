@@ -4,7 +4,7 @@ TorchCodec seeks to the frames wanted, where PyAV decodes all before them: a gai
 frequent key frames. PyAV looks through the packets first. What TorchCodec would number otherwise (a
 container other than MP4, MOV, MKV and WebM, a start without key frame, missing or repeated time
 stamps, packets it cannot decode), PyAV reads.
-Frames are the same by index, and differ by a few grey levels at most. Where they may not be the same:
+Frames are the same by index, and differ by a few gray levels at most. Where they may not be the same:
 behind a damaged packet that PyAV passes over and TorchCodec never meets, because it seeks past it.
 """
 

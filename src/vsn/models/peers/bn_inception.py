@@ -2,7 +2,7 @@
 
 Source: Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
 Shift", ICML 2015, appendix: the variant with two 3x3 convolutions for each 5x5. Names are those of the Caffe model
-that TSN and ECO start from (`inception_3a_1x1` there is `inception_3a.1x1` here), biases under batch normalisation
+that TSN and ECO start from (`inception_3a_1x1` there is `inception_3a.1x1` here), biases under batch normalization
 included. With a classifier of 1000 classes it has 11,295,240 parameters; ours are counted against that.
 """
 
@@ -177,13 +177,13 @@ def max_pool(frames: Tensor) -> Tensor:
 
 
 def add_unit(parent: nn.Module, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
-    """Give a module a convolution of that name and its batch normalisation, ``{name}_bn``."""
+    """Give a module a convolution of that name and its batch normalization, ``{name}_bn``."""
     parent.add_module(name, nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2))
     parent.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
 
 
 def unit(parent: nn.Module, name: str, frames: Tensor) -> Tensor:
-    """Convolution, batch normalisation and ReLU of that name."""
+    """Convolution, batch normalization and ReLU of that name."""
     return functional.relu(getattr(parent, f"{name}_bn")(getattr(parent, name)(frames)))
 
 

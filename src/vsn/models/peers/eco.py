@@ -46,7 +46,7 @@ def build_eco_lite(config: ModelConfig) -> VolumeClassifier:
 class PlainBlock(nn.Module):
     """The third stage, of stride 1: a convolution, and a residual pair after it.
 
-    ECO's additions come before batch normalisation, which then sees the sum.
+    ECO's additions come before batch normalization, which then sees the sum.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:

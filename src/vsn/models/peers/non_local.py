@@ -32,7 +32,7 @@ class NonLocal3d(nn.Module):
         subsample: let phi and g see 1x2x2 max-pooled places, a quarter of the pairs (section 3.3). A
             volume of one pixel's height or width is not pooled along it.
 
-    The normalisation's weight starts at 0, so that a new block is the identity and can stand inside a
+    The normalization's weight starts at 0, so that a new block is the identity and can stand inside a
     pretrained network.
     """
 

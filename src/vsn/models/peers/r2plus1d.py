@@ -16,7 +16,7 @@ has 45 middle channels in both, as in the authors' code, not the 83 of that form
 
 The published figures but torchvision's are quoted from memory.
 
-`r2plus1d_34_thin` is ours: a quarter of all widths, to be trained without a GPU. Pixels are normalised with
+`r2plus1d_34_thin` is ours: a quarter of all widths, to be trained without a GPU. Pixels are normalized with
 the mean and deviation of Kinetics, as torchvision's weights were.
 """
 
@@ -34,7 +34,7 @@ def build_r2plus1d(config: ModelConfig) -> VolumeClassifier:
     thin = config.kind.endswith("_thin")
     paper = not config.kind.endswith("_18")
     body = R2Plus1dBody(depths=(3, 4, 6, 3) if paper else (2, 2, 2, 2), width=16 if thin else 64, paper=paper)
-    return build_volume(config, body, feature_dim=body.feature_dim, normalisation=KINETICS)
+    return build_volume(config, body, feature_dim=body.feature_dim, normalization=KINETICS)
 
 
 def middle_width(inputs: int, outputs: int) -> int:

@@ -16,7 +16,7 @@ all; ours is the plain average (the two differ in the weight of the first and la
 
 The paper's counts are quoted from memory. They follow neither from its text nor from its released code; ours are
 equal to torchvision's.
-There are weights for S3D (``model.weights = "KINETICS400_V1"``), none for S3D-G. Pixels are normalised with the
+There are weights for S3D (``model.weights = "KINETICS400_V1"``), none for S3D-G. Pixels are normalized with the
 mean and deviation of Kinetics, as torchvision's weights were.
 """
 
@@ -35,7 +35,7 @@ on a CPU gives a wrong gradient of the stem's weights (7 steps in time, stride 2
 memory), without a word or with a crash; from eight on it is right."""
 
 MOMENTUM = 0.1
-"""Share of each batch in the statistics that testing normalises by, as in all other models. torchvision has 0.001, which
+"""Share of each batch in the statistics that testing normalizes by, as in all other models. torchvision has 0.001, which
 takes thousands of steps to leave the initial ones: after a few hundred, a network that has learned tests at chance."""
 
 
@@ -119,4 +119,4 @@ def _build(config: ModelConfig, body: S3dBody) -> VolumeClassifier:
             f"model.num_frames is {config.num_frames}; {config.name} halves time three times and needs at least "
             f"{MIN_FRAMES} frames. Take more, or another model."
         )
-    return build_volume(config, body, feature_dim=FEATURE_DIM, normalisation=KINETICS)
+    return build_volume(config, body, feature_dim=FEATURE_DIM, normalization=KINETICS)

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from vsn.config import ConfigError, ModelConfig
-from vsn.models.backbones import build_backbone, normalisation, remove_classifier
+from vsn.models.backbones import build_backbone, normalization, remove_classifier
 from vsn.models.classifier import FrameClassifier
 from vsn.models.stem import widen_stem
 
@@ -120,7 +120,7 @@ class RelationClassifier(FrameClassifier):
             num_frames=config.num_frames,
             any_num_frames=False,
             dropout=config.dropout,
-            normalisation=normalisation(backbone, config.modality),
+            normalization=normalization(backbone, config.modality),
             modality=config.modality,
             num_channels=config.clip_channels,
         )
