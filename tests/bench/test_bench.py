@@ -71,7 +71,7 @@ def test_a_round_that_was_stopped_is_left_out():
 
     def call() -> None:
         seen.append(None)
-        stop.came = len(seen) == 5
+        stop.requested = len(seen) == 5
 
     found = time_rounds({"a": call, "b": call}, CPU, rounds=9, stop=stop, progress=False)
     assert len(seen) == 5

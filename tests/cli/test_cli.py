@@ -207,7 +207,7 @@ def test_bench_stopped_prints_and_writes_what_it_has(vsn: Run, tmp_path: Path, m
     from vsn.bench import run as bench_run
 
     def stopped(calls: dict[str, object], *_: object, stop: StopRequest, **__: object) -> dict[str, list[float]]:
-        stop.came = True
+        stop.requested = True
         return {key: [7.25, 7.25] for key in calls}
 
     monkeypatch.setattr(bench_run, "time_rounds", stopped)

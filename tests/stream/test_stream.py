@@ -307,7 +307,7 @@ def test_asked_to_stop_it_leaves_a_whole_video(noise_video: Path, tmp_path: Path
 
     def answer(one: Answer) -> None:
         found.append(one)
-        stop.came = len(found) == 2
+        stop.requested = len(found) == 2
 
     stream = Stream(
         make_predictor(),

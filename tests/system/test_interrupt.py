@@ -11,9 +11,9 @@ from vsn.system.interrupt import stop_requests
 def test_a_request_is_noted_and_the_former_ways_come_back(number: signal.Signals):
     former = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     with stop_requests() as request:
-        assert not request.came
+        assert not request.requested
         os.kill(os.getpid(), number)
-        assert request.came
+        assert request.requested
     assert {one: signal.getsignal(one) for one in former} == former
 
 
@@ -21,7 +21,7 @@ def test_a_second_ctrl_c_stops_at_once():
     with stop_requests() as request:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)  # as often as it likes
-        assert request.came
+        assert request.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
@@ -32,7 +32,7 @@ def test_a_program_that_handles_signals_itself_keeps_its_way():
     try:
         with stop_requests() as request:
             signal.raise_signal(signal.SIGTERM)
-        assert (seen, request.came) == ([signal.SIGTERM], False)
+        assert (seen, request.requested) == ([signal.SIGTERM], False)
     finally:
         signal.signal(signal.SIGTERM, former)
 
@@ -42,7 +42,7 @@ def test_threads_get_no_signals():
 
     def work() -> None:
         with stop_requests() as request:
-            found.append(request.came)
+            found.append(request.requested)
 
     thread = threading.Thread(target=work)
     thread.start()

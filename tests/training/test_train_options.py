@@ -82,7 +82,7 @@ def stop_after(recipe: Recipe, path: Path, num_steps: int, console: Console) -> 
         nonlocal count
         step(job, *arguments)
         count += 1
-        job.stop.came = count == num_steps
+        job.stop.requested = count == num_steps
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_module, "train_step", counted)

@@ -54,7 +54,7 @@ def time_rounds(
                 break
             one: dict[str, float] = {}
             for name in draw.sample(list(calls), len(calls)):
-                if stop is not None and stop.came:
+                if stop is not None and stop.requested:
                     return found
                 time.sleep(pause)
                 one |= time_round({name: calls[name]}, device)

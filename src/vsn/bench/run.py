@@ -94,14 +94,14 @@ def run_bench(
     with _settings(config, device), stop_requests() as stop:
         rows = _prepare(subjects, variants, config, device, stop, progress)
         for part, num_videos in (("latency", 1), ("throughput", config.batch_size)):
-            if num_videos and not stop.came:
+            if num_videos and not stop.requested:
                 _measure(rows, part, num_videos, config, device, stop, progress)
         facts = describe_device(device)
     measured = [row for row in rows if any(row.times.values())]
     for row in rows:
         for part, error in row.errors.items():
             console.print(f"{row.key}: {part} failed: {error}", highlight=False, soft_wrap=True, markup=False)
-    if not measured and not stop.came and rows:
+    if not measured and not stop.requested and rows:
         raise RuntimeError(f"Nothing could be measured; first: {rows[0].key}: {next(iter(rows[0].errors.values()))}")
     return {
         "command": command,
@@ -111,7 +111,7 @@ def run_bench(
         "load_average": {"before": load_before, "after": _load()},
         "settings": asdict(config),
         "baseline": baseline,
-        "interrupted": stop.came,
+        "interrupted": stop.requested,
         "rows": [_describe(row, rows, baseline, config) for row in rows],
     }
 
@@ -154,7 +154,7 @@ def _prepare(
         for subject in subjects:
             model = subject.build(config.seed)
             for variant in variants:
-                if stop.came:
+                if stop.requested:
                     return rows
                 row = _Row(
                     subject=subject,
@@ -187,7 +187,7 @@ def _measure(
         task = bar.add_task(f"warming up for {part}", total=len(rows), note="")
         for row in rows:
             bar.update(task, note=row.key)
-            if row.infer is not None and not stop.came:
+            if row.infer is not None and not stop.requested:
                 with _noted(row, part):
                     if device.type == "cpu" and part == "throughput":
                         require_memory(row.subject, row.variant, num_videos)

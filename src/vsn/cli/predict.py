@@ -191,7 +191,7 @@ def _timelines(
                 _say_unreadable(file, error.reason, json_output=json_output)
                 continue
             _write_timeline(timeline, predictor.classes, files, truth, top_k=top_k, json_output=json_output)
-            if stop.came:
+            if stop.requested:
                 print("vsn: stopped; this is what there was of it", file=sys.stderr)
                 raise SystemExit(130)
     if failed:

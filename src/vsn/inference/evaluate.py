@@ -72,7 +72,7 @@ def score_videos(
     with progress_bar("videos", disable=not progress or share.process != 0) as bar:
         task = bar.add_task("evaluating", total=-(-len(dataset) // share.num_processes), note="")
         for batches in loader:
-            stopped = stop is not None and stop.came
+            stopped = stop is not None and stop.requested
             if stopped or (found and bad is None):
                 break
             for batch in batches:

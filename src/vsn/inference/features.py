@@ -234,7 +234,7 @@ def _extract(work: _Work, out: Path, facts: dict[str, Any], bad_videos: BadFeatu
 
 
 def _check_stop(stop: StopRequest) -> None:
-    if stop.came:
+    if stop.requested:
         raise KeyboardInterrupt
 
 

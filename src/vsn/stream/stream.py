@@ -188,7 +188,7 @@ class Stream:
         finally:
             reader.close()
             self._count(reader)
-        if not self.summary.num_answers and not (stop is not None and stop.came):
+        if not self.summary.num_answers and not (stop is not None and stop.requested):
             raise VideoError(
                 self._source.name,
                 f"it ended after {self.summary.num_frames} frames, {self.summary.seconds:.2f} seconds, before a window of "
@@ -215,7 +215,7 @@ class Stream:
     ) -> Iterator[tuple[LiveFrame, Answer | None]]:
         """Every frame that was handed over, with what was said last when it had come."""
         last: Answer | None = None
-        while stop is None or not stop.came:
+        while stop is None or not stop.requested:
             try:
                 frames = reader.take(_POLL_SECONDS)
             except VideoError as error:

@@ -108,7 +108,7 @@ def make_timeline(
     answers: list[Answer] = []
     summary = stream.run(answers.append, stop=stop, on_seconds=on_seconds)
     timeline = timeline_of(path, stream.grid, answers, seconds=summary.seconds)
-    return replace(timeline, interrupted=stop is not None and stop.came)
+    return replace(timeline, interrupted=stop is not None and stop.requested)
 
 
 def scored_timeline(

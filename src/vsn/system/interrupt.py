@@ -26,18 +26,18 @@ def interrupts_blocked() -> Iterator[None]:
 class StopRequest:
     """Whether somebody asked this process to stop, by Ctrl-C or SIGTERM."""
 
-    came = False
+    requested = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """The signal handler: note the first request; a second Ctrl-C stops at once."""
-        if self.came and number == signal.SIGINT:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.came = True
+        self.requested = True
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Note Ctrl-C and SIGTERM instead of dying of them: long work looks at `came` where it can stop cleanly.
+    """Note Ctrl-C and SIGTERM instead of dying of them: long work looks at `requested` where it can stop cleanly.
 
     A program that treats these signals in a way of its own keeps it, and so do threads, which signals
     never reach.

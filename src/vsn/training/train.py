@@ -238,7 +238,7 @@ def _meet(job: Job, batch: Batch, bad: list[BadVideo]) -> tuple[float, int]:
     facts = [
         job.loss.weight(batch.targets),
         len(bad),
-        job.stop.came,
+        job.stop.requested,
         *(i < num_parts for i in range(job.run.recipe.train.accumulate)),
     ]
     weight, num_bad, stop, *filled = job.processes.sum(facts)
