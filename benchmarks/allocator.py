@@ -27,7 +27,7 @@ from torch.nn import functional
 from vsn.bench.ratios import paired_ratio
 from vsn.config import ModelConfig
 from vsn.models import build_model
-from vsn.runs.checkpoint import versions
+from vsn.runs.metadata import versions
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.files import write_json
 from vsn.training.memory import to_channels_last

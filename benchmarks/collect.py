@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vsn.inference.evaluate import evaluate_run
-from vsn.runs.checkpoint import open_run, read_metrics
+from vsn.runs.run import open_run, read_metrics
 from vsn.system.files import write_json
 
 

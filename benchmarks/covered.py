@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vsn.runs.checkpoint import versions
+from vsn.runs.metadata import versions
 from vsn.system.files import write_json
 
 

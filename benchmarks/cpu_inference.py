@@ -30,7 +30,7 @@ from vsn.config import BenchConfig, ClipSpec, EvalConfig, ModelConfig, Recipe
 from vsn.data.embedded.write import CLASSES, SynthSpec, render_video
 from vsn.data.video.decode import write_video
 from vsn.inference.prediction import views_of_video
-from vsn.runs.checkpoint import versions
+from vsn.runs.metadata import versions
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.files import write_json
 

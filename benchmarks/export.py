@@ -31,7 +31,7 @@ from vsn.export.facts import ExportError, need
 from vsn.export.form import ExportForm
 from vsn.export.write import quantize_onnx, trace, write_onnx
 from vsn.models import VideoClassifier, create_model
-from vsn.runs.checkpoint import versions
+from vsn.runs.metadata import versions
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.files import write_json
 

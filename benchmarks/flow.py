@@ -31,7 +31,7 @@ from vsn.data.flow.file import write_flow_file
 from vsn.data.flow.folder import write_flow_folder
 from vsn.data.flow.read import read_flow
 from vsn.data.flow.values import flow_to_bytes
-from vsn.runs.checkpoint import versions
+from vsn.runs.metadata import versions
 from vsn.system.files import write_json
 
 HEIGHT, WIDTH = 256, 340

@@ -34,7 +34,8 @@ from vsn.config.recipes import find_recipe, load_recipe
 from vsn.data.embedded.write import SynthSpec, write_dataset
 from vsn.data.flow.compute import flow_method
 from vsn.models.measure import count_multiply_adds, time_round
-from vsn.runs.checkpoint import read_metrics, versions
+from vsn.runs.metadata import versions
+from vsn.runs.run import read_metrics
 from vsn.system.files import write_json
 from vsn.training.batch_size import TrialStep
 from vsn.training.memory import is_out_of_memory

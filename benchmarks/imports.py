@@ -35,7 +35,7 @@ FACTS = """
 import json, sys
 from importlib.metadata import distribution, distributions
 from pathlib import Path
-from vsn.runs.checkpoint import versions
+from vsn.runs.metadata import versions
 
 names = sorted({one.metadata["Name"].lower().replace("_", "-") for one in distributions()})
 seen = {}

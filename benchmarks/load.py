@@ -36,7 +36,7 @@ from vsn.config import ServeConfig
 from vsn.data.video.decode import write_video
 from vsn.inference.predict import Predictor
 from vsn.inference.prediction import views_of_video
-from vsn.runs.checkpoint import versions
+from vsn.runs.metadata import versions
 from vsn.serve.models import open_model
 from vsn.system.files import write_json
 

@@ -43,7 +43,7 @@ from vsn.data.packing.pack import pack_dataset
 from vsn.data.readers import read_records
 from vsn.data.records import RecordSet
 from vsn.data.video.decode import probe_video
-from vsn.runs.checkpoint import versions
+from vsn.runs.metadata import versions
 from vsn.system.files import write_json
 
 NUM_FRAMES, BATCH = 8, 8

@@ -153,9 +153,7 @@ def main() -> None:
         files = sorted({f"tests/{name}.py" for module in mutants.values() for name in TESTS[module].split()})
         arguments = ["-q", "-p", "no:cacheprovider", "--tb=native", "-k", f"not ({SLOW})", *files]
         raise SystemExit(pytest.main(arguments, plugins=[Trial(mutants, options.tried)]))
-    from vsn.runs.checkpoint import (
-        versions,
-    )  # not before the tests are collected: they must see it imported anew
+    from vsn.runs.metadata import versions  # not before the tests are collected: they must see it imported anew
     from vsn.system.files import write_json
 
     modules = summary(tried, json.loads(options.judged.read_text()) if options.judged else {})

@@ -36,7 +36,7 @@ from vsn.config import BenchConfig, ModelConfig
 from vsn.models import build_model
 from vsn.models.layers import ShiftConv2d, ShuffleConv2d
 from vsn.ops import temporal_shift, video_shuffle
-from vsn.runs.checkpoint import versions
+from vsn.runs.metadata import versions
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.files import write_json
 from vsn.system.processes import pick_device

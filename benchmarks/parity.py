@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tables import parity_table
-from vsn.runs.checkpoint import versions
+from vsn.runs.metadata import versions
 from vsn.system.files import write_json
 
 

@@ -29,7 +29,7 @@ from vsn.bench.runtimes import describe_device
 from vsn.config import ClipSpec, EvalConfig, ModelConfig, Recipe
 from vsn.inference.predict import Predictor
 from vsn.models import build_model
-from vsn.runs.checkpoint import versions
+from vsn.runs.metadata import versions
 from vsn.stream.scorer import WindowScorer
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.files import write_json

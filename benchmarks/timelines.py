@@ -21,7 +21,8 @@ from typing import Any
 from vsn.config import ConfigError, WindowConfig
 from vsn.data.video.decode import VideoError
 from vsn.inference.predict import Predictor
-from vsn.runs.checkpoint import RunError, versions
+from vsn.runs.metadata import versions
+from vsn.runs.run import RunError
 from vsn.stream.timeline import Segment, make_timeline, read_truth, share_right
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.files import write_json

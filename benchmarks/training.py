@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vsn.data.embedded.write import SynthSpec, write_dataset
-from vsn.runs.checkpoint import is_finished, read_metrics
+from vsn.runs.run import is_finished, read_metrics
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.files import write_json
 

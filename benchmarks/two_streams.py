@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vsn.runs.checkpoint import open_run, read_metrics, versions
+from vsn.runs.metadata import versions
+from vsn.runs.run import open_run, read_metrics
 from vsn.scores.fuse import fuse_scores, fusion_report
 from vsn.scores.match import match_scores
 from vsn.scores.scores import load_scores

@@ -8,7 +8,7 @@ from rich.console import Console
 from vsn.config.recipes import load_recipe
 from vsn.data.embedded.write import SynthSpec
 from vsn.demo import run_demo
-from vsn.runs.checkpoint import RunError
+from vsn.runs.run import RunError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SPEC = SynthSpec(

@@ -32,7 +32,7 @@ from vsn.data.video.decode import read_frames
 from vsn.inference.evaluate import evaluate_run
 from vsn.models import create_model
 from vsn.ops import temporal_shift, video_shuffle
-from vsn.runs.checkpoint import read_metrics
+from vsn.runs.run import read_metrics
 from vsn.scores.scores import load_scores
 from vsn.training.batch_norm import synchronize_batch_norm
 from vsn.training.batch_size import TrialStep, find_batch_size

@@ -15,7 +15,9 @@ from tests.helpers.tiny_runs import tiny_recipe
 from tests.test_benchmarks import script
 from vsn.data.video.decode import probe_video, read_all_frames, write_video
 from vsn.models import build_model
-from vsn.runs.checkpoint import new_run, save_weights, write_run
+from vsn.runs.checkpoint import save_weights
+from vsn.runs.metadata import write_run
+from vsn.runs.run import new_run
 
 
 @pytest.fixture

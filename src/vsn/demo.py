@@ -21,7 +21,9 @@ from vsn.inference.evaluate import score_videos
 from vsn.models.measure import count_multiply_adds, count_parameters, latency_ms
 from vsn.report import read_runs, write_page
 from vsn.report.illustrate import best_and_worst
-from vsn.runs.checkpoint import Run, check_resumable, is_finished, load_model, open_run, versions
+from vsn.runs.checkpoint import load_model
+from vsn.runs.metadata import versions
+from vsn.runs.run import Run, check_resumable, is_finished, open_run
 from vsn.scores.scores import save_evaluation
 from vsn.system.files import atomic_write, write_json
 from vsn.training.train import TrainingStopped, train

@@ -39,7 +39,7 @@ from vsn.ablation.run import (
 from vsn.cli import main
 from vsn.config import STAGES, ConfigError, ModelConfig, Recipe
 from vsn.data.embedded.write import SynthSpec, write_dataset
-from vsn.runs.checkpoint import RunError
+from vsn.runs.run import RunError
 from vsn.training.train import TrainingStopped
 
 BASE = Recipe(model=ModelConfig(name="vsn_resnet14_tiny", num_frames=4))

@@ -14,7 +14,7 @@ from vsn import __version__, cli
 from vsn.config import EvalConfig
 from vsn.config.recipes import dump_recipe, load_recipe
 from vsn.data.open import test_dataset
-from vsn.runs.checkpoint import open_run
+from vsn.runs.run import open_run
 from vsn.system.interrupt import StopRequest
 
 Run = Callable[..., tuple[int, str, str]]

@@ -24,7 +24,7 @@ from vsn.export.exported import ExportedModel, ExportedPredictor, open_openvino,
 from vsn.export.facts import ExportError, read_facts
 from vsn.export.form import ExportForm
 from vsn.models import VideoClassifier, build_model
-from vsn.runs.checkpoint import open_run, weights_hash
+from vsn.runs.run import open_run, weights_hash
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")

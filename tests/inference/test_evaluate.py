@@ -18,7 +18,8 @@ from vsn.data.views import PROTOCOLS
 from vsn.inference.evaluate import evaluate_run, mirror_note, score_videos
 from vsn.inference.forward import Average, autocast
 from vsn.models.measure import count_multiply_adds
-from vsn.runs.checkpoint import load_model, open_run
+from vsn.runs.checkpoint import load_model
+from vsn.runs.run import open_run
 from vsn.scores.scores import load_scores, softmax
 from vsn.system.processes import pick_device
 from vsn.training.train import train

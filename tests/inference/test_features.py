@@ -14,7 +14,8 @@ from vsn.inference.evaluate import score_videos, test_dataset
 from vsn.inference.feature_files import Features, FeaturesError, load_features
 from vsn.inference.features import extract_features
 from vsn.inference.predict import Predictor
-from vsn.runs.checkpoint import load_model, open_run, weights_hash
+from vsn.runs.checkpoint import load_model
+from vsn.runs.run import open_run, weights_hash
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from vsn.data.views import PROTOCOLS
 from vsn.inference.evaluate import score_videos, test_dataset
 from vsn.inference.predict import Predictor
 from vsn.inference.prediction import Prediction
-from vsn.runs.checkpoint import RunError, load_model, open_run
+from vsn.runs.checkpoint import load_model
+from vsn.runs.run import RunError, open_run
 from vsn.scores.calibrate import Calibration, calibrated_probabilities
 from vsn.scores.scores import softmax
 

@@ -15,7 +15,8 @@ from vsn.models.gradcam import grad_cam, overlay
 from vsn.models.measure import count_parameters
 from vsn.report import read_runs
 from vsn.report.illustrate import best_and_worst, illustrated_report, measure_costs
-from vsn.runs.checkpoint import load_model, open_run
+from vsn.runs.checkpoint import load_model
+from vsn.runs.run import open_run
 
 
 @pytest.fixture(scope="module")

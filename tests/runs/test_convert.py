@@ -10,9 +10,10 @@ from vsn.config import ConfigError, ConvertConfig, DataConfig, ModelConfig, Reci
 from vsn.inference.evaluate import evaluate_run
 from vsn.inference.predict import Predictor
 from vsn.models import build_model, create_model
-from vsn.runs.checkpoint import RunError, is_finished, load_model, open_run
+from vsn.runs.checkpoint import load_model
 from vsn.runs.convert import convert_checkpoint
 from vsn.runs.listing import summarize_run
+from vsn.runs.run import RunError, is_finished, open_run
 from vsn.training.start import load_start
 
 MEAN = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)

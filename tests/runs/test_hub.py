@@ -21,9 +21,10 @@ from vsn import cli
 from vsn.config import ConvertConfig
 from vsn.config.recipes import load_recipe
 from vsn.inference.evaluate import evaluate_run
-from vsn.runs.checkpoint import RunError, load_model, open_run, weights_hash
+from vsn.runs.checkpoint import load_model
 from vsn.runs.hub import HubError, copy_run, from_pretrained, local_run, pull, push_to_hub, save_pretrained
 from vsn.runs.listing import summarize_run
+from vsn.runs.run import RunError, open_run, weights_hash
 from vsn.training.train import train
 
 FILES = {

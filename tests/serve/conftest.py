@@ -19,7 +19,9 @@ from tests.helpers.tiny_runs import tiny_recipe
 from vsn.config import ServeConfig
 from vsn.data.video.decode import write_video
 from vsn.models import build_model
-from vsn.runs.checkpoint import new_run, save_weights, write_run
+from vsn.runs.checkpoint import save_weights
+from vsn.runs.metadata import write_run
+from vsn.runs.run import new_run
 from vsn.serve.app import create_app
 from vsn.serve.models import open_model
 from vsn.serve.service import Service

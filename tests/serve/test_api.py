@@ -17,7 +17,7 @@ from tests.serve.conftest import CLASSES, LIMITS, Live, make_video, wait_until
 from vsn import Predictor, __version__, cli
 from vsn.data.video.jpeg import decode_jpeg
 from vsn.data.views import PROTOCOLS
-from vsn.runs.checkpoint import open_run, weights_hash
+from vsn.runs.run import open_run, weights_hash
 
 
 def post(live: Live, content: bytes, path: str = "/v1/predict", **settings: object) -> httpx.Response:

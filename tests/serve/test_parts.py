@@ -27,7 +27,9 @@ from vsn import Predictor, cli
 from vsn.config import ConfigError, ServeConfig, WindowConfig
 from vsn.data.video.decode import VideoError
 from vsn.models import build_model
-from vsn.runs.checkpoint import new_run, save_weights, write_run
+from vsn.runs.checkpoint import save_weights
+from vsn.runs.metadata import write_run
+from vsn.runs.run import new_run
 from vsn.serve.batching import Batcher
 from vsn.serve.decoding import Decoded, DecodeJob, decode_upload
 from vsn.serve.guards import Guards

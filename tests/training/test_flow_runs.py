@@ -24,7 +24,8 @@ from vsn.data.video.decode import VideoError, read_all_frames, write_video
 from vsn.inference.evaluate import evaluate_run
 from vsn.inference.predict import Predictor, TwoStreamPredictor
 from vsn.models import create_model
-from vsn.runs.checkpoint import load_model, open_run
+from vsn.runs.checkpoint import load_model
+from vsn.runs.run import open_run
 from vsn.training.train import train
 
 NUM_FRAMES, SIDE = 9, 32

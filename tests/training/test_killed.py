@@ -13,7 +13,7 @@ from tests.helpers.ranks import run_killed, train_quietly
 from tests.helpers.tiny_runs import assert_same_weights, metrics_of, tiny_recipe
 from vsn.config import Recipe
 from vsn.runs import checkpoint
-from vsn.runs.checkpoint import is_finished
+from vsn.runs.run import is_finished
 from vsn.system import files
 from vsn.training import train as train_module
 from vsn.training.train import train

@@ -22,7 +22,9 @@ from vsn.models import VideoClassifier, build_model, create_model
 from vsn.models.gradcam import grad_cam
 from vsn.models.measure import count_multiply_adds
 from vsn.report.illustrate import illustrated_report
-from vsn.runs.checkpoint import load_model, new_run, open_run, save_weights, write_run
+from vsn.runs.checkpoint import load_model, save_weights
+from vsn.runs.metadata import write_run
+from vsn.runs.run import new_run, open_run
 from vsn.scores.scores import softmax
 from vsn.training.memory import checkpoint_activations
 from vsn.training.optim import build_optimizer, freeze_parts

@@ -21,7 +21,8 @@ from vsn.config import AugmentConfig, ConfigError, Recipe
 from vsn.data.readers import read_records
 from vsn.inference.evaluate import evaluate_run
 from vsn.models import create_model
-from vsn.runs.checkpoint import load_model, open_run
+from vsn.runs.checkpoint import load_model
+from vsn.runs.run import open_run
 from vsn.scores.scores import load_scores
 from vsn.system.processes import Processes
 from vsn.training import train as train_module

@@ -17,7 +17,7 @@ from vsn.data.open import open_datasets
 from vsn.models import build_model
 from vsn.models.backbones import build_backbone
 from vsn.models.layers import ShiftConv2d, ShuffleConv2d
-from vsn.runs.checkpoint import read_metrics
+from vsn.runs.run import read_metrics
 from vsn.training.train import train
 
 RECIPES = sorted(recipe_folder().glob("*.toml"))

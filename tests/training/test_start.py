@@ -20,7 +20,9 @@ from vsn.inference.predict import Predictor
 from vsn.models import build_model
 from vsn.models.backbones import build_backbone
 from vsn.models.classifier import VideoClassifier
-from vsn.runs.checkpoint import load_model, new_run, open_run, save_weights, write_run
+from vsn.runs.checkpoint import load_model, save_weights
+from vsn.runs.metadata import write_run
+from vsn.runs.run import new_run, open_run
 from vsn.training.start import check_is_run, check_start, load_start
 from vsn.training.train import train
 

@@ -9,7 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.helpers.tiny_runs import metrics_of, tiny_recipe
 from vsn.config import ConfigError
-from vsn.runs.checkpoint import RunError, new_run, write_run
+from vsn.runs.metadata import write_run
+from vsn.runs.run import RunError, new_run
 from vsn.training import trackers
 from vsn.training.trackers import open_trackers
 from vsn.training.train import train

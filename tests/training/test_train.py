@@ -19,7 +19,8 @@ from vsn.data.video.decode import VideoError
 from vsn.inference.evaluate import evaluate_run
 from vsn.inference.predict import Predictor
 from vsn.models import build_model, initialize
-from vsn.runs.checkpoint import RunError, load_model, open_run
+from vsn.runs.checkpoint import load_model
+from vsn.runs.run import RunError, open_run
 from vsn.scores.scores import load_scores
 from vsn.system.interrupt import Stopped
 from vsn.training import losses
@@ -353,7 +354,7 @@ def test_full_disk_keeps_the_former_file(
     holder, name = (checkpoint.torch, "save") if saver == "torch.save" else (checkpoint, "save_file")
     with monkeypatch.context() as patch:
         patch.setattr(holder, name, full)
-        with pytest.raises(RunError, match=r"cannot be written \(.*No space left.*\); .* still that of the last time"):
+        with pytest.raises(RunError, match=r"cannot be written \(.*No space left.*\); the previous"):
             train(tiny_recipe(tiny_data), path, resume=True, console=quiet)
     kept = {p: p.read_bytes() for p in path.iterdir() if p.is_file()}
     if saver == "torch.save":  # the weights were saved before it

@@ -12,7 +12,8 @@ from rich.console import Console
 from tests.helpers.tiny_runs import assert_same_weights, metrics_of, rename_data, tiny_recipe, weights_of
 from vsn.config import ConfigError, Recipe
 from vsn.inference.evaluate import evaluate_run
-from vsn.runs.checkpoint import load_model, open_run
+from vsn.runs.checkpoint import load_model
+from vsn.runs.run import open_run
 from vsn.training import train as train_module
 from vsn.training.job import average_of
 from vsn.training.train import TrainingStopped, train

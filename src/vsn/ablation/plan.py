@@ -12,7 +12,7 @@ from typing import Any
 from vsn.ablation.grid import Variant
 from vsn.ablation.paper_tables import Table, TableNumber
 from vsn.config import ConfigError, FrameOrder, Recipe
-from vsn.runs.checkpoint import is_finished, read_metrics
+from vsn.runs.run import is_finished, read_metrics
 
 _NO_INPUT = {"name", "num_classes", "block", "places", "dropout", "weights"}
 """Settings of a model that its data sets do not depend on, beside those that begin with "shift"."""

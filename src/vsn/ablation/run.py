@@ -37,16 +37,9 @@ from vsn.data.open import open_datasets
 from vsn.inference.evaluate import evaluate_run
 from vsn.models import build_model
 from vsn.models.measure import count_multiply_adds, count_parameters
-from vsn.runs.checkpoint import (
-    RESUMABLE_SETTINGS,
-    Run,
-    RunError,
-    check_resumable,
-    is_finished,
-    load_model,
-    open_run,
-    versions,
-)
+from vsn.runs.checkpoint import load_model
+from vsn.runs.metadata import versions
+from vsn.runs.run import RESUMABLE_SETTINGS, Run, RunError, check_resumable, is_finished, open_run
 from vsn.system.files import write_json
 from vsn.system.processes import Processes
 from vsn.training.job import check_job

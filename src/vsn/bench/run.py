@@ -21,7 +21,7 @@ from vsn.bench.runtimes import RUNTIMES, Infer, Variant, describe_device, list_v
 from vsn.bench.subjects import BenchError, Subject, pick_baseline, protocol_costs, read_subjects
 from vsn.config import BenchConfig
 from vsn.models.measure import count_multiply_adds, count_parameters
-from vsn.runs.checkpoint import versions
+from vsn.runs.metadata import versions
 from vsn.system.interrupt import StopRequest, stop_requests
 from vsn.system.processes import pick_device
 from vsn.system.progress import progress_bar

@@ -17,7 +17,8 @@ from vsn.config.bench import paper_input
 from vsn.data.views import PROTOCOLS
 from vsn.models import build_model
 from vsn.models.measure import count_multiply_adds
-from vsn.runs.checkpoint import Run, load_model, open_run
+from vsn.runs.checkpoint import load_model
+from vsn.runs.run import Run, open_run
 
 _INPUT = re.compile(r"(?P<name>.+)@(?P<frames>\d+)(?:x(?P<clips>\d+))?")
 

@@ -108,7 +108,7 @@ def evaluate(
     """
     from vsn.cli.score_tables import print_results
     from vsn.inference.evaluate import evaluate_run, mirror_note
-    from vsn.runs.checkpoint import open_run
+    from vsn.runs.run import open_run
 
     if not order:
         raise ValueError("--order needs one or more of forward, reversed, shuffled, still.")

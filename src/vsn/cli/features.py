@@ -44,8 +44,8 @@ def features(
     from dataclasses import replace
 
     from vsn.inference.features import extract_features
-    from vsn.runs.checkpoint import open_run
     from vsn.runs.hub import local_run
+    from vsn.runs.run import open_run
 
     run = local_run(run)
     config = open_run(run).recipe.eval

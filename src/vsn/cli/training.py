@@ -48,7 +48,7 @@ def train_command(arguments: Sequence[str]) -> None:
             raise ValueError(
                 "--resume takes a run and continues it; no recipe, --out, --init-from or --find-batch-size goes with it."
             )
-        from vsn.runs.checkpoint import is_finished, open_run  # torch comes after what is wrong without it
+        from vsn.runs.run import is_finished, open_run  # torch comes after what is wrong without it
         from vsn.training.train import train
 
         run = open_run(command.resume)

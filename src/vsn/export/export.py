@@ -38,7 +38,9 @@ from vsn.export.write import (
     write_torch_export,
 )
 from vsn.models import VideoClassifier
-from vsn.runs.checkpoint import WeightsKind, describe_preprocessing, load_model, open_run, weights_hash
+from vsn.runs.checkpoint import load_model
+from vsn.runs.metadata import describe_preprocessing
+from vsn.runs.run import WeightsKind, open_run, weights_hash
 from vsn.system.files import atomic_write
 from vsn.system.version import installed_version
 

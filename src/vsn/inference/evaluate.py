@@ -21,7 +21,8 @@ from vsn.data.views import PROTOCOLS
 from vsn.inference.forward import Average, pick_test_device, view_scores
 from vsn.models import VideoClassifier
 from vsn.models.measure import count_multiply_adds, count_parameters
-from vsn.runs.checkpoint import Run, WeightsKind, load_model, open_run, weights_hash
+from vsn.runs.checkpoint import load_model
+from vsn.runs.run import Run, WeightsKind, open_run, weights_hash
 from vsn.scores.scores import Scores, save_evaluation
 from vsn.system.interrupt import Stopped, StopRequest
 from vsn.system.processes import Processes

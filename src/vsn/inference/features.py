@@ -21,8 +21,8 @@ from vsn.data.views import PROTOCOLS
 from vsn.inference.feature_files import Features, FeaturesError, load_features
 from vsn.inference.forward import check_per_frame, view_features
 from vsn.inference.predict import Predictor
-from vsn.runs.checkpoint import WeightsKind, open_run, weights_hash
 from vsn.runs.hub import local_run
+from vsn.runs.run import WeightsKind, open_run, weights_hash
 from vsn.system.interrupt import StopRequest, stop_requests
 from vsn.system.progress import progress_bar
 

@@ -11,8 +11,9 @@ from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.inference.forward import check_per_frame, pick_test_device, view_features, view_scores
 from vsn.inference.prediction import Prediction, check_top_k, list_inputs, most_probable, views_of_video
 from vsn.models import VideoClassifier
-from vsn.runs.checkpoint import WeightsKind, load_model, open_run
+from vsn.runs.checkpoint import load_model
 from vsn.runs.hub import local_run, pull
+from vsn.runs.run import WeightsKind, open_run
 
 __all__ = ["Prediction", "Predictor", "TwoStreamPredictor"]
 

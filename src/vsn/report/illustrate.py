@@ -18,7 +18,8 @@ from vsn.models.gradcam import grad_cam, overlay
 from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.report import Run, read_runs, write_page
 from vsn.report.videos import Example, Examples, Kind, choose_examples
-from vsn.runs.checkpoint import RunError, load_model, open_run
+from vsn.runs.checkpoint import load_model
+from vsn.runs.run import RunError, open_run
 from vsn.system.processes import pick_device
 from vsn.system.progress import progress_bar
 

@@ -1,1 +1,1 @@
-"""."""
+"""Run folders: open, save, list, convert, publish; results of evaluations."""

@@ -31,8 +31,10 @@ from vsn.data.views import frames_of
 from vsn.models import VideoClassifier, build_model
 from vsn.models.backbones import FLOW_MEAN, FLOW_STD, IMAGENET_STD, build_backbone
 from vsn.models.stem import stem_name
-from vsn.runs.checkpoint import Run, check_new, new_run, save_weights, write_run, write_summary
+from vsn.runs.checkpoint import save_weights
 from vsn.runs.foreign import LAYOUT_NAMES, ForeignWeights, find_backbone, plan_shift, read_foreign
+from vsn.runs.metadata import write_run
+from vsn.runs.run import Run, check_new, new_run, write_summary
 from vsn.system.files import write_json
 
 _NUM_FRAMES, _SHIFT_DIV = 8, 8

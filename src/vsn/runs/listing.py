@@ -13,7 +13,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 
 from vsn.config import Recipe
-from vsn.runs.checkpoint import open_run, read_metrics
+from vsn.runs.run import RunError, open_run, read_metrics
 
 State = Literal["finished", "can be resumed", "damaged"]
 
@@ -125,9 +125,8 @@ def _read_recipe(path: Path, reasons: list[str]) -> Recipe | None:
         return None
     try:
         return open_run(path).recipe
-    except ValueError as error:
-        # The folder's name and what made it are said by the table.
-        reasons.append(str(error).partition("(made by `vsn train`): ")[2] or str(error))
+    except RunError as error:
+        reasons.append(error.reason)
         return None
 
 

@@ -22,7 +22,8 @@ from vsn.inference.forward import view_scores
 from vsn.inference.predict import Predictor
 from vsn.inference.prediction import most_probable
 from vsn.models.gradcam import grad_cam, overlay
-from vsn.runs.checkpoint import WeightsKind, describe_preprocessing, open_run, weights_hash
+from vsn.runs.metadata import describe_preprocessing
+from vsn.runs.run import WeightsKind, open_run, weights_hash
 from vsn.serve.decoding import shown_frames
 from vsn.serve.problems import no_heat_maps, unknown_label
 from vsn.stream.frames import check_windows

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from vsn.config import ConfigError, ServeConfig
-from vsn.runs.checkpoint import WeightsKind
+from vsn.runs.run import WeightsKind
 
 NO_EXTRA = 'vsn serve needs packages that are not installed ({name}): pip install "vsn[serve]"'
 

@@ -16,7 +16,8 @@ from vsn.config import ConfigError, Recipe, TrainConfig
 from vsn.data.dataset import VideoDataset
 from vsn.inference.forward import autocast
 from vsn.models import VideoClassifier, build_model
-from vsn.runs.checkpoint import Run, save_state
+from vsn.runs.checkpoint import save_state
+from vsn.runs.run import Run
 from vsn.system.interrupt import StopRequest
 from vsn.system.processes import Processes
 from vsn.training.batch_norm import synchronize_batch_norm

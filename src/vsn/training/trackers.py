@@ -10,7 +10,7 @@ from accelerate import PartialState
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 
 from vsn.config import ConfigError, Tracker
-from vsn.runs.checkpoint import Run, RunError, flat_settings
+from vsn.runs.run import Run, RunError, flat_settings
 
 PROJECT = "vsn"
 

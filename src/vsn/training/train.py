@@ -21,18 +21,16 @@ from vsn.data.open import open_datasets
 from vsn.data.transforms import mix_clips
 from vsn.data.video.decode import VideoError
 from vsn.inference.forward import autocast
-from vsn.runs.checkpoint import (
+from vsn.runs.checkpoint import clear_leftovers, load_state, save_weights
+from vsn.runs.metadata import write_run
+from vsn.runs.run import (
     Run,
     append_metrics,
     check_new,
     check_resumable,
-    clear_leftovers,
-    load_state,
     new_run,
     open_run,
-    save_weights,
     write_bad_videos,
-    write_run,
     write_summary,
 )
 from vsn.system.interrupt import Stopped, stop_requests
@@ -65,7 +63,7 @@ def train(
     Under `torchrun` every process calls it; the first one writes and talks.
 
     Args:
-        recipe: all settings. When resuming it must be the run's own, but for `checkpoint.RESUMABLE_SETTINGS`.
+        recipe: all settings. When resuming it must be the run's own, but for `vsn.runs.run.RESUMABLE_SETTINGS`.
         path: the run folder; it must be new unless ``resume``.
         resume: continue where the run stopped, in the middle of an epoch too.
         console: where to report; default standard error.

@@ -16,7 +16,7 @@ from vsn.runs.hub.errors import HubError as HubError
 
 if TYPE_CHECKING:
     from vsn.models import VideoClassifier
-    from vsn.runs.checkpoint import WeightsKind
+    from vsn.runs.run import WeightsKind
 
 _ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>.+))?")
 
@@ -98,7 +98,8 @@ def from_pretrained(
     It maps a clip ``(B, T, C, H, W)``, uint8 or float in [0, 1], to logits. `vsn.Predictor.from_pretrained` takes
     video files and gives names of classes.
     """
-    from vsn.runs.checkpoint import load_model, open_run
+    from vsn.runs.checkpoint import load_model
+    from vsn.runs.run import open_run
 
     folder = pull(name, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only)
     return load_model(open_run(folder))

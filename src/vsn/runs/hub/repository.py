@@ -17,18 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from vsn.config import Recipe
 from vsn.config.recipes import dump_recipe
-from vsn.runs.checkpoint import (
-    Run,
-    RunError,
-    WeightsKind,
-    check_new,
-    describe_preprocessing,
-    open_run,
-    weights_file,
-    weights_hash,
-)
 from vsn.runs.hub.card import CardFacts, data_name, read_results, write_card
 from vsn.runs.hub.errors import HubError
+from vsn.runs.metadata import describe_preprocessing
+from vsn.runs.run import Run, RunError, WeightsKind, check_new, open_run, weights_file, weights_hash
 from vsn.system.files import write_json, write_text
 
 FORMAT_VERSION = 1

@@ -1,0 +1,91 @@
+"""Create a run folder, and describe what its results depend on: preprocessing, library versions, hardware."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vsn.config import Recipe
+from vsn.config.recipes import dump_recipe
+from vsn.data.views import PROTOCOLS
+from vsn.runs.run import Run, RunError
+from vsn.system.allocator import keeps_freed_memory
+from vsn.system.files import write_json, write_text
+from vsn.system.version import installed_version
+
+
+def write_run(run: Run) -> None:
+    """Create the folder of a run: recipe, class names, versions, preprocessing.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_text(run.path / "recipe.toml", dump_recipe(run.recipe))
+        write_json(run.path / "classes.json", list(run.classes))
+        write_json(run.path / "versions.json", versions())
+        write_json(run.path / "preprocessing.json", describe_preprocessing(run.recipe))
+    except OSError as error:
+        raise RunError(f"The run folder {run.path} cannot be written: {error}. Choose another with --out.") from error
+
+
+def describe_preprocessing(recipe: Recipe) -> dict[str, str]:
+    """Describe what evaluation and prediction do to a video, for users who feed the model themselves."""
+    plan, crop, side = PROTOCOLS[recipe.eval.protocol], recipe.clip.crop_size, recipe.clip.short_side
+    crops = {
+        "whole": "the whole frame",
+        "center": f"one center crop of {crop}x{crop} pixels",
+        "three": f"three squares of {side}x{side} pixels along the longer side",
+        "ten": f"corners and center of {crop}x{crop} pixels, and their mirror images",
+    }
+    clips = {
+        "one": "",
+        "two": " of two clips: centers and beginnings of the segments",
+        "dense": " of ten dense clips",
+    }
+    sampling = {
+        "segment": "the center of each of as many equal segments of the video",
+        "dense": "at equal distances in the middle 64 frames of the video",
+        "rate": f"{recipe.clip.frames_per_second:g} a second, from the middle of the video",
+    }
+    return {
+        "frames": f"{recipe.model.num_frames}: {sampling[recipe.clip.sampling]}",
+        "resize": f"shorter side to {side} pixels, bilinear",
+        "protocol": recipe.eval.protocol,
+        "view": crops[plan.crops] + clips[plan.clips],
+        "average": f"{recipe.eval.average} over {plan.num_views} views",
+        "modality": recipe.model.modality,
+        "input": f"(B, T, {recipe.model.clip_channels}, H, W), uint8 or float in [0, 1]",
+        "normalization": "inside the model",
+    }
+
+
+def versions() -> dict[str, Any]:
+    """Return library versions and hardware, as run folders and benchmark results record them."""
+    return {
+        "vsn": installed_version(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "accelerate": metadata.version("accelerate"),
+        "torchvision": metadata.version("torchvision"),
+        "av": metadata.version("av"),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "num_threads": torch.get_num_threads(),
+        "keeps_freed_memory": keeps_freed_memory(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _processor() -> str:
+    # platform.processor() is empty or "x86_64" on Linux; the kernel knows the model's name.
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
