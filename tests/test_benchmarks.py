@@ -18,7 +18,7 @@ from vsn.bench.subjects import read_subjects
 from vsn.config import BenchConfig, ModelConfig
 from vsn.data.video.decode import probe_video
 from vsn.scores.fuse import fuse_scores
-from vsn.scores.scores import summarize
+from vsn.scores.metrics import summarize
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CPU = torch.device("cpu")
@@ -321,11 +321,11 @@ def test_two_streams_in_the_layout_of_table_2(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(two_streams, "load_scores", lambda path: found[path.parents[1]])
     pair = two_streams.fuse_streams("clips", [Path("rgb"), Path("flow")])
     rgb, flow, both = tables.streams_table([pair]).splitlines()[2:]
-    fused = summarize(fuse_scores(inputs))["top1"]
-    assert rgb.startswith(f"| clips, fcn, seed 3 | RGB | 8 | 0.89M | 0.101G | {summarize(inputs[0])['top1']:.1%} | ")
+    fused = summarize(fuse_scores(inputs)).top1
+    assert rgb.startswith(f"| clips, fcn, seed 3 | RGB | 8 | 0.89M | 0.101G | {summarize(inputs[0]).top1:.1%} | ")
     assert flow.startswith("| clips, fcn, seed 3 | flow, 5 fields | 8 | 0.89M | 0.101G | ")
     assert both.startswith(f"| clips, fcn, seed 3 | fused | 8+8 | 1.78M | 0.202G | {fused:.1%} | ")
-    best = max(summarize(one)["top1"] for one in inputs)
+    best = max(summarize(one).top1 for one in inputs)
     assert f"| {100 * (fused - best):+.1f} (" in both
 
 

@@ -13,7 +13,8 @@ from vsn import cli
 from vsn.cli.score_tables import print_results
 from vsn.scores.calibrate import load_calibration
 from vsn.scores.fuse import fuse_scores, stratified_half
-from vsn.scores.scores import load_scores, save_evaluation, summarize
+from vsn.scores.metrics import summarize
+from vsn.scores.scores import load_scores, save_evaluation
 
 Run = Callable[..., str]
 
@@ -51,7 +52,7 @@ def test_fuse(vsn: Run):
     fused = load_scores("f.npz")
     expected = fuse_scores([random_scores(1, strength=1.5), random_scores(2, strength=1.5)])
     assert fused.logits.tolist() == expected.logits.tolist()
-    assert report["fused"]["top1"] == summarize(expected)["top1"]
+    assert report["fused"]["top1"] == summarize(expected).top1
     assert [part["file"] for part in fused.facts["fused_from"]] == ["a.npz", "b.npz"]
     page = vsn("fuse", a, b, "--weights", 1, 3)
     assert "60 videos, mean of softmax scores" in page
@@ -134,24 +135,25 @@ def test_fuse_several_labels(vsn: Run):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "value"),
     [
-        (["fuse", "a.npz", "b.npz", "--search", "--weights", "1", "1"], "vsn: --search finds the weights"),
-        (["fuse", "a.npz", "b.npz", "--weights", "1"], "vsn: There are 1 weights for 2 files"),
-        (["fuse", "a.npz"], "vsn: There are scores of 1 models; two or more are needed."),
-        (["fuse", "a.npz", "b.npz", "--out", "f.csv"], "vsn: --out is 'f.csv'; scores are written as .npz"),
-        (["compare", "a.npz", "no.npz"], "vsn: no.npz: there is no such file."),
-        (["submit", "a.npz", "--for", "something-v2"], "vsn: something-v2 takes class indices"),
-        (["calibrate", "a.npz", "--plot", "c.png"], "vsn: --plot is 'c.png'; the chart is an SVG file"),
-        (["calibrate", "a.npz", "--precision", "2"], "vsn: The precision is 2.0; it must be above 0"),
+        (["fuse", "a.npz", "b.npz", "--search", "--weights", "1", "1"], "--search"),
+        (["fuse", "a.npz", "b.npz", "--weights", "1"], "1 weight"),
+        (["fuse", "a.npz"], "1"),
+        (["fuse", "a.npz", "b.npz", "--out", "f.csv"], "f.csv"),
+        (["compare", "a.npz", "no.npz"], "no.npz"),
+        (["submit", "a.npz", "--for", "something-v2"], "--labels"),
+        (["calibrate", "a.npz", "--plot", "c.png"], "c.png"),
+        (["calibrate", "a.npz", "--precision", "2"], "2.0"),
     ],
 )
-def test_errors_are_one_line_and_nothing_is_written(vsn: Run, arguments: list[str], message: str):
+def test_errors_are_one_line_and_nothing_is_written(vsn: Run, arguments: list[str], value: str):
     write("a", 1)
     write("b", 2)
-    said = vsn(*arguments)
-    assert said.startswith(message)
-    assert len(said.splitlines()) == 1
+    message = vsn(*arguments)
+    assert message.startswith("vsn: ")
+    assert value in message
+    assert len(message.splitlines()) == 1
     assert sorted(path.name for path in Path().iterdir()) == ["a.npz", "b.npz"]
 
 

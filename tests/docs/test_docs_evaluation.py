@@ -11,7 +11,8 @@ from tests.helpers.made_scores import random_scores, scores_of
 from vsn import cli
 from vsn.scores.calibrate import calibrate
 from vsn.scores.fuse import fuse_scores
-from vsn.scores.scores import predicted_classes, save_evaluation, softmax
+from vsn.scores.metrics import predicted_classes, softmax
+from vsn.scores.scores import save_evaluation
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^vsn (?:fuse|compare|submit|calibrate) .*$", PAGE, re.M)

@@ -20,7 +20,8 @@ from vsn.inference.forward import Average, autocast
 from vsn.models.measure import count_multiply_adds
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import open_run
-from vsn.scores.scores import load_scores, softmax
+from vsn.scores.metrics import softmax
+from vsn.scores.scores import load_scores
 from vsn.system.processes import pick_device
 from vsn.training.train import train
 

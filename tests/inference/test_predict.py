@@ -19,7 +19,7 @@ from vsn.inference.prediction import Prediction
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import RunError, open_run
 from vsn.scores.calibrate import Calibration, calibrated_probabilities
-from vsn.scores.scores import softmax
+from vsn.scores.metrics import softmax
 
 
 @pytest.fixture(scope="module")

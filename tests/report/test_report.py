@@ -19,7 +19,7 @@ from vsn.report import read_runs, write_report
 from vsn.report.confusion import confused_pairs
 from vsn.report.curves import nice_ticks
 from vsn.report.results import summary_sentence
-from vsn.scores.scores import softmax
+from vsn.scores.metrics import softmax
 
 HOSTILE = ('<b>bold</b> & "quoted"', "it's <script>alert(1)</script>", "a' onload='x")
 

@@ -20,8 +20,9 @@ from vsn.report.confusion import order_alike
 from vsn.report.parts import points
 from vsn.report.videos import Example, Examples, choose_examples
 from vsn.scores.calibrate import calibrate
+from vsn.scores.metrics import average_precisions
 from vsn.scores.reliance import temporal_reliance
-from vsn.scores.scores import Scores, average_precisions, load_scores
+from vsn.scores.scores import Scores, load_scores
 
 
 def commands(page: Page) -> list[list[str]]:

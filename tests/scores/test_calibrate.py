@@ -220,12 +220,12 @@ def test_unreadable_videos_are_left_out_and_not_accepted():
 
 
 def test_scores_calibration_is_not_for():
-    with pytest.raises(ScoresError, match="multi-label; calibration is for one label a video"):
+    with pytest.raises(ScoresError, match="multi-label"):
         calibrate(several([[1, 0]], [[1, 0]]))
-    with pytest.raises(ScoresError, match=r"1 of 1 videos have no label.*calibration needs the labels"):
+    with pytest.raises(ScoresError, match=r"1 of 1 videos"):
         calibrate(scores_of([[1, 0]], [-1]))
     for temperature in (0, -1, math.inf):
-        with pytest.raises(ScoresError, match="it must be above 0"):
+        with pytest.raises(ScoresError, match="temperature above 0"):
             calibrated_probabilities(np.zeros((1, 2)), temperature)
-    with pytest.raises(ScoresError, match="number of bins is 0"):
+    with pytest.raises(ScoresError, match="num_bins, got 0"):
         reliability_curve(random_scores(1), num_bins=0)

@@ -6,7 +6,7 @@ import pytest
 from tests.helpers.made_scores import random_scores, scores_of, several, sides
 from vsn.scores.compare import compare_scores
 from vsn.scores.intervals import mcnemar
-from vsn.scores.scores import per_class_accuracy
+from vsn.scores.metrics import per_class_accuracy
 
 
 def test_by_hand():

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.helpers.made_scores import random_scores, scores_of, several, sides
 from vsn.scores.fuse import fuse_scores, fusion_report, model_costs, search_weights, stratified_half
 from vsn.scores.intervals import paired_interval
-from vsn.scores.scores import Scores, ScoresError, load_scores, probabilities, softmax, top_k_hits
+from vsn.scores.metrics import probabilities, softmax, top_k_hits
+from vsn.scores.scores import Scores, ScoresError, load_scores
 
 
 def mean_by_loop(inputs: list[Scores], weights: list[float]) -> list[list[float]]:

@@ -8,24 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.made_scores import random_scores
-from vsn.scores.scores import (
+from vsn.scores.intervals import bootstrap_interval
+from vsn.scores.metrics import (
     UNREADABLE,
-    Scores,
-    ScoresError,
     average_precisions,
-    bootstrap_interval,
-    find_scores,
-    load_scores,
     log_softmax,
     per_class_accuracy,
     predicted_classes,
     probabilities,
-    save_evaluation,
     sigmoid,
     softmax,
     summarize,
     top_k_hits,
 )
+from vsn.scores.scores import Scores, ScoresError, find_scores, load_scores, save_evaluation
 
 NAN = float("nan")
 
@@ -64,9 +60,15 @@ def test_per_class_and_summary():
     assert per_class_accuracy(scores) == {"a": 0.5, "c": 0.5}  # class b has no videos
     scores = scores_of([[2, 1, 0], [2, 1, 0], [2, 1, 0], [0, 2, 1]], [0, 0, 0, 2])
     result = summarize(scores)
-    assert per_class_accuracy(scores) == result["per_class"] == {"a": 1.0, "c": 0.0}
-    assert (result["num_videos"], result["top1"], result["top5"], result["mean_class"]) == (4, 0.75, 1.0, 0.5)
-    low, high = result["top1_interval"]
+    assert per_class_accuracy(scores) == result.per_class == {"a": 1.0, "c": 0.0}
+    assert (result.num_videos, result.top1, result.top5, result.mean_name, result.mean) == (
+        4,
+        0.75,
+        1.0,
+        "mean_class",
+        0.5,
+    )
+    low, high = result.top1_interval
     assert 0 <= low <= 0.75 <= high <= 1
 
 
@@ -109,10 +111,10 @@ def test_average_precision_by_hand():
     scores = several([[3, 0], [2, 1], [1, 0]], [[1, 0], [0, 1], [1, 0]])
     assert average_precisions(scores) == {"a": pytest.approx(5 / 6), "b": 1.0}
     result = summarize(scores)
-    assert result["mean_average_precision"] == pytest.approx(11 / 12)
-    assert result["per_class"] == average_precisions(scores)
-    assert "mean_class" not in result
-    with pytest.raises(ValueError, match="Average precision is for multi-label scores"):
+    assert (result.mean_name, result.mean) == ("mean_average_precision", pytest.approx(11 / 12))
+    assert result.per_class == average_precisions(scores)
+    assert "mean_class" not in result.to_dict()
+    with pytest.raises(ValueError, match="multi-label"):
         average_precisions(scores_of([[1, 0]], [0]))
 
 
@@ -130,7 +132,7 @@ def test_softmax():
     values = softmax(np.array([[0, np.log(3)], [1000, 1000]]))
     np.testing.assert_allclose(values, [[0.25, 0.75], [0.5, 0.5]], atol=1e-12)
     assert values.dtype == np.float64
-    deep = np.log([[[1.0, 3.0], [3.0, 1.0]], [[1.0, 1.0], [1.0, 4.0]]])  # whatever comes before the last axis
+    deep = np.log([[[1.0, 3.0], [3.0, 1.0]], [[1.0, 1.0], [1.0, 4.0]]])  # more than one leading axis
     shares = [[[0.25, 0.75], [0.75, 0.25]], [[0.5, 0.5], [0.2, 0.8]]]
     np.testing.assert_allclose(softmax(deep), shares, atol=1e-12)
     np.testing.assert_allclose(log_softmax(deep), np.log(shares), atol=1e-12)
@@ -160,13 +162,13 @@ def test_interval_is_about_two_standard_errors():
 
 
 def test_video_twice_is_refused():
-    with pytest.raises(ValueError, match="same video appears twice"):
+    with pytest.raises(ValueError, match="a video more than once"):
         Scores(np.array(["a", "a"]), np.zeros((2, 2), np.float32), np.zeros(2, np.int64), ("x", "y"))
 
 
 @pytest.mark.parametrize(("shape", "num_labels"), [((2, 3), 2), ((1, 2), 2), ((2, 2), 3)])
 def test_shapes_that_do_not_fit(shape: tuple[int, int], num_labels: int):
-    with pytest.raises(ValueError, match=r"Scores of 2 videos and 2 classes have logits .* expected logits \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"\(2, 2\).*2 videos and 2 classes.*logits"):
         Scores(np.array(["a", "b"]), np.zeros(shape, np.float32), np.zeros(num_labels, np.int64), ("x", "y"))
 
 
@@ -228,24 +230,22 @@ def test_without_labels_scores_are_kept_and_nothing_is_measured(tmp_path: Path):
     assert result == {"split": "test", "num_videos": 2, "num_unlabeled": 1}
     assert load_scores(tmp_path / "test.npz").labels.tolist() == [-1, 1]
     for measure in (lambda: top_k_hits(scores, 1), lambda: summarize(scores)):
-        with pytest.raises(
-            ScoresError, match=r"1 of 2 videos .* '0\.mp4'; counting what is right needs the labels of all"
-        ):
+        with pytest.raises(ScoresError, match=r"1 of 2 videos .*0\.mp4"):
             measure()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": None, "kind": None, "facts": None}, "before files of scores said what they hold"),
-        ({"labels": None}, r"no \['labels'\]; it is not a file of scores"),
-        ({"format_version": np.array(9)}, "format version 9; this vsn reads version 1"),
-        ({"kind": np.array("odds")}, "is damaged: it holds 'odds'"),
-        ({"facts": np.array("{")}, "is damaged"),
-        ({"labels": np.array([0, 7])}, "is damaged: The labels run from 0 to 7; allowed are 0 to 1"),
-        ({"labels": np.array([0])}, r"is damaged: Scores of 2 videos"),
-        ({"scores": np.zeros(3)}, r"is damaged: Scores of 2 videos"),
-        ({"classes": np.array(["a", "a"])}, "is damaged: The same class appears twice"),
+        ({"format_version": None, "kind": None, "facts": None}, "old format"),
+        ({"labels": None}, r"no \['labels'\]"),
+        ({"format_version": np.array(9)}, "format version 1 .* 9"),
+        ({"kind": np.array("odds")}, "damaged.*'odds'"),
+        ({"facts": np.array("{")}, "damaged"),
+        ({"labels": np.array([0, 7])}, "damaged.*0 to 1.*got 0 to 7"),
+        ({"labels": np.array([0])}, r"damaged.*2 videos"),
+        ({"scores": np.zeros(3)}, r"damaged.*2 videos"),
+        ({"classes": np.array(["a", "a"])}, "damaged.*class more than once"),
     ],
 )
 def test_files_of_scores_that_cannot_be_used(tmp_path: Path, change: dict, message: str):
@@ -261,7 +261,7 @@ def test_files_of_scores_that_cannot_be_used(tmp_path: Path, change: dict, messa
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "is damaged"), (b"no archive at all", "is damaged"), (None, "there is no such file")],
+    [(b"", "damaged"), (b"no archive at all", "damaged"), (None, "does not exist")],
 )
 def test_files_that_hold_no_scores(tmp_path: Path, content: bytes | None, message: str):
     path = tmp_path / "s.npz"
@@ -269,7 +269,7 @@ def test_files_that_hold_no_scores(tmp_path: Path, content: bytes | None, messag
         path.write_bytes(content)
     with pytest.raises(ScoresError, match=message):
         load_scores(path)
-    with pytest.raises(ScoresError, match="is a folder; name a file"):
+    with pytest.raises(ScoresError, match="is a folder"):
         load_scores(tmp_path)
 
 
@@ -279,7 +279,7 @@ def test_half_a_file(tmp_path: Path, share: float):
     random_scores(1).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ScoresError, match="is damaged"):
+    with pytest.raises(ScoresError, match="damaged"):
         load_scores(path)
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(ScoresError, match="holds a single array"):
@@ -288,7 +288,7 @@ def test_half_a_file(tmp_path: Path, share: float):
 
 def test_an_archive_of_other_things_is_told_by_eight_of_its_arrays(tmp_path: Path):
     np.savez(tmp_path / "other.npz", **{f"x{i}": np.zeros(1) for i in range(9)})
-    with pytest.raises(ScoresError, match=r"'x6', 'x7'\] and no .*; it is not a file of scores"):
+    with pytest.raises(ScoresError, match=r"'x6', 'x7'\], but no "):
         load_scores(tmp_path / "other.npz")
 
 
@@ -348,9 +348,9 @@ def test_some_of_the_videos_keep_kind_and_facts():
 
 
 def test_labels_outside_the_classes():
-    with pytest.raises(ValueError, match="The labels run from 0 to 2; allowed are 0 to 1, and -1"):
+    with pytest.raises(ValueError, match=r"0 to 1, or -1.* got 0 to 2"):
         scores_of([[1, 0], [1, 0]], [0, 2])
-    with pytest.raises(ScoresError, match="The scores are of no video"):
+    with pytest.raises(ScoresError, match="0 videos"):
         top_k_hits(scores_of([[1, 0]], [0]).take(np.array([], int)), 1)
     with pytest.raises(ScoresError, match="No video has a label of any class"):
         summarize(several([[1, 0]], [[0, 0]]))

@@ -25,7 +25,7 @@ from vsn.report.illustrate import illustrated_report
 from vsn.runs.checkpoint import load_model, save_weights
 from vsn.runs.metadata import write_run
 from vsn.runs.run import new_run, open_run
-from vsn.scores.scores import softmax
+from vsn.scores.metrics import softmax
 from vsn.training.memory import checkpoint_activations
 from vsn.training.optim import build_optimizer, freeze_parts
 from vsn.training.start import load_start

@@ -22,7 +22,8 @@ from vsn.export.exported import ExportedModel, video_logits
 from vsn.export.facts import ExportError, Precision
 from vsn.inference.forward import view_scores
 from vsn.models import VideoClassifier
-from vsn.scores.scores import Scores, summarize
+from vsn.scores.metrics import summarize
+from vsn.scores.scores import Scores
 from vsn.system.progress import progress_bar
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 5e-2, "int8": 0.5}
@@ -169,7 +170,7 @@ def export_accuracy(
     """Test a file and the model it is of on the same views of the test split.
 
     Returns:
-        "split", "protocol", and under "pytorch" and "exported" what `vsn.scores.scores.summarize` measures;
+        "split", "protocol", and under "pytorch" and "exported" what `vsn.scores.metrics.summarize` measures;
         "agreement" is the share of videos of which both say the same class.
 
     Raises:
@@ -191,7 +192,7 @@ def export_accuracy(
     return {
         "split": split,
         "protocol": recipe.eval.protocol,
-        **{name: summarize(one) for name, one in scores.items()},
+        **{name: summarize(one).to_dict() for name, one in scores.items()},
         "agreement": float((said[0] == said[1]).mean()),
     }
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vsn.config import EvalConfig
 from vsn.export.facts import SUFFIXES, ExportError, ExportFacts, need, read_facts
 from vsn.inference.prediction import Prediction, check_top_k, list_inputs, most_probable, views_of_video
-from vsn.scores.scores import log_softmax
+from vsn.scores.metrics import log_softmax
 
 Run = Callable[[NDArray[Any]], NDArray[np.float32]]
 RunPrecision = Literal["fp32", "bf16"]

@@ -27,7 +27,7 @@ from vsn.data.records import (
 from vsn.data.video.frame_folders import describe_frames
 from vsn.data.video.frames import Choose, VideoError, frame_size, resize_rgb
 from vsn.scores.calibrate import Calibration, calibrated_probabilities
-from vsn.scores.scores import sigmoid, softmax
+from vsn.scores.metrics import sigmoid, softmax
 
 
 @dataclass(frozen=True)

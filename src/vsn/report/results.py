@@ -9,7 +9,7 @@ from typing import Any
 from vsn.report import parts
 from vsn.report.runs import ORDERS, ReportError, Run, read_json
 from vsn.scores.intervals import bootstrap_interval
-from vsn.scores.scores import top_k_hits
+from vsn.scores.metrics import top_k_hits
 
 Costs = Mapping[str, tuple[int, int]]
 """Run name -> parameters, multiply-adds of one view."""

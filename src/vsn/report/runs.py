@@ -17,7 +17,8 @@ import numpy as np
 
 from vsn.config import FrameOrder, Recipe
 from vsn.config.recipes import load_recipe
-from vsn.scores.scores import Scores, load_scores, top_k_hits
+from vsn.scores.metrics import top_k_hits
+from vsn.scores.scores import Scores, load_scores
 
 EVAL_KEYS = ("split", "protocol", "order", "num_videos", "top1", "top1_interval", "top5", "per_class")
 MEANS = ("mean_class", "mean_average_precision")

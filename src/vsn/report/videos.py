@@ -15,7 +15,8 @@ from PIL import Image
 from vsn.report import parts
 from vsn.report.parts import percent, text
 from vsn.report.runs import ReportError, Run, match_classes, read_arrays
-from vsn.scores.scores import Scores, sigmoid, softmax
+from vsn.scores.metrics import sigmoid, softmax
+from vsn.scores.scores import Scores
 
 Kind = Literal["best", "worst"]
 MARKS = ("\u2717", "\u2713")

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsn.scores.intervals import bootstrap_interval
-from vsn.scores.scores import Scores, ScoresError, log_softmax, require_labels, softmax, top_k_hits
+from vsn.scores.metrics import log_softmax, require_labels, softmax, top_k_hits
+from vsn.scores.scores import Scores, ScoresError
 from vsn.system.files import write_json
 
 FORMAT_VERSION = 1
@@ -90,7 +91,7 @@ class ReliabilityBin:
 def reliability_curve(scores: Scores, *, temperature: float = 1.0, num_bins: int = NUM_BINS) -> list[ReliabilityBin]:
     """Accuracy against confidence, the highest probability of a video, in bins of equal width."""
     if num_bins < 1:
-        raise ScoresError(f"The number of bins is {num_bins}; it must be 1 or more.")
+        raise ScoresError(f"Expected at least 1 of num_bins, got {num_bins}.")
     confidence, right = confidences(scores, temperature)
     # Bins are open below and closed above, so that a confidence of 1 is in the last.
     place = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
@@ -334,5 +335,5 @@ def _readable(scores: Scores) -> Scores:
 
 def _checked(temperature: float) -> float:
     if not (math.isfinite(temperature) and temperature > 0):
-        raise ScoresError(f"The temperature is {temperature}; it must be above 0.")
+        raise ScoresError(f"Expected a temperature above 0, got {temperature}.")
     return temperature

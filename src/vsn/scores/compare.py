@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsn.scores.intervals import bootstrap_draws, mcnemar, paired_interval, percentiles, widened
-from vsn.scores.scores import Scores, predicted_classes, summarize, top_k_hits
+from vsn.scores.metrics import predicted_classes, summarize, top_k_hits
+from vsn.scores.scores import Scores
 
 
 def compare_scores(a: Scores, b: Scores, *, seed: int = 0) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def compare_scores(a: Scores, b: Scores, *, seed: int = 0) -> dict[str, Any]:
     """
     hits = [top_k_hits(one, 1) for one in (a, b)]
     changes = hits[1].astype(np.int64) - hits[0]
-    summaries = [summarize(one) for one in (a, b)]
+    summaries = [summarize(one).to_dict() for one in (a, b)]
     mean = "mean_average_precision" if a.multi_label else "mean_class"
     _, inverse = np.unique(np.array(a.groups), return_inverse=True)
     net = np.bincount(inverse, changes)

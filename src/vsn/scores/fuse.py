@@ -15,16 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsn.scores.intervals import paired_interval
-from vsn.scores.scores import (
-    Scores,
-    ScoresError,
-    average_precisions,
-    log_softmax,
-    probabilities,
-    require_labels,
-    summarize,
-    top_k_hits,
-)
+from vsn.scores.metrics import average_precisions, log_softmax, probabilities, require_labels, summarize, top_k_hits
+from vsn.scores.scores import Scores, ScoresError
 
 _STEPS = {2: 20, 3: 10, 4: 10}
 """Inputs -> into how many parts their weights are divided in a search."""
@@ -240,4 +232,4 @@ def model_costs(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _headline(scores: Scores) -> dict[str, Any]:
-    return {key: value for key, value in summarize(scores).items() if key not in ("per_class", "num_videos")}
+    return {key: value for key, value in summarize(scores).to_dict().items() if key not in ("per_class", "num_videos")}

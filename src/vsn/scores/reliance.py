@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from vsn.scores.intervals import bootstrap_draws, bootstrap_interval, paired_interval, percentiles
 from vsn.scores.match import match_scores
-from vsn.scores.scores import Scores, ScoresError, top_k_hits
+from vsn.scores.metrics import top_k_hits
+from vsn.scores.scores import Scores, ScoresError
 
 ORDERS = ("forward", "reversed", "shuffled", "still")
 

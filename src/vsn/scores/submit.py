@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from vsn.scores.intervals import bootstrap_interval
-from vsn.scores.scores import Scores, ScoresError, top_k_hits
+from vsn.scores.metrics import top_k_hits
+from vsn.scores.scores import Scores, ScoresError
 
 Server = Literal["something-v1", "something-v2"]
 TOP_K = 5

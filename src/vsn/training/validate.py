@@ -10,7 +10,7 @@ from vsn.data.dataset import BadVideo
 from vsn.inference.evaluate import score_videos
 from vsn.runs.checkpoint import save_weights
 from vsn.runs.run import append_metrics
-from vsn.scores.scores import average_precisions, top_k_hits
+from vsn.scores.metrics import average_precisions, top_k_hits
 from vsn.training.job import Job
 from vsn.training.losses import mean_loss
 from vsn.training.optim import freeze_parts
