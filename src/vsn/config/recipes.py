@@ -51,8 +51,8 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def recipe_folder() -> Path:
     """Where the recipes that come with vsn are: in the installed package, or beside it in a checkout."""
-    installed = Path(__file__).parent / "recipe_files"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
+    installed = Path(__file__).parents[1] / "recipe_files"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
 
 
 def find_recipe(name: str) -> Path:
