@@ -63,29 +63,25 @@ def spread(number: str, model: str) -> tuple[str, str]:
     return mean, sd
 
 
-def starts(plain: str, extras: str) -> list[str]:
-    """What docs/install.md says of two environments."""
-    environments = measured("import-cpu")["environments"]
-    size, more = (environments[name]["bytes"] / 1e9 for name in (plain, extras))
-    whats = ("python", "import vsn", "vsn --help", "vsn.create_model")
-    alone, both = (
-        [f"{environments[name]['starts'][what]['cpu_median']:.2f}" for what in whats] for name in (plain, extras)
-    )
-    names = environments[extras]["extras"]
-    return [
-        f"an environment of {size:.1f} GB",
-        f"takes {alone[1]} seconds of processor time (Python alone {alone[0]}), `vsn --help` {alone[2]} and the first "
-        f"model {alone[3]}",
-        f"extras {', '.join(names[:-1])} and {names[-1]} it is {more:.1f} GB and {both[1]}, {both[2]} and {both[3]} seconds",
-    ]
+def start_up_figures(plain: str, extras: str) -> list[str]:
+    """Sizes and start-up times of two environments, as docs/install.md quotes them."""
+    figures = []
+    for name in (plain, extras):
+        environment = measured("import-cpu")["environments"][name]
+        figures.append(f"{environment['bytes'] / 1e9:.1f} GB")
+        figures += [
+            f"{environment['starts'][what]['cpu_median']:.2f}"
+            for what in ("import vsn", "vsn --help", "vsn.create_model")
+        ]
+    return figures
 
 
-def prose() -> dict[str, list[str]]:
-    """What pages say in words, made of the measured figures."""
+def quoted_figures() -> dict[str, list[str]]:
+    """Figures with their units that pages quote outside tables, computed from results/."""
     demo, quick = measured("demo-cpu"), measured("demo-quick-cpu")
     tsn, tsm, vsn_row = demo["rows"]
     i3d, shift, shuffle = (
-        ratio("table6-latency-cpu", one) for one in ("i3d-fine_resnet50", "tsm_resnet50", "vsn_resnet50")
+        ratio("table6-latency-cpu", label) for label in ("i3d-fine_resnet50", "tsm_resnet50", "vsn_resnet50")
     )
     compiled = {
         row["label"]: f"{row['latency']['ratio']:.2f}"
@@ -94,63 +90,58 @@ def prose() -> dict[str, list[str]]:
     }
     arrow = measured("gestures-arrow-cpu")["runs"][-1]["test"][0]["top1"]
     hours = measured("gestures-15-cpu")["runs"][-1]["training_seconds"] / 3600
-    known = script("page_tables").budget()
+    budget = script("page_tables").budget()
     paper = {name: row[0] / PAPER_TABLE_6["tsn_resnet50"][0] for name, row in PAPER_TABLE_6.items()}
-    read = known["videos_a_second"] * known["clip_kilobytes"] / 1e6
+    read = budget["videos_a_second"] * budget["clip_kilobytes"] / 1e6
     weights = float(re.search(r"`vsn_resnet50` \|.*?\| ([\d.]+)M \|", TEXTS["models.md"])[1])
     packing = measured("loading-memory-cpu")["data_set"]
-    head, compact = spread("7", "headtail"), spread("7", "compact")
-    alone, both = spread("9", "+ temporal shift"), spread("9", "+ combination")
+    headtail, compact = spread("7", "headtail"), spread("7", "compact")
+    shift_only, both = spread("9", "+ temporal shift"), spread("9", "+ combination")
     return {
-        "index.md": [f"after {demo['seconds'] / 60:.1f} minutes there"],
-        "tour.md": [f"CPU cores that took {quick['seconds'] / 60:.1f} minutes"],
-        "install.md": [
-            *starts("plain", "extras"),
-            "under two minutes on two CPU cores: results/demo-quick-cpu.json",
-        ],
-        "how.md": [
-            f"I3D: {i3d} times the latency of TSN",
-            f"VSN-ResNet-50 takes {shuffle} times as long as TSN",
-        ],
-        "own-videos.md": [f"VSN reached {arrow:.1%}"],
+        "index.md": [f"{demo['seconds'] / 60:.1f} minutes"],
+        "tour.md": [f"{quick['seconds'] / 60:.1f} minutes"],
+        "install.md": start_up_figures("plain", "extras"),
+        "how.md": [f"{i3d} times", f"{shuffle} times"],
+        "own-videos.md": [f"{arrow:.1%}"],
         "choosing.md": [
-            f"TSM reached {alone[0]}% with a standard deviation of {alone[1]} and VSN {both[0]}% with {both[1]}",
-            f"TSN {tsn['top1']:.0%}, TSM {tsm['top1']:.0%} at {tsm['latency_ratio']:.2f} times, VSN "
-            f"{vsn_row['top1']:.0%} at {vsn_row['latency_ratio']:.2f} times TSN's latency",
-            f"Compiled, TSM costs {compiled['TSM']} and VSN {compiled['VSN']} times what a compiled TSN costs",
+            *(f"{shift_only[0]}%", shift_only[1], f"{both[0]}%", both[1]),
+            *(f"TSN {tsn['top1']:.0%}", f"TSM {tsm['top1']:.0%}", f"VSN {vsn_row['top1']:.0%}"),
+            *(f"{tsm['latency_ratio']:.2f} times", f"{vsn_row['latency_ratio']:.2f} times"),
+            *(compiled["TSM"], compiled["VSN"]),
         ],
         "paper-tables.md": [
-            f"VSN-R50 takes {shuffle} times as long as TSN-R50, TSM {shift} and I3D {i3d} times",
-            f"headtail {head[0]}%, compact {compact[0]}%, alike",
-            f"shift alone {alone[0]}%, shuffle alone {spread('9', '+ video shuffle')[0]}%, both {both[0]}%, "
-            f"TSN {spread('9', 'baseline')[0]}%",
-            f"The paper has {paper['vsn_resnet50']:.2f}, {paper['tsm_resnet50']:.2f} and "
-            f"{paper['i3d-fine_resnet50']:.1f} on a P100",
+            *(f"{shuffle} times", shift, i3d, f"headtail {headtail[0]}%", f"compact {compact[0]}%"),
+            *(
+                f"{shift_only[0]}%",
+                f"{spread('9', '+ video shuffle')[0]}%",
+                f"{both[0]}%",
+                f"{spread('9', 'baseline')[0]}%",
+            ),
+            *(f"{paper['vsn_resnet50']:.2f}", f"{paper['tsm_resnet50']:.2f}", f"{paper['i3d-fine_resnet50']:.1f}"),
         ],
         "scaling.md": [
-            f"the demo in {demo['seconds'] / 60:.1f} minutes on two cores",
-            f"VSN on 360 clips in {hours:.1f} hours on one core",
-            f"loads {known['speed']['packed']:.0f} clips a second from packed videos and "
-            f"{known['speed']['h264-12']:.0f} from H.264 with a key frame every 12 frames",
-            f"{known['frames'] / 1e6:.0f} million frames",
-            f"gesture clips took {packing['bytes_out'] / packing['bytes_in']:.1f} times the room when packed",
-            f"= {known['videos_a_second']:.0f} videos a second and GPU",
-            f'"read" is 8 frames of {known["clip_kilobytes"] / 8:.1f} kB a clip',
-            f"A step of 8 videos takes {8e3 / known['videos_a_second']:.0f} ms on paper",
-            f"{weights:.1f} million weights are {4 * weights:.0f} MB of gradients",
-            f"nearly twice that for each GPU and step, {2 * 4 * weights:.0f} MB",
-            f"a link slower than {8e-3 * weights / (8 / known['videos_a_second']):.1f} GB/s a GPU bounds the step",
-            f"give {64 * read:.1f} GB/s to 8 nodes and {1024 * read:.1f} GB/s to 128",
-            f"{8 * known['videos_a_second'] / known['speed']['packed']:.0f} cores and {8 * read:.2f} GB/s packed, "
-            f"{8 * known['videos_a_second'] / known['speed']['h264-12']:.0f} cores from H.264",
+            *(
+                f"{demo['seconds'] / 60:.1f} minutes",
+                f"{hours:.1f} hours",
+                f"{budget['frames'] / 1e6:.0f} million frames",
+            ),
+            *(f"{budget['speed']['packed']:.0f} clips", f"{budget['speed']['h264-12']:.0f} from H.264"),
+            f"{packing['bytes_out'] / packing['bytes_in']:.1f} times",
+            *(f"{budget['videos_a_second']:.0f} videos", f"{budget['clip_kilobytes'] / 8:.1f} kB"),
+            f"{8e3 / budget['videos_a_second']:.0f} ms",
+            *(f"{weights:.1f} million weights", f"{4 * weights:.0f} MB", f"{2 * 4 * weights:.0f} MB"),
+            f"{8e-3 * weights / (8 / budget['videos_a_second']):.1f} GB/s",
+            *(f"{64 * read:.1f} GB/s", f"{1024 * read:.1f} GB/s", f"{8 * read:.2f} GB/s"),
+            f"{8 * budget['videos_a_second'] / budget['speed']['packed']:.0f} cores",
+            f"{8 * budget['videos_a_second'] / budget['speed']['h264-12']:.0f} cores",
         ],
     }
 
 
-@pytest.mark.parametrize("page", sorted(prose()))
-def test_prose_quotes_what_was_measured(page: str):
-    said = " ".join(TEXTS[page].split())
-    assert [words for words in prose()[page] if words not in said] == []
+@pytest.mark.parametrize("page", sorted(quoted_figures()))
+def test_pages_quote_the_measured_figures(page: str):
+    text = " ".join(TEXTS[page].split())
+    assert [figure for figure in quoted_figures()[page] if figure not in text] == []
 
 
 def test_the_hours_of_table_7_are_added_up():
@@ -193,46 +184,43 @@ def test_flow_is_as_measured():
         assert row in TEXTS["flow.md"]
 
 
-def test_the_price_of_giving_memory_back_is_as_measured():
-    given_back, kept = (
-        next(
-            f"{row['latency']['ratio']:.2f}"
-            for row in run["rows"]
-            if (row["label"].split()[0], row["mode"]) == ("vsn_resnet50", "compile")
-        )
-        for run in (measured("bench-memory-cpu")[key] for key in ("given_back", "kept"))
-    )
-    said = f"compiled VSN {given_back} times a compiled TSN without and {kept} times with memory kept"
-    assert said in " ".join(TEXTS["bench.md"].split())
+def test_the_cost_of_returning_memory_is_as_measured():
+    text = " ".join(TEXTS["bench.md"].split())
+    for key in ("given_back", "kept"):
+        rows = measured("bench-memory-cpu")[key]["rows"]
+        (row,) = [r for r in rows if (r["label"].split()[0], r["mode"]) == ("vsn_resnet50", "compile")]
+        assert f"{row['latency']['ratio']:.2f} times" in text
 
 
-def test_gestures_in_words_are_as_measured():
+def test_gesture_figures_are_as_measured():
     pairs = measured("two-streams-gestures-cpu")["pairs"]
-    found = {}
+    top1 = {}
     for pair in pairs:
         for stream, row in zip(pair["streams"], pair["report"]["inputs"], strict=True):
-            found[stream["run"], pair["protocol"]] = f"{row['top1']:.1%}"
+            top1[stream["run"], pair["protocol"]] = f"{row['top1']:.1%}"
     hours = next(s for pair in pairs for s in pair["streams"] if s["run"] == "gdiff64")["training_seconds"] / 3600
-    best, whole = found["gdiff64", "center"], found["gdiff64", "fcn"]
+    best, whole = top1["gdiff64", "center"], top1["gdiff64", "fcn"]
     header = (ROOT / "recipes" / "differences-cpu.toml").read_text(encoding="utf-8")
-    assert f"`center` gave {best} where `fcn` gave {whole}" in " ".join(TEXTS["evaluation.md"].split())
-    assert f"right for {best} of gestures by two unseen people after {hours:.1f} hours" in TEXTS["own-videos.md"]
-    assert f"a network on frames for {found['grgb96', 'center']}" in TEXTS["own-videos.md"]
+    assert best in TEXTS["evaluation.md"]
+    assert whole in TEXTS["evaluation.md"]
+    assert best in TEXTS["own-videos.md"]
+    assert f"{hours:.1f} hours" in TEXTS["own-videos.md"]
+    assert top1["grgb96", "center"] in TEXTS["own-videos.md"]
     assert f"# accuracy   {best} on 90 clips" in header
     assert f"# hours      {hours:.1f} for 360 clips" in header
 
 
-def test_how_well_tests_look_is_as_measured():
+def test_coverage_and_mutation_figures_are_as_measured():
     covered = next(row for row in measured("coverage-cpu")["rows"] if row["room"] == "total")
     total = measured("mutation-cpu")["total"]
-    said = " ".join(TEXTS["design.md"].split())
-    assert f"They run {covered['percent']:.1f}% of the statements" in said
     assert total["survived"] == 0
-    assert f"Of {total['mutants']:,} mutants" in said
-    assert (
-        f"{total['sampled']} were drawn, and tests written for those that lived: tests fail for {total['killed']} of "
-        f"them, and the other {total['equivalent']} change nothing" in said
-    )
+    text = " ".join(TEXTS["architecture.md"].split())
+    figures = [
+        f"{covered['percent']:.1f}%",
+        f"{total['mutants']:,} mutants",
+        *(str(total[k]) for k in ("sampled", "killed", "equivalent")),
+    ]
+    assert [figure for figure in figures if figure not in text] == []
 
 
 def test_every_file_of_results_is_spoken_of():
