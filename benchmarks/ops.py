@@ -38,8 +38,8 @@ from vsn.models.layers import ShiftConv2d, ShuffleConv2d
 from vsn.ops import temporal_shift, video_shuffle
 from vsn.runs.metadata import versions
 from vsn.system.allocator import keep_freed_memory
+from vsn.system.distributed import pick_device
 from vsn.system.files import write_json
-from vsn.system.processes import pick_device
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 NETWORKS = ("TSN", "TSM", "VSN, shuffle only", "VSN")

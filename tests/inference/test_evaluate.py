@@ -22,7 +22,7 @@ from vsn.runs.checkpoint import load_model
 from vsn.runs.run import open_run
 from vsn.scores.metrics import softmax
 from vsn.scores.scores import load_scores
-from vsn.system.processes import pick_device
+from vsn.system.distributed import pick_device
 from vsn.training.train import train
 
 

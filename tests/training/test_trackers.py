@@ -10,8 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.helpers.tiny_runs import metrics_of, tiny_recipe
 from vsn.config import ConfigError
 from vsn.runs.metadata import write_run
-from vsn.runs.run import RunError, new_run
-from vsn.training import trackers
+from vsn.runs.run import RunError, flat_settings, new_run
 from vsn.training.trackers import open_trackers
 from vsn.training.train import train
 
@@ -25,53 +24,67 @@ def test_tensorboard_has_every_epoch(finished_run: Path):
     ]
 
 
-def test_none_at_all(tiny_data: Path, tmp_path: Path, quiet: Console):
+def test_no_trackers(tiny_data: Path, tmp_path: Path, quiet: Console):
     run = train(tiny_recipe(tiny_data, epochs=1, trackers=()), tmp_path / "run", console=quiet)
     assert not (run.path / "tensorboard").exists()
 
 
-class Recorder:
-    """Stands in for one of accelerate's trackers."""
+class FakeModule(types.ModuleType):
+    """`wandb` or `mlflow`: records every call, on itself and on what `init` returns."""
 
-    made: list[Any] = []  # noqa: RUF012
-
-    def __init__(self, project: str, **place: Any) -> None:
-        self.project, self.place, self.calls = project, place, []
-        Recorder.made.append(self)
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.calls: list[tuple[Any, ...]] = []
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *arguments, **options: self.calls.append((name, *arguments, options))
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name == "config":
+            return self
+
+        def record(*arguments: Any, **options: Any) -> Any:
+            self.calls.append((name, *arguments, options))
+            return self
+
+        return record
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "place"),
+    ("name", "opening", "setting", "logging"),
     [
-        ("wandb", "WandBTracker", {"name": "mine", "id": "mine", "resume": "allow"}),
-        ("mlflow", "MLflowTracker", {"run_name": "mine"}),
+        (
+            "wandb",
+            [("init", {"project": "vsn", "name": "mine", "id": "mine", "resume": "allow", "dir": "mine"})],
+            ("update", "SETTINGS", {"allow_val_change": True}),
+            [("log", {"loss": 1.5}, {"step": 7}), ("finish", {})],
+        ),
+        (
+            "mlflow",
+            [("set_experiment", "vsn", {}), ("start_run", {"run_name": "mine"})],
+            ("log_param", "train.epochs", 2, {}),
+            [("log_metrics", {"loss": 1.5}, {"step": 7}), ("end_run", {})],
+        ),
     ],
 )
-def test_other_trackers_get_the_recipe_and_the_numbers(tmp_path: Path, monkeypatch, name: str, kind: str, place: dict):
-    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setattr(trackers, kind, Recorder)
-    run = new_run(tmp_path / "mine", tiny_recipe(Path("x")), ("a",))
-    with open_trackers((name,), run, first=True) as opened:
+def test_other_trackers_get_the_recipe_and_the_numbers(
+    tmp_path: Path, monkeypatch, name: Any, opening: list[Any], setting: Any, logging: list[Any]
+):
+    monkeypatch.setitem(sys.modules, name, module := FakeModule(name))
+    monkeypatch.chdir(tmp_path)
+    run = new_run(Path("mine"), tiny_recipe(Path("x")), ("a",))
+    with open_trackers((name,), run) as opened:
         opened.log({"loss": 1.5, "name": "not a number"}, step=7)
-    recorder = Recorder.made[-1]
-    assert recorder.project == "vsn"
-    assert place.items() <= recorder.place.items()
-    assert [call[0] for call in recorder.calls] == ["start", "store_init_configuration", "log", "finish"]
-    assert recorder.calls[1][1]["train.epochs"] == 2
-    assert recorder.calls[2][1:] == ({"loss": 1.5}, {"step": 7})
-    with open_trackers((name,), run, first=False) as opened:
-        opened.log({"loss": 1.5}, step=7)
-    assert Recorder.made[-1] is recorder
+    settings = flat_settings(run.recipe)
+    assert module.calls[: len(opening)] == opening
+    assert tuple(settings if x == "SETTINGS" else x for x in setting) in module.calls
+    assert module.calls[-2:] == logging
 
 
 def test_a_tracker_that_is_not_installed(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     run = new_run(tmp_path / "run", tiny_recipe(Path("x")), ("a",))
-    with pytest.raises(ConfigError, match=r"names 'wandb', which is not installed .*pip install wandb"), \
-            open_trackers(("wandb",), run, first=True):  # fmt: skip
+    with pytest.raises(ConfigError, match=r"wandb.*pip install wandb"), \
+            open_trackers(("wandb",), run):  # fmt: skip
         pass
 
 
@@ -79,6 +92,6 @@ def test_a_tracker_that_cannot_write(tmp_path: Path):
     run = new_run(tmp_path / "run", tiny_recipe(Path("x")), ("a",))
     write_run(run)
     (run.path / "tensorboard").write_text("a file where the folder should be")
-    with pytest.raises(RunError, match=r"'tensorboard' cannot write in .*run"), \
-            open_trackers(("tensorboard",), run, first=True):  # fmt: skip
+    with pytest.raises(RunError, match=r"tensorboard.*run"), \
+            open_trackers(("tensorboard",), run):  # fmt: skip
         pass

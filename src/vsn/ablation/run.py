@@ -40,8 +40,8 @@ from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.checkpoint import load_model
 from vsn.runs.metadata import versions
 from vsn.runs.run import RESUMABLE_SETTINGS, Run, RunError, check_resumable, is_finished, open_run
+from vsn.system.distributed import Distributed
 from vsn.system.files import write_json
-from vsn.system.processes import Processes
 from vsn.training.job import check_job
 from vsn.training.train import TrainingStopped, train
 
@@ -74,15 +74,15 @@ def ablate(
         ConfigError, RunError, VideoError: what is wrong and what to do; most of it before any run begins.
         TrainingStopped: Ctrl-C, SIGTERM or a loss that is not finite. Finished runs are kept.
     """
-    processes = Processes(base.train.device)
-    console = (console or Console(stderr=True)) if processes.first else Console(quiet=True)
-    facts = processes.once(lambda: start_facts(base, spec, out, command))
+    distributed = Distributed(base.train.device)
+    console = (console or Console(stderr=True)) if distributed.is_rank0 else Console(quiet=True)
+    facts = distributed.broadcast_from_rank0(lambda: start_facts(base, spec, out, command))
     tables, missing = _tables_of(facts)
     if 5 not in spec.tables:  # why it was left out of an earlier call
         missing = facts.get("missing", {}) | missing
     asked, _ = make_tables(base, spec.tables, spec.grid or {}, facts["backbones"])
     runs = plan_runs(asked, spec.seeds, out)
-    _check_plan(runs, missing, processes)
+    _check_plan(runs, missing, distributed)
     only_flow = _names(asked, {"5"}) - _names(asked, {table.key for table in asked} - {"5"})
     opened: tuple[str, tuple[VideoDataset, VideoDataset] | None] = ("", None)
     for number, run in enumerate(runs, 1):
@@ -92,7 +92,7 @@ def ablate(
         if opened[0] != data_key(run.recipe):
             opened = ("", None)  # what is in memory goes before the next comes
             try:
-                opened = (data_key(run.recipe), _open(run, synth, processes, console))
+                opened = (data_key(run.recipe), _open(run, synth, distributed, console))
             except ValueError as error:
                 if run.variant.name not in only_flow:
                     raise
@@ -101,15 +101,15 @@ def ablate(
         if opened[1] is None:
             console.print(f"left out: {missing['5']}", markup=False, highlight=False, soft_wrap=True)
             continue
-        result = _measure(base, run, spec.orders, opened[1], processes, console)
+        result = _measure(base, run, spec.orders, opened[1], distributed, console)
         facts["runs"] = [r for r in facts["runs"] if (r["name"], r["seed"]) != (run.variant.name, run.seed)]
         facts["runs"].append(result)
         _finish_facts(facts, tables, missing)
-        if processes.first:
+        if distributed.is_rank0:
             write_json(out / FILE, facts)
         console.print(f"top-1 {result['forward']['top1']:.1%}", highlight=False)
     _finish_facts(facts, tables, missing)
-    if processes.first:
+    if distributed.is_rank0:
         write_json(out / FILE, facts)
     return facts
 
@@ -123,7 +123,7 @@ def plan_ablation(base: Recipe, spec: AblationSpec, out: Path) -> tuple[list[dic
     facts = start_facts(base, spec, out)
     tables, missing = make_tables(base, spec.tables, spec.grid or {}, facts["backbones"])
     runs = plan_runs(tables, spec.seeds, out)
-    _check_plan(runs, missing, Processes(base.train.device))
+    _check_plan(runs, missing, Distributed(base.train.device))
     return plan_states(runs, facts["runs"], spec.orders), missing
 
 
@@ -236,23 +236,23 @@ def _tables_of(facts: Mapping[str, Any]) -> tuple[list[Table], dict[str, str]]:
     return make_tables(base, facts["tables"], grid, facts["backbones"])
 
 
-def _check_plan(runs: Sequence[PlannedRun], missing: Mapping[str, str], processes: Processes) -> None:
+def _check_plan(runs: Sequence[PlannedRun], missing: Mapping[str, str], distributed: Distributed) -> None:
     """Refuse what cannot be built or trained here before the first of many hours."""
     if not runs:
         raise ConfigError(f"There is nothing to run. {' '.join(missing.values())}")
     for run in {run.variant.name: run for run in runs}.values():
-        check_job(run.recipe, processes)
+        check_job(run.recipe, distributed)
         with torch.device("meta"):
             build_model(replace(run.recipe.model, num_classes=run.recipe.model.num_classes or 1))
 
 
 def _open(
-    run: PlannedRun, synth: SynthSpec | None, processes: Processes, console: Console
+    run: PlannedRun, synth: SynthSpec | None, distributed: Distributed, console: Console
 ) -> tuple[VideoDataset, VideoDataset]:
     """The data sets that a run shares with those after it; the embedded ones are made first."""
     if made_here(run.variant.recipe):
         spec = replace(synth or SynthSpec(), seed=run.seed)
-        processes.once(lambda: write_dataset(run.recipe.data.root, spec))
+        distributed.broadcast_from_rank0(lambda: write_dataset(run.recipe.data.root, spec))
     return open_datasets(run.recipe, console)
 
 
@@ -261,17 +261,17 @@ def _measure(
     planned: PlannedRun,
     orders: Sequence[FrameOrder],
     datasets: tuple[VideoDataset, VideoDataset],
-    processes: Processes,
+    distributed: Distributed,
     console: Console,
 ) -> dict[str, Any]:
     """Train a run, continue it, or take it as it is; test it."""
-    run = _train(planned, datasets, processes, console)
+    run = _train(planned, datasets, distributed, console)
     recipe = planned.recipe
     # The first process wrote the run: asking it is also waiting for it.
-    result = processes.once(lambda: _describe_run(base, planned, run))
+    result = distributed.broadcast_from_rank0(lambda: _describe_run(base, planned, run))
     for order in orders:
         config = replace(recipe.eval, order=order)
-        tested = evaluate_run(run.path, config=config, root=recipe.data.root, progress=processes.first)
+        tested = evaluate_run(run.path, config=config, root=recipe.data.root, progress=distributed.is_rank0)
         result["seconds"] += tested["seconds"]
         left_out = {"order", "weights", "seconds"} | (set() if order == "forward" else {"per_class"})
         result[order] = {key: value for key, value in tested.items() if key not in left_out}
@@ -297,11 +297,11 @@ def _describe_run(base: Recipe, planned: PlannedRun, run: Run) -> dict[str, Any]
 
 
 def _train(
-    planned: PlannedRun, datasets: tuple[VideoDataset, VideoDataset], processes: Processes, console: Console
+    planned: PlannedRun, datasets: tuple[VideoDataset, VideoDataset], distributed: Distributed, console: Console
 ) -> Run:
     path, recipe = planned.path, planned.recipe
     # The first process looks, and all do the same.
-    begun, finished = processes.once(lambda: (_has_begun(path), is_finished(path)))
+    begun, finished = distributed.broadcast_from_rank0(lambda: (_has_begun(path), is_finished(path)))
     if finished:
         run = open_run(path)
         check_resumable(run, recipe, datasets[0].classes)

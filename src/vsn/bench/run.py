@@ -22,8 +22,8 @@ from vsn.bench.subjects import BenchError, Subject, pick_baseline, protocol_cost
 from vsn.config import BenchConfig
 from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.metadata import versions
+from vsn.system.distributed import pick_device
 from vsn.system.interrupt import StopRequest, stop_requests
-from vsn.system.processes import pick_device
 from vsn.system.progress import progress_bar
 
 GPU_BATCHES, CPU_BATCHES = 500, 50

@@ -24,8 +24,8 @@ from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import Run, WeightsKind, open_run, weights_hash
 from vsn.scores.scores import Scores, save_evaluation
+from vsn.system.distributed import Distributed
 from vsn.system.interrupt import Stopped, StopRequest
-from vsn.system.processes import Processes
 from vsn.system.progress import progress_bar
 
 
@@ -39,7 +39,7 @@ def score_videos(
     average: Average = "logits",
     progress: bool = True,
     bad: list[BadVideo] | None = None,
-    processes: Processes | None = None,
+    distributed: Distributed | None = None,
     stop: StopRequest | None = None,
 ) -> Scores:
     """Run a model over a data set; every video is scored exactly once.
@@ -55,7 +55,7 @@ def score_videos(
         VideoError: a video cannot be read.
         Stopped: ``stop`` came, here or in another process.
     """
-    share = Share() if processes is None else Share(processes.rank, processes.size)
+    share = Share() if distributed is None else Share(distributed.rank, distributed.world_size)
     videos_at_once = max(1, batch_size // PROTOCOLS[dataset.protocol].num_views)
     found: list[BadVideo] = []
     loader = make_loader(
@@ -81,7 +81,7 @@ def score_videos(
                 ours.append((batch.indices.numpy(), scores))
                 bar.advance(task, len(batch.indices))
     mine = (ours, found, stopped)
-    everyone = [mine] if processes is None else processes.gather(mine)
+    everyone = [mine] if distributed is None else distributed.all_gather(mine)
     if any(one[2] for one in everyone):
         raise Stopped
     all_bad = [video for one in everyone for video in one[1]]
@@ -164,8 +164,8 @@ def evaluate_run(
     config = config or run.recipe.eval
     replace(run.recipe, eval=config)  # checks that they go together
     place, precision = pick_test_device(run.recipe, device)
-    processes = Processes(str(place) if place.index is not None else place.type)
-    model = load_model(run, weights).to(processes.device)
+    distributed = Distributed(str(place) if place.index is not None else place.type)
+    model = load_model(run, weights).to(distributed.device)
     dataset, split = _dataset_to_test(run, split, config, root)
     bad: list[BadVideo] = []
     start = time.perf_counter()
@@ -178,7 +178,7 @@ def evaluate_run(
         average=config.average,
         progress=progress,
         bad=bad if config.bad_videos == "wrong" else None,
-        processes=processes,
+        distributed=distributed,
     )
     if config.average == "softmax" and not scores.multi_label:
         scores = replace(scores, kind="log_probabilities")
@@ -195,7 +195,7 @@ def evaluate_run(
     }
     name = f"{split}-{config.protocol}-{config.order}" + ("-best" if weights == "best" else "")
     # The first process alone writes; the others return what it found.
-    return processes.once(lambda: save_evaluation(run.path / "eval", name, scores, facts))
+    return distributed.broadcast_from_rank0(lambda: save_evaluation(run.path / "eval", name, scores, facts))
 
 
 def mirror_note(classes: Sequence[str], protocol: Protocol) -> str:

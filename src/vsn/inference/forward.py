@@ -15,7 +15,7 @@ from torch import nn
 from vsn.config import ConfigError, Protocol, Recipe
 from vsn.data.views import PROTOCOLS
 from vsn.models import VideoClassifier
-from vsn.system.processes import pick_device
+from vsn.system.distributed import pick_device
 
 Average = Literal["logits", "softmax"]
 

@@ -20,7 +20,7 @@ from vsn.report import Run, read_runs, write_page
 from vsn.report.videos import Example, Examples, Kind, choose_examples
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import RunError, open_run
-from vsn.system.processes import pick_device
+from vsn.system.distributed import pick_device
 from vsn.system.progress import progress_bar
 
 NUM_VIDEOS = 4

@@ -71,7 +71,6 @@ def versions() -> dict[str, Any]:
         "vsn": installed_version(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "accelerate": metadata.version("accelerate"),
         "torchvision": metadata.version("torchvision"),
         "av": metadata.version("av"),
         "system": platform.platform(),

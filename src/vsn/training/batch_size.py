@@ -13,7 +13,7 @@ from vsn.config import Recipe
 from vsn.data.readers import read_records
 from vsn.inference.forward import autocast
 from vsn.models import VideoClassifier, build_model
-from vsn.system.processes import pick_device
+from vsn.system.distributed import pick_device
 from vsn.training.memory import checkpoint_activations, largest_batch, to_channels_last
 from vsn.training.optim import build_optimizer, freeze_parts
 

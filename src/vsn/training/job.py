@@ -18,8 +18,8 @@ from vsn.inference.forward import autocast
 from vsn.models import VideoClassifier, build_model
 from vsn.runs.checkpoint import save_state
 from vsn.runs.run import Run
+from vsn.system.distributed import Distributed
 from vsn.system.interrupt import StopRequest
-from vsn.system.processes import Processes
 from vsn.training.batch_norm import synchronize_batch_norm
 from vsn.training.losses import Loss, build_loss
 from vsn.training.memory import checkpoint_activations, to_channels_last
@@ -42,7 +42,7 @@ class Job:
     """A run in training."""
 
     run: Run
-    processes: Processes
+    distributed: Distributed
     train_set: VideoDataset
     val_set: VideoDataset
     model: VideoClassifier
@@ -100,7 +100,7 @@ class Job:
 
     def save(self) -> None:
         """Save the state, so that the run can be continued from here."""
-        if self.processes.first:
+        if self.distributed.is_rank0:
             save_state(self.run, self.state())
         self.saved_at = time.monotonic()
 
@@ -110,21 +110,21 @@ class Job:
             self.save()
 
 
-def check_job(recipe: Recipe, processes: Processes, *, resume: bool = False) -> None:
+def check_job(recipe: Recipe, distributed: Distributed, *, resume: bool = False) -> None:
     """Refuse what cannot be trained here before videos are decoded and a folder is made.
 
     Raises:
         ConfigError: says what to change.
     """
     config = recipe.train
-    autocast(processes.device, config.precision)
+    autocast(distributed.device, config.precision)
     check_partial_bn(config, recipe.model.weights)
     if not resume:  # what it started from may be gone since
         check_start(recipe.model)
-    if config.batch_size < processes.size:
+    if config.batch_size < distributed.world_size:
         raise ConfigError(
-            f"train.batch_size is {config.batch_size} videos a step, fewer than the {processes.size} processes; give each "
-            "at least one, or start fewer."
+            f"train.batch_size = {config.batch_size} is smaller than the {distributed.world_size} processes; every process "
+            "needs a video."
         )
 
 
@@ -132,18 +132,18 @@ def start_job(
     run: Run,
     datasets: tuple[VideoDataset, VideoDataset],
     state: dict[str, Any] | None,
-    processes: Processes,
+    distributed: Distributed,
     console: Console,
 ) -> Job:
     """Model, optimizer and progress: at the start of a run, or where it stopped."""
     recipe, config, train_set = run.recipe, run.recipe.train, datasets[0]
-    if processes.device.type == "cuda":
+    if distributed.device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # training clips have one size
     torch.manual_seed(config.seed)
     model = build_model(recipe.model)
     if state is None:
         fresh = load_start(model, recipe, run.classes, console)
-        said = describe_step(config, processes.size)
+        said = describe_step(config, distributed.world_size)
         if said:
             console.print(said, highlight=False, soft_wrap=True)
         progress: dict[str, Any] = {
@@ -158,15 +158,15 @@ def start_job(
     else:
         model.load_state_dict(state["model"])
         progress = state["progress"] | {"bad": {}}  # what was mended since no longer counts
-    model = model.to(processes.device)
+    model = model.to(distributed.device)
     if config.channels_last:
         to_channels_last(model)
     average = average_of(model, config.ema) if config.ema else None
-    if processes.size > 1:
-        synchronize_batch_norm(model, processes.device)
+    if distributed.world_size > 1:
+        synchronize_batch_norm(model, distributed.device)
     freeze_parts(model, config)
     optimizer = build_optimizer(model, config, fresh=progress["fresh"])
-    scaler = torch.amp.GradScaler(processes.device.type, enabled=config.precision == "fp16")
+    scaler = torch.amp.GradScaler(distributed.device.type, enabled=config.precision == "fp16")
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
@@ -177,7 +177,7 @@ def start_job(
     network: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
     loss = build_loss(config, train_set.records, len(run.classes), multi_label=train_set.multi_label)
     return Job(
-        run, processes, *datasets, model, processes.wrap(network), average, loss, optimizer, scaler, progress, console
+        run, distributed, *datasets, model, distributed.wrap(network), average, loss, optimizer, scaler, progress, console
     )  # fmt: skip
 
 

@@ -1,73 +1,93 @@
-"""Where the curves of a run go besides metrics.jsonl: accelerate's trackers."""
+"""Send the metrics of a run to TensorBoard, Weights & Biases or MLflow, in addition to metrics.jsonl."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-
-from accelerate import PartialState
-from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 
 from vsn.config import ConfigError, Tracker
 from vsn.runs.run import Run, RunError, flat_settings
 
 PROJECT = "vsn"
 
+LogFunction = Callable[[Mapping[str, float], int], None]
+"""Log numbers at a step, counted over the whole run."""
+
 
 class Trackers:
-    """The trackers of a run; in all processes but the first there are none."""
+    """The open trackers of a run; empty on every rank but 0."""
 
-    def __init__(self, trackers: list[GeneralTracker]) -> None:
-        self._trackers = trackers
+    def __init__(self, log_functions: Sequence[LogFunction] = ()) -> None:
+        self._log_functions = log_functions
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
-        """Hand on numbers, at a step counted over the whole run."""
+        """Log the numbers among ``values`` at a step, counted over the whole run."""
         numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
-        for tracker in self._trackers:
-            tracker.log(numbers, step=step)
+        for log in self._log_functions:
+            log(numbers, step)
 
 
 @contextlib.contextmanager
-def open_trackers(names: tuple[Tracker, ...], run: Run, *, first: bool) -> Iterator[Trackers]:
-    """Start the trackers of a run and finish them; a resumed run goes on in what it has.
+def open_trackers(names: tuple[Tracker, ...], run: Run) -> Iterator[Trackers]:
+    """Open trackers by name and close them at the end; a resumed run appends to its curves.
 
     Raises:
-        ConfigError: a tracker whose package is not installed.
-        RunError: a tracker that cannot write.
+        ConfigError: the package of a tracker is not installed.
+        RunError: a tracker cannot write into the run folder.
     """
-    trackers: list[GeneralTracker] = []
-    PartialState()  # accelerate's trackers ask it which process they are in
-    try:
-        for name in names if first else ():
+    with contextlib.ExitStack() as stack:
+        log_functions = []
+        for name in names:
             try:
-                tracker = _tracker(name, run)
-                tracker.start()
-                if name != "tensorboard":  # which makes a second run of it
-                    tracker.store_init_configuration(flat_settings(run.recipe))
+                log_functions.append(_OPEN[name](run, stack))
             except ImportError as error:
                 raise ConfigError(
-                    f"train.trackers names {name!r}, which is not installed ({error}); pip install {name}, or take it out."
+                    f"train.trackers has {name!r}, which is not installed ({error}); pip install {name}, or remove it."
                 ) from error
             except OSError as error:
                 raise RunError(f"The tracker {name!r} cannot write in {run.path}: {error}.") from error
-            trackers.append(tracker)
-        yield Trackers(trackers)
-    finally:
-        for tracker in trackers:
-            tracker.finish()
+        yield Trackers(log_functions)
 
 
-def _tracker(name: Tracker, run: Run) -> GeneralTracker:
-    match name:
-        case "tensorboard":
-            return TensorBoardTracker("tensorboard", logging_dir=str(run.path))
-        case "wandb":
-            import wandb  # noqa: F401  (WandBTracker imports it late, with a worse message)
+def _open_tensorboard(run: Run, stack: contextlib.ExitStack) -> LogFunction:
+    from torch.utils.tensorboard import SummaryWriter
 
-            place = {"name": run.path.name, "id": run.path.name, "resume": "allow", "dir": str(run.path)}
-            return WandBTracker(PROJECT, **place)
-        case "mlflow":
-            import mlflow  # noqa: F401
+    # No hyperparameters: `add_hparams` would list a second run next to this one.
+    writer = stack.enter_context(SummaryWriter(str(run.path / "tensorboard")))
 
-            return MLflowTracker(PROJECT, run_name=run.path.name)
+    def log(values: Mapping[str, float], step: int) -> None:
+        for key, value in values.items():
+            writer.add_scalar(key, value, step)
+        writer.flush()  # the default is every two minutes, too late for a run that is killed
+
+    return log
+
+
+def _open_wandb(run: Run, stack: contextlib.ExitStack) -> LogFunction:
+    import wandb
+
+    # The same id on resuming continues the curves instead of starting a second run.
+    tracked = wandb.init(project=PROJECT, name=run.path.name, id=run.path.name, resume="allow", dir=str(run.path))
+    stack.callback(tracked.finish)
+    tracked.config.update(flat_settings(run.recipe), allow_val_change=True)
+    return lambda values, step: tracked.log(values, step=step)
+
+
+def _open_mlflow(run: Run, stack: contextlib.ExitStack) -> LogFunction:
+    import mlflow
+
+    mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
+    mlflow.start_run(run_name=run.path.name)
+    stack.callback(mlflow.end_run)
+    for key, value in flat_settings(run.recipe).items():
+        mlflow.log_param(key, value)  # one by one: `log_params` takes at most 100
+    return lambda values, step: mlflow.log_metrics(values, step=step)
+
+
+_OPEN: dict[Tracker, Callable[[Run, contextlib.ExitStack], LogFunction]] = {
+    "tensorboard": _open_tensorboard,
+    "wandb": _open_wandb,
+    "mlflow": _open_mlflow,
+}

@@ -33,8 +33,8 @@ from vsn.runs.run import (
     write_bad_videos,
     write_summary,
 )
+from vsn.system.distributed import Distributed
 from vsn.system.interrupt import Stopped, stop_requests
-from vsn.system.processes import Processes
 from vsn.system.progress import progress_bar
 from vsn.training.job import NO_STEPS, Job, check_job, start_job
 from vsn.training.memory import OUT_OF_MEMORY, is_out_of_memory
@@ -79,24 +79,24 @@ def train(
         TrainingStopped: Ctrl-C or SIGTERM (the state is saved; the first process alone says where), a loss
             that is not finite, or no memory.
     """
-    processes = Processes(recipe.train.device)
-    console = (console or Console(stderr=True)) if processes.first else Console(quiet=True)
-    path = Path(processes.once(lambda: str(path)))  # a name with the time in it may differ
+    distributed = Distributed(recipe.train.device)
+    console = (console or Console(stderr=True)) if distributed.is_rank0 else Console(quiet=True)
+    path = Path(distributed.broadcast_from_rank0(lambda: str(path)))  # a name with the time in it may differ
     # Whatever can be refused is refused before videos are decoded and a folder is made.
-    check_job(recipe, processes, resume=resume)
-    if processes.first and not resume:
+    check_job(recipe, distributed, resume=resume)
+    if distributed.is_rank0 and not resume:
         check_new(path)
     train_set, val_set = datasets or open_datasets(recipe, console)
-    run, state = processes.once(lambda: _open(recipe, path, train_set.classes, resume, console))
-    job = start_job(run, (train_set, val_set), state, processes, console)
-    if processes.first:
+    run, state = distributed.broadcast_from_rank0(lambda: _open(recipe, path, train_set.classes, resume, console))
+    job = start_job(run, (train_set, val_set), state, distributed, console)
+    if distributed.is_rank0:
         write_run(run)
         if resume and job.progress["line"]:  # stopped between saving and writing the line
             append_metrics(run, job.progress["line"])
     if not resume:
         job.save()  # from here on the run can always be continued
 
-    trackers = open_trackers(recipe.train.trackers, run, first=processes.first)
+    trackers = open_trackers(recipe.train.trackers if distributed.is_rank0 else (), run)
     with stop_requests() as job.stop, trackers as job.trackers, _stopping(job):
         while job.progress["epoch"] < recipe.train.epochs and not job.out_of_patience:
             started = time.perf_counter()
@@ -106,13 +106,13 @@ def train(
             line["seconds"] = time.perf_counter() - started
             job.progress |= {"epoch": line["epoch"], "line": line, **NO_STEPS}
             job.progress["seconds"] += line["seconds"]
-            if processes.first:
+            if distributed.is_rank0:
                 save_weights(run, job.tested_model)
                 job.save()
                 append_metrics(run, line)
             job.trackers.log(line, line["step"])
             console.print(describe_epoch(line, recipe.train.epochs), highlight=False, soft_wrap=True)
-    if processes.first:
+    if distributed.is_rank0:
         write_summary(run, {key: job.progress[key] for key in ("epoch", "seconds", "best")})
     console.print(describe_end(job), highlight=False, soft_wrap=True)
     return run
@@ -163,32 +163,32 @@ def train_step(job: Job, batch: Batch, weight: float, num_parts: int) -> None:
     The loss is the mean over all videos of the step, in whatever process and part they are; ``weight``
     is what it divides by. Every process takes ``num_parts``, of which this one's may be empty.
     """
-    recipe, config, progress, processes = job.run.recipe, job.run.recipe.train, job.progress, job.processes
+    recipe, config, progress, distributed = job.run.recipe, job.run.recipe.train, job.progress, job.distributed
     set_lr(job.optimizer, job.lr)
     # Dropout and mixing depend on (seed, epoch, step, process) alone, so that resuming changes nothing.
     entropy = [
         config.seed,
         progress["epoch"],
         progress["step"] - 1,
-        *([processes.rank] if processes.rank else []),
+        *([distributed.rank] if distributed.rank else []),
     ]
     torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
     job.optimizer.zero_grad(set_to_none=True)
     loss_sum, hits = 0.0, 0.0
     parts = (tensor.tensor_split(config.accumulate)[:num_parts] for tensor in (batch.clips, batch.targets))
     for number, part in enumerate(zip(*parts, strict=True), 1):
-        clips, targets = (tensor.to(processes.device, non_blocking=True) for tensor in part)
+        clips, targets = (tensor.to(distributed.device, non_blocking=True) for tensor in part)
         shown, wanted = clips, targets
         if len(targets):
             shown, wanted = mix_clips(clips, targets, len(job.run.classes), recipe.augment)
-        with contextlib.nullcontext() if number == num_parts else processes.without_sync(job.network):
-            with autocast(processes.device, config.precision):
+        with contextlib.nullcontext() if number == num_parts else distributed.no_sync(job.network):
+            with autocast(distributed.device, config.precision):
                 logits = job.network(shown)
             loss = job.loss.total(logits.float(), wanted) / weight
-            job.scaler.scale(loss * processes.size).backward()  # gradients are averaged over the processes
+            job.scaler.scale(loss * distributed.world_size).backward()  # gradients are averaged over the processes
         loss_sum += loss.item()
         hits += _num_hits(logits, targets)
-    loss_sum, hits, videos = processes.sum([loss_sum, hits, len(batch.targets)])
+    loss_sum, hits, videos = distributed.all_reduce_sum([loss_sum, hits, len(batch.targets)])
     if not math.isfinite(loss_sum):
         raise _not_finite(job, batch)
     job.scaler.unscale_(job.optimizer)
@@ -216,7 +216,7 @@ def _batches(job: Job, epoch: int) -> Iterator[tuple[Batch, list[BadVideo], floa
         balance=recipe.data.balance,
         seed=config.seed,
         start=min(job.progress["step"] * config.batch_size, len(job.train_set)),
-        share=Share(job.processes.rank, job.processes.size, config.accumulate),
+        share=Share(job.distributed.rank, job.distributed.world_size, config.accumulate),
         bad=bad,
     )
     started = time.perf_counter()
@@ -239,11 +239,11 @@ def _meet(job: Job, batch: Batch, bad: list[BadVideo]) -> tuple[float, int]:
         job.stop.requested,
         *(i < num_parts for i in range(job.run.recipe.train.accumulate)),
     ]
-    weight, num_bad, stop, *filled = job.processes.sum(facts)
+    weight, num_bad, stop, *filled = job.distributed.all_reduce_sum(facts)
     if stop:
         raise Stopped
     if num_bad:
-        _count_bad(job, [video for videos in job.processes.gather(bad) for video in videos])
+        _count_bad(job, [video for videos in job.distributed.all_gather(bad) for video in videos])
     return weight, sum(map(bool, filled))
 
 
@@ -254,7 +254,7 @@ def _count_bad(job: Job, bad: list[BadVideo]) -> None:
     if not new:
         return
     known.update({video.path: video.reason for video in new})
-    if job.processes.first:
+    if job.distributed.is_rank0:
         write_bad_videos(job.run, known)
     share = job.run.recipe.data.bad_videos
     num_videos = len({record.path for record in job.train_set.records})
@@ -293,7 +293,7 @@ def _stopping(job: Job) -> Iterator[None]:
         place = f"in epoch {job.progress['epoch'] + 1} after {job.progress['step']} of {job.steps_per_epoch} steps"
         advice = f"continue with: vsn train --resume {job.run.path}"
         if isinstance(error, Stopped):
-            said = f"Stopped {place}; {advice}" if job.processes.first else ""
+            said = f"Stopped {place}; {advice}" if job.distributed.is_rank0 else ""
             raise TrainingStopped(said) from None
         job.console.print(
             f"Stopped {place} by a video that cannot be read. Mend or remove it (`vsn data doctor` finds them all) or, "
@@ -311,7 +311,7 @@ def _stopping(job: Job) -> Iterator[None]:
 def _not_finite(job: Job, batch: Batch) -> TrainingStopped:
     """The error of a loss that is NaN or infinite, with what led to it."""
     ours = [job.train_set.records[int(i)].video_id for i in batch.indices]
-    files = ", ".join(name for names in job.processes.gather(ours) for name in names)
+    files = ", ".join(name for names in job.distributed.all_gather(ours) for name in names)
     return TrainingStopped(
         f"The loss is not finite in epoch {job.progress['epoch'] + 1}, step {job.progress['step']}, at learning rate "
         f"{job.lr:.3g}. The run is kept as it was last saved. Begin another from its weights (--init-from {job.run.path}) "

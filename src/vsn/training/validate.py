@@ -33,7 +33,7 @@ def validate(job: Job) -> dict[str, float]:
         precision=recipe.train.precision,
         average=recipe.eval.average,
         bad=bad if recipe.eval.bad_videos == "wrong" else None,
-        processes=job.processes,
+        distributed=job.distributed,
         stop=job.stop,
     )
     line = {"val_loss": mean_loss(scores), "val_top1": float(top_k_hits(scores, 1).mean())}
@@ -54,7 +54,7 @@ def validate_when_due(job: Job) -> None:
         return
     line = {"epoch": round(steps / job.steps_per_epoch, 4), "step": steps, "lr": job.lr} | validate(job)
     job.progress["validated"] = steps
-    if job.processes.first:
+    if job.distributed.is_rank0:
         append_metrics(job.run, line)
     job.trackers.log(line, steps)
     job.console.print(f"step {steps:>6}{'':<7}{_describe_validation(line)}", highlight=False, soft_wrap=True)
@@ -74,7 +74,7 @@ def _keep_best(job: Job, line: dict[str, float]) -> None:
         "measure": name, "value": line[name], "val_loss": line["val_loss"], "step": job.steps_done,
         "epoch": round(job.steps_done / job.steps_per_epoch, 4),
     }  # fmt: skip
-    if job.processes.first:
+    if job.distributed.is_rank0:
         save_weights(job.run, job.tested_model, "best")
 
 
