@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def post(live: Live, content: bytes, path: str = "/v1/predict", **settings: obje
 
 def error_of(answer: httpx.Response) -> tuple[int, str, str]:
     error = answer.json()["error"]
-    assert error["message"] == f"{error['came']} {error['allowed']} {error['advice']}"
+    assert error["message"] == f"{error['received']} {error['limit']} {error['hint']}"
     assert min(map(len, error.values())) > 0
     return answer.status_code, error["code"], error["message"]
 
@@ -141,7 +142,7 @@ def test_heat_maps_of_an_unknown_class(live: Live, clip: Path):
     answer = post(live, clip.read_bytes(), "/v1/explain", params={"label": "wafe"})
     status, code, message = error_of(answer)
     assert (status, code) == (422, "unknown_label")
-    assert message.startswith("The label is 'wafe', which the model does not know.")
+    assert "'wafe'" in message
     assert message.endswith("Did you mean 'wave'?")
 
 
@@ -178,28 +179,23 @@ def bad_uploads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "code", "message"),
+    ("name", "status", "code", "values"),
     [
-        ("long", 422, "too_long", "The video lasts 13.0 s. It may last 12 s. Cut it"),
-        ("wide", 422, "too_many_pixels", "The frames have 656x480 = 314880 pixels. They may have 307200."),
-        (
-            "text",
-            415,
-            "not_a_video",
-            "The file cannot be opened as a video: not a video that FFmpeg can read",
-        ),
-        ("large", 413, "too_large", "The upload has 1.2 MB. A video may have 1 MB."),
-        ("empty", 422, "bad_form", "The file in the field 'video' is empty."),
-        ("crash", 422, "decoder_crashed", "Reading the video failed: its process died (SIGSEGV)."),
-        ("fail", 422, "decoder_crashed", "Reading the video failed: an unexpected error."),
+        ("long", 422, "too_long", r"13\.0 s.* 12 s"),
+        ("wide", 422, "too_many_pixels", r"656x480 = 314880 .*307200"),
+        ("text", 415, "not_a_video", "FFmpeg"),
+        ("large", 413, "too_large", r"1\.2 MB.* 1 MB"),
+        ("empty", 422, "bad_form", "'video' is empty"),
+        ("crash", 422, "decoder_crashed", "SIGSEGV"),
+        ("fail", 422, "decoder_crashed", "unexpected error"),
     ],
 )
-def test_refused_uploads(live: Live, bad_uploads, clip: Path, name, status, code, message):
+def test_refused_uploads(live: Live, bad_uploads, clip: Path, name, status, code, values):
     failures = live.metric("vsn_decode_failures_total", reason=code)
     answer = post(live, bad_uploads[name])
-    found = error_of(answer)
-    assert found[:2] == (status, code)
-    assert found[2].startswith(message)
+    *kind, message = error_of(answer)
+    assert kind == [status, code]
+    assert re.search(values, message)
     assert str(live.uploads) not in answer.text
     decoding = code in ("not_a_video", "decoder_crashed")
     assert live.metric("vsn_decode_failures_total", reason=code) - failures == decoding
@@ -211,39 +207,31 @@ def test_an_upload_without_a_length_is_counted_while_it_comes(live: Live, bad_up
     with live.client() as client:
         answer = client.post("/v1/predict", content=in_pieces(bytes(5_000_000)), headers=PIECES)
     assert error_of(answer)[:2] == (413, "too_large")
-    assert "More than 1 MB came." in answer.text
+    assert " 1 MB" in answer.text
 
 
 @pytest.mark.parametrize(
-    ("request_settings", "status", "message"),
+    ("request_settings", "code", "values"),
     [
-        (
-            {"content": b"abc", "headers": {"content-type": "video/mp4"}},
-            415,
-            "The body is of type 'video/mp4'.",
-        ),
-        ({}, 415, "The body has no type."),
-        ({"files": {"file": b"abc"}}, 422, "The form has no files in the field 'video'."),
-        (
-            {"files": [("video", b"abc"), ("video", b"abc")]},
-            422,
-            "The form has 2 files in the field 'video'.",
-        ),
-        ({"content": b"--x\r\nCont", "headers": PIECES}, 422, "The form is cut short."),
-        ({"content": b"nothing of a form", "headers": PIECES}, 422, "The form cannot be read"),
+        ({"content": b"abc", "headers": {"content-type": "video/mp4"}}, "not_a_form", "'video/mp4'"),
+        ({}, "not_a_form", "no type"),
+        ({"files": {"file": b"abc"}}, "bad_form", "no files in the field 'video'"),
+        ({"files": [("video", b"abc"), ("video", b"abc")]}, "bad_form", "2 files in the field 'video'"),
+        ({"content": b"--x\r\nCont", "headers": PIECES}, "bad_form", "truncated"),
+        ({"content": b"nothing of a form", "headers": PIECES}, "bad_form", "cannot be parsed"),
     ],
 )
-def test_refused_forms(live: Live, request_settings, status, message):
+def test_refused_forms(live: Live, request_settings, code, values):
     with live.client() as client:
-        found = error_of(client.post("/v1/predict", **request_settings))
-    assert found[0] == status
-    assert found[2].startswith(message)
+        *kind, message = error_of(client.post("/v1/predict", **request_settings))
+    assert kind == [{"not_a_form": 415, "bad_form": 422}[code], code]
+    assert values in message
 
 
 def test_refused_settings_and_addresses(live: Live, clip: Path):
     found = error_of(post(live, clip.read_bytes(), params={"top_k": 0}))
     assert found[:2] == (422, "bad_setting")
-    assert found[2].startswith("top_k is '0': Input should be greater than or equal to 1.")
+    assert found[2].startswith("top_k is '0': ")
     with live.client() as client:
         assert error_of(client.get("/v1/labels"))[0] == 404
         assert error_of(client.get("/v1/predict"))[0] == 405
@@ -256,7 +244,7 @@ def test_a_file_that_hangs_is_given_up_and_harms_nobody(live: Live, clip: Path):
         labeled(post(live, clip.read_bytes()))
         found = error_of(hanging.result())
     assert found[:2] == (504, "decode_timeout")
-    assert found[2].startswith("Reading the video was not done after 3 s, and was stopped.")
+    assert " 3 s" in found[2]
     labeled(post(live, clip.read_bytes()))
 
 
@@ -280,7 +268,7 @@ def test_no_more_at_once_than_there_is_room_for(live: Live, clip: Path):
     wait_until(lambda: live.metric("vsn_videos_in_progress") == 6, "six uploads have begun")
     answer = post(live, clip.read_bytes())
     assert error_of(answer)[:2] == (503, "busy")
-    assert "6 are taken at once." in answer.text
+    assert "6 videos at once" in answer.text
     assert answer.headers["retry-after"] == "2"
     for one in slow:
         one.hang_up()
@@ -311,7 +299,7 @@ def test_who_hangs_up_while_the_video_is_read_leaves_nothing(live: Live, tmp_pat
 def test_progress_of_a_request_by_the_name_it_was_given(live: Live, tmp_path: Path):
     gate = tmp_path / "gate"
     with live.client() as client, ThreadPoolExecutor(1) as pool:
-        assert client.get("/v1/progress/one").json() == {"stage": "unknown", "done": 0, "of": 0}
+        assert client.get("/v1/progress/one").json() == {"stage": "unknown", "done": 0, "total": 0}
         running = pool.submit(post, live, WAIT + bytes(gate), headers={"x-request-id": "one"})
         wait_until(lambda: client.get("/v1/progress/one").json()["stage"] == "decode", "it says that it decodes")
         gate.touch()
@@ -371,7 +359,7 @@ def test_openapi_describes_every_address_with_examples(live: Live):
     assert "video" in predict["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert {"200", "408", "413", "415", "422", "503", "504"} <= set(predict["responses"])
     schemas = api["components"]["schemas"]
-    assert schemas["Answer"]["examples"][0]["predictions"][0]["label"]
+    assert schemas["Prediction"]["examples"][0]["predictions"][0]["label"]
     assert schemas["Error"]["examples"][0]["error"]["code"] == "too_long"
 
 

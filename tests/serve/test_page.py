@@ -135,13 +135,13 @@ def test_what_is_wrong_is_said(open_page: Any, tmp_path: Path):
     page = open_page()
     (tmp_path / "large.mp4").write_bytes(bytes(1_100_000))
     page.set_input_files("#file", tmp_path / "large.mp4")
-    assert page.inner_text("#problem").startswith("large.mp4 has 1.1 MB; a video may have 1 MB.")
+    assert page.inner_text("#problem").startswith("large.mp4 has 1.1 MB; the limit is 1 MB.")
     long = make_video(tmp_path / "long.avi.mp4", num_frames=130)
     with page.expect_response("**/v1/predict**") as answered:
         page.set_input_files("#file", long)
     assert answered.value.status == 422
     page.wait_for_selector("#problem:not([hidden])")
-    assert page.inner_text("#problem").startswith("The video lasts 13.0 s. It may last 12 s.")
+    assert page.inner_text("#problem").startswith("The video lasts 13.0 s. The limit is 12 s.")
     assert page.is_hidden("#result")
     assert page.is_enabled("#file")
     picture(page, "problem")

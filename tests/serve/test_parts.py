@@ -29,14 +29,14 @@ from vsn.data.video.decode import VideoError
 from vsn.models import build_model
 from vsn.runs.checkpoint import save_weights
 from vsn.runs.metadata import write_run
-from vsn.runs.run import new_run
+from vsn.runs.run import new_run, open_run
 from vsn.serve.batching import Batcher
 from vsn.serve.decoding import Decoded, DecodeJob, decode_upload
 from vsn.serve.guards import Guards
 from vsn.serve.metrics import Metrics
-from vsn.serve.models import ServedModel, open_model
+from vsn.serve.models import ServedModel, has_windows, open_model
 from vsn.serve.problems import Problem
-from vsn.serve.service import Service
+from vsn.serve.service import make_timeline as make_served_timeline
 from vsn.serve.uploads import UploadFolder, receive_video
 from vsn.stream.timeline import make_timeline
 
@@ -122,8 +122,7 @@ def test_closing_cancels_what_waits(gate: Gate):
     assert running.result(0) == 0
     with pytest.raises(CancelledError):
         waiting.result(0)
-    with pytest.raises(RuntimeError, match="has ended"):
-        batcher.submit(2)
+    assert batcher.submit(2).cancelled()
     assert not batcher.is_alive
 
 
@@ -165,21 +164,21 @@ def test_an_upload_is_written_as_it_came_however_it_is_cut(tmp_path_factory, con
 
 
 def test_an_upload_past_the_limit_is_not_written_further(tmp_path: Path):
-    with pytest.raises(Problem, match=r"More than 0\.001 MB came\. A video may have 0\.001 MB\.") as caught:
+    with pytest.raises(Problem, match=r"0\.001 MB") as caught:
         receive(form(bytes(100_000)), tmp_path / "received")
     assert caught.value.status == 413
     assert (tmp_path / "received").stat().st_size <= 1000
 
 
 def test_a_form_of_other_things_past_the_limit(tmp_path: Path):
-    with pytest.raises(Problem, match="More than") as caught:
+    with pytest.raises(Problem, match=r"0\.001 MB") as caught:
         receive(form(bytes(100_000), name="other"), tmp_path / "received", size=5000)
     assert caught.value.status == 413
     assert (tmp_path / "received").stat().st_size == 0
 
 
 def test_an_upload_that_takes_too_long(tmp_path: Path):
-    with pytest.raises(Problem, match=r"An upload may take 0\.1 s") as caught:
+    with pytest.raises(Problem, match=r"0\.1 s") as caught:
         receive(form(bytes(500)), tmp_path / "received", fail_after=200, seconds=0.1)
     assert caught.value.status == 408
 
@@ -205,9 +204,9 @@ def test_folders_of_services_that_were_killed_are_deleted_others_are_not(tmp_pat
 # --- the body of a request that is refused -------------------------------------------------------------
 
 
-def refuse(num_pieces: float, monkeypatch: pytest.MonkeyPatch, *, linger_seconds: float) -> list[str]:
+def refuse(num_pieces: float, monkeypatch: pytest.MonkeyPatch, *, drain_seconds: float) -> list[str]:
     """An application that answers 413 at once to an upload of so many pieces: what happens, in order."""
-    monkeypatch.setattr("vsn.serve.guards._LINGER_SECONDS", linger_seconds)
+    monkeypatch.setattr("vsn.serve.guards._DRAIN_SECONDS", drain_seconds)
     happened: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -228,12 +227,12 @@ def refuse(num_pieces: float, monkeypatch: pytest.MonkeyPatch, *, linger_seconds
 
 
 def test_what_still_comes_of_a_refused_upload_is_read_before_the_answer(monkeypatch: pytest.MonkeyPatch):
-    happened = refuse(3, monkeypatch, linger_seconds=60)
+    happened = refuse(3, monkeypatch, drain_seconds=60)
     assert happened == ["piece"] * 3 + ["http.response.start", "http.response.body"]
 
 
 def test_an_upload_without_an_end_is_answered_all_the_same(monkeypatch: pytest.MonkeyPatch):
-    happened = refuse(float("inf"), monkeypatch, linger_seconds=0.05)
+    happened = refuse(float("inf"), monkeypatch, drain_seconds=0.05)
     assert happened[-2:] == ["http.response.start", "http.response.body"]
 
 
@@ -254,20 +253,8 @@ def test_why_a_file_cannot_be_read_does_not_say_where_it_lies(tmp_path: Path, mo
         raise VideoError(path, f"No space left: {str(path)!r}")
 
     monkeypatch.setattr("vsn.serve.decoding.probe_video", fail)
-    recipe, limits = tiny_recipe(tmp_path), ServeConfig()
     found = decode_upload(
-        DecodeJob(
-            path=tmp_path / "upload-1",
-            recipe=recipe,
-            classes=("a",),
-            max_seconds=limits.max_seconds,
-            max_pixels=limits.max_pixels,
-            frames=False,
-            timeline=False,
-            timeline_seconds=limits.timeline_seconds,
-            window_seconds=limits.window_seconds,
-            max_windows=limits.max_windows,
-        )
+        DecodeJob(path=tmp_path / "upload-1", recipe=tiny_recipe(tmp_path), classes=("a",), limits=ServeConfig())
     )
     assert isinstance(found, Problem)
     assert "No space left: 'the file'" in str(found)
@@ -279,18 +266,7 @@ def test_why_a_file_cannot_be_read_does_not_say_where_it_lies(tmp_path: Path, mo
 
 def decoded(path: Path, model: ServedModel, limits: ServeConfig) -> Decoded:
     found = decode_upload(
-        DecodeJob(
-            path=path,
-            recipe=model.recipe,
-            classes=model.classes,
-            max_seconds=limits.max_seconds,
-            max_pixels=limits.max_pixels,
-            frames=False,
-            timeline=True,
-            timeline_seconds=limits.timeline_seconds,
-            window_seconds=limits.window_seconds,
-            max_windows=limits.max_windows,
-        )
+        DecodeJob(path=path, recipe=model.recipe, classes=model.classes, limits=limits, timeline=True)
     )
     assert isinstance(found, Decoded), found
     return found
@@ -327,7 +303,7 @@ def test_the_service_makes_the_timeline_of_predict(
     model, limits = open_model(served_run, device="cpu"), replace(LIMITS, max_windows=most)
     windows = decoded(long, model, limits).windows
     assert windows is not None
-    served = Service(model, limits).timeline(windows, model.score(windows.clips), top_k=2)
+    served = make_served_timeline(windows, model.score(windows.clips), classes=model.classes, top_k=2)
     assert served is not None
     assert (served.window_seconds, served.every_seconds) == (1.0, pytest.approx(every))
     assert len(served.windows) <= most
@@ -351,7 +327,7 @@ def test_a_video_shorter_than_a_window_has_no_timeline(served_run: Path, tmp_pat
     long = make_video(tmp_path / "long.mp4", num_frames=40)
     windows = decoded(long, model, replace(LIMITS, window_seconds=9.0)).windows
     assert windows is not None
-    assert Service(model, LIMITS).timeline(windows, [], top_k=1) is None
+    assert make_served_timeline(windows, [], classes=model.classes, top_k=1) is None
     short = make_video(tmp_path / "short.mp4", num_frames=20)
     assert decoded(short, model, LIMITS).windows is None
 
@@ -364,10 +340,9 @@ def test_a_video_shorter_than_a_window_has_no_timeline(served_run: Path, tmp_pat
     ],
 )
 def test_runs_that_predict_has_no_windows_of_have_no_timeline(served_run: Path, part: str, settings: dict):
-    model = open_model(served_run, device="cpu")
-    assert model.has_windows
-    recipe = replace(model.recipe, **{part: replace(getattr(model.recipe, part), **settings)})
-    assert not replace(model, recipe=recipe).has_windows
+    recipe = open_run(served_run).recipe
+    assert has_windows(recipe)
+    assert not has_windows(replace(recipe, **{part: replace(getattr(recipe, part), **settings)}))
 
 
 # --- settings, starting, stopping --------------------------------------------------------------------
@@ -395,7 +370,7 @@ def test_the_default_is_this_machine_alone():
 def test_what_cannot_be_served_is_said_in_one_line(served_run: Path, tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        with pytest.raises(SystemExit, match=f"127.0.0.1:{port} cannot be listened on .*--port"):
+        with pytest.raises(SystemExit, match=f"127.0.0.1:{port} .*--port"):
             cli.main(["serve", str(served_run), "--port", port])
     with pytest.raises(SystemExit, match=r"nowhere.* (is not|is neither) a"):
         cli.main(["serve", str(tmp_path / "nowhere")])
@@ -403,7 +378,7 @@ def test_what_cannot_be_served_is_said_in_one_line(served_run: Path, tmp_path: P
 
 def test_without_the_extra_it_says_what_to_install(served_run: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(SystemExit, match=r"uvicorn\): pip install \"vsn\[serve\]\""):
+    with pytest.raises(SystemExit, match=r"uvicorn.*pip install \"vsn\[serve\]\""):
         cli.main(["serve", str(served_run)])
 
 
@@ -415,7 +390,7 @@ def test_the_command_serves_warns_and_leaves_nothing_when_it_is_stopped(served_r
         try:
             assert running.stderr is not None
             url = running.stderr.readline().split(" at ")[1].split()[0].replace("0.0.0.0", "127.0.0.1")
-            assert "Warning: 0.0.0.0 is reached from other machines" in running.stderr.readline()
+            assert "Warning: 0.0.0.0" in running.stderr.readline()
 
             def is_ready() -> bool:
                 try:

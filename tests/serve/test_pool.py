@@ -16,8 +16,9 @@ PRELOAD = "vsn.serve.decoding"  # what the service of the other tests preloads: 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[DecodePool[str, str]]:
-    with DecodePool(shout, num_workers=2, seconds_limit=1.0, preload=PRELOAD) as pool:
-        yield pool
+    pool = DecodePool(shout, num_workers=2, seconds_limit=1.0, preload=PRELOAD)
+    yield pool
+    pool.close()
 
 
 def test_results_and_losses_each_its_own(pool: DecodePool[str, str]):
@@ -61,5 +62,4 @@ def test_closing_ends_what_hangs_and_what_waits():
     assert hanging.result(0) == WorkerFailure("the service is being stopped")
     assert waiting.cancelled()
     assert pool.num_ready == 0
-    with pytest.raises(RuntimeError, match="is closed"):
-        pool.submit("a")
+    assert pool.submit("a").cancelled()

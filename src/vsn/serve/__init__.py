@@ -1,6 +1,6 @@
-"""A trained model as an HTTP service with a page: uploads in, labels out (`vsn serve`).
+"""Serve a trained model over HTTP, with a web page: videos in, labels out (`vsn serve`).
 
-A request goes through `uploads` (streamed into a private folder), `pool` and `decoding` (frames, in
-processes that may hang or die), `batching` (one thread that owns the model) and `answers`. `service` is that way
-from end to end, `app` the routes, `guards` what holds for all of them, `run` the command's part.
+A request passes `uploads` (streamed into a private folder), `pool` and `decoding` (worker processes that may hang
+or crash), and `batching` (one thread that owns the model). `service` connects them, `app` holds the routes, `guards`
+the checks of every request, `schemas` and `problems` the responses, `run` the entry point of the command.
 """

@@ -1,4 +1,4 @@
-"""One thread that owns the model: clips that come within some milliseconds go to it together."""
+"""Batch clips for the model: one thread owns it, and clips that arrive within some milliseconds run together."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ Item = TypeVar("Item")
 Score = TypeVar("Score")
 
 
+class _Entry(NamedTuple):
+    item: Any
+    future: Future[Any]
+    is_call: bool
+    """Whether `item` is a function to call, not an item to score."""
+
+
 class Batcher(Generic[Item, Score]):
-    """Collects items into batches for a function that is slow to call and not to be called twice at once.
+    """Collect items into batches for a function that must not run twice at once.
 
     Args:
-        score: a result for each item of a batch, in order. An error of it is the result of the whole batch.
+        score: returns a result for each item of a batch, in order. Its exception is the result of the whole batch.
         max_batch: most items of a batch.
         wait_ms: how long the first item of a batch waits for others.
-        on_batch: told the number of items of each batch.
+        on_batch: receives the number of items of each batch.
     """
 
     def __init__(
@@ -31,106 +38,88 @@ class Batcher(Generic[Item, Score]):
         wait_ms: float,
         on_batch: Callable[[int], None] = lambda num_items: None,
     ) -> None:
-        self._score = score
-        self._max_batch = max_batch
-        self._wait_seconds = wait_ms / 1000
-        self._on_batch = on_batch
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._score, self._on_batch = score, on_batch
+        self._max_batch, self._wait_seconds = max_batch, wait_ms / 1000
+        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._closing = False
-        self._thread = threading.Thread(target=self._serve, name="model", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
     @property
     def is_alive(self) -> bool:
-        """Whether what is handed in will be answered."""
+        """Whether submitted items will be scored."""
         return self._thread.is_alive() and not self._closing
 
     @property
     def num_waiting(self) -> int:
-        """Items and calls that wait for their turn."""
-        return self._waiting.qsize()
+        """Items and calls in the queue."""
+        return self._queue.qsize()
 
     def submit(self, item: Item) -> Future[Score]:
-        """Have an item scored; one that is cancelled before its turn is left out."""
+        """Queue an item. Cancelling its future before its batch starts leaves it out."""
         return self._put(item, is_call=False)
 
     def call(self, work: Callable[[], Any]) -> Future[Any]:
-        """Have something else done by the thread that owns the model, between two batches."""
+        """Call a function in the thread that owns the model, between two batches."""
         return self._put(work, is_call=True)
 
     def close(self) -> None:
-        """Finish the batch in hand, cancel what waits, end the thread."""
+        """Finish the running batch, cancel the queue, end the thread. What is submitted later is cancelled."""
         self._closing = True
-        self._waiting.put(None)
+        self._queue.put(None)
         self._thread.join()
-        while True:
-            try:
-                left = self._waiting.get_nowait()
-            except queue.Empty:
-                return
-            if left is not None:
-                left.future.cancel()
+        while not self._queue.empty():
+            if (entry := self._queue.get()) is not None:
+                entry.future.cancel()
 
     def _put(self, item: Any, *, is_call: bool) -> Future[Any]:
-        if self._closing:
-            raise RuntimeError("The thread of the model has ended.")
         future: Future[Any] = Future()
-        self._waiting.put(_Waiting(item, future, is_call))
+        if self._closing:
+            future.cancel()
+        else:
+            self._queue.put(_Entry(item, future, is_call))
         return future
 
-    def _serve(self) -> None:
-        following: _Waiting | None = None
+    def _run(self) -> None:
+        entry: _Entry | None = None
         while True:
-            first = following or self._waiting.get()
-            following = None
+            first = entry or self._queue.get()
+            entry = None
             if first is None or self._closing:
                 if first is not None:
                     first.future.cancel()
                 return
-            if first.is_call:
-                self._finish([first], _results_of_calls)
-                continue
             batch = [first]
-            until = time.monotonic() + self._wait_seconds
-            while len(batch) < self._max_batch:
+            deadline = time.monotonic() + self._wait_seconds
+            while not first.is_call and len(batch) < self._max_batch:
                 try:
-                    following = self._waiting.get(timeout=max(0.0, until - time.monotonic()))
+                    entry = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
                 except queue.Empty:
                     break
-                if following is None:  # the end: for the next turn
-                    self._waiting.put(None)
+                if entry is None:  # close() was called: finish this batch, then read the mark again
+                    self._queue.put(None)
                     break
-                if following.is_call:
+                if entry.is_call:  # keeps its place: it runs next
                     break
-                batch.append(following)
-                following = None
-            self._finish(batch, self._scores)
+                batch.append(entry)
+                entry = None
+            self._finish(batch)
 
-    def _scores(self, items: Sequence[Item]) -> Sequence[Score]:
-        self._on_batch(len(items))
-        return self._score(items)
-
-    def _finish(self, batch: Sequence[_Waiting], work: Callable[[list[Any]], Sequence[Any]]) -> None:
-        wanted = [one for one in batch if one.future.set_running_or_notify_cancel()]
+    def _finish(self, batch: Sequence[_Entry]) -> None:
+        # A client that has gone cancels its future: its clip costs nothing.
+        wanted = [entry for entry in batch if entry.future.set_running_or_notify_cancel()]
         if not wanted:
             return
+        items = [entry.item for entry in wanted]
         try:
-            results = work([one.item for one in wanted])
+            if wanted[0].is_call:
+                results: Sequence[Any] = [items[0]()]
+            else:
+                self._on_batch(len(items))
+                results = self._score(items)
         except Exception as error:
-            for one in wanted:
-                one.future.set_exception(error)
+            for entry in wanted:
+                entry.future.set_exception(error)
             return
-        for one, result in zip(wanted, results, strict=True):
-            one.future.set_result(result)
-
-
-class _Waiting(NamedTuple):
-    """Something to be scored, or to be called."""
-
-    item: Any
-    future: Future[Any]
-    is_call: bool
-
-
-def _results_of_calls(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    return [call() for call in calls]
+        for entry, result in zip(wanted, results, strict=True):
+            entry.future.set_result(result)

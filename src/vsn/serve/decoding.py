@@ -1,4 +1,4 @@
-"""From an uploaded file to what the model looks at. Runs in processes of its own: a file may hang or kill one."""
+"""Decode an upload into the clips the model takes. Runs in worker processes: a file may hang or crash its decoder."""
 
 from __future__ import annotations
 
@@ -10,96 +10,98 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vsn.config import Recipe
+from vsn.config import Recipe, ServeConfig
 from vsn.data.video.decode import VideoError, VideoInfo, probe_video
 from vsn.data.video.jpeg import encode_jpeg
 from vsn.inference.prediction import views_of_video
-from vsn.serve.problems import Problem, cannot_decode, not_a_video, too_long, too_many_pixels
+from vsn.serve.problems import Problem
 from vsn.stream.frames import FileWindows, TooShortWindowError, read_windows
 
 MAX_SIDE = 224
-"""Pixels of the longer side of a frame that is shown."""
+"""Pixels of the longer side of a returned frame."""
 JPEG_QUALITY = 80
 UNKNOWN_RATE = 25.0
-"""Frames a second of a video that does not say: for its duration alone."""
+"""Frames per second of a video that does not state its rate; used only for its duration."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeJob:
-    """A file to read, and what of it is wanted."""
+    """A file to decode, and what to return of it."""
 
     path: Path
     recipe: Recipe
     classes: tuple[str, ...]
-    max_seconds: float
-    max_pixels: int
-    frames: bool
-    """Whether to show the sampled frames."""
-    timeline: bool
-    """Whether to find the windows of a long video too."""
-    timeline_seconds: float
-    window_seconds: float | None
-    """None: as long as the clips of training."""
-    max_windows: int
+    limits: ServeConfig
+    frames: bool = False
+    """Whether to return the sampled frames as JPEG."""
+    timeline: bool = False
+    """Whether to return the windows of a long video."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """What the model looks at of a video, and what can be shown of it."""
+    """The clips of a video, and what the response shows of it."""
 
     info: VideoInfo
     seconds: float
-    """Duration: frames by their rate."""
+    """Duration: number of frames divided by their rate."""
     clip: NDArray[np.uint8]
-    """`(T, C, H, W)`, or `(views, T, C, H, W)`: what `vsn predict` looks at."""
+    """`(T, C, H, W)`, or `(views, T, C, H, W)`, as `vsn predict` samples it."""
     jpegs: tuple[bytes, ...]
-    """The frames of the first view, small; empty unless asked for."""
+    """The frames of the first view, small; empty unless requested."""
     windows: FileWindows | None
-    """None: there is no timeline; it was not asked for, or the video's frames are too far apart for one."""
+    """None without a timeline: not requested, a short video, or frames too far apart for a window."""
 
 
 def decode_upload(job: DecodeJob) -> Decoded | Problem:
-    """Read a file within the limits. Whatever is wrong with the file is returned, as the answer to give."""
+    """Decode a file within the limits. A fault of the file is returned, not raised: it is the response."""
+    limits, recipe = job.limits, job.recipe
     try:
         info = probe_video(job.path)
     except VideoError as error:
-        return not_a_video(_reason(error, job))
+        return Problem("not_a_video", f"The file cannot be opened as a video: {_reason(error, job)}")
     seconds = info.num_frames / (info.frames_per_second or UNKNOWN_RATE)
-    if info.height * info.width > job.max_pixels:
-        return too_many_pixels(info.height, info.width, job.max_pixels)
-    if seconds > job.max_seconds:
-        return too_long(seconds, job.max_seconds)
-    recipe = job.recipe
+    # Before decoding: a few kilobytes of video can hold gigabytes of frames.
+    num_pixels = info.height * info.width
+    if num_pixels > limits.max_pixels:
+        return Problem(
+            "too_many_pixels",
+            f"The frames have {info.width}x{info.height} = {num_pixels} pixels.",
+            limit=f"The limit is {limits.max_pixels}.",
+        )
+    if seconds > limits.max_seconds:
+        return Problem("too_long", f"The video lasts {seconds:.1f} s.", limit=f"The limit is {limits.max_seconds:g} s.")
     try:
         clip = views_of_video(job.path, recipe, job.classes, recipe.eval)
         windows = None
-        if job.timeline and seconds > job.timeline_seconds:
+        if job.timeline and seconds > limits.timeline_seconds:
+            # At a low frame rate a window may not hold the consecutive frames of one instant (rgbdiff).
             with contextlib.suppress(TooShortWindowError):
                 windows = read_windows(
                     job.path,
                     recipe,
-                    seconds=job.window_seconds,
-                    max_windows=job.max_windows,
+                    seconds=limits.window_seconds,
+                    max_windows=limits.max_windows,
                     video_seconds=seconds,
                 )
     except VideoError as error:
-        return cannot_decode(_reason(error, job))
-    jpegs = tuple(encode_jpeg(frame, quality=JPEG_QUALITY) for frame in shown_frames(clip)) if job.frames else ()
+        return Problem("cannot_decode", f"The video cannot be decoded: {_reason(error, job)}")
+    jpegs = tuple(encode_jpeg(frame, quality=JPEG_QUALITY) for frame in small_frames(clip)) if job.frames else ()
     return Decoded(info=info, seconds=seconds, clip=clip.numpy(), jpegs=jpegs, windows=windows)
 
 
 def _reason(error: VideoError, job: DecodeJob) -> str:
-    """Why, without the place of the file here."""
+    # No path of the server may reach a client.
     return error.reason.replace(str(job.path), "the file")
 
 
-def shown_frames(clip: torch.Tensor) -> NDArray[np.uint8]:
-    """The T frames of the first view, small: uint8 `(T, h, w, 3)`.
+def small_frames(clip: torch.Tensor) -> NDArray[np.uint8]:
+    """Return the T frames of the first view for display: uint8 `(T, h, w, 3)`, at most `MAX_SIDE` pixels.
 
-    Of flow the first field of a segment is shown as two colors, of differences the first frame.
+    Flow is shown by its first field per segment, as two colors; rgbdiff by the first of its frames.
     """
     frames = clip if clip.ndim == 4 else clip[0]
-    if frames.shape[1] < 3:
+    if frames.shape[1] < 3:  # a flow field has two channels: gray (128) fills the third
         frames = torch.cat([frames, torch.full_like(frames[:, :1], 128)], dim=1)
     frames = frames[:, :3]
     height, width = frames.shape[-2:]

@@ -1,8 +1,9 @@
-"""What the service counts, in the format of Prometheus."""
+"""Count requests, stages and failures, and export them in the format of Prometheus."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,63 +15,51 @@ from prometheus_client import (
     generate_latest,
 )
 
-_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 DECODE_FAILURES = ("not_a_video", "cannot_decode", "decoder_crashed", "decode_timeout")
-"""Codes of problems that are the decoder's; a video beyond a limit is none."""
+"""Codes of problems that count as failures of the decoder; a video beyond a limit does not."""
 
 
 class Metrics:
-    """Counters of one service; a registry of its own, so that two services in a process do not mix."""
+    """Metrics of one service, in a separate registry: two services of a process do not mix."""
 
     def __init__(self, *, max_batch: int) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
+        into: dict[str, Any] = {"registry": self.registry}
+        ProcessCollector(**into)
+        PlatformCollector(**into)
         self.requests = Counter(
-            "vsn_requests",
-            "Requests answered; 499: the client went away before",
-            ["path", "status"],
-            registry=self.registry,
+            "vsn_requests", "Responses; status 499: the client left before", ["path", "status"], **into
         )
         self.request_seconds = Histogram(
             "vsn_request_seconds",
-            "From the first byte of a request to the last of its answer",
+            "From the first byte of a request to the last of its response",
             ["path"],
-            buckets=_SECONDS,
-            registry=self.registry,
+            buckets=_BUCKETS,
+            **into,
         )
         self.stage_seconds = Histogram(
             "vsn_stage_seconds",
-            "Of a prediction: upload, decode and predict, each with its waiting",
+            "Stages of a prediction: upload, decode and predict, waiting included",
             ["stage"],
-            buckets=_SECONDS,
-            registry=self.registry,
+            buckets=_BUCKETS,
+            **into,
         )
-        self.in_progress = Gauge(
-            "vsn_videos_in_progress",
-            "Videos that are arriving, waiting or worked on",
-            registry=self.registry,
-        )
+        self.in_progress = Gauge("vsn_videos_in_progress", "Videos that are uploaded, waiting or processed", **into)
         self.decode_failures = Counter(
-            "vsn_decode_failures",
-            "Uploads that no clip could be read from, by reason",
-            ["reason"],
-            registry=self.registry,
+            "vsn_decode_failures", "Uploads from which no clip could be decoded, by reason", ["reason"], **into
         )
         self.batch_clips = Histogram(
-            "vsn_batch_clips",
-            "Clips that went to the model together",
-            buckets=sorted({1, 2, 4, 8, 16, 32, max_batch}),
-            registry=self.registry,
+            "vsn_batch_clips", "Clips of a batch", buckets=sorted({1, 2, 4, 8, 16, 32, max_batch}), **into
         )
-        for reason in DECODE_FAILURES:
+        for reason in DECODE_FAILURES:  # so that a dashboard sees zeros before the first failure
             self.decode_failures.labels(reason)
 
-    def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """A gauge that is asked when somebody looks."""
+    def add_gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Add a gauge that is computed when it is read."""
         Gauge(name, text, registry=self.registry).set_function(value)
 
     def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self.registry)

@@ -1,9 +1,7 @@
-"""The model that is served: from a run folder or an exported file, with its card. Used by one thread."""
+"""Open the model to serve, from a run folder or an exported file, with its model card. Used by one thread."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -18,14 +16,16 @@ from numpy.typing import NDArray
 
 from vsn.config import ConfigError, Recipe
 from vsn.data.views import PROTOCOLS
+from vsn.export.exported import ExportedPredictor, is_exported, video_logits
 from vsn.inference.forward import view_scores
 from vsn.inference.predict import Predictor
 from vsn.inference.prediction import most_probable
 from vsn.models.gradcam import grad_cam, overlay
 from vsn.runs.metadata import describe_preprocessing
 from vsn.runs.run import WeightsKind, open_run, weights_hash
-from vsn.serve.decoding import shown_frames
-from vsn.serve.problems import no_heat_maps, unknown_label
+from vsn.serve.decoding import small_frames
+from vsn.serve.problems import Problem
+from vsn.serve.schemas import Card
 from vsn.stream.frames import check_windows
 from vsn.system.version import installed_version
 
@@ -42,87 +42,103 @@ class ServedModel:
         recipe: how a video becomes clips.
         classes: names, in the order of the logits.
         score: logits `(num_classes,)` for each clip; clips may differ in size.
-        predictor: what heat maps are made of; None for an exported file.
-        card: what /v1/model says of it.
+        predictor: source of heat maps; None for an exported file.
+        card: what /v1/model returns, without the limits of the service.
     """
 
     recipe: Recipe
     classes: tuple[str, ...]
     score: Callable[[Sequence[Clip]], list[Logits]]
     predictor: Predictor | None
-    card: dict[str, Any]
-
-    @property
-    def has_windows(self) -> bool:
-        """Whether the windows of a long video can be scored, as `vsn predict --windows` does it."""
-        try:
-            check_windows(self.recipe)
-        except ConfigError:
-            return False
-        return True
+    card: Card
 
     def top(self, logits: Logits, top_k: int) -> list[tuple[str, float]]:
-        """Labels with their probabilities, most probable first, exactly as `vsn predict` makes them."""
-        said = most_probable(Path(), logits, self.classes, recipe=self.recipe, top_k=top_k)
-        return list(zip(said.labels, said.probabilities, strict=True))
+        """Return labels with probabilities, most probable first, computed by the code of `vsn predict`."""
+        prediction = most_probable(Path(), logits, self.classes, recipe=self.recipe, top_k=top_k)
+        return list(zip(prediction.labels, prediction.probabilities, strict=True))
 
     def index_of(self, label: str) -> int:
-        """The place of a class. Raises `Problem` (422) for one that there is not."""
+        """Return the index of a class. Raises `Problem` (422) for an unknown label."""
         if label not in self.classes:
-            raise unknown_label(label, next(iter(get_close_matches(label, self.classes, n=1, cutoff=0.0)), ""))
+            (nearest,) = get_close_matches(label, self.classes, n=1, cutoff=0.0)
+            received = f"The label is {label!r}, which is not a class of the model."
+            raise Problem("unknown_label", received, hint=f"Did you mean {nearest!r}?")
         return self.classes.index(label)
 
     def check_heat_maps(self) -> None:
-        """Raise `Problem` (422) for a model that none can be made of."""
-        if self.predictor is None:
-            raise no_heat_maps("this is an exported file")
-        if self.recipe.model.modality != "rgb":
-            raise no_heat_maps(f"this model looks at {self.recipe.model.modality}")
+        """Raise `Problem` (422) for a model without heat maps."""
+        if not self.card.heat_maps:
+            kind = f"exported to {self.card.exported}" if self.card.exported else f"on {self.card.modality}"
+            raise Problem("no_heat_maps", f"Heat maps were requested of a model {kind}.")
 
     def heat_maps(self, clip: Clip, target: int) -> NDArray[np.uint8]:
-        """Grad-CAM of a class laid over the T frames of the first view: uint8 `(T, h, w, 3)`."""
+        """Draw Grad-CAM of a class over the T frames of the first view: uint8 `(T, h, w, 3)`."""
         assert self.predictor is not None
         view = torch.from_numpy(clip if clip.ndim == 4 else clip[0])
         maps = grad_cam(self.predictor.model, view[None].to(self.predictor.device), targets=[target]).maps[0]
-        return overlay(shown_frames(view), maps)
+        return overlay(small_frames(view), maps)
 
 
 def open_model(path: Path, *, weights: WeightsKind = "last", device: str = "auto") -> ServedModel:
-    """Open what is to be served: a run folder, or a file that `vsn export` wrote.
+    """Open a run folder, or a file that `vsn export` wrote.
 
     Raises:
-        RunError, ConfigError: neither, or one that cannot be used here; says what to do.
+        RunError, ConfigError: the path is neither, or cannot be used here.
     """
-    if not path.is_dir() and importlib.util.find_spec("vsn.export.exported") is not None:
+    if not path.is_dir():
         return _open_exported(path)
     run = open_run(path)
     predictor = Predictor.from_run(path, device=device, weights=weights)
+    view = run.recipe.eval
 
     def score(clips: Sequence[Clip]) -> list[Logits]:
-        view = predictor.recipe.eval
-        found: dict[int, Logits] = {}
-        for places in _of_one_shape(clips).values():
-            stacked = torch.from_numpy(np.stack([clips[place] for place in places]))
-            logits = view_scores(
-                predictor.model,
-                stacked,
-                predictor.precision,
-                batch_size=view.batch_size,
-                average=view.average,
+        # Videos of several aspect ratios give clips of several sizes; only equal sizes stack into one batch.
+        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, clip in enumerate(clips):
+            by_shape[clip.shape].append(index)
+        logits: dict[int, Logits] = {}
+        for indices in by_shape.values():
+            batch = torch.from_numpy(np.stack([clips[index] for index in indices]))
+            scores = view_scores(
+                predictor.model, batch, predictor.precision, batch_size=view.batch_size, average=view.average
             )
-            found |= dict(zip(places, logits, strict=True))
-        return [found[place] for place in range(len(clips))]
+            logits |= dict(zip(indices, scores, strict=True))
+        return [logits[index] for index in range(len(clips))]
 
     card = _card(
-        path.resolve().name,
         run.recipe,
         run.classes,
+        name=path.resolve().name,
         weights=weights,
         weights_sha256=weights_hash(run, weights),
         device=str(predictor.device),
         accuracy=read_accuracy(path, weights),
     )
     return ServedModel(recipe=run.recipe, classes=run.classes, score=score, predictor=predictor, card=card)
+
+
+def _open_exported(path: Path) -> ServedModel:
+    if not is_exported(path):
+        raise ConfigError(
+            f"{path} is neither a run folder (made by `vsn train`) nor an exported model (.onnx, .xml or .pt2)."
+        )
+    predictor = ExportedPredictor.from_file(path)
+    recipe, facts = predictor.recipe, predictor.model.facts
+
+    def score(clips: Sequence[Clip]) -> list[Logits]:
+        return [video_logits(predictor.model, clip, average=recipe.eval.average) for clip in clips]
+
+    card = _card(
+        recipe,
+        predictor.classes,
+        name=path.stem,
+        weights=facts.weights,
+        weights_sha256=facts.weights_hash,
+        device="cpu",
+        accuracy=[],
+        exported=facts.to,
+    )
+    return ServedModel(recipe=recipe, classes=predictor.classes, score=score, predictor=None, card=card)
 
 
 def read_accuracy(path: Path, weights: WeightsKind) -> list[dict[str, Any]]:
@@ -135,71 +151,33 @@ def read_accuracy(path: Path, weights: WeightsKind) -> list[dict[str, Any]]:
             continue
         if facts.get("weights", "last") != weights:
             continue
-        keys = ("split", "protocol", "order", "num_videos", "top1", "top1_interval", "top5", "mean_ap")
+        keys = ("split", "protocol", "order", "num_videos", "top1", "top1_interval", "top5", "mean_average_precision")
         found.append({key: facts[key] for key in keys if key in facts})
     return found
 
 
-def _of_one_shape(clips: Sequence[Clip]) -> dict[tuple[int, ...], list[int]]:
-    places: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for place, clip in enumerate(clips):
-        places[clip.shape].append(place)
-    return places
-
-
-def _card(
-    name: str,
-    recipe: Recipe,
-    classes: Sequence[str],
-    *,
-    weights: str,
-    weights_sha256: str,
-    device: str,
-    accuracy: list[dict[str, Any]],
-    exported: str = "",
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "model": recipe.model.name,
-        "classes": list(classes),
-        "num_frames": recipe.model.num_frames,
-        "modality": recipe.model.modality,
-        "task": recipe.data.task,
-        "protocol": recipe.eval.protocol,
-        "num_views": PROTOCOLS[recipe.eval.protocol].num_views,
-        "preprocessing": describe_preprocessing(recipe),
-        "accuracy": accuracy,
-        "weights": weights,
-        "weights_sha256": weights_sha256,
-        "exported": exported,
-        "device": device,
-        "vsn": installed_version(),
-    }
-
-
-def _open_exported(path: Path) -> ServedModel:
-    """An exported file, through the room that opens them."""
-    exported: Any = importlib.import_module("vsn.export.exported")
-    if not exported.is_exported(path):
-        raise ConfigError(
-            f"{path} is neither a run folder (made by `vsn train`) nor an exported model (.onnx, .xml or .pt2)."
-        )
-    predictor = exported.ExportedPredictor.from_file(path)
-    recipe: Recipe = predictor.recipe
-    facts = predictor.model.facts
-
-    def score(clips: Sequence[Clip]) -> list[Logits]:
-        average = recipe.eval.average
-        return [exported.video_logits(predictor.model, clip, average=average) for clip in clips]
-
-    card = _card(
-        path.stem,
-        recipe,
-        predictor.classes,
-        weights=facts.weights,
-        weights_sha256=facts.weights_hash,
-        device="cpu",
-        accuracy=[],
-        exported=facts.to,
+def _card(recipe: Recipe, classes: Sequence[str], *, exported: str = "", **source: Any) -> Card:
+    return Card(
+        model=recipe.model.name,
+        classes=list(classes),
+        num_frames=recipe.model.num_frames,
+        modality=recipe.model.modality,
+        task=recipe.data.task,
+        protocol=recipe.eval.protocol,
+        num_views=PROTOCOLS[recipe.eval.protocol].num_views,
+        preprocessing=describe_preprocessing(recipe),
+        exported=exported,
+        vsn=installed_version(),
+        heat_maps=not exported and recipe.model.modality == "rgb",
+        timelines=has_windows(recipe),
+        **source,
     )
-    return ServedModel(recipe=recipe, classes=predictor.classes, score=score, predictor=None, card=card)
+
+
+def has_windows(recipe: Recipe) -> bool:
+    """Whether the model can label the windows of a long video, as `vsn predict --windows` does."""
+    try:
+        check_windows(recipe)
+    except ConfigError:
+        return False
+    return True

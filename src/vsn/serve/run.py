@@ -1,9 +1,8 @@
-"""`vsn serve`: a model opened, a server started, everything put away at the end."""
+"""Run `vsn serve`: open the model, listen, serve until Ctrl-C, clean up."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -11,27 +10,15 @@ from rich.console import Console
 from vsn.config import ConfigError, ServeConfig
 from vsn.runs.run import WeightsKind
 
-NO_EXTRA = 'vsn serve needs packages that are not installed ({name}): pip install "vsn[serve]"'
 
-
-def serve(
-    path: Path,
-    config: ServeConfig,
-    *,
-    weights: WeightsKind = "last",
-    device: str = "auto",
-    console: Console | None = None,
-    on_start: Callable[[str], None] = lambda url: None,
-) -> None:
+def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", device: str = "auto") -> None:
     """Serve a run folder or an exported file until Ctrl-C or SIGTERM.
 
     Args:
-        path: what is served.
-        config: where, and the limits.
+        path: the run folder or exported file.
+        config: address and limits.
         weights: the last of the run, or those of its best validation.
         device: auto, cpu or cuda.
-        console: where to say where it listens.
-        on_start: told the URL once the port is taken.
 
     Raises:
         RunError, ConfigError: the model cannot be opened, the extra is not installed, or the port is taken.
@@ -44,8 +31,8 @@ def serve(
         from vsn.serve.models import open_model
         from vsn.serve.service import Service
     except ModuleNotFoundError as error:
-        raise ConfigError(NO_EXTRA.format(name=error.name)) from error
-    console = console or Console(stderr=True)
+        raise ConfigError(f'vsn serve needs {error.name}, which is not installed: pip install "vsn[serve]"') from error
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     model = open_model(path, weights=weights, device=device)
     service = Service(model, config)
     settings = uvicorn.Config(
@@ -59,28 +46,22 @@ def serve(
     with _listen(config) as sock:
         host, port = sock.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        console.print(
-            f"{model.card['model']} with {len(model.classes)} classes at {url} (Ctrl-C ends it)",
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(f"{model.card.model} with {len(model.classes)} classes at {url} (stop with Ctrl-C)")
         if not is_loopback(config.host):
             console.print(
-                f"[yellow]Warning:[/yellow] {config.host} is reached from other machines, and the service asks nobody "
-                "who they are. Put a proxy with authentication and TLS before it.",
-                highlight=False,
-                soft_wrap=True,
+                f"[yellow]Warning:[/yellow] {config.host} is reachable from other machines, and the service has no "
+                "authentication. Put a proxy with authentication and TLS in front of it."
             )
-        on_start(url)
         try:
             uvicorn.Server(settings).run(sockets=[sock])
         except KeyboardInterrupt:
-            console.print("vsn: stopped", highlight=False)
+            console.print("vsn: stopped")
         finally:
-            service.close()  # a second Ctrl-C leaves no time for the application's own end
+            service.close()  # a second Ctrl-C skips the shutdown of the application
 
 
 def _listen(config: ServeConfig) -> socket.socket:
+    # Bound before uvicorn starts: with port 0 the URL must be known, and a taken port is an error in one line.
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -90,7 +71,7 @@ def _listen(config: ServeConfig) -> socket.socket:
     except OSError as error:
         sock.close()
         raise ConfigError(
-            f"{config.host}:{config.port} cannot be listened on ({error.strerror or error}). Choose another --port, "
+            f"Cannot listen on {config.host}:{config.port} ({error.strerror or error}). Choose another --port, "
             "or 0 for any free one."
         ) from error
     return sock

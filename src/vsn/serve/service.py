@@ -1,4 +1,4 @@
-"""A request from end to end: admitted, received, decoded, predicted, answered, and nothing of it left behind."""
+"""Answer a request from end to end: admit, receive, decode, predict, respond, and clean up."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,23 +17,13 @@ from starlette.requests import ClientDisconnect, Request
 
 from vsn.config import ServeConfig, WindowConfig
 from vsn.data.video.jpeg import encode_jpeg
-from vsn.serve.answers import (
-    Answer,
-    HeatMaps,
-    LabelProbability,
-    State,
-    TimelineFacts,
-    TimelineSegment,
-    TimelineWindow,
-    Timing,
-    VideoFacts,
-)
+from vsn.serve import schemas
 from vsn.serve.batching import Batcher
 from vsn.serve.decoding import JPEG_QUALITY, Decoded, DecodeJob, decode_upload
 from vsn.serve.metrics import DECODE_FAILURES, Metrics
 from vsn.serve.models import Clip, Logits, ServedModel
 from vsn.serve.pool import DecodePool
-from vsn.serve.problems import Problem, busy, decoder_lost, decoder_too_slow, stopping
+from vsn.serve.problems import Problem
 from vsn.serve.uploads import UploadFolder, receive_video
 from vsn.stream.frames import FileWindows, trained_seconds
 from vsn.stream.timeline import scored_timeline
@@ -42,14 +33,27 @@ log = logging.getLogger("vsn.serve")
 Outcome = TypeVar("Outcome")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Running:
+    """What exists only between `Service.open` and `Service.close`."""
+
+    uploads: UploadFolder
+    pool: DecodePool[DecodeJob, Decoded | Problem]
+    batcher: Batcher[Clip, Logits]
+    memory_slots: asyncio.Semaphore
+    """Decoded clips wait in memory: no more than the model takes soon."""
+    limits: ServeConfig
+    """The configuration with `window_seconds` filled in."""
+
+
 class Service:
-    """A model, the processes that read videos for it, and what is under way.
+    """A model, the processes that decode videos for it, and the requests in progress.
 
     Args:
-        model: what is served; from `open` to `close` only the service uses it.
+        model: the model; between `open` and `close` only the service uses it.
         config: the limits.
-        decode: what the processes do with a file; another one is for tests.
-        uploads: where the private folder is made; default the system's for temporary files.
+        decode: what worker processes do with a file; tests pass one that fails.
+        uploads: parent of the private folder; default the folder of the system for temporary files.
     """
 
     def __init__(
@@ -60,44 +64,45 @@ class Service:
         decode: Callable[[DecodeJob], Decoded | Problem] = decode_upload,
         uploads: Path | None = None,
     ) -> None:
-        self.model = model
-        self.config = config
+        self.model, self.config = model, config
         self.metrics = Metrics(max_batch=config.max_batch)
-        self._decode = decode
-        self._uploads_parent = uploads
+        self._decode, self._uploads_parent = decode, uploads
         self._num_requests = 0
-        self._states: dict[str, State] = {}
-        self._opened: _Opened | None = None
-        watch = self.metrics.watch
-        watch("vsn_model_queue_length", "Clips that wait for the model", lambda: self._count("model"))
-        watch("vsn_decode_queue_length", "Videos that wait for a decoder", lambda: self._count("decode"))
-        watch("vsn_decoders_ready", "Processes that read videos", lambda: self._count("ready"))
-        watch("vsn_upload_files", "Uploads on disk", lambda: self._count("files"))
+        self._progress: dict[str, schemas.Progress] = {}
+        self._opened: _Running | None = None
+
+        def gauge(name: str, text: str, value: Callable[[_Running], int]) -> None:
+            self.metrics.add_gauge(name, text, lambda: value(self._opened) if self._opened else 0)
+
+        gauge("vsn_model_queue_length", "Clips that wait for the model", lambda running: running.batcher.num_waiting)
+        gauge("vsn_decode_queue_length", "Videos that wait for a decoder", lambda running: running.pool.num_waiting)
+        gauge("vsn_decoders_ready", "Decoding processes", lambda running: running.pool.num_ready)
+        gauge("vsn_upload_files", "Uploads on disk", lambda running: running.uploads.num_files)
 
     def open(self) -> None:
-        """Start the processes and the thread of the model; make the folder for uploads."""
+        """Start the processes and the thread of the model; create the folder for uploads."""
         config = self.config
-        self._opened = _Opened(
-            UploadFolder(self._uploads_parent),
-            DecodePool(
+        self._opened = _Running(
+            uploads=UploadFolder(self._uploads_parent),
+            pool=DecodePool(
                 self._decode,
                 num_workers=config.decode_workers,
                 seconds_limit=config.decode_seconds,
                 preload=decode_upload.__module__,
             ),
-            Batcher(
+            batcher=Batcher(
                 self.model.score,
                 max_batch=config.max_batch,
                 wait_ms=config.batch_wait_ms,
                 on_batch=self.metrics.batch_clips.observe,
             ),
-            # Decoded clips lie in memory: no more of them than the model takes soon.
-            asyncio.Semaphore(config.decode_workers + config.max_batch),
-            config.window_seconds or trained_seconds(self.model.recipe),
+            memory_slots=asyncio.Semaphore(config.decode_workers + config.max_batch),
+            # Here, once: probing the training videos takes seconds.
+            limits=replace(config, window_seconds=config.window_seconds or trained_seconds(self.model.recipe)),
         )
 
     def close(self) -> None:
-        """End what `open` started, delete what was uploaded. A second time does nothing."""
+        """End what `open` started and delete the uploads. A second call does nothing."""
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.pool.close()
@@ -105,209 +110,177 @@ class Service:
             opened.uploads.close()
 
     def why_not_ready(self) -> str:
-        """Why a request would not be answered now; empty when it would."""
+        """Return why a request would not be answered now; "" if it would."""
         opened = self._opened
         if opened is None:
             return "the service is starting or stopping"
         if not opened.batcher.is_alive:
             return "the thread of the model has ended"
-        return "" if opened.pool.num_ready else "no process that reads videos is there yet"
+        return "" if opened.pool.num_ready else "no decoding process has started yet"
 
-    def state(self, request_id: str) -> State:
-        """How far a prediction is that came with this X-Request-Id."""
-        return self._states.get(request_id) or State(stage="unknown", done=0, of=0)
+    def progress(self, request_id: str) -> schemas.Progress:
+        """Return the progress of the request with this X-Request-Id."""
+        return self._progress.get(request_id) or schemas.Progress(stage="unknown")
 
-    async def predict(self, request: Request, *, top_k: int, frames: bool, timeline: bool) -> Answer:
-        """The labels of the video in a request. Raises `Problem`, or `ClientDisconnect`."""
-        start = time.perf_counter()
-        async with self._received(request) as (path, num_bytes, state):
+    async def predict(
+        self, request: Request, request_id: str, *, top_k: int, frames: bool, timeline: bool
+    ) -> schemas.Prediction:
+        """Label the video in the body of a request. Raises `Problem` or `ClientDisconnect`."""
+        model, start = self.model, time.perf_counter()
+        async with self._received(request, request_id) as (path, num_bytes, progress):
             received = time.perf_counter()
 
-            async def work() -> Answer:
+            async def work() -> schemas.Prediction:
                 async with self._decoded(path, frames=frames, timeline=timeline) as decoded:
                     decoded_at = time.perf_counter()
-                    clips = decoded.windows.clips if decoded.windows else ()
-                    scores = await self._scores([decoded.clip, *clips], state)
-                now = time.perf_counter()
-                seconds = (received - start, decoded_at - received, now - decoded_at, now - start)
-                return self._answer(decoded, scores, num_bytes, seconds, top_k=top_k)
-
-            return await while_connected(request, work())
-
-    async def explain(self, request: Request, *, label: str) -> HeatMaps:
-        """Heat maps of a class, or of the most probable one. Raises `Problem`, or `ClientDisconnect`."""
-        model = self.model
-        model.check_heat_maps()
-        target = model.index_of(label) if label else None
-        async with self._received(request) as (path, _, state):
-
-            async def work() -> HeatMaps:
-                async with self._decoded(path, frames=True, timeline=False) as decoded:
-                    (logits,) = await self._scores([decoded.clip], state)
-                    index = int(logits.argmax()) if target is None else target
-                    heat = await self._of_model(lambda: model.heat_maps(decoded.clip, index))
-                return HeatMaps(
-                    label=model.classes[index],
-                    probability=dict(model.top(logits, len(model.classes)))[model.classes[index]],
+                    windows, info = decoded.windows, decoded.info
+                    window_clips = windows.clips if windows else ()
+                    logits, *window_logits = await self._scores([decoded.clip, *window_clips], progress)
+                end = time.perf_counter()
+                return schemas.Prediction(
+                    predictions=[
+                        schemas.LabelProbability(label=label, probability=probability)
+                        for label, probability in model.top(logits, top_k)
+                    ],
+                    protocol=model.recipe.eval.protocol,
+                    num_frames=model.recipe.model.num_frames,
+                    video=schemas.VideoInfo(
+                        num_bytes=num_bytes,
+                        num_frames=info.num_frames,
+                        frames_per_second=info.frames_per_second,
+                        seconds=decoded.seconds,
+                        width=info.width,
+                        height=info.height,
+                    ),
+                    timing=schemas.Timing(
+                        upload_ms=round(1000 * (received - start), 2),
+                        decode_ms=round(1000 * (decoded_at - received), 2),
+                        predict_ms=round(1000 * (end - decoded_at), 2),
+                        total_ms=round(1000 * (end - start), 2),
+                    ),
                     frames=_data_urls(decoded.jpegs),
-                    heat_maps=_data_urls([encode_jpeg(frame, quality=JPEG_QUALITY) for frame in heat]),
+                    timeline=make_timeline(windows, window_logits, classes=model.classes, top_k=top_k)
+                    if windows
+                    else None,
                 )
 
             return await while_connected(request, work())
 
+    async def explain(self, request: Request, request_id: str, *, label: str) -> schemas.HeatMaps:
+        """Draw heat maps of a class, or of the most probable one. Raises `Problem` or `ClientDisconnect`."""
+        model = self.model
+        model.check_heat_maps()
+        target = model.index_of(label) if label else None
+        async with self._received(request, request_id) as (path, _, progress):
+
+            async def work() -> schemas.HeatMaps:
+                async with self._decoded(path, frames=True, timeline=False) as decoded:
+                    (logits,) = await self._scores([decoded.clip], progress)
+                    index = int(logits.argmax()) if target is None else target
+                    heat_maps = await _result(
+                        self._running().batcher.call(lambda: model.heat_maps(decoded.clip, index))
+                    )
+                name = model.classes[index]
+                return schemas.HeatMaps(
+                    label=name,
+                    probability=dict(model.top(logits, len(model.classes)))[name],
+                    frames=_data_urls(decoded.jpegs),
+                    heat_maps=_data_urls([encode_jpeg(frame, quality=JPEG_QUALITY) for frame in heat_maps]),
+                )
+
+            return await while_connected(request, work())
+
+    def _running(self) -> _Running:
+        if self._opened is None:
+            raise _stopping()
+        return self._opened
+
     @contextlib.asynccontextmanager
-    async def _received(self, request: Request) -> AsyncIterator[tuple[Path, int, State]]:
-        """A place among those taken at once, and the video of the request in a file that goes with the block."""
-        opened = self._opened
-        if opened is None or self._num_requests >= self.config.max_requests:
-            raise stopping() if opened is None else busy(self.config.max_requests)
+    async def _received(self, request: Request, request_id: str) -> AsyncIterator[tuple[Path, int, schemas.Progress]]:
+        """Admit a request and write its video to a file that is deleted at the end of the block."""
+        running, config = self._running(), self.config
+        if self._num_requests >= config.max_requests:
+            raise Problem(
+                "busy",
+                "The service is at its limit.",
+                limit=f"It takes {config.max_requests} videos at once (max_requests).",
+            )
         self._num_requests += 1
         self.metrics.in_progress.set(self._num_requests)
-        request_id = request.headers.get("x-request-id", "")[:64]
-        state = State(stage="upload", done=0, of=0)
+        progress = schemas.Progress(stage="upload")
+        request_id = request_id[:64]
         if request_id:
-            self._states[request_id] = state
+            self._progress[request_id] = progress
         try:
-            with opened.uploads.file() as path, self._timed("upload"):
+            with running.uploads.file() as path, self._timed("upload"):
                 num_bytes = await receive_video(
                     request.stream(),
                     path,
                     content_type=request.headers.get("content-type", ""),
                     content_length=request.headers.get("content-length", ""),
-                    max_bytes=self.config.max_upload_bytes,
-                    max_seconds=self.config.upload_seconds,
+                    max_bytes=config.max_upload_bytes,
+                    max_seconds=config.upload_seconds,
                 )
-                state.stage = "decode"
-                yield path, num_bytes, state
+                progress.stage = "decode"
+                yield path, num_bytes, progress
         finally:
-            self._states.pop(request_id, None)
+            self._progress.pop(request_id, None)
             self._num_requests -= 1
             self.metrics.in_progress.set(self._num_requests)
 
     @contextlib.asynccontextmanager
     async def _decoded(self, path: Path, *, frames: bool, timeline: bool) -> AsyncIterator[Decoded]:
-        """What the model looks at of a file; while the block lasts it counts among the clips in memory."""
-        opened, config = self._opened, self.config
-        if opened is None:
-            raise stopping()
+        """Decode a file; its clips hold a memory slot until the end of the block."""
+        running, model = self._running(), self.model
         job = DecodeJob(
             path=path,
-            recipe=self.model.recipe,
-            classes=self.model.classes,
-            max_seconds=config.max_seconds,
-            max_pixels=config.max_pixels,
+            recipe=model.recipe,
+            classes=model.classes,
+            limits=running.limits,
             frames=frames,
-            timeline=timeline and self.model.has_windows,
-            timeline_seconds=config.timeline_seconds,
-            window_seconds=opened.window_seconds,
-            max_windows=config.max_windows,
+            timeline=timeline and model.card.timelines,
         )
-        async with opened.room:
+        async with running.memory_slots:
             with self._timed("decode"):
-                found = await _result(lambda: opened.pool.submit(job))
-            if isinstance(found, WorkerFailure):
-                log.warning("An upload was not read: %s", found.reason)
-                found = self._lost(found)
-            if isinstance(found, Problem):
-                if found.code in DECODE_FAILURES:
-                    self.metrics.decode_failures.labels(found.code).inc()
-                raise found
-            yield found
+                outcome = await _result(running.pool.submit(job))
+            if isinstance(outcome, WorkerFailure):
+                log.warning("An upload was not decoded: %s", outcome.reason)
+                outcome = self._worker_problem(outcome)
+            if isinstance(outcome, Problem):
+                if outcome.code in DECODE_FAILURES:
+                    self.metrics.decode_failures.labels(outcome.code).inc()
+                raise outcome
+            yield outcome
 
-    def _lost(self, lost: WorkerFailure) -> Problem:
+    def _worker_problem(self, failure: WorkerFailure) -> Problem:
         if self._opened is None:
-            return stopping()
-        if lost.timed_out:
-            return decoder_too_slow(self.config.decode_seconds)
-        # What an exception says is for the log: it may name places here.
-        return decoder_lost(lost.reason if "process died" in lost.reason else "an unexpected error")
+            return _stopping()
+        if failure.timed_out:
+            limit = f"{self.config.decode_seconds:g} s"
+            return Problem(
+                "decode_timeout",
+                f"Decoding the video took over {limit} and was stopped.",
+                limit=f"The limit is {limit}.",
+            )
+        # The text of an exception is for the log only: it may name paths of the server.
+        reason = failure.reason if "process died" in failure.reason else "an unexpected error"
+        return Problem("decoder_crashed", f"Decoding the video failed: {reason}.")
 
-    async def _scores(self, clips: Sequence[Clip], state: State) -> list[Logits]:
-        """Logits of each clip, in order."""
-        opened = self._opened
-        if opened is None:
-            raise stopping()
-        state.stage, state.of = "predict", len(clips)
+    async def _scores(self, clips: Sequence[Clip], progress: schemas.Progress) -> list[Logits]:
+        """Return the logits of each clip, in order."""
+        batcher = self._running().batcher
+        progress.stage, progress.total = "predict", len(clips)
 
-        async def one(clip: Clip) -> Logits:
-            found = await _result(lambda: opened.batcher.submit(clip))
-            state.done += 1
-            return found
+        async def score(clip: Clip) -> Logits:
+            logits = await _result(batcher.submit(clip))
+            progress.done += 1
+            return logits
 
+        # All clips at once, so that they can share batches; the first failure cancels the others.
         with self._timed("predict"):
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(clip)) for clip in clips]
+                tasks = [group.create_task(score(clip)) for clip in clips]
             return [task.result() for task in tasks]
-
-    async def _of_model(self, work: Callable[[], Any]) -> Any:
-        opened = self._opened
-        if opened is None:
-            raise stopping()
-        return await _result(lambda: opened.batcher.call(work))
-
-    def _answer(
-        self,
-        decoded: Decoded,
-        scores: Sequence[Logits],
-        num_bytes: int,
-        seconds: tuple[float, float, float, float],
-        *,
-        top_k: int,
-    ) -> Answer:
-        def top(logits: Logits) -> list[LabelProbability]:
-            return [LabelProbability(label=n, probability=p) for n, p in self.model.top(logits, top_k)]
-
-        info, (upload, decode, predict, total) = decoded.info, (round(1000 * part, 2) for part in seconds)
-        return Answer(
-            predictions=top(scores[0]),
-            protocol=self.model.recipe.eval.protocol,
-            num_frames=self.model.recipe.model.num_frames,
-            video=VideoFacts(
-                num_bytes=num_bytes,
-                num_frames=info.num_frames,
-                frames_per_second=info.frames_per_second,
-                seconds=decoded.seconds,
-                width=info.width,
-                height=info.height,
-            ),
-            timing=Timing(upload_ms=upload, decode_ms=decode, predict_ms=predict, total_ms=total),
-            frames=_data_urls(decoded.jpegs),
-            timeline=self.timeline(decoded.windows, scores[1:], top_k=top_k) if decoded.windows else None,
-        )
-
-    def timeline(self, windows: FileWindows, scores: Sequence[Logits], *, top_k: int) -> TimelineFacts | None:
-        """What `vsn predict --windows` says of a video; None of one that is shorter than a window."""
-        if not windows.numbers:
-            return None
-        classes = self.model.classes
-        made = scored_timeline("", windows, scores, classes=classes, config=WindowConfig())
-        return TimelineFacts(
-            seconds=made.seconds,
-            window_seconds=made.window_seconds,
-            every_seconds=made.every,
-            segments=[
-                TimelineSegment(
-                    start_seconds=one.start,
-                    end_seconds=one.end,
-                    label=one.label,
-                    probability=one.score or 0.0,
-                )
-                for one in made.segments
-            ],
-            windows=[
-                TimelineWindow(
-                    start_seconds=one.start,
-                    end_seconds=one.end,
-                    label=one.label,
-                    probability=one.probability,
-                    predictions=[
-                        LabelProbability(label=classes[i], probability=float(one.smoothed[i]))
-                        for i in one.smoothed.argsort()[::-1][:top_k]
-                    ],
-                )
-                for one in made.answers
-            ],
-        )
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -317,74 +290,80 @@ class Service:
         finally:
             self.metrics.stage_seconds.labels(stage).observe(time.perf_counter() - start)
 
-    def _count(self, what: str) -> float:
-        if self._opened is None:
-            return 0
-        pool, batcher = self._opened.pool, self._opened.batcher
-        return {
-            "model": lambda: batcher.num_waiting,
-            "decode": lambda: pool.num_waiting,
-            "ready": lambda: pool.num_ready,
-            "files": lambda: self._opened.uploads.num_files if self._opened else 0,
-        }[what]()
 
-
-class _Opened:
-    """What lives from `Service.open` to `Service.close`."""
-
-    def __init__(
-        self,
-        uploads: UploadFolder,
-        pool: DecodePool[DecodeJob, Decoded | Problem],
-        batcher: Batcher[Clip, Logits],
-        room: asyncio.Semaphore,
-        window_seconds: float | None,
-    ) -> None:
-        self.uploads, self.pool, self.batcher, self.room = uploads, pool, batcher, room
-        self.window_seconds = window_seconds
+def make_timeline(
+    windows: FileWindows, logits: Sequence[Logits], *, classes: Sequence[str], top_k: int
+) -> schemas.Timeline | None:
+    """Return the timeline of `vsn predict --windows` from the logits of windows; None for a video shorter than one."""
+    if not windows.numbers:
+        return None
+    timeline = scored_timeline("", windows, logits, classes=classes, config=WindowConfig())
+    return schemas.Timeline(
+        seconds=timeline.seconds,
+        window_seconds=timeline.window_seconds,
+        every_seconds=timeline.every,
+        segments=[
+            schemas.TimelineSegment(
+                start_seconds=segment.start,
+                end_seconds=segment.end,
+                label=segment.label,
+                probability=segment.score or 0.0,
+            )
+            for segment in timeline.segments
+        ],
+        windows=[
+            schemas.TimelineWindow(
+                start_seconds=answer.start,
+                end_seconds=answer.end,
+                label=answer.label,
+                probability=answer.probability,
+                predictions=[
+                    schemas.LabelProbability(label=classes[i], probability=float(answer.smoothed[i]))
+                    for i in answer.smoothed.argsort()[::-1][:top_k]
+                ],
+            )
+            for answer in timeline.answers
+        ],
+    )
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Outcome]) -> Outcome:
-    """Do the work, unless the client goes away first.
+    """Run `work` until the client disconnects: then cancel it and raise `ClientDisconnect`.
 
-    To be called when the body has been read. Raises `ClientDisconnect`.
+    The body must have been read: from then on the next message of the client is its disconnect.
     """
-    working = asyncio.ensure_future(work)
-    going = asyncio.ensure_future(_gone(request))
+
+    async def disconnect() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(disconnect())
     try:
-        await asyncio.wait({working, going}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
         raise ClientDisconnect
     finally:
         working.cancel()
-        going.cancel()
-        await asyncio.gather(working, going, return_exceptions=True)
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _result(submit: Callable[[], Future[Outcome]]) -> Outcome:
-    """What a thread makes of it; being stopped meanwhile is a `Problem`."""
-    try:
-        future = submit()
-    except RuntimeError:
-        raise stopping() from None
+async def _result(future: Future[Outcome]) -> Outcome:
+    """Await a future of the pool or the batcher, which they cancel when the service stops (`Problem`)."""
     try:
         return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
-        if future.cancelled() and not _being_cancelled():
-            raise stopping() from None
+        # A client that leaves cancels this task, and through it the future: that is no problem of the service.
+        task = asyncio.current_task()
+        if future.cancelled() and not (task is not None and task.cancelling()):
+            raise _stopping() from None
         raise
 
 
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _stopping() -> Problem:
+    return Problem("stopping", "The service is stopping.")
 
 
 def _data_urls(jpegs: Sequence[bytes]) -> list[str]:
-    return ["data:image/jpeg;base64," + base64.b64encode(one).decode() for one in jpegs]
+    return ["data:image/jpeg;base64," + base64.b64encode(jpeg).decode() for jpeg in jpegs]

@@ -1,16 +1,16 @@
 "use strict";
-// The page of `vsn serve`: a video goes up, labels come back. Nothing is kept, here or on the server.
+// The page of `vsn serve`: upload a video, show its labels. Nothing is stored, here or on the server.
 
 const $ = (id) => document.getElementById(id);
 const RECORD_SECONDS = 4;
-let card = null;      // what /v1/model says
-let video = null;     // the file in hand, and its name
-let request = null;   // the upload under way
-let answer = null;    // what came of it
-let heat = null;      // its heat maps, once asked for
-let camera = null;    // the recording under way
+let card = null;      // response of /v1/model
+let video = null;     // the chosen file, and its name
+let request = null;   // the running XMLHttpRequest
+let answer = null;    // response of /v1/predict
+let heat = null;      // response of /v1/explain, once requested
+let camera = null;    // the running MediaRecorder
 
-// --- small parts -------------------------------------------------------------------------------------
+// --- helpers -----------------------------------------------------------------------------------------
 
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -27,12 +27,12 @@ function clock(seconds) {
 
 function show(id, visible = true) { $(id).hidden = !visible; }
 
-function complain(text) {
+function showProblem(text) {
   $("problem").textContent = text;
   show("problem", text !== "");
 }
 
-function say(text, share = null) {
+function showStatus(text, share = null) {
   $("status").textContent = text;
   if (share === null) $("progress").removeAttribute("value");
   else $("progress").value = share;
@@ -40,24 +40,29 @@ function say(text, share = null) {
 
 // --- the model ---------------------------------------------------------------------------------------
 
+function describeResult(result) {
+  const interval = result.top1_interval ? ` (${result.top1_interval.map(percent).join(" to ")})` : "";
+  const accuracy = result.mean_average_precision !== undefined ? `mAP ${percent(result.mean_average_precision)}` : `top-1 ${percent(result.top1)}${interval}`;
+  return `${accuracy} on ${result.num_videos} videos of ${result.split}, ${result.protocol}`;
+}
+
 async function loadCard() {
   try {
     card = await (await fetch("/v1/model")).json();
   } catch {
-    complain("The service does not answer. Is it still running?");
+    showProblem("The service does not respond. Is it still running?");
     return;
   }
   const few = card.classes.slice(0, 3).join(", ");
-  $("model").textContent = `${card.model} tells ${card.classes.length} classes apart: ${few}` +
+  $("model").textContent = `${card.model}, ${card.classes.length} classes: ${few}` +
     (card.classes.length > 3 ? ", …" : "");
   const limits = card.limits;
   $("limits").textContent = `Up to ${limits.max_upload_mb} MB and ${clock(limits.max_seconds)} minutes. ` +
-    "It is deleted as soon as it is answered.";
-  const measured = card.accuracy.filter((one) => one.order === "forward" && one.top1 !== undefined);
+    "The file is deleted after the prediction.";
+  const measured = card.accuracy.filter((result) => result.order === "forward" && result.top1 !== undefined);
   const rows = {
     "Run": card.name,
-    "Measured": measured.map((one) => `top-1 ${percent(one.top1)} (${one.top1_interval.map(percent).join(" to ")}) ` +
-      `on ${one.num_videos} videos of ${one.split}, ${one.protocol}`).join("; ") || "not yet: vsn eval measures it",
+    "Measured": measured.map(describeResult).join("; ") || "not yet: run vsn eval",
     "Frames": card.preprocessing.frames,
     "View": `${card.protocol}: ${card.preprocessing.view}`,
     "Weights": `${card.weights}, SHA-256 ${card.weights_sha256 || "unknown"}`,
@@ -70,7 +75,7 @@ async function loadCard() {
   show("heat", card.heat_maps);
 }
 
-// --- asking ------------------------------------------------------------------------------------------
+// --- requests ----------------------------------------------------------------------------------------
 
 function post(path, file, onProgress) {
   const id = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -87,9 +92,9 @@ function post(path, file, onProgress) {
     };
     request.onload = () => {
       if (request.status === 200) resolve(request.response);
-      else reject(new Error(request.response?.error?.message ?? `The service answered ${request.status}.`));
+      else reject(new Error(request.response?.error?.message ?? `The service responded with status ${request.status}.`));
     };
-    request.onerror = () => reject(new Error("The service does not answer. Is it still running?"));
+    request.onerror = () => reject(new Error("The service does not respond. Is it still running?"));
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     const form = new FormData();
     form.append("video", file);
@@ -101,22 +106,23 @@ function post(path, file, onProgress) {
 async function poll(id, onProgress) {
   try {
     const state = await (await fetch(`/v1/progress/${id}`)).json();
-    if (request !== null && state.stage !== "unknown") onProgress(state.stage, state.done, state.of);
-  } catch { /* the request itself will tell */ }
+    if (request !== null && state.stage !== "unknown") onProgress(state.stage, state.done, state.total);
+  } catch { /* the request itself reports what is wrong */ }
 }
 
-function tell(stage, done, of) {
-  if (stage === "upload") say(`Uploading: ${percent(of ? done / of : 0)}`, of ? done / of : 0);
-  else if (stage === "decode") say("Reading the video …");
-  else say(of > 1 ? `Predicting: ${done} of ${of}` : "Predicting …", of > 1 ? done / of : null);
+function showProgress(stage, done, total) {
+  const share = total ? done / total : 0;
+  if (stage === "upload") showStatus(`Uploading: ${percent(share)}`, share);
+  else if (stage === "decode") showStatus("Decoding …");
+  else showStatus(total > 1 ? `Predicting: ${done} of ${total}` : "Predicting …", total > 1 ? share : null);
 }
 
 async function predict(file, name) {
   if (request !== null || camera !== null) return;
-  complain("");
+  showProblem("");
   const most = card?.limits.max_upload_mb;
   if (most && file.size > most * 1e6) {
-    complain(`${name} has ${(file.size / 1e6).toFixed(1)} MB; a video may have ${most} MB. Choose a shorter one.`);
+    showProblem(`${name} has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${most} MB. Choose a shorter video.`);
     return;
   }
   busy(true);
@@ -124,10 +130,10 @@ async function predict(file, name) {
   video = { file, name };
   heat = null;
   try {
-    answer = await post("/v1/predict?frames=true&timeline=true", file, tell);
+    answer = await post("/v1/predict?frames=true&timeline=true", file, showProgress);
     showResult();
   } catch (error) {
-    if (error.name !== "AbortError") complain(error.message);
+    if (error.name !== "AbortError") showProblem(error.message);
   } finally {
     busy(false);
   }
@@ -136,10 +142,10 @@ async function predict(file, name) {
 function busy(working) {
   show("working", working);
   for (const id of ["file", "record", "heat"]) $(id).disabled = working;
-  if (working) say("Starting …");
+  if (working) showStatus("Starting …");
 }
 
-// --- showing -----------------------------------------------------------------------------------------
+// --- result ------------------------------------------------------------------------------------------
 
 function showResult() {
   const preview = $("preview");
@@ -148,9 +154,9 @@ function showResult() {
   showPreview(true);
   $("result-title").textContent = video.name;
   $("labels").replaceChildren(...bars(answer.predictions));
-  const facts = answer.video;
-  $("facts").textContent = `${facts.seconds.toFixed(1)} s, ${facts.num_frames} frames of ${facts.width}×${facts.height}; ` +
-    `protocol ${answer.protocol}, ${answer.num_frames} frames; read in ${answer.timing.decode_ms.toFixed(0)} ms, ` +
+  const info = answer.video;
+  $("facts").textContent = `${info.seconds.toFixed(1)} s, ${info.num_frames} frames of ${info.width}×${info.height}; ` +
+    `protocol ${answer.protocol}, ${answer.num_frames} frames; decoded in ${answer.timing.decode_ms.toFixed(0)} ms, ` +
     `predicted in ${answer.timing.predict_ms.toFixed(0)} ms.`;
   showTimeline();
   showFrames(answer.frames);
@@ -164,7 +170,7 @@ function showResult() {
 function showPreview(visible) {
   show("seen", visible);
   show("preview", visible);
-  document.querySelector(".columns").classList.toggle("alone", !visible);
+  document.querySelector(".columns").classList.toggle("single", !visible);
 }
 
 function bars(predictions) {
@@ -184,46 +190,46 @@ function showFrames(urls) {
     element("img", { src: url, alt: `Frame ${place + 1} of ${urls.length}` })));
 }
 
-// Golden angle: hues that follow each other differ.
+// Golden angle: consecutive hues differ.
 const color = (place) => `hsl(${(215 + 137.5 * place) % 360} 60% 55%)`;
 
-// Segments, and the stretches without a label between them.
-function stretches({ segments, seconds }) {
-  const found = [];
+// Segments, with the intervals without a label between them.
+function intervals({ segments, seconds }) {
+  const all = [];
   let end = 0;
-  const gap = (until) => { if (until - end > 0.001) found.push({ start_seconds: end, end_seconds: until, label: null }); };
-  for (const one of segments) {
-    gap(one.start_seconds);
-    found.push(one);
-    end = one.end_seconds;
+  const gap = (until) => { if (until - end > 0.001) all.push({ start_seconds: end, end_seconds: until, label: null }); };
+  for (const segment of segments) {
+    gap(segment.start_seconds);
+    all.push(segment);
+    end = segment.end_seconds;
   }
   gap(seconds);
-  return found;
+  return all;
 }
 
 function showTimeline() {
   const timeline = answer.timeline;
   show("timeline-part", timeline !== null);
   if (timeline === null) return;
-  $("moment").textContent = "Choose a stretch to see its label.";
-  const labels = [...new Set(timeline.segments.map((one) => one.label))];
+  $("moment").textContent = "Select an interval to see its label.";
+  const labels = [...new Set(timeline.segments.map((segment) => segment.label))];
   $("legend").replaceChildren(...labels.map((label, place) => {
     const item = element("li", { textContent: label });
     item.style.setProperty("--c", color(place));
     return item;
   }));
-  $("timeline").replaceChildren(...stretches(timeline).map((one) => {
-    const span = `${clock(one.start_seconds)} to ${clock(one.end_seconds)}`;
-    const text = `${span}: ${one.label === null ? "unknown" : `${one.label}, ${percent(one.probability)}`}`;
+  $("timeline").replaceChildren(...intervals(timeline).map((segment) => {
+    const span = `${clock(segment.start_seconds)} to ${clock(segment.end_seconds)}`;
+    const text = `${span}: ${segment.label === null ? "unknown" : `${segment.label}, ${percent(segment.probability)}`}`;
     const button = element("button", { type: "button", title: text });
     button.setAttribute("aria-label", text);
     button.setAttribute("aria-pressed", "false");
-    button.style.setProperty("--c", one.label === null ? "var(--faint)" : color(labels.indexOf(one.label)));
-    button.style.flexGrow = one.end_seconds - one.start_seconds;
+    button.style.setProperty("--c", segment.label === null ? "var(--faint)" : color(labels.indexOf(segment.label)));
+    button.style.flexGrow = segment.end_seconds - segment.start_seconds;
     button.onclick = () => {
       for (const other of $("timeline").children) other.setAttribute("aria-pressed", String(other === button));
       $("moment").textContent = text;
-      if (!$("preview").hidden) $("preview").currentTime = one.start_seconds;
+      if (!$("preview").hidden) $("preview").currentTime = segment.start_seconds;
     };
     return button;
   }));
@@ -238,13 +244,13 @@ async function toggleHeat() {
     show("heat-note", false);
     return;
   }
-  complain("");
+  showProblem("");
   if (heat === null) {
     busy(true);
     try {
-      heat = await post(`/v1/explain?label=${encodeURIComponent(answer.predictions[0].label)}`, video.file, tell);
+      heat = await post(`/v1/explain?label=${encodeURIComponent(answer.predictions[0].label)}`, video.file, showProgress);
     } catch (error) {
-      if (error.name !== "AbortError") complain(error.message);
+      if (error.name !== "AbortError") showProblem(error.message);
       return;
     } finally {
       busy(false);
@@ -265,12 +271,12 @@ async function record() {
     camera.stop();
     return;
   }
-  complain("");
+  showProblem("");
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" }, audio: false });
   } catch (error) {
-    complain(`The camera cannot be used (${error.name}). Allow it in the browser, or choose a file.`);
+    showProblem(`The camera cannot be used (${error.name}). Allow it in the browser, or choose a file.`);
     return;
   }
   const pieces = [];
@@ -302,7 +308,7 @@ async function record() {
   camera.start();
 }
 
-// --- what the user does ------------------------------------------------------------------------------
+// --- events ------------------------------------------------------------------------------------------
 
 $("file").addEventListener("change", (event) => {
   const [file] = event.target.files;

@@ -1,4 +1,4 @@
-"""The JSON of the answers, as OpenAPI describes it, with an example of each."""
+"""Declare the JSON of the responses, which OpenAPI describes with an example each."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class LabelProbability(BaseModel):
     probability: float = Field(ge=0, le=1)
 
 
-class VideoFacts(BaseModel):
-    """What was uploaded, as it was read."""
+class VideoInfo(BaseModel):
+    """The uploaded video, as decoded."""
 
     num_bytes: int
-    num_frames: int = Field(description="counted, not believed")
+    num_frames: int = Field(description="counted; the header is not trusted")
     frames_per_second: float = Field(description="0 when unknown")
     seconds: float
     width: int
@@ -35,17 +35,17 @@ class Timing(BaseModel):
 
 
 class TimelineWindow(BaseModel):
-    """What is said of one window of a long video."""
+    """The label of one window of a long video."""
 
     start_seconds: float
     end_seconds: float
     label: str = Field(description='a class, or "unknown"')
-    probability: float = Field(description="of the label, smoothed over time; of unknown that of the best class")
+    probability: float = Field(description="of the label, smoothed over time; for unknown that of the best class")
     predictions: list[LabelProbability] = Field(description="smoothed, most probable first")
 
 
 class TimelineSegment(BaseModel):
-    """A stretch of a long video with one label; between segments it is unknown."""
+    """An interval of a long video with one label; the time between segments is unknown."""
 
     start_seconds: float
     end_seconds: float
@@ -53,17 +53,17 @@ class TimelineSegment(BaseModel):
     probability: float = Field(description="mean over its windows")
 
 
-class TimelineFacts(BaseModel):
+class Timeline(BaseModel):
     """A long video over time, as `vsn predict --windows` gives it with these window_seconds and every_seconds."""
 
-    seconds: float = Field(description="how far it was read")
+    seconds: float = Field(description="duration that was decoded")
     window_seconds: float
     every_seconds: float = Field(description="from one window to the next")
     segments: list[TimelineSegment]
     windows: list[TimelineWindow]
 
 
-class Answer(BaseModel):
+class Prediction(BaseModel):
     """The labels of a video."""
 
     model_config = ConfigDict(
@@ -92,14 +92,14 @@ class Answer(BaseModel):
         }
     )
 
-    predictions: list[LabelProbability] = Field(description="most probable first; as `vsn predict` gives them")
-    protocol: str = Field(description="how the video was looked at: docs/evaluation.md")
+    predictions: list[LabelProbability] = Field(description="most probable first, as `vsn predict` gives them")
+    protocol: str = Field(description="test protocol: see docs/evaluation.md")
     num_frames: int = Field(description="frames of a clip, T")
-    video: VideoFacts
+    video: VideoInfo
     timing: Timing
-    frames: list[str] = Field(default=[], description="where asked for: the sampled frames, JPEG as data: URLs")
-    timeline: TimelineFacts | None = Field(
-        default=None, description="where asked for, of a long video, by a model that has windows"
+    frames: list[str] = Field(default=[], description="with frames=true: the sampled frames, JPEG as data: URLs")
+    timeline: Timeline | None = Field(
+        default=None, description="with timeline=true, for a long video and a model that supports windows"
     )
 
 
@@ -109,21 +109,21 @@ class HeatMaps(BaseModel):
     label: str
     probability: float
     frames: list[str] = Field(description="the sampled frames, JPEG as data: URLs")
-    heat_maps: list[str] = Field(description="the same frames with their maps laid over them")
+    heat_maps: list[str] = Field(description="the same frames under their heat maps")
 
 
-class ErrorFacts(BaseModel):
+class ErrorDetail(BaseModel):
     """What is wrong, for people and for programs."""
 
     code: str
-    message: str = Field(description="the next three in a row")
-    came: str
-    allowed: str
-    advice: str
+    message: str = Field(description="received, limit and hint in a row")
+    received: str
+    limit: str
+    hint: str
 
 
 class Error(BaseModel):
-    """What is answered instead of labels."""
+    """The response to a request that is refused or that failed."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -131,36 +131,36 @@ class Error(BaseModel):
                 {
                     "error": {
                         "code": "too_long",
-                        "message": "The video lasts 1204.0 s. It may last 600 s. Cut it, or send it in parts.",
-                        "came": "The video lasts 1204.0 s.",
-                        "allowed": "It may last 600 s.",
-                        "advice": "Cut it, or send it in parts.",
+                        "message": "The video lasts 1204.0 s. The limit is 600 s. Cut it, or send it in parts.",
+                        "received": "The video lasts 1204.0 s.",
+                        "limit": "The limit is 600 s.",
+                        "hint": "Cut it, or send it in parts.",
                     }
                 }
             ]
         }
     )
 
-    error: ErrorFacts
+    error: ErrorDetail
 
 
-class State(BaseModel):
-    """How far a prediction has come."""
+class Progress(BaseModel):
+    """Progress of a prediction."""
 
     stage: str = Field(description="upload, decode, predict, or unknown: not begun, or answered already")
-    done: int = Field(description="clips predicted")
-    of: int = Field(description="clips to predict; 0: not known yet")
+    done: int = Field(default=0, description="clips predicted")
+    total: int = Field(default=0, description="clips to predict; 0: not known yet")
 
 
 class Health(BaseModel):
-    """Whether the service works, and of what does not."""
+    """Whether the service works, and if not, why."""
 
     status: str
     reason: str = ""
 
 
 class Card(BaseModel):
-    """The model, what was measured of it, and what the service takes."""
+    """The model, its measured accuracy, and the limits of the service."""
 
     name: str = Field(description="of the run")
     model: str
@@ -174,9 +174,9 @@ class Card(BaseModel):
     accuracy: list[dict[str, Any]] = Field(description="what `vsn eval` measured of these weights, shares of 1")
     weights: str
     weights_sha256: str
-    exported: str = Field(description="format of an exported file; empty for a run folder")
+    exported: str = Field(default="", description="format of an exported file; empty for a run folder")
     device: str
     vsn: str = Field(description="version of vsn")
     heat_maps: bool = Field(description="whether /v1/explain works")
     timelines: bool = Field(description="whether long videos get a timeline")
-    limits: dict[str, float]
+    limits: dict[str, float] = {}
