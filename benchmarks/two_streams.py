@@ -48,7 +48,7 @@ def fuse_streams(data: str, paths: Sequence[Path], protocol: str = "fcn") -> dic
     inputs = [load_scores(path / "eval" / f"test-{protocol}-forward.npz") for path in paths]
     matched, left_out = match_scores(inputs, names)
     assert not left_out
-    report = fusion_report(matched, names, fuse_scores(matched))
+    report = fusion_report(matched, names, fuse_scores(matched)).to_dict()
     return {"data": data, "protocol": protocol, "seeds": sorted(seeds), "streams": runs, "report": report}
 
 

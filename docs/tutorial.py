@@ -115,8 +115,8 @@ vsn.evaluate_run(run, config=replace(recipe.eval, order="shuffled"), device="cpu
 scores = {order: load_scores(find_scores(run, order=order)) for order in ("forward", "shuffled")}
 reliance = temporal_reliance(scores)
 print(
-    f"chance {reliance['chance']:.0%}",
-    {order: f"{row['top1']:.1%}" for order, row in reliance["orders"].items()},
+    f"chance {reliance.chance:.0%}",
+    {order: f"{row.top1:.1%}" for order, row in reliance.orders.items()},
 )
 
 # %% [markdown]

@@ -103,7 +103,7 @@ def test_fuse_searches_on_one_half_and_reports_the_other(vsn: Run):
 
 def test_fuse_the_videos_in_common(vsn: Run):
     a, b = write("a", 1), write("b", 2, num_videos=40)
-    assert vsn("fuse", a, b).startswith("vsn: b.npz lacks 20 videos that others have, such as")
+    assert vsn("fuse", a, b).startswith("vsn: b.npz lacks 20 videos")
     assert not Path("f.npz").exists()
     assert json.loads(vsn("fuse", a, b, "--common", "--json"))["left_out"] == 20
     assert "20 videos are not in all files and were left out." in vsn("fuse", a, b, "--common")
@@ -138,7 +138,7 @@ def test_fuse_several_labels(vsn: Run):
     ("arguments", "value"),
     [
         (["fuse", "a.npz", "b.npz", "--search", "--weights", "1", "1"], "--search"),
-        (["fuse", "a.npz", "b.npz", "--weights", "1"], "1 weight"),
+        (["fuse", "a.npz", "b.npz", "--weights", "1"], "2 weights"),
         (["fuse", "a.npz"], "1"),
         (["fuse", "a.npz", "b.npz", "--out", "f.csv"], "f.csv"),
         (["compare", "a.npz", "no.npz"], "no.npz"),
@@ -199,13 +199,13 @@ def test_submit(vsn: Run):
     )  # fmt: skip
     assert Path("s.csv").read_text() == "2;4;3;2;1;0\n10;0;1;2;3;4\n"
     assert page.splitlines()[0] == "s.csv: 2 videos for something-v2"
-    assert "By answers.csv: top-1 50.0% (95% interval" in page
+    assert "answers.csv: top-1 50.0% (95% interval" in page
     assert "top-5 100.0%" in page
     assert "was not checked" in vsn("submit", "t.npz", "--for", "something-v1", "--out", "v1.csv")
     assert Path("v1.csv").read_text() == "2;e\n10;a\n"
     Path("answers.csv").write_text("2;e\n")
     said = vsn("submit", "t.npz", "--for", "something-v1", "--answers", "answers.csv", "--out", "no.csv")
-    assert said.startswith("vsn: The scores have, beyond the split, 1 videos")
+    assert said.startswith("vsn: The scores have, outside the split, 1 videos")
     assert not Path("no.csv").exists()
 
 

@@ -33,8 +33,8 @@ def test_an_evaluated_run(finished_run: Path, tmp_path: Path):
         }
         assert "seconds" not in one.facts
     found = temporal_reliance(scores)
-    assert [found["orders"][order]["top1"] for order in orders] == [results[order]["top1"] for order in orders]
-    assert found["orders"]["forward"]["interval"] == results["forward"]["top1_interval"]
+    assert [found.orders[order].top1 for order in orders] == [results[order]["top1"] for order in orders]
+    assert list(found.orders["forward"].interval) == results["forward"]["top1_interval"]
     matched, _ = match_scores(list(scores.values()), orders)
     np.testing.assert_allclose(
         softmax(fuse_scores(matched).logits),

@@ -167,11 +167,11 @@ def test_reliance_by_class_is_that_of_the_scores(tmp_path: Path, orders: tuple[s
     found = temporal_reliance({order: load_scores(run_dir / "eval" / f"test-fcn-{order}.npz") for order in orders})
     words = written([run_dir], tmp_path / "x.html").words
     for order in orders:
-        low, high = found["orders"][order]["interval"]
+        low, high = found.orders[order].interval
         assert f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}%" in words
     for name in CLASSES:
-        one = found["classes"][name]
-        change = 100 * (one["shuffled"]["top1"] - one["forward"]["top1"])
+        one = found.classes[name]
+        change = 100 * (one["shuffled"].top1 - one["forward"].top1)
         assert f"{change:+.1f} points".replace("-", "\N{MINUS SIGN}") in words
 
 

@@ -13,7 +13,7 @@ def test_by_hand():
     labels = [0, 0, 0, 0, 1, 1]
     a = sides([1, 1, 0, 0, 1, 0], labels)
     b = sides([1, 1, 1, 1, 0, 0], labels)
-    found = compare_scores(a, b)
+    found = compare_scores(a, b).to_dict()
     assert found["num_videos"] == 6
     assert found["top1"] == pytest.approx([3 / 6, 4 / 6])
     assert found["top1_difference"] == pytest.approx(1 / 6)
@@ -34,12 +34,12 @@ def test_by_hand():
 def test_the_other_way_round_is_the_same_with_another_sign():
     a, b = random_scores(1), random_scores(2, strength=2)
     there, back = compare_scores(a, b), compare_scores(b, a)
-    assert there["top1_difference"] == -back["top1_difference"] > 0
-    assert there["mcnemar_p"] == back["mcnemar_p"]
-    assert there["top1_interval"] == pytest.approx([-back["top1_interval"][1], -back["top1_interval"][0]])
-    assert (there["only_a"], there["only_b"]) == (back["only_b"], back["only_a"])
-    assert [row["id"] for row in there["changed"] if row["side"] == "won"] == [
-        row["id"] for row in back["changed"] if row["side"] == "lost"
+    assert there.top1.difference == -back.top1.difference > 0
+    assert there.mcnemar_p == back.mcnemar_p
+    assert there.top1.interval == pytest.approx((-back.top1.interval[1], -back.top1.interval[0]))
+    assert (there.only_a, there.only_b) == (back.only_b, back.only_a)
+    assert [row["id"] for row in there.changed if row["side"] == "won"] == [
+        row["id"] for row in back.changed if row["side"] == "lost"
     ]
 
 
@@ -51,9 +51,7 @@ def test_mean_class_interval_by_loop():
         drawn = by_id[generator.integers(30, size=30)]
         means = [np.mean(list(per_class_accuracy(_with_copies(one, drawn)).values())) for one in (a, b)]
         differences.append(means[1] - means[0])
-    assert compare_scores(a, b, seed=4)["mean_class_interval"] == pytest.approx(
-        np.percentile(differences, [2.5, 97.5]).tolist()
-    )
+    assert compare_scores(a, b, seed=4).mean.interval == pytest.approx(tuple(np.percentile(differences, [2.5, 97.5])))
 
 
 def _with_copies(scores, rows):
@@ -67,27 +65,27 @@ def _with_copies(scores, rows):
 def test_the_same_scores_differ_in_nothing_but_certainty_stays_out():
     a = random_scores(1, num_videos=40)
     found = compare_scores(a, a)
-    assert (found["top1_difference"], found["mcnemar_p"], found["changed"]) == (0.0, 1.0, [])
-    assert found["top1_interval"] == pytest.approx([-0.0881, 0.0881], abs=1e-4)
-    assert found["mean_class_interval"] == pytest.approx([-0.0881, 0.0881], abs=1e-4)
+    assert (found.top1.difference, found.mcnemar_p, found.changed) == (0.0, 1.0, [])
+    assert found.top1.interval == pytest.approx((-0.0881, 0.0881), abs=1e-4)
+    assert found.mean.interval == pytest.approx((-0.0881, 0.0881), abs=1e-4)
 
 
 def test_a_clip_and_its_copy_count_once_in_mcnemar():
     ids = [f"{i}.mp4{end}" for i in range(8) for end in ("", "#reversed")]
     a, b = sides([0] * 16, ids=ids), sides([1] * 16, ids=ids)
-    assert compare_scores(a, b)["mcnemar_p"] == mcnemar(0, 8)
+    assert compare_scores(a, b).mcnemar_p == mcnemar(0, 8)
     # One of the two each way: the group is for neither.
     a, b = sides([0, 1] * 8, ids=ids), sides([1, 0] * 8, ids=ids)
     found = compare_scores(a, b)
-    assert (found["only_a"], found["only_b"], found["mcnemar_p"]) == (8, 8, 1.0)
+    assert (found.only_a, found.only_b, found.mcnemar_p) == (8, 8, 1.0)
 
 
 def test_a_video_that_could_not_be_read_is_wrong_and_said():
     a = scores_of([[1, 0], [1, 0]], [0, 0])
     b = scores_of([[1, 0], [math.nan, math.nan]], [0, 0])
     found = compare_scores(a, b)
-    assert found["num_unreadable"] == [0, 1]
-    assert found["changed"] == [{"id": "1.mp4", "label": "a", "a": "a", "b": "(unreadable)", "side": "lost"}]
+    assert found.num_unreadable == (0, 1)
+    assert found.changed == [{"id": "1.mp4", "label": "a", "a": "a", "b": "(unreadable)", "side": "lost"}]
 
 
 def test_several_labels():
@@ -95,8 +93,8 @@ def test_several_labels():
     a = several([[3, 0, 1], [3, 0, 1]], labels)
     b = several([[3, 0, 1], [0, 3, 1]], labels)
     found = compare_scores(a, b)
-    assert "mean_class" not in found
-    assert "mean_class_interval" not in found
-    assert found["mean_average_precision_difference"] > 0
-    assert found["changed"] == [{"id": "1.mp4", "label": "b|c", "a": "a", "b": "b", "side": "won"}]
-    assert {row["class"]: row["won"] for row in found["classes"]} == {"a": 0, "b": 1, "c": 1}
+    assert (found.mean_name, found.mean.interval) == ("mean_average_precision", None)
+    assert found.mean.difference > 0
+    assert {"mean_class", "mean_class_interval", "mean_average_precision_interval"}.isdisjoint(found.to_dict())
+    assert found.changed == [{"id": "1.mp4", "label": "b|c", "a": "a", "b": "b", "side": "won"}]
+    assert {row["class"]: row["won"] for row in found.classes} == {"a": 0, "b": 1, "c": 1}

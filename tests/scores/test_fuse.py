@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.made_scores import random_scores, scores_of, several, sides
-from vsn.scores.fuse import fuse_scores, fusion_report, model_costs, search_weights, stratified_half
+from vsn.scores.fuse import ModelCosts, fuse_scores, fusion_report, model_costs, search_weights, stratified_half
 from vsn.scores.intervals import paired_interval
 from vsn.scores.metrics import probabilities, softmax, top_k_hits
 from vsn.scores.scores import Scores, ScoresError, load_scores
@@ -67,7 +67,7 @@ def test_logits_averaged_instead():
     fused = fuse_scores([scores_of([[1, 5]], [0]), scores_of([[3, -3]], [0])], weights=[1, 3], logits=True)
     assert fused.logits.tolist() == [[2.5, -1.0]]
     assert (fused.kind, fused.facts["fusion"]) == ("logits", "logits")
-    with pytest.raises(ScoresError, match=r"hold \['log_probabilities', 'logits'\].*Leave --logits out"):
+    with pytest.raises(ScoresError, match=r"\['log_probabilities', 'logits'\].*--logits"):
         fuse_scores([fuse_scores([fused, fused]), fused], logits=True)
 
 
@@ -119,10 +119,10 @@ def test_a_video_that_one_could_not_read_counts_as_wrong():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([1.0], "There are 1 weights for 2 files of scores"),
-        ([1.0, -1.0], r"The weights are \[1\.0, -1\.0\]; they must be 0 or more"),
+        ([1.0], "2 weights.* got 1"),
+        ([1.0, -1.0], r"0 or more.*\[1\.0, -1\.0\]"),
         ([0.0, 0.0], "not all 0"),
-        ([1.0, math.inf], "they must be 0 or more"),
+        ([1.0, math.inf], "0 or more.*inf"),
     ],
 )
 def test_weights_that_cannot_be_used(weights: list[float], message: str):
@@ -213,22 +213,22 @@ def test_search_by_loop():
 
 
 def test_searches_that_cannot_be():
-    with pytest.raises(ScoresError, match="for 2 to 4 files of scores; 5 came"):
+    with pytest.raises(ScoresError, match=r"2 to 4 .* 5"):
         search_weights([random_scores(i) for i in range(5)])
-    with pytest.raises(ScoresError, match="2 of 2 videos have no label"):
+    with pytest.raises(ScoresError, match="2 of 2 videos"):
         search_weights([scores_of([[1, 0]] * 2, [-1, -1])] * 2)
-    with pytest.raises(ScoresError, match="1 videos cannot be halved"):
+    with pytest.raises(ScoresError, match="1 videos"):
         search_weights([scores_of([[1, 0]], [0])] * 2)
 
 
 def test_costs_are_those_of_all_networks_with_a_weight():
     own = {"num_frames": 8, "parameters": 24, "multiply_adds": 33}
-    assert model_costs(own) == {"frames": "8", "parameters": 24, "multiply_adds": 33}
-    assert model_costs({}) == {"frames": None, "parameters": None, "multiply_adds": None}
+    assert model_costs(own) == ModelCosts("8", 24, 33)
+    assert model_costs({}) == ModelCosts(None, None, None)
     parts = [{"weight": 0.5, **own}, {"weight": 0.5, **own, "num_frames": 16}, {"weight": 0.0}]
-    assert model_costs({"fused_from": parts}) == {"frames": "8+16", "parameters": 48, "multiply_adds": 66}
+    assert model_costs({"fused_from": parts}) == ModelCosts("8+16", 48, 66)
     parts[2]["weight"] = 0.1
-    assert model_costs({"fused_from": parts}) == {"frames": None, "parameters": None, "multiply_adds": None}
+    assert model_costs({"fused_from": parts}) == ModelCosts(None, None, None)
 
 
 def test_the_gain_counts_a_clip_and_its_copy_once():
@@ -236,32 +236,30 @@ def test_the_gain_counts_a_clip_and_its_copy_once():
     a, b = sides([1] * 30 + [0] * 10, ids=ids), sides([0] * 4 + [1] * 36, ids=ids)
     report = fusion_report([a, b], ["a", "b"], fuse_scores([a, b], weights=[3, 1]))
     changes = np.array([1.0] * 30 + [0.0] * 10) - ([0.0] * 4 + [1.0] * 36)
-    assert report["best_single"] == "b"
-    assert report["gain_interval"] == list(paired_interval(changes, groups=a.groups))
-    assert report["gain_interval"] != list(paired_interval(changes))
+    assert report.best_single == "b"
+    assert report.gain_interval == paired_interval(changes, groups=a.groups)
+    assert report.gain_interval != paired_interval(changes)
 
 
 def test_report():
     labels = [0] * 10
     a, b = sides([1] * 6 + [0] * 4, labels), sides([1] * 2 + [0] * 4 + [1] * 4, labels)
     report = fusion_report([a, b], ["a", "b"], fuse_scores([a, b], weights=[3, 1]))
-    assert [(row["name"], row["weight"], row["top1"]) for row in report["inputs"]] == [
+    assert [(row.name, row.weight, row.summary.top1) for row in report.inputs] == [
         ("a", 0.75, 0.6),
         ("b", 0.25, 0.6),
     ]
-    assert (report["fused"]["top1"], report["best_single"], report["gain"]) == (0.6, "a", 0.0)
+    assert (report.fused.summary.top1, report.best_single, report.gain) == (0.6, "a", 0.0)
     with pytest.raises(ValueError, match="shorter"):
         fusion_report([a, b], ["a"], fuse_scores([a, b]))
     better = replace(a, logits=np.where(a.logits > 0, 9, 0).astype(np.float32))
     report = fusion_report([better, b], ["a", "b"], fuse_scores([better, b], weights=[1, 4]))
-    assert report["gain"] == pytest.approx(0.0)
-    low, high = report["gain_interval"]
-    assert low <= report["gain"] <= high
+    assert report.gain == pytest.approx(0.0)
+    low, high = report.gain_interval
+    assert low <= report.gain <= high
     worse = sides([1] + [0] * 9, labels)
     report = fusion_report([worse, a], ["worse", "a"], fuse_scores([worse, a], weights=[1, 9]))
-    assert (report["best_single"], report["fused"]["top1"], report["gain"]) == ("a", 0.6, 0.0)
+    assert (report.best_single, report.fused.summary.top1, report.gain) == ("a", 0.6, 0.0)
     multi = [several([[3, 0], [2, 1]], [[1, 0], [0, 1]]), several([[1, 0], [2, 5]], [[1, 0], [0, 1]])]
     report = fusion_report(multi, ["a", "b"], fuse_scores(multi))
-    assert report["map_gain"] == pytest.approx(
-        report["fused"]["mean_average_precision"] - max(r["mean_average_precision"] for r in report["inputs"])
-    )
+    assert report.map_gain == pytest.approx(report.fused.summary.mean - max(row.summary.mean for row in report.inputs))

@@ -39,24 +39,24 @@ def test_something_v2_is_five_official_indices_a_line():
 def test_ids_are_names_without_folder_and_suffix():
     assert server_ids(six()) == ["107", "20", "3"]
     for ids in (["a/1.webm", "b/1.mp4"], ["1.mp4", "1.mp4#reversed"], ["1", "1#reversed"]):
-        with pytest.raises(ScoresError, match="several videos of the id '1'"):
+        with pytest.raises(ScoresError, match="id '1'"):
             server_ids(scores_of([[1, 0]] * 2, [0, 0], ids=ids))
 
 
 @pytest.mark.parametrize(
     ("scores", "server", "indices", "message"),
     [
-        (several([[1, 0]], [[1, 0]]), "something-v1", None, "multi-label; the servers take one class"),
+        (several([[1, 0]], [[1, 0]]), "something-v1", None, "multi-label"),
         (
             scores_of([[math.nan] * 2], [0]),
             "something-v1",
             None,
-            r"1 videos could not be read .* example '0\.mp4'",
+            r"1 videos .*'0\.mp4'",
         ),
-        (scores_of([[1, 0]], [0], classes=["a;b", "c"]), "something-v1", None, "'a;b' has a semicolon"),
-        (six(), "something-v2", None, "give the official labels.json with --labels"),
-        (six(), "something-v2", {"a": 1}, "5 of 6 classes are not in the label file, for example 'f'"),
-        (scores_of([[1, 0]], [0]), "something-v2", {"a": 0, "b": 1}, "have 2 classes; a line names 5"),
+        (scores_of([[1, 0]], [0], classes=["a;b", "c"]), "something-v1", None, "'a;b'"),
+        (six(), "something-v2", None, "--labels"),
+        (six(), "something-v2", {"a": 1}, "5 of 6 classes.*'f'"),
+        (scores_of([[1, 0]], [0]), "something-v2", {"a": 0, "b": 1}, "5 or more classes, got 2"),
     ],
 )
 def test_what_a_server_would_refuse(scores, server, indices, message: str):
@@ -80,13 +80,13 @@ def test_official_files(tmp_path: Path):
     [
         (read_indices, "l.json", "[1]", "not a label file"),
         (read_indices, "l.json", '{"a": "x"}', "not a label file"),
-        (read_indices, "l.json", '{"a": "1", "b": "1"}', "two classes the same index"),
+        (read_indices, "l.json", '{"a": "1", "b": "1"}', "same index"),
         (read_indices, "l.json", "{", "is not JSON"),
         (read_video_ids, "t.json", '{"id": 1}', "is not a split"),
-        (read_video_ids, "t.csv", "1\n1\n", "names 2 videos, 1 different"),
-        (read_video_ids, "t.csv", "", "names 0 videos"),
-        (read_answers, "a.csv", "1;x\n2\n", r"line 2: '2'; a line is `id;class text`"),
-        (read_answers, "a.csv", "1;x\n1;y\n", "line 2: '1;y'"),
+        (read_video_ids, "t.csv", "1\n1\n", "2 lines with 1 different"),
+        (read_video_ids, "t.csv", "", "0 lines"),
+        (read_answers, "a.csv", "1;x\n2\n", r"line 2: .*'2'"),
+        (read_answers, "a.csv", "1;x\n1;y\n", "line 2: .*'1;y'"),
         (read_answers, "a.csv", "\n", "has no answers"),
     ],
 )
@@ -94,28 +94,28 @@ def test_files_that_are_none(tmp_path: Path, reader, name: str, content: str, me
     (tmp_path / name).write_text(content)
     with pytest.raises(ScoresError, match=message):
         reader(tmp_path / name)
-    with pytest.raises(ScoresError, match="cannot be read as text"):
+    with pytest.raises(ScoresError, match="cannot be read"):
         reader(tmp_path / f"no-{name}")
 
 
 def test_every_video_of_the_split_once():
     check_complete(six(), {"107", "20", "3"})
-    with pytest.raises(ScoresError, match=r"lack 1 videos, for example '4'.*split has 4, the scores 3"):
+    with pytest.raises(ScoresError, match=r"lack 1 videos.*'4'.* 4 videos.* got 3"):
         check_complete(six(), {"107", "20", "3", "4"})
-    with pytest.raises(ScoresError, match="have, beyond the split, 1 videos, for example '3'"):
+    with pytest.raises(ScoresError, match=r"have.* 1 videos.*'3'"):
         check_complete(six(), {"107", "20"})
 
 
 def test_marked_here():
     marks = mark(six(), {"107": "f", "20": "b", "3": "d"})
-    assert (marks["num_videos"], marks["top1"], marks["top5"]) == (3, pytest.approx(2 / 3), 1.0)
-    low, high = marks["top1_interval"]
+    assert (marks.top1, marks.top5) == (pytest.approx(2 / 3), 1.0)
+    low, high = marks.top1_interval
     assert low <= 2 / 3 <= high
     # 3's score of c ties with three others: five, of which the last is no better than any.
-    assert mark(six(), {"107": "a", "20": "f", "3": "c"})["top5"] == 0.0
-    with pytest.raises(ScoresError, match="1 answers name classes the scores lack, for example 'g'"):
+    assert mark(six(), {"107": "a", "20": "f", "3": "c"}).top5 == 0.0
+    with pytest.raises(ScoresError, match=r"1 classes.*'g'"):
         mark(six(), {"107": "f", "20": "b", "3": "g"})
-    with pytest.raises(ScoresError, match="The scores have, beyond the split"):
+    with pytest.raises(ScoresError, match=r"have.* 2 videos"):
         mark(six(), {"107": "f"})
 
 

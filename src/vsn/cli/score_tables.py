@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def print_results(run: Path, results: list[dict[str, Any]]) -> None:
 
 def _print_reliance(console: Console, run: Path, results: Sequence[dict[str, Any]]) -> None:
     """Top-1 by class and order, from the scores the evaluation has just written, and what rests on order."""
-    from vsn.scores.reliance import reliance_sentence, temporal_reliance
+    from vsn.scores.reliance import ClassAccuracy, temporal_reliance
     from vsn.scores.scores import load_scores
 
     by_order = {}
@@ -69,20 +69,21 @@ def _print_reliance(console: Console, run: Path, results: Sequence[dict[str, Any
         stem = f"{result['split']}-{result['protocol']}-{result['order']}{best}"
         by_order[result["order"]] = load_scores(run / "eval" / f"{stem}.npz")
     reliance = temporal_reliance(by_order)
-    orders = list(reliance["orders"])
+    orders = list(reliance.orders)
     table = _table("top-1 by order of the frames, 95% intervals", ("class", *orders))
-    for name, row in (("all videos", reliance["orders"]), *reliance["classes"].items()):
-        cells = (f"{row[order]['top1']:.1%} ({_short(row[order]['interval'])})" for order in orders)
+    rows: list[tuple[str, Mapping[str, ClassAccuracy]]] = [("all videos", reliance.orders), *reliance.classes.items()]
+    for name, row in rows:
+        cells = (f"{row[order].top1:.1%} ({_short(row[order].interval)})" for order in orders)
         table.add_row(escape(name), *cells, end_section=name == "all videos")
     for order in orders[1:]:
-        one = reliance["orders"][order]
+        one = reliance.orders[order]
         _say(
             console,
-            f"{order}: {_points(-one['loss'])} points against forward (95% interval "
-            f"{_points(-one['loss_interval'][1])} to {_points(-one['loss_interval'][0])})",
+            f"{order}: {_points(-one.loss)} points against forward (95% interval "
+            f"{_points(-one.loss_interval[1])} to {_points(-one.loss_interval[0])})",
         )
     console.print(table)
-    _say(console, reliance_sentence(reliance))
+    _say(console, reliance.describe())
 
 
 def print_fusion(report: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -61,7 +62,9 @@ def fuse(
     for part, name in zip(fused.facts["fused_from"], names, strict=True):
         part["file"] = name
     labeled = not fused.num_unlabeled
-    report: dict[str, Any] = fusion_report(matched, names, fused) if labeled else {"num_videos": len(fused.video_ids)}
+    report: dict[str, Any] = {"num_videos": len(fused.video_ids)}
+    if labeled:
+        report = fusion_report(matched, names, fused).to_dict()
     report["left_out"] = left_out
     if found is not None:
         report["searched"] = {
@@ -109,7 +112,7 @@ def compare(
 
     names, inputs = _load([a, b], split, protocol)
     matched, left_out = match_scores(inputs, names, common=common)
-    result = {"a": names[0], "b": names[1], "left_out": left_out, **compare_scores(*matched, seed=seed)}
+    result = {"a": names[0], "b": names[1], "left_out": left_out, **compare_scores(*matched, seed=seed).to_dict()}
     if json_output:
         print(json.dumps(result, indent=2))
     else:
@@ -152,10 +155,8 @@ def submit(
     if videos is None:
         print("Whether these are all videos of the split was not checked; --videos names the official list.")
     if marks is not None:
-        low, high = marks["top1_interval"]
-        print(
-            f"By {answers}: top-1 {marks['top1']:.1%} (95% interval {low:.1%} to {high:.1%}), top-5 {marks['top5']:.1%}"
-        )
+        low, high = marks.top1_interval
+        print(f"By {answers}: top-1 {marks.top1:.1%} (95% interval {low:.1%} to {high:.1%}), top-5 {marks.top5:.1%}")
 
 
 def calibrate(
@@ -197,7 +198,7 @@ def calibrate(
         (applied_name,), (shown,) = _load([apply], "", protocol)
         report["applied"] = {
             "file": applied_name,
-            **fitting.apply_report(found, shown),
+            **asdict(fitting.evaluate_calibration(found, shown)),
         }
     if plot is not None:
         from vsn.report.reliability import reliability_chart

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from vsn.report import parts
 from vsn.report.parts import color, percent, percent_range, text
 from vsn.report.runs import ORDERS, Run, read_scores
-from vsn.scores.reliance import reliance_sentence, temporal_reliance
+from vsn.scores.reliance import OrderAccuracy, Reliance, temporal_reliance
 
 MEANING = {
     "forward": "as filmed",
@@ -38,20 +37,18 @@ def order_section(runs: Sequence[Run]) -> str:
         return note
     several = any(run.scores is not None and run.scores.multi_label for run in tested)
     # One of C classes is no guess at several labels, nor is there a share of what lies above it.
-    chance = None if several else next(iter(found.values()))["chance"]
-    orders = [order for order in ORDERS if any(order in one["orders"] for one in found.values())]
+    chance = None if several else next(iter(found.values())).chance
+    orders = [order for order in ORDERS if any(order in one.orders for one in found.values())]
     indices = {run.name: index for index, run in enumerate(runs)}
     by_class = "".join(_by_class(name, one, is_alone=len(found) == 1) for name, one in found.items())
     return f"{_overall(found, orders, indices, chance)}{'' if several else _sentences(found)}{by_class}{note}"
 
 
-def _overall(
-    found: dict[str, dict[str, Any]], orders: Sequence[str], indices: dict[str, int], chance: float | None
-) -> str:
+def _overall(found: dict[str, Reliance], orders: Sequence[str], indices: dict[str, int], chance: float | None) -> str:
     head = "".join(f'<th scope="col">{text(order)}<small>{text(MEANING[order])}</small></th>' for order in orders)
     rows = []
     for name, one in found.items():
-        cells = "".join(_cell(name, order, one["orders"].get(order), indices[name]) for order in orders)
+        cells = "".join(_cell(name, order, one.orders.get(order), indices[name]) for order in orders)
         rows.append(f'<tr><th scope="row">{text(name)}</th>{cells}</tr>')
     blind = (
         " A video counts when the first choice is one of its labels."
@@ -70,38 +67,38 @@ def _overall(
     )
 
 
-def _cell(name: str, order: str, values: dict[str, Any] | None, index: int) -> str:
+def _cell(name: str, order: str, values: OrderAccuracy | None, index: int) -> str:
     if values is None:
         return f'<td><span class="note">{parts.MISSING}</span></td>'
-    low, high = values["interval"]
-    change = "" if order == "forward" else f"<small>{text(parts.points(-values['loss']))}</small>"
+    low, high = values.interval
+    change = "" if order == "forward" else f"<small>{text(parts.points(-values.loss))}</small>"
     return (
-        f'<td><span class="bar" style="--v:{values["top1"]:.4f};{color(index)}">'
+        f'<td><span class="bar" style="--v:{values.top1:.4f};{color(index)}">'
         f'<span class="sr">{text(f"{name}, {order}")}: </span><span class="track"><i></i>'
-        f'<u style="--l:{low:.3f};--h:{high:.3f}"></u></span><b>{percent(values["top1"])}</b></span>'
+        f'<u style="--l:{low:.3f};--h:{high:.3f}"></u></span><b>{percent(values.top1)}</b></span>'
         f"<small>{percent_range((low, high))}</small>{change}</td>"
     )
 
 
-def _sentences(found: dict[str, dict[str, Any]]) -> str:
-    items = "".join(f"<li><b>{text(name)}</b> {text(reliance_sentence(one))}</li>" for name, one in found.items())
+def _sentences(found: dict[str, Reliance]) -> str:
+    items = "".join(f"<li><b>{text(name)}</b> {text(one.describe())}</li>" for name, one in found.items())
     return f'<ul class="said-of">{items}</ul>'
 
 
-def _by_class(name: str, one: dict[str, Any], *, is_alone: bool) -> str:
+def _by_class(name: str, one: Reliance, *, is_alone: bool) -> str:
     """Classes by what they lose in the judging order, most first."""
-    orders, judge = list(one["orders"]), one["judged_by"]
+    orders, judge = list(one.orders), one.judged_by
 
     def loss(key: str) -> float:
-        values = one["classes"][key]
-        return float(values["forward"]["top1"] - values[judge]["top1"])
+        values = one.classes[key]
+        return float(values["forward"].top1 - values[judge].top1)
 
     head = "".join(f'<th scope="col">{text(order)}</th>' for order in orders)
     rows = []
-    for key in sorted(one["classes"], key=lambda key: (-loss(key), key)):
+    for key in sorted(one.classes, key=lambda key: (-loss(key), key)):
         cells = "".join(
-            f"<td>{percent(values['top1'])}<small>{percent_range(values['interval'])}</small></td>"
-            for values in one["classes"][key].values()
+            f"<td>{percent(values.top1)}<small>{percent_range(values.interval)}</small></td>"
+            for values in one.classes[key].values()
         )
         rows.append(f'<tr><th scope="row">{text(key)}</th>{cells}<td>{text(parts.points(-loss(key)))}</td></tr>')
     table = (

@@ -1,7 +1,7 @@
-"""Probabilities that mean what they say: temperature scaling, calibration error, a threshold for "unknown".
+"""Calibrate probabilities: temperature scaling, calibration error, a threshold for "unknown".
 
-Temperature scaling and the expected calibration error: Guo, Pleiss, Sun and Weinberger, "On Calibration
-of Modern Neural Networks", ICML 2017.
+Source of temperature scaling and of the expected calibration error: Guo, Pleiss, Sun and Weinberger, "On
+Calibration of Modern Neural Networks", ICML 2017.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsn.scores.intervals import bootstrap_interval
+from vsn.scores.intervals import Interval, bootstrap_interval
 from vsn.scores.metrics import log_softmax, require_labels, softmax, top_k_hits
 from vsn.scores.scores import Scores, ScoresError
 from vsn.system.files import write_json
@@ -24,228 +24,227 @@ from vsn.system.files import write_json
 FORMAT_VERSION = 1
 NUM_BINS = 15
 UNKNOWN = "unknown"
-LOWEST, HIGHEST = 0.01, 100.0
-"""Bounds of the temperature; a fit that ends at one has found none."""
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 
 
 def fit_temperature(scores: Scores) -> float:
-    """The temperature T that minimizes the mean negative log-likelihood of softmax(logits / T).
+    """Return the temperature T that minimizes the mean negative log-likelihood of softmax(logits / T).
 
-    Golden section on log T between 0.01 and 100: the likelihood is convex in 1/T, so that there is one
-    minimum. Videos that could not be read are left out.
+    Videos that could not be read are left out.
 
     Raises:
-        ScoresError: multi-label or unlabeled scores; scores that fix no temperature, since all videos are
-            right, or the logits say nothing.
+        ScoresError: multi-label or unlabeled scores; no minimum between `MIN_TEMPERATURE` and
+            `MAX_TEMPERATURE`, because all videos are right or the logits are uninformative.
     """
-    read = _readable(scores)
+    readable = _readable(scores)
+    # Golden-section search on log T. The likelihood is convex in 1/T, so it has one minimum; each step
+    # keeps one of the two inner points and evaluates one new point.
     ratio = (math.sqrt(5) - 1) / 2
-    low, high = math.log(LOWEST), math.log(HIGHEST)
+    low, high = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
     inner = [high - ratio * (high - low), low + ratio * (high - low)]
-    values = [negative_log_likelihood(read, math.exp(x)) for x in inner]
+    values = [negative_log_likelihood(readable, math.exp(x)) for x in inner]
     while high - low > 1e-7:
         if values[0] <= values[1]:
             high, inner[1], values[1] = inner[1], inner[0], values[0]
             inner[0] = high - ratio * (high - low)
-            values[0] = negative_log_likelihood(read, math.exp(inner[0]))
+            values[0] = negative_log_likelihood(readable, math.exp(inner[0]))
         else:
             low, inner[0], values[0] = inner[0], inner[1], values[1]
             inner[1] = low + ratio * (high - low)
-            values[1] = negative_log_likelihood(read, math.exp(inner[1]))
-    found = (low + high) / 2
-    if min(found - math.log(LOWEST), math.log(HIGHEST) - found) < 1e-3:
-        right = top_k_hits(read, 1).mean()
+            values[1] = negative_log_likelihood(readable, math.exp(inner[1]))
+    log_temperature = (low + high) / 2
+    # A search that ends at a bound has found no minimum: with all videos right, T = 0 is best.
+    if min(log_temperature - math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE) - log_temperature) < 1e-3:
         raise ScoresError(
-            f"The scores fix no temperature between {LOWEST} and {HIGHEST:g}: {right:.1%} of {len(read.video_ids)} videos "
-            "are right. Fit on more validation videos, of which the model gets some wrong, and most right."
+            f"No temperature between {MIN_TEMPERATURE} and {MAX_TEMPERATURE:g} minimizes the loss: "
+            f"{top_k_hits(readable, 1).mean():.1%} of {len(readable.video_ids)} videos are right. Fit on more validation "
+            "videos, with some wrong and most right."
         )
-    return math.exp(found)
+    return math.exp(log_temperature)
 
 
 def negative_log_likelihood(scores: Scores, temperature: float = 1.0) -> float:
-    """Mean over the readable videos of -log of the probability of the label, in nats."""
-    read = _readable(scores)
-    values = log_softmax(read.logits / np.float64(_checked(temperature)))
-    return float(-values[np.arange(len(read.labels)), read.labels].mean())
+    """Return the mean over readable videos of -log of the label's probability, in nats."""
+    readable = _readable(scores)
+    values = log_softmax(readable.logits / np.float64(_checked_temperature(temperature)))
+    return float(-values[np.arange(len(readable.labels)), readable.labels].mean())
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Predictions whose confidence lies in (low, high]; the first bin includes 0.
-
-    Attributes:
-        low: lower edge, a share of 1.
-        high: upper edge.
-        count: predictions in it.
-        confidence: their mean confidence; None when there are none.
-        accuracy: the share of them that is right; None when there are none.
-    """
+    """Predictions whose confidence is in (low, high]; the first bin includes 0."""
 
     low: float
     high: float
     count: int
     confidence: float | None
+    """Mean confidence; None for an empty bin."""
     accuracy: float | None
+    """Share that is right; None for an empty bin."""
 
 
 def reliability_curve(scores: Scores, *, temperature: float = 1.0, num_bins: int = NUM_BINS) -> list[ReliabilityBin]:
-    """Accuracy against confidence, the highest probability of a video, in bins of equal width."""
+    """Return accuracy against confidence (the top probability of a video) in bins of equal width."""
     if num_bins < 1:
-        raise ScoresError(f"Expected at least 1 of num_bins, got {num_bins}.")
+        raise ScoresError(f"Expected num_bins of 1 or more, got {num_bins}.")
     confidence, right = confidences(scores, temperature)
-    # Bins are open below and closed above, so that a confidence of 1 is in the last.
-    place = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    # Bins are open below and closed above, so that a confidence of 1 is in the last: of 5 bins, 0.6 is in
+    # (0.4, 0.6], index ceil(3.0) - 1 = 2.
+    bin_index = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     bins = []
     for index in range(num_bins):
-        own = place == index
-        count = int(own.sum())
+        members = bin_index == index
+        count = int(members.sum())
         bins.append(
             ReliabilityBin(
                 index / num_bins,
                 (index + 1) / num_bins,
                 count,
-                float(confidence[own].mean()) if count else None,
-                float(right[own].mean()) if count else None,
+                float(confidence[members].mean()) if count else None,
+                float(right[members].mean()) if count else None,
             )
         )
     return bins
 
 
 def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
-    """Mean over videos of the gap of their bin: sum over bins of count / N * |accuracy - confidence|.
+    """Return the sum over bins of count / N * |accuracy - confidence|, a share of 1.
 
-    Guo et al. 2017, eq. 3; there with 15 bins of equal width, as `reliability_curve` makes them. A
-    share of 1. It depends on the bins: compare errors of the same number of bins only.
+    Guo et al. 2017, eq. 3, there with 15 bins of equal width. It depends on the number of bins.
     """
-    total = sum(one.count for one in bins)
     gaps = [
-        one.count * abs(one.accuracy - one.confidence)
-        for one in bins
-        if one.accuracy is not None and one.confidence is not None
+        part.count * abs(part.accuracy - part.confidence)
+        for part in bins
+        if part.accuracy is not None and part.confidence is not None
     ]
-    return math.fsum(gaps) / total
+    return math.fsum(gaps) / sum(part.count for part in bins)
 
 
 def confidences(scores: Scores, temperature: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The highest probability of each readable video, and whether its class is right."""
-    read = _readable(scores)
-    values = calibrated_probabilities(read.logits, temperature).max(axis=1)
-    return values, top_k_hits(read, 1)
+    """Return the top probability of each readable video, and whether its class is right."""
+    readable = _readable(scores)
+    return calibrated_probabilities(readable.logits, temperature).max(axis=1), top_k_hits(readable, 1)
 
 
 def calibrated_probabilities(logits: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """softmax(logits / T) over the last axis; the order of the classes stays as it is."""
-    return softmax(np.asarray(logits, np.float64) / _checked(temperature))
+    """Return softmax(logits / T) over the last axis; the ranking of the classes does not change."""
+    return softmax(np.asarray(logits, np.float64) / _checked_temperature(temperature))
 
 
 def accepted_labels(values: NDArray[np.floating], classes: Sequence[str], threshold: float | None) -> list[str]:
-    """``(N, num_classes)`` probabilities to a class name each, or "unknown" below the threshold.
+    """Return the top class name of each video, or "unknown" below the threshold; None accepts all.
 
-    A video whose probabilities are not numbers is unknown. No threshold accepts all others.
+    ``values`` are ``(N, num_classes)`` probabilities; a video with NaN is unknown.
     """
     if values.ndim != 2 or values.shape[1] != len(classes):
-        raise ScoresError(f"The probabilities are {values.shape}; expected (videos, {len(classes)}).")
-    best = np.where(np.isnan(values).any(axis=1, keepdims=True), -np.inf, values)
+        raise ScoresError(f"Expected probabilities of shape (videos, {len(classes)}), got {values.shape}.")
+    values = np.where(np.isnan(values).any(axis=1, keepdims=True), -np.inf, values)
     limit = 0.0 if threshold is None else threshold
-    return [classes[row.argmax()] if row.max() >= limit else UNKNOWN for row in best]
+    return [classes[row.argmax()] if row.max() >= limit else UNKNOWN for row in values]
 
 
 def choose_threshold(scores: Scores, precision: float, *, temperature: float = 1.0) -> float:
-    """The lowest confidence such that of the videos at or above it the share ``precision`` is right.
+    """Return the lowest confidence such that a share ``precision`` of the videos at or above it is right.
 
-    The lowest accepts most. It is chosen on these scores, so that on others the precision may be lower:
-    `threshold_facts` of a second set tells.
+    The lowest accepts most videos. On other scores the precision may be lower: see `evaluate_calibration`.
 
     Raises:
-        ScoresError: a precision outside 0 to 1, or one that no threshold reaches.
+        ScoresError: a precision outside (0, 1], or one that no threshold reaches.
     """
     if not 0 < precision <= 1:
-        raise ScoresError(f"The precision is {precision}; it must be above 0 and at most 1, such as 0.95.")
+        raise ScoresError(f"Expected a precision above 0 and at most 1, such as 0.95, got {precision}.")
     confidence, right = confidences(scores, temperature)
     order = np.argsort(-confidence, kind="stable")
     ranked = confidence[order]
     reached = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-    ends = np.append(ranked[1:] != ranked[:-1], True)  # equal confidences are accepted together
-    good = np.flatnonzero(ends & (reached >= precision - 1e-12))
-    if not len(good):
+    # A threshold accepts all videos of equal confidence, so only the last of each tie is a candidate.
+    ends = np.append(ranked[1:] != ranked[:-1], True)
+    candidates = np.flatnonzero(ends & (reached >= precision - 1e-12))
+    if not len(candidates):
         best = np.flatnonzero(ends)[reached[ends].argmax()]
         raise ScoresError(
-            f"No threshold reaches a precision of {precision:.1%}; the most is {reached[best]:.1%}, of the "
-            f"{best + 1} of {len(order)} videos at or above {ranked[best]:.3f}. Ask for less with --precision."
+            f"No threshold reaches precision {precision:.1%}. The maximum is {reached[best]:.1%}, for {best + 1} of "
+            f"{len(order)} videos at or above {ranked[best]:.3f}. Pass a lower --precision."
         )
-    return float(ranked[good[-1]])
-
-
-def threshold_facts(scores: Scores, threshold: float, *, temperature: float = 1.0) -> dict[str, Any]:
-    """Coverage (share of videos accepted, unreadable ones are not) and precision of a threshold, 95% interval."""
-    confidence, right = confidences(scores, temperature)
-    accepted = confidence >= threshold
-    groups = np.array(scores.groups)[~scores.unreadable][accepted].tolist()
-    return {
-        "coverage": float(accepted.sum() / len(scores.video_ids)),
-        "precision": float(right[accepted].mean()) if accepted.any() else None,
-        "precision_interval": list(bootstrap_interval(right[accepted], groups=groups)) if accepted.any() else None,
-    }
+    return float(ranked[candidates[-1]])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """What `vsn calibrate` found, and a predictor can apply: `calibrated_probabilities`, `accepted_labels`.
+class CalibrationQuality:
+    """Effect of a calibration on a set of scores."""
 
-    Attributes:
-        temperature: divides the logits.
-        threshold: least calibrated probability of a label that is not "unknown"; None accepts all.
-        classes: of the model it was fitted for.
-        nll_before: negative log-likelihood on the videos it was fitted on, in nats.
-        nll_after: the same with the temperature.
-        ece_before: expected calibration error there, a share of 1, 15 bins.
-        ece_after: the same with the temperature, so of a fitted value on its own data.
-        wanted_precision: what the threshold was chosen for; None without one.
-        coverage: share of those videos that the threshold accepts.
-        precision: share of the accepted that is right.
-        precision_interval: its 95% interval.
-        fitted_on: file, videos, and the facts of the scores.
+    nll_before: float
+    """Negative log-likelihood in nats, without temperature."""
+    nll_after: float
+    ece_before: float
+    """Expected calibration error with 15 bins, a share of 1, without temperature."""
+    ece_after: float
+    coverage: float | None = None
+    """Share of the videos that the threshold accepts, never an unreadable one; None without a threshold."""
+    precision: float | None = None
+    """Share of the accepted videos that is right; None if there are none."""
+    precision_interval: Interval | None = None
+    """95% bootstrap interval."""
+
+
+def measure_calibration(scores: Scores, temperature: float, threshold: float | None = None) -> CalibrationQuality:
+    """Measure what a temperature and a threshold do on these scores."""
+    coverage = precision = interval = None
+    if threshold is not None:
+        confidence, right = confidences(scores, temperature)
+        accepted = confidence >= threshold
+        coverage = float(accepted.sum() / len(scores.video_ids))
+        if accepted.any():
+            groups = np.array(scores.groups)[~scores.unreadable][accepted].tolist()
+            precision = float(right[accepted].mean())
+            interval = bootstrap_interval(right[accepted], groups=groups)
+    return CalibrationQuality(
+        nll_before=negative_log_likelihood(scores),
+        nll_after=negative_log_likelihood(scores, temperature),
+        ece_before=expected_calibration_error(reliability_curve(scores)),
+        ece_after=expected_calibration_error(reliability_curve(scores, temperature=temperature)),
+        coverage=coverage,
+        precision=precision,
+        precision_interval=interval,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration(CalibrationQuality):
+    """A fitted calibration, with its quality on the scores it was fitted on.
+
+    Apply it with `calibrated_probabilities` and `accepted_labels`.
     """
 
     temperature: float
+    """Divides the logits."""
     threshold: float | None = None
+    """Minimum calibrated probability of a label that is not "unknown"; None accepts all."""
     classes: tuple[str, ...]
-    nll_before: float
-    nll_after: float
-    ece_before: float
-    ece_after: float
+    """Of the model it was fitted for."""
     wanted_precision: float | None = None
-    coverage: float | None = None
-    precision: float | None = None
-    precision_interval: tuple[float, float] | None = None
+    """The threshold was chosen for this precision; None without a threshold."""
     fitted_on: dict[str, Any] = field(default_factory=dict)
+    """File, number of videos, and the metadata of the scores."""
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all; `load_calibration` reads it back."""
+        """Write as JSON, atomically; `load_calibration` reads it."""
         write_json(path, {"format_version": FORMAT_VERSION, **asdict(self)})
 
 
 def calibrate(scores: Scores, *, precision: float | None = None, file: str = "") -> Calibration:
-    """Fit temperature, and with ``precision`` a threshold, on validation scores.
+    """Fit a temperature, and with ``precision`` a threshold, on validation scores.
 
     Raises:
         ScoresError: see `fit_temperature` and `choose_threshold`.
     """
     temperature = fit_temperature(scores)
-    facts: dict[str, Any] = {}
-    threshold = None
-    if precision is not None:
-        threshold = choose_threshold(scores, precision, temperature=temperature)
-        facts = threshold_facts(scores, threshold, temperature=temperature)
-        facts["precision_interval"] = tuple(facts["precision_interval"])
+    threshold = None if precision is None else choose_threshold(scores, precision, temperature=temperature)
     return Calibration(
+        **asdict(measure_calibration(scores, temperature, threshold)),
         temperature=temperature,
         threshold=threshold,
         classes=scores.classes,
-        nll_before=negative_log_likelihood(scores),
-        nll_after=negative_log_likelihood(scores, temperature),
-        ece_before=expected_calibration_error(reliability_curve(scores)),
-        ece_after=expected_calibration_error(reliability_curve(scores, temperature=temperature)),
         wanted_precision=precision,
         fitted_on={
             "file": file,
@@ -253,87 +252,76 @@ def calibrate(scores: Scores, *, precision: float | None = None, file: str = "")
             "num_unreadable": int(scores.unreadable.sum()),
             **scores.facts,
         },
-        **facts,
     )
 
 
-def apply_report(calibration: Calibration, scores: Scores) -> dict[str, Any]:
-    """What a calibration does on other scores of the same model, as shares of 1.
+@dataclass(frozen=True, kw_only=True)
+class AppliedCalibration(CalibrationQuality):
+    """Quality of a calibration on scores it was not fitted on."""
 
-    Returns:
-        num_videos, nll and ece before and after, coverage, precision and its interval where there is a
-        threshold, and "note": what stands against the figures (the scores it was fitted on, other weights), or "".
+    num_videos: int
+    note: str
+    """Why the quality is not that of new videos: scores of the same split, or of other weights; or ""."""
+
+
+def evaluate_calibration(calibration: Calibration, scores: Scores) -> AppliedCalibration:
+    """Measure a calibration on other scores of the same model.
 
     Raises:
         ScoresError: other classes than it was fitted for.
     """
-    odd = sorted(set(calibration.classes) ^ set(scores.classes))
-    if odd:
+    if different := sorted(set(calibration.classes) ^ set(scores.classes)):
         raise ScoresError(
-            f"The calibration was fitted for {len(calibration.classes)} classes and the scores have "
-            f"{len(scores.classes)}; they differ in {odd[:3]}. Use scores of the same model."
+            f"Expected the {len(calibration.classes)} classes the calibration was fitted for, got {len(scores.classes)}; "
+            f"they differ in {different[:3]}. Use scores of the same model."
         )
-    temperature = calibration.temperature
-    fitted = calibration.fitted_on
+    fitted, facts = calibration.fitted_on, scores.facts
+    hashes = {fitted.get("weights_hash"), facts.get("weights_hash")}
     note = ""
-    hashes = (fitted.get("weights_hash"), scores.facts.get("weights_hash"))
-    if None not in hashes and hashes[0] != hashes[1]:
-        note = "the two scores are of other weights; a calibration is for the weights it was fitted with."
-    elif "split" in fitted and fitted["split"] == scores.facts.get("split"):
-        note = f"both scores are of split {fitted['split']!r}; only other videos tell what a calibration is worth."
-    accepted: dict[str, Any] = {}
-    if calibration.threshold is not None:
-        accepted = threshold_facts(scores, calibration.threshold, temperature=temperature)
-    return {
-        "num_videos": len(scores.video_ids),
-        "nll_before": negative_log_likelihood(scores),
-        "nll_after": negative_log_likelihood(scores, temperature),
-        "ece_before": expected_calibration_error(reliability_curve(scores)),
-        "ece_after": expected_calibration_error(reliability_curve(scores, temperature=temperature)),
-        **accepted,
-        "note": note,
-    }
+    if len(hashes) == 2 and None not in hashes:
+        note = "the scores are of other weights than the calibration was fitted for."
+    elif "split" in fitted and fitted["split"] == facts.get("split"):
+        note = f"both scores are of split {fitted['split']!r}; use another split to measure the calibration."
+    quality = measure_calibration(scores, calibration.temperature, calibration.threshold)
+    return AppliedCalibration(**asdict(quality), num_videos=len(scores.video_ids), note=note)
 
 
 def load_calibration(path: str | Path) -> Calibration:
-    """Read what `Calibration.save` wrote.
+    """Read a file written by `Calibration.save`.
 
     Raises:
-        ScoresError: no such file, damaged, not ours, or of another version.
+        ScoresError: the file is missing, damaged, not a calibration, or of another format version.
     """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
         version = value.pop("format_version")
         if version != FORMAT_VERSION:
             raise ScoresError(
-                f"{path} has format version {version}; this vsn reads version {FORMAT_VERSION}. Write it again "
-                "with `vsn calibrate`."
+                f"Expected format version {FORMAT_VERSION} in {path}, got {version}. Run `vsn calibrate` again."
             )
-        value["classes"] = tuple(value["classes"])
-        if value.get("precision_interval") is not None:
-            value["precision_interval"] = tuple(value["precision_interval"])
-        found = Calibration(**value)
-        _checked(found.temperature)
+        for name in ("classes", "precision_interval"):
+            if value.get(name) is not None:
+                value[name] = tuple(value[name])
+        calibration = Calibration(**value)
+        _checked_temperature(calibration.temperature)
     except FileNotFoundError as error:
-        raise ScoresError(f"{path}: there is no such file. `vsn calibrate` writes it.") from error
+        raise ScoresError(f"{path} does not exist. `vsn calibrate` writes it.") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ScoresError(f"{path} is no calibration that `vsn calibrate` wrote: {error!r}.") from error
-    return found
+        raise ScoresError(f"{path} is not a calibration of `vsn calibrate`: {error!r}.") from error
+    return calibration
 
 
 def _readable(scores: Scores) -> Scores:
     if scores.multi_label:
-        raise ScoresError(
-            "The scores are multi-label; calibration is for one label a video, whose probabilities sum to 1."
-        )
+        raise ScoresError("Calibration needs one label per video, but the scores are multi-label.")
     require_labels(scores, "calibration")
-    lost = scores.unreadable
-    if lost.all():
-        raise ScoresError("None of the videos could be read; there is nothing to calibrate on.")
-    return scores.take(~lost) if lost.any() else scores
+    unreadable = scores.unreadable
+    if unreadable.all():
+        raise ScoresError(f"Calibration needs readable videos, but all {len(unreadable)} are unreadable.")
+    return scores.take(~unreadable) if unreadable.any() else scores
 
 
-def _checked(temperature: float) -> float:
+def _checked_temperature(temperature: float) -> float:
     if not (math.isfinite(temperature) and temperature > 0):
         raise ScoresError(f"Expected a temperature above 0, got {temperature}.")
     return temperature

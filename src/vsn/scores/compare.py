@@ -1,117 +1,169 @@
-"""Two models tested on the same videos: is one better, where, and on which videos."""
+"""Compare two models on the same videos: which is better, in which classes, on which videos."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vsn.scores.intervals import bootstrap_draws, mcnemar, paired_interval, percentiles, widened
-from vsn.scores.metrics import predicted_classes, summarize, top_k_hits
+from vsn.scores.intervals import Interval, bootstrap_draws, mcnemar, no_spread_interval, paired_interval, percentiles
+from vsn.scores.metrics import MeanName, predicted_classes, summarize, top_k_hits
 from vsn.scores.scores import Scores
 
+# By call, because "class" is a keyword. won: videos only b gets right; lost: videos only a gets right;
+# a and b: accuracies, of multi-label scores average precisions.
+ClassChange = TypedDict(
+    "ClassChange", {"class": str, "num_videos": int, "a": float, "b": float, "won": int, "lost": int}
+)
 
-def compare_scores(a: Scores, b: Scores, *, seed: int = 0) -> dict[str, Any]:
-    """Compare two models video by video; shares of 1, differences are b minus a.
+
+class VideoChange(TypedDict):
+    """A video that one model gets right and the other wrong."""
+
+    id: str
+    label: str
+    a: str
+    b: str
+    side: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of two models."""
+
+    a: float
+    b: float
+    difference: float
+    """b minus a."""
+    interval: Interval | None
+    """95% paired bootstrap interval; None for average precision."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Difference of two models video by video, as shares of 1."""
+
+    num_videos: int
+    num_unreadable: tuple[int, int]
+    top1: Difference
+    mean_name: MeanName
+    mean: Difference
+    only_a: int
+    """Videos that only a gets right."""
+    only_b: int
+    mcnemar_p: float
+    """McNemar's exact test; a clip and its reversed copy count once, for the model with more of the two right."""
+    classes: list[ClassChange]
+    """Most won by b first."""
+    changed: list[VideoChange]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON, with the mean under its name."""
+        metrics: dict[str, Any] = {}
+        for name, metric in (("top1", self.top1), (self.mean_name, self.mean)):
+            metrics |= {name: [metric.a, metric.b], f"{name}_difference": metric.difference}
+            if metric.interval is not None:
+                metrics[f"{name}_interval"] = list(metric.interval)
+        return {
+            "num_videos": self.num_videos,
+            "num_unreadable": list(self.num_unreadable),
+            **metrics,
+            "only_a": self.only_a,
+            "only_b": self.only_b,
+            "mcnemar_p": self.mcnemar_p,
+            "classes": self.classes,
+            "changed": self.changed,
+        }
+
+
+def compare_scores(a: Scores, b: Scores, *, seed: int = 0) -> Comparison:
+    """Compare two models; differences are b minus a.
 
     Args:
-        a: the first, of the same videos and classes in the same order as b: `vsn.scores.match.match_scores`.
-        b: the second.
-        seed: of the bootstrap.
-
-    Returns:
-        "num_videos"; "top1" and "mean_class" (or "mean_average_precision") as [a, b] with "..._difference"
-        and its paired bootstrap "..._interval" (95%, 2000 draws over videos, a clip and its reversed copy
-        together; none for average precision); "only_a" and "only_b", what one alone gets right, and
-        "mcnemar_p": McNemar's exact test, in which a clip and its reversed copy count once, for the model
-        that got more of the two right;
-        "classes", a list of {class, num_videos, a, b, won, lost}, most won first: a and b are accuracies
-        (average precisions), won the videos that b alone gets right, lost those that a alone does;
-        "changed", a list of {id, label, a, b, side}: the predictions, side "won" or "lost" by b.
+        a: of the same videos and classes in the same order as b: `vsn.scores.match.match_scores`.
+        b: the other.
+        seed: of the bootstrap, 2000 draws over videos; a clip and its reversed copy are drawn together.
 
     Raises:
         ScoresError: videos without a known label.
     """
-    hits = [top_k_hits(one, 1) for one in (a, b)]
+    hits = [top_k_hits(scores, 1) for scores in (a, b)]
     changes = hits[1].astype(np.int64) - hits[0]
-    summaries = [summarize(one).to_dict() for one in (a, b)]
-    mean = "mean_average_precision" if a.multi_label else "mean_class"
-    _, inverse = np.unique(np.array(a.groups), return_inverse=True)
-    net = np.bincount(inverse, changes)
-    result: dict[str, Any] = {
-        "num_videos": len(changes),
-        "num_unreadable": [int(one.unreadable.sum()) for one in (a, b)],
-        "top1": [one["top1"] for one in summaries],
-        "top1_difference": float(changes.mean()),
-        "top1_interval": list(paired_interval(changes.astype(float), groups=a.groups, seed=seed)),
-        mean: [one[mean] for one in summaries],
-        f"{mean}_difference": summaries[1][mean] - summaries[0][mean],
-    }
-    if not a.multi_label:
-        result["mean_class_interval"] = list(_mean_class_interval(changes, a, seed))
-    result |= {
-        "only_a": int((changes < 0).sum()),
-        "only_b": int((changes > 0).sum()),
-        "mcnemar_p": mcnemar(int((net < 0).sum()), int((net > 0).sum())),
-        "classes": _classes(a, changes, summaries[0]["per_class"], summaries[1]["per_class"]),
-        "changed": _changed(a, b, changes),
-    }
-    return result
+    summaries = [summarize(scores) for scores in (a, b)]
+    # The sign of a group's sum: a clip won and its copy lost is no discordant pair.
+    _, group_index = np.unique(np.array(a.groups), return_inverse=True)
+    group_changes = np.bincount(group_index, changes)
+    return Comparison(
+        num_videos=len(changes),
+        num_unreadable=(int(a.unreadable.sum()), int(b.unreadable.sum())),
+        top1=Difference(
+            summaries[0].top1,
+            summaries[1].top1,
+            float(changes.mean()),
+            paired_interval(changes.astype(float), groups=a.groups, seed=seed),
+        ),
+        mean_name=summaries[0].mean_name,
+        mean=Difference(
+            summaries[0].mean,
+            summaries[1].mean,
+            summaries[1].mean - summaries[0].mean,
+            None if a.multi_label else _mean_class_interval(changes, a, seed),
+        ),
+        only_a=int((changes < 0).sum()),
+        only_b=int((changes > 0).sum()),
+        mcnemar_p=mcnemar(int((group_changes < 0).sum()), int((group_changes > 0).sum())),
+        classes=_class_changes(a, changes, summaries[0].per_class, summaries[1].per_class),
+        changed=_video_changes(a, b, changes),
+    )
 
 
-def _mean_class_interval(changes: NDArray[np.int64], scores: Scores, seed: int) -> tuple[float, float]:
-    """Paired bootstrap of the difference in mean-class accuracy; a class that is not drawn is left out."""
+def _mean_class_interval(changes: NDArray[np.int64], scores: Scores, seed: int) -> Interval:
+    """Return the paired bootstrap interval of the difference in mean-class accuracy.
+
+    A class that is not drawn is left out of the mean of that draw.
+    """
     labels, num_classes = scores.labels, len(scores.classes)
 
-    def difference(weights: NDArray[np.int64]) -> float:
-        videos = np.bincount(labels, weights, minlength=num_classes)
+    def difference(counts: NDArray[np.int64]) -> float:
+        videos = np.bincount(labels, counts, minlength=num_classes)
         drawn = videos > 0
-        gained = np.bincount(labels, weights * changes, minlength=num_classes)
+        gained = np.bincount(labels, counts * changes, minlength=num_classes)
         return float((gained[drawn] / videos[drawn]).mean())
 
     draws = bootstrap_draws(difference, len(changes), groups=scores.groups, seed=seed)
     if np.ptp(draws) > 0:
         return percentiles(draws)
-    return widened(float(draws[0]), len(set(scores.groups)))
+    return no_spread_interval(float(draws[0]), len(set(scores.groups)))
 
 
-def _classes(
-    scores: Scores, changes: NDArray[np.int64], first: dict[str, float], second: dict[str, float]
-) -> list[dict[str, Any]]:
-    found = []
+def _class_changes(
+    scores: Scores, changes: NDArray[np.int64], a: dict[str, float], b: dict[str, float]
+) -> list[ClassChange]:
+    rows: list[ClassChange] = []
     for index, name in enumerate(scores.classes):
-        own = scores.labels[:, index] if scores.multi_label else scores.labels == index
-        if not own.any():
-            continue
-        found.append(
-            {
-                "class": name,
-                "num_videos": int(own.sum()),
-                "a": first[name],
-                "b": second[name],
-                "won": int((changes[own] > 0).sum()),
-                "lost": int((changes[own] < 0).sum()),
-            }
-        )
-    return sorted(found, key=lambda row: (row["lost"] - row["won"], row["a"] - row["b"], row["class"]))
+        members = scores.members(index)
+        if members.any():
+            won, lost = int((changes[members] > 0).sum()), int((changes[members] < 0).sum())
+            rows.append(
+                {"class": name, "num_videos": int(members.sum()), "a": a[name], "b": b[name], "won": won, "lost": lost}
+            )
+    return sorted(rows, key=lambda row: (row["lost"] - row["won"], row["a"] - row["b"], row["class"]))
 
 
-def _changed(a: Scores, b: Scores, changes: NDArray[np.int64]) -> list[dict[str, Any]]:
-    said = [predicted_classes(one) for one in (a, b)]
-    found = []
-    for row in np.flatnonzero(changes).tolist():
-        if a.multi_label:
-            label = "|".join(name for name, own in zip(a.classes, a.labels[row], strict=True) if own)
-        else:
-            label = a.classes[a.labels[row]]
-        found.append(
-            {
-                "id": str(a.video_ids[row]),
-                "label": label,
-                "a": said[0][row],
-                "b": said[1][row],
-                "side": "won" if changes[row] > 0 else "lost",
-            }
-        )
-    return sorted(found, key=lambda row: (row["side"] != "won", row["label"], row["id"]))
+def _video_changes(a: Scores, b: Scores, changes: NDArray[np.int64]) -> list[VideoChange]:
+    predictions = [predicted_classes(scores) for scores in (a, b)]
+    classes = np.array(a.classes)
+    rows: list[VideoChange] = [
+        {
+            "id": str(a.video_ids[row]),
+            # labels[row] is an index, or for multi-label scores a mask.
+            "label": "|".join(np.atleast_1d(classes[a.labels[row]])),
+            "a": predictions[0][row],
+            "b": predictions[1][row],
+            "side": "won" if changes[row] > 0 else "lost",
+        }
+        for row in np.flatnonzero(changes).tolist()
+    ]
+    return sorted(rows, key=lambda change: (change["side"] != "won", change["label"], change["id"]))

@@ -1,131 +1,154 @@
-"""How much of a model's accuracy rests on the order of the frames."""
+"""Measure how much of a model's accuracy depends on the order of the frames."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vsn.scores.intervals import bootstrap_draws, bootstrap_interval, paired_interval, percentiles
+from vsn.scores.intervals import Interval, bootstrap_draws, bootstrap_interval, paired_interval, percentiles
 from vsn.scores.match import match_scores
 from vsn.scores.metrics import top_k_hits
 from vsn.scores.scores import Scores, ScoresError
 
 ORDERS = ("forward", "reversed", "shuffled", "still")
 
+# Order -> what it does, and what else than order may cause the loss.
+_CAVEATS = {
+    "shuffled": ("the same frames in random order", "A model may also lose because it never saw such jumps."),
+    "still": ("one frame repeated", "The other frames are lost too, not only their order."),
+    "reversed": ("the same frames in reverse", "A reversed video has an order too, perhaps that of another class."),
+}
 
-def temporal_reliance(by_order: Mapping[str, Scores]) -> dict[str, Any]:
-    """One model's top-1 with its frames forward and in other orders, overall and by class; shares of 1.
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """Top-1 of the videos of a class in one order of their frames."""
+
+    top1: float
+    interval: Interval
+    """95% bootstrap interval."""
+
+
+@dataclass(frozen=True)
+class OrderAccuracy(ClassAccuracy):
+    """Top-1 of all videos in one order of their frames."""
+
+    loss: float
+    """Top-1 forward minus top-1 in this order."""
+    loss_interval: Interval
+    """95% paired bootstrap interval."""
+
+
+@dataclass(frozen=True)
+class Reliance:
+    """Accuracy by frame order, overall and by class, as shares of 1."""
+
+    num_videos: int
+    chance: float
+    """One over the number of classes."""
+    orders: dict[str, OrderAccuracy]
+    classes: dict[str, dict[str, ClassAccuracy]]
+    """Class -> order -> accuracy."""
+    judged_by: str
+    """The order compared with forward: "shuffled" if present, else "still", else "reversed"."""
+    share_on_order: float | None
+    """Loss in that order, over top-1 forward above chance; None if forward is not above chance by its interval."""
+    share_interval: Interval | None
+
+    def describe(self) -> str:
+        """Return the result as one or two sentences, with the reservations that apply."""
+        forward, judge = self.orders["forward"], self.orders[self.judged_by]
+        if self.share_on_order is None or self.share_interval is None:
+            return (
+                f"Top-1 of {forward.top1:.1%} is not significantly above chance ({self.chance:.1%}), so its dependence on "
+                "order cannot be measured."
+            )
+        treatment, caveat = _CAVEATS[self.judged_by]
+        (low, high), (low_loss, high_loss) = self.share_interval, judge.loss_interval
+        change = f"With {treatment}, top-1 changes by {-100 * judge.loss:+.1f} points"
+        if low_loss <= 0:
+            return (
+                f"{change} (95% interval {-100 * high_loss:+.1f} to {-100 * low_loss:+.1f}): no significant dependence on "
+                "order."
+            )
+        return (
+            f"{change}: {self.share_on_order:.0%} (95% interval {low:.0%} to {high:.0%}) of the "
+            f"{100 * (forward.top1 - self.chance):.1f} points above chance ({self.chance:.1%}) depend on order. {caveat}"
+        )
+
+
+def temporal_reliance(by_order: Mapping[str, Scores]) -> Reliance:
+    """Compare one model's top-1 with its frames forward and in other orders.
 
     Args:
         by_order: order -> scores of the same videos; "forward" and one or more of "reversed", "shuffled",
             "still". For multi-label scores top-1 is a hit on any label.
 
-    Returns:
-        "chance", one over the number of classes; "orders": order -> {top1, interval, loss, loss_interval},
-        where loss is top-1 forward minus top-1 in that order, its interval the paired bootstrap's;
-        "classes": class -> order -> {top1, interval}; "num_videos"; "judged_by", the order that stands for
-        no order ("shuffled" where it is there, else "still", else "reversed"); "share_on_order", what is lost
-        in that order, as a share of top-1 forward above chance, with "share_interval"; both None where top-1
-        forward is not above chance by its interval.
-
     Raises:
-        ScoresError: no forward scores, or none beside them; other videos.
+        ScoresError: no forward scores, no or unknown other orders, different videos.
     """
     orders = [order for order in ORDERS if order in by_order]
     if "forward" not in orders or len(orders) < 2 or len(orders) < len(by_order):
-        raise ScoresError(
-            f"The orders are {sorted(by_order)}; needed are forward and one or more of reversed, shuffled, still."
-        )
+        raise ScoresError(f"Expected forward and one or more of reversed, shuffled, still, got {sorted(by_order)}.")
     matched, _ = match_scores([by_order[order] for order in orders], orders)
     groups = matched[0].groups
-    hits = {order: top_k_hits(one, 1) for order, one in zip(orders, matched, strict=True)}
+    hits = {order: top_k_hits(scores, 1) for order, scores in zip(orders, matched, strict=True)}
     forward = hits["forward"].astype(float)
-    rows: dict[str, dict[str, Any]] = {}
-    for order, own in hits.items():
-        rows[order] = {
-            "top1": float(own.mean()),
-            "interval": list(bootstrap_interval(own, groups=groups)),
-            "loss": float((forward - own).mean()),
-            "loss_interval": [0.0, 0.0] if order == "forward" else list(paired_interval(forward - own, groups=groups)),
-        }
+    accuracies = {
+        order: OrderAccuracy(
+            float(order_hits.mean()),
+            bootstrap_interval(order_hits, groups=groups),
+            float((forward - order_hits).mean()),
+            (0.0, 0.0) if order == "forward" else paired_interval(forward - order_hits, groups=groups),
+        )
+        for order, order_hits in hits.items()
+    }
     judge = next(order for order in ("shuffled", "still", "reversed") if order in orders)
     chance = 1 / len(matched[0].classes)
     share, interval = None, None
-    if rows["forward"]["interval"][0] > chance:
+    if accuracies["forward"].interval[0] > chance:
         share, interval = _share_on_order(forward, forward - hits[judge], groups, chance)
-    return {
-        "num_videos": len(forward),
-        "chance": chance,
-        "orders": rows,
-        "classes": _by_class(matched[0], hits),
-        "judged_by": judge,
-        "share_on_order": share,
-        "share_interval": interval,
-    }
+    return Reliance(
+        num_videos=len(forward),
+        chance=chance,
+        orders=accuracies,
+        classes=_by_class(matched[0], hits),
+        judged_by=judge,
+        share_on_order=share,
+        share_interval=interval,
+    )
 
 
-def _by_class(scores: Scores, hits: Mapping[str, NDArray[np.bool_]]) -> dict[str, dict[str, dict[str, Any]]]:
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    filmed = np.array(scores.groups)
+def _by_class(scores: Scores, hits: Mapping[str, NDArray[np.bool_]]) -> dict[str, dict[str, ClassAccuracy]]:
+    by_class: dict[str, dict[str, ClassAccuracy]] = {}
+    groups = np.array(scores.groups)
     for index, name in enumerate(scores.classes):
-        members = np.flatnonzero(scores.labels[:, index] if scores.multi_label else scores.labels == index)
+        members = np.flatnonzero(scores.members(index))
         if not len(members):
             continue
-        found[name] = {
-            order: {
-                "top1": float(own[members].mean()),
-                "interval": list(bootstrap_interval(own[members], groups=filmed[members].tolist())),
-            }
-            for order, own in hits.items()
+        class_groups = groups[members].tolist()
+        by_class[name] = {
+            order: ClassAccuracy(
+                float(order_hits[members].mean()), bootstrap_interval(order_hits[members], groups=class_groups)
+            )
+            for order, order_hits in hits.items()
         }
-    return found
+    return by_class
 
 
 def _share_on_order(
-    forward: NDArray[np.float64], lost: NDArray[np.float64], groups: Sequence[str], chance: float
-) -> tuple[float, list[float]]:
-    """What is lost, as a share of top-1 forward above chance, and its bootstrap interval."""
+    forward: NDArray[np.float64], loss: NDArray[np.float64], groups: Sequence[str], chance: float
+) -> tuple[float, Interval]:
+    """Return the loss as a share of top-1 forward above chance, and its bootstrap interval."""
 
-    def drawn_share(weights: NDArray[np.int64]) -> float:
-        above = float(weights @ forward - chance * weights.sum())
-        return float(weights @ lost) / above if above > 0 else np.nan
+    def drawn_share(counts: NDArray[np.int64]) -> float:
+        above = float(counts @ forward - chance * counts.sum())
+        # The share of a draw at or below chance is undefined, so it stays out of the percentiles.
+        return float(counts @ loss) / above if above > 0 else np.nan
 
-    drawn = bootstrap_draws(drawn_share, len(forward), groups=groups)
-    share = float(lost.mean() / (forward.mean() - chance))
-    return share, list(percentiles(drawn[np.isfinite(drawn)]))
-
-
-def reliance_sentence(reliance: Mapping[str, Any]) -> str:
-    """What `temporal_reliance` found, in words that claim no more."""
-    forward, judge = reliance["orders"]["forward"], reliance["judged_by"]
-    chance = reliance["chance"]
-    if reliance["share_on_order"] is None:
-        return (
-            f"Top-1 of {forward['top1']:.1%} is not above chance ({chance:.1%}) beyond doubt, so nothing can be said "
-            "about what it rests on."
-        )
-    loss, (low, high) = reliance["orders"][judge]["loss"], reliance["share_interval"]
-    meaning = {
-        "shuffled": "the same frames in random order",
-        "still": "one frame repeated",
-        "reversed": "the same frames last first",
-    }[judge]
-    caveat = {
-        "shuffled": "A model may also lose because it never saw frames so jumbled.",
-        "still": "Other frames are lost too, not their order alone.",
-        "reversed": "A reversed video has an order too, perhaps that of another class.",
-    }[judge]
-    low_loss, high_loss = reliance["orders"][judge]["loss_interval"]
-    if low_loss <= 0:
-        return (
-            f"With {meaning}, top-1 changes by {-100 * loss:+.1f} points (95% interval {-100 * high_loss:+.1f} to "
-            f"{-100 * low_loss:+.1f}): that it rests on order is not shown."
-        )
-    return (
-        f"With {meaning}, top-1 changes by {-100 * loss:+.1f} points: {reliance['share_on_order']:.0%} (95% interval "
-        f"{low:.0%} to {high:.0%}) of the {100 * (forward['top1'] - chance):.1f} points above chance ({chance:.1%}) "
-        f"rest on order. {caveat}"
-    )
+    draws = bootstrap_draws(drawn_share, len(forward), groups=groups)
+    share = float(loss.mean() / (forward.mean() - chance))
+    return share, percentiles(draws[np.isfinite(draws)])
