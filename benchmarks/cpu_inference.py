@@ -28,7 +28,7 @@ from vsn.bench.runtimes import RUNTIMES, Infer, Variant, describe_device, list_v
 from vsn.bench.subjects import Subject, read_subjects
 from vsn.config import BenchConfig, ClipSpec, EvalConfig, ModelConfig, Recipe
 from vsn.data.embedded.write import CLASSES, SynthSpec, render_video
-from vsn.data.video.decode import write_video
+from vsn.data.video import write_video
 from vsn.inference.prediction import views_of_video
 from vsn.runs.metadata import versions
 from vsn.system.allocator import keep_freed_memory

@@ -21,8 +21,8 @@ import numpy as np
 from vsn.config import ConfigError, DataConfig, Source
 from vsn.data.readers import read_records
 from vsn.data.records import VideoRecord
-from vsn.data.video.decode import VideoError, read_all_frames, write_video
-from vsn.data.video.frames import resize_rgb
+from vsn.data.video import VideoError, open_video, write_video
+from vsn.data.video.reader import resize_rgb
 from vsn.system.files import write_text
 
 
@@ -35,7 +35,8 @@ def choose(records: Sequence[VideoRecord], count: int, seed: int) -> list[VideoR
 
 def frames_at_rate(path: Path, rate: float, size: tuple[int, int] | None) -> list[np.ndarray]:
     """All frames of a video, repeated or left out so that there are `rate` a second, of one even size."""
-    images, own_rate = read_all_frames(path)
+    video = open_video(path)
+    images, own_rate = video.all_frames(), video.frames_per_second
     own_rate = own_rate or rate
     count = max(1, round(len(images) / own_rate * rate))
     places = np.minimum((np.arange(count) * own_rate / rate).astype(int), len(images) - 1)

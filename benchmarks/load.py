@@ -33,7 +33,7 @@ import numpy as np
 import psutil
 
 from vsn.config import ServeConfig
-from vsn.data.video.decode import write_video
+from vsn.data.video import write_video
 from vsn.inference.predict import Predictor
 from vsn.inference.prediction import views_of_video
 from vsn.runs.metadata import versions

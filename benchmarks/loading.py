@@ -42,7 +42,7 @@ from vsn.data.loader import collate, make_loader
 from vsn.data.packing.pack import pack_dataset
 from vsn.data.readers import read_records
 from vsn.data.records import RecordSet
-from vsn.data.video.decode import probe_video
+from vsn.data.video import open_video
 from vsn.runs.metadata import versions
 from vsn.system.files import write_json
 
@@ -241,7 +241,7 @@ def pack_data_set(root: Path, work: Path, *, workers: list[int], seconds: float,
     return {
         "videos": summary.num_videos,
         "frames": summary.num_frames,
-        "size": [probe_video(first.path).height, probe_video(first.path).width],
+        "size": [open_video(first.path).metadata.height, open_video(first.path).metadata.width],
         "seconds": round(summary.seconds, 1) if summary.num_written == summary.num_shards else None,
         "bytes_in": summary.bytes_in,
         "bytes_out": summary.bytes_out,

@@ -12,7 +12,7 @@ import numpy as np
 
 from vsn.config import DataConfig
 from vsn.data.packing.pack import pack_dataset
-from vsn.data.video.decode import read_all_frames, write_video
+from vsn.data.video import open_video, write_video
 from vsn.data.video.jpeg import encode_jpeg
 from vsn.system.files import write_json, write_text
 
@@ -62,7 +62,7 @@ def make_videos(work: Path, *, num_videos: int, frames: tuple[int, int], seed: i
             write_video(work / form / f"{number:04d}.mp4", images, frames_per_second=RATE, keyframe_every=every)
         folder = work / "jpeg" / f"{number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
-        decoded, _ = read_all_frames(work / "h264-250" / f"{number:04d}.mp4")
+        decoded = open_video(work / "h264-250" / f"{number:04d}.mp4").all_frames()
         for i, image in enumerate(decoded, 1):  # as people extract them: of the compressed video
             (folder / f"{i:05d}.jpg").write_bytes(encode_jpeg(image, quality=90))
         rows.append((number, len(decoded)))

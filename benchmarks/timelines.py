@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vsn.config import ConfigError, WindowConfig
-from vsn.data.video.decode import VideoError
+from vsn.data.video import VideoError
 from vsn.inference.predict import Predictor
 from vsn.runs.metadata import versions
 from vsn.runs.run import RunError

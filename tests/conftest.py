@@ -15,7 +15,7 @@ from rich.console import Console
 from tests.helpers.packs import moving_texture, pack, packed_config
 from tests.helpers.tiny_runs import tiny_recipe
 from vsn.data.readers import read_records
-from vsn.data.video.decode import write_video
+from vsn.data.video import write_video
 from vsn.system.allocator import keep_freed_memory
 from vsn.training.train import train
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from tests.helpers.made_scores import random_scores
 from vsn.bench.subjects import read_subjects
 from vsn.config import BenchConfig, ModelConfig
-from vsn.data.video.decode import probe_video
+from vsn.data.video import open_video
 from vsn.scores.fuse import fuse_scores
 from vsn.scores.metrics import summarize
 
@@ -146,7 +146,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_second_of_video_to_its_label(monkeypatch: pytest.MonkeyPatch, video: Path):
     cpu_inference = script(monkeypatch, "cpu_inference")
-    info = probe_video(video)
+    info = open_video(video).metadata
     assert (info.num_frames, info.frames_per_second, info.height, info.width) == (30, 30, 480, 640)
     config = BenchConfig(dtypes=("fp32", "bf16"), size=32, num_frames=4, num_classes=3, device="cpu")
     [subject] = read_subjects(["vsn_resnet14_tiny"], config)

@@ -24,11 +24,11 @@ from tests.data.video.test_torchcodec import UNUSABLE
 from tests.helpers.motions import end_point_error, moved_pair, moving_video, translation
 from tests.helpers.ranks import run_ranks
 from tests.helpers.tiny_runs import tiny_recipe, weights_of
+from tests.helpers.videos import read_sampled
 from tests.training.test_train import at_step, interrupt
 from vsn.bench.run import run_bench
 from vsn.config import BenchConfig, Recipe
 from vsn.data.flow.tvl1 import tvl1_flow
-from vsn.data.video.decode import read_frames
 from vsn.inference.evaluate import evaluate_run
 from vsn.models import create_model
 from vsn.ops import temporal_shift, video_shuffle
@@ -308,11 +308,11 @@ def test_flow_is_the_cpus(device: torch.device, motion: tuple[float, float]):
 def test_torchcodec_decodes_on_the_gpu(device: torch.device, tmp_path: Path):
     path = moving_video(tmp_path / "moving.mp4", 40, size=(128, 160))
 
-    def choose(num_frames: int, rate: float) -> list[int]:
+    def choose(num_frames: int) -> list[int]:
         return list(range(0, num_frames, 7))
 
     decoder = "torchcodec-cuda" if DEVICE == "cuda" else "torchcodec"
-    frames = read_frames(path, choose, decoder=decoder).astype(int)
-    wanted = read_frames(path, choose).astype(int)
+    frames = read_sampled(path, choose, decoder=decoder).astype(int)
+    wanted = read_sampled(path, choose).astype(int)
     assert frames.shape == wanted.shape
     assert np.abs(frames - wanted).mean() < 2

@@ -13,7 +13,7 @@ import torch
 from tests.helpers.fake_runs import write_eval
 from tests.helpers.tiny_runs import tiny_recipe
 from tests.test_benchmarks import script
-from vsn.data.video.decode import probe_video, read_all_frames, write_video
+from vsn.data.video import open_video, write_video
 from vsn.models import build_model
 from vsn.runs.checkpoint import save_weights
 from vsn.runs.metadata import write_run
@@ -46,9 +46,9 @@ def test_a_file_of_joined_clips_and_what_is_right_of_its_timeline(
     rows = list(csv.DictReader(truth.read_text().splitlines()))
     lasts = {row["label"]: float(row["end"]) - float(row["start"]) for row in rows}
     assert lasts == {"a": pytest.approx(2.0), "b": pytest.approx(1.0)}
-    assert probe_video(video).num_frames == 60
-    images, rate = read_all_frames(video)
-    assert rate == 20
+    reader = open_video(video)
+    assert (reader.num_frames, reader.frames_per_second) == (60, 20)
+    images = reader.all_frames()
     for row in rows:
         shown = images[round(float(row["start"]) * 20) : round(float(row["end"]) * 20)]
         assert np.abs(shown.mean(axis=(1, 2, 3)) - {"a": 60, "b": 200}[row["label"]]).max() < 6

@@ -11,7 +11,7 @@ from vsn.data.flips import flipped_labels
 from vsn.data.readers import read_records
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import segment_indices
-from vsn.data.video.decode import VideoError, write_video
+from vsn.data.video import VideoError, VideoReader, write_video
 
 SPEC = ClipSpec(short_side=32, crop_size=24)
 
@@ -189,14 +189,10 @@ def test_unknown_flip_rule() -> None:
 
 
 def test_preload_reads_every_video_once(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vsn.data import dataset as module
-
     records = read_records(DataConfig(root=str(tiny_data), task="arrow"), "val")
     read = []
-    original = module.read_all_frames
-    monkeypatch.setattr(
-        module, "read_all_frames", lambda path, **options: read.append(path) or original(path, **options)
-    )
+    all_frames = VideoReader.all_frames
+    monkeypatch.setattr(VideoReader, "all_frames", lambda self: read.append(self.path) or all_frames(self))
     dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False, cache="memory")
     progress: list[tuple[int, int]] = []
     dataset.preload(num_threads=2, progress=lambda done, num_all: progress.append((done, num_all)))

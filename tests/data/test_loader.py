@@ -15,7 +15,7 @@ from vsn.data.dataset import BadVideo, Sample, VideoDataset
 from vsn.data.loader import Batch, EpochSampler, Share, StepSampler, balanced_weights, collate, make_loader
 from vsn.data.readers import read_records
 from vsn.data.records import RecordSet, VideoRecord
-from vsn.data.video.decode import VideoError
+from vsn.data.video import VideoError
 
 SPEC = ClipSpec(short_side=32, crop_size=24)
 

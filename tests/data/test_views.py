@@ -12,7 +12,7 @@ from vsn.config import ClipSpec, ConfigError, Protocol
 from vsn.data.dataset import VideoDataset
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import stack_indices
-from vsn.data.video.decode import read_all_frames
+from vsn.data.video import open_video
 from vsn.data.views import PROTOCOLS, clip_indices, crop_views, frames_of
 
 SPEC = ClipSpec(short_side=32, crop_size=24)
@@ -115,7 +115,7 @@ def test_a_model_that_keeps_its_frames_cannot_take_25() -> None:
 def test_samples_of_several_views(tiny_data: Path) -> None:
     path = tiny_data / "wave" / "0.mp4"
     records = RecordSet((VideoRecord(path, (0,), "a"),), ("wave",))
-    frames, _ = read_all_frames(path, short_side=32)
+    frames = open_video(path, short_side=32).all_frames()
     video = torch.from_numpy(frames).permute(0, 3, 1, 2)
     dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False, protocol="3crop-2clip")
     clip = dataset[0].clip

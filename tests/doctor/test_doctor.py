@@ -23,7 +23,7 @@ from rich.console import Console
 
 from vsn.config import ClipSpec, DataConfig
 from vsn.data.records import RecordSet, VideoRecord
-from vsn.data.video.decode import write_video
+from vsn.data.video import write_video
 from vsn.doctor import Diagnosis, Finding, examine, print_page
 from vsn.doctor import examine as examine_function
 from vsn.doctor.checks import check_all, check_loading

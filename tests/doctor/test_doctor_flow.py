@@ -17,7 +17,7 @@ from vsn.data.dataset import VideoDataset
 from vsn.data.flow.file import write_flow_file
 from vsn.data.flow.values import FlowFacts, write_flow_facts
 from vsn.data.records import RecordSet
-from vsn.data.video.decode import write_video
+from vsn.data.video import write_video
 from vsn.doctor import Diagnosis, Finding, FlowWanted, examine, loading, print_page
 
 CLIP = ClipSpec(short_side=32, crop_size=16)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vsn.data.video.video_files import write_video
+from vsn.data.video import write_video
 
 Affine = tuple[float, float, float, float, float, float]
 """a, b, c, d, e, f: the point (x, y), counted from the middle, goes to (a x + b y + c, d x + e y + f)."""

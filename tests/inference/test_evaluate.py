@@ -13,7 +13,7 @@ from tests.helpers.tiny_runs import tiny_recipe
 from vsn.config import ConfigError, EvalConfig, Protocol
 from vsn.data.open import match_classes, test_dataset
 from vsn.data.records import RecordSet, VideoRecord
-from vsn.data.video.decode import VideoError
+from vsn.data.video import VideoError
 from vsn.data.views import PROTOCOLS
 from vsn.inference.evaluate import evaluate_run, mirror_note, score_videos
 from vsn.inference.forward import Average, autocast
@@ -146,7 +146,7 @@ def test_files_carry_split_protocol_and_order(run: Path, protocol, order, name: 
 
 
 def test_frames_of_several_sizes_in_one_batch(run: Path, tiny_data: Path, tmp_path: Path, gray_video: Path):
-    from vsn.data.video.decode import write_video
+    from vsn.data.video import write_video
 
     root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     tall = [np.full((64, 32, 3), 9, np.uint8)] * 6

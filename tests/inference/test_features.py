@@ -8,7 +8,7 @@ import torch
 
 from tests.helpers.tiny_runs import tiny_recipe
 from vsn.config import ConfigError, EvalConfig
-from vsn.data.video.decode import VideoError
+from vsn.data.video import VideoError
 from vsn.inference import features as module
 from vsn.inference.evaluate import score_videos, test_dataset
 from vsn.inference.feature_files import Features, FeaturesError, load_features

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import vsn
 from vsn.config import ConfigError, EvalConfig
-from vsn.data.video.decode import VideoError, read_all_frames
+from vsn.data.video import VideoError, open_video
 from vsn.data.views import PROTOCOLS
 from vsn.inference.evaluate import score_videos, test_dataset
 from vsn.inference.predict import Predictor
@@ -40,7 +40,7 @@ def test_prediction_is_what_evaluation_says_to_the_last_bit(finished_run: Path, 
 
 def test_a_folder_of_frames_is_a_video(predictor: Predictor, gray_video: Path, tmp_path: Path):
     """And so is each below a folder; with video files beside them pictures are taken for something else."""
-    images = read_all_frames(gray_video)[0]
+    images = open_video(gray_video).all_frames()
     for name in ("1", "2"):
         (tmp_path / name).mkdir()
         for number, image in enumerate(images, 1):
@@ -91,7 +91,7 @@ def test_bad_file_is_named(predictor: Predictor, tmp_path: Path, content: bytes 
 
 @pytest.mark.parametrize("num_frames", [1, 3])
 def test_video_shorter_than_a_clip(predictor: Predictor, tmp_path: Path, num_frames: int):
-    from vsn.data.video.decode import write_video
+    from vsn.data.video import write_video
 
     write_video(tmp_path / "short.mp4", [np.zeros((40, 40, 3), np.uint8)] * num_frames, frames_per_second=5)
     assert len(predictor.predict(tmp_path / "short.mp4").labels) == 3

@@ -17,7 +17,7 @@ from tests.helpers.fake_runs import write_eval
 from tests.helpers.planted import planted_decode
 from tests.helpers.tiny_runs import tiny_recipe
 from vsn.config import ServeConfig
-from vsn.data.video.decode import write_video
+from vsn.data.video import write_video
 from vsn.models import build_model
 from vsn.runs.checkpoint import save_weights
 from vsn.runs.metadata import write_run

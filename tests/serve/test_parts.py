@@ -25,7 +25,7 @@ from tests.helpers.tiny_runs import tiny_recipe
 from tests.serve.conftest import LIMITS, make_video, wait_until
 from vsn import Predictor, cli
 from vsn.config import ConfigError, ServeConfig, WindowConfig
-from vsn.data.video.decode import VideoError
+from vsn.data.video import VideoError
 from vsn.models import build_model
 from vsn.runs.checkpoint import save_weights
 from vsn.runs.metadata import write_run
@@ -252,7 +252,7 @@ def test_why_a_file_cannot_be_read_does_not_say_where_it_lies(tmp_path: Path, mo
     def fail(path: Path) -> None:
         raise VideoError(path, f"No space left: {str(path)!r}")
 
-    monkeypatch.setattr("vsn.serve.decoding.probe_video", fail)
+    monkeypatch.setattr("vsn.serve.decoding.open_video", fail)
     found = decode_upload(
         DecodeJob(path=tmp_path / "upload-1", recipe=tiny_recipe(tmp_path), classes=("a",), limits=ServeConfig())
     )

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from vsn.config import ConfigError, LiveConfig
-from vsn.data.video.decode import VideoError, read_all_frames, write_video
+from vsn.data.video import VideoError, open_video, write_video
 from vsn.stream.reader import LiveReader
 from vsn.stream.source import Source, kind_of, shown_name
 
@@ -176,7 +176,7 @@ def test_images_are_those_of_evaluation(tmp_path: Path):
     write_video(tmp_path / "a.mp4", list(images), frames_per_second=10)
     source = Source(str(tmp_path / "a.mp4"), QUICK)
     found = [source.picture(frame, 36) for frame in source.frames(lambda: False, lambda seconds: None)]
-    assert (np.stack(found) == read_all_frames(tmp_path / "a.mp4", short_side=36)[0]).all()
+    assert (np.stack(found) == open_video(tmp_path / "a.mp4", short_side=36).all_frames()).all()
 
 
 def test_frames_of_another_size_take_that_of_the_first(tmp_path: Path):
@@ -213,7 +213,7 @@ def test_videos_met_in_the_wild_give_the_frames_of_evaluation(shared_data: Path,
         images.append(source.picture(frame, 32))
         times.append(frame.seconds)
     assert all(image.flags.c_contiguous for image in images)  # what a tensor is made of
-    assert (np.stack(images) == read_all_frames(path, short_side=32)[0]).all()
+    assert (np.stack(images) == open_video(path, short_side=32).all_frames()).all()
     assert times == sorted(set(times))
 
 

@@ -24,7 +24,7 @@ import vsn
 from tests.helpers.tiny_runs import tiny_recipe
 from vsn.config import ConfigError, EvalConfig, LiveConfig, ModelConfig, Recipe, WindowConfig
 from vsn.data.sampling import segment_indices
-from vsn.data.video.decode import VideoError, probe_video, read_all_frames, read_frames, write_video
+from vsn.data.video import VideoError, open_video, write_video
 from vsn.inference.predict import Predictor
 from vsn.models import build_model
 from vsn.scores.calibrate import Calibration
@@ -90,7 +90,7 @@ def test_scores_with_reuse_are_bit_equal_to_computing_the_whole_window(
     predictor = make_predictor(name, protocol=protocol, **model)
     kept, whole = WindowScorer(predictor), WindowScorer(predictor)
     plain = WindowScorer(predictor, reuse=False)  # the network's own forward, all frames at once
-    images = read_all_frames(noise_video, short_side=36)[0]
+    images = open_video(noise_video, short_side=36).all_frames()
     images = np.concatenate([images, images[::-1]])  # what follows the last instant
     grid = WindowGrid.of(0.8, 4, every)
     largest = 0.0
@@ -145,7 +145,7 @@ def test_a_window_as_long_as_the_file_sees_what_predict_sees(noise_video: Path, 
 def test_windows_see_the_frames_of_clips_cut_out(noise_video: Path, tmp_path: Path):
     """The third window, from 0.8 to 1.6 seconds, is frames 16 to 31, sampled as a video of its own."""
     predictor = make_predictor("tsm_resnet14_tiny")
-    images = read_all_frames(noise_video, short_side=36)[0][16:32]
+    images = open_video(noise_video, short_side=36).all_frames()[16:32]
     chosen = images[segment_indices(16, 4, None)]
     expected = WindowScorer(predictor).score(range(4), list(chosen[:, None]))
     answers = answers_of(predictor, noise_video, every=0.4)
@@ -157,7 +157,7 @@ def test_windows_see_the_frames_of_clips_cut_out(noise_video: Path, tmp_path: Pa
 def test_windows_of_differences_see_the_frames_of_clips_cut_out(noise_video: Path):
     """Windows of 18 frames whose instants divide 16 of them: the second begins 4 frames after the first."""
     predictor = make_predictor("tsm_resnet14_tiny", modality="rgbdiff", flow_length=2)
-    images = read_all_frames(noise_video, short_side=36)[0][4:22]
+    images = open_video(noise_video, short_side=36).all_frames()[4:22]
     starts = segment_indices(18, 4, None, num_consecutive=3)
     chosen = [images[start : start + 3] for start in starts]
     expected = WindowScorer(predictor).score(range(4), chosen)
@@ -317,17 +317,17 @@ def test_asked_to_stop_it_leaves_a_whole_video(noise_video: Path, tmp_path: Path
     )
     summary = stream.run(answer, video=tmp_path / "out.mp4", stop=stop)
     assert summary.num_answers == 2
-    assert 10 <= probe_video(tmp_path / "out.mp4").num_frames < 40
+    assert 10 <= open_video(tmp_path / "out.mp4").num_frames < 40
 
 
 def test_the_video_shows_every_frame_with_what_is_said(noise_video: Path, tmp_path: Path):
     out = tmp_path / "out.mp4"
     stream = Stream(make_predictor(), str(noise_video), windows=WindowConfig(seconds=0.8), live=FAST)
     stream.run(lambda answer: None, video=out)
-    facts = probe_video(out)
+    facts = open_video(out).metadata
     assert (facts.num_frames, facts.frames_per_second, facts.height, facts.width) == (40, 20.0, 36, 48)
-    images = read_frames(out, lambda count, rate: [0, 39])
-    expected = read_frames(noise_video, lambda count, rate: [0, 39])
+    images = open_video(out).frames_at([0, 39])
+    expected = open_video(noise_video).frames_at([0, 39])
     band = slice(36 - 16, 36)
     assert images[:, band].mean() < 0.6 * expected[:, band].mean()  # the band is dark
     assert np.abs(images[:, :20].astype(int) - expected[:, :20]).mean() < 12
@@ -452,7 +452,7 @@ def test_ctrl_c_ends_the_command_with_its_summary(
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 1
     assert ", 1 answers" in said.err
-    assert 0 < probe_video(tmp_path / "out.mp4").num_frames < 40
+    assert 0 < open_video(tmp_path / "out.mp4").num_frames < 40
 
 
 @pytest.mark.slow
@@ -475,7 +475,7 @@ def test_ctrl_c_in_a_process_of_its_own(finished_run: Path, noise_video: Path, t
     assert all(json.loads(line) for line in rest.splitlines())
     assert "answers" in errors
     assert "Traceback" not in errors
-    assert 0 < probe_video(tmp_path / "out.mp4").num_frames < 40
+    assert 0 < open_video(tmp_path / "out.mp4").num_frames < 40
 
 
 def test_what_the_page_says_runs(

@@ -9,7 +9,7 @@ import pytest
 
 from vsn.cli import main
 from vsn.config import ConfigError
-from vsn.data.video.decode import write_video
+from vsn.data.video import write_video
 from vsn.stream.timeline import Segment, Timeline, check_plot, merge, read_truth, share_right, write_plot
 from vsn.stream.windows import Answer
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.helpers.tiny_runs import tiny_recipe
 from tests.stream.test_stream import make_predictor
 from vsn.config import ConfigError, LiveConfig, WindowConfig
-from vsn.data.video.decode import VideoError, write_video
+from vsn.data.video import VideoError, write_video
 from vsn.stream import scorer as window_scores
 from vsn.stream.frames import check_windows, read_windows, spread, trained_seconds
 from vsn.stream.stream import Stream

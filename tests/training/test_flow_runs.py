@@ -20,7 +20,7 @@ from vsn.data.flow.extract import extract_flow
 from vsn.data.flow.extract_plan import FlowSettings, videos_of_folder
 from vsn.data.flow.values import FlowFacts, flow_to_bytes, write_flow_facts
 from vsn.data.readers import read_records
-from vsn.data.video.decode import VideoError, read_all_frames, write_video
+from vsn.data.video import VideoError, open_video, write_video
 from vsn.inference.evaluate import evaluate_run
 from vsn.inference.predict import Predictor, TwoStreamPredictor
 from vsn.models import create_model
@@ -222,7 +222,7 @@ def test_flow_of_another_size_is_computed_at_that_size(flow_run: Path, moving: P
 
 
 def test_the_flow_of_frames_is_computed(flow_run: Path, moving: Path, tmp_path: Path) -> None:
-    frames, _ = read_all_frames(moving / "right.mp4")
+    frames = open_video(moving / "right.mp4").all_frames()
     for i, frame in enumerate(frames):
         Image.fromarray(frame).save(tmp_path / f"{i:05d}.png")
     predictor = Predictor.from_run(flow_run)

@@ -15,7 +15,7 @@ from tests.conftest import TINY_CLASSES
 from tests.helpers.tiny_runs import assert_same_weights, metrics_of, rename_data, tiny_recipe, weights_of
 from vsn.config import AugmentConfig, ConfigError, EvalConfig, Recipe
 from vsn.data.readers import read_records
-from vsn.data.video.decode import VideoError
+from vsn.data.video import VideoError
 from vsn.inference.evaluate import evaluate_run
 from vsn.inference.predict import Predictor
 from vsn.models import build_model, initialize

@@ -110,7 +110,7 @@ def _labels(
     json_output: bool,
 ) -> None:
     """A line for each file."""
-    from vsn.data.video.decode import VideoError
+    from vsn.data.video import VideoError
 
     files = [file for path in videos for file in predictor.list_inputs(path)]
     failed = False
@@ -161,7 +161,7 @@ def _timelines(
     calibration: Calibration | None,
 ) -> None:
     """A timeline for each file."""
-    from vsn.data.video.decode import VideoError
+    from vsn.data.video import VideoError
     from vsn.export.exported import is_exported
     from vsn.inference.predict import Predictor
     from vsn.inference.prediction import check_top_k

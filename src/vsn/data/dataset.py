@@ -34,7 +34,8 @@ from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import frame_order, sample_indices, stack_indices
 from vsn.data.transforms import augment_clip, multiscale_corner_crop, planar, stack_channels
 from vsn.data.transforms import flip as flip_frames
-from vsn.data.video.decode import Choose, VideoError, read_all_frames, read_frames
+from vsn.data.video import FewerFramesError, VideoError, VideoReader, open_video
+from vsn.data.video.reader import Choose
 from vsn.data.views import clip_indices, crop_views, frames_of
 
 
@@ -254,12 +255,15 @@ class VideoDataset(Dataset[Sample]):
             return self._read_fields(record.path, choose)
         if self.modality == "flow":
             return read_flow(record.path, choose, layout=self.flow_layout, short_side=self.clip.short_side)
-        return read_frames(
-            record.path,
-            choose,
-            short_side=self.clip.short_side,
-            frame_template=self.frame_template,
-            decoder=self.decoder,
+        with self._open(record.path) as video:
+            try:
+                return video.frames_at(choose(video.num_frames, video.frames_per_second))
+            except FewerFramesError:  # a damaged file: sample from the frames that decode
+                return video.frames_at(choose(video.num_frames, video.frames_per_second))
+
+    def _open(self, path: Path) -> VideoReader:
+        return open_video(
+            path, short_side=self.clip.short_side, frame_template=self.frame_template, decoder=self.decoder
         )
 
     def _cached_frames(self, path: Path) -> tuple[np.ndarray, float]:
@@ -275,12 +279,8 @@ class VideoDataset(Dataset[Sample]):
             if self.modality == "flow":
                 found = read_all_flow(path, layout=self.flow_layout, short_side=self.clip.short_side)
             else:
-                found = read_all_frames(
-                    path,
-                    short_side=self.clip.short_side,
-                    frame_template=self.frame_template,
-                    decoder=self.decoder,
-                )
+                with self._open(path) as video:
+                    found = video.all_frames(), video.frames_per_second
             self._cached[path] = found
         except VideoError as error:
             self._cached[path] = VideoError(error.path, error.reason)  # a fresh one: no traceback to keep

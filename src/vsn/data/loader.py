@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from vsn.data.dataset import BadVideo, Sample, VideoDataset
 from vsn.data.records import VideoRecord
-from vsn.data.video.decode import VideoError
+from vsn.data.video import VideoError
 from vsn.system.interrupt import interrupts_blocked
 
 WORKER_SECONDS = 600

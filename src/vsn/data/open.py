@@ -17,7 +17,7 @@ from vsn.data.flow.find import with_flow
 from vsn.data.flow.values import wanted_flow
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.records import RecordSet, VideoRecord
-from vsn.data.video.decode import VideoError
+from vsn.data.video import VideoError
 from vsn.data.video.frame_folders import describe_frames
 from vsn.system.progress import progress_bar
 

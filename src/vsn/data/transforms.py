@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from vsn.config import AugmentConfig, ClipSpec, Modality
-from vsn.data.video.decode import scaled_size
+from vsn.data.video.reader import scaled_size
 
 # Offsets in quarters of the room a crop has, (x, y): corners and center first, then the rest of the
 # grid of 13 (TSN's "more fix crop").

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from vsn.config import ConfigError, Decoder
 from vsn.data.sampling import segment_indices
-from vsn.data.video.decode import VideoError, iter_frames, probe_video, read_frames
+from vsn.data.video import FewerFramesError, VideoError, VideoReader, open_video
 from vsn.data.video.frame_folders import describe_frames
 from vsn.data.video.packed_files import packed_place
 from vsn.data.video.video_facts import video_facts
@@ -74,24 +75,21 @@ def inspect_video(job: FileJob) -> FileReport:
 
 def _inspect(job: FileJob) -> FileReport:
     path = job.path
-    asked: list[tuple[int, float]] = []
-
-    def choose(num_frames: int, frames_per_second: float) -> Sequence[int]:
-        asked.append((num_frames, frames_per_second))
-        return [*segment_indices(num_frames, job.num_frames, None).tolist(), num_frames - 1]
-
     start = time.perf_counter()
-    frames = read_frames(
-        path, choose, short_side=job.short_side, frame_template=job.frame_template, decoder=job.decoder
-    )
+    with open_video(path, short_side=job.short_side, frame_template=job.frame_template, decoder=job.decoder) as video:
+        announced = video.num_frames
+        try:
+            frames = _read_clip(video, job.num_frames)
+        except FewerFramesError:  # num_frames is now the number of frames that decode
+            frames = _read_clip(video, job.num_frames)
     seconds = time.perf_counter() - start
-    # Where fewer frames decode than are stored, the reader asks again with the number that does.
+    counted = (video.num_frames, video.frames_per_second)
     report = FileReport(
         path,
-        num_frames=asked[-1][0],
-        announced=asked[0][0],
-        frames_per_second=asked[0][1],
-        pixels=hashlib.sha256(repr(asked[-1]).encode() + frames.tobytes()).hexdigest(),
+        num_frames=video.num_frames,
+        announced=announced,
+        frames_per_second=video.frames_per_second,
+        pixels=hashlib.sha256(repr(counted).encode() + frames.tobytes()).hexdigest(),
         seconds=seconds,
     )
     if path.is_file():
@@ -108,10 +106,11 @@ def _inspect(job: FileJob) -> FileReport:
             num_sizes=len(facts.sizes),
             key_interval=facts.key_interval,
         )
-    info = probe_video(path, frame_template=job.frame_template)
+    stored = open_video(path, frame_template=job.frame_template)
+    info = stored.metadata
     sizes = {(info.height, info.width)}
     if job.thorough:
-        sizes |= {(frame.shape[0], frame.shape[1]) for frame in iter_frames(path, frame_template=job.frame_template)}
+        sizes |= {(frame.shape[0], frame.shape[1]) for frame in stored}
     names = ""
     if path.is_dir():
         files = describe_frames(path, job.frame_template)
@@ -119,6 +118,11 @@ def _inspect(job: FileJob) -> FileReport:
     return replace(
         report, height=info.height, width=info.width, num_sizes=len(sizes), key_interval=1, frame_names=names
     )
+
+
+def _read_clip(video: VideoReader, num_frames: int) -> np.ndarray:
+    """The frames of a test clip, and the last frame."""
+    return video.frames_at([*segment_indices(video.num_frames, num_frames, None).tolist(), video.num_frames - 1])
 
 
 def problem_of(path: Path) -> Problem:

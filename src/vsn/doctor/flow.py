@@ -12,7 +12,7 @@ from vsn.data.flow.read import read_flow
 from vsn.data.flow.values import ZERO, FlowFacts, differing_facts, other_zero
 from vsn.data.records import RecordSet
 from vsn.data.sampling import segment_indices, stack_indices
-from vsn.data.video.decode import VideoError
+from vsn.data.video import VideoError
 from vsn.doctor.evidence import Evidence, Finding, Place, Split, bad_effect, counted, make_finding
 from vsn.doctor.files import Problem, problem_of
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vsn.config import ConfigError, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.open import label_array, split_to_test, test_dataset
-from vsn.data.video.decode import VideoError
+from vsn.data.video import VideoError
 from vsn.export.exported import ExportedModel, video_logits
 from vsn.export.facts import ExportError, Precision
 from vsn.inference.forward import view_scores

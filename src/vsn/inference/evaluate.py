@@ -16,7 +16,7 @@ from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.flips import flipped_labels
 from vsn.data.loader import Share, make_loader
 from vsn.data.open import label_array, split_to_test, test_dataset
-from vsn.data.video.decode import VideoError
+from vsn.data.video import VideoError
 from vsn.data.views import PROTOCOLS
 from vsn.inference.forward import Average, pick_test_device, view_scores
 from vsn.models import VideoClassifier

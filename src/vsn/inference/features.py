@@ -16,7 +16,7 @@ from vsn.config import ConfigError, EvalConfig, Recipe, Source
 from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.loader import make_loader
 from vsn.data.open import label_array, test_dataset
-from vsn.data.video.decode import VideoError
+from vsn.data.video import VideoError
 from vsn.data.views import PROTOCOLS
 from vsn.inference.feature_files import Features, FeaturesError, load_features
 from vsn.inference.forward import check_per_frame, view_features

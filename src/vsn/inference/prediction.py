@@ -24,8 +24,9 @@ from vsn.data.records import (
     list_videos,
     walk_folders,
 )
+from vsn.data.video import VideoError
 from vsn.data.video.frame_folders import describe_frames
-from vsn.data.video.frames import Choose, VideoError, frame_size, resize_rgb
+from vsn.data.video.reader import Choose, frame_size, resize_rgb
 from vsn.scores.calibrate import Calibration, calibrated_probabilities
 from vsn.scores.metrics import sigmoid, softmax
 

@@ -12,7 +12,7 @@ import torch
 from vsn.config import ConfigError, EvalConfig
 from vsn.data.dataset import VideoDataset
 from vsn.data.open import test_dataset
-from vsn.data.video.decode import VideoError
+from vsn.data.video import VideoError
 from vsn.models import VideoClassifier, build_model
 from vsn.models.gradcam import grad_cam, overlay
 from vsn.models.measure import count_multiply_adds, count_parameters

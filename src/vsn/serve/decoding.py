@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vsn.config import Recipe, ServeConfig
-from vsn.data.video.decode import VideoError, VideoInfo, probe_video
+from vsn.data.video import VideoError, VideoMetadata, open_video
 from vsn.data.video.jpeg import encode_jpeg
 from vsn.inference.prediction import views_of_video
 from vsn.serve.problems import Problem
@@ -42,7 +42,7 @@ class DecodeJob:
 class Decoded:
     """The clips of a video, and what the response shows of it."""
 
-    info: VideoInfo
+    info: VideoMetadata
     seconds: float
     """Duration: number of frames divided by their rate."""
     clip: NDArray[np.uint8]
@@ -57,7 +57,7 @@ def decode_upload(job: DecodeJob) -> Decoded | Problem:
     """Decode a file within the limits. A fault of the file is returned, not raised: it is the response."""
     limits, recipe = job.limits, job.recipe
     try:
-        info = probe_video(job.path)
+        info = open_video(job.path).metadata
     except VideoError as error:
         return Problem("not_a_video", f"The file cannot be opened as a video: {_reason(error, job)}")
     seconds = info.num_frames / (info.frames_per_second or UNKNOWN_RATE)

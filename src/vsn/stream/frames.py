@@ -19,7 +19,7 @@ from vsn.config import ConfigError, LiveConfig, Protocol, Recipe, WindowConfig
 from vsn.data.readers import read_records
 from vsn.data.sampling import DENSE_WINDOW
 from vsn.data.transforms import planar, stack_channels
-from vsn.data.video.decode import VideoError, probe_video
+from vsn.data.video import VideoError, open_video
 from vsn.data.views import PROTOCOLS, crop_views, frames_of
 from vsn.stream.reader import LiveFrame, LiveReader
 from vsn.stream.source import USUAL_RATE, Source, file_source
@@ -288,9 +288,9 @@ def _training_lengths(recipe: Recipe) -> list[float]:
     for place in range(count):
         path = records[place * len(records) // count].path
         try:
-            facts = probe_video(path, frame_template=recipe.data.frame_template)
+            video = open_video(path, frame_template=recipe.data.frame_template)
         except (VideoError, ConfigError):
             continue
-        if facts.frames_per_second:
-            lengths.append(facts.num_frames / facts.frames_per_second)
+        if video.frames_per_second:
+            lengths.append(video.num_frames / video.frames_per_second)
     return lengths

@@ -22,10 +22,11 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from vsn.config import LiveConfig
-from vsn.data.video.frames import MAX_PIXELS, VideoError
+from vsn.data.video import VideoError
+from vsn.data.video.reader import MAX_PIXELS
 from vsn.data.video.video_files import (
     UNDECODABLE,
-    FrameLayout,
+    FrameConverter,
     content_errors,
     open_container,
     open_source,
@@ -120,7 +121,7 @@ class Source:
             # None, or before PyAV 19 a negative number, of what has no size.
             sized = (self._container.size or 0) > 0 and self._container.format.name not in _LISTS
             self.finite = self.kind == "file" or (self.kind == "url" and (self.announced_seconds is not None or sized))
-        self._layouts: dict[int | None, FrameLayout] = {}
+        self._converters: dict[int | None, FrameConverter] = {}
         self._part, self._seconds, self._end = 0, -1.0, 0.0
 
     def close(self) -> None:
@@ -133,9 +134,9 @@ class Source:
         A source that changes its size is resized to that of its first frame. Raises `VideoError`.
         """
         with content_errors(self.name):
-            if short_side not in self._layouts:
-                self._layouts[short_side] = FrameLayout.of(self.name, frame.stored, short_side)
-            return np.ascontiguousarray(self._layouts[short_side].rgb(frame.stored))
+            if short_side not in self._converters:
+                self._converters[short_side] = FrameConverter.of(self.name, frame.stored, short_side)
+            return np.ascontiguousarray(self._converters[short_side].rgb(frame.stored))
 
     def frames(self, stopped: Callable[[], bool], wait: Callable[[float], object]) -> Iterator[SourceFrame]:
         """Every frame that decodes, until the end of a finite source, or until `stopped()`.

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vsn.config import ConfigError, LiveConfig, Protocol, WindowConfig
-from vsn.data.video.decode import VideoError, write_video
+from vsn.data.video import VideoError, write_video
 from vsn.inference.predict import Predictor
 from vsn.scores.calibrate import UNKNOWN, Calibration
 from vsn.stream.frames import Stack, WantedFrames, WindowFinder, images_of, plan_grid

@@ -19,7 +19,7 @@ from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.loader import Batch, Share, make_loader
 from vsn.data.open import open_datasets
 from vsn.data.transforms import mix_clips
-from vsn.data.video.decode import VideoError
+from vsn.data.video import VideoError
 from vsn.inference.forward import autocast
 from vsn.runs.checkpoint import clear_leftovers, load_state, save_weights
 from vsn.runs.metadata import write_run

@@ -28,7 +28,7 @@ from vsn.data.embedded.write import (
     save_contact_sheet,
     write_dataset,
 )
-from vsn.data.video.decode import probe_video
+from vsn.data.video import open_video
 
 SHORT = SynthSpec(size=96, num_seconds=(1.5, 2.0), frames_per_second=(12, 16))
 TINY = SynthSpec(
@@ -262,7 +262,7 @@ def test_layout_and_description(written: Path) -> None:
     assert description["spec"]["seed"] == 0
     assert description["num_videos"] == {"train": 20, "val": 0, "test": 20}
     assert description["classes"] == list(CLASSES)
-    info = probe_video(written / "test" / "red, then green, then blue" / "0000.mp4")
+    info = open_video(written / "test" / "red, then green, then blue" / "0000.mp4").metadata
     assert (info.height, info.width) == (96, 96)
     assert (info.num_frames, round(info.frames_per_second)) in TINY.lengths()
 
@@ -352,7 +352,7 @@ def test_ctrl_c_leaves_whole_files_and_no_process(tmp_path: Path) -> None:
     assert 4 <= len(files) < 400
     for path in files:
         assert path.suffix == ".mp4"
-        assert probe_video(path).num_frames % 8 == 0
+        assert open_video(path).num_frames % 8 == 0
     assert (root / UNFINISHED).is_file()
     assert not (root / MARKER).exists()
 

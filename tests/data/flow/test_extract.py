@@ -29,8 +29,7 @@ from vsn.data.flow.find import with_flow
 from vsn.data.flow.read import read_all_flow
 from vsn.data.flow.values import FlowFacts, bytes_to_flow
 from vsn.data.readers import read_records
-from vsn.data.video.decode import read_all_frames
-from vsn.data.video.frames import VideoError
+from vsn.data.video import VideoError, open_video
 
 SMALL = FlowSettings(short_side=32)
 
@@ -295,7 +294,7 @@ def test_the_command_takes_a_data_set(videos: Path, tmp_path: Path, capsys) -> N
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 64])
 def test_fields_do_not_depend_on_the_batch(videos: Path, batch: int) -> None:
-    frames, _ = read_all_frames(videos / "a" / "3.mp4", short_side=32)
+    frames = open_video(videos / "a" / "3.mp4", short_side=32).all_frames()
     seen = []
 
     def differences(gray: np.ndarray) -> np.ndarray:
@@ -312,7 +311,7 @@ def test_fields_do_not_depend_on_the_batch(videos: Path, batch: int) -> None:
 
 
 def test_a_pair_larger_than_what_is_computed_at_once(videos: Path) -> None:
-    frames, _ = read_all_frames(videos / "a" / "3.mp4", short_side=32)
+    frames = open_video(videos / "a" / "3.mp4", short_side=32).all_frames()
     still = lambda gray: np.zeros((len(gray) - 1, 32, 42, 2))  # noqa: E731
     assert len(list(iter_fields("v", iter(frames), still, bound=20, pixels_at_once=10))) == 5
 

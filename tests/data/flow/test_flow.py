@@ -26,7 +26,7 @@ from vsn.data.flow.values import (
     write_flow_facts,
 )
 from vsn.data.packing.shards import shard_faults
-from vsn.data.video.frames import VideoError
+from vsn.data.video import VideoError
 
 
 def noise(num_fields: int, height: int = 16, width: int = 24) -> list[np.ndarray]:

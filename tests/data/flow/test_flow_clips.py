@@ -13,7 +13,7 @@ from vsn.data.flow.values import bytes_to_flow, flow_to_bytes
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import sample_indices, segment_indices, stack_indices
 from vsn.data.transforms import augment_clip, flip, stack_channels
-from vsn.data.video.frames import VideoError
+from vsn.data.video import VideoError
 
 SPEC = ClipSpec(short_side=16, crop_size=16, crop_scales=(1.0,))
 

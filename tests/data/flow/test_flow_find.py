@@ -15,7 +15,7 @@ from vsn.data.flow.find import flow_of_video, list_flow, with_flow
 from vsn.data.flow.read import read_all_flow
 from vsn.data.flow.values import FlowFacts, flow_to_bytes, write_flow_facts
 from vsn.data.readers import read_records
-from vsn.data.video.frames import VideoError
+from vsn.data.video import VideoError
 
 FACTS = FlowFacts()
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.helpers.motions import moving_video
 from vsn.cli import main
 from vsn.data.flow.show import flow_colors
-from vsn.data.video.decode import read_all_frames
+from vsn.data.video import open_video
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +54,7 @@ def test_a_picture_of_frames_flow_and_legend(tmp_path: Path, capsys: pytest.Capt
     assert "full color is 2 px a frame" in capsys.readouterr().out
     picture = np.asarray(Image.open(tmp_path / "v.png"))
     assert picture.shape == (2 * 48 + 56, 2 * 64, 3)
-    frames, _ = read_all_frames(video)
+    frames = open_video(video).all_frames()
     assert np.array_equal(picture[:48], np.concatenate([frames[1], frames[3]], 1))
     red = picture[48:96].astype(int)
     assert np.median(red.reshape(-1, 3), axis=0) == pytest.approx([255, 8, 8], abs=20)
@@ -72,7 +72,8 @@ def test_what_stands_still_is_white(tmp_path: Path) -> None:
 def test_a_film_of_all_frames(tmp_path: Path) -> None:
     video = moving_video(tmp_path / "v.mp4", 5, right=-2.0)
     main(["flow", "show", str(video), "--out", str(tmp_path / "film.mp4"), "--short-side", "48"])
-    film, rate = read_all_frames(tmp_path / "film.mp4")
+    video = open_video(tmp_path / "film.mp4")
+    film, rate = video.all_frames(), video.frames_per_second
     assert (film.shape, rate) == ((4, 48 + 56, 128, 3), 10.0)
     left = np.median(film[:, 8:40, 72:120].reshape(-1, 3), axis=0)
     assert left[0] < 100 < left[2]

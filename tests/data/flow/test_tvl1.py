@@ -14,7 +14,7 @@ from vsn.config import ConfigError, Tvl1Config
 from vsn.data.flow import tvl1
 from vsn.data.flow.compute import flow_method, to_gray
 from vsn.data.flow.tvl1 import tvl1_flow
-from vsn.data.video.decode import read_frames
+from vsn.data.video import open_video
 
 MOTIONS: dict[str, tuple[Affine, float]] = {
     "still": (translation(0, 0), 0.001),
@@ -251,7 +251,7 @@ def test_opencv_finds_the_same_in_real_videos(shared_data: Path) -> None:
     for name in names:
         video = shared_data / "data" / "gestures" / f"{name}.mp4"
         for start in (20, 35):
-            frames = read_frames(video, lambda n, _, start=start: [start, start + 1], short_side=256)
+            frames = open_video(video, short_side=256).frames_at([start, start + 1])
             ours, theirs = both(np.stack([to_gray(frame) for frame in frames]))
             differences.append(end_point_error(ours[0], theirs[0]))
     assert max(differences) <= 0.25

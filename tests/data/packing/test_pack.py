@@ -16,9 +16,10 @@ from vsn.data.packing import pack as pack_module
 from vsn.data.packing import shards as pack_shards
 from vsn.data.packing.pack import pack_dataset, verify_pack
 from vsn.data.readers import read_records
-from vsn.data.video.decode import VideoError, probe_video, read_all_frames, write_video
+from vsn.data.video import VideoError, VideoMetadata, open_video, write_video
 from vsn.data.video.jpeg import encode_jpeg
 from vsn.data.video.packed_files import Shard
+from vsn.data.video.video_files import FileReader
 
 SPLITS = ("train", "val", "test")
 
@@ -33,8 +34,9 @@ def test_records_are_those_of_the_source(tiny_data: Path, packed: Path, split: s
     assert [(r.video_id, r.labels) for r in copy.records] == [(r.video_id, r.labels) for r in source.records]
     assert len(copy.records) == {"train": 12, "val": 3, "test": 3}[split]
     for mine, its in zip(copy.records, source.records, strict=True):
-        frames, rate = read_all_frames(mine.path)
-        original, original_rate = read_all_frames(its.path, short_side=SIDE)
+        video, its_video = open_video(mine.path), open_video(its.path, short_side=SIDE)
+        frames, rate = video.all_frames(), video.frames_per_second
+        original, original_rate = its_video.all_frames(), its_video.frames_per_second
         assert (frames.shape, rate) == (original.shape, original_rate)
         assert np.abs(frames.astype(int) - original.astype(int)).mean() < 3
 
@@ -45,16 +47,15 @@ def test_a_video_of_several_splits_is_packed_once(packed: Path) -> None:
 
 
 def test_frames_differ_by_the_encoding_only(textured: tuple[Path, Path]) -> None:
-    original, rate = read_all_frames(textured[0])
-    frames, packed_rate = read_all_frames(textured[1])
+    source, packed = (open_video(path) for path in textured)
+    original, frames = source.all_frames(), packed.all_frames()
     assert frames.dtype == np.uint8
     assert frames.shape == original.shape == (40, 64, 96, 3)  # smaller than 256: not enlarged
-    assert packed_rate == rate == 12.5
     error = np.abs(frames.astype(int) - original.astype(int)).mean(axis=(1, 2, 3))
     others = np.abs(frames[1:].astype(int) - original[:-1].astype(int)).mean(axis=(1, 2, 3))
     assert error.max() < 2
     assert others.min() > 2 * error.max()  # this frame, and not its neighbor
-    assert probe_video(textured[1]) == probe_video(textured[0])
+    assert packed.metadata == source.metadata == VideoMetadata(40, 12.5, 64, 96, 0)
 
 
 def test_several_labels_no_label_and_classes_in_their_order(tmp_path: Path, gray_video: Path) -> None:
@@ -114,7 +115,8 @@ def test_folders_of_frames(tmp_path: Path) -> None:
     pack_dataset(config, tmp_path / "out", splits=["train"], num_workers=0, progress=False)
     assert facts(packed_config(tmp_path / "out"), "train") == facts(config, "train")
     for place in packed_paths(tmp_path / "out"):
-        frames, rate = read_all_frames(place)
+        video = open_video(place)
+        frames, rate = video.all_frames(), video.frames_per_second
         assert rate == 0.0
         assert frames.shape == (5, 64, 96, 3)
         assert np.abs(frames.astype(int) - np.stack(moving_texture(5))).mean() < 3
@@ -123,7 +125,7 @@ def test_folders_of_frames(tmp_path: Path) -> None:
 def test_a_packed_set_is_packed_again(packed: Path, tmp_path: Path) -> None:
     summary = pack_dataset(packed_config(packed), tmp_path / "out", short_side=16, num_workers=0, progress=False)
     assert facts(packed_config(tmp_path / "out"), "train") == facts(packed_config(packed), "train")
-    assert probe_video(packed_paths(tmp_path / "out")[0]).height == 16
+    assert open_video(packed_paths(tmp_path / "out")[0]).metadata.height == 16
     assert summary.bytes_in > 0
 
 
@@ -133,16 +135,16 @@ def test_a_packed_set_is_packed_again(packed: Path, tmp_path: Path) -> None:
 def stop_after(monkeypatch: pytest.MonkeyPatch, num_videos: int) -> None:
     """Ctrl-C in the middle of a video."""
     left = [num_videos]
-    original = pack_shards.iter_frames
+    original = FileReader.__iter__
 
-    def frames(path: Path, **options) -> Iterator[np.ndarray]:
+    def frames(self: FileReader) -> Iterator[np.ndarray]:
         left[0] -= 1
-        for i, frame in enumerate(original(path, **options)):
+        for i, frame in enumerate(original(self)):
             if left[0] < 0 and i == 3:
                 raise KeyboardInterrupt
             yield frame
 
-    monkeypatch.setattr(pack_shards, "iter_frames", frames)
+    monkeypatch.setattr(FileReader, "__iter__", frames)
 
 
 def test_a_stopped_pack_goes_on(tiny_data: Path, packed: Path, tmp_path: Path, monkeypatch) -> None:
@@ -340,18 +342,18 @@ def test_nothing_that_can_be_read(tmp_path: Path) -> None:
 def test_memory_does_not_depend_on_how_long_a_video_is(tmp_path: Path, monkeypatch) -> None:
     for name, num_frames in (("a", 40), ("b", 2)):
         write_video(tmp_path / "set" / name / "0.mp4", moving_texture(num_frames), frames_per_second=25)
-    original = pack_shards.iter_frames
+    original = FileReader.__iter__
     most = 0
 
-    def watched(path: Path, **options) -> Iterator[np.ndarray]:
+    def watched(self: FileReader) -> Iterator[np.ndarray]:
         nonlocal most
         handed: list[weakref.ref[np.ndarray]] = []
-        for frame in original(path, **options):
+        for frame in original(self):
             handed.append(weakref.ref(frame))
             most = max(most, sum(one() is not None for one in handed))
             yield frame
 
-    monkeypatch.setattr(pack_shards, "iter_frames", watched)
+    monkeypatch.setattr(FileReader, "__iter__", watched)
     pack(tmp_path / "set", tmp_path / "out", splits=["train"])
     assert 1 <= most <= 2
 

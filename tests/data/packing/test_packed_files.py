@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from tests.helpers.packs import SIDE, damage, packed_config, packed_paths
+from tests.helpers.videos import READERS
 from vsn.config import ClipSpec, ConfigError, DataConfig
 from vsn.data.dataset import VideoDataset
 from vsn.data.loader import make_loader
 from vsn.data.packing.pack import verify_pack
 from vsn.data.readers import read_records
-from vsn.data.video.decode import VideoError, probe_video, read_all_frames, read_frames, scaled_size
+from vsn.data.video import VideoError, open_video
 from vsn.data.video.packed_files import Shard
+from vsn.data.video.reader import scaled_size
 
 # From Python 3.12 on, a fork in a process with threads warns; PyTorch's threads are always there.
 forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -24,25 +26,25 @@ forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:Depreca
 
 @pytest.mark.parametrize("indices", [[0], [39], [39, 0], [5, 5, 5], [3, 17, 11, 17], list(range(40))])
 def test_indices_are_exact_in_any_order(textured: tuple[Path, Path], indices: list[int]) -> None:
-    asked = []
-    frames = read_frames(textured[1], lambda *video: asked.append(video) or indices)
-    assert asked == [(40, 12.5)]
-    assert np.array_equal(frames, read_all_frames(textured[1])[0][indices])
+    video = open_video(textured[1])
+    assert (video.num_frames, video.frames_per_second) == (40, 12.5)
+    frames = video.frames_at(indices)
+    assert np.array_equal(frames, open_video(textured[1]).all_frames()[indices])
 
 
 @pytest.mark.parametrize("short_side", [16, 64, 100])
 def test_another_short_side(textured: tuple[Path, Path], short_side: int) -> None:
-    frames = read_frames(textured[1], lambda *_: [2, 9], short_side=short_side)
-    original = read_frames(textured[0], lambda *_: [2, 9], short_side=short_side)
+    frames = open_video(textured[1], short_side=short_side).frames_at([2, 9])
+    original = open_video(textured[0], short_side=short_side).frames_at([2, 9])
     assert frames.shape == original.shape == (2, *scaled_size(64, 96, short_side), 3)
     assert np.abs(frames.astype(int) - original.astype(int)).mean() < 3
-    assert read_all_frames(textured[1], short_side=short_side)[0].shape[1:] == frames.shape[1:]
+    assert open_video(textured[1], short_side=short_side).all_frames().shape[1:] == frames.shape[1:]
 
 
 @pytest.mark.parametrize("indices", [[], [-1], [40]])
 def test_frames_outside_the_video(textured: tuple[Path, Path], indices: list[int]) -> None:
-    with pytest.raises(ValueError, match="of a video whose frames are 0 to 39"):
-        read_frames(textured[1], lambda *_: indices)
+    with pytest.raises(ValueError, match="0 to 39"):
+        open_video(textured[1]).frames_at(indices)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_frames_outside_the_video(textured: tuple[Path, Path], indices: list[int
     ],
 )
 def test_places_that_are_not_there(packed: Path, place: str, reason: str) -> None:
-    for read in (probe_video, read_all_frames, lambda path: read_frames(path, lambda *_: [0])):
+    for read in READERS.values():
         with pytest.raises(VideoError, match=reason) as caught:
             read(packed / place)
         assert caught.value.path == str(packed / place)
@@ -67,7 +69,7 @@ def test_few_files_stay_open(packed: Path, tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     source = packed_paths(packed)[0].parent
     for i in range(60):
-        read_frames(Path(shutil.copy(source, tmp_path / f"{i}.vsnpack")) / "0", lambda *_: [0])
+        open_video(Path(shutil.copy(source, tmp_path / f"{i}.vsnpack")) / "0").frames_at([0])
     assert len(os.listdir("/proc/self/fd")) <= before + 32
 
 
@@ -76,9 +78,9 @@ def test_a_replaced_file_is_read_anew(packed: Path, tmp_path: Path) -> None:
     for path in (first, second):
         shutil.copy(path.parent, tmp_path / "new.vsnpack")
         shutil.move(tmp_path / "new.vsnpack", tmp_path / "x.vsnpack")
-        assert np.array_equal(read_all_frames(tmp_path / "x.vsnpack/0")[0], read_all_frames(path)[0])
+        assert np.array_equal(open_video(tmp_path / "x.vsnpack/0").all_frames(), open_video(path).all_frames())
     assert first.name == second.name == "0"
-    assert probe_video(first) != probe_video(second)
+    assert open_video(first).metadata != open_video(second).metadata
 
 
 @forks
@@ -117,16 +119,16 @@ def test_clips_are_those_of_the_source(tiny_data: Path, packed: Path) -> None:
 
 def test_a_damaged_frame_is_named_and_the_others_are_read(copy: Path) -> None:
     path = packed_paths(copy)[3]
-    whole, _ = read_all_frames(path)
+    whole = open_video(path).all_frames()
     shard = Shard(path.parent)
     video_id = shard.description["ids"][int(path.name)]
     first = int(shard.videos[int(path.name)]["start"])
     second = first + int(shard.frame_table(int(path.name))["size"][0])
     damage(path.parent, second + 100)
     with pytest.raises(VideoError, match=f"frame 1 is damaged .*{video_id}.*delete this packed file") as caught:
-        read_all_frames(path)
+        open_video(path).all_frames()
     assert caught.value.path == str(path)
-    assert np.array_equal(read_frames(path, lambda *_: [0, 2]), whole[[0, 2]])
+    assert np.array_equal(open_video(path).frames_at([0, 2]), whole[[0, 2]])
     assert [(fault.path, fault.reason) for fault in verify_pack(copy, progress=False)] == [
         (str(path), caught.value.reason)
     ]
@@ -134,14 +136,14 @@ def test_a_damaged_frame_is_named_and_the_others_are_read(copy: Path) -> None:
 
 def test_any_damaged_byte_is_found(copy: Path) -> None:
     path = packed_paths(copy)[0]
-    content, (whole, _) = path.parent.read_bytes(), read_all_frames(path)
+    content, whole = path.parent.read_bytes(), open_video(path).all_frames()
     positions = np.random.default_rng(0).integers(len(content), size=25).tolist()
     for position in [0, 7, *positions, *range(len(content) - 28, len(content), 3)]:
         path.parent.write_bytes(content)
         damage(path.parent, position)
         assert verify_pack(copy, num_workers=1, progress=False), position
         try:
-            frames, _ = read_all_frames(path)
+            frames = open_video(path).all_frames()
         except VideoError as error:
             assert str(path.parent) in error.path  # noqa: PT017
         else:
@@ -155,7 +157,7 @@ def test_a_cut_file_is_found(copy: Path, keep: float) -> None:
     size = int(keep * len(content)) if isinstance(keep, float) else keep
     path.parent.write_bytes(content[:size])
     with pytest.raises(VideoError, match=r"cut short|missing or damaged") as caught:
-        read_all_frames(path)
+        open_video(path).all_frames()
     assert str(path.parent) in caught.value.path
     assert [fault.path for fault in verify_pack(copy, progress=False)] == [str(path.parent)]
 

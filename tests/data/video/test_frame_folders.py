@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vsn.config import ConfigError
-from vsn.data.video import frame_folders
-from vsn.data.video.decode import VideoError, VideoInfo, iter_frames, probe_video, read_all_frames, read_frames
+from vsn.data.video import VideoError, VideoMetadata, frame_folders, open_video
 from vsn.data.video.frame_folders import FrameFiles, describe_frames
 
 
@@ -73,7 +72,7 @@ def test_names_and_start_are_found(tmp_path: Path, frame_numbers, template: str,
     folder = numbered(tmp_path, template, range(start, start + 12))
     assert describe_frames(folder) == FrameFiles(template, start, 12)
     assert describe_frames(folder, template) == FrameFiles(template, start, 12)
-    assert frame_numbers(read_frames(folder, lambda num_frames, rate: [0, 11, 5])) == [0, 11, 5]
+    assert frame_numbers(open_video(folder).frames_at([0, 11, 5])) == [0, 11, 5]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_several_kinds_of_names_are_a_question(video: Path, frame_numbers) -> No
         r'Set data\.frame_template to the one that is meant, such as "img_\{:05d\}\.jpg"',
     ):
         describe_frames(video)
-    frames, _ = read_all_frames(video, frame_template="small_{:03d}.png")
+    frames = open_video(video, frame_template="small_{:03d}.png").all_frames()
     assert frame_numbers(frames) == [0, 1, 2, 3]
 
 
@@ -118,7 +117,7 @@ def test_a_gap_names_the_first_missing_frame(video: Path, template: str, gone: I
     for number in gone:
         (video / f"img_{number:05d}.jpg").unlink()
     with pytest.raises(VideoError, match=rf"frame img_{missing:05d}\.jpg is missing: .* numbered 1 to 12"):
-        read_frames(video, lambda num_frames, rate: [0], frame_template=template)
+        open_video(video, frame_template=template).frames_at([0])
 
 
 def test_a_video_may_start_anywhere(video: Path) -> None:
@@ -155,12 +154,12 @@ def test_templates_of_no_use(video: Path, template: str) -> None:
 
 def test_a_template_that_fits_nothing(video: Path) -> None:
     with pytest.raises(VideoError, match=r'no file is named like data\.frame_template, "image_\{:05d\}\.jpg"'):
-        read_all_frames(video, frame_template="image_{:05d}.jpg")
+        open_video(video, frame_template="image_{:05d}.jpg").all_frames()
 
 
 def test_folders_without_frames(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="no frames: it holds no numbered JPEG, PNG or WebP files"):
-        probe_video(tmp_path)
+        open_video(tmp_path)
     with pytest.raises(VideoError, match="no such folder"):
         describe_frames(tmp_path / "missing")
     with pytest.raises(VideoError, match=r"cannot be listed \(Not a directory\)"):
@@ -171,31 +170,29 @@ def test_folders_without_frames(tmp_path: Path) -> None:
 
 
 def test_probe(video: Path) -> None:
-    assert probe_video(video) == VideoInfo(num_frames=12, frames_per_second=0.0, height=32, width=48, rotation=0)
+    assert open_video(video).metadata == VideoMetadata(
+        num_frames=12, frames_per_second=0.0, height=32, width=48, rotation=0
+    )
 
 
 def test_all_frames(video: Path, frame_numbers) -> None:
-    frames, rate = read_all_frames(video, short_side=16)
-    assert (frames.shape, frames.dtype, rate) == ((12, 16, 24, 3), np.uint8, 0.0)
+    reader = open_video(video, short_side=16)
+    frames = reader.all_frames()
+    assert (frames.shape, frames.dtype, reader.frames_per_second) == ((12, 16, 24, 3), np.uint8, 0.0)
     assert frame_numbers(frames) == list(range(12))
-    turn = iter_frames(video, short_side=16)
-    assert np.array_equal(next(turn), frames[0])
-    assert frame_numbers(list(turn)) == list(range(1, 12))
+    assert np.array_equal(np.stack(list(reader)), frames)
 
 
-def test_choose_is_told_the_number_of_frames_and_no_rate(video: Path) -> None:
-    asked = []
-    read_frames(video, lambda *told: asked.append(told) or [0])
-    assert asked == [(12, 0.0)]
-    with pytest.raises(ValueError, match="whose frames are 0 to 11") as caught:
-        read_frames(video, lambda num_frames, rate: [12])
+def test_an_index_outside_the_video(video: Path) -> None:
+    with pytest.raises(ValueError, match="0 to 11") as caught:
+        open_video(video).frames_at([12])
     assert not isinstance(caught.value, VideoError)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(indices=st.lists(st.integers(0, 11), min_size=1, max_size=9))
 def test_any_indices(video: Path, frame_numbers, indices: list[int]) -> None:
-    assert frame_numbers(read_frames(video, lambda num_frames, rate: indices)) == indices
+    assert frame_numbers(open_video(video).frames_at(indices)) == indices
 
 
 def test_one_listing_and_only_the_frames_wanted(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +200,7 @@ def test_one_listing_and_only_the_frames_wanted(video: Path, monkeypatch: pytest
     listdir, content = os.listdir, frame_folders._content
     monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or listdir(path))
     monkeypatch.setattr(frame_folders, "_content", lambda path, name: opened.append(name) or content(path, name))
-    read_frames(video, lambda num_frames, rate: [7, 3, 7])
+    open_video(video).frames_at([7, 3, 7])
     assert listed == [video]
     assert opened == ["img_00001.jpg", "img_00008.jpg", "img_00004.jpg"]  # the first for its size
 
@@ -237,7 +234,7 @@ def test_kinds_of_pictures(tmp_path: Path, name: str, mode: str, options: dict[s
     else:
         image = image.quantize(8) if mode == "P" else image.convert(mode)
         image.save(tmp_path / name, **options)
-    frame = read_all_frames(tmp_path)[0][0].astype(int)
+    frame = open_video(tmp_path).all_frames()[0].astype(int)
     assert frame.shape == (32, 48, 3)
     middle = np.s_[8::16, 12::24]
     assert np.abs(frame[middle] - colors()[middle]).max() <= 12
@@ -251,7 +248,7 @@ def test_gray_pictures(tmp_path: Path, name: str, mode: str) -> None:
     step[:, 24:] = 255 if mode == "1" else 180
     deep = Image.fromarray(step.astype(np.uint16) * 257)
     (deep if mode == "I;16" else Image.fromarray(step).convert(mode)).save(tmp_path / name)
-    frame = read_all_frames(tmp_path)[0][0].astype(int)
+    frame = open_video(tmp_path).all_frames()[0].astype(int)
     assert frame.shape == (32, 48, 3)
     assert np.abs(frame - step[..., None]).max() <= 6
 
@@ -266,7 +263,7 @@ def test_16_bit_color(tmp_path: Path) -> None:
         container.mux(stream.encode(av.VideoFrame.from_ndarray(values.astype(np.uint16), format="rgb48le")))
         container.mux(stream.encode(None))
     assert path.read_bytes()[24] == 16  # bits a sample
-    assert read_all_frames(tmp_path)[0][0, 4, 4].tolist() == [200, 90, 0]
+    assert open_video(tmp_path).all_frames()[0, 4, 4].tolist() == [200, 90, 0]
 
 
 # --- sizes -----------------------------------------------------------------------------------------
@@ -275,10 +272,10 @@ def test_16_bit_color(tmp_path: Path) -> None:
 def test_frames_take_the_size_of_the_first(video: Path, frame_numbers) -> None:
     picture(video / "img_00005.jpg", gray(32, 64, 64))
     picture(video / "img_00001.jpg", gray(0, 40, 30))
-    frames = read_frames(video, lambda num_frames, rate: [4, 6])
+    frames = open_video(video).frames_at([4, 6])
     assert frames.shape == (2, 40, 30, 3)
     assert frame_numbers(frames) == [4, 6]
-    assert read_frames(video, lambda num_frames, rate: [4, 6], short_side=15).shape == (2, 20, 15, 3)
+    assert open_video(video, short_side=15).frames_at([4, 6]).shape == (2, 20, 15, 3)
 
 
 @pytest.mark.parametrize(("short_side", "size"), [(24, (24, 35)), (48, (48, 71)), (100, (100, 148))])
@@ -293,7 +290,7 @@ def test_resizing_is_that_of_video_files(tmp_path: Path, short_side: int, size: 
         stream.width, stream.height, stream.pix_fmt = 95, 64, "yuv444p"
         container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
-    folder, file = (read_all_frames(tmp_path / name, short_side=short_side)[0] for name in ("frames", "video.mkv"))
+    folder, file = (open_video(tmp_path / name, short_side=short_side).all_frames() for name in ("frames", "video.mkv"))
     assert folder.shape == file.shape == (1, *size, 3)
     difference = np.abs(folder.astype(int) - file.astype(int))
     assert difference.mean() < 1.5
@@ -324,15 +321,15 @@ def test_an_orientation_that_all_frames_share(
     for number in range(3):
         picture(tmp_path / f"{number}.jpg", image, exif=exif, quality=95)
     size = (48, 32) if 5 <= orientation <= 8 else (32, 48)
-    assert probe_video(tmp_path) == VideoInfo(3, 0.0, *size, rotation)
-    frame = read_frames(tmp_path, lambda num_frames, rate: [2])[0, ..., 0].astype(int)
+    assert open_video(tmp_path).metadata == VideoMetadata(3, 0.0, *size, rotation)
+    frame = open_video(tmp_path).frames_at([2])[0, ..., 0].astype(int)
     assert frame.shape == size
     found = [frame[y, x] for y in (4, size[0] - 5) for x in (4, size[1] - 5)]
     assert np.abs(np.array(found) - corners).max() < 8
 
     picture(tmp_path / "1.jpg", image)  # one says otherwise: none is turned
-    assert read_frames(tmp_path, lambda num_frames, rate: [2]).shape == (1, 32, 48, 3)
-    assert probe_video(tmp_path) == VideoInfo(3, 0.0, 32, 48, 0)
+    assert open_video(tmp_path).frames_at([2]).shape == (1, 32, 48, 3)
+    assert open_video(tmp_path).metadata == VideoMetadata(3, 0.0, 32, 48, 0)
 
 
 # --- damage ----------------------------------------------------------------------------------------
@@ -378,18 +375,16 @@ def pipe_instead(path: Path) -> None:
 def test_a_damaged_frame_is_named(video: Path, frame_numbers, damage: Callable[[Path], None], reason: str) -> None:
     damage(video / "img_00003.jpg")
     with pytest.raises(VideoError, match=reason) as caught:
-        read_frames(video, lambda num_frames, rate: [0, 2])
+        open_video(video).frames_at([0, 2])
     assert caught.value.path == str(video)
-    assert frame_numbers(read_frames(video, lambda num_frames, rate: [1, 3])) == [1, 3]  # the others are read
+    assert frame_numbers(open_video(video).frames_at([1, 3])) == [1, 3]  # the others are read
 
 
 def test_a_frame_that_goes_while_reading(video: Path) -> None:
-    def choose(num_frames: int, rate: float) -> list[int]:
-        (video / "img_00003.jpg").unlink()
-        return [2]
-
-    with pytest.raises(VideoError, match=r"frame img_00003\.jpg cannot be opened \(No such file"):
-        read_frames(video, choose)
+    reader = open_video(video)
+    (video / "img_00003.jpg").unlink()
+    with pytest.raises(VideoError, match=r"img_00003\.jpg.* \(No such file"):
+        reader.frames_at([2])
 
 
 def large_jpeg() -> bytes:
@@ -415,7 +410,7 @@ def large_png() -> bytes:
 def test_a_gigantic_picture_is_refused_by_its_header(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(VideoError, match=rf"frame {name} (announces 60000x60000 pixels; the limit|is damaged)"):
-        read_all_frames(tmp_path)
+        open_video(tmp_path).all_frames()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -431,5 +426,5 @@ def test_damaged_pictures_give_frames_or_a_video_error(tmp_path: Path, data: st.
     path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
     frames = None
     with contextlib.suppress(VideoError):  # anything else fails the test
-        frames, _ = read_all_frames(tmp_path, short_side=16)
+        frames = open_video(tmp_path, short_side=16).all_frames()
     assert frames is None or 16 in frames.shape[1:3]

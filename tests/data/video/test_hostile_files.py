@@ -19,16 +19,9 @@ import pytest
 from PIL import Image
 
 from tests.helpers.mutants import write_mutant, write_sources
-from vsn.data.video import video_files
-from vsn.data.video.decode import VideoError, iter_frames, probe_video, read_all_frames, read_frames, write_video
-from vsn.data.video.frames import MAX_PIXELS
-
-READERS = {
-    "probe": probe_video,
-    "some": lambda path: read_frames(path, lambda num_frames, rate: [0]),
-    "all": read_all_frames,
-    "turn": lambda path: list(iter_frames(path)),
-}
+from tests.helpers.videos import READERS, read_sampled
+from vsn.data.video import VideoError, open_video, video_files, write_video
+from vsn.data.video.reader import MAX_PIXELS
 
 
 def encoded(
@@ -106,7 +99,7 @@ def test_no_video(tmp_path: Path, make: Callable[[Path], object], reason: str, r
 
 def test_a_path_below_a_file(gray_video: Path) -> None:
     with pytest.raises(VideoError, match="no such file"):
-        probe_video(gray_video / "video.mp4")
+        open_video(gray_video / "video.mp4")
 
 
 def test_a_cut_tail(gray_video: Path, tmp_path: Path, frame_numbers) -> None:
@@ -114,11 +107,11 @@ def test_a_cut_tail(gray_video: Path, tmp_path: Path, frame_numbers) -> None:
     path = tmp_path / "cut.mp4"
     path.write_bytes(gray_video.read_bytes()[:-400])
     with pytest.raises(VideoError, match="not a video that FFmpeg can read"):
-        read_all_frames(path)
+        open_video(path).all_frames()
     whole = encoded(tmp_path / "whole.mkv", "ffv1", 32, 48, num_frames=20)
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    numbers = frame_numbers(read_all_frames(cut)[0])
+    numbers = frame_numbers(open_video(cut).all_frames())
     assert 5 <= len(numbers) < 20
     assert numbers == list(range(len(numbers)))
 
@@ -128,16 +121,16 @@ def test_a_cut_tail(gray_video: Path, tmp_path: Path, frame_numbers) -> None:
 def test_odd_sizes(tmp_path: Path, frame_numbers, size: tuple[int, int], codec: str) -> None:
     pixel_format = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     path = encoded(tmp_path / "odd.mkv", codec, *size, pixel_format=pixel_format)
-    frames = read_frames(path, lambda num_frames, rate: [2, 1])
+    frames = open_video(path).frames_at([2, 1])
     assert frames.shape == (2, *size, 3)
     assert frame_numbers(frames) == [2, 1]
-    info = probe_video(path)
+    info = open_video(path).metadata
     assert (info.num_frames, info.height, info.width) == (3, *size)
 
 
 def test_one_pixel_is_enlarged(tmp_path: Path, frame_numbers) -> None:
     path = encoded(tmp_path / "dot.mkv", "ffv1", 1, 1)
-    frames, _ = read_all_frames(path, short_side=32)
+    frames = open_video(path, short_side=32).all_frames()
     assert frames.shape == (3, 32, 32, 3)
     assert frame_numbers(frames) == [0, 1, 2]
 
@@ -146,9 +139,9 @@ def test_one_pixel_is_enlarged(tmp_path: Path, frame_numbers) -> None:
 def test_a_thin_frame_is_not_blown_up(tmp_path: Path, size: tuple[int, int]) -> None:
     """At a shorter side of 256 a frame would take 196 MB."""
     path = encoded(tmp_path / "thin.mkv", "ffv1", *size)
-    assert read_all_frames(path, short_side=20)[0].shape == (3, *(2 * side for side in size), 3)
+    assert open_video(path, short_side=20).all_frames().shape == (3, *(2 * side for side in size), 3)
     with pytest.raises(VideoError, match=r"would have (256x256000|256000x256) with the shorter side at 256"):
-        read_all_frames(path, short_side=256)
+        open_video(path, short_side=256).all_frames()
 
 
 def gigantic_jpegs(path: Path, side: int) -> None:
@@ -227,7 +220,7 @@ def test_a_frame_that_grows_too_large_is_passed_over(tmp_path: Path, frame_numbe
             packet.stream, packet.time_base, packet.pts, packet.dts = stream, Fraction(1, 10), i, i
             container.mux(packet)
     with little_memory(100):  # megabytes; the third takes 110 as RGB
-        frames = read_all_frames(path)[0]
+        frames = open_video(path).all_frames()
     assert frames.shape == (4, 48, 64, 3)
     assert frame_numbers(frames) == [0, 1, 3, 4]
 
@@ -242,7 +235,7 @@ def test_a_table_of_more_frames_than_bytes(tmp_path: Path, gray_video: Path) -> 
     content[place : place + 4] = struct.pack(">I", 200_000)
     path.write_bytes(content)
     with little_memory(100), pytest.raises(VideoError, match=r"none of its [0-9]+ frames decodes"):
-        read_all_frames(path)
+        open_video(path).all_frames()
 
 
 @contextlib.contextmanager
@@ -276,7 +269,7 @@ def test_a_playlist_opens_no_other_file(tmp_path: Path, gray_video: Path) -> Non
         (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{name}\n#EXT-X-ENDLIST\n")
         for playlist in ("self.mp4", "list.mp4"):
             with pytest.raises(VideoError, match="not a video that FFmpeg can read"):
-                read_all_frames(tmp_path / playlist)
+                open_video(tmp_path / playlist).all_frames()
 
 
 def test_reading_that_stalls_is_given_up(gray_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,13 +317,13 @@ def test_names(tmp_path: Path, gray_video: Path, frame_numbers, monkeypatch, nam
         path.write_bytes(gray_video.read_bytes())
     except OSError:
         pytest.skip("a name this file system does not take")
-    assert frame_numbers(read_frames(path, lambda num_frames, rate: [29, 3])) == [29, 3]
-    assert probe_video(path).num_frames == 30
+    assert frame_numbers(open_video(path).frames_at([29, 3])) == [29, 3]
+    assert open_video(path).num_frames == 30
     monkeypatch.chdir(folder)
-    assert frame_numbers(read_frames(name, lambda num_frames, rate: [7])) == [7]
+    assert frame_numbers(open_video(name).frames_at([7])) == [7]
     path.write_bytes(b"no video")
     with pytest.raises(VideoError) as caught:
-        probe_video(path)
+        open_video(path)
     assert caught.value.path == str(path)
     assert len(str(caught.value).splitlines()) == 1
     str(caught.value).encode()  # can be printed
@@ -342,7 +335,7 @@ def test_names_of_frame_folders(tmp_path: Path, frame_numbers, name: str) -> Non
     folder.mkdir(parents=True)
     for i in range(3):
         Image.fromarray(np.full((16, 16, 3), 8 * i, np.uint8)).save(folder / f"{i:03d}.png")
-    assert frame_numbers(read_all_frames(folder)[0]) == [0, 1, 2]
+    assert frame_numbers(open_video(folder).all_frames()) == [0, 1, 2]
 
 
 def test_a_percent_sign_is_no_pattern(tmp_path: Path) -> None:
@@ -350,20 +343,20 @@ def test_a_percent_sign_is_no_pattern(tmp_path: Path) -> None:
     for name in ("%05d.jpg", "00000.jpg", "00001.jpg"):
         Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / name)
     with pytest.raises(VideoError, match="not a video that FFmpeg can read"):
-        read_all_frames(tmp_path / "%05d.jpg")
-    assert len(read_all_frames(tmp_path / "00000.jpg")[0]) == 1  # it is the name that is not read
+        open_video(tmp_path / "%05d.jpg").all_frames()
+    assert len(open_video(tmp_path / "00000.jpg").all_frames()) == 1  # it is the name that is not read
 
 
 def test_names_that_cannot_be(tmp_path: Path) -> None:
     for name, why in (("a\0b.mp4", "null (byte|character)"), ("x" * 300, "File name too long")):
         with pytest.raises(VideoError, match=why):
-            probe_video(tmp_path / name)
+            open_video(tmp_path / name)
 
 
 def test_written_names(tmp_path: Path, frame_numbers) -> None:
     for i, name in enumerate(("%05d a:b.mp4", "-y.mp4", "line\nbreak.mp4")):
         write_video(tmp_path / name, [np.full((32, 32, 3), 8 * i, np.uint8)] * 2, frames_per_second=5)
-        assert frame_numbers(read_all_frames(tmp_path / name)[0]) == [i, i]
+        assert frame_numbers(open_video(tmp_path / name).all_frames()) == [i, i]
         assert len(list(tmp_path.iterdir())) == i + 1
 
 
@@ -380,9 +373,9 @@ def _serve(connection: Connection) -> None:
         start = time.monotonic()
         outcomes = []
         for read in (
-            probe_video,
-            lambda path: read_frames(path, lambda num_frames, rate: np.arange(4) * num_frames // 4, short_side=24),
-            read_all_frames,
+            READERS["metadata"],
+            lambda path: read_sampled(path, lambda num_frames: np.arange(4) * num_frames // 4, short_side=24),
+            READERS["all"],
         ):
             try:
                 read(path)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.data.video.test_decode import moving_squares, with_matrix
+from tests.helpers.videos import READERS, overwrite_packets, read_sampled
 from vsn.config import ClipSpec, ConfigError, DataConfig
-from vsn.data.video import torchcodec_files, video_files
-from vsn.data.video.decode import VideoError, iter_frames, read_all_frames, read_frames, write_video
+from vsn.data.video import VideoError, open_video, torchcodec_files, video_files, write_video
 from vsn.doctor import examine
 
 
@@ -35,28 +35,27 @@ needs_torchcodec = pytest.mark.skipif(bool(UNUSABLE), reason=UNUSABLE or "usable
 
 
 @pytest.fixture(autouse=True)
-def looked_for_anew() -> Iterator[None]:
-    torchcodec_files._load.cache_clear()
+def check_again() -> Iterator[None]:
+    torchcodec_files._check_installed.cache_clear()
     yield
-    torchcodec_files._load.cache_clear()
+    torchcodec_files._check_installed.cache_clear()
 
 
-def centers(num_frames: int, rate: float) -> list[int]:
+def centers(num_frames: int) -> list[int]:
     return [int((i + 0.5) * num_frames / 8) for i in range(8)]
 
 
 @pytest.fixture
 def pyav_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Paths that were left to PyAV."""
+    """Names of the files that PyAV decoded."""
     reads: list[str] = []
-    for name in ("read_file", "iter_file"):
-        original = getattr(video_files, name)
+    decoded_frames = video_files._decoded_frames
 
-        def noted(path, *args, original=original, **options):
-            reads.append(Path(path).name)
-            return original(path, *args, **options)
+    def noted(path, container):
+        reads.append(Path(path).name)
+        return decoded_frames(path, container)
 
-        monkeypatch.setattr(video_files, name, noted)
+    monkeypatch.setattr(video_files, "_decoded_frames", noted)
     return reads
 
 
@@ -66,10 +65,10 @@ def pyav_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_not_installed(gray_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchcodec", None)
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    for read in (read_all_frames, lambda path, **options: list(iter_frames(path, **options))):
+    for read in READERS.values():
         with pytest.raises(
             ConfigError,
-            match=r'TorchCodec, which is not installed\. Install it with pip install "vsn\[torchcodec\]"',
+            match=r'pip install "vsn\[torchcodec\]"',
         ):
             read(gray_video, decoder="torchcodec")
 
@@ -89,14 +88,13 @@ def without_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_installed_without_the_libraries_of_ffmpeg(gray_video: Path, without_libraries: None) -> None:
-    said = r"does not load \(Could not load libtorchcodec\)\. It wants the shared libraries .* apt install ffmpeg"
-    with pytest.raises(ConfigError, match=said):
-        read_all_frames(gray_video, decoder="torchcodec")
+    with pytest.raises(ConfigError, match=r"\(Could not load libtorchcodec\).* apt install ffmpeg"):
+        open_video(gray_video, decoder="torchcodec").all_frames()
 
 
 def test_the_doctor_does_not_take_that_for_broken_videos(gray_video: Path, without_libraries: None) -> None:
     config = DataConfig(root=str(gray_video.parent), source="folder", decoder="torchcodec")
-    with pytest.raises(ConfigError, match="TorchCodec, which is installed and does not load"):
+    with pytest.raises(ConfigError, match=r"data.decoder.*libtorchcodec"):
         examine(config, ClipSpec(), 8, num_workers=0, progress=False)
 
 
@@ -105,7 +103,7 @@ def test_folders_need_no_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "1.png")
-    assert read_all_frames(tmp_path, decoder="torchcodec")[0].shape == (1, 8, 8, 3)
+    assert open_video(tmp_path, decoder="torchcodec").all_frames().shape == (1, 8, 8, 3)
 
 
 @needs_torchcodec
@@ -114,7 +112,7 @@ def test_no_gpu(gray_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match='there is no CUDA device; set it to "torchcodec" or "pyav"'):
-        read_all_frames(gray_video, decoder="torchcodec-cuda")
+        open_video(gray_video, decoder="torchcodec-cuda").all_frames()
 
 
 # --- the same frames -------------------------------------------------------------------------------
@@ -133,11 +131,11 @@ def devices() -> list[object]:
 @pytest.mark.parametrize("decoder", devices())
 @pytest.mark.parametrize("indices", [[0], [29], [29, 0, 7, 7, 12], list(range(30))])
 def test_indices(gray_video: Path, frame_numbers, pyav_reads, decoder, indices: list[int]) -> None:
-    asked = []
-    frames = read_frames(gray_video, lambda *told: asked.append(told) or indices, decoder=decoder, short_side=16)
+    video = open_video(gray_video, decoder=decoder, short_side=16)
+    assert (video.num_frames, video.frames_per_second) == (30, 12.0)
+    frames = video.frames_at(indices)
     assert (frames.shape, frames.dtype) == ((len(indices), 16, 24, 3), np.uint8)
     assert frame_numbers(frames) == indices
-    assert asked == [(30, 12.0)]
     assert pyav_reads == []
 
 
@@ -147,15 +145,16 @@ def test_indices(gray_video: Path, frame_numbers, pyav_reads, decoder, indices: 
 def test_pixels(tmp_path: Path, pyav_reads, decoder, short_side: int | None) -> None:
     path = tmp_path / "squares.mp4"
     write_video(path, moving_squares(20), frames_per_second=24, crf=12)
-    ours, rate = read_all_frames(path, short_side=short_side, decoder=decoder)
+    video = open_video(path, short_side=short_side, decoder=decoder)
+    ours, rate = video.all_frames(), video.frames_per_second
     assert pyav_reads == []
-    pyav, _ = read_all_frames(path, short_side=short_side)
+    pyav = open_video(path, short_side=short_side).all_frames()
     assert ours.shape == pyav.shape
     assert rate == 24.0
     difference = np.abs(ours.astype(int) - pyav.astype(int))
     assert difference.mean() < 2
     assert np.percentile(difference, 99) <= 24  # at the edges of the squares
-    turn = list(iter_frames(path, short_side=short_side, decoder=decoder))
+    turn = list(open_video(path, short_side=short_side, decoder=decoder))
     assert np.array_equal(np.stack(turn), ours)
 
 
@@ -165,14 +164,15 @@ def test_pixels(tmp_path: Path, pyav_reads, decoder, short_side: int | None) -> 
 def test_rotation(tmp_path: Path, pyav_reads, decoder, matrix: tuple[int, int, int, int]) -> None:
     write_video(tmp_path / "stored.mp4", moving_squares(6), frames_per_second=10)
     path = with_matrix(tmp_path / "stored.mp4", tmp_path / "turned.mp4", matrix)
-    ours = read_frames(path, centers, decoder=decoder, short_side=32)
+    ours = read_sampled(path, centers, decoder=decoder, short_side=32)
     assert pyav_reads == []
-    pyav = read_frames(path, centers, short_side=32)
+    pyav = read_sampled(path, centers, short_side=32)
     assert ours.shape == pyav.shape
     assert np.abs(ours.astype(int) - pyav.astype(int)).mean() < 3
-    facts = torchcodec_files._Facts.of(path)
-    assert torchcodec_files._open(path, facts, "cpu") is not None
-    assert torchcodec_files._open(path, replace(facts, rotation=0), "cpu") is None  # as before TorchCodec 0.11
+    video = open_video(path)
+    upright = replace(video.metadata, rotation=0)  # as before TorchCodec 0.11
+    assert torchcodec_files.open_decoder(path, video.index, video.metadata, device="cpu") is not None
+    assert torchcodec_files.open_decoder(path, video.index, upright, device="cpu") is None
 
 
 @needs_torchcodec
@@ -180,7 +180,7 @@ def test_rotation(tmp_path: Path, pyav_reads, decoder, matrix: tuple[int, int, i
 def test_names(gray_video: Path, tmp_path: Path, frame_numbers, monkeypatch, pyav_reads, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(gray_video.read_bytes())
-    assert frame_numbers(read_frames(name, lambda *told: [9], decoder="torchcodec")) == [9]
+    assert frame_numbers(open_video(name, decoder="torchcodec").frames_at([9])) == [9]
     assert pyav_reads == []
 
 
@@ -192,16 +192,11 @@ def test_damaged_packets(tmp_path: Path, frame_numbers, pyav_reads) -> None:
     source, path = tmp_path / "whole.mp4", tmp_path / "damaged.mp4"
     frames = [np.full((32, 48, 3), 8 * i, np.uint8) for i in range(30)]
     write_video(source, frames, frames_per_second=10, keyframe_every=1)
-    with av.open(str(source)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    content = bytearray(source.read_bytes())
-    for position, size in places[18:]:
-        content[position : position + size] = b"\xff" * size
-    path.write_bytes(content)
-    ends = read_frames(path, lambda num_frames, rate: [0, num_frames - 1], decoder="torchcodec")
+    overwrite_packets(source, path, start=18)
+    ends = read_sampled(path, lambda num_frames: [0, num_frames - 1], decoder="torchcodec")
     assert frame_numbers(ends) == [0, 17]
-    assert pyav_reads == ["damaged.mp4"]
-    assert frame_numbers(list(iter_frames(path, decoder="torchcodec"))) == list(range(18))
+    assert pyav_reads[0] == "damaged.mp4"
+    assert frame_numbers(list(open_video(path, decoder="torchcodec"))) == list(range(18))
 
 
 @needs_torchcodec
@@ -214,7 +209,7 @@ def test_avi_is_left_to_pyav(tmp_path: Path, pyav_reads) -> None:
         for frame in moving_squares(6):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
-    assert np.array_equal(read_all_frames(path, decoder="torchcodec")[0], read_all_frames(path)[0])
+    assert np.array_equal(open_video(path, decoder="torchcodec").all_frames(), open_video(path).all_frames())
     assert pyav_reads[0] == "video.avi"
 
 
@@ -224,7 +219,7 @@ def test_no_video(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "video.mp4"
     path.write_bytes(content)
     with pytest.raises(VideoError, match=r"the file is empty|not a video"):
-        read_all_frames(path, decoder="torchcodec")
+        open_video(path, decoder="torchcodec").all_frames()
 
 
 @needs_torchcodec
@@ -235,13 +230,7 @@ def test_videos_met_in_the_wild(shared_data: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path.stat().st_size > 700_000:
             continue
-        ours, pyav = (read_frames(path, centers, short_side=64, decoder=name) for name in ("torchcodec", "pyav"))
+        ours, pyav = (read_sampled(path, centers, short_side=64, decoder=name) for name in ("torchcodec", "pyav"))
         assert ours.shape == pyav.shape
         difference = np.abs(ours.astype(int) - pyav.astype(int)).mean(axis=(1, 2, 3))
         assert difference.max() < 6, path.name
-
-
-def test_why_it_does_not_load_is_one_line() -> None:
-    said = torchcodec_files._without_libraries
-    assert "does not load (no FFmpeg). It" in str(said(RuntimeError("\nno FFmpeg\nmore")))
-    assert "does not load (OSError). It" in str(said(OSError()))

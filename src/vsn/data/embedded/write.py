@@ -27,7 +27,7 @@ import numpy as np
 
 from vsn.data.embedded.scenes import CLASSES, GROUPS, NUM_SEGMENTS, Difficulty, group_of, render_scene
 from vsn.data.embedded.sprites import Frames
-from vsn.data.video.decode import read_frames, write_video
+from vsn.data.video import open_video, write_video
 from vsn.system.files import write_json
 from vsn.system.interrupt import interrupts_blocked
 from vsn.system.progress import progress_bar
@@ -294,7 +294,8 @@ def contact_sheet(
             rows.append(frames[_centers(len(frames), num_frames)])
         else:
             path = folder / split / class_name / f"{number:04d}.mp4"
-            rows.append(read_frames(path, lambda length, _: _centers(length, num_frames)))
+            video = open_video(path)
+            rows.append(video.frames_at(_centers(video.num_frames, num_frames)))
     return _lay_out(names, rows)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from vsn.config import ConfigError, Decoder, FlowMethod
 from vsn.data.flow.values import flow_to_bytes
-from vsn.data.video.decode import read_frames
-from vsn.data.video.frames import Choose, VideoError, chosen
+from vsn.data.video import FewerFramesError, VideoError, VideoReader, open_video
 from vsn.data.video.jpeg import decode_gray_jpeg, encode_gray_jpeg
+from vsn.data.video.reader import Choose, chosen
 
 ComputeFlow = Callable[[np.ndarray], np.ndarray]
 """Gray frames, uint8 `(n + 1, H, W)`, to the motion from each to the next, float32 `(n, H, W, 2)`, pixels."""
@@ -121,20 +121,24 @@ def compute_fields(
     They are as `read_flow` would read them had the flow of the whole video been stored at `short_side`, the loss
     of JPEG included, for that is what a model was trained on. Raises `VideoError`, for a video of one frame too.
     """
-    wanted: list[int] = []
-
-    def choose_frames(num_frames: int, frames_per_second: float) -> list[int]:
-        if num_frames < 2:
-            raise VideoError(path, _TOO_SHORT)
-        wanted[:] = chosen(choose, num_frames - 1, frames_per_second)
-        return [frame for index in sorted(set(wanted)) for frame in (index, index + 1)]
-
-    frames = read_frames(path, choose_frames, short_side=short_side, frame_template=frame_template, decoder=decoder)
+    with open_video(path, short_side=short_side, frame_template=frame_template, decoder=decoder) as video:
+        try:
+            wanted, frames = _frames_of_fields(video, choose)
+        except FewerFramesError:  # a damaged file: choose from the frames that decode
+            wanted, frames = _frames_of_fields(video, choose)
     fields = {
         index: _as_stored(flow_to_bytes(compute(np.stack([to_gray(first), to_gray(second)])), bound)[0])
         for index, first, second in zip(sorted(set(wanted)), frames[::2], frames[1::2], strict=True)
     }
     return np.stack([fields[index] for index in wanted])
+
+
+def _frames_of_fields(video: VideoReader, choose: Choose) -> tuple[list[int], np.ndarray]:
+    """The chosen fields, and two frames for each different one, in ascending order."""
+    if video.num_frames < 2:
+        raise VideoError(video.path, _TOO_SHORT)
+    wanted = chosen(choose, video.num_frames - 1, video.frames_per_second)
+    return wanted, video.frames_at([frame for index in sorted(set(wanted)) for frame in (index, index + 1)])
 
 
 def _as_stored(field: np.ndarray) -> np.ndarray:

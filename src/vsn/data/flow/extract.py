@@ -30,8 +30,7 @@ from vsn.data.flow.extract_plan import FlowSettings, FlowVideo, check_folder, pl
 from vsn.data.flow.file import write_flow_file
 from vsn.data.flow.folder import write_flow_folder
 from vsn.data.flow.values import FACTS, FlowFacts
-from vsn.data.video.decode import iter_frames, probe_video
-from vsn.data.video.frames import VideoError
+from vsn.data.video import VideoError, open_video
 from vsn.system.files import write_json, write_text
 from vsn.system.interrupt import interrupts_blocked
 from vsn.system.progress import progress_bar
@@ -163,13 +162,13 @@ def _extract(video: FlowVideo, out: Path, settings: FlowSettings, device: str) -
     place = place_of(out, video, settings.layout)
     compute = flow_method(settings.method, device)
     try:
-        rate = probe_video(video.path, frame_template=video.frame_template).frames_per_second
-        frames = iter_frames(
+        frames = open_video(
             video.path,
             short_side=settings.short_side,
             frame_template=video.frame_template,
             decoder=video.decoder,
         )
+        rate = frames.frames_per_second
         pixels = CPU_PIXELS if device == "cpu" else _GPU_PIXELS
         fields = iter_fields(video.path, frames, compute, bound=settings.bound, pixels_at_once=pixels)
         if settings.layout == "file":

@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vsn.data.video.frames import Choose, VideoError, chosen, frame_size, resize_rgb
+from vsn.data.video import VideoError
 from vsn.data.video.jpeg import MAX_SIDE, decode_gray_jpeg, encode_gray_jpeg
 from vsn.data.video.packed_files import FOOTER, FRAME, MAGIC, VIDEO, Shard
+from vsn.data.video.reader import Choose, chosen, frame_size, resize_rgb
 from vsn.system.files import atomic_write
 
 SUFFIX = ".vsnflow"

@@ -14,8 +14,8 @@ from vsn.data.flow.read import describe_flow, is_flow_file
 from vsn.data.flow.values import FACTS, FlowFacts, check_flow_facts, read_flow_facts
 from vsn.data.readers.files import Listing
 from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, VideoRecord, walk_folders
+from vsn.data.video import VideoError
 from vsn.data.video.frame_folders import read_picture
-from vsn.data.video.frames import VideoError
 
 _USUAL = (
     "flow",

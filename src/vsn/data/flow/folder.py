@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 
 from vsn.data.flow.values import ZERO
+from vsn.data.video import VideoError
 from vsn.data.video.frame_folders import describe_frames, read_picture
-from vsn.data.video.frames import Choose, VideoError, chosen, frame_size, resize_rgb
 from vsn.data.video.jpeg import encode_gray_jpeg
+from vsn.data.video.reader import Choose, chosen, frame_size, resize_rgb
 
 # flow_x_00001.jpg, x_00001.jpg, 000123-y_00001.jpg: what comes before the axis names the kind.
 _FIELD = re.compile(r"(?P<kind>(?:.*[-_])?)(?P<axis>[xyXY])_(?P<number>[0-9]+)(?P<suffix>\.(?:jpe?g|png|webp))", re.I)

@@ -10,7 +10,8 @@ import numpy as np
 from vsn.config import FlowLayout
 from vsn.data.flow.file import SUFFIX, count_fields, read_flow_file
 from vsn.data.flow.folder import describe_fields, read_flow_folder
-from vsn.data.video.frames import Choose, VideoError
+from vsn.data.video import VideoError
+from vsn.data.video.reader import Choose
 
 
 def read_flow(

@@ -16,8 +16,7 @@ from PIL import Image, ImageDraw
 from vsn.config import ConfigError
 from vsn.data.flow.compute import ComputeFlow, compute_fields, iter_fields
 from vsn.data.flow.values import ZERO, bytes_to_flow
-from vsn.data.video.decode import iter_frames, read_frames
-from vsn.data.video.video_files import write_video
+from vsn.data.video import open_video, write_video
 from vsn.system.files import atomic_write
 
 # Hues at the corners of the wheel and the steps between them: red to yellow 15, to green 6, ...
@@ -77,7 +76,7 @@ def show_flow(
         return taken
 
     stored = compute_fields(video, choose, compute, bound=bound, short_side=short_side)
-    frames = read_frames(video, lambda *_: taken, short_side=short_side)
+    frames = open_video(video, short_side=short_side).frames_at(taken)
     flow = _motions(stored, bound)
     scale = _scale(flow)
     rows = [np.concatenate(list(frames), 1), np.concatenate(list(flow_colors(flow, scale)), 1)]
@@ -88,28 +87,19 @@ def show_flow(
 
 
 def _show_film(video: str | Path, out: Path, compute: ComputeFlow, *, bound: float, short_side: int | None) -> float:
-    frames = iter_frames(video, short_side=short_side)
+    frames = open_video(video, short_side=short_side)
     # Bytes, for the scale is known when all are there.
     fields = list(iter_fields(video, frames, compute, bound=bound))
     scale = _scale(_motions(np.stack(fields), bound))
     height, width = (side // 2 * 2 for side in fields[0].shape[:2])
     legend = _legend(2 * width, scale)
-    rate = 25.0
-
-    def choose_rate(_: int, frames_per_second: float) -> list[int]:
-        nonlocal rate
-        rate = frames_per_second or rate
-        return [0]
-
-    read_frames(video, choose_rate)
 
     def pictures() -> Iterator[np.ndarray]:
-        shown = iter_frames(video, short_side=short_side)
-        for frame, field in zip(shown, fields, strict=False):  # the last frame has no flow
+        for frame, field in zip(frames, fields, strict=False):  # the last frame has no flow
             pair = [frame, flow_colors(_motions(field, bound), scale)]
             yield np.concatenate([np.concatenate([one[:height, :width] for one in pair], 1), legend])
 
-    write_video(out, pictures(), frames_per_second=rate)
+    write_video(out, pictures(), frames_per_second=frames.frames_per_second or 25.0)
     return scale
 
 

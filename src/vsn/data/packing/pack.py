@@ -44,7 +44,7 @@ from vsn.data.packing.shards import (
     write_shard,
 )
 from vsn.data.readers import read_records
-from vsn.data.video.frames import VideoError
+from vsn.data.video import VideoError
 from vsn.data.video.packed_files import SUFFIX
 from vsn.system.files import write_json, write_text
 from vsn.system.interrupt import interrupts_blocked

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vsn.config import Decoder
-from vsn.data.video.decode import iter_frames, probe_video
-from vsn.data.video.frames import VideoError
+from vsn.data.video import VideoError, open_video
 from vsn.data.video.jpeg import MAX_SIDE, decode_jpeg, encode_jpeg
 from vsn.data.video.packed_files import FOOTER, FRAME, MAGIC, VIDEO, Shard, packed_place
 from vsn.system.files import atomic_write
@@ -146,10 +145,11 @@ def stamp(path: Path) -> str:
 
 def _write_video(file: io.BufferedWriter, video: SourceVideo, job: ShardJob) -> tuple[Any, ...]:
     """Append the frames and the frame table of a video; its `VIDEO` row. Raises `VideoError`."""
-    info = probe_video(video.path, frame_template=job.frame_template)
-    short_side = job.short_side if min(info.height, info.width) > job.short_side else None
+    stored = open_video(video.path, frame_template=job.frame_template).metadata
+    short_side = job.short_side if min(stored.height, stored.width) > job.short_side else None
+    frames = open_video(video.path, short_side=short_side, frame_template=job.frame_template, decoder=job.decoder)
     start, rows, shape = file.tell(), [], (0, 0)
-    for frame in iter_frames(video.path, short_side=short_side, frame_template=job.frame_template, decoder=job.decoder):
+    for frame in frames:
         shape = frame.shape[:2]
         if max(shape) > MAX_SIDE:
             raise VideoError(video.path, f"frames of {shape[0]}x{shape[1]} pixels; a JPEG has {MAX_SIDE} at most.")
@@ -160,7 +160,7 @@ def _write_video(file: io.BufferedWriter, video: SourceVideo, job: ShardJob) -> 
         raise VideoError(video.path, "no frame decodes.")
     position, table = file.tell(), np.array(rows, FRAME).tobytes()
     file.write(table)
-    return start, position, info.frames_per_second, len(rows), *shape, zlib.crc32(table)
+    return start, position, stored.frames_per_second, len(rows), *shape, zlib.crc32(table)
 
 
 def _check_written(part: Path, path: Path, ids: list[str], counts: list[int]) -> None:

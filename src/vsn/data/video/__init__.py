@@ -1,1 +1,47 @@
-"""."""
+"""Read and write videos: `open_video(path)` for files, folders of frames and packed videos, `write_video`.
+
+The path decides who reads it: a folder of frames (`frame_folders`), a video in a packed file
+(`packed_files`), or a video file, by PyAV (`video_files`) or TorchCodec (`torchcodec_files`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vsn.config import Decoder
+from vsn.data.video.frame_folders import FrameFolderReader
+from vsn.data.video.packed_files import PackedReader, packed_place
+from vsn.data.video.reader import FewerFramesError, VideoError, VideoMetadata, VideoReader
+from vsn.data.video.torchcodec_files import TorchCodecReader, device_of
+from vsn.data.video.video_files import FileReader
+from vsn.data.video.write import write_video
+
+__all__ = ["FewerFramesError", "VideoError", "VideoMetadata", "VideoReader", "open_video", "write_video"]
+
+
+def open_video(
+    path: str | Path, *, short_side: int | None = None, frame_template: str = "", decoder: Decoder = "pyav"
+) -> VideoReader:
+    """Open a video file, a folder of numbered frames or a video in a packed file.
+
+    >>> with open_video("video.mp4", short_side=256) as video:  # doctest: +SKIP
+    ...     frames = video.frames_at([0, video.num_frames - 1])  # uint8 (2, H, W, 3), RGB
+
+    Args:
+        path: a file, a folder, or `shard-00000.vsnpack/17`.
+        short_side: pixels of the shorter side of the frames; None keeps the stored size.
+        frame_template: names of the frame files of a folder, such as "img_{:05d}.jpg"; empty: detected.
+        decoder: reads video files.
+
+    Raises:
+        VideoError: the video cannot be read.
+        ConfigError: an invalid template, or a decoder that is not installed.
+    """
+    if packed_place(path):
+        return PackedReader(path, short_side=short_side)
+    if os.path.isdir(path):
+        return FrameFolderReader(path, frame_template, short_side=short_side)
+    if decoder == "pyav":
+        return FileReader(path, short_side=short_side)
+    return TorchCodecReader(path, short_side=short_side, device=device_of(decoder))

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vsn.config import ConfigError
-from vsn.data.video.frames import MAX_PIXELS, Choose, VideoError, VideoInfo, chosen, frame_size, resize_rgb
 from vsn.data.video.jpeg import decode_gray_jpeg, decode_jpeg
+from vsn.data.video.reader import MAX_PIXELS, PictureReader, VideoError, VideoMetadata, resize_rgb
 
 _NUMBERED = re.compile(r"(.*?)([0-9]+)(\.(?:jpe?g|png|webp))", re.IGNORECASE | re.DOTALL)
 # Optical flow is stored beside frames: flow_x_00001.jpg, x_00001.jpg, 000123-y_00001.jpg.
@@ -85,35 +85,41 @@ def describe_frames(path: str | Path, template: str = "") -> FrameFiles:
     return _without_gaps(path, templates[0], [int(digits) for digits in kinds[candidates[0]]])
 
 
-def probe_folder(path: str | Path, template: str = "") -> VideoInfo:
-    """Count the frame files and read the size of the first. Raises `VideoError` and `ConfigError`."""
-    folder = _Folder.of(path, template)
-    return VideoInfo(folder.files.num_frames, 0.0, *folder.size, _ROTATIONS.get(folder.orientation, 0))
+class FrameFolderReader(PictureReader):
+    """Read a video that is a folder of frame files."""
 
+    def __init__(self, path: str | Path, template: str = "", *, short_side: int | None = None) -> None:
+        self._files = describe_frames(path, template)
+        name = self._files.name(0)
+        data = _content(path, name)
+        height, width = _stored_size(path, name, data)
+        # Cameras write one EXIF orientation into every picture. Where pictures differ, tools have edited
+        # some of them, and which are turned already is unknown: none is turned.
+        self._orientation = _orientation(data)
+        if self._orientation != 1:
+            others = (self._files.name(index) for index in range(1, self._files.num_frames))
+            if any(_orientation(_content(path, other)) != self._orientation for other in others):
+                self._orientation = 1
+        if self._orientation >= 5:  # 5 to 8 exchange rows and columns
+            height, width = width, height
+        super().__init__(path, num_frames=self._files.num_frames, frames_per_second=0.0, short_side=short_side)
+        self.metadata = VideoMetadata(self.num_frames, 0.0, height, width, _ROTATIONS.get(self._orientation, 0))
 
-def read_folder(path: str | Path, choose: Choose, template: str = "", *, short_side: int | None = None) -> np.ndarray:
-    """Chosen frames; see `vsn.data.video.decode.read_frames`."""
-    folder = _Folder.of(path, template)
-    indices = chosen(choose, folder.files.num_frames, 0.0)
-    frames = np.empty((len(indices), *frame_size(path, *folder.size, short_side), 3), np.uint8)
-    places: dict[int, int] = {}
-    for place, index in enumerate(indices):
-        if index in places:
-            frames[place] = frames[places[index]]
-        else:
-            places[index] = place
-            folder.read(index, frames[place])
-    return frames
-
-
-def iter_folder(path: str | Path, template: str = "", *, short_side: int | None = None) -> Iterator[np.ndarray]:
-    """Every frame in turn; see `vsn.data.video.decode.iter_frames`."""
-    folder = _Folder.of(path, template)
-    size = frame_size(path, *folder.size, short_side)
-    for index in range(folder.files.num_frames):
-        frame = np.empty((*size, 3), np.uint8)
-        folder.read(index, frame)
-        yield frame
+    def read_into(self, index: int, out: np.ndarray) -> None:
+        """See `PictureReader.read_into`."""
+        name = self._files.name(index)
+        data = _content(self.path, name)
+        size = _stored_size(self.path, name, data)
+        try:
+            if self._orientation == 1 and size == out.shape[:2] and _is_jpeg(data):
+                decode_jpeg(data, out)  # saves a copy
+                return
+            image = decode_jpeg(data) if _is_jpeg(data) else _decode_other(data)
+            if self._orientation != 1:
+                image = _TURNS[self._orientation](image)
+            out[:] = image if image.shape == out.shape else resize_rgb(image, *out.shape[:2])
+        except Exception as error:  # Pillow raises anything for damaged bytes
+            raise _damaged(self.path, name, error) from error
 
 
 def read_picture(path: str | Path, name: str, *, gray: bool = False) -> np.ndarray:
@@ -132,47 +138,6 @@ def read_picture(path: str | Path, name: str, *, gray: bool = False) -> np.ndarr
         return _decode_other(data)
     except Exception as error:  # Pillow raises anything for damaged bytes
         raise _damaged(path, name, error) from error
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """A folder, its frame files, and the size and orientation of its video."""
-
-    path: str | Path
-    files: FrameFiles
-    size: tuple[int, int]
-    """(height, width) of the first frame, turned as `orientation` says."""
-    orientation: int
-    """The EXIF orientation that all frames share; 1, as stored, when they differ."""
-
-    @classmethod
-    def of(cls, path: str | Path, template: str) -> _Folder:
-        files = describe_frames(path, template)
-        name = files.name(0)
-        data = _content(path, name)
-        height, width = _stored_size(path, name, data)
-        orientation = _orientation(data)
-        if orientation != 1:
-            others = (files.name(index) for index in range(1, files.num_frames))
-            if any(_orientation(_content(path, other)) != orientation for other in others):
-                orientation = 1
-        return cls(path, files, (width, height) if orientation >= 5 else (height, width), orientation)
-
-    def read(self, index: int, out: np.ndarray) -> None:
-        """Write frame `index` into `out`, uint8 `(H, W, 3)`, resized to its size."""
-        name = self.files.name(index)
-        data = _content(self.path, name)
-        size = _stored_size(self.path, name, data)
-        try:
-            if self.orientation == 1 and size == out.shape[:2] and _is_jpeg(data):
-                decode_jpeg(data, out)
-                return
-            image = decode_jpeg(data) if _is_jpeg(data) else _decode_other(data)
-            if self.orientation != 1:
-                image = _TURNS[self.orientation](image)
-            out[:] = image if image.shape == out.shape else resize_rgb(image, *out.shape[:2])
-        except Exception as error:  # Pillow raises anything for damaged bytes
-            raise _damaged(self.path, name, error) from error
 
 
 # --- names ---------------------------------------------------------------------------------------------

@@ -20,15 +20,14 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vsn.data.video.frames import Choose, VideoError, VideoInfo, chosen, frame_size, resize_rgb
 from vsn.data.video.jpeg import decode_jpeg
+from vsn.data.video.reader import PictureReader, VideoError, VideoMetadata, resize_rgb
 
 SUFFIX = ".vsnpack"
 MAGIC = b"vsnpack1"
@@ -44,43 +43,42 @@ _OPEN_SHARDS = 32
 """Shards a process keeps open."""
 
 
-def probe_packed(path: str | Path) -> VideoInfo:
-    """Frames, rate and size of a packed video, from its table: nothing is decoded. Raises `VideoError`."""
-    shard, number = _locate(path)
-    video = shard.videos[number]
-    return VideoInfo(
-        num_frames=int(video["num_frames"]),
-        frames_per_second=float(video["frames_per_second"]),
-        height=int(video["height"]),
-        width=int(video["width"]),
-        rotation=0,
-    )
+class PackedReader(PictureReader):
+    """Read a video inside a packed file; only the frames wanted are read and decoded."""
 
+    def __init__(self, path: str | Path, *, short_side: int | None = None) -> None:
+        self._shard, self._number = _locate(path)
+        video = self._shard.videos[self._number]
+        super().__init__(
+            path,
+            num_frames=int(video["num_frames"]),
+            frames_per_second=float(video["frames_per_second"]),
+            short_side=short_side,
+        )
+        self.metadata = VideoMetadata(
+            self.num_frames, self.frames_per_second, int(video["height"]), int(video["width"]), rotation=0
+        )
 
-def read_packed_frames(
-    path: str | Path,
-    choose: Choose,
-    *,
-    short_side: int | None = None,
-) -> np.ndarray:
-    """The frames whose indices `choose(num_frames, frames_per_second)` returns: uint8 `(n, H, W, 3)`, RGB.
+    @cached_property
+    def _table(self) -> tuple[np.ndarray, np.ndarray]:
+        """The frame table, and the position behind each frame."""
+        table = self._shard.frame_table(self._number)
+        return table, np.cumsum(table["size"], dtype=np.uint64) + self._shard.videos[self._number]["start"]
 
-    Only these are read and decoded; repeats and any order are allowed. They have the stored size, or
-    that size with its shorter side at `short_side`. Raises `VideoError` for a damaged shard, and
-    `ValueError` when `choose` returns nothing or an index outside the video.
-    """
-    shard, number = _locate(path)
-    video = shard.videos[number]
-    indices = chosen(choose, int(video["num_frames"]), float(video["frames_per_second"]))
-    return _decode(shard, number, indices, short_side)
-
-
-def read_all_packed_frames(path: str | Path, *, short_side: int | None = None) -> tuple[np.ndarray, float]:
-    """Every frame, uint8 `(num_frames, H, W, 3)`, RGB, and frames per second; see `read_packed_frames`."""
-    shard, number = _locate(path)
-    video = shard.videos[number]
-    frames = _decode(shard, number, range(int(video["num_frames"])), short_side)
-    return frames, float(video["frames_per_second"])
+    def read_into(self, index: int, out: np.ndarray) -> None:
+        """See `PictureReader.read_into`."""
+        table, ends = self._table
+        size = int(table["size"][index])
+        data = self._shard.read(int(ends[index]) - size, size)
+        if zlib.crc32(data) != table["crc"][index]:
+            raise self._shard.damaged(self._number, f"frame {index}")
+        try:
+            if out.shape[:2] == (self.metadata.height, self.metadata.width):
+                decode_jpeg(data, out)
+            else:
+                out[:] = resize_rgb(decode_jpeg(data), *out.shape[:2])
+        except ValueError as error:
+            raise self._shard.damaged(self._number, f"frame {index} ({error})") from None
 
 
 def packed_place(path: str | Path) -> tuple[Path, str] | None:
@@ -187,31 +185,3 @@ def _locate(path: str | Path) -> tuple[Shard, int]:
 def _open_shard(file: Path, inode: int, size: int, changed: int) -> Shard:
     """A shard, opened once as long as it stays the same file."""
     return Shard(file)
-
-
-def _decode(shard: Shard, number: int, indices: Sequence[int], short_side: int | None) -> np.ndarray:
-    """These frames of a video, uint8 `(n, H, W, 3)`; each is read and decoded once."""
-    video = shard.videos[number]
-    table = shard.frame_table(number)
-    ends = np.cumsum(table["size"], dtype=np.uint64) + video["start"]
-    stored = int(video["height"]), int(video["width"])
-    height, width = frame_size(shard.path / str(number), *stored, short_side)
-    frames = np.empty((len(indices), height, width, 3), np.uint8)
-    places: dict[int, int] = {}
-    for place, index in enumerate(indices):
-        if index in places:
-            frames[place] = frames[places[index]]
-            continue
-        places[index] = place
-        size = int(table["size"][index])
-        data = shard.read(int(ends[index]) - size, size)
-        if zlib.crc32(data) != table["crc"][index]:
-            raise shard.damaged(number, f"frame {index}")
-        try:
-            if (height, width) == stored:
-                decode_jpeg(data, out=frames[place])
-            else:
-                frames[place] = resize_rgb(decode_jpeg(data), height, width)
-        except ValueError as error:
-            raise shard.damaged(number, f"frame {index} ({error})") from None
-    return frames

@@ -1,0 +1,191 @@
+"""Define the interface of all video readers: errors, metadata, frame sizes and the rules for indices."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+Choose = Callable[[int, float], Sequence[int] | np.ndarray]
+"""`choose(num_frames, frames_per_second)` returns frame indices; the rate is 0.0 when unknown."""
+
+MAX_PIXELS = 36_000_000
+"""Largest frame that is read or resized to, in pixels; 8192x4320 fits. A damaged header of a few bytes may announce
+sizes that would exhaust the memory."""
+
+
+class VideoError(ValueError):
+    """A video cannot be read. `str()` is one line: "path: reason".
+
+    Attributes: `path` (str) and `reason` (str). The error can be pickled, so worker processes can raise it.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        self.path = str(path)
+        self.reason = " ".join(reason.split())
+        super().__init__(self.path, self.reason)
+
+    def __str__(self) -> str:
+        path = self.path if self.path.isprintable() else ascii(self.path)
+        return f"{path}: {self.reason}"
+
+
+class FewerFramesError(VideoError):
+    """A damaged file decodes fewer frames than its container announces.
+
+    The reader's `num_frames` is then the number of frames that decode: compute the indices from it and read again.
+    """
+
+
+@dataclass(frozen=True)
+class VideoMetadata:
+    """Properties of a video, counted from its content rather than taken from its header."""
+
+    num_frames: int
+    """Packets of the video stream that are shown (in a damaged file fewer may decode), or frame files."""
+    frames_per_second: float
+    """Average rate; 0.0 when unknown."""
+    height: int
+    """Pixels, after rotation."""
+    width: int
+    """Pixels, after rotation."""
+    rotation: int
+    """Degrees that the stored frames are turned counterclockwise for display: 0, 90, 180 or 270."""
+
+
+class VideoReader(ABC):
+    """Frames of one video, uint8 RGB; a context manager.
+
+    Frames have the size of the first frame, or that size with the shorter side at `short_side` pixels.
+
+    Attributes: `path`; `num_frames`, see `VideoMetadata`; `frames_per_second`, 0.0 when unknown; `short_side`.
+    """
+
+    def __init__(
+        self, path: str | Path, *, num_frames: int, frames_per_second: float, short_side: int | None = None
+    ) -> None:
+        self.path = path
+        self.num_frames = num_frames
+        self.frames_per_second = frames_per_second
+        self.short_side = short_side
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:  # noqa: B027 - most readers hold nothing open
+        """Release what the reader holds open."""
+
+    @cached_property
+    def metadata(self) -> VideoMetadata:
+        """Size, rotation, number of frames and rate; a video file decodes its first frame. Raises `VideoError`."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the frames at these indices, uint8 `(n, H, W, 3)`. Repeats and any order are allowed.
+
+        Indices are exact in every container: frame i is the i-th that a player would show.
+
+        Raises:
+            VideoError: no frame can be read; `FewerFramesError` when only some of the announced frames decode.
+            ValueError: no index, or one outside `0..num_frames - 1`.
+        """
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield every frame that decodes, uint8 `(H, W, 3)`. Memory does not grow with the length of the video."""
+
+    def all_frames(self) -> np.ndarray:
+        """Return every frame that decodes, uint8 `(n, H, W, 3)`. Raises `VideoError`."""
+        try:
+            return np.stack(list(self))
+        except MemoryError:
+            raise VideoError(self.path, f"its {self.num_frames} frames do not fit in memory.") from None
+
+
+class PictureReader(VideoReader):
+    """A reader of a video whose frames are stored as separate pictures: each frame is read on its own."""
+
+    @abstractmethod
+    def read_into(self, index: int, out: np.ndarray) -> None:
+        """Write frame `index`, resized, into `out`, uint8 `(H, W, 3)`. Raises `VideoError`."""
+
+    def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the frames at these indices; only these are read, each once. See `VideoReader.frames_at`."""
+        indices = checked_indices(indices, self.num_frames)
+        size = frame_size(self.path, self.metadata.height, self.metadata.width, self.short_side)
+        frames = np.empty((len(indices), *size, 3), np.uint8)
+        first_row: dict[int, int] = {}
+        for row, index in enumerate(indices):
+            if index in first_row:
+                frames[row] = frames[first_row[index]]
+            else:
+                first_row[index] = row
+                self.read_into(index, frames[row])
+        return frames
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for index in range(self.num_frames):
+            yield self.frames_at([index])[0]
+
+
+def checked_indices(indices: Iterable[int] | np.ndarray, num_frames: int) -> list[int]:
+    """Return indices as a list of int. Raises `ValueError` for no index, or one outside `0..num_frames - 1`."""
+    checked = [int(index) for index in indices]
+    if not checked or min(checked) < 0 or max(checked) >= num_frames:
+        raise ValueError(f"Expected frame indices from 0 to {num_frames - 1}, got {checked}.")
+    return checked
+
+
+def chosen(choose: Choose, num_frames: int, frames_per_second: float) -> list[int]:
+    """Return the checked indices that `choose` returns; see `checked_indices`."""
+    return checked_indices(choose(num_frames, frames_per_second), num_frames)
+
+
+def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Return (height, width) with the shorter side at `short_side` pixels, the longer rounded down.
+
+    >>> scaled_size(240, 320, 256)
+    (256, 341)
+    """
+    if height <= width:
+        return short_side, int(short_side * width / height)
+    return int(short_side * height / width), short_side
+
+
+def frame_size(path: str | Path, height: int, width: int, short_side: int | None) -> tuple[int, int]:
+    """Return the (height, width) that frames of this stored size are read at; see `scaled_size`.
+
+    Raises `VideoError` when the stored or the resized frame has more than `MAX_PIXELS`.
+    """
+    limit = f"the limit is {MAX_PIXELS // 10**6} million"
+    if height * width > MAX_PIXELS:
+        raise VideoError(path, f"its frames have {height}x{width} pixels; {limit}.")
+    if short_side is None:
+        return height, width
+    size = scaled_size(height, width, short_side)
+    # A thin frame explodes: 10x10000 pixels with the shorter side at 256 would take 196 MB.
+    if size[0] * size[1] > MAX_PIXELS:
+        raise VideoError(
+            path,
+            f"its frames of {height}x{width} pixels would have {size[0]}x{size[1]} with the shorter side "
+            f"at {short_side}; {limit}.",
+        )
+    return size
+
+
+def resize_rgb(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize a picture, uint8 `(H, W, C)`, to `(height, width, C)` (bilinear, antialiased)."""
+    import torch  # four times as fast as Pillow
+
+    stored = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(stored, (height, width), mode="bilinear", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
