@@ -108,8 +108,9 @@ print(
 # The same frames once more, shuffled. What is lost is an upper bound of what their order gave.
 
 # %%
+from vsn.runs.results import find_scores  # noqa: E402
 from vsn.scores.reliance import temporal_reliance  # noqa: E402
-from vsn.scores.scores import find_scores, load_scores  # noqa: E402
+from vsn.scores.scores import load_scores  # noqa: E402
 
 vsn.evaluate_run(run, config=replace(recipe.eval, order="shuffled"), device="cpu")
 scores = {order: load_scores(find_scores(run, order=order)) for order in ("forward", "shuffled")}

@@ -23,8 +23,8 @@ from vsn.report import read_runs, write_page
 from vsn.report.illustrate import best_and_worst
 from vsn.runs.checkpoint import load_model
 from vsn.runs.metadata import versions
-from vsn.runs.run import Run, check_resumable, is_finished, open_run
-from vsn.scores.scores import save_evaluation
+from vsn.runs.results import EvalResult
+from vsn.runs.run import Run, check_resumable, is_finished, open_run, weights_hash
 from vsn.system.files import atomic_write, write_json
 from vsn.training.train import TrainingStopped, train
 
@@ -113,22 +113,27 @@ def compare(runs: list[Run], console: Console) -> list[dict[str, Any]]:
     rows = []
     for run in runs:
         model = models[run.recipe.model.name]
-        results: dict[FrameOrder, dict[str, Any]] = {}
+        results: dict[FrameOrder, EvalResult] = {}
         orders: tuple[FrameOrder, ...] = ("forward", "shuffled")
         for order in orders:
             dataset.order = order
             scores = score_videos(model, dataset, batch_size=recipe.eval.batch_size)
-            facts = {"split": recipe.data.test_split, "protocol": recipe.eval.protocol, "order": order}
-            name = f"{facts['split']}-{facts['protocol']}-{order}"
-            results[order] = save_evaluation(run.path / "eval", name, scores, facts)
+            result = EvalResult.measure(
+                scores,
+                split=recipe.data.test_split,
+                protocol=recipe.eval.protocol,
+                order=order,
+                weights_hash=weights_hash(run),
+            )
+            results[order] = result.save(run.path, scores)
         rows.append(
             {
                 "model": run.path.name.upper(),
                 "params": count_parameters(model),
                 "multiply_adds": count_multiply_adds(run.recipe.model, size=recipe.clip.crop_size),
-                "top1": results["forward"]["top1"],
-                "top1_interval": results["forward"]["top1_interval"],
-                "top1_shuffled": results["shuffled"]["top1"],
+                "top1": results["forward"].top1,
+                "top1_interval": results["forward"].top1_interval,
+                "top1_shuffled": results["shuffled"].top1,
                 "latency_ratio": latency[run.recipe.model.name] / first,
             }
         )

@@ -11,10 +11,11 @@ import pytest
 from tests.helpers.made_scores import random_scores, scores_of, several, shuffled_names, sides
 from vsn import cli
 from vsn.cli.score_tables import print_results
+from vsn.runs.results import EvalResult
 from vsn.scores.calibrate import load_calibration
 from vsn.scores.fuse import fuse_scores, stratified_half
 from vsn.scores.metrics import summarize
-from vsn.scores.scores import load_scores, save_evaluation
+from vsn.scores.scores import Scores, load_scores
 
 Run = Callable[..., str]
 
@@ -211,8 +212,8 @@ def test_submit(vsn: Run):
 
 def test_calibrate(vsn: Run):
     run = Path("run")
-    facts = {"split": "val", "protocol": "fcn", "order": "forward", "weights_hash": "1"}
-    save_evaluation(run / "eval", "val-fcn-forward", random_scores(1, num_videos=200, strength=2, scale=5), facts)
+    scores = random_scores(1, num_videos=200, strength=2, scale=5)
+    save_result(run, scores, split="val", order="forward", weights_hash="1")
     test = write("test", 2, num_videos=100, strength=2, scale=5, split="test", weights_hash="1")
     page = vsn("calibrate", run, "--apply", test, "--precision", 0.8, "--out", "c.json", "--plot", "c.svg")
     found = load_calibration("c.json")
@@ -229,15 +230,15 @@ def test_calibrate(vsn: Run):
     assert "--apply TEST.npz tells what it does on others" in vsn("calibrate", run)
 
 
+def save_result(run: Path, scores: Scores, **described) -> dict:
+    result = EvalResult.measure(scores, **({"split": "test", "protocol": "fcn"} | described))
+    return result.save(run, scores).to_json()
+
+
 def evaluated(run: Path, orders: dict[str, int], **options) -> list[dict]:
     labels = [i % 2 for i in range(40)]
     return [
-        save_evaluation(
-            run / "eval",
-            f"test-fcn-{order}",
-            sides([int(i < right) for i in range(40)], labels, **options),
-            {"split": "test", "protocol": "fcn", "order": order, "bad_videos": []},
-        )
+        save_result(run, sides([int(i < right) for i in range(40)], labels, **options), order=order, bad_videos=())
         for order, right in orders.items()
     ]
 
@@ -262,14 +263,9 @@ def test_what_eval_prints(vsn: Run, capsys: pytest.CaptureFixture[str], monkeypa
 
 
 def test_what_eval_prints_of_several_labels_and_of_none(vsn: Run, capsys: pytest.CaptureFixture[str]):
-    facts = {"split": "test", "protocol": "fcn", "bad_videos": [{"path": "x.mp4", "reason": "empty."}]}
+    bad = ({"path": "x.mp4", "reason": "empty."},)
     results = [
-        save_evaluation(
-            Path("run/eval"),
-            f"test-fcn-{order}",
-            several([[1, 0], [0, 1]], [[1, 0], [0, 1]]),
-            {**facts, "order": order},
-        )
+        save_result(Path("run"), several([[1, 0], [0, 1]], [[1, 0], [0, 1]]), order=order, bad_videos=bad)
         for order in ("forward", "still")
     ]
     print_results(Path("run"), results)
@@ -277,7 +273,7 @@ def test_what_eval_prints_of_several_labels_and_of_none(vsn: Run, capsys: pytest
     assert "average precision by class" in page
     assert "top-1 by order of the frames" in page
     assert "1 videos could not be read and count as wrong, for example x.mp4: empty." in page
-    unlabeled = save_evaluation(Path("run/eval"), "t", scores_of([[1, 0]], [-1]), {**facts, "order": "forward"})
+    unlabeled = save_result(Path("run"), scores_of([[1, 0]], [-1]), order="forward", bad_videos=bad)
     print_results(Path("run"), [unlabeled])
     assert "1 without a label, so that nothing was measured" in capsys.readouterr().out
 

@@ -9,10 +9,10 @@ import pytest
 
 from tests.helpers.made_scores import random_scores, scores_of
 from vsn import cli
+from vsn.runs.results import EvalResult
 from vsn.scores.calibrate import calibrate
 from vsn.scores.fuse import fuse_scores
 from vsn.scores.metrics import predicted_classes, softmax
-from vsn.scores.scores import save_evaluation
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^vsn (?:fuse|compare|submit|calibrate) .*$", PAGE, re.M)
@@ -28,8 +28,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for split in ("val", "validation", "test"):
             made = random_scores(number, num_videos=300, num_classes=6, strength=3, scale=2)
             scores = scores_of(made.logits.tolist(), made.labels.tolist(), classes=CLASSES)
-            facts = {"split": split, "protocol": "fcn", "order": "forward"}
-            save_evaluation(Path(name) / "eval", f"{split}-fcn-forward", scores, facts)
+            result = EvalResult.measure(scores, split=split, protocol="fcn", order="forward")
+            result.save(Path(name), scores)
     ids = [str(i) for i in range(300)]
     Path("labels.json").write_text("{" + ", ".join(f'"{c}": "{i}"' for i, c in enumerate(CLASSES)) + "}")
     Path("test.json").write_text("[" + ", ".join(f'{{"id": "{i}"}}' for i in ids) + "]")

@@ -10,7 +10,8 @@ import numpy as np
 
 from vsn.config import ModelConfig, Recipe
 from vsn.config.recipes import dump_recipe
-from vsn.scores.scores import Scores, save_evaluation
+from vsn.runs.results import EvalResult
+from vsn.scores.scores import Scores
 
 CLASSES = (
     *(
@@ -69,10 +70,9 @@ def write_eval(
     """Scores and the figures of them, as `vsn eval` writes them; `labels` (N,) int, or (N, C) bool."""
     classes_of = labels if labels.ndim == 1 else labels.argmax(axis=1)
     ids = np.array([f"{classes[c]}/{i:04d}.mp4" for i, c in enumerate(classes_of)])
-    facts = {"split": split, "protocol": protocol, "order": order, "weights": weights, "seconds": 12.5}
-    name = f"{split}-{protocol}-{order}" + ("-best" if weights == "best" else "")
     saved = Scores(ids, scores.astype(np.float32), labels, tuple(classes))
-    save_evaluation(run_dir / "eval", name, saved, facts)
+    result = EvalResult.measure(saved, split=split, protocol=protocol, order=order, weights=weights, seconds=12.5)
+    result.save(run_dir, saved)
 
 
 def write_run(

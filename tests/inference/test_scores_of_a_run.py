@@ -8,11 +8,12 @@ import pytest
 
 from vsn.config import EvalConfig, FrameOrder
 from vsn.inference.evaluate import evaluate_run
+from vsn.runs.results import find_scores
 from vsn.scores.fuse import fuse_scores
 from vsn.scores.match import match_scores
 from vsn.scores.metrics import softmax
 from vsn.scores.reliance import temporal_reliance
-from vsn.scores.scores import ScoresError, find_scores, load_scores
+from vsn.scores.scores import ScoresError, load_scores
 
 
 def test_an_evaluated_run(finished_run: Path, tmp_path: Path):

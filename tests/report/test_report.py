@@ -259,9 +259,9 @@ BROKEN = {
     ),
     "label out of range": (
         lambda d: relabel(d, labels=np.full(400, 20)),
-        r"labels run from 20 to 20; allowed are 0 to 19",
+        r"0 to 19.* 20 to 20",
     ),
-    "other shape": (lambda d: relabel(d, labels=np.zeros(3)), r"Scores of 400 videos .* labels int64 \(3,\)"),
+    "other shape": (lambda d: relabel(d, labels=np.zeros(3)), r"400 videos .*int64 \(3,\)"),
     "other videos": (
         lambda d: relabel(d, video_ids=[f"v{i}" for i in range(400)]),
         r"other videos or labels: 800 differ",

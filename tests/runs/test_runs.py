@@ -136,7 +136,7 @@ def bad_eval(run: Path) -> None:
             "it has not finished, and state.pt, with which to resume it, is missing",
         ),
         (unfinished("state.pt", 1000), "with which to resume it, is damaged"),
-        (bad_eval, "eval/test-fcn-forward.json cannot be read: 'split'"),
+        (bad_eval, "eval/test-fcn-forward.json cannot be read: it lacks split"),
     ],
 )
 def test_damaged_runs_are_listed_with_the_reason(run: Path, damage: Callable[[Path], object], reason: str):

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from vsn.scores.metrics import (
     summarize,
     top_k_hits,
 )
-from vsn.scores.scores import Scores, ScoresError, find_scores, load_scores, save_evaluation
+from vsn.scores.scores import Scores, ScoresError, load_scores
 
 NAN = float("nan")
 
@@ -182,13 +181,6 @@ def test_saved_and_loaded(tmp_path: Path):
     assert (loaded.labels.tolist(), loaded.classes) == ([0, 1], ("a", "b"))
 
 
-def test_evaluation_files(tmp_path: Path):
-    result = save_evaluation(tmp_path, "val-fcn-forward", scores_of([[1, 0], [1, 0]], [0, 1]), {"split": "val"})
-    assert json.loads((tmp_path / "val-fcn-forward.json").read_text()) == result
-    assert (result["split"], result["top1"]) == ("val", 0.5)
-    assert load_scores(tmp_path / "val-fcn-forward.npz").labels.tolist() == [0, 1]
-
-
 def test_interval_counts_a_clip_and_its_copy_once():
     hits = np.repeat(np.arange(50) < 40, 2)
     alone, together = (bootstrap_interval(hits, groups=g) for g in (None, np.repeat(np.arange(50), 2)))
@@ -217,18 +209,8 @@ def test_a_file_says_what_it_holds(tmp_path: Path):
         assert (arrays["scores"].dtype, arrays["labels"].dtype) == (np.float32, np.int64)
 
 
-def test_evaluation_facts_are_in_both_files(tmp_path: Path):
-    facts = {"split": "val", "order": "still", "weights_hash": "ab", "seconds": 3.5, "bad_videos": []}
-    result = save_evaluation(tmp_path, "x", scores_of([[1, 0]], [0]), facts)
-    assert facts.items() <= result.items()
-    assert load_scores(tmp_path / "x.npz").facts == {"split": "val", "order": "still", "weights_hash": "ab"}
-
-
-def test_without_labels_scores_are_kept_and_nothing_is_measured(tmp_path: Path):
+def test_measures_need_the_labels_of_all_videos():
     scores = scores_of([[1, 0], [0, 1]], [-1, 1])
-    result = save_evaluation(tmp_path, "test", scores, {"split": "test"})
-    assert result == {"split": "test", "num_videos": 2, "num_unlabeled": 1}
-    assert load_scores(tmp_path / "test.npz").labels.tolist() == [-1, 1]
     for measure in (lambda: top_k_hits(scores, 1), lambda: summarize(scores)):
         with pytest.raises(ScoresError, match=r"1 of 2 videos .*0\.mp4"):
             measure()
@@ -290,44 +272,6 @@ def test_an_archive_of_other_things_is_told_by_eight_of_its_arrays(tmp_path: Pat
     np.savez(tmp_path / "other.npz", **{f"x{i}": np.zeros(1) for i in range(9)})
     with pytest.raises(ScoresError, match=r"'x6', 'x7'\], but no "):
         load_scores(tmp_path / "other.npz")
-
-
-def test_last_and_best_weights_have_scores_of_their_own(tmp_path: Path):
-    scores = scores_of([[1, 0]], [0])
-    for weights, suffix in (("last", ""), ("best", "-best")):
-        facts = {"split": "test", "protocol": "fcn", "order": "forward", "weights": weights}
-        save_evaluation(tmp_path / "eval", f"test-fcn-forward{suffix}", scores, facts)
-    assert find_scores(tmp_path).name == "test-fcn-forward.npz"
-    assert find_scores(tmp_path, weights="best").name == "test-fcn-forward-best.npz"
-    with pytest.raises(ScoresError, match=r"`vsn eval .* --protocol center --order still --weights best`"):
-        find_scores(tmp_path, protocol="center", order="still", weights="best")
-
-
-def test_scores_of_a_run_folder(tmp_path: Path):
-    def write(split: str, protocol: str, order: str) -> str:
-        facts = {"split": split, "protocol": protocol, "order": order}
-        save_evaluation(tmp_path / "eval", f"{split}-{protocol}-{order}", scores_of([[1, 0]], [0]), facts)
-        return f"{split}-{protocol}-{order}.npz"
-
-    with pytest.raises(ScoresError, match=r"has no scores of order 'forward'.*vsn eval"):
-        find_scores(tmp_path)
-    first = write("test", "fcn", "forward")
-    write("test", "fcn", "shuffled")
-    assert find_scores(tmp_path).name == first
-    assert find_scores(tmp_path / "eval" / first) == tmp_path / "eval" / first
-    assert find_scores(tmp_path, order="shuffled").name == "test-fcn-shuffled.npz"
-    other = write("val", "fcn", "forward")
-    with pytest.raises(ScoresError, match=f"several scores of order 'forward': {first}, {other}. Say --split"):
-        find_scores(tmp_path)
-    assert find_scores(tmp_path, split="val").name == other
-    third = write("val", "center", "forward")
-    assert find_scores(tmp_path, split="val", protocol="center").name == third
-    with pytest.raises(ScoresError, match="no scores of split 'train', order 'forward'"):
-        find_scores(tmp_path, split="train")
-    for file in (tmp_path / "eval").glob("*.npz"):
-        file.write_bytes(b"")
-    with pytest.raises(ScoresError, match=r"no scores of order 'forward' in its folder eval \(.* is damaged"):
-        find_scores(tmp_path)
 
 
 def test_what_the_scores_say():

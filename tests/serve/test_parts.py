@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from tests.helpers.fake_runs import write_eval
 from tests.helpers.tiny_runs import tiny_recipe
 from tests.serve.conftest import LIMITS, make_video, wait_until
 from vsn import Predictor, cli
@@ -406,3 +407,14 @@ def test_the_command_serves_warns_and_leaves_nothing_when_it_is_stopped(served_r
             running.send_signal(signal.SIGTERM)
             running.wait(60)
     assert list(tmp_path.glob("vsn-serve-*")) == []
+
+
+def test_the_card_of_a_multi_label_run_has_its_map(tmp_path: Path):
+    recipe = tiny_recipe(tmp_path)
+    run = new_run(tmp_path / "run", replace(recipe, data=replace(recipe.data, task="multilabel")), ("a", "b", "c"))
+    write_run(run)
+    save_weights(run, build_model(run.recipe.model))
+    labels = np.eye(3, dtype=bool)
+    write_eval(run.path, "forward", np.array([[1, 0, 0], [0, 1, 0], [0, 2, 1]]), labels, run.classes)
+    (measured,) = open_model(run.path, device="cpu").card["accuracy"]
+    assert measured["mean_average_precision"] == pytest.approx((1 + 1 / 2 + 1) / 3)

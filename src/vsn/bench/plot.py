@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from vsn.bench.subjects import BenchError
 from vsn.bench.tables import variant_name
+from vsn.runs.results import list_results
 from vsn.system.files import atomic_write
 
 Cost = Literal["latency", "multiply-adds"]
@@ -37,7 +38,7 @@ def check_plot(path: Path, names: Sequence[str]) -> None:
         raise BenchError(f"--plot writes .png or .svg, not {path.name!r}.")
     if find_spec("matplotlib") is None:
         raise BenchError("--plot draws with matplotlib, which is not installed: pip install 'vsn[plot]'.")
-    tested = [name for name in names if any(Path(name).glob("eval/*.json"))]
+    tested = [name for name in names if Path(name).is_dir() and list_results(Path(name), damaged=[])]
     if not tested:
         raise BenchError(
             "--plot draws the accuracy of runs that were tested, and none was named; test one with `vsn eval RUN` "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from vsn.data.views import PROTOCOLS
 from vsn.models import build_model
 from vsn.models.measure import count_multiply_adds
 from vsn.runs.checkpoint import load_model
+from vsn.runs.results import ResultError, list_results
 from vsn.runs.run import Run, open_run
 
 _INPUT = re.compile(r"(?P<name>.+)@(?P<frames>\d+)(?:x(?P<clips>\d+))?")
@@ -169,15 +169,10 @@ def _read_run(path: Path, config: BenchConfig) -> Subject:
 
 
 def _evaluations(run: Run) -> list[dict[str, Any]]:
-    """Tests of the run's last weights with frames in order, the recipe's split and protocol first."""
+    """Results of the run's last weights with frames in order, the recipe's split and protocol first."""
     kept = ("split", "protocol", "num_views", "multiply_adds", "top1", "top1_interval", "num_videos")
-    found = []
-    for file in sorted((run.path / "eval").glob("*.json")):
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise BenchError(f"{file} cannot be read ({error}); delete it, and test the run again.") from error
-        if values.get("order") == "forward" and values.get("weights", "last") == "last" and "top1" in values:
-            found.append({key: values[key] for key in kept if key in values})
-    wanted = (run.recipe.data.test_split, run.recipe.eval.protocol)
-    return sorted(found, key=lambda one: (one["split"] != wanted[0], one["protocol"] != wanted[1]))
+    try:
+        results = list_results(run.path, order="forward", weights="last", recipe=run.recipe)
+    except ResultError as error:
+        raise BenchError(str(error)) from error
+    return [{k: v for k, v in result.to_json().items() if k in kept} for result in results if result.is_measured]

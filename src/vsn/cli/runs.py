@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -34,7 +33,8 @@ def runs(
 
     found = list_runs(folders)
     if json_output:
-        print(json.dumps([dataclasses.asdict(run) for run in found], indent=2, default=str))
+        rows = [{**vars(run), "evaluations": [result.to_json() for result in run.evaluations]} for run in found]
+        print(json.dumps(rows, indent=2, default=str))
     elif not found:
         print(f"No runs in {', '.join(map(str, folders))}: `vsn train` has written none there.")
     else:

@@ -60,15 +60,14 @@ def print_results(run: Path, results: list[dict[str, Any]]) -> None:
 
 def _print_reliance(console: Console, run: Path, results: Sequence[dict[str, Any]]) -> None:
     """Top-1 by class and order, from the scores the evaluation has just written, and what rests on order."""
+    from vsn.runs.results import list_results
     from vsn.scores.reliance import ClassAccuracy, temporal_reliance
     from vsn.scores.scores import load_scores
 
-    by_order = {}
-    for result in results:
-        best = "-best" if result.get("weights") == "best" else ""
-        stem = f"{result['split']}-{result['protocol']}-{result['order']}{best}"
-        by_order[result["order"]] = load_scores(run / "eval" / f"{stem}.npz")
-    reliance = temporal_reliance(by_order)
+    first = results[0]
+    saved = list_results(run, split=first["split"], protocol=first["protocol"], weights=first["weights"], damaged=[])
+    files = {result.order: result.scores_file for result in saved}
+    reliance = temporal_reliance({result["order"]: load_scores(files[result["order"]]) for result in results})
     orders = list(reliance.orders)
     table = _table("top-1 by order of the frames, 95% intervals", ("class", *orders))
     rows: list[tuple[str, Mapping[str, ClassAccuracy]]] = [("all videos", reliance.orders), *reliance.classes.items()]

@@ -218,7 +218,8 @@ def calibrate(
 
 def _load(paths: list[Path], split: str, protocol: str) -> tuple[list[str], list[Scores]]:
     """Names and scores of files, or of the run folders' files."""
-    from vsn.scores.scores import find_scores, load_scores
+    from vsn.runs.results import find_scores
+    from vsn.scores.scores import load_scores
 
     found = [find_scores(path, split=split or None, protocol=protocol or None) for path in paths]
     names, scores = [str(path) for path in found], [load_scores(path) for path in found]

@@ -22,8 +22,9 @@ from vsn.inference.forward import Average, pick_test_device, view_scores
 from vsn.models import VideoClassifier
 from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.checkpoint import load_model
+from vsn.runs.results import BadVideoEntry, EvalResult
 from vsn.runs.run import Run, WeightsKind, open_run, weights_hash
-from vsn.scores.scores import Scores, save_evaluation
+from vsn.scores.scores import Scores
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import Stopped, StopRequest
 from vsn.system.progress import progress_bar
@@ -182,20 +183,26 @@ def evaluate_run(
     )
     if config.average == "softmax" and not scores.multi_label:
         scores = replace(scores, kind="log_probabilities")
-    facts = {
-        "split": split,
-        "order": config.order,
-        **_costs(run.recipe, model, dataset, config.protocol),
-        "average": config.average,
-        "bad_videos": [{"path": video.path, "reason": video.reason} for video in bad],
-        "weights": weights,
-        "weights_hash": weights_hash(run, weights),
-        "seconds": (seconds := time.perf_counter() - start),
-        "videos_per_second": len(dataset) / seconds,
-    }
-    name = f"{split}-{config.protocol}-{config.order}" + ("-best" if weights == "best" else "")
-    # The first process alone writes; the others return what it found.
-    return distributed.broadcast_from_rank0(lambda: save_evaluation(run.path / "eval", name, scores, facts))
+    plan = PROTOCOLS[config.protocol]
+    result = EvalResult.measure(
+        scores,
+        split=split,
+        order=config.order,
+        model=run.recipe.model.name,
+        protocol=config.protocol,
+        num_frames=(plan.num_frames or run.recipe.model.num_frames) * plan.num_clips,
+        num_views=plan.num_views,
+        parameters=count_parameters(model),
+        multiply_adds=_multiply_adds(run.recipe, dataset),
+        average=config.average,
+        bad_videos=tuple(BadVideoEntry(path=str(video.path), reason=video.reason) for video in bad),
+        weights=weights,
+        weights_hash=weights_hash(run, weights),
+        seconds=(seconds := time.perf_counter() - start),
+        videos_per_second=len(dataset) / seconds,
+    )
+    # Only the first process writes; the others get its result.
+    return distributed.broadcast_from_rank0(lambda: result.save(run.path, scores).to_json())
 
 
 def mirror_note(classes: Sequence[str], protocol: Protocol) -> str:
@@ -208,19 +215,6 @@ def mirror_note(classes: Sequence[str], protocol: Protocol) -> str:
         f"Half the views of {protocol!r} are mirror images, which look like another class to {len(sided)} of the "
         f"{len(classes)} classes, for example {sided[0]!r}; 3crop has none."
     )
-
-
-def _costs(recipe: Recipe, model: VideoClassifier, dataset: VideoDataset, protocol: Protocol) -> dict[str, Any]:
-    """What a protocol shows a network of a video, and what that costs."""
-    plan = PROTOCOLS[protocol]
-    return {
-        "model": recipe.model.name,
-        "protocol": protocol,
-        "num_frames": (plan.num_frames or recipe.model.num_frames) * plan.num_clips,
-        "num_views": plan.num_views,
-        "parameters": count_parameters(model),
-        "multiply_adds": _multiply_adds(recipe, dataset),
-    }
 
 
 def _multiply_adds(recipe: Recipe, dataset: VideoDataset) -> int | None:

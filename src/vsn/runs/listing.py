@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 
 from vsn.config import Recipe
+from vsn.runs.results import EvalResult, ResultError, list_results
 from vsn.runs.run import RunError, open_run, read_metrics
 
 State = Literal["finished", "can be resumed", "damaged"]
@@ -24,17 +24,6 @@ _DEPTH = 2
 
 class RunsError(ValueError):
     """A place in which no runs can be looked for; the message says what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """One result of `vsn eval`."""
-
-    split: str
-    protocol: str
-    order: str
-    top1: float
-    """Share of 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +46,7 @@ class RunSummary:
     best_val_top1: float | None
     best_epoch: int | None
     """The epoch, from 1, in which the best validation was."""
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[EvalResult, ...]
     """The one to be quoted first: frames forward, the recipe's test split and protocol."""
     written: float
     """When a file of it was last written, seconds since 1970."""
@@ -85,7 +74,9 @@ def summarize_run(path: Path) -> RunSummary:
     reasons: list[str] = []
     recipe = _read_recipe(path, reasons)
     lines = _read_lines(path, reasons)
-    evaluations = _read_evaluations(path, recipe, reasons)
+    damaged: list[ResultError] = []
+    results = list_results(path, recipe=recipe, damaged=damaged)
+    reasons += [f"eval/{error.path.name} cannot be read: {error.reason}" for error in damaged]
     done = max((line["epoch"] for line in lines if "train_loss" in line), default=0)
     epochs = recipe.train.epochs if recipe else 0
     finished = (path / "summary.json").is_file() or 0 < epochs <= done
@@ -104,7 +95,7 @@ def summarize_run(path: Path) -> RunSummary:
         last_val_top1=validated[-1]["val_top1"] if validated else None,
         best_val_top1=best["val_top1"] if best else None,
         best_epoch=best["epoch"] if best else None,
-        evaluations=evaluations,
+        evaluations=tuple(result for result in results if result.is_measured),
         written=max((file.stat().st_mtime for file in path.rglob("*") if file.is_file()), default=path.stat().st_mtime),
     )
 
@@ -141,26 +132,6 @@ def _read_lines(path: Path, reasons: list[str]) -> list[dict[str, Any]]:
     if len(whole) < len(lines):
         reasons.append(f"{len(lines) - len(whole)} lines of metrics.jsonl name no epoch")
     return whole
-
-
-def _read_evaluations(path: Path, recipe: Recipe | None, reasons: list[str]) -> tuple[Evaluation, ...]:
-    """What `vsn eval` wrote, the one to be quoted first."""
-    found = []
-    for file in sorted((path / "eval").glob("*.json")):
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-            top1 = values.get("top1")
-            if _is_number(top1):
-                texts = {key: str(values[key]) for key in ("split", "protocol", "order")}
-                found.append(Evaluation(**texts, top1=top1))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            reasons.append(f"eval/{file.name} cannot be read: {error}")
-    wanted = (recipe.data.test_split, recipe.eval.protocol) if recipe else ("", "")
-
-    def rank(one: Evaluation) -> tuple[bool, bool, bool]:
-        return one.order != "forward", one.split != wanted[0], one.protocol != wanted[1]
-
-    return tuple(sorted(found, key=rank))
 
 
 def _wrong_files(path: Path, *, done: int, finished: bool) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from vsn.system.files import atomic_write, write_json
+from vsn.system.files import atomic_write
 
 FORMAT_VERSION = 1
 
@@ -157,73 +157,3 @@ def load_scores(path: str | Path) -> Scores:
         raise
     except (ValueError, TypeError, IndexError) as error:
         raise ScoresError(f"{path} is damaged: {error} Run `vsn eval` again.") from error
-
-
-def find_scores(
-    path: str | Path,
-    *,
-    split: str | None = None,
-    protocol: str | None = None,
-    order: str = "forward",
-    weights: str = "last",
-) -> Path:
-    """The file of scores that is meant by a file, or by a run folder where one answer is possible.
-
-    Args:
-        path: a file, returned as it is, or a run folder.
-        split: of a run folder, the scores of this split only.
-        protocol: of a run folder, the scores of this protocol only.
-        order: of a run folder, the scores of this order of the frames.
-        weights: of a run folder, the scores of its "last" weights, or of its "best".
-
-    Raises:
-        ScoresError: the run folder has no such scores, or several.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    wanted = {"split": split, "protocol": protocol, "order": order}
-    stated = ", ".join(f"{key} {value!r}" for key, value in wanted.items() if value is not None)
-    found, strange = [], []
-    for file in sorted((path / "eval").glob("*.npz")):
-        try:
-            facts = load_scores(file).facts
-        except ScoresError as error:
-            strange.append(str(error))
-            continue
-        if facts.get("weights", "last") == weights and all(
-            value is None or facts.get(key) == value for key, value in wanted.items()
-        ):
-            found.append(file)
-    if not found:
-        why = f" ({strange[0]})" if strange else ""
-        usual = {"split": None, "protocol": None, "order": "forward", "weights": "last"}
-        asked = {**wanted, "weights": weights}
-        advice = f"vsn eval {path}" + "".join(f" --{k} {v}" for k, v in asked.items() if v != usual[k])
-        raise ScoresError(f"{path} has no scores of {stated} in its folder eval{why}; write them with `{advice}`.")
-    if len(found) > 1:
-        raise ScoresError(
-            f"{path} has several scores of {stated}: {', '.join(file.name for file in found)}. Say --split and "
-            "--protocol, or name the file."
-        )
-    return found[0]
-
-
-def save_evaluation(folder: Path, name: str, scores: Scores, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write ``name.npz`` and ``name.json`` into a folder; return what the JSON holds.
-
-    The .npz states ``facts`` too (split, protocol, order, weights_hash, ...), but for the seconds it took
-    and the list of bad videos, of which the scores are NaN. Where a label is not known (the test split of
-    a benchmark) nothing is measured, and the JSON says how many: "num_unlabeled".
-    """
-    if scores.num_unlabeled:
-        measured = {"num_videos": len(scores.video_ids), "num_unlabeled": scores.num_unlabeled}
-    else:
-        from vsn.scores.metrics import summarize
-
-        measured = summarize(scores).to_dict()
-    result = {**facts, **measured}
-    kept = {key: value for key, value in facts.items() if key not in ("seconds", "videos_per_second", "bad_videos")}
-    replace(scores, facts={**scores.facts, **kept}).save(folder / f"{name}.npz")
-    write_json(folder / f"{name}.json", result)
-    return result

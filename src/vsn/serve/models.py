@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from vsn.inference.predict import Predictor
 from vsn.inference.prediction import most_probable
 from vsn.models.gradcam import grad_cam, overlay
 from vsn.runs.metadata import describe_preprocessing
+from vsn.runs.results import list_results
 from vsn.runs.run import WeightsKind, open_run, weights_hash
 from vsn.serve.decoding import small_frames
 from vsn.serve.problems import Problem
@@ -142,18 +142,10 @@ def _open_exported(path: Path) -> ServedModel:
 
 
 def read_accuracy(path: Path, weights: WeightsKind) -> list[dict[str, Any]]:
-    """What `vsn eval` measured of these weights; a file that cannot be read is left out."""
-    found = []
-    for file in sorted((path / "eval").glob("*.json")):
-        try:
-            facts = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if facts.get("weights", "last") != weights:
-            continue
-        keys = ("split", "protocol", "order", "num_videos", "top1", "top1_interval", "top5", "mean_average_precision")
-        found.append({key: facts[key] for key in keys if key in facts})
-    return found
+    """What `vsn eval` measured of these weights; damaged files are left out."""
+    keys = ("split", "protocol", "order", "num_videos", "top1", "top1_interval", "top5", "mean_average_precision")
+    results = list_results(path, weights=weights, damaged=[])
+    return [{key: value for key, value in result.to_json().items() if key in keys} for result in results]
 
 
 def _card(recipe: Recipe, classes: Sequence[str], *, exported: str = "", **source: Any) -> Card:

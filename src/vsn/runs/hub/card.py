@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vsn.config import Recipe
+from vsn.runs.results import EvalResult
 
 _CLASSES_SHOWN = 20
 _KINDS = {
@@ -24,7 +25,7 @@ class CardFacts:
 
     recipe: Recipe
     classes: Sequence[str]
-    results: Sequence[dict[str, Any]]
+    results: Sequence[EvalResult]
     """Of `vsn eval`, of these weights."""
     versions: dict[str, Any]
     preprocessing: dict[str, Any]
@@ -33,22 +34,6 @@ class CardFacts:
     license: str | None
     repo: str
     """What `from_pretrained` takes."""
-
-
-def read_results(run: Path, weights_hash: str) -> list[dict[str, Any]]:
-    """The results in a run folder that were measured of the weights with this hash, frames in order first.
-
-    Results of other weights, and files that are no results, are left out.
-    """
-    found = []
-    for file in sorted((run / "eval").glob("*.json")):
-        try:
-            result = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-            continue
-        if isinstance(result, dict) and result.get("weights_hash") == weights_hash and "top1" in result:
-            found.append(result)
-    return sorted(found, key=lambda one: (one["order"] != "forward", one["split"], one["protocol"]))
 
 
 def write_card(facts: CardFacts) -> str:
@@ -92,28 +77,29 @@ def _use(facts: CardFacts) -> str:
 def _measured(facts: CardFacts) -> str:
     if not facts.results:
         return "## Measured\n\nNothing was measured of these weights."
-    several = facts.recipe.data.task == "multilabel"
-    mean = ("mean_average_precision", "mAP") if several else ("mean_class", "mean class")
+    is_multi_label = facts.recipe.data.task == "multilabel"
+    mean_name = "mAP" if is_multi_label else "mean class"
     lines = [
         "## Measured",
         "",
-        f"| split | protocol | views | frames | videos | top-1 | 95% interval | top-5 | {mean[1]} |",
+        f"| split | protocol | views | frames | videos | top-1 | 95% interval | top-5 | {mean_name} |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for one in facts.results:
-        low, high = one["top1_interval"]
+    for result in facts.results:
+        low, high = result.top1_interval or (math.nan, math.nan)
+        mean = result.mean_average_precision if is_multi_label else result.mean_class
         lines.append(
-            f"| {one['split']} | {one['protocol']} | {one['num_views']} | {one['order']} | {one['num_videos']} | "
-            f"{one['top1']:.1%} | {low:.1%} to {high:.1%} | {one['top5']:.1%} | {one[mean[0]]:.1%} |"
+            f"| {result.split} | {result.protocol} | {result.num_views} | {result.order} | {result.num_videos} | "
+            f"{result.top1:.1%} | {low:.1%} to {high:.1%} | {result.top5:.1%} | {mean:.1%} |"
         )
     lines += [
         "",
         f"On {data_name(facts.recipe)}, by `vsn eval`, of the weights in this repository. Every video counts "
         "once; the interval is a bootstrap over videos.",
     ]
-    bad = sum(len(one.get("bad_videos", ())) for one in facts.results)
-    if bad:
-        lines.append(f"Videos that could not be read count as wrong: {bad} in all rows together.")
+    num_bad = sum(len(result.bad_videos or ()) for result in facts.results)
+    if num_bad:
+        lines.append(f"Videos that could not be read count as wrong: {num_bad} in all rows together.")
     return "\n".join(lines)
 
 

@@ -11,15 +11,17 @@ from dataclasses import asdict, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, ModelHubMixin, snapshot_download
+import huggingface_hub
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from vsn.config import Recipe
 from vsn.config.recipes import dump_recipe
-from vsn.runs.hub.card import CardFacts, data_name, read_results, write_card
+from vsn.runs.hub.card import CardFacts, data_name, write_card
 from vsn.runs.hub.errors import HubError
 from vsn.runs.metadata import describe_preprocessing
+from vsn.runs.results import BadVideoEntry, EvalResult, list_results
 from vsn.runs.run import Run, RunError, WeightsKind, check_new, open_run, weights_file, weights_hash
 from vsn.system.files import write_json, write_text
 
@@ -51,12 +53,16 @@ class HubRun(ModelHubMixin, library_name="vsn", pipeline_tag="video-classificati
             write_json(save_directory / "summary.json", {"note": "published before its training had finished"})
         self._save_weights(save_directory / "model.safetensors", recipe)
         saved = weights_hash(Run(save_directory, recipe, self.run.classes))
-        for result in read_results(self.run.path, self.hash):
-            name = f"{result['split']}-{result['protocol']}-{result['order']}.json"
-            # Where the data was is nobody's business, and here these weights are the only ones.
-            bad = [{**video, "path": PurePath(video["path"]).name} for video in result.get("bad_videos", ())]
-            facts = {"bad_videos": bad, "weights": "last", "weights_hash": saved}
-            write_json(save_directory / "eval" / name, {**result, **facts})
+        for result in self.results():
+            # Without the folders of the owner's machine; and the repository has these weights only, as its last.
+            bad = [BadVideoEntry(path=PurePath(v["path"]).name, reason=v["reason"]) for v in result.bad_videos or ()]
+            published = replace(result, bad_videos=tuple(bad), weights="last", weights_hash=saved)
+            published.save(save_directory, None)
+
+    def results(self) -> list[EvalResult]:
+        """Results of exactly these weights; the run may have others, of its other weights or of before it was resumed."""
+        results = list_results(self.run.path, damaged=[])
+        return [result for result in results if result.weights_hash == self.hash and result.is_measured]
 
     def _save_weights(self, file: Path, recipe: Recipe) -> None:
         """The weights as they are; but where they name the place they started from, with its last name alone."""
@@ -95,14 +101,14 @@ class HubRun(ModelHubMixin, library_name="vsn", pipeline_tag="video-classificati
     def generate_model_card(self) -> ModelCard:
         """The card: its settings for the hub, and the text of `vsn.runs.hub.card`."""
         run, recipe = self.run, public_recipe(self.run.recipe)
-        results = read_results(run.path, self.hash)
+        results = self.results()
         settings = ModelCardData(
             library_name="vsn",
             pipeline_tag="video-classification",
             license=self.license,
             tags=self._hub_mixin_info.model_card_data.tags,
             model_name=self.repo_id.rpartition("/")[2],
-            eval_results=[_eval_result(one, recipe) for one in results if one["order"] == "forward"] or None,
+            eval_results=[_hub_result(one, recipe) for one in results if one.order == "forward"] or None,
         )
         text = write_card(
             CardFacts(
@@ -140,16 +146,16 @@ def describe_run(recipe: Recipe, classes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _eval_result(result: dict[str, Any], recipe: Recipe) -> EvalResult:
-    several = recipe.data.task == "multilabel"
-    return EvalResult(
+def _hub_result(result: EvalResult, recipe: Recipe) -> huggingface_hub.EvalResult:
+    metric = "top1" if result.mean_average_precision is None else "mean_average_precision"
+    return huggingface_hub.EvalResult(
         task_type="video-classification",
         dataset_type=recipe.data.source,
         dataset_name=data_name(recipe),
-        dataset_split=result["split"],
-        metric_type="mean_average_precision" if several else "accuracy",
-        metric_name=f"{'mAP' if several else 'top-1'}, protocol {result['protocol']}",
-        metric_value=round(result["mean_average_precision" if several else "top1"], 4),
+        dataset_split=result.split,
+        metric_type="accuracy" if metric == "top1" else metric,
+        metric_name=f"{'top-1' if metric == 'top1' else 'mAP'}, protocol {result.protocol}",
+        metric_value=round(getattr(result, metric), 4),
     )
 
 
