@@ -73,9 +73,12 @@ def run_demo(
     try:
         runs = [_trained(out / "runs" / name, name, recipe, datasets, console) for name in NAMES]
     except TrainingStopped as stopped:
-        place = str(stopped).partition("; continue with")[0]
+        if not stopped.place:
+            raise
+        # Resuming one of the three runs with `vsn train` would leave out the comparison.
         raise TrainingStopped(
-            f"{place}; the same `vsn demo` command, with the same --out, goes on from there"
+            f"Stopped in {stopped.place}; the same `vsn demo` command with the same --out continues from there",
+            place=stopped.place,
         ) from None
     rows = compare(runs, console)
     seconds = time.perf_counter() - started

@@ -510,7 +510,7 @@ def test_stopped_and_called_again_is_unstopped(
     out, spec = tmp_path / "out", AblationSpec(tables=(9,), shuffled=True)
     with monkeypatch.context() as patch:
         at_step(patch, 5, interrupt)
-        message = "epoch 1 after 2 of 3 steps of name=tsm_resnet14_tiny, seed 0; the same `vsn ablate` command"
+        message = "epoch 1 after 2 of 3 steps of name=tsm_resnet14_tiny, seed 0"
         with pytest.raises(TrainingStopped, match=message):
             ablate(recipe, spec, out, console=quiet)
     assert [run["name"] for run in load_ablation(out / "ablation.json")["runs"]] == ["name=tsn_resnet14_tiny"]

@@ -208,7 +208,7 @@ def test_all_processes_stop_when_one_is_asked_to(
 ):
     recipe = without_dropout(tiny_recipe(tiny_data, lr=1e-3))
     said = run_ranks(2, interrupted, recipe, tmp_path / "run", rank, num_steps)
-    assert f"Stopped in {place} steps; continue with" in said[0]
+    assert place in said[0]
     assert said[1] == ""  # one of them says it
     run_ranks(2, train_quietly, recipe, tmp_path / "whole")
     train_quietly(recipe, tmp_path / "run", resume=True)  # and one process goes on with it
@@ -218,7 +218,7 @@ def test_all_processes_stop_when_one_is_asked_to(
 def test_a_signal_to_all_processes_of_a_job_ends_no_worker_before_its_time(tiny_data: Path, tmp_path: Path):
     recipe = rename_data(tiny_recipe(tiny_data), num_workers=2)
     (said,) = run_ranks(1, interrupted, recipe, tmp_path / "run", 0, 1)
-    assert "Stopped in epoch 1 after 1 of 3 steps" in said
+    assert "epoch 1 after 1 of 3" in said
     run_ranks(1, train_quietly, recipe, tmp_path / "whole")
     run_ranks(1, train_quietly, recipe, tmp_path / "run", True)
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
@@ -245,7 +245,7 @@ def test_bad_videos_count_over_all_processes(tiny_data: Path, tmp_path: Path):
     records[2].path.write_text("no video")
     said = run_ranks(2, stopped_by, recipe, tmp_path / "too-many")
     assert said[0] == said[1]
-    assert "It is one of 3 bad videos of 12" in said[0]
+    assert "3 of 12 videos" in said[0]
 
 
 # --- evaluation ---------------------------------------------------------------------------------------

@@ -23,16 +23,18 @@ from vsn.models.classifier import VideoClassifier
 from vsn.runs.checkpoint import load_model, save_weights
 from vsn.runs.metadata import write_run
 from vsn.runs.run import new_run, open_run
-from vsn.training.start import check_is_run, check_start, load_start
+from vsn.system.distributed import Distributed
+from vsn.training.job import check_job
+from vsn.training.start import check_is_run, load_start
 from vsn.training.train import train
 
 Log = tuple[Console, Callable[[], str]]
 
 TINY = "resnet14_tiny"
-FORMER = ("wave", "clap", "jump")
+RUN_CLASSES = ("wave", "clap", "jump")
 
 
-def make_run(path: Path, name: str = f"vsn_{TINY}", classes: tuple[str, ...] = FORMER, **settings) -> Path:
+def make_run(path: Path, name: str = f"vsn_{TINY}", classes: tuple[str, ...] = RUN_CLASSES, **settings) -> Path:
     """A run folder with random weights, as if it had finished an epoch."""
     run = new_run(path, Recipe(model=ModelConfig(name=name, num_frames=4, **settings)), classes)
     write_run(run)
@@ -44,7 +46,7 @@ def make_run(path: Path, name: str = f"vsn_{TINY}", classes: tuple[str, ...] = F
 
 
 def start_from(
-    weights: Path | str, log: Log, name: str = f"vsn_{TINY}", classes: tuple[str, ...] = FORMER, **settings
+    weights: Path | str, log: Log, name: str = f"vsn_{TINY}", classes: tuple[str, ...] = RUN_CLASSES, **settings
 ) -> tuple[VideoClassifier, list[str], str]:
     """A model started so, what of it is at random, what was said. Its own random head is -7 everywhere."""
     config = ModelConfig(name=name, num_classes=len(classes), weights=str(weights), **({"num_frames": 4} | settings))
@@ -70,28 +72,29 @@ def test_a_run_gives_its_backbone_and_its_classifier(tmp_path: Path, log: Log, n
     assert_backbone_of(model, run)
     assert torch.equal(model.head.weight, weights_of(run)["head.weight"])
     assert torch.equal(model.head.bias, weights_of(run)["head.bias"])
-    assert (fresh, said) == ([], "All 3 classes start from the run's classifier.\n")
+    assert fresh == []
+    assert "3 of 3 classes" in said
 
 
 @pytest.mark.parametrize(
     ("classes", "said"),
     [
-        (("jump", "wave", "clap"), "All 3 classes start from the run's classifier."),
-        (("jump", "sit", "wave"), "2 of 3 classes start from the run's classifier; 1 is new: sit."),
+        (("jump", "wave", "clap"), "3 of 3 classes start from the run's classifier."),
+        (("jump", "sit", "wave"), "2 of 3 classes start from the run's classifier; 1 new: sit."),
         (
             ("jump", "sit", "stand", "wave"),
-            "The run's classifier had 3 classes. 2 of 4 classes start from the run's classifier; 2 are new: sit, stand.",
+            "The run's classifier had 3 classes. 2 of 4 classes start from the run's classifier; 2 new: sit, stand.",
         ),
         (
             (*tuple("abcdef"), "clap"),
-            "had 3 classes. 1 of 7 classes start from the run's classifier; 6 are new: a, b, c, d, e and 1 more.",
+            "had 3 classes. 1 of 7 classes start from the run's classifier; 6 new: a, b, c, d, e and 1 more.",
         ),
         (
             ("clap", "wave"),
             "The run's classifier had 3 classes. 2 of 2 classes start from the run's classifier.",
         ),
-        (("x", "y", "z"), "None of the 3 classes was in it: the classifier starts at random."),
-        (("x", "y"), "had 3 classes. None of the 2 classes was in it: the classifier starts at random."),
+        (("x", "y", "z"), "None of the 3 classes was in it: the classifier is initialized at random."),
+        (("x", "y"), "had 3 classes. None of the 2 classes was in it: the classifier is initialized at random."),
     ],
 )
 def test_classes_are_matched_by_name(tmp_path: Path, log: Log, classes: tuple[str, ...], said: str):
@@ -100,9 +103,9 @@ def test_classes_are_matched_by_name(tmp_path: Path, log: Log, classes: tuple[st
     assert_backbone_of(model, run)
     stored = weights_of(run)
     for i, name in enumerate(classes):
-        if name in FORMER:
-            assert torch.equal(model.head.weight[i], stored["head.weight"][FORMER.index(name)])
-            assert model.head.bias[i] == stored["head.bias"][FORMER.index(name)]
+        if name in RUN_CLASSES:
+            assert torch.equal(model.head.weight[i], stored["head.weight"][RUN_CLASSES.index(name)])
+            assert model.head.bias[i] == stored["head.bias"][RUN_CLASSES.index(name)]
         else:
             assert model.head.weight[i].eq(-7).all()
             assert model.head.bias[i] == -7
@@ -115,7 +118,8 @@ def test_a_weights_file_away_from_its_classes_gives_its_backbone(tmp_path: Path,
     model, _, said = start_from(moved, log)
     assert_backbone_of(model, run)
     assert model.head.weight.eq(-7).all()
-    assert said == f"There is no classes.json beside {moved}: the classifier starts at random.\n"
+    assert str(moved) in said
+    assert "classes.json" in said
 
 
 @pytest.mark.parametrize("before", ["tsn", "tsm", "vsn"])
@@ -163,7 +167,7 @@ def test_another_number_of_frames_of_shuffled_weights_is_refused(tmp_path: Path,
     with pytest.raises(ConfigError, match=message):
         start_from(run, log, num_frames=8)
     with pytest.raises(ConfigError, match=message):
-        check_start(ModelConfig(name=f"vsn_{TINY}", num_frames=8, weights=str(run)))
+        check_job(Recipe(model=ModelConfig(name=f"vsn_{TINY}", num_frames=8, weights=str(run))), Distributed("cpu"))
     with pytest.raises(ConfigError, match=message):
         create_model(f"vsn_{TINY}", num_classes=3, num_frames=8, weights=str(run))
 
@@ -224,7 +228,7 @@ def no_json(run: Path) -> None:
             r"names the run \S*, which has no model\.safetensors yet: its training has not finished",
         ),
         (half_weights, r"model\.safetensors cannot be read as weights"),
-        (other_classes, r"classes\.json does not name the 3 classes of model\.safetensors beside it"),
+        (other_classes, r"classes\.json .* 3 classes of model\.safetensors"),
         (no_json, r"classes\.json cannot be read"),
     ],
 )
@@ -241,11 +245,11 @@ def test_only_a_run_is_a_run(tmp_path: Path):
     check_is_run(run / "model.safetensors")
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "plain.safetensors")
     for path, said in (
-        (tmp_path / "gone", "is not there"),
-        (tmp_path, "is no run"),
-        (tmp_path / "plain.safetensors", "is no run"),
+        (tmp_path / "gone", "does not exist"),
+        (tmp_path, "is not a run"),
+        (tmp_path / "plain.safetensors", "is not a run"),
     ):
-        with pytest.raises(ConfigError, match=rf"--init-from takes a run folder .*; {path} {said}\."):
+        with pytest.raises(ConfigError, match=rf"--init-from .*{path} {said}"):
             check_is_run(path)
 
 
@@ -261,7 +265,7 @@ def test_a_file_of_a_part_leaves_the_rest_fresh(tmp_path: Path, log: Log):
     save_file(state, tmp_path / "part.safetensors")
     _, fresh, said = start_from(tmp_path / "part.safetensors", log)
     assert {name.split(".")[0] for name in fresh} == {"layer4"}
-    assert said == f"{tmp_path / 'part.safetensors'} lacks layer4: those start at random.\n"
+    assert f"{tmp_path / 'part.safetensors'} lacks layer4" in said
 
 
 def test_published_weights(monkeypatch: pytest.MonkeyPatch, log: Log):
@@ -302,7 +306,7 @@ def test_a_run_that_was_started_so_outlives_its_source(tiny_data: Path, gray_vid
     recipe = replace(recipe, model=replace(recipe.model, weights=str(source)))
     start = weights_of(source)
     run = train(recipe, tmp_path / "run", console=log[0])
-    assert "2 of 3 classes start from the run's classifier; 1 is new: swipe_right." in log[1]()
+    assert "2 of 3 classes start from the run's classifier; 1 new: swipe_right." in log[1]()
     after = weights_of(run.path)
     wave = json.loads((run.path / "classes.json").read_text()).index("wave")
     torch.testing.assert_close(after["head.weight"][wave], start["head.weight"][0], rtol=0, atol=1e-6)

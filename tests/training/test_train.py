@@ -84,7 +84,7 @@ def test_interrupted_and_resumed_is_uninterrupted(
 ):
     recipe, path = tiny_recipe(tiny_data), tmp_path / "run"
     at_step(monkeypatch, step, interrupt)
-    with pytest.raises(TrainingStopped, match=f"Stopped in {done} steps; continue with: vsn train --resume"):
+    with pytest.raises(TrainingStopped, match=f"{done}.*vsn train --resume"):
         train(recipe, path, console=quiet)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert len(metrics_of(path) if (path / "metrics.jsonl").exists() else []) == step // 4
@@ -101,7 +101,7 @@ def test_interrupted_while_validating(tiny_data: Path, tmp_path: Path, finished_
 
     with monkeypatch.context() as patch:
         patch.setattr(validate_module, "score_videos", stop)
-        with pytest.raises(TrainingStopped, match="epoch 1 after 3 of 3 steps"):
+        with pytest.raises(TrainingStopped, match="epoch 1 after 3 of 3"):
             train(recipe, path, console=quiet)
     train(recipe, path, resume=True, console=quiet)
     assert_same_weights(path, finished_run)
@@ -160,12 +160,9 @@ def test_more_bad_videos_than_allowed_stop_with_the_list(tiny_data: Path, tmp_pa
     recipe = rename_data(tiny_recipe(root), bad_videos=0.1)  # 1 of 12
     for record in read_records(recipe.data, "train").records[:2]:
         record.path.write_text("no video")
-    with pytest.raises(
-        VideoError,
-        match=r"It is one of 2 bad videos of 12, more than data\.bad_videos = 0\.1 allows; .*json lists",
-    ):
+    with pytest.raises(VideoError, match=r"2 of 12 .*data\.bad_videos = 0\.1 .*bad_videos\.json"):
         train(recipe, path, console=log[0])
-    assert "a larger share with --data.bad-videos; then continue with: vsn train --resume" in log[1]()
+    assert f"vsn train --resume {path}" in log[1]()
     assert len(json.loads((path / "bad_videos.json").read_text())) == 2
 
 
@@ -177,11 +174,6 @@ def test_a_batch_of_bad_videos_only(tiny_data: Path, tmp_path: Path, log: Log):
     run = train(recipe, tmp_path / "run", console=log[0])
     assert metrics_of(run.path)[0]["bad_videos"] == 1
     assert "1 bad video skipped" in log[1]()
-
-
-def test_it_says_what_it_trains_on(tiny_data: Path, tmp_path: Path, log: Log):
-    train(tiny_recipe(tiny_data, epochs=1), tmp_path / "run", console=log[0])
-    assert "12 videos of 3 classes (4 each) to train on, 3 of split 'val' to validate on." in log[1]()
 
 
 @pytest.mark.parametrize(
@@ -247,12 +239,12 @@ def test_several_labels_a_video(tiny_data: Path, tmp_path: Path, log: Log):
 
 
 def test_existing_run_is_refused_before_anything_is_read(tmp_path: Path, finished_run: Path):
-    with pytest.raises(RunError, match=r"exists and is not empty\. Continue that run with --resume"):
+    with pytest.raises(RunError, match="--resume"):
         train(Recipe(), finished_run)
 
 
 def test_resuming_with_other_settings_is_refused(tiny_data: Path, finished_run: Path, quiet: Console):
-    with pytest.raises(RunError, match="was trained with other settings"):
+    with pytest.raises(RunError, match=r"train\.epochs was 2 and is 3"):
         train(tiny_recipe(tiny_data, epochs=3), finished_run, resume=True, console=quiet)
 
 
@@ -263,7 +255,7 @@ def test_resuming_on_other_classes_is_refused(tiny_data: Path, tmp_path: Path, f
     (root / "wave").rename(root / "waving")
     text = (path / "recipe.toml").read_text().replace(str(tiny_data), str(root))
     (path / "recipe.toml").write_text(text)
-    with pytest.raises(RunError, match="'wave'; the data has 'swipe_left', 'swipe_right', 'waving' now"):
+    with pytest.raises(RunError, match=r"'wave'.*'swipe_left', 'swipe_right', 'waving'"):
         train(open_run(path).recipe, path, resume=True, console=quiet)
 
 
@@ -283,8 +275,8 @@ def test_loss_that_is_not_finite(tiny_data: Path, tmp_path: Path, quiet: Console
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"partial_bn": True}, r"partial_bn freezes.*model\.weights is 'none'"),
-        ({"freeze": ("layer9",)}, r"freeze names 'layer9'; the backbone's modules are conv1, bn1,.* layer4"),
+        ({"partial_bn": True}, r"partial_bn.*model\.weights is 'none'"),
+        ({"freeze": ("layer9",)}, r"freeze.*'layer9'.*conv1, bn1,.* layer4"),
         ({"precision": "fp16"}, "'fp16' needs a CUDA device"),
         ({"device": "nonsense"}, "The device is 'nonsense'"),
     ],
@@ -324,7 +316,7 @@ def test_partial_bn_keeps_all_statistics_but_the_first(tiny_data: Path, tmp_path
 
 def test_learning_rate_follows_the_batch_size_and_says_so(tiny_data: Path, tmp_path: Path, log: Log):
     train(tiny_recipe(tiny_data, epochs=1, lr=0.02, lr_batch_size=10), tmp_path / "run", console=log[0])
-    assert "Learning rate 0.01: 0.02 is for 10 videos a step, this run takes 5." in log[1]()
+    assert "Learning rate 0.01: train.lr = 0.02" in log[1]()
     assert metrics_of(tmp_path / "run")[0]["lr"] == 0.01
 
 

@@ -309,12 +309,11 @@ def _train(
     try:
         return train(recipe, path, resume=begun, console=console, datasets=datasets)
     except TrainingStopped as stopped:
-        place = str(stopped).partition("; continue with")[0]
-        if not place or place == str(stopped):
+        if not stopped.place:
             raise
+        place = f"{stopped.place} of {planned.variant.name}, seed {planned.seed}"
         raise TrainingStopped(
-            f"{place} of {planned.variant.name}, seed {planned.seed}; the same `vsn ablate` command, with the same "
-            "--out, goes on from there"
+            f"Stopped in {place}; the same `vsn ablate` command with the same --out continues from there", place=place
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Optimizer, parameter groups, learning-rate schedule, frozen batch normalization."""
+"""Build the optimizer with its parameter groups, the learning-rate schedule and the moving average; freeze modules."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
 
 from vsn.config import ConfigError, TrainConfig
 from vsn.models import VideoClassifier
@@ -19,18 +20,24 @@ FLOW_STEM_LR_MULT = 5.0
 
 
 def base_lr(config: TrainConfig) -> float:
-    """The learning rate for this batch size: ``lr``, scaled linearly from ``lr_batch_size``."""
+    """Return the learning rate for this batch size: ``lr``, scaled linearly from ``lr_batch_size``."""
     return config.lr * config.batch_size / config.lr_batch_size if config.lr_batch_size else config.lr
 
 
 def build_optimizer(model: VideoClassifier, config: TrainConfig, *, fresh: Collection[str]) -> torch.optim.Optimizer:
-    """SGD or AdamW with TSN's parameter groups.
+    """Build SGD or AdamW with TSN's parameter groups.
 
-    Weights have factors 1 and 1 for learning rate and decay, biases 2 and 0, batch normalization 1
-    and 0, the classifier's weights and bias ``head_lr_mult`` and twice that. Backbone parameters
-    named in ``fresh`` (those without pretrained weights) take ``fresh_lr_mult`` on top. The stem of a
-    flow model has 5 and 1, its bias 10 and 0: its start, the mean of an RGB stem, is only a guess.
+    | parameters               | learning rate        | weight decay |
+    |--------------------------|----------------------|--------------|
+    | weights                  | 1                    | 1            |
+    | biases                   | 2                    | 0            |
+    | batch normalization      | 1                    | 0            |
+    | classifier weight, bias  | head_lr_mult, twice  | 1, 0         |
+    | stem of a flow model     | 5, its bias 10       | 1, 0         |
+
+    Backbone parameters named in ``fresh`` (without pretrained weights) take ``fresh_lr_mult`` on top.
     """
+    # A flow stem starts as the mean of an RGB stem, which is only a guess: it learns faster.
     stem = f"backbone.{stem_name(model.backbone)}." if model.modality == "flow" else None
     norms = {
         f"{path}.{name}"
@@ -60,9 +67,10 @@ def build_optimizer(model: VideoClassifier, config: TrainConfig, *, fresh: Colle
 
 
 def schedule_factor(step: int, *, steps_per_epoch: int, config: TrainConfig) -> float:
-    """What the learning rate is multiplied by at a step (counted from 0 over the whole run)."""
+    """Return the factor of the learning rate at a step, counted from 0 over the whole run."""
     warmup = config.warmup_epochs * steps_per_epoch
     if step < warmup:
+        # 4 warm-up steps: 1/5, 2/5, 3/5, 4/5, then 1.
         return (step + 1) / (warmup + 1)
     if config.schedule == "multistep":
         return 0.1 ** sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
@@ -71,20 +79,36 @@ def schedule_factor(step: int, *, steps_per_epoch: int, config: TrainConfig) -> 
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set every group's learning rate to ``lr`` times the group's factor."""
+    """Set the learning rate of every group to ``lr`` times the group's factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]
 
 
-def freeze_parts(model: VideoClassifier, config: TrainConfig) -> None:
-    """Freeze what ``train.freeze`` names and, with partial BN, every batch normalization but the first.
+def build_ema(model: nn.Module, decay: float) -> AveragedModel:
+    """Build an exponential moving average of a model's weights; its buffers are copies of the model's.
 
-    A frozen batch normalization keeps its statistics as well as its affine. Call it after each
-    ``model.train()``, which turns the statistics on again.
+    After step n it is ``d * average + (1 - d) * weights`` with ``d = min(decay, (1 + n) / (10 + n))``.
+    """
+
+    # Not torch's `get_ema_multi_avg_fn`: its constant decay remembers the random start for 1 / (1 - decay) steps.
+    @torch.no_grad()
+    def update(averages: Any, weights: Any, num_updates: torch.Tensor | int) -> None:
+        steps = float(num_updates)
+        torch._foreach_lerp_(averages, weights, 1.0 - min(decay, (1.0 + steps) / (10.0 + steps)))
+
+    return AveragedModel(model, multi_avg_fn=update)
+
+
+def freeze_parts(model: VideoClassifier, config: TrainConfig) -> None:
+    """Freeze the modules in ``train.freeze`` and, with partial BN, every batch normalization but the first.
+
+    Frozen batch normalization keeps its statistics and its affine parameters. Call it after each
+    ``model.train()``, which would update the statistics.
 
     Raises:
-        ConfigError: ``train.freeze`` names a module the backbone does not have.
+        ConfigError: ``train.freeze`` has a module that the backbone does not have.
     """
+    # TSN's partial BN: the first layer adapts to the new data, the rest keeps the pretrained statistics.
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     frozen: list[nn.Module] = list(norms[1:]) if config.partial_bn else []
     for name in config.freeze:
@@ -92,21 +116,7 @@ def freeze_parts(model: VideoClassifier, config: TrainConfig) -> None:
             frozen.append(model.backbone.get_submodule(name))
         except AttributeError:
             names = ", ".join(child for child, _ in model.backbone.named_children())
-            raise ConfigError(f"train.freeze names {name!r}; the backbone's modules are {names}.") from None
+            raise ConfigError(f"train.freeze has {name!r}; the modules of the backbone are {names}.") from None
     for module in frozen:
         module.eval()
         module.requires_grad_(False)
-
-
-def check_partial_bn(config: TrainConfig, weights: str) -> None:
-    """Refuse partial BN without pretrained weights: the statistics would stay at mean 0, variance 1.
-
-    Raises:
-        ConfigError: says what to change.
-    """
-    if config.partial_bn and weights == "none":
-        raise ConfigError(
-            "train.partial_bn freezes the batch statistics that the pretrained weights came with, but model.weights is "
-            "'none'. Give pretrained weights, or set train.partial_bn = false "
-            "(--train.no-partial-bn)."
-        )

@@ -1,10 +1,9 @@
-"""What a run starts from: published weights, a file, or another run, and what of it starts at random."""
+"""Initialize a model for fine-tuning: from published weights, a weights file, or another run with its classifier."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,72 +11,43 @@ from rich.console import Console
 from safetensors import safe_open
 from torch import Tensor
 
-from vsn.config import ConfigError, ModelConfig, Recipe
+from vsn.config import ConfigError, Recipe
 from vsn.models import VideoClassifier, initialize
 from vsn.models.run_weights import (
     RunWeights,
-    check_run_weights,
     describe_differences,
     find_run_weights,
     has_same_features,
 )
 
 
-@dataclass(frozen=True)
-class _FormerHead:
-    """The classifier of a run, and what its rows are for."""
-
-    classes: tuple[str, ...]
-    weight: Tensor
-    """``(num_classes, D)``."""
-    bias: Tensor
-    """``(num_classes,)``."""
-
-
-def check_start(config: ModelConfig) -> None:
-    """Refuse a run that cannot start this model, before any video is read.
-
-    Raises:
-        ConfigError: a run without weights, of another backbone, or shuffled for another T.
-    """
-    source = find_run_weights(config.weights)
-    if source is not None:
-        check_run_weights(source, config)
-
-
 def check_is_run(path: Path) -> None:
-    """Refuse what is not a run: neither its folder nor a weights file of it.
-
-    Raises:
-        ConfigError: says what is there instead.
-    """
+    """Raise `ConfigError` unless the path is a run folder or a weights file of a run."""
     if find_run_weights(str(path)) is None:
-        there = "is no run" if path.exists() else "is not there"
+        problem = "is not a run" if path.exists() else "does not exist"
         raise ConfigError(
             f"--init-from takes a run folder made by `vsn train`, or a weights file of one (model.safetensors); {path} "
-            f"{there}. Other weights are named with --model.weights."
+            f"{problem}. Pass other weights with --model.weights."
         )
 
 
 def load_start(model: VideoClassifier, recipe: Recipe, classes: Sequence[str], console: Console) -> list[str]:
-    """Load what ``model.weights`` names into a model, and say what is not plain.
+    """Load the weights that ``model.weights`` names into a model, and print what does not start from them.
 
-    From a run of ours the backbone is taken whole, and of the classifier the rows of classes that have the
-    same names. Everything else starts at random, as the model came.
+    A run gives its whole backbone, and the rows of its classifier for classes of the same name. The rest keeps
+    its random initialization.
 
     Args:
-        model: as `build_model` returns it; filled in place.
-        recipe: its ``model.weights`` is "none", a torchvision weight name, a timm tag, a file of weights,
-            a run folder, or a weights file of a run.
-        classes: what the model's outputs are for, in order.
-        console: where to say it.
+        model: as `build_model` returns it; changed in place.
+        recipe: its ``model.weights`` is "none", a torchvision weight name, a timm tag, a weights file, or a run.
+        classes: names of the model's outputs, in order.
+        console: where to print.
 
     Returns:
-        Names, within the backbone, that start at random although there are weights to start from; the
-        optimizer gives them ``train.fresh_lr_mult``. (A classifier has ``train.head_lr_mult`` anyway.)
+        Names, within the backbone, of the parameters that the weights lack; they take ``train.fresh_lr_mult``.
 
     Raises:
-        ConfigError: no such weights, or weights that do not fit; the message says what to do.
+        ConfigError: no such weights, or weights that do not fit.
     """
     weights = recipe.model.weights
     loaded = initialize(model, recipe.model)
@@ -85,63 +55,55 @@ def load_start(model: VideoClassifier, recipe: Recipe, classes: Sequence[str], c
         return []
     lines = []
     if loaded.missing:
-        lines.append(f"{weights} lacks {loaded.describe_missing()}: those start at random.")
+        lines.append(f"{weights} lacks {loaded.describe_missing()}: initialized at random.")
     source = find_run_weights(weights)
     if source is not None:
         lines += describe_differences(source, recipe.model)
-        lines.append(
-            _load_head(model, source, classes)
-            if has_same_features(source, recipe.model)
-            else "The run's classifier saw other features: the classifier starts at random."
-        )
+        if has_same_features(source, recipe.model):
+            lines.append(_load_classifier(model, source, classes))
+        else:
+            lines.append("The classifier of the run has other input features: initialized at random.")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     return list(loaded.missing)
 
 
-def _load_head(model: VideoClassifier, source: RunWeights, classes: Sequence[str]) -> str:
-    """Take the rows of the run's classifier that are for classes of ours, by name; say which."""
-    former = _former_head(source)
-    if former is None:
-        return f"There is no classes.json beside {source.file}: the classifier starts at random."
-    row = {name: i for i, name in enumerate(former.classes)}
-    known = [(i, row[name]) for i, name in enumerate(classes) if name in row]
-    new = [name for name in classes if name not in row]
-    if known:
-        ours, theirs = (torch.tensor(indices) for indices in zip(*known, strict=True))
-        with torch.no_grad():
-            model.head.weight[ours] = former.weight[theirs].to(model.head.weight)
-            model.head.bias[ours] = former.bias[theirs].to(model.head.bias)
-    return _describe_head(len(known), new, len(classes), len(former.classes))
-
-
-def _describe_head(num_known: int, new: Sequence[str], num_classes: int, num_former: int) -> str:
-    if num_known == num_classes == num_former:
-        return f"All {num_classes} classes start from the run's classifier."
-    size = "" if num_classes == num_former else f"The run's classifier had {num_former} classes. "
-    if not num_known:
-        return f"{size}None of the {num_classes} classes was in it: the classifier starts at random."
-    text = f"{size}{num_known} of {num_classes} classes start from the run's classifier"
+def _load_classifier(model: VideoClassifier, source: RunWeights, classes: Sequence[str]) -> str:
+    """Copy the rows of the run's classifier for classes of the same name; return a line that says which."""
+    path = source.file.parent / "classes.json"
+    if not path.is_file():
+        return f"There is no classes.json next to {source.file}: the classifier is initialized at random."
+    old_classes, weight, bias = _read_classifier(source, path)
+    # Match by name, not by position. From a run with (wave, clap, jump) to (jump, sit, wave): rows 0 and 2
+    # are its rows 2 and 0, and row 1 stays random.
+    old_row = {name: i for i, name in enumerate(old_classes)}
+    for row, name in enumerate(classes):
+        if name in old_row:
+            with torch.no_grad():
+                model.head.weight[row] = weight[old_row[name]].to(model.head.weight)
+                model.head.bias[row] = bias[old_row[name]].to(model.head.bias)
+    new = [name for name in classes if name not in old_row]
+    num_shared = len(classes) - len(new)
+    text = "" if len(classes) == len(old_classes) else f"The run's classifier had {len(old_classes)} classes. "
+    if not num_shared:
+        return f"{text}None of the {len(classes)} classes was in it: the classifier is initialized at random."
+    text += f"{num_shared} of {len(classes)} classes start from the run's classifier"
     if new:
-        text += f"; {len(new)} {'is' if len(new) == 1 else 'are'} new: {', '.join(new[:5])}"
-        text += f" and {len(new) - 5} more" if len(new) > 5 else ""
+        text += f"; {len(new)} new: {', '.join(new[:5])}" + (f" and {len(new) - 5} more" if len(new) > 5 else "")
     return text + "."
 
 
-def _former_head(source: RunWeights) -> _FormerHead | None:
-    """The run's classifier; None when the names of its classes are not beside it."""
-    path = source.file.parent / "classes.json"
-    if not path.is_file():
-        return None
+def _read_classifier(source: RunWeights, path: Path) -> tuple[list[str], Tensor, Tensor]:
+    """Return the class names, the weight ``(num_classes, D)`` and the bias ``(num_classes,)`` of a run's classifier."""
     try:
         classes = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}. Start from another run, or mend it.") from error
+        raise ConfigError(f"{path} cannot be read: {error}. Repair it, or start from another run.") from error
     with safe_open(source.file, framework="pt") as file:
         weight, bias = file.get_tensor("head.weight"), file.get_tensor("head.bias")
     if not isinstance(classes, list) or len(classes) != len(bias):
         raise ConfigError(
-            f"{path} does not name the {len(bias)} classes of {source.file.name} beside it; they are not of one run. "
-            "Start from another run, or put the right file there."
+            f"{path} does not list the {len(bias)} classes of {source.file.name}: the files are from different runs. "
+            "Restore it, or start from another run."
         )
-    return _FormerHead(tuple(map(str, classes)), weight, bias)
+    return list(map(str, classes)), weight, bias

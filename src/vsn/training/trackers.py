@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from vsn.config import ConfigError, Tracker
@@ -12,26 +12,15 @@ from vsn.runs.run import Run, RunError, flat_settings
 
 PROJECT = "vsn"
 
-LogFunction = Callable[[Mapping[str, float], int], None]
-"""Log numbers at a step, counted over the whole run."""
-
-
-class Trackers:
-    """The open trackers of a run; empty on every rank but 0."""
-
-    def __init__(self, log_functions: Sequence[LogFunction] = ()) -> None:
-        self._log_functions = log_functions
-
-    def log(self, values: Mapping[str, Any], step: int) -> None:
-        """Log the numbers among ``values`` at a step, counted over the whole run."""
-        numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
-        for log in self._log_functions:
-            log(numbers, step)
+LogFunction = Callable[[Mapping[str, Any], int], None]
+"""Log values at a step, counted over the whole run."""
 
 
 @contextlib.contextmanager
-def open_trackers(names: tuple[Tracker, ...], run: Run) -> Iterator[Trackers]:
-    """Open trackers by name and close them at the end; a resumed run appends to its curves.
+def open_trackers(names: tuple[Tracker, ...], run: Run) -> Iterator[LogFunction]:
+    """Open trackers and yield a function that logs the numbers among some metrics to all of them.
+
+    A resumed run continues its curves.
 
     Raises:
         ConfigError: the package of a tracker is not installed.
@@ -48,7 +37,13 @@ def open_trackers(names: tuple[Tracker, ...], run: Run) -> Iterator[Trackers]:
                 ) from error
             except OSError as error:
                 raise RunError(f"The tracker {name!r} cannot write in {run.path}: {error}.") from error
-        yield Trackers(log_functions)
+
+        def log_all(values: Mapping[str, Any], step: int) -> None:
+            numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
+            for log in log_functions:
+                log(numbers, step)
+
+        yield log_all
 
 
 def _open_tensorboard(run: Run, stack: contextlib.ExitStack) -> LogFunction:

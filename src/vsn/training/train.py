@@ -1,4 +1,4 @@
-"""The training loop, on one screen."""
+"""Train a model: the loop over epochs and steps, from a recipe to a run folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,27 @@ from vsn.runs.run import (
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import Stopped, stop_requests
 from vsn.system.progress import progress_bar
-from vsn.training.job import NO_STEPS, Job, check_job, start_job
+from vsn.training.job import Job, check_job, start_job
 from vsn.training.memory import OUT_OF_MEMORY, is_out_of_memory
-from vsn.training.optim import freeze_parts, set_lr
+from vsn.training.optim import set_lr
 from vsn.training.trackers import open_trackers
 from vsn.training.validate import describe_end, describe_epoch, validate, validate_when_due
 
-STEPS_TRACKED = 20
-"""Trackers get the numbers of every n-th step."""
+STEPS_PER_LOG = 20
+"""Trackers get the running loss every so many steps."""
 
 
-class TrainingStopped(RuntimeError):  # noqa: N818  (it stopped; it is not always an error)
-    """Training ended before its last epoch; what was reached is saved."""
+class TrainingStopped(RuntimeError):  # noqa: N818  (not always an error)
+    """Training ended before its last epoch; the run folder keeps the last saved state.
+
+    Attributes:
+        place: where a signal stopped the run after saving it, such as "epoch 2 after 1 of 3 steps"; "" after an
+            error, and on every rank but 0.
+    """
+
+    def __init__(self, message: str, *, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
 
 
 def train(
@@ -60,151 +69,164 @@ def train(
 ) -> Run:
     """Train a model and write its run folder.
 
-    Under `torchrun` every process calls it; the first one writes and talks.
+    Under `torchrun` every process calls it; rank 0 writes and prints.
 
     Args:
-        recipe: all settings. When resuming it must be the run's own, but for `vsn.runs.run.RESUMABLE_SETTINGS`.
+        recipe: all settings. A resumed run may change only `vsn.runs.run.RESUMABLE_SETTINGS`.
         path: the run folder; it must be new unless ``resume``.
-        resume: continue where the run stopped, in the middle of an epoch too.
-        console: where to report; default standard error.
-        datasets: training and validation set, when several runs share one that is in memory.
+        resume: continue where the run stopped, also within an epoch.
+        console: where to print; default standard error.
+        datasets: training and validation set, for several runs that share one in memory.
 
     Returns:
-        The run. Its folder holds weights after every epoch.
+        The run. Its folder has weights after every epoch.
 
     Raises:
-        ConfigError, RunError, VideoError: what is wrong and what to do.
-            More bad videos than `data.bad_videos` allows, or a bad one in validation, stop training
-            between two steps; the state is saved.
-        TrainingStopped: Ctrl-C or SIGTERM (the state is saved; the first process alone says where), a loss
-            that is not finite, or no memory.
+        ConfigError, RunError: the recipe, or the run folder, cannot be trained.
+        VideoError: training videos cannot be read, more than `data.bad_videos` allows, or a validation video; the state
+            is saved.
+        TrainingStopped: Ctrl-C or SIGTERM (the state is saved), a loss that is not finite, or no memory.
     """
     distributed = Distributed(recipe.train.device)
     console = (console or Console(stderr=True)) if distributed.is_rank0 else Console(quiet=True)
-    path = Path(distributed.broadcast_from_rank0(lambda: str(path)))  # a name with the time in it may differ
-    # Whatever can be refused is refused before videos are decoded and a folder is made.
+    # The default path contains the time, which may differ between ranks.
+    path = Path(distributed.broadcast_from_rank0(lambda: str(path)))
+
+    # Find mistakes in the recipe before decoding videos, which can take hours, and before creating a folder.
     check_job(recipe, distributed, resume=resume)
     if distributed.is_rank0 and not resume:
         check_new(path)
     train_set, val_set = datasets or open_datasets(recipe, console)
-    run, state = distributed.broadcast_from_rank0(lambda: _open(recipe, path, train_set.classes, resume, console))
+    run, state = distributed.broadcast_from_rank0(lambda: _open_run(recipe, path, train_set.classes, resume, console))
     job = start_job(run, (train_set, val_set), state, distributed, console)
     if distributed.is_rank0:
         write_run(run)
-        if resume and job.progress["line"]:  # stopped between saving and writing the line
-            append_metrics(run, job.progress["line"])
+        # A run that was killed after saving its state and before writing the metrics lacks that line.
+        if resume and job.progress.line:
+            append_metrics(run, job.progress.line)
     if not resume:
-        job.save()  # from here on the run can always be continued
+        job.save()  # from here on the run can be resumed
 
     trackers = open_trackers(recipe.train.trackers if distributed.is_rank0 else (), run)
-    with stop_requests() as job.stop, trackers as job.trackers, _stopping(job):
-        while job.progress["epoch"] < recipe.train.epochs and not job.out_of_patience:
+    with stop_requests() as job.stop, trackers as job.log, _save_on_stop(job):
+        while job.progress.epoch < recipe.train.epochs and not job.stops_early:
             started = time.perf_counter()
             line = train_epoch(job)
-            if (line["epoch"] % recipe.train.val_every == 0) or line["epoch"] == recipe.train.epochs:
+            # The last epoch is always validated: its metrics end the run.
+            if line["epoch"] % recipe.train.val_every == 0 or line["epoch"] == recipe.train.epochs:
                 line |= validate(job)
             line["seconds"] = time.perf_counter() - started
-            job.progress |= {"epoch": line["epoch"], "line": line, **NO_STEPS}
-            job.progress["seconds"] += line["seconds"]
+            job.progress.finish_epoch(line)
+            # In this order a kill at any point can be resumed: the state decides which epoch is next, and
+            # the line of a finished epoch is in the state too.
             if distributed.is_rank0:
-                save_weights(run, job.tested_model)
+                save_weights(run, job.eval_model)
                 job.save()
                 append_metrics(run, line)
-            job.trackers.log(line, line["step"])
-            console.print(describe_epoch(line, recipe.train.epochs), highlight=False, soft_wrap=True)
+            job.log(line, line["step"])
+            job.print(describe_epoch(line, recipe.train.epochs))
     if distributed.is_rank0:
-        write_summary(run, {key: job.progress[key] for key in ("epoch", "seconds", "best")})
-    console.print(describe_end(job), highlight=False, soft_wrap=True)
+        progress = job.progress
+        # The summary marks the run as finished.
+        best = asdict(progress.best) if progress.best else None
+        write_summary(run, {"epoch": progress.epoch, "seconds": progress.seconds, "best": best})
+    job.print(describe_end(job))
     return run
 
 
 def train_epoch(job: Job) -> dict[str, Any]:
-    """Train for an epoch, or for what an interruption left of it; return its line of metrics."""
+    """Train the current epoch, or the steps of it that an interruption left; return its metrics."""
     config, progress = job.run.recipe.train, job.progress
-    epoch = progress["epoch"]
-    validate_when_due(job)  # a validation that was cut short
-    job.model.train()
-    freeze_parts(job.model, config)
-    started, waited, seen_before = time.perf_counter(), 0.0, progress["videos"]
+    epoch = progress.epoch
+    validate_when_due(job)  # the signal that stopped the run may have cut a validation short
+    job.train_mode()
+    started, wait_seconds, videos_before = time.perf_counter(), 0.0, progress.videos
     with progress_bar("videos", console=job.console) as bar:
-        done = min(progress["step"] * config.batch_size, len(job.train_set))
-        task = bar.add_task(f"epoch {epoch + 1}/{config.epochs}", total=len(job.train_set), completed=done, note="")
-        for batch, bad, seconds in _batches(job, epoch):
-            waited += seconds
-            weight, num_parts = _meet(job, batch, bad)
-            progress["step"] += 1
-            if weight:  # not when all videos of the step are bad
+        description = f"epoch {epoch + 1}/{config.epochs}"
+        task = bar.add_task(description, total=len(job.train_set), completed=job.videos_done, note="")
+        for batch, bad, seconds in _load_batches(job, epoch):
+            wait_seconds += seconds
+            weight, num_parts = _sync_before_step(job, batch, bad)
+            progress.step += 1
+            if weight:  # 0 if no video of the step could be read, on any rank
                 train_step(job, batch, weight, num_parts)
-            loss, top1 = _averages(progress)
-            share = waited / (time.perf_counter() - started)
-            note = f"loss {loss:.3f} top-1 {top1:.0%} data {share:.0%} lr {job.lr:.2g}"
-            bar.update(task, completed=min(progress["step"] * config.batch_size, len(job.train_set)), note=note)
-            if job.steps_done % STEPS_TRACKED == 0:
-                job.trackers.log({"running_loss": loss, "running_top1": top1, "lr": job.lr}, job.steps_done)
+            loss, top1 = progress.averages()
+            wait_share = wait_seconds / (time.perf_counter() - started)
+            note = f"loss {loss:.3f} top-1 {top1:.0%} data {wait_share:.0%} lr {job.lr:.2g}"
+            bar.update(task, completed=job.videos_done, note=note)
+            if job.steps_done % STEPS_PER_LOG == 0:
+                job.log({"running_loss": loss, "running_top1": top1, "lr": job.lr}, job.steps_done)
             validate_when_due(job)
             job.save_when_due()
     seconds = time.perf_counter() - started
-    loss, top1 = _averages(progress)
+    loss, top1 = progress.averages()
     return {
         "epoch": epoch + 1,
         "step": (epoch + 1) * job.steps_per_epoch,
         "lr": job.lr,
         "train_loss": loss,
         "train_top1": top1,
-        "bad_videos": len(progress["bad"]),
-        "videos_per_second": (progress["videos"] - seen_before) / seconds,
-        "data_wait": waited / seconds,
+        "bad_videos": len(progress.bad),
+        "videos_per_second": (progress.videos - videos_before) / seconds,
+        "data_wait": wait_seconds / seconds,
     }
 
 
 def train_step(job: Job, batch: Batch, weight: float, num_parts: int) -> None:
-    """One step: forward, loss, backward, update, and the sums of the epoch.
+    """Run forward, loss, backward and update of one step, and add it to the sums of the epoch.
 
-    The loss is the mean over all videos of the step, in whatever process and part they are; ``weight``
-    is what it divides by. Every process takes ``num_parts``, of which this one's may be empty.
+    Args:
+        job: the run.
+        batch: the videos of this rank, which may be none.
+        weight: what the loss is divided by: the videos of all ranks, see `vsn.training.losses.Loss`.
+        num_parts: number of parts to accumulate gradients over. It is the same on every rank, because DDP
+            communicates in each backward pass, so that a part of this rank may be empty.
     """
     recipe, config, progress, distributed = job.run.recipe, job.run.recipe.train, job.progress, job.distributed
     set_lr(job.optimizer, job.lr)
-    # Dropout and mixing depend on (seed, epoch, step, process) alone, so that resuming changes nothing.
-    entropy = [
-        config.seed,
-        progress["epoch"],
-        progress["step"] - 1,
-        *([distributed.rank] if distributed.rank else []),
-    ]
+    # Seed dropout and mixing from (seed, epoch, step, rank): a resumed run draws the same numbers, and the
+    # state needs no random generator. Rank 0 adds nothing, as a run with one process.
+    entropy = [config.seed, progress.epoch, progress.step - 1, *([distributed.rank] if distributed.rank else [])]
     torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+    # Gradient accumulation: each part adds its share of the gradient of the mean over the whole step.
     job.optimizer.zero_grad(set_to_none=True)
-    loss_sum, hits = 0.0, 0.0
+    loss_sum, num_hits = 0.0, 0
     parts = (tensor.tensor_split(config.accumulate)[:num_parts] for tensor in (batch.clips, batch.targets))
     for number, part in enumerate(zip(*parts, strict=True), 1):
         clips, targets = (tensor.to(distributed.device, non_blocking=True) for tensor in part)
-        shown, wanted = clips, targets
+        mixed_clips, mixed_targets = clips, targets
         if len(targets):
-            shown, wanted = mix_clips(clips, targets, len(job.run.classes), recipe.augment)
+            mixed_clips, mixed_targets = mix_clips(clips, targets, len(job.run.classes), recipe.augment)
+        # Ranks exchange gradients once per step, in the backward pass of the last part.
         with contextlib.nullcontext() if number == num_parts else distributed.no_sync(job.network):
             with autocast(distributed.device, config.precision):
-                logits = job.network(shown)
-            loss = job.loss.total(logits.float(), wanted) / weight
-            job.scaler.scale(loss * distributed.world_size).backward()  # gradients are averaged over the processes
+                logits = job.network(mixed_clips)
+            # The loss in float32: bf16 logits would lose digits in the softmax.
+            loss = job.loss.total(logits.float(), mixed_targets) / weight
+            # DDP averages gradients over the ranks; the factor turns the average into the sum.
+            job.scaler.scale(loss * distributed.world_size).backward()
         loss_sum += loss.item()
-        hits += _num_hits(logits, targets)
-    loss_sum, hits, videos = distributed.all_reduce_sum([loss_sum, hits, len(batch.targets)])
+        num_hits += _num_hits(logits, targets)
+    loss_sum, hits, videos = distributed.all_reduce_sum([loss_sum, num_hits, len(batch.targets)])
     if not math.isfinite(loss_sum):
-        raise _not_finite(job, batch)
+        raise _loss_not_finite(job, batch)
+
+    # Unscale before clipping, so that the limit holds for the true gradients.
     job.scaler.unscale_(job.optimizer)
     if config.clip_grad_norm:
         torch.nn.utils.clip_grad_norm_(job.model.parameters(), config.clip_grad_norm)
     job.scaler.step(job.optimizer)
     job.scaler.update()
-    if job.average:
-        job.average.update_parameters(job.model)
-    progress["loss_sum"] += loss_sum * videos
-    progress["hits"] += hits
-    progress["videos"] += videos
+    if job.ema:
+        job.ema.update_parameters(job.model)
+    progress.loss_sum += loss_sum * videos
+    progress.hits += hits
+    progress.videos += videos
 
 
-def _batches(job: Job, epoch: int) -> Iterator[tuple[Batch, list[BadVideo], float]]:
-    """What this process takes of each step left of an epoch, the videos it could not read, seconds waited."""
+def _load_batches(job: Job, epoch: int) -> Iterator[tuple[Batch, list[BadVideo], float]]:
+    """Yield this rank's share of each remaining step, its videos that could not be read, and the seconds waited."""
     recipe, config = job.run.recipe, job.run.recipe.train
     bad: list[BadVideo] = []
     loader = make_loader(
@@ -215,41 +237,42 @@ def _batches(job: Job, epoch: int) -> Iterator[tuple[Batch, list[BadVideo], floa
         shuffle=True,
         balance=recipe.data.balance,
         seed=config.seed,
-        start=min(job.progress["step"] * config.batch_size, len(job.train_set)),
+        start=job.videos_done,  # the order of an epoch depends on (seed, epoch), so that resuming skips videos
         share=Share(job.distributed.rank, job.distributed.world_size, config.accumulate),
         bad=bad,
     )
     started = time.perf_counter()
     for batches in loader:
         assert len(batches) <= 1, "training clips have one size"
-        yield batches[0] if batches else _no_videos(job), bad.copy(), time.perf_counter() - started
+        yield batches[0] if batches else _empty_batch(job), bad.copy(), time.perf_counter() - started
         bad.clear()
         started = time.perf_counter()
 
 
-def _meet(job: Job, batch: Batch, bad: list[BadVideo]) -> tuple[float, int]:
-    """Meet the other processes before a step: stop together, count bad videos.
+def _sync_before_step(job: Job, batch: Batch, bad: list[BadVideo]) -> tuple[float, int]:
+    """All-reduce what every rank must know before a step: the loss weight, signals, and bad videos.
 
-    Returns what all the videos of the step weigh, and the number of parts that are not empty in all processes.
+    Returns:
+        The weight of the videos of all ranks, and the number of parts that are not empty on every rank.
     """
-    num_parts = min(job.run.recipe.train.accumulate, len(batch.targets))
-    facts = [
-        job.loss.weight(batch.targets),
-        len(bad),
-        job.stop.requested,
-        *(i < num_parts for i in range(job.run.recipe.train.accumulate)),
-    ]
-    weight, num_bad, stop, *filled = job.distributed.all_reduce_sum(facts)
-    if stop:
+    accumulate = job.run.recipe.train.accumulate
+    num_parts = min(accumulate, len(batch.targets))
+    # One all-reduce for all of it: each costs a round trip. The number of parts needed is the maximum over
+    # the ranks; summed as flags, 2 parts here and 1 there are [1, 1, 0] + [1, 0, 0] = [2, 1, 0], so 2.
+    has_part = [part < num_parts for part in range(accumulate)]
+    weight, num_bad, stop, *counts = job.distributed.all_reduce_sum(
+        [job.loss.weight(batch.targets), len(bad), job.stop.requested, *has_part]
+    )
+    if stop:  # all ranks stop after the same step, whichever got the signal
         raise Stopped
     if num_bad:
-        _count_bad(job, [video for videos in job.distributed.all_gather(bad) for video in videos])
-    return weight, sum(map(bool, filled))
+        _record_bad(job, [video for videos in job.distributed.all_gather(bad) for video in videos])
+    return weight, sum(map(bool, counts))
 
 
-def _count_bad(job: Job, bad: list[BadVideo]) -> None:
-    """List videos that could not be read in the run; raise the last one's error when they are too many."""
-    known = job.progress["bad"]
+def _record_bad(job: Job, bad: list[BadVideo]) -> None:
+    """Write `bad_videos.json`; raise `VideoError` if there are more than `data.bad_videos` allows."""
+    known = job.progress.bad
     new = [video for video in bad if video.path not in known]
     if not new:
         return
@@ -262,16 +285,16 @@ def _count_bad(job: Job, bad: list[BadVideo]) -> None:
         reason = new[-1].reason
         if len(known) > 1:
             reason += (
-                f" It is one of {len(known)} bad videos of {num_videos}, more than data.bad_videos = {share:g} allows; "
-                f"{job.run.path / 'bad_videos.json'} lists them."
+                f" {len(known)} of {num_videos} videos cannot be read, more than data.bad_videos = {share:g} allows; see "
+                f"{job.run.path / 'bad_videos.json'}."
             )
         raise VideoError(new[-1].path, reason)
 
 
-def _open(
+def _open_run(
     recipe: Recipe, path: Path, classes: tuple[str, ...], resume: bool, console: Console
 ) -> tuple[Run, dict[str, Any] | None]:
-    """A new run, or one to go on with and its state; its free settings are those of `recipe`."""
+    """Return a new run and None, or the run to resume and its state."""
     if not resume:
         return new_run(path, recipe, classes), None
     run = open_run(path)
@@ -280,47 +303,48 @@ def _open(
     state, note = load_state(run)
     if note:
         console.print(note, highlight=False, soft_wrap=True)
+    # The resumable settings are those of the recipe; the model's have the number of classes filled in.
     return Run(path, replace(recipe, model=run.recipe.model), run.classes), state
 
 
 @contextlib.contextmanager
-def _stopping(job: Job) -> Iterator[None]:
-    """Save the state of a run that stops between two steps; say where it stopped and how to go on."""
+def _save_on_stop(job: Job) -> Iterator[None]:
+    """Save the state if a signal or a bad video stops the run between two steps, and say how to resume it."""
     try:
         yield
     except (Stopped, VideoError) as error:
         job.save()
-        place = f"in epoch {job.progress['epoch'] + 1} after {job.progress['step']} of {job.steps_per_epoch} steps"
-        advice = f"continue with: vsn train --resume {job.run.path}"
+        place = f"epoch {job.progress.epoch + 1} after {job.progress.step} of {job.steps_per_epoch} steps"
+        resume = f"continue with: vsn train --resume {job.run.path}"
         if isinstance(error, Stopped):
-            said = f"Stopped {place}; {advice}" if job.distributed.is_rank0 else ""
-            raise TrainingStopped(said) from None
-        job.console.print(
-            f"Stopped {place} by a video that cannot be read. Mend or remove it (`vsn data doctor` finds them all) or, "
-            f"where it is one to train on, allow a larger share with --data.bad-videos; then {advice}",
-            highlight=False,
-            soft_wrap=True,
+            if not job.distributed.is_rank0:
+                raise TrainingStopped("") from None  # rank 0 prints the message
+            raise TrainingStopped(f"Stopped in {place}; {resume}", place=place) from None
+        job.print(
+            f"Stopped in {place}: a video cannot be read. Repair or remove it (`vsn data doctor` finds all of them), or "
+            f"allow more bad training videos with --data.bad-videos; then {resume}"
         )
         raise
     except (RuntimeError, torch.OutOfMemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise TrainingStopped(f"{OUT_OF_MEMORY} The run is kept as it was last saved.") from error
+        # Saving now could interrupt an update halfway; the last saved state is consistent.
+        raise TrainingStopped(f"{OUT_OF_MEMORY} The run keeps its last saved state.") from error
 
 
-def _not_finite(job: Job, batch: Batch) -> TrainingStopped:
-    """The error of a loss that is NaN or infinite, with what led to it."""
-    ours = [job.train_set.records[int(i)].video_id for i in batch.indices]
-    files = ", ".join(name for names in job.distributed.all_gather(ours) for name in names)
+def _loss_not_finite(job: Job, batch: Batch) -> TrainingStopped:
+    """Build the error for a loss that is NaN or infinite; it names the videos of the step."""
+    video_ids = [job.train_set.records[int(i)].video_id for i in batch.indices]
+    names = ", ".join(name for names in job.distributed.all_gather(video_ids) for name in names)
     return TrainingStopped(
-        f"The loss is not finite in epoch {job.progress['epoch'] + 1}, step {job.progress['step']}, at learning rate "
-        f"{job.lr:.3g}. The run is kept as it was last saved. Begin another from its weights (--init-from {job.run.path}) "
-        f"with a lower train.lr, or with train.precision = 'fp32'. Videos of the batch: {files}."
+        f"The loss is not finite in epoch {job.progress.epoch + 1}, step {job.progress.step}, at learning rate "
+        f"{job.lr:.3g}. The run keeps its last saved state. Train from its weights (--init-from {job.run.path}) with a "
+        f"lower train.lr, or with train.precision = 'fp32'. Videos of the batch: {names}."
     )
 
 
-def _no_videos(job: Job) -> Batch:
-    """The share of a process to which no video of a step falls."""
+def _empty_batch(job: Job) -> Batch:
+    """Build the batch of a rank that has no video of a step: it must still take part in the collectives."""
     size, model = job.train_set.clip.crop_size, job.run.recipe.model
     clips = torch.empty(0, model.num_frames, model.clip_channels, size, size, dtype=torch.uint8)
     targets = torch.empty(0, len(job.run.classes)) if job.train_set.multi_label else torch.empty(0, dtype=torch.int64)
@@ -328,13 +352,7 @@ def _no_videos(job: Job) -> Batch:
 
 
 def _num_hits(logits: torch.Tensor, targets: torch.Tensor) -> int:
-    """How many of the highest logits are (one of) the true labels."""
+    """Count the videos whose highest logit is the label, or one of the labels."""
     best = logits.argmax(dim=1)
-    right = targets == best if targets.ndim == 1 else targets.gather(1, best[:, None]) > 0
-    return int(right.sum())
-
-
-def _averages(progress: dict[str, Any]) -> tuple[float, float]:
-    """Mean loss and top-1 of the epoch so far; NaN before the first video."""
-    videos = progress["videos"] or math.nan
-    return progress["loss_sum"] / videos, progress["hits"] / videos
+    correct = targets == best if targets.ndim == 1 else targets.gather(1, best[:, None]) > 0
+    return int(correct.sum())
