@@ -27,7 +27,8 @@ from vsn.bench.rounds import time_rounds
 from vsn.bench.runtimes import RUNTIMES, Infer, Variant, describe_device, list_variants
 from vsn.bench.subjects import Subject, read_subjects
 from vsn.config import BenchConfig, ClipSpec, EvalConfig, ModelConfig, Recipe
-from vsn.data.embedded.write import CLASSES, SynthSpec, render_video
+from vsn.data.embedded.scenes import CLASSES
+from vsn.data.embedded.write import SynthSpec, render_video
 from vsn.data.video import write_video
 from vsn.inference.prediction import views_of_video
 from vsn.runs.metadata import versions

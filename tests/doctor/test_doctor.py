@@ -5,10 +5,8 @@ import doctest
 import importlib
 import io
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -32,7 +30,6 @@ from vsn.doctor.diagnosis import Loading
 from vsn.doctor.evidence import Evidence, Split
 from vsn.doctor.examine import choose_videos, read_splits
 from vsn.doctor.files import FileJob, FileReport, inspect_video
-from vsn.system.workers import WorkerFailure, _serve, run_guarded
 
 CLIP = ClipSpec(short_side=32, crop_size=16)
 T = 4
@@ -544,55 +541,6 @@ def test_worker_killed_by_a_file_and_worker_that_hangs(data, monkeypatch):
     assert "train/wave/train2.mp4" in slow.message
     assert "over 3 s" in slow.message
     assert [split.num_checked for split in diagnosis.splits] == [4, 2, 2]
-
-
-def double_or_raise(number: int) -> int:
-    if number == 2:
-        raise OSError("no")
-    return 2 * number
-
-
-def test_results_come_for_every_job():
-    results = dict(run_guarded(double_or_raise, range(5), num_workers=2, seconds_limit=60))
-    assert results == {0: 0, 1: 2, 2: WorkerFailure("OSError: no"), 3: 6, 4: 8}
-
-
-def test_a_worker_whose_asker_is_gone_ends_in_silence(monkeypatch):
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # what it ignores is not for this process
-    ours, theirs = multiprocessing.Pipe()
-    ours.close()
-    _serve(theirs, double_or_raise)
-
-
-def test_ctrl_c_ends_the_workers(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import os, signal, time\n"
-        "from vsn.system.workers import run_guarded\n"
-        "def sleep(job):\n"
-        "    print(os.getpid(), flush=True)\n"
-        "    time.sleep(100)\n"
-        "if __name__ == '__main__':\n"
-        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "    list(run_guarded(sleep, range(4), num_workers=2, seconds_limit=90))\n",
-        encoding="utf-8",
-    )
-    process = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    workers = [int(process.stdout.readline()) for _ in range(2)]
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    _, errors = process.communicate(timeout=20)
-    assert process.returncode != 0
-    assert errors.strip().endswith("KeyboardInterrupt")
-    assert errors.count("Traceback") == 1
-    for worker in workers:
-        with pytest.raises(ProcessLookupError):
-            os.kill(worker, 0)
 
 
 # --- loading ---------------------------------------------------------------------------------------

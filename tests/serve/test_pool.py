@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.planted import shout
 from tests.serve.conftest import wait_until
 from vsn.serve.pool import DecodePool
-from vsn.system.workers import WorkerFailure
+from vsn.system.pool import WorkerFailure
 
 PRELOAD = "vsn.serve.decoding"  # what the service of the other tests preloads: one parent for all
 

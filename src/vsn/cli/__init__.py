@@ -222,7 +222,8 @@ app.command(recipe_app, name="recipe", help="List and print recipes.")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Errors a user can mend are one line, without a traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    keep_freed_memory()
+    if arguments[:1] and arguments[0] in ("train", "ablate", "bench", "demo", "eval"):
+        keep_freed_memory()  # where it pays: see its module
     try:
         if arguments[:1] == ["--version"]:
             print(f"vsn {vsn.__version__}")

@@ -10,7 +10,7 @@ from vsn.doctor.diagnosis import Loading
 from vsn.doctor.evidence import Evidence, Finding, Place, bad_effect, counted, make_finding
 from vsn.doctor.files import FileReport, Problem
 from vsn.doctor.labels import LABEL_CHECKS
-from vsn.system.workers import num_cpus
+from vsn.system.pool import num_cpus
 
 LONG_KEY_INTERVAL = 100
 MANY_FRAMES = 32

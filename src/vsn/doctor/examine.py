@@ -22,8 +22,8 @@ from vsn.doctor.diagnosis import Diagnosis, Loading, summed_up
 from vsn.doctor.evidence import ROLES, Evidence, Finding, Split, make_finding
 from vsn.doctor.files import FileJob, FileReport, Problem, inspect_video
 from vsn.doctor.flow import FlowEvidence, FlowJob, FlowReport, FlowWanted, check_flow, find_flow, inspect_flow
+from vsn.system.pool import WorkerFailure, num_cpus, run_guarded
 from vsn.system.progress import progress_bar
-from vsn.system.workers import WorkerFailure, num_cpus, run_guarded
 
 Job = TypeVar("Job")
 Report = TypeVar("Report")

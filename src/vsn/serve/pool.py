@@ -14,7 +14,7 @@ from multiprocessing.context import BaseContext
 from typing import Generic, TypeVar
 
 from vsn.system.interrupt import interrupts_blocked
-from vsn.system.workers import GuardedWorker, WorkerFailure
+from vsn.system.pool import GuardedWorker, WorkerError, WorkerFailure
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -113,30 +113,32 @@ class DecodePool(Generic[Job, Result]):
     def _start(self) -> GuardedWorker[Job, Result] | None:
         """Start a process and wait until it is ready; None, after a pause, if it does not start."""
         with interrupts_blocked():
-            worker: GuardedWorker[Job, Result] = GuardedWorker(self._work, context=self._context)
+            worker: GuardedWorker[Job, Result] = GuardedWorker(
+                self._work, seconds_limit=self._seconds_limit, context=self._context
+            )
         try:
             while not worker.is_free:
-                has_news = bool(wait([worker.connection], _POLL_SECONDS))
+                wait([worker.connection], _POLL_SECONDS)
                 if self._closing:
                     worker.stop()
                     return None
-                worker.outcome(has_news, self._seconds_limit)
-        except RuntimeError:  # for example out of memory
+                worker.poll()
+        except WorkerError:  # for example out of memory
             time.sleep(_POLL_SECONDS)
             return None
         self._count(1)
         return worker
 
     def _result(self, worker: GuardedWorker[Job, Result], job: Job) -> Result | WorkerFailure:
-        worker.give((0, job), self._seconds_limit)
+        worker.give(0, job)
         outcome: tuple[int, Result | WorkerFailure] | None = None
         while outcome is None and not worker.is_gone:
             left = worker.deadline - time.monotonic()
             has_news = bool(wait([worker.connection], max(0.0, min(left, _POLL_SECONDS))))
             if self._closing and not has_news:
                 return WorkerFailure("the service is being stopped")
-            with contextlib.suppress(RuntimeError):
-                outcome = worker.outcome(has_news, self._seconds_limit)
+            with contextlib.suppress(WorkerError):
+                outcome = worker.poll()
         if worker.is_gone:
             self._count(-1)
         return outcome[1] if outcome is not None else WorkerFailure("its process died")

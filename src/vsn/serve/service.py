@@ -27,7 +27,7 @@ from vsn.serve.problems import Problem
 from vsn.serve.uploads import UploadFolder, receive_video
 from vsn.stream.frames import FileWindows, trained_seconds
 from vsn.stream.timeline import scored_timeline
-from vsn.system.workers import WorkerFailure
+from vsn.system.pool import WorkerFailure
 
 log = logging.getLogger("vsn.serve")
 Outcome = TypeVar("Outcome")

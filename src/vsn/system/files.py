@@ -1,45 +1,135 @@
-"""Writing a file so that it is whole or not there: beside its place first, then renamed."""
+"""Write files atomically, and continue output folders only with the settings they were written with."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vsn.config import ConfigError
+
+# The names that `tempfile` makes for `atomic_write`: .NAME-abcd1234.SUFFIX
+_TEMPORARY = re.compile(r"\.(?P<stem>.+)-[a-z0-9_]{8}(?P<suffix>\.[^.]*)?", re.DOTALL)
+
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder; rename it to ``path`` when the block succeeds.
+def atomic_write(path: str | Path, *, folder: bool = False) -> Iterator[Path]:
+    """Yield a temporary path in the same folder, and rename it to `path` when the block succeeds.
 
-    Whatever was at ``path`` stays as it was when the block fails (a full disk, Ctrl-C), and nothing
-    half-written is left. The temporary name keeps the suffix, which some writers look at.
+    When the block fails (full disk, Ctrl-C), the temporary file is removed and `path` stays as it was. The temporary
+    name keeps the suffix, which some writers look at. With `folder=True`, yield a new folder; then nothing may be at
+    `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    if folder:
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    else:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes private files; the result should have the rights any new file has.
+        # tempfile makes private files; the result should have the permissions of any new file.
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod((0o777 if folder else 0o666) & ~umask)
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def remove_temporary_files(paths: Iterable[Path]) -> None:
+    """Remove temporary files and folders that killed writers of these paths left.
+
+    Only these: another machine may be writing other files of the same folder.
+    """
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, wanted in names.items():
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match and match["stem"] + (match["suffix"] or "") in wanted:
+                _remove(entry)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file (UTF-8), whole or not at all."""
+    """Write a text file (UTF-8) atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all."""
+    """Write indented JSON atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: str | Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write rows as CSV (UTF-8) atomically."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def check_output_folder(folder: Path, settings: Mapping[str, Any], *, names: Sequence[str]) -> None:
+    """Check that `folder` is absent, empty, or holds output written with the same settings.
+
+    Long work that was stopped continues in its folder, and must not mix two kinds of output there.
+
+    Args:
+        folder: Where output is about to be written.
+        settings: JSON values that decide what is written; keys that only the file has are ignored.
+        names: File names of the JSON description in the folder; the first that exists is compared.
+
+    Raises:
+        ConfigError: `folder` is a file, holds other files, or was written with other settings.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is a file, and the output needs a folder. Choose another name.")
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None:
+        if any(folder.iterdir()):
+            raise ConfigError(f"{folder} holds other files and no {names[0]}. Choose a new or an empty folder.")
+        return
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        stored = _flatten({key: description.get(key) for key in settings})
+    except (ValueError, AttributeError):
+        raise ConfigError(f"{path} does not hold a description of this output. Choose another folder.") from None
+    wanted = _flatten(settings)
+    changed = [
+        f"{key} is {stored.get(key)!r} there, {wanted.get(key)!r} here"
+        for key in {**wanted, **stored}
+        if stored.get(key) != wanted.get(key)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{folder} was written with other settings ({'; '.join(changed)}). Choose another folder, use the same "
+            "settings, or delete it."
+        )
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one table with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

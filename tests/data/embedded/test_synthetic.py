@@ -16,16 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vsn.data.embedded.scenes import Difficulty, class_order, draw_blinks
+from vsn.data.embedded.scenes import CLASSES, GROUPS, Difficulty, class_order, draw_blinks
 from vsn.data.embedded.write import (
-    CLASSES,
-    GROUPS,
     MARKER,
     UNFINISHED,
     SynthSpec,
-    contact_sheet,
     render_video,
-    save_contact_sheet,
     write_dataset,
 )
 from vsn.data.video import open_video
@@ -160,19 +156,19 @@ def test_turning_goes_the_way_the_name_says(clockwise: bool) -> None:
 
 
 def test_unknown_class_is_refused() -> None:
-    with pytest.raises(ValueError, match="No class 'juggling' in the embedded data set; choose one of 'moving"):
+    with pytest.raises(ValueError, match=r"juggling.*moving"):
         render_video("juggling", 0, spec=SHORT)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 64}, "size is 64; frames have 96 to 128"),
-        ({"size": 113}, "size is 113; .* even"),
-        ({"num_val_per_class": -1}, "num_val_per_class is -1; it must be 0 or more"),
+        ({"size": 64}, r"size is 64.*96 to 128"),
+        ({"size": 113}, r"size is 113.*even"),
+        ({"num_val_per_class": -1}, "num_val_per_class is -1"),
         ({"seed": -3}, "seed is -3"),
-        ({"num_seconds": (1.0, 1.2), "frames_per_second": (12, 15)}, "allow no video: .* Widen"),
-        ({"num_seconds": (4, 2)}, "allow no video"),
+        ({"num_seconds": (1.0, 1.2), "frames_per_second": (12, 15)}, r"num_seconds \(1\.0, 1\.2\)"),
+        ({"num_seconds": (4, 2)}, r"num_seconds \(4\.0, 2\.0\)"),
     ],
 )
 def test_spec_says_what_it_refuses(settings: dict, message: str) -> None:
@@ -300,25 +296,25 @@ def test_a_set_is_completed_and_nothing_else_is_touched(written: Path) -> None:
 
 
 def test_a_complete_set_is_left_alone(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vsn.data.embedded.write._write_all", lambda *_, **__: pytest.fail("wrote again"))
-    assert write_dataset(written, TINY) == written
+    monkeypatch.setattr("vsn.data.embedded.write.write_video", lambda *_, **__: pytest.fail("wrote again"))
+    assert write_dataset(written, TINY, num_workers=0) == written
 
 
 def test_another_spec_is_refused(written: Path) -> None:
-    with pytest.raises(ValueError, match=r"another spec \(spec.num_train_per_class is 1 there, 50 here;"):
+    with pytest.raises(ValueError, match=r"spec\.num_train_per_class is 1 there, 50 here;"):
         write_dataset(written, SHORT)
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="num_workers is -1"):
+    with pytest.raises(ValueError, match=r"num_workers.*-1"):
         write_dataset(tmp_path, TINY, num_workers=-1)
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ValueError, match=r"holds other files and no dataset\.json; choose a new"):
+    with pytest.raises(ValueError, match=r"no dataset\.json"):
         write_dataset(tmp_path, TINY)
-    with pytest.raises(ValueError, match=r"thesis\.tex is a file; the data set needs a folder"):
+    with pytest.raises(ValueError, match=r"thesis\.tex"):
         write_dataset(tmp_path / "thesis.tex", TINY)
     (tmp_path / MARKER).write_text("[1, 2]", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"dataset\.json is not a data set's description"):
+    with pytest.raises(ValueError, match=r"dataset\.json"):
         write_dataset(tmp_path, TINY)
     assert sorted(path.name for path in tmp_path.iterdir()) == [MARKER, "thesis.tex"]
 
@@ -337,7 +333,7 @@ def test_ctrl_c_leaves_whole_files_and_no_process(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, script], start_new_session=True, stderr=subprocess.PIPE) as process:
         try:
             give_up = time.monotonic() + 60
-            while len(list(root.rglob("*.mp4"))) < 4:
+            while len(list(root.rglob("[!.]*.mp4"))) < 4:  # without temporary files
                 assert process.poll() is None, "the script ended early"
                 assert time.monotonic() < give_up, "no video came"
                 time.sleep(0.02)
@@ -355,17 +351,3 @@ def test_ctrl_c_leaves_whole_files_and_no_process(tmp_path: Path) -> None:
         assert open_video(path).num_frames % 8 == 0
     assert (root / UNFINISHED).is_file()
     assert not (root / MARKER).exists()
-
-
-def test_contact_sheet_shows_a_row_a_class(written: Path, tmp_path: Path) -> None:
-    rendered, decoded = contact_sheet(TINY), contact_sheet(written)
-    assert rendered.dtype == np.uint8
-    assert rendered.shape == decoded.shape
-    assert rendered.shape[0] >= 20 * 96
-    assert rendered.shape[1] >= 8 * 96
-    frames, _ = render_video(CLASSES[-1], [0, 0, 19, 0], spec=TINY)
-    last = rendered[rendered.shape[0] - 14 - 4 - 96 :][:96, -14 - 4 - 96 :][:, :96]
-    assert (last == frames[centers(len(frames))[-1]]).all()
-    assert np.abs(rendered.astype(int) - decoded).mean() < 5, "the files show something else"
-    path = save_contact_sheet(tmp_path / "new" / "sheet.png", rendered)
-    assert path.read_bytes().startswith(b"\x89PNG")

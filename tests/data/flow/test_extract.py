@@ -183,9 +183,9 @@ def test_flow_made_otherwise_is_not_mixed_in(videos: Path, tmp_path: Path, chang
 
 def test_a_folder_of_something_else_is_refused(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ConfigError, match=r"holds other files and no flow\.json; choose a new or an empty"):
+    with pytest.raises(ConfigError, match=r"no flow\.json"):
         run(videos, tmp_path)
-    with pytest.raises(ConfigError, match=r"notes\.txt is a file; flow needs a folder"):
+    with pytest.raises(ConfigError, match=r"notes\.txt"):
         run(videos, tmp_path / "notes.txt")
 
 

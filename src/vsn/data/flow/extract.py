@@ -8,35 +8,23 @@ not at all, so that what stopped at any moment goes on from there, and several m
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
-import multiprocessing
-import os
-import re
-import shutil
-import signal
-import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from vsn.config import ConfigError
 from vsn.data.flow.compute import CPU_PIXELS, QUALITY, flow_method, iter_fields
-from vsn.data.flow.extract_plan import FlowSettings, FlowVideo, check_folder, place_of, require_own_names
+from vsn.data.flow.extract_plan import FlowSettings, FlowVideo, place_of, require_own_names
 from vsn.data.flow.file import write_flow_file
 from vsn.data.flow.folder import write_flow_folder
 from vsn.data.flow.values import FACTS, FlowFacts
 from vsn.data.video import VideoError, open_video
-from vsn.system.files import write_json, write_text
-from vsn.system.interrupt import interrupts_blocked
+from vsn.system.files import check_output_folder, remove_temporary_files, write_csv, write_json
+from vsn.system.pool import check_num_workers, num_cpus, run_in_processes
 from vsn.system.progress import progress_bar
 
-_LEFT_BEHIND = re.compile(r"\.(?P<name>.+)-[a-z0-9_]{8}(?:\.vsnflow)?", re.DOTALL)
-"""Names of what a writer had in hand when it was killed (`vsn.system.files`, `write_flow_folder`)."""
 _GPU_PIXELS, _GPU_WORKERS = 32 * 256 * 340, 4
 
 
@@ -115,34 +103,34 @@ def extract_flow(
     index, count = shard
     if not 0 <= index < count:
         raise ConfigError(f"the shard is {index}/{count}; of {count} they are 0/{count} to {count - 1}/{count}.")
-    if num_workers is not None and num_workers < 0:
-        raise ConfigError(f"num_workers is {num_workers}; it must be 0 or more, or None for one a CPU.")
+    if num_workers is None and device != "cpu":
+        num_workers = min(_GPU_WORKERS, num_cpus())
+    num_workers = check_num_workers(num_workers)
     wanted = sorted(videos, key=lambda video: video.name)
     require_own_names(wanted)
     wanted = wanted[index::count]
-    check_folder(out, settings)
+    check_output_folder(out, settings.described(), names=(FACTS,))
     out.mkdir(parents=True, exist_ok=True)
     if not (out / FACTS).is_file():
         write_json(out / FACTS, settings.described())
     todo = [video for video in wanted if not place_of(out, video, settings.layout).exists()]
-    if num_workers is None:
-        num_workers = _num_cpus() if device == "cpu" else min(_GPU_WORKERS, _num_cpus())
     done: list[DoneVideo] = []
     try:
-        with (
-            progress_bar("videos", disable=not progress) as bar,
-            _done_videos(todo, out, settings, device, min(num_workers, len(todo))) as coming,
-        ):
+        with progress_bar("videos", disable=not progress) as bar:
             task = bar.add_task("computing flow", total=len(wanted), completed=len(wanted) - len(todo), note="")
-            for one in coming:
-                done.append(one)
-                num_failed = sum(bool(former.reason) for former in done)
+            extract = partial(_extract, out=out, settings=settings, device=device)
+            for _, result in run_in_processes(extract, todo, num_workers=num_workers):
+                done.append(result)
+                num_failed = sum(bool(video.reason) for video in done)
                 bar.update(task, advance=1, note=f"{num_failed} failed" if num_failed else "")
     finally:
-        _remove_left_behind(out, todo)
+        remove_temporary_files(place_of(out, video, settings.layout) for video in todo)
     failed = tuple(sorted((one for one in done if one.reason), key=lambda one: one.video.name))
     report = out / ("failed.csv" if count == 1 else f"failed-{index}-of-{count}.csv")
-    _write_failed(report, failed)
+    if failed:
+        write_csv(report, [("path", "reason"), *((result.video.path, result.reason) for result in failed)])
+    else:
+        report.unlink(missing_ok=True)
     return ExtractSummary(
         out=out,
         settings=settings,
@@ -158,7 +146,21 @@ def extract_flow(
 # --- one video -------------------------------------------------------------------------------------
 
 
-def _extract(video: FlowVideo, out: Path, settings: FlowSettings, device: str) -> DoneVideo:
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Use one thread of PyTorch: on frames this small, threads wait for each other more than they help."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
+def _extract(video: FlowVideo, *, out: Path, settings: FlowSettings, device: str) -> DoneVideo:
     place = place_of(out, video, settings.layout)
     compute = flow_method(settings.method, device)
     try:
@@ -182,96 +184,3 @@ def _extract(video: FlowVideo, out: Path, settings: FlowSettings, device: str) -
     except ValueError as error:
         return DoneVideo(video, 0, " ".join(str(error).split()))
     return DoneVideo(video, number)
-
-
-@contextlib.contextmanager
-def _done_videos(
-    videos: Sequence[FlowVideo], out: Path, settings: FlowSettings, device: str, num_workers: int
-) -> Iterator[Iterator[DoneVideo]]:
-    """Videos as they get ready, from processes or, for fewer than two of these, from this one.
-
-    When the block ends early, by Ctrl-C or an error, the processes end at once.
-    """
-    if num_workers <= 1:
-        with _one_thread():
-            yield (_extract(video, out, settings, device) for video in videos)
-        return
-    context = multiprocessing.get_context("spawn")
-    most = 61 if sys.platform == "win32" else num_workers  # Windows waits for no more processes at once
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(min(num_workers, most), mp_context=context, initializer=_start_worker)
-    workers: set[Any] = set()
-    try:
-        with interrupts_blocked():
-            futures = [pool.submit(_extract, video, out, settings, device) for video in videos]
-            workers = set(multiprocessing.active_children()) - others
-        yield (future.result() for future in as_completed(futures))
-    except BrokenProcessPool:
-        raise VideoError(
-            out,
-            "a process that computes flow has died: out of memory, or a video that crashes the decoder. What is "
-            "done stays. Go on with fewer workers; `vsn data doctor` finds such a video.",
-        ) from None
-    except BaseException:
-        for worker in workers:
-            worker.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """On pictures as small as flow is computed on, threads wait for one another more than they help."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _start_worker() -> None:
-    """One thread each; and Ctrl-C, which reaches every process of the terminal, is for the one that called."""
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-
-# --- the folder ------------------------------------------------------------------------------------
-
-
-def _remove_left_behind(out: Path, videos: Sequence[FlowVideo]) -> None:
-    """Remove what was in hand of these videos when their writer was killed."""
-    names: dict[Path, set[str]] = {}
-    for video in videos:
-        place = out / video.name
-        names.setdefault(place.parent, set()).add(place.name)
-    for folder, own in names.items():
-        if not folder.is_dir():
-            continue
-        for entry in list(os.scandir(folder)):
-            match = _LEFT_BEHIND.fullmatch(entry.name)
-            if match and match["name"] in own:
-                if entry.is_dir():
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                else:
-                    Path(entry.path).unlink(missing_ok=True)
-
-
-def _write_failed(report: Path, failed: Sequence[DoneVideo]) -> None:
-    if not failed:
-        report.unlink(missing_ok=True)
-        return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([("path", "reason"), *((one.video.path, one.reason) for one in failed)])
-    write_text(report, text.getvalue())
-
-
-def _num_cpus() -> int:
-    """CPUs this process may use: containers and schedulers may allow fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

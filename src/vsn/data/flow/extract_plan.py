@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from typing import Any, get_args
 from vsn.config import ConfigError, DataConfig, Decoder, FlowMethod, StoredLayout, Tvl1Config
 from vsn.data.flow.compute import QUALITY, STATED
 from vsn.data.flow.file import SUFFIX
-from vsn.data.flow.values import FACTS, FlowFacts, read_flow_facts
+from vsn.data.flow.values import FlowFacts
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.records import VIDEO_EXTENSIONS, list_videos
 
@@ -111,37 +110,6 @@ def require_own_names(videos: Sequence[FlowVideo]) -> None:
                 f"{owner.path} and {video.path} would share the flow {video.name!r}: a video's flow has its name "
                 "without the extension. Rename one, or leave it out."
             )
-
-
-def check_folder(out: Path, settings: FlowSettings) -> None:
-    """Raise `ConfigError` unless out is absent, empty, or of an extraction with these settings."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ConfigError(f"{out} is a file; flow needs a folder. Choose another name.")
-    if read_flow_facts(out) is None:
-        if any(out.iterdir()):
-            raise ConfigError(f"{out} holds other files and no {FACTS}; choose a new or an empty folder.")
-        return
-    stated, wanted = (
-        _flat(facts) for facts in (json.loads((out / FACTS).read_text(encoding="utf-8")), settings.described())
-    )
-    changed = [
-        f"{key} is {stated.get(key)!r} there, {wanted.get(key)!r} here"
-        for key in dict.fromkeys((*wanted, *stated))
-        if stated.get(key) != wanted.get(key)
-    ]
-    if changed:
-        raise ConfigError(
-            f"{out} holds flow made otherwise ({'; '.join(changed)}). Choose another folder, or the same settings."
-        )
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {prefix + key: inner}
-    return flat
 
 
 def _name(video_id: str) -> str:

@@ -14,16 +14,16 @@ is one gray JPEG with x above y. Why so:
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from vsn.data.packing.shards import ShardWriter
 from vsn.data.video import VideoError
 from vsn.data.video.jpeg import MAX_SIDE, decode_gray_jpeg, encode_gray_jpeg
-from vsn.data.video.packed_files import FOOTER, FRAME, MAGIC, VIDEO, Shard
+from vsn.data.video.packed_files import Shard
 from vsn.data.video.reader import Choose, chosen, frame_size, resize_rgb
 from vsn.system.files import atomic_write
 
@@ -48,30 +48,19 @@ def write_flow_file(
     if path.suffix != SUFFIX:
         raise ValueError(f"{path}: the name of a file of flow ends in {SUFFIX}.")
     with atomic_write(path) as part:
-        rows, shape = [], None
+        num_fields, shape = 0, None
         with part.open("wb") as file:
-            file.write(MAGIC)
-            start = file.tell()
+            writer = ShardWriter(file)
             for field in fields:
                 _check_field(path, field, shape)
                 shape = field.shape
-                data = encode_gray_jpeg(np.concatenate([field[..., 0], field[..., 1]]), quality=quality)
-                file.write(data)
-                rows.append((len(data), zlib.crc32(data)))
+                writer.add_frame(encode_gray_jpeg(np.concatenate([field[..., 0], field[..., 1]]), quality=quality))
+                num_fields += 1
             if shape is None:
                 raise ValueError(f"{path}: no field to write; a video of one frame has no flow.")
-            position, table = file.tell(), np.array(rows, FRAME).tobytes()
-            file.write(table)
-            # A row a video as packed sets have it; the pictures are twice as high as the fields.
-            entry = (start, position, frames_per_second, len(rows), 2 * shape[0], shape[1], zlib.crc32(table))
-            tables = np.array([entry], VIDEO).tobytes()
-            text = json.dumps({"kind": "vsn flow", "ids": [video_id]}, ensure_ascii=False).encode()
-            position = file.tell()
-            file.write(tables + text)
-            file.write(FOOTER.pack(position, 1, len(text), zlib.crc32(tables + text), MAGIC))
-            file.flush()
-            os.fsync(file.fileno())
-    return len(rows)
+            writer.end_video(frames_per_second=frames_per_second, height=2 * shape[0], width=shape[1])
+            writer.finish(json.dumps({"kind": "vsn flow", "ids": [video_id]}, ensure_ascii=False).encode())
+    return num_fields
 
 
 def count_fields(path: str | Path) -> int:

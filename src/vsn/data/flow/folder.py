@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from vsn.data.video import VideoError
 from vsn.data.video.frame_folders import describe_frames, read_picture
 from vsn.data.video.jpeg import encode_gray_jpeg
 from vsn.data.video.reader import Choose, chosen, frame_size, resize_rgb
+from vsn.system.files import atomic_write
 
 # flow_x_00001.jpg, x_00001.jpg, 000123-y_00001.jpg: what comes before the axis names the kind.
 _FIELD = re.compile(r"(?P<kind>(?:.*[-_])?)(?P<axis>[xyXY])_(?P<number>[0-9]+)(?P<suffix>\.(?:jpe?g|png|webp))", re.I)
@@ -105,10 +104,8 @@ def write_flow_folder(
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} is there already; remove it to write it anew.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-    try:
-        number = 0
+    number = 0
+    with atomic_write(path, folder=True) as part:
         for number, field in enumerate(fields, 1):
             if layout == "rg":
                 both = np.dstack([field, np.full_like(field[..., 0], ZERO)])
@@ -120,17 +117,7 @@ def write_flow_folder(
                 (part / f"flow_{axis}_{number:05d}.jpg").write_bytes(data)
         if not number:
             raise ValueError(f"{path}: no field to write; a video of one frame has no flow.")
-        part.chmod(0o777 & ~_umask())  # mkdtemp makes private folders
-        part.rename(path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return number
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def _named_fields(path: str | Path) -> dict[str, dict[str, dict[int, str]]]:

@@ -1,4 +1,4 @@
-"""Writing one packed file, and checking one: the work of one process of `vsn data pack`."""
+"""Write one packed file (a shard) and check one: the work of one process of `vsn data pack`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,9 +34,9 @@ class ShardJob:
     path: Path
     videos: tuple[SourceVideo, ...]
     short_side: int
-    """Pixels of the shorter side; smaller frames stay as they are."""
+    """Pixels of the shorter side; smaller frames keep their size."""
     quality: int
-    """Of the JPEG frames, 1 to 100."""
+    """JPEG quality of the frames, 1 to 100."""
     frame_template: str
     decoder: Decoder
     pack: str
@@ -49,138 +49,173 @@ class UnreadVideo(NamedTuple):
     video_id: str
     reason: str
     stamp: str
-    """Size and time of the file as it was; another stamp is worth another try."""
+    """Size and modification time of the file; when they change, the video is tried again."""
 
 
 @dataclass(frozen=True)
 class ShardContent:
-    """What a shard holds, as it says of itself."""
+    """What a shard holds, read from its tables."""
 
+    pack: str
+    """Fingerprint of the pack it belongs to."""
     ids: tuple[str, ...]
     bad: tuple[UnreadVideo, ...]
     num_frames: int
     bytes_in: int
-    """Size of the videos it was made of."""
+    """Size of the source videos."""
     bytes_out: int
+
+    @classmethod
+    def of(cls, path: Path) -> ShardContent:
+        """Read the tables of the shard at `path`. Raises `VideoError`."""
+        shard = Shard(path)
+        description = shard.description
+        return cls(
+            pack=description["pack"],
+            ids=tuple(description["ids"]),
+            bad=tuple(UnreadVideo(*values) for values in description["bad"]),
+            num_frames=int(shard.videos["num_frames"].sum()),
+            bytes_in=description["bytes_in"],
+            bytes_out=path.stat().st_size,
+        )
+
+
+class ShardWriter:
+    """Write the file format that `vsn.data.video.packed_files` reads.
+
+    Example:
+        writer = ShardWriter(file)
+        for jpeg in frames:
+            writer.add_frame(jpeg)
+        writer.end_video(frames_per_second=25.0, height=256, width=340)
+        writer.finish(b'{"ids": ["a.mp4"]}')
+    """
+
+    def __init__(self, file: io.BufferedWriter) -> None:
+        self._file = file
+        self._videos: list[tuple[int, int, float, int, int, int, int]] = []
+        file.write(MAGIC)
+        self._start_video()
+
+    def _start_video(self) -> None:
+        self._start = self._file.tell()
+        self._frames: list[tuple[int, int]] = []
+
+    def add_frame(self, jpeg: bytes) -> None:
+        """Append a frame to the current video."""
+        self._file.write(jpeg)
+        self._frames.append((len(jpeg), zlib.crc32(jpeg)))
+
+    def end_video(self, *, frames_per_second: float, height: int, width: int) -> None:
+        """Append the frame table of the current video, and start the next one."""
+        table_start, table = self._file.tell(), np.array(self._frames, FRAME).tobytes()
+        self._file.write(table)
+        self._videos.append(
+            (self._start, table_start, frames_per_second, len(self._frames), height, width, zlib.crc32(table))
+        )
+        self._start_video()
+
+    def discard_video(self) -> None:
+        """Remove the frames of the current video."""
+        self._file.seek(self._start)
+        self._file.truncate()
+        self._start_video()
+
+    def finish(self, description: bytes) -> None:
+        """Write the video table, the description (JSON) and the footer, and flush them to the disk."""
+        start = self._file.tell()
+        tables = np.array(self._videos, VIDEO).tobytes() + description
+        self._file.write(tables)
+        self._file.write(FOOTER.pack(start, len(self._videos), len(description), zlib.crc32(tables), MAGIC))
+        self._file.flush()
+        # The caller renames the file next. Without fsync, a power failure can leave the new name on an empty file.
+        os.fsync(self._file.fileno())
 
 
 def write_shard(job: ShardJob) -> ShardContent:
-    """Write a shard, read it back and compare, then give it its name.
+    """Write a shard atomically, after reading it back.
 
-    Frames are handled one at a time, so memory does not depend on how long videos are. A video that
-    cannot be read is noted in the shard and left out. Raises `OSError` for a full disk, and
-    `VideoError` when what was written does not read back; then there is no shard.
+    Frames are written one at a time, so memory does not grow with the length of a video. A video that cannot be read
+    is recorded in the shard and skipped. Raises `OSError` for a full disk and `VideoError` when the file does not
+    read back.
     """
-    with atomic_write(job.path) as part:
-        entries, bad, bytes_in = [], [], 0
+    with atomic_write(job.path) as temporary:
         ids: list[str] = []
-        with part.open("wb") as file:
-            file.write(MAGIC)
+        counts: list[int] = []
+        bad: list[UnreadVideo] = []
+        bytes_in = 0
+        with temporary.open("wb") as file:
+            writer = ShardWriter(file)
             for video in job.videos:
-                start = file.tell()
                 try:
-                    entries.append(_write_video(file, video, job))
+                    counts.append(_write_video(writer, video, job))
                     ids.append(video.video_id)
-                    bytes_in += _source_bytes(video.path)
+                    bytes_in += _num_source_bytes(video.path)
                 except VideoError as error:
-                    file.seek(start)
-                    file.truncate()
-                    bad.append(UnreadVideo(video.video_id, error.reason, stamp(video.path)))
+                    writer.discard_video()
+                    bad.append(UnreadVideo(video.video_id, error.reason, _stamp(video.path)))
             description = {"pack": job.pack, "ids": ids, "bad": bad, "bytes_in": bytes_in}
-            _write_tables(file, np.array(entries, VIDEO), description)
-            file.flush()
-            os.fsync(file.fileno())
-        _check_written(part, job.path, ids, [entry[3] for entry in entries])
-    return content_of(job.path)
+            writer.finish(json.dumps(description, ensure_ascii=False, separators=(",", ":")).encode())
+        # Read back now: damage found at training time would cost a run, and the source may be gone by then.
+        if faults := shard_faults(temporary):
+            raise VideoError(job.path, f"does not read back as written: {faults[0].reason}")
+        content = ShardContent.of(temporary)
+        if list(content.ids) != ids or Shard(temporary).videos["num_frames"].tolist() != counts:
+            raise VideoError(job.path, "does not read back as written: other videos or frame counts.")
+    return content
 
 
-def content_of(path: Path) -> ShardContent:
-    """What the shard holds, from its tables. Raises `VideoError`."""
-    shard = Shard(path)
-    description = shard.description
-    return ShardContent(
-        ids=tuple(description["ids"]),
-        bad=tuple(UnreadVideo(*values) for values in description["bad"]),
-        num_frames=int(shard.videos["num_frames"].sum()),
-        bytes_in=description["bytes_in"],
-        bytes_out=path.stat().st_size,
-    )
+def _write_video(writer: ShardWriter, video: SourceVideo, job: ShardJob) -> int:
+    """Append a video and return the number of its frames. Raises `VideoError`."""
+    source = open_video(video.path, frame_template=job.frame_template).metadata
+    # Never enlarge: that would cost space and add nothing.
+    short_side = job.short_side if min(source.height, source.width) > job.short_side else None
+    frames = open_video(video.path, short_side=short_side, frame_template=job.frame_template, decoder=job.decoder)
+    num_frames, height, width = 0, 0, 0
+    for frame in frames:
+        height, width = frame.shape[:2]
+        if max(height, width) > MAX_SIDE:
+            raise VideoError(video.path, f"frames have {height}x{width} pixels; a JPEG has at most {MAX_SIDE} a side.")
+        writer.add_frame(encode_jpeg(np.ascontiguousarray(frame), quality=job.quality))
+        num_frames += 1
+    if not num_frames:
+        raise VideoError(video.path, "no frame can be decoded.")
+    writer.end_video(frames_per_second=source.frames_per_second, height=height, width=width)
+    return num_frames
 
 
-def kept_content(job: ShardJob) -> ShardContent | None:
-    """What the shard holds when it is there, whole, and would come out the same; else None.
-
-    A video that could not be read and has changed since is worth another try.
-    """
+def reusable_content(job: ShardJob) -> ShardContent | None:
+    """Return what an existing shard holds if writing it again would give the same file, else None."""
     if not job.path.is_file():
         return None
     try:
-        content = content_of(job.path)
-        same = Shard(job.path).description["pack"] == job.pack
+        content = ShardContent.of(job.path)
     except VideoError:
         return None
-    now = {video.video_id: stamp(video.path) for video in job.videos if content.bad}
-    same = same and {*content.ids, *(bad.video_id for bad in content.bad)} == {v.video_id for v in job.videos}
-    return content if same and all(now.get(bad.video_id) == bad.stamp for bad in content.bad) else None
+    if content.pack != job.pack:
+        return None
+    if {*content.ids, *(bad.video_id for bad in content.bad)} != {video.video_id for video in job.videos}:
+        return None
+    # A video that could not be read and has changed since may be readable now.
+    bad_stamps = {bad.video_id: bad.stamp for bad in content.bad}
+    changed = any(
+        _stamp(video.path) != bad_stamps[video.video_id] for video in job.videos if video.video_id in bad_stamps
+    )
+    return None if changed else content
 
 
 def shard_faults(path: str | Path) -> list[VideoError]:
-    """What is wrong with a shard: every byte is read and compared with its checksum, and the first
-    and last frame of each video are decoded. One error for each damaged video, or one for the shard.
+    """Check every byte of a shard against its checksum, and decode the first and last frame of each video.
+
+    Returns one error for each damaged video, or one for a shard that cannot be opened.
     """
     try:
-        return [*_faults(Shard(path))]
+        return list(_video_faults(Shard(path)))
     except VideoError as error:
         return [error]
 
 
-def stamp(path: Path) -> str:
-    """Size and time of a file or folder: changes when it does."""
-    try:
-        status = path.stat()
-    except OSError:
-        return "absent"
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def _write_video(file: io.BufferedWriter, video: SourceVideo, job: ShardJob) -> tuple[Any, ...]:
-    """Append the frames and the frame table of a video; its `VIDEO` row. Raises `VideoError`."""
-    stored = open_video(video.path, frame_template=job.frame_template).metadata
-    short_side = job.short_side if min(stored.height, stored.width) > job.short_side else None
-    frames = open_video(video.path, short_side=short_side, frame_template=job.frame_template, decoder=job.decoder)
-    start, rows, shape = file.tell(), [], (0, 0)
-    for frame in frames:
-        shape = frame.shape[:2]
-        if max(shape) > MAX_SIDE:
-            raise VideoError(video.path, f"frames of {shape[0]}x{shape[1]} pixels; a JPEG has {MAX_SIDE} at most.")
-        data = encode_jpeg(np.ascontiguousarray(frame), quality=job.quality)
-        file.write(data)
-        rows.append((len(data), zlib.crc32(data)))
-    if not rows:
-        raise VideoError(video.path, "no frame decodes.")
-    position, table = file.tell(), np.array(rows, FRAME).tobytes()
-    file.write(table)
-    return start, position, stored.frames_per_second, len(rows), *shape, zlib.crc32(table)
-
-
-def _check_written(part: Path, path: Path, ids: list[str], counts: list[int]) -> None:
-    """Read a new shard back; raise `VideoError` unless it holds these videos, of so many frames, undamaged."""
-    shard = Shard(part)
-    if faults := [*_faults(shard)]:
-        raise VideoError(path, f"does not read back as it was written: {faults[0].reason}")
-    if shard.description["ids"] != ids or shard.videos["num_frames"].tolist() != counts:
-        raise VideoError(path, "does not read back as it was written: other videos or frame counts.")
-
-
-def _write_tables(file: io.BufferedWriter, videos: np.ndarray, description: dict[str, Any]) -> None:
-    position = file.tell()
-    text = json.dumps(description, ensure_ascii=False, separators=(",", ":")).encode()
-    tables = videos.tobytes() + text
-    file.write(tables)
-    file.write(FOOTER.pack(position, len(videos), len(text), zlib.crc32(tables), MAGIC))
-
-
-def _faults(shard: Shard) -> Iterator[VideoError]:
+def _video_faults(shard: Shard) -> Iterator[VideoError]:
     for number, video in enumerate(shard.videos):
         try:
             table, position = shard.frame_table(number), int(video["start"])
@@ -189,27 +224,31 @@ def _faults(shard: Shard) -> Iterator[VideoError]:
                 position += size
                 if zlib.crc32(data) != crc:
                     raise shard.damaged(number, f"frame {index}")
+                # Checksums cover the bytes. Two decoded frames show that the bytes are pictures of the stated size.
                 if index in (0, len(table) - 1):
-                    _check_picture(shard, number, index, data)
+                    try:
+                        shape = decode_jpeg(data).shape[:2]
+                    except ValueError as error:
+                        raise shard.damaged(number, f"frame {index} ({error})") from None
+                    if shape != (int(video["height"]), int(video["width"])):
+                        raise shard.damaged(number, f"frame {index} ({shape[0]}x{shape[1]} pixels)")
         except VideoError as error:
             yield error
 
 
-def _check_picture(shard: Shard, number: int, index: int, data: bytes) -> None:
-    stored = int(shard.videos[number]["height"]), int(shard.videos[number]["width"])
+def _stamp(path: Path) -> str:
+    """Return size and modification time of a file or folder."""
     try:
-        shape = decode_jpeg(data).shape[:2]
-    except ValueError as error:
-        raise shard.damaged(number, f"frame {index} ({error})") from None
-    if shape != stored:
-        raise shard.damaged(number, f"frame {index} (of {shape[0]}x{shape[1]} pixels)")
+        status = path.stat()
+    except OSError:
+        return "absent"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _source_bytes(path: Path) -> int:
-    """Size of a video file, of all files of a folder of frames, or of the frames of a packed video."""
+def _num_source_bytes(path: Path) -> int:
+    """Return the size of a video file, a folder of frames, or the frames of a packed video."""
     if packed_place(path):
-        shard = Shard(path.parent)
-        return int(shard.frame_table(int(path.name))["size"].sum())
+        return int(Shard(path.parent).frame_table(int(path.name))["size"].sum())
     if not path.is_dir():
         return path.stat().st_size
     with os.scandir(path) as entries:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import threading
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.frame import VideoFrame
+
+from vsn.system.files import atomic_write
 
 
 def write_video(
@@ -35,26 +35,20 @@ def write_video(
     if not frames_per_second > 0:
         raise ValueError(f"{path}: frames_per_second is {frames_per_second}; it must be above 0.")
     height, width = _checked_size(path, first)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        with av.open(f"file:{part}", "w", format="mp4") as container:
-            # cpu-independent: for frames this small, x264 with AVX-512 gives different bytes at each call.
-            options = {"crf": str(crf), "g": str(keyframe_every), "preset": "veryfast"}
-            options["x264-params"] = "cpu-independent=1"
-            rate = Fraction(frames_per_second).limit_denominator(1001)
-            stream = container.add_stream("libx264", rate=rate, options=options)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.codec_context.thread_count = 1
-            for image in itertools.chain([first], remaining):
-                if _checked_size(path, image) != (height, width):
-                    raise ValueError(f"{path}: expected frames of one size, {first.shape}, got {image.shape}.")
-                frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path) as temporary, av.open(f"file:{temporary}", "w", format="mp4") as container:
+        # cpu-independent: for frames this small, x264 with AVX-512 gives different bytes at each call.
+        options = {"crf": str(crf), "g": str(keyframe_every), "preset": "veryfast"}
+        options["x264-params"] = "cpu-independent=1"
+        rate = Fraction(frames_per_second).limit_denominator(1001)
+        stream = container.add_stream("libx264", rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for image in itertools.chain([first], remaining):
+            if _checked_size(path, image) != (height, width):
+                raise ValueError(f"{path}: expected frames of one size, {first.shape}, got {image.shape}.")
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
 
 
 def _checked_size(path: Path, image: np.ndarray) -> tuple[int, int]:
