@@ -36,7 +36,7 @@ TESTS = {
     "vsn.data.flow.values": "data/flow/test_flow",
     "vsn.scores.fuse": "scores/test_fuse", "vsn.scores.match": "scores/test_match",
     "vsn.scores.intervals": "scores/test_intervals scores/test_scores", "vsn.scores.scores": "scores/test_scores",
-    "vsn.stream.windows": "stream/test_windows",
+    "vsn.stream.grid": "stream/test_windows",
 }  # fmt: skip
 """Mutated modules, and the files of tests that the mutants of each meet."""
 SLOW = "compiles_without or exports_for_any or gradients_agree or resnext_forced"

@@ -53,7 +53,7 @@ def examine(
         "every_seconds": timeline.every,
         "smooth": smooth,
         "thresholds": thresholds,
-        "num_windows": len(timeline.answers),
+        "num_windows": len(timeline.predictions),
         "right": share_right(timeline.segments, truth),
         "unknown": 1 - labeled / timeline.seconds,
         "most_frequent_class": most[0][1] / sum(round(10 * (one.end - one.start)) for one in truth),

@@ -74,10 +74,22 @@ def serve() -> Iterator[Serve]:
         server.server_close()
 
 
+class Waits(threading.Event):
+    """A stop that never comes, and notes how long it was waited for."""
+
+    def __init__(self, waits: list[float] | None) -> None:
+        super().__init__()
+        self.waits = waits if waits is not None else []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        return False
+
+
 def grays(source: Source, waits: list[float] | None = None) -> list[tuple[int, int, float]]:
     """Gray number, part and time of every frame."""
     found = []
-    for frame in source.frames(lambda: False, (waits if waits is not None else []).append):
+    for frame in source.frames(Waits(waits)):
         picture = source.picture(frame, None)
         found.append((round(float(picture.mean()) / 8), frame.part, round(frame.seconds, 3)))
     return found
@@ -107,13 +119,13 @@ def test_what_a_source_is_and_how_it_is_named(source: str, kind: str, shown: str
         ("no/such.mp4", r"no/such\.mp4: no such file"),
         pytest.param(
             "9999",
-            "camera 9999: no such camera: /dev/video9999 is not there",
+            "camera 9999: /dev/video9999 does not exist",
             marks=pytest.mark.skipif(sys.platform != "linux", reason="cameras have other names"),
         ),
         ("http://127.0.0.1:9/a", r"http://127\.0\.0\.1:9/a: cannot be opened: Connection refused"),
         ("rtsp://me:secret@127.0.0.1:9/a", r"^rtsp://127\.0\.0\.1:9/a: cannot be opened: Connection refused"),
-        ("foo://host/a", r"addresses begin with one of http, https, rtsp"),
-        ("file:///etc/hostname", r"for a file give its path"),
+        ("foo://host/a", r"http, https, rtsp"),
+        ("file:///etc/hostname", r"path of a file"),
     ],
 )
 def test_what_cannot_be_opened_is_said(source: str, message: str):
@@ -150,7 +162,7 @@ def test_a_file_gives_the_frames_of_decoding_with_their_times(gray_video: Path):
     source = Source(str(gray_video), QUICK)
     assert (source.kind, source.finite, source.frames_per_second) == ("file", True, 12.0)
     assert source.announced_seconds == pytest.approx(2.5)
-    frames = list(source.frames(lambda: False, lambda seconds: None))
+    frames = list(source.frames(threading.Event()))
     # The last ones come out of the decoder at the end, without the unit of their time stamps.
     assert [frame.seconds for frame in frames] == pytest.approx([i / 12 for i in range(30)])
     assert [frame.end for frame in frames] == pytest.approx([(i + 1) / 12 for i in range(30)])
@@ -175,7 +187,7 @@ def test_images_are_those_of_evaluation(tmp_path: Path):
     images = np.random.default_rng(0).integers(0, 256, (6, 48, 64, 3), dtype=np.uint8)
     write_video(tmp_path / "a.mp4", list(images), frames_per_second=10)
     source = Source(str(tmp_path / "a.mp4"), QUICK)
-    found = [source.picture(frame, 36) for frame in source.frames(lambda: False, lambda seconds: None)]
+    found = [source.picture(frame, 36) for frame in source.frames(threading.Event())]
     assert (np.stack(found) == open_video(tmp_path / "a.mp4", short_side=36).all_frames()).all()
 
 
@@ -184,7 +196,7 @@ def test_frames_of_another_size_take_that_of_the_first(tmp_path: Path):
     second = write_stream(tmp_path / "b.ts", range(10, 20), height=96, width=96).read_bytes()
     (tmp_path / "ab.ts").write_bytes(first + second)
     source = Source(str(tmp_path / "ab.ts"), QUICK)
-    frames = list(source.frames(lambda: False, lambda seconds: None))
+    frames = list(source.frames(threading.Event()))
     assert {(frame.stored.height, frame.stored.width) for frame in frames} == {(32, 48), (96, 96)}
     assert {source.picture(frame, 36).shape for frame in frames} == {(36, 54, 3)}
     times = [frame.seconds for frame in frames]
@@ -209,7 +221,7 @@ def test_videos_met_in_the_wild_give_the_frames_of_evaluation(shared_data: Path,
         pytest.skip(f"no {path}")
     source = Source(str(path), QUICK)
     images, times = [], []
-    for frame in source.frames(lambda: False, lambda seconds: None):
+    for frame in source.frames(threading.Event()):
         images.append(source.picture(frame, 32))
         times.append(frame.seconds)
     assert all(image.flags.c_contiguous for image in images)  # what a tensor is made of
@@ -250,13 +262,11 @@ def test_a_live_stream_that_is_cut_off_goes_on_as_a_new_part(serve: Serve, tmp_p
     found = []
 
     def read() -> None:
-        for frame in source.frames(lambda: False, waits.append):
+        for frame in source.frames(Waits(waits)):
             number = round(float(source.picture(frame, None).mean()) / 8)
             found.append((number, frame.part, frame.seconds))
 
-    with pytest.raises(
-        VideoError, match=r"the connection was lost .*; 3 tries in a row did not bring it back"
-    ) as caught:
+    with pytest.raises(VideoError, match=r"lost .*; 3 attempts in a row") as caught:
         read()
     assert [(number, part) for number, part, _ in found] == [(i, 0) for i in range(10)] + [
         (i, 1) for i in range(20, 30)
@@ -271,7 +281,7 @@ def test_a_file_that_a_server_without_ranges_cannot_give_is_said(serve: Serve, t
     noise = np.random.default_rng(0).integers(0, 256, (40, 128, 128, 3), dtype=np.uint8)
     write_video(tmp_path / "a.mp4", list(noise), frames_per_second=20)  # more than FFmpeg reads ahead
     source = Source(serve(((tmp_path / "a.mp4").read_bytes(), None), length=True), QUICK)
-    with pytest.raises(VideoError, match=r"no frame of it comes .*needs a server that answers requests for parts"):
+    with pytest.raises(VideoError, match=r"HTTP range"):
         grays(source)
 
 
@@ -286,7 +296,7 @@ def test_waits_have_a_longest(serve: Serve, tmp_path: Path):
     body = write_stream(tmp_path / "a.ts", range(5)).read_bytes()
     waits: list[float] = []
     source = Source(serve((body, None), length=False), LiveConfig(reconnects=4, reconnect_wait=10.0))
-    with pytest.raises(VideoError, match="4 tries in a row did not bring it back"):
+    with pytest.raises(VideoError, match="4 attempts in a row"):
         grays(source, waits)
     assert waits == [10.0, 20.0, 30.0, 30.0]
 

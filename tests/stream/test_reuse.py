@@ -131,7 +131,7 @@ class Mixing(Looping):
     [
         (Looping, "it cannot be traced"),
         (InPlace, r"it writes in place \(relu_\)"),
-        (Mixing, "its parts do not give what the whole gives"),
+        (Mixing, "do not give the output of the whole"),
     ],
 )
 def test_what_cannot_be_cut_is_said(network: type[Looping], message: str):

@@ -28,11 +28,13 @@ from vsn.data.video import VideoError, open_video, write_video
 from vsn.inference.predict import Predictor
 from vsn.models import build_model
 from vsn.scores.calibrate import Calibration
-from vsn.stream.frames import WantedFrames, WindowFinder, plan_grid
+from vsn.stream.collect import WindowCollector
+from vsn.stream.grid import FrameFilter, WindowGrid
+from vsn.stream.labels import WindowLabeler, WindowPrediction
+from vsn.stream.plan import plan_grid
 from vsn.stream.reader import LiveFrame
 from vsn.stream.scorer import WindowScorer
 from vsn.stream.stream import Stream, WindowStream
-from vsn.stream.windows import Answer, WindowGrid, WindowLabels
 from vsn.system.interrupt import StopRequest
 
 FAST = LiveConfig(fast=True)
@@ -59,8 +61,10 @@ def noise_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def answers_of(predictor: Predictor, source: Path | str, live: LiveConfig = FAST, **windows: Any) -> list[Answer]:
-    found: list[Answer] = []
+def answers_of(
+    predictor: Predictor, source: Path | str, live: LiveConfig = FAST, **windows: Any
+) -> list[WindowPrediction]:
+    found: list[WindowPrediction] = []
     config = WindowConfig(**{"seconds": 0.8, "smooth": 0.0, **windows})
     Stream(predictor, str(source), windows=config, live=live).run(found.append)
     return found
@@ -97,7 +101,7 @@ def test_scores_with_reuse_are_bit_equal_to_computing_the_whole_window(
     for window in range(4):
         numbers = [int(grid.instant(step) * 20) for step in grid.steps_of(window)]
         chosen = [images[number : number + kept.num_consecutive] for number in numbers]
-        whole.forget()
+        whole.reset()
         reused = kept.score(numbers, chosen)
         assert np.array_equal(reused, whole.score(numbers, chosen))
         expected = plain.score(numbers, chosen)
@@ -121,7 +125,7 @@ def test_networks_that_see_a_volume_are_computed_whole_and_it_is_said():
     recipe = replace(tiny_recipe(Path("nowhere")), model=config)
     predictor = Predictor(build_model(config), recipe, CLASSES, device="cpu")
     scorer = WindowScorer(predictor)
-    assert scorer.note.startswith("Nothing is reused: eco_lite_thin sees a window's frames together")
+    assert scorer.note.startswith("Features are not reused: eco_lite_thin mixes the frames")
     images = list(np.random.default_rng(0).integers(0, 256, (4, 1, 36, 48, 3), dtype=np.uint8))
     assert scorer.score([0, 1, 2, 3], images).shape == (3,)
 
@@ -201,7 +205,7 @@ def test_the_calibration_divides_logits_and_sets_the_threshold(noise_video: Path
         softened = before.smoothed ** (1 / 4)
         assert answer.smoothed == pytest.approx(softened / softened.sum(), rel=1e-6)
         assert answer.label == "unknown"
-    with pytest.raises(ConfigError, match="The calibration is for 2 classes"):
+    with pytest.raises(ConfigError, match="2 classes"):
         Stream(
             predictor, str(noise_video), windows=config, live=FAST,
             calibration=replace(calibration, classes=("a", "b")),
@@ -219,7 +223,7 @@ def frame(number: int, seconds: float, part: int = 0) -> LiveFrame:
 def fed(*batches: list[LiveFrame]) -> tuple[WindowStream, list[list[float]]]:
     grid = WindowGrid.of(0.8, 4, None)
     predictor = make_predictor()
-    stream = WindowStream(WindowScorer(predictor), grid, WindowLabels(CLASSES, WindowConfig(), grid))
+    stream = WindowStream(WindowScorer(predictor), grid, WindowLabeler(CLASSES, WindowConfig(), grid))
     return stream, [[round(answer.start, 6) for answer in stream.feed(batch)] for batch in batches]
 
 
@@ -244,7 +248,7 @@ def test_frames_of_an_instant_follow_each_other_whatever_is_dropped(
     dropped: set[int], count: int, every: float, broken: int, tail: bool
 ) -> None:
     grid = WindowGrid.of(0.8, 4, every, tail=0.05 * (count - 1) * tail)
-    wanted, finder = WantedFrames(grid, count), WindowFinder(grid, count)
+    wanted, finder = FrameFilter(grid, count), WindowCollector(grid, count)
     found: list[tuple[int, list[Any]]] = []
     for number in range(60):
         shown = replace(frame(number, 0.05 * number, part=number >= broken), end=0.05 * (number + 1))
@@ -267,7 +271,7 @@ def test_frames_of_an_instant_follow_each_other_whatever_is_dropped(
 
 def test_a_window_without_room_for_the_frames_of_an_instant_is_refused(noise_video: Path):
     predictor = make_predictor(modality="rgbdiff", flow_length=5)
-    with pytest.raises(ConfigError, match=r"6 frames in a row .* 0\.25 seconds at 20 frames a second"):
+    with pytest.raises(ConfigError, match=r"6 consecutive frames .* 0\.25 seconds at 20 frames"):
         answers_of(predictor, noise_video, seconds=0.25)
 
 
@@ -280,8 +284,8 @@ def test_a_source_without_a_rate_is_taken_for_one_of_25_frames():
 
 def test_nothing_is_held_that_no_window_needs():
     stream, _ = fed(*([frame(i, 0.2 * i)] for i in range(40)))
-    assert len(stream._finder._at) <= 4
-    assert len(stream._scorer._kept) <= 4
+    assert len(stream._collector._stacks) <= 4
+    assert len(stream._scorer._features) <= 4
 
 
 def test_a_model_that_is_too_slow_drops_and_says_so(noise_video: Path, monkeypatch: pytest.MonkeyPatch):
@@ -297,15 +301,15 @@ def test_a_model_that_is_too_slow_drops_and_says_so(noise_video: Path, monkeypat
     summary = stream.run(found.append)
     assert summary.dropped > 0
     assert summary.skipped > 0
-    assert len(found) == summary.num_answers < 6
+    assert len(found) == summary.num_predictions < 6
     # Whatever waited, it waited no longer than one answer takes, and a few frames.
-    assert max(summary.lags_ms[1:]) < 700 + 700 + 400
+    assert max(list(summary.lags_ms)[1:]) < 700 + 700 + 400
 
 
 def test_asked_to_stop_it_leaves_a_whole_video(noise_video: Path, tmp_path: Path):
     stop, found = StopRequest(), []
 
-    def answer(one: Answer) -> None:
+    def answer(one: WindowPrediction) -> None:
         found.append(one)
         stop.requested = len(found) == 2
 
@@ -316,7 +320,7 @@ def test_asked_to_stop_it_leaves_a_whole_video(noise_video: Path, tmp_path: Path
         live=LiveConfig(fast=True, max_waiting=2),
     )
     summary = stream.run(answer, video=tmp_path / "out.mp4", stop=stop)
-    assert summary.num_answers == 2
+    assert summary.num_predictions == 2
     assert 10 <= open_video(tmp_path / "out.mp4").num_frames < 40
 
 
@@ -353,10 +357,10 @@ def changed(recipe: Recipe, **parts: dict[str, Any]) -> Recipe:
 @pytest.mark.parametrize(
     ("parts", "protocol", "message"),
     [
-        ({"model": {"modality": "flow"}}, None, "The run looks at flow.*by runs on RGB frames or their"),
-        ({"data": {"task": "multilabel"}}, None, "several labels a video"),
-        ({}, "3crop-2clip", "looks at several clips of a video.*fcn, center, 3crop, 10crop with --protocol"),
-        ({}, "dense-10clip-3crop", "looks at several clips"),
+        ({"model": {"modality": "flow"}}, None, "model.modality 'rgb' or 'rgbdiff'"),
+        ({"data": {"task": "multilabel"}}, None, "multilabel"),
+        ({}, "3crop-2clip", "3crop-2clip.*fcn, center, 3crop, 10crop with --protocol"),
+        ({}, "dense-10clip-3crop", "dense-10clip-3crop"),
         ({}, "25x10", "shows clips of 25 frames, and this model keeps to 4"),
     ],
 )
@@ -399,9 +403,9 @@ def test_the_command_writes_lines_and_a_summary(
     assert [line["start"] for line in lines] == pytest.approx([0.2 * i for i in range(7)])
     assert set(lines[0]) == {"start", "end", "label", "probability", "top", "lag_ms", "dropped"}
     assert lines[0]["top"][0]["label"] in CLASSES
-    assert "Windows of 0.80 seconds (as asked), 4 frames, one every 0.200 seconds" in said.err
-    assert "is computed once a frame" in said.err
-    assert "2.0 seconds, 40 frames, 7 answers" in said.err
+    assert "Windows of 0.80 seconds (as set): 4 frames, one every 0.200 seconds" in said.err
+    assert "are computed once per frame" in said.err
+    assert "2.0 seconds, 40 frames, 7 predictions" in said.err
     assert "10 of the 28 frames of all windows were computed" in said.err
 
 
@@ -451,7 +455,7 @@ def test_ctrl_c_ends_the_command_with_its_summary(
     )
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 1
-    assert ", 1 answers" in said.err
+    assert ", 1 predictions" in said.err
     assert 0 < open_video(tmp_path / "out.mp4").num_frames < 40
 
 
@@ -473,7 +477,7 @@ def test_ctrl_c_in_a_process_of_its_own(finished_run: Path, noise_video: Path, t
     assert process.returncode == 0, errors
     assert json.loads(first)["start"] == 0.0
     assert all(json.loads(line) for line in rest.splitlines())
-    assert "answers" in errors
+    assert "predictions" in errors
     assert "Traceback" not in errors
     assert 0 < open_video(tmp_path / "out.mp4").num_frames < 40
 
@@ -488,7 +492,7 @@ def test_what_the_page_says_runs(
     (block,) = re.findall(r"```python\n(.*?)```", page, re.S)
     names: dict[str, Any] = {}
     exec(compile(block, "docs/stream.md", "exec"), names)
-    assert names["summary"].num_answers == 7
+    assert names["summary"].num_predictions == 7
     assert names["timeline"].seconds == 2.5
     shown = ""
     for verb in ("stream", "predict", "calibrate"):

@@ -16,9 +16,11 @@ from tests.stream.test_stream import make_predictor
 from vsn.config import ConfigError, LiveConfig, WindowConfig
 from vsn.data.video import VideoError, write_video
 from vsn.stream import scorer as window_scores
-from vsn.stream.frames import check_windows, read_windows, spread, trained_seconds
+from vsn.stream.collect import window_views
+from vsn.stream.file_windows import read_windows
+from vsn.stream.grid import WindowGrid
+from vsn.stream.plan import check_windows, spread, trained_seconds
 from vsn.stream.stream import Stream
-from vsn.stream.windows import WindowGrid
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def test_windows_are_those_of_the_stream(
     seen: list[torch.Tensor] = []
 
     def noted(scorer: Any, numbers: Any, images: Any) -> np.ndarray:
-        seen.append(scorer._crops(images))
+        seen.append(window_views(images, predictor.recipe, protocol))
         return np.zeros(3, np.float32)
 
     monkeypatch.setattr(window_scores.WindowScorer, "score", noted)
@@ -72,7 +74,7 @@ def test_windows_are_those_of_the_stream(
     config = WindowConfig(seconds=0.8, every=every)
     stream = Stream(predictor, str(noise_video), windows=config, live=LiveConfig(fast=True))
     stream.run(lambda answer: starts.append(answer.start))
-    assert [found.grid.covers(number)[0] for number in found.numbers] == starts
+    assert [found.grid.interval(number)[0] for number in found.numbers] == starts
     assert len(seen) == len(found.clips) <= most
     assert all(np.array_equal(clip, views) for clip, views in zip(found.clips, seen, strict=True))
 
@@ -110,7 +112,7 @@ def test_a_run_without_windows_is_refused_before_anything_is_read() -> None:
     for run, protocol in ((flow, None), (recipe, "3crop-2clip"), (recipe, "25x10")):
         with pytest.raises(ConfigError):
             check_windows(run, protocol)
-    with pytest.raises(ConfigError, match="looks at flow"):
+    with pytest.raises(ConfigError, match="flow"):
         read_windows(Path("gone"), flow, seconds=1.0, max_windows=4, video_seconds=4.0)
 
 

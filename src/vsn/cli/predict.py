@@ -246,7 +246,7 @@ def _write_timeline(
     if truth:
         facts["share_right"] = share_right(timeline.segments, truth)
     if files.out is not None:
-        answers = [answer_facts(one, classes, top_k) for one in timeline.answers]
+        answers = [answer_facts(one, classes, top_k) for one in timeline.predictions]
         for one in answers:
             del one["lag_ms"]
         write_json(files.out, facts | {"answers": answers})

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import tyro
 
 from vsn.config import LiveConfig, Protocol, WindowConfig
 
 if TYPE_CHECKING:
+    from vsn.stream.labels import WindowPrediction
     from vsn.stream.stream import StreamSummary
-    from vsn.stream.windows import Answer
 
 
 def stream(
@@ -68,7 +69,7 @@ def stream(
         with stop_requests() as stop, progress_bar("s", disable=not shown) as bar:
             task = bar.add_task("seconds of video", total=opened.announced_seconds, note="")
 
-            def say(answer: Answer) -> None:
+            def say(answer: WindowPrediction) -> None:
                 facts = answer_facts(answer, predictor.classes, top_k) | {"dropped": opened.summary.dropped}
                 print(json.dumps(facts, ensure_ascii=False), file=lines, flush=True)
                 bar.update(task, note=f"{answer.label} {answer.probability:.0%}")
@@ -87,7 +88,7 @@ def stream(
         raise SystemExit(1)
 
 
-def answer_facts(answer: Answer, classes: tuple[str, ...], top_k: int) -> dict[str, Any]:
+def answer_facts(answer: WindowPrediction, classes: tuple[str, ...], top_k: int) -> dict[str, Any]:
     """An answer for JSON: window, label, the most probable classes, lag."""
     best = answer.smoothed.argsort()[::-1][:top_k]
     return {
@@ -102,18 +103,18 @@ def answer_facts(answer: Answer, classes: tuple[str, ...], top_k: int) -> dict[s
 
 def describe_summary(summary: StreamSummary) -> str:
     """A few lines on what came of a stream."""
-    facts = summary.to_dict()
     lines = [
-        f"{summary.source}: {summary.seconds:.1f} seconds, {summary.num_frames} frames, {summary.num_answers} answers"
+        f"{summary.source}: {summary.seconds:.1f} seconds, {summary.num_frames} frames, "
+        f"{summary.num_predictions} predictions"
     ]
-    if "lag_ms" in facts:
-        lag = facts["lag_ms"]
-        lines.append(f"lag: median {lag['median']:.0f} ms, 90% within {lag['p90']:.0f} ms, at most {lag['max']:.0f} ms")
+    if summary.lags_ms:
+        median, p90, most = np.percentile(summary.lags_ms, [50, 90, 100])
+        lines.append(f"lag: median {median:.0f} ms, 90% within {p90:.0f} ms, at most {most:.0f} ms")
     if summary.frames_seen:
         lines.append(
             f"{summary.frames_computed} of the {summary.frames_seen} frames of all windows were computed, the others kept"
         )
-    lines.append(f"dropped: {summary.dropped} frames; left out: {summary.skipped} answers")
+    lines.append(f"dropped: {summary.dropped} frames; skipped: {summary.skipped} windows")
     if summary.undecodable:
         lines.append(f"{summary.undecodable} packets did not decode and were passed over")
     if summary.reconnected:

@@ -15,7 +15,8 @@ from vsn.data.video import VideoError, VideoMetadata, open_video
 from vsn.data.video.jpeg import encode_jpeg
 from vsn.inference.prediction import views_of_video
 from vsn.serve.problems import Problem
-from vsn.stream.frames import FileWindows, TooShortWindowError, read_windows
+from vsn.stream.file_windows import FileWindows, read_windows
+from vsn.stream.plan import TooShortWindowError
 
 MAX_SIDE = 224
 """Pixels of the longer side of a returned frame."""

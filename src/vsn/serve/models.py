@@ -26,7 +26,7 @@ from vsn.runs.run import WeightsKind, open_run, weights_hash
 from vsn.serve.decoding import small_frames
 from vsn.serve.problems import Problem
 from vsn.serve.schemas import Card
-from vsn.stream.frames import check_windows
+from vsn.stream.plan import check_windows
 from vsn.system.version import installed_version
 
 Clip = NDArray[np.uint8]

@@ -25,7 +25,8 @@ from vsn.serve.models import Clip, Logits, ServedModel
 from vsn.serve.pool import DecodePool
 from vsn.serve.problems import Problem
 from vsn.serve.uploads import UploadFolder, receive_video
-from vsn.stream.frames import FileWindows, trained_seconds
+from vsn.stream.file_windows import FileWindows
+from vsn.stream.plan import trained_seconds
 from vsn.stream.timeline import scored_timeline
 from vsn.system.pool import WorkerFailure
 
@@ -313,16 +314,16 @@ def make_timeline(
         ],
         windows=[
             schemas.TimelineWindow(
-                start_seconds=answer.start,
-                end_seconds=answer.end,
-                label=answer.label,
-                probability=answer.probability,
+                start_seconds=prediction.start,
+                end_seconds=prediction.end,
+                label=prediction.label,
+                probability=prediction.probability,
                 predictions=[
-                    schemas.LabelProbability(label=classes[i], probability=float(answer.smoothed[i]))
-                    for i in answer.smoothed.argsort()[::-1][:top_k]
+                    schemas.LabelProbability(label=classes[i], probability=float(prediction.smoothed[i]))
+                    for i in prediction.smoothed.argsort()[::-1][:top_k]
                 ],
             )
-            for answer in timeline.answers
+            for prediction in timeline.predictions
         ],
     )
 

@@ -1,4 +1,4 @@
-"""Scores of windows that share frames: what a network computes of one frame alone is computed once."""
+"""Score windows that share frames: the part of a network before its first temporal operation runs once per frame."""
 
 from __future__ import annotations
 
@@ -13,129 +13,113 @@ from vsn.config import Protocol
 from vsn.inference.forward import autocast, mean_of_views, view_scores
 from vsn.inference.predict import Predictor
 from vsn.models.classifier import FrameClassifier
-from vsn.stream.frames import check_windows, window_num_frames, window_views
+from vsn.stream.collect import window_views
+from vsn.stream.plan import check_windows, window_num_frames
 from vsn.stream.split import CannotSplitError, SplitBackbone, split_backbone
 
-_Kept = list[tuple[Tensor, ...]]
-"""What is kept of a frame: for each of its crops what the second part of the network needs of it."""
+_Features = list[tuple[Tensor, ...]]
+"""Features of a frame: for each of its crops the tensors that the second part of the network takes."""
 
 
 class WindowScorer:
-    """Logits of windows, frame by frame up to the first temporal operation, and what that gave kept.
+    """Compute logits of windows, reusing the features of frames that were in an earlier window.
 
-    A window's logits are the same to the last bit whether its frames were kept or computed for it, because
-    either way each goes through that part of the network by itself. `Predictor.predict` computes it for the
-    frames of a clip together, which may round otherwise.
+    Logits are bit-equal with and without earlier windows: each frame passes the first part of the network by itself
+    either way. `Predictor.predict` computes that part for all frames of a clip at once, which may round differently.
+
+    Args:
+        predictor: of a run on RGB frames or frame differences, with one label per video.
+        protocol: which crops; default that of the run.
+        reuse: whether to reuse features.
 
     Attributes:
         num_frames: T.
-        note: what is computed once a frame, or why nothing is.
-        first_temporal: the module before which that ends, "" where there is none; None where nothing is kept.
-        num_frames_seen: frames of all windows so far.
-        num_frames_computed: how many of these were computed, and not kept.
+        note: what is computed once per frame, or why nothing is; for display.
+        first_temporal: name of the module where reuse ends, "" if it never does (TSN); None without reuse.
+        num_frames_seen: frames of all windows.
+        num_frames_computed: how many of these were computed, not reused.
+
+    Raises:
+        ConfigError: a run or protocol without windows (`check_windows`).
     """
 
     def __init__(self, predictor: Predictor, *, protocol: Protocol | None = None, reuse: bool = True) -> None:
-        """Take a predictor's model.
-
-        Args:
-            predictor: of a run on RGB frames or their differences, with one label a video.
-            protocol: which crops; default the run's.
-            reuse: keep what is computed of a frame.
-
-        Raises:
-            ConfigError: another run, or a protocol that looks at several clips of a video.
-        """
-        self._protocol = check_windows(predictor.recipe, protocol)
-        self._predictor = predictor
-        self.num_frames = window_num_frames(predictor.recipe, self._protocol)
+        self._predictor, self._recipe = predictor, predictor.recipe
+        self._protocol = check_windows(self._recipe, protocol)
+        self.num_frames = window_num_frames(self._recipe, self._protocol)
         self.num_frames_seen = self.num_frames_computed = 0
-        self._kept: dict[int, _Kept] = {}
+        self._features: dict[int, _Features] = {}
         self._split: SplitBackbone | None = None
-        self.note = "Every window is computed whole, as asked."
+        self.note = "Features are not reused, as set."
         if reuse:
             self._split, self.note = _split(predictor)
         self.first_temporal = None if self._split is None else self._split.first_temporal
 
     @property
     def short_side(self) -> int:
-        """Shorter side, in pixels, that frames are wanted at."""
-        return self._predictor.recipe.clip.short_side
+        """Shorter side of the frames to score, in pixels."""
+        return self._recipe.clip.short_side
 
     @property
     def num_consecutive(self) -> int:
-        """Frames in a row that are seen of each of the T: 1, or L + 1 of differences."""
-        return self._predictor.recipe.model.num_consecutive
+        """Consecutive frames at each of the T instants: 1, or L + 1 for frame differences."""
+        return self._recipe.model.num_consecutive
 
     @torch.inference_mode()
     def score(self, numbers: Sequence[int], stacks: Sequence[np.ndarray]) -> NDArray[np.float32]:
-        """Logits ``(num_classes,)`` of a window.
+        """Return the logits ``(num_classes,)`` of a window.
 
         Args:
-            numbers: of its T frames, in order, with repeats where it is short of frames. A number stands for the same
-                images in every window until `forget`. Frames before the first are forgotten.
-            stacks: what is seen of each, uint8 ``(n, H, W, 3)``, RGB, all of one size, shorter side `short_side`: the
-                frame alone, n = 1, or of differences with the L that follow it.
+            numbers: numbers of its T frames, ascending, repeated if frames are missing. Until `reset` a number means the
+                same images. Features of frames before the first are dropped.
+            stacks: images of each, uint8 ``(n, H, W, 3)``, RGB, of one size, shorter side `short_side`; n is
+                `num_consecutive`.
         """
         assert len(numbers) == len(stacks) == self.num_frames
-        predictor = self._predictor
+        predictor, view = self._predictor, self._recipe.eval
         self.num_frames_seen += len(numbers)
         if self._split is None:
             self.num_frames_computed += len(numbers)
-            clip = self._crops(stacks)
+            clip = window_views(stacks, self._recipe, self._protocol)
             return view_scores(
-                predictor.model,
-                clip[None],
-                predictor.precision,
-                batch_size=predictor.recipe.eval.batch_size,
-                average=predictor.recipe.eval.average,
+                predictor.model, clip[None], predictor.precision, batch_size=view.batch_size, average=view.average
             )[0]
-        self._kept = {number: kept for number, kept in self._kept.items() if number >= numbers[0]}
+        self._features = {number: kept for number, kept in self._features.items() if number >= numbers[0]}
         with autocast(predictor.device, predictor.precision):
             for number, stack in zip(numbers, stacks, strict=True):
-                if number not in self._kept:
+                if number not in self._features:
                     self.num_frames_computed += 1
-                    self._kept[number] = self._first_part(stack)
-            logits = torch.cat([self._second_part(view) for view in zip(*map(self._kept.get, numbers), strict=True)])
-        found: NDArray[np.float32] = mean_of_views(logits.float(), predictor.recipe.eval.average).float().cpu().numpy()
-        return found
+                    self._features[number] = self._frame_features(self._split, stack)
+            # From frames of crops to crops of frames: a crop of the window has that crop of each frame.
+            crops = zip(*(self._features[number] for number in numbers), strict=True)
+            logits = torch.cat([self._clip_logits(self._split, frames) for frames in crops])
+        scores: NDArray[np.float32] = mean_of_views(logits.float(), view.average).float().cpu().numpy()
+        return scores
 
-    def forget(self) -> None:
-        """Keep nothing: numbers may stand for other images from now on."""
-        self._kept.clear()
+    def reset(self) -> None:
+        """Drop all features: numbers may mean other images from now on."""
+        self._features.clear()
 
-    def _crops(self, stacks: Sequence[np.ndarray]) -> Tensor:
-        """The crops of a window, or of some of its frames: uint8 ``(crops, T, C, h, w)``."""
-        return window_views(stacks, self._predictor.recipe, self._protocol)
+    def _frame_features(self, split: SplitBackbone, stack: np.ndarray) -> _Features:
+        crops = window_views([stack], self._recipe, self._protocol).to(self._predictor.device)
+        return [split.frame_part(self._predictor.model.normalize(crop[None])[0]) for crop in crops]
 
-    def _first_part(self, stack: np.ndarray) -> _Kept:
-        assert self._split is not None
-        crops = self._crops([stack]).to(self._predictor.device)
-        model = self._predictor.model
-        return [self._split.frame_part(model.normalize(crop[None])[0]) for crop in crops]
-
-    def _second_part(self, frames: Sequence[tuple[Tensor, ...]]) -> Tensor:
-        """Logits ``(1, num_classes)`` of one crop of a window, from what is kept of its frames."""
-        assert self._split is not None
+    def _clip_logits(self, split: SplitBackbone, frames: Sequence[tuple[Tensor, ...]]) -> Tensor:
+        """Return logits ``(1, num_classes)`` of one crop of a window from the features of its frames."""
         model = self._predictor.model
         assert isinstance(model, FrameClassifier)
         joined = (torch.cat(values) for values in zip(*frames, strict=True))
-        return model.scores_of(self._split.clip_part(*joined)[None])
+        return model.scores_of(split.clip_part(*joined)[None])
 
 
 def _split(predictor: Predictor) -> tuple[SplitBackbone | None, str]:
-    model = predictor.model
+    model, config = predictor.model, predictor.recipe.model
     if not isinstance(model, FrameClassifier):
-        return None, (
-            f"Nothing is reused: {predictor.recipe.model.name} sees a window's frames together from its first layer on."
-        )
+        return None, f"Features are not reused: {config.name} mixes the frames of a window from its first layer on."
     try:
-        split = split_backbone(model.backbone, channels=predictor.recipe.model.stem_channels)
+        split = split_backbone(model.backbone, channels=config.stem_channels)
     except CannotSplitError as error:
-        return None, f"Nothing is reused: of {predictor.recipe.model.name}, {error}."
+        return None, f"Features of {config.name} are not reused: {error}."
     if not split.first_temporal:
-        return (
-            split,
-            "The whole network up to the classifier is computed once a frame: it has no temporal operation.",
-        )
-    return split, f"What stands before {split.first_temporal} is computed once a frame."
+        return split, "The whole network up to the classifier is computed once per frame: no temporal operation."
+    return split, f"The layers before {split.first_temporal} are computed once per frame."

@@ -1,8 +1,8 @@
-"""A 2D CNN cut before its temporal operations: what is computed of one frame alone, and what needs all of them.
+"""Split a 2D CNN at its temporal operations: the part that sees one frame at a time, and the part that needs all.
 
-The network is traced (`torch.fx`), and every step that depends on no temporal module belongs to the first
-part: stem, blocks before the first temporal one, and in that block what stands beside or before its temporal
-convolution. Both parts run the network's own modules in its own order.
+The network is traced (`torch.fx`). Every step that depends on no temporal module belongs to the first part: the stem,
+the blocks before the first temporal one, and in that block what is parallel to or before its temporal
+convolution. Both parts run the modules of the network in their order.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor, fx, nn
 from vsn.models.layers import ShiftConv2d, ShuffleBatchNorm2d, ShuffleConv2d, ShuffleLinear
 
 _TEMPORAL = (ShuffleConv2d, ShuffleBatchNorm2d, ShiftConv2d, ShuffleLinear)
-_TRIAL_SIZE = 64
-_TRIAL_TOLERANCE = 1e-3
+_CHECK_SIZE = 64
+_CHECK_TOLERANCE = 1e-3
 
 
 class CannotSplitError(ValueError):
-    """A network that cannot be cut; the message says why."""
+    """A network that cannot be split; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class SplitBackbone:
     """The two parts of a backbone.
 
     Attributes:
-        frame_part: frames ``(N, C, H, W)`` to what the other part needs of them: tensors ``(N, ...)``.
-        clip_part: those tensors, of the T frames of each clip, to features ``(B*T, D)``.
-        first_temporal: name of the first temporal module; "" where there is none (TSN).
+        frame_part: maps frames ``(N, C, H, W)`` to the tensors ``(N, ...)`` that the other part takes.
+        clip_part: maps those tensors, of the T frames of each clip, to features ``(B*T, D)``.
+        first_temporal: name of the first temporal module; "" if there is none (TSN).
     """
 
     frame_part: fx.GraphModule
@@ -39,7 +39,7 @@ class SplitBackbone:
     first_temporal: str
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """Features ``(B*T, D)`` of frames ``(B*T, C, H, W)``, as the backbone gives them."""
+        """Map frames ``(B*T, C, H, W)`` to features ``(B*T, D)``, like the backbone."""
         features: Tensor = self.clip_part(*self.frame_part(frames))
         return features
 
@@ -50,24 +50,25 @@ class _Tracer(fx.Tracer):
 
 
 def split_backbone(backbone: nn.Module, *, channels: int = 3) -> SplitBackbone:
-    """Cut a backbone, in evaluation mode, before its first temporal module. It is left as it was.
+    """Split a backbone in evaluation mode before its first temporal module, without changing it.
 
-    The parts are tried on noise against the whole.
+    The parts are compared with the whole on random frames: tracing cannot see every way in which frames mix.
 
     Args:
         backbone: maps frames ``(B*T, channels, H, W)`` to features ``(B*T, D)``.
         channels: of a frame.
 
     Raises:
-        CannotSplitError: it cannot be traced, or its parts do not give what the whole gives.
+        CannotSplitError: the backbone cannot be traced, or its parts differ from the whole.
     """
-    assert not backbone.training, "batch normalization of a training network mixes frames"
+    assert not backbone.training, "batch normalization mixes frames in training mode"
     try:
         graph = _Tracer().trace(backbone)
-    except Exception as error:  # whatever the network's own code raises of tensors without values
+    except Exception as error:  # model code may raise anything when given tensors without values
         raise CannotSplitError(f"it cannot be traced ({' '.join(str(error).split())[:200]})") from error
-    _write_nothing_in_place(graph)
+    _disable_inplace(graph)
     modules = dict(backbone.named_modules())
+    # Nodes are in the order of execution, so one pass finds everything downstream of a temporal module.
     mixed: set[fx.Node] = set()
     first_temporal, num_frames = "", 2
     for node in graph.nodes:
@@ -77,14 +78,14 @@ def split_backbone(backbone: nn.Module, *, channels: int = 3) -> SplitBackbone:
             mixed.add(node)
         elif any(source in mixed for source in node.all_input_nodes):
             mixed.add(node)
-    first, second = _cut(graph, mixed)
-    found = SplitBackbone(_module(backbone, first), _module(backbone, second), first_temporal)
-    _try_out(found, backbone, num_frames, channels)
-    return found
+    frame_graph, clip_graph = _cut(graph, mixed)
+    split = SplitBackbone(_module(backbone, frame_graph), _module(backbone, clip_graph), first_temporal)
+    _check(split, backbone, num_frames, channels)
+    return split
 
 
-def _write_nothing_in_place(graph: fx.Graph) -> None:
-    """What is written in place could be what is kept for the next window."""
+def _disable_inplace(graph: fx.Graph) -> None:
+    # Writing in place could change features that are kept for the next window.
     for node in graph.nodes:
         if node.op == "call_function" and node.kwargs.get("inplace"):
             node.kwargs = {**node.kwargs, "inplace": False}
@@ -93,33 +94,33 @@ def _write_nothing_in_place(graph: fx.Graph) -> None:
 
 
 def _cut(graph: fx.Graph, mixed: set[fx.Node]) -> tuple[fx.Graph, fx.Graph]:
-    """The graph of the steps that are not in `mixed`, whose outputs are the inputs of the graph of those that are."""
-    last = next(node for node in graph.nodes if node.op == "output")
-    second_steps = mixed | {last}
-    # Steps on weights alone say nothing of a frame: each part takes those that it needs.
+    """Return the graph of the nodes not in `mixed`, and that of the others, whose inputs are the first one's outputs."""
+    output = next(node for node in graph.nodes if node.op == "output")
+    second_nodes = mixed | {output}
+    # Nodes that depend only on weights have no batch dimension: each part computes those that it needs.
     on_weights: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op != "placeholder" and all(source in on_weights for source in node.all_input_nodes):
-            on_weights |= {node} - second_steps
+            on_weights |= {node} - second_nodes
     crossing = [
         node
         for node in graph.nodes
-        if node not in second_steps | on_weights and any(user in second_steps for user in node.users)
+        if node not in second_nodes | on_weights and any(user in second_nodes for user in node.users)
     ]
     first, second = fx.Graph(), fx.Graph()
-    made: dict[fx.Node, fx.Node] = {}
-    again = {node: second.placeholder(node.name) for node in crossing}
+    first_copies: dict[fx.Node, fx.Node] = {}
+    second_copies = {node: second.placeholder(node.name) for node in crossing}
     for node in graph.nodes:
-        if node not in second_steps:
-            made[node] = first.node_copy(node, lambda old: made[old])
-        if node in second_steps | on_weights:
-            again[node] = second.node_copy(node, lambda old: again[old])
-    first.output(tuple(made[node] for node in crossing))
+        if node not in second_nodes:
+            first_copies[node] = first.node_copy(node, lambda old: first_copies[old])
+        if node in second_nodes | on_weights:
+            second_copies[node] = second.node_copy(node, lambda old: second_copies[old])
+    first.output(tuple(first_copies[node] for node in crossing))
     return first, second
 
 
 def _module(backbone: nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    """The graph with the backbone's own modules, but for activations that write in place: copies that do not."""
+    """Return the graph with the backbone's modules; activations that write in place become copies that do not."""
     module = fx.GraphModule(backbone, graph)
     module.graph.eliminate_dead_code()
     module.recompile()
@@ -129,24 +130,22 @@ def _module(backbone: nn.Module, graph: fx.Graph) -> fx.GraphModule:
             changed = copy.copy(part)
             changed.inplace = False  # type: ignore[assignment]
             parent, _, child = name.rpartition(".")
-            holder = module.get_submodule(parent)
-            setattr(holder, child, changed)
+            setattr(module.get_submodule(parent), child, changed)
     return module.eval()
 
 
 @torch.inference_mode()
-def _try_out(found: SplitBackbone, backbone: nn.Module, num_frames: int, channels: int) -> None:
+def _check(split: SplitBackbone, backbone: nn.Module, num_frames: int, channels: int) -> None:
     weight = next(backbone.parameters())
-    noise = torch.randn(num_frames, channels, _TRIAL_SIZE, _TRIAL_SIZE, generator=torch.Generator().manual_seed(0)).to(
-        weight
-    )
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randn(num_frames, channels, _CHECK_SIZE, _CHECK_SIZE, generator=generator).to(weight)
     try:
-        parts = [found.frame_part(one[None]) for one in noise]
+        parts = [split.frame_part(frame[None]) for frame in frames]
         if not all(isinstance(value, Tensor) and len(value) == 1 for part in parts for value in part):
-            raise CannotSplitError("what its first part gives is not a tensor for each frame")
-        joined = found.clip_part(*(torch.cat(values) for values in zip(*parts, strict=True)))
-        whole = backbone(noise)
+            raise CannotSplitError("the output of its first part is not a tensor per frame")
+        joined = split.clip_part(*(torch.cat(values) for values in zip(*parts, strict=True)))
+        whole = backbone(frames)
     except RuntimeError as error:
         raise CannotSplitError(f"its parts do not run ({' '.join(str(error).split())[:200]})") from error
-    if joined.shape != whole.shape or (joined - whole).abs().max() > _TRIAL_TOLERANCE * whole.abs().max():
-        raise CannotSplitError("its parts do not give what the whole gives")
+    if joined.shape != whole.shape or (joined - whole).abs().max() > _CHECK_TOLERANCE * whole.abs().max():
+        raise CannotSplitError("its parts do not give the output of the whole")

@@ -1,0 +1,87 @@
+"""Collect the frames of each window as they arrive, and crop them as the model takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vsn.config import Protocol, Recipe
+from vsn.data.transforms import planar, stack_channels
+from vsn.data.views import crop_views
+from vsn.stream.grid import GridWalk, WindowGrid
+from vsn.stream.reader import LiveFrame
+
+Stack = tuple[LiveFrame, ...]
+"""The consecutive frames of an instant: one, or L + 1 for frame differences."""
+
+
+class WindowCollector:
+    """Take frames in order and return the windows that they complete. No window spans a break of the source.
+
+    The `num_consecutive` frames of an instant are neighbors in the source. If one of them was dropped, the instant
+    starts over with the next frame.
+    """
+
+    def __init__(self, grid: WindowGrid, num_consecutive: int = 1) -> None:
+        self._grid, self._walk, self._num_consecutive = grid, GridWalk(grid), num_consecutive
+        self._stacks: dict[int, Stack] = {}
+        """Complete stacks by step."""
+        self._open: list[tuple[list[int], list[LiveFrame]]] = []
+        """Steps and frames of incomplete stacks, oldest first: those of close instants overlap."""
+        self._next_number = 0
+        self._part = 0
+
+    def feed(self, frame: LiveFrame) -> list[tuple[int, list[Stack]]]:
+        """Return number and stacks of each window that is complete with the next frame."""
+        steps = self._walk.take(frame.end)
+        if frame.part != self._part:
+            self._part = frame.part
+            self._stacks.clear()
+            self._open.clear()
+        if frame.number != self._next_number:  # dropped frames between: restart the open stacks here
+            steps = [step for open_steps, _ in self._open for step in open_steps] + steps
+            self._open.clear()
+        self._next_number = frame.number + 1
+        if steps:
+            self._open.append((steps, []))
+        for _, stack in self._open:
+            stack.append(replace(frame, picture=None))  # full-size pictures are not needed, and large
+        complete: list[tuple[int, list[Stack]]] = []
+        while self._open and len(self._open[0][1]) == self._num_consecutive:
+            steps, stack = self._open.pop(0)
+            complete += self._complete(steps, tuple(stack))
+        return complete
+
+    def _complete(self, steps: list[int], stack: Stack) -> Iterator[tuple[int, list[Stack]]]:
+        for step in steps:
+            self._stacks[step] = stack
+            window = self._grid.window_of(step)
+            if window is None:
+                continue
+            window_steps = self._grid.steps_of(window)
+            if window_steps[0] not in self._stacks:  # the window started before a break
+                continue
+            yield window, [self._stacks[step] for step in window_steps]
+            self._stacks = {step: kept for step, kept in self._stacks.items() if step >= window_steps[0]}
+
+
+def images_of(stack: Stack) -> np.ndarray:
+    """Return the images of a stack: uint8 ``(n, H, W, 3)``."""
+    return np.stack([frame.image for frame in stack])
+
+
+def window_views(stacks: Sequence[np.ndarray], recipe: Recipe, protocol: Protocol) -> Tensor:
+    """Crop a window as the model takes it: uint8 ``(crops, T, C, h, w)``.
+
+    Args:
+        stacks: images of each of the T instants, uint8 ``(n, H, W, 3)``: n is 1, or L + 1 for frame differences.
+        recipe: of the run.
+        protocol: which crops.
+    """
+    frames = torch.from_numpy(np.concatenate(stacks)).permute(0, 3, 1, 2)
+    crops = crop_views(frames, recipe.clip, protocol, recipe.model.modality)
+    return planar(torch.stack([stack_channels(crop, len(stacks)) for crop in crops]))

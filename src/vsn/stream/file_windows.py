@@ -1,0 +1,73 @@
+"""Read the windows of a file for scoring elsewhere. Needs no model: the service does it in worker processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vsn.config import LiveConfig, Recipe, WindowConfig
+from vsn.stream.collect import WindowCollector, images_of, window_views
+from vsn.stream.grid import FrameFilter, WindowGrid
+from vsn.stream.plan import check_windows, plan_grid, spread, window_num_frames
+from vsn.stream.reader import LiveReader
+from vsn.stream.source import Source
+
+
+@dataclass(frozen=True)
+class FileWindows:
+    """The windows of a file, as a model takes them.
+
+    Attributes:
+        grid: where they are.
+        seconds: duration that was read.
+        numbers: number of each window on the grid, ascending.
+        clips: of each window, uint8 ``(crops, T, C, h, w)``.
+    """
+
+    grid: WindowGrid
+    seconds: float
+    numbers: tuple[int, ...]
+    clips: tuple[np.ndarray, ...]
+
+
+def read_windows(
+    path: Path, recipe: Recipe, *, seconds: float | None, max_windows: int, video_seconds: float
+) -> FileWindows:
+    """Read the windows of `vsn predict --windows`, further apart where there would be more than `max_windows`.
+
+    Args:
+        path: the file.
+        recipe: of a run that supports windows (`check_windows`).
+        seconds: length of a window; None: that of training clips.
+        max_windows: most windows.
+        video_seconds: approximate duration of the video.
+
+    Raises:
+        VideoError: the file cannot be opened, or no frame decodes.
+        TooShortWindowError: a window is too short for the consecutive frames of one instant.
+    """
+    protocol, live = check_windows(recipe), LiveConfig(fast=True)
+    num_consecutive = recipe.model.num_consecutive
+    source = Source(path, live)
+    try:
+        grid, _ = plan_grid(
+            recipe, WindowConfig(seconds=seconds), source, num_frames=window_num_frames(recipe, protocol)
+        )
+    except BaseException:
+        source.close()
+        raise
+    grid = spread(grid, max_windows=max_windows, video_seconds=max(video_seconds, source.announced_seconds or 0.0))
+    collector, numbers, clips = WindowCollector(grid, num_consecutive), list[int](), list[np.ndarray]()
+    reader = LiveReader(source, live, short_side=recipe.clip.short_side, wanted=FrameFilter(grid, num_consecutive))
+    try:
+        while (frames := reader.take()) is not None:
+            for frame in frames:
+                # Durations may understate the video: never return more than was asked.
+                for window, stacks in collector.feed(frame)[: max_windows - len(clips)]:
+                    numbers.append(window)
+                    clips.append(window_views([images_of(stack) for stack in stacks], recipe, protocol).numpy())
+    finally:
+        reader.close()
+    return FileWindows(grid, reader.seconds, tuple(numbers), tuple(clips))

@@ -1,0 +1,140 @@
+"""Choose the windows of a source: whether a run supports them, their length, and the distance between them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import replace
+
+from vsn.config import ConfigError, Protocol, Recipe, WindowConfig
+from vsn.data.readers import read_records
+from vsn.data.sampling import DENSE_WINDOW
+from vsn.data.video import VideoError, open_video
+from vsn.data.views import PROTOCOLS, frames_of
+from vsn.stream.grid import WindowGrid
+from vsn.stream.source import USUAL_RATE, Source
+
+DEFAULT_SECONDS = 4.0
+"""Length of a window when nothing tells the length of training clips."""
+NUM_PROBED = 25
+"""Training videos whose length is read: a median of 25 is stable enough, and takes a second."""
+
+
+class TooShortWindowError(ConfigError):
+    """A window too short for the consecutive frames of one instant."""
+
+
+def check_windows(recipe: Recipe, protocol: Protocol | None = None) -> Protocol:
+    """Return the protocol for the windows of a run, by default that of the run.
+
+    Raises:
+        ConfigError: a run on flow or with several labels per video, or a protocol with several clips per video or more
+            frames than the model takes.
+    """
+    if recipe.model.modality == "flow":
+        raise ConfigError(
+            "The run uses flow, which takes longer to compute than to watch. Windows need a run with model.modality "
+            "'rgb' or 'rgbdiff'; for flow use `vsn predict` on single clips."
+        )
+    if recipe.data.task == "multilabel":
+        raise ConfigError("The run has data.task 'multilabel'; windows need a run with one label per video.")
+    protocol = protocol or recipe.eval.protocol
+    if PROTOCOLS[protocol].clips != "one":
+        allowed = ", ".join(name for name, plan in PROTOCOLS.items() if plan.clips == "one" and not plan.num_frames)
+        raise ConfigError(
+            f"Protocol {protocol!r} takes several clips of a video, and a window is a single clip. Choose one of "
+            f"{allowed} with --protocol."
+        )
+    window_num_frames(recipe, protocol)
+    return protocol
+
+
+def window_num_frames(recipe: Recipe, protocol: Protocol) -> int:
+    """Return T of a window. Raises `ConfigError` if the protocol's T is not the model's."""
+    return frames_of(protocol, recipe.model.num_frames, any_num_frames=recipe.model.any_num_frames)
+
+
+def plan_grid(recipe: Recipe, windows: WindowConfig, source: Source, *, num_frames: int) -> tuple[WindowGrid, str]:
+    """Return the grid of a source's windows, and the reason for their length, for display.
+
+    Raises:
+        ConfigError: `every_frames` with a source of unknown rate.
+        TooShortWindowError: a window too short for the consecutive frames of one instant.
+    """
+    rate, every = source.frames_per_second, windows.every
+    if windows.every_frames is not None:
+        if not rate:
+            raise ConfigError(f"{source.name} has no frame rate, which every_frames needs. Set --every in seconds.")
+        every = windows.every_frames / rate
+    seconds, reason = windows.seconds, "as set"
+    if seconds is None:
+        seconds, reason = window_seconds(recipe, rate)
+    num_consecutive = recipe.model.num_consecutive
+    tail = (num_consecutive - 1) / (rate or USUAL_RATE)
+    if tail >= seconds:
+        raise TooShortWindowError(
+            f"A window of {seconds:.2f} seconds ({reason}) is too short: the run takes {num_consecutive} consecutive "
+            f"frames per instant, {tail:.2f} seconds at {rate or USUAL_RATE:g} frames per second. Set longer windows "
+            "with --seconds, or use a source with a higher frame rate."
+        )
+    return WindowGrid.of(seconds, num_frames, every, tail=tail), reason
+
+
+def spread(grid: WindowGrid, *, max_windows: int, video_seconds: float) -> WindowGrid:
+    """Move windows as far apart as a video of `video_seconds` needs to have at most `max_windows`.
+
+    >>> spread(WindowGrid.of(4.0, 8, None), max_windows=10, video_seconds=60.0).every
+    6.0
+    """
+    assert grid.spacing == 1
+    # A window is complete half a step before its end, with the frame in the middle of its last step.
+    num_steps = (video_seconds - grid.seconds) / grid.step_seconds + 0.5
+    return replace(grid, stride=max(grid.stride, math.floor(num_steps / max_windows) + 1))
+
+
+def window_seconds(recipe: Recipe, frames_per_second: float) -> tuple[float, str]:
+    """Return the length of a training clip in seconds, and where it comes from.
+
+    - `clip.sampling` "rate" (T frames at a rate) and "dense" (64 frames of the source) have a fixed length, plus the
+      consecutive frames after the last instant (rgbdiff).
+    - Otherwise a clip is the whole video: the median length of 25 training videos, evenly spaced in the list, if
+      the data set is still where the run found it; else 4 seconds.
+
+    Args:
+        recipe: of the run.
+        frames_per_second: of the source; 0.0 when unknown.
+    """
+    clip, num_frames = recipe.clip, recipe.model.num_frames
+    num_more = recipe.model.num_consecutive - 1
+    if clip.sampling == "rate":
+        seconds = num_frames / clip.frames_per_second + (num_more / frames_per_second if frames_per_second else 0)
+        return seconds, f"{num_frames} frames at {clip.frames_per_second:g} per second, as in training"
+    if clip.sampling == "dense" and frames_per_second:
+        return (DENSE_WINDOW + num_more) / frames_per_second, f"{DENSE_WINDOW + num_more} frames, as in training"
+    lengths = _training_lengths(recipe)
+    if lengths:
+        return statistics.median(lengths), f"the median length of {len(lengths)} training videos"
+    return DEFAULT_SECONDS, "the default, as the training videos are not available; set their length with --seconds"
+
+
+def trained_seconds(recipe: Recipe) -> float | None:
+    """Return the length of a window for any source; None if it depends on the source's frame rate."""
+    depends = recipe.clip.sampling == "dense" or (recipe.clip.sampling == "rate" and recipe.model.num_consecutive > 1)
+    return None if depends else window_seconds(recipe, 0.0)[0]
+
+
+def _training_lengths(recipe: Recipe) -> list[float]:
+    try:
+        records = read_records(recipe.data, recipe.data.train_split).records
+    except (ConfigError, OSError):
+        return []
+    lengths = []
+    count = min(NUM_PROBED, len(records))
+    for index in range(count):
+        try:
+            video = open_video(records[index * len(records) // count].path, frame_template=recipe.data.frame_template)
+        except (VideoError, ConfigError):
+            continue
+        if video.frames_per_second:
+            lengths.append(video.num_frames / video.frames_per_second)
+    return lengths
