@@ -317,7 +317,7 @@ def test_the_service_makes_the_timeline_of_predict(
     assert [one.probability for one in served.segments] == pytest.approx(
         [one.score for one in wanted.segments], abs=1e-5
     )
-    for ours, theirs in zip(served.windows, wanted.answers, strict=True):
+    for ours, theirs in zip(served.windows, wanted.predictions, strict=True):
         assert (ours.start_seconds, ours.end_seconds, ours.label) == (theirs.start, theirs.end, theirs.label)
         best = np.sort(theirs.smoothed)[::-1][:2]
         assert [one.probability for one in ours.predictions] == pytest.approx(best, abs=1e-5)
@@ -416,5 +416,5 @@ def test_the_card_of_a_multi_label_run_has_its_map(tmp_path: Path):
     save_weights(run, build_model(run.recipe.model))
     labels = np.eye(3, dtype=bool)
     write_eval(run.path, "forward", np.array([[1, 0, 0], [0, 1, 0], [0, 2, 1]]), labels, run.classes)
-    (measured,) = open_model(run.path, device="cpu").card["accuracy"]
+    (measured,) = open_model(run.path, device="cpu").card.accuracy
     assert measured["mean_average_precision"] == pytest.approx((1 + 1 / 2 + 1) / 3)
