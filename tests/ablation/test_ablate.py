@@ -19,23 +19,18 @@ from vsn.ablation.grid import grid_variants, make_variant, parse_grid, run_name
 from vsn.ablation.paper_tables import (
     PAPER_FLOW,
     PAPER_MODELS,
+    TABLES,
     Row,
     Table,
     figures_of,
     format_table,
     grid_table,
+    make_paper_tables,
     make_tables,
-    rows_of_table,
 )
-from vsn.ablation.plan import AblationSpec, data_key, describe_states, estimate_seconds, plan_runs
-from vsn.ablation.run import (
-    ablate,
-    format_tables,
-    load_ablation,
-    merge_ablations,
-    plan_ablation,
-    start_facts,
-)
+from vsn.ablation.plan import AblationSpec, RunState, data_key, describe_states, plan_runs
+from vsn.ablation.results import load_ablation
+from vsn.ablation.run import ablate, format_tables, merge_ablations, open_ablation, plan_ablation
 from vsn.cli import main
 from vsn.config import STAGES, ConfigError, ModelConfig, Recipe
 from vsn.data.embedded.write import SynthSpec, write_dataset
@@ -77,13 +72,13 @@ def test_values_are_read_as_the_setting_is(text: str, key: str, values: tuple[An
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["model.block"], "--grid takes SETTING=VALUE,VALUE such as model.block=compact,headtail, not 'model.block'"),
-        (["block=compact"], "--grid takes SETTING=VALUE,VALUE .* not 'block=compact'"),
+        (["model.block"], r"--grid takes SETTING=VALUE,VALUE .*'model\.block'"),
+        (["block=compact"], "--grid takes SETTING=VALUE,VALUE .*'block=compact'"),
         (["model.block="], "--grid takes SETTING=VALUE,VALUE"),
-        (["train.seed=0,1"], "--grid cannot sweep train.seed: .* use --seeds"),
-        (["eval.protocol=fcn,center"], "--grid cannot sweep eval.protocol: .* with `vsn eval`"),
-        (["model.num_frames=4", "model.num_frames=8"], "--grid has model.num_frames twice; give all its values"),
-        (["model.num_frames=4,8,4"], "--grid model.num_frames=4,8,4 names a value twice"),
+        (["train.seed=0,1"], r"train\.seed.*--seeds"),
+        (["eval.protocol=fcn,center"], r"eval\.protocol.*`vsn eval`"),
+        (["model.num_frames=4", "model.num_frames=8"], r"model\.num_frames twice"),
+        (["model.num_frames=4,8,4"], r"model\.num_frames=4,8,4 .*twice"),
         (["model.blok=compact"], "unknown setting 'model.blok'; did you mean 'model.block'"),
         (["modle.block=compact"], "unknown setting 'modle'; did you mean 'model'"),
         (["model.block=compct"], "--grid model.block=compct: model.block is 'compct'; allowed: 'compact', 'headtail'"),
@@ -134,7 +129,7 @@ def models_of(table: Table) -> dict[tuple[str, ...], list[ModelConfig]]:
 
 
 def test_table_7_is_the_block():
-    (table,) = rows_of_table(7, BASE)
+    (table,) = make_paper_tables(7, BASE)
     assert models_of(table) == {
         ("resnet14_tiny", "baseline"): [replace(BASE.model, name="tsn_resnet14_tiny")],
         ("resnet14_tiny", "headtail"): [replace(BASE.model, block="headtail")],
@@ -144,20 +139,20 @@ def test_table_7_is_the_block():
 
 
 def test_table_7_of_two_backbones():
-    (table,) = rows_of_table(7, BASE, ["resnet14_tiny", "resnet26_thin"])
+    (table,) = make_paper_tables(7, BASE, ["resnet14_tiny", "resnet26_thin"])
     assert [(row.labels[0], row.paper, row.baseline) for row in table.rows[3:]] == [
         ("resnet26_thin", (72.8, 22.7), None),
         ("resnet26_thin", (74.0, 44.5), ("resnet26_thin", "baseline")),
         ("resnet26_thin", (75.4, 47.8), ("resnet26_thin", "baseline")),
     ]
-    (table,) = rows_of_table(7, BASE, ["resnet101", "resnet50"])  # by depth, not by place
+    (table,) = make_paper_tables(7, BASE, ["resnet101", "resnet50"])  # by depth, not by place
     assert [(row.labels[0], row.paper) for row in table.rows if row.labels[1] == "compact"] == [
         ("resnet101", (75.4, 47.8)), ("resnet50", (73.5, 46.6)),
     ]  # fmt: skip
 
 
 def test_table_8_takes_every_placement_without_shift():
-    table, single = rows_of_table(8, BASE)
+    table, single = make_paper_tables(8, BASE)
     assert [len(row.variants) for row in table.rows] == [1, 4, 6, 4, 1, 1]
     models = models_of(table)
     for count in (1, 2, 3, 4):
@@ -172,7 +167,7 @@ def test_table_8_takes_every_placement_without_shift():
 
 
 def test_table_9_is_shift_shuffle_and_both():
-    (table,) = rows_of_table(9, BASE)
+    (table,) = make_paper_tables(9, BASE)
     assert models_of(table) == {
         ("baseline",): [replace(BASE.model, name="tsn_resnet14_tiny")],
         ("+ temporal shift",): [replace(BASE.model, name="tsm_resnet14_tiny")],
@@ -189,7 +184,7 @@ def test_rows_do_not_depend_on_what_the_recipe_has_itself():
     )
     for other in others:
         for ours, theirs in zip(
-            rows_of_table(8, BASE)[0].rows, rows_of_table(8, replace(BASE, model=other))[0].rows, strict=True
+            make_paper_tables(8, BASE)[0].rows, make_paper_tables(8, replace(BASE, model=other))[0].rows, strict=True
         ):
             for one, two in zip(ours.variants, theirs.variants, strict=True):
                 if one.recipe.model.name.startswith("vsn"):
@@ -207,7 +202,7 @@ def test_table_5_wants_flow(monkeypatch):
         return make_variant(base, {}, where)
 
     monkeypatch.setattr("vsn.ablation.paper_tables.make_variant", note)
-    (table,) = rows_of_table(5, BASE, ["resnet50", "resnet101"])
+    (table,) = make_paper_tables(5, BASE, ["resnet50", "resnet101"])
     assert [row.labels for row in table.rows] == [
         ("resnet50", "4 x 1"), ("resnet50", "4 x 5"), ("resnet101", "4 x 1"), ("resnet101", "4 x 5"),
         ("VSN resnet50", "4 x 1"), ("VSN resnet50", "4 x 5"), ("VSN resnet101", "4 x 1"), ("VSN resnet101", "4 x 5"),
@@ -222,16 +217,16 @@ def test_table_5_wants_flow(monkeypatch):
     def refuse(*_: object) -> None:
         raise ConfigError("no flow")
 
-    monkeypatch.setattr("vsn.ablation.paper_tables._flow_table", refuse)
+    monkeypatch.setitem(TABLES, 5, refuse)
     tables, missing = make_tables(BASE, [5, 9], {}, [])
     assert ([table.key for table in tables], missing) == (["9"], {"5": "no flow"})
 
 
 def test_tables_that_do_not_exist():
-    with pytest.raises(ConfigError, match="--tables has 6; the ablations of the paper are its Tables 5, 7, 8 and 9"):
-        rows_of_table(6, BASE)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"--backbones has 3 names; .* at most two"):
-        rows_of_table(7, BASE, ["a", "b", "c"])
+    with pytest.raises(ConfigError, match="--tables has 6"):
+        make_paper_tables(6, BASE)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"--backbones .* 3"):
+        make_paper_tables(7, BASE, ["a", "b", "c"])
 
 
 # --- figures and layout ---
@@ -285,7 +280,7 @@ def test_figures(groups: dict[str, dict[int, float]]):
 
 
 def test_layout_of_table_9():
-    (table,) = rows_of_table(9, BASE)
+    (table,) = make_paper_tables(9, BASE)
     results = [
         *(result("name=tsn_resnet14_tiny", seed, 0.30 + 0.1 * seed, 0.3) for seed in (0, 1)),
         *(result("shift=false", seed, 0.755, 0.25) for seed in (0, 1)),
@@ -307,7 +302,7 @@ Top-1 in percent. Ours: nine videos. The paper's: ResNets on other data, for the
 
 
 def test_layout_of_table_8_averages_placements():
-    table, single = rows_of_table(8, BASE)
+    table, single = make_paper_tables(8, BASE)
     results = [result("name=tsn_resnet14_tiny", 0, 0.2)]
     results += [result(f"places={stage},shift=false", 0, 0.1 * i) for i, stage in enumerate(STAGES, 5)]
     results += [result("places=res2+res3,shift=false", 0, 0.9)]
@@ -346,10 +341,10 @@ def test_the_papers_gains_are_its_own():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "nothing to run: name tables of the paper .--tables 7 8 9., or settings"),
-        ({"tables": (7,), "seeds": ()}, r"--seeds are \[\]; give at least one"),
-        ({"tables": (7,), "seeds": (1, 1)}, r"--seeds are \[1, 1\]; .* each once"),
-        ({"tables": (7,), "seeds": (-1,)}, "0 or more"),
+        ({}, r"--tables.*--grid"),
+        ({"tables": (7,), "seeds": ()}, r"--seeds .*\[\]"),
+        ({"tables": (7,), "seeds": (1, 1)}, r"--seeds .*\[1, 1\]"),
+        ({"tables": (7,), "seeds": (-1,)}, r"--seeds .*\[-1\]"),
     ],
 )
 def test_specs_that_say_nothing(settings: dict[str, Any], message: str):
@@ -377,22 +372,22 @@ def test_the_embedded_set_is_made_for_each_seed_unless_there_is_one(tmp_path: Pa
 
 
 def test_estimates_are_of_the_same_model_where_there_are_any(tmp_path: Path):
-    runs = {run.variant.name: run for run in plan_runs(rows_of_table(9, BASE), [0], tmp_path)}
+    runs = {run.variant.name: run for run in plan_runs(make_paper_tables(9, BASE), [0], tmp_path)}
     results = [
         result("a", 0, 0.5, seconds=10.0) | {"model": "tsn_resnet14_tiny"},
         result("b", 0, 0.5, seconds=40.0) | {"model": "tsm_resnet14_tiny"},
         result("c", 0, 0.5, seconds=None),
     ]
-    assert estimate_seconds(runs["name=tsn_resnet14_tiny"], results) == 10.0
-    assert estimate_seconds(runs["recipe"], results) == 25.0
-    assert estimate_seconds(runs["recipe"], []) is None
+    assert runs["name=tsn_resnet14_tiny"].estimate_seconds(results) == 10.0
+    assert runs["recipe"].estimate_seconds(results) == 25.0
+    assert runs["recipe"].estimate_seconds([]) is None
 
 
 def test_states_are_told_and_added_up():
     states = [
-        {"name": "a", "seed": 0, "state": "done", "epochs": 9, "epochs_done": 9, "seconds_left": 0.0},
-        {"name": "b", "seed": 0, "state": "begun", "epochs": 9, "epochs_done": 3, "seconds_left": 1200.0},
-        {"name": "b", "seed": 1, "state": "to do", "epochs": 9, "epochs_done": 0, "seconds_left": 1800.0},
+        RunState("a", 0, "done", epochs=9, epochs_done=9, seconds_left=0.0),
+        RunState("b", 0, "begun", epochs=9, epochs_done=3, seconds_left=1200.0),
+        RunState("b", 1, "to do", epochs=9, epochs_done=0, seconds_left=1800.0),
     ]
     assert describe_states(states).splitlines() == [
         "done   a, seed 0",
@@ -400,8 +395,8 @@ def test_states_are_told_and_added_up():
         "to do  b, seed 1, about 30.0 minutes",
         "1 of 3 runs done, 2 left: about 0.8 hours.",
     ]
-    unknown = describe_states([states[2] | {"seconds_left": None}])
-    assert unknown.endswith("0 of 1 runs done, 1 left: how long is known once a run has finished.")
+    unknown = describe_states([replace(states[2], seconds_left=None)])
+    assert unknown.endswith("0 of 1 runs done, 1 left: time unknown until a run has finished.")
 
 
 # --- runs ---
@@ -516,7 +511,7 @@ def test_stopped_and_called_again_is_unstopped(
     assert [run["name"] for run in load_ablation(out / "ablation.json")["runs"]] == ["name=tsn_resnet14_tiny"]
     first = weights_times(out)
     states, _ = plan_ablation(recipe, spec, out)
-    assert [state["state"] for state in states] == ["done", "begun", "to do", "to do"]
+    assert [state.state for state in states] == ["done", "begun", "to do", "to do"]
 
     (out / "runs" / "shift=false-seed0").mkdir()  # killed before it had a state
     (out / "runs" / "shift=false-seed0" / "recipe.toml").write_text("")
@@ -533,12 +528,12 @@ def test_stopped_and_called_again_is_unstopped(
 def test_other_settings_want_another_folder(ablated: tuple[Path, Recipe], tmp_path: Path):
     out, recipe = copied(ablated[0], tmp_path), ablated[1]
     other = replace(recipe, train=replace(recipe.train, lr=0.5))
-    message = "holds an ablation of another recipe: train.lr was 0.01 and is 0.5 now. .* another folder with --out"
-    for call in (start_facts, plan_ablation, ablate):
+    message = r"train\.lr was 0\.01 and is 0\.5 .*--out"
+    for call in (open_ablation, plan_ablation, ablate):
         with pytest.raises(RunError, match=message):
             call(other, AblationSpec(tables=(9,)), out)
     moved = replace(recipe, data=replace(recipe.data, root="moved"))
-    assert start_facts(moved, AblationSpec(tables=(9,)), out)["recipe"]["data"]["root"] == "moved"
+    assert open_ablation(moved, AblationSpec(tables=(9,)), out)["recipe"]["data"]["root"] == "moved"
 
 
 def test_parts_trained_on_several_machines_are_joined(ablated: tuple[Path, Recipe], tmp_path: Path, capsys):
@@ -558,7 +553,7 @@ def test_parts_trained_on_several_machines_are_joined(ablated: tuple[Path, Recip
     first = joined["figures"]["9"][0]["ours"]
     assert (first["mean"], first["num_runs"], first["num_expected"]) == (0.375, 2, 2)
     assert capsys.readouterr().out == format_tables(joined) + "\n"
-    with pytest.raises(RunError, match=r"ablation\.json is there already; choose another folder with --out"):
+    with pytest.raises(RunError, match=r"ablation\.json exists.*--out"):
         merge_ablations(parts, tmp_path / "all")
 
 
@@ -579,7 +574,7 @@ def test_values_of_a_grid_that_were_trained_apart_are_joined(ablated: tuple[Path
     assert joined["grid"] == {"model.name": [tsm, vsn_]}
     assert [run["name"] for run in joined["runs"]] == [f"name={tsm}", f"name={vsn_}"]
     assert [row["labels"] for row in joined["figures"]["grid"]] == [[tsm], [vsn_]]
-    with pytest.raises(RunError, match="differ in grid; only parts of one ablation"):
+    with pytest.raises(RunError, match="differ in grid"):
         merge_ablations([parts[0], part("c", "model.block", "compact")], tmp_path / "other")
 
 
@@ -588,7 +583,7 @@ def test_only_parts_of_one_ablation_are_joined(ablated: tuple[Path, Recipe], tmp
     facts = load_ablation(out / "ablation.json")
     facts["recipe"]["train"]["lr"] = 0.5
     (out / "ablation.json").write_text(json.dumps(facts))
-    with pytest.raises(RunError, match=r"differ in train\.lr; only parts of one ablation can be joined"):
+    with pytest.raises(RunError, match=r"differ in train\.lr"):
         merge_ablations([ablated[0], out], tmp_path / "all")
     assert not (tmp_path / "all").exists()
 
@@ -598,11 +593,11 @@ def test_only_parts_of_one_ablation_are_joined(ablated: tuple[Path, Recipe], tmp
     [
         ("{", "is not the ablation.json"),
         ("[]", "is not the ablation.json"),
-        ('{"runs": []}', "it has no backbones, co"),
+        ('{"runs": []}', "lacks backbones, co"),
     ],
 )
 def test_files_that_are_no_ablation(tmp_path: Path, text: str, message: str):
-    with pytest.raises(RunError, match=r"a\.json is not there"):
+    with pytest.raises(RunError, match=r"a\.json does not exist"):
         load_ablation(tmp_path / "a.json")
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(RunError, match=message):
@@ -641,7 +636,7 @@ def test_flow_that_is_not_found_leaves_out_table_5_alone(tiny_data: Path, tmp_pa
         return usual(recipe, console)
 
     usual = ablate_module.open_datasets
-    monkeypatch.setattr("vsn.ablation.paper_tables._flow_table", flow_table)
+    monkeypatch.setitem(TABLES, 5, flow_table)
     monkeypatch.setattr(ablate_module, "open_datasets", open_datasets)
     grid = {"model.shift": (True,)}
     facts = ablate(recipe, AblationSpec(tables=(5,), grid=grid), out, console=quiet)

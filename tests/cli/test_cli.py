@@ -397,7 +397,7 @@ def test_ablate(vsn: Run, tiny_data: Path, tmp_path: Path, monkeypatch):
     command = ("ablate", "mine.toml", "--grid", "model.block=compact", "--train.epochs", "1")
     status, out, err = vsn(*command, "--dry-run")
     assert (status, err) == (0, "")
-    assert out == ("to do  recipe, seed 0\n0 of 1 runs done, 1 left: how long is known once a run has finished.\n")
+    assert out == ("to do  recipe, seed 0\n0 of 1 runs done, 1 left: time unknown until a run has finished.\n")
     assert not Path("runs").exists()
     status, out, err = vsn(*command, "--shuffled")
     assert status == 0

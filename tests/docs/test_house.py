@@ -56,7 +56,8 @@ def test_ci_runs_the_readme_test_command():
 
 
 def test_docs_quote_the_measured_tables():
-    from vsn.ablation.run import format_tables, load_ablation
+    from vsn.ablation.results import load_ablation
+    from vsn.ablation.run import format_tables
 
     page = (ROOT / "docs" / "embedded.md").read_text(encoding="utf-8")
     assert format_tables(load_ablation(ROOT / "results" / "embedded-cpu.json")) in page
@@ -102,7 +103,8 @@ def test_docs_quote_the_measured_loading(monkeypatch, name):
 def test_docs_quote_the_measured_streams(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from tables import streams_table
-    from vsn.ablation.run import format_tables, load_ablation
+    from vsn.ablation.results import load_ablation
+    from vsn.ablation.run import format_tables
 
     page = (ROOT / "docs" / "flow.md").read_text(encoding="utf-8")
     for name in ("two-streams-cpu", "two-streams-gestures-cpu"):

@@ -1,4 +1,4 @@
-"""The recipes of an ablation: settings changed by their full names, every combination of a grid, names of runs."""
+"""Change settings of a recipe by full name, and combine the values of a grid into named recipes. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,53 +13,46 @@ from typing import Any, Literal
 
 from vsn.config import ConfigError, Recipe
 from vsn.config.recipes import recipe_from_dict
+from vsn.runs.run import flat_settings
 
 Settings = Mapping[str, Any]
 """Full name of a setting, such as "model.block" -> its value."""
 
-_LONGEST_NAME = 160
-"""Characters of a run's name; file systems end at 255, and what is written beside needs some."""
+_MAX_NAME_LENGTH = 160
+"""Of a run's name; file systems allow 255 characters, and the seed and temporary files need some."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One recipe of an ablation; its name says in what it differs from the recipe the ablation starts from."""
+    """A recipe of an ablation, named after the settings that it changes in the base recipe."""
 
     name: str
     recipe: Recipe
 
 
 def make_variant(base: Recipe, settings: Settings, where: str = "vsn ablate") -> Variant:
-    """The recipe `base` with settings changed.
-
-    Two ways to the same recipe give the same name, so that what tables and grids share is one run.
+    """Return the recipe ``base`` with settings changed; ``where`` begins the error message.
 
     Raises:
-        ConfigError: no such setting (the nearest one is offered), or a value that it or the recipe refuses.
+        ConfigError: an unknown setting, or a value that it or the recipe refuses.
     """
     values = base.to_dict()
     for key, value in settings.items():
         table, _, name = key.partition(".")
         values.setdefault(table, {})[name] = value
     recipe = recipe_from_dict(values, where)
-    return Variant(run_name(settings_that_differ(base, recipe)), recipe)
+    # The name depends on the final recipe only, so that a table and a grid that share a recipe share its run.
+    return Variant(run_name(changed_settings(base, recipe)), recipe)
 
 
-def settings_that_differ(base: Recipe, recipe: Recipe) -> dict[str, Any]:
-    """What `recipe` sets otherwise than `base`, by full name, in the order of the dataclasses."""
-    former, now = base.to_dict(), recipe.to_dict()
-    return {
-        f"{table}.{key}": value
-        for table, part in now.items()
-        for key, value in part.items()
-        if former[table][key] != value
-    }
+def changed_settings(base: Recipe, recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of ``recipe`` that differ from ``base``, by full name."""
+    before = flat_settings(base)
+    return {key: value for key, value in flat_settings(recipe).items() if value != before[key]}
 
 
-def run_name(differing: Settings) -> str:
-    """A name fit for a folder; "recipe" where nothing differs.
-
-    Characters that a folder cannot have, and length, cost a hash at the end, so that no two share a name.
+def run_name(changed: Settings) -> str:
+    """Return a unique folder name for changed settings; "recipe" if there are none.
 
     Example:
         >>> run_name({"model.block": "headtail", "model.places": ["res2", "res5"]})
@@ -67,29 +60,28 @@ def run_name(differing: Settings) -> str:
         >>> run_name({"train.lr": 0.1, "model.weights": "a/b.pt"})
         'train.lr=0.1,weights=a-b.pt-a11209dc'
     """
-    whole = ",".join(f"{key.removeprefix('model.')}={value_text(value)}" for key, value in differing.items())
-    name = re.sub(r"[^\w.,=+-]", "-", whole)[:_LONGEST_NAME]
-    if name != whole:
-        digest = hashlib.sha256(json.dumps(dict(differing)).encode()).hexdigest()[:8]
+    whole = ",".join(f"{key.removeprefix('model.')}={format_value(value)}" for key, value in changed.items())
+    name = re.sub(r"[^\w.,=+-]", "-", whole)[:_MAX_NAME_LENGTH]
+    if name != whole:  # "a/b" and "a-b" would share a folder
+        digest = hashlib.sha256(json.dumps(dict(changed)).encode()).hexdigest()[:8]
         return f"{name}-{digest}"
     return name or "recipe"
 
 
-def value_text(value: Any) -> str:
-    """A value as `--grid` takes it."""
+def format_value(value: Any) -> str:
+    """Format a value as `--grid` takes it."""
     if isinstance(value, list | tuple):
-        return "+".join(map(value_text, value))
+        return "+".join(map(format_value, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    """Read ``SETTING=VALUE,VALUE`` texts: full name of a setting -> its values.
+    """Parse ``SETTING=VALUE,VALUE`` texts into full name of a setting -> its values.
 
-    The items of a setting that is a list stand with ``+`` between them: ``model.places=res5,res4+res5``.
+    The items of a list setting are joined by ``+``: ``model.places=res5,res4+res5``.
 
     Raises:
-        ConfigError: what is wrong with which text. Whether the setting exists, and whether it takes the
-            value, is seen when the recipes are made.
+        ConfigError: malformed text. `make_variant` checks that the setting exists and accepts the value.
 
     Example:
         >>> parse_grid(["model.num_frames=4,8", "model.places=res5,res4+res5"])
@@ -100,50 +92,48 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
         key, equals, values = text.partition("=")
         if not equals or "." not in key or not values:
             raise ConfigError(
-                f"--grid takes SETTING=VALUE,VALUE such as model.block=compact,headtail, not {text!r}; "
+                f"--grid takes SETTING=VALUE,VALUE such as model.block=compact,headtail, got {text!r}; "
                 "`vsn recipe show RECIPE` prints the settings."
             )
         if key == "train.seed":
-            raise ConfigError("--grid cannot sweep train.seed: seeds are averaged over; use --seeds.")
+            raise ConfigError("--grid cannot vary train.seed: results are averaged over seeds; use --seeds.")
         if key.startswith("eval."):
-            raise ConfigError(
-                f"--grid cannot sweep {key}: it changes no training, so test one run several ways with `vsn eval`."
-            )
+            raise ConfigError(f"--grid cannot vary {key}, which does not affect training; use `vsn eval` on one run.")
         if key in grid:
             raise ConfigError(f"--grid has {key} twice; give all its values at once: {key}=VALUE,VALUE.")
-        read = tuple(_read(_hint(key), value) for value in values.split(","))
-        if len(set(read)) < len(read):
-            raise ConfigError(f"--grid {text} names a value twice; each is run once for each seed.")
-        grid[key] = read
+        parsed = tuple(_parse_value(_type_of(key), value) for value in values.split(","))
+        if len(set(parsed)) < len(parsed):
+            raise ConfigError(f"--grid {text} has the same value twice.")
+        grid[key] = parsed
     return grid
 
 
 def grid_variants(base: Recipe, grid: Mapping[str, Sequence[Any]]) -> dict[tuple[Any, ...], Variant]:
-    """Values of a combination, in the order of the grid -> its variant; the last setting changes fastest.
+    """Return the variant of every combination, by its values; the last setting varies fastest.
 
     Raises:
-        ConfigError: a setting that does not exist, or a combination that is refused, which is named.
+        ConfigError: an unknown setting, or a combination that the recipe refuses.
     """
-    found = {}
+    variants = {}
     for values in itertools.product(*grid.values()):
         settings = dict(zip(grid, values, strict=True))
-        where = "--grid " + " ".join(f"{key}={value_text(value)}" for key, value in settings.items())
-        found[values] = make_variant(base, settings, where)
-    return found
+        where = "--grid " + " ".join(f"{key}={format_value(value)}" for key, value in settings.items())
+        variants[values] = make_variant(base, settings, where)
+    return variants
 
 
-def _hint(key: str) -> Any:
-    """The type of a setting; text for one that does not exist, which making the recipe refuses."""
+def _type_of(key: str) -> Any:
+    """Return the type of a setting; str for an unknown one, which `make_variant` refuses with the nearest name."""
     table, _, name = key.partition(".")
-    part = typing.get_type_hints(Recipe).get(table)
-    return typing.get_type_hints(part).get(name, str) if part else str
+    config = typing.get_type_hints(Recipe).get(table)
+    return typing.get_type_hints(config).get(name, str) if config else str
 
 
-def _read(hint: Any, text: str) -> Any:
-    """`text` as a value of a setting's type; the text itself where it is none, for the recipe to refuse."""
+def _parse_value(hint: Any, text: str) -> Any:
+    """Parse a value of a type; return the text if it is not one, because `make_variant` has the better message."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
-        return tuple(_read(arguments[0], item) for item in text.split("+"))
+        return tuple(_parse_value(arguments[0], item) for item in text.split("+"))
     if origin is Literal:
         return next((value for value in arguments if str(value) == text), text)
     if hint is bool:

@@ -1,84 +1,72 @@
-"""The paper's Tables 5, 7, 8 and 9 as rows of recipes, and their layout: our figures beside the paper's.
+"""Define the paper's Tables 5, 7, 8 and 9 as rows of recipes, and format them next to the paper's figures.
 
-Rows are recipes and results are dicts, so nothing here trains or needs torch. What the paper leaves open
-in these tables (which blocks shift, what is averaged) is said where the rows are made.
+Does not import torch. Where the paper leaves a detail open (which blocks shift, what is averaged), a comment at the
+table says how we read it.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from vsn.ablation.grid import Settings, Variant, grid_variants, make_variant, value_text
+from vsn.ablation.grid import Settings, Variant, format_value, grid_variants, make_variant
+from vsn.ablation.results import RunResult, TestOrder
 from vsn.config import STAGES, Block, ConfigError, Recipe
 
 TableNumber = Literal[5, 7, 8, 9]
-Result = Mapping[str, Any]
-"""What one run came to: "name" of its variant, "seed", and a summary for each order of the frames."""
 
 Paper = tuple[float, float]
 """Top-1 in percent on Kinetics and on Something-Something V1."""
 
+# fmt: off
 PAPER_FLOW: dict[tuple[str, str, int], Paper] = {
-    ("tsn", "ResNet-50", 1): (47.5, 27.0),
-    ("tsn", "ResNet-50", 5): (54.8, 34.3),
-    ("tsn", "ResNet-101", 1): (49.7, 29.2),
-    ("tsn", "ResNet-101", 5): (56.5, 34.3),
-    ("vsn", "ResNet-50", 1): (53.0, 33.7),
-    ("vsn", "ResNet-50", 5): (56.7, 37.5),
-    ("vsn", "ResNet-101", 1): (56.0, 36.1),
-    ("vsn", "ResNet-101", 5): (60.1, 41.4),
+    ("tsn", "ResNet-50", 1): (47.5, 27.0), ("tsn", "ResNet-50", 5): (54.8, 34.3),
+    ("tsn", "ResNet-101", 1): (49.7, 29.2), ("tsn", "ResNet-101", 5): (56.5, 34.3),
+    ("vsn", "ResNet-50", 1): (53.0, 33.7), ("vsn", "ResNet-50", 5): (56.7, 37.5),
+    ("vsn", "ResNet-101", 1): (56.0, 36.1), ("vsn", "ResNet-101", 5): (60.1, 41.4),
 }
-"""Table 5: model, backbone and flow fields a segment."""
+"""Table 5: model, backbone and number of flow fields per segment."""
 PAPER_BLOCKS: dict[tuple[str, str], Paper] = {
-    ("ResNet-50", "baseline"): (71.5, 20.2),
-    ("ResNet-50", "headtail"): (72.1, 43.2),
-    ("ResNet-50", "compact"): (73.5, 46.6),
-    ("ResNet-101", "baseline"): (72.8, 22.7),
-    ("ResNet-101", "headtail"): (74.0, 44.5),
-    ("ResNet-101", "compact"): (75.4, 47.8),
+    ("ResNet-50", "baseline"): (71.5, 20.2), ("ResNet-101", "baseline"): (72.8, 22.7),
+    ("ResNet-50", "headtail"): (72.1, 43.2), ("ResNet-101", "headtail"): (74.0, 44.5),
+    ("ResNet-50", "compact"): (73.5, 46.6), ("ResNet-101", "compact"): (75.4, 47.8),
 }
 """Table 7."""
 PAPER_NUM_BLOCKS: dict[int, Paper] = {
-    0: (71.5, 20.2),
-    1: (72.2, 40.7),
-    2: (73.0, 42.2),
-    3: (72.8, 43.9),
-    4: (73.5, 46.6),
+    0: (71.5, 20.2), 1: (72.2, 40.7), 2: (73.0, 42.2), 3: (72.8, 43.9), 4: (73.5, 46.6),
 }
 """Table 8; its last row is the combination of Table 9."""
 PAPER_MODELS: dict[str, Paper] = {
-    "baseline": (71.5, 20.2),
-    "+ temporal shift": (72.4, 43.4),
-    "+ video shuffle": (73.3, 46.0),
-    "+ combination": (73.5, 46.6),
+    "baseline": (71.5, 20.2), "+ temporal shift": (72.4, 43.4),
+    "+ video shuffle": (73.3, 46.0), "+ combination": (73.5, 46.6),
 }
 """Table 9."""
+# fmt: on
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row: what stands before its figures, and the runs they average."""
+    """A table row: its labels, and the runs whose results it averages."""
 
     labels: tuple[str, ...]
     variants: tuple[Variant, ...]
     paper: Paper | None = None
     baseline: tuple[str, ...] | None = None
-    """Labels of the row that the gain in brackets is over."""
+    """Labels of the row that the gain in brackets is relative to."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of an ablation, before there are figures."""
+    """A table of an ablation, without results."""
 
     key: str
     title: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def has_paper(self) -> bool:
@@ -86,60 +74,18 @@ class Table:
         return any(row.paper for row in self.rows)
 
 
-def rows_of_table(number: TableNumber, base: Recipe, backbones: Sequence[str] = ()) -> list[Table]:
-    """A table of the paper as recipes: `base` with other models.
-
-    Table 8 comes with a second one, its placements one by one.
-
-    Args:
-        number: of the table in the paper.
-        base: every other setting.
-        backbones: at most two, beside the paper's ResNet-50 and ResNet-101; default the one of `base`.
-            Tables 8 and 9 take the first alone.
-
-    Raises:
-        ConfigError: a table or a backbone that cannot be had; Table 5 where flow is no input.
-    """
-    if not backbones and not base.model.backbone:
-        raise ConfigError(
-            f"The paper's tables are of models on a 2D backbone, and {base.model.name!r} has none; say which with "
-            "--backbones, such as resnet50."
-        )
-    names = tuple(backbones) or (base.model.backbone,)
-    if len(names) > 2:
-        raise ConfigError(
-            f"--backbones has {len(names)} names; the paper's tables compare at most two, its ResNet-50 and ResNet-101."
-        )
-    makers: dict[int, Callable[[Recipe, Sequence[str]], list[Table]]] = {
-        5: _flow_table,
-        7: _block_table,
-        8: _number_tables,
-        9: _model_costs,
-    }
-    if number not in makers:
-        raise ConfigError(f"--tables has {number}; the ablations of the paper are its Tables 5, 7, 8 and 9.")
-    return makers[number](base, names)
-
-
-def grid_table(base: Recipe, grid: Mapping[str, Sequence[Any]]) -> Table:
-    """A table of every combination of a grid, one column a setting."""
-    rows = [Row(tuple(map(value_text, values)), (variant,)) for values, variant in grid_variants(base, grid).items()]
-    return Table("grid", "Grid. Every combination of the settings.", tuple(grid), tuple(rows))
-
-
 def make_tables(
-    base: Recipe, numbers: Sequence[TableNumber], grid: Mapping[str, Sequence[Any]], backbones: Sequence[str]
+    base: Recipe, numbers: Sequence[int], grid: Mapping[str, Sequence[Any]], backbones: Sequence[str]
 ) -> tuple[list[Table], dict[str, str]]:
-    """The tables asked for, the grid last; and why those that cannot be made are missing, by their key.
+    """Return the tables of the paper with these numbers, then the grid, and the reason by key for missing ones.
 
     Raises:
-        ConfigError: a number, a setting or a backbone that cannot be had. Only Table 5 may be missing: it
-            needs stored optical flow, which the others do not.
+        ConfigError: an unknown table, setting or backbone. Only Table 5 may be missing, for lack of stored flow.
     """
     tables, missing = [], {}
     for number in numbers:
         try:
-            tables += rows_of_table(number, base, backbones)
+            tables += make_paper_tables(number, base, backbones)
         except ConfigError as error:
             if number != 5:
                 raise
@@ -149,38 +95,61 @@ def make_tables(
     return tables, missing
 
 
+def grid_table(base: Recipe, grid: Mapping[str, Sequence[Any]]) -> Table:
+    """Return the table of every combination of a grid, one column per setting."""
+    rows = [Row(tuple(map(format_value, values)), (variant,)) for values, variant in grid_variants(base, grid).items()]
+    return Table("grid", "Grid. Every combination of the settings.", tuple(grid), tuple(rows))
+
+
+def make_paper_tables(number: int, base: Recipe, backbones: Sequence[str] = ()) -> list[Table]:
+    """Return a table of the paper as recipes that change the model in ``base``.
+
+    Args:
+        number: of the table; 8 returns a second table with each placement.
+        base: every other setting.
+        backbones: at most two, compared with the paper's ResNet-50 and ResNet-101; default the one of ``base``.
+            Tables 8 and 9 use only the first.
+
+    Raises:
+        ConfigError: an unknown table or backbone; Table 5 without stored flow.
+    """
+    if number not in TABLES:
+        raise ConfigError(f"--tables has {number}; the ablations of the paper are its Tables 5, 7, 8 and 9.")
+    if not backbones and not base.model.backbone:
+        raise ConfigError(
+            f"The paper's tables need a 2D backbone, which {base.model.name!r} does not have; pass --backbones, such as "
+            "resnet50."
+        )
+    names = tuple(backbones) or (base.model.backbone,)
+    if len(names) > 2:
+        raise ConfigError(f"--backbones takes at most two names, as the paper's tables have, got {len(names)}.")
+    return TABLES[number](base, names)
+
+
 def _plain(prefix: str, backbone: str) -> Settings:
-    """A model without shuffle blocks: TSN or TSM."""
+    """Return the settings of a TSN or TSM."""
     return {"model.name": f"{prefix}_{backbone}"}
 
 
 def _shuffled(
     backbone: str, *, block: Block = "compact", places: Sequence[str] = STAGES, shift: bool = True
 ) -> Settings:
-    """A VSN, whatever the recipe's own is."""
-    return {
-        "model.name": f"vsn_{backbone}",
-        "model.block": block,
-        "model.places": tuple(places),
-        "model.shift": shift,
-    }
+    """Return the settings of a VSN. All are set, so that the table does not depend on those of the base recipe."""
+    return {"model.name": f"vsn_{backbone}", "model.block": block, "model.places": tuple(places), "model.shift": shift}
 
 
-def _beside(backbones: Sequence[str]) -> dict[str, str]:
-    """Backbone -> the one of the paper it stands beside: by its depth, else by its place."""
-    found = {}
-    for place, name in enumerate(backbones):
-        deep = "101" in name or (place == 1 and "50" not in name)
-        found[name] = "ResNet-101" if deep else "ResNet-50"
-    return found
+def _paper_backbones(backbones: Sequence[str]) -> dict[str, str]:
+    """Map each backbone to the paper's that it is compared with: by its depth, else the second is the deep one."""
+    is_deep = [("101" in name or (place == 1 and "50" not in name)) for place, name in enumerate(backbones)]
+    return {name: "ResNet-101" if deep else "ResNet-50" for name, deep in zip(backbones, is_deep, strict=True)}
 
 
 def _flow_table(base: Recipe, backbones: Sequence[str]) -> list[Table]:
-    # Flow is cropped less hard than RGB (TSN), so scales below 3/4 go.
+    # TSN crops flow less hard than RGB: without the scales below 3/4.
     scales = [scale for scale in base.clip.crop_scales if scale >= 0.75] or list(base.clip.crop_scales)
     rows = []
     for prefix in ("tsn", "vsn"):
-        for name, paper_name in _beside(backbones).items():
+        for name, paper_name in _paper_backbones(backbones).items():
             model = _plain("tsn", name) if prefix == "tsn" else _shuffled(name)
             for length in (1, 5):
                 flow = {"model.modality": "flow", "model.flow_length": length, "clip.crop_scales": scales}
@@ -193,42 +162,41 @@ def _flow_table(base: Recipe, backbones: Sequence[str]) -> list[Table]:
 
 def _block_table(base: Recipe, backbones: Sequence[str]) -> list[Table]:
     rows = []
-    for name, paper_name in _beside(backbones).items():
+    for name, paper_name in _paper_backbones(backbones).items():
         models = {
             "baseline": _plain("tsn", name),
             "headtail": _shuffled(name, block="headtail"),
             "compact": _shuffled(name),
         }
         for label, settings in models.items():
+            variant = make_variant(base, settings, "Table 7")
             baseline = None if label == "baseline" else (name, "baseline")
-            paper = PAPER_BLOCKS[paper_name, label]
-            rows.append(Row((name, label), (make_variant(base, settings, "Table 7"),), paper, baseline))
+            rows.append(Row((name, label), (variant,), PAPER_BLOCKS[paper_name, label], baseline))
     title = "Table 7. Comparison with different residual blocks."
     return [Table("7", title, ("Backbone", "Block"), tuple(rows))]
 
 
-def _number_tables(base: Recipe, backbones: Sequence[str]) -> list[Table]:
-    """Table 8 and its placements.
-
-    Our reading: rows 1 to 3 are the mean over every placement of so many blocks, of shuffle without shift.
-    The paper's last row is the combination of its Table 9, so that both are given: without shift beside
-    the "+ video shuffle" of Table 9, and with it.
-    """
+def _num_blocks_tables(base: Recipe, backbones: Sequence[str]) -> list[Table]:
     name = backbones[0]
 
-    def placed(places: Sequence[str]) -> Variant:
-        return make_variant(base, _shuffled(name, places=places, shift=False), "Table 8")
+    def variant(settings: Settings) -> Variant:
+        return make_variant(base, settings, "Table 8")
 
+    # Our reading: rows 1 to 3 of the paper are the mean over every placement of so many blocks, with shuffle
+    # and without shift. Its last row, 4 blocks, equals the combination in Table 9, which has shift too. We give
+    # both: 4 blocks without shift next to "+ video shuffle" of Table 9, then 4 blocks with shift.
     zero = ("0",)
-    rows = [Row(zero, (make_variant(base, _plain("tsn", name), "Table 8"),), PAPER_NUM_BLOCKS[0])]
+    rows = [Row(zero, (variant(_plain("tsn", name)),), PAPER_NUM_BLOCKS[0])]
     single = []
     for count in range(1, 1 + len(STAGES)):
-        placements = {places: placed(places) for places in itertools.combinations(STAGES, count)}
+        placements = {
+            places: variant(_shuffled(name, places=places, shift=False))
+            for places in itertools.combinations(STAGES, count)
+        }
         paper = PAPER_NUM_BLOCKS[count] if count < len(STAGES) else PAPER_MODELS["+ video shuffle"]
         rows.append(Row((str(count),), tuple(placements.values()), paper, zero))
-        single += [Row((value_text(places),), (variant,)) for places, variant in placements.items()]
-    both = make_variant(base, _shuffled(name), "Table 8")
-    rows.append(Row(("4, and shift",), (both,), PAPER_NUM_BLOCKS[4], zero))
+        single += [Row((format_value(places),), (placed,)) for places, placed in placements.items()]
+    rows.append(Row(("4, and shift",), (variant(_shuffled(name)),), PAPER_NUM_BLOCKS[4], zero))
     notes = (
         "Rows 1 to 4: shuffle without shift, the mean over every placement of so many blocks. The paper's last row, "
         '46.6, has shift in the other blocks; beside row 4 stands its "+ video shuffle" of Table 9.',
@@ -239,7 +207,7 @@ def _number_tables(base: Recipe, backbones: Sequence[str]) -> list[Table]:
     ]
 
 
-def _model_costs(base: Recipe, backbones: Sequence[str]) -> list[Table]:
+def _shift_and_shuffle_table(base: Recipe, backbones: Sequence[str]) -> list[Table]:
     name = backbones[0]
     models = {
         "baseline": _plain("tsn", name),
@@ -247,132 +215,126 @@ def _model_costs(base: Recipe, backbones: Sequence[str]) -> list[Table]:
         "+ video shuffle": _shuffled(name, shift=False),
         "+ combination": _shuffled(name),
     }
-    rows = [
-        Row(
-            (label,),
-            (make_variant(base, settings, "Table 9"),),
-            PAPER_MODELS[label],
-            None if label == "baseline" else ("baseline",),
-        )
-        for label, settings in models.items()
-    ]
+    rows = []
+    for label, settings in models.items():
+        variant = make_variant(base, settings, "Table 9")
+        rows.append(Row((label,), (variant,), PAPER_MODELS[label], None if label == "baseline" else ("baseline",)))
     return [Table("9", "Table 9. Comparison of video shuffle and temporal shift.", ("Model",), tuple(rows))]
+
+
+TABLES: dict[int, Callable[[Recipe, Sequence[str]], list[Table]]] = {
+    5: _flow_table,
+    7: _block_table,
+    8: _num_blocks_tables,
+    9: _shift_and_shuffle_table,
+}
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What the runs of a row came to, as shares of 1."""
+    """The results of a row, as shares of 1."""
 
     mean: float
     """Over the variants of the row, of their means over seeds."""
     stdev: float | None
-    """Of the means of single seeds that have every variant, n - 1 below; None with fewer than two such seeds."""
+    """Over the seeds that have every variant, of their means; with n - 1. None with fewer than two such seeds."""
     num_runs: int
     num_expected: int
     shuffled: float | None
-    """The mean with the sampled frames shuffled, where all the runs were tested so."""
+    """Like `mean`, with the sampled frames shuffled; None unless all the runs were tested so."""
     multiply_adds: int | None
-    """Of one clip, where the variants of the row agree on it."""
+    """Of one clip; None if the variants of the row differ."""
 
 
-def figures_of(row: Row, results: Sequence[Result], num_seeds: int) -> Figures | None:
-    """The figures of a row from the results there are; None before the first.
-
-    Means over placements are means of means, so that a placement with more seeds behind it weighs no more.
-    """
+def figures_of(row: Row, results: Sequence[RunResult], num_seeds: int) -> Figures | None:
+    """Return the figures of a row from the results so far; None without any."""
     names = [variant.name for variant in row.variants]
-    of_name = {name: [r for r in results if r["name"] == name] for name in names}
-    found = [runs for runs in of_name.values() if runs]
-    if not found:
+    by_name = {name: [result for result in results if result["name"] == name] for name in names}
+    runs = [run for group in by_name.values() for run in group]
+    if not runs:
         return None
 
-    def average(order: str) -> float:
-        return mean(mean(run[order]["top1"] for run in runs) for runs in found)
+    def average(order: TestOrder) -> float:
+        # A mean of means: a placement that was run with more seeds weighs no more.
+        return mean(mean(run[order]["top1"] for run in group) for group in by_name.values() if group)
 
-    runs = [run for group in found for run in group]
-    whole_seeds = [
-        mean(own)
-        for seed in {run["seed"] for run in runs}
-        if len(own := [run["forward"]["top1"] for run in runs if run["seed"] == seed]) == len(names)
-    ]
+    by_seed = {
+        seed: [run["forward"]["top1"] for run in runs if run["seed"] == seed] for seed in {r["seed"] for r in runs}
+    }
+    seed_means = [mean(top1) for top1 in by_seed.values() if len(top1) == len(names)]
     costs = {run.get("multiply_adds") for run in runs}
     return Figures(
-        average("forward"),
-        stdev(whole_seeds) if len(whole_seeds) > 1 else None,
-        len(runs),
-        max(len(names) * num_seeds, len(runs)),
-        average("shuffled") if all("shuffled" in run for run in runs) else None,
-        costs.pop() if len(costs) == 1 else None,
+        mean=average("forward"),
+        stdev=stdev(seed_means) if len(seed_means) > 1 else None,
+        num_runs=len(runs),
+        num_expected=max(len(names) * num_seeds, len(runs)),
+        shuffled=average("shuffled") if all("shuffled" in run for run in runs) else None,
+        multiply_adds=costs.pop() if len(costs) == 1 else None,
     )
 
 
-def format_table(table: Table, results: Sequence[Result], num_seeds: int, data: str) -> str:
-    """A table as Markdown that is aligned to be read as it is.
+def format_table(table: Table, results: Sequence[RunResult], num_seeds: int, data: str) -> str:
+    """Format a table as Markdown whose columns are aligned in plain text.
 
     Args:
         table: its rows.
-        results: of the runs; those of other tables are passed over.
-        num_seeds: seeds asked for; a row with fewer runs says "2 of 3".
-        data: what our figures were measured on, for the line below the title.
+        results: of the runs; those of other tables are ignored.
+        num_seeds: a row with fewer runs shows "2 of 3".
+        data: what our figures were measured on.
     """
+    rows = {row.labels: row for row in table.rows}
     figures = {row.labels: figures_of(row, results, num_seeds) for row in table.rows}
-    shuffled = any(f and f.shuffled is not None for f in figures.values())
-    costs = {f.multiply_adds for f in figures.values() if f}
-    ours = ["ours", "sd", "runs", *(["frames shuffled"] if shuffled else [])]
-    if len(costs) > 1:
-        ours.append("multiply-adds")
-    lines = [[*table.columns, *ours, *(["paper: Kinetics", "paper: Sth-V1"] if table.has_paper else [])]]
-    by_labels = {row.labels: row for row in table.rows}
+    measured = [f for f in figures.values() if f]
+    columns = ["ours", "sd", "runs"]
+    if any(f.shuffled is not None for f in measured):
+        columns.append("frames shuffled")
+    if len({f.multiply_adds for f in measured}) > 1:  # a column of equal costs says nothing
+        columns.append("multiply-adds")
+    if table.has_paper:
+        columns += ["paper: Kinetics", "paper: Sth-V1"]
+    lines = [[*table.columns, *columns]]
     for row in table.rows:
-        own = figures[row.labels]
-        first = by_labels[row.baseline] if row.baseline else None
-        cells = _our_cells(own, figures[first.labels] if first else None)
-        if not shuffled:
-            del cells["frames shuffled"]
-        if len(costs) <= 1:
-            del cells["multiply-adds"]
-        paper = []
-        if table.has_paper:
-            against = first.paper if first and first.paper else (None, None)
-            paper = [_gain(value, base) for value, base in zip(row.paper or (), against, strict=True)]
-        lines.append([*row.labels, *cells.values(), *paper])
+        baseline = rows[row.baseline] if row.baseline else None
+        cells = _our_cells(figures[row.labels], figures[row.baseline] if row.baseline else None)
+        if row.paper:
+            base = baseline.paper if baseline and baseline.paper else (None, None)
+            cells["paper: Kinetics"], cells["paper: Sth-V1"] = map(_gain, row.paper, base)
+        lines.append([*row.labels, *(cells.get(column, "-") for column in columns)])
     caption = f"Top-1 in percent. Ours: {data}."
     if table.has_paper:
         caption += " The paper's: ResNets on other data, for the shape of the comparison only."
-    return "\n".join([table.title, caption, *table.notes, "", *_markdown(lines, len(table.columns))])
+    return "\n".join([table.title, caption, *table.notes, "", *_markdown(lines, num_labels=len(table.columns))])
 
 
-def _our_cells(own: Figures | None, first: Figures | None) -> dict[str, str]:
-    if own is None:
-        return dict.fromkeys(("ours", "sd", "runs", "frames shuffled", "multiply-adds"), "-") | {"runs": "0"}
-    full = own.num_runs == own.num_expected
-    return {
-        "ours": _gain(100 * own.mean, 100 * first.mean if first else None),
-        "sd": "-" if own.stdev is None else f"{100 * own.stdev:.1f}",
-        "runs": str(own.num_runs) if full else f"{own.num_runs} of {own.num_expected}",
-        "frames shuffled": "-" if own.shuffled is None else f"{100 * own.shuffled:.1f}",
-        "multiply-adds": "-" if own.multiply_adds is None else f"{own.multiply_adds / 1e6:,.0f}M",
+def _our_cells(figures: Figures | None, baseline: Figures | None) -> dict[str, str]:
+    """Format figures by column; a missing column is shown as "-"."""
+    if figures is None:
+        return {"runs": "0"}
+    complete = figures.num_runs == figures.num_expected
+    cells = {
+        "ours": _gain(100 * figures.mean, 100 * baseline.mean if baseline else None),
+        "runs": str(figures.num_runs) if complete else f"{figures.num_runs} of {figures.num_expected}",
     }
+    if figures.stdev is not None:
+        cells["sd"] = f"{100 * figures.stdev:.1f}"
+    if figures.shuffled is not None:
+        cells["frames shuffled"] = f"{100 * figures.shuffled:.1f}"
+    if figures.multiply_adds is not None:
+        cells["multiply-adds"] = f"{figures.multiply_adds / 1e6:,.0f}M"
+    return cells
 
 
-def _gain(value: float, base: float | None) -> str:
-    """A figure, and in brackets how much it is above another."""
-    return f"{value:.1f}" if base is None else f"{value:.1f} ({value - base:+.1f})"
+def _gain(value: float, baseline: float | None) -> str:
+    """Format a figure, and in brackets its difference from the baseline."""
+    return f"{value:.1f}" if baseline is None else f"{value:.1f} ({value - baseline:+.1f})"
 
 
-def _markdown(lines: Sequence[Sequence[str]], num_labels: int) -> list[str]:
-    """A Markdown table with aligned columns: labels to the left, figures to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    head, *body = [
-        "| "
-        + " | ".join(
-            cell.ljust(width) if column < num_labels else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        + " |"
-        for line in lines
-    ]
-    rule = [
-        "-" * (width + 2) if column < num_labels else "-" * (width + 1) + ":" for column, width in enumerate(widths)
-    ]
-    return [head, f"|{'|'.join(rule)}|", *body]
+def _markdown(lines: Sequence[Sequence[str]], *, num_labels: int) -> list[str]:
+    """Format a Markdown table, the first line its header: labels aligned to the left, figures to the right."""
+    columns = []
+    for number, cells in enumerate(zip(*lines, strict=True)):
+        width = max(map(len, cells))
+        is_label = number < num_labels
+        head, *body = [f" {cell.ljust(width) if is_label else cell.rjust(width)} " for cell in cells]
+        columns.append([head, "-" * (width + 2) if is_label else "-" * (width + 1) + ":", *body])
+    return [f"|{'|'.join(line)}|" for line in zip(*columns, strict=True)]

@@ -1,4 +1,4 @@
-"""What an ablation has to run, in which order, what of it is done, and how long the rest will take."""
+"""Plan the runs of an ablation: their order, which are done, and how long the rest takes."""
 
 from __future__ import annotations
 
@@ -7,42 +7,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 from vsn.ablation.grid import Variant
 from vsn.ablation.paper_tables import Table, TableNumber
-from vsn.config import ConfigError, FrameOrder, Recipe
+from vsn.ablation.results import RunResult, TestOrder
+from vsn.config import ConfigError, Recipe
 from vsn.runs.run import is_finished, read_metrics
 
-_NO_INPUT = {"name", "num_classes", "block", "places", "dropout", "weights"}
-"""Settings of a model that its data sets do not depend on, beside those that begin with "shift"."""
+_NOT_INPUT = {"name", "num_classes", "block", "places", "dropout", "weights"}
+"""Model settings that do not change the clips of a data set; neither do those that begin with "shift"."""
 
 
 @dataclass(frozen=True)
 class AblationSpec:
-    """What to run: tables of the paper, a grid, or both, over some seeds."""
+    """What to run: tables of the paper, a grid, or both, each with every seed."""
 
     tables: tuple[TableNumber, ...] = ()
     grid: Mapping[str, tuple[Any, ...]] | None = None
     """Full name of a setting -> its values; see `vsn.ablation.grid.parse_grid`."""
     backbones: tuple[str, ...] = ()
-    """Beside the paper's ResNet-50 and ResNet-101; none: the recipe's own."""
+    """At most two, compared with the paper's ResNet-50 and ResNet-101; default the recipe's own."""
     seeds: tuple[int, ...] = (0,)
     shuffled: bool = False
-    """Test every run with its frames shuffled too."""
+    """Test every run also with its frames in random order."""
 
     def __post_init__(self) -> None:
         if not self.tables and not self.grid:
             raise ConfigError(
-                "There is nothing to run: name tables of the paper (--tables 7 8 9), or settings and their values "
+                "There is nothing to run: pass tables of the paper (--tables 7 8 9), or settings and their values "
                 "(--grid model.block=compact,headtail)."
             )
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"--seeds are {list(self.seeds)}; give at least one, each once and 0 or more.")
+            raise ConfigError(f"--seeds must be one or more different numbers from 0, got {list(self.seeds)}.")
 
     @property
-    def orders(self) -> tuple[FrameOrder, ...]:
-        """The orders of the frames to test with."""
+    def orders(self) -> tuple[TestOrder, ...]:
+        """Orders of the frames to test with."""
         return ("forward", "shuffled") if self.shuffled else ("forward",)
 
 
@@ -60,16 +61,27 @@ class PlannedRun:
         """Its seed."""
         return self.recipe.train.seed
 
+    def is_done(self, results: Sequence[RunResult], orders: Sequence[TestOrder]) -> bool:
+        """Return whether the results have this run, tested with each of ``orders``."""
+        key = (self.variant.name, self.seed)
+        return any((result["name"], result["seed"]) == key and set(orders) <= result.keys() for result in results)
+
+    def estimate_seconds(self, results: Sequence[RunResult]) -> float | None:
+        """Return the mean time of the finished runs of the same model, else of all; None without any."""
+        timed = [result for result in results if result.get("seconds")]
+        same_model = [result for result in timed if result["model"] == self.recipe.model.name]
+        return mean(result["seconds"] for result in same_model or timed) if timed else None
+
 
 def plan_runs(tables: Sequence[Table], seeds: Sequence[int], out: Path) -> list[PlannedRun]:
-    """The runs of tables, each once, seed by seed; those that can share data sets one after the other."""
+    """Return the runs of tables without repetitions, seed by seed; runs that share data sets are adjacent."""
     variants = {variant.name: variant for table in tables for row in table.rows for variant in row.variants}
     runs = []
     for seed in seeds:
         groups: dict[str, list[PlannedRun]] = {}
         for variant in variants.values():
             recipe = replace(variant.recipe, train=replace(variant.recipe.train, seed=seed))
-            if made_here(recipe):
+            if uses_own_videos(recipe):
                 recipe = replace(recipe, data=replace(recipe.data, root=str(out / f"videos-seed{seed}")))
             run = PlannedRun(variant, recipe, out / "runs" / f"{variant.name}-seed{seed}")
             groups.setdefault(data_key(recipe), []).append(run)
@@ -78,75 +90,62 @@ def plan_runs(tables: Sequence[Table], seeds: Sequence[int], out: Path) -> list[
 
 
 def data_key(recipe: Recipe) -> str:
-    """Equal for recipes that are trained on the same data sets: clips, labels, augmentation and order of samples."""
+    """Return a key that is equal for recipes with the same clips, labels, augmentation and order of samples."""
     settings = recipe.to_dict()
-    model = {k: v for k, v in settings["model"].items() if k not in _NO_INPUT and not k.startswith("shift")}
+    model = {k: v for k, v in settings["model"].items() if k not in _NOT_INPUT and not k.startswith("shift")}
     parts = [model, settings["train"]["seed"], *(settings[k] for k in ("clip", "data", "augment", "eval"))]
     return json.dumps(parts)
 
 
-def made_here(recipe: Recipe) -> bool:
-    """Whether the ablation makes the data itself: the embedded set, when no root is named."""
+def uses_own_videos(recipe: Recipe) -> bool:
+    """Return whether the ablation writes the videos itself: the embedded data set without a root."""
     return recipe.data.source == "synthetic" and not recipe.data.root
 
 
-def is_done(run: PlannedRun, results: Sequence[Mapping[str, Any]], orders: Sequence[str]) -> bool:
-    """Whether a run was trained, and tested with its frames in each of `orders`."""
-    return any(
-        (result["name"], result["seed"]) == (run.variant.name, run.seed) and set(orders) <= result.keys()
-        for result in results
-    )
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is, as `vsn ablate --dry-run --json` prints it."""
+
+    name: str
+    seed: int
+    state: Literal["done", "test", "begun", "to do"]
+    """"test": trained but not tested."""
+    epochs: int
+    epochs_done: int
+    seconds_left: float | None
+    """None while no run has finished."""
 
 
-def plan_states(
-    runs: Sequence[PlannedRun], results: Sequence[Mapping[str, Any]], orders: Sequence[str]
-) -> list[dict[str, Any]]:
-    """What of each run is done, and an estimate of its seconds from the runs that are finished.
-
-    Returns:
-        For each run its name, seed, epochs, epochs_done, state ("done", "test": trained but not tested,
-        "begun" or "to do"), and seconds_left, None while no run has finished.
-    """
+def run_states(runs: Sequence[PlannedRun], results: Sequence[RunResult], orders: Sequence[TestOrder]) -> list[RunState]:
+    """Return the state of each run, and the time it still takes as estimated from the finished ones."""
     states = []
     for run in runs:
         epochs = run.recipe.train.epochs
-        done = sum("train_loss" in line for line in read_metrics(run.path))
-        if is_done(run, results, orders):
-            state, share = "done", 0.0
+        epochs_done = sum("train_loss" in line for line in read_metrics(run.path))
+        seconds = run.estimate_seconds(results)
+        left = None if seconds is None else (1 - epochs_done / epochs) * seconds
+        state: Literal["done", "test", "begun", "to do"] = "begun" if run.path.is_dir() else "to do"
+        if run.is_done(results, orders):
+            # Its folder may be deleted since: the result is what counts.
+            state, epochs_done, left = "done", epochs, 0.0
         elif is_finished(run.path):
-            state, share = "test", 0.0
-        else:
-            state, share = "begun" if run.path.is_dir() else "to do", 1 - done / epochs
-        whole = estimate_seconds(run, results)
-        states.append(
-            {
-                "name": run.variant.name,
-                "seed": run.seed,
-                "state": state,
-                "epochs": epochs,
-                "epochs_done": epochs if state == "done" else done,
-                "seconds_left": 0.0 if share == 0 else None if whole is None else share * whole,
-            }
-        )
+            state, left = "test", 0.0
+        states.append(RunState(run.variant.name, run.seed, state, epochs, epochs_done, left))
     return states
 
 
-def estimate_seconds(run: PlannedRun, results: Sequence[Mapping[str, Any]]) -> float | None:
-    """Seconds of a whole run: the mean of the finished runs of the same model, else of all; None without any."""
-    timed = [result for result in results if result.get("seconds")]
-    alike = [result for result in timed if result["model"] == run.recipe.model.name] or timed
-    return mean(result["seconds"] for result in alike) if alike else None
-
-
-def describe_states(states: Sequence[Mapping[str, Any]]) -> str:
-    """A line a run, then their sum."""
+def describe_states(states: Sequence[RunState]) -> str:
+    """Format one line per run, then their sum."""
     lines = []
-    for state in states:
-        note = f" ({state['epochs_done']} of {state['epochs']} epochs done)" if state["state"] == "begun" else ""
-        if state["seconds_left"]:
-            note += f", about {state['seconds_left'] / 60:.1f} minutes"
-        lines.append(f"{state['state']:<6} {state['name']}, seed {state['seed']}{note}")
-    left = [state["seconds_left"] for state in states if state["state"] != "done"]
-    time = "how long is known once a run has finished" if None in left else f"about {sum(left) / 3600:.1f} hours"
+    for run in states:
+        note = f" ({run.epochs_done} of {run.epochs} epochs done)" if run.state == "begun" else ""
+        if run.seconds_left:
+            note += f", about {run.seconds_left / 60:.1f} minutes"
+        lines.append(f"{run.state:<6} {run.name}, seed {run.seed}{note}")
+    left = [run.seconds_left for run in states if run.state != "done"]
+    known = [seconds for seconds in left if seconds is not None]
+    time = (
+        f"about {sum(known) / 3600:.1f} hours" if len(known) == len(left) else "time unknown until a run has finished"
+    )
     lines.append(f"{len(states) - len(left)} of {len(states)} runs done, {len(left)} left: {time}.")
     return "\n".join(lines)

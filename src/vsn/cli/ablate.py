@@ -66,7 +66,8 @@ def ablate_command(arguments: Sequence[str]) -> None:
             )
         if command.merge and command.out is None:
             raise ValueError("--merge needs --out, the folder of the joined ablation.json.")
-        from vsn.ablation.run import format_tables, load_ablation, merge_ablations
+        from vsn.ablation.results import load_ablation
+        from vsn.ablation.run import format_tables, merge_ablations
 
         shown = (
             merge_ablations(command.merge, command.out)
@@ -95,7 +96,11 @@ def ablate_command(arguments: Sequence[str]) -> None:
     if command.dry_run:
         states, missing = plan_ablation(recipe, spec, out)
         lines = [f"Table {key} is missing: {reason}" for key, reason in missing.items()]
-        print(_json(states) if command.json_output else "\n".join([describe_states(states), *lines]))
+        print(
+            _json([dataclasses.asdict(state) for state in states])
+            if command.json_output
+            else "\n".join([describe_states(states), *lines])
+        )
         return
     first = os.environ.get("RANK", "0") == "0"  # under torchrun the first process speaks
     console = Console(stderr=True, quiet=not first)
