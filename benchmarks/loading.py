@@ -36,7 +36,7 @@ import torch
 
 from loading_baseline import baseline_loader
 from loading_videos import HEIGHT, make_videos
-from vsn.config import ClipSpec, DataConfig
+from vsn.config import ClipSpec, DataConfig, ModelConfig, Recipe, TrainConfig
 from vsn.data.dataset import VideoDataset
 from vsn.data.loader import collate, make_loader
 from vsn.data.packing.pack import pack_dataset
@@ -65,11 +65,13 @@ def dataset_of(config: DataConfig, *, num_clips: int, seed: int) -> VideoDataset
     repeated = tuple(itertools.islice(itertools.cycle(records.records), num_clips))
     return VideoDataset(
         RecordSet(repeated, records.classes),
-        clip=ClipSpec(short_side=HEIGHT),
-        num_frames=NUM_FRAMES,
+        Recipe(
+            clip=ClipSpec(short_side=HEIGHT),
+            data=DataConfig(flip="random"),
+            model=ModelConfig(num_frames=NUM_FRAMES),
+            train=TrainConfig(seed=seed),
+        ),
         train=True,
-        flip="random",
-        seed=seed,
     )
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from vsn.config import FrameOrder, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.embedded.write import SynthSpec, write_dataset
-from vsn.data.open import open_datasets, test_dataset
+from vsn.data.open import open_datasets, open_split
 from vsn.inference.evaluate import score_videos
 from vsn.models.measure import count_multiply_adds, count_parameters, latency_ms
 from vsn.report import read_runs, write_page
@@ -90,7 +90,7 @@ def run_demo(
         "versions": versions(),
     }
     write_json(out / "table.json", {"columns": list(rows[0]), "rows": rows, **facts})
-    strips = _write_strips(out / "strips.npz", test_dataset(recipe, "test", recipe.eval, classes=runs[0].classes))
+    strips = _write_strips(out / "strips.npz", open_split(recipe, "test", classes=runs[0].classes))
     tested = read_runs([run.path for run in runs], recipe.data.test_split)
     page = write_page(
         tested,
@@ -109,7 +109,7 @@ def compare(runs: list[Run], console: Console) -> list[dict[str, Any]]:
     """Test runs with their frames in order and shuffled, and measure what they cost."""
     models = {run.recipe.model.name: load_model(run) for run in runs}
     recipe = runs[0].recipe
-    dataset = test_dataset(recipe, recipe.data.test_split, recipe.eval, classes=runs[0].classes)
+    dataset = open_split(recipe, recipe.data.test_split, classes=runs[0].classes)
     clip = torch.zeros(1, recipe.model.num_frames, 3, recipe.clip.crop_size, recipe.clip.crop_size, dtype=torch.uint8)
     latency = latency_ms(models, clip)
     first = next(iter(latency.values()))

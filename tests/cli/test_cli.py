@@ -13,7 +13,7 @@ from tests.helpers.tiny_runs import tiny_recipe
 from vsn import __version__, cli
 from vsn.config import EvalConfig
 from vsn.config.recipes import dump_recipe, load_recipe
-from vsn.data.open import test_dataset
+from vsn.data.open import open_split
 from vsn.runs.run import open_run
 from vsn.system.interrupt import StopRequest
 
@@ -364,7 +364,7 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
     assert one_line(err).startswith("vsn: run has finished, so that --train.epochs changes nothing. Train on from its")
 
     shutil.copytree(tiny_data, "moved")
-    tested = test_dataset(open_run("run").recipe, "test", EvalConfig(), classes=open_run("run").classes)
+    tested = open_split(open_run("run").recipe, "test", view=EvalConfig(), classes=open_run("run").classes)
     Path("moved", tested.records[0].video_id).write_text("no video")
     status, _, err = vsn("eval", "run", "--root", "moved")
     assert status == 1

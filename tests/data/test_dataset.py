@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.clips import clip_dataset
 from vsn.config import ClipSpec, DataConfig, FlipRule
-from vsn.data.dataset import Sample, VideoDataset
+from vsn.data.dataset import Sample
 from vsn.data.flips import flipped_labels
 from vsn.data.readers import read_records
 from vsn.data.records import RecordSet, VideoRecord
@@ -43,7 +44,7 @@ def is_flipped(clip: torch.Tensor) -> bool:
 
 
 def test_a_test_sample_is_the_centers(gray_video: Path, frame_numbers) -> None:
-    dataset = VideoDataset(one_video(gray_video), clip=SPEC, num_frames=8, train=False, protocol="center")
+    dataset = clip_dataset(one_video(gray_video), clip=SPEC, num_frames=8, train=False, protocol="center")
     sample = dataset[0]
     assert isinstance(sample, Sample)
     assert (int(sample.target), sample.index, len(dataset)) == (1, 0, 1)
@@ -62,14 +63,14 @@ def test_a_test_sample_is_the_centers(gray_video: Path, frame_numbers) -> None:
     ],
 )
 def test_orders(gray_video: Path, frame_numbers, order, expected: list[int]) -> None:
-    dataset = VideoDataset(one_video(gray_video), clip=SPEC, num_frames=8, train=False, order=order)
+    dataset = clip_dataset(one_video(gray_video), clip=SPEC, num_frames=8, train=False, order=order)
     assert frame_numbers(dataset[0].clip) == expected
 
 
 def test_shuffled_depends_on_seed_epoch_and_index(gray_video: Path, frame_numbers) -> None:
     def shuffled(seed: int, key: int | tuple[int, int]) -> list[int]:
         records = RecordSet(one_video(gray_video).records * 2, ("a", "b"))
-        dataset = VideoDataset(records, clip=SPEC, num_frames=8, train=False, order="shuffled", seed=seed)
+        dataset = clip_dataset(records, clip=SPEC, num_frames=8, train=False, order="shuffled", seed=seed)
         return frame_numbers(dataset[key].clip)
 
     assert sorted(shuffled(0, 0)) == [1, 5, 9, 13, 16, 20, 24, 28]
@@ -83,7 +84,7 @@ def test_a_reversed_record_shows_the_same_frames_last_first(
     gray_video: Path, tmp_path: Path, frame_numbers, cache
 ) -> None:
     for num_frames in (1, 3, 8, 30, 40):
-        dataset = VideoDataset(
+        dataset = clip_dataset(
             one_video(gray_video, reverse=True), clip=SPEC, num_frames=num_frames, train=False, cache=cache
         )
         expected = segment_indices(30, num_frames, None)[::-1].tolist()
@@ -93,14 +94,14 @@ def test_a_reversed_record_shows_the_same_frames_last_first(
 def test_records_of_one_video_share_what_is_drawn(gray_video: Path) -> None:
     record = one_video(gray_video).records[0]
     both = RecordSet((record, replace(record, reverse=True)), ("a", "b"), per_video=2)
-    dataset = VideoDataset(both, clip=SPEC, num_frames=4, train=True, flip="random")
+    dataset = clip_dataset(both, clip=SPEC, num_frames=4, train=True, flip="random")
     for epoch in range(8):
         forward, backward = dataset[(epoch, 0)].clip, dataset[(epoch, 1)].clip
         assert torch.equal(forward, backward.flip(0))
 
 
 def test_training_draws_a_frame_of_each_segment(gray_video: Path, frame_numbers) -> None:
-    dataset = VideoDataset(one_video(gray_video), clip=SPEC, num_frames=5, train=True)
+    dataset = clip_dataset(one_video(gray_video), clip=SPEC, num_frames=5, train=True)
     drawn = np.array([frame_numbers(dataset[(epoch, 0)].clip) for epoch in range(60)])
     assert (drawn // 6 == np.arange(5)).all()
     assert {int(value) for value in drawn[:, 2]} == set(range(12, 18))
@@ -108,7 +109,7 @@ def test_training_draws_a_frame_of_each_segment(gray_video: Path, frame_numbers)
 
 def test_training_samples_depend_on_seed_epoch_and_index_alone(records: RecordSet) -> None:
     def samples(seed: int, keys: list[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
-        dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=True, flip="random", seed=seed)
+        dataset = clip_dataset(records, clip=SPEC, num_frames=4, train=True, flip="random", seed=seed)
         return {key: dataset[key].clip.numpy().tobytes() for key in keys}
 
     keys = [(epoch, index) for epoch in (0, 1) for index in range(4)]
@@ -120,7 +121,7 @@ def test_training_samples_depend_on_seed_epoch_and_index_alone(records: RecordSe
 @pytest.mark.parametrize("train", [True, False])
 def test_cache_gives_the_same_samples(records: RecordSet, train: bool) -> None:
     plain, cached = (
-        VideoDataset(records, clip=SPEC, num_frames=4, train=train, flip="random", cache=cache)
+        clip_dataset(records, clip=SPEC, num_frames=4, train=train, flip="random", cache=cache)
         for cache in ("none", "memory")
     )
     for key in [(0, 0), (1, 0), (2, 5)]:
@@ -129,20 +130,15 @@ def test_cache_gives_the_same_samples(records: RecordSet, train: bool) -> None:
 
 def test_whole_frames_and_centers(side_video: Path) -> None:
     for protocol, shape in (("fcn", (4, 3, 32, 64)), ("center", (4, 3, 24, 24))):
-        dataset = VideoDataset(one_video(side_video), clip=SPEC, num_frames=4, train=False, protocol=protocol)
+        dataset = clip_dataset(one_video(side_video), clip=SPEC, num_frames=4, train=False, protocol=protocol)
         assert dataset[0].clip.shape == shape
 
 
 @pytest.mark.parametrize("index", [-1, 1])
 def test_index_outside(gray_video: Path, index: int) -> None:
-    dataset = VideoDataset(one_video(gray_video), clip=SPEC, num_frames=4, train=False)
-    with pytest.raises(IndexError, match=f"index {index} of a data set of 1 videos"):
+    dataset = clip_dataset(one_video(gray_video), clip=SPEC, num_frames=4, train=False)
+    with pytest.raises(IndexError, match=f"0 to 0.* {index}"):
         dataset[index]
-
-
-def test_no_frames_asked(gray_video: Path) -> None:
-    with pytest.raises(ValueError, match="num_frames is 0"):
-        VideoDataset(one_video(gray_video), clip=SPEC, num_frames=0, train=False)
 
 
 # --- flips -----------------------------------------------------------------------------------------
@@ -164,7 +160,7 @@ def test_flip_rules(side_video: Path, rule: FlipRule, expected: dict[int, int]) 
     for label in range(4):
         records = RecordSet((VideoRecord(side_video, (label,), "side.mp4"),), SIDES)
         spec = ClipSpec(short_side=32, crop_size=32, crop_scales=(1.0,), crop_positions=5)
-        dataset = VideoDataset(records, clip=spec, num_frames=2, train=True, flip=rule, cache="memory")
+        dataset = clip_dataset(records, clip=spec, num_frames=2, train=True, flip=rule, cache="memory")
         centered = []
         for epoch in range(80):
             sample = dataset[(epoch, 0)]
@@ -176,7 +172,7 @@ def test_flip_rules(side_video: Path, rule: FlipRule, expected: dict[int, int]) 
 
 
 def test_tests_never_flip(side_video: Path) -> None:
-    dataset = VideoDataset(one_video(side_video), clip=SPEC, num_frames=2, train=False, flip="random", protocol="fcn")
+    dataset = clip_dataset(one_video(side_video), clip=SPEC, num_frames=2, train=False, flip="random", protocol="fcn")
     assert not any(is_flipped(dataset[(epoch, 0)].clip) for epoch in range(20))
 
 
@@ -193,7 +189,7 @@ def test_preload_reads_every_video_once(tiny_data: Path, monkeypatch: pytest.Mon
     read = []
     all_frames = VideoReader.all_frames
     monkeypatch.setattr(VideoReader, "all_frames", lambda self: read.append(self.path) or all_frames(self))
-    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False, cache="memory")
+    dataset = clip_dataset(records, clip=SPEC, num_frames=4, train=False, cache="memory")
     progress: list[tuple[int, int]] = []
     dataset.preload(num_threads=2, progress=lambda done, num_all: progress.append((done, num_all)))
     assert progress == [(1, 3), (2, 3), (3, 3)]
@@ -208,7 +204,7 @@ def test_preload_names_the_bad_video(gray_video: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_text("not a video")
     records = RecordSet((*one_video(gray_video).records, VideoRecord(bad, (0,), "bad.mp4")), ("a", "b"))
-    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False, cache="memory")
+    dataset = clip_dataset(records, clip=SPEC, num_frames=4, train=False, cache="memory")
     assert [str(error).partition(" (")[0] for error in dataset.preload()] == [
         f"{bad}: not a video that FFmpeg can read"
     ]
@@ -219,8 +215,8 @@ def test_preload_names_the_bad_video(gray_video: Path, tmp_path: Path) -> None:
 
 
 def test_preload_without_a_cache(gray_video: Path) -> None:
-    with pytest.raises(ValueError, match="cache is 'none', so there is none to fill"):
-        VideoDataset(one_video(gray_video), clip=SPEC, num_frames=4, train=False).preload()
+    with pytest.raises(ValueError, match=r"data\.cache is 'none'"):
+        clip_dataset(one_video(gray_video), clip=SPEC, num_frames=4, train=False).preload()
 
 
 # --- several labels, other samplings ------------------------------------------------------------------
@@ -232,14 +228,14 @@ def test_multi_label_targets(gray_video: Path) -> None:
         ("x", "y", "z"),
         multi_label=True,
     )
-    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
+    dataset = clip_dataset(records, clip=SPEC, num_frames=4, train=False)
     assert [dataset[i].target.tolist() for i in range(2)] == [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
 
 
 def test_multi_label_clips_flip_when_all_labels_may(side_video: Path) -> None:
     def flips(labels: tuple[int, ...], rule: FlipRule) -> set[tuple[bool, tuple[float, ...]]]:
         records = RecordSet((VideoRecord(side_video, labels, "side.mp4"),), SIDES, multi_label=True)
-        dataset = VideoDataset(records, clip=ClipSpec(short_side=32, crop_size=32, crop_scales=(1.0,)),
+        dataset = clip_dataset(records, clip=ClipSpec(short_side=32, crop_size=32, crop_scales=(1.0,)),
                                num_frames=2, train=True, flip=rule)  # fmt: skip
         samples = [dataset[(epoch, 0)] for epoch in range(30)]
         return {(is_flipped(sample.clip), tuple(sample.target.tolist())) for sample in samples}
@@ -253,7 +249,7 @@ def test_multi_label_clips_flip_when_all_labels_may(side_video: Path) -> None:
 
 
 def test_a_video_without_labels(gray_video: Path) -> None:
-    dataset = VideoDataset(
+    dataset = clip_dataset(
         RecordSet((VideoRecord(gray_video, (), "a"),), ("x", "y")), clip=SPEC, num_frames=4, train=False
     )
     assert int(dataset[0].target) == -1
@@ -262,7 +258,7 @@ def test_a_video_without_labels(gray_video: Path) -> None:
 @pytest.mark.parametrize("cache", ["none", "memory"])
 def test_samplings_reach_the_frames(gray_video: Path, frame_numbers, cache) -> None:
     def shown(clip: ClipSpec, num_frames: int) -> list[int]:
-        dataset = VideoDataset(one_video(gray_video), clip=clip, num_frames=num_frames, train=False, cache=cache)
+        dataset = clip_dataset(one_video(gray_video), clip=clip, num_frames=num_frames, train=False, cache=cache)
         return frame_numbers(dataset[0].clip)
 
     size = {"short_side": 32, "crop_size": 24}

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsn.config import ClipSpec, DataConfig
+from tests.helpers.clips import clip_dataset
+from vsn.config import ClipSpec, DataConfig, ModelConfig, Recipe
 from vsn.data.dataset import BadVideo, Sample, VideoDataset
 from vsn.data.loader import Batch, EpochSampler, Share, StepSampler, balanced_weights, collate, make_loader
 from vsn.data.readers import read_records
@@ -51,7 +52,7 @@ def test_the_default_number_of_workers_is_in_order_on_one_cpu(
     if hasattr(os, "sched_getaffinity"):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    dataset = VideoDataset(records, clip=SPEC, num_frames=2, train=False)
+    dataset = clip_dataset(records, clip=SPEC, num_frames=2, train=False)
     loader = make_loader(dataset, batch_size=4, num_workers=DataConfig().num_workers, shuffle=False)
     assert sum(len(batch.targets) for batches in loader for batch in batches) == len(records.records)
 
@@ -145,7 +146,7 @@ def test_share_that_cannot_be(share: Share) -> None:
 
 
 def loaded(records: RecordSet, *, num_workers: int, start: int = 0) -> list[tuple[int, int, bytes]]:
-    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=True, flip="random")
+    dataset = clip_dataset(records, clip=SPEC, num_frames=4, train=True, flip="random")
     loader = make_loader(dataset, batch_size=5, num_workers=num_workers, epoch=3, shuffle=True, seed=1, start=start)
     return [
         (int(index), int(label), clip.numpy().tobytes())
@@ -165,7 +166,7 @@ def test_loaders_give_the_same_with_any_number_of_workers(records: RecordSet) ->
 
 
 def test_loader_length_and_last_batch(records: RecordSet) -> None:
-    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
+    dataset = clip_dataset(records, clip=SPEC, num_frames=4, train=False)
     loader = make_loader(dataset, batch_size=5, num_workers=0, shuffle=False)
     assert len(loader) == 3
     assert [batches[0].indices.tolist() for batches in loader] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
@@ -177,7 +178,7 @@ def test_a_bad_video_raises_its_error_from_the_loader(gray_video: Path, tmp_path
     bad = tmp_path / "bad.mp4"
     bad.write_text("not a video")
     records = RecordSet((*one_video(gray_video).records, VideoRecord(bad, (0,), "bad.mp4")), ("a", "b"))
-    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
+    dataset = clip_dataset(records, clip=SPEC, num_frames=4, train=False)
     with pytest.raises(VideoError, match="not a video that FFmpeg can read") as caught:
         dataset[1]
     loader = make_loader(dataset, batch_size=1, num_workers=num_workers, shuffle=False)
@@ -194,7 +195,7 @@ def test_workers_keep_to_one_thread(records: RecordSet) -> None:
         def __getitem__(self, key: int | tuple[int, int]) -> Sample:
             return super().__getitem__(key)._replace(target=torch.tensor(torch.get_num_threads()))
 
-    dataset = Threads(records, clip=SPEC, num_frames=2, train=False)
+    dataset = Threads(records, Recipe(clip=SPEC, model=ModelConfig(num_frames=2)), train=False)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -206,7 +207,7 @@ def test_workers_keep_to_one_thread(records: RecordSet) -> None:
 
 def test_training_takes_records_of_one_video_together(gray_video: Path) -> None:
     records = RecordSet(one_video(gray_video).records * 12, ("a", "b"), per_video=2)
-    dataset = VideoDataset(records, clip=SPEC, num_frames=2, train=True)
+    dataset = clip_dataset(records, clip=SPEC, num_frames=2, train=True)
     loader = make_loader(dataset, batch_size=4, num_workers=0, shuffle=True, seed=1)
     order = [int(index) for (batch,) in loader for index in batch.indices]
     assert sorted(order) == list(range(12))
@@ -238,7 +239,7 @@ def test_weights_that_do_not_fit(options: dict) -> None:
 
 def test_a_balanced_loader(gray_video: Path) -> None:
     records = RecordSet(tuple(VideoRecord(gray_video, (int(i == 0),), str(i)) for i in range(20)), ("common", "rare"))
-    dataset = VideoDataset(records, clip=SPEC, num_frames=2, train=True)
+    dataset = clip_dataset(records, clip=SPEC, num_frames=2, train=True)
     loader = make_loader(dataset, batch_size=20, num_workers=0, shuffle=True, balance=True)
     ((batch,),) = list(loader)
     assert 4 < int((batch.targets == 1).sum()) < 16
@@ -254,7 +255,7 @@ def test_bad_videos_are_collected_when_a_list_is_given(gray_video: Path, tmp_pat
     bad.write_text("not a video")
     good = one_video(gray_video).records[0]
     records = RecordSet((good, VideoRecord(bad, (0,), "bad.mp4"), good, VideoRecord(bad, (1,), "b")), ("a", "b"))
-    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False)
+    dataset = clip_dataset(records, clip=SPEC, num_frames=4, train=False)
     found: list[BadVideo] = []
     loader = make_loader(dataset, batch_size=3, num_workers=num_workers, shuffle=False, bad=found)
     batches = list(loader)
@@ -273,7 +274,7 @@ def test_a_worker_that_hangs_is_given_up_and_killed(records: RecordSet, monkeypa
             raise AssertionError
 
     monkeypatch.setattr(loader_module, "WORKER_SECONDS", 1)
-    dataset = Hanging(records, clip=SPEC, num_frames=2, train=False)
+    dataset = Hanging(records, Recipe(clip=SPEC), train=False)
     loading = iter(make_loader(dataset, batch_size=12, num_workers=1, shuffle=False))
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)  # how long it waits for the worker
     with pytest.raises(RuntimeError, match="No worker has read a batch for 1 seconds"):

@@ -8,10 +8,10 @@ from torchvision.transforms.v2 import functional as tv
 from vsn.config import ClipSpec
 from vsn.data.transforms import (
     center_crop,
+    contiguous_planes,
     crop_sides,
     flip,
     multiscale_corner_crop,
-    planar,
     resize_short_side,
     stack_channels,
 )
@@ -177,11 +177,11 @@ def test_flow_is_mirrored_in_every_field_of_a_stack() -> None:
     assert flip(fields)[0, :, 0].tolist() == [[1, 0], [3, 2], [5, 4], [7, 6], [9, 8], [11, 10]]
 
 
-def test_planar_frames_are_the_same_pixels_in_planes() -> None:
+def test_contiguous_planes_frames_are_the_same_pixels_in_planes() -> None:
     decoded = torch.randint(0, 256, (2, 12, 16, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     for frames in (decoded, decoded[..., 2:9, 3:11], decoded.flip(-1), decoded.contiguous(), decoded[:1]):
-        assert torch.equal(planar(frames), frames)
-        assert planar(frames).stride() == frames.contiguous().stride()
+        assert torch.equal(contiguous_planes(frames), frames)
+        assert contiguous_planes(frames).stride() == frames.contiguous().stride()
 
 
 def test_fields_of_a_segment_lie_side_by_side() -> None:

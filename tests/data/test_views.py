@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
 
-from vsn.config import ClipSpec, ConfigError, Protocol
-from vsn.data.dataset import VideoDataset
+from tests.helpers.clips import clip_dataset
+from vsn.config import ClipSpec, ConfigError, ModelConfig, Protocol
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import stack_indices
 from vsn.data.video import open_video
-from vsn.data.views import PROTOCOLS, clip_indices, crop_views, frames_of
+from vsn.data.views import PROTOCOLS, clip_indices, crop_views, num_test_frames
 
 SPEC = ClipSpec(short_side=32, crop_size=24)
 
@@ -78,7 +78,7 @@ def test_mirrored_flow_goes_the_other_way() -> None:
     consecutive=st.integers(1, 6),
 )  # fmt: skip
 def test_clips_are_inside_the_video(protocol: Protocol, num: int, num_frames: int, consecutive: int) -> None:
-    frames = frames_of(protocol, num_frames, any_num_frames=True)
+    frames = num_test_frames(ModelConfig(name="tsn_resnet50", num_frames=num_frames), protocol)
     starts = clip_indices(
         protocol, "segment", num, frames, video_rate=25.0, wanted_rate=5.0, num_consecutive=consecutive
     )
@@ -106,10 +106,11 @@ def test_the_clips_of_each_protocol() -> None:
 
 
 def test_a_model_that_keeps_its_frames_cannot_take_25() -> None:
-    assert frames_of("25x10", 8, any_num_frames=True) == 25
-    assert frames_of("10crop", 8, any_num_frames=False) == 8
-    with pytest.raises(ConfigError, match=r"'25x10' shows clips of 25 frames, and this model keeps to 8"):
-        frames_of("25x10", 8, any_num_frames=False)
+    tsn, vsn = (ModelConfig(name=name, num_frames=8) for name in ("tsn_resnet50", "vsn_resnet50"))
+    assert num_test_frames(tsn, "25x10") == 25
+    assert num_test_frames(vsn, "10crop") == 8
+    with pytest.raises(ConfigError, match=r"'25x10'.*T=25.*T=8"):
+        num_test_frames(vsn, "25x10")
 
 
 def test_samples_of_several_views(tiny_data: Path) -> None:
@@ -117,7 +118,7 @@ def test_samples_of_several_views(tiny_data: Path) -> None:
     records = RecordSet((VideoRecord(path, (0,), "a"),), ("wave",))
     frames = open_video(path, short_side=32).all_frames()
     video = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    dataset = VideoDataset(records, clip=SPEC, num_frames=4, train=False, protocol="3crop-2clip")
+    dataset = clip_dataset(records, clip=SPEC, num_frames=4, train=False, protocol="3crop-2clip")
     clip = dataset[0].clip
     assert clip.shape == (6, 4, 3, 32, 32)
     for number, starts in enumerate(clip_indices("3crop-2clip", "segment", len(video), 4, video_rate=0, wanted_rate=1)):
@@ -125,5 +126,5 @@ def test_samples_of_several_views(tiny_data: Path) -> None:
         assert torch.equal(clip[3 * number : 3 * number + 3], wanted)
     dataset.order = "reversed"
     assert torch.equal(dataset[0].clip, clip.flip(1))  # each clip by itself
-    tsn = VideoDataset(records, clip=SPEC, num_frames=4, train=False, protocol="25x10", any_num_frames=True)
+    tsn = clip_dataset(records, clip=SPEC, num_frames=4, train=False, protocol="25x10", name="tsn_resnet50")
     assert tsn[0].clip.shape == (10, 25, 3, 24, 24)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tests.helpers.stored_flow import write_fields
 from vsn import cli
-from vsn.config import ClipSpec, DataConfig
+from vsn.config import ClipSpec, DataConfig, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.flow.file import write_flow_file
 from vsn.data.flow.values import FlowFacts, write_flow_facts
@@ -220,10 +220,10 @@ def test_it_is_flow_that_is_loaded(data: Path, monkeypatch: pytest.MonkeyPatch) 
     opened: list[tuple[str, int, set[str]]] = []
     usual = loading.VideoDataset
 
-    def noted(records: RecordSet, **settings: Any) -> VideoDataset:
+    def noted(records: RecordSet, recipe: Recipe, **settings: Any) -> VideoDataset:
         suffixes = {record.path.suffix for record in records.records}
-        opened.append((settings["modality"], settings["flow_length"], suffixes))
-        return usual(records, **settings)
+        opened.append((recipe.model.modality, recipe.model.flow_length, suffixes))
+        return usual(records, recipe, **settings)
 
     monkeypatch.setattr(loading, "VideoDataset", noted)
     diagnosis = diagnose(data, loading_seconds=2.0)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tests.helpers.tiny_runs import tiny_recipe
 from vsn.config import ConfigError, EvalConfig, Protocol
-from vsn.data.open import match_classes, test_dataset
+from vsn.data.open import open_split, relabel
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video import VideoError
 from vsn.data.views import PROTOCOLS
@@ -39,7 +39,7 @@ def move_data(run: Path, old: Path, new: Path) -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 12, 100])
 def test_every_video_once_whatever_the_batch_size(finished_run: Path, batch_size: int):
     run = open_run(finished_run)
-    dataset = test_dataset(run.recipe, "train", run.recipe.eval, classes=run.classes)  # 12 videos
+    dataset = open_split(run.recipe, "train", classes=run.classes)  # 12 videos
     scores = score_videos(load_model(run), dataset, batch_size=batch_size, progress=False)
     reference = score_videos(load_model(run), dataset, batch_size=3, progress=False)
     assert scores.video_ids.tolist() == [record.video_id for record in dataset.records]
@@ -52,7 +52,7 @@ def test_every_video_once_whatever_the_batch_size(finished_run: Path, batch_size
 @pytest.mark.parametrize("average", ["logits", "softmax"])
 def test_views_are_averaged(finished_run: Path, protocol: Protocol, average: Average):
     run, view = open_run(finished_run), EvalConfig(protocol=protocol)
-    dataset = test_dataset(run.recipe, "test", view, classes=run.classes)
+    dataset = open_split(run.recipe, "test", view=view, classes=run.classes)
     model = load_model(run)
     for batch_size in (1, 7, 100):
         scores = score_videos(model, dataset, batch_size=batch_size, average=average, progress=False)
@@ -113,7 +113,7 @@ def test_several_labels_have_no_softmax(tiny_data: Path):
 
 def test_25x10_is_for_tsn_alone(tiny_data: Path, run: Path, tmp_path: Path, quiet: Console):
     config = EvalConfig(protocol="25x10")
-    with pytest.raises(ConfigError, match="this model keeps to 4: its weights mean those"):
+    with pytest.raises(ConfigError, match=r"'25x10'.*T=25.*T=4"):
         evaluate_run(run, config=config, progress=False)
     tsn = train(tiny_recipe(tiny_data, model="tsn_resnet14_tiny", epochs=1), tmp_path / "tsn", console=quiet)
     result = evaluate_run(tsn.path, config=config, progress=False)
@@ -176,7 +176,7 @@ def _ids_and_scores(run: Path) -> tuple[list[str], np.ndarray]:
 
 def test_labels_of_matched_classes():
     records = RecordSet((VideoRecord(Path("a"), (0,), "a"), VideoRecord(Path("b"), (1,), "b")), ("wave", "zoom"))
-    matched = match_classes(records, ("zoom", "nod", "wave"))
+    matched = relabel(records, ("zoom", "nod", "wave"))
     assert [record.label for record in matched.records] == [2, 0]
     assert matched.classes == ("zoom", "nod", "wave")
 
@@ -187,7 +187,7 @@ def test_unknown_class_is_refused(tiny_data: Path, tmp_path: Path, run: Path):
     move_data(run, tiny_data, root)
     with pytest.raises(
         ConfigError,
-        match=r"not trained on 1 of the data's 4 classes, for example 'nod'; it knows 'swipe_left', .*matched by name",
+        match=r" 1 of the data's 4 classes.*'nod'.*'swipe_left', ",
     ):
         evaluate_run(run, progress=False)
 
@@ -196,7 +196,7 @@ def test_unreadable_video_stops_evaluation(tiny_data: Path, tmp_path: Path, run:
     root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     move_data(run, tiny_data, root)
     recipe = open_run(run).recipe
-    victim = test_dataset(recipe, "test", recipe.eval, classes=open_run(run).classes).records[1].path
+    victim = open_split(recipe, "test", classes=open_run(run).classes).records[1].path
     victim.write_bytes(b"")
     with pytest.raises(VideoError, match=r"the file is empty\.") as caught:
         evaluate_run(run, progress=False)
@@ -208,7 +208,7 @@ def test_unreadable_video_counts_as_wrong_when_told(tiny_data: Path, tmp_path: P
     root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     recipe = open_run(run).recipe
     before = evaluate_run(run, progress=False)
-    victim = test_dataset(recipe, "test", recipe.eval, classes=open_run(run).classes).records[1]
+    victim = open_split(recipe, "test", classes=open_run(run).classes).records[1]
     (root / victim.video_id).write_bytes(b"")
     config = replace(recipe.eval, bad_videos="wrong")
     result = evaluate_run(run, config=config, root=root, progress=False)
@@ -236,7 +236,7 @@ def test_a_split_without_labels_is_scored_and_not_measured(tiny_data: Path, tmp_
     scores = load_scores(run / "eval" / "test-fcn-forward.npz")
     assert scores.labels.tolist() == [-1, -1, -1]
     assert np.array_equal(scores.logits, measured.logits)
-    with pytest.raises(ConfigError, match="12 videos of split 'train' have no label, for example"):
+    with pytest.raises(ConfigError, match=r"12 videos.* 'train'"):
         inputs.open_datasets(open_run(run).recipe, Console(quiet=True))
 
 
@@ -273,8 +273,8 @@ def test_video_listed_twice_is_refused(tiny_data: Path, tmp_path: Path, run: Pat
     (tmp_path / "list.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
     recipe = open_run(run).recipe
     recipe = replace(recipe, data=replace(recipe.data, root=str(tmp_path), source="csv"))
-    with pytest.raises(ConfigError, match=r"3 videos of 'test' are listed more than once, for example .*swipe_left/0"):
-        test_dataset(recipe, "test", recipe.eval, classes=open_run(run).classes)
+    with pytest.raises(ConfigError, match=r"3 videos of split 'test'.*swipe_left/0"):
+        open_split(recipe, "test", classes=open_run(run).classes)
 
 
 def test_run_of_a_device_that_is_not_here(run: Path):

@@ -1,5 +1,4 @@
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +7,10 @@ import torch
 
 from tests.helpers.tiny_runs import tiny_recipe
 from vsn.config import ConfigError, EvalConfig
+from vsn.data.open import open_split
 from vsn.data.video import VideoError
 from vsn.inference import features as module
-from vsn.inference.evaluate import score_videos, test_dataset
+from vsn.inference.evaluate import score_videos
 from vsn.inference.feature_files import Features, FeaturesError, load_features
 from vsn.inference.features import extract_features
 from vsn.inference.predict import Predictor
@@ -31,7 +31,7 @@ def head_of(features: np.ndarray, model: torch.nn.Module) -> np.ndarray:
 @pytest.mark.parametrize("protocol", ["fcn", "3crop-2clip", "10crop"])
 def test_the_classifier_makes_the_scores_of_the_features(finished_run: Path, predictor: Predictor, protocol):
     run, view = open_run(finished_run), EvalConfig(protocol=protocol)
-    dataset = test_dataset(run.recipe, "test", view, classes=run.classes)
+    dataset = open_split(run.recipe, "test", view=view, classes=run.classes)
     scores = score_videos(load_model(run), dataset, batch_size=2, progress=False)
     features = np.stack([predictor.features(record.path, protocol=view) for record in dataset.records])
     assert features.shape == (3, 256)
@@ -51,7 +51,7 @@ def test_features_by_frame_have_the_mean(predictor: Predictor, gray_video: Path,
 
 def test_features_by_frame_are_those_of_the_frames(finished_run: Path, predictor: Predictor):
     run = open_run(finished_run)
-    dataset = test_dataset(run.recipe, "test", run.recipe.eval, classes=run.classes)
+    dataset = open_split(run.recipe, "test", classes=run.classes)
     with torch.inference_mode():
         expected = predictor.model.frame_features(dataset[0].clip[None])[0].numpy()
     assert np.array_equal(predictor.features(dataset.records[0].path, per_frame=True), expected)
@@ -72,7 +72,7 @@ def test_hooks_do_not_stay(predictor: Predictor, gray_video: Path):
 def test_a_split_with_its_labels(finished_run: Path, predictor: Predictor, tmp_path: Path):
     found = extract_features(finished_run, tmp_path / "f.npz", split="train", device="cpu", progress=False)
     run = open_run(finished_run)
-    dataset = test_dataset(run.recipe, "train", run.recipe.eval, classes=None)
+    dataset = open_split(run.recipe, "train")
     assert found.video_ids.tolist() == [record.video_id for record in dataset.records]
     assert found.labels.tolist() == [record.label for record in dataset.records]
     assert found.classes == ("swipe_left", "swipe_right", "wave")
@@ -225,7 +225,7 @@ def test_unreadable_videos_as_nan(finished_run: Path, tiny_data: Path, tmp_path:
     )
     assert np.isnan(found.features).all(axis=1).tolist() == [False, False, True, False, False]
     recipe = tiny_recipe(root)
-    dataset = test_dataset(recipe, "train", replace(recipe.eval), classes=None)
+    dataset = open_split(recipe, "train")
     by_split = extract_features(
         finished_run,
         tmp_path / "g.npz",

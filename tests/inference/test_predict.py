@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 
 import vsn
 from vsn.config import ConfigError, EvalConfig
+from vsn.data.open import open_split
 from vsn.data.video import VideoError, open_video
 from vsn.data.views import PROTOCOLS
-from vsn.inference.evaluate import score_videos, test_dataset
+from vsn.inference.evaluate import score_videos
 from vsn.inference.predict import Predictor
 from vsn.inference.prediction import Prediction
 from vsn.runs.checkpoint import load_model
@@ -30,7 +31,7 @@ def predictor(finished_run: Path) -> Predictor:
 @pytest.mark.parametrize("protocol", [name for name in PROTOCOLS if name != "25x10"])
 def test_prediction_is_what_evaluation_says_to_the_last_bit(finished_run: Path, predictor: Predictor, protocol):
     run, view = open_run(finished_run), EvalConfig(protocol=protocol)
-    dataset = test_dataset(run.recipe, "test", view, classes=run.classes)
+    dataset = open_split(run.recipe, "test", view=view, classes=run.classes)
     scores = score_videos(load_model(run), dataset, batch_size=2, progress=False)
     for record, expected in zip(dataset.records, softmax(scores.logits), strict=True):
         prediction = predictor.predict(record.path, top_k=3, protocol=view)

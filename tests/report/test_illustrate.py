@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.helpers.html_pages import Page
-from vsn.data.open import test_dataset
+from vsn.data.open import open_split
 from vsn.inference.evaluate import evaluate_run
 from vsn.models.gradcam import grad_cam, overlay
 from vsn.models.measure import count_parameters
@@ -42,7 +42,7 @@ def test_frames_are_those_of_the_test_and_heat_is_of_the_class_said(tested_run: 
     found = best_and_worst(runs, num_videos=1, stage="res4")
     assert found.cells == (3, 4)  # 36x54 pixels at a stride of 16
     run = open_run(tested_run)
-    dataset = test_dataset(run.recipe, runs[0].split, run.recipe.eval, classes=run.classes)
+    dataset = open_split(run.recipe, runs[0].split, classes=run.classes)
     model, scores = load_model(run), runs[0].scores
     assert scores is not None
     for example in found.examples:

@@ -66,10 +66,10 @@ def test_training_says_once_how_frame_files_are_named(tmp_path: Path) -> None:
     names = sorted(path.name for path in video.path.iterdir())
     assert names[0] == "img_00001.jpg"
     said = said_before_training(recipe)
-    line = f"Frame files are named img_{{:05d}}.jpg from 1 in {video.video_id!r}, as found there"
+    line = f"Frame files are named img_{{:05d}}.jpg from 1 in {video.video_id!r}, as detected"
     assert said.count(line) == 1
     stated = replace(recipe, data=replace(recipe.data, frame_template="img_{:05d}.jpg"))
-    assert "as data.frame_template says." in said_before_training(stated)
+    assert "as data.frame_template states." in said_before_training(stated)
     (video.path / names[1]).unlink()  # a gap: told when its frames are asked for
     assert "Frame files" not in said_before_training(recipe)
 

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from tests.helpers.clips import clip_dataset
 from tests.helpers.lookalikes import make_kinetics, make_something_v1
 from tests.helpers.motions import moving_video, texture
 from tests.helpers.stored_flow import LAYOUTS, Layout, lay_flow, write_fields
 from vsn.cli import main
 from vsn.config import ClipSpec, ConfigError, DataConfig, EvalConfig, ModelConfig, Recipe, TrainConfig
-from vsn.data.dataset import VideoDataset
 from vsn.data.flow.extract import extract_flow
 from vsn.data.flow.extract_plan import FlowSettings, videos_of_folder
 from vsn.data.flow.values import FlowFacts, flow_to_bytes, write_flow_facts
@@ -112,7 +112,7 @@ def test_no_tsn_on_rgb_can_tell_those_videos_apart(tmp_path: Path) -> None:
     records = read_records(data, "val")
     model = create_model("tsn_resnet14_tiny", num_classes=2, num_frames=3).eval()
     clip = ClipSpec(short_side=32, crop_size=32)
-    dataset = VideoDataset(records, clip=clip, num_frames=3, train=False)
+    dataset = clip_dataset(records, clip=clip, num_frames=3, train=False)
     with torch.inference_mode():
         left, right = (model(dataset[i].clip[None]) for i in range(2))
         torch.testing.assert_close(left, right)

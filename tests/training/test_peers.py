@@ -15,8 +15,9 @@ from torch import nn
 from tests.helpers.tiny_runs import assert_same_weights, metrics_of, tiny_recipe, weights_of
 from tests.training.test_train import at_step, interrupt
 from vsn.config import ConfigError, EvalConfig, ModelConfig, Recipe, TrainConfig
+from vsn.data.open import open_split
 from vsn.data.views import PROTOCOLS
-from vsn.inference.evaluate import evaluate_run, score_videos, test_dataset
+from vsn.inference.evaluate import evaluate_run, score_videos
 from vsn.inference.predict import Predictor
 from vsn.models import VideoClassifier, build_model, create_model
 from vsn.models.gradcam import grad_cam
@@ -79,7 +80,7 @@ def test_a_run_from_training_to_report(
             assert result["multiply_adds"] == 3 * count_multiply_adds(open_run(path).recipe.model, size=36)
 
     run = open_run(path)
-    dataset = test_dataset(run.recipe, "test", EvalConfig(), classes=run.classes)
+    dataset = open_split(run.recipe, "test", view=EvalConfig(), classes=run.classes)
     scores = score_videos(load_model(run), dataset, batch_size=2, progress=False)
     predictor = Predictor.from_run(path, device="cpu")
     for record, expected in zip(dataset.records, softmax(scores.logits), strict=True):

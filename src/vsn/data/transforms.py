@@ -89,7 +89,7 @@ def flip(frames: torch.Tensor, modality: Modality = "rgb") -> torch.Tensor:
     return mirrored
 
 
-def planar(frames: torch.Tensor) -> torch.Tensor:
+def contiguous_planes(frames: torch.Tensor) -> torch.Tensor:
     """The same frames, contiguous in memory: one plane after the other."""
     # Decoded pixels lie side by side as R, G, B; NumPy parts them in half the time `contiguous` takes.
     return torch.from_numpy(np.ascontiguousarray(frames.numpy()))

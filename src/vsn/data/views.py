@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from vsn.config import ClipSpec, ConfigError, Modality, Protocol, Sampling
+from vsn.config import ClipSpec, ConfigError, Modality, ModelConfig, Protocol, Sampling
 from vsn.data.sampling import dense_clip_indices, sample_indices, segment_indices, two_clip_indices
 from vsn.data.transforms import center_crop, flip, resize_short_side
 
@@ -48,19 +48,19 @@ PROTOCOLS: dict[Protocol, ViewPlan] = {
 }
 
 
-def frames_of(protocol: Protocol, num_frames: int, *, any_num_frames: bool) -> int:
-    """Frames of a test clip of a model for T = `num_frames`.
+def num_test_frames(model: ModelConfig, protocol: Protocol) -> int:
+    """Return T of a test clip: that of the protocol if it fixes one, else that of the model.
 
     Raises:
-        ConfigError: the protocol has a T of its own, and the model keeps its own.
+        ConfigError: the protocol fixes another T than the model was trained with, and the model cannot change T.
     """
-    own = PROTOCOLS[protocol].num_frames
-    if own and own != num_frames and not any_num_frames:
+    fixed = PROTOCOLS[protocol].num_frames
+    if fixed and fixed != model.num_frames and not model.any_num_frames:
         raise ConfigError(
-            f"Protocol {protocol!r} shows clips of {own} frames, and this model keeps to {num_frames}: its weights mean "
-            "those. It is for TSN; choose 10crop or 3crop-2clip."
+            f"Protocol {protocol!r} takes T={fixed} frames, and this model was trained with T={model.num_frames}. "
+            "It is for TSN; choose 10crop or 3crop-2clip."
         )
-    return own or num_frames
+    return fixed or model.num_frames
 
 
 def clip_indices(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vsn.config import ClipSpec, DataConfig
+from vsn.config import ClipSpec, DataConfig, ModelConfig, Recipe, TrainConfig
 from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.loader import make_loader
 from vsn.data.records import RecordSet
@@ -49,19 +49,17 @@ def measure_loading(
     if flow is not None:
         places = flow.stored.places
         some = replace(some, records=tuple(replace(r, path=places[r.path]) for r in some.records))
-    dataset = VideoDataset(
-        some,
-        clip=clip,
-        num_frames=num_frames,
-        train=True,
-        flip=config.flip,
-        seed=seed,
-        frame_template=config.frame_template,
-        decoder=config.decoder,
-        modality="flow" if flow else "rgb",
-        flow_length=flow.length if flow else 1,
-        flow_layout=flow.stored.layout if flow else config.flow_layout,
+    layout = flow.stored.layout if flow else config.flow_layout
+    model = ModelConfig(
+        num_frames=num_frames, modality="flow" if flow else "rgb", flow_length=flow.length if flow else 1
     )
+    recipe = Recipe(
+        clip=clip,
+        data=replace(config, cache="none", flow_layout=layout),
+        model=model,
+        train=TrainConfig(seed=seed),
+    )
+    dataset = VideoDataset(some, recipe, train=True)
     for path in {record.path for record in some.records}:
         _forget(path)
     # Small batches for small sets: the first round of the workers includes their start and does not count.

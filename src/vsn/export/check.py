@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vsn.config import ConfigError, Recipe
 from vsn.data.dataset import VideoDataset
-from vsn.data.open import label_array, split_to_test, test_dataset
+from vsn.data.open import label_array, open_split, split_to_test
 from vsn.data.video import VideoError
 from vsn.export.exported import ExportedModel, video_logits
 from vsn.export.facts import ExportError, Precision
@@ -147,7 +147,7 @@ def split_clips(
         ConfigError: the data is not where the recipe says, or has classes unknown to the model.
         VideoError: a video cannot be read.
     """
-    dataset = test_dataset(recipe, split, recipe.eval, classes=classes)
+    dataset = open_split(recipe, split, classes=classes)
     count = min(count, len(dataset))
     clips = []
     with progress_bar("videos", disable=not progress) as bar:
@@ -177,7 +177,7 @@ def export_accuracy(
         ConfigError, VideoError: the data cannot be read.
     """
     split = split_to_test(recipe)
-    dataset = test_dataset(recipe, split, recipe.eval, classes=classes)
+    dataset = open_split(recipe, split, classes=classes)
     average = recipe.eval.average
     logits: dict[str, list[NDArray[np.float32]]] = {"pytorch": [], "exported": []}
     with progress_bar("videos", disable=not progress) as bar:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from vsn.config import EvalConfig, ExportConfig, Protocol, Recipe
-from vsn.data.views import PROTOCOLS, frames_of
+from vsn.data.views import PROTOCOLS, num_test_frames
 from vsn.export.check import (
     Check,
     compare,
@@ -269,7 +269,7 @@ def export_view(recipe: Recipe, *, any_size: bool) -> ExportView:
         ConfigError: the protocol has another T, and the model keeps its own.
     """
     view, note = recipe.eval, ""
-    num_frames = frames_of(view.protocol, recipe.model.num_frames, any_num_frames=recipe.model.any_num_frames)
+    num_frames = num_test_frames(recipe.model, view.protocol)
     crops = PROTOCOLS[view.protocol].crops
     size = recipe.clip.short_side if crops == "three" else recipe.clip.crop_size
     if crops == "whole" and not any_size:

@@ -15,7 +15,7 @@ from vsn.config import EvalConfig, Protocol, Recipe
 from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.flips import flipped_labels
 from vsn.data.loader import Share, make_loader
-from vsn.data.open import label_array, split_to_test, test_dataset
+from vsn.data.open import label_array, open_split, split_to_test
 from vsn.data.video import VideoError
 from vsn.data.views import PROTOCOLS
 from vsn.inference.forward import Average, pick_test_device, view_scores
@@ -124,7 +124,7 @@ def _dataset_to_test(
     data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
     uncached = replace(run.recipe, data=data)
     split = split or split_to_test(uncached)
-    dataset = test_dataset(uncached, split, config, classes=run.classes)
+    dataset = open_split(uncached, split, view=config, classes=run.classes)
     return dataset, split
 
 

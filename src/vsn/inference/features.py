@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vsn.config import ConfigError, EvalConfig, Recipe, Source
 from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.loader import make_loader
-from vsn.data.open import label_array, test_dataset
+from vsn.data.open import label_array, open_split
 from vsn.data.video import VideoError
 from vsn.data.views import PROTOCOLS
 from vsn.inference.feature_files import Features, FeaturesError, load_features
@@ -102,7 +102,7 @@ def extract_features(
         recipe = _recipe_of_data(opened.recipe, source, root)
         split = split or recipe.data.train_split
         workers = recipe.data.num_workers if num_workers is None else num_workers
-        work = _Split(predictor, test_dataset(recipe, split, view, classes=None), view, per_frame, workers)
+        work = _Split(predictor, open_split(recipe, split, view=view), view, per_frame, workers)
         facts |= {"split": split, "source": recipe.data.source}
     return _extract(work, out, facts, bad_videos, progress)
 

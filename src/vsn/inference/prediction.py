@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -146,19 +146,12 @@ def views_of_video(
 
     stored = model.modality == "flow" and flow_of_video(path, wanted_flow(recipe))
     record = VideoRecord(path=path, labels=(), video_id=path.name)
+    uncached = replace(recipe, data=replace(recipe.data, cache="none", flow_layout="auto"))
     dataset = VideoDataset(
         RecordSet((record,), classes),
-        clip=recipe.clip,
-        num_frames=model.num_frames,
+        uncached,
         train=False,
-        protocol=view.protocol,
-        order=view.order,
-        seed=view.seed,
-        frame_template=recipe.data.frame_template,
-        decoder=recipe.data.decoder,
-        modality=model.modality,
-        flow_length=model.flow_length,
-        any_num_frames=model.any_num_frames,
+        view=view,
         read_fields=computed_fields if model.modality == "flow" and not stored else None,
     )
     return dataset[0].clip

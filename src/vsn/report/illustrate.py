@@ -11,7 +11,7 @@ import torch
 
 from vsn.config import ConfigError, EvalConfig
 from vsn.data.dataset import VideoDataset
-from vsn.data.open import test_dataset
+from vsn.data.open import open_split
 from vsn.data.video import VideoError
 from vsn.models import VideoClassifier, build_model
 from vsn.models.gradcam import grad_cam, overlay
@@ -125,7 +125,7 @@ def _dataset(run: Run, root: str | Path | None) -> VideoDataset:
     """The split, one view a video: the run's where it has one, else a center crop."""
     data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
     config = EvalConfig(protocol="fcn" if run.protocol == "fcn" else "center")
-    return test_dataset(replace(run.recipe, data=data), run.split, config, classes=run.classes)
+    return open_split(replace(run.recipe, data=data), run.split, view=config, classes=run.classes)
 
 
 def _model(run: Run, device: str) -> tuple[VideoClassifier | None, str]:

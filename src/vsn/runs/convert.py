@@ -27,7 +27,7 @@ from vsn.config import (
     Recipe,
 )
 from vsn.data.readers.class_names import read_class_names
-from vsn.data.views import frames_of
+from vsn.data.views import num_test_frames
 from vsn.models import VideoClassifier, build_model
 from vsn.models.backbones import FLOW_MEAN, FLOW_STD, IMAGENET_STD, build_backbone
 from vsn.models.stem import stem_name
@@ -84,7 +84,7 @@ def convert_checkpoint(checkpoint: str | Path, to: str | Path, config: ConvertCo
         data=DataConfig(source=config.source, root=config.root),
         eval=EvalConfig(protocol=config.protocol),
     )
-    frames_of(config.protocol, model.num_frames, any_num_frames=model.any_num_frames)  # whether they go together
+    num_test_frames(model, config.protocol)  # raises when they do not fit
     clip = recipe.clip
     said.append(
         f"Videos: {model.num_frames} frames, sampling {clip.sampling!r}, shorter side {clip.short_side}, protocol "

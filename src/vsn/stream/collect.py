@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vsn.config import Protocol, Recipe
-from vsn.data.transforms import planar, stack_channels
+from vsn.data.transforms import contiguous_planes, stack_channels
 from vsn.data.views import crop_views
 from vsn.stream.grid import GridWalk, WindowGrid
 from vsn.stream.reader import LiveFrame
@@ -84,4 +84,4 @@ def window_views(stacks: Sequence[np.ndarray], recipe: Recipe, protocol: Protoco
     """
     frames = torch.from_numpy(np.concatenate(stacks)).permute(0, 3, 1, 2)
     crops = crop_views(frames, recipe.clip, protocol, recipe.model.modality)
-    return planar(torch.stack([stack_channels(crop, len(stacks)) for crop in crops]))
+    return contiguous_planes(torch.stack([stack_channels(crop, len(stacks)) for crop in crops]))

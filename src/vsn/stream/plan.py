@@ -10,7 +10,7 @@ from vsn.config import ConfigError, Protocol, Recipe, WindowConfig
 from vsn.data.readers import read_records
 from vsn.data.sampling import DENSE_WINDOW
 from vsn.data.video import VideoError, open_video
-from vsn.data.views import PROTOCOLS, frames_of
+from vsn.data.views import PROTOCOLS, num_test_frames
 from vsn.stream.grid import WindowGrid
 from vsn.stream.source import USUAL_RATE, Source
 
@@ -51,7 +51,7 @@ def check_windows(recipe: Recipe, protocol: Protocol | None = None) -> Protocol:
 
 def window_num_frames(recipe: Recipe, protocol: Protocol) -> int:
     """Return T of a window. Raises `ConfigError` if the protocol's T is not the model's."""
-    return frames_of(protocol, recipe.model.num_frames, any_num_frames=recipe.model.any_num_frames)
+    return num_test_frames(recipe.model, protocol)
 
 
 def plan_grid(recipe: Recipe, windows: WindowConfig, source: Source, *, num_frames: int) -> tuple[WindowGrid, str]:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers.clips import clip_dataset
 from tests.helpers.packs import SIDE, damage, packed_config, packed_paths
 from tests.helpers.videos import READERS
 from vsn.config import ClipSpec, ConfigError, DataConfig
-from vsn.data.dataset import VideoDataset
 from vsn.data.loader import make_loader
 from vsn.data.packing.pack import verify_pack
 from vsn.data.readers import read_records
@@ -87,7 +87,7 @@ def test_a_replaced_file_is_read_anew(packed: Path, tmp_path: Path) -> None:
 def test_loaders_read_it_with_any_number_of_workers(packed: Path) -> None:
     spec = ClipSpec(short_side=SIDE, crop_size=16)
     records = read_records(packed_config(packed), "train")
-    dataset = VideoDataset(records, clip=spec, num_frames=4, train=True, flip="random")
+    dataset = clip_dataset(records, clip=spec, num_frames=4, train=True, flip="random")
     alone, with_workers = (
         [
             (batch.clips, batch.targets)
@@ -105,7 +105,7 @@ def test_loaders_read_it_with_any_number_of_workers(packed: Path) -> None:
 def test_clips_are_those_of_the_source(tiny_data: Path, packed: Path) -> None:
     spec = ClipSpec(short_side=SIDE, crop_size=16)
     source, copy = (
-        VideoDataset(read_records(config, "train"), clip=spec, num_frames=4, train=True, flip="random")
+        clip_dataset(read_records(config, "train"), clip=spec, num_frames=4, train=True, flip="random")
         for config in (DataConfig(root=str(tiny_data)), packed_config(packed))
     )
     for key in [(0, 0), (1, 3), (2, 11)]:
