@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from tests.helpers.fake_runs import write_eval
 from tests.helpers.tiny_runs import tiny_recipe
-from tests.serve.conftest import LIMITS, make_video, wait_until
+from tests.serve.conftest import LIMITS, LiveServer, make_video, wait_until
 from vsn import Predictor, cli
 from vsn.config import ConfigError, ServeConfig, WindowConfig
 from vsn.data.video import VideoError
@@ -37,6 +37,7 @@ from vsn.serve.guards import Guards
 from vsn.serve.metrics import Metrics
 from vsn.serve.models import ServedModel, has_windows, open_model
 from vsn.serve.problems import Problem
+from vsn.serve.service import Service
 from vsn.serve.service import make_timeline as make_served_timeline
 from vsn.serve.uploads import UploadFolder, receive_video
 from vsn.stream.timeline import make_timeline
@@ -53,6 +54,7 @@ class Gate:
 
     def __call__(self, numbers: list[int]) -> list[int]:
         self.batches.append(list(numbers))
+        self.thread = threading.current_thread()
         self.begun.set()
         assert self.open.wait(60)
         if 13 in numbers:
@@ -103,14 +105,11 @@ def test_what_is_cancelled_before_its_turn_is_left_out(gate: Gate, batcher: Batc
 def test_calls_take_turns_with_batches_in_the_same_thread(gate: Gate, batcher: Batcher[int, int]):
     batcher.submit(0)
     assert gate.begun.wait(60)
-    before, call = (
-        batcher.submit(1),
-        batcher.call(lambda: (len(gate.batches), threading.current_thread().name)),
-    )
-    after = batcher.submit(2)
+    call = batcher.call(lambda: (len(gate.batches), threading.current_thread()))
+    after = batcher.submit(1)
     gate.open.set()
-    assert (before.result(60), call.result(60), after.result(60)) == (2, (2, "model"), 4)
-    assert gate.batches == [[0], [1], [2]]
+    assert (call.result(60), after.result(60)) == ((1, gate.thread), 2)
+    assert gate.batches == [[0], [1]]
 
 
 def test_closing_cancels_what_waits(gate: Gate):
@@ -124,7 +123,6 @@ def test_closing_cancels_what_waits(gate: Gate):
     with pytest.raises(CancelledError):
         waiting.result(0)
     assert batcher.submit(2).cancelled()
-    assert not batcher.is_alive
 
 
 # --- uploads -----------------------------------------------------------------------------------------
@@ -375,6 +373,30 @@ def test_what_cannot_be_served_is_said_in_one_line(served_run: Path, tmp_path: P
             cli.main(["serve", str(served_run), "--port", port])
     with pytest.raises(SystemExit, match=r"nowhere.* (is not|is neither) a"):
         cli.main(["serve", str(tmp_path / "nowhere")])
+
+
+def test_a_service_that_stops_answers_503_to_clips_that_wait(served_run: Path, tmp_path: Path):
+    model = open_model(served_run, device="cpu")
+    begun, release = threading.Event(), threading.Event()
+
+    def score(clips: list[np.ndarray]) -> list[np.ndarray]:
+        begun.set()
+        assert release.wait(60)
+        return model.score(clips)
+
+    (tmp_path / "uploads").mkdir()
+    service = Service(replace(model, score=score), replace(LIMITS, max_batch=1), uploads=tmp_path / "uploads")
+    video = make_video(tmp_path / "long.mp4", num_frames=50)
+    with LiveServer(service) as url, ThreadPoolExecutor(1) as pool:
+        wait_until(lambda: not service.why_not_ready(), "it is ready")
+        settings = {"files": {"video": video.read_bytes()}, "params": {"timeline": True}, "timeout": 60}
+        running = pool.submit(httpx.post, f"{url}/v1/predict", **settings)
+        assert begun.wait(60)
+        threading.Timer(0.1, release.set).start()
+        service.close()
+        answer = running.result()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopping")
+    assert list((tmp_path / "uploads").iterdir()) == []
 
 
 def test_without_the_extra_it_says_what_to_install(served_run: Path, monkeypatch: pytest.MonkeyPatch):

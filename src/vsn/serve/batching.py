@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Any, Generic, NamedTuple, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Score = TypeVar("Score")
-
-
-class _Entry(NamedTuple):
-    item: Any
-    future: Future[Any]
-    is_call: bool
-    """Whether `item` is a function to call, not an item to score."""
 
 
 class Batcher(Generic[Item, Score]):
@@ -40,86 +32,53 @@ class Batcher(Generic[Item, Score]):
     ) -> None:
         self._score, self._on_batch = score, on_batch
         self._max_batch, self._wait_seconds = max_batch, wait_ms / 1000
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
-        self._thread.start()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether submitted items will be scored."""
-        return self._thread.is_alive() and not self._closing
+        self._items: queue.SimpleQueue[tuple[Item, Future[Score]]] = queue.SimpleQueue()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
 
     @property
     def num_waiting(self) -> int:
-        """Items and calls in the queue."""
-        return self._queue.qsize()
+        """Items in the queue."""
+        return self._items.qsize()
 
     def submit(self, item: Item) -> Future[Score]:
         """Queue an item. Cancelling its future before its batch starts leaves it out."""
-        return self._put(item, is_call=False)
+        future: Future[Score] = Future()
+        self._items.put((item, future))
+        try:
+            # One call per item, of which the first may take several items: the others then find nothing to do.
+            self._thread.submit(self._run_batch)
+        except RuntimeError:  # closed
+            future.cancel()
+        return future
 
     def call(self, work: Callable[[], Any]) -> Future[Any]:
         """Call a function in the thread that owns the model, between two batches."""
-        return self._put(work, is_call=True)
+        return self._thread.submit(work)
 
     def close(self) -> None:
-        """Finish the running batch, cancel the queue, end the thread. What is submitted later is cancelled."""
-        self._closing = True
-        self._queue.put(None)
-        self._thread.join()
-        while not self._queue.empty():
-            if (entry := self._queue.get()) is not None:
-                entry.future.cancel()
+        """Finish the running batch, cancel the queue, end the thread. Items that are submitted later are cancelled."""
+        self._thread.shutdown(cancel_futures=True)
+        while not self._items.empty():
+            self._items.get()[1].cancel()
 
-    def _put(self, item: Any, *, is_call: bool) -> Future[Any]:
-        future: Future[Any] = Future()
-        if self._closing:
-            future.cancel()
-        else:
-            self._queue.put(_Entry(item, future, is_call))
-        return future
-
-    def _run(self) -> None:
-        entry: _Entry | None = None
-        while True:
-            first = entry or self._queue.get()
-            entry = None
-            if first is None or self._closing:
-                if first is not None:
-                    first.future.cancel()
-                return
-            batch = [first]
-            deadline = time.monotonic() + self._wait_seconds
-            while not first.is_call and len(batch) < self._max_batch:
-                try:
-                    entry = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
-                except queue.Empty:
-                    break
-                if entry is None:  # close() was called: finish this batch, then read the mark again
-                    self._queue.put(None)
-                    break
-                if entry.is_call:  # keeps its place: it runs next
-                    break
-                batch.append(entry)
-                entry = None
-            self._finish(batch)
-
-    def _finish(self, batch: Sequence[_Entry]) -> None:
+    def _run_batch(self) -> None:
+        batch: list[tuple[Item, Future[Score]]] = []
+        deadline = time.monotonic() + self._wait_seconds
+        while len(batch) < self._max_batch:
+            try:
+                batch.append(self._items.get(timeout=max(0.0, deadline - time.monotonic()) if batch else 0.0))
+            except queue.Empty:
+                break
         # A client that has gone cancels its future: its clip costs nothing.
-        wanted = [entry for entry in batch if entry.future.set_running_or_notify_cancel()]
-        if not wanted:
+        batch = [(item, future) for item, future in batch if future.set_running_or_notify_cancel()]
+        if not batch:
             return
-        items = [entry.item for entry in wanted]
         try:
-            if wanted[0].is_call:
-                results: Sequence[Any] = [items[0]()]
-            else:
-                self._on_batch(len(items))
-                results = self._score(items)
+            self._on_batch(len(batch))
+            results = self._score([item for item, _ in batch])
         except Exception as error:
-            for entry in wanted:
-                entry.future.set_exception(error)
+            for _, future in batch:
+                future.set_exception(error)
             return
-        for entry, result in zip(wanted, results, strict=True):
-            entry.future.set_result(result)
+        for (_, future), result in zip(batch, results, strict=True):
+            future.set_result(result)

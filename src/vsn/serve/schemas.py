@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+# Examples of OpenAPI, as JSON to be copied from here into documentation.
+_PREDICTION = """{
+  "predictions": [{"label": "swiping left", "probability": 0.91}, {"label": "swiping right", "probability": 0.06}],
+  "protocol": "fcn", "num_frames": 8,
+  "video": {"num_bytes": 381044, "num_frames": 90, "frames_per_second": 30.0, "seconds": 3.0, "width": 640, "height": 480},
+  "timing": {"upload_ms": 4.1, "decode_ms": 88.0, "predict_ms": 61.5, "total_ms": 153.9},
+  "frames": [], "timeline": null
+}"""
+_ERROR = """{"error": {
+  "code": "too_long", "message": "The video lasts 1204.0 s. The limit is 600 s. Cut it, or send it in parts.",
+  "received": "The video lasts 1204.0 s.", "limit": "The limit is 600 s.", "hint": "Cut it, or send it in parts."
+}}"""
+
+
+def _example(text: str) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [json.loads(text)]})
 
 
 class LabelProbability(BaseModel):
@@ -66,31 +84,7 @@ class Timeline(BaseModel):
 class Prediction(BaseModel):
     """The labels of a video."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "predictions": [
-                        {"label": "swiping left", "probability": 0.91},
-                        {"label": "swiping right", "probability": 0.06},
-                    ],
-                    "protocol": "fcn",
-                    "num_frames": 8,
-                    "video": {
-                        "num_bytes": 381044,
-                        "num_frames": 90,
-                        "frames_per_second": 30.0,
-                        "seconds": 3.0,
-                        "width": 640,
-                        "height": 480,
-                    },
-                    "timing": {"upload_ms": 4.1, "decode_ms": 88.0, "predict_ms": 61.5, "total_ms": 153.9},
-                    "frames": [],
-                    "timeline": None,
-                }
-            ]
-        }
-    )
+    model_config = _example(_PREDICTION)
 
     predictions: list[LabelProbability] = Field(description="most probable first, as `vsn predict` gives them")
     protocol: str = Field(description="test protocol: see docs/evaluation.md")
@@ -125,21 +119,7 @@ class ErrorDetail(BaseModel):
 class Error(BaseModel):
     """The response to a request that is refused or that failed."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "error": {
-                        "code": "too_long",
-                        "message": "The video lasts 1204.0 s. The limit is 600 s. Cut it, or send it in parts.",
-                        "received": "The video lasts 1204.0 s.",
-                        "limit": "The limit is 600 s.",
-                        "hint": "Cut it, or send it in parts.",
-                    }
-                }
-            ]
-        }
-    )
+    model_config = _example(_ERROR)
 
     error: ErrorDetail
 

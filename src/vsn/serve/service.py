@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,8 +26,9 @@ from vsn.serve.pool import DecodePool
 from vsn.serve.problems import Problem
 from vsn.serve.uploads import UploadFolder, receive_video
 from vsn.stream.file_windows import FileWindows
+from vsn.stream.labels import WindowPrediction
 from vsn.stream.plan import trained_seconds
-from vsn.stream.timeline import scored_timeline
+from vsn.stream.timeline import Segment, scored_timeline
 from vsn.system.pool import WorkerFailure
 
 log = logging.getLogger("vsn.serve")
@@ -115,8 +116,6 @@ class Service:
         opened = self._opened
         if opened is None:
             return "the service is starting or stopping"
-        if not opened.batcher.is_alive:
-            return "the thread of the model has ended"
         return "" if opened.pool.num_ready else "no decoding process has started yet"
 
     def progress(self, request_id: str) -> schemas.Progress:
@@ -134,7 +133,7 @@ class Service:
             async def work() -> schemas.Prediction:
                 async with self._decoded(path, frames=frames, timeline=timeline) as decoded:
                     decoded_at = time.perf_counter()
-                    windows, info = decoded.windows, decoded.info
+                    windows = decoded.windows
                     window_clips = windows.clips if windows else ()
                     logits, *window_logits = await self._scores([decoded.clip, *window_clips], progress)
                 end = time.perf_counter()
@@ -145,14 +144,7 @@ class Service:
                     ],
                     protocol=model.recipe.eval.protocol,
                     num_frames=model.recipe.model.num_frames,
-                    video=schemas.VideoInfo(
-                        num_bytes=num_bytes,
-                        num_frames=info.num_frames,
-                        frames_per_second=info.frames_per_second,
-                        seconds=decoded.seconds,
-                        width=info.width,
-                        height=info.height,
-                    ),
+                    video=schemas.VideoInfo(num_bytes=num_bytes, seconds=decoded.seconds, **asdict(decoded.info)),
                     timing=schemas.Timing(
                         upload_ms=round(1000 * (received - start), 2),
                         decode_ms=round(1000 * (decoded_at - received), 2),
@@ -277,11 +269,9 @@ class Service:
             progress.done += 1
             return logits
 
-        # All clips at once, so that they can share batches; the first failure cancels the others.
+        # All clips at once, so that they can share batches. Not in a TaskGroup, which would wrap a `Problem`.
         with self._timed("predict"):
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(score(clip)) for clip in clips]
-            return [task.result() for task in tasks]
+            return await asyncio.gather(*map(score, clips))
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -304,28 +294,25 @@ def make_timeline(
         window_seconds=timeline.window_seconds,
         every_seconds=timeline.every,
         segments=[
-            schemas.TimelineSegment(
-                start_seconds=segment.start,
-                end_seconds=segment.end,
-                label=segment.label,
-                probability=segment.score or 0.0,
-            )
+            schemas.TimelineSegment(**_interval(segment), probability=segment.score or 0.0)
             for segment in timeline.segments
         ],
         windows=[
             schemas.TimelineWindow(
-                start_seconds=prediction.start,
-                end_seconds=prediction.end,
-                label=prediction.label,
-                probability=prediction.probability,
+                **_interval(window),
+                probability=window.probability,
                 predictions=[
-                    schemas.LabelProbability(label=classes[i], probability=float(prediction.smoothed[i]))
-                    for i in prediction.smoothed.argsort()[::-1][:top_k]
+                    schemas.LabelProbability(label=classes[i], probability=float(window.smoothed[i]))
+                    for i in window.smoothed.argsort()[::-1][:top_k]
                 ],
             )
-            for prediction in timeline.predictions
+            for window in timeline.predictions
         ],
     )
+
+
+def _interval(part: Segment | WindowPrediction) -> dict[str, Any]:
+    return {"start_seconds": part.start, "end_seconds": part.end, "label": part.label}
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Outcome]) -> Outcome:

@@ -38,11 +38,6 @@ class SplitBackbone:
     clip_part: fx.GraphModule
     first_temporal: str
 
-    def __call__(self, frames: Tensor) -> Tensor:
-        """Map frames ``(B*T, C, H, W)`` to features ``(B*T, D)``, like the backbone."""
-        features: Tensor = self.clip_part(*self.frame_part(frames))
-        return features
-
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:

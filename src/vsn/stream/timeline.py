@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsn.config import ConfigError, LiveConfig, Protocol, WindowConfig
+from vsn.config import ConfigError, LiveConfig, WindowConfig
 from vsn.inference.predict import Predictor
 from vsn.scores.calibrate import UNKNOWN, Calibration
 from vsn.stream.file_windows import FileWindows
@@ -77,7 +77,6 @@ def make_timeline(
     *,
     windows: WindowConfig,
     calibration: Calibration | None = None,
-    protocol: Protocol | None = None,
     stop: StopRequest | None = None,
     on_start: Callable[[Stream], None] = lambda stream: None,
     on_seconds: Callable[[float], None] = lambda seconds: None,
@@ -89,7 +88,6 @@ def make_timeline(
         path: the file.
         windows: where windows are, and when a label counts.
         calibration: temperature and threshold.
-        protocol: which crops; default that of the run.
         stop: a stop request; the timeline then ends early.
         on_start: receives the open stream.
         on_seconds: receives the position in the video.
@@ -98,7 +96,7 @@ def make_timeline(
         VideoError, ConfigError: as `Stream`.
     """
     live = LiveConfig(fast=True)
-    stream = Stream(predictor, Path(path), windows=windows, live=live, calibration=calibration, protocol=protocol)
+    stream = Stream(predictor, Path(path), windows=windows, live=live, calibration=calibration)
     on_start(stream)
     predictions: list[WindowPrediction] = []
     summary = stream.run(predictions.append, stop=stop, on_seconds=on_seconds)
