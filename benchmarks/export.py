@@ -27,8 +27,8 @@ from vsn.bench.rounds import time_rounds
 from vsn.config import ExportConfig
 from vsn.export.check import generated_clips
 from vsn.export.exported import open_onnx, open_openvino
-from vsn.export.facts import ExportError, need
 from vsn.export.form import ExportForm
+from vsn.export.metadata import ExportError, import_package
 from vsn.export.write import quantize_onnx, trace, write_onnx
 from vsn.models import VideoClassifier, create_model
 from vsn.runs.metadata import versions
@@ -100,13 +100,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     for package in ("onnxruntime", "openvino"):
-        need(package, "This benchmark")
+        import_package(package, "This benchmark")
     facts: dict[str, Any] = {
         "command": f"python benchmarks/export.py {options.output.name} --backbone {options.backbone} --num-frames "
         f"{options.num_frames} --size {options.size} --rounds {options.rounds} --threads {options.threads}",
         "date": datetime.now(UTC).date().isoformat(),
         "versions": versions()
-        | {name: need(name, "This benchmark").__version__ for name in ("onnx", "onnxruntime", "openvino")},
+        | {name: import_package(name, "This benchmark").__version__ for name in ("onnx", "onnxruntime", "openvino")},
         "runtimes": {},
         "left_out": {},
     }

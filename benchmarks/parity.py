@@ -19,7 +19,7 @@ from vsn.system.files import write_json
 def row(path: Path) -> dict[str, Any]:
     """What a page says of one file, without the network's settings and this machine's paths."""
     told = json.loads(path.read_text(encoding="utf-8"))
-    facts = told["facts"]
+    facts = told["metadata"]
     kept = {key: told[key] for key in ("num_bytes", "clips", "check", "accuracy")}
     model = {"model": facts["recipe"]["model"]["name"], "num_frames": facts["num_frames"]}
     size = {key: facts[key] for key in ("height", "width", "to", "precision")}

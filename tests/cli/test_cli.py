@@ -3,7 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from tests.helpers.lookalikes import make_frame_folders
 from tests.helpers.tiny_runs import tiny_recipe
 from vsn import __version__, cli
 from vsn.config import EvalConfig
-from vsn.config.recipes import dump_recipe, load_recipe
+from vsn.config.recipes import dump_recipe, find_recipe, load_recipe
 from vsn.data.open import open_split
 from vsn.runs.run import open_run
 from vsn.system.interrupt import StopRequest
@@ -45,104 +45,50 @@ def one_line(text: str) -> str:
     return text
 
 
-@pytest.mark.parametrize(
-    ("arguments", "mentions"),
-    [
-        (
-            [],
-            [
-                "demo",
-                "train",
-                "ablate",
-                "bench",
-                "eval",
-                "predict",
-                "serve",
-                "stream",
-                "report",
-                "runs",
-                "data",
-                "recipe",
-                "models",
-            ],
-        ),
-        (["demo"], ["--out", "--quick", "--seed"]),
-        (["train"], ["RECIPE", "--out", "--init-from", "--resume", "vsn recipe show"]),
-        (["train", "demo"], ["--model.name", "--train.epochs", "--data.root", "--eval.protocol"]),
-        (
-            ["ablate"],
-            ["--tables", "--grid", "--seeds", "--backbones", "--out", "--dry-run", "--show", "--json"],
-        ),
-        (["ablate", "demo"], ["--model.name", "--train.epochs"]),
-        (["eval"], ["PATH", "--split", "--protocol", "--order", "--root", "--bad-videos", "--json"]),
-        (["bench"], ["--modes", "--runtimes", "--baseline", "--batches", "--json", "--plot", "Table 6"]),
-        (
-            ["predict"],
-            [
-                "PATH",
-                "video files or folders",
-                "--top-k",
-                "--device",
-                "--json",
-                "--windows",
-                "--truth",
-                "--plot",
-            ],
-        ),
-        (
-            ["stream"],
-            [
-                "PATH",
-                "STR",
-                "--seconds",
-                "--every",
-                "--enter",
-                "--calibration",
-                "--fast",
-                "--reconnects",
-                "--video",
-            ],
-        ),
-        (
-            ["export"],
-            ["PATH", "--to", "--out", "--int8", "--any-size", "--check-accuracy", "--root", "--json"],
-        ),
-        (["features"], ["PATH", "--out", "--split", "--root", "--per-frame", "--protocol", "--bad-videos"]),
-        (
-            ["convert"],
-            ["PATH", "--to", "--classes", "--class-order", "--num-frames", "--shift-div", "--json"],
-        ),
-        (["hub"], ["push", "save", "pull"]),
-        (["hub", "push"], ["PATH", "STR", "--license", "--private", "--weights"]),
-        (["report"], ["PATH", "--out", "--title", "--split", "--root", "--videos", "--stage", "--device"]),
-        (
-            ["serve"],
-            [
-                "PATH",
-                "--host",
-                "--port",
-                "--weights",
-                "--max-upload-mb",
-                "--decode-seconds",
-                "--max-requests",
-            ],
-        ),
-        (["runs"], ["PATH", "two levels down", "--json"]),
-        (["data"], ["synth", "pack", "doctor"]),
-        (["data", "pack"], ["STR", "--out", "--short-side", "--quality", "--max-bad"]),
-        (["data", "doctor"], ["STR", "--sample", "--thorough", "--gpu-speed", "--json"]),
-        (["data", "doctor", "demo"], ["--data.root", "--data.source"]),
-        (["data", "synth"], ["PATH", "--size", "--train-per-class", "--seed", "--workers"]),
-        (["recipe"], ["list", "show"]),
-        (["recipe", "show"], ["STR", "a TOML file"]),
-        (["models"], ["STR"]),
-    ],
-    ids=lambda value: " ".join(value) if value and value[0].islower() else "",
-)
-def test_help(vsn: Run, arguments: list[str], mentions: list[str]):
-    status, out, err = vsn(*arguments, "--help")
+def commands(table: cli.Commands = cli.COMMANDS, group: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, entry in table.items():
+        yield from commands(entry, (*group, name)) if isinstance(entry, Mapping) else [(*group, name)]
+
+
+OPTIONS = {
+    "train": ["RECIPE", "--out", "--init-from", "--resume", "vsn recipe show"],
+    "train demo": ["--model.name", "--train.epochs", "--data.root", "--eval.protocol"],
+    "ablate": ["--tables", "--grid", "--seeds", "--backbones", "--dry-run", "--show", "--merge", "--json"],
+    "ablate demo": ["--model.name", "--train.epochs"],
+    "eval": ["PATH", "--split", "--protocol", "--order", "--root", "--bad-videos", "--json"],
+    "bench": ["--modes", "--runtimes", "--baseline", "--batches", "--json", "--plot", "Table 6"],
+    "predict": ["PATH", "video files or folders", "--top-k", "--device", "--json", "--windows", "--truth", "--plot"],
+    "stream": ["PATH", "STR", "--seconds", "--every", "--enter", "--calibration", "--fast", "--reconnects", "--video"],
+    "export": ["PATH", "--to", "--out", "--int8", "--any-size", "--opset", "--check-accuracy", "--root", "--json"],
+    "features": ["PATH", "--out", "--split", "--root", "--per-frame", "--protocol", "--bad-videos"],
+    "convert": ["PATH", "--to", "--classes", "--class-order", "--num-frames", "--shift-div", "--json"],
+    "fuse": ["--weights", "--search", "--logits", "--common", "--split", "--out", "--json"],
+    "compare": ["--common", "--all", "--json"],
+    "submit": ["--for", "--labels", "--videos", "--answers", "--out"],
+    "calibrate": ["--apply", "--precision", "--out", "--plot", "--json"],
+    "hub push": ["PATH", "STR", "--license", "--private", "--weights"],
+    "serve": ["PATH", "--host", "--port", "--weights", "--max-upload-mb", "--decode-seconds", "--max-requests"],
+    "data pack": ["STR", "--out", "--short-side", "--quality", "--max-bad", "--verify"],
+    "data doctor demo": ["--data.root", "--data.source"],
+    "data synth": ["PATH", "--size", "--train-per-class", "--seed", "--workers"],
+}
+
+
+@pytest.mark.parametrize("line", sorted({" ".join(words) for words in commands()} | set(OPTIONS)))
+def test_help(vsn: Run, line: str):
+    status, out, err = vsn(*line.split(), "--help")
     assert (status, err) == (0, "")
-    assert [word for word in mentions if word not in out] == []
+    assert [word for word in OPTIONS.get(line, ["--help"]) if word not in out] == []
+
+
+def test_help_lists_every_command(vsn: Run):
+    out = vsn("--help")[1]
+    for name in cli.COMMANDS:
+        assert f" {name} " in out
+    for group in ("data", "flow", "hub", "recipe"):
+        page = vsn(group, "--help")[1]
+        assert [name for name in cli.COMMANDS[group] if f" {name} " not in page] == []
+    assert "vsn --version" in " ".join(out.split())
 
 
 def test_no_arguments_show_the_help(vsn: Run):
@@ -155,10 +101,10 @@ def test_recipes(vsn: Run, tmp_path: Path):
     assert re.search(r"^  demo +The embedded data set", out, re.MULTILINE)
     status, out, _ = vsn("recipe", "show", "demo")
     assert status == 0
-    header = cli.find_recipe("demo").read_text().split("\n\n")[0]
+    header = find_recipe("demo").read_text().split("\n\n")[0]
     assert out.startswith(f"{header}\n\n[model]\n")
     (tmp_path / "r.toml").write_text(out)
-    assert load_recipe(tmp_path / "r.toml") == load_recipe(cli.find_recipe("demo"))
+    assert load_recipe(tmp_path / "r.toml") == load_recipe(find_recipe("demo"))
     assert vsn("recipe", "show", tmp_path / "r.toml")[1] == out
 
 
@@ -186,21 +132,6 @@ def test_bench(vsn: Run, tmp_path: Path):
     facts = json.loads((tmp_path / "costs.json").read_text())
     assert facts["command"].startswith("vsn bench tsn_resnet14_tiny vsn_resnet14_tiny --size 32")
     assert [row["latency"]["rounds"] for row in facts["rows"]] == [3, 3]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((), "There is nothing to measure"),
-        (("tsn_resnet18", "--batches", -3), "bench batches is -3; it must be 0 or more."),
-        (("tsn_resnet18", "--plot", "costs.png"), "runs that were tested, and none was named"),
-        (("no_such_model",), "'no_such_model' is no run folder, and no model"),
-    ],
-)
-def test_bench_of_what_cannot_be(vsn: Run, arguments: tuple[object, ...], message: str):
-    status, _, err = vsn("bench", *arguments)
-    assert status == 1
-    assert message in one_line(err)
 
 
 def test_bench_stopped_prints_and_writes_what_it_has(vsn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -237,49 +168,60 @@ def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("line", "pattern"),
     [
-        (["train"], "vsn: vsn train needs a recipe, and settings follow it: vsn train demo"),
-        (["train", "demoo"], "vsn: No recipe at 'demoo', a file or a name. Did you mean 'demo'?"),
-        (["train", "zzz"], "vsn: No recipe at 'zzz', a file or a name. `vsn recipe list` names the recipes"),
-        (["train", "--resume", "none"], "vsn: none is not a run folder (made by `vsn train`)"),
-        (["train", "demo", "--resume", "none"], "vsn: --resume takes a run and continues it; no recipe"),
-        (["train", "--init-from", "none", "--resume", "none"], "vsn: --resume takes a run and continues it"),
-        (["train", "demo", "--init-from", "none"], "vsn: --init-from takes a run folder made by `vsn train`"),
-        (["train", "demo"], "vsn: data.root is empty; set it to the folder of the data set."),
-        (
-            ["train", "demo", "--data.root", "none"],
-            "vsn: data.root is 'none', and there is no such folder; `vsn data",
-        ),
-        (["ablate"], "vsn: vsn ablate needs a recipe: vsn ablate demo --tables 7 8 9."),
-        (
-            ["ablate", "demo"],
-            "vsn: There is nothing to run: name tables of the paper (--tables 7 8 9), or settings",
-        ),
-        (
-            ["ablate", "demo", "--grid", "model.blok=x"],
-            "vsn: --grid model.blok=x: unknown setting 'model.blok'; did",
-        ),
-        (["ablate", "--merge", "a"], "vsn: --merge needs --out, the folder of the joined ablation.json."),
-        (
-            ["ablate", "demo", "--show", "a.json"],
-            "vsn: --show and --merge are about an ablation.json that is there; no recipe",
-        ),
-        (["ablate", "--show", "a.json"], "vsn: a.json is not there; `vsn ablate RECIPE --out DIR` writes"),
-        (["eval", "none"], "vsn: none is not a run folder"),
-        (["predict", "none", "a.mp4"], "vsn: none is not a run folder"),
-        (["report", "none"], "vsn: No run folder at 'none'. Give folders that `vsn train` wrote."),
-        (["report", "none", "--videos", "0"], "vsn: No run folder at 'none'"),
-        (["report", "none", "--videos", "-1"], "vsn: --videos is -1; it must be 0 or more."),
-        (["data", "synth", "set", "--size", "97"], "vsn: size is 97; frames have 96 to 128 pixels a side"),
+        ("train", "recipe.*vsn train demo"),
+        ("train demoo", "'demoo'.*'demo'"),
+        ("train zzz", "'zzz'.*vsn recipe list"),
+        ("train --resume none", "none is not a run folder"),
+        ("train demo --resume none", "--resume.*recipe"),
+        ("train --init-from none --resume none", "--resume.*--init-from"),
+        ("train demo --init-from none", "--init-from"),
+        ("train demo", "data.root is empty"),
+        ("train demo --data.root none", "data.root is 'none'"),
+        ("ablate", "recipe.*vsn ablate demo"),
+        ("ablate demo", "--tables"),
+        ("ablate demo --grid model.blok=x", "--grid model.blok=x: .*'model.blok'.*'model.block'"),
+        ("ablate --merge a", "--merge needs --out"),
+        ("ablate demo --show a.json", "--show.*recipe"),
+        ("ablate --show a.json --train.epochs 3", "--show.*settings"),
+        ("ablate --show a.json", "a.json"),
+        ("bench", "vsn bench tsn_resnet50"),
+        ("bench tsn_resnet18 --batches -3", "bench batches is -3"),
+        ("bench tsn_resnet18 --plot costs.png", "--plot.*vsn eval RUN"),
+        ("bench no_such_model", "'no_such_model'"),
+        ("eval none", "none is not a run folder"),
+        ("eval .", "classes.json"),
+        ("predict none a.mp4", "none is not a run folder"),
+        ("predict none a.mp4 --top-k 0", "top_k|top-k"),
+        ("predict none a.mp4 --every 2", "--every.*--windows"),
+        ("predict none a.mp4 --windows --flow-run b", "--flow-run.*--windows"),
+        ("predict a.onnx a.mp4 --windows", "a.onnx.*--windows"),
+        ("predict a.onnx a.mp4 --flow-run b", "--flow-run.*a.onnx"),
+        ("predict a.onnx a.mp4 --weights best", "--weights best.*a.onnx"),
+        ("predict a.onnx a.mp4 --device cuda", "--device cuda.*a.onnx"),
+        ("predict none a.mp4 --precision bf16", "--precision bf16.*train.precision.*--to openvino"),
+        ("predict none a.mp4 --windows --precision bf16", "--precision bf16"),
+        ("predict none", "video files"),
+        ("stream none 0 --video a.avi", "--video is 'a.avi'.*mp4"),
+        ("report none", "'none'"),
+        ("report none --videos 0", "'none'"),
+        ("report none --videos -1", "--videos is -1"),
+        ("data synth set --size 97", "size is 97.*96 to 128"),
+        ("data pack --model.modality flow", "model.modality is 'flow'"),
+        ("flow extract", "--out"),
+        ("flow extract --out flow --shard 3", "--shard is '3'.*0/4"),
+        ("fuse a.npz b.npz --search --weights 1 1", "--search.*--weights"),
+        ("fuse a.npz b.npz --out f.csv", "--out is 'f.csv'.*npz"),
+        ("calibrate a.npz --plot c.png", "--plot is 'c.png'.*svg"),
+        ("models x_*", "'x_\\*'"),
     ],
 )
-def test_errors_are_one_line(vsn: Run, tmp_path: Path, monkeypatch, arguments: list[str], message: str):
+def test_errors_are_one_line(vsn: Run, tmp_path: Path, monkeypatch, line: str, pattern: str):
     monkeypatch.chdir(tmp_path)
-    status, out, err = vsn(*arguments)
-    assert status == 1
-    assert one_line(err).startswith(message)
-    assert out == ""
+    status, out, err = vsn(*line.split())
+    assert (status, out) == (1, "")
+    assert re.match(f"vsn: .*(?:{pattern})", one_line(err))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -292,7 +234,7 @@ def test_errors_are_one_line(vsn: Run, tmp_path: Path, monkeypatch, arguments: l
         (["--eval.protocol", "fcm"], "--eval.protocol"),
     ],
 )
-def test_settings_that_cannot_be_changed_so(vsn: Run, arguments: list[str], message: str):
+def test_mistyped_settings(vsn: Run, arguments: list[str], message: str):
     status, out, err = vsn("train", "demo", *arguments)
     assert (status, out) == (2, "")
     assert message in err
@@ -356,12 +298,12 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
 
     status, _, err = vsn("train", "mine.toml", "--out", "run")
     assert status == 1
-    assert one_line(err).startswith("vsn: run exists and is not empty. Continue that run with --resume")
+    assert re.match("vsn: run .*--resume", one_line(err))
     status, _, err = vsn("train", "--resume", "run")
     assert (status, err) == (0, "run has finished. Test it with: vsn eval run\n")
     status, _, err = vsn("train", "--resume", "run", "--train.epochs", "8")
     assert status == 1
-    assert one_line(err).startswith("vsn: run has finished, so that --train.epochs changes nothing. Train on from its")
+    assert re.match("vsn: run has finished, .*--train.epochs.*--init-from run", one_line(err))
 
     shutil.copytree(tiny_data, "moved")
     tested = open_split(open_run("run").recipe, "test", view=EvalConfig(), classes=open_run("run").classes)
@@ -385,10 +327,10 @@ def test_init_from_is_model_weights(vsn: Run, tiny_data: Path, tmp_path: Path):
     for weights in (("--model.weights", "none"), ("--model.weights=none",)):
         status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, *weights)
         assert status == 1
-        assert one_line(err) == "vsn: --init-from RUN sets model.weights to the run; leave one of the two out."
+        assert re.match("vsn: .*--init-from.*--model.weights", one_line(err))
     status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, "--model.num-frames", "2")
     assert status == 1
-    assert one_line(err).startswith("vsn: model.num_frames is 2, and")
+    assert one_line(err).startswith("vsn: model.num_frames is 2")
 
 
 def test_ablate(vsn: Run, tiny_data: Path, tmp_path: Path, monkeypatch):
@@ -418,27 +360,11 @@ def test_version(vsn: Run):
     assert vsn("--version") == (0, f"vsn {__version__}\n", "")
 
 
-def test_no_run_is_said_once(vsn: Run, tmp_path: Path):
-    assert vsn("eval", tmp_path / "none")[2].endswith(
-        "none is not a run folder (made by `vsn train`): there is no such folder."
-    )
-    assert vsn("eval", tmp_path)[2].endswith("is not a run folder (made by `vsn train`): it has no classes.json.")
-
-
-def test_settings_without_effect_are_said(vsn: Run, tiny_data: Path, tmp_path: Path):
-    (tmp_path / "r.toml").write_text(dump_recipe(tiny_recipe(tiny_data, epochs=1)))
-    status, _, err = vsn(
-        "train",
-        tmp_path / "r.toml",
-        "--out",
-        tmp_path / "run",
-        "--model.name",
-        "tsn_resnet14_tiny",
-        "--model.shift-div",
-        "4",
-    )
-    assert status == 0
-    assert "Note: model.shift_div has no effect here: nothing shifts." in err
+def test_settings_without_effect_are_noted(vsn: Run, tmp_path: Path):
+    settings = ("--model.name", "tsn_resnet14_tiny", "--model.shift-div", "4", "--data.root", tmp_path / "none")
+    status, _, err = vsn("train", "demo", *settings)
+    assert status == 1  # there is no such folder
+    assert "Note: model.shift_div has no effect here" in err
 
 
 def test_doctor(vsn: Run, tiny_data: Path, tmp_path: Path):
@@ -465,33 +391,41 @@ def test_pack(vsn: Run, tiny_data: Path, tmp_path: Path):
     assert status == 1
     assert "vsn data pack needs --out" in err
     status, out, _ = vsn("data", "pack", "--verify", tmp_path / "packed", "--workers", "1")
-    assert (status, out) == (0, f"{tmp_path / 'packed'}: every frame is as it was packed\n")
+    assert (status, out) == (0, f"{tmp_path / 'packed'}: all frames are intact\n")
     shard = next((tmp_path / "packed").glob("*.vsnpack"))
     content = bytearray(shard.read_bytes())
     content[300] ^= 255
     shard.write_bytes(content)
     status, out, _ = vsn("data", "pack", "--verify", tmp_path / "packed", "--workers", "1")
     assert status == 1
-    assert "1 faults" in out
+    assert "1 errors" in out
 
 
-def test_ctrl_c_is_one_word(vsn: Run, monkeypatch):
-    def stop(_: object) -> None:
-        raise KeyboardInterrupt
+def fail_with(error: BaseException) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
 
-    monkeypatch.setattr(cli, "train_command", stop)
-    assert vsn("train") == (1, "", "vsn: stopped")
+    return fail
 
 
-def test_several_lines_become_one_unless_a_traceback_is_asked_for(vsn: Run, monkeypatch):
-    def fail(_: object) -> None:
-        raise RuntimeError("one\n\ttwo")
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (KeyboardInterrupt(), 1, "vsn: stopped"),
+        (RuntimeError("one\n\ttwo"), 1, "vsn: one two"),
+        (ValueError(""), 1, ""),  # of a process other than rank 0, which has reported it
+    ],
+)
+def test_errors_of_a_command(vsn: Run, monkeypatch, error: BaseException, status: int, message: str):
+    monkeypatch.setattr(cli, "COMMANDS", {"fail": fail_with(error)})
+    assert vsn("fail") == (status, "", message)
 
-    monkeypatch.setattr(cli, "train_command", fail)
-    assert vsn("train") == (1, "", "vsn: one two")
+
+def test_traceback_on_request(vsn: Run, monkeypatch):
+    monkeypatch.setattr(cli, "COMMANDS", {"fail": fail_with(RuntimeError("one"))})
     monkeypatch.setenv("VSN_TRACEBACK", "1")
     with pytest.raises(RuntimeError, match="one"):
-        vsn("train")
+        vsn("fail")
 
 
 @pytest.mark.parametrize("module", ["vsn", "vsn.config", "vsn.cli", "vsn.data.readers"])
@@ -510,7 +444,3 @@ def test_help_and_what_is_mistyped_do_not_wait_for_torch(line: str):
     )
     done = subprocess.run([sys.executable, "-c", code, *line.split()], capture_output=True, text=True, timeout=120)
     assert done.stdout.endswith("\ntorch False\n"), done.stderr
-
-
-def test_help_names_the_way_to_the_version(vsn: Run):
-    assert "vsn --version" in " ".join(vsn("--help")[1].split())

@@ -21,8 +21,8 @@ from vsn.export import export as export_module
 from vsn.export.check import Check, generated_clips, require_close
 from vsn.export.export import ExportReport, default_path, export_model, export_run, export_view
 from vsn.export.exported import ExportedModel, ExportedPredictor, open_openvino, video_logits
-from vsn.export.facts import ExportError, read_facts
 from vsn.export.form import ExportForm
+from vsn.export.metadata import ExportError, read_metadata
 from vsn.models import VideoClassifier, build_model
 from vsn.runs.run import open_run, weights_hash
 
@@ -119,7 +119,7 @@ def test_other_models_and_inputs(tmp_path: Path, name: str, settings: dict):
     report = export_model(model, recipe, tmp_path / "model.onnx")
     assert model.training
     assert model.head.weight.dtype == torch.float64
-    assert report.facts.channels == model.num_channels
+    assert report.metadata.channels == model.num_channels
     assert set(report.check.difference) == {1, 3}
     assert max(report.check.difference.values()) < 1e-5
     assert report.check.agreement == 1.0
@@ -161,7 +161,7 @@ def test_shares_as_input(tmp_path: Path):
 def test_any_size(tmp_path: Path):
     model, recipe = small()
     report = export_model(model, recipe, tmp_path / "m.onnx", config=ExportConfig(any_size=True))
-    assert (report.facts.height, report.facts.width) == (None, None)
+    assert (report.metadata.height, report.metadata.width) == (None, None)
     exported = ExportedModel.from_file(report.path)
     for size in ((40, 56), (64, 40), (32, 32)):
         clips = clips_of(model, 2, size)
@@ -174,7 +174,7 @@ def test_int8_is_small_and_near(tmp_path: Path):
     report = export_model(
         model, recipe, tmp_path / "small.onnx", config=ExportConfig(int8=True), calibration=list(clips)
     )
-    assert read_facts(report.path).precision == "int8"
+    assert read_metadata(report.path).precision == "int8"
     assert 1e-4 < max(report.check.difference.values()) < 0.5
     graph = onnx.load(str(report.path)).graph
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in graph.node}
@@ -186,8 +186,8 @@ def test_int8_is_small_and_near(tmp_path: Path):
 
 
 def test_the_file_says_what_it_is(finished_run: Path, exported_run: ExportReport):
-    run, facts = open_run(finished_run), read_facts(exported_run.path)
-    assert facts == exported_run.facts
+    run, facts = open_run(finished_run), read_metadata(exported_run.path)
+    assert facts == exported_run.metadata
     assert facts.classes == run.classes
     assert (facts.num_frames, facts.channels, facts.height, facts.width) == (4, 3, 32, 32)
     assert (facts.to, facts.input, facts.precision, facts.vsn) == ("onnx", "uint8", "fp32", vsn.__version__)
@@ -206,8 +206,8 @@ def test_facts_are_read_without_torch_and_predictions_without_the_networks(
 ):
     program = (
         "import sys\n"
-        "from vsn.export.facts import read_facts\n"
-        f"assert read_facts({str(exported_run.path)!r}).num_frames == 4\n"
+        "from vsn.export.metadata import read_metadata\n"
+        f"assert read_metadata({str(exported_run.path)!r}).num_frames == 4\n"
         "assert 'torch' not in sys.modules\n"
         "from vsn.export.exported import ExportedPredictor\n"
         f"predictor = ExportedPredictor.from_file({str(exported_run.path)!r})\n"
@@ -220,8 +220,8 @@ def test_facts_are_read_without_torch_and_predictions_without_the_networks(
 
 def test_facts_of_other_formats(other_formats):
     reports = other_formats[1]
-    facts = {to: read_facts(report.path) for to, report in reports.items()}
-    assert facts == {to: report.facts for to, report in reports.items()}
+    facts = {to: read_metadata(report.path) for to, report in reports.items()}
+    assert facts == {to: report.metadata for to, report in reports.items()}
     assert facts["openvino"] == replace(facts["torch-export"], to="openvino")
     with zipfile.ZipFile(reports["torch-export"].path) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("extra/vsn.json"))
@@ -287,7 +287,7 @@ def test_several_views_are_averaged_as_evaluation_does(
 def test_whole_frames_need_any_size(exported_run: ExportReport, gray_video: Path):
     whole = EvalConfig(protocol="fcn")
     fixed = ExportedPredictor.from_file(exported_run.path)
-    with pytest.raises(ExportError, match=r"shape \(1, 4, 3, 36, 54\) came.*\(B, 4, 3, 32, 32\).*--any-size"):
+    with pytest.raises(ExportError, match=r"\(B, 4, 3, 32, 32\).*\(1, 4, 3, 36, 54\).*--any-size"):
         fixed.predict(gray_video, protocol=whole)
 
 
@@ -305,7 +305,7 @@ def test_views_are_averaged_one_by_one(exported_run: ExportReport, average, expe
     """Two views, whose logits are those of probabilities 0.9 and 0.3, or 4 and 0."""
     odds = {"logits": [(4.0, 0.0), (0.0, 0.0)], "softmax": [np.log((0.9, 0.1)), np.log((0.3, 0.7))]}
     rest = iter(np.array(odds[average], np.float32))
-    model = ExportedModel(exported_run.facts, lambda clips: next(rest)[None])
+    model = ExportedModel(exported_run.metadata, lambda clips: next(rest)[None])
     found = video_logits(model, np.zeros((2, 4, 3, 32, 32), np.uint8), average=average)
     assert (np.exp(found) if average == "softmax" else found).tolist() == pytest.approx(expected)
 
@@ -313,16 +313,16 @@ def test_views_are_averaged_one_by_one(exported_run: ExportReport, average, expe
 def test_accuracy_of_the_file_beside_the_runs(exported_run: ExportReport):
     report = exported_run
     assert report.accuracy is not None
-    assert report.accuracy["exported"]["num_videos"] == 3
-    assert report.accuracy["agreement"] == 1.0
-    assert report.accuracy["exported"]["top1"] == report.accuracy["pytorch"]["top1"]
+    assert report.accuracy.exported.num_videos == 3
+    assert report.accuracy.agreement == 1.0
+    assert report.accuracy.exported.top1 == report.accuracy.pytorch.top1
     assert report.clips == "3 clips of split 'test'"
 
 
 def test_without_the_data_generated_clips_are_compared_and_that_is_said(
     finished_run: Path, views_report: ExportReport, tmp_path: Path
 ):
-    assert views_report.clips.startswith("3 generated clips (the data cannot be read:")
+    assert views_report.clips.startswith("3 generated clips (")
     with pytest.raises(ConfigError, match="gone"):
         export_run(
             finished_run,
@@ -365,9 +365,7 @@ def test_a_file_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pyt
     model, recipe = small()
     (tmp_path / "model.onnx").write_text("the former")
     monkeypatch.setattr(export_module, "ExportForm", _Wrong)
-    with pytest.raises(
-        ExportError, match=r"model\.onnx is not written.*of the largest at batch.*fp32 may differ by 0\.001"
-    ):
+    with pytest.raises(ExportError, match=r"model\.onnx.*fp32 allows 0\.001"):
         export_model(model, recipe, tmp_path / "model.onnx")
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_text() == "the former"
@@ -378,7 +376,7 @@ def test_an_openvino_file_that_differs_leaves_neither_of_its_files(tmp_path: Pat
     pytest.importorskip("openvino")
     model, recipe = small()
     monkeypatch.setattr(export_module, "ExportForm", _Wrong)
-    with pytest.raises(ExportError, match=r"model\.xml is not written"):
+    with pytest.raises(ExportError, match=r"model\.xml"):
         export_model(model, recipe, tmp_path / "model", config=ExportConfig(to="openvino"))
     assert not list(tmp_path.iterdir())
 
@@ -388,7 +386,7 @@ def test_an_openvino_file_that_differs_leaves_neither_of_its_files(tmp_path: Pat
 )
 def test_tolerances(difference: float, precision):
     check = Check(difference={1: 0.0, 3: difference}, agreement=1.0, latency_ms={})
-    with pytest.raises(ExportError, match="is not written"):
+    with pytest.raises(ExportError, match=precision):
         require_close(check, precision, Path("model.onnx"))
     require_close(replace(check, difference={1: 0.0, 3: 9e-4}), precision, Path("model.onnx"))
 
@@ -396,13 +394,13 @@ def test_tolerances(difference: float, precision):
 @pytest.mark.parametrize(
     ("clips", "message"),
     [
-        (np.zeros((1, 8, 3, 32, 32), np.uint8), "keeps to the 4 frames it was exported for: sample 4"),
+        (np.zeros((1, 8, 3, 32, 32), np.uint8), r"\(B, 4, 3, 32, 32\).*\(1, 8, 3, 32, 32\).*4 frames"),
         (
             np.zeros((4, 3, 32, 32), np.uint8),
-            r"shape \(4, 3, 32, 32\) came; this model takes \(B, 4, 3, 32, 32\)",
+            r"\(B, 4, 3, 32, 32\), got \(4, 3, 32, 32\)",
         ),
-        (np.zeros((1, 4, 3, 40, 32), np.uint8), "Crop or resize the clips, or export the run for any size"),
-        (np.zeros((1, 4, 3, 32, 32), np.float32), "The clips are float32; this model was exported for uint8"),
+        (np.zeros((1, 4, 3, 40, 32), np.uint8), "--any-size"),
+        (np.zeros((1, 4, 3, 32, 32), np.float32), "uint8, got float32"),
     ],
 )
 def test_clips_that_do_not_fit(onnx_file, clips: np.ndarray, message: str):
@@ -421,14 +419,14 @@ def test_files_that_are_none_of_ours(tmp_path: Path, onnx_file):
         archive.writestr("model/data", "")
     (tmp_path / "strange.xml").write_text("<net><layers/></net>")
     for name, message in {
-        "model.pt": r"names end in \.onnx, \.xml, \.pt2",
-        "gone.onnx": "there is no such file",
-        "strange.onnx": "does not say what it was exported from",
-        "strange.pt2": "does not say what it was exported from",
-        "strange.xml": "does not say what it was exported from",
-        "text.onnx": "is damaged or no exported model",
-        "text.xml": "is damaged or no exported model",
-        "text.pt2": "is damaged or no exported model",
+        "model.pt": r"\.onnx, \.xml, \.pt2",
+        "gone.onnx": "gone.onnx",
+        "strange.onnx": "metadata.*'vsn'",
+        "strange.pt2": "metadata.*'vsn'",
+        "strange.xml": "metadata.*'vsn'",
+        "text.onnx": "damaged",
+        "text.xml": "damaged",
+        "text.pt2": "damaged",
     }.items():
         with pytest.raises(ExportError, match=message):
             ExportedModel.from_file(tmp_path / name)
@@ -437,20 +435,20 @@ def test_files_that_are_none_of_ours(tmp_path: Path, onnx_file):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda facts: facts | {"format_version": 9}, r"format version 9; this vsn reads version 1"),
+        (lambda facts: facts | {"format_version": 9}, r"version 9.*version 1"),
         (
             lambda facts: {k: v for k, v in facts.items() if k != "classes"},
-            "what it says of itself is damaged",
+            "damaged",
         ),
-        (lambda facts: facts | {"to": "coreml"}, "what it says of itself is damaged"),
+        (lambda facts: facts | {"to": "coreml"}, "damaged"),
     ],
 )
 def test_damaged_facts(tmp_path: Path, exported_run: ExportReport, change, message: str):
-    facts = change(json.loads(exported_run.facts.to_json()))
+    facts = change(json.loads(exported_run.metadata.to_json()))
     with zipfile.ZipFile(tmp_path / "m.pt2", "w") as archive:
         archive.writestr("m/extra/vsn.json", json.dumps(facts))
     with pytest.raises(ExportError, match=message):
-        read_facts(tmp_path / "m.pt2")
+        read_metadata(tmp_path / "m.pt2")
 
 
 @pytest.mark.parametrize("package", ["onnxscript", "onnxruntime"])
@@ -465,13 +463,13 @@ def test_aoti_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     model, recipe = small()
-    with pytest.raises(ExportError, match=r"no compiler was found \(g\+\+, clang\+\+\).*export to torch-export"):
+    with pytest.raises(ExportError, match=r"g\+\+.*torch-export"):
         export_model(model, recipe, tmp_path / "model", config=ExportConfig(to="aoti"))
     assert not list(tmp_path.iterdir())
 
 
 def test_bf16_is_openvinos(onnx_file):
-    with pytest.raises(ExportError, match="precision is 'bf16'; only OpenVINO"):
+    with pytest.raises(ExportError, match="'bf16'.*OpenVINO"):
         ExportedModel.from_file(onnx_file[1], precision="bf16")
 
 
@@ -506,7 +504,7 @@ def test_openvino_is_told_what_to_compute_in(monkeypatch: pytest.MonkeyPatch, pr
 def test_bf16_is_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "openvino", fake := FakeOpenVino(["FP32", "INT8"]))
     open_openvino("model.xml", 0, "fp32")
-    with pytest.raises(ExportError, match="This processor computes no bf16"):
+    with pytest.raises(ExportError, match="bf16"):
         open_openvino("model.xml", 0, "bf16")
     assert len(fake.settings) == 1
 
@@ -518,24 +516,24 @@ def test_the_command_predicts_in_bf16_or_says_that_it_cannot(other_formats, gray
         cli.main(command)
         assert "gray.mp4: " in capsys.readouterr().out
     else:
-        with pytest.raises(SystemExit, match="This processor computes no bf16"):
+        with pytest.raises(SystemExit, match="bf16"):
             cli.main(command)
 
 
 @pytest.mark.parametrize("options", [[], ["--windows"]])
 def test_a_run_has_its_own_precision(finished_run: Path, gray_video: Path, options: list[str]):
-    with pytest.raises(SystemExit, match=r"--precision bf16 is for an OpenVINO \.xml file, and .* is a run"):
+    with pytest.raises(SystemExit, match=r"--precision bf16"):
         cli.main(["predict", str(finished_run), str(gray_video), "--precision", "bf16", *options])
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"to": "aoti", "int8": True}, "int8 is for onnx and openvino; the format is 'aoti'"),
-        ({"fp16": True}, "fp16 is for openvino; the format is 'onnx'"),
-        ({"to": "openvino", "fp16": True, "int8": True}, "choose one of them"),
+        ({"to": "aoti", "int8": True}, "int8.*'aoti'"),
+        ({"fp16": True}, "fp16.*'onnx'"),
+        ({"to": "openvino", "fp16": True, "int8": True}, "fp16.*int8"),
         ({"calibration_clips": 0}, "calibration_clips is 0"),
-        ({"opset": 17}, "opset is 17; it must be 18 to"),
+        ({"opset": 17}, "opset is 17.*18"),
     ],
 )
 def test_impossible_settings(settings: dict, message: str):

@@ -441,7 +441,7 @@ def test_ctrl_c_ends_the_command_with_its_summary(
         signal.raise_signal(signal.SIGINT)
         return {"start": 0.0}
 
-    monkeypatch.setattr(importlib.import_module("vsn.cli.stream"), "answer_facts", interrupt)
+    monkeypatch.setattr(importlib.import_module("vsn.cli.stream"), "prediction_to_dict", interrupt)
     main(
         [
             "stream",

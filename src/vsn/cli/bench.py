@@ -1,58 +1,53 @@
-"""`vsn bench`: what models cost, side by side."""
+"""`vsn bench`: measure what models cost."""
 
 from __future__ import annotations
 
-import dataclasses
-import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
+from vsn.cli.settings import command_line
 from vsn.config import BenchConfig
 
 
-@dataclasses.dataclass(frozen=True)
-class BenchCommand:
+def bench(
+    names: Annotated[tuple[str, ...], tyro.conf.Positional],
+    settings: Annotated[BenchConfig, tyro.conf.arg(name="")] = BenchConfig(),  # noqa: B008  (frozen)
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    plot: Path | None = None,
+    plot_by: Literal["latency", "multiply-adds"] = "latency",
+) -> None:
     """Measure models side by side: parameters, multiply-adds, latency, throughput, peak memory.
 
-    One batch of each in turn, so that a drifting machine harms all alike. Ctrl-C prints what was measured
-    so far.
+    The models take turns, one batch each, so that a slow phase of the machine affects all of them. Ctrl-C
+    prints the results so far.
 
     `vsn bench tsn_resnet50 tsm_resnet50 vsn_resnet50` is the paper's Table 6 on your hardware; `vsn bench
-    runs/*` measures trained runs. NAME@T and NAME@TxCLIPS state the input of one model: i3d-fine_resnet50@32x2.
+    runs/*` measures trained runs. NAME@T and NAME@TxCLIPS set the input of one model: i3d-fine_resnet50@32x2.
+
+    Args:
+        names: names of models (`vsn models` lists them), or run folders.
+        settings: what is measured.
+        json_file: write all results there, with hardware, versions, command and date.
+        plot: draw the accuracy of tested runs against their cost there (.png or .svg); needs vsn[plot].
+        plot_by: the cost in that plot.
     """
-
-    names: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Names of models (`vsn models` lists them), or run folders."""
-    settings: Annotated[BenchConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=BenchConfig)
-    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
-    """Write everything that was measured there, with hardware, versions, command and date."""
-    plot: Path | None = None
-    """Draw accuracy against cost there (.png or .svg), of runs that were tested; needs vsn[plot]."""
-    plot_by: Literal["latency", "multiply-adds"] = "latency"
-    """The cost in that plot."""
-
-
-def bench_command(arguments: Sequence[str]) -> None:
-    """Parse and run `vsn bench`."""
-    command = tyro.cli(BenchCommand, args=list(arguments), prog="vsn bench")
-    from vsn.bench.plot import check_plot, write_plot  # torch, which --help needs not
+    from vsn.bench.plot import check_plot, write_plot
     from vsn.bench.run import run_bench
     from vsn.bench.tables import print_table
     from vsn.system.files import write_json
 
-    if command.plot:
-        check_plot(command.plot, command.names)
-    facts = run_bench(command.names, command.settings, command=shlex.join(["vsn", "bench", *arguments]))
-    print_table(facts, Console())
-    if command.json_file:
-        write_json(command.json_file, facts)
-    if command.plot:
-        write_plot(facts, command.plot, cost=command.plot_by)
-    if facts["interrupted"]:
+    if plot:
+        check_plot(plot, names)
+    results = run_bench(names, settings, command=command_line.get())
+    print_table(results, Console())
+    if json_file:
+        write_json(json_file, results)
+    if plot:
+        write_plot(results, plot, cost=plot_by)
+    if results["interrupted"]:
         print("vsn: stopped", file=sys.stderr)
-        raise SystemExit(130)
+        raise SystemExit(130)  # 128 + SIGINT

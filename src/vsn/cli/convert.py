@@ -1,4 +1,4 @@
-"""`vsn convert`: a checkpoint of another code base into a run folder."""
+"""`vsn convert`: make a run folder of another code base's checkpoint."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from vsn.cli.options import Json
 from vsn.config import ConvertConfig
 
 
@@ -15,25 +16,25 @@ def convert(
     checkpoint: Annotated[Path, tyro.conf.Positional],
     to: Path,
     settings: Annotated[ConvertConfig, tyro.conf.arg(name="")] = ConvertConfig(),  # noqa: B008  (frozen)
-    json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    json_output: Json = False,
 ) -> None:
-    """Make a run of a checkpoint of TSM, TSN-PyTorch or MMAction2; print what was read and what was guessed.
+    """Convert a checkpoint of TSM, TSN-PyTorch or MMAction2 to a run; print what was read and what was guessed.
 
-    `vsn eval`, `vsn predict` and `vsn train --init-from` take the run; a VSN of the same backbone may
-    start from it. The file is read without executing anything in it.
+    `vsn eval`, `vsn predict` and `vsn train --init-from` take the run; a VSN with the same backbone can
+    be fine-tuned from it. No code in the file is executed.
 
     Args:
         checkpoint: .pth, .pth.tar or .pt.
         to: the run folder to make.
-        settings: what the checkpoint does not say of itself.
-        json_output: print JSON.
+        settings: what the checkpoint does not record.
     """
     from vsn.runs.convert import convert_checkpoint
 
     done = convert_checkpoint(checkpoint, to, settings)
+    run, model = done.run.path, done.run.recipe.model.name
     if json_output:
-        print(json.dumps({"run": str(done.run.path), "model": done.run.recipe.model.name, "said": done.said}, indent=2))
+        print(json.dumps({"run": str(run), "model": model, "said": done.said}, indent=2))
         return
     print("\n".join(done.said))
-    advice = f"vsn predict {done.run.path} VIDEO" if not settings.root else f"vsn eval {done.run.path}"
-    print(f"{done.run.path} is a run of {done.run.recipe.model.name}. Now: {advice}")
+    command = f"vsn eval {run}" if settings.root else f"vsn predict {run} VIDEO"
+    print(f"{run} is a run of {model}. Next: {command}")

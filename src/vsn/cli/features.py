@@ -1,4 +1,4 @@
-"""`vsn features`: what a run's backbone makes of videos, as arrays."""
+"""`vsn features`: write features of videos as arrays."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from vsn.config import Protocol, Source
+from vsn.cli.options import Device, RunProtocol, Weights
+from vsn.config import Source
 
 
 def features(
@@ -18,30 +19,29 @@ def features(
     source: Source | None = None,
     root: Path | None = None,
     per_frame: bool = False,
-    protocol: Protocol | None = None,
-    weights: Literal["last", "best"] = "last",
-    device: str = "auto",
+    protocol: RunProtocol = None,
+    weights: Weights = "last",
+    device: Device = "auto",
     bad_videos: Literal["stop", "nan"] = "stop",
 ) -> None:
     """Write the features of video files, of folders of them, or of a split of a data set as .npz.
 
-    Features are what the classifier sees: the mean over frames and views, (N, D), or one for each frame,
-    (N, T, D). Stopped, it leaves what it has beside the file, and the same command goes on.
+    Features are the input of the classifier: the mean over frames and views, (N, D), or one per frame,
+    (N, T, D). The same command resumes an interrupted extraction.
 
     Args:
         run: a run folder, or hf://user/name.
         videos: video files or folders of them; none: a split of the run's data set.
         out: the file to write.
         split: of the data set; default the one the run was trained on.
-        source: how the data set is read; default as the run's was.
-        root: where the data set is; default where the run's was. Its classes may be others than the run's.
-        per_frame: one for each frame, instead of their mean.
-        protocol: the views of a video; default the run's.
-        weights: the last of the run, or those of its best validation.
-        device: auto, cpu or cuda.
-        bad_videos: a video that cannot be read stops it, or gets a row of NaN.
+        source: format of the data set; default the run's.
+        root: folder of the data set; default the run's. Its classes may differ from the run's.
+        per_frame: one vector per frame, not their mean.
+        bad_videos: a video that cannot be read stops the extraction, or gets a row of NaN.
     """
     from dataclasses import replace
+
+    import numpy as np
 
     from vsn.inference.features import extract_features
     from vsn.runs.hub import local_run
@@ -49,9 +49,7 @@ def features(
 
     run = local_run(run)
     config = open_run(run).recipe.eval
-    if protocol is not None:
-        config = replace(config, protocol=protocol)
-    found = extract_features(
+    extracted = extract_features(
         run,
         out,
         videos=videos,
@@ -59,11 +57,12 @@ def features(
         source=source,
         root=root,
         per_frame=per_frame,
-        config=config,
+        config=replace(config, protocol=protocol or config.protocol),
         weights=weights,
         device=device,
         bad_videos=bad_videos,
     )
-    unreadable = sum(bool(row != row) for row in found.features.reshape(len(found.features), -1)[:, 0])
-    note = f", {unreadable} of them NaN: not readable" if unreadable else ""
-    print(f"{out}: features {found.features.shape} of {len(found.video_ids)} videos{note}.")
+    vectors = extracted.features.reshape(len(extracted.features), -1)
+    num_unreadable = int(np.isnan(vectors[:, 0]).sum())
+    note = f", {num_unreadable} of them unreadable (NaN)" if num_unreadable else ""
+    print(f"{out}: features {extracted.features.shape} of {len(extracted.video_ids)} videos{note}.")

@@ -1,77 +1,58 @@
-"""`vsn hub`: runs on the Hugging Face hub."""
+"""`vsn hub`: push runs to the Hugging Face hub, and pull them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-hub_app = tyro.extras.SubcommandApp()
+from vsn.cli.options import Weights
+
+Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="a run folder.")]
+License = Annotated[str, tyro.conf.arg(help="of the weights, such as apache-2.0; by default the card states none.")]
 
 
-@hub_app.command
 def push(
-    run: Annotated[Path, tyro.conf.Positional],
+    run: Run,
     repo: Annotated[str, tyro.conf.Positional],
-    weights: Literal["last", "best"] = "last",
-    license: str = "",
+    weights: Weights = "last",
+    license: License = "",
     private: bool = False,
     branch: str = "",
 ) -> None:
-    """Upload a run with a model card of what was measured; the repository is made where there is none.
+    """Upload a run with a model card of its results; the repository is created if needed.
 
-    Test the run first (vsn eval): the card says what was measured of these weights, and nothing else.
+    Test the run first (vsn eval): the card reports only results of these weights.
 
     Args:
-        run: a run folder.
         repo: user/name.
-        weights: the last of the run, or those of its best validation.
-        license: of the weights, such as apache-2.0; without it the card says that none was stated.
         private: make a new repository private.
-        branch: default the main one.
+        branch: default the main branch.
     """
     from vsn.runs.hub import push_to_hub
 
-    print(
-        push_to_hub(
-            run,
-            repo,
-            weights=weights,
-            license=license or None,
-            private=private or None,
-            branch=branch or None,
-        )
+    url = push_to_hub(
+        run, repo, weights=weights, license=license or None, private=private or None, branch=branch or None
     )
+    print(url)
 
 
-@hub_app.command
 def save(
-    run: Annotated[Path, tyro.conf.Positional],
-    folder: Annotated[Path, tyro.conf.Positional],
-    weights: Literal["last", "best"] = "last",
-    license: str = "",
+    run: Run, folder: Annotated[Path, tyro.conf.Positional], weights: Weights = "last", license: License = ""
 ) -> None:
-    """Write what `push` would upload into a folder, card included, to look at or to hand on.
+    """Write what `push` would upload, model card included, to a folder.
 
     Args:
-        run: a run folder.
         folder: the folder to make.
-        weights: the last of the run, or those of its best validation.
-        license: of the weights, such as apache-2.0.
     """
     from vsn.runs.hub import save_pretrained
 
     print(save_pretrained(run, folder, weights=weights, license=license or None))
 
 
-@hub_app.command
-def pull(
-    repo: Annotated[str, tyro.conf.Positional],
-    to: Path,
-    revision: str = "",
-) -> None:
-    """Fetch a run from the hub into a run folder of your own, which everything here takes.
+def pull(repo: Annotated[str, tyro.conf.Positional], to: Path, revision: str = "") -> None:
+    """Download a run from the hub into a run folder, which every command takes.
 
     Args:
         repo: user/name.

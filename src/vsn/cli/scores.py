@@ -1,4 +1,4 @@
-"""`vsn fuse`, `compare`, `submit` and `calibrate`: what can be done with saved scores, without a network."""
+"""`vsn fuse`, `compare`, `submit` and `calibrate`: work on saved scores, without a network."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+from vsn.cli.options import Json
+from vsn.system.terminal import percent_interval
 
 if TYPE_CHECKING:
     from vsn.scores.scores import Scores
 
-_Json = Annotated[bool, tyro.conf.arg(name="json")]
+File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="a score file (RUN/eval/*.npz), or a run folder.")]
+Split = Annotated[str, tyro.conf.arg(help="the split whose scores are taken from run folders.")]
+ScoreProtocol = Annotated[str, tyro.conf.arg(help="the protocol whose scores are taken from run folders.")]
 
 
 def fuse(
@@ -22,89 +27,87 @@ def fuse(
     search: bool = False,
     logits: bool = False,
     common: bool = False,
-    split: str = "",
-    protocol: str = "",
+    split: Split = "",
+    protocol: ScoreProtocol = "",
     seed: int = 0,
     out: Path | None = None,
-    json_output: _Json = False,
+    json_output: Json = False,
 ) -> None:
     """Average the scores of several models: an ensemble, or the two streams of RGB and flow.
 
-    The mean of the softmax probabilities, one to one, as in the paper's Table 2. Videos and classes are
-    matched by name. Prints each input, the mean, and what it gains over the best input.
+    The mean of the softmax probabilities with equal weights, as in the paper's Table 2. Videos and classes
+    are matched by name. Prints each input, the mean, and its gain over the best input.
 
     Args:
-        files: files of scores (RUN/eval/*.npz), or run folders that have one fit for it.
-        weights: one a file; only their ratio counts.
-        search: find the weights on half of the videos, and report on the other half alone.
-        logits: average logits instead of probabilities.
-        common: fuse the videos that all files have, and say how many were left out.
-        split: of run folders, the split.
-        protocol: of run folders, the protocol.
+        files: score files (RUN/eval/*.npz), or run folders.
+        weights: one per file; only their ratio matters.
+        search: choose the weights on half of the videos, and report results on the other half.
+        logits: average logits, not probabilities.
+        common: fuse only the videos that all files have, and report how many were left out.
         seed: of the halves of --search.
-        out: write the fused scores here; with --search those of the reported half alone.
-        json_output: print JSON.
+        out: write the fused scores there; with --search, those of the reported half.
     """
     from vsn.cli.score_tables import print_fusion
     from vsn.scores.fuse import fuse_scores, fusion_report, search_weights
     from vsn.scores.match import match_scores
 
     if search and weights:
-        raise ValueError("--search finds the weights; give it or --weights, not both.")
+        raise ValueError("--search chooses the weights; leave out --search or --weights.")
+    if out is not None and out.suffix != ".npz":
+        raise ValueError(f"--out is {str(out)!r}; scores are written as .npz.")
     names, inputs = _load(files, split, protocol)
     matched, left_out = match_scores(inputs, names, common=common)
-    chosen: tuple[float, ...] | None = weights or None
-    found = search_weights(matched, logits=logits, seed=seed) if search else None
-    if found is not None:
-        chosen = found.weights
-        matched = [one.take(~found.searched) for one in matched]
+    chosen, searched = weights or None, {}
+    if search:
+        result = search_weights(matched, logits=logits, seed=seed)
+        chosen = result.weights
+        num_searched = int(result.searched.sum())
+        searched = {"num_videos": num_searched, "seed": seed, "weights": list(chosen), "score": result.score}
+        # Results on the videos that chose the weights would be biased.
+        matched = [scores.take(~result.searched) for scores in matched]
     fused = fuse_scores(matched, weights=chosen, logits=logits)
     for part, name in zip(fused.facts["fused_from"], names, strict=True):
         part["file"] = name
-    labeled = not fused.num_unlabeled
-    report: dict[str, Any] = {"num_videos": len(fused.video_ids)}
-    if labeled:
-        report = fusion_report(matched, names, fused).to_dict()
-    report["left_out"] = left_out
-    if found is not None:
-        report["searched"] = {
-            "num_videos": int(found.searched.sum()),
-            "seed": seed,
-            "weights": list(found.weights),
-            "score": found.score,
-        }
-        fused.facts["searched"] = report["searched"]
+    if searched:
+        fused.facts["searched"] = searched
     if out is not None:
-        fused.save(_npz(out))
+        fused.save(out)
+    report = None if fused.num_unlabeled else fusion_report(matched, names, fused)
     if json_output:
-        print(json.dumps(report, indent=2))
-    else:
+        values = report.to_dict() if report else {"num_videos": len(fused.video_ids)}
+        print(json.dumps(values | {"left_out": left_out} | ({"searched": searched} if searched else {}), indent=2))
+        return
+    if left_out:
+        print(f"{left_out} videos are not in all files and were left out.")
+    if searched:
+        print(
+            f"Weights chosen on {searched['num_videos']} videos (seed {seed}): {' '.join(f'{w:g}' for w in chosen or ())}. "
+            "The following results are of the other videos."
+        )
+    if report:
         print_fusion(report)
+    else:
+        print(f"{len(fused.video_ids)} videos, some without a label: no accuracy was computed.")
 
 
 def compare(
-    a: Annotated[Path, tyro.conf.Positional],
-    b: Annotated[Path, tyro.conf.Positional],
+    a: File,
+    b: File,
     common: bool = False,
-    split: str = "",
-    protocol: str = "",
+    split: Split = "",
+    protocol: ScoreProtocol = "",
     seed: int = 0,
     show_all: Annotated[bool, tyro.conf.arg(name="all")] = False,
-    json_output: _Json = False,
+    json_output: Json = False,
 ) -> None:
-    """Compare two models video by video: is the second better, in which classes, on which videos.
+    """Compare two models video by video: is B better than A, in which classes, on which videos.
 
-    The paired bootstrap of the difference, McNemar's exact test, the classes and videos that changed sides.
+    Paired bootstrap of the difference, McNemar's exact test, and the classes and videos that changed.
 
     Args:
-        a: a file of scores, or a run folder that has one fit for it.
-        b: the other; differences are b minus a.
-        common: compare on the videos that both have, and say how many were left out.
-        split: of run folders, the split.
-        protocol: of run folders, the protocol.
+        common: compare on the videos that both have, and report how many were left out.
         seed: of the bootstrap.
-        show_all: print every class and every video that changed sides.
-        json_output: print JSON.
+        show_all: print every class and every video that changed.
     """
     from vsn.cli.score_tables import print_comparison
     from vsn.scores.compare import compare_scores
@@ -112,34 +115,35 @@ def compare(
 
     names, inputs = _load([a, b], split, protocol)
     matched, left_out = match_scores(inputs, names, common=common)
-    result = {"a": names[0], "b": names[1], "left_out": left_out, **compare_scores(*matched, seed=seed).to_dict()}
+    comparison = compare_scores(*matched, seed=seed)
     if json_output:
-        print(json.dumps(result, indent=2))
-    else:
-        print_comparison(result, show_all=show_all)
+        values = {"a": names[0], "b": names[1], "left_out": left_out, **comparison.to_dict()}
+        print(json.dumps(values, indent=2))
+        return
+    print(f"a: {names[0]}\nb: {names[1]}")
+    if left_out:
+        print(f"{left_out} videos are not in both and were left out.")
+    print_comparison(comparison, show_all=show_all)
 
 
 def submit(
-    file: Annotated[Path, tyro.conf.Positional],
+    file: File,
     server: Annotated[Literal["something-v1", "something-v2"], tyro.conf.arg(name="for")],
     out: Path = Path("submission.csv"),
     labels: Path | None = None,
     videos: Path | None = None,
     answers: Path | None = None,
-    split: str = "test",
-    protocol: str = "",
+    split: Split = "test",
+    protocol: ScoreProtocol = "",
 ) -> None:
-    """Write the file a test server of Something-Something takes, from the scores of its test split.
+    """Write the file that a test server of Something-Something takes, from the scores of its test split.
 
     Args:
-        file: a file of scores, fused ones too, or a run folder that has one fit for it.
-        server: something-v1 takes `id;class text` a line, something-v2 the official indices of five classes.
-        out: the file to write, whole or not at all.
-        labels: for something-v2, the official labels.json: names the classes' indices.
-        videos: the official list of the test split; every video of it must be there once, and no other.
-        answers: lines `id;class text`; score the scores by them here.
-        split: of a run folder, the split.
-        protocol: of a run folder, the protocol.
+        server: something-v1 takes lines `id;class text`, something-v2 the official indices of five classes.
+        out: the file to write.
+        labels: for something-v2, the official labels.json with the indices of the classes.
+        videos: the official list of the test split, to check that every video is there once, and no other.
+        answers: true labels as lines `id;class text`, to compute the accuracy here.
     """
     from vsn.scores import submit as servers
     from vsn.system.files import write_text
@@ -149,89 +153,76 @@ def submit(
         servers.check_complete(scores, servers.read_video_ids(videos))
     indices = servers.read_indices(labels) if labels is not None else None
     text = servers.submission(scores, server, indices=indices)
+    # The accuracy is computed first, so that wrong answers leave no file.
     marks = servers.mark(scores, servers.read_answers(answers)) if answers is not None else None
     write_text(out, text)
     print(f"{out}: {len(scores.video_ids)} videos for {server}")
     if videos is None:
-        print("Whether these are all videos of the split was not checked; --videos names the official list.")
+        print("Not checked whether these are all videos of the split; pass the official list with --videos.")
     if marks is not None:
-        low, high = marks.top1_interval
-        print(f"By {answers}: top-1 {marks.top1:.1%} (95% interval {low:.1%} to {high:.1%}), top-5 {marks.top5:.1%}")
+        interval = percent_interval(marks.top1_interval)
+        print(f"{answers}: top-1 {marks.top1:.1%} (95% interval {interval}), top-5 {marks.top5:.1%}")
 
 
 def calibrate(
-    file: Annotated[Path, tyro.conf.Positional],
+    file: File,
     apply: Path | None = None,
     precision: float | None = None,
-    split: str = "val",
-    protocol: str = "",
+    split: Split = "val",
+    protocol: ScoreProtocol = "",
     out: Path | None = None,
     plot: Path | None = None,
-    json_output: _Json = False,
+    json_output: Json = False,
 ) -> None:
-    """Fit a temperature on validation scores, so that probabilities mean what they say.
+    """Fit a temperature on validation scores, so that probabilities match how often labels are right.
 
-    With --precision, also the lowest probability at which the labels given are that often right; below
-    it the answer is "unknown".
+    With --precision, also choose the lowest probability at which labels are right that often; below
+    it the label is "unknown".
 
     Args:
-        file: validation scores: a file, or a run folder that has one fit for it.
-        apply: scores of other videos, to see there what was fitted here; a file, or a run folder.
-        precision: the share of given labels that should be right, such as 0.95.
-        split: of a run folder as FILE, the split.
-        protocol: of run folders, the protocol.
-        out: write the calibration here, as JSON.
-        plot: write accuracy against confidence here, before and after, as SVG.
-        json_output: print JSON.
+        apply: scores of other videos, to measure the calibration on; a file, or a run folder.
+        precision: the share of labels that should be right, such as 0.95.
+        out: write the calibration there, as JSON.
+        plot: draw accuracy against confidence there, before and after, as SVG.
     """
     from vsn.cli.score_tables import print_calibration
     from vsn.scores import calibrate as fitting
     from vsn.system.files import write_text
 
     if plot is not None and plot.suffix.lower() != ".svg":
-        raise ValueError(f"--plot is {str(plot)!r}; the chart is an SVG file, so end its name in .svg.")
+        raise ValueError(f"--plot is {str(plot)!r}; the chart is written as .svg.")
     (name,), (scores,) = _load([file], split, protocol)
-    found = fitting.calibrate(scores, precision=precision, file=name)
-    report = {**vars(found), "applied": None}
-    shown = scores
+    fitted = fitting.calibrate(scores, precision=precision, file=name)
+    applied = None
     if apply is not None:
-        (applied_name,), (shown,) = _load([apply], "", protocol)
-        report["applied"] = {
-            "file": applied_name,
-            **asdict(fitting.evaluate_calibration(found, shown)),
-        }
+        (name,), (scores,) = _load([apply], "", protocol)
+        applied = fitting.evaluate_calibration(fitted, scores)
     if plot is not None:
         from vsn.report.reliability import reliability_chart
 
         curves = {
-            "before": fitting.reliability_curve(shown),
-            f"T = {found.temperature:.2f}": fitting.reliability_curve(shown, temperature=found.temperature),
+            "before": fitting.reliability_curve(scores),
+            f"T = {fitted.temperature:.2f}": fitting.reliability_curve(scores, temperature=fitted.temperature),
         }
-        write_text(plot, reliability_chart(curves, title=report["applied"]["file"] if apply else name))
+        write_text(plot, reliability_chart(curves, title=name))
     if out is not None:
-        found.save(out)
+        fitted.save(out)
     if json_output:
-        print(json.dumps(report, indent=2))
+        print(json.dumps({**asdict(fitted), "applied": applied and {"file": name, **asdict(applied)}}, indent=2))
     else:
-        print_calibration(report)
+        print_calibration(fitted, applied)
 
 
 def _load(paths: list[Path], split: str, protocol: str) -> tuple[list[str], list[Scores]]:
-    """Names and scores of files, or of the run folders' files."""
+    """Load score files, or those of run folders; note on standard error if they were tested differently."""
     from vsn.runs.results import find_scores
     from vsn.scores.scores import load_scores
 
-    found = [find_scores(path, split=split or None, protocol=protocol or None) for path in paths]
-    names, scores = [str(path) for path in found], [load_scores(path) for path in found]
+    files = [find_scores(path, split=split or None, protocol=protocol or None) for path in paths]
+    names, scores = [str(path) for path in files], [load_scores(path) for path in files]
     for key in ("split", "protocol", "order", "weights"):
         values = [str(one.facts.get(key, "")) for one in scores]
-        if len(set(values)) > 1 and all(values):
-            said = ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
-            print(f"Note: the scores differ in their {key}: {said}.", file=sys.stderr)
+        if len(set(values)) > 1 and all(values):  # older files record fewer keys
+            pairs = ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
+            print(f"Note: the scores differ in their {key}: {pairs}.", file=sys.stderr)
     return names, scores
-
-
-def _npz(path: Path) -> Path:
-    if path.suffix != ".npz":
-        raise ValueError(f"--out is {str(path)!r}; scores are written as .npz, so end its name so.")
-    return path

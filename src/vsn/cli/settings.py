@@ -1,52 +1,77 @@
-"""Command lines that end in the settings of a recipe: first the command's own options, then those."""
+"""Parse commands whose own options are followed by settings of a recipe, as in ``vsn train demo --train.epochs 3``.
+
+Parsing takes two steps, because the recipe holds the defaults of the settings: first the command's own options, with
+the recipe's name among them, then the remaining arguments against that recipe.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import TypeVar
+from contextvars import ContextVar
+from typing import Annotated, TypeVar
 
 import tyro
+from rich.console import Console
 
 from vsn.config import Recipe
-from vsn.config.recipes import find_recipe, load_recipe
+from vsn.config.recipes import find_recipe, load_recipe, unused_settings
+from vsn.system.terminal import print_line
 
-Command = TypeVar("Command")
+command_line: ContextVar[str] = ContextVar("command_line", default="vsn")
+"""The command as typed, which `vsn bench` and `vsn ablate` record in their results."""
 
-_NO_RECIPE = ("", "[]")  # "[]" is what tyro makes of settings that come before the recipe
+
+@dataclasses.dataclass(frozen=True)
+class RecipeSettings:
+    """The arguments that remain after a command's own options."""
+
+    prog: str
+    arguments: tuple[str, ...]
+    show_help: bool
+
+    def apply_to(self, recipe: str, default: Recipe | None = None) -> Recipe:
+        """Change settings of the named recipe; of ``default``, or of a recipe of defaults, if no recipe is named."""
+        return tyro.cli(
+            Recipe,
+            default=load_recipe(find_recipe(recipe)) if recipe else default or Recipe(),
+            args=[*self.arguments, *(["--help"] if self.show_help else [])],
+            prog=f"{self.prog} {recipe}".rstrip(),
+            description="Settings of this recipe; each can be changed here.",
+        )
 
 
-def parse_command(command_type: type[Command], arguments: Sequence[str], prog: str) -> tuple[Command, list[str]]:
-    """The command's own options, and the arguments that are left: settings of the recipe."""
-    if wants_help(arguments) and not any(not argument.startswith("-") for argument in arguments):
+@dataclasses.dataclass(frozen=True)
+class RecipeCommand:
+    """A command's own options, as fields."""
+
+    recipe: Annotated[str, tyro.conf.Positional] = ""
+    """A TOML file, or the name of a recipe that comes with vsn (`vsn recipe list`)."""
+
+    def run(self, settings: RecipeSettings) -> None:
+        """Run the command; ``settings`` change its recipe."""
+        raise NotImplementedError
+
+
+Command = TypeVar("Command", bound=RecipeCommand)
+
+
+def parse_recipe_command(
+    command_type: type[Command], arguments: Sequence[str], prog: str
+) -> tuple[Command, RecipeSettings]:
+    """Split arguments into a command's own options and settings of its recipe."""
+    own = [argument for argument in arguments if argument not in ("-h", "--help")]
+    show_help = len(own) < len(arguments)
+    # Without a recipe --help explains the command; with one, `apply_to` explains the settings of that recipe.
+    if show_help and all(argument.startswith("-") for argument in own):
         tyro.cli(command_type, args=["--help"], prog=prog)
-    return tyro.cli(
-        command_type,
-        args=[argument for argument in arguments if argument not in ("-h", "--help")],
-        prog=prog,
-        return_unknown_args=True,
-    )
+    command, rest = tyro.cli(command_type, args=own, prog=prog, return_unknown_args=True)
+    if command.recipe == "[]":  # what tyro makes of the missing positional when unknown arguments come first
+        command = dataclasses.replace(command, recipe="")
+    return command, RecipeSettings(prog, tuple(rest), show_help)
 
 
-def parse_settings(
-    recipe: str, rest: Sequence[str], arguments: Sequence[str], prog: str, default: Recipe | None = None
-) -> Recipe:
-    """The recipe of that name, or `default` (every default) for "", with the settings in `rest` changed."""
-    named = has_recipe(recipe)
-    default = load_recipe(find_recipe(recipe)) if named else default or Recipe()
-    return tyro.cli(
-        Recipe,
-        default=default,
-        args=[*rest, *(["--help"] if wants_help(arguments) else [])],
-        prog=f"{prog} {recipe}" if named else prog,
-        description="Settings of this recipe; each can be changed here.",
-    )
-
-
-def has_recipe(recipe: str) -> bool:
-    """Whether a recipe was named at all."""
-    return recipe not in _NO_RECIPE
-
-
-def wants_help(arguments: Sequence[str]) -> bool:
-    """Whether help was asked for."""
-    return any(argument in ("-h", "--help") for argument in arguments)
+def print_unused_settings(recipe: Recipe, console: Console) -> None:
+    """Print a note on each setting that was changed and has no effect."""
+    for note in unused_settings(recipe):
+        print_line(console, f"Note: {note}")

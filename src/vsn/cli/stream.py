@@ -1,16 +1,18 @@
-"""`vsn stream`: a camera, a stream or a long file, labeled as it comes."""
+"""`vsn stream`: label a webcam, a network stream or a long file while it plays."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
 
-from vsn.config import LiveConfig, Protocol, WindowConfig
+from vsn.cli.options import Device, RunProtocol, Weights
+from vsn.config import LiveConfig, WindowConfig
 
 if TYPE_CHECKING:
     from vsn.stream.labels import WindowPrediction
@@ -26,26 +28,23 @@ def stream(
     out: Path | None = None,
     video: Path | None = None,
     top_k: int = 3,
-    protocol: Protocol | None = None,
-    weights: Literal["last", "best"] = "last",
-    device: str = "auto",
+    protocol: RunProtocol = None,
+    weights: Weights = "last",
+    device: Device = "auto",
 ) -> None:
-    """Label a camera, a stream or a file as it plays, one JSON object a window.
+    """Label a webcam, a network stream or a file as it plays, one JSON object per window.
 
-    Ctrl-C ends it with a summary. docs/stream.md says what the numbers mean.
+    Ctrl-C ends it with a summary. docs/stream.md explains the output.
 
     Args:
         run: a run folder on frames or their differences, or hf://user/name.
-        source: a video file (played in real time), the number of a camera, or an RTSP or HTTP address.
-        windows: how long windows are, how often there is an answer, and when a label counts.
+        source: a video file (played in real time), the number of a webcam, or an RTSP or HTTP address.
+        windows: length and stride of the windows, and when a label counts.
         live: how the source is read.
-        calibration: what `vsn calibrate --out` wrote: its temperature, and its threshold for "unknown".
-        out: write the answers there, a line each, instead of printing them.
-        video: write the pictures there with label and probability drawn on them, as MP4, whole or not at all.
-        top_k: classes of an answer.
-        protocol: which crops of a frame; default the run's.
-        weights: the last of the run, or those of its best validation.
-        device: auto, cpu or cuda.
+        calibration: a file that `vsn calibrate --out` wrote: its temperature, and its threshold for "unknown".
+        out: write the labels there, one line per window, instead of printing them.
+        video: write the frames there with label and probability drawn on them, as MP4.
+        top_k: classes per window.
     """
     from vsn.inference.predict import Predictor
     from vsn.inference.prediction import check_top_k
@@ -56,69 +55,70 @@ def stream(
 
     check_top_k(top_k)
     if video is not None and video.suffix.lower() != ".mp4":
-        raise ValueError(f"--video is {str(video)!r}; it is written as MP4, so end its name in .mp4.")
+        raise ValueError(f"--video is {str(video)!r}; it is written as .mp4.")
     calibrated = load_calibration(calibration) if calibration is not None else None
     predictor = Predictor.from_run(run, device=device, weights=weights)
     opened = Stream(predictor, source, windows=windows, live=live, calibration=calibrated, protocol=protocol)
     print(opened.description, file=sys.stderr)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    lines = sys.stdout if out is None else out.open("w", encoding="utf-8")
-    shown = out is not None or not sys.stdout.isatty()
-    try:
-        with stop_requests() as stop, progress_bar("s", disable=not shown) as bar:
-            task = bar.add_task("seconds of video", total=opened.announced_seconds, note="")
-
-            def say(answer: WindowPrediction) -> None:
-                facts = answer_facts(answer, predictor.classes, top_k) | {"dropped": opened.summary.dropped}
-                print(json.dumps(facts, ensure_ascii=False), file=lines, flush=True)
-                bar.update(task, note=f"{answer.label} {answer.probability:.0%}")
-
-            opened.run(
-                say,
-                video=video,
-                stop=stop,
-                on_seconds=lambda seconds: bar.update(task, completed=round(seconds)),
-            )
-    finally:
+    with contextlib.ExitStack() as stack:
+        lines = sys.stdout
         if out is not None:
-            lines.close()
+            out.parent.mkdir(parents=True, exist_ok=True)
+            lines = stack.enter_context(out.open("w", encoding="utf-8"))
+        # A progress bar would mix with labels printed on the same terminal.
+        mixed = out is None and sys.stdout.isatty()
+        stop = stack.enter_context(stop_requests())
+        bar = stack.enter_context(progress_bar("s", disable=mixed))
+        task = bar.add_task("seconds of video", total=opened.announced_seconds, note="")
+
+        def write(prediction: WindowPrediction) -> None:
+            values = prediction_to_dict(prediction, predictor.classes, top_k) | {"dropped": opened.summary.dropped}
+            print(json.dumps(values, ensure_ascii=False), file=lines, flush=True)
+            bar.update(task, note=f"{prediction.label} {prediction.probability:.0%}")
+
+        opened.run(
+            write,
+            video=video,
+            stop=stop,
+            on_seconds=lambda seconds: bar.update(task, completed=round(seconds)),
+        )
     print(describe_summary(opened.summary), file=sys.stderr)
     if opened.summary.lost:
         raise SystemExit(1)
 
 
-def answer_facts(answer: WindowPrediction, classes: tuple[str, ...], top_k: int) -> dict[str, Any]:
-    """An answer for JSON: window, label, the most probable classes, lag."""
-    best = answer.smoothed.argsort()[::-1][:top_k]
+def prediction_to_dict(prediction: WindowPrediction, classes: tuple[str, ...], top_k: int) -> dict[str, Any]:
+    """Return the prediction of one window for JSON: times, label, the most probable classes, lag."""
+    best = prediction.smoothed.argsort()[::-1][:top_k]
     return {
-        "start": round(answer.start, 3),
-        "end": round(answer.end, 3),
-        "label": answer.label,
-        "probability": round(answer.probability, 6),
-        "top": [{"label": classes[i], "probability": round(float(answer.smoothed[i]), 6)} for i in best],
-        "lag_ms": round(answer.lag_ms, 1),
+        "start": round(prediction.start, 3),
+        "end": round(prediction.end, 3),
+        "label": prediction.label,
+        "probability": round(prediction.probability, 6),
+        "top": [{"label": classes[i], "probability": round(float(prediction.smoothed[i]), 6)} for i in best],
+        "lag_ms": round(prediction.lag_ms, 1),
     }
 
 
 def describe_summary(summary: StreamSummary) -> str:
-    """A few lines on what came of a stream."""
+    """Summarize a stream in a few lines."""
     lines = [
         f"{summary.source}: {summary.seconds:.1f} seconds, {summary.num_frames} frames, "
         f"{summary.num_predictions} predictions"
     ]
     if summary.lags_ms:
-        median, p90, most = np.percentile(summary.lags_ms, [50, 90, 100])
-        lines.append(f"lag: median {median:.0f} ms, 90% within {p90:.0f} ms, at most {most:.0f} ms")
+        median, p90, largest = np.percentile(summary.lags_ms, [50, 90, 100])
+        lines.append(f"lag: median {median:.0f} ms, 90% within {p90:.0f} ms, at most {largest:.0f} ms")
     if summary.frames_seen:
         lines.append(
-            f"{summary.frames_computed} of the {summary.frames_seen} frames of all windows were computed, the others kept"
+            f"{summary.frames_computed} of the {summary.frames_seen} frames of all windows were computed, the others "
+            "reused"
         )
     lines.append(f"dropped: {summary.dropped} frames; skipped: {summary.skipped} windows")
     if summary.undecodable:
-        lines.append(f"{summary.undecodable} packets did not decode and were passed over")
+        lines.append(f"{summary.undecodable} packets could not be decoded")
     if summary.reconnected:
-        lines.append(f"the connection was lost and made again {summary.reconnected} times")
+        lines.append(f"reconnected {summary.reconnected} times")
     if summary.lost:
-        lines.append(f"it is lost for good: {summary.lost}")
+        lines.append(f"connection lost: {summary.lost}")
     return "\n".join(lines)

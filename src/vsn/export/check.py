@@ -1,11 +1,11 @@
-"""An exported model beside PyTorch: how far apart their scores are, how fast they are, how often they are right."""
+"""Compare an exported file with PyTorch: difference of the logits, latency, accuracy."""
 
 from __future__ import annotations
 
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,19 @@ import torch
 from numpy.typing import NDArray
 
 from vsn.config import ConfigError, Recipe
-from vsn.data.dataset import VideoDataset
 from vsn.data.open import label_array, open_split, split_to_test
 from vsn.data.video import VideoError
 from vsn.export.exported import ExportedModel, video_logits
-from vsn.export.facts import ExportError, Precision
+from vsn.export.metadata import ExportError, Precision
 from vsn.inference.forward import view_scores
 from vsn.models import VideoClassifier
-from vsn.scores.metrics import summarize
+from vsn.scores.metrics import Summary, summarize
 from vsn.scores.scores import Scores
 from vsn.system.progress import progress_bar
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 5e-2, "int8": 0.5}
-"""How far the logits of a file may be from PyTorch's, as a share of PyTorch's largest: 1 is as far as they are large.
-fp32 is rounding; int8 is approximate, what it costs in accuracy says `export_accuracy`."""
+"""The largest allowed difference of a logit from PyTorch's, relative to PyTorch's largest logit.
+fp32 leaves room for rounding. int8 is approximate; `export_accuracy` measures its cost in accuracy."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,10 @@ class Check:
     """An exported model compared with PyTorch on the CPU, on three clips.
 
     Attributes:
-        difference: by batch size, the largest difference of a logit as a share of PyTorch's largest.
-        agreement: share of the clips of which both say the same class.
-        latency_ms: median milliseconds of one clip, "pytorch" (eager) and "exported", taken in turns; they
-            tell on which side of each other the two are, not more, as the machine may be busy.
+        difference: by batch size, the largest difference of a logit relative to PyTorch's largest.
+        agreement: share of the clips with the same predicted class.
+        latency_ms: median of one clip, "pytorch" (eager) and "exported", measured in turns. Only their order
+            means something, as the machine may be busy.
     """
 
     difference: dict[int, float]
@@ -47,104 +46,125 @@ class Check:
     latency_ms: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Accuracy:
+    """Results of a file and of its PyTorch model on the same views of the test split.
+
+    Attributes:
+        split: the split.
+        protocol: the protocol.
+        pytorch: measures of the PyTorch model.
+        exported: measures of the file.
+        agreement: share of the videos with the same predicted class.
+    """
+
+    split: str
+    protocol: str
+    pytorch: Summary
+    exported: Summary
+    agreement: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
+        return {**vars(self), "pytorch": self.pytorch.to_dict(), "exported": self.exported.to_dict()}
+
+
 def compare(reference: VideoClassifier, exported: ExportedModel, clips: NDArray[np.uint8], *, rounds: int = 5) -> Check:
-    """Compare a file with the model it was exported from, clip by clip and all clips at once.
+    """Compare a file with the model it was exported from, clip by clip and all clips in one batch.
 
     Args:
         reference: the model, on the CPU, in evaluation mode.
-        exported: the file, opened.
+        exported: the opened file.
         clips: uint8 ``(N, T, C, H, W)``.
-        rounds: how often each is timed on the first clip.
+        rounds: how often to time each on the first clip.
     """
     with torch.inference_mode():
-        wanted = np.concatenate([reference(torch.from_numpy(clip[None])).numpy() for clip in clips])
+        expected = np.concatenate([reference(torch.from_numpy(clip[None])).numpy() for clip in clips])
     single = np.concatenate([exported(clip[None]) for clip in clips])
-    largest = float(np.abs(wanted).max())
-    # A share of the largest logit, because a head that was trained little has small ones.
-    apart = {
-        batch: float(np.abs(found - wanted).max()) / largest
-        for batch, found in ((1, single), (len(clips), exported(clips)))
+    # Relative to the largest logit, because the head of a barely trained model has small ones.
+    largest = float(np.abs(expected).max())
+    difference = {
+        batch: float(np.abs(logits - expected).max()) / largest
+        for batch, logits in ((1, single), (len(clips), exported(clips)))
     }
-    return Check(
-        difference=apart,
-        agreement=float((single.argmax(axis=1) == wanted.argmax(axis=1)).mean()),
-        latency_ms=_latencies(reference, exported, clips[:1], rounds),
-    )
 
-
-def require_close(check: Check, precision: Precision, path: Path) -> None:
-    """Raise `ExportError` when a file differs from PyTorch by more than `TOLERANCES` allows."""
-    # A difference that is not a number is the largest there is.
-    batch, apart = max(check.difference.items(), key=lambda item: (math.isnan(item[1]), item[1]))
-    allowed = TOLERANCES[precision]
-    if not apart <= allowed:
-        raise ExportError(
-            f"{path} is not written: its logits differ from PyTorch's by {apart:.2g} of the largest at batch {batch}, "
-            f"and {precision} may differ by {allowed:g}. "
-            + (
-                "Its ranges fit the clips badly: give more with --calibration-clips, or export without --int8."
-                if precision == "int8"
-                else "Export to another format, or with another version of torch or of the runtime."
-            )
-        )
-
-
-def _latencies(
-    reference: VideoClassifier, exported: ExportedModel, clip: NDArray[np.uint8], rounds: int
-) -> dict[str, float]:
-    tensor = torch.from_numpy(clip)
+    tensor, first = torch.from_numpy(clips[:1]), clips[:1]
     calls: dict[str, Callable[[], object]] = {
         "pytorch": lambda: reference(tensor),
-        "exported": lambda: exported(clip),
+        "exported": lambda: exported(first),
     }
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times_ms: dict[str, list[float]] = {name: [] for name in calls}
     with torch.inference_mode():
         for call in calls.values():
-            call()  # sets up kernels and caches
+            call()  # set up kernels and caches
+        # In turns, so that a busy phase of the machine affects both.
         for _ in range(rounds):
             for name, call in calls.items():
                 start = time.perf_counter()
                 call()
-                times[name].append(1000 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
+                times_ms[name].append(1000 * (time.perf_counter() - start))
+    return Check(
+        difference=difference,
+        agreement=float((single.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+        latency_ms={name: statistics.median(values) for name, values in times_ms.items()},
+    )
+
+
+def require_close(check: Check, precision: Precision, path: Path) -> None:
+    """Raise `ExportError` if a file differs from PyTorch by more than `TOLERANCES` allows."""
+    # NaN compares as neither smaller nor larger, so it is put first, and refused below by `not ... <=`.
+    batch, difference = max(check.difference.items(), key=lambda item: (math.isnan(item[1]), item[1]))
+    allowed = TOLERANCES[precision]
+    if not difference <= allowed:
+        hint = (
+            "Its ranges do not fit the clips: use more with --calibration-clips, or export without --int8."
+            if precision == "int8"
+            else "Export to another format, or with another version of torch or of the runtime."
+        )
+        raise ExportError(
+            f"{path} was not written: its logits differ from PyTorch's by {difference:.2g} of the largest at batch size "
+            f"{batch}; {precision} allows {allowed:g}. {hint}"
+        )
 
 
 def generated_clips(shape: tuple[int, ...], *, seed: int = 0) -> NDArray[np.uint8]:
-    """Clips uint8 of a shape ``(N, T, C, H, W)``: colored patches that move, for want of real ones."""
+    """Generate uint8 clips of shape ``(N, T, C, H, W)`` with moving colored patches, if there are no real ones."""
     generator = np.random.default_rng(seed)
     count, num_frames, channels, height, width = shape
     coarse = generator.integers(0, 256, (count, 1, channels, 8, 8), dtype=np.uint8)
     rows, columns = np.arange(height) * 8 // height, np.arange(width) * 8 // width
     patches = coarse[..., rows, :][..., columns]
+    # Each frame shows the patches one eighth of the width further to the right.
     moved = [np.roll(patches, t * width // 8, axis=-1) for t in range(num_frames)]
     noise = generator.integers(0, 32, shape, dtype=np.uint8)
     return (np.concatenate(moved, axis=1) // 8 * 7 + noise).astype(np.uint8)
 
 
-def real_clips(recipe: Recipe, classes: tuple[str, ...]) -> tuple[list[NDArray[np.uint8]], str]:
-    """Up to three clips of the split that is tested, and what they are, in words.
+def real_clips(recipe: Recipe, classes: tuple[str, ...]) -> tuple[NDArray[np.uint8] | None, str]:
+    """Read up to three clips of the test split, and describe them.
 
-    They are uint8 ``(T, C, H, W)``, of one size (the corners that all of them have). No clips, and why, where the
-    data cannot be read.
+    Returns:
+        uint8 ``(N, T, C, H, W)``, cropped to a common size, and "3 clips of split 'test'"; or None and the reason, if
+        the data set cannot be read.
     """
     try:
         split = split_to_test(recipe)
         clips = split_clips(recipe, classes, split, 3)
     except (ConfigError, VideoError) as error:
-        return [], f"the data cannot be read: {error}"
+        return None, f"the data set cannot be read: {error}"
     height, width = (min(clip.shape[axis] for clip in clips) for axis in (-2, -1))
-    return [clip[..., :height, :width] for clip in clips], f"{len(clips)} clips of split {split!r}"
+    return np.stack([clip[..., :height, :width] for clip in clips]), f"{len(clips)} clips of split {split!r}"
 
 
 def split_clips(
     recipe: Recipe, classes: tuple[str, ...], split: str, count: int, *, progress: bool = False
 ) -> list[NDArray[np.uint8]]:
-    """Clips of a split, uint8 ``(T, C, H, W)``, of videos at equal distances in it, as the protocol sees them.
+    """Read clips, uint8 ``(T, C, H, W)``, of videos at equal distances in a split, as the protocol shows them.
 
-    Of several views the i-th video gives the i-th, in turns, so that all of them occur.
+    If the protocol has several views, video i gives view i modulo their number, so that all of them occur.
 
     Raises:
-        ConfigError: the data is not where the recipe says, or has classes unknown to the model.
+        ConfigError: the data set is not where the recipe says, or has classes unknown to the model.
         VideoError: a video cannot be read.
     """
     dataset = open_split(recipe, split, classes=classes)
@@ -166,15 +186,11 @@ def export_accuracy(
     classes: tuple[str, ...],
     *,
     progress: bool = True,
-) -> dict[str, Any]:
-    """Test a file and the model it is of on the same views of the test split.
-
-    Returns:
-        "split", "protocol", and under "pytorch" and "exported" what `vsn.scores.metrics.summarize` measures;
-        "agreement" is the share of videos of which both say the same class.
+) -> Accuracy:
+    """Test a file and its PyTorch model on the same views of the test split.
 
     Raises:
-        ConfigError, VideoError: the data cannot be read.
+        ConfigError, VideoError: the data set cannot be read.
     """
     split = split_to_test(recipe)
     dataset = open_split(recipe, split, classes=classes)
@@ -187,16 +203,14 @@ def export_accuracy(
             logits["pytorch"].append(view_scores(model, clip[None], "fp32", batch_size=1, average=average)[0])
             logits["exported"].append(video_logits(exported, clip.numpy(), average=average))
             bar.advance(task)
-    scores = {name: _scores(dataset, values) for name, values in logits.items()}
-    said = [one.logits.argmax(axis=1) for one in scores.values()]
-    return {
-        "split": split,
-        "protocol": recipe.eval.protocol,
-        **{name: summarize(one).to_dict() for name, one in scores.items()},
-        "agreement": float((said[0] == said[1]).mean()),
-    }
-
-
-def _scores(dataset: VideoDataset, logits: Sequence[NDArray[np.float32]]) -> Scores:
     ids = np.array([record.video_id for record in dataset.records])
-    return Scores(ids, np.stack(logits), label_array(dataset), dataset.classes)
+    of_pytorch, of_file = (
+        Scores(ids, np.stack(values), label_array(dataset), dataset.classes) for values in logits.values()
+    )
+    return Accuracy(
+        split=split,
+        protocol=recipe.eval.protocol,
+        pytorch=summarize(of_pytorch),
+        exported=summarize(of_file),
+        agreement=float((of_pytorch.logits.argmax(axis=1) == of_file.logits.argmax(axis=1)).mean()),
+    )

@@ -1,11 +1,11 @@
-"""Export: a run into one file that needs no run folder, checked against PyTorch before it is there."""
+"""Export a run to one file for another runtime, and compare the file with PyTorch before keeping it."""
 
 from __future__ import annotations
 
 import copy
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vsn.config import EvalConfig, ExportConfig, Protocol, Recipe
 from vsn.data.views import PROTOCOLS, num_test_frames
 from vsn.export.check import (
+    Accuracy,
     Check,
     compare,
     export_accuracy,
@@ -25,8 +26,8 @@ from vsn.export.check import (
     split_clips,
 )
 from vsn.export.exported import ExportedModel
-from vsn.export.facts import SUFFIXES, ExportFacts, need, recipe_to_export
 from vsn.export.form import ExportForm
+from vsn.export.metadata import KEY, SUFFIXES, ExportMetadata, import_package, recipe_to_export
 from vsn.export.write import (
     check_packages,
     quantize_onnx,
@@ -35,7 +36,6 @@ from vsn.export.write import (
     write_aoti,
     write_onnx,
     write_openvino,
-    write_torch_export,
 )
 from vsn.models import VideoClassifier
 from vsn.runs.checkpoint import load_model
@@ -47,25 +47,30 @@ from vsn.system.version import installed_version
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how it compares with PyTorch.
+    """The exported file, compared with PyTorch.
 
     Attributes:
-        path: the file; beside an OpenVINO ``.xml`` lies its ``.bin``.
-        facts: what the file says of itself.
+        path: the file; an OpenVINO ``.xml`` has its ``.bin`` next to it.
+        metadata: what the file records about its model.
         num_bytes: of the file or files.
-        clips: what it was compared on, in words.
+        clips: description of the clips it was compared on.
         check: the comparison.
-        note: a word on the protocol, or "".
-        accuracy: with `check_accuracy`, measures of PyTorch and of the file on the same videos; else None.
+        note: a remark on the protocol, or "".
+        accuracy: with `check_accuracy`, results of PyTorch and of the file on the same videos; else None.
     """
 
     path: Path
-    facts: ExportFacts
+    metadata: ExportMetadata
     num_bytes: int
     clips: str
     check: Check
     note: str = ""
-    accuracy: dict[str, Any] | None = None
+    accuracy: Accuracy | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
+        accuracy = self.accuracy and self.accuracy.to_dict()
+        return {**asdict(self), "path": str(self.path), "accuracy": accuracy}
 
 
 def export_run(
@@ -79,39 +84,39 @@ def export_run(
     check_accuracy: bool = False,
     progress: bool = True,
 ) -> ExportReport:
-    """Export a run: write the file, compare it with PyTorch on clips of the run's data, report.
+    """Export a run: write the file, compare it with PyTorch on clips of the run's data set.
 
     Args:
         path: the run folder.
         config: what to write; default ONNX.
         out: the file; default ``RUN/export/model`` with the format's suffix.
-        weights: the last of the run, or those of its best validation.
-        protocol: the view of a video the file is for; default the run's, see `export_view`.
-        root: where the data set is now; default the recipe's ``data.root``.
+        weights: weights of the last epoch, or of the best validation.
+        protocol: the view of a video that the file takes; default the run's, see `export_view`.
+        root: folder of the data set, if it moved; default the recipe's ``data.root``.
         check_accuracy: test the file, and the run's model, on the run's test split.
         progress: draw progress bars.
 
     Raises:
-        RunError, ConfigError: as loading a run; for int8, that its clips cannot be read.
+        RunError, ConfigError: as loading a run; for int8, if the calibration clips cannot be read.
         ExportError: a package is not installed, or the file differs from PyTorch by more than
-            `TOLERANCES` allows: it is not left behind.
+            `TOLERANCES` allows; no file is left then.
     """
     config = config or ExportConfig()
     check_packages(config)
     run = open_run(path)
-    recipe = run.recipe if root is None else replace(run.recipe, data=replace(run.recipe.data, root=str(root)))
-    recipe = replace(recipe, data=replace(recipe.data, cache="none"))
+    data = replace(run.recipe.data, cache="none", root=run.recipe.data.root if root is None else str(root))
+    recipe = replace(run.recipe, data=data)
     if protocol is not None:
         recipe = replace(recipe, eval=replace(recipe.eval, protocol=protocol))
     model = load_model(run, weights)
-    view = export_view(recipe, any_size=config.any_size)
-    seen = replace(recipe, eval=view.eval)
+    # The file may be for another view than the run's; clips and accuracy are of that view.
+    as_exported = replace(recipe, eval=export_view(recipe, any_size=config.any_size).eval)
     calibration = None
     if config.int8:
         calibration = split_clips(
-            seen, run.classes, recipe.data.train_split, config.calibration_clips, progress=progress
+            as_exported, run.classes, data.train_split, config.calibration_clips, progress=progress
         )
-    found, said = real_clips(seen, run.classes)
+    clips, description = real_clips(as_exported, run.classes)
     report = export_model(
         model,
         recipe,
@@ -120,13 +125,13 @@ def export_run(
         classes=run.classes,
         weights=weights,
         hash_of_weights=weights_hash(run, weights),
-        clips=np.stack(found) if found else None,
+        clips=clips,
         calibration=calibration,
     )
-    report = replace(report, clips=said if found else f"{report.clips} ({said})")
+    report = replace(report, clips=f"{report.clips} ({description})" if clips is None else description)
     if check_accuracy:
         exported = ExportedModel.from_file(report.path)
-        report = replace(report, accuracy=export_accuracy(model, exported, seen, run.classes, progress=progress))
+        report = replace(report, accuracy=export_accuracy(model, exported, as_exported, run.classes, progress=progress))
     return report
 
 
@@ -142,18 +147,18 @@ def export_model(
     clips: NDArray[np.uint8] | None = None,
     calibration: Sequence[NDArray[np.uint8]] | None = None,
 ) -> ExportReport:
-    """Export a model, compare the file with it, and report.
+    """Export a model and compare the file with it.
 
     Args:
-        model: left as it is.
-        recipe: what it is (table model) and what it sees of a video (tables clip, eval); `Recipe(model=...)` will do.
-        path: the file to write; the format's suffix is added where it is missing.
+        model: is not changed.
+        recipe: describes the model (table model) and its input (tables clip, eval); `Recipe(model=...)` is enough.
+        path: the file to write; the format's suffix is added if it is missing.
         config: what to write; default ONNX.
         classes: names, in the order of the logits; default their numbers.
-        weights: "last" or "best", for the file to say.
-        hash_of_weights: SHA-256 of the weights' file, for the file to say.
+        weights: "last" or "best", for the metadata.
+        hash_of_weights: SHA-256 of the weights file, for the metadata.
         clips: uint8 ``(3, T, C, H, W)`` to compare on; default generated ones.
-        calibration: for int8 uint8 clips ``(T, C, H, W)``; default the same as ``clips``.
+        calibration: for int8, uint8 clips ``(T, C, H, W)``; default the same as ``clips``.
 
     Raises:
         ExportError: as `export_run`.
@@ -161,96 +166,104 @@ def export_model(
     config = config or ExportConfig()
     check_packages(config)
     view = export_view(recipe, any_size=config.any_size)
-    num_classes = model.head.out_features
-    facts = ExportFacts(
+    recipe = replace(recipe, eval=view.eval)
+    size = None if config.any_size else view.size
+    metadata = ExportMetadata(
         to=config.to,
-        classes=tuple(classes) or tuple(str(label) for label in range(num_classes)),
+        classes=tuple(classes) or tuple(str(label) for label in range(model.head.out_features)),
         num_frames=view.num_frames,
         channels=recipe.model.clip_channels,
-        height=None if config.any_size else view.size,
-        width=None if config.any_size else view.size,
+        height=size,
+        width=size,
         input=config.input,
         precision="int8" if config.int8 else "fp16" if config.fp16 else "fp32",
-        preprocessing=describe_preprocessing(replace(recipe, eval=view.eval)),
-        recipe=recipe_to_export(replace(recipe, eval=view.eval)),
+        preprocessing=describe_preprocessing(recipe),
+        recipe=recipe_to_export(recipe),
         vsn=installed_version(),
         weights=weights,
         weights_hash=hash_of_weights,
     )
-    said = "clips that were given"
+    description = "given clips"
     if clips is None:
-        clips = generated_clips((3, facts.num_frames, facts.channels, view.size, view.size))
-        said = "3 generated clips"
-    path = Path(path)
-    if path.suffix != SUFFIXES[config.to]:
-        path = path.with_name(path.name + SUFFIXES[config.to])
+        clips = generated_clips((3, metadata.num_frames, metadata.channels, view.size, view.size))
+        description = "3 generated clips"
+    path, suffix = Path(path), SUFFIXES[config.to]
+    if path.suffix != suffix:
+        path = path.with_name(path.name + suffix)
     reference = copy.deepcopy(model).cpu().float().eval()
     with atomic_write(path) as temporary:
+        weights_of_xml = temporary.with_suffix(".bin")
         try:
-            _write(reference, temporary, config, facts, clips if calibration is None else calibration, view.size)
+            _write(reference, temporary, config, metadata, clips if calibration is None else calibration, view.size)
             check = compare(reference, ExportedModel.from_file(temporary), clips)
-            require_close(check, facts.precision, path)
-            if config.to == "openvino":  # the .xml, without which it is nothing, comes last
-                temporary.with_suffix(".bin").replace(path.with_suffix(".bin"))
+            require_close(check, metadata.precision, path)
+            # The .xml appears last, because it does not open without its .bin.
+            if config.to == "openvino":
+                weights_of_xml.replace(path.with_suffix(".bin"))
         finally:
-            temporary.with_suffix(".bin").unlink(missing_ok=True)
+            weights_of_xml.unlink(missing_ok=True)
     files = [path, path.with_suffix(".bin")] if config.to == "openvino" else [path]
-    return ExportReport(path, facts, sum(file.stat().st_size for file in files), said, check, view.note)
+    num_bytes = sum(file.stat().st_size for file in files)
+    return ExportReport(path, metadata, num_bytes, description, check, view.note)
 
 
 def _write(
     model: VideoClassifier,
     path: Path,
     config: ExportConfig,
-    facts: ExportFacts,
+    metadata: ExportMetadata,
     calibration: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
     size: int,
 ) -> None:
-    """Write the file of a format to a path; of OpenVINO the ``.bin`` beside it too."""
+    """Trace the model and write it in the format; for OpenVINO also the ``.bin``."""
     form = ExportForm(model, uint8=config.input == "uint8")
-    # Two sizes that differ, and maps of features above 1x1: what is equal or 1 here would be taken for a rule.
+    # For any size, trace with different height and width, and feature maps above 1x1: torch.export would take equal
+    # sizes, and sizes of 1, for a rule.
     height, width = (max(size, 64) + 32, max(size, 64) + 64) if config.any_size else (size, size)
-    clip = torch.zeros(2, facts.num_frames, facts.channels, height, width, dtype=getattr(torch, config.input))
-    program = trace(form, clip, any_size=config.any_size)
+    shape = (2, metadata.num_frames, metadata.channels, height, width)
+    program = trace(form, torch.zeros(shape, dtype=getattr(torch, config.input)), any_size=config.any_size)
     ranges = [clip[None] if config.input == "uint8" else clip[None] / np.float32(255) for clip in calibration]
     match config.to:
         case "onnx":
-            write_onnx(program, path, facts, opset=config.opset)
+            write_onnx(program, path, metadata, opset=config.opset)
             if config.int8:
-                quantize_onnx(path, ranges, facts)
-        case "openvino":
+                quantize_onnx(path, ranges, metadata)
+        case "openvino":  # converted from ONNX
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".openvino-") as folder:
-                middle = Path(folder) / "model.onnx"
-                write_onnx(program, middle, None, opset=config.opset)
-                graph = need("openvino", "Export to OpenVINO").convert_model(str(middle))
+                intermediate = Path(folder) / "model.onnx"
+                write_onnx(program, intermediate, None, opset=config.opset)
+                graph = import_package("openvino", "Export to OpenVINO").convert_model(str(intermediate))
                 if config.int8:
                     graph = quantize_openvino(graph, ranges)
-                write_openvino(graph, path, facts, fp16=config.fp16)
+                write_openvino(graph, path, metadata, fp16=config.fp16)
         case "torch-export":
-            write_torch_export(program, path, facts)
+            torch.export.save(program, path, extra_files={f"{KEY}.json": metadata.to_json()})
         case "aoti":
-            write_aoti(program, path, facts)
+            write_aoti(program, path, metadata)
 
 
 def default_path(run: Path, config: ExportConfig) -> Path:
-    """Where a run's export goes: ``RUN/export/model.onnx``, ``model-int8.onnx``, ``model-aoti.pt2``, ..."""
-    parts = ["model"]
-    parts += ["aoti"] if config.to == "aoti" else []
-    parts += [name for name, on in (("int8", config.int8), ("fp16", config.fp16)) if on]
-    parts += ["any-size"] if config.any_size else []
-    parts += [config.input] if config.input != ExportConfig.input else []
-    return run / "export" / f"{'-'.join(parts)}{SUFFIXES[config.to]}"
+    """Name a run's export after its settings: ``RUN/export/model.onnx``, ``model-int8.onnx``, ``model-aoti.pt2``, ..."""
+    options = {
+        "aoti": config.to == "aoti",  # the suffix .pt2 is that of torch-export too
+        "int8": config.int8,
+        "fp16": config.fp16,
+        "any-size": config.any_size,
+        config.input: config.input != ExportConfig.input,
+    }
+    name = "-".join(["model", *(option for option, chosen in options.items() if chosen)])
+    return run / "export" / f"{name}{SUFFIXES[config.to]}"
 
 
 @dataclass(frozen=True)
 class ExportView:
-    """What an exported model sees of a video.
+    """The view of a video that an exported model takes.
 
     Attributes:
         eval: the protocol, and the rest of the recipe's table eval.
-        size: height and width of its crops, pixels; of whole frames, a size to trace with.
+        size: height and width of its crops in pixels; for whole frames, a size to trace with.
         num_frames: T.
-        note: what the user should know of it, or "".
+        note: a remark for the user, or "".
     """
 
     eval: EvalConfig
@@ -260,13 +273,13 @@ class ExportView:
 
 
 def export_view(recipe: Recipe, *, any_size: bool) -> ExportView:
-    """Which protocol an exported model is for, and its T and size.
+    """Choose the view of an exported model: protocol, T and size.
 
-    The run's own, but for whole frames (fcn), which have many shapes: a file of one size takes their center crops
-    (protocol center) instead. A TSN under a protocol with a T of its own is exported for that T.
+    The protocol is the run's. Whole frames (fcn) have many shapes, so a file of one size takes their center crops
+    (protocol center) instead. A TSN under a protocol with its own T is exported for that T.
 
     Raises:
-        ConfigError: the protocol has another T, and the model keeps its own.
+        ConfigError: the protocol has another T, and the model keeps the T it was trained with.
     """
     view, note = recipe.eval, ""
     num_frames = num_test_frames(recipe.model, view.protocol)
@@ -274,8 +287,8 @@ def export_view(recipe: Recipe, *, any_size: bool) -> ExportView:
     size = recipe.clip.short_side if crops == "three" else recipe.clip.crop_size
     if crops == "whole" and not any_size:
         note = (
-            f"The run is tested on whole frames (protocol {view.protocol}), which have many shapes; this file takes "
-            f"{size}x{size} center crops of them (protocol center). For whole frames: --any-size."
+            f"The run is tested on whole frames (protocol {view.protocol}) of any shape; this file takes {size}x{size} "
+            "center crops (protocol center). For whole frames export with --any-size."
         )
         view = replace(view, protocol="center")
     return ExportView(view, size, num_frames, note)

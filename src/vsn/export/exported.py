@@ -1,6 +1,6 @@
-"""Exported models: opened with their runtime alone, and a `Predictor` over them that needs no run folder.
+"""Open an exported model with its runtime, and predict with it; no run folder and no network code are needed.
 
-Nothing here builds a network: an ONNX file needs onnxruntime, an ``.xml`` openvino, a ``.pt2`` torch.
+An ONNX file needs onnxruntime, an ``.xml`` openvino, a ``.pt2`` torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsn.config import EvalConfig
-from vsn.export.facts import SUFFIXES, ExportError, ExportFacts, need, read_facts
+from vsn.export.metadata import SUFFIXES, ExportError, ExportMetadata, import_package, read_metadata
 from vsn.inference.prediction import Prediction, check_top_k, list_inputs, most_probable, views_of_video
 from vsn.scores.metrics import log_softmax
 
@@ -23,23 +23,23 @@ RunPrecision = Literal["fp32", "bf16"]
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether a path has the name of an exported model: .onnx, .xml or .pt2; a folder has not, whatever its name."""
+    """Return whether a path names an exported model: .onnx, .xml or .pt2, and not a folder."""
     return Path(path).suffix in SUFFIXES.values() and not Path(path).is_dir()
 
 
 class ExportedModel:
-    """An exported model, opened: clips in, logits out, as arrays.
+    """An opened exported model: maps clips to logits, as arrays.
 
     Attributes:
-        facts: what the file says of itself.
+        metadata: what the file records about its model.
 
     Example:
         model = ExportedModel.from_file("model.onnx")
         logits = model(clips)  # clips: uint8 (B, T, C, H, W); logits: float32 (B, num_classes)
     """
 
-    def __init__(self, facts: ExportFacts, run: Run) -> None:
-        self.facts = facts
+    def __init__(self, metadata: ExportMetadata, run: Run) -> None:
+        self.metadata = metadata
         self._run = run
 
     @classmethod
@@ -48,17 +48,17 @@ class ExportedModel:
 
         Args:
             path: a .onnx, .xml or .pt2 file.
-            num_threads: of ONNX Runtime and OpenVINO; 0: as many as they find right.
-            precision: what OpenVINO computes in; "bf16" is faster where the CPU has it, and less exact.
+            num_threads: of ONNX Runtime and OpenVINO; 0: their default.
+            precision: OpenVINO's precision of inference; "bf16" is faster if the CPU supports it, and less exact.
 
         Raises:
-            ExportError: no such file, not one of ours, or its runtime is not installed; bf16 where there is none.
+            ExportError: no such file, not one that `vsn export` wrote, its runtime is not installed, or the CPU has
+                no bf16.
         """
-        facts = read_facts(path)
-        if precision != "fp32" and facts.to != "openvino":
+        metadata = read_metadata(path)
+        if precision != "fp32" and metadata.to != "openvino":
             raise ExportError(
-                f"precision is {precision!r}; only OpenVINO computes an exported model in another than it was "
-                f"exported in, and {path} is of format {facts.to!r}."
+                f"precision is {precision!r}, which only OpenVINO files support; {path} has format {metadata.to!r}."
             )
         opened: dict[str, Callable[[], Run]] = {
             "onnx": lambda: open_onnx(path, num_threads),
@@ -66,48 +66,43 @@ class ExportedModel:
             "torch-export": lambda: _open_torch(path, compiled=False),
             "aoti": lambda: _open_torch(path, compiled=True),
         }
-        return cls(facts, opened[facts.to]())
+        return cls(metadata, opened[metadata.to]())
 
     def __call__(self, clips: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits, float32 ``(B, num_classes)``, of clips ``(B, T, C, H, W)``, uint8 or float32 in [0, 1].
+        """Compute logits, float32 ``(B, num_classes)``, of clips ``(B, T, C, H, W)``, uint8 or float32 in [0, 1].
 
-        uint8 clips are divided by 255 for a model exported for float32.
+        For a model exported for float32, uint8 clips are divided by 255.
 
         Raises:
-            ExportError: another T, C, size or dtype than the file was exported for.
+            ExportError: T, C, size or dtype differ from those the file was exported for.
         """
-        facts = self.facts
         self._check_shape(clips.shape)
-        if facts.input == "float32" and clips.dtype == np.uint8:
+        dtype = self.metadata.input
+        if dtype == "float32" and clips.dtype == np.uint8:
             clips = clips.astype(np.float32) / np.float32(255)
-        if clips.dtype != np.dtype(facts.input):
-            raise ExportError(
-                f"The clips are {clips.dtype}; this model was exported for {facts.input}"
-                + (" in [0, 1] (uint8 works too)." if facts.input == "float32" else ".")
-            )
+        if clips.dtype != np.dtype(dtype):
+            allowed = "float32 in [0, 1], or uint8" if dtype == "float32" else "uint8"
+            raise ExportError(f"Expected clips of dtype {allowed}, got {clips.dtype}.")
         return self._run(np.ascontiguousarray(clips))
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
-        facts = self.facts
-        wanted = (facts.num_frames, facts.channels, facts.height, facts.width)
-        if len(shape) == 5 and all(w in (None, s) for s, w in zip(shape[1:], wanted, strict=True)):
+        metadata = self.metadata
+        expected = (metadata.num_frames, metadata.channels, metadata.height, metadata.width)
+        if len(shape) == 5 and all(e in (None, s) for s, e in zip(shape[1:], expected, strict=True)):
             return
-        height, width = (side or "any" for side in wanted[2:])
-        advice = ""
-        if len(shape) == 5 and shape[1] != facts.num_frames:
-            advice = f" It keeps to the {facts.num_frames} frames it was exported for: sample {facts.num_frames}."
-        elif len(shape) == 5 and shape[2] == facts.channels:
-            advice = " Crop or resize the clips, or export the run for any size: vsn export RUN --any-size."
-        raise ExportError(
-            f"Clips of shape {tuple(shape)} came; this model takes (B, {facts.num_frames}, {facts.channels}, {height}, "
-            f"{width})." + advice
-        )
+        hint = ""
+        if len(shape) == 5 and shape[1] != metadata.num_frames:
+            hint = f" Sample {metadata.num_frames} frames: the number is fixed at export."
+        elif len(shape) == 5 and shape[2] == metadata.channels:
+            hint = " Crop or resize the clips, or export the run for any size: vsn export RUN --any-size."
+        axes = ", ".join(str(size or "any") for size in expected)
+        raise ExportError(f"Expected clips of shape (B, {axes}), got {tuple(shape)}.{hint}")
 
 
 class ExportedPredictor:
-    """Labels for video files from an exported file alone; `vsn.Predictor` is the same over a run folder.
+    """Label video files with an exported file; `vsn.Predictor` does the same with a run folder.
 
-    Frames are sampled, resized and cropped as the run's evaluation does it: the same code.
+    Frames are sampled, resized and cropped by the code that evaluates the run.
 
     Example:
         predictor = ExportedPredictor.from_file("model.onnx")
@@ -116,8 +111,8 @@ class ExportedPredictor:
 
     def __init__(self, model: ExportedModel) -> None:
         self.model = model
-        self.recipe = model.facts.to_recipe()
-        self.classes = model.facts.classes
+        self.recipe = model.metadata.to_recipe()
+        self.classes = model.metadata.classes
 
     @classmethod
     def from_file(
@@ -127,24 +122,24 @@ class ExportedPredictor:
         return cls(ExportedModel.from_file(path, num_threads=num_threads, precision=precision))
 
     def list_inputs(self, path: str | Path) -> list[Path]:
-        """What `predict` takes of a path: itself, or all videos of a folder (for a flow model all flow, if any).
+        """List the inputs of `predict` at a path: itself, or the videos (for a flow model the stored flow) in a folder.
 
-        Raises `ConfigError` for a folder without any.
+        Raises `ConfigError` if the folder has none.
         """
         return list_inputs(self.recipe, path)
 
     def predict(self, path: str | Path, *, top_k: int = 5, protocol: EvalConfig | None = None) -> Prediction:
-        """The most probable classes of one video.
+        """Predict the most probable classes of one video.
 
         Args:
-            path: a video file or a folder of frames; for a flow model its stored flow too.
+            path: a video file or a folder of frames; for a flow model also stored flow.
             top_k: how many classes, 1 or more; at most all.
             protocol: the view; default the one the model was exported for.
 
         Raises:
-            VideoError: the file cannot be read as a video; names it and says why.
-            ConfigError: flow that is stored otherwise than the model wants it, or that cannot be computed here.
-            ExportError: the protocol shows clips of another size or T than the model takes.
+            VideoError: the file cannot be read as a video.
+            ConfigError: stored flow does not fit the model, or flow cannot be computed here.
+            ExportError: clips of the protocol have another size or T than the model takes.
         """
         check_top_k(top_k)
         path, view = Path(path), protocol or self.recipe.eval
@@ -156,12 +151,13 @@ class ExportedPredictor:
 def video_logits(
     model: ExportedModel, clips: NDArray[np.uint8], *, average: Literal["logits", "softmax"]
 ) -> NDArray[np.float32]:
-    """Scores ``(num_classes,)`` of a video from its clip ``(T, C, H, W)`` or views ``(views, T, C, H, W)``.
+    """Compute scores ``(num_classes,)`` of a video from its clip ``(T, C, H, W)`` or views ``(views, T, C, H, W)``.
 
-    One view at a time. Over the views logits are averaged, or probabilities, whose logarithm then
-    stands for a logit, as `vsn.inference.forward.view_scores` does it.
+    Averages logits over the views, or probabilities, of which it returns the logarithm, like
+    `vsn.inference.forward.view_scores`.
     """
     views = clips if clips.ndim == 5 else clips[None]
+    # One view at a time, so that a video with many views needs no more memory.
     logits = np.concatenate([model(view[None]) for view in views]).astype(np.float64)
     if average == "softmax":
         return np.log(np.exp(log_softmax(logits)).mean(axis=0)).astype(np.float32)
@@ -169,38 +165,37 @@ def video_logits(
 
 
 def open_onnx(path: str | Path, num_threads: int) -> Run:
-    """An ONNX file in ONNX Runtime on the CPU; 0 threads: as many as it finds right."""
-    ort = need("onnxruntime", "A .onnx file")
+    """Open an ONNX file in ONNX Runtime on the CPU; 0 threads: its default."""
+    ort = import_package("onnxruntime", "A .onnx file")
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
-    options.log_severity_level = 3  # warnings are of its optimizer, nothing a user can mend
+    options.log_severity_level = 3  # its warnings concern its optimizer; users cannot act on them
     session = ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
 
     def run(clips: NDArray[Any]) -> NDArray[np.float32]:
-        (logits,) = session.run(["logits"], {"clip": clips})
-        found: NDArray[np.float32] = logits
-        return found
+        logits: NDArray[np.float32] = session.run(["logits"], {"clip": clips})[0]
+        return logits
 
     return run
 
 
 def open_openvino(path: str | Path, num_threads: int, precision: RunPrecision) -> Run:
-    """An OpenVINO or ONNX file in OpenVINO on the CPU; 0 threads: as many as it finds right."""
-    ov = need("openvino", "An OpenVINO .xml file")
+    """Open an OpenVINO or ONNX file in OpenVINO on the CPU; 0 threads: its default."""
+    ov = import_package("openvino", "An OpenVINO .xml file")
     core = ov.Core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        # OpenVINO would compute fp32 and say nothing.
-        raise ExportError("This processor computes no bf16. Leave the precision out: fp32 works everywhere.")
-    # Stated, because OpenVINO takes bf16 by itself where the CPU has it, and the scores would differ.
+        # OpenVINO would silently compute in fp32.
+        raise ExportError("This CPU does not support bf16. Leave the precision out; fp32 works on every CPU.")
+    # Always set: by default OpenVINO computes in bf16 on CPUs that support it, and the scores would differ.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
     if num_threads:
         settings["INFERENCE_NUM_THREADS"] = num_threads
     try:
         request = core.compile_model(os.fspath(path), "CPU", settings).create_infer_request()
-    except RuntimeError as error:  # weights that are missing or do not fit
+    except RuntimeError as error:  # the weights are missing or do not match
         raise ExportError(
-            f"{path} does not open ({' '.join(str(error).split())[:300]}). Its weights are in "
-            f"{Path(path).with_suffix('.bin').name}, which must lie beside it."
+            f"{path} cannot be opened ({' '.join(str(error).split())[:300]}). Its weights are in "
+            f"{Path(path).with_suffix('.bin').name}, which must be in the same folder."
         ) from error
 
     def run(clips: NDArray[Any]) -> NDArray[np.float32]:
@@ -217,12 +212,12 @@ def _open_torch(path: str | Path, *, compiled: bool) -> Run:
             module: Any = torch._inductor.aoti_load_package(os.fspath(path))
         else:
             module = torch.export.load(os.fspath(path)).module()
-    except Exception as error:  # torch raises several types for damage
-        raise ExportError(f"{path} does not open ({' '.join(str(error).split())[:300]}).") from error
+    except Exception as error:  # torch raises several types for damaged files
+        raise ExportError(f"{path} cannot be opened ({' '.join(str(error).split())[:300]}).") from error
 
     def run(clips: NDArray[Any]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            found: NDArray[np.float32] = module(torch.from_numpy(clips)).numpy()
-        return found
+            logits: NDArray[np.float32] = module(torch.from_numpy(clips)).numpy()
+        return logits
 
     return run

@@ -1,7 +1,7 @@
-"""A model as it is exported: the same function, in the operations that runtimes on CPUs do fastest.
+"""Rewrite a model for export: the same function, in operations that are fast in CPU runtimes.
 
-The temporal operations are written for contiguous frames ``(B*T, C, H, W)`` and an unknown B; whatever
-depends on T, C and the weights is a constant of the graph. Each is equal to the operation of `vsn.ops` it names.
+The temporal operations take contiguous frames ``(B*T, C, H, W)`` with unknown B; everything that depends on T and C is
+a constant of the graph. Each equals the operation of `vsn.ops` in its docstring.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ _M = TypeVar("_M", bound=nn.Module)
 
 
 def shuffle_by_transpose(frames: Tensor, num_frames: int) -> Tensor:
-    """`vsn.ops.video_shuffle` of contiguous frames as one transpose of rows of eta*H*W values."""
+    """Compute `vsn.ops.video_shuffle` of contiguous frames as one transpose of rows of eta*H*W values."""
     channels, height, width = frames.shape[1:]
     eta = channels // num_frames
     used = eta * num_frames
     swapped = frames if used == channels else frames[:, :used]
-    # (B, T, group, row) with frame and group exchanged: an exporter takes -1 for the one axis it does not know.
+    # (B, T, group, row) -> (B, group, T, row). B stays -1, as exporters allow for one unknown axis.
     swapped = swapped.reshape(-1, num_frames, num_frames, eta * height * width).transpose(1, 2)
     swapped = swapped.reshape(-1, used, height, width)
     return swapped if used == channels else torch.cat((swapped, frames[:, used:]), dim=1)
 
 
 def shift_by_slices(frames: Tensor, num_frames: int, shift_div: int) -> Tensor:
-    """`vsn.ops.temporal_shift` of contiguous frames, by slices and joins of the frames of all clips.
+    """Compute `vsn.ops.temporal_shift` of contiguous frames by slicing and concatenating the frames of all clips.
 
-    What comes from a neighboring clip is multiplied by zero. Four axes throughout, which leaves OpenVINO the frames
-    in its own layout; clips, of five axes, cost it and ONNX Runtime more. Frames must be finite, as zero times
-    infinity is none.
+    Frames shifted in from a neighboring clip are multiplied by zero, so frames must be finite (zero times infinity is
+    NaN). All tensors have four axes, which OpenVINO keeps in its blocked layout; with five axes OpenVINO and ONNX
+    Runtime are slower.
     """
     fold = frames.shape[1] // shift_div
     back, ahead, rest = frames[:, :fold], frames[:, fold : 2 * fold], frames[:, 2 * fold :]
@@ -45,7 +45,7 @@ def shift_by_slices(frames: Tensor, num_frames: int, shift_div: int) -> Tensor:
 
 
 def _all_but(blank: int, frames: Tensor, num_frames: int) -> Tensor:
-    """``(B*T, 1, 1, 1)``: 0 at one frame of each clip, else 1."""
+    """Return a mask ``(B*T, 1, 1, 1)``: 0 at frame ``blank`` of each clip, else 1."""
     clip = torch.ones(num_frames, 1, 1, 1, dtype=frames.dtype, device=frames.device)
     clip[blank] = 0
     return clip.repeat(frames.shape[0] // num_frames, 1, 1, 1)
@@ -71,7 +71,7 @@ class ExportForm(nn.Module):
     """A copy of a model for export, with its temporal layers in their export form.
 
     Args:
-        model: left as it is; copied in evaluation mode, on the CPU, in float32.
+        model: is not changed; copied in evaluation mode, on the CPU, in float32.
         uint8: whether clips are uint8, or float32 in [0, 1].
     """
 
@@ -79,24 +79,23 @@ class ExportForm(nn.Module):
         super().__init__()
         self.model = in_export_form(copy.deepcopy(model).cpu().float().eval())
         if uint8:
-            # ((x / 255) - mean) / std as (x - 255 mean) / (255 std): one pass over the pixels less.
+            # ((x / 255) - mean) / std = (x - 255 mean) / (255 std): saves one pass over the pixels.
             self.model.mean *= 255
             self.model.std *= 255
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Clip ``(B, T, C, H, W)``, uint8 or float32 in [0, 1], to logits ``(B, num_classes)`` float32."""
+        """Map a clip ``(B, T, C, H, W)``, uint8 or float32 in [0, 1], to logits ``(B, num_classes)``, float32."""
         return self.model(clip.to(torch.float32))
 
 
 def in_export_form(model: _M) -> _M:
-    """Give every temporal layer of a model its export form, in place; weights and names stay."""
+    """Replace the forward of every temporal layer by its export form, in place; weights and names stay."""
     forms: dict[type[nn.Module], type[nn.Module]] = {
         ShuffleConv2d: _ExportShuffleConv2d,
         ShuffleBatchNorm2d: _ExportShuffleBatchNorm2d,
         ShiftConv2d: _ExportShiftConv2d,
     }
     for module in model.modules():
-        form = forms.get(type(module))
-        if form is not None:
-            module.__class__ = form  # weights, hooks and settings are the module's own
+        # Changing the class keeps the weights, hooks and settings of the module.
+        module.__class__ = forms.get(type(module), type(module))
     return model

@@ -123,7 +123,7 @@ def _open_exported(path: Path) -> ServedModel:
             f"{path} is neither a run folder (made by `vsn train`) nor an exported model (.onnx, .xml or .pt2)."
         )
     predictor = ExportedPredictor.from_file(path)
-    recipe, facts = predictor.recipe, predictor.model.facts
+    recipe, facts = predictor.recipe, predictor.model.metadata
 
     def score(clips: Sequence[Clip]) -> list[Logits]:
         return [video_logits(predictor.model, clip, average=recipe.eval.average) for clip in clips]

@@ -1,0 +1,18 @@
+"""Declare the options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from vsn.config import Protocol
+
+arg = tyro.conf.arg
+
+Weights = Annotated[Literal["last", "best"], arg(help="weights of the last epoch, or of the best validation.")]
+Device = Annotated[str, arg(help="auto, cpu or cuda; auto takes CUDA where there is a GPU.")]
+Root = Annotated[Path | None, arg(help="folder of the data set, if it moved; default the recipe's data.root.")]
+Json = Annotated[bool, arg(name="json", help="print JSON.")]
+RunProtocol = Annotated[Protocol | None, arg(help="views of a video (clips and crops); default the run's.")]

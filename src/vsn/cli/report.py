@@ -1,0 +1,48 @@
+"""`vsn report`: one HTML page about runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vsn.cli.options import Root
+
+
+def report(
+    runs: Annotated[list[Path], tyro.conf.Positional],
+    out: Path = Path("report.html"),
+    title: str = "Video recognition report",
+    split: str = "",
+    root: Root = None,
+    videos: int = 4,
+    stage: str = "res5",
+    device: str = "auto",
+) -> None:
+    """Write one self-contained HTML page about one or several runs, finished or not.
+
+    The page names what is missing, with the command that makes it.
+
+    Args:
+        runs: run folders.
+        out: the page to write.
+        title: its heading.
+        split: the split whose results are shown; default the one that most runs were tested on.
+        videos: how many of the best and of the worst videos to show; 0 opens no video and no network.
+        stage: Grad-CAM heat maps of the videos show the features of this stage: res2 to res5.
+        device: auto, cpu or cuda, for the heat maps.
+    """
+    if videos < 0:
+        raise ValueError(f"--videos is {videos}; it must be 0 or more.")
+    if videos == 0:  # without heat maps the report needs no torch
+        from vsn.report import write_report
+
+        page = write_report(runs, out, title=title, split=split or None)
+    else:
+        from vsn.report.illustrate import illustrated_report
+
+        page = illustrated_report(
+            runs, out, title=title, split=split or None, root=root, num_videos=videos, stage=stage, device=device
+        )
+    print(page)

@@ -1,0 +1,83 @@
+"""Tables that pages quote equal what their file in results/ holds."""
+
+import importlib
+import json
+import re
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.helpers.docs_pages import ROOT, read
+from vsn.ablation.results import load_ablation
+from vsn.ablation.run import format_tables
+from vsn.config.recipes import recipe_folder
+
+
+def measured(name: str) -> Any:
+    return json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("tables")
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "part", "page"),
+    [
+        ("stream-cpu", "stream_table", "rows", "stream"),
+        ("timelines-gestures-cpu", "timelines_table", "rows", "stream"),
+        ("timelines-gestures-rate-cpu", "timelines_table", "rows", "stream"),
+        ("cpu-inference", "inference_table", "rows", "bench"),
+        ("ops-cpu", "operations_table", "operations", "bench"),
+        ("table6-latency-cpu", "latency_table", "rows", "bench"),
+        ("table6-throughput-cpu", "throughput_table", "rows", "bench"),
+        ("ops-networks-cpu", "networks_table", "", "bench"),
+        ("ops-networks-16-cpu", "networks_table", "", "bench"),
+        ("export-cpu", "exports_table", "", "export"),
+        ("export-parity-cpu", "parity_table", "rows", "export"),
+        ("export-parity-gestures-cpu", "parity_table", "rows", "export"),
+        ("serve-load-cpu", "load_table", "", "serve"),
+        ("loading-cpu", "loading_table", "rows", "data"),
+        ("loading-long-cpu", "loading_table", "rows", "data"),
+        ("gestures-arrow-cpu", "runs_table", "runs", "clips"),
+        ("gestures-15-cpu", "runs_table", "runs", "clips"),
+        ("two-streams-cpu", "streams_table", "pairs", "flow"),
+        ("two-streams-gestures-cpu", "streams_table", "pairs", "flow"),
+    ],
+)
+def test_tables_of_benchmarks(tables: ModuleType, name: str, table: str, part: str, page: str):
+    values, text = measured(name), read(f"{page}.md")
+    assert getattr(tables, table)(values[part] if part else values) in text
+    assert f"results/{name}.json" in text
+
+
+@pytest.mark.parametrize(("name", "page"), [("embedded-cpu", "embedded.md"), ("table5-embedded-cpu", "flow.md")])
+def test_tables_of_ablations(name: str, page: str):
+    assert format_tables(load_ablation(ROOT / "results" / f"{name}.json")) in read(page)
+
+
+def test_table_of_models(tables: ModuleType):
+    costs = importlib.import_module("model_costs")
+    page = read("models.md")
+    lines = [costs.HEAD, *(costs.line(row) for row in costs.rows())]
+    assert len(lines) > 10
+    assert [line for line in lines if line not in page] == []
+    recipes = set(re.findall(r"\bdemo-[a-z0-9-]+", page))
+    assert recipes == {path.stem for path in recipe_folder().glob("demo-*.toml")}
+
+
+def test_readme():
+    readme, demo = read("README.md"), measured("demo-cpu")
+    for row in demo["rows"]:
+        low, high = row["top1_interval"]
+        line = (
+            f"| {row['model']} | {row['params'] / 1e6:.2f}M | {row['multiply_adds'] / 1e6:.0f}M | {row['top1']:.1%} | "
+            f"{low:.1%} to {high:.1%} | {row['top1_shuffled']:.1%} | {row['latency_ratio']:.2f} |"
+        )
+        assert line in readme
+    assert f"{demo['seconds'] / 60:.1f} minutes" in readme
+    for run in measured("gestures-arrow-cpu")["runs"]:
+        assert f"{run['recipe']['model']['name'][:3].upper()} {run['test'][0]['top1']:.1%}" in readme
