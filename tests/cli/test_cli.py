@@ -322,7 +322,7 @@ def test_init_from_is_model_weights(vsn: Run, tiny_data: Path, tmp_path: Path):
     assert vsn("train", tmp_path / "r.toml", "--out", first)[0] == 0
     status, _, err = vsn("train", tmp_path / "r.toml", "--out", second, "--init-from", first)
     assert status == 0
-    assert "All 3 classes start from the run's classifier." in err
+    assert re.search(r"3 .*classes", err)
     assert load_recipe(second / "recipe.toml").model.weights == str(first)
     for weights in (("--model.weights", "none"), ("--model.weights=none",)):
         status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, *weights)

@@ -23,10 +23,10 @@ from vsn.bench.tables import WIDE
 from vsn.config import ClipSpec, ModelConfig
 from vsn.config.bench import PAPER_INPUTS
 from vsn.models import create_model
+from vsn.runs.results import EvalResult
 from vsn.scores.calibrate import calibrate
 from vsn.scores.fuse import fuse_scores
 from vsn.scores.metrics import predicted_classes, softmax
-from vsn.scores.scores import save_evaluation
 
 Names = dict[str, Any]
 CLASSES = ("a", "b", "c", "d", "e", "f")
@@ -47,8 +47,7 @@ def evaluation_page(finished_run: Path) -> Names:
         for split in ("val", "validation", "test"):
             scores = random_scores(number, num_videos=300, num_classes=6, strength=3, scale=2)
             scores = scores_of(scores.logits.tolist(), scores.labels.tolist(), classes=CLASSES)
-            facts = {"split": split, "protocol": "fcn", "order": "forward"}
-            save_evaluation(Path(name) / "eval", f"{split}-fcn-forward", scores, facts)
+            EvalResult.measure(scores, split=split, protocol="fcn", order="forward").save(Path(name), scores)
     made = random_scores(0, num_videos=300, num_classes=6, strength=3, scale=2)
     calibrate(made, precision=0.9).save("calibration.json")
     return {}
@@ -72,9 +71,6 @@ SMALLER = {"vsn_resnet18": "vsn_resnet14_tiny", "(2, 8, 3, 224, 224)": "(2, 8, 3
 SMALLER_ON_PAGE = {
     "README.md": {"vsn_resnet50": "vsn_resnet18"},
     "export.md": {"(1, 8, 3, 224, 224)": "(1, 4, 3, 32, 32)"},
-}
-    "README.md": {"vsn_resnet50": "vsn_resnet18"},
-    "export.md": {"(1, 8, 3, 224": "(1, 4, 3, 32", "224)": "32)"},
 }
 
 

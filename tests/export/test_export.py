@@ -469,7 +469,7 @@ def test_aoti_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_bf16_is_openvinos(onnx_file):
-    with pytest.raises(ExportError, match="'bf16'.*OpenVINO"):
+    with pytest.raises(ExportError, match=r"'bf16'.*OpenVINO"):
         ExportedModel.from_file(onnx_file[1], precision="bf16")
 
 
