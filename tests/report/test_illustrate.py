@@ -40,7 +40,7 @@ def test_the_page_shows_frames_and_their_heat(tested_run: Path, tmp_path: Path) 
 def test_frames_are_those_of_the_test_and_heat_is_of_the_class_said(tested_run: Path) -> None:
     runs = read_runs([tested_run])
     found = best_and_worst(runs, num_videos=1, stage="res4")
-    assert found.cells == (3, 4)  # 36x54 pixels at a stride of 16
+    assert found.map_size == (3, 4)  # 36x54 pixels at a stride of 16
     run = open_run(tested_run)
     dataset = open_split(run.recipe, runs[0].split, classes=run.classes)
     model, scores = load_model(run), runs[0].scores
@@ -82,11 +82,11 @@ def test_what_is_gone_is_said(tested_run: Path, tmp_path: Path) -> None:
     runs = read_runs([tested_run])
     gone = best_and_worst(runs, root=tmp_path / "moved")
     assert gone.examples == ()
-    assert "there is no such folder" in gone.why_not
+    assert "there is no such folder" in gone.problem
     bare = shutil.copytree(tested_run, tmp_path / "bare")
     (bare / "model.safetensors").unlink()
     no_heat = best_and_worst(read_runs([bare]))
-    assert "No heat maps, for the network cannot be loaded" in no_heat.why_not
+    assert "No heat maps" in no_heat.problem
     assert {example.heat is None for example in no_heat.examples} == {True}
     assert {example.frames is None for example in no_heat.examples} == {False}
 
@@ -99,14 +99,14 @@ def test_a_video_that_cannot_be_read_is_said(tested_run: Path, tiny_data: Path, 
     assert found.examples
     for example in found.examples:
         assert example.frames is None
-        assert example.why_not.startswith("Cannot be read: ")
+        assert example.problem.startswith("Cannot be read: ")
 
 
 def test_long_clips_and_large_frames_are_reduced() -> None:
-    from vsn.report.illustrate import _shrunk
+    from vsn.report.illustrate import _shrink
 
-    assert _shrunk(torch.zeros(2, 3, 256, 352, dtype=torch.uint8)).shape == (2, 128, 176, 3)
-    assert _shrunk(torch.zeros(2, 3, 20, 30, dtype=torch.uint8)).shape == (2, 20, 30, 3)
+    assert _shrink(torch.zeros(2, 3, 256, 352, dtype=torch.uint8)).shape == (2, 128, 176, 3)
+    assert _shrink(torch.zeros(2, 3, 20, 30, dtype=torch.uint8)).shape == (2, 20, 30, 3)
 
 
 def test_refused_arguments(tested_run: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from vsn.config import DataConfig
 from vsn.config.recipes import dump_recipe, load_recipe
 from vsn.report import read_runs, write_page, write_report
 from vsn.report.confusion import order_alike
-from vsn.report.parts import points
+from vsn.report.render import points
 from vsn.report.videos import Example, Examples, choose_examples
 from vsn.scores.calibrate import calibrate
 from vsn.scores.metrics import average_precisions
@@ -52,7 +52,7 @@ def test_one_of_two_runs_is_not_tested(tmp_path: Path) -> None:
     for path in (second / "eval").iterdir():
         path.unlink()
     page = written([first, second], tmp_path / "x.html")
-    assert "Not tested on split test under protocol fcn: second." in page.words
+    assert "Not tested on split test with protocol fcn: second." in page.words
     assert [c for c in commands(page) if c[1] == "eval" and "--order" not in c] == [
         ["vsn", "eval", str(second), "--split", "test", "--protocol", "fcn"],
         ["vsn", "eval", str(first), "--split", "val", "--protocol", "fcn"],  # to calibrate on
@@ -79,7 +79,7 @@ def test_the_split_is_found(tmp_path: Path) -> None:
     for path in (run_dir / "eval").glob("test-*"):
         path.unlink()
     assert [run.split for run in read_runs([run_dir])] == ["val"]
-    assert not read_runs([run_dir], "test")[0].evals
+    assert not read_runs([run_dir], "test")[0].results
 
 
 def test_best_and_last_weights(tmp_path: Path) -> None:
@@ -152,10 +152,10 @@ def test_several_labels_a_video(tmp_path: Path) -> None:
     assert CLASSES[3] not in found
     counts = load_scores(run_dir / "eval" / "test-fcn-forward.npz").labels.sum(axis=0)
     assert sorted(counts) == sorted(int(word.split()[0]) for word in page.words if re.fullmatch(r"\d+ videos?", word))
-    assert "Videos with several labels are not taken for one class or another: no matrix." in page.words
+    assert "A video with several labels has no single true class, so there is no matrix." in page.words
     assert any(word.startswith("run has a mean average precision on 60 videos of split test: ") for word in page.words)
-    assert not any("blind guessing" in word or "above chance" in word for word in page.words)
-    assert any(word.startswith("Calibration is for one label a video") for word in page.words)
+    assert not any("chance" in word or "above chance" in word for word in page.words)
+    assert any(word.startswith("Calibration is for one label") for word in page.words)
 
 
 @pytest.mark.parametrize("orders", [("forward", "shuffled"), ("forward", "reversed", "shuffled", "still")])
@@ -273,14 +273,14 @@ def test_examples_are_shown_with_three_choices_and_heat(tmp_path: Path) -> None:
                 video_id=str(best.scores.video_ids[rows["worst"][0]]),
                 kind="worst",
                 frames=None,
-                why_not="gone",
+                problem="gone",
             ),
         ),
     )
     costs = {run.name: (11_200_000, 14_600_000_000) for run in runs}
     page = Page(write_page(runs, tmp_path / "x.html", title="t", examples=shown, costs=costs).read_text("utf-8"))
     assert page.tags.count("img") == 2 * 8
-    assert {"gone", "Surest when right", "Most wrong", "11.2\u202fM", "14.6\u202fG"} <= set(page.words)
+    assert {"gone", "Most certain when right", "Most wrong", "11.2\u202fM", "14.6\u202fG"} <= set(page.words)
     for choice in np.argsort(-best.scores.logits[rows["worst"][0]], kind="stable")[:3]:
         assert CLASSES[choice] in page.words
 
@@ -288,8 +288,8 @@ def test_examples_are_shown_with_three_choices_and_heat(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("examples", "said"),
     [
-        (None, "The page was written from the run folders alone, without opening videos."),
-        (Examples(why_not="The videos are gone."), "The videos are gone."),
+        (None, "This page was written from the run folders only, without opening videos."),
+        (Examples(problem="The videos are gone."), "The videos are gone."),
     ],
 )
 def test_why_there_are_no_videos(tmp_path: Path, examples: Examples | None, said: str) -> None:

@@ -127,15 +127,15 @@ def bad_eval(run: Path) -> None:
         (lambda run: (run / "recipe.toml").unlink(), "it has no recipe.toml"),
         (lambda run: (run / "classes.json").unlink(), "it has no classes.json"),
         (lambda run: (run / "recipe.toml").write_text("[train]\nlr = -1"), "train.lr is -1.0"),
-        (lambda run: (run / "metrics.jsonl").write_text('{"epoch": 1'), "metrics.jsonl cannot be read"),
-        (lambda run: (run / "metrics.jsonl").write_text("3\n"), "1 lines of metrics.jsonl name no epoch"),
+        (lambda run: (run / "metrics.jsonl").write_text('{"epoch": 1'), "metrics.jsonl, line 1, is not JSON"),
+        (lambda run: (run / "metrics.jsonl").write_text("3\n"), "metrics.jsonl, line 1, is '3', not a JSON object"),
         (lambda run: (run / "model.safetensors").unlink(), "model.safetensors is missing"),
         (cut("model.safetensors", 5000), "model.safetensors is damaged"),
         (
             unfinished("state.pt", None),
-            "it has not finished, and state.pt, with which to resume it, is missing",
+            "state.pt, needed to resume, is missing",
         ),
-        (unfinished("state.pt", 1000), "with which to resume it, is damaged"),
+        (unfinished("state.pt", 1000), "state.pt, needed to resume, is damaged"),
         (bad_eval, "eval/test-fcn-forward.json cannot be read: it lacks split"),
     ],
 )
@@ -166,7 +166,7 @@ def test_runs_are_found_two_levels_down_and_once(finished_run: Path, tmp_path: P
 
 
 def test_a_place_that_is_no_folder(tmp_path: Path):
-    with pytest.raises(RunsError, match=r"none is no folder\. `vsn train` writes its runs into runs/; name"):
+    with pytest.raises(RunsError, match=r"none is not a folder"):
         list_runs([tmp_path / "none"])
 
 
@@ -207,5 +207,5 @@ def test_json(run: Path, capsys: pytest.CaptureFixture[str]):
 def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     cli.main(["runs", str(tmp_path)])
     assert capsys.readouterr().out == f"No runs in {tmp_path}: `vsn train` has written none there.\n"
-    with pytest.raises(SystemExit, match="is no folder"):
+    with pytest.raises(SystemExit, match="is not a folder"):
         cli.main(["runs", str(tmp_path / "none")])

@@ -198,7 +198,7 @@ def calibrate(
         (name,), (scores,) = _load([apply], "", protocol)
         applied = fitting.evaluate_calibration(fitted, scores)
     if plot is not None:
-        from vsn.report.reliability import reliability_chart
+        from vsn.report.charts import reliability_chart
 
         curves = {
             "before": fitting.reliability_curve(scores),

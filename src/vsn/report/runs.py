@@ -1,7 +1,7 @@
-"""What a report reads: run folders, each checked, and all of them checked to be comparable.
+"""Read the run folders of a report, and check that they can be compared.
 
-A run needs its recipe and its class names. Curves and evaluations may be missing, and the page says so;
-files that are there must be whole.
+A run needs its recipe and class names. Curves and results may be missing, and the page says so; files that exist
+must be complete.
 """
 
 from __future__ import annotations
@@ -10,19 +10,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 
-from vsn.config import FrameOrder, Recipe
-from vsn.config.recipes import load_recipe
+from vsn.runs.results import EvalResult, list_results
+from vsn.runs.run import Run, WeightsKind, open_run, read_metrics
+from vsn.scores.match import match_scores, reorder_scores
 from vsn.scores.metrics import top_k_hits
+from vsn.scores.reliance import ORDERS
 from vsn.scores.scores import Scores, load_scores
-
-EVAL_KEYS = ("split", "protocol", "order", "num_videos", "top1", "top1_interval", "top5", "per_class")
-MEANS = ("mean_class", "mean_average_precision")
-ORDERS: tuple[str, ...] = get_args(FrameOrder)
 
 
 class ReportError(ValueError):
@@ -30,274 +27,189 @@ class ReportError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a report reads of one run folder, for one split and one protocol."""
+class ReportRun(Run):
+    """A run with what its report shows: metrics, and the results of one split and one protocol.
+
+    ``classes`` is in the order of the report's first run.
+    """
 
     name: str
-    path: Path
-    recipe: Recipe
-    classes: tuple[str, ...]
-    """Names in the report's order, the same for all runs."""
     split: str
     protocol: str
     versions: dict[str, str] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
-    """As in metrics.jsonl: one dict an epoch, and one a validation within an epoch."""
-    weights: Literal["last", "best"] = "last"
-    """Which weights `evals` and `scores` are of: the last, or the best where only those were tested."""
-    evals: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Frame order -> what its evaluation wrote; "forward" is there, or none is."""
-    best: dict[str, Any] | None = None
-    """The evaluation of the best weights, frames forward, beside that of the last."""
+    """As in metrics.jsonl: one dict per epoch, and one per validation within an epoch."""
+    weights: WeightsKind = "last"
+    """Which weights `results` and `scores` are of: the last, or the best if only those were tested."""
+    results: dict[str, EvalResult] = field(default_factory=dict)
+    """By order of frames; empty, or at least "forward"."""
+    best: EvalResult | None = None
+    """The result of the best weights with frames forward, when `results` are of the last."""
     scores: Scores | None = None
-    """Of the forward order; videos and classes in the report's order."""
+    """With frames forward; videos and classes in the report's order."""
 
     @property
     def top1(self) -> float:
-        """Share of videos named rightly, frames in their order; -1 without an evaluation."""
-        return float(self.evals["forward"]["top1"]) if self.evals else -1.0
+        """Top-1 with frames forward, a share of 1; -1 without a result, so that untested runs sort last."""
+        top1 = self.results["forward"].top1 if self.results else None
+        return -1.0 if top1 is None else top1
 
     @property
     def interval(self) -> tuple[float, float]:
         """95% interval of `top1`."""
-        low, high = self.evals["forward"]["top1_interval"]
-        return float(low), float(high)
+        interval = self.results["forward"].top1_interval
+        assert interval is not None, "checked by read_runs"
+        return interval
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a video may have several labels."""
+        return self.scores is not None and self.scores.multi_label
 
     @property
     def confusion(self) -> np.ndarray:
-        """int64 (num_classes, num_classes): rows are the truth, columns what the run said."""
+        """int64 ``(num_classes, num_classes)``: rows are true classes, columns predicted ones."""
         counts = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
-        if self.scores is not None and not self.scores.multi_label:
-            read = ~self.scores.unreadable  # a video that could not be read was taken for nothing
-            np.add.at(counts, (self.scores.labels[read], self.scores.logits[read].argmax(axis=1)), 1)
+        if self.scores is not None and not self.is_multi_label:
+            readable = ~self.scores.unreadable  # an unreadable video has no prediction, so it is in no column
+            np.add.at(counts, (self.scores.labels[readable], self.scores.logits[readable].argmax(axis=1)), 1)
         return counts
 
-    def scores_file(self, order: str) -> Path:
-        """The file of scores of an order of the frames."""
-        suffix = "-best" if self.weights == "best" else ""
-        return self.path / "eval" / f"{self.split}-{self.protocol}-{order}{suffix}.npz"
-
     def eval_command(self, *arguments: str) -> list[str]:
-        """The command that tests this run as the report's other figures were."""
+        """Return the command that tests this run as the report's other figures were."""
         return ["vsn", "eval", str(self.path), "--split", self.split, "--protocol", self.protocol, *arguments]
 
 
-def read_runs(run_dirs: Sequence[Path], split: str | None = None) -> list[Run]:
+def read_runs(run_dirs: Sequence[Path], split: str | None = None) -> list[ReportRun]:
     """Read run folders that can be compared.
 
     Args:
         run_dirs: one or more folders.
-        split: whose results; default the one that most runs were tested on, the recipes' own if it can be.
+        split: the split whose results are shown; default the one that most runs were tested on, with the recipes'
+            own preferred.
 
     Raises:
-        ReportError: a folder cannot be read, or the runs have other classes or other videos.
-        ScoresError: a file of scores is damaged or foreign.
+        RunError, ResultError, ScoresError: a folder or a file of it cannot be read.
+        ReportError: the runs have different classes or videos.
     """
     if not run_dirs:
-        raise ReportError("No run folders were given; a report needs at least one.")
+        raise ReportError("Expected one run folder or more, got none.")
     run_dirs = [Path(run_dir) for run_dir in run_dirs]
-    for run_dir in run_dirs:
-        if not run_dir.is_dir():
-            raise ReportError(f"No run folder at {str(run_dir)!r}. Give folders that `vsn train` wrote.")
     resolved = [run_dir.resolve() for run_dir in run_dirs]
     if len(set(resolved)) < len(resolved):
         raise ReportError(f"A run folder was given twice: {[str(d) for d in run_dirs]}. Give each once.")
-    # Folders of one name (a/vsn, b/vsn) are told apart by their whole path.
-    same = len({path.name for path in resolved}) < len(resolved)
-    names = [str(given) if same else path.name for given, path in zip(run_dirs, resolved, strict=True)]
-    recipes = [load_recipe(_existing(run_dir / "recipe.toml")) for run_dir in run_dirs]
-    found = [_read_evals(run_dir) for run_dir in run_dirs]
-    chosen = _choose(found, recipes, split)
-    classes = _read_classes(run_dirs[0])
+    # Folders with the same name (a/vsn and b/vsn) are shown by their path.
+    has_same_names = len({path.name for path in resolved}) < len(resolved)
+    names = [str(given) if has_same_names else path.name for given, path in zip(run_dirs, resolved, strict=True)]
+    opened = [open_run(run_dir) for run_dir in run_dirs]
+    # A result without a label is of `vsn submit`: there is nothing to report about it.
+    results = [[result for result in list_results(run_dir) if result.is_measured] for run_dir in run_dirs]
+    chosen = _choose(results, opened, split)
+    classes = opened[0].classes
     runs = [
-        _read_run(run_dir, name, recipe, classes=classes, chosen=chosen, found=evals)
-        for run_dir, name, recipe, evals in zip(run_dirs, names, recipes, found, strict=True)
+        _read_run(run, name, classes=classes, chosen=chosen, results=run_results)
+        for run, name, run_results in zip(opened, names, results, strict=True)
     ]
-    _check_same_videos(runs)
-    return runs
+    return _with_same_videos(runs)
 
 
-def read_json(path: Path, kind: type) -> Any:
-    """A JSON file whose outermost value is a `kind`. Raises `ReportError` with the file's name."""
-    try:
-        value = json.loads(_existing(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ReportError(f"{path} is not JSON: {error}. Write it again, or leave this run out.") from error
-    if not isinstance(value, kind):
-        raise ReportError(f"{path} holds a {type(value).__name__}; it must hold a {kind.__name__}.")
-    return value
+def _choose(results: Sequence[Sequence[EvalResult]], runs: Sequence[Run], split: str | None) -> tuple[str, str]:
+    """Return the split and protocol that most runs were tested on with frames forward."""
+    tested = [
+        {(r.split, r.protocol) for r in run_results if r.order == "forward" and split in (None, r.split)}
+        for run_results in results
+    ]
 
+    def rank(key: tuple[str, str]) -> tuple[int, bool, bool, tuple[str, str]]:
+        own_split = any(run.recipe.data.test_split == key[0] for run in runs)
+        own_protocol = any(run.recipe.eval.protocol == key[1] for run in runs)
+        return sum(key in keys for keys in tested), own_split, own_protocol, key
 
-def read_arrays(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file that must hold `keys`. Raises `ReportError` with the file's name."""
-    try:
-        # Opened here: np.load leaves the file open when it is not an archive.
-        with _existing(path).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, EOFError, ValueError, BadZipFile) as error:
-        if isinstance(error, ReportError):
-            raise
-        raise ReportError(f"{path} is not a readable .npz file: {error}. Write it again.") from error
-    missing = [key for key in keys if key not in arrays]
-    if missing:
-        raise ReportError(f"{path} lacks {missing}; it holds {sorted(arrays)}. Write it again.")
-    return arrays
-
-
-def match_classes(names: Sequence[str], classes: tuple[str, ...], where: Path) -> np.ndarray:
-    """Position in `names` of each of `classes`. Raises `ReportError` when the names differ."""
-    odd = sorted(set(names) ^ set(classes))
-    if odd or len(names) != len(classes):
-        raise ReportError(
-            f"{where} has {len(names)} classes that are not the {len(classes)} of the first run; "
-            f"they differ in {odd[:3]}. Compare runs of one data set."
-        )
-    at = {name: index for index, name in enumerate(names)}
-    return np.array([at[name] for name in classes])
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise ReportError(f"{path} is missing. Is {path.parent} complete? `vsn train` and `vsn eval` write it.")
-    return path
-
-
-def _read_classes(run_dir: Path) -> tuple[str, ...]:
-    classes = tuple(str(name) for name in read_json(run_dir / "classes.json", list))
-    if len(set(classes)) < max(len(classes), 1):
-        raise ReportError(f"{run_dir / 'classes.json'} must list at least one class, each name once.")
-    return classes
-
-
-def _read_metrics(path: Path) -> list[dict[str, Any]]:
-    epochs: list[dict[str, Any]] = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            epochs.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ReportError(f"{path}, line {number}, is not JSON: {error}. Mend or delete that line.") from error
-        if not isinstance(epochs[-1], dict) or "epoch" not in epochs[-1]:
-            raise ReportError(f"{path}, line {number}, has no 'epoch'. Mend or delete that line.")
-    return epochs
-
-
-Found = dict[tuple[str, str], dict[tuple[str, str], dict[str, Any]]]
-"""(split, protocol) -> (weights, order) -> what an evaluation wrote."""
-
-
-def _read_evals(run_dir: Path) -> Found:
-    found: Found = {}
-    for path in sorted((run_dir / "eval").glob("*.json")):
-        best = path.stem.endswith("-best")
-        if path.stem.removesuffix("-best").rpartition("-")[2] not in ORDERS:
-            continue  # a calibration, say
-        values: dict[str, Any] = read_json(path, dict)
-        if values.get("num_unlabeled", 0) == values.get("num_videos", -1):
-            continue  # a split without labels, scored for `vsn submit`
-        lacks = [key for key in EVAL_KEYS if key not in values]
-        if lacks or not any(mean in values for mean in MEANS):
-            raise ReportError(f"{path} lacks {lacks or MEANS[0]}. Write it again with `vsn eval`.")
-        kind = ("best" if best else "last", str(values["order"]))
-        found.setdefault((str(values["split"]), str(values["protocol"])), {})[kind] = values
-    return found
-
-
-def _choose(found: Sequence[Found], recipes: Sequence[Recipe], split: str | None) -> tuple[str, str]:
-    """The split and protocol that most runs were tested on, frames in order; the recipes' own where it can be."""
-
-    def worth(key: tuple[str, str]) -> tuple[int, bool, bool, tuple[str, str]]:
-        runs = sum(any(order == "forward" for _, order in one.get(key, {})) for one in found)
-        own = [recipe.data.test_split == key[0] for recipe in recipes]
-        usual = [recipe.eval.protocol == key[1] for recipe in recipes]
-        return runs, any(own), any(usual), key
-
-    keys = {key for one in found for key in one if split in (None, key[0])}
-    keys = {key for key in keys if worth(key)[0]}
-    if not keys:
-        return split or recipes[0].data.test_split, recipes[0].eval.protocol
-    return max(keys, key=worth)
+    first = runs[0].recipe
+    return max(set().union(*tested), key=rank, default=(split or first.data.test_split, first.eval.protocol))
 
 
 def _read_run(
-    run_dir: Path,
-    name: str,
-    recipe: Recipe,
-    *,
-    classes: tuple[str, ...],
-    chosen: tuple[str, str],
-    found: Found,
-) -> Run:
-    match_classes(_read_classes(run_dir), classes, run_dir / "classes.json")
-    versions = run_dir / "versions.json"
-    here = found.get(chosen, {})
-    weights: Literal["last", "best"] = "last" if ("last", "forward") in here else "best"
-    run = Run(
-        name=name,
-        path=run_dir,
-        recipe=recipe,
+    run: Run, name: str, *, classes: tuple[str, ...], chosen: tuple[str, str], results: Sequence[EvalResult]
+) -> ReportRun:
+    check_classes(run.classes, classes, run.path / "classes.json")
+    versions = run.path / "versions.json"
+    shown = {(r.weights, r.order): r for r in results if (r.split, r.protocol) == chosen}
+    weights: WeightsKind = "last" if ("last", "forward") in shown else "best"
+    report_run = ReportRun(
+        path=run.path,
+        recipe=run.recipe,
         classes=classes,
+        name=name,
         split=chosen[0],
         protocol=chosen[1],
-        versions={str(k): str(v) for k, v in read_json(versions, dict).items()} if versions.is_file() else {},
-        metrics=_read_metrics(run_dir / "metrics.jsonl"),
+        versions={k: str(v) for k, v in read_json(versions).items()} if versions.is_file() else {},
+        metrics=[line for line in read_metrics(run.path) if "epoch" in line],
     )
-    if (weights, "forward") not in here:
-        return run
-    evals = {order: here[weights, order] for order in ORDERS if (weights, order) in here}
-    run = replace(run, weights=weights, evals=evals, best=here.get(("best", "forward")) if weights == "last" else None)
-    return replace(run, scores=read_scores(run, "forward"))
+    if (weights, "forward") not in shown:
+        return report_run
+    for result in shown.values():
+        mean = result.mean_class if result.mean_average_precision is None else result.mean_average_precision
+        if None in (result.top1_interval, result.top5, mean) or not result.per_class:
+            raise ReportError(
+                f"{result.path} lacks top1_interval, top5, mean_class or per_class. Run `vsn eval` again."
+            )
+    report_run = replace(
+        report_run,
+        weights=weights,
+        results={order: shown[weights, order] for order in ORDERS if (weights, order) in shown},
+        best=shown.get(("best", "forward")) if weights == "last" else None,
+    )
+    return replace(report_run, scores=read_scores(report_run, "forward"))
 
 
-def read_scores(run: Run, order: str) -> Scores:
-    """The scores of an order of the frames, classes in the report's order, agreeing with the figures beside them.
+def read_scores(run: ReportRun, order: str) -> Scores:
+    """Read the scores of an order of frames, with classes in the report's order.
 
     Raises:
-        ReportError: other classes, no labels, or other figures than the JSON file beside it says.
-        ScoresError: damaged or foreign.
+        ReportError: different classes, missing labels, or another top-1 than the result file has.
+        ScoresError: the file is missing or damaged.
     """
-    path = run.scores_file(order)
-    scores = load_scores(_existing(path))
-    columns = match_classes(scores.classes, run.classes, path)
-    labels = scores.labels[:, columns] if scores.multi_label else np.append(np.argsort(columns), -1)[scores.labels]
-    if not len(labels) or scores.num_unlabeled:
+    result = run.results[order]
+    scores = load_scores(result.scores_file)
+    check_classes(scores.classes, run.classes, result.scores_file)
+    scores = reorder_scores(scores, scores.video_ids.tolist(), run.classes)
+    # Files from two different evaluations would show a matrix that contradicts the table.
+    top1 = float(top_k_hits(scores, 1).mean())
+    assert result.top1 is not None
+    if abs(top1 - result.top1) > 0.5 / len(scores.video_ids):
         raise ReportError(
-            f"{path} holds {len(labels)} videos, {scores.num_unlabeled} of them without a label. Evaluate on "
-            "labeled videos with `vsn eval`."
-        )
-    scores = Scores(scores.video_ids, scores.logits[:, columns], labels, run.classes, scores.kind, scores.facts)
-    # A stale pair of files would show a matrix that contradicts the table.
-    right, said = float(top_k_hits(scores, 1).mean()), float(run.evals[order]["top1"])
-    if abs(right - said) > 0.5 / len(labels):
-        raise ReportError(
-            f"{path} gives top-1 {right:.4f}, {path.with_suffix('.json').name} beside it says {said:.4f}. Write both "
-            "again with `vsn eval`."
+            f"{result.scores_file} gives top-1 {top1:.4f}, but {result.path} says {result.top1:.4f}. Run `vsn eval` again."
         )
     return scores
 
 
-def _check_same_videos(runs: list[Run]) -> None:
-    """Raise `ReportError` unless all runs were tested on the same videos and labels; bring them into one order."""
-    tested = [(at, run, run.scores) for at, run in enumerate(runs) if run.scores is not None]
-    if not tested:
-        return
-    _, first, reference = tested[0]
-    truth = _truth(reference)
-    for at, run, scores in tested[1:]:
-        other = _truth(scores)
-        if other != truth:
-            odd = sorted(v for v in other.keys() | truth.keys() if other.get(v) != truth.get(v))
-            raise ReportError(
-                f"{first.path} and {run.path} were tested on other videos or labels: {len(odd)} differ, "
-                f"such as {odd[0]!r}. Evaluate both on the same data with `vsn eval`."
-            )
-        row = {video: index for index, video in enumerate(scores.video_ids.tolist())}
-        rows = np.array([row[video] for video in reference.video_ids.tolist()])
-        runs[at] = replace(run, scores=scores.take(rows))
+def check_classes(names: Sequence[str], classes: Sequence[str], file: Path) -> None:
+    """Raise `ReportError` unless two lists have the same class names, in any order."""
+    if sorted(names) != sorted(classes):
+        different = sorted(set(names) ^ set(classes))
+        raise ReportError(
+            f"{file} has {len(names)} classes, the first run {len(classes)}; they differ in {different[:3]}. Compare runs "
+            "of one data set."
+        )
 
 
-def _truth(scores: Scores) -> dict[str, Any]:
-    labels = [tuple(row) if scores.multi_label else row for row in scores.labels.tolist()]
-    return dict(zip(scores.video_ids.tolist(), labels, strict=True))
+def _with_same_videos(runs: list[ReportRun]) -> list[ReportRun]:
+    """Bring the videos of all scores into the order of the first ones. Raises `ScoresError` for different videos."""
+    tested = [(index, run.scores, str(run.path)) for index, run in enumerate(runs) if run.scores is not None]
+    if len(tested) > 1:
+        indices, scores, names = zip(*tested, strict=True)
+        for index, matched in zip(indices, match_scores(scores, names)[0], strict=True):
+            runs[index] = replace(runs[index], scores=matched)
+    return runs
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises `ReportError` with the file's name."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(value, dict):
+        raise ReportError(f"{path} holds a {type(value).__name__}; it must hold an object.")
+    return value

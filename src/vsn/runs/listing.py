@@ -1,4 +1,4 @@
-"""Run folders found on disk, and what each holds: for the table of `vsn runs`."""
+"""List run folders on disk, and summarize how far each has come: for the table of `vsn runs`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from safetensors import SafetensorError, safe_open
 
 from vsn.config import Recipe
 from vsn.runs.results import EvalResult, ResultError, list_results
-from vsn.runs.run import RunError, open_run, read_metrics
+from vsn.runs.run import RunError, is_finished, open_run, read_metrics
 
 State = Literal["finished", "can be resumed", "damaged"]
 
-_MARKS = ("recipe.toml", "classes.json", "metrics.jsonl", "model.safetensors", "state.pt")
-"""A folder that holds one of these is a run, or was one."""
+_RUN_FILES = ("recipe.toml", "classes.json", "metrics.jsonl", "model.safetensors", "state.pt")
+"""A folder with one of these is a run, possibly a damaged one."""
 _DEPTH = 2
 
 
 class RunsError(ValueError):
-    """A place in which no runs can be looked for; the message says what to do."""
+    """A folder in which no runs can be listed; the message says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """What a run folder says of itself. Of a damaged one, what can still be read."""
+    """The state of a run folder; of a damaged one, what can still be read."""
 
     path: Path
     state: State
@@ -45,44 +45,65 @@ class RunSummary:
     last_val_top1: float | None
     best_val_top1: float | None
     best_epoch: int | None
-    """The epoch, from 1, in which the best validation was."""
+    """The epoch, from 1, with the best validation."""
     evaluations: tuple[EvalResult, ...]
-    """The one to be quoted first: frames forward, the recipe's test split and protocol."""
+    """The main one first: frames forward, the recipe's test split and protocol."""
     written: float
-    """When a file of it was last written, seconds since 1970."""
+    """When a file of it was last written, in seconds since 1970."""
 
 
 def list_runs(folders: Sequence[Path]) -> list[RunSummary]:
-    """Summaries of all runs in some folders: the folder itself, those in it, and those in these.
+    """Summarize all runs in some folders, two levels deep. A damaged run is listed with the reason.
 
     Raises:
-        RunsError: no such folder. A damaged run is none; it is listed with the reason.
+        RunsError: a folder does not exist.
     """
-    found: dict[Path, Path] = {}
+    paths: dict[Path, Path] = {}  # by resolved path, so that a run reached twice is listed once
     for folder in folders:
         if not folder.is_dir():
             raise RunsError(
-                f"{folder} is no folder. `vsn train` writes its runs into runs/; name another place: vsn runs FOLDER."
+                f"{folder} is not a folder. `vsn train` writes runs into runs/; for others: vsn runs FOLDER."
             )
-        for path in _find(folder, _DEPTH):
-            found.setdefault(path.resolve(), path)
-    return [summarize_run(path) for path in found.values()]
+        for path in _find_runs(folder, _DEPTH):
+            paths.setdefault(path.resolve(), path)
+    return [summarize_run(path) for path in paths.values()]
+
+
+def _find_runs(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield runs at or below a folder; a run folder is not searched for other runs."""
+    if any((folder / name).is_file() for name in _RUN_FILES):
+        yield folder
+    elif depth:
+        for child in sorted(folder.iterdir()):
+            if child.is_dir() and not child.name.startswith("."):
+                yield from _find_runs(child, depth - 1)
 
 
 def summarize_run(path: Path) -> RunSummary:
-    """Read what a run folder says of itself; never raises for what is damaged in it."""
+    """Read the state of a run folder; damaged files never raise, they become the ``reason``."""
     reasons: list[str] = []
-    recipe = _read_recipe(path, reasons)
-    lines = _read_lines(path, reasons)
+    recipe: Recipe | None = None
+    metrics: list[dict[str, Any]] = []
     damaged: list[ResultError] = []
+    if (path / "recipe.toml").is_file():
+        try:
+            recipe = open_run(path).recipe
+        except RunError as error:
+            reasons.append(error.reason)
+    else:
+        reasons.append("it has no recipe.toml")
+    try:
+        metrics = [line for line in read_metrics(path) if isinstance(line.get("epoch"), int)]
+    except RunError as error:
+        reasons.append(error.reason)
     results = list_results(path, recipe=recipe, damaged=damaged)
     reasons += [f"eval/{error.path.name} cannot be read: {error.reason}" for error in damaged]
-    done = max((line["epoch"] for line in lines if "train_loss" in line), default=0)
+    epochs_done = max((line["epoch"] for line in metrics if "train_loss" in line), default=0)
     epochs = recipe.train.epochs if recipe else 0
-    finished = (path / "summary.json").is_file() or 0 < epochs <= done
-    reasons += _wrong_files(path, done=done, finished=finished)
-    validated = [line for line in lines if _is_number(line.get("val_top1"))]
-    best = max(validated, key=_validation, default=None)
+    finished = is_finished(path) or 0 < epochs <= epochs_done
+    reasons += _damaged_files(path, epochs_done=epochs_done, finished=finished)
+    validated = [line for line in metrics if _is_number(line.get("val_top1"))]
+    best = max(validated, key=_validation_rank, default=None)
     return RunSummary(
         path=path,
         state="damaged" if reasons else "finished" if finished else "can be resumed",
@@ -90,7 +111,7 @@ def summarize_run(path: Path) -> RunSummary:
         model=recipe.model.name if recipe else "",
         data=f"{Path(recipe.data.root).name} ({recipe.data.source})" if recipe else "",
         num_frames=recipe.model.num_frames if recipe else 0,
-        epochs_done=done,
+        epochs_done=epochs_done,
         epochs=epochs,
         last_val_top1=validated[-1]["val_top1"] if validated else None,
         best_val_top1=best["val_top1"] if best else None,
@@ -100,62 +121,26 @@ def summarize_run(path: Path) -> RunSummary:
     )
 
 
-def _find(folder: Path, depth: int) -> Iterator[Path]:
-    """Runs at or below a folder; nothing is looked for within a run."""
-    if any((folder / name).is_file() for name in _MARKS):
-        yield folder
-    elif depth:
-        for child in sorted(folder.iterdir()):
-            if child.is_dir() and not child.name.startswith("."):
-                yield from _find(child, depth - 1)
-
-
-def _read_recipe(path: Path, reasons: list[str]) -> Recipe | None:
-    if not (path / "recipe.toml").is_file():
-        reasons.append("it has no recipe.toml")
-        return None
+def _damaged_files(path: Path, *, epochs_done: int, finished: bool) -> Iterator[str]:
+    """Yield what keeps a run from being used or resumed."""
     try:
-        return open_run(path).recipe
-    except RunError as error:
-        reasons.append(error.reason)
-        return None
-
-
-def _read_lines(path: Path, reasons: list[str]) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl: of an epoch, with "train_loss", or of a validation within one, without."""
-    try:
-        lines = read_metrics(path)
-    except (OSError, ValueError) as error:
-        reasons.append(f"metrics.jsonl cannot be read: {error}")
-        return []
-    whole = [line for line in lines if isinstance(line, dict) and isinstance(line.get("epoch"), int)]
-    if len(whole) < len(lines):
-        reasons.append(f"{len(lines) - len(whole)} lines of metrics.jsonl name no epoch")
-    return whole
-
-
-def _wrong_files(path: Path, *, done: int, finished: bool) -> list[str]:
-    """What keeps a run from being used, or from being resumed."""
-    wrong = []
-    weights = path / "model.safetensors"
-    try:
-        with safe_open(weights, framework="np"):  # its head states its length, which is compared
+        # Reading the header is enough: it states the file's length, which safetensors compares.
+        with safe_open(path / "model.safetensors", framework="np"):
             pass
     except FileNotFoundError:
-        if done or finished:
-            wrong.append("model.safetensors is missing")
+        if epochs_done or finished:
+            yield "model.safetensors is missing"
     except (OSError, SafetensorError) as error:
-        wrong.append(f"model.safetensors is damaged: {error}")
-    states = [path / name for name in ("state.pt", "state-before.pt") if (path / name).is_file()]
-    if not finished and not states:
-        wrong.append("it has not finished, and state.pt, with which to resume it, is missing")
-    elif not finished and not any(map(zipfile.is_zipfile, states)):
-        wrong.append("it has not finished, and state.pt, with which to resume it, is damaged")
-    return wrong
+        yield f"model.safetensors is damaged: {error}"
+    if finished:
+        return
+    states = [file for name in ("state.pt", "state-before.pt") if (file := path / name).is_file()]
+    if not any(map(zipfile.is_zipfile, states)):
+        yield f"training has not finished, and state.pt, needed to resume, is {'damaged' if states else 'missing'}"
 
 
-def _validation(line: dict[str, Any]) -> tuple[float, float]:
-    """The greater the better: top-1, of the same the smaller loss, as training chooses its best weights."""
+def _validation_rank(line: dict[str, Any]) -> tuple[float, float]:
+    """Higher top-1, then lower loss: the rule by which training keeps its best weights."""
     loss = line.get("val_loss")
     return line["val_top1"], -float(loss) if loss is not None and _is_number(loss) else -math.inf
 

@@ -116,14 +116,17 @@ class EvalResult:
 
     def save(self, run_dir: Path, scores: Scores | None) -> EvalResult:
         """Write both files, or only the JSON where ``scores`` is None; return the result with its ``path``."""
-        best = "-best" if self.weights == "best" else ""
-        path = run_dir / _FOLDER / f"{self.split}-{self.protocol}-{self.order}{best}.json"
-        values = self.to_json()
+        path, values = self.file_in(run_dir), self.to_json()
         if scores is not None:
             facts = {key: value for key, value in values.items() if key in _IN_SCORES}
             replace(scores, facts={**scores.facts, **facts}).save(path.with_suffix(".npz"))
         write_json(path, values)
         return replace(self, path=path)
+
+    def file_in(self, run_dir: Path) -> Path:
+        """Return the path of the JSON file in a run folder, existing or not."""
+        best = "-best" if self.weights == "best" else ""
+        return run_dir / _FOLDER / f"{self.split}-{self.protocol}-{self.order}{best}.json"
 
     def to_json(self) -> dict[str, Any]:
         """Return what the JSON file holds: the fields that have a value."""

@@ -146,11 +146,25 @@ def weights_hash(run: Run, kind: WeightsKind = "last") -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return all lines of a run's ``metrics.jsonl``; empty before the first epoch."""
+    """Return all lines of a run's ``metrics.jsonl``; empty before the first epoch.
+
+    Raises:
+        RunError: a line is not a JSON object; names it.
+    """
     file = path / "metrics.jsonl"
-    if not file.is_file():
-        return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    metrics: list[dict[str, Any]] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file.is_file() else (), start=1):
+        try:
+            values = json.loads(line) if line.strip() else {}
+        except json.JSONDecodeError as error:
+            reason = f"{file.name}, line {number}, is not JSON: {error}"
+            raise RunError(f"{path}: {reason}. Fix or delete that line.", reason=reason) from error
+        if not isinstance(values, dict):
+            reason = f"{file.name}, line {number}, is {line!r}, not a JSON object"
+            raise RunError(f"{path}: {reason}. Fix or delete that line.", reason=reason)
+        if values:
+            metrics.append(values)
+    return metrics
 
 
 def append_metrics(run: Run, line: dict[str, Any]) -> None:

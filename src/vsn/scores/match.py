@@ -43,7 +43,7 @@ def match_scores(inputs: Sequence[Scores], names: Sequence[str], *, common: bool
     if not shared:
         raise ScoresError(f"{names[0]} and {names[1]} have no video in common. Use scores of one split.")
     kept = [video for video in first.video_ids.tolist() if video in shared]
-    matched = [_reordered(scores, kept, first.classes) for scores in inputs]
+    matched = [reorder_scores(scores, kept, first.classes) for scores in inputs]
     for other, name in zip(matched[1:], names[1:], strict=True):
         different = matched[0].labels != other.labels
         if different.any():
@@ -66,7 +66,8 @@ def _check_classes(first: Scores, other: Scores, first_name: str, name: str) -> 
         )
 
 
-def _reordered(scores: Scores, videos: Sequence[str], classes: tuple[str, ...]) -> Scores:
+def reorder_scores(scores: Scores, videos: Sequence[str], classes: tuple[str, ...]) -> Scores:
+    """Return the scores of these videos, in this order, with the columns and labels in the order of ``classes``."""
     row_of = {video: index for index, video in enumerate(scores.video_ids.tolist())}
     rows = np.array([row_of[video] for video in videos])
     column_of = {name: index for index, name in enumerate(scores.classes)}

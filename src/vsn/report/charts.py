@@ -1,0 +1,132 @@
+"""Draw SVG charts: lines over epochs, and reliability diagrams.
+
+Python computes the coordinates; ``templates/charts.svg.jinja`` holds the elements.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from vsn.report.render import percent, render
+from vsn.scores.calibrate import ReliabilityBin, expected_calibration_error
+
+_LEFT, _TOP, _WIDTH, _HEIGHT = 58, 12, 422, 218
+PANEL_SIZE = 220
+"""Side of the square of a reliability diagram."""
+_PANEL_LEFT, _PANEL_STEP = 44, 290
+_STRIP_HEIGHT = 34
+
+
+class Series(NamedTuple):
+    """One line of a chart: ``points`` are (epoch, value) of a phase: "train", "validation" or "" for neither."""
+
+    name: str
+    number: int
+    """Selects the color; the legend's box of the same number hides the line."""
+    phase: str
+    points: Sequence[tuple[float, float]]
+
+    @property
+    def label(self) -> str:
+        """Run and phase."""
+        return ", ".join(filter(None, (self.name, self.phase)))
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Return about ``count`` round numbers, from at or below ``low`` to at or above ``high``.
+
+    From 0 to 0.37, for example: 0, 0.1, 0.2, 0.3, 0.4.
+    """
+    raw_step = max(high - low, 1e-9) / max(count - 1, 1)
+    size = 10.0 ** math.floor(math.log10(raw_step))
+    step = size * next(m for m in (1, 2, 2.5, 5, 10) if m * size >= raw_step * (1 - 1e-9))
+    # 1e-9: 0.3 / 0.1 is a little below 3, and must count as 3.
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
+
+
+def line_chart(series: Sequence[Series], *, label: str, is_share: bool) -> Markup:
+    """Return a figure of values by epoch: validation as solid lines, training as dashed ones."""
+    drawn = [s for s in series if s.points]
+    if not drawn:
+        return render("line_chart.svg", label=label, lines=[])
+    xs = [x for s in drawn for x, _ in s.points]
+    ys = [y for s in drawn for _, y in s.points]
+    y_ticks = nice_ticks(min(0.0, *ys), max(ys))
+    # Whole epochs only, and no tick outside of the data; the first epoch always has one.
+    inside = [tick for tick in nice_ticks(min(xs), max(xs), 6) if min(xs) <= tick <= max(xs)]
+    x_ticks = sorted({round(tick) for tick in inside} | ({round(min(xs))} if min(xs) >= 1 else set()))
+
+    def x_at(epoch: float) -> float:
+        return _LEFT + _WIDTH * (epoch - min(xs)) / ((max(xs) - min(xs)) or 1)
+
+    def y_at(value: float) -> float:
+        return _TOP + _HEIGHT * (1 - (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]))
+
+    def shown(value: float) -> str:
+        return f"{100 * value:.4g}%" if is_share else f"{value:.4g}"
+
+    return render(
+        "line_chart.svg",
+        label=label,
+        last_values="; ".join(f"{s.label}: {shown(s.points[-1][1])}" for s in drawn),
+        left=_LEFT,
+        width=_WIDTH,
+        bottom=_TOP + _HEIGHT,
+        y_ticks=[(y_at(tick), shown(tick)) for tick in y_ticks],
+        x_ticks=[(x_at(tick), tick) for tick in x_ticks if min(xs) <= tick <= max(xs)],
+        lines=[(s, [(x_at(x), y_at(y), f"{s.label}, epoch {x:g}: {shown(y)}") for x, y in s.points]) for s in drawn],
+    )
+
+
+def reliability_diagram(name: str, bins: Sequence[ReliabilityBin], index: int) -> Markup:
+    """Return a figure of accuracy against confidence, with the number of videos of each bin below."""
+    error = percent(expected_calibration_error(bins))
+    return render("reliability_figure.html", name=name, error=error, index=index, panel=_panel(bins, _PANEL_LEFT))
+
+
+def reliability_chart(curves: Mapping[str, Sequence[ReliabilityBin]], *, title: str) -> str:
+    """Return an SVG document of reliability diagrams side by side, one per curve; it needs no other file."""
+    errors = {name: percent(expected_calibration_error(bins)) for name, bins in curves.items()}
+    return render(
+        "reliability_chart.svg",
+        title=title,
+        width=len(curves) * _PANEL_STEP,
+        errors=errors,
+        panels=[
+            (name, errors[name], _panel(bins, _PANEL_LEFT + number * _PANEL_STEP))
+            for number, (name, bins) in enumerate(curves.items())
+        ],
+    )
+
+
+def _panel(bins: Sequence[ReliabilityBin], left: int) -> Markup:
+    """Draw bars of accuracy, the gap from each bar to its confidence, and the number of videos of each bin."""
+    bottom, most = _TOP + PANEL_SIZE, max(one.count for one in bins)
+    bars = [
+        {
+            "x": left + PANEL_SIZE * one.low + 1,
+            "width": PANEL_SIZE * (one.high - one.low) - 2,
+            "accuracy_y": bottom - PANEL_SIZE * one.accuracy,
+            "confidence_y": bottom - PANEL_SIZE * one.confidence,
+            "count_height": max(_STRIP_HEIGHT * one.count / most, 1),
+            "bin": one,
+        }
+        for one in bins
+        if one.accuracy is not None and one.confidence is not None
+    ]
+    ticks = [(PANEL_SIZE * tick, f"{tick:.0%}") for tick in (0.0, 0.5, 1.0)]
+    return render(
+        "reliability_panel.svg",
+        left=left,
+        top=_TOP,
+        bottom=bottom,
+        size=PANEL_SIZE,
+        strip=_STRIP_HEIGHT,
+        ticks=ticks,
+        bars=bars,
+    )

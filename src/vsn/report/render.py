@@ -1,0 +1,132 @@
+"""Render Jinja2 templates with autoescape, and format the numbers of a page.
+
+Templates are in ``templates/``. Everything they insert is escaped unless it is `Markup`, so names from files cannot
+break a page. Colors are CSS variables, so that charts follow the reader's light or dark theme.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import shlex
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+NUM_COLORS = 8
+MISSING = "\u2013"
+_HEADINGS = {
+    "params": "Parameters",
+    "num_frames": "Frames",
+    "multiply_adds": "Multiply-adds",
+    "views": "Views",
+    "top1": "Top-1",
+    "top5": "Top-5",
+    "mean_class": "Class mean",
+    "mean_average_precision": "mAP",
+    "top1_best": "Top-1, best weights",
+    "latency_ratio": "Latency",
+    "latency_ms": "Latency",
+    "seconds": "Training time",
+}
+
+
+def render(template: str, **context: Any) -> Markup:
+    """Render ``templates/<template>.jinja``."""
+    return Markup(_ENVIRONMENT.get_template(f"{template}.jinja").render(context))
+
+
+def static_file(name: str) -> Markup:
+    """Return a style sheet or script of ``vsn/static``, to be inserted without escaping."""
+    return Markup((files("vsn") / "static" / name).read_text(encoding="utf-8"))
+
+
+def percent(share: float | None) -> str:
+    """Format a share in 0..1 as "61.5%"; a dash for None and NaN."""
+    return MISSING if share is None or not math.isfinite(share) else f"{100 * share:.1f}%"
+
+
+def percent_range(shares: Sequence[float]) -> str:
+    """Format an interval of shares as "56.0\u201366.8%"."""
+    return f"{percent(shares[0])[:-1]}\u2013{percent(shares[1])}"
+
+
+def points(difference: float) -> str:
+    """Format a difference of two shares as "\u221212.5 points"."""
+    # Adding 0.0 turns -0.0 into 0.0, whose sign is "+".
+    return f"{round(100 * difference, 1) + 0.0:+.1f} points".replace("-", "\u2212")
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Join names as in a sentence: "a", "a and b", "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def num_videos(count: int) -> str:
+    """Format a number of videos: "1 video", "1,200 videos"."""
+    return f"{count:,} {'video' if count == 1 else 'videos'}"
+
+
+def color(index: int) -> str:
+    """Return the CSS that sets ``--c`` to the color of run ``index``."""
+    return f"--c:var(--run-{index % NUM_COLORS})"
+
+
+def is_number(value: object) -> bool:
+    """Return whether a table's value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def heading(key: str) -> str:
+    """Return the heading of a table's column."""
+    if key.startswith("top1_") and key != "top1_best":
+        return f"Top-1, {key.removeprefix('top1_')}"
+    return _HEADINGS.get(key, key[:1].upper() + key[1:].replace("_", " "))
+
+
+def format_value(value: Any, key: str) -> str:
+    """Format a table's value with the unit that its column's name implies."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return MISSING
+    if not is_number(value):
+        return str(value)
+    if key.startswith(("top1", "top5", "mean_class", "mean_average")) and 0 <= value <= 1:
+        return percent(value)
+    if key in ("params", "multiply_adds"):
+        unit, size = next(((u, s) for u, s in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if value >= s), ("", 1))
+        return f"{value / size:.1f}\u202f{unit}" if unit else f"{value:g}"
+    if key.endswith("_ratio"):
+        return f"{value:.2f}\u00d7"
+    if key.endswith("_ms"):
+        return f"{value:.1f} ms"
+    if key == "seconds":
+        minutes = round(value / 60)
+        return f"{value:.0f} s" if value < 120 else f"{minutes} min" if minutes < 120 else f"{value / 3600:.1f} h"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def jpeg(frame: np.ndarray) -> str:
+    """Return a uint8 frame ``(h, w, 3)`` as a data URL, which keeps the page in one file."""
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("vsn.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+_ENVIRONMENT.filters |= {
+    function.__name__: function
+    for function in (percent, percent_range, points, join_names, num_videos, heading, format_value, jpeg)
+}
+_ENVIRONMENT.filters["shell"] = shlex.join
+_ENVIRONMENT.tests["finite_number"] = is_number
+_ENVIRONMENT.globals |= {"color": color, "missing_value": MISSING}
+# `tojson` escapes <, > and &, so that data cannot end its script element. Keys keep their order.
+_ENVIRONMENT.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
