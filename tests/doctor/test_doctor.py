@@ -19,17 +19,16 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from vsn.config import ClipSpec, DataConfig
+from vsn.config import ClipSpec, DataConfig, ModelConfig, Recipe
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video import write_video
 from vsn.doctor import Diagnosis, Finding, examine, print_page
 from vsn.doctor import examine as examine_function
-from vsn.doctor.checks import check_all, check_loading
+from vsn.doctor.checks import check_all
 from vsn.doctor.copies import find_copies
-from vsn.doctor.diagnosis import Loading
-from vsn.doctor.evidence import Evidence, Split
-from vsn.doctor.examine import choose_videos, read_splits
-from vsn.doctor.files import FileJob, FileReport, inspect_video
+from vsn.doctor.evidence import Evidence, Loading
+from vsn.doctor.splits import Split, choose_videos, read_splits
+from vsn.doctor.videos import VideoJob, VideoReport, inspect_video
 
 CLIP = ClipSpec(short_side=32, crop_size=16)
 T = 4
@@ -85,9 +84,13 @@ def data(healthy_set: Path, tmp_path: Path) -> Path:
 
 
 def diagnose(root: Path, *, num_frames: int = T, clip: ClipSpec = CLIP, **settings: object) -> Diagnosis:
-    options = {name: settings.pop(name) for name in ("sample", "thorough", "seed") if name in settings}
-    config = DataConfig(root=str(root), **settings)
-    return examine(config, clip, num_frames, num_workers=0, loading_seconds=0, progress=False, **options)
+    options = {name: settings.pop(name) for name in ("sample", "thorough") if name in settings}
+    recipe = recipe_of(DataConfig(root=str(root), **settings), num_frames=num_frames, clip=clip)
+    return examine(recipe, num_workers=0, loading_seconds=0, progress=False, **options)
+
+
+def recipe_of(data: DataConfig, *, num_frames: int = T, clip: ClipSpec = CLIP) -> Recipe:
+    return Recipe(data=data, clip=clip, model=ModelConfig(num_frames=num_frames))
 
 
 def codes(diagnosis: Diagnosis | list[Finding]) -> list[tuple[str, str]]:
@@ -113,8 +116,8 @@ def test_healthy_set_has_no_findings(healthy_set: Path):
         6,
         0,
     )
-    assert (train.frames.least, train.frames.most, train.short_side.middle) == (10, 10, 32)
-    assert train.frames_per_second.middle == 10
+    assert (train.frames.min, train.frames.max, train.short_side.median) == (10, 10, 32)
+    assert train.frames_per_second.median == 10
     assert (diagnosis.classes.num_classes, diagnosis.classes.effective) == (2, 2.0)
     assert diagnosis.proposed_flip == "random"
 
@@ -165,7 +168,7 @@ def test_missing_file_in_the_annotations(data):
 
 
 def test_a_file_that_goes_away(tmp_path):
-    report = inspect_video(FileJob(tmp_path / "gone.mp4", T, 32))
+    report = inspect_video(VideoJob(tmp_path / "gone.mp4", T, 32))
     assert (report.problem, report.num_frames) == ("missing", 0)
 
 
@@ -209,7 +212,7 @@ def test_key_frames_that_do_not_decode(data):
     for packet, is_key in packets:
         content = content.replace(packet, bytes(len(packet))) if is_key else content
     path.write_bytes(content)
-    report = inspect_video(FileJob(path, T, 32))
+    report = inspect_video(VideoJob(path, T, 32))
     assert report.problem == ""
     assert (report.height, report.width) == (32, 48)
     assert 0 < report.num_frames < report.announced == 60
@@ -234,16 +237,16 @@ def test_costly_videos(data):
 
 
 @pytest.mark.parametrize(
-    ("listed", "severity", "said", "items"),
+    ("listed", "severity", "message", "items"),
     [
-        ((6, 8, 5), "warning", "2 videos have another number of frames than listed, 1 of them fewer",
+        ((6, 8, 5), "warning", "2 videos with another number of frames than listed, 1 with fewer",
          ("b (train): 6 of 8 frames", "c (train): 6 of 5 frames")),
-        ((5, 6, 5), "note", "2 videos have another number of frames than listed, none of them fewer",
+        ((5, 6, 5), "note", "2 videos with another number of frames than listed, 0 with fewer",
          ("a (train): 6 of 5 frames", "c (train): 6 of 5 frames")),
         ((6, 6, 6), None, "", ()),
     ],
 )  # fmt: skip
-def test_frame_counts_that_are_not_those_of_the_list(tmp_path, listed, severity, said, items):
+def test_frame_counts_that_are_not_those_of_the_list(tmp_path, listed, severity, message, items):
     for seed, name in enumerate("abcd"):
         write_frames(tmp_path / name, seed, count=6)
     lines = [f"{name} {count} {label}\n" for name, count, label in zip("abc", listed, (0, 1, 1), strict=True)]
@@ -252,7 +255,7 @@ def test_frame_counts_that_are_not_those_of_the_list(tmp_path, listed, severity,
     diagnosis = diagnose(tmp_path, source="tsn-list")
     found = [finding for finding in diagnosis.findings if finding.code == "listed-frames"]
     assert [(finding.severity, finding.items) for finding in found] == ([(severity, items)] if severity else [])
-    assert all(finding.message.startswith(said) for finding in found)
+    assert all(finding.message.startswith(message) for finding in found)
 
 
 # --- copies ----------------------------------------------------------------------------------------
@@ -336,13 +339,13 @@ def test_absent_split(data, split, severity):
     assert codes(diagnosis)[0] == ("no-split", severity)
     assert repr(split) in diagnosis.findings[0].message
     assert diagnosis.healthy == (severity == "note")
-    expected = {
-        "train": ("`vsn train` stops at this.", 'Set data.train_split to one of them, for example "test"'),
-        "val": ("it validates after each epoch.", 'Set data.val_split to one of them, for example "test"'),
-        "test": ("present: 'train', 'val'.", "Training does without"),
+    command, setting = {
+        "train": ("`vsn train` stops", "data.train_split"),
+        "val": ("`vsn train` stops", "data.val_split"),
+        "test": ("'train', 'val'", "`vsn eval`"),
     }[split]
-    assert diagnosis.findings[0].message.endswith(expected[0])
-    assert diagnosis.findings[0].advice.startswith(expected[1])
+    assert command in diagnosis.findings[0].message
+    assert setting in diagnosis.findings[0].advice
 
 
 def test_nothing_there(tmp_path):
@@ -370,7 +373,7 @@ def test_training_split_that_is_tested(data):
 
 
 def test_sample_of_each_split(data):
-    diagnosis = diagnose(data, sample=2, seed=3)
+    diagnosis = diagnose(data, sample=2)
     assert [split.num_checked for split in diagnosis.splits] == [2, 2, 2]
     assert diagnosis.splits[0].num_videos == 6
     splits, _ = read_splits(DataConfig(root=str(data)))
@@ -393,7 +396,7 @@ def evidence(counts: dict[str, dict[str, int]], *, flip: str = "auto", **config:
             for i in range(number)
         ]
         splits.append(Split(split, (split,), RecordSet(tuple(records), classes)))
-    return Evidence(DataConfig(flip=flip, **config), CLIP, T, tuple(splits), {})
+    return Evidence(recipe_of(DataConfig(flip=flip, **config)), tuple(splits), {})
 
 
 @pytest.mark.parametrize(
@@ -417,7 +420,7 @@ def test_classes(counts, expected, item):
 
 def test_a_class_that_only_the_test_split_names():
     train, test = evidence({"train": {"a": 2, "b": 2}}), evidence({"test": {"c": 1, "a": 1, "b": 1}})
-    both = Evidence(train.config, CLIP, T, train.splits + test.splits, {})
+    both = replace(train, splits=train.splits + test.splits)
     assert codes(check_all(both)) == [("class-unseen", "error")]
 
 
@@ -462,14 +465,14 @@ def test_videos_without_labels():
             else s
             for s in known.splits
         )
-        assert codes(check_all(Evidence(known.config, CLIP, T, blank, {}))) == [expected]
+        assert codes(check_all(replace(known, splits=blank))) == [expected]
 
 
 def test_annotated_videos_that_are_not_on_disk():
     known = evidence({"train": {"a": 2, "b": 2}})
     [train] = known.splits
     some = replace(train, records=replace(train.records, num_missing=6))
-    [found] = check_all(Evidence(known.config, CLIP, T, (some,), {}))
+    [found] = check_all(replace(known, splits=(some,)))
     assert (found.code, found.severity, found.items) == ("not-on-disk", "warning", ("6 of 10 of train",))
 
 
@@ -493,7 +496,7 @@ def test_frame_folders(tmp_path):
     diagnosis = diagnose(frame_set(tmp_path), thorough=True)
     assert codes(diagnosis) == []
     assert diagnosis.frame_names == {"{:05d}.jpg from 1": 6}
-    assert diagnosis.splits[0].frames.middle == 6
+    assert diagnosis.splits[0].frames.median == 6
     assert "{:05d}.jpg from 1 (6 folders)" in page(diagnosis)
 
 
@@ -519,7 +522,7 @@ def test_frame_that_does_not_decode(tmp_path, thorough):
 # --- processes -------------------------------------------------------------------------------------
 
 
-def look_or_fail(job: FileJob) -> FileReport:
+def look_or_fail(job: VideoJob) -> VideoReport:
     """What a decoder may do to its process, by the file's name."""
     if job.path.stem == "train1":
         os._exit(3)
@@ -532,14 +535,14 @@ def test_worker_killed_by_a_file_and_worker_that_hangs(data, monkeypatch):
     shutil.rmtree(data / "train" / "jump")
     write(data / "train" / "jump" / "fine.mp4", 99)
     monkeypatch.setattr(sys.modules[examine_function.__module__], "inspect_video", look_or_fail)
-    config = DataConfig(root=str(data))
-    diagnosis = examine(config, CLIP, T, num_workers=1, seconds_a_video=3, loading_seconds=0, progress=False)
+    recipe = recipe_of(DataConfig(root=str(data)))
+    diagnosis = examine(recipe, num_workers=1, seconds_per_video=1, loading_seconds=0, progress=False)
     assert codes(diagnosis) == [("crashed", "error"), ("too-slow", "error")]
     crashed, slow = diagnosis.findings
     assert "train/wave/train1.mp4" in crashed.message
     assert "exit status 3" in crashed.message
     assert "train/wave/train2.mp4" in slow.message
-    assert "over 3 s" in slow.message
+    assert "over 1 s" in slow.message
     assert [split.num_checked for split in diagnosis.splits] == [4, 2, 2]
 
 
@@ -547,8 +550,8 @@ def test_worker_killed_by_a_file_and_worker_that_hangs(data, monkeypatch):
 
 
 def test_loading_is_measured(data):
-    config = DataConfig(root=str(data), num_workers=1)
-    diagnosis = examine(config, CLIP, T, loading_seconds=2, gpu_videos_per_second=1e9, progress=False)
+    recipe = recipe_of(DataConfig(root=str(data), num_workers=1))
+    diagnosis = examine(recipe, loading_seconds=2, gpu_videos_per_second=1e9, progress=False)
     loading = diagnosis.loading
     assert loading.num_workers == 1
     assert 0 < loading.num_clips < 6
@@ -569,7 +572,7 @@ def test_loading_is_measured(data):
 def test_loading_against_the_gpu(monkeypatch, gpu, cpus, expected, advice):
     monkeypatch.setattr("vsn.doctor.checks.num_cpus", lambda: cpus)
     loading = Loading(50.0, 100, 2, 1000, 20.0)
-    findings = list(check_loading(loading, gpu))
+    findings = check_all(Evidence(Recipe(), (), {}, loading=loading, gpu_videos_per_second=gpu))
     assert codes(findings) == expected
     assert all(advice in finding.advice for finding in findings)
 
@@ -601,23 +604,23 @@ def test_page_fits_80_columns(sick):
     assert "train/wave/[bold]x.mp4" in text
     assert text.count("[bold]very-long-name") == 3
     assert "and 4 more" in text
-    assert "Mend the errors before training." in text
+    assert "Fix the errors before training." in text
 
 
 def test_page_of_a_healthy_set(healthy_set):
     text = page(diagnose(healthy_set))
-    assert "Fit to train on." in text
+    assert "Ready for training." in text
     assert "ERROR" not in text
     assert "2 to train, 3 videos each." in text
     assert len(text.splitlines()) < 20
 
 
-@pytest.mark.parametrize(("kept", "said"), [(3, "nearly even."), (1, "as uneven as if there were 1.65 of one size.")])
-def test_page_says_how_even_classes_are(data, kept, said):
+@pytest.mark.parametrize(("kept", "balance"), [(3, "nearly balanced."), (1, "entropy of 1.65 equally large classes.")])
+def test_page_shows_the_balance_of_classes(data, kept, balance):
     write(data / "train" / "wave" / "more.mp4", 97)
     for i in range(kept, 3):
         (data / "train" / "jump" / f"train{i}.mp4").unlink()
-    assert said in " ".join(page(diagnose(data)).split())
+    assert balance in " ".join(page(diagnose(data)).split())
 
 
 def test_json(sick):
@@ -631,18 +634,15 @@ def test_json(sick):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("num_frames", 0),
         ("sample", 0),
         ("num_workers", -1),
-        ("batch_size", 0),
-        ("seconds_a_video", 0.0),
+        ("seconds_per_video", 0.0),
         ("gpu_videos_per_second", -1.0),
     ],
 )
 def test_arguments_out_of_range(name, value):
-    arguments = {"num_frames": T, name: value}
-    with pytest.raises(ValueError, match=f"{name} is {value}"):
-        examine(DataConfig(), CLIP, **arguments)
+    with pytest.raises(ValueError, match=f"{name} .*{value}"):
+        examine(Recipe(), **{name: value})
 
 
 def test_checking_processes_import_no_torch():
@@ -650,7 +650,7 @@ def test_checking_processes_import_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["evidence", "labels"])
+@pytest.mark.parametrize("name", ["findings", "diagnosis"])
 def test_examples_in_docstrings(name):
     result = doctest.testmod(importlib.import_module(f"vsn.doctor.{name}"))
     assert result.attempted > 0

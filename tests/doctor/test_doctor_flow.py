@@ -1,4 +1,4 @@
-"""What the doctor says of stored flow: every fault planted is found as that fault; sound flow gives nothing."""
+"""Every fault planted in stored flow is found as that fault; sound flow has no findings."""
 
 import io
 import shutil
@@ -12,13 +12,13 @@ from rich.console import Console
 
 from tests.helpers.stored_flow import write_fields
 from vsn import cli
-from vsn.config import ClipSpec, DataConfig, Recipe
+from vsn.config import ClipSpec, DataConfig, ModelConfig, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.flow.file import write_flow_file
 from vsn.data.flow.values import FlowFacts, write_flow_facts
 from vsn.data.records import RecordSet
 from vsn.data.video import write_video
-from vsn.doctor import Diagnosis, Finding, FlowWanted, examine, loading, print_page
+from vsn.doctor import Diagnosis, Finding, examine, loading, print_page
 
 CLIP = ClipSpec(short_side=32, crop_size=16)
 FACTS = FlowFacts(short_side=32)
@@ -53,9 +53,16 @@ def data(sound_set: Path, tmp_path: Path) -> Path:
 
 
 def diagnose(root: Path, *, wanted: FlowFacts = FACTS, flow: str = "../flow", **settings: object) -> Diagnosis:
-    config = DataConfig(root=str(root / "videos"), flow=flow)
-    options = {"num_workers": 0, "loading_seconds": 0, "progress": False} | settings
-    return examine(config, CLIP, T, flow=FlowWanted(wanted, L), **options)
+    model = ModelConfig(
+        num_frames=T,
+        modality="flow",
+        flow_length=L,
+        flow_bound=wanted.bound,
+        flow_method=wanted.method,
+        flow_short_side=wanted.short_side,
+    )
+    recipe = Recipe(data=DataConfig(root=str(root / "videos"), flow=flow), clip=CLIP, model=model)
+    return examine(recipe, **{"num_workers": 0, "loading_seconds": 0, "progress": False} | settings)
 
 
 def only(diagnosis: Diagnosis, code: str, severity: str) -> Finding:
@@ -73,7 +80,7 @@ def write(root: Path, place: str, **of: object) -> None:
 
 
 @pytest.mark.parametrize("thorough", [False, True])
-def test_sound_flow_gives_nothing_and_is_described(sound_set: Path, thorough: bool) -> None:
+def test_sound_flow_has_no_findings_and_is_described(sound_set: Path, thorough: bool) -> None:
     diagnosis = diagnose(sound_set, thorough=thorough)
     assert diagnosis.findings == ()
     assert diagnosis.flow == "Flow: .vsnflow files, 9 fields in the first; tv-l1, bound 20 pixels, zero 128."
@@ -82,10 +89,10 @@ def test_sound_flow_gives_nothing_and_is_described(sound_set: Path, thorough: bo
     assert "Flow .vsnflow files, 9 fields in the first; tv-l1" in " ".join(console.export_text().split())
 
 
-def test_a_run_on_frames_is_told_nothing_of_flow(data: Path) -> None:
+def test_a_run_on_frames_does_not_need_flow(data: Path) -> None:
     shutil.rmtree(data / "flow")
-    config = DataConfig(root=str(data / "videos"), flow="../flow")
-    diagnosis = examine(config, CLIP, T, num_workers=0, loading_seconds=0, progress=False)
+    recipe = Recipe(data=DataConfig(root=str(data / "videos"), flow="../flow"), clip=CLIP)
+    diagnosis = examine(recipe, num_workers=0, loading_seconds=0, progress=False)
     assert (diagnosis.findings, diagnosis.flow) == ((), "")
 
 
@@ -94,14 +101,14 @@ def test_no_flow_at_all(data: Path, flow: str) -> None:
     shutil.rmtree(data / "flow")
     found = only(diagnose(data, flow=flow), "no-flow", "error")
     assert ("no stored flow was found" if not flow else "data.flow is '../elsewhere'") in found.message
-    assert found.message.endswith("A run on flow stops at this.")
+    assert found.message.endswith("A run on flow stops with this error.")
 
 
 def test_videos_without_flow(data: Path) -> None:
     for place in ("train/jump/train1", "test/wave/test0"):
         file_of(data, place).unlink()
     found = only(diagnose(data), "flow-missing", "error")
-    assert found.message.startswith("2 of 8 videos have no flow in ")
+    assert found.message.startswith("2 of 8 videos without flow in ")
     assert found.items == ("train/jump/train1.mp4 (train)", "test/wave/test0.mp4 (test)")
     assert only(diagnose(data, sample=1), "flow-missing", "error").items == found.items
 
@@ -170,7 +177,7 @@ def damage(path: Path) -> None:
 def test_flow_that_cannot_be_read(data: Path, place: str, severity: str, effect: str) -> None:
     cut(file_of(data, place))
     found = only(diagnose(data), "flow-unreadable", severity)
-    assert found.message.startswith(f"The flow of 1 video cannot be read: {place}.mp4 ")
+    assert found.message.startswith(f"1 video with unreadable flow: {place}.mp4 ")
     assert effect in found.message
     file_of(data, place).write_bytes(b"")
     assert only(diagnose(data), "flow-empty", severity).items[0].startswith(f"{place}.mp4")
@@ -194,12 +201,12 @@ def test_fields_that_do_not_fit_the_number_of_frames(data: Path, count: int, fit
         assert found.items == (f"train/wave/train1.mp4 (train): {count} fields for 10 frames",)
 
 
-@pytest.mark.parametrize("said", [True, False])
-def test_flow_of_another_size(data: Path, said: bool) -> None:
-    write_flow_facts(data / "flow", FACTS if said else FlowFacts())
+@pytest.mark.parametrize("stated", [True, False])
+def test_flow_of_another_size(data: Path, stated: bool) -> None:
+    write_flow_facts(data / "flow", FACTS if stated else FlowFacts())
     write(data, "val/wave/val0", size=(24, 36))
     found = only(diagnose(data), "flow-size", "warning")
-    assert "another shorter side than 32 pixels" in found.message
+    assert "not 32 pixels" in found.message
     assert found.items == ("val/wave/val0.mp4 (val): 36x24",)
 
 
@@ -241,7 +248,7 @@ def test_the_command_looks_at_flow_where_the_model_does(data: Path, capsys: pyte
     ]
     with pytest.raises(SystemExit, match="1"):
         cli.main(["data", "doctor", *settings, "--model.modality", "flow"])
-    assert "1 of 8 videos have no flow in" in " ".join(capsys.readouterr().out.split())
+    assert "1 of 8 videos without flow in" in " ".join(capsys.readouterr().out.split())
     cli.main(["data", "doctor", *settings])
 
 

@@ -116,20 +116,14 @@ class DoctorCommand(RecipeCommand):
 
     def run(self, settings: RecipeSettings) -> None:
         """Examine and print the findings."""
-        from vsn.data.flow.values import wanted_flow
-        from vsn.doctor import FlowWanted, examine, print_page
+        from vsn.doctor import examine, print_page
 
-        recipe = settings.apply_to(self.recipe)
         diagnosis = examine(
-            recipe.data,
-            recipe.clip,
-            recipe.model.num_frames,
+            settings.apply_to(self.recipe),
             sample=self.sample,
             thorough=self.thorough,
             num_workers=self.workers,
             gpu_videos_per_second=self.gpu_speed,
-            batch_size=recipe.train.batch_size,
-            flow=FlowWanted(wanted_flow(recipe), recipe.model.flow_length) if recipe.model.modality == "flow" else None,
         )
         if self.json:
             print(json.dumps(diagnosis.to_dict(), indent=2))

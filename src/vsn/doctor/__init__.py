@@ -1,12 +1,11 @@
-"""The doctor: what would break or bias a training run on a data set, said before the run.
+"""Find what would break or bias a training run on a data set, before the run.
 
-`examine` reads, decodes and measures, and returns a `Diagnosis`; `print_page` shows it on a terminal.
+`examine` reads, decodes and measures, and returns a `Diagnosis`; `print_page` shows it in a terminal.
 """
 
 from vsn.doctor.diagnosis import Diagnosis
-from vsn.doctor.evidence import Finding
 from vsn.doctor.examine import examine
-from vsn.doctor.flow import FlowWanted
+from vsn.doctor.findings import Finding
 from vsn.doctor.page import print_page
 
-__all__ = ["Diagnosis", "Finding", "FlowWanted", "examine", "print_page"]
+__all__ = ["Diagnosis", "Finding", "examine", "print_page"]

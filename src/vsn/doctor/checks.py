@@ -1,252 +1,290 @@
-"""Checks of the videos themselves: what does not decode, what is cut short, what comes twice."""
+"""Check a data set: each check is a function of the evidence that yields findings; `CHECKS` lists them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from statistics import median
+from typing import get_args
 
-from vsn.doctor.diagnosis import Loading
-from vsn.doctor.evidence import Evidence, Finding, Place, bad_effect, counted, make_finding
-from vsn.doctor.files import FileReport, Problem
-from vsn.doctor.labels import LABEL_CHECKS
+from vsn.data.flips import has_side, propose_flip_rule
+from vsn.doctor.evidence import Evidence
+from vsn.doctor.findings import Finding, Severity, counted, make_finding
+from vsn.doctor.flow import FlowReport
+from vsn.doctor.splits import Place
+from vsn.doctor.videos import Problem, VideoReport
 from vsn.system.pool import num_cpus
 
 LONG_KEY_INTERVAL = 100
 MANY_FRAMES = 32
-"""Videos that are costly to read sparsely: more than this many frames for each one of the clip, and more
-than LONG_KEY_INTERVAL from key frame to key frame."""
+"""Sparse reading is expensive for videos with more than MANY_FRAMES frames for each one of the clip, and more than
+LONG_KEY_INTERVAL frames between key frames: the decoder starts at a key frame."""
 LARGE_SIDE = 2.5
-"""Shorter side of a video, over clip.short_side, above which most decoded pixels are thrown away."""
+"""Ratio of the shorter side of a video to clip.short_side above which most decoded pixels are discarded."""
 LOST_SHARE = 0.02
 """Share of the announced frames that may be missing; some containers count a few too many."""
+IMBALANCE_RATIO = 20.0
+"""Ratio of the largest to the smallest class, in videos, above which the small classes are hardly learned."""
 
-_DONE_WITH = {"val": "validated on", "test": "tested on"}
-_UNREADABLE: dict[Problem, tuple[str, tuple[str, str], str]] = {
-    "missing": ("video", ("is not there", "are not there"), "Get the files, or take their lines out of the annotations."),
-    "empty": ("video", ("is empty", "are empty"), "Download or extract again, or take out of the data set."),
-    "unreadable": (
-        "video",
-        ("cannot be decoded", "cannot be decoded"),
-        "Play it in a media player: where that works, convert it with FFmpeg; otherwise download it again, "
-        "or take it out of the data set.",
-    ),
-    "crashed": (
-        "video",
-        ("kills the process that decodes it", "kill the process that decodes them"),
-        "Take out of the data set, or convert with FFmpeg.",
-    ),
-    "too-slow": (
-        "video",
-        ("takes too long to decode", "take too long to decode"),
-        "Take out of the data set, cut into parts, or convert with FFmpeg.",
-    ),
-}  # fmt: skip
-
-
-def check_all(evidence: Evidence) -> list[Finding]:
-    """Every finding but that of loading."""
-    return [finding for check in CHECKS for finding in check(evidence)]
+_USES = {"train": "training", "val": "validation", "test": "testing"}
 
 
 # --- splits ----------------------------------------------------------------------------------------
 
 
 def check_roles(evidence: Evidence) -> Iterator[Finding]:
-    """Splits that serve two ends, and videos that the annotations name but nobody has."""
+    """Splits with two roles, and annotated videos that are not on disk."""
     for split in evidence.splits:
         if "train" in split.roles and len(split.roles) > 1:
-            yield make_finding(
-                "leak",
-                "error",
-                f"The videos of {split.name} are trained on, and {' and '.join(_DONE_WITH[r] for r in split.roles[1:])}",
-                [],
-                "Set data.val_split and data.test_split to other splits than data.train_split.",
-            )
+            uses = " and ".join(_USES[role] for role in split.roles)
+            yield make_finding("leak/roles", split=split.name, uses=uses)
         elif len(split.roles) > 1:
-            yield make_finding(
-                "val-is-test",
-                "note",
-                f"The same videos are validated and tested on ({split.name})",
-                [],
-                "If an epoch or a setting is chosen by the validation accuracy, make three splits: the test accuracy "
-                "comes out too good otherwise.",
-            )
-    missing = [split for split in evidence.splits if split.records.num_missing]
-    num_missing = sum(split.records.num_missing for split in missing)
-    if missing:
-        yield make_finding(
-            "not-on-disk",
-            "warning",
-            f"{counted(num_missing, 'annotated video', ('is', 'are'))} not on disk and left out",
-            [f"{s.records.num_missing:,} of {s.records.num_missing + len(s.videos):,} of {s.name}" for s in missing],
-            "Results are on fewer videos than others report; say so with them.",
+            yield make_finding("val-is-test", split=split.name)
+    incomplete = [(split, split.records.num_missing) for split in evidence.splits if split.records.num_missing]
+    if incomplete:
+        items = [f"{n:,} of {n + len(split.videos):,} of {split.name}" for split, n in incomplete]
+        yield make_finding("not-on-disk", items, missing=counted(sum(n for _, n in incomplete), "annotated video"))
+
+
+# --- labels ----------------------------------------------------------------------------------------
+
+
+def check_unlabeled(evidence: Evidence) -> Iterator[Finding]:
+    """Splits, or single videos, without labels."""
+    for split in evidence.splits:
+        # Task "arrow" makes its own labels, and a multi-label video may have none.
+        if split.records.per_video > 1 or split.records.multi_label:
+            continue
+        unlabeled = [record.video_id for record in split.videos if not record.labels]
+        if unlabeled and split.roles == ("test",) and len(unlabeled) == len(split.videos):
+            yield make_finding("no-test-labels", number=len(unlabeled), split=split.name)
+        elif unlabeled:
+            yield make_finding("unlabeled", unlabeled, split=split.name)
+
+
+def check_classes(evidence: Evidence) -> Iterator[Finding]:
+    """Classes without training videos, tested or not, and classes never tested."""
+    train = evidence.split_of("train")
+    if train is None or not (counts := train.class_counts()):
+        return
+    # Class -> how the first split that tests it does: "wave (3 videos in test)".
+    tested: dict[str, str] = {}
+    for split in evidence.splits:
+        if "train" not in split.roles:
+            for name, number in split.class_counts().items():
+                if number:
+                    tested.setdefault(name, f"{name} ({counted(number, 'video')} in {split.name})")
+    known = dict.fromkeys((*counts, *tested))
+    untrained = [name for name in known if not counts[name]]
+    if unseen := [tested[name] for name in untrained if name in tested]:
+        yield make_finding("class-unseen", unseen)
+    if empty := [name for name in untrained if name not in tested]:
+        yield make_finding("class-empty", empty, num_classes=len(known))
+    untested = [name for name, number in counts.items() if number and name not in tested]
+    if untested and tested:
+        yield make_finding("class-untested", untested)
+
+
+def check_balance(evidence: Evidence) -> Iterator[Finding]:
+    """Training classes of very different sizes."""
+    train = evidence.split_of("train")
+    sizes = {name: n for name, n in (train.class_counts() if train else Counter()).items() if n}
+    if train is None or len(sizes) < 2:
+        return
+    largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes.values())
+    if sizes[largest] / smallest <= IMBALANCE_RATIO:
+        return
+    if evidence.recipe.data.balance:
+        advice = "data.balance is on: each class is drawn equally often."
+    elif train.records.multi_label:
+        advice = "Set train.class_weights, and report mean class accuracy or mAP."
+    else:
+        advice = (
+            "Set data.balance = true (draws classes equally often) or train.class_weights = true (weights the loss), and "
+            "compare by mean class accuracy."
         )
+    small = sorted((n, name) for name, n in sizes.items() if sizes[largest] / n > IMBALANCE_RATIO)
+    yield make_finding(
+        "imbalance",
+        [f"{name} ({counted(n, 'video')})" for n, name in small],
+        severity="note" if evidence.recipe.data.balance else "warning",
+        largest=largest,
+        ratio=sizes[largest] / smallest,
+        smallest=counted(smallest, "video"),
+        advice=advice,
+    )
 
 
-# --- what does not decode --------------------------------------------------------------------------
+def check_flips(evidence: Evidence) -> Iterator[Finding]:
+    """Random flips of classes named by left or right."""
+    classes = evidence.splits[0].records.classes if evidence.splits else ()
+    sided = [name for name in classes if has_side(name)]
+    if sided and evidence.recipe.data.flip == "random" and evidence.recipe.data.task != "arrow":
+        rule, reason = propose_flip_rule(classes)
+        yield make_finding("flip", sided, rule=rule, reason=reason)
+
+
+# --- videos ----------------------------------------------------------------------------------------
 
 
 def check_readable(evidence: Evidence) -> Iterator[Finding]:
-    """One finding for each way of being unreadable."""
-    problems = {path: report.problem for path, report in evidence.reports.items()}
-    for problem, (noun, verb, advice) in _UNREADABLE.items():
-        bad = [report for report in evidence.reports.values() if report.problem == problem]
-        if not bad:
+    """Videos, or their flow, that cannot be read: one finding per problem."""
+    yield from _unreadable(evidence, evidence.reports, is_read=evidence.reads_frames)
+    if evidence.flow is not None:
+        yield from _unreadable(evidence, evidence.flow.reports, prefix="flow-")
+
+
+def _unreadable(
+    evidence: Evidence,
+    reports: Mapping[Path, VideoReport] | Mapping[Path, FlowReport],
+    *,
+    prefix: str = "",
+    is_read: bool = True,
+) -> Iterator[Finding]:
+    problems = {path: report.problem for path, report in reports.items()}
+    for problem in get_args(Problem):
+        bad = [path for path, its_problem in problems.items() if its_problem == problem]
+        if not problem or not bad:
             continue
         severity, effect = (
-            bad_effect(evidence, [report.path for report in bad], problems)
-            if evidence.reads_frames
+            unreadable_effect(evidence, bad, problems)
+            if is_read
             else ("warning", "A run on flow reads no frames; `vsn flow extract` and a run on frames do.")
         )
-        yield make_finding(
-            problem,
-            severity,
-            counted(len(bad), noun, verb),
-            [f"{evidence.named(report.path)}: {report.reason.rstrip('.')}" for report in bad],
-            advice,
-            effect=effect,
+        items = [evidence.name(path, reports[path].reason.rstrip(".")) for path in bad]
+        yield make_finding(f"{prefix}{problem}", items, severity=severity, effect=effect)
+
+
+def unreadable_effect(
+    evidence: Evidence, bad: Collection[Path], problems: Mapping[Path, Problem]
+) -> tuple[Severity, str]:
+    """Return the severity and the effect on a run if the videos `bad`, or their flow, cannot be read.
+
+    `problems` has every video inspected, with "" for those without a problem.
+    """
+    if any(problems[path] in ("crashed", "too-slow") for path in bad):
+        return "error", "A run would crash or hang there."
+    train = evidence.split_of("train")
+    trained = [path for path in train.paths if path in problems] if train else []
+    # Training tolerates a share of bad videos, validation and testing none.
+    limit = evidence.recipe.data.bad_videos
+    over_limit = sum(bool(problems[path]) for path in trained) > limit * len(trained)
+    roles = {role for path in bad for place in evidence.places[path] for role in place.split.roles}
+    effects = []
+    if "train" in roles:
+        effects.append(
+            f"Training would stop: more of its videos are bad than data.bad_videos = {limit:g} allows."
+            if over_limit
+            else f"Training would skip them, as data.bad_videos = {limit:g} allows."
         )
+    stopped = [_USES[role] for role in ("val", "test") if role in roles]
+    if stopped:
+        effects.append(f"{' and '.join(stopped).capitalize()} would stop.")
+    return "error" if stopped or over_limit else "warning", " ".join(effects)
 
 
 def check_truncated(evidence: Evidence) -> Iterator[Finding]:
-    """Files that end before what their header announces, or whose tail does not decode."""
-    short = [
-        report
-        for report in evidence.reports.values()
-        if not report.problem and report.announced - report.num_frames > max(2, LOST_SHARE * report.announced)
+    """Files that end before the frames that their header announces, or whose tail does not decode."""
+    items = [
+        evidence.name(report.path, f"{report.num_frames} of {report.announced} frames")
+        for report in evidence.readable
+        if report.announced - report.num_frames > max(2, LOST_SHARE * report.announced)
     ]
-    if short:
-        yield make_finding(
-            "truncated",
-            "warning",
-            f"{counted(len(short), 'video', ('is', 'are'))} cut short or damaged",
-            [f"{evidence.named(r.path)}: {r.num_frames} of {r.announced} frames" for r in short],
-            "Download or copy again. Training takes the frames there are, which may miss what the label says.",
-        )
+    if items:
+        yield make_finding("truncated", items)
 
 
 def check_short(evidence: Evidence) -> Iterator[Finding]:
-    """Videos of fewer frames than a clip has, single frames apart."""
-    wanted = evidence.num_frames
-    good = [report for report in evidence.reports.values() if not report.problem]
-    single = [report for report in good if report.num_frames == 1]
-    short = [report for report in good if 1 < report.num_frames < wanted]
-    if single and wanted > 1:
-        yield make_finding(
-            "single-frame",
-            "warning",
-            f"{counted(len(single), 'video', ('has', 'have'))} a single frame, shown {wanted} times",
-            [evidence.named(report.path) for report in single],
-            "Check what they are, such as a cover picture or a failed extraction; nothing moves in them.",
-        )
-    if short:
-        yield make_finding(
-            "too-short",
-            "warning",
-            f"{counted(len(short), 'video', ('has', 'have'))} fewer frames than the {wanted} of a clip",
-            [f"{evidence.named(r.path)}: {counted(r.num_frames, 'frame')}" for r in short],
-            "Frames are repeated to fill the clip. Where that is many videos, take a smaller model.num_frames, "
-            "or extract more frames a second.",
-        )
+    """Videos with fewer frames than a clip."""
+    num_frames = evidence.recipe.model.num_frames
+    short = [report for report in evidence.readable if report.num_frames < num_frames]
+    if items := [evidence.name(report.path) for report in short if report.num_frames == 1]:
+        yield make_finding("single-frame", items, num_frames=num_frames)
+    if items := [evidence.name(r.path, counted(r.num_frames, "frame")) for r in short if r.num_frames > 1]:
+        yield make_finding("too-short", items, num_frames=num_frames)
 
 
 def check_sizes(evidence: Evidence) -> Iterator[Finding]:
     """Videos whose frames change size."""
-    changing = [report for report in evidence.reports.values() if report.num_sizes > 1]
-    if changing:
-        yield make_finding(
-            "variable-size",
-            "warning",
-            f"{counted(len(changing), 'video', ('has', 'have'))} frames of different sizes",
-            [f"{evidence.named(r.path)}: {r.num_sizes} sizes, the first {r.width}x{r.height}" for r in changing],
-            "All are stretched to the size of the first. Look whether they are recordings put together.",
-        )
+    items = [
+        evidence.name(report.path, f"{report.num_sizes} sizes, the first {report.width}x{report.height}")
+        for report in evidence.readable
+        if report.num_sizes > 1
+    ]
+    if items:
+        yield make_finding("variable-size", items)
 
 
 def check_frame_names(evidence: Evidence) -> Iterator[Finding]:
-    """Frame folders that do not all name and number their frames alike."""
-    names: dict[str, list[FileReport]] = {}
+    """Frame folders with different naming schemes."""
+    folders: dict[str, list[Path]] = {}
     for report in evidence.reports.values():
         if report.frame_names:
-            names.setdefault(report.frame_names, []).append(report)
-    if len(names) > 1:
-        ranked = sorted(names.items(), key=lambda pair: -len(pair[1]))
+            folders.setdefault(report.frame_names, []).append(report.path)
+    if len(folders) > 1:
+        most_common_first = sorted(folders.items(), key=lambda pair: -len(pair[1]))
         items = [
-            f"{name}: {counted(len(some), 'folder')}, such as {evidence.named(some[0].path)}" for name, some in ranked
+            f"{scheme}: {counted(len(paths), 'folder')}, such as {evidence.name(paths[0])}"
+            for scheme, paths in reversed(most_common_first)
         ]
-        yield make_finding(
-            "mixed-frame-names",
-            "warning",
-            f"Frame folders name their frames in {len(names)} ways",
-            items[::-1],
-            "Look whether two extractions were mixed, or the first frames of some videos are missing.",
-        )
+        yield make_finding("mixed-frame-names", items)
 
 
 def check_listed_frames(evidence: Evidence) -> Iterator[Finding]:
-    """Videos with more or fewer frames than their list states; lists may count flow, a frame less."""
+    """Videos with more or fewer frames than their list file states."""
     listed = {
         record.path: record.listed_frames
         for split in evidence.splits
         for record in split.videos
         if record.listed_frames
     }
-    reports = evidence.reports
-    other = [
-        (reports[path].num_frames, number, path)
-        for path, number in listed.items()
-        if path in reports and not reports[path].problem and reports[path].num_frames != number
+    different = [
+        (report.num_frames, number, report.path)
+        for report in evidence.readable
+        if (number := listed.get(report.path)) and number != report.num_frames
     ]
-    other.sort(key=lambda row: (row[0] - row[1], row[2]))
-    fewer = sum(there < number for there, number, _ in other)
-    if other:
+    if different:
+        different.sort(key=lambda row: (row[0] - row[1], row[2]))
+        num_fewer = sum(present < number for present, number, _ in different)
         yield make_finding(
             "listed-frames",
-            "warning" if fewer else "note",
-            f"{counted(len(other), 'video', ('has', 'have'))} another number of frames than listed, "
-            f"{fewer or 'none'} of them fewer",
-            [f"{evidence.named(path)}: {there} of {number} frames" for there, number, path in other],
-            "Frames are taken from all that are there. Where some are missing, extract them again; a list that "
-            "counts one less throughout may count optical flow.",
+            [evidence.name(path, f"{present} of {number} frames") for present, number, path in different],
+            severity="warning" if num_fewer else "note",
+            num_fewer=num_fewer,
         )
 
 
 def check_cost(evidence: Evidence) -> Iterator[Finding]:
-    """Videos that are decoded for far more than is used of them."""
-    large = LARGE_SIDE * evidence.clip.short_side
-    many = MANY_FRAMES * evidence.num_frames
-    costly = [
+    """Videos that decode far more than is used of them."""
+    side, many = evidence.recipe.clip.short_side, MANY_FRAMES * evidence.recipe.model.num_frames
+    expensive = [
         report
-        for report in evidence.reports.values()
-        if evidence.reads_frames
-        and not report.problem
-        and (
-            min(report.height, report.width) > large
-            or (report.key_interval > LONG_KEY_INTERVAL and report.num_frames > many)
-        )
+        for report in evidence.readable
+        if min(report.height, report.width) > LARGE_SIDE * side
+        or (report.key_interval > LONG_KEY_INTERVAL and report.num_frames > many)
     ]
-    if costly:
-        costly.sort(key=lambda report: -report.seconds)
-        milliseconds = 1000 * median(report.seconds for report in costly)
+    if expensive and evidence.reads_frames:
+        expensive.sort(key=lambda report: -report.seconds)
+        items = [
+            evidence.name(
+                r.path,
+                f"{r.num_frames} frames of {r.width}x{r.height}, key frames up to {r.key_interval} apart, "
+                f"{1000 * r.seconds:.0f} ms",
+            )
+            for r in expensive
+        ]
         yield make_finding(
-            "costly",
-            "note",
-            f"{counted(len(costly), 'video', ('is', 'are'))} costly to decode (about {milliseconds:.0f} ms for a clip)",
-            [
-                f"{evidence.named(r.path)}: {r.num_frames} frames of {r.width}x{r.height}, key frames up to "
-                f"{r.key_interval} apart, {1000 * r.seconds:.0f} ms"
-                for r in costly
-            ],
-            f"`vsn data pack` stores frames of {evidence.clip.short_side} pixels that are read one by one.",
+            "costly", items, latency_ms=1000 * median(report.seconds for report in expensive), short_side=side
         )
 
 
-# --- what comes twice ------------------------------------------------------------------------------
+# --- copies ----------------------------------------------------------------------------------------
 
 
 def check_copies(evidence: Evidence) -> Iterator[Finding]:
-    """The same content in two splits, twice in one, or under two labels."""
+    """The same content in two splits, twice in one split, or with two labels."""
     copied = {path for group in evidence.copies for path in group}
     groups = [*evidence.copies, *((path,) for path in evidence.places if path not in copied)]
     leaks: list[str] = []
@@ -254,106 +292,105 @@ def check_copies(evidence: Evidence) -> Iterator[Finding]:
     conflicts: list[str] = []
     copies: list[str] = []
     listed: list[str] = []
-    tests_twice = False
+    tested_twice = False
     for group in groups:
         places = [place for path in group for place in evidence.places[path]]
-        if pair := _pair(places, lambda a, b: "train" in a.split.roles and "train" not in b.split.roles):
+        if pair := _first_pair(places, lambda a, b: "train" in a.split.roles and "train" not in b.split.roles):
             leaks.append(f"{pair[0]} is {pair[1]}")
-        elif pair := _pair(places, lambda a, b: "val" in a.split.roles and "val" not in b.split.roles):
+        elif pair := _first_pair(places, lambda a, b: "val" in a.split.roles and "val" not in b.split.roles):
             shared.append(f"{pair[0]} is {pair[1]}")
-        if pair := _pair(places, lambda a, b: set(a.classes) != set(b.classes) and a.classes and b.classes):
+        if pair := _first_pair(places, lambda a, b: set(a.classes) != set(b.classes) and a.classes and b.classes):
             conflicts.append(" and ".join(f"{place} is {', '.join(place.classes)}" for place in pair))
-        elif pair := _pair(places, lambda a, b: a.split is b.split):
+        elif pair := _first_pair(places, lambda a, b: a.split is b.split):
             same_path = any(set(pair) <= set(evidence.places[path]) for path in group)
             (listed if same_path else copies).append(f"{pair[0]} is {pair[1].video_id}")
-            tests_twice |= same_path and pair[0].split.roles != ("train",)
+            tested_twice |= same_path and pair[0].split.roles != ("train",)
     if leaks:
-        yield make_finding(
-            "leak",
-            "error",
-            f"{counted(len(leaks), 'training video', ('is', 'are'))} also validated or tested on",
-            leaks,
-            "Take out one of each pair: accuracy on videos that were trained on says nothing.",
-        )
+        yield make_finding("leak", leaks)
     if conflicts:
-        yield make_finding(
-            "label-conflict",
-            "error",
-            f"{counted(len(conflicts), 'video', ('comes', 'come'))} twice, with different labels",
-            conflicts,
-            "One of the two labels is wrong; keep the right one.",
-        )
+        yield make_finding("label-conflict", conflicts)
     if listed:
-        yield make_finding(
-            "listed-twice",
-            "error" if tests_twice else "warning",
-            f"{counted(len(listed), 'video', ('is', 'are'))} listed more than once in a split",
-            listed,
-            "Keep one line of each; `vsn eval` refuses a split that lists a video twice.",
-        )
+        yield make_finding("listed-twice", listed, severity="error" if tested_twice else "warning")
     if copies:
-        yield make_finding(
-            "copies",
-            "warning",
-            f"{counted(len(copies), 'video', ('comes', 'come'))} more than once in a split, under different names",
-            copies,
-            "Keep one of each: copies count double, in training and in the accuracy.",
-        )
+        yield make_finding("copies", copies)
     if shared:
-        yield make_finding(
-            "val-in-test",
-            "warning",
-            f"{counted(len(shared), 'video', ('is', 'are'))} both validated and tested on",
-            shared,
-            "Take out one of each pair, or choose nothing by the validation accuracy.",
-        )
+        yield make_finding("val-in-test", shared)
 
 
-def _pair(places: list[Place], agree: Callable[[Place, Place], object]) -> tuple[Place, Place] | None:
-    """The first two places, in this order, of which that is true."""
-    for a in places:
-        for b in places:
-            if a is not b and agree(a, b):
-                return a, b
-    return None
+def _first_pair(places: list[Place], condition: Callable[[Place, Place], object]) -> tuple[Place, Place] | None:
+    return next(((a, b) for a in places for b in places if a is not b and condition(a, b)), None)
 
 
-# --- loading ---------------------------------------------------------------------------------------
+# --- flow and loading --------------------------------------------------------------------------------
 
 
-def check_loading(loading: Loading | None, gpu_videos_per_second: float | None) -> Iterator[Finding]:
-    """A GPU that would wait for the loader."""
-    if loading is None or gpu_videos_per_second is None or loading.clips_per_second >= gpu_videos_per_second:
+def check_flow_length(evidence: Evidence) -> Iterator[Finding]:
+    """Videos whose flow has another number of fields than their frames make: N - 1, or N if the last is repeated."""
+    if evidence.flow is None:
         return
-    each = loading.clips_per_second / max(1, loading.num_workers)
-    needed = math.ceil(gpu_videos_per_second / each)
-    if needed <= num_cpus():
-        advice = f"Set data.num_workers = {needed}, or decode less with `vsn data pack`."
+    items = [
+        evidence.name(video.path, f"{counted(flow.num_fields, 'field')} for {counted(video.num_frames, 'frame')}")
+        for flow in evidence.flow.reports.values()
+        if not flow.problem
+        and (video := evidence.reports[flow.path])
+        and not video.problem
+        and flow.num_fields not in (video.num_frames - 1, video.num_frames)
+    ]
+    if items:
+        yield make_finding("flow-length", items)
+
+
+def check_flow_size(evidence: Evidence) -> Iterator[Finding]:
+    """Videos whose flow has another size than the pixels in which its motion is measured."""
+    if evidence.flow is None or not (side := evidence.flow.short_side):
+        return
+    items = [
+        evidence.name(report.path, f"{report.width}x{report.height}")
+        for report in evidence.flow.reports.values()
+        if not report.problem and min(report.height, report.width) != side
+    ]
+    if items:
+        yield make_finding("flow-size", items, side=side)
+
+
+def check_loading(evidence: Evidence) -> Iterator[Finding]:
+    """A GPU that would wait for the loader."""
+    loading, gpu = evidence.loading, evidence.gpu_videos_per_second
+    if loading is None or gpu is None or loading.clips_per_second >= gpu:
+        return
+    speed = loading.clips_per_second
+    num_needed = math.ceil(gpu / (speed / max(1, loading.num_workers)))
+    if num_needed <= num_cpus():
+        advice = f"Set data.num_workers = {num_needed}, or reduce decoding with `vsn data pack`."
     else:
         advice = (
-            f"That would take about {needed} CPUs, and this machine has {num_cpus()}: decode less, with `vsn data pack`, "
-            f"and set data.num_workers = {num_cpus()}."
+            f"Full speed needs about {num_needed} CPUs, and this machine has {num_cpus()}: reduce decoding with "
+            f"`vsn data pack`, and set data.num_workers = {num_cpus()}."
         )
-    yield make_finding(
-        "slow-loading",
-        "warning",
-        f"Loading gives {loading.clips_per_second:.0f} videos a second with {counted(loading.num_workers, 'worker')}, "
-        f"and the GPU takes {gpu_videos_per_second:.0f}: it would wait "
-        f"{1 - loading.clips_per_second / gpu_videos_per_second:.0%} of the time",
-        [],
-        advice,
-    )
+    workers = counted(loading.num_workers, "worker")
+    yield make_finding("slow-loading", workers=workers, speed=speed, gpu=gpu, idle=1 - speed / gpu, advice=advice)
 
 
 CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_roles,
     check_readable,
     check_copies,
-    *LABEL_CHECKS,
+    check_unlabeled,
+    check_classes,
+    check_balance,
+    check_flips,
     check_truncated,
     check_short,
     check_sizes,
     check_frame_names,
     check_listed_frames,
     check_cost,
+    check_flow_length,
+    check_flow_size,
+    check_loading,
 )
+
+
+def check_all(evidence: Evidence) -> list[Finding]:
+    """Run every check."""
+    return [finding for check in CHECKS for finding in check(evidence)]

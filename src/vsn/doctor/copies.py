@@ -1,4 +1,4 @@
-"""Videos with the same content under different names: by size first, then by ever more of the content."""
+"""Find videos with the same content under different names."""
 
 from __future__ import annotations
 
@@ -10,51 +10,50 @@ from pathlib import Path
 from typing import Any
 
 _EDGE_BYTES = 16 * 1024
-_THREADS = 8  # they wait for the disk; hashing lets go of the interpreter
+_THREADS = 8  # they wait for the disk, and hashing releases the GIL
 
 Signature = Callable[[Path], Hashable]
 
 
 def find_copies(paths: Iterable[Path]) -> tuple[tuple[Path, ...], ...]:
-    """Groups of two or more paths, files or folders of frames, with the same content, byte for byte.
+    """Return groups of two or more paths, files or folders of frames, with the same content, byte for byte.
 
-    Each step reads more of fewer: sizes, then beginnings and ends, then everything. Of folders: the
-    number of files, then names and sizes, then the files. What is empty or cannot be read is in no group.
-    Links to one file are copies of each other.
+    Empty and unreadable ones are in no group. Links to one file are copies of each other.
     """
     files: list[Path] = []
     folders: list[Path] = []
     for path in dict.fromkeys(paths):
         (folders if path.is_dir() else files).append(path)
-    return tuple(
-        tuple(group)
-        for members, signatures in (
-            (files, (_size, _edges, _content)),
-            (folders, (_names, _names_and_sizes, _folder_content)),
-        )
-        for group in _narrowed(members, signatures)
-    )
+    groups = [
+        *_equal_groups(files, (_size, _edges, _content)),
+        *_equal_groups(folders, (_names, _names_and_sizes, _folder_content)),
+    ]
+    return tuple(map(tuple, groups))
 
 
-def _narrowed(paths: list[Path], signatures: tuple[Signature, ...]) -> list[list[Path]]:
-    """Groups that agree in every signature; each is taken only of those that agree in the former."""
+def _equal_groups(paths: list[Path], signatures: tuple[Signature, ...]) -> list[list[Path]]:
+    """Group paths that agree in every signature.
+
+    Signatures get more expensive: the content is read only of paths that agree in the cheaper ones, so that a data
+    set without copies costs little more than listing it.
+    """
     groups = [paths]
     with ThreadPoolExecutor(_THREADS) as pool:
         for signature in signatures:
-            finer: list[list[Path]] = []
-            members = [path for group in groups for path in group]
-            found = dict(zip(members, pool.map(_tried(signature), members), strict=True))
-            for group in groups:
-                alike: dict[Hashable, list[Path]] = {}
-                for path in group:
-                    if found[path] is not None:
-                        alike.setdefault(found[path], []).append(path)
-                finer += [some for some in alike.values() if len(some) > 1]
-            groups = finer
+            # All groups in one map, so that many groups of two keep all threads busy.
+            members = [(index, path) for index, group in enumerate(groups) for path in group]
+            values = pool.map(_or_none(signature), [path for _, path in members])
+            alike: dict[tuple[int, Hashable], list[Path]] = {}
+            for (index, path), value in zip(members, values, strict=True):
+                if value is not None:
+                    alike.setdefault((index, value), []).append(path)
+            groups = [group for group in alike.values() if len(group) > 1]
     return groups
 
 
-def _tried(signature: Signature) -> Signature:
+def _or_none(signature: Signature) -> Signature:
+    """Return the signature as a function that returns None for a path that cannot be read."""
+
     def safe(path: Path) -> Hashable:
         try:
             return signature(path)
@@ -65,7 +64,7 @@ def _tried(signature: Signature) -> Signature:
 
 
 def _size(path: Path) -> Hashable:
-    return path.stat().st_size or None  # empty files are a finding of their own
+    return path.stat().st_size or None  # empty files are another finding
 
 
 def _edges(path: Path) -> Hashable:
@@ -94,5 +93,5 @@ def _folder_content(folder: Path) -> Hashable:
 
 
 def _digest(values: list[Any]) -> Hashable:
-    """A hash of the values, None when there are none: folders are many, and their lists long."""
+    """Return a hash of the values, which saves memory over many long listings; None without values."""
     return hashlib.sha256(repr(values).encode(errors="surrogatepass")).digest() if values else None

@@ -1,69 +1,50 @@
-"""How fast the training loader gives clips on this machine: the one room of the doctor that needs torch."""
+"""Measure how fast the training loader reads clips on this machine. The only module of the doctor that imports torch."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from vsn.config import ClipSpec, DataConfig, ModelConfig, Recipe, TrainConfig
 from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.loader import make_loader
-from vsn.data.records import RecordSet
-from vsn.doctor.diagnosis import Loading
-from vsn.doctor.flow import FlowEvidence
+from vsn.doctor.evidence import Evidence, Loading
 
-_MOST_CLIPS = 2048
+_MAX_CLIPS = 2048
 
 
 def measure_loading(
-    records: RecordSet,
-    readable: Collection[Path],
-    config: DataConfig,
-    clip: ClipSpec,
-    num_frames: int,
-    *,
-    num_workers: int,
-    batch_size: int,
-    seconds_limit: float,
-    seed: int,
-    flow: FlowEvidence | None = None,
+    evidence: Evidence, *, num_workers: int, max_seconds: float
 ) -> tuple[Loading | None, dict[Path, str]]:
-    """Load training clips of the `readable` videos for about `seconds_limit` at most.
+    """Load random training clips of the readable videos, or their flow, for about `max_seconds`.
 
-    Returns the speed, None where there is nothing to measure on, and the videos that failed after all,
-    with the reason. Files are dropped from the system's cache first, where it lets us, so that the
-    disk counts too. With `flow` it is the flow of the videos that is loaded.
+    Returns the speed, None without clips to measure, and the reason of each video that failed to load.
     """
-    step = records.per_video
-    firsts = [i for i in range(0, len(records.records), step) if records.records[i].path in readable]
-    chosen = np.random.default_rng(seed).permutation(firsts)[: _MOST_CLIPS // step].tolist()
+    train, flow, recipe = evidence.split_of("train"), evidence.flow, evidence.recipe
+    if train is None or (flow is None and not evidence.reads_frames):
+        return None, {}
+    records = train.records
+    reports = evidence.reports if flow is None else flow.reports
+    readable = {path for path, report in reports.items() if not report.problem}
+    step, seed = records.per_video, recipe.train.seed
+    starts = [i for i in range(0, len(records.records), step) if records.records[i].path in readable]
+    chosen = np.random.default_rng(seed).permutation(starts)[: _MAX_CLIPS // step].tolist()
     if not chosen:
         return None, {}
-    some = replace(records, records=tuple(r for i in chosen for r in records.records[i : i + step]))
-    videos = [record.path for record in some.records]
+    subset = replace(records, records=tuple(r for i in chosen for r in records.records[i : i + step]))
+    videos = [record.path for record in subset.records]
     if flow is not None:
-        places = flow.stored.places
-        some = replace(some, records=tuple(replace(r, path=places[r.path]) for r in some.records))
-    layout = flow.stored.layout if flow else config.flow_layout
-    model = ModelConfig(
-        num_frames=num_frames, modality="flow" if flow else "rgb", flow_length=flow.length if flow else 1
-    )
-    recipe = Recipe(
-        clip=clip,
-        data=replace(config, cache="none", flow_layout=layout),
-        model=model,
-        train=TrainConfig(seed=seed),
-    )
-    dataset = VideoDataset(some, recipe, train=True)
-    for path in {record.path for record in some.records}:
-        _forget(path)
-    # Small batches for small sets: the first round of the workers includes their start and does not count.
-    batch_size = max(step, min(batch_size, len(some.records) // (6 * max(1, num_workers))))
+        subset = replace(subset, records=tuple(replace(r, path=flow.paths[r.path]) for r in subset.records))
+    # Without a cache, whose second epoch would be faster than the first.
+    data = replace(recipe.data, cache="none", flow_layout=flow.layout if flow else recipe.data.flow_layout)
+    dataset = VideoDataset(subset, replace(recipe, data=data), train=True)
+    for path in {record.path for record in subset.records}:
+        _drop_from_cache(path)
+    # Small batches for small sets, so that more than one round of batches remains after the warm-up.
+    batch_size = max(step, min(recipe.train.batch_size, len(videos) // (6 * max(1, num_workers))))
     bad: list[BadVideo] = []
     loader = make_loader(dataset, batch_size=batch_size, num_workers=num_workers, shuffle=False, seed=seed, bad=bad)
     arrivals = [(time.perf_counter(), 0)]
@@ -71,13 +52,14 @@ def measure_loading(
     try:
         for groups in batches:
             arrivals.append((time.perf_counter(), sum(len(group.indices) for group in groups)))
-            if arrivals[-1][0] - arrivals[0][0] > seconds_limit:
+            if arrivals[-1][0] - arrivals[0][0] > max_seconds:
                 break
     finally:
         del batches, loader  # ends the workers
-    warm = min(max(1, num_workers), max(0, len(arrivals) - 2))
-    num_clips = sum(count for _, count in arrivals[warm + 1 :])
-    elapsed = arrivals[-1][0] - arrivals[warm][0]
+    # The first batch of each worker includes its start, so the clock starts after them.
+    warm_up = min(max(1, num_workers), max(0, len(arrivals) - 2))
+    num_clips = sum(count for _, count in arrivals[warm_up + 1 :])
+    elapsed = arrivals[-1][0] - arrivals[warm_up][0]
     failed = {videos[video.index]: video.reason for video in bad}
     if not num_clips or elapsed <= 0:
         return None, failed
@@ -86,11 +68,14 @@ def measure_loading(
     return Loading(speed, num_clips, num_workers, epoch_clips, epoch_clips / speed), failed
 
 
-def _forget(path: Path) -> None:
-    """Drop a file, or the files of a folder, from the system's file cache (Linux)."""
+def _drop_from_cache(path: Path) -> None:
+    """Drop a file, or the files of a folder, from the page cache (Linux), so that reading from disk is measured too.
+
+    A packed file stays cached: it also holds videos that are not measured.
+    """
     if not hasattr(os, "posix_fadvise"):
         return
-    for file in _files(path):
+    for file in path.iterdir() if path.is_dir() else [path] if path.is_file() else []:
         try:
             descriptor = os.open(file, os.O_RDONLY)
         except OSError:
@@ -99,11 +84,3 @@ def _forget(path: Path) -> None:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        yield from path.iterdir()
-    elif path.is_file():
-        yield path
-    # A packed file holds many other videos: it stays as it is.

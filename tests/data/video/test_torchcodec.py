@@ -12,7 +12,7 @@ import pytest
 
 from tests.data.video.test_decode import moving_squares, with_matrix
 from tests.helpers.videos import READERS, overwrite_packets, read_sampled
-from vsn.config import ClipSpec, ConfigError, DataConfig
+from vsn.config import ConfigError, DataConfig, Recipe
 from vsn.data.video import VideoError, open_video, torchcodec_files, video_files, write_video
 from vsn.doctor import examine
 
@@ -95,7 +95,7 @@ def test_installed_without_the_libraries_of_ffmpeg(gray_video: Path, without_lib
 def test_the_doctor_does_not_take_that_for_broken_videos(gray_video: Path, without_libraries: None) -> None:
     config = DataConfig(root=str(gray_video.parent), source="folder", decoder="torchcodec")
     with pytest.raises(ConfigError, match=r"data.decoder.*libtorchcodec"):
-        examine(config, ClipSpec(), 8, num_workers=0, progress=False)
+        examine(Recipe(data=config), num_workers=0, progress=False)
 
 
 def test_folders_need_no_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,8 @@
-"""What is to be known of one video before a long run: does it decode, how long is it, how costly."""
+"""Inspect one video before a long run: whether it decodes, its length, its cost."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +21,12 @@ Problem = Literal["", "missing", "empty", "unreadable", "crashed", "too-slow"]
 
 
 @dataclass(frozen=True)
-class FileJob:
-    """A video to look into, and how training would read it."""
+class VideoJob:
+    """A video to inspect, and how training would read it."""
 
     path: Path
     num_frames: int
+    """T, frames of a clip."""
     short_side: int
     frame_template: str = ""
     decoder: Decoder = "pyav"
@@ -35,45 +35,45 @@ class FileJob:
 
 
 @dataclass(frozen=True)
-class FileReport:
-    """What was found. With a `problem` the numbers stay 0."""
+class VideoReport:
+    """Properties of a video; with a `problem` the numbers are 0."""
 
     path: Path
     problem: Problem = ""
     reason: str = ""
     num_frames: int = 0
-    """Frames that decode, or are stored where the last one decodes."""
+    """Frames that decode, or stored frames if the last one decodes."""
     announced: int = 0
-    """Frames that the container announces or stores, whichever is more."""
+    """Frames that the container announces or stores, the larger number."""
     frames_per_second: float = 0.0
-    """0 when unknown."""
+    """0 if unknown."""
     height: int = 0
     width: int = 0
     num_sizes: int = 0
-    """Different frame sizes met."""
+    """Number of different frame sizes."""
     key_interval: int = 0
     """Largest distance between key frames; 1 for images."""
     frame_names: str = ""
-    """How the frames of a folder are named: "img_{:05d}.jpg from 1"."""
+    """Naming scheme of a frame folder: "img_{:05d}.jpg from 1"."""
     pixels: str = ""
-    """Hash of the sampled frames: tells alike videos that are no files of their own."""
+    """Hash of the sampled frames: identifies copies among videos of packed files."""
     seconds: float = 0.0
     """Time to read the frames of one clip."""
 
 
-def inspect_video(job: FileJob) -> FileReport:
-    """Read the frames of a test clip and the last frame; count and measure. Bad content raises nothing."""
+def inspect_video(job: VideoJob) -> VideoReport:
+    """Read the frames of a test clip and the last frame. Never raises for the content of a video."""
     try:
         return _inspect(job)
     except VideoError as error:
-        return FileReport(job.path, problem_of(job.path), error.reason)
+        return VideoReport(job.path, classify_problem(job.path), error.reason)
     except ConfigError as error:
-        return FileReport(job.path, "unreadable", str(error))
-    except Exception as error:  # a fault of ours on this video: the others are looked into all the same
-        return FileReport(job.path, "unreadable", f"{type(error).__name__}: {error}")
+        return VideoReport(job.path, "unreadable", str(error))
+    except Exception as error:  # a bug of ours with this video must not end the check of the others
+        return VideoReport(job.path, "unreadable", f"{type(error).__name__}: {error}")
 
 
-def _inspect(job: FileJob) -> FileReport:
+def _inspect(job: VideoJob) -> VideoReport:
     path = job.path
     start = time.perf_counter()
     with open_video(path, short_side=job.short_side, frame_template=job.frame_template, decoder=job.decoder) as video:
@@ -83,19 +83,19 @@ def _inspect(job: FileJob) -> FileReport:
         except FewerFramesError:  # num_frames is now the number of frames that decode
             frames = _read_clip(video, job.num_frames)
     seconds = time.perf_counter() - start
-    counted = (video.num_frames, video.frames_per_second)
-    report = FileReport(
+    counts = (video.num_frames, video.frames_per_second)
+    report = VideoReport(
         path,
         num_frames=video.num_frames,
         announced=announced,
         frames_per_second=video.frames_per_second,
-        pixels=hashlib.sha256(repr(counted).encode() + frames.tobytes()).hexdigest(),
+        pixels=hashlib.sha256(repr(counts).encode() + frames.tobytes()).hexdigest(),
         seconds=seconds,
     )
     if path.is_file():
         try:
             facts = video_facts(path, decode_all=job.thorough)
-        except VideoError:  # another decoder read what PyAV cannot; the frames are what there is to know
+        except VideoError:  # TorchCodec reads some files that PyAV does not: only the frames are known
             return replace(report, height=frames.shape[1], width=frames.shape[2], num_sizes=1)
         height, width = facts.sizes[0]
         return replace(
@@ -121,16 +121,15 @@ def _inspect(job: FileJob) -> FileReport:
 
 
 def _read_clip(video: VideoReader, num_frames: int) -> np.ndarray:
-    """The frames of a test clip, and the last frame."""
+    """Read the frames of a test clip, and the last frame, which is missing in truncated files."""
     return video.frames_at([*segment_indices(video.num_frames, num_frames, None).tolist(), video.num_frames - 1])
 
 
-def problem_of(path: Path) -> Problem:
-    """What kind of unreadable a video is."""
+def classify_problem(path: Path) -> Problem:
+    """Return whether an unreadable video or flow is missing, empty or undecodable."""
     try:
         if path.is_dir():
-            with os.scandir(path) as entries:
-                return "unreadable" if any(entries) else "empty"
+            return "unreadable" if any(path.iterdir()) else "empty"
         if path.exists():
             return "unreadable" if path.stat().st_size else "empty"
         place = packed_place(path)

@@ -1,0 +1,113 @@
+"""Read the splits of a data set, and choose the videos to inspect."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vsn.config import ConfigError, DataConfig
+from vsn.data.readers import NoSplitError, read_records
+from vsn.data.records import RecordSet, VideoRecord
+from vsn.doctor.findings import Finding, make_finding
+
+ROLES = ("train", "val", "test")
+# Role -> effect on a run if that split cannot be read.
+_EFFECTS = {
+    "train": "`vsn train` stops with this error.",
+    "val": "`vsn train` stops with this error: it validates after each epoch.",
+    "test": "`vsn eval` stops with this error.",
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """The records of a split, and its roles in a run."""
+
+    name: str
+    """As in the data set; "val and test" if both have the same videos."""
+    roles: tuple[str, ...]
+    """One or more of "train", "val", "test"."""
+    records: RecordSet
+
+    @property
+    def videos(self) -> tuple[VideoRecord, ...]:
+        """One record per video: a clip and its reversed copy (task "arrow") count once."""
+        return self.records.records[:: self.records.per_video]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The path of each video, once."""
+        return list(dict.fromkeys(record.path for record in self.videos))
+
+    def class_counts(self) -> Counter[str]:
+        """Return the number of videos of each class; empty for task "arrow", which has no labels."""
+        if self.records.per_video > 1:
+            return Counter()
+        counts = Counter(dict.fromkeys(self.records.classes, 0))
+        for record in self.videos:
+            counts.update(self.records.classes[label] for label in record.labels)
+        return counts
+
+
+@dataclass(frozen=True)
+class Place:
+    """An entry of a video in a split."""
+
+    split: Split
+    video_id: str
+    classes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.video_id} ({self.split.name})"
+
+
+def read_splits(config: DataConfig) -> tuple[tuple[Split, ...], list[Finding]]:
+    """Read the splits, merging those with the same videos; return a finding for each that cannot be read."""
+    splits: list[Split] = []
+    errors: dict[str, ConfigError] = {}
+    for role in ROLES:
+        name = getattr(config, f"{role}_split")
+        try:
+            records = read_records(config, name)
+        except ConfigError as error:
+            errors[role] = error
+            continue
+        paths = [record.path for record in records.records]
+        same = next((split for split in splits if [r.path for r in split.records.records] == paths), None)
+        if same is None:
+            splits.append(Split(name, (role,), records))
+        else:
+            names = dict.fromkeys((*same.name.split(" and "), name))
+            splits[splits.index(same)] = replace(same, name=" and ".join(names), roles=(*same.roles, role))
+    return tuple(splits), [*_split_findings(errors)]
+
+
+def _split_findings(errors: dict[str, ConfigError]) -> Iterator[Finding]:
+    messages = {role: str(error).rstrip(".") for role, error in errors.items()}
+    # One cause, such as a missing root, fails all splits alike: report it once.
+    if len(errors) == len(ROLES) and len(set(messages.values())) == 1:
+        yield make_finding("unreadable-data", effect="Nothing else could be checked.", error=messages["train"])
+        return
+    for role, error in errors.items():
+        if not isinstance(error, NoSplitError):
+            yield make_finding("unreadable-split", effect=_EFFECTS[role], error=messages[role])
+        elif role == "test":
+            yield make_finding("no-split/test", error=error.what.rstrip("."))
+        else:
+            yield make_finding("no-split", effect=_EFFECTS[role], error=error.what.rstrip("."), advice=error.advice)
+
+
+def choose_videos(splits: Sequence[Split], sample: int | None, seed: int) -> list[Path]:
+    """Return the videos to inspect, each once: all, or `sample` of each split."""
+    chosen: dict[Path, None] = {}
+    for number, split in enumerate(splits):
+        paths = split.paths
+        if sample is not None and sample < len(paths):
+            drawn = np.random.default_rng([seed, number]).choice(len(paths), sample, replace=False)
+            paths = [paths[index] for index in sorted(drawn)]
+        chosen |= dict.fromkeys(paths)
+    return list(chosen)
