@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -28,12 +28,14 @@ def test_demo_from_nothing_to_the_page(tmp_path: Path):
     )
     console = Console(record=True, width=200)
     rows = run_demo(tmp_path, recipe, spec=SPEC, console=console)
-    assert [row["model"] for row in rows] == ["TSN", "TSM", "VSN"]
-    assert len({row["multiply_adds"] for row in rows}) == 1
-    assert len({row["params"] for row in rows}) == 1
-    assert rows[0]["latency_ratio"] == 1.0
-    assert all(0 <= row["top1_interval"][0] <= row["top1"] <= row["top1_interval"][1] <= 1 for row in rows)
-    assert json.loads((tmp_path / "table.json").read_text())["rows"] == rows
+    assert [row.model for row in rows] == ["TSN", "TSM", "VSN"]
+    assert len({row.multiply_adds for row in rows}) == 1
+    assert len({row.params for row in rows}) == 1
+    assert rows[0].latency_ratio == 1.0
+    assert all(0 <= row.top1_interval[0] <= row.top1 <= row.top1_interval[1] <= 1 for row in rows)
+    assert json.loads((tmp_path / "table.json").read_text())["rows"] == json.loads(
+        json.dumps([asdict(row) for row in rows])
+    )
     page = (tmp_path / "report.html").read_text()
     assert "TSN" in page
     assert "VSN" in page
@@ -45,7 +47,7 @@ def test_demo_from_nothing_to_the_page(tmp_path: Path):
     weights = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/model.safetensors")}
     again = run_demo(tmp_path, recipe, spec=SPEC, console=Console(quiet=True))  # what is finished is kept
     assert weights == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/model.safetensors")}
-    assert [row["top1"] for row in again] == [row["top1"] for row in rows]
+    assert [row.top1 for row in again] == [row.top1 for row in rows]
 
     other = replace(recipe, train=replace(recipe.train, lr=1.0))
     with pytest.raises(RunError, match="runs/tsn was trained with other settings"):
