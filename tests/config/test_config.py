@@ -52,7 +52,7 @@ def test_what_is_absent_keeps_its_default():
         ({"eval": {"protocol": "fcm"}}, "eval.protocol is 'fcm'; allowed: 'fcn', 'center', '3crop'"),
         ({"clip": {"crop_positions": 7}}, "clip.crop_positions is 7; allowed: 5, 13"),
         ({"train": 3}, "train must be a table of settings, not 3"),
-        ({"train": {"epochs": 0}}, "recipe: train.epochs is 0; it must be 1 or more"),
+        ({"train": {"epochs": 0}}, "recipe: train.epochs is 0"),
     ],
 )
 def test_refused_tables(values: dict[str, object], message: str):
@@ -71,30 +71,30 @@ def test_whole_numbers_are_floats_where_floats_are_due():
         (
             ModelConfig,
             {"name": "resnet50"},
-            "model.name is 'resnet50'; names are tsn_, tsm_, vsn_, trn_ or mtrn_",
+            "model.name is 'resnet50'",
         ),
         (ModelConfig, {"name": "vsn_"}, "model.name is 'vsn_'"),
         (ModelConfig, {"num_classes": -1}, "model.num_classes is -1"),
         (ModelConfig, {"num_frames": 0}, "model.num_frames is 0"),
-        (ModelConfig, {"shift_div": 1}, "model.shift_div is 1; it must be 2 or more"),
+        (ModelConfig, {"shift_div": 1}, "model.shift_div is 1"),
         (ModelConfig, {"shift_every": 0}, "model.shift_every is 0"),
         (ModelConfig, {"dropout": 1.0}, r"model.dropout is 1\.0"),
         (ModelConfig, {"dropout": -0.1}, r"model.dropout is -0\.1"),
         (
             ModelConfig,
             {"places": ("res1",)},
-            r"model.places is \['res1'\]; choose each at most once from \['res2'",
+            r"model.places is \['res1'\]; choose from \['res2'",
         ),
         (ModelConfig, {"places": ("res2", "res2")}, "at most once"),
         (ModelConfig, {"shift_places": ("res9",)}, "model.shift_places is"),
-        (ModelConfig, {"places": (), "shift": False}, "without shuffle and shift is a TSN; name it tsn_"),
-        (ClipSpec, {"crop_size": 4}, "clip.crop_size is 4; it must be 8 pixels or more"),
+        (ModelConfig, {"places": (), "shift": False}, "model.places is empty and model.shift is false.*tsn_"),
+        (ClipSpec, {"crop_size": 4}, "clip.crop_size is 4"),
         (ClipSpec, {"short_side": 100}, "clip.short_side is 100, smaller than clip.crop_size 224"),
-        (ClipSpec, {"crop_scales": ()}, "at least one share"),
+        (ClipSpec, {"crop_scales": ()}, r"clip.crop_scales is \[\]"),
         (ClipSpec, {"crop_scales": (1.0, 1.1)}, r"clip.crop_scales is \[1.0, 1.1\]"),
         (ClipSpec, {"crop_scales": (0.0,)}, r"in \(0, 1\]"),
-        (ClipSpec, {"crop_positions": 4}, "clip.crop_positions is 4; it is 5 or 13"),
-        (DataConfig, {"val_fraction": 0.0}, "data.val_fraction is 0.0; it is a share between 0 and 1"),
+        (ClipSpec, {"crop_positions": 4}, "clip.crop_positions is 4"),
+        (DataConfig, {"val_fraction": 0.0}, "data.val_fraction is 0.0"),
         (DataConfig, {"val_fraction": 1.0}, "data.val_fraction is 1.0"),
         (DataConfig, {"num_workers": -1}, "data.num_workers is -1"),
         (DataConfig, {"split_seed": -1}, "data.split_seed is -1"),
@@ -116,13 +116,33 @@ def test_refused_values(config: type, settings: dict[str, object], message: str)
         config(**settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("eco_en_lite", "eco_lite"),
+        ("eco_lite_resnet50", "eco_lite"),
+        ("s3d_foo", "s3d"),
+        ("r2plus1d_50", "r2plus1d_34"),
+        ("i3d_resnet18", "i3d_resnet101"),
+        ("nl-i3d", "nl-i3d_resnet50"),
+        ("vsm_resnet50", "vsn_resnet50"),
+        ("resnet50", "tsn_resnet50"),
+        ("vsn_", "vsn_resnet50"),
+        ("zzz", ""),
+    ],
+)
+def test_unknown_model_names(name: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=f"model.name is '{name}'.*{nearest}"):
+        ModelConfig(name=name)
+
+
 def test_tsn_needs_no_places():
     assert ModelConfig(name="tsn_resnet18", places=(), shift=False).places == ()
     assert ModelConfig().places == STAGES
 
 
 def test_no_file(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"No recipe at '.*none\.toml'\. `vsn recipe list` names"):
+    with pytest.raises(ConfigError, match=r"No recipe at '.*none\.toml'\. `vsn recipe list`"):
         load_recipe(tmp_path / "none.toml")
 
 
@@ -213,21 +233,21 @@ def test_settings_without_effect_are_said(values: dict, said: list[str]) -> None
         ({"data": {"fold": 0}}, "data.fold is 0"),
         ({"data": {"separator": ""}}, "data.separator is empty"),
         ({"clip": {"frames_per_second": 0}}, "clip.frames_per_second is 0"),
-        ({"model": {"flow_length": 0}}, "model.flow_length is 0; it must be 1 or more"),
+        ({"model": {"flow_length": 0}}, "model.flow_length is 0"),
         ({"model": {"flow_bound": -1.0}}, "model.flow_bound is -1.0; it must be above 0"),
         ({"model": {"modality": "depth"}}, "model.modality is 'depth'"),
         ({"data": {"flow_layout": "u-v"}}, "data.flow_layout is 'u-v'"),
         (
             {"model": {"modality": "flow"}, "data": {"task": "arrow"}},
-            "stored flow backwards is not the reversed video's flow; take rgb or rgbdiff",
+            "data.task is 'arrow', but stored flow",
         ),
         (
             {"model": {"modality": "flow"}, "augment": {"color_jitter": 0.1}},
-            "change colors, and flow has none",
+            "augment.color_jitter and augment.rand_augment change colors",
         ),
         (
             {"model": {"modality": "flow"}, "augment": {"rand_augment": 1}},
-            "change colors, and flow has none",
+            "augment.color_jitter and augment.rand_augment change colors",
         ),
     ],
 )

@@ -66,22 +66,22 @@ def test_values_that_only_agree_together_are_checked_together(tmp_path: Path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a": 'base = "a.toml"'}, r"build on one another in a circle: \S*a\.toml -> \S*a\.toml\. Take one"),
+        ({"a": 'base = "a.toml"'}, r"in a circle: \S*a\.toml -> \S*a\.toml\."),
         (
             {"b": 'base = "c.toml"', "c": 'base = "b.toml"', "a": 'base = "b.toml"'},
             r"in a circle: \S*a\.toml -> \S*b\.toml -> \S*c\.toml -> \S*b\.toml\.",
         ),
         (
             {"b": 'base = "gone.toml"', "a": 'base = "b.toml"'},
-            r"a\.toml -> \S*b\.toml: base is 'gone\.toml', and there is no file \S*gone\.toml\. A path counts",
+            r"a\.toml -> \S*b\.toml: base is 'gone\.toml', .* no file \S*gone\.toml\.",
         ),
         (
             {"a": 'base = "finetun"'},
-            r"a\.toml: base is 'finetun', and no recipe .* Did you mean 'finetune'\?",
+            r"a\.toml: base is 'finetun', .*'finetune\'",
         ),
-        ({"a": 'base = "zzz"'}, r"no recipe of vsn has that name\. `vsn recipe list` names"),
-        ({"a": "base = 3"}, r"a\.toml: base is 3; it is the name of a recipe"),
-        ({"a": 'base = ""'}, r"a\.toml: base is ''; it is the name"),
+        ({"a": 'base = "zzz"'}, r"base is 'zzz', .*`vsn recipe list`"),
+        ({"a": "base = 3"}, r"a\.toml: base is 3;"),
+        ({"a": 'base = ""'}, r"a\.toml: base is '';"),
         ({"b": "[train", "a": 'base = "b.toml"'}, r"\S*b\.toml is not a TOML file"),
     ],
 )

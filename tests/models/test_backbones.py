@@ -34,20 +34,20 @@ def test_every_backbone_has_four_stages_and_gives_the_features_it_says(name: str
     blocks = residual_blocks(backbone)
     assert list(blocks) == list(STAGES)
     for one in (block for stage in blocks.values() for block in stage):
-        assert isinstance(backbone.get_submodule(one.path(one.head)), nn.Conv2d)
-        spatial = backbone.get_submodule(one.path(one.spatial))
+        assert isinstance(backbone.get_submodule(one.head), nn.Conv2d)
+        spatial = backbone.get_submodule(one.spatial)
         if one.spatial == one.pointwise:  # beside a depthwise convolution
             assert isinstance(spatial, nn.Linear) or (spatial.kernel_size, spatial.groups) == ((1, 1), 1)
         else:
             assert spatial.kernel_size == (3, 3)
         if one.pointwise:
-            pointwise = backbone.get_submodule(one.path(one.pointwise))
+            pointwise = backbone.get_submodule(one.pointwise)
             assert isinstance(pointwise, nn.Linear) or (pointwise.kernel_size, pointwise.groups) == (
                 (1, 1),
                 1,
             )
     for stage in blocks.values():
-        last = backbone.get_submodule(stage[-1].path(stage[-1].spatial)) if stage else None
+        last = backbone.get_submodule(stage[-1].spatial) if stage else None
         if len(stage) > 1 and isinstance(last, nn.Conv2d):  # a stage's only block has its stride
             assert last.stride == (1, 1)
     width = remove_classifier(backbone)
@@ -142,7 +142,7 @@ def wrong_shape(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        ("gone.safetensors", lambda path: None, r"model\.weights names a file that is not there: '.*gone"),
+        ("gone.safetensors", lambda path: None, r"model\.weights.*'gone\.safetensors'"),
         ("bad.safetensors", lambda path: path.write_bytes(b"no weights"), "cannot be read as weights"),
         ("bad.pth", lambda path: path.write_bytes(b"no weights"), "cannot be read as weights"),
         ("list.pth", lambda path: torch.save([1, 2], path), r"holds no state dict"),
@@ -156,9 +156,9 @@ def wrong_shape(path: Path) -> None:
         (
             "shape.safetensors",
             wrong_shape,
-            r"'conv1\.weight' has shape \(16, 3, 7, 7\), the backbone's \(16, 3, 5, 5\)",
+            r"'conv1\.weight'.*\(16, 3, 7, 7\).*\(16, 3, 5, 5\)",
         ),
-        ("IMAGENET1K_V1", lambda path: None, "no published weights for 'resnet26_thin'; use a file"),
+        ("IMAGENET1K_V1", lambda path: None, "'IMAGENET1K_V1'.*'resnet26_thin'"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(

@@ -182,11 +182,11 @@ def test_settings_reach_the_network() -> None:
 @pytest.mark.parametrize(
     ("clip", "message"),
     [
-        (torch.zeros(4, 3, 32, 32), r"A clip is \(B, T, 3, H, W\).*shape \(4, 3, 32, 32\).*clip\[None\]"),
-        (torch.zeros(2, 3, 4, 32, 32), r"this one has shape \(2, 3, 4, 32, 32\)"),
-        (torch.zeros(2, 4, 32, 32, 3), r"this one has shape \(2, 4, 32, 32, 3\)"),
-        (torch.zeros(2, 4, 3, 32, 32, dtype=torch.int64), r"uint8 or float.*this one is torch\.int64"),
-        (torch.zeros(2, 8, 3, 32, 32), "built for clips of 4 frames.*the clip has 8. Sample 4 frames"),
+        (torch.zeros(4, 3, 32, 32), r"\(B, T, 3, H, W\).*\(4, 3, 32, 32\).*clip\[None\]"),
+        (torch.zeros(2, 3, 4, 32, 32), r"\(2, 3, 4, 32, 32\)"),
+        (torch.zeros(2, 4, 32, 32, 3), r"\(2, 4, 32, 32, 3\)"),
+        (torch.zeros(2, 4, 3, 32, 32, dtype=torch.int64), r"uint8 or float.*torch\.int64"),
+        (torch.zeros(2, 8, 3, 32, 32), "T=4 .*got 8"),
     ],
 )  # fmt: skip
 def test_what_is_no_clip_of_this_model_is_refused(clip: Tensor, message: str) -> None:
@@ -199,14 +199,14 @@ def test_what_is_no_clip_of_this_model_is_refused(clip: Tensor, message: str) ->
     [
         (
             {"name": "resnet50"},
-            "model.name is 'resnet50'; names are tsn_, tsm_, vsn_, trn_ or mtrn_ and a backbone",
+            "model.name is 'resnet50'.*vsn_resnet50",
         ),
         ({"name": "vsn_resnet51"}, "No backbone 'resnet51'"),
         ({"num_classes": 0}, "model.num_classes is 0; a model needs at least one class"),
         ({"places": ("layer4",)}, r"model\.places is \['layer4'\]"),
         ({"places": (), "shift": False}, "without shuffle and shift is a TSN"),
         ({"name": "vsn_resnext50_32x4d", "num_frames": 8}, "32 groups: with num_frames = 8"),
-        ({"weights": "nowhere.safetensors"}, "names a file that is not there"),
+        ({"weights": "nowhere.safetensors"}, "model.weights.*'nowhere.safetensors'"),
     ],
 )
 def test_impossible_models_are_refused(settings: dict, message: str) -> None:

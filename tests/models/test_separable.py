@@ -38,7 +38,7 @@ def names_of(stages: dict[str, list[ResidualBlock]]) -> dict[str, list[str]]:
 
 def block_alone(backbone: nn.Module, one: ResidualBlock) -> nn.Module:
     """A block of a backbone behind a random stem."""
-    width = backbone.get_submodule(one.path(one.head)).in_channels
+    width = backbone.get_submodule(one.head).in_channels
     return nn.Sequential(nn.Conv2d(3, width, 1), backbone.get_submodule(one.name))
 
 
@@ -180,7 +180,7 @@ def test_headtail_around_an_inverted_block_mixes_too() -> None:
 def test_a_stage_without_blocks_has_no_shuffle_and_alone_is_refused() -> None:
     stages = residual_blocks(built("mobilenet_v3_small"))
     assert len(plan_placement(stages).shuffle) == 3
-    with pytest.raises(ConfigError, match=r"places is \['res2'\], where .* has some in \['res3', 'res4', 'res5'\]"):
+    with pytest.raises(ConfigError, match=r"places is \['res2'\], .*\['res3', 'res4', 'res5'\]"):
         plan_placement(stages, places=("res2",))
 
 
@@ -212,7 +212,7 @@ def test_a_narrow_linear_layer_is_refused() -> None:
     with pytest.raises(ConfigError, match="0 has 7 input channels, fewer than num_frames = 8"):
         insert_at(nn.Sequential(nn.Linear(7, 9)), num_frames=8, shuffle=["0"])
     model = insert_at(nn.Sequential(nn.Linear(8, 9)), num_frames=8, shuffle=["0"])
-    with pytest.raises(ConfigError, match=r"a ShuffleLinear; only a plain Linear.* It already is temporal"):
+    with pytest.raises(ConfigError, match=r"0 is a ShuffleLinear"):
         insert_at(model, num_frames=8, shuffle=["0"])
 
 
@@ -230,12 +230,12 @@ def test_pointwise_mixes_where_grouped_3x3_convolutions_do_not(name: str) -> Non
     blocks = residual_blocks(backbone)
     insert_temporal(backbone, num_frames=8, block="pointwise")
     for one in (blocks["res2"][-1], blocks["res3"][-1]):
-        assert isinstance(backbone.get_submodule(one.path(one.pointwise)), ShuffleConv2d)
+        assert isinstance(backbone.get_submodule(one.pointwise), ShuffleConv2d)
         assert who_meets(block_alone(backbone, one), 8).all()
 
 
 def test_pointwise_needs_a_1x1_convolution() -> None:
-    with pytest.raises(ConfigError, match=r"layer1\.1 is not known to end in a 1x1 convolution; use block = 'compact'"):
+    with pytest.raises(ConfigError, match=r"layer1\.1 .*block = 'compact'"):
         insert_temporal(built("resnet18"), num_frames=4, block="pointwise")
 
 

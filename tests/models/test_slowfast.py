@@ -145,10 +145,10 @@ def test_a_model_gives_scores_and_learns_in_both_pathways(kind: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_frames": 12, "alpha": 8}, "num_frames is 12 and model.alpha 8.*must be a multiple"),
-        ({"num_frames": 8, "alpha": 0}, "model.alpha is 0; it must be 1 or more"),
-        ({"num_frames": 8, "modality": "flow"}, "modality is 'flow'; SlowFast takes 'rgb' alone"),
-        ({"num_frames": 8, "pairwise": "gaussian"}, "pairwise is 'gaussian', not of"),
+        ({"num_frames": 12, "alpha": 8}, "num_frames is 12 .*alpha is 8"),
+        ({"num_frames": 8, "alpha": 0}, "model.alpha is 0"),
+        ({"num_frames": 8, "modality": "flow"}, "model.modality is 'flow'.*'rgb'"),
+        ({"num_frames": 8, "pairwise": "gaussian"}, "model.pairwise is 'gaussian'.*'dot-product'"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
@@ -169,5 +169,5 @@ def test_blocks_of_both_pathways_are_known_and_the_slow_ones_are_looked_through(
 
 
 def test_a_volume_that_alpha_does_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match="has 6 frames, and the slow pathway takes every 4th"):
+    with pytest.raises(ValueError, match=r"alpha=4 .*T=6"):
         slowfast_body(THIN, alpha=4)(torch.zeros(1, 3, 6, 32, 32))

@@ -12,7 +12,7 @@ from torch import nn
 from vsn.config import ConfigError, Modality, ModelConfig
 from vsn.models import build_model, create_model, initialize
 from vsn.models.backbones import build_backbone
-from vsn.models.blocks import FAMILIES
+from vsn.models.blocks import TIMM_EXAMPLES
 from vsn.models.classifier import VideoClassifier
 from vsn.models.measure import count_multiply_adds
 from vsn.models.stem import fit_stem, stem_name, widen_stem
@@ -51,7 +51,7 @@ def test_channels_of_clips_and_stems(prefix: str, modality: Modality, length: in
     assert stem_of(model).weight.shape == (8, stem, 5, 5)
     assert stem_of(model).in_channels == stem
     assert model(torch.zeros(2, 4, clip, 32, 40, dtype=torch.uint8)).shape == (2, 3)
-    with pytest.raises(ValueError, match=rf"A clip is \(B, T, {clip}, H, W\).*shape \(2, 4, 1, 32, 40\)"):
+    with pytest.raises(ValueError, match=rf"\(B, T, {clip}, H, W\).*shape \(2, 4, 1, 32, 40\)"):
         model(torch.zeros(2, 4, 1, 32, 40, dtype=torch.uint8))
 
 
@@ -69,7 +69,7 @@ def test_only_the_stem_changes_and_names_stay(backbone: str) -> None:
     assert wide.state_dict()[f"{name}.weight"].shape == (rgb[f"{name}.weight"].shape[0], 10, 7, 7)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TIMM_EXAMPLES)
 def test_timm_families(family: str) -> None:
     with torch.device("meta"):
         backbone = build_backbone(f"timm/{family}")
@@ -84,7 +84,7 @@ def test_timm_families(family: str) -> None:
 
 
 def test_a_backbone_without_one_stem() -> None:
-    with pytest.raises(ConfigError, match=r"Sequential has no one first convolution\. Take another backbone"):
+    with pytest.raises(ConfigError, match=r"^Sequential .*resnet50"):
         widen_stem(nn.Sequential(nn.Linear(2, 2)), 10)
     unchanged = nn.Sequential(nn.Linear(2, 2))
     widen_stem(unchanged, 3)  # RGB takes any backbone
@@ -137,9 +137,11 @@ def test_weights_of_a_flow_model_are_taken_as_they_are(tmp_path: Path) -> None:
     save_file(dict(former.state_dict()), tmp_path / "run.safetensors")
     model = make("flow", 5, weights=str(tmp_path / "run.safetensors"))
     assert torch.equal(stem_of(model).weight, stem_of(former).weight)
-    with pytest.raises(ConfigError, match=r"'conv1.weight' has shape \(8, 10, 5, 5\), the backbone's \(8, 2, 5, 5\)"):
+    with pytest.raises(
+        ConfigError, match=r"'conv1.weight' has shape \(8, 10, 5, 5\), the backbone's has \(8, 2, 5, 5\)"
+    ):
         make("flow", 1, weights=str(tmp_path / "run.safetensors"))
-    with pytest.raises(ConfigError, match=r"\(8, 10, 5, 5\), the backbone's \(8, 3, 5, 5\)"):
+    with pytest.raises(ConfigError, match=r"\(8, 10, 5, 5\), the backbone's has \(8, 3, 5, 5\)"):
         make("rgb", 1, weights=str(tmp_path / "run.safetensors"))
 
 
@@ -217,8 +219,8 @@ def test_costs_are_counted() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"modality": "depth"}, r"model\.modality is 'depth', not of \('rgb', 'flow', 'rgbdiff'\)"),
-        ({"modality": "flow", "flow_length": 0}, "model.flow_length is 0; it must be 1 or more"),
+        ({"modality": "depth"}, r"model\.modality is 'depth'.*'rgbdiff'"),
+        ({"modality": "flow", "flow_length": 0}, "model.flow_length is 0"),
     ],
 )
 def test_impossible_modalities(settings: dict, message: str) -> None:

@@ -8,7 +8,7 @@ from tests.helpers.peers import make, make_clip
 from vsn.config import ConfigError, ModelConfig
 from vsn.models import build_model, initialize, list_models
 from vsn.models.blocks import stage_blocks
-from vsn.models.volume import VolumeClassifier, build_volume
+from vsn.models.classifier import VolumeClassifier
 from vsn.models.weights import inflate
 
 SMALL = (
@@ -45,9 +45,9 @@ def test_a_peer_is_a_model_like_the_others(name: str) -> None:
     assert (model.num_frames, model.any_num_frames, model.num_channels) == (8, False, 3)
     assert (model.head.out_features, model.dropout.p) == (5, 0.5)
     assert not {"mean", "std"} & set(model.state_dict())
-    with pytest.raises(ValueError, match=r"built for clips of 8 frames.*the clip has 6"):
+    with pytest.raises(ValueError, match=r"T=8 .*got 6"):
         model(clip[:, :6])
-    with pytest.raises(ValueError, match=r"A clip is \(B, T, 3, H, W\)"):
+    with pytest.raises(ValueError, match=r"\(B, T, 3, H, W\)"):
         model(clip.transpose(1, 2))
 
 
@@ -83,15 +83,8 @@ class Counted(nn.Module):
 
 def test_a_clip_becomes_a_volume_and_its_average_is_judged() -> None:
     body = Counted()
-    model = VolumeClassifier(
-        body,
-        feature_dim=3,
-        num_classes=2,
-        num_frames=4,
-        any_num_frames=False,
-        dropout=0.0,
-        normalization=((0.5, 0.25, 0.0), (0.5, 1.0, 2.0)),
-    )
+    config = ModelConfig(name="s3d", num_classes=2, num_frames=4, dropout=0.0)
+    model = VolumeClassifier(body, config, feature_dim=3, normalization=((0.5, 0.25, 0.0), (0.5, 1.0, 2.0)))
     clip = make_clip(4, size=6)
     scores = model(clip)
     shares = clip.double() / 255
@@ -160,7 +153,7 @@ def test_a_stem_for_flow_takes_the_inflated_mean_of_the_colors() -> None:
     torch.manual_seed(0)
     flat, body = Flat(), Deep()
     config = ModelConfig(name="s3d", num_classes=2, modality="flow", flow_length=2)
-    model = build_volume(config, body, feature_dim=2)
+    model = VolumeClassifier(body, config, feature_dim=2)
     assert (model.num_channels, body.conv1.weight.shape) == (4, (4, 4, 3, 3, 3))
     fitted = fit_stem(body, inflate(body, flat.state_dict()))["conv1.weight"]
     for channel in range(4):

@@ -256,14 +256,14 @@ def test_a_tsn_starts_from_a_trn(tmp_path: Path, log: Log) -> None:
 @pytest.mark.parametrize(
     ("before", "now", "advice"),
     [
-        ("eco_thin", "eco_lite_thin", "That starts from a run of 'eco_lite_thin', a file or 'none'"),
+        ("eco_thin", "eco_lite_thin", "a run of 'eco_lite_thin', a file or 'none'"),
         ("tsn_resnet14_tiny", "s3d", "a run of 's3d'"),
-        ("eco_thin", "tsn_resnet14_tiny", "a TSN, TSM, VSN or TRN, a file"),
+        ("eco_thin", "tsn_resnet14_tiny", "a run of a TSN, TSM, VSN or TRN, a file"),
     ],
 )
 def test_weights_of_another_network_are_refused(before: str, now: str, advice: str, tmp_path: Path, log: Log) -> None:
     run = make_run(tmp_path / "run", before)
-    with pytest.raises(ConfigError, match=f"names a run of '{before}' .* do not fit '{now}'.*{advice}"):
+    with pytest.raises(ConfigError, match=f"a run of '{before}', .* do not fit '{now}'.*{advice}"):
         start(run, log, now)
 
 

@@ -1,8 +1,8 @@
-"""Every setting of a run, as dataclasses that check themselves.
+"""Define every setting of a run as dataclasses that validate themselves.
 
-A default lives here once. A `Recipe` is the whole of a run: it is read from TOML (`vsn.config.recipes`),
-changed on the command line, and written into the run folder, from which the model is rebuilt. This
-package imports no torch, so that `vsn --help` answers at once.
+A `Recipe` holds all settings of a run. It is read from TOML (`vsn.config.recipes`), changed on the command line and
+written to the run folder, from which the model is rebuilt. This package does not import torch, so that `vsn --help`
+answers at once.
 """
 
 from __future__ import annotations
@@ -29,11 +29,9 @@ from vsn.config.errors import ConfigError, require
 from vsn.config.export import ExportConfig, ExportFormat, InputType
 from vsn.config.flow import FlowMethod, StoredLayout, Tvl1Config
 from vsn.config.model import (
-    FRAME_KINDS,
+    MODELS,
+    RESNETS_3D,
     STAGES,
-    VOLUME_BACKBONES,
-    VOLUME_KINDS,
-    WHOLE_KINDS,
     Block,
     Modality,
     ModelConfig,
@@ -43,47 +41,6 @@ from vsn.config.model import (
 from vsn.config.serve import ServeConfig
 from vsn.config.stream import LiveConfig, WindowConfig
 from vsn.config.training import EvalConfig, FrameOrder, Protocol, Tracker, TrainConfig
-
-__all__ = [
-    "FRAME_KINDS",
-    "STAGES",
-    "VOLUME_BACKBONES",
-    "VOLUME_KINDS",
-    "WHOLE_KINDS",
-    "AugmentConfig",
-    "BenchConfig",
-    "Block",
-    "ClassOrder",
-    "ClipSpec",
-    "ConfigError",
-    "ConvertConfig",
-    "DataConfig",
-    "Decoder",
-    "EvalConfig",
-    "ExportConfig",
-    "ExportFormat",
-    "FlipRule",
-    "FlowLayout",
-    "FlowMethod",
-    "FrameOrder",
-    "InputType",
-    "LiveConfig",
-    "Modality",
-    "ModelConfig",
-    "Pairwise",
-    "Protocol",
-    "Recipe",
-    "Sampling",
-    "ServeConfig",
-    "Source",
-    "StoredLayout",
-    "Task",
-    "Tracker",
-    "TrainConfig",
-    "Tvl1Config",
-    "WindowConfig",
-    "split_name",
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,31 +55,37 @@ class Recipe:
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:
-        if self.data.task == "multilabel":
-            require(
-                self.eval.average == "logits",
-                "eval.average is 'softmax'; several labels have no softmax: set it to 'logits' for data.task 'multilabel'.",
-            )
-            require(
-                self.train.label_smoothing == 0,
+        """Check the rules between tables; each table checks its own settings."""
+        multilabel, arrow = self.data.task == "multilabel", self.data.task == "arrow"
+        flow, augment = self.model.modality == "flow", self.augment
+        require(
+            (
+                not multilabel or self.eval.average == "logits",
+                "eval.average is 'softmax', but several labels per video have no softmax. Set it to 'logits' for data.task "
+                "'multilabel'.",
+            ),
+            (
+                not multilabel or self.train.label_smoothing == 0,
                 f"train.label_smoothing is {self.train.label_smoothing}; with data.task 'multilabel' it must be 0.",
-            )
-        require(
-            not (self.data.task == "arrow" and (self.augment.mixup or self.augment.cutmix)),
-            "augment.mixup and augment.cutmix would mix a clip with its reversed copy; turn them off for "
-            "data.task 'arrow'.",
-        )
-        flow = self.model.modality == "flow"
-        require(
-            not (flow and self.data.task == "arrow"),
-            "data.task is 'arrow': stored flow backwards is not the reversed video's flow; take rgb or rgbdiff.",
-        )
-        require(
-            not flow or not (self.augment.color_jitter or self.augment.rand_augment),
-            "augment.color_jitter and augment.rand_augment change colors, and flow has none; turn them off for "
-            "model.modality 'flow' (random_erasing, mixup and cutmix may stay).",
+            ),
+            (
+                not (arrow and (augment.mixup or augment.cutmix)),
+                "augment.mixup and augment.cutmix would mix a clip with its reversed copy; turn them off for data.task "
+                "'arrow'.",
+            ),
+            # Reversed in time, the stored field of frames (t, t + 1) would have to be that of (t + 1, t).
+            (
+                not (flow and arrow),
+                "data.task is 'arrow', but stored flow played backwards is not the reversed video's flow. Set "
+                "model.modality to 'rgb' or 'rgbdiff'.",
+            ),
+            (
+                not (flow and (augment.color_jitter or augment.rand_augment)),
+                "augment.color_jitter and augment.rand_augment change colors, which flow does not have; turn them off for "
+                "model.modality 'flow' (random_erasing, mixup and cutmix are allowed).",
+            ),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dict, lists for tuples; `vsn.config.recipes.recipe_from_dict` reads it back."""
+        """Return nested dicts as TOML and JSON hold them, lists for tuples; `recipe_from_dict` reads them back."""
         return json.loads(json.dumps(dataclasses.asdict(self)))

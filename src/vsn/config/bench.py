@@ -1,11 +1,11 @@
-"""What `vsn bench` measures, and how long."""
+"""Define what `vsn bench` measures and for how long."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vsn.config.errors import require
+from vsn.config.errors import check_ranges, require
 from vsn.config.model import ModelConfig
 
 BenchMode = Literal["eager", "compile"]
@@ -77,16 +77,22 @@ class BenchConfig:
         ):
             chosen, allowed = getattr(self, key), get_args(choices)
             require(
-                bool(chosen) and len(set(chosen)) == len(chosen) and set(chosen) <= set(allowed),
-                f"bench {key} are {list(chosen)}; choose one or more, each once, from {list(allowed)}.",
+                (
+                    bool(chosen) and len(set(chosen)) == len(chosen) and set(chosen) <= set(allowed),
+                    f"bench {key} are {list(chosen)}; choose at least one, each once, from {list(allowed)}.",
+                )
             )
-        for key in ("batch_size", "num_frames", "size", "batches", "threads", "seed"):
-            value = getattr(self, key)
-            require(value >= 0, f"bench {key} is {value}; it must be 0 or more.")
-        for key in ("num_classes", "warmup"):
-            value = getattr(self, key)
-            require(value >= 1, f"bench {key} is {value}; it must be 1 or more.")
+        check_ranges(
+            self,
+            "bench ",
+            {
+                "[0, inf)": ["batch_size", "num_frames", "size", "batches", "threads", "seed"],
+                "[1, inf)": ["num_classes", "warmup"],
+            },
+        )
         require(
-            self.seconds >= 0 or self.seconds == -1,
-            f"bench seconds is {self.seconds:g}; it is a time, 0 (no limit) or -1 (as the device needs).",
+            (
+                self.seconds >= 0 or self.seconds == -1,
+                f"bench seconds is {self.seconds:g}; it must be at least 0 (no limit), or -1 (as the device needs).",
+            )
         )

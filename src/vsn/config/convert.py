@@ -1,4 +1,4 @@
-"""How a checkpoint of another code base is read."""
+"""Define how a checkpoint of another code base is converted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vsn.config.data import Sampling, Source
-from vsn.config.errors import require
+from vsn.config.errors import check_ranges, require
 from vsn.config.model import Modality
 from vsn.config.training import Protocol
 
@@ -42,15 +42,14 @@ class ConvertConfig:
     """Its folder, as in data.root; `vsn eval --root` names it later too."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, "", {"[0, inf)": ["num_frames"]})
         require(
-            self.num_frames >= 0,
-            f"num_frames is {self.num_frames}; it counts from 1 (0: by the checkpoint).",
-        )
-        require(
-            self.shift_div == 0 or self.shift_div >= 2,
-            f"shift_div is {self.shift_div}; it must be 2 or more (0: by the checkpoint): two parts of 1/shift_div move.",
-        )
-        require(
-            not (self.class_order == "sorted" and not self.classes),
-            "class_order is 'sorted', and there is no file of class names to sort; name it with --classes FILE.",
+            (
+                self.shift_div == 0 or self.shift_div >= 2,
+                f"shift_div is {self.shift_div}; it must be at least 2, or 0 (as the checkpoint states).",
+            ),
+            (
+                self.class_order != "sorted" or bool(self.classes),
+                "class_order is 'sorted', but there is no file of class names to sort. Pass --classes FILE.",
+            ),
         )

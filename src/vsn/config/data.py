@@ -1,11 +1,11 @@
-"""Where the videos are, and how one becomes a clip."""
+"""Define where the videos are and how a video becomes a clip."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from vsn.config.errors import require
+from vsn.config.errors import check_ranges, require
 
 Sampling = Literal["segment", "dense", "rate"]
 Source = Literal[
@@ -49,21 +49,19 @@ class ClipSpec:
     """Crops sit at the corners and the center (5) or on a grid of quarters (13)."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, "clip.", {"(0, inf)": ["frames_per_second"], "[8, inf)": ["crop_size"]})
         require(
-            self.frames_per_second > 0,
-            f"clip.frames_per_second is {self.frames_per_second}; it must be above 0.",
+            (
+                self.short_side >= self.crop_size,
+                f"clip.short_side is {self.short_side}, smaller than clip.crop_size {self.crop_size}. Crops are cut from "
+                "the resized frame, so short_side must be at least crop_size.",
+            ),
+            (
+                bool(self.crop_scales) and all(0 < scale <= 1 for scale in self.crop_scales),
+                f"clip.crop_scales is {list(self.crop_scales)}; it needs at least one value, each in (0, 1].",
+            ),
+            (self.crop_positions in (5, 13), f"clip.crop_positions is {self.crop_positions}; it must be 5 or 13."),
         )
-        require(self.crop_size >= 8, f"clip.crop_size is {self.crop_size}; it must be 8 pixels or more.")
-        require(
-            self.short_side >= self.crop_size,
-            f"clip.short_side is {self.short_side}, smaller than clip.crop_size {self.crop_size}; "
-            "crops are cut from the resized frame, so short_side must be at least crop_size.",
-        )
-        require(
-            bool(self.crop_scales) and all(0 < s <= 1 for s in self.crop_scales),
-            f"clip.crop_scales is {list(self.crop_scales)}; it needs at least one share in (0, 1].",
-        )
-        require(self.crop_positions in (5, 13), f"clip.crop_positions is {self.crop_positions}; it is 5 or 13.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,27 +118,29 @@ class DataConfig:
     listed in the run."""
 
     def __post_init__(self) -> None:
-        require(
-            0.0 < self.val_fraction < 1.0,
-            f"data.val_fraction is {self.val_fraction}; it is a share between 0 and 1.",
+        check_ranges(
+            self,
+            "data.",
+            {
+                "(0, 1)": ["val_fraction"],
+                "[0, 1]": ["bad_videos"],
+                "[1, inf)": ["fold"],
+                "[0, inf)": ["split_seed", "num_workers"],
+            },
         )
-        require(self.fold >= 1, f"data.fold is {self.fold}; it counts from 1.")
-        require(bool(self.separator), "data.separator is empty; it is what stands between path and label.")
         require(
-            0.0 <= self.bad_videos <= 1.0,
-            f"data.bad_videos is {self.bad_videos}; it is a share between 0 and 1.",
+            (bool(self.separator), "data.separator is empty; it must be the text between path and label."),
+            (
+                not self.balance or self.task == "classify",
+                f"data.balance draws by class, but with data.task {self.task!r} a video has no single class. Turn it off.",
+            ),
+            # CUDA cannot be initialized again in a forked worker.
+            (
+                self.decoder != "torchcodec-cuda" or self.num_workers == 0,
+                f"data.num_workers is {self.num_workers}; decoder 'torchcodec-cuda' runs in the training process, so set "
+                "it to 0.",
+            ),
         )
-        require(
-            not (self.balance and self.task != "classify"),
-            f"data.balance draws by class, which task {self.task!r} does not have one of a video; turn it off.",
-        )
-        require(self.split_seed >= 0, f"data.split_seed is {self.split_seed}; it must be 0 or more.")
-        require(
-            self.decoder != "torchcodec-cuda" or self.num_workers == 0,
-            f"data.num_workers is {self.num_workers}; decoder 'torchcodec-cuda' works in the training process "
-            "alone, so set it to 0.",
-        )
-        require(self.num_workers >= 0, f"data.num_workers is {self.num_workers}; it must be 0 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,14 +161,12 @@ class AugmentConfig:
     """Alpha of CutMix between the clips of a batch (Yun et al., 2019); with mixup too, one of them a step."""
 
     def __post_init__(self) -> None:
-        for key in ("color_jitter", "random_erasing"):
-            value = getattr(self, key)
-            require(0.0 <= value <= 1.0, f"augment.{key} is {value}; it must be between 0 and 1.")
-        for key in ("mixup", "cutmix"):
-            value = getattr(self, key)
-            require(value >= 0.0, f"augment.{key} is {value}; it must be 0 (off) or more.")
-        require(self.rand_augment >= 0, f"augment.rand_augment is {self.rand_augment}; it must be 0 or more.")
-        require(
-            0 <= self.rand_augment_magnitude <= 30,
-            f"augment.rand_augment_magnitude is {self.rand_augment_magnitude}; it must be 0 to 30.",
+        check_ranges(
+            self,
+            "augment.",
+            {
+                "[0, 1]": ["color_jitter", "random_erasing"],
+                "[0, inf)": ["mixup", "cutmix", "rand_augment"],
+                "[0, 30]": ["rand_augment_magnitude"],
+            },
         )

@@ -1,13 +1,42 @@
-"""The error of a setting, and the check that raises it."""
+"""Define the error of a setting and the checks that raise it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 
 class ConfigError(ValueError):
-    """A setting that cannot be used; the message says what came, what is allowed, what to do."""
+    """A setting that cannot be used. The message states the value, what is allowed and what to do."""
 
 
-def require(condition: bool, message: str) -> None:
-    """Raise `ConfigError` unless the condition holds."""
-    if not condition:
-        raise ConfigError(message)
+def require(*rules: tuple[bool, str]) -> None:
+    """Raise `ConfigError` with the message of the first rule that does not hold."""
+    for holds, message in rules:
+        if not holds:
+            raise ConfigError(message)
+
+
+def check_ranges(config: object, table: str, ranges: Mapping[str, Sequence[str]]) -> None:
+    """Check that numeric fields of a dataclass lie in an interval. NaN lies in none; None is not checked.
+
+    Args:
+        config: the dataclass.
+        table: what the message puts before a field's name, such as "train.".
+        ranges: names of fields by their interval in mathematical notation: ``{"[1, inf)": ["epochs"]}``.
+
+    Example:
+        >>> check_ranges(TrainConfig(epochs=0), "train.", {"[1, inf)": ["epochs"]})
+        ConfigError: train.epochs is 0; it must be at least 1.
+    """
+    for interval, names in ranges.items():
+        low, high = map(float, interval[1:-1].split(","))
+        allowed = f"in {interval}"
+        if high == float("inf"):
+            allowed = f"at least {low:g}" if interval[0] == "[" else f"above {low:g}"
+        for name in names:
+            value = getattr(config, name)
+            if value is None:
+                continue
+            above = value >= low if interval[0] == "[" else value > low
+            below = value <= high if interval[-1] == "]" else value < high
+            require((above and below, f"{table}{name} is {value}; it must be {allowed}."))

@@ -1,11 +1,11 @@
-"""How a model is exported."""
+"""Define how a model is exported."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from vsn.config.errors import require
+from vsn.config.errors import check_ranges, require
 
 ExportFormat = Literal["onnx", "openvino", "torch-export", "aoti"]
 InputType = Literal["uint8", "float32"]
@@ -32,14 +32,12 @@ class ExportConfig:
     """Version of the ONNX operators; a runtime that is older than it refuses the file."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, "", {"[1, inf)": ["calibration_clips"], "[18, 23]": ["opset"]})
         require(
-            not self.int8 or self.to in ("onnx", "openvino"),
-            f"int8 is for onnx and openvino; the format is {self.to!r}.",
+            (
+                not self.int8 or self.to in ("onnx", "openvino"),
+                f"int8 needs format onnx or openvino; the format is {self.to!r}.",
+            ),
+            (not self.fp16 or self.to == "openvino", f"fp16 needs format openvino; the format is {self.to!r}."),
+            (not (self.fp16 and self.int8), "fp16 and int8 exclude each other; choose one of them."),
         )
-        require(not self.fp16 or self.to == "openvino", f"fp16 is for openvino; the format is {self.to!r}.")
-        require(not (self.fp16 and self.int8), "fp16 and int8 are both asked for; choose one of them.")
-        require(
-            self.calibration_clips >= 1,
-            f"calibration_clips is {self.calibration_clips}; ranges need at least one clip.",
-        )
-        require(18 <= self.opset <= 23, f"opset is {self.opset}; it must be 18 to 23.")

@@ -1,11 +1,11 @@
-"""How optical flow is computed."""
+"""Define how optical flow is computed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from vsn.config.errors import require
+from vsn.config.errors import check_ranges
 
 FlowMethod = Literal["tvl1", "tvl1-opencv", "dis", "farneback"]
 StoredLayout = Literal["file", "xy", "rg"]
@@ -39,13 +39,13 @@ class Tvl1Config:
     """A 3x3 median of the flow after each warp."""
 
     def __post_init__(self) -> None:
-        for key, most in (("tau", 0.25), ("lambda_", float("inf")), ("theta", float("inf"))):
-            value = getattr(self, key)
-            require(
-                0 < value <= most,
-                f"{key} of TV-L1 is {value}; it must be above 0" + (f" and at most {most}." if most < 1 else "."),
-            )
-        require(0 < self.zfactor < 1, f"zfactor of TV-L1 is {self.zfactor}; it must be between 0 and 1.")
-        for key in ("nscales", "nwarps", "iterations"):
-            value = getattr(self, key)
-            require(value >= 1, f"{key} of TV-L1 is {value}; it must be 1 or more.")
+        check_ranges(
+            self,
+            "TV-L1 ",
+            {
+                "(0, 0.25]": ["tau"],
+                "(0, inf]": ["lambda_", "theta"],
+                "(0, 1)": ["zfactor"],
+                "[1, inf)": ["nscales", "nwarps", "iterations"],
+            },
+        )

@@ -1,43 +1,90 @@
-"""What the network is."""
+"""Define what the network is, and list every kind of model by name."""
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vsn.config.errors import require
+from vsn.config.errors import ConfigError, check_ranges, require
 
 STAGES = ("res2", "res3", "res4", "res5")
-
-FRAME_KINDS = ("tsn", "tsm", "vsn", "trn", "mtrn")
-"""Models that see frames through a 2D backbone; a name is one of them, "_" and any 2D backbone."""
-VOLUME_KINDS = ("c2d", "i3d", "i3d-fine", "nl-c2d", "nl-i3d", "nl-i3d-fine", "slowfast", "nl-slowfast")
-"""3D ResNets; a name is one of them, "_" and one of VOLUME_BACKBONES."""
-VOLUME_BACKBONES = ("resnet50", "resnet101", "resnet26_thin")
-WHOLE_KINDS = (
-    "eco",
-    "eco_thin",
-    "eco_lite",
-    "eco_lite_thin",
-    "s3d",
-    "s3dg",
-    "r2plus1d_18",
-    "r2plus1d_34",
-    "r2plus1d_34_thin",
-)
-"""Networks that come as a whole; these are names by themselves."""
 
 Block = Literal["compact", "headtail", "pointwise"]
 Modality = Literal["rgb", "flow", "rgbdiff"]
 Pairwise = Literal["embedded-gaussian", "dot-product"]
 
 
+@dataclass(frozen=True)
+class ModelKind:
+    """A kind of model: where it is built and which backbones it takes."""
+
+    module: str
+    """Module below `vsn.models` that defines ``build(config: ModelConfig) -> VideoClassifier``."""
+    backbones: tuple[str, ...] | Literal["2d"] = ()
+    """Names of 3D ResNets; "2d" for any 2D backbone, applied to each frame; empty for a whole network."""
+    inflated: bool = False
+    """A 3D network that takes the weights of its 2D backbone, inflated along time."""
+
+
+RESNETS_3D = ("resnet50", "resnet101", "resnet26_thin")
+
+# A model's name is its kind, or for kinds with backbones `{kind}_{backbone}`. Modules are named, not imported: settings
+# are read without torch, and a network is imported when it is first built.
+MODELS: dict[str, ModelKind] = {
+    "tsn": ModelKind("vsn", "2d"),
+    "tsm": ModelKind("vsn", "2d"),
+    "vsn": ModelKind("vsn", "2d"),
+    "trn": ModelKind("peers.trn", "2d"),
+    "mtrn": ModelKind("peers.trn", "2d"),
+    "c2d": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
+    "i3d": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
+    "i3d-fine": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
+    "nl-c2d": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
+    "nl-i3d": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
+    "nl-i3d-fine": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
+    "slowfast": ModelKind("peers.slowfast", RESNETS_3D),
+    "nl-slowfast": ModelKind("peers.slowfast", RESNETS_3D),
+    "eco": ModelKind("peers.eco"),
+    "eco_thin": ModelKind("peers.eco"),
+    "eco_lite": ModelKind("peers.eco"),
+    "eco_lite_thin": ModelKind("peers.eco"),
+    "s3d": ModelKind("peers.s3d"),
+    "s3dg": ModelKind("peers.s3d"),
+    "r2plus1d_18": ModelKind("peers.r2plus1d"),
+    "r2plus1d_34": ModelKind("peers.r2plus1d"),
+    "r2plus1d_34_thin": ModelKind("peers.r2plus1d"),
+}
+
+
 def split_name(name: str) -> tuple[str, str]:
-    """Kind and backbone of a model's name: ("vsn", "resnet50"); of a network that is a whole, ("s3d", "")."""
-    if name in WHOLE_KINDS:
+    """Split a model's name into kind and backbone.
+
+    Raises:
+        ConfigError: no such model; the nearest name is offered. The names of 2D backbones are checked when they are built.
+
+    Example:
+        >>> split_name("vsn_resnet50"), split_name("eco_lite")
+        (('vsn', 'resnet50'), ('eco_lite', ''))
+    """
+    # Whole networks first: their names may hold underscores, and "eco_lite" is not an ECO with a backbone "lite".
+    if name in MODELS and not MODELS[name].backbones:
         return name, ""
     kind, _, backbone = name.partition("_")
-    return kind, backbone
+    allowed = MODELS[kind].backbones if kind in MODELS else ()
+    if backbone and (allowed == "2d" or backbone in allowed):
+        return kind, backbone
+    names = [known for known, entry in MODELS.items() if not entry.backbones]
+    for known, entry in MODELS.items():
+        backbones = (backbone or "resnet50",) if entry.backbones == "2d" else entry.backbones
+        names += [f"{known}_{suffix}" for suffix in backbones]
+    near = difflib.get_close_matches(name, names)
+    if (
+        kind in MODELS
+    ):  # only the rest is wrong: "eco_lite_resnet50" means "eco_lite", not the nearer "slowfast_resnet50"
+        near = difflib.get_close_matches(name, [known for known in names if known.startswith(kind)], cutoff=0)
+    hint = f"Nearest: {', '.join(near)}. " if near else ""
+    raise ConfigError(f"model.name is {name!r}; there is no such model. {hint}`vsn models` lists the names.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,80 +131,73 @@ class ModelConfig:
     that size, so flow computed at another is refused."""
 
     def __post_init__(self) -> None:
-        kind, backbone = split_name(self.name)
-        require(
-            (kind in FRAME_KINDS and bool(backbone))
-            or (kind in VOLUME_KINDS and backbone in VOLUME_BACKBONES)
-            or kind in WHOLE_KINDS,
-            f"model.name is {self.name!r}; names are tsn_, tsm_, vsn_, trn_ or mtrn_ and a backbone, such as "
-            f"'vsn_resnet50'; one of {', '.join(VOLUME_KINDS)}, _ and one of {', '.join(VOLUME_BACKBONES)}; or one of "
-            f"{', '.join(WHOLE_KINDS)}. `vsn models` lists them all.",
+        kind, _ = split_name(self.name)
+        check_ranges(
+            self,
+            "model.",
+            {
+                "[0, inf)": ["num_classes", "flow_short_side"],
+                "[1, inf)": ["num_frames", "flow_length", "shift_every", "alpha"],
+                "[2, inf)": ["shift_div"],  # 1/shift_div of the channels move each way
+                "(0, inf)": ["flow_bound"],
+                "[0, 1)": ["dropout"],
+            },
         )
-        require(
-            self.num_classes >= 0,
-            f"model.num_classes is {self.num_classes}; it counts from 1 (0: from the data).",
-        )
-        require(self.num_frames >= 1, f"model.num_frames is {self.num_frames}; a clip has at least one frame.")
-        require(
-            self.shift_div >= 2,
-            f"model.shift_div is {self.shift_div}; it must be 2 or more: two parts of 1/shift_div move.",
-        )
-        modalities = get_args(Modality)
-        require(self.modality in modalities, f"model.modality is {self.modality!r}, not of {modalities}.")
-        require(self.flow_length >= 1, f"model.flow_length is {self.flow_length}; it must be 1 or more.")
-        require(
-            self.flow_short_side >= 0,
-            f"model.flow_short_side is {self.flow_short_side}; it is a number of pixels, or 0 for clip.short_side.",
-        )
-        require(self.flow_bound > 0, f"model.flow_bound is {self.flow_bound}; it must be above 0 pixels.")
-        require(self.shift_every >= 1, f"model.shift_every is {self.shift_every}; it must be 1 or more.")
-        require(0.0 <= self.dropout < 1.0, f"model.dropout is {self.dropout}; it is a probability below 1.")
-        pairs = get_args(Pairwise)
-        require(self.pairwise in pairs, f"model.pairwise is {self.pairwise!r}, not of {pairs}.")
-        require(self.alpha >= 1, f"model.alpha is {self.alpha}; it must be 1 or more.")
-        if kind.endswith("slowfast"):
+        choices = {"block": get_args(Block), "modality": get_args(Modality), "pairwise": get_args(Pairwise)}
+        for key, allowed in choices.items():
+            value = getattr(self, key)
+            require((value in allowed, f"model.{key} is {value!r}; it must be one of {list(allowed)}."))
+        for key in ("places", "shift_places"):
+            stages = getattr(self, key)
             require(
-                self.num_frames % self.alpha == 0,
-                f"model.num_frames is {self.num_frames} and model.alpha {self.alpha}: the slow pathway takes every alpha-th "
-                "frame, so that num_frames must be a multiple of alpha, such as 32 of 8 (4x16) or 4 (8x8).",
+                (
+                    len(set(stages)) == len(stages) and set(stages) <= set(STAGES),
+                    f"model.{key} is {list(stages)}; choose from {list(STAGES)}, each at most once.",
+                )
             )
-        for key, stages in (("places", self.places), ("shift_places", self.shift_places)):
-            require(
-                len(set(stages)) == len(stages) and set(stages) <= set(STAGES),
-                f"model.{key} is {list(stages)}; choose each at most once from {list(STAGES)}.",
-            )
-        if kind == "vsn":
-            require(
-                bool(self.places) or self.shift,
-                "model.places is empty and model.shift is false: a VSN without shuffle and shift is a TSN; name it tsn_...",
-            )
+        require(
+            (
+                not kind.endswith("slowfast") or self.num_frames % self.alpha == 0,
+                f"model.num_frames is {self.num_frames} and model.alpha is {self.alpha}; num_frames must be a multiple of "
+                "alpha, such as 32 of 8 (4x16) or of 4 (8x8).",
+            ),
+            (
+                kind != "vsn" or bool(self.places) or self.shift,
+                "model.places is empty and model.shift is false: a VSN without shuffle and shift is a TSN. Name it tsn_...",
+            ),
+        )
 
     @property
     def kind(self) -> str:
-        """What the model is, without its backbone: "vsn", "nl-i3d", "s3d"."""
+        """The kind of model, without its backbone: "vsn", "nl-i3d", "s3d"."""
         return split_name(self.name)[0]
 
     @property
     def backbone(self) -> str:
-        """Name of its backbone; "" for a network that comes as a whole."""
+        """The name of the backbone; "" for a whole network."""
         return split_name(self.name)[1]
 
     @property
+    def sees_frames(self) -> bool:
+        """Whether a 2D backbone is applied to each frame; otherwise the network is 3D."""
+        return MODELS[self.kind].backbones == "2d"
+
+    @property
     def any_num_frames(self) -> bool:
-        """Whether the model takes clips of another T than it was trained with: its channels mean no frames."""
+        """Whether the model accepts clips of another T than it was trained with: no channel belongs to a frame."""
         return self.kind == "tsn"
 
     @property
-    def clip_channels(self) -> int:
-        """C of the clips `(B, T, C, H, W)` the model takes: 3, 2L of flow, 3 (L + 1) of frames to subtract."""
-        return {"rgb": 3, "flow": 2 * self.flow_length, "rgbdiff": 3 * (self.flow_length + 1)}[self.modality]
-
-    @property
     def num_consecutive(self) -> int:
-        """How many frames or fields in a row are read of a segment: 1, L of flow, L + 1 to subtract."""
+        """Frames or flow fields read per segment: 1, L of flow, L + 1 frames to subtract."""
         return {"rgb": 1, "flow": self.flow_length, "rgbdiff": self.flow_length + 1}[self.modality]
 
     @property
+    def clip_channels(self) -> int:
+        """C of the clips `(B, T, C, H, W)` that the model takes: 3, 2L of flow, 3 (L + 1) of frames to subtract."""
+        return (2 if self.modality == "flow" else 3) * self.num_consecutive
+
+    @property
     def stem_channels(self) -> int:
-        """Channels that reach the first convolution: 3, 2L of flow, 3L of differences."""
-        return {"rgb": 3, "flow": 2 * self.flow_length, "rgbdiff": 3 * self.flow_length}[self.modality]
+        """Input channels of the first convolution: 3, 2L of flow, 3L of differences."""
+        return self.clip_channels - (3 if self.modality == "rgbdiff" else 0)

@@ -1,10 +1,10 @@
-"""How a model is served over HTTP: where, and what a request may cost."""
+"""Define where a model is served over HTTP and what a request may cost."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vsn.config.errors import require
+from vsn.config.errors import check_ranges, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +43,18 @@ class ServeConfig:
     """Windows of a timeline; they lie further apart where there would be more."""
 
     def __post_init__(self) -> None:
-        require(self.host != "", "host is empty; it is an address such as 127.0.0.1, or 0.0.0.0 for all.")
-        require(0 <= self.port <= 65535, f"port is {self.port}; it must be 0 (any free one) to 65535.")
-        for key in ("top_k", "max_pixels", "decode_workers", "max_requests", "max_batch", "max_windows"):
-            value = getattr(self, key)
-            require(value >= 1, f"{key} is {value}; it must be 1 or more.")
-        for key in ("max_upload_mb", "upload_seconds", "max_seconds", "decode_seconds"):
-            value = getattr(self, key)
-            require(value > 0, f"{key} is {value}; it must be above 0.")
-        require(
-            self.window_seconds is None or self.window_seconds >= 0.01,
-            f"window_seconds is {self.window_seconds}; it must be 0.01 or more.",
+        require((self.host != "", "host is empty; it must be an address such as 127.0.0.1, or 0.0.0.0 for all."))
+        check_ranges(
+            self,
+            "",
+            {
+                "[0, 65535]": ["port"],
+                "[1, inf)": ["top_k", "max_pixels", "decode_workers", "max_requests", "max_batch", "max_windows"],
+                "(0, inf]": ["max_upload_mb", "upload_seconds", "max_seconds", "decode_seconds"],
+                "[0.01, inf]": ["window_seconds"],
+                "[0, inf]": ["batch_wait_ms", "timeline_seconds"],
+            },
         )
-        for key in ("batch_wait_ms", "timeline_seconds"):
-            value = getattr(self, key)
-            require(value >= 0, f"{key} is {value}; it must be 0 or more.")
 
     @property
     def max_upload_bytes(self) -> int:

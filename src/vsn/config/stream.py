@@ -1,11 +1,10 @@
-"""Windows that slide over a long video, a camera or a stream: how long, how often, and when a label counts."""
+"""Define the sliding windows over a long video, a webcam or a stream, and how a live source is read."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from vsn.config.errors import require
+from vsn.config.errors import check_ranges, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,30 +29,25 @@ class WindowConfig:
     calibration, if it has one, else 0."""
 
     def __post_init__(self) -> None:
-        for key in ("seconds", "every"):
-            value = getattr(self, key)
-            require(
-                value is None or (math.isfinite(value) and value >= 0.01),
-                f"{key} is {value}; it must be 0.01 seconds or more.",
-            )
-        require(
-            self.every_frames is None or self.every_frames >= 1,
-            f"every_frames is {self.every_frames}; it must be 1 or more.",
+        check_ranges(
+            self,
+            "",
+            {
+                "[0.01, inf)": ["seconds", "every"],
+                "[1, inf)": ["every_frames"],
+                "[0, inf)": ["smooth"],
+                "[0, 1]": ["enter", "leave", "unknown"],
+            },
         )
         require(
-            self.every is None or self.every_frames is None,
-            "every and every_frames say the same in two units; give one of them.",
-        )
-        require(
-            math.isfinite(self.smooth) and self.smooth >= 0,
-            f"smooth is {self.smooth}; it must be 0 seconds (no smoothing) or more.",
-        )
-        for key in ("enter", "leave", "unknown"):
-            value = getattr(self, key)
-            require(value is None or 0 <= value <= 1, f"{key} is {value}; it is a probability between 0 and 1.")
-        require(
-            self.leave <= self.enter,
-            f"leave is {self.leave}, above enter {self.enter}: a label would end as it begins. Lower leave.",
+            (
+                self.every is None or self.every_frames is None,
+                "every and every_frames both set the time between answers; pass only one of them.",
+            ),
+            (
+                self.leave <= self.enter,
+                f"leave is {self.leave}, above enter {self.enter}: a label would end as soon as it begins. Lower leave.",
+            ),
         )
 
 
@@ -76,17 +70,12 @@ class LiveConfig:
     """Stop after so many seconds of video."""
 
     def __post_init__(self) -> None:
-        require(self.max_waiting >= 1, f"max_waiting is {self.max_waiting}; it must be 1 or more.")
-        require(self.reconnects >= 0, f"reconnects is {self.reconnects}; it must be 0 (give up at once) or more.")
-        require(
-            math.isfinite(self.reconnect_wait) and self.reconnect_wait >= 0,
-            f"reconnect_wait is {self.reconnect_wait}; it must be 0 seconds or more.",
-        )
-        require(
-            math.isfinite(self.stall_seconds) and self.stall_seconds > 0,
-            f"stall_seconds is {self.stall_seconds}; it must be above 0.",
-        )
-        require(
-            self.stop_after is None or self.stop_after > 0,
-            f"stop_after is {self.stop_after}; it must be above 0 seconds.",
+        check_ranges(
+            self,
+            "",
+            {
+                "[1, inf)": ["max_waiting"],
+                "[0, inf)": ["reconnects", "reconnect_wait"],
+                "(0, inf)": ["stall_seconds", "stop_after"],
+            },
         )

@@ -1,11 +1,11 @@
-"""How the network is trained, and how it is tested."""
+"""Define how a model is trained and evaluated."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from vsn.config.errors import require
+from vsn.config.errors import check_ranges, require
 
 FrameOrder = Literal["forward", "reversed", "shuffled", "still"]
 Protocol = Literal["fcn", "center", "3crop", "3crop-2clip", "10crop", "25x10", "dense-10clip-3crop"]
@@ -75,29 +75,22 @@ class TrainConfig:
     """Where curves go besides metrics.jsonl; wandb and mlflow are packages of their own."""
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, f"train.epochs is {self.epochs}; it must be 1 or more.")
-        for key in ("batch_size", "accumulate"):
-            value = getattr(self, key)
-            require(value >= 1, f"train.{key} is {value}; it must be 1 or more.")
-        for key in ("val_steps", "early_stop", "save_minutes"):
-            value = getattr(self, key)
-            require(value >= 0, f"train.{key} is {value}; it must be 0 (off) or more.")
-        require(
-            self.accumulate <= self.batch_size,
-            f"train.accumulate is {self.accumulate}, more than the train.batch_size of {self.batch_size} videos it parts.",
+        check_ranges(
+            self,
+            "train.",
+            {
+                "[1, inf)": ["epochs", "batch_size", "accumulate", "val_every"],
+                "[0, inf)": ["val_steps", "early_stop", "save_minutes", "lr_batch_size", "warmup_epochs", "seed"],
+                "(0, inf)": ["lr"],
+                "[0, 1)": ["ema", "label_smoothing"],
+            },
         )
-        require(0 <= self.ema < 1, f"train.ema is {self.ema}; it is a decay in [0, 1), 0 for none.")
-        require(self.lr > 0, f"train.lr is {self.lr}; it must be above 0.")
         require(
-            self.lr_batch_size >= 0,
-            f"train.lr_batch_size is {self.lr_batch_size}; it is a batch size, or 0 for no scaling.",
-        )
-        require(self.warmup_epochs >= 0, f"train.warmup_epochs is {self.warmup_epochs}; it must be 0 or more.")
-        require(self.seed >= 0, f"train.seed is {self.seed}; it must be 0 or more.")
-        require(self.val_every >= 1, f"train.val_every is {self.val_every}; it must be 1 or more.")
-        require(
-            0 <= self.label_smoothing < 1,
-            f"train.label_smoothing is {self.label_smoothing}; it must be in [0, 1).",
+            (
+                self.accumulate <= self.batch_size,
+                f"train.accumulate is {self.accumulate}, more than train.batch_size {self.batch_size}; each part needs at "
+                "least one video.",
+            )
         )
 
 
@@ -120,5 +113,4 @@ class EvalConfig:
     """Seed of the `shuffled` order."""
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, f"eval.batch_size is {self.batch_size}; it must be 1 or more.")
-        require(self.seed >= 0, f"eval.seed is {self.seed}; it must be 0 or more.")
+        check_ranges(self, "eval.", {"[1, inf)": ["batch_size"], "[0, inf)": ["seed"]})

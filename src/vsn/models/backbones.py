@@ -1,20 +1,20 @@
-"""Plain 2D CNNs: building them, their pretrained weights, and where their residual blocks are.
+"""Build plain 2D CNNs: torchvision's, timm's and thin ones of ours.
 
-A backbone is what torchvision or timm gives, with its own weight names; its classifier is replaced
-by `nn.Identity`, so that it maps frames ``(N, 3, H, W)`` to features ``(N, D)``.
+A backbone keeps the weight names of its library. `remove_classifier` replaces its classifier by `nn.Identity`, so that it
+maps frames ``(N, 3, H, W)`` to features ``(N, D)``.
 """
 
 from __future__ import annotations
 
 import difflib
-from types import ModuleType
 
 import torch
 import torchvision.models as tv
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from vsn.config import ConfigError, Modality
+from vsn.config import ConfigError
+from vsn.models.stem import widen_stem
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -48,14 +48,11 @@ TORCHVISION_BACKBONES = (
     "convnext_base",
 )
 
-TORCHVISION_VIDEO = ("s3d", "r2plus1d_18")
-"""Names of torchvision's video networks whose weights ours can take."""
-
 
 class ThinResNet(nn.Module):
     """A bottleneck ResNet thin and shallow enough to train from scratch on a laptop's CPU.
 
-    The block structure and the names are torchvision's ResNet's; only widths and depths are smaller.
+    Blocks and weight names are those of torchvision's ResNet.
     """
 
     def __init__(self, *, width: int, layers: tuple[int, int, int, int]) -> None:
@@ -64,14 +61,13 @@ class ThinResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        planes = [width, 2 * width, 4 * width, 8 * width]
-        inputs = [width] + [p * Bottleneck.expansion for p in planes[:3]]
-        self.layer1 = self._stage(inputs[0], planes[0], layers[0], stride=1)
-        self.layer2 = self._stage(inputs[1], planes[1], layers[1], stride=2)
-        self.layer3 = self._stage(inputs[2], planes[2], layers[2], stride=2)
-        self.layer4 = self._stage(inputs[3], planes[3], layers[3], stride=2)
+        expansion = Bottleneck.expansion
+        self.layer1 = self._stage(width, width, layers[0], stride=1)
+        self.layer2 = self._stage(expansion * width, 2 * width, layers[1], stride=2)
+        self.layer3 = self._stage(expansion * 2 * width, 4 * width, layers[2], stride=2)
+        self.layer4 = self._stage(expansion * 4 * width, 8 * width, layers[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc: nn.Module = nn.Linear(planes[3] * Bottleneck.expansion, 1000)
+        self.fc: nn.Module = nn.Linear(expansion * 8 * width, 1000)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -85,7 +81,7 @@ class ThinResNet(nn.Module):
         return nn.Sequential(*blocks)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames ``(N, 3, H, W)`` to the outputs of ``fc``."""
+        """Frames ``(N, 3, H, W)`` to logits, or to features if ``fc`` is removed."""
         frames = self.maxpool(self.relu(self.bn1(self.conv1(frames))))
         frames = self.layer4(self.layer3(self.layer2(self.layer1(frames))))
         return self.fc(self.avgpool(frames).flatten(1))
@@ -95,52 +91,82 @@ THIN_BACKBONES: dict[str, tuple[int, tuple[int, int, int, int]]] = {
     "resnet26_thin": (16, (2, 2, 2, 2)),
     "resnet14_tiny": (8, (1, 1, 1, 1)),
 }
+"""Width and blocks per stage."""
 
 
 def list_backbones() -> list[str]:
-    """Names of the backbones that need no extra package. timm's are ``timm/<name>``."""
+    """List the backbones that need no extra package. timm's are ``timm/<name>``."""
     return [*TORCHVISION_BACKBONES, *THIN_BACKBONES]
 
 
-def build_backbone(name: str) -> nn.Module:
-    """Build a backbone with random weights and its own classifier still in place.
+def build_backbone(name: str, *, in_channels: int = 3) -> nn.Module:
+    """Build a backbone with random weights and its own classifier, of 1000 classes.
+
+    Args:
+        name: one of `list_backbones`, or ``timm/<name>``.
+        in_channels: channels of the frames. Other than 3 need a backbone with a single first convolution (`widen_stem`).
 
     Raises:
         ConfigError: no such backbone (the nearest names are offered), or timm is not installed.
     """
     if name.startswith("timm/"):
-        return build_timm(name.removeprefix("timm/"))
-    if name in THIN_BACKBONES:
+        backbone = _build_timm(name.removeprefix("timm/"))
+    elif name in THIN_BACKBONES:
         width, layers = THIN_BACKBONES[name]
-        return ThinResNet(width=width, layers=layers)
-    if name in TORCHVISION_BACKBONES:
-        return _build_torchvision(name)
-    near = difflib.get_close_matches(name, list_backbones(), n=3)
-    raise ConfigError(
-        f"No backbone {name!r}. " + (f"Nearest: {', '.join(near)}. " if near else "") + "`vsn models` lists "
-        "those of torchvision; any timm backbone with plain 3x3 convolutions is 'timm/<its name>'."
-    )
+        backbone = ThinResNet(width=width, layers=layers)
+    elif name in TORCHVISION_BACKBONES:
+        # torchvision computes a RegNet's widths with tensors, which have no values on the meta device.
+        device = torch.get_default_device()
+        with torch.device("cpu") if name.startswith("regnet") else device:
+            backbone = tv.get_model(name, weights=None)
+        backbone.to(device)
+    else:
+        raise ConfigError(
+            f"No backbone {name!r}. {_nearest(name, list_backbones())}`vsn models` lists those of torchvision; timm's are "
+            "'timm/<name>'."
+        )
+    widen_stem(backbone, in_channels)
+    return backbone
 
 
-def _build_torchvision(name: str) -> nn.Module:
-    if not name.startswith("regnet"):
-        return tv.get_model(name, weights=None)
-    # torchvision computes a RegNet's widths with tensors, which have no values on the meta device.
-    device = torch.get_default_device()
-    with torch.device("cpu"):
-        backbone = tv.get_model(name, weights=None)
-    return backbone.to(device)
+def _build_timm(name: str) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError(
+            "A timm/ backbone needs the package timm, which is not installed: pip install 'vsn[timm]'."
+        ) from error
+    # create_model would take some unknown names for something to download.
+    if not timm.is_model(name):
+        raise ConfigError(
+            f"timm has no model {name!r}. {_nearest(name, timm.list_models())}timm.list_models() lists them."
+        )
+    return timm.create_model(name, pretrained=False, num_classes=1000)
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=3)
+    return f"Nearest: {', '.join(near)}. " if near else ""
 
 
 def remove_classifier(backbone: nn.Module) -> int:
-    """Replace the backbone's classifier by `nn.Identity`; return the width D of its features."""
+    """Replace the backbone's classifier by `nn.Identity`; return the width D of its features.
+
+    Raises:
+        ConfigError: the classifier is not found.
+    """
     for name in ("fc", "classifier", "head"):
         layer = getattr(backbone, name, None)
         if isinstance(layer, nn.Linear):
             setattr(backbone, name, nn.Identity())
             return layer.in_features
-        if isinstance(layer, nn.Sequential) and len(layer) and isinstance(layer[-1], nn.Linear):
-            return _remove_last(layer)
+        if isinstance(layer, nn.Sequential) and len(layer) and isinstance(last := layer[-1], nn.Linear):
+            # Earlier layers keep their weights, but not their dropouts: the model has one before its head, and two would
+            # drop more than the recipe states.
+            for i, part in enumerate(layer):
+                if isinstance(part, nn.Dropout) or part is last:
+                    layer[i] = nn.Identity()
+            return last.in_features
     if hasattr(backbone, "reset_classifier") and hasattr(backbone, "num_features"):
         backbone.reset_classifier(0)  # type: ignore[operator]
         # timm's VGG, HGNet and others keep a hidden layer, wider than their feature maps.
@@ -151,52 +177,7 @@ def remove_classifier(backbone: nn.Module) -> int:
     )
 
 
-def _remove_last(classifier: nn.Sequential) -> int:
-    """Replace the last layer of a classifier that has others, whose weights stay, and its dropouts."""
-    last = classifier[-1]
-    assert isinstance(last, nn.Linear)
-    for i, layer in enumerate(classifier):
-        # The model has a dropout of its own; two would drop more than the recipe says.
-        if isinstance(layer, nn.Dropout) or i == len(classifier) - 1:
-            classifier[i] = nn.Identity()
-    return last.in_features
-
-
-def normalization(backbone: nn.Module, modality: Modality = "rgb") -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of values in [0, 1], by channel: what a backbone's weights expect of RGB
-    (ImageNet's, or timm's own); for flow one for all channels (TSN)."""
-    if modality == "flow":
-        return FLOW_MEAN, FLOW_STD
-    own = getattr(backbone, "pretrained_cfg", None) or {}
-    return tuple(own.get("mean", IMAGENET_MEAN)), tuple(own.get("std", IMAGENET_STD))
-
-
-def build_timm(name: str) -> nn.Module:
-    """Build a timm backbone with random weights and its own classifier (of 1000 classes).
-
-    Args:
-        name: timm's name, such as ``resnet26d``.
-
-    Raises:
-        ConfigError: timm is not installed, or has no such model (the nearest names are offered).
-    """
-    timm = _import_timm()
-    # Asked first, because create_model would take other names for something to download.
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise ConfigError(
-            f"timm has no model {name!r}. "
-            + (f"Nearest: {', '.join(near)}. " if near else "")
-            + "timm.list_models('*resnet*') searches its names."
-        )
-    return timm.create_model(name, pretrained=False, num_classes=1000)
-
-
-def _import_timm() -> ModuleType:
-    try:
-        import timm
-    except ImportError as error:
-        raise ConfigError(
-            "A timm/ backbone needs the package timm, which is not installed: pip install 'vsn[timm]'."
-        ) from error
-    return timm
+def rgb_normalization(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of RGB in [0, 1] that a backbone's weights expect: ImageNet's, or timm's own."""
+    config = getattr(backbone, "pretrained_cfg", None) or {}
+    return tuple(config.get("mean", IMAGENET_MEAN)), tuple(config.get("std", IMAGENET_STD))

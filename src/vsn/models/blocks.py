@@ -1,118 +1,28 @@
-"""Find the residual blocks of each backbone family."""
+"""Find the residual blocks of each backbone family, by stage."""
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
-from torchvision.models.convnext import CNBlock, ConvNeXt
-from torchvision.models.densenet import DenseNet
-from torchvision.models.efficientnet import EfficientNet
-from torchvision.models.mobilenetv2 import MobileNetV2
-from torchvision.models.mobilenetv3 import MobileNetV3
-from torchvision.models.regnet import RegNet
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from torchvision.ops.misc import SqueezeExcitation
 
 from vsn.config import STAGES, ConfigError
-from vsn.models.backbones import ThinResNet
-
-
-def residual_blocks(backbone: nn.Module) -> dict[str, list[ResidualBlock]]:
-    """The residual blocks of a backbone by stage, in order: ``{"res2": [...], ..., "res5": [...]}``.
-
-    For a DenseNet a stage is a dense block and a block is a dense layer.
-
-    Raises:
-        ConfigError: the architecture is not known; says how to name the modules by hand.
-    """
-    if isinstance(backbone, ResNet | ThinResNet):
-        return {stage: _resnet_stage(backbone, f"layer{i + 1}") for i, stage in enumerate(STAGES)}
-    if isinstance(backbone, DenseNet):
-        return {
-            stage: [
-                ResidualBlock(
-                    f"features.denseblock{i + 1}.{layer}",
-                    head="conv1",
-                    spatial="conv2",
-                    tail="conv2",
-                    pointwise="conv1",
-                )
-                for layer in dict(getattr(backbone.features, f"denseblock{i + 1}").named_children())
-            ]
-            for i, stage in enumerate(STAGES)
-        }
-    if isinstance(backbone, RegNet):
-        return {stage: _regnet_stage(backbone, f"block{i + 1}") for i, stage in enumerate(STAGES)}
-    if (separable := separable_blocks(backbone)) is not None:
-        return separable
-    if type(backbone).__module__.startswith("timm."):
-        return timm_blocks(backbone)
-    raise ConfigError(
-        f"The residual blocks of {type(backbone).__name__} are not known. Name the modules instead: "
-        "insert_at(model, num_frames=8, shuffle=['layer1.2.conv2'], shift=['layer1.0.conv1'])."
-    )
-
-
-def _resnet_stage(backbone: nn.Module, layer: str) -> list[ResidualBlock]:
-    blocks = []
-    for name, block in backbone.get_submodule(layer).named_children():
-        if isinstance(block, Bottleneck):
-            blocks.append(
-                ResidualBlock(f"{layer}.{name}", head="conv1", spatial="conv2", tail="bn3", pointwise="conv3")
-            )
-        else:
-            assert isinstance(block, BasicBlock), type(block)
-            # A basic block's first 3x3 may have a stride; the second never has (our reading).
-            blocks.append(ResidualBlock(f"{layer}.{name}", head="conv1", spatial="conv2", tail="bn2"))
-    return blocks
-
-
-def _regnet_stage(backbone: RegNet, stage: str) -> list[ResidualBlock]:
-    # Its 3x3 convolutions are grouped: whether a shuffle around them mixes depends on T (`insert_at` says).
-    row = f"trunk_output.{stage}"
-    return [
-        ResidualBlock(f"{row}.{name}", head="f.a.0", spatial="f.b.0", tail="f.c.1", pointwise="f.c.0")
-        for name, _ in backbone.get_submodule(row).named_children()
-    ]
-
-
-def stage_blocks(backbone: nn.Module) -> dict[str, list[str]]:
-    """Names of the blocks of a 2D backbone or a 3D body by stage, in order: ``{"res2": [...], ..., "res5": [...]}``.
-
-    A 3D body has its stages in ``layer1`` to ``layer4``, as torchvision's ResNets, or says where they are in an
-    attribute ``stages``.
-
-    Raises:
-        ConfigError: the architecture is not known.
-    """
-    stated = getattr(backbone, "stages", None)
-    if isinstance(stated, dict):
-        return stated
-    layers = [getattr(backbone, f"layer{i}", None) for i in range(1, 5)]
-    found = [layer for layer in layers if isinstance(layer, nn.Module)]
-    if len(found) == len(STAGES) and any(isinstance(module, nn.Conv3d) for module in backbone.modules()):
-        return {
-            stage: [f"layer{i}.{name}" for name, _ in layer.named_children()]
-            for i, (stage, layer) in enumerate(zip(STAGES, found, strict=True), 1)
-        }
-    return {stage: [block.name for block in blocks] for stage, blocks in residual_blocks(backbone).items()}
 
 
 @dataclass(frozen=True)
 class ResidualBlock:
-    """A residual block of a backbone, by the names of its modules.
+    """A residual block of a backbone, by the full names of its modules.
 
     Attributes:
         name: the block, such as ``layer1.2``.
-        head: its first convolution, relative to the block; the residual branch enters there.
-        spatial: its 3x3 convolution, the one a compact block wraps; where that is depthwise, the pointwise
-            one that mixes (`vsn.models.blocks`).
+        head: its first convolution, where the residual branch begins.
+        spatial: its 3x3 convolution, which a compact block wraps. Where that is depthwise, the 1x1 convolution or linear
+            layer that projects, because a depthwise convolution sees one channel, hence one frame, at a time.
         tail: the last module of the residual branch before the addition.
-        pointwise: its projecting 1x1 convolution or linear layer, which a pointwise block wraps; "" where
-            there is none, or none is known.
+        pointwise: its projecting 1x1 convolution or linear layer, which a pointwise block wraps; "" if it has none.
     """
 
     name: str
@@ -121,92 +31,82 @@ class ResidualBlock:
     tail: str
     pointwise: str = ""
 
-    def path(self, part: str) -> str:
-        """The full name of a part of the block."""
-        return f"{self.name}.{part}"
 
+# A family of backbones, by the Python module that defines it: class of its blocks -> head, spatial, tail and, where known,
+# pointwise, named relative to the block. To add a family, add its module here. All its blocks must be listed: the last of a
+# stage is the one that shuffles. RepVGG and MobileOne stay out: fusing their branches would drop the operations.
+FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
+    "torchvision.models.resnet": {
+        # The first 3x3 of a basic block may have a stride, the second never has (our reading of the paper).
+        "BasicBlock": ("conv1", "conv2", "bn2"),
+        "Bottleneck": ("conv1", "conv2", "bn3", "conv3"),
+    },
+    "vsn.models.backbones": {"Bottleneck": ("conv1", "conv2", "bn3", "conv3")},
+    # A stage is a dense block and a block is a dense layer, whose output is concatenated, not added.
+    "torchvision.models.densenet": {"_DenseLayer": ("conv1", "conv2", "conv2", "conv1")},
+    # The 3x3 is grouped: whether a shuffle around it mixes frames depends on T (`vsn.models.insertion` checks).
+    "torchvision.models.regnet": {"ResBottleneckBlock": ("f.a.0", "f.b.0", "f.c.1", "f.c.0")},
+    "torchvision.models.convnext": {"CNBlock": ("block.0", "block.5", "block.6", "block.5")},
+    "timm.models.resnet": {
+        "BasicBlock": ("conv1", "conv2", "bn2"),
+        "Bottleneck": ("conv1", "conv2", "bn3"),
+        # Res2Net: the first 3x3 of the chain: what it mixes is added to the inputs of the others.
+        "Bottle2neck": ("conv1", "convs.0", "bn3"),
+    },
+    "timm.models.senet": {
+        "SEResNetBlock": ("conv1", "conv2", "bn2"),
+        "SEResNetBottleneck": ("conv1", "conv2", "bn3"),
+        "SEResNeXtBottleneck": ("conv1", "conv2", "bn3"),
+        "SEBottleneck": ("conv1", "conv2", "bn3"),
+    },
+    "timm.models.resnetv2": {
+        "PreActBasic": ("conv1", "conv2", "conv2"),
+        "PreActBottleneck": ("conv1", "conv2", "conv3"),
+        "Bottleneck": ("conv1", "conv2", "norm3"),
+    },
+    "timm.models.regnet": {
+        "Bottleneck": ("conv1.conv", "conv2.conv", "conv3.bn"),
+        "PreBottleneck": ("conv1", "conv2", "conv3"),
+    },
+    "timm.models.tresnet": {
+        "BasicBlock": ("conv1.conv", "conv2.conv", "conv2.bn"),
+        "Bottleneck": ("conv1.conv", "conv2.conv", "conv3.bn"),
+    },
+    "timm.models.byobnet": {
+        "BasicBlock": ("conv1_kxk.conv", "conv2_kxk.conv", "conv2_kxk.bn"),
+        "BottleneckBlock": ("conv1_1x1.conv", "conv2_kxk.conv", "conv3_1x1.bn"),
+        "DarkBlock": ("conv1_1x1.conv", "conv2_kxk.conv", "conv2_kxk.bn"),
+        "EdgeBlock": ("conv1_kxk.conv", "conv1_kxk.conv", "conv2_1x1.bn"),
+    },
+    "timm.models.cspnet": {
+        "BottleneckBlock": ("conv1.conv", "conv2.conv", "conv3.bn"),
+        "DarkBlock": ("conv1.conv", "conv2.conv", "conv2.bn"),
+        "EdgeBlock": ("conv1.conv", "conv1.conv", "conv2.bn"),
+    },
+    "timm.models.dla": {
+        "DlaBasic": ("conv1", "conv2", "bn2"),
+        "DlaBottleneck": ("conv1", "conv2", "bn3"),
+        "DlaBottle2neck": ("conv1", "convs.0", "bn3"),
+    },
+    # One-shot aggregation: only the first convolution sees the block's input, which also bypasses it to the last.
+    "timm.models.vovnet": {"OsaBlock": ("conv_mid.0.conv", "conv_mid.1.conv", "conv_concat.bn")},
+    "timm.models.densenet": {"DenseLayer": ("conv1", "conv2", "conv2")},
+    "timm.models.convnext": {"ConvNeXtBlock": ("conv_dw", "mlp.fc2", "mlp.fc2")},
+}
 
-_INVERTED = {"InvertedResidual", "MBConv", "FusedMBConv", "EdgeResidual", "DepthwiseSeparableConv"}
-"""Names of the classes of blocks, torchvision's and timm's: some share a name across files, none means something else."""
+# Families of inverted residual blocks, whose parts are found by their shape: module -> where the blocks are.
+INVERTED_FAMILIES = {
+    "torchvision.models.mobilenetv2": "features",
+    "torchvision.models.mobilenetv3": "features",
+    "torchvision.models.efficientnet": "features",
+    "timm.models.efficientnet": "blocks",
+    "timm.models.mobilenetv3": "blocks",
+}
+# torchvision's and timm's names; none of them means something else in the other.
+_INVERTED_BLOCKS = {"InvertedResidual", "MBConv", "FusedMBConv", "EdgeResidual", "DepthwiseSeparableConv"}
+_SQUEEZE_EXCITATIONS = {"SqueezeExcitation", "SqueezeExcite", "SEModule"}
 
-
-def separable_blocks(backbone: nn.Module) -> dict[str, list[ResidualBlock]] | None:
-    """The residual blocks by stage, as `vsn.models.blocks.residual_blocks`; None of another architecture.
-
-    A stage without such a block is empty: res2 of MobileNetV3-Small.
-    """
-    if isinstance(backbone, MobileNetV2 | MobileNetV3 | EfficientNet):
-        return _inverted_stages(backbone, "features")
-    if isinstance(backbone, ConvNeXt):
-        return _convnext_stages(backbone)
-    if type(backbone).__module__ in {"timm.models.efficientnet", "timm.models.mobilenetv3"}:
-        return _inverted_stages(backbone, "blocks")
-    return None
-
-
-def _inverted_stages(backbone: nn.Module, parent: str) -> dict[str, list[ResidualBlock]]:
-    found: dict[str, list[ResidualBlock]] = {stage: [] for stage in STAGES}
-    # timm's stem, of stride 2, stands outside its blocks; torchvision's is the first feature.
-    reduction = 1 if parent == "features" else 2
-    for name, module in _leaves(backbone.get_submodule(parent), parent):
-        convs = _convolutions(module)
-        reduction *= max((conv.stride[0] for _, conv in convs), default=1)
-        if type(module).__name__ not in _INVERTED or not _has_identity(module):
-            continue
-        if convs[0][1].groups > 1:  # nothing expands before the depthwise convolution
-            continue
-        stage = STAGES[max(0, min(3, reduction.bit_length() - 3))]
-        found[stage].append(_inverted_block(name, module, convs))
-    return found
-
-
-def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """The blocks in their order, whether they stand in stages or in one row, and what stands between them."""
-    for child, part in module.named_children():
-        if type(part) is nn.Sequential:
-            yield from _leaves(part, f"{name}.{child}")
-        else:
-            yield f"{name}.{child}", part
-
-
-def _convolutions(module: nn.Module) -> list[tuple[str, nn.Conv2d]]:
-    """Convolutions of a block in their order, but for those of its squeeze and excitation."""
-    gates = {
-        name
-        for name, part in module.named_modules()
-        if isinstance(part, SqueezeExcitation) or type(part).__name__ in {"SqueezeExcite", "SEModule"}
-    }
-    return [
-        (name, part)
-        for name, part in module.named_modules()
-        if isinstance(part, nn.Conv2d) and not any(name.startswith(f"{gate}.") for gate in gates)
-    ]
-
-
-def _has_identity(block: nn.Module) -> bool:
-    return bool(getattr(block, "use_res_connect", getattr(block, "has_skip", False)))
-
-
-def _inverted_block(name: str, block: nn.Module, convs: Sequence[tuple[str, nn.Conv2d]]) -> ResidualBlock:
-    dense = [part for part, conv in convs if conv.groups == 1 and conv.kernel_size[0] > 1]
-    tail = [part for part, module in block.named_modules() if isinstance(module, nn.BatchNorm2d)][-1]
-    last, conv = convs[-1]
-    # A fused block that does not widen is one 3x3 convolution.
-    pointwise = last if conv.kernel_size == (1, 1) else ""
-    spatial = dense[0] if dense else last
-    return ResidualBlock(name, head=convs[0][0], spatial=spatial, tail=tail, pointwise=pointwise)
-
-
-def _convnext_stages(backbone: nn.Module) -> dict[str, list[ResidualBlock]]:
-    rows: dict[str, list[ResidualBlock]] = {}
-    for name, module in backbone.named_modules():
-        if isinstance(module, CNBlock):
-            block = ResidualBlock(name, head="block.0", spatial="block.5", tail="block.6", pointwise="block.5")
-            rows.setdefault(name.rpartition(".")[0], []).append(block)
-    return dict(zip(STAGES, rows.values(), strict=True))
-
-
-FAMILIES = (
+TIMM_EXAMPLES = (
     "resnet26d",
     "seresnet50",
     "ecaresnet26t",
@@ -233,121 +133,142 @@ FAMILIES = (
 """A tested timm name of every family that takes temporal operations."""
 
 
-# Architecture (timm's module) -> class of a block -> its head, spatial convolution and tail.
-# RepVGG and MobileOne stay out: fusing their branches for inference would drop the operations.
-_BLOCKS: dict[str, dict[str, tuple[str, str, str]]] = {
-    "resnet": {
-        "BasicBlock": ("conv1", "conv2", "bn2"),
-        "Bottleneck": ("conv1", "conv2", "bn3"),
-        # The first 3x3 of the chain: what it mixes is added to the inputs of the others.
-        "Bottle2neck": ("conv1", "convs.0", "bn3"),
-    },
-    "senet": {
-        "SEResNetBlock": ("conv1", "conv2", "bn2"),
-        "SEResNetBottleneck": ("conv1", "conv2", "bn3"),
-        "SEResNeXtBottleneck": ("conv1", "conv2", "bn3"),
-        "SEBottleneck": ("conv1", "conv2", "bn3"),
-    },
-    "resnetv2": {
-        "PreActBasic": ("conv1", "conv2", "conv2"),
-        "PreActBottleneck": ("conv1", "conv2", "conv3"),
-        "Bottleneck": ("conv1", "conv2", "norm3"),
-    },
-    "regnet": {
-        "Bottleneck": ("conv1.conv", "conv2.conv", "conv3.bn"),
-        "PreBottleneck": ("conv1", "conv2", "conv3"),
-    },
-    "tresnet": {
-        "BasicBlock": ("conv1.conv", "conv2.conv", "conv2.bn"),
-        "Bottleneck": ("conv1.conv", "conv2.conv", "conv3.bn"),
-    },
-    "byobnet": {
-        "BasicBlock": ("conv1_kxk.conv", "conv2_kxk.conv", "conv2_kxk.bn"),
-        "BottleneckBlock": ("conv1_1x1.conv", "conv2_kxk.conv", "conv3_1x1.bn"),
-        "DarkBlock": ("conv1_1x1.conv", "conv2_kxk.conv", "conv2_kxk.bn"),
-        "EdgeBlock": ("conv1_kxk.conv", "conv1_kxk.conv", "conv2_1x1.bn"),
-    },
-    "cspnet": {
-        "BottleneckBlock": ("conv1.conv", "conv2.conv", "conv3.bn"),
-        "DarkBlock": ("conv1.conv", "conv2.conv", "conv2.bn"),
-        "EdgeBlock": ("conv1.conv", "conv1.conv", "conv2.bn"),
-    },
-    "dla": {
-        "DlaBasic": ("conv1", "conv2", "bn2"),
-        "DlaBottleneck": ("conv1", "conv2", "bn3"),
-        "DlaBottle2neck": ("conv1", "convs.0", "bn3"),
-    },
-    # Its first convolution sees the block's input alone, the input goes on beside it (one-shot aggregation).
-    "vovnet": {"OsaBlock": ("conv_mid.0.conv", "conv_mid.1.conv", "conv_concat.bn")},
-    "densenet": {"DenseLayer": ("conv1", "conv2", "conv2")},
-    # Its 7x7 is depthwise: the projecting layer mixes (`vsn.models.blocks`).
-    "convnext": {"ConvNeXtBlock": ("conv_dw", "mlp.fc2", "mlp.fc2")},
-}
+def residual_blocks(backbone: nn.Module) -> dict[str, list[ResidualBlock]]:
+    """List the residual blocks of a 2D backbone by stage, in order: ``{"res2": [...], ..., "res5": [...]}``.
 
-
-def timm_blocks(backbone: nn.Module) -> dict[str, list[ResidualBlock]]:
-    """The residual blocks of a timm backbone by stage: ``{"res2": [...], ..., "res5": [...]}``.
-
-    The stages are its last four; the blocks of an earlier fifth (Darknet, GENet) count to res2.
+    A stage may be empty (res2 of MobileNetV3-Small). Of timm's five stages (Darknet, GENet) the first two form res2.
 
     Raises:
-        ConfigError: an architecture whose blocks are not known, or a variant that has other blocks
-            among them, such as attention. The message says why and what to use instead.
+        ConfigError: the family is not known, or the variant has other blocks, such as attention, between the known ones.
     """
-    known = _BLOCKS.get(_architecture(backbone), {})
-    found: dict[str, list[ResidualBlock]] = {}
-    for name, module in backbone.named_modules():
+    # Base classes too, so that a subclass of torchvision's ResNet is one of its family.
+    modules = [cls.__module__ for cls in type(backbone).__mro__]
+    for module in modules:
+        if module in INVERTED_FAMILIES:
+            return _inverted_blocks(backbone, INVERTED_FAMILIES[module])
+    family = next((FAMILIES[module] for module in modules if module in FAMILIES), {})
+    by_stage: dict[str, list[ResidualBlock]] = {}
+    for name, block in backbone.named_modules():
+        parts = family.get(type(block).__name__)
         # A stage is named up to the first number: layer1, s1, stages.0, features.denseblock1.
-        if type(module).__name__ in known and (stage := re.match(r".*?\d+(?=\.|$)", name)):
-            head, spatial, tail = known[type(module).__name__]
-            found.setdefault(stage[0], []).append(ResidualBlock(name, head=head, spatial=spatial, tail=tail))
-    if reason := _why_not(backbone, found):
-        raise ConfigError(
-            f"timm's {type(backbone).__name__} takes no temporal operations by itself: {reason}. "
-            f"These do, and what is built like them: {', '.join(FAMILIES)}. Without them it works as "
-            "tsn_timm/<name>; to choose the modules yourself: "
-            "insert_at(model, num_frames=8, shuffle=['layer1.2.conv2'], shift=['layer1.0.conv1'])."
+        if parts and (stage := re.match(r".*?\d+(?=\.|$)", name)):
+            by_stage.setdefault(stage[0], []).append(ResidualBlock(name, *(f"{name}.{part}" for part in parts)))
+    if modules[0].startswith("timm."):
+        _check_timm(backbone, by_stage)
+    elif len(by_stage) != len(STAGES):
+        raise ConfigError(f"The residual blocks of {type(backbone).__name__} are not known. {_BY_HAND}")
+    *earlier, res3, res4, res5 = by_stage.values()
+    return dict(zip(STAGES, (list(itertools.chain(*earlier)), res3, res4, res5), strict=True))
+
+
+_BY_HAND = (
+    "Name the modules instead: insert_at(model, num_frames=8, shuffle=['layer1.2.conv2'], shift=['layer1.0.conv1'])."
+)
+
+
+def stage_blocks(backbone: nn.Module) -> dict[str, list[str]]:
+    """List the names of the blocks of a 2D backbone or a 3D body by stage: ``{"res2": [...], ..., "res5": [...]}``.
+
+    A 3D body has its stages in ``layer1`` to ``layer4``, as torchvision's ResNets, or lists them in an attribute ``stages``.
+
+    Raises:
+        ConfigError: the architecture is not known.
+    """
+    stages = getattr(backbone, "stages", None)
+    if isinstance(stages, dict):
+        return stages
+    children = dict(backbone.named_children())
+    layers = {stage: f"layer{i}" for i, stage in enumerate(STAGES, 1)}
+    if children.keys() >= set(layers.values()) and any(isinstance(module, nn.Conv3d) for module in backbone.modules()):
+        return {
+            stage: [f"{layer}.{name}" for name, _ in children[layer].named_children()]
+            for stage, layer in layers.items()
+        }
+    return {stage: [block.name for block in blocks] for stage, blocks in residual_blocks(backbone).items()}
+
+
+def _inverted_blocks(backbone: nn.Module, parent: str) -> dict[str, list[ResidualBlock]]:
+    """Find inverted residual blocks: a 1x1 convolution expands, a depthwise one filters, a 1x1 projects."""
+    by_stage: dict[str, list[ResidualBlock]] = {stage: [] for stage in STAGES}
+    # timm's stem, of stride 2, is outside of `blocks`; torchvision's is the first of `features`.
+    stride = 1 if parent == "features" else 2
+    for name, block in _flatten(backbone.get_submodule(parent), parent):
+        gates = tuple(f"{n}." for n, part in block.named_modules() if type(part).__name__ in _SQUEEZE_EXCITATIONS)
+        convs = [
+            (n, part) for n, part in block.named_modules() if isinstance(part, nn.Conv2d) and not n.startswith(gates)
+        ]
+        stride *= max((conv.stride[0] for _, conv in convs), default=1)
+        has_identity = getattr(block, "use_res_connect", getattr(block, "has_skip", False))
+        if type(block).__name__ not in _INVERTED_BLOCKS or not has_identity:
+            continue
+        if convs[0][1].groups > 1:  # no expansion, so that nothing before the depthwise convolution could mix
+            continue
+        # Stride 4 is res2, 8 is res3, 16 is res4, 32 is res5; blocks at stride 2 count to res2.
+        stage = STAGES[max(0, min(3, stride.bit_length() - 3))]
+        dense = [n for n, conv in convs if conv.groups == 1 and conv.kernel_size[0] > 1]
+        last, last_conv = convs[-1]
+        by_stage[stage].append(
+            ResidualBlock(
+                name,
+                head=f"{name}.{convs[0][0]}",
+                spatial=f"{name}.{dense[0] if dense else last}",
+                tail=[f"{name}.{n}" for n, part in block.named_modules() if isinstance(part, nn.BatchNorm2d)][-1],
+                # A fused block that does not widen is a single 3x3 convolution.
+                pointwise=f"{name}.{last}" if last_conv.kernel_size == (1, 1) else "",
+            )
         )
-    last = list(found)[-len(STAGES) :]
-    stages = {stage: found[name] for stage, name in zip(STAGES, last, strict=True)}
-    stages["res2"] = [one for name in found if name not in last for one in found[name]] + stages["res2"]
-    return stages
+    return by_stage
 
 
-def _architecture(backbone: nn.Module) -> str:
-    return type(backbone).__module__.rpartition(".")[2]
+def _flatten(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    """Yield blocks in order, and the layers between them, whether they are nested in stages or in one sequence."""
+    for child, part in module.named_children():
+        if type(part) is nn.Sequential:
+            yield from _flatten(part, f"{name}.{child}")
+        else:
+            yield f"{name}.{child}", part
 
 
-def _why_not(backbone: nn.Module, found: dict[str, list[ResidualBlock]]) -> str:
-    """Why the blocks found may not be all there are, so that the last of a stage is not known; or ""."""
-    if len(found) < len(STAGES):
-        return _why_unknown(backbone)
-    last = list(found)[-len(STAGES) :]
+def _check_timm(backbone: nn.Module, by_stage: dict[str, list[ResidualBlock]]) -> None:
+    """Refuse a timm variant if the known blocks may not be all its blocks: then the last of a stage is not known.
+
+    timm builds variants from flags, for example a ResNet whose last blocks are attention.
+    """
+    if reason := _why_incomplete(backbone, by_stage):
+        raise ConfigError(
+            f"timm's {type(backbone).__name__} takes no temporal operations by itself: {reason}. These do, and those "
+            f"built like them: {', '.join(TIMM_EXAMPLES)}. As tsn_timm/<name> it works without them. {_BY_HAND}"
+        )
+
+
+def _why_incomplete(backbone: nn.Module, by_stage: dict[str, list[ResidualBlock]]) -> str:
+    if len(by_stage) < len(STAGES):
+        spatial = [
+            m for m in backbone.modules() if isinstance(m, nn.Conv2d) and m.kernel_size[0] > 1 and m.stride == (1, 1)
+        ]
+        if not spatial:
+            return "it has no 3x3 convolutions to shuffle around"
+        if 2 * sum(conv.groups == conv.in_channels > 1 for conv in spatial) > len(spatial):
+            return "its convolutions are depthwise, one channel each, so that a shuffle around them mixes nothing"
+        return "its residual blocks are not known"
+    # The known stages must be the last four of their row: of layer1 to layer4, not layer1 to layer3 and something else.
+    last = list(by_stage)[-len(STAGES) :]
     parent, _, child = last[-1].rpartition(".")
     alike = re.compile(re.escape(child.rstrip("0123456789")) + r"\d+")
     siblings = [name for name, _ in backbone.get_submodule(parent).named_children() if alike.fullmatch(name)]
     if [f"{parent}.{name}".lstrip(".") for name in siblings[-len(STAGES) :]] != last:
-        return f"of its stages only {', '.join(found)} are made of residual blocks"
-    blocks = {one.name: one for stage in found.values() for one in stage}
-    for name, one in blocks.items():
+        return f"of its stages only {', '.join(by_stage)} consist of residual blocks"
+    blocks = {block.name: block for stage in by_stage.values() for block in stage}
+    for name, block in blocks.items():
+        # Between the blocks of a sequence must be no others.
         row = name.rpartition(".")[0]
-        beside = backbone.get_submodule(row)
-        if isinstance(beside, nn.Sequential):
-            for child, module in beside.named_children():
+        sequence = backbone.get_submodule(row)
+        if isinstance(sequence, nn.Sequential):
+            for child, module in sequence.named_children():
                 if f"{row}.{child}" not in blocks:
-                    return f"{row}.{child}, beside its block {name}, is a {type(module).__name__}"
-        parts = dict(backbone.get_submodule(name).named_modules())
-        for part in (one.head, one.spatial, one.tail):
-            if part not in parts:
-                return f"its block {name} is of a variant without {part}"
+                    return f"{row}.{child}, next to its block {name}, is a {type(module).__name__}"
+        names = {f"{name}.{part}" for part, _ in backbone.get_submodule(name).named_modules()}
+        for part in (block.head, block.spatial, block.tail):
+            if part not in names:
+                return f"its block {name} is a variant without {part.removeprefix(f'{name}.')}"
     return ""
-
-
-def _why_unknown(backbone: nn.Module) -> str:
-    convs = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
-    spatial = [conv for conv in convs if conv.kernel_size[0] > 1 and conv.stride == (1, 1)]
-    if not spatial:
-        return "it has no 3x3 convolutions to shuffle around"
-    if 2 * sum(conv.groups == conv.in_channels > 1 for conv in spatial) > len(spatial):
-        return "its convolutions are depthwise, one channel each, so that a shuffle around them mixes nothing"
-    return "where its residual blocks are is not known"

@@ -1,7 +1,7 @@
-"""What every model shares: a clip is checked and normalized, a network sees it, a linear layer decides.
+"""Define the classifiers: a clip is checked and normalized, a network computes features, a linear layer scores them.
 
-`VideoClassifier` is the shared part; `FrameClassifier` is the one network of TSN, TSM and VSN. Networks that
-see a volume are in `vsn.models.volume`.
+`VideoClassifier` is what all models share, `FrameClassifier` applies a 2D CNN to each frame (TSN, TSM, VSN, TRN) and
+`VolumeClassifier` a 3D network to the whole clip.
 """
 
 from __future__ import annotations
@@ -11,60 +11,53 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vsn.config import Modality
+from vsn.config import Modality, ModelConfig
+from vsn.models.backbones import FLOW_MEAN, FLOW_STD, IMAGENET_MEAN, IMAGENET_STD, rgb_normalization
+from vsn.models.stem import widen_stem
+
+Normalization = tuple[Sequence[float], Sequence[float]]
+IMAGENET: Normalization = (IMAGENET_MEAN, IMAGENET_STD)
+KINETICS: Normalization = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
+"""Mean and standard deviation of the pixels of Kinetics, with which torchvision's video networks were trained."""
 
 
 class VideoClassifier(nn.Module):
-    """The part that all models share; a subclass says in `forward` what happens between clip and head.
+    """The base class of all models; a subclass defines `forward`.
 
     Args:
-        backbone: the network before the head.
+        backbone: the network before the head. The names of its weights begin with ``backbone.``.
+        config: num_classes, num_frames, dropout and modality are taken from it.
         feature_dim: D, features that the head sees.
-        num_classes: outputs.
-        num_frames: T.
-        any_num_frames: whether clips of another T are accepted (TSN, which has no order to keep).
-        dropout: drop probability before the classifier.
-        normalization: mean and standard deviation of values in [0, 1], a value a channel, or one for all.
-        modality: what the channels of a clip are. "rgb" and "flow" (x1, y1, x2, y2, ...) go to the backbone
-            as they are; of "rgbdiff", L + 1 RGB frames, go the L differences of successive ones.
-        num_channels: C, channels of a clip: 3, 2L or 3 (L + 1).
+        normalization: mean and standard deviation of RGB in [0, 1]; flow has its own.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        *,
-        feature_dim: int,
-        num_classes: int,
-        num_frames: int,
-        any_num_frames: bool,
-        dropout: float,
-        normalization: tuple[Sequence[float], Sequence[float]],
-        modality: Modality = "rgb",
-        num_channels: int = 3,
+        self, backbone: nn.Module, config: ModelConfig, *, feature_dim: int, normalization: Normalization = IMAGENET
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(feature_dim, num_classes)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(feature_dim, config.num_classes)
         nn.init.normal_(self.head.weight, std=0.001)
         nn.init.zeros_(self.head.bias)
-        self.num_frames = num_frames
-        self.any_num_frames = any_num_frames
-        self.modality: Modality = modality
-        self.num_channels = num_channels
-        # Not persistent: weights files hold weights, and an exported model is self-contained.
-        self.register_buffer("mean", torch.tensor(normalization[0]).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(normalization[1]).view(-1, 1, 1), persistent=False)
+        self.num_frames = config.num_frames
+        self.any_num_frames = config.any_num_frames
+        self.modality: Modality = config.modality
+        self.num_channels = config.clip_channels
+        mean, std = (FLOW_MEAN, FLOW_STD) if config.modality == "flow" else normalization
+        # Not persistent: weight files hold weights only, and an exported model is self-contained.
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Scores of a clip.
+        """Compute the scores of a clip.
 
         Args:
-            clip: ``(B, T, C, H, W)``, uint8, or floating point in [0, 1]; any H and W the backbone takes.
+            clip: ``(B, T, C, H, W)``, uint8, or floating point in [0, 1]; any H and W the backbone takes. C is 3 for RGB,
+                2L for flow (x1, y1, x2, y2, ...), 3 (L + 1) for differences.
 
         Returns:
             Logits ``(B, num_classes)``, float32 or wider.
@@ -75,59 +68,94 @@ class VideoClassifier(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} defines no forward.")
 
     def normalized(self, clip: Tensor) -> Tensor:
-        """What the backbone sees of a clip, checked: floating point, ``(B, T, C', H, W)``.
-
-        C' is C, but of "rgbdiff", C = 3 (L + 1), it is 3L: the differences of normalized frames, later less
-        former, R1, G1, B1, R2, ... The mean cancels, the standard deviation divides (TSN).
+        """Check and normalize a clip: floating point ``(B, T, C', H, W)``, the backbone's input.
 
         Raises:
             ValueError: as `forward`.
         """
         if clip.ndim != 5 or clip.shape[2] != self.num_channels:
-            what = "" if self.modality == "rgb" else f" of modality {self.modality!r}"
+            modality = "" if self.modality == "rgb" else f" of modality {self.modality!r}"
             raise ValueError(
-                f"A clip is (B, T, {self.num_channels}, H, W){what}, uint8 or float in [0, 1]; this one has shape "
+                f"Expected a clip (B, T, {self.num_channels}, H, W){modality}, uint8 or float in [0, 1], got shape "
                 f"{tuple(clip.shape)}. Add the batch axis of a single clip with clip[None]."
             )
-        num_frames = clip.shape[1]
-        if num_frames != self.num_frames and not self.any_num_frames:
+        if clip.shape[1] != self.num_frames and not self.any_num_frames:
             raise ValueError(
-                f"This model was built for clips of {self.num_frames} frames, and its weights mean those frames; the "
-                f"clip has {num_frames}. Sample {self.num_frames} frames, or train a model with num_frames={num_frames}."
+                f"Expected T={self.num_frames} frames (as trained), got {clip.shape[1]}. Sample {self.num_frames} frames, "
+                f"or train a model with num_frames={clip.shape[1]}."
             )
         if clip.dtype != torch.uint8 and not clip.is_floating_point():
             raise ValueError(
-                f"A clip is uint8 or float in [0, 1]; this one is {clip.dtype}. Convert it with clip.byte()."
+                f"Expected a clip of uint8 or float in [0, 1], got {clip.dtype}. Convert it with clip.byte()."
             )
         return self.normalize(clip)
 
     def normalize(self, clip: Tensor) -> Tensor:
-        """`normalized` without its checks, so of clips of any T: each frame by itself."""
+        """Normalize a clip of any T, frame by frame, without checks.
+
+        C' is C, except for "rgbdiff": there C = 3 (L + 1) and C' = 3L, the differences of successive normalized frames,
+        later minus earlier: R1, G1, B1, R2, ... (TSN).
+        """
         if clip.dtype == torch.uint8:
             clip = clip.to(self.mean.dtype) / 255
         if self.modality != "rgbdiff":
             return (clip - self.mean) / self.std
+        # The mean cancels in a difference, the standard deviation does not.
         frames = clip.unflatten(2, (-1, 3))
         return ((frames[:, :, 1:] - frames[:, :, :-1]) / self.std).flatten(2, 3)
 
 
 class FrameClassifier(VideoClassifier):
-    """A 2D CNN on the frames of a clip, and the average of what it says of them (TSN).
+    """A 2D CNN on each frame of a clip, and the average of the frames' scores (TSN).
 
-    Its backbone maps frames ``(N, C', H, W)`` to features ``(N, D)``.
+    Args:
+        backbone: maps frames ``(N, C', H, W)`` to features ``(N, D)``.
+        config: as `VideoClassifier`.
+        feature_dim: D, or the features that a subclass makes of them.
     """
 
+    def __init__(self, backbone: nn.Module, config: ModelConfig, *, feature_dim: int) -> None:
+        super().__init__(backbone, config, feature_dim=feature_dim, normalization=rgb_normalization(backbone))
+
     def forward(self, clip: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of a clip ``(B, T, C, H, W)``: the mean over the frames."""
+        """Logits ``(B, num_classes)`` of a clip ``(B, T, C, H, W)``."""
         return self.scores_of(self.frame_features(clip))
 
+    def frame_features(self, clip: Tensor) -> Tensor:
+        """Features ``(B, T, D)`` of each frame of a clip, before dropout and head."""
+        clip = self.normalized(clip)
+        return self.backbone(clip.flatten(0, 1)).unflatten(0, clip.shape[:2])
+
     def scores_of(self, features: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of what `frame_features` gives."""
+        """Logits ``(B, num_classes)`` of frame features ``(B, T, D)``: the mean over the frames."""
         scores = self.head(self.dropout(features))
         # In half precision the means of many videos would tie.
         return scores.mean(dim=1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
-    def frame_features(self, clip: Tensor) -> Tensor:
-        """Features ``(B, T, D)`` of each frame of a clip, before dropout and head."""
-        frames = self.normalized(clip)
-        return self.backbone(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+
+class VolumeClassifier(VideoClassifier):
+    """A 3D network on a clip, whose features are averaged over time and space.
+
+    Args:
+        body: maps a volume ``(B, C', T, H, W)`` to features ``(B, D, T', H', W')``. It becomes `backbone`; its first
+            convolution is widened to the modality's channels.
+        config: as `VideoClassifier`.
+        feature_dim: D.
+        normalization: as `VideoClassifier`.
+    """
+
+    def __init__(
+        self, body: nn.Module, config: ModelConfig, *, feature_dim: int, normalization: Normalization = IMAGENET
+    ) -> None:
+        widen_stem(body, config.stem_channels)
+        super().__init__(body, config, feature_dim=feature_dim, normalization=normalization)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)`` of a clip ``(B, T, C, H, W)``."""
+        scores = self.head(self.dropout(self.clip_features(clip)))
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+    def clip_features(self, clip: Tensor) -> Tensor:
+        """Features ``(B, D)`` of a clip, before dropout and head."""
+        volume = self.normalized(clip).transpose(1, 2)
+        return self.backbone(volume).mean(dim=(2, 3, 4))

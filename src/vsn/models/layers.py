@@ -1,4 +1,8 @@
-"""Convolutions and normalizations that exchange or shift channels between frames."""
+"""Define the layers that exchange or shift channels between frames.
+
+Each is a subclass of the layer it replaces and overrides only ``forward``, so that every weight keeps the backbone's name
+and shape. `vsn.models.insertion` converts layers to these.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from vsn.ops import temporal_shift, video_shuffle
 class ShuffleConv2d(nn.Conv2d):
     """A convolution between a video shuffle and its inverse (compact block, paper section 3.2).
 
-    With ``unshuffle`` off it only shuffles its input: the head of a headtail block.
+    Without ``unshuffle`` it only shuffles its input: the head of a headtail block.
     """
 
     num_frames: int
@@ -22,17 +26,17 @@ class ShuffleConv2d(nn.Conv2d):
         return video_shuffle(frames, self.num_frames) if self.unshuffle else frames
 
     def extra_repr(self) -> str:
-        """The convolution's own, and T."""
+        """Add T to the convolution's settings."""
         return f"{super().extra_repr()}, num_frames={self.num_frames}, unshuffle={self.unshuffle}"
 
 
 class ShuffleBatchNorm2d(nn.BatchNorm2d):
-    """A batch normalization followed by the (inverse) shuffle: the tail of a headtail block."""
+    """A batch normalization followed by the shuffle, which is its own inverse: the tail of a headtail block."""
 
     num_frames: int
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Shuffled frames ``(B*T, C, H, W)`` to frames in their own order."""
+        """Shuffled frames ``(B*T, C, H, W)`` to unshuffled frames."""
         return video_shuffle(super().forward(frames), self.num_frames)
 
 
@@ -47,21 +51,21 @@ class ShiftConv2d(nn.Conv2d):
         return super().forward(temporal_shift(frames, self.num_frames, self.shift_div))
 
     def extra_repr(self) -> str:
-        """The convolution's own, T and the share of channels shifted."""
+        """Add T and shift_div to the convolution's settings."""
         return f"{super().extra_repr()}, num_frames={self.num_frames}, shift_div={self.shift_div}"
 
 
 class ShuffleLinear(nn.Linear):
-    """A linear layer between a video shuffle and its inverse. Ours, not the paper's (`vsn.models.blocks`)."""
+    """A linear layer between a video shuffle and its inverse: a 1x1 convolution of ConvNeXt (ours, not the paper's)."""
 
     num_frames: int
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames with channels last, ``(B*T, H, W, C_in)``, to ``(B*T, H, W, C_out)``."""
-        # Seen as (B*T, C, H, W) they are in PyTorch's channels-last format, which the shuffle keeps.
+        # Viewed as (B*T, C, H, W) these are channels-last frames; the shuffle preserves that format, so nothing is copied.
         shuffled = video_shuffle(frames.movedim(3, 1), self.num_frames).movedim(1, 3)
         return video_shuffle(super().forward(shuffled).movedim(3, 1), self.num_frames).movedim(1, 3)
 
     def extra_repr(self) -> str:
-        """The layer's own, and T."""
+        """Add T to the layer's settings."""
         return f"{super().extra_repr()}, num_frames={self.num_frames}"

@@ -1,7 +1,8 @@
-"""Load pretrained weights into a backbone."""
+"""Load pretrained weights into a model: of torchvision or timm, from a file, or of a run."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,75 +14,121 @@ import torchvision.models as tv
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vsn.config import FRAME_KINDS, ConfigError, ModelConfig
-from vsn.models.backbones import TORCHVISION_BACKBONES, TORCHVISION_VIDEO, build_backbone, remove_classifier
+from vsn.config import MODELS, ConfigError, ModelConfig
+from vsn.models.backbones import build_backbone, remove_classifier
 from vsn.models.classifier import VideoClassifier
-from vsn.models.peers.bn_inception import nested_names
-from vsn.models.peers.eco import ONLY_IN_ECO
-from vsn.models.run_weights import INFLATED_KINDS, RunWeights, check_run_weights, find_run_weights, has_same_features
-from vsn.models.stem import fit_stem, widen_stem
+from vsn.models.run_weights import RunWeights, check_run_weights, find_run_weights, has_same_features
+from vsn.models.stem import fit_stem
+
+# torchvision's names of classifiers, and that of ports of BN-Inception.
+_CLASSIFIERS = ("fc.", "classifier.", "last_linear.")
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What a weight file gave: names loaded, and names that keep their random start."""
+    """The names of the weights that were loaded, and of those that keep their random start."""
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
+    run: RunWeights | None = None
+    """The run that the weights are of, if any."""
 
     def describe_missing(self) -> str:
-        """The parts at random start, each by the outermost name under which nothing was loaded: ``layer4``."""
+        """List the parts at random start, each by its outermost name below which nothing was loaded: "layer4"."""
         known = {prefix for name in self.loaded for prefix in _prefixes(name)}
-        parts = {next((p for p in _prefixes(name) if p not in known), name) for name in self.missing}
+        parts = {next((prefix for prefix in _prefixes(name) if prefix not in known), name) for name in self.missing}
         return ", ".join(sorted(parts))
 
 
 def _prefixes(name: str) -> list[str]:
     """``a.b.c``: ``["a", "a.b", "a.b.c"]``."""
-    parts = name.split(".")
-    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+    return list(itertools.accumulate(name.split("."), "{}.{}".format))
 
 
-def load_pretrained(backbone: nn.Module, name: str, weights: str) -> LoadedWeights:
+def initialize(model: VideoClassifier, config: ModelConfig) -> LoadedWeights:
+    """Load the weights that ``config.weights`` names into all of a model but its head.
+
+    Returns:
+        Which weights were loaded, by their names without ``backbone.``.
+
+    Raises:
+        ConfigError: as `load_pretrained`; or a run of another model, or one whose weights are shuffled for another T.
+    """
+    run = find_run_weights(config.weights)
+    if run is not None:
+        check_run_weights(run, config)
+    if not config.sees_frames:
+        return _initialize_body(model.backbone, config, run)
+    # The weights include a classifier, which the backbone of the model no longer has: load them into a whole one.
+    whole = build_backbone(config.backbone, in_channels=config.stem_channels)
+    loaded = load_pretrained(whole, config.backbone, config.weights, run=run)
+    remove_classifier(whole)
+    model.backbone.load_state_dict(whole.state_dict(), strict=True)
+    kept = whole.state_dict().keys()
+    names = [name for name in loaded.loaded if name in kept]
+    missing = [name for name in loaded.missing if name in kept]
+    # Layers between backbone and head (TRN) fit only if they come from the same model.
+    between = [name for name in model.state_dict() if not name.startswith(("backbone.", "head."))]
+    if between and run is not None and has_same_features(run, config):
+        model.load_state_dict({name: run.state[name] for name in between}, strict=False)
+        names += between
+    else:
+        missing += between
+    return LoadedWeights(tuple(names), tuple(missing), run)
+
+
+def _initialize_body(body: nn.Module, config: ModelConfig, run: RunWeights | None) -> LoadedWeights:
+    """Load weights into a 3D body: its own, or those of its 2D network, inflated."""
+    if config.weights == "none":
+        return LoadedWeights((), tuple(body.state_dict()))
+    name = config.backbone if MODELS[config.kind].inflated else config.name
+    state = _read_weights(name, config.weights, run)
+    state = {name: weight for name, weight in state.items() if not name.startswith(_CLASSIFIERS)}
+    convert = getattr(body, "convert_weights", None)  # for bodies whose published weights have other names
+    state = inflate(body, convert(state) if callable(convert) else state)
+    return _load_partial(body, state, config.weights, run)
+
+
+def load_pretrained(backbone: nn.Module, name: str, weights: str, *, run: RunWeights | None = None) -> LoadedWeights:
     """Load pretrained weights into a backbone that still has its own classifier.
 
     Args:
-        backbone: as `build_backbone` returns it; temporal operations may have been inserted.
+        backbone: from `build_backbone`; temporal operations may have been inserted.
         name: the backbone's name.
-        weights: "none"; a torchvision weight name such as "IMAGENET1K_V2"; for timm "pretrained" or
-            a timm tag; or a file (.safetensors, or .pth/.pt holding a state dict) in the backbone's
-            own names. A file may hold a part of the backbone: what it lacks starts at random. Weights
-            for RGB fit a widened stem too (`vsn.models.stem.fit_stem`).
+        weights: "none"; a torchvision weight name such as "IMAGENET1K_V2"; for timm "pretrained" or a timm tag; or a file
+            (.safetensors, or .pth/.pt with a state dict) with the backbone's weight names. A file may hold only a part of
+            the backbone. Weights for RGB fit a widened stem too (`vsn.models.stem.fit_stem`).
+        run: the run that `weights` names, if any.
 
     Raises:
-        ConfigError: unknown weight name, a file that is absent or does not fit, or a download that
-            failed (the message says what to do offline).
+        ConfigError: unknown weight name, a file that does not exist or does not fit, or a failed download (the message
+            says what to do offline).
     """
     if weights == "none":
         return LoadedWeights((), tuple(backbone.state_dict()))
-    path = Path(weights)
-    if is_weight_file(path):
-        return load_partial(backbone, current_names(read_weight_file(path)), str(path))
-    if name.startswith("timm/"):
-        return load_partial(backbone, _download_timm(name, weights), weights)
-    state = fit_stem(backbone, current_names(download_torchvision(name, weights)))
-    backbone.load_state_dict(state, strict=True)
-    return LoadedWeights(tuple(backbone.state_dict()), ())
+    return _load_partial(backbone, _read_weights(name, weights, run), weights, run)
 
 
-def is_weight_file(path: Path) -> bool:
-    """Whether a name means a file of weights, by its ending."""
-    return path.suffix in {".safetensors", ".pth", ".pt"}
+def _read_weights(name: str, weights: str, run: RunWeights | None) -> dict[str, Tensor]:
+    """Read the state dict of a run, of a file, or of the published weights of the network `name`."""
+    if run is not None:
+        state = run.state
+    elif Path(weights).suffix in {".safetensors", ".pth", ".pt"}:
+        state = _read_weight_file(Path(weights))
+    elif name.startswith("timm/"):
+        return _download_timm(name.removeprefix("timm/"), weights)
+    else:
+        state = download_torchvision(name, weights)
+    if any(key.startswith("backbone.") for key in state):  # a model of ours, whose head is for its own classes
+        state = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    # torchvision's DenseNet files still have the old names: ``norm.1`` for ``norm1``.
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+    return {old.sub(r"\1\2", key): value for key, value in state.items()}
 
 
-def read_weight_file(path: Path) -> Mapping[str, Tensor]:
-    """The state dict, names to tensors, that a file holds.
-
-    Raises:
-        ConfigError: no such file, one that is damaged, or one of something else.
-    """
+def _read_weight_file(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
-        raise ConfigError(f"model.weights names a file that is not there: {str(path)!r}.")
+        raise ConfigError(f"model.weights names a file that does not exist: {str(path)!r}.")
     try:
         state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu")
     except Exception as error:  # the readers raise a dozen types for a damaged file
@@ -92,49 +139,14 @@ def read_weight_file(path: Path) -> Mapping[str, Tensor]:
     return state
 
 
-def current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict in today's names: torchvision's DenseNet files still say ``norm.1`` for ``norm1``."""
-    if any(name.startswith("backbone.") for name in state):  # a run of ours, whose head knows its own classes
-        state = {n.removeprefix("backbone."): v for n, v in state.items() if n.startswith("backbone.")}
-    old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-    return {old.sub(r"\1\2", name): value for name, value in state.items()}
-
-
-def load_partial(backbone: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadedWeights:
-    """Load weights, in the network's own names, that may be a part of it; a stem for RGB fits a widened one.
-
-    Raises:
-        ConfigError: names that are not the network's, other shapes, or nothing at all; says it of `source`.
-    """
-    own, state = backbone.state_dict(), fit_stem(backbone, state)
-    unknown = [name for name in state if name not in own]
-    if unknown:
-        raise ConfigError(
-            f"{source}: {len(unknown)} of its {len(state)} names are not the backbone's, for example {unknown[0]!r}; "
-            f"the backbone's look like {next(iter(own))!r}. The file must use the backbone's own names."
-        )
-    wrong = [name for name in state if state[name].shape != own[name].shape]
-    if wrong:
-        raise ConfigError(
-            f"{source}: {wrong[0]!r} has shape {tuple(state[wrong[0]].shape)}, the backbone's {tuple(own[wrong[0]].shape)}."
-        )
-    if not state:
-        raise ConfigError(f"{source}: the file holds no weights.")
-    backbone.load_state_dict(state, strict=False)
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    return LoadedWeights(tuple(state), tuple(missing))
-
-
 def download_torchvision(name: str, weights: str) -> Mapping[str, Tensor]:
-    """The state dict of published weights, from torchvision's cache or its server.
+    """Return the state dict of published weights, from torchvision's cache or its server.
 
     Raises:
-        ConfigError: no such weights, or a download that failed; says what to do offline.
+        ConfigError: no such weights, or a failed download; says what to do offline.
     """
-    if name not in TORCHVISION_BACKBONES + TORCHVISION_VIDEO:
-        raise ConfigError(
-            f"model.weights is {weights!r}, but there are no published weights for {name!r}; use a file or 'none'."
-        )
+    if name not in tv.list_models():
+        raise ConfigError(f"model.weights is {weights!r}, but {name!r} has no published weights; use a file or 'none'.")
     choices = tv.get_model_weights(name)
     if weights not in choices.__members__:
         raise ConfigError(
@@ -147,102 +159,63 @@ def download_torchvision(name: str, weights: str) -> Mapping[str, Tensor]:
     except (OSError, RuntimeError) as error:
         raise ConfigError(
             f"The weights {weights} of {name} could not be downloaded ({error}). Without a network: fetch {entry.url} "
-            f"elsewhere and set model.weights to the file, or set it to 'none' to start at random."
+            "elsewhere and set model.weights to the file, or set it to 'none' to start at random."
         ) from error
 
 
-def _download_timm(name: str, weights: str) -> Mapping[str, Tensor]:
+def _download_timm(name: str, weights: str) -> dict[str, Tensor]:
     import timm
 
-    architecture = name.removeprefix("timm/")
-    tagged = architecture if weights == "pretrained" else f"{architecture}.{weights}"
+    tagged = name if weights == "pretrained" else f"{name}.{weights}"
     try:
-        # The class count of build_timm: another classifier, of 21,841 classes say, is left out by timm itself.
+        # With the number of classes of `build_backbone`, timm itself leaves out a classifier of, for example, 21,841.
         return timm.create_model(tagged, pretrained=True, num_classes=1000).state_dict()
     except Exception as error:  # timm and the hub raise many types, all meaning "no weights"
         raise ConfigError(
-            f"The timm weights {tagged} could not be had ({error}). Without a network: set model.weights to a "
-            "file of them, or to 'none' to start at random."
+            f"The timm weights {tagged} could not be loaded ({error}). Without a network: set model.weights to a file of "
+            "them, or to 'none' to start at random."
         ) from error
 
 
-def initialize(model: VideoClassifier, config: ModelConfig) -> LoadedWeights:
-    """Load the weights that ``config.weights`` names into all of the model but its head.
-
-    2D weights of the same names fit the 3D ResNets: they are inflated (`inflate`).
-
-    Returns:
-        What was loaded and what was not; names within the backbone come without ``backbone.``.
-
-    Raises:
-        ConfigError: as `load_pretrained`; or a run of another model, or shuffled for another T.
-    """
-    source = find_run_weights(config.weights)
-    if source is not None:
-        check_run_weights(source, config)
-    if config.kind not in FRAME_KINDS:
-        return _initialize_body(model.backbone, config, source)
-    loaded = _initialize_frames(model.backbone, config, source)
-    between = _initialize_between(model, config, source)
-    return LoadedWeights(loaded.loaded + between.loaded, loaded.missing + between.missing)
-
-
 def inflate(body: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of 2D convolutions as those of the 3D ones of the same names (Carreira and Zisserman, 2017).
+    """Convert weights of 2D convolutions to those of 3D ones with the same names (Carreira and Zisserman, 2017).
 
-    A filter is repeated at each of the k steps in time and divided by k, so that the sum, what it says of a
-    still clip, stays. Weights ``(O, I, 1, h, w)`` are inflated as ``(O, I, h, w)`` are; others come back as
-    they are.
+    A filter ``(O, I, h, w)`` or ``(O, I, 1, h, w)`` is repeated along time and divided by the kernel's length, so that its
+    response to a still clip does not change. Other weights are returned unchanged.
     """
-    own = body.state_dict()
-    return {name: _inflated(weight, own[name]) if name in own else weight for name, weight in state.items()}
+    targets = body.state_dict()
+    inflated = {}
+    for name, weight in state.items():
+        target = targets.get(name)
+        if target is not None and target.ndim == 5:
+            weight = weight.unsqueeze(2) if weight.ndim == 4 else weight
+            length = target.shape[2]
+            if length > 1 and weight.ndim == 5 and weight.shape[2] == 1:
+                weight = weight.expand(-1, -1, length, -1, -1) / length
+        inflated[name] = weight
+    return inflated
 
 
-def _inflated(weight: Tensor, like: Tensor) -> Tensor:
-    if like.ndim == 5 and weight.ndim == 4:
-        weight = weight.unsqueeze(2)
-    length = like.shape[2] if like.ndim == 5 else 1
-    if length > 1 and weight.ndim == 5 and weight.shape[2] == 1:
-        weight = weight.expand(-1, -1, length, -1, -1) / length
-    return weight
-
-
-def _initialize_frames(backbone: nn.Module, config: ModelConfig, source: RunWeights | None) -> LoadedWeights:
-    """Fill a 2D backbone, by way of one that still has its classifier."""
-    whole = build_backbone(config.backbone)
-    widen_stem(whole, config.stem_channels)
-    weights = config.weights if source is None else str(source.file)
-    loaded = load_pretrained(whole, config.backbone, weights)
-    remove_classifier(whole)
-    kept = set(whole.state_dict())
-    backbone.load_state_dict(whole.state_dict(), strict=True)
-    return LoadedWeights(tuple(n for n in loaded.loaded if n in kept), tuple(n for n in loaded.missing if n in kept))
-
-
-def _initialize_between(model: VideoClassifier, config: ModelConfig, source: RunWeights | None) -> LoadedWeights:
-    """Fill what a model has between backbone and head (TRN), from a run of the same model alone."""
-    own = [name for name in model.state_dict() if not name.startswith(("backbone.", "head."))]
-    if not own or source is None or not has_same_features(source, config):
-        return LoadedWeights((), tuple(own))
-    state = read_weight_file(source.file)
-    model.load_state_dict({name: state[name] for name in own}, strict=False)
-    return LoadedWeights(tuple(own), ())
-
-
-def _initialize_body(body: nn.Module, config: ModelConfig, source: RunWeights | None) -> LoadedWeights:
-    """Fill a 3D body from a file of its own or of its 2D network's names, a run, or published weights."""
-    if config.weights == "none":
-        return LoadedWeights((), tuple(body.state_dict()))
-    file = source.file if source is not None else Path(config.weights)
-    if is_weight_file(file):
-        state, shown = nested_names(current_names(read_weight_file(file))), str(file)
-    else:
-        name = config.backbone if config.kind in INFLATED_KINDS else config.name
-        state, shown = dict(download_torchvision(name, config.weights)), config.weights
-    unneeded = _CLASSIFIERS + (ONLY_IN_ECO if config.kind.startswith("eco_lite") else ())
-    needed = {name: value for name, value in state.items() if not name.startswith(unneeded)}
-    return load_partial(body, inflate(body, needed), shown)
-
-
-_CLASSIFIERS = ("fc.", "classifier.", "last_linear.")
-"""How the names of classifiers begin: torchvision's, and that of ports of BN-Inception."""
+def _load_partial(
+    network: nn.Module, state: Mapping[str, Tensor], weights: str, run: RunWeights | None
+) -> LoadedWeights:
+    """Load weights that may be only a part of a network's; those for RGB fit a widened stem."""
+    own, state = network.state_dict(), fit_stem(network, state)
+    source = weights if run is None else run.file
+    unknown = [name for name in state if name not in own]
+    if unknown:
+        raise ConfigError(
+            f"{source}: {len(unknown)} of its {len(state)} names are not the backbone's, for example {unknown[0]!r}; the "
+            f"backbone's are like {next(iter(own))!r}. The file must use the backbone's names."
+        )
+    for name, weight in state.items():
+        if weight.shape != own[name].shape:
+            raise ConfigError(
+                f"{source}: {name!r} has shape {tuple(weight.shape)}, the backbone's has {tuple(own[name].shape)}."
+            )
+    if not state:
+        raise ConfigError(f"{source}: the file holds no weights.")
+    network.load_state_dict(state, strict=False)
+    # Counters of batches are missing in old files and unused with a fixed momentum.
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    return LoadedWeights(tuple(state), tuple(missing), run)

@@ -210,7 +210,7 @@ def plan_shift(backbone: str, shifted: tuple[str, ...]) -> ShiftPlan:
     """
     with torch.device("meta"):
         stages = residual_blocks(build_backbone(backbone))
-    by_stage = {stage: {one.path(one.head) for one in blocks} for stage, blocks in stages.items()}
+    by_stage = {stage: {block.head for block in blocks} for stage, blocks in stages.items()}
     places = tuple(stage for stage in STAGES if by_stage[stage] & set(shifted))
     for every in range(1, max(map(len, stages.values())) + 1):
         plan = plan_placement(stages, places=(), shift_places=places, shift_every=every)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from safetensors import safe_open
 from torch import Tensor
 
 from vsn.config import ConfigError, Recipe
@@ -56,7 +55,7 @@ def load_start(model: VideoClassifier, recipe: Recipe, classes: Sequence[str], c
     lines = []
     if loaded.missing:
         lines.append(f"{weights} lacks {loaded.describe_missing()}: initialized at random.")
-    source = find_run_weights(weights)
+    source = loaded.run
     if source is not None:
         lines += describe_differences(source, recipe.model)
         if has_same_features(source, recipe.model):
@@ -99,8 +98,7 @@ def _read_classifier(source: RunWeights, path: Path) -> tuple[list[str], Tensor,
         classes = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. Repair it, or start from another run.") from error
-    with safe_open(source.file, framework="pt") as file:
-        weight, bias = file.get_tensor("head.weight"), file.get_tensor("head.bias")
+    weight, bias = source.state["head.weight"], source.state["head.bias"]
     if not isinstance(classes, list) or len(classes) != len(bias):
         raise ConfigError(
             f"{path} does not list the {len(bias)} classes of {source.file.name}: the files are from different runs. "

@@ -1,16 +1,14 @@
-"""BN-Inception, the 2D network of ECO.
+"""Define BN-Inception, the 2D network of ECO.
 
 Source: Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
-Shift", ICML 2015, appendix: the variant with two 3x3 convolutions for each 5x5. Names are those of the Caffe model
-that TSN and ECO start from (`inception_3a_1x1` there is `inception_3a.1x1` here), biases under batch normalization
-included. With a classifier of 1000 classes it has 11,295,240 parameters; ours are counted against that.
+Shift", ICML 2015, appendix: the variant with two 3x3 convolutions for each 5x5. Names, and biases before batch
+normalization, are those of the Caffe model that TSN and ECO start from (its `inception_3a_1x1` is `inception_3a.1x1` here).
+With a classifier of 1000 classes that model has 11,295,240 parameters; a test counts ours.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +19,7 @@ HIGH_BLOCKS = ("4a", "4b", "4c", "4d", "4e", "5a", "5b")
 
 @dataclass(frozen=True)
 class Widths:
-    """Output channels of the branches of an inception block; 0 leaves a branch out."""
+    """Output channels of the branches of an inception block; 0 omits a branch."""
 
     one: int
     """1x1."""
@@ -30,15 +28,25 @@ class Widths:
     double: tuple[int, int]
     """1x1, then 3x3 twice."""
     pool: int
-    """Pooling, then 1x1. 0: the maximum, as it is."""
+    """Pooling, then 1x1; 0: no 1x1."""
     pooling: str = "average"
     """Of the fourth branch: "average" or "max"."""
     stride: int = 1
     """Of the last 3x3 convolutions and the pooling."""
 
     def outputs(self, inputs: int) -> int:
-        """Channels of all branches together."""
+        """Sum the channels of all branches."""
         return self.one + self.three[1] + self.double[1] + (self.pool or inputs)
+
+    def divided(self, divisor: int) -> Widths:
+        """Divide all widths."""
+        return replace(
+            self,
+            one=self.one // divisor,
+            three=(self.three[0] // divisor, self.three[1] // divisor),
+            double=(self.double[0] // divisor, self.double[1] // divisor),
+            pool=self.pool // divisor,
+        )
 
 
 BLOCKS = {
@@ -56,39 +64,36 @@ BLOCKS = {
 
 
 class InceptionBlock(nn.Module):
-    """Four branches side by side on the same frames; their channels one after the other.
+    """Four parallel branches, concatenated along the channels.
 
     Args:
-        inputs: channels that come in.
+        inputs: input channels.
         widths: channels of the branches.
-        shared_only: only the first two convolutions of the third branch, which ECO Lite ends with.
+        shared_only: only the first two convolutions of the third branch, where ECO Lite leaves the network.
     """
 
     def __init__(self, inputs: int, widths: Widths, *, shared_only: bool = False) -> None:
         super().__init__()
         self.widths = widths
         stride = widths.stride
-        self._add("double_3x3_reduce", inputs, widths.double[0], 1)
-        self._add("double_3x3_1", widths.double[0], widths.double[1], 3)
+        add_unit(self, "double_3x3_reduce", inputs, widths.double[0], 1)
+        add_unit(self, "double_3x3_1", widths.double[0], widths.double[1], 3)
         if shared_only:
             return
-        self._add("double_3x3_2", widths.double[1], widths.double[1], 3, stride)
-        self._add("3x3_reduce", inputs, widths.three[0], 1)
-        self._add("3x3", widths.three[0], widths.three[1], 3, stride)
+        add_unit(self, "double_3x3_2", widths.double[1], widths.double[1], 3, stride)
+        add_unit(self, "3x3_reduce", inputs, widths.three[0], 1)
+        add_unit(self, "3x3", widths.three[0], widths.three[1], 3, stride)
         if widths.one:
-            self._add("1x1", inputs, widths.one, 1)
+            add_unit(self, "1x1", inputs, widths.one, 1)
         if widths.pool:
-            self._add("pool_proj", inputs, widths.pool, 1)
-
-    def _add(self, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
-        add_unit(self, name, inputs, outputs, kernel, stride)
+            add_unit(self, "pool_proj", inputs, widths.pool, 1)
 
     def shared(self, frames: Tensor) -> Tensor:
-        """What the third branch gives after its first 3x3: ``(N, double, h, w)``."""
+        """Compute the third branch up to its first 3x3: ``(N, double, h, w)``."""
         return unit(self, "double_3x3_1", unit(self, "double_3x3_reduce", frames))
 
     def forward(self, frames: Tensor, shared: Tensor | None = None) -> Tensor:
-        """Features of frames ``(N, inputs, h, w)``; with `shared` as it was computed before."""
+        """Features of frames ``(N, inputs, h, w)``; `shared` is passed if it was already computed."""
         double = unit(self, "double_3x3_2", self.shared(frames) if shared is None else shared)
         branches = [unit(self, "1x1", frames)] if self.widths.one else []
         branches += [unit(self, "3x3", unit(self, "3x3_reduce", frames)), double]
@@ -106,25 +111,24 @@ class BnInception(nn.Module):
     """BN-Inception without classifier: frames ``(N, 3, H, W)`` to features ``(N, D, h, w)`` of stride 32.
 
     Args:
-        whole: False leaves out what ECO Lite does not need: all after the first 3x3 pair of block 3c.
-        divisor: of all widths; 1 is the published network.
+        whole: if False, only the part that ECO Lite needs: up to the first 3x3 pair of block 3c.
+        divisor: divides all widths; 1 is the published network.
     """
 
     def __init__(self, *, whole: bool = True, divisor: int = 1) -> None:
         super().__init__()
-        stem = [64 // divisor, 64 // divisor, 192 // divisor]
-        add_unit(self, "conv1_7x7_s2", 3, stem[0], 7, 2)
-        add_unit(self, "conv2_3x3_reduce", stem[0], stem[1], 1)
-        add_unit(self, "conv2_3x3", stem[1], stem[2], 3)
-        channels = stem[2]
+        channels = 192 // divisor
+        add_unit(self, "conv1_7x7_s2", 3, 64 // divisor, 7, 2)
+        add_unit(self, "conv2_3x3_reduce", 64 // divisor, 64 // divisor, 1)
+        add_unit(self, "conv2_3x3", 64 // divisor, channels, 3)
         for name, published in BLOCKS.items():
             if not whole and name in HIGH_BLOCKS:
                 break
-            widths = _divided(published, divisor)
+            widths = published.divided(divisor)
             block = InceptionBlock(channels, widths, shared_only=not whole and name == "3c")
             self.add_module(f"inception_{name}", block)
             channels = widths.outputs(channels)
-        self.shared_dim = _divided(BLOCKS["3c"], divisor).double[1]
+        self.shared_dim = BLOCKS["3c"].double[1] // divisor
         """Channels of `shared`."""
         self.feature_dim = channels if whole else 0
         """D; 0 when not whole."""
@@ -135,17 +139,17 @@ class BnInception(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def low(self, frames: Tensor) -> Tensor:
-        """Stem and blocks 3a and 3b: ``(N, 320, h, w)`` of stride 8."""
+        """Compute the stem and blocks 3a and 3b: ``(N, 320, h, w)`` of stride 8."""
         frames = max_pool(unit(self, "conv1_7x7_s2", frames))
         frames = max_pool(unit(self, "conv2_3x3", unit(self, "conv2_3x3_reduce", frames)))
         return self._block("3b")(self._block("3a")(frames))
 
     def shared(self, low: Tensor) -> Tensor:
-        """What ECO's 3D network sees, ``(N, 96, h, w)`` of stride 8: `inception_3c_double_3x3_1`."""
+        """Compute the input of ECO's 3D network, ``(N, 96, h, w)`` of stride 8: `inception_3c_double_3x3_1`."""
         return self._block("3c").shared(low)
 
     def high(self, low: Tensor, shared: Tensor) -> Tensor:
-        """The rest: ``(N, D, h, w)`` of stride 32."""
+        """Compute the remaining blocks: ``(N, D, h, w)`` of stride 32."""
         frames = self._block("3c")(low, shared)
         for name in HIGH_BLOCKS:
             frames = self._block(name)(frames)
@@ -162,37 +166,21 @@ class BnInception(nn.Module):
         return block
 
 
-def nested_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict in the Caffe model's flat names, which PyTorch ports kept, in ours."""
-    return {re.sub(r"^(inception_\d[a-e])_", r"\1.", name): value for name, value in state.items()}
-
-
 def max_pool(frames: Tensor) -> Tensor:
-    """Maximum of 3x3 at every second pixel, from the first on: ``(N, C, ceil(h / 2), ceil(w / 2))``.
+    """Max-pool 3x3 with stride 2, as Caffe: ``(N, C, h, w)`` to ``(N, C, ceil(h / 2), ceil(w / 2))``.
 
-    Caffe's pooling, rounded up for odd sizes too, where it has to meet a convolution of stride 2. The border of
-    zeros changes nothing: a ReLU came before.
+    Rounded up for odd sizes too, where its output is concatenated with that of a convolution of stride 2. Zero padding at
+    the end does not change the maximum, because a ReLU precedes.
     """
     return functional.max_pool2d(functional.pad(frames, (0, 2, 0, 2)), 3, stride=2)
 
 
 def add_unit(parent: nn.Module, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
-    """Give a module a convolution of that name and its batch normalization, ``{name}_bn``."""
+    """Add a convolution and its batch normalization, ``{name}_bn``, to a module."""
     parent.add_module(name, nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2))
     parent.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
 
 
 def unit(parent: nn.Module, name: str, frames: Tensor) -> Tensor:
-    """Convolution, batch normalization and ReLU of that name."""
+    """Apply the convolution of that name, its batch normalization and ReLU."""
     return functional.relu(getattr(parent, f"{name}_bn")(getattr(parent, name)(frames)))
-
-
-def _divided(widths: Widths, divisor: int) -> Widths:
-    return Widths(
-        widths.one // divisor,
-        (widths.three[0] // divisor, widths.three[1] // divisor),
-        (widths.double[0] // divisor, widths.double[1] // divisor),
-        widths.pool // divisor,
-        widths.pooling,
-        widths.stride,
-    )

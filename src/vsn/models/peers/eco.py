@@ -1,52 +1,48 @@
-"""ECO and ECO Lite: a 2D network on each frame, a 3D network on what it gives for all.
+"""Build ECO and ECO Lite: a 2D network on each frame, and a 3D network on the features of all frames.
 
 Source: Zolfaghari, Singh and Brox, "ECO: Efficient Convolutional Network for Online Video Understanding", ECCV 2018,
-sections 3.1 and 3.2, table 1; what it leaves open is as in the authors' Caffe models. BN-Inception up to the first
-3x3 pair of block 3c gives 96 channels of stride 8 for each frame; a 3D ResNet-18 from its third stage on sees them
-as a volume. ECO has beside it the rest of BN-Inception on each frame, averaged over the frames.
+sections 3.1 and 3.2, table 1; details that the paper omits follow the authors' Caffe models. BN-Inception up to the first
+3x3 pair of block 3c computes 96 channels of stride 8 for each frame; a 3D ResNet-18, from its third stage on, takes them
+as a volume. ECO adds the rest of BN-Inception on each frame, averaged over the frames.
 
 | with T = 16 at 224x224 | published | ours |
 |---|---|---|
 | parameters, ECO | 47.5M (the VSN paper, Table 2) | 47.2M with 174 classes, 47.5M with 400 |
-| multiply-adds, ECO | 64G (the same) | 64.4G |
+| multiply-adds, ECO | 64G (same table) | 64.4G |
 | parameters, ECO Lite | none | 37.4M with 174 classes |
 | multiply-adds, ECO Lite | none | 46.5G |
 
-`eco_thin` and `eco_lite_thin` are ours: a quarter of all widths, to be trained without a GPU. Flow and differences of
-frames widen the stem, as for 2D networks. There are no weights to download that fit; a file of BN-Inception's
-does (`model.weights`).
+`eco_thin` and `eco_lite_thin` are ours: a quarter of all widths, for training without a GPU. No published weights can be
+downloaded; a file of BN-Inception's fits (`model.weights`).
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vsn.config import ModelConfig
+from vsn.models.classifier import VolumeClassifier
 from vsn.models.peers.bn_inception import HIGH_BLOCKS, BnInception
-from vsn.models.volume import VolumeClassifier, build_volume
 
-ONLY_IN_ECO = ("inception_3c.3x3", "inception_3c.double_3x3_2", "inception_4", "inception_5")
-"""How the names of BN-Inception begin that ECO Lite lacks."""
-
-
-def build_eco(config: ModelConfig) -> VolumeClassifier:
-    """ECO (Zolfaghari et al. 2018), its 2D stream included; `eco_thin` has a quarter of the widths."""
-    body = EcoBody(full=True, divisor=_divisor(config))
-    return build_volume(config, body, feature_dim=body.feature_dim)
+# Prefixes of the weights of BN-Inception that ECO Lite does not have.
+_ONLY_IN_ECO = ("inception_3c.3x3", "inception_3c.double_3x3_2", "inception_4", "inception_5")
 
 
-def build_eco_lite(config: ModelConfig) -> VolumeClassifier:
-    """ECO Lite (Zolfaghari et al. 2018); `eco_lite_thin` has a quarter of the widths."""
-    body = EcoBody(full=False, divisor=_divisor(config))
-    return build_volume(config, body, feature_dim=body.feature_dim)
+def build(config: ModelConfig) -> VolumeClassifier:
+    """Build ECO or ECO Lite; ``_thin`` in the name divides the widths by 4."""
+    body = EcoBody(full="lite" not in config.kind, divisor=4 if config.kind.endswith("_thin") else 1)
+    return VolumeClassifier(body, config, feature_dim=body.feature_dim)
 
 
 class PlainBlock(nn.Module):
-    """The third stage, of stride 1: a convolution, and a residual pair after it.
+    """The third stage, of stride 1: a convolution and a residual pair.
 
-    ECO's additions come before batch normalization, which then sees the sum.
+    ECO adds before batch normalization, which then normalizes the sum.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -62,7 +58,7 @@ class PlainBlock(nn.Module):
 
 
 class StridedBlock(nn.Module):
-    """The fourth and fifth stage: half the frames, height and width, then a residual pair."""
+    """The fourth and fifth stage: time, height and width are halved, then a residual pair."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -80,7 +76,7 @@ class StridedBlock(nn.Module):
 
 
 class ResidualPair(nn.Module):
-    """Two convolutions on an activation, added to the sum that it is the activation of."""
+    """Two convolutions on an activation, added to the value before its batch normalization and ReLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -90,7 +86,7 @@ class ResidualPair(nn.Module):
         self.b_bn = nn.BatchNorm3d(channels)
 
     def forward(self, total: Tensor, active: Tensor) -> Tensor:
-        """Both ``(B, C, T, h, w)``, and so is what comes out."""
+        """``(B, C, T, h, w)`` each, to the same shape."""
         return self.b_bn(total + self.b_2(self.b_1_bn(self.b_1(active)).relu())).relu()
 
 
@@ -98,8 +94,8 @@ class EcoBody(BnInception):
     """A volume ``(B, 3, T, H, W)`` to features: ``(B, D, T / 4, H / 32, W / 32)``, of ECO ``(B, D, 1, 1, 1)``.
 
     Args:
-        full: with the 2D stream, whose features come after those of the 3D network.
-        divisor: of all widths.
+        full: with the 2D stream, whose features follow those of the 3D network.
+        divisor: divides all widths.
     """
 
     def __init__(self, *, full: bool, divisor: int) -> None:
@@ -116,19 +112,25 @@ class EcoBody(BnInception):
             "res4": [*(f"inception_{name}" for name in HIGH_BLOCKS[:5] if full), "res4"],
             "res5": [*(f"inception_{name}" for name in HIGH_BLOCKS[5:] if full), "res5"],
         }
-        """Blocks of both networks; the last of a stage, from res3 on, is one of the 3D network."""
+        """Blocks of both networks by stage; from res3 on the last of a stage is one of the 3D network."""
 
     def forward(self, volume: Tensor) -> Tensor:
-        """See the class."""
+        """Compute the features; see the class."""
         frames = volume.transpose(1, 2)
         low = self.low(frames.flatten(0, 1))
         shared = self.shared(low)
-        seen = shared.unflatten(0, frames.shape[:2]).transpose(1, 2)
-        features = self.res5(self.res4(self.res3(seen)))
+        # Frames (B*T, C, h, w) become a volume (B, C, T, h, w).
+        features = self.res5(self.res4(self.res3(shared.unflatten(0, frames.shape[:2]).transpose(1, 2))))
         if not self.full:
             return features
-        still = self.high(low, shared).unflatten(0, frames.shape[:2]).transpose(1, 2)
-        return torch.cat([functional.adaptive_avg_pool3d(part, 1) for part in (features, still)], dim=1)
+        by_frame = self.high(low, shared).unflatten(0, frames.shape[:2]).transpose(1, 2)
+        # The two differ in T and size, so that they are averaged before they are concatenated.
+        return torch.cat([functional.adaptive_avg_pool3d(part, 1) for part in (features, by_frame)], dim=1)
+
+    def convert_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the Caffe model's flat names, which PyTorch ports kept, and drop weights that ECO Lite does not have."""
+        nested = {re.sub(r"^(inception_\d[a-e])_", r"\1.", name): value for name, value in state.items()}
+        return {name: value for name, value in nested.items() if self.full or not name.startswith(_ONLY_IN_ECO)}
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv3d:
@@ -137,7 +139,3 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv3d:
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv
-
-
-def _divisor(config: ModelConfig) -> int:
-    return 4 if config.kind.endswith("_thin") else 1

@@ -1,15 +1,15 @@
-"""C2D and I3D, with and without non-local blocks: an image ResNet on a volume, inflated along time.
+"""Build C2D and I3D, with and without non-local blocks: an image ResNet inflated along time.
 
 Source: Wang, Girshick, Gupta and He, "Non-local Neural Networks", CVPR 2018, after Carreira and Zisserman's I3D
 (CVPR 2017). C2D is its Table 1: time is only pooled. I3D sees 5 frames in conv1 and 3 in the first 1x1
-convolution of every other residual block (its I3D 3x1x1; which of the blocks is in no table, this is our
-reading: all of res2, the first, third, ... of res3 and res4, the second of res5). Non-local networks have five blocks,
-two in res3 and three in res4 (`vsn.models.peers.non_local`).
+convolution of every other residual block (its I3D 3x1x1; the paper does not list the blocks, our reading is: all of
+res2, the first, third, ... of res3 and res4, the second of res5). Non-local networks have five non-local blocks, two in
+res3 and three in res4 (`vsn.models.peers.non_local`).
 
-Table 1 halves time in conv1, pool1 and pool2, so that 32 frames are 4 from res3 on. The I3D that the VSN
-paper compares with in its Table 2 (64 frames: two clips of 32; 28.0M parameters, 306G multiply-adds; with
-non-local blocks 35.3M and 335G) is not that one: its figures are Wang and Gupta's ("Videos as Space-Time Region
-Graphs", ECCV 2018), whose I3D halves time in pool2 alone and has no stride in res5. That is ``i3d-fine``.
+Table 1 halves time in conv1, pool1 and pool2: 32 frames become 4 from res3 on. The I3D in Table 2 of the VSN
+paper (64 frames: two clips of 32; 28.0M parameters, 306G multiply-adds; with non-local blocks 35.3M and 335G) is another
+one: the figures are Wang and Gupta's ("Videos as Space-Time Region Graphs", ECCV 2018), whose I3D halves time only in pool2
+and has no stride in res5. That is ``i3d-fine``.
 
 Parameters and multiply-adds of 400 classes and one clip of 32 frames of 224x224 pixels, counted by
 `vsn.models.measure.count_multiply_adds` (convolutions, matrix products, linear layers):
@@ -23,21 +23,21 @@ Parameters and multiply-adds of 400 classes and one clip of 32 frames of 224x224
 | nl-i3d-fine_resnet50 | 35.40M | 233.2G, two clips 466.4G | 35.3M, 335G | see below |
 | c2d_resnet101, i3d_resnet101, i3d-fine_resnet101 | 43.32M, 51.75M, 51.75M | 35.3G, 51.7G, 226.7G | | not checked |
 
-VSN's table is of Something-Something's 174 classes; 28.0M is right for the 400 of Kinetics (with 174 it is
-27.6M). Other readings of 306G miss it: Table 1's strides give 66.3G for two clips (86.5G at 256x256), i3d-fine with a
+The VSN paper's table is for Something-Something's 174 classes; 28.0M is right for the 400 of Kinetics (with 174 it is
+27.6M). Other readings do not reach 306G: Table 1's strides cost 66.3G for two clips (86.5G at 256x256), i3d-fine with a
 stride of 2 in res5 227.3G, at 256x256 296.8G.
 
-335G is not what five non-local blocks cost on 16 frames of 28x28 and 14x14 places: their 1x1 convolutions
-are 32.9G a clip and the products of pairs 47.8G. The published difference of 14.5G a clip is about that of two of the four
-convolutions, theta and the output (16.4G, then 337.9G for two clips, 0.9% above 335G). We count everything.
+Five non-local blocks on 16 frames of 28x28 and 14x14 positions cost more than 335G: their 1x1 convolutions take 32.9G per
+clip and the pairwise products 47.8G. The published difference, 14.5G per clip, is about that of two of the four
+convolutions, theta and the output (16.4G, hence 337.9G for two clips, 0.9% above 335G). We count everything.
 """
 
 from __future__ import annotations
 
 from vsn.config import ModelConfig, Pairwise
+from vsn.models.classifier import VolumeClassifier
 from vsn.models.peers.non_local import PLACES, insert_nonlocal
 from vsn.models.peers.resnet3d import SHAPES, ResNet3d, TimePlan
-from vsn.models.volume import VolumeClassifier, build_volume
 
 _INFLATED = ((3,), (3, 1), (3, 1), (1, 3, 1))
 
@@ -46,22 +46,22 @@ PLANS = {
     "i3d": TimePlan(stem_kernel=5, stem_stride=2, pool1=(3, 2), pool2=(3, 2), kernels=_INFLATED),
     "i3d-fine": TimePlan(stem_kernel=5, pool2=(3, 2), kernels=_INFLATED, res5_stride=1),
 }
-"""What each does along time."""
+"""Kernels and strides along time, by kind."""
 
 
 def i3d_body(kind: str, name: str, *, pairwise: Pairwise = "embedded-gaussian") -> ResNet3d:
-    """The convolutions of ``{kind}_{name}``: a volume ``(B, C, T, H, W)`` to features ``(B, 2048, T', H', W')``.
+    """Build the convolutions of ``{kind}_{name}``: a volume ``(B, C, T, H, W)`` to features ``(B, D, T', H', W')``.
 
     Args:
-        kind: "c2d", "i3d" or "i3d-fine", with "nl-" before it for non-local blocks.
-        name: "resnet50", "resnet101" or "resnet26_thin", which gives 512 features.
-        pairwise: how non-local blocks compare places.
+        kind: "c2d", "i3d" or "i3d-fine", with the prefix "nl-" for non-local blocks.
+        name: "resnet50" or "resnet101" (D = 2048), or "resnet26_thin" (D = 512).
+        pairwise: as in `vsn.models.peers.non_local.NonLocal3d`.
     """
     body = ResNet3d(SHAPES[name], PLANS[kind.removeprefix("nl-")])
     return insert_nonlocal(body, PLACES[name], pairwise=pairwise) if kind.startswith("nl-") else body
 
 
-def build_i3d(config: ModelConfig) -> VolumeClassifier:
-    """C2D, I3D and I3D-fine, with non-local blocks where the name begins with ``nl-``."""
+def build(config: ModelConfig) -> VolumeClassifier:
+    """Build C2D, I3D or I3D-fine, with non-local blocks if the name begins with ``nl-``."""
     body = i3d_body(config.kind, config.backbone, pairwise=config.pairwise)
-    return build_volume(config, body, feature_dim=body.feature_dim)
+    return VolumeClassifier(body, config, feature_dim=body.feature_dim)

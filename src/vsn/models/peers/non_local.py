@@ -1,7 +1,7 @@
-"""Non-local blocks: every place of a volume sees every other, in space and time.
+"""Insert non-local blocks: every position of a volume attends to every other, in space and time.
 
 Source: Wang, Girshick, Gupta and He, "Non-local Neural Networks", CVPR 2018: equations (1), (4), (5) and (6),
-Figure 2, and section 3.3 for the bottleneck, the sub-sampling and the start at zero.
+Figure 2, and section 3.3 for the bottleneck, the subsampling and the initialization at zero.
 """
 
 from __future__ import annotations
@@ -18,22 +18,19 @@ PLACES: dict[str, dict[str, tuple[int, ...]]] = {
     "resnet101": {"layer2": (1, 3), "layer3": (6, 13, 20)},
     "resnet26_thin": {"layer2": (1,), "layer3": (1,)},
 }
-"""Blocks after which the five non-local blocks stand. ResNet-50: every other block of res3 and res4. ResNet-101: as
+"""Residual blocks that are followed by a non-local one. ResNet-50: every other block of res3 and res4. ResNet-101: as
 many, in res4 every seventh (our reading of "5 blocks" for a stage of 23)."""
 
 
 class NonLocal3d(nn.Module):
-    """``z = x + BN(W y)``, y a mean of all places' g, weighted by how theta of one fits phi of the other.
+    """Self-attention over the positions of a volume: ``z = x + BN(W y)``, y the mean of g weighted by theta and phi.
 
     Args:
-        channels: C of the volume; inside there are half as many (section 3.3).
-        pairwise: "embedded-gaussian", weights ``softmax(theta phi)`` (equation 4, the paper's default: no divisor by
-            the square root of the width), or "dot-product", ``theta phi / N`` (equation 5).
-        subsample: let phi and g see 1x2x2 max-pooled places, a quarter of the pairs (section 3.3). A
-            volume of one pixel's height or width is not pooled along it.
-
-    The normalization's weight starts at 0, so that a new block is the identity and can stand inside a
-    pretrained network.
+        channels: C of the volume; theta, phi and g have half as many (section 3.3).
+        pairwise: "embedded-gaussian", weights ``softmax(theta phi)`` (equation 4; as in the paper not divided by the square
+            root of the width), or "dot-product", ``theta phi / N`` (equation 5).
+        subsample: max-pool the inputs of phi and g 1x2x2, for a quarter of the pairs (section 3.3). A height or width of
+            one pixel is not pooled.
     """
 
     def __init__(self, channels: int, *, pairwise: Pairwise = "embedded-gaussian", subsample: bool = True) -> None:
@@ -50,6 +47,7 @@ class NonLocal3d(nn.Module):
             nn.init.normal_(conv.weight, std=0.01)
             assert conv.bias is not None
             nn.init.zeros_(conv.bias)
+        # A new block is the identity, so that it can be inserted into a pretrained network.
         nn.init.zeros_(self.bn.weight)
 
     def forward(self, volume: Tensor) -> Tensor:
@@ -59,8 +57,8 @@ class NonLocal3d(nn.Module):
         g = self._pooled(self.g(volume)).flatten(2).transpose(1, 2)  # (B, M, C/2)
         weights = theta @ phi  # (B, N, M)
         weights = weights.softmax(dim=2) if self.pairwise == "embedded-gaussian" else weights / phi.shape[2]
-        seen = (weights @ g).transpose(1, 2).unflatten(2, volume.shape[2:])
-        return volume + self.bn(self.out(seen))
+        mean = (weights @ g).transpose(1, 2).unflatten(2, volume.shape[2:])
+        return volume + self.bn(self.out(mean))
 
     def _pooled(self, volume: Tensor) -> Tensor:
         if not self.subsample:
@@ -69,7 +67,7 @@ class NonLocal3d(nn.Module):
         return nn.functional.max_pool3d(volume, window)
 
     def extra_repr(self) -> str:
-        """What is not in the modules."""
+        """Show the settings."""
         return f"pairwise={self.pairwise}, subsample={self.subsample}"
 
 
@@ -78,18 +76,16 @@ def insert_nonlocal(
     places: Mapping[str, Sequence[int]],
     *,
     pairwise: Pairwise = "embedded-gaussian",
-    subsample: bool = True,
 ) -> ResNet3d:
-    """Put non-local blocks after residual blocks of a 3D ResNet, in place; names of its weights stay.
+    """Insert non-local blocks after residual blocks of a 3D ResNet, in place; weight names do not change.
 
     Args:
         body: the network.
-        places: a stage's module name to the numbers of its blocks, such as ``{"layer2": (1, 3)}``.
+        places: stage -> indices of its blocks, such as ``{"layer2": (1, 3)}``.
         pairwise: as in `NonLocal3d`.
-        subsample: as in `NonLocal3d`.
 
     Raises:
-        ConfigError: a block that is not there.
+        ConfigError: a block that does not exist.
     """
     for stage, numbers in places.items():
         blocks = getattr(body, stage, None)
@@ -97,9 +93,8 @@ def insert_nonlocal(
         for number in numbers:
             if not 0 <= number < depth:
                 raise ConfigError(
-                    f"There is no block {stage}.{number} for a non-local block to follow: the network has layer1 to "
-                    f"layer4, and {stage} has {depth} blocks, counted from 0."
+                    f"There is no block {stage}.{number} for a non-local block to follow; {stage} has {depth} blocks."
                 )
             block = blocks[number]  # type: ignore[index]
-            block.non_local = NonLocal3d(block.conv3.out_channels, pairwise=pairwise, subsample=subsample)
+            block.non_local = NonLocal3d(block.conv3.out_channels, pairwise=pairwise)
     return body

@@ -1,11 +1,11 @@
-"""R(2+1)D: a residual network whose 3D convolutions are a 2D one in space and then a 1D one in time.
+"""Build R(2+1)D: a residual network whose 3D convolutions are split into a 2D one in space and a 1D one in time.
 
 Source: Tran, Wang, Torresani, Ray, LeCun and Paluri, "A Closer Look at Spatiotemporal Convolutions for Action
-Recognition", CVPR 2018, section 3.5 and tables 1 and 2. The blocks are torchvision's. Of a convolution from N to M
-channels with 3 steps in time and 3x3 in space the middle has floor(3 * 9 * N * M / (9 N + 3 M)) channels, so that the
-pair has as many weights as the 3D convolution. torchvision gives both convolutions of a block the width of its
-first; `r2plus1d_34` follows the paper, `r2plus1d_18` is torchvision's, whose weights it takes. The stem
-has 45 middle channels in both, as in the authors' code, not the 83 of that formula.
+Recognition", CVPR 2018, section 3.5 and tables 1 and 2. The blocks are torchvision's. Between space and time a 3x3x3
+convolution from N to M channels has floor(3 * 9 * N * M / (9 N + 3 M)) channels, so that the pair has as many weights as
+the 3D convolution. torchvision computes that width once per block, for its first convolution; `r2plus1d_18` does too and
+takes its weights, `r2plus1d_34` follows the paper. The stem has 45 middle channels in both, as in the authors' code, not
+the 83 of the formula.
 
 | with 400 classes, T frames of 112x112 | published | ours |
 |---|---|---|
@@ -14,10 +14,10 @@ has 45 middle channels in both, as in the authors' code, not the 83 of that form
 | parameters, 18 layers | 33.3M (Table 2); torchvision 31.5M | 31.5M; with the paper's middle widths 33.3M |
 | multiply-adds, 18 layers, T = 16 | 40.5G (torchvision) | 40.5G |
 
-The published figures but torchvision's are quoted from memory.
+Published figures, except torchvision's, are quoted from memory.
 
-`r2plus1d_34_thin` is ours: a quarter of all widths, to be trained without a GPU. Pixels are normalized with
-the mean and deviation of Kinetics, as torchvision's weights were.
+`r2plus1d_34_thin` is ours: a quarter of all widths, for training without a GPU. Pixels are normalized with the mean and
+standard deviation of Kinetics, as for torchvision's weights.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from torch import Tensor, nn
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D
 
 from vsn.config import ModelConfig
-from vsn.models.volume import KINETICS, VolumeClassifier, build_volume
+from vsn.models.classifier import KINETICS, VolumeClassifier
 
 
-def build_r2plus1d(config: ModelConfig) -> VolumeClassifier:
-    """R(2+1)D (Tran et al. 2018): ``r2plus1d_18``, ``r2plus1d_34`` or ``r2plus1d_34_thin``."""
+def build(config: ModelConfig) -> VolumeClassifier:
+    """Build ``r2plus1d_18``, ``r2plus1d_34`` or ``r2plus1d_34_thin``."""
     thin = config.kind.endswith("_thin")
     paper = not config.kind.endswith("_18")
     body = R2Plus1dBody(depths=(3, 4, 6, 3) if paper else (2, 2, 2, 2), width=16 if thin else 64, paper=paper)
-    return build_volume(config, body, feature_dim=body.feature_dim, normalization=KINETICS)
+    return VolumeClassifier(body, config, feature_dim=body.feature_dim, normalization=KINETICS)
 
 
 def middle_width(inputs: int, outputs: int) -> int:
-    """Channels between space and time: as many weights as the 3x3x3 convolution has (section 3.5)."""
+    """Compute the channels between space and time that keep the number of weights of a 3x3x3 convolution (section 3.5)."""
     return 3 * 9 * inputs * outputs // (9 * inputs + 3 * outputs)
 
 
 class R2Plus1dBody(nn.Module):
     """A volume ``(B, 3, T, H, W)`` to features ``(B, 8 width, T / 8, H / 16, W / 16)``.
 
-    Names are those of torchvision's `VideoResNet`.
+    Weight names are those of torchvision's `VideoResNet`.
 
     Args:
-        depths: blocks of each of the four stages.
+        depths: blocks of the four stages.
         width: channels of the first stage; the others have 2, 4 and 8 times as many.
-        paper: each convolution has the middle width of the formula; else the block's first has it and both take it.
+        paper: compute the middle width for each convolution; otherwise for the first of a block, and use it for both.
     """
 
     def __init__(self, *, depths: tuple[int, ...], width: int, paper: bool) -> None:
@@ -64,23 +64,18 @@ class R2Plus1dBody(nn.Module):
             nn.BatchNorm3d(width),
             nn.ReLU(inplace=True),
         )
-        channels = width
-        for number, depth in enumerate(depths, 1):
-            outputs = width * 2 ** (number - 1)
-            stage = _stage(channels, outputs, depth, stride=1 if number == 1 else 2, paper=paper)
-            self.add_module(f"layer{number}", stage)
-            channels = outputs
-        self.feature_dim = channels
+        self.layer1 = _stage(width, width, depths[0], stride=1, paper=paper)
+        self.layer2 = _stage(width, 2 * width, depths[1], stride=2, paper=paper)
+        self.layer3 = _stage(2 * width, 4 * width, depths[2], stride=2, paper=paper)
+        self.layer4 = _stage(4 * width, 8 * width, depths[3], stride=2, paper=paper)
+        self.feature_dim = 8 * width
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, volume: Tensor) -> Tensor:
-        """See the class."""
-        volume = self.stem(volume)
-        for number in range(1, 5):
-            volume = getattr(self, f"layer{number}")(volume)
-        return volume
+        """Compute the features; see the class."""
+        return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(volume)))))
 
 
 def _stage(inputs: int, outputs: int, depth: int, *, stride: int, paper: bool) -> nn.Sequential:

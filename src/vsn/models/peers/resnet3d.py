@@ -1,8 +1,7 @@
-"""A bottleneck ResNet on volumes ``(B, C, T, H, W)``: what C2D, I3D and SlowFast's pathways share.
+"""Define a bottleneck ResNet on volumes ``(B, C, T, H, W)``, the base of C2D, I3D and SlowFast.
 
-The modules have torchvision's ResNet names (``conv1``, ``layer2.0.downsample.0``, ...), so that weights of
-the 2D network map one to one and can be inflated. Only the length of the kernels in time, the strides in time
-and the width differ between the networks.
+The modules have the names of torchvision's ResNet (``conv1``, ``layer2.0.downsample.0``, ...), so that weights of the 2D
+network can be inflated. The networks differ only in the kernels' length in time, the strides in time and the width.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 EXPANSION = 4
-"""Outputs of a bottleneck block, in units of its planes."""
+"""Output channels of a bottleneck block, in units of its planes."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a 3D ResNet has of its 2D network.
+    """The settings that a 3D ResNet takes from its 2D network.
 
     Attributes:
         layers: blocks of res2 to res5.
-        width: outputs of the stem; res2's are 4 times as many, and each later stage's twice its former's.
+        width: output channels of the stem; res2 has 4 times as many, and each later stage twice those of the one before.
         stem_size: height and width of the stem's kernel.
     """
 
@@ -32,7 +31,7 @@ class Shape:
 
     @property
     def stage_inputs(self) -> tuple[int, int, int, int]:
-        """Channels that reach res2 to res5."""
+        """Input channels of res2 to res5."""
         return (self.width, EXPANSION * self.width, EXPANSION * 2 * self.width, EXPANSION * 4 * self.width)
 
 
@@ -41,20 +40,20 @@ SHAPES = {
     "resnet101": Shape((3, 4, 23, 3)),
     "resnet26_thin": Shape((2, 2, 2, 2), width=16, stem_size=5),
 }
-"""By the name of the 2D network."""
+"""Shapes by the name of the 2D network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimePlan:
-    """What a 3D ResNet does along time; along height and width it is torchvision's ResNet.
+    """The kernels and strides of a 3D ResNet along time; along height and width it is torchvision's ResNet.
 
     Attributes:
-        stem_kernel: frames that the first convolution sees.
+        stem_kernel: length in time of the first convolution.
         stem_stride: its stride in time.
         pool1: kernel and stride in time of the max pooling after it.
-        pool2: kernel and stride in time of a max pooling after res2, or None for no such pooling.
-        kernels: for each stage, the lengths of the first convolution of its blocks, repeated as often as
-            it takes: ``(3, 1)`` inflates every other block.
+        pool2: kernel and stride in time of a max pooling after res2; None: no pooling.
+        kernels: for each stage, the lengths in time of the first convolution of its blocks, repeated cyclically: ``(3, 1)``
+            inflates every other block.
         res5_stride: stride of res5 in height and width.
     """
 
@@ -67,7 +66,7 @@ class TimePlan:
 
 
 class Bottleneck3d(nn.Module):
-    """torchvision's bottleneck block, its first convolution ``kernel`` frames long, its second 1x3x3."""
+    """torchvision's bottleneck block with a first convolution of ``kernel`` x1x1 and a second of 1x3x3."""
 
     def __init__(self, inputs: int, planes: int, *, kernel: int = 1, stride: int = 1) -> None:
         super().__init__()
@@ -85,7 +84,7 @@ class Bottleneck3d(nn.Module):
                 nn.Conv3d(inputs, outputs, 1, stride=(1, stride, stride), bias=False),
                 nn.BatchNorm3d(outputs),
             )
-        # `vsn.models.peers.non_local` puts one here; without weights of its own the 2D names stay complete.
+        # `vsn.models.peers.non_local` replaces it; an Identity has no weights, so that the names match the 2D network's.
         self.non_local: nn.Module = nn.Identity()
 
     def forward(self, volume: Tensor) -> Tensor:
@@ -93,12 +92,12 @@ class Bottleneck3d(nn.Module):
         branch = self.relu(self.bn1(self.conv1(volume)))
         branch = self.relu(self.bn2(self.conv2(branch)))
         branch = self.bn3(self.conv3(branch))
-        kept = volume if self.downsample is None else self.downsample(volume)
-        return self.non_local(self.relu(branch + kept))
+        identity = volume if self.downsample is None else self.downsample(volume)
+        return self.non_local(self.relu(branch + identity))
 
 
 class ResNet3d(nn.Module):
-    """The convolutions of a bottleneck ResNet on volumes, without pooling and classifier at the end.
+    """The convolutions of a bottleneck ResNet on volumes, without final pooling and classifier.
 
     Args:
         shape: blocks and widths.
@@ -106,20 +105,10 @@ class ResNet3d(nn.Module):
         extra: channels that another pathway adds to the inputs of res2 to res5 (SlowFast).
     """
 
-    def __init__(
-        self,
-        shape: Shape,
-        plan: TimePlan,
-        *,
-        extra: Sequence[int] = (0, 0, 0, 0),
-    ) -> None:
+    def __init__(self, shape: Shape, plan: TimePlan, *, extra: Sequence[int] = (0, 0, 0, 0)) -> None:
         super().__init__()
-        width, size, length, (pool_kernel, pool_stride) = (
-            shape.width,
-            shape.stem_size,
-            plan.stem_kernel,
-            plan.pool1,
-        )
+        width, size, length = shape.width, shape.stem_size, plan.stem_kernel
+        pool_kernel, pool_stride = plan.pool1
         self.conv1 = nn.Conv3d(
             3,
             width,
@@ -139,7 +128,7 @@ class ResNet3d(nn.Module):
             )
         ]
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        # No weights, so no name of the 2D network moves.
+        # Without weights, so that the names match the 2D network's.
         self.pool2: nn.Module = nn.Identity()
         if plan.pool2 is not None:
             kernel, step = plan.pool2
@@ -150,7 +139,7 @@ class ResNet3d(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stem(self, volume: Tensor) -> Tensor:
-        """``(B, C, T, H, W)`` to what res2 takes, ``(B, width, T', H/4, W/4)``."""
+        """``(B, C, T, H, W)`` to the input of res2, ``(B, width, T', H/4, W/4)``."""
         return self.maxpool(self.relu(self.bn1(self.conv1(volume))))
 
     def forward(self, volume: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
-"""SlowFast networks: a slow pathway that sees few frames and a thin fast one that sees all.
+"""Build SlowFast networks: a slow pathway on few frames and a thin, fast one on all.
 
 Source: Feichtenhofer, Fan, Malik and He, "SlowFast Networks for Video Recognition", ICCV 2019: Table 1 (the
-network), section 3.3 (lateral connections, time-strided convolution). tau is the slow pathway's stride in
-frames of the video, alpha how many times as many frames the fast one sees, beta its share of the channels. A clip
-is the fast pathway's frames: with T = 32 and alpha = 8 this is the paper's 4x16 (4 slow frames, tau = 16 where the
-clip takes every second frame of the video); alpha = 4 is 8x8.
+network), section 3.3 (lateral connections, time-strided convolution). tau is the slow pathway's stride in frames of the
+video; the fast one sees alpha times as many frames with beta times as many channels. A clip holds the fast pathway's
+frames: T = 32 and alpha = 8 is the paper's 4x16 (4 slow frames; tau = 16 if the clip takes every second frame of the
+video), alpha = 4 is 8x8.
 
-Parameters and multiply-adds of 400 classes and one clip of 256x256 pixels (the paper's Table 2; a published figure is
-from memory of it), counted by `vsn.models.measure.count_multiply_adds`:
+Parameters and multiply-adds for 400 classes and one clip of 256x256 pixels (the paper's Table 2, quoted from memory),
+counted by `vsn.models.measure.count_multiply_adds`:
 
 | model | T, alpha | parameters | multiply-adds | published |
 |---|---|---|---|---|
@@ -17,8 +17,8 @@ from memory of it), counted by `vsn.models.measure.count_multiply_adds`:
 | slowfast_resnet101, 16x8 | 64, 4 | 53.77M | 213.0G | 213G |
 | nl-slowfast_resnet101, 16x8 | 64, 4 | 60.08M | 251.7G | 234G |
 
-Parameters were not checked against a publication. The last row is 7.6% above: what the paper counts of
-non-local blocks is not known, we count their convolutions and the products of pairs.
+Parameters were not checked against a publication. The last row is 7.6% above the published count: what the paper counts of
+non-local blocks is not known; we count their convolutions and the pairwise products.
 """
 
 from __future__ import annotations
@@ -29,26 +29,27 @@ import torch
 from torch import Tensor, nn
 
 from vsn.config import STAGES, ConfigError, ModelConfig, Pairwise
+from vsn.models.classifier import VolumeClassifier
 from vsn.models.peers.non_local import PLACES, insert_nonlocal
 from vsn.models.peers.resnet3d import SHAPES, ResNet3d, Shape, TimePlan
-from vsn.models.volume import VolumeClassifier, build_volume
 
 BETA = 1 / 8
-"""The fast pathway's width, in units of the slow one's (section 3.2)."""
+"""Channels of the fast pathway relative to the slow one (section 3.2)."""
 LATERAL_KERNEL = 5
-"""Frames that a lateral convolution sees (section 3.3: 5x1x1)."""
+"""Length in time of a lateral convolution (section 3.3: 5x1x1)."""
 
+# Lengths of the kernels of res4: one frame from the seventh block on. ResNet-50 has six. For ResNet-101, of which the paper
+# shows no table, this is our reading: it results in the published multiply-adds, while kernels of three in all 23 blocks
+# cost a fifth more.
 _RES4 = (3,) * 6 + (1,) * 17
-"""Kernels of res4, whose blocks from the seventh on see one frame each. ResNet-50 has no seventh; for ResNet-101 this is our
-reading of a paper that shows ResNet-50 alone: it gives the multiply-adds stated, three frames in all 23 a fifth more."""
 SLOW = TimePlan(kernels=((1,), (1,), _RES4, (3,)))
 FAST = TimePlan(stem_kernel=5, kernels=((3,), (3,), _RES4, (3,)))
 
 
 class Lateral(nn.Module):
-    """A time-strided convolution: the fast pathway's features, with twice the channels, at the slow one's frames.
+    """A time-strided convolution from the fast to the slow pathway, with twice the fast one's channels.
 
-    Output frame i looks at fast frame ``alpha i`` and two on either side, the frame that slow frame i is.
+    Output frame i sees the fast frames ``alpha i - 2`` to ``alpha i + 2``, centered at slow frame i.
     """
 
     def __init__(self, channels: int, *, alpha: int) -> None:
@@ -70,8 +71,8 @@ class SlowFast(nn.Module):
     """Both pathways and the lateral connections from fast to slow.
 
     Args:
-        shape: of the slow pathway; the fast one has a share BETA of its width.
-        alpha: the slow pathway takes every alpha-th frame, from the first on.
+        shape: of the slow pathway; the fast one has BETA times its width.
+        alpha: the slow pathway takes frames 0, alpha, 2 alpha, ...
     """
 
     def __init__(self, shape: Shape, *, alpha: int) -> None:
@@ -83,7 +84,7 @@ class SlowFast(nn.Module):
         self.fast = ResNet3d(thin, FAST)
         self.lateral = nn.ModuleList(Lateral(channels, alpha=alpha) for channels in inputs)
         self.feature_dim = self.slow.feature_dim + self.fast.feature_dim
-        # Last in a stage is the slow pathway's last block, whose features the fast one's have flowed into.
+        # The slow pathway's last block is the last of a stage: its features include those of the fast pathway.
         self.stages = {
             stage: [f"{path}.layer{i}.{number}" for path in ("fast", "slow") for number in range(shape.layers[i - 1])]
             for i, stage in enumerate(STAGES, 1)
@@ -97,10 +98,10 @@ class SlowFast(nn.Module):
         """
         if volume.shape[2] % self.alpha:
             raise ValueError(
-                f"The clip has {volume.shape[2]} frames, and the slow pathway takes every {self.alpha}th: T must be a "
-                f"multiple of alpha = {self.alpha}."
+                f"Expected a multiple of alpha={self.alpha} frames, because the slow pathway takes every alpha-th, got "
+                f"T={volume.shape[2]}."
             )
-        # Every stage keeps both pathways' T, so that the lateral convolutions always meet the slow frames.
+        # No stage changes T, so that a lateral convolution of stride alpha always ends at the slow pathway's T.
         slow, fast = self.slow.stem(volume[:, :, :: self.alpha]), self.fast.stem(volume)
         for name, lateral in zip(("layer1", "layer2", "layer3", "layer4"), self.lateral, strict=True):
             slow = torch.cat((slow, lateral(fast)), dim=1)
@@ -111,18 +112,14 @@ class SlowFast(nn.Module):
 
 
 def slowfast_body(
-    name: str,
-    *,
-    alpha: int,
-    non_local: bool = False,
-    pairwise: Pairwise = "embedded-gaussian",
+    name: str, *, alpha: int, non_local: bool = False, pairwise: Pairwise = "embedded-gaussian"
 ) -> SlowFast:
-    """The pathways of ``slowfast_<name>``.
+    """Build the pathways of ``slowfast_<name>``.
 
     Args:
-        name: "resnet50" or "resnet101".
-        alpha: fast frames for each slow one.
-        non_local: with three non-local blocks in the slow pathway's res4 (paper, section 4: "+NL").
+        name: "resnet50", "resnet101" or "resnet26_thin".
+        alpha: fast frames per slow frame.
+        non_local: insert three non-local blocks into the slow pathway's res4 (paper, section 4: "+NL").
         pairwise: as in `vsn.models.peers.non_local.NonLocal3d`.
     """
     body = SlowFast(SHAPES[name], alpha=alpha)
@@ -131,21 +128,17 @@ def slowfast_body(
     return body
 
 
-def build_slowfast(config: ModelConfig) -> VolumeClassifier:
-    """SlowFast, with non-local blocks where the name begins with ``nl-``.
+def build(config: ModelConfig) -> VolumeClassifier:
+    """Build SlowFast, with non-local blocks if the name begins with ``nl-``.
 
     Raises:
         ConfigError: another modality than RGB.
     """
     if config.modality != "rgb":
         raise ConfigError(
-            f"model.modality is {config.modality!r}; SlowFast takes 'rgb' alone: its fast pathway is there to see motion "
-            "without flow. Use another model for flow or differences, such as i3d_resnet50."
+            f"model.modality is {config.modality!r}; SlowFast takes only 'rgb': its fast pathway sees motion without flow. "
+            "Use another model for flow or differences, such as i3d_resnet50."
         )
-    body = slowfast_body(
-        config.backbone,
-        alpha=config.alpha,
-        non_local=config.kind.startswith("nl-"),
-        pairwise=config.pairwise,
-    )
-    return build_volume(config, body, feature_dim=body.feature_dim)
+    non_local = config.kind.startswith("nl-")
+    body = slowfast_body(config.backbone, alpha=config.alpha, non_local=non_local, pairwise=config.pairwise)
+    return VolumeClassifier(body, config, feature_dim=body.feature_dim)

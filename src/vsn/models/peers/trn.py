@@ -1,24 +1,22 @@
-"""TRN: a 2D CNN on each frame, and a small network on tuples of frames in their order.
+"""Build TRN: a 2D CNN on each frame, and a small network on ordered tuples of frames.
 
 Source: Zhou, Andonian, Oliva and Torralba, "Temporal Relational Reasoning in Videos", ECCV 2018, equations 1 to 4
-and section 3.3; sizes, the place of dropout and the number of tuples are those of the authors' code.
+and section 3.3; sizes, the place of dropout and the number of tuples follow the authors' code.
 
-Read so:
-- Features of a frame, after dropout, are projected to 256 values. g, on the values of s frames one after the other,
-  is ReLU, linear, ReLU; h is linear. Single-scale TRN has one g of T frames and 512 values; multi-scale TRN has
-  one of 256 values for each scale s = 2 .. T.
-- h is linear, so that adding h of each scale is one linear layer on what the scales' g, added over the tuples,
-  give side by side. That layer is `head`; its one bias is the sum of the scales' (the authors' code adds
-  the bias once a tuple; the function is the same).
-- In training 3 random tuples of each scale are drawn at each step, the same for all clips of a batch, without
-  replacement, by the generator of dropout (`torch.manual_seed`). The authors' code draws in evaluation too. Ours
-  does not: evaluation takes what the draw gives on average, 3 times the mean of g over all tuples, or over at most
-  MAX_TUPLES of them, spread evenly.
+- Features of a frame, after dropout, are projected to 256 values. g takes those of s frames, concatenated: ReLU, linear,
+  ReLU. h is linear. Single-scale TRN has one g of T frames with 512 outputs; multi-scale TRN has one with 256 outputs for
+  each scale s = 2 .. T.
+- h is linear, so that the sum of h over scales is one linear layer on the concatenated outputs of g, each summed over its
+  tuples. That layer is `head`; its single bias is the sum of the scales' (the authors' code adds the bias once per tuple;
+  the function is the same).
+- Training draws 3 random tuples of each scale at each step, the same for all clips of a batch, without replacement, by
+  dropout's generator (`torch.manual_seed`). The authors' code draws in evaluation too. Ours takes the expected value
+  instead: 3 times the mean of g over all tuples, or over MAX_TUPLES of them, evenly spread.
 
 Parameters on ResNet-50 with T = 8 and C classes: 23,508,032 of the backbone, 256 (2048 + 1) of the projection, and
 512 (8 * 256 + 1) + C (512 + 1) of TRN, or the sum over s of 256 (256 s + 1), and C (7 * 256 + 1), of MTRN: 25.2M and
-26.6M for 174 classes. Multiply-adds at 224x224 are 32.70G and 32.77G, as much as TSN's and 0.2% more (evaluation, all 247
-tuples). The paper gives no counts; its backbone is BN-Inception, ours any.
+26.6M for 174 classes. Multiply-adds at 224x224 are 32.70G, as TSN's, and 32.77G, 0.2% more (evaluation, all 247 tuples).
+The paper gives no counts; its backbone is BN-Inception, ours is any.
 """
 
 from __future__ import annotations
@@ -29,43 +27,45 @@ import torch
 from torch import Tensor, nn
 
 from vsn.config import ConfigError, ModelConfig
-from vsn.models.backbones import build_backbone, normalization, remove_classifier
+from vsn.models.backbones import build_backbone, remove_classifier
 from vsn.models.classifier import FrameClassifier
-from vsn.models.stem import widen_stem
 
 FRAME_FEATURES = 256
-"""What each frame's features are projected to."""
+"""Values that each frame's features are projected to."""
 NUM_TUPLES = 3
-"""Tuples drawn of each scale at a step of training; all there are where there are fewer."""
+"""Tuples of each scale drawn per training step, or all if there are fewer."""
 MAX_TUPLES = 100
-"""Tuples of each scale that evaluation looks at; there are at most 70 of 8 frames."""
+"""Tuples of each scale in evaluation, at most; of 8 frames there are at most 70."""
 
 
-def build_trn(config: ModelConfig) -> RelationClassifier:
-    """TRN (Zhou et al. 2018), single-scale: one relation of all T frames."""
-    return _build(config, scales=(config.num_frames,), hidden=512)
-
-
-def build_mtrn(config: ModelConfig) -> RelationClassifier:
-    """Multi-scale TRN (Zhou et al. 2018): relations of 2, 3, ... T frames.
+def build(config: ModelConfig) -> RelationClassifier:
+    """Build TRN, with one relation of all T frames, or MTRN, with relations of 2, 3, ... T frames.
 
     Raises:
-        ConfigError: fewer than two frames.
+        ConfigError: MTRN with fewer than two frames.
     """
-    if config.num_frames < 2:
+    if config.kind == "mtrn" and config.num_frames < 2:
         raise ConfigError(
-            f"model.num_frames is {config.num_frames}; a multi-scale TRN relates at least 2 frames. Take more, or a tsn_."
+            f"model.num_frames is {config.num_frames}; mtrn_ needs at least 2 frames. Set it higher, or use tsn_."
         )
-    return _build(config, scales=tuple(range(2, config.num_frames + 1)), hidden=256)
+    multi_scale = config.kind == "mtrn"
+    backbone = build_backbone(config.backbone, in_channels=config.stem_channels)
+    return RelationClassifier(
+        backbone,
+        config,
+        feature_dim=remove_classifier(backbone),
+        scales=tuple(range(2, config.num_frames + 1)) if multi_scale else (config.num_frames,),
+        hidden=256 if multi_scale else 512,
+    )
 
 
 class FrameRelation(nn.Module):
-    """g of one scale: s frames in order to hidden values, added over tuples of frames.
+    """g of one scale: s ordered frames to hidden values, summed over tuples of frames.
 
     Args:
         num_frames: T, frames of the clip.
         scale: s, frames of a tuple, 1 to T.
-        hidden: values g gives.
+        hidden: outputs of g.
     """
 
     tuples: Tensor
@@ -73,13 +73,9 @@ class FrameRelation(nn.Module):
     def __init__(self, *, num_frames: int, scale: int, hidden: int) -> None:
         super().__init__()
         self.num_frames, self.scale = num_frames, scale
+        self.num_drawn = min(NUM_TUPLES, math.comb(num_frames, scale))
         self.fuse = nn.Linear(scale * FRAME_FEATURES, hidden)
         self.register_buffer("tuples", _spread_tuples(num_frames, scale), persistent=False)
-
-    @property
-    def num_drawn(self) -> int:
-        """Tuples that training looks at in a step."""
-        return min(NUM_TUPLES, math.comb(self.num_frames, self.scale))
 
     def forward(self, features: Tensor) -> Tensor:
         """Frame features ``(B, T, 256)`` to ``(B, hidden)``; in training of tuples drawn at random."""
@@ -88,7 +84,7 @@ class FrameRelation(nn.Module):
         return values.sum(dim=1) if self.training else values.mean(dim=1) * self.num_drawn
 
     def _draw(self) -> Tensor:
-        """Different tuples, each as likely as another: int64 ``(num_drawn, s)``."""
+        """Draw different tuples with equal probability: int64 ``(num_drawn, s)``."""
         drawn: set[tuple[int, ...]] = set()
         while len(drawn) < self.num_drawn:
             frames = torch.randperm(self.num_frames, device="cpu")[: self.scale].sort().values
@@ -97,74 +93,53 @@ class FrameRelation(nn.Module):
 
 
 class RelationClassifier(FrameClassifier):
-    """TRN: frame features, projected, to relations, to logits. Arguments as `FrameClassifier`, and:
+    """TRN: frame features, projected, to relations, to logits.
 
     Args:
-        scales: numbers of frames that are related.
-        hidden: values each relation gives.
+        backbone: as `FrameClassifier`.
+        config: as `FrameClassifier`.
+        feature_dim: D, features of a frame.
+        scales: numbers of frames of the relations.
+        hidden: outputs of each relation.
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        *,
-        feature_dim: int,
-        scales: tuple[int, ...],
-        hidden: int,
-        config: ModelConfig,
+        self, backbone: nn.Module, config: ModelConfig, *, feature_dim: int, scales: tuple[int, ...], hidden: int
     ) -> None:
-        super().__init__(
-            backbone,
-            feature_dim=hidden * len(scales),
-            num_classes=config.num_classes,
-            num_frames=config.num_frames,
-            any_num_frames=False,
-            dropout=config.dropout,
-            normalization=normalization(backbone, config.modality),
-            modality=config.modality,
-            num_channels=config.clip_channels,
-        )
+        super().__init__(backbone, config, feature_dim=hidden * len(scales))
         self.projection = nn.Linear(feature_dim, FRAME_FEATURES)
         self.relations = nn.ModuleDict(
             {str(scale): FrameRelation(num_frames=config.num_frames, scale=scale, hidden=hidden) for scale in scales}
         )
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of a clip ``(B, T, C, H, W)``; in evaluation nothing is drawn."""
-        return self.scores_of(self.frame_features(clip))
-
     def scores_of(self, features: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of what `frame_features` gives."""
+        """Logits ``(B, num_classes)`` of frame features ``(B, T, D)``; only training draws tuples."""
         features = self.projection(self.dropout(features))
-        related = [relation(features) for relation in self.relations.values()]
-        scores = self.head(torch.cat(related, dim=1))
+        relations = [relation(features) for relation in self.relations.values()]
+        scores = self.head(torch.cat(relations, dim=1))
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 def _spread_tuples(num_frames: int, scale: int) -> Tensor:
-    """Tuples of frames in order, int64 ``(at most MAX_TUPLES, scale)``: all, or evenly spread over all."""
+    """List ordered tuples of frames, int64 ``(at most MAX_TUPLES, scale)``: all, or evenly spread over all.
+
+    Of 8 frames, scale 2: (0, 1), (0, 2), ... (6, 7). Tuples are numbered in lexicographic order, so that every n-th can be
+    computed without listing all: of 64 frames there are 10^18 of scale 32.
+    """
     count = math.comb(num_frames, scale)
-    kept = min(count, MAX_TUPLES)
-    return torch.tensor([_tuple_of_rank(i * count // kept, num_frames, scale) for i in range(kept)])
+    num_kept = min(count, MAX_TUPLES)
+    return torch.tensor([_tuple_of_rank(i * count // num_kept, num_frames, scale) for i in range(num_kept)])
 
 
 def _tuple_of_rank(rank: int, num_frames: int, scale: int) -> list[int]:
-    """The tuple at a place of the alphabetic order of all, which need not be written down for that."""
+    """Return the tuple at a position of the lexicographic order."""
     frames: list[int] = []
     frame = 0
-    for left in range(scale - 1, -1, -1):
-        # How many tuples go on with this frame.
-        while rank >= (count := math.comb(num_frames - frame - 1, left)):
+    for remaining in range(scale - 1, -1, -1):
+        # Skip all tuples that continue with this frame, if the rank is beyond them.
+        while rank >= (count := math.comb(num_frames - frame - 1, remaining)):
             rank -= count
             frame += 1
         frames.append(frame)
         frame += 1
     return frames
-
-
-def _build(config: ModelConfig, *, scales: tuple[int, ...], hidden: int) -> RelationClassifier:
-    backbone = build_backbone(config.backbone)
-    widen_stem(backbone, config.stem_channels)
-    return RelationClassifier(
-        backbone, feature_dim=remove_classifier(backbone), scales=scales, hidden=hidden, config=config
-    )
