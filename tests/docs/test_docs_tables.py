@@ -62,7 +62,7 @@ def test_tables_of_ablations(name: str, page: str):
 def test_table_of_models(tables: ModuleType):
     costs = importlib.import_module("model_costs")
     page = read("models.md")
-    lines = [costs.HEAD, *(costs.line(row) for row in costs.rows())]
+    lines = [costs.HEAD, *(costs.line(row) for row in costs.ROWS)]
     assert len(lines) > 10
     assert [line for line in lines if line not in page] == []
     recipes = set(re.findall(r"\bdemo-[a-z0-9-]+", page))

@@ -229,7 +229,7 @@ def test_a_vsn_starts_from_a_converted_tsm(tmp_path: Path, tsm_file: Path, log):
     vsn = build_model(config)
     console, text = log
     assert load_start(vsn, Recipe(model=config, data=DataConfig()), ("e", "new"), console) == []
-    assert "This VSN starts from a TSM: the weights have the same names and shapes" in text()
+    assert "This VSN starts from a TSM: same weights" in text()
     for name, tensor in tsm.backbone.state_dict().items():
         assert torch.equal(vsn.backbone.state_dict()[name], tensor), name
     assert torch.equal(vsn.head.weight[0], tsm.head.weight[4])
@@ -307,11 +307,11 @@ def test_a_file_that_would_execute_is_refused_with_advice(tmp_path: Path, tsm_fi
     ("config", "message"),
     [
         ({"classes": "absent.txt"}, "There is no file of class names absent.txt"),
-        ({"class_order": "sorted"}, "class_order is 'sorted', and there is no file"),
+        ({"class_order": "sorted"}, "class_order is 'sorted'"),
         ({"num_frames": -1}, "num_frames is -1"),
         ({"shift_div": 1}, "shift_div is 1"),
         ({"modality": "flow"}, "takes 3 channels, and modality 'flow' makes 2 for each of L"),
-        ({"protocol": "25x10"}, "Protocol '25x10' shows clips of 25 frames"),
+        ({"protocol": "25x10"}, "Protocol '25x10' takes T=25 frames"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path: Path, tsm_file: Path, config: dict, message: str):
