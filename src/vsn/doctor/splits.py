@@ -96,9 +96,9 @@ def _split_findings(errors: dict[str, ConfigError]) -> Iterator[Finding]:
         if not isinstance(error, NoSplitError):
             yield make_finding("unreadable-split", effect=_EFFECTS[role], error=messages[role])
         elif role == "test":
-            yield make_finding("no-split/test", error=error.what.rstrip("."))
+            yield make_finding("no-split/test", error=error.reason.rstrip("."))
         else:
-            yield make_finding("no-split", effect=_EFFECTS[role], error=error.what.rstrip("."), advice=error.advice)
+            yield make_finding("no-split", effect=_EFFECTS[role], error=error.reason.rstrip("."), advice=error.advice)
 
 
 def choose_videos(splits: Sequence[Split], sample: int | None, seed: int) -> list[Path]:

@@ -26,7 +26,7 @@ from vsn.config import (
     ModelConfig,
     Recipe,
 )
-from vsn.data.readers.class_names import read_class_names
+from vsn.data.readers.class_names import read_class_list
 from vsn.data.views import num_test_frames
 from vsn.models import VideoClassifier, build_model
 from vsn.models.backbones import FLOW_MEAN, FLOW_STD, IMAGENET_STD, build_backbone
@@ -233,7 +233,7 @@ def _class_names(
         file = Path(config.classes)
         if not file.is_file():
             raise ConfigError(f"There is no file of class names {file}.")
-        names = read_class_names(file)
+        names = read_class_list(file).names
         sort = config.class_order == "sorted" or (
             config.class_order == "auto" and foreign.layout == "tsm" and file.stem in _SORTED_FILES
         )

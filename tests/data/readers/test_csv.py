@@ -1,4 +1,3 @@
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,15 +66,15 @@ def test_csv_split_aliases(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "split", "message"),
     [
-        ("file,label\n1.mp4,a\n", "train", "the header is 'file,label'; it needs the columns path and label"),
+        ("file,label\n1.mp4,a\n", "train", "'file,label'.* path,label"),
         ("1.mp4;a\n", "train", "the header is '1.mp4;a'"),
         ("", "train", "the header is 'empty'"),
         ("path,label\n", "train", "no line follows the header"),
-        ("path,label\n1.mp4,a\n2.mp4,\n", "train", "the label on line 3 is empty"),
-        ("path,label\n1.mp4,a\n2.mp4\n", "train", "the label on line 3 is empty"),
-        ("path,label\n,a\n", "train", "the path on line 2 is empty"),
-        ("path,label,split\n1.mp4,a,train\n2.mp4,b,\n", "train", "the split on line 3 is empty"),
-        ("path,label\n1.mp4,a|\n", "train", r"the label on line 2 is 'a\|'; a name stands beside every \|"),
+        ("path,label\n1.mp4,a\n2.mp4,\n", "train", "line 3: the label is empty"),
+        ("path,label\n1.mp4,a\n2.mp4\n", "train", "line 3: the label is empty"),
+        ("path,label\n,a\n", "train", "line 2: the path is empty"),
+        ("path,label,split\n1.mp4,a,train\n2.mp4,b,\n", "train", "line 3: the split is empty"),
+        ("path,label\n1.mp4,a|\n", "train", r"line 2: .*'a\|'"),
         ("path,label\n1.mp4,a\n2.mp4,a\n", "train", "the only class is 'a'"),
         ("path,label,split\n1.mp4,a,train\n2.mp4,b,test\n", "val",
          "no split 'val'; present: 'test', 'train'. Set data.val_split .* \"test\""),
@@ -130,7 +129,7 @@ def test_csv_paths_of_every_kind(tmp_path: Path) -> None:
 
 def test_csv_ids_that_are_not_ids(tmp_path: Path) -> None:
     config = write_csv(tmp_path, "path,label,id\n1.mp4,a,S1\n2.mp4,b,S1\n", "1.mp4", "2.mp4")
-    with pytest.raises(ConfigError, match=r"lines 2 and 3 have the id 'S1'; .* call it something else"):
+    with pytest.raises(ConfigError, match=r"lines 2 and 3 .*'S1'"):
         read_records(config, "train")
 
 
@@ -148,7 +147,7 @@ def test_csv_for_the_arrow_of_time_needs_no_label(tmp_path: Path) -> None:
     config = write_csv(tmp_path, "path\n" + "".join(f"{name}\n" for name in names), *names)
     train = read_records(replace(config, task="arrow"), "train")
     assert (train.classes, len(train.records), train.per_video) == (("forward", "reversed"), 8, 2)
-    with pytest.raises(ConfigError, match="the header is 'path'; it needs the columns path and label"):
+    with pytest.raises(ConfigError, match=r"'path'.* path,label"):
         read_records(config, "train")
     (tmp_path / "clips.csv").write_text("path,label,split\n0.mp4,,train\n1.mp4,b,val\n")
     assert ids(read_records(replace(config, task="arrow"), "train")) == ["0.mp4", "0.mp4#reversed"]
@@ -162,12 +161,12 @@ def test_csv_in_another_encoding(tmp_path: Path) -> None:
 
 def test_which_csv(tmp_path: Path) -> None:
     config = DataConfig(root=str(tmp_path), source="csv")
-    with pytest.raises(ConfigError, match=re.escape("holds 0 (none); name the one to read in data.annotations")):
+    with pytest.raises(ConfigError, match=r"0 \(none\).*data\.annotations"):
         read_records(config, "train")
     write_csv(tmp_path, "path,label,split\n1.mp4,a,train\n2.mp4,b,train\n", "1.mp4", "2.mp4", name="a.csv")
     assert len(read_records(config, "train").records) == 2
     touch(tmp_path, "b.csv")
-    with pytest.raises(ConfigError, match=re.escape("holds 2 (a.csv, b.csv)")):
+    with pytest.raises(ConfigError, match=r"2 \(a\.csv, b\.csv\)"):
         read_records(config, "train")
     with pytest.raises(ConfigError, match=r"data.annotations is 'c.csv'; there is no file"):
         read_records(DataConfig(root=str(tmp_path), source="csv", annotations="c.csv"), "train")

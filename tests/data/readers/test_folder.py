@@ -117,16 +117,16 @@ def test_arrow_needs_one_class_only(tmp_path: Path) -> None:
     [
         ((), "train", r"no videos were found.*split/class/video.*class/video.*\.mp4"),
         (("a/notes.txt",), "train", "no videos were found"),
-        (("a/1.jpg", "b/1.jpg"), "train", "'a' holds images, and is no class: a video's frames lie in a folder"),
+        (("a/1.jpg", "b/1.jpg"), "train", "'a' holds images"),
         (("train/a/1.jpg", "val/a/1.jpg"), "train", "train: 'a' holds images"),
-        (("1.mp4", "2.mp4"), "train", "2 videos lie in it without a class folder"),
+        (("1.mp4", "2.mp4"), "train", "2 videos are not in a class folder"),
         (("a/1.mp4", "a/2.mp4"), "train", "the only class is 'a'; a classifier needs two or more"),
         (("train/a/1.mp4", "train/b/1.mp4", "test/a/2.mp4"), "val",
          "no split 'val'; present: 'test', 'train'. Set data.val_split .* \"test\""),
         (("train/a/1.mp4", "train/b/1.mp4", "val/a/2.mp4"), "test", 'Set data.test_split .* "val"'),
-        (("train/a/1.mp4", "train/b/1.mp4"), "dev", "no split 'dev'; present: 'train'. Ask for one of them"),
-        (("a/1.mp4", "b/1.mp4"), "dev", "states no splits, so 'dev' means nothing"),
-        (("a/1.mp4", "b/1.mp4"), "val", "every class has a single video"),
+        (("train/a/1.mp4", "train/b/1.mp4"), "dev", "no split 'dev'; present: 'train'"),
+        (("a/1.mp4", "b/1.mp4"), "dev", "states no splits.*'dev'"),
+        (("a/1.mp4", "b/1.mp4"), "val", "every class has one video"),
         (("train/a/1.mp4", "val/a/notes.txt"), "val", "no videos were found"),
     ],
 )  # fmt: skip
@@ -141,9 +141,9 @@ def test_folders_that_cannot_be_read(tmp_path: Path, files: tuple[str, ...], spl
         (DataConfig(), "data.root is empty"),
         (
             DataConfig(root="nowhere"),
-            "data.root is 'nowhere', and there is no such folder. It counts from where the command runs, /",
+            "data.root is 'nowhere'.*working directory, /",
         ),
-        (DataConfig(root="nowhere", source="csv"), "no such folder. It counts from"),
+        (DataConfig(root="nowhere", source="csv"), "working directory, /"),
         (DataConfig(root="nowhere", source="synthetic"), "no such folder; `vsn data synth nowhere` writes"),
     ],
 )

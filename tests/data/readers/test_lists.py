@@ -120,12 +120,12 @@ def test_a_single_list_is_held_out(tmp_path: Path) -> None:
     [
         ({}, {}, "no list was found for source 'tsn-list', such as train_videofolder.txt; looked in .*/lists"),
         ({"train_and_val.txt": "v1 3 0\n"}, {}, "no list was found"),
-        ({"train.txt": "v1 3 0\n", "labels/train.csv": "v1 3 0\n"}, {}, "2 lists are of the split 'train': .*train.csv"),
+        ({"train.txt": "v1 3 0\n", "labels/train.csv": "v1 3 0\n"}, {}, "2 lists of split 'train': .*train.csv"),
         ({"train_a.txt": "", "train_b.txt": ""}, {}, r'with {split} for the split, as in "{split}_videos.txt"'),
         ({}, {"annotations": "x.txt"}, "data.annotations is 'x.txt'; there is no file '.*x.txt'.$"),
-        ({}, {"annotations": "{split}.txt"}, r"there is no file '.*{split}.txt', whatever the {split}"),
-        ({"train.txt": "v1 0\n"}, {}, "line 1 is 'v1 0'; it should be a path, a number of frames and the number of a"),
-        ({"train.txt": "v1 3 0\n\nv1 3 wave\n"}, {}, "line 3 is 'v1 3 wave'; it should be"),
+        ({}, {"annotations": "{split}.txt"}, r"there is no file '.*{split}.txt' for any {split}"),
+        ({"train.txt": "v1 0\n"}, {}, "line 1 is 'v1 0'; expected a path, a number of frames and a label"),
+        ({"train.txt": "v1 3 0\n\nv1 3 wave\n"}, {}, "line 3 is 'v1 3 wave'; expected"),
         ({"train.txt": "v1 3 -1\n"}, {}, "line 1 is 'v1 3 -1'"),
         ({"train.txt": "v1 3 0\nv8 3 1\nv9 3 1\n"}, {},
          r"2 of 3 videos are missing: 'v8' \(line 2\), 'v9' \(line 3\). Looked in .*; set data.videos"),
@@ -191,7 +191,7 @@ def test_mmaction2_lists_with_an_offset(tmp_path: Path, task: str, lines: str) -
     lay(tmp_path, {"train.txt": lines}, "rawframes/a/x/1.jpg", "rawframes/b/1.jpg")
     with pytest.raises(
         ConfigError,
-        match=r"line \d is '.*'; it should be a folder, its .*Several classes .*\(with_offset\) is not read: give",
+        match=r"line \d is '.*'; expected a folder.*multilabel.*with_offset",
     ):
         read_records(mmaction2(tmp_path, task=task), "train")
 
@@ -248,9 +248,7 @@ def test_slowfast(tmp_path: Path, separator: str) -> None:
 
 def test_slowfast_with_another_separator(tmp_path: Path) -> None:
     lay(tmp_path, {"train.csv": "x 1.mp4,1\n"}, "x 1.mp4")
-    with pytest.raises(
-        ConfigError, match=r"line 1 is 'x 1.mp4,1'; it should be a path, ' ' \(data.separator\) and the"
-    ):
+    with pytest.raises(ConfigError, match=r"line 1 is 'x 1.mp4,1'; expected a path, ' ' \(data.separator\)"):
         read_records(DataConfig(root=str(tmp_path), source="slowfast-list"), "train")
 
 

@@ -64,15 +64,14 @@ def test_jester_of_the_redistribution(tmp_path: Path) -> None:
     ("changes", "split", "message"),
     [
         ({"something-something-v1-train.csv": "7;Attaching something\n"}, "train",
-         r"train.csv: the label on line 1 is 'Attaching something', which something-something-v1-labels.csv does not "
-         r"list \(did you mean 'Attaching something to something'\?\)"),
+         "train.csv: line 1: .*'Attaching something', .*v1-labels.csv; did you mean 'Attaching something to something'"),
         ({"something-something-v1-train.csv": "\n\n"}, "train", "v1-train.csv: the file is empty"),
         ({"something-something-v1-train.csv": "7\n12;Attaching something to something\n"}, "train",
-         "1 of the 2 training videos have no label, for example 'frames/7'. Train on a split that has labels"),
+         "1 of the 2 training videos have no label, for example 'frames/7'..*data.train_split"),
         ({"something-something-v1-labels.csv": None}, "train",
          "no something-something-v1-labels.csv or labels.csv was found for source 'something-v1'; looked in .*"
          "Set data.annotations to the folder"),
-        ({"something-something-v1-labels.csv": "a\nb\na\n"}, "train", "the class 'a' comes twice"),
+        ({"something-something-v1-labels.csv": "a\nb\na\n"}, "train", "the class 'a' is listed twice"),
         ({"something-something-v1-validation.csv": None}, "val", "no split 'val'; present: 'train', 'test'"),
         ({name: None for name in V1 if "labels" not in name}, "train", "no something-something-v1-train.csv or train"),
         ({"something-something-v1-train.csv": "7;Attaching something to something\n8;Attaching something to something\n"},
@@ -103,7 +102,7 @@ def test_training_on_a_split_without_labels(tmp_path: Path) -> None:
         ),
         (
             {"annotations": "something-something-v1-train.csv"},
-            "there is no folder .*train.csv'; source 'something-v1'",
+            "there is no folder .*train.csv'.*'something-v1'",
         ),
         ({"videos": "nowhere"}, "data.videos is 'nowhere'; there is no folder"),
     ],
@@ -171,7 +170,7 @@ def test_something_v2_answers_give_the_test_split_its_labels(tmp_path: Path) -> 
     lay(tmp_path, {"labels/test-answers.csv": "5;Stacking number of something\n"})
     assert labels(read_records(config, "test")) == [(1,), ()]
     lay(tmp_path, {"labels/test-answers.csv": "5;Stacking\n"})
-    with pytest.raises(ConfigError, match=r"test-answers.csv: the label on line 1 is 'Stacking'"):
+    with pytest.raises(ConfigError, match=r"test-answers.csv: line 1: .*'Stacking'"):
         read_records(config, "test")
 
 
@@ -190,18 +189,18 @@ def test_something_v2_in_another_container(tmp_path: Path, places: tuple[str, st
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train": [{"id": "7", "label": "a text"}]}, "entry 1 has a label but no template"),
-        ({"train": [{"template": "Stacking [number of] [something]"}]}, "entry 1 has no id"),
+        ({"train": [{"id": "7", "label": "a text"}]}, "entry 1: .*label but no template"),
+        ({"train": [{"template": "Stacking [number of] [something]"}]}, "entry 1: id is missing"),
         ({"train": [V2_TRAIN[0], v2_entry(2, "Stacking [something]")]},
-         r"the label on entry 2 is 'Stacking something', which something-something-v2-labels.json does not list"),
-        ({"train": {}}, r"should hold a list or an object with something in it; it holds \{\}"),
-        ({"train": {"7": "x"}}, "should hold a list of objects, one a video"),
-        ({"train": [7]}, "should hold a list of objects, one a video"),
-        ({"labels": {"a": "0", "b": "2"}}, "the labels should be 0 to 1, each once; 'b' has 2"),
-        ({"labels": {"a": "0", "b": "0"}}, "the labels should be 0 to 1, each once; 'b' has 0"),
-        ({"labels": {"a": "first"}}, "the label of 'a' is 'first'; it should be a whole number"),
-        ({"labels": {"Something falling like a rock": "0"}}, "the label on entry 2"),
-        ({"train": [{"id": "5"}]}, "have no label, for example .* test-answers.csv beside something-something-v2-train"),
+         r"entry 2: .*'Stacking something', .*v2-labels.json"),
+        ({"train": {}}, r"got \{\}"),
+        ({"train": {"7": "x"}}, "expected a list of objects"),
+        ({"train": [7]}, "expected a list of objects"),
+        ({"labels": {"a": "0", "b": "2"}}, "labels must be 0 to 1, each once; 'b' has 2"),
+        ({"labels": {"a": "0", "b": "0"}}, "labels must be 0 to 1, each once; 'b' has 0"),
+        ({"labels": {"a": "first"}}, "the label of 'a' is 'first'; it must be a whole number"),
+        ({"labels": {"Something falling like a rock": "0"}}, "entry 2: unknown class"),
+        ({"train": [{"id": "5"}]}, "have no label, for example .*data.train_split"),
     ],
 )  # fmt: skip
 def test_something_v2_errors(tmp_path: Path, changes: dict[str, object], message: str) -> None:

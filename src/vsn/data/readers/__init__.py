@@ -1,14 +1,15 @@
-"""Readers of data sets: annotation files as people have them on disk in, labeled records out.
+"""Read data sets: annotation files in their official layout in, labeled records out.
 
-One function a data set, `(config, split) -> RecordSet`; `read_records` takes the one that
-`config.source` names. Readers look at names: no video is opened.
+Each data set has a function `(config, split) -> RecordSet` in its own file. Readers look at names: no
+video is opened.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from vsn.config import ConfigError, DataConfig
+from vsn.config import ConfigError, DataConfig, Source
 from vsn.data.readers.csv_file import read_csv
 from vsn.data.readers.diving48 import read_diving48
 from vsn.data.readers.folder import read_folder
@@ -23,50 +24,43 @@ from vsn.data.records import RecordSet
 
 __all__ = ["NoSplitError", "read_records"]
 
+_READERS: dict[Source, Callable[[DataConfig, str], RecordSet]] = {
+    "folder": read_folder,
+    "synthetic": read_folder,
+    "csv": read_csv,
+    "something-v1": read_something_v1,
+    "something-v2": read_something_v2,
+    "jester": read_jester,
+    "kinetics": read_kinetics,
+    "moments": read_moments,
+    "ucf101": read_ucf101,
+    "hmdb51": read_hmdb51,
+    "diving48": read_diving48,
+    "tsn-list": read_tsn_list,
+    "mmaction2-list": read_mmaction2_list,
+    "slowfast-list": read_slowfast_list,
+}
+
 
 def read_records(config: DataConfig, split: str) -> RecordSet:
-    """The videos of one split of the data set that `config` describes.
+    """Read the records of one split of the data set that `config` describes.
 
-    Without stated splits, the training split is what a hold-out of `val_fraction` of each class
-    leaves, and the validation and the test split are both the part held out. A split whose labels
-    are unknown gives records without labels, unless it is the one that is trained on.
+    Data without stated splits is split here: `val_fraction` of each class is both the validation and the
+    test split, the rest the training split. Records of a split without labels have none; the training
+    split must have them.
 
-    Raises `ConfigError` for whatever is missing, naming it; `NoSplitError` when it is the split. Only
-    Kinetics and Moments in Time may lack videos: these are left out and counted in `num_missing`.
+    Raises:
+        ConfigError: something is missing; names it. Only Kinetics and Moments in Time may lack videos,
+            which are left out and counted in `num_missing`.
+        NoSplitError: the data has no such split.
     """
     if not config.root:
         raise ConfigError("data.root is empty; set it to the folder of the data set.")
     if not Path(config.root).is_dir():
-        synthetic = config.source == "synthetic"
-        advice = f"; `vsn data synth {config.root}` writes the embedded data set there" if synthetic else ""
-        relative = not Path(config.root).is_absolute()
-        where = f" It counts from where the command runs, {Path.cwd()}." if relative else ""
+        advice = f"; `vsn data synth {config.root}` writes the embedded data set there" * (config.source == "synthetic")
+        is_relative = not Path(config.root).is_absolute()
+        where = f" It is relative to the working directory, {Path.cwd()}." if is_relative else ""
         raise ConfigError(f"data.root is {config.root!r}, and there is no such folder{advice}.{where}")
-    match config.source:
-        case "folder" | "synthetic":
-            return read_folder(config, split)
-        case "csv":
-            return read_csv(config, split)
-        case "something-v1":
-            return read_something_v1(config, split)
-        case "something-v2":
-            return read_something_v2(config, split)
-        case "jester":
-            return read_jester(config, split)
-        case "kinetics":
-            return read_kinetics(config, split)
-        case "moments":
-            return read_moments(config, split)
-        case "ucf101":
-            return read_ucf101(config, split)
-        case "hmdb51":
-            return read_hmdb51(config, split)
-        case "diving48":
-            return read_diving48(config, split)
-        case "tsn-list":
-            return read_tsn_list(config, split)
-        case "mmaction2-list":
-            return read_mmaction2_list(config, split)
-        case "slowfast-list":
-            return read_slowfast_list(config, split)
-    raise ConfigError(f"data.source is {config.source!r}; see `vsn.config.Source` for the names there are.")
+    if config.source not in _READERS:
+        raise ConfigError(f"data.source is {config.source!r}; allowed are {', '.join(_READERS)}.")
+    return _READERS[config.source](config, split)

@@ -1,35 +1,60 @@
-"""Files that state the classes of a data set and their order."""
+"""Read the files that list the classes of a data set."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vsn.config import ConfigError
 from vsn.data.readers.files import read_json, read_lines
 
 
-def read_class_names(file: Path) -> tuple[str, ...]:
-    """The class names a file states, at their labels.
+class ClassList:
+    """The class names of a data set, in the order of their labels, and the file that states them."""
 
-    Text: a name a line, in the order of the labels; or `1 name` on every line, numbered from 0 or 1
-    (UCF101); or `name,0` (Moments in Time). JSON: an object {name: label}, labels as numbers or text
-    (Something-Something V2, SlowFast), or a list of names, or of lists of parts of a name (Diving48).
+    def __init__(self, names: Sequence[str], file: Path) -> None:
+        self.names = tuple(names)
+        self.file = file
+        self._labels = {name: label for label, name in enumerate(self.names)}
 
-    Raises `ConfigError` for a name that comes twice and for labels that leave a gap.
+    def label_of(self, name: str) -> int:
+        """Return the label of a class. Raises `ValueError` for an unknown name, with the nearest one."""
+        if name not in self._labels:
+            near = difflib.get_close_matches(name, self._labels, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise ValueError(f"unknown class {name!r}, not in {self.file.name}{hint}")
+        return self._labels[name]
+
+    def name_of(self, label: object) -> str:
+        """Return the name of a class. Raises `ValueError` for what is no label."""
+        if not isinstance(label, int) or not 0 <= label < len(self.names):
+            raise ValueError(f"the label is {label!r}; the classes of {self.file.name} are 0 to {len(self.names) - 1}.")
+        return self.names[label]
+
+
+def read_class_list(file: Path) -> ClassList:
+    """Read class names in the order of their labels.
+
+    Text: a name a line; or `1 name` on every line, numbered from 0 or 1 (UCF101); or `name,0` (Moments in
+    Time). JSON: an object {name: label}, labels as numbers or text (Something-Something V2, SlowFast), or a
+    list of names, or of lists of parts of a name (Diving48).
+
+    Raises `ConfigError` for a repeated name and for labels that leave a gap.
     """
     names = _from_json(file) if file.suffix.lower() == ".json" else _from_text(file)
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ConfigError(f"{file}: the class {name!r} comes twice; every class has one label.")
+            raise ConfigError(f"{file}: the class {name!r} is listed twice; list each class once.")
         seen.add(name)
-    return tuple(names)
+    return ClassList(names, file)
 
 
 def _from_text(file: Path) -> list[str]:
     lines = [line for _, line in read_lines(file)]
+    # The form counts only when every line has it: "2 wave" may be the name of a class.
     numbered = [re.fullmatch(r"(\d+)\s+(.*\S)", line) for line in lines]
     if all(numbered):
         pairs = [(match[2], int(match[1])) for match in numbered if match]
@@ -47,13 +72,13 @@ def _from_json(file: Path) -> list[str]:
         return [" ".join(map(str, name)) if isinstance(name, list) else str(name) for name in value]
     for name, label in value.items():
         if not str(label).isdecimal():
-            raise ConfigError(f"{file}: the label of {name!r} is {label!r}; it should be a whole number.")
+            raise ConfigError(f"{file}: the label of {name!r} is {label!r}; it must be a whole number.")
     return _ordered(file, ((name.strip('"'), int(label)) for name, label in value.items()))
 
 
 def _ordered(file: Path, pairs: Iterable[tuple[str, int]]) -> list[str]:
     ordered = sorted(pairs, key=lambda pair: pair[1])
-    for place, (name, label) in enumerate(ordered):
-        if label != place:
-            raise ConfigError(f"{file}: the labels should be 0 to {len(ordered) - 1}, each once; {name!r} has {label}.")
+    for expected, (name, label) in enumerate(ordered):
+        if label != expected:
+            raise ConfigError(f"{file}: labels must be 0 to {len(ordered) - 1}, each once; {name!r} has {label}.")
     return [name for name, _ in ordered]

@@ -1,4 +1,4 @@
-"""Videos as a reader finds them, and how they become the records of a task."""
+"""Turn the videos that a reader finds into the records of a task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ARROW_CLASSES = ("forward", "reversed")
 
 
 class Entry(NamedTuple):
-    """A video as a reader finds it: its classes by name."""
+    """A video as a reader finds it, with its classes by name."""
 
     path: Path
     class_names: tuple[str, ...]
@@ -26,13 +26,13 @@ class Entry(NamedTuple):
 
 
 def video_id(path: Path, root: Path) -> str:
-    """The path relative to the data's root where it lies below it, with forward slashes.
+    """Return the path relative to the root if it is below it, with forward slashes.
 
     >>> video_id(Path("data/wave/1.mp4"), Path("data"))
     'wave/1.mp4'
     """
     text, prefix = path.as_posix(), root.as_posix()
-    return text.removeprefix(prefix if prefix.endswith("/") else f"{prefix}/")  # relative_to takes ten times as long
+    return text.removeprefix(prefix if prefix.endswith("/") else f"{prefix}/")  # ten times as fast as relative_to
 
 
 def record_set(
@@ -42,15 +42,14 @@ def record_set(
     classes: Sequence[str],
     *,
     num_missing: int = 0,
-    advice: str = "Train on a split that has labels (data.train_split).",
 ) -> RecordSet:
-    """The records that `config.task` makes of a split's videos.
+    """Return the records of a split for `config.task`.
 
     Raises `ConfigError` for fewer than two classes, for several labels where the task takes one, and
-    for videos without a label in the split that is trained on; `advice` ends the latter's message.
+    for unlabeled videos in the training split.
     """
     if config.task == "arrow":
-        return RecordSet(tuple(_both_ways(entries)), ARROW_CLASSES, per_video=2, num_missing=num_missing)
+        return RecordSet(tuple(_forward_and_reversed(entries)), ARROW_CLASSES, per_video=2, num_missing=num_missing)
     if len(classes) < 2:
         only = f"the only class is {classes[0]!r}" if classes else "there is no class"
         raise ConfigError(f"{config.root}: {only}; a classifier needs two or more.")
@@ -58,10 +57,15 @@ def record_set(
     if unlabeled and means(split, config.train_split):
         raise ConfigError(
             f"{config.root}: {len(unlabeled)} of the {len(entries)} training videos have no label, for "
-            f"example {unlabeled[0]!r}. {advice}"
+            f"example {unlabeled[0]!r}. Set data.train_split to a split that has labels."
         )
-    if config.task == "classify":
-        _require_one_label(config, entries)
+    for entry in entries if config.task == "classify" else ():
+        if len(entry.class_names) > 1:
+            raise ConfigError(
+                f"{config.root}: {entry.video_id!r} has {len(entry.class_names)} labels "
+                f'({", ".join(map(repr, entry.class_names[:3]))}), and data.task = "classify" takes one for each '
+                'video. Set data.task = "multilabel".'
+            )
     labels = {name: label for label, name in enumerate(classes)}
     records = tuple(
         VideoRecord(
@@ -75,18 +79,8 @@ def record_set(
     return RecordSet(records, tuple(classes), multi_label=config.task == "multilabel", num_missing=num_missing)
 
 
-def _require_one_label(config: DataConfig, entries: Iterable[Entry]) -> None:
-    for entry in entries:
-        if len(entry.class_names) > 1:
-            raise ConfigError(
-                f"{config.root}: {entry.video_id!r} has {len(entry.class_names)} labels "
-                f'({", ".join(map(repr, entry.class_names[:3]))}), and data.task = "classify" takes one of a '
-                'video. Set data.task = "multilabel".'
-            )
-
-
-def _both_ways(entries: Iterable[Entry]) -> Iterator[VideoRecord]:
-    """The arrow of time: every video forward (label 0) and played backwards (label 1), side by side."""
+def _forward_and_reversed(entries: Iterable[Entry]) -> Iterator[VideoRecord]:
+    """The arrow of time: every video forward (label 0), then reversed (label 1)."""
     for entry in entries:
         listed = entry.listed_frames
         yield VideoRecord(entry.path, (0,), entry.video_id, listed_frames=listed)
@@ -94,15 +88,15 @@ def _both_ways(entries: Iterable[Entry]) -> Iterator[VideoRecord]:
 
 
 def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[Entry]:
-    """The training part, or the part held out, of data that states no splits; each class apart.
+    """Return the training part, or the held-out part, of data that states no splits, stratified by class.
 
-    Videos with several labels count as one class: few share all of theirs.
+    Multi-label videos count as one class, because few of them share all labels.
     """
     training = means(split, config.train_split)
     if not training and not means(split, config.val_split) and not means(split, config.test_split):
         raise NoSplitError(
-            f"{config.root}: the data states no splits, so {split!r} means nothing here.",
-            f"Ask for {config.train_split!r}, {config.val_split!r} or {config.test_split!r}.",
+            f"{config.root}: the data states no splits, so there is no split {split!r}.",
+            f"Choose {config.train_split!r}, {config.val_split!r} or {config.test_split!r}.",
         )
     by_class: dict[tuple[str, ...], list[Entry]] = {}
     for entry in sorted(entries, key=lambda entry: entry.video_id):
@@ -111,12 +105,13 @@ def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[E
     for name in sorted(by_class):
         members = by_class[name]
         num_held = min(len(members) - 1, max(1, int(len(members) * config.val_fraction + 0.5)))
-        # Ranked by the video alone: one that joins or leaves the data moves at most one other.
+        # Rank by a hash of each video: adding or removing a video then moves at most one other, while a
+        # shuffle of the list would mix earlier training videos into the held-out part.
         ranked = sorted(members, key=lambda entry: _rank(config.split_seed, entry.video_id))
         held = {entry.video_id for entry in ranked[:num_held]}
         chosen += [entry for entry in members if (entry.video_id in held) != training]
     if not chosen:
-        raise ConfigError(f"{config.root}: every class has a single video, so none is left for {split!r}.")
+        raise ConfigError(f"{config.root}: every class has one video, so none is left for split {split!r}.")
     return chosen
 
 

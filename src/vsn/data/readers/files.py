@@ -1,67 +1,87 @@
-"""Finding annotation files and videos where people have them, and reading the former."""
+"""Find and read annotation files, and find the videos that they list."""
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import difflib
 import json
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from vsn.config import ConfigError, DataConfig
 from vsn.data.readers.entries import Entry, video_id
+from vsn.data.readers.splits import find_split
 from vsn.data.records import VIDEO_EXTENSIONS
+
+T = TypeVar("T")
 
 # --- annotation files ------------------------------------------------------------------------------
 
 
 def annotation_folders(config: DataConfig, *official: str) -> tuple[Path, ...]:
-    """Folders that may hold the annotation files: the stated one, or those people use.
+    """Return the folders that may hold the annotation files.
 
-    Without `data.annotations`: root, root/annotations, root/labels and the `official` names in root.
+    `data.annotations` if set, else those that exist of root, root/annotations, root/labels and the
+    `official` names in root.
     """
     root = Path(config.root)
     if config.annotations:
         folder = root / config.annotations
         if not folder.is_dir():
             raise ConfigError(
-                f"data.annotations is {config.annotations!r}, and there is no folder {str(folder)!r}; "
-                f"source {config.source!r} reads several files, so name their folder."
+                f"data.annotations is {config.annotations!r}, and there is no folder {str(folder)!r}. "
+                f"Source {config.source!r} reads several files: set it to their folder."
             )
         return (folder,)
     names = ("", "annotations", "labels", *official)
     return tuple(folder for folder in (root / name for name in names) if folder.is_dir())
 
 
-def find_file(folders: Sequence[Path], *names: str) -> Path | None:
-    """The first of these files that is there; a name counts before a folder."""
-    return next((folder / name for name in names for folder in folders if (folder / name).is_file()), None)
-
-
 def require_file(config: DataConfig, folders: Sequence[Path], *names: str) -> Path:
-    """As `find_file`; `ConfigError` when none is there."""
-    file = find_file(folders, *names)
+    """Return the first of these files that exists, in any of the folders. Raises `ConfigError` when none does."""
+    file = _find_file(folders, names)
     if file is None:
         no_file(config, folders, *names)
     return file
 
 
+def require_split_file(
+    config: DataConfig, split: str, folders: Sequence[Path], names: Mapping[str, Sequence[str]]
+) -> tuple[str, Path]:
+    """Return the name of the split in the data, and its annotation file.
+
+    `names` maps each split that the data may have to the names that its file may have. Raises
+    `ConfigError` when no split has a file, and `NoSplitError` when this one has none.
+    """
+    files = {name: file for name, file_names in names.items() if (file := _find_file(folders, file_names))}
+    if not files:
+        no_file(config, folders, *next(iter(names.values())))
+    name = find_split(config, split, list(files))
+    return name, files[name]
+
+
 def no_file(config: DataConfig, folders: Sequence[Path], *names: str) -> NoReturn:
-    """Raise the `ConfigError` of annotation files that are not there."""
-    looked = ", ".join(map(str, folders))
+    """Raise the `ConfigError` of missing annotation files."""
     raise ConfigError(
-        f"{config.root}: no {' or '.join(names)} was found for source {config.source!r}; looked in {looked}. "
-        "Set data.annotations to the folder that holds it."
+        f"{config.root}: no {' or '.join(names)} was found for source {config.source!r}; looked in "
+        f"{', '.join(map(str, folders))}. Set data.annotations to the folder that holds it."
     )
 
 
+def _find_file(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
+    return next((folder / name for name in names for folder in folders if (folder / name).is_file()), None)
+
+
 def read_lines(file: Path) -> list[tuple[int, str]]:
-    """Line numbers from 1 and lines, stripped, without the empty ones. Raises `ConfigError`."""
+    """Read the lines that are not empty, stripped, with their numbers from 1. Raises `ConfigError`."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: not text in UTF-8 ({error}).") from error
+    # Not splitlines: it also splits at characters that class names and paths may contain.
     lines = [(number, stripped) for number, line in enumerate(text.split("\n"), 1) if (stripped := line.strip())]
     if not lines:
         raise ConfigError(f"{file}: the file is empty.")
@@ -69,33 +89,45 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
 
 
 def read_json(file: Path) -> list[Any] | dict[str, Any]:
-    """A JSON file that holds a list, or an object, with something in it. Raises `ConfigError`."""
+    """Read a JSON file that holds a list or an object, not empty. Raises `ConfigError`."""
     try:
         value = json.loads(file.read_text(encoding="utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ConfigError(f"{file}: not JSON in UTF-8 ({error}).") from error
     if not isinstance(value, list | dict) or not value:
-        raise ConfigError(f"{file}: it should hold a list or an object with something in it; it holds {value!r}.")
+        raise ConfigError(f"{file}: expected a list or an object that is not empty, got {value!r}.")
     return value
 
 
-def read_json_entries(file: Path) -> list[dict[str, Any]]:
-    """A JSON file that holds a list of objects, one a video. Raises `ConfigError`."""
-    value = read_json(file)
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise ConfigError(f"{file}: it should hold a list of objects, one a video.")
-    return value
+def read_csv_rows(
+    file: Path, required: Sequence[str], optional: Sequence[str] = ()
+) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Read a CSV file with a header: its columns, and line numbers with stripped cells, "" for missing ones.
 
-
-def require_known(file: Path, where: str, name: str, classes: Collection[str], stated_in: Path | str) -> None:
-    """Raise `ConfigError` for a label that the label file does not state."""
-    if name not in classes:
-        near = difflib.get_close_matches(name, classes, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ConfigError(f"{file}: the label on {where} is {name!r}, which {stated_in} does not list{hint}.")
-
-
-# --- videos ----------------------------------------------------------------------------------------
+    Other columns are ignored. Raises `ConfigError` for a missing column, and for one whose name is nearly
+    that of a known column: ignoring "Split" would silently train on the test videos.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, skipinitialspace=True)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            known = [*required, *optional]
+            for name in columns:
+                near = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.8)
+                # "idx" is near "id", and means something else.
+                if near and len(near[0]) > 2 and name not in known and near[0] not in columns:
+                    raise ConfigError(f"{file}: unknown column {name!r}; did you mean {near[0]!r}?")
+            if not set(required) <= set(columns):
+                raise ConfigError(
+                    f"{file}: the header is {','.join(columns) or 'empty'!r}; it needs the columns {','.join(required)}."
+                )
+            reader.fieldnames = columns
+            rows = [(reader.line_num, {name: (row.get(name) or "").strip() for name in known}) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{file}: not a CSV file in UTF-8 ({error}).") from error
+    if not rows:
+        raise ConfigError(f"{file}: no line follows the header; every video needs a line.")
+    return columns, rows
 
 
 class Line(NamedTuple):
@@ -104,14 +136,47 @@ class Line(NamedTuple):
     name: str
     """Path of a video file or of a folder of frames, relative to one of the folders of videos."""
     class_names: tuple[str, ...]
-    where: str
-    """Its place in the file, for messages: "line 3"."""
+    where: str = ""
+    """Its place in the file, for messages: "line 3". `parse_lines` and `parse_entries` set it."""
     listed_frames: int = 0
     """See `VideoRecord.listed_frames`."""
 
 
+@contextlib.contextmanager
+def errors_at(file: Path, where: str) -> Iterator[None]:
+    """Convert a `ValueError` to a `ConfigError` that names the file and the place in it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"{file}: {where}: {error}") from None
+
+
+def parse_lines(file: Path, parse: Callable[[str], Line | None]) -> list[Line]:
+    """Parse each line of a text file; None skips a line. See `errors_at` for a `ValueError` of `parse`."""
+    return list(_parsed(file, "line", read_lines(file), parse))
+
+
+def parse_entries(file: Path, parse: Callable[[dict[str, Any]], Line | None]) -> list[Line]:
+    """Parse each object of a JSON list; see `parse_lines`."""
+    entries = read_json(file)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ConfigError(f"{file}: expected a list of objects, one for each video.")
+    return list(_parsed(file, "entry", enumerate(entries, 1), parse))
+
+
+def _parsed(file: Path, kind: str, items: Iterable[tuple[int, T]], parse: Callable[[T], Line | None]) -> Iterator[Line]:
+    for number, item in items:
+        with errors_at(file, where := f"{kind} {number}"):
+            line = parse(item)
+        if line is not None:
+            yield line._replace(where=where)
+
+
+# --- videos ----------------------------------------------------------------------------------------
+
+
 def video_folders(config: DataConfig, *usual: str) -> tuple[Path, ...]:
-    """Folders the videos' paths may count from: `data.videos`, or the `usual` names in root, then root."""
+    """Return the folders that paths of videos may be relative to: `data.videos`, or the `usual` ones in root, then root."""
     root = Path(config.root)
     if config.videos:
         folder = root / config.videos
@@ -122,18 +187,18 @@ def video_folders(config: DataConfig, *usual: str) -> tuple[Path, ...]:
 
 
 class Listing:
-    """What folders hold. Each folder is listed once: a look-up in it then costs no access to the disk."""
+    """The contents of folders, each listed once: looking up 200,000 videos one by one takes minutes on a network disk."""
 
     def __init__(self) -> None:
         self._names: dict[str, dict[str, bool]] = {}
         self._stems: dict[str, dict[str, str]] = {}
 
     def names(self, folder: str) -> dict[str, bool]:
-        """Name -> whether it is a folder; empty when there is no such folder."""
+        """Map each name in a folder to whether it is a folder; empty when there is no such folder."""
         if folder not in self._names:
             try:
-                with os.scandir(folder or ".") as found:
-                    self._names[folder] = {entry.name: _is_folder(entry) for entry in found}
+                with os.scandir(folder or ".") as entries:
+                    self._names[folder] = {entry.name: _is_folder(entry) for entry in entries}
             except (FileNotFoundError, NotADirectoryError):
                 self._names[folder] = {}
             except OSError as error:
@@ -141,40 +206,41 @@ class Listing:
         return self._names[folder]
 
     def is_folder(self, path: str) -> bool | None:
-        """Whether a path is a folder; None when there is nothing."""
+        """Return whether a path is a folder; None when it does not exist."""
         folder, name = os.path.split(path.rstrip("/"))
         return self.names(folder).get(name)
 
     def find(self, path: str) -> str | None:
-        """The path, or the same in another container or as a folder of frames; None without any of them.
+        """Return the path, or the same video in another container or as a folder of frames; None when absent.
 
-        `1.webm` may be there as `1.mp4`, or as the folder `1`; files come first.
+        `1.webm` may exist as `1.mp4`, or as the folder `1`; files take precedence.
         """
         folder, name = os.path.split(path.rstrip("/"))
         names = self.names(folder)
         if name in names:
             return os.path.join(folder, name)
         if folder not in self._stems:
-            candidates = [(is_folder, other) for other, is_folder in names.items() if _may_be_video(other, is_folder)]
-            self._stems[folder] = {_stem(other): other for is_folder, other in sorted(candidates, reverse=True)}
-        other = self._stems[folder].get(_stem(name))
-        return None if other is None else os.path.join(folder, other)
+            candidates = [
+                (is_folder, other)
+                for other, is_folder in names.items()
+                if is_folder or os.path.splitext(other)[1].lower() in VIDEO_EXTENSIONS
+            ]
+            # Sorted in reverse, the last of several with one stem wins: a file, and the first by name.
+            self._stems[folder] = {_stem(other): other for _, other in sorted(candidates, reverse=True)}
+        found = self._stems[folder].get(_stem(name))
+        return None if found is None else os.path.join(folder, found)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a symbolic link to itself
         return False
-
-
-def _may_be_video(name: str, is_folder: bool) -> bool:
-    return is_folder or os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS
 
 
 def _stem(name: str) -> str:
     stem, extension = os.path.splitext(name)
-    return stem if extension.lower() in VIDEO_EXTENSIONS else name
+    return stem if extension.lower() in VIDEO_EXTENSIONS else name  # "Mr. Smith" has no extension
 
 
 def find_videos(
@@ -187,10 +253,10 @@ def find_videos(
     may_miss: bool = False,
     listing: Listing | None = None,
 ) -> tuple[list[Entry], int]:
-    """The videos that an annotation file names, and how many of them are not there.
+    """Find the videos that an annotation file lists; return them and the number of missing ones.
 
-    `flat`: the last part of a name will do. Raises `ConfigError` when some are not there, or, with
-    `may_miss`, when none is.
+    `flat`: also look for the last part of a name, without its class folder. Raises `ConfigError` when any is
+    missing, or, with `may_miss`, when all are.
     """
     listing = listing or Listing()
     root = Path(config.root)
@@ -205,26 +271,17 @@ def find_videos(
         else:
             path = Path(found)
             entries.append(Entry(path, line.class_names, video_id(path, root), line.listed_frames))
-    require_found(file, missing, len(lines), folders, may_miss=may_miss)
+    if not may_miss or not entries:
+        require_found(file, missing, len(lines), f"Looked in {', '.join(bases)}; {_SET_VIDEOS}")
     return entries, len(missing)
 
 
-def require_found(
-    file: Path, missing: Sequence[Line], num_lines: int, folders: Iterable[Path], *, may_miss: bool
-) -> None:
-    """Raise `ConfigError` for missing videos: for any, or, with `may_miss`, for all."""
-    if missing and (not may_miss or len(missing) == num_lines):
-        raise ConfigError(
-            f"{file}: {missing_videos(missing, num_lines)} "
-            f"Looked in {', '.join(map(str, folders))}; set data.videos to the folder that holds them."
-        )
+_SET_VIDEOS = "set data.videos to the folder that holds them."
 
 
-def missing_videos(missing: Sequence[Line], num_lines: int) -> str:
-    """One sentence: how many videos are missing, and the first of them.
-
-    >>> missing_videos([Line("a.mp4", (), "line 2")], 3)
-    "1 of 3 videos are missing: 'a.mp4' (line 2)."
-    """
-    named = ", ".join(f"{line.name!r} ({line.where})" for line in missing[:3])
-    return f"{len(missing)} of {num_lines} videos are missing: {named}{', ...' if len(missing) > 3 else ''}."
+def require_found(file: Path, missing: Sequence[Line], num_lines: int, advice: str) -> None:
+    """Raise `ConfigError` when videos are missing, naming the first of them."""
+    if missing:
+        named = ", ".join(f"{line.name!r} ({line.where})" for line in missing[:3])
+        more = ", ..." if len(missing) > 3 else ""
+        raise ConfigError(f"{file}: {len(missing)} of {num_lines} videos are missing: {named}{more}. {advice}")

@@ -1,4 +1,4 @@
-"""Class folders: split/class/video or class/video."""
+"""Read class folders: split/class/video or class/video."""
 
 from __future__ import annotations
 
@@ -12,26 +12,24 @@ from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, is_v
 
 
 def read_folder(config: DataConfig, split: str) -> RecordSet:
-    """`root/split/class/video` when a split's folder is there, else `root/class/video`, held out.
+    """Read `root/split/class/video` when split folders exist, else hold out a part of `root/class/video`.
 
     A video is a file with one of `VIDEO_EXTENSIONS` at any depth below its class folder; in a class
-    folder without such files it is a folder that holds images and no other folders. Capitals in the
-    names of splits do not count. In task "arrow", videos need no class folders.
+    folder without such files it is a folder that holds images and no other folders. Names of splits match
+    in upper and lower case. In task "arrow", videos need no class folders.
     """
     root = Path(config.root)
-    asked_for = (split, config.train_split, config.val_split, config.test_split, "train", "val", "test")
-    named = [folder for folder in _sub_folders(root) if any(means(folder.name, name) for name in asked_for)]
-    split_folders = [folder for folder in named if _is_split(folder, alone=len(named) == 1)]
+    split_names = (split, config.train_split, config.val_split, config.test_split, "train", "val", "test")
+    named = [folder for folder in _sub_folders(root) if any(means(folder.name, name) for name in split_names)]
+    split_folders = [folder for folder in named if _is_split(folder, is_only=len(named) == 1)]
     if config.task == "arrow" and len(named) > 1:
         split_folders = named
     if not split_folders:
         entries = _entries(config, root)
-        _require_videos(entries, root)
         classes = sorted({name for entry in entries for name in entry.class_names})
         return record_set(config, split, hold_out(config, split, entries), classes)
-    asked = find_split(config, split, [folder.name for folder in split_folders])
-    entries = _entries(config, root / asked)
-    _require_videos(entries, root / asked)
+    entries = _entries(config, root / find_split(config, split, [folder.name for folder in split_folders]))
+    # Classes of all splits: a class without videos in this split keeps its label.
     names = {name for entry in entries for name in entry.class_names}
     for other in split_folders if config.task != "arrow" else ():
         names |= {folder.name for folder in _sub_folders(other) if folder.name not in names and _any_video(folder)}
@@ -39,19 +37,26 @@ def read_folder(config: DataConfig, split: str) -> RecordSet:
 
 
 def _entries(config: DataConfig, folder: Path) -> list[Entry]:
-    """The videos of a folder's class folders; in the arrow of time those at any depth, without labels."""
+    """The videos of a folder's class folders; in the arrow of time those at any depth, without labels.
+
+    Raises `ConfigError` when there is none.
+    """
     root = Path(config.root)
     if config.task == "arrow":
-        return [Entry(path, (), video_id(path, root)) for path in _videos(folder)]
-    return [
-        Entry(path, (class_folder.name,), video_id(path, root))
-        for class_folder in _sub_folders(folder)
-        for path in _videos(class_folder)
-    ]
+        entries = [Entry(path, (), video_id(path, root)) for path in _videos(folder)]
+    else:
+        entries = [
+            Entry(path, (class_folder.name,), video_id(path, root))
+            for class_folder in _sub_folders(folder)
+            for path in _videos(class_folder)
+        ]
+    if not entries:
+        raise _no_videos(folder)
+    return entries
 
 
 def _videos(folder: Path) -> Iterator[Path]:
-    """The video files below a folder, in the order of their paths; without any, its folders of frames."""
+    """The video files below a folder, sorted by path; its folders of frames when there are no files."""
     frame_folders = []
     any_file = False
     for parent, folders, files in walk_folders(folder):
@@ -80,34 +85,31 @@ def _is_image(name: str) -> bool:
     return Path(name).suffix.lower() in IMAGE_EXTENSIONS and not name.startswith(".")
 
 
-def _is_split(folder: Path, *, alone: bool) -> bool:
-    """A split's folder holds class folders; one that holds videos itself is a class of that name.
+def _is_split(folder: Path, *, is_only: bool) -> bool:
+    """Whether a folder with the name of a split is one: it holds class folders, and no videos itself.
 
-    Where it is the only one with a split's name, it is a class too when its folders are all frames.
+    A class may be called "test". The only folder with such a name is a class when all its folders hold frames.
     """
     below = _sub_folders(folder)
     if not below or any(is_video(path) for path in folder.iterdir()):
         return False
-    return not alone or not all(_holds_frames(*next(walk_folders(parent))[1:]) for parent in below)
+    return not is_only or not all(_holds_frames(*next(walk_folders(parent))[1:]) for parent in below)
 
 
 def _sub_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _require_videos(entries: Sequence[Entry], folder: Path) -> None:
-    if entries:
-        return
+def _no_videos(folder: Path) -> ConfigError:
     loose = sum(is_video(path) for path in folder.iterdir())
     bare = [below.name for below in _sub_folders(folder) if any(_is_image(path.name) for path in below.iterdir())]
     if loose:
-        found = f"{loose} videos lie in it without a class folder"
+        problem = f"{loose} videos are not in a class folder"
     elif bare:
-        found = f"{bare[0]!r} holds images, and is no class: a video's frames lie in a folder of their own in it"
+        problem = f"{bare[0]!r} holds images directly; each video needs a folder in its class folder"
     else:
-        found = "no videos were found"
-    raise ConfigError(
-        f"{folder}: {found}. Looked for split/class/video (split: train, val or test) and class/video, "
-        f"a video being a folder of images or a file with one of the extensions "
-        f"{' '.join(sorted(VIDEO_EXTENSIONS))}."
+        problem = "no videos were found"
+    return ConfigError(
+        f"{folder}: {problem}. Expected split/class/video (split: train, val or test) or class/video, where a "
+        f"video is a folder of images or a file ending in {' '.join(sorted(VIDEO_EXTENSIONS))}."
     )

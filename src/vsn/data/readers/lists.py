@@ -1,4 +1,4 @@
-"""Lists of other code bases, a video a line: TSN and TSM, MMAction2, SlowFast."""
+"""Read the lists of other code bases, a video a line: TSN and TSM, MMAction2, SlowFast."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vsn.config import ConfigError, DataConfig
-from vsn.data.readers.class_names import read_class_names
+from vsn.data.readers.class_names import read_class_list
 from vsn.data.readers.entries import hold_out, record_set
 from vsn.data.readers.files import Line, Listing, find_videos, read_lines, video_folders
 from vsn.data.readers.splits import canonical, find_split, same_split
@@ -25,9 +25,8 @@ _CLASS_FILES = (
     "labels.json",
 )  # fmt: skip
 _OFFSET = (
-    "a folder, its number of frames and the number of a class. Several classes of a folder need "
-    'data.task = "multilabel"; a list with an offset before the number of frames (with_offset) is not read: '
-    "give each part of a video a folder of its own"
+    'expected a folder, its number of frames and one label. Several labels need data.task = "multilabel"; lists with '
+    "an offset before the number of frames (with_offset) are not supported: put each part of a video into a folder"
 )
 
 
@@ -38,26 +37,32 @@ class _Parsed(NamedTuple):
 
 
 _Parse = Callable[[str], _Parsed]
-"""Takes a line; raises `ValueError` that says what a line should be."""
+"""Parses a line; raises `ValueError` that states what a line must be."""
 
 
 def read_tsn_list(config: DataConfig, split: str) -> RecordSet:
-    """Lists of TSN, TRN and TSM: `path num_frames label` a line, `path` being a folder of frames.
+    """Read lists of TSN, TRN and TSM: `path num_frames label` a line, `path` being a folder of frames.
 
-    The number of frames is not believed: the folder's counts, and the doctor says where they differ.
-    See `_read_list` for where things lie.
+    The frames of the folder are counted; `vsn data doctor` reports where the list differs. See `_read_list`
+    for the places of files.
     """
-    return _read_list(config, split, _parse_tsn)
+
+    def parse(line: str) -> _Parsed:
+        path, *numbers = line.rsplit(None, 2)
+        if len(numbers) != 2 or not all(map(str.isdecimal, numbers)):
+            raise ValueError("expected a path, a number of frames and a label")
+        return _Parsed(path, (int(numbers[1]),), int(numbers[0]))
+
+    return _read_list(config, split, parse)
 
 
 def read_mmaction2_list(config: DataConfig, split: str) -> RecordSet:
-    """Lists of MMAction2: `video label [label ...]`, or `folder num_frames label [label ...]` (rawframes).
+    """Read lists of MMAction2: `video label [label ...]`, or `folder num_frames label [label ...]` (rawframes).
 
-    A line with two numbers or more is of rawframes when its path is a folder, or, should nothing be
-    there, when it has no video's extension. Lists with an offset (`with_offset`: `folder offset
-    num_frames label`) look as if a folder had two labels: they are refused where that shows, when
-    `config.task` takes one label, or when a folder comes with several first numbers. See `_read_list`
-    for where things lie.
+    A line with two numbers or more is of rawframes when its path is a folder, or, when it does not exist,
+    has no video extension. Lists with an offset (`with_offset`: `folder offset num_frames label`) look as if
+    a folder had two labels: they are refused when `config.task` takes one label, or when a folder is listed
+    with different first numbers. See `_read_list` for the places of files.
     """
     listing = Listing()
     folders = [folder for name in _SPLITS for folder in _video_folders(config, name)]
@@ -80,9 +85,9 @@ def read_mmaction2_list(config: DataConfig, split: str) -> RecordSet:
 
 
 def read_slowfast_list(config: DataConfig, split: str) -> RecordSet:
-    """Lists of SlowFast: `path label` a line, without a header, separated by `data.separator`.
+    """Read lists of SlowFast: `path label` a line, without a header, separated by `data.separator`.
 
-    See `_read_list` for where things lie.
+    See `_read_list` for the places of files.
     """
 
     def parse(line: str) -> _Parsed:
@@ -90,17 +95,10 @@ def read_slowfast_list(config: DataConfig, split: str) -> RecordSet:
         if not separator:
             return _Parsed(line, ())
         if not label.strip().isdecimal():
-            raise ValueError(f"a path, {config.separator!r} (data.separator) and the number of a class")
+            raise ValueError(f"expected a path, {config.separator!r} (data.separator) and a label")
         return _Parsed(path.strip(), (int(label),))
 
     return _read_list(config, split, parse)
-
-
-def _parse_tsn(line: str) -> _Parsed:
-    path, *numbers = line.rsplit(None, 2)
-    if len(numbers) != 2 or not all(map(str.isdecimal, numbers)):
-        raise ValueError("a path, a number of frames and the number of a class")
-    return _Parsed(path, (int(numbers[1]),), int(numbers[0]))
 
 
 def _is_frames(listing: Listing, bases: Sequence[str], path: str) -> bool:
@@ -116,20 +114,21 @@ def _read_list(config: DataConfig, split: str, parse: _Parse, *, listing: Listin
 
     Lists are the `.txt`, `.csv` and `.lst` files in root, root/annotations, root/labels or root/lists
     whose name has the split as a word (`train_videofolder.txt`, `ucf101_val_split_1_videos.txt`: of
-    several, that of `data.fold`); or those that `data.annotations` names: a folder, a file name in
-    which {split} and {fold} stand for themselves, or a single file, of which a part is held out.
+    several, that of `data.fold`); or those that `data.annotations` names: a folder, a file name with the
+    placeholders {split} and {fold}, or a single file, of which a part is held out.
 
     Class names come from a file in the list's folder or in root: `category.txt`, `classes.txt`,
     `class_names.txt`, `labels.txt`, `label_map*.txt`, `classInd.txt`, `*classnames.json` and the like;
-    without one they are "0", "1", ... Paths are absolute or count from root, root/frames,
-    root/rawframes, root/videos, their likes with the split (root/videos_train), the split's own folder,
-    the official folders of 20BN, or the list's folder; with `data.videos`, from that alone.
+    without one they are "0", "1", ... Paths are absolute or relative to root, root/frames, root/rawframes,
+    root/videos, these with the split (root/videos_train), the split's folder, the official folders of
+    20BN, or the list's folder; with `data.videos`, only to that.
     """
     files = _find_lists(config)
-    asked = "" if "" in files else find_split(config, split, list(files))
+    split_name = "" if "" in files else find_split(config, split, list(files))
     parsed = {name: _parse_lines(file, parse) for name, file in files.items()}
+    # The lists of all splits: a class may have no video in this one.
     top = max(max(line.labels, default=-1) for lines in parsed.values() for _, line in lines)
-    file = files[asked]
+    file = files[split_name]
     classes = _class_names(config, file, top)
     lines = [
         Line(
@@ -138,11 +137,11 @@ def _read_list(config: DataConfig, split: str, parse: _Parse, *, listing: Listin
             f"line {number}",
             line.listed_frames,
         )
-        for number, line in parsed[asked]
+        for number, line in parsed[split_name]
     ]
-    folders = _video_folders(config, asked) + ([] if config.videos else [file.parent])
+    folders = _video_folders(config, split_name) + ([] if config.videos else [file.parent])
     entries, _ = find_videos(config, file, lines, list(dict.fromkeys(folders)), listing=listing)
-    return record_set(config, split, entries if asked else hold_out(config, split, entries), classes)
+    return record_set(config, split, entries if split_name else hold_out(config, split, entries), classes)
 
 
 def _parse_lines(file: Path, parse: _Parse) -> list[tuple[int, _Parsed]]:
@@ -151,7 +150,7 @@ def _parse_lines(file: Path, parse: _Parse) -> list[tuple[int, _Parsed]]:
         try:
             parsed.append((number, parse(line)))
         except ValueError as error:
-            raise ConfigError(f"{file}: line {number} is {line!r}; it should be {error}.") from None
+            raise ConfigError(f"{file}: line {number} is {line!r}; {error}.") from None
     return parsed
 
 
@@ -166,7 +165,7 @@ def _video_folders(config: DataConfig, split: str) -> list[Path]:
 
 
 def _find_lists(config: DataConfig) -> dict[str, Path]:
-    """The list of each split; of the split "" when there is one list for all."""
+    """The list of each split; {"": file} when one list holds all videos."""
     stated = Path(config.root) / config.annotations
     if config.annotations and not stated.is_dir():
         return _stated_lists(config)
@@ -181,13 +180,13 @@ def _find_lists(config: DataConfig) -> dict[str, Path]:
     for name, paths in by_split.items():
         if len(paths) > 1:
             raise ConfigError(
-                f"{config.root}: {len(paths)} lists are of the split {name!r}: {', '.join(map(str, paths))}. "
-                'Name the one to read in data.annotations, with {split} for the split, as in "{split}_videos.txt".'
+                f"{config.root}: there are {len(paths)} lists of split {name!r}: {', '.join(map(str, paths))}. "
+                'Set data.annotations to one, with {split} for the split, as in "{split}_videos.txt".'
             )
     if not by_split:
         raise ConfigError(
             f"{config.root}: no list was found for source {config.source!r}, such as train_videofolder.txt; looked "
-            f"in {', '.join(map(str, folders))}. Set data.annotations to the list, or to their folder."
+            f"in {', '.join(map(str, folders))}. Set data.annotations to the list or its folder."
         )
     return {name: paths[0] for name, paths in by_split.items()}
 
@@ -199,33 +198,33 @@ def _stated_lists(config: DataConfig) -> dict[str, Path]:
         files = {"": root / pattern} if (root / pattern).is_file() else {}
     else:
         files = {}
-        own = (config.train_split, config.val_split, config.test_split)
-        for name in (*own, *(name for split in _SPLITS for name in same_split(split))):
+        stated = (config.train_split, config.val_split, config.test_split)
+        for name in (*stated, *(name for split in _SPLITS for name in same_split(split))):
             file = root / pattern.replace("{split}", name)
             if file.is_file():
                 files.setdefault(canonical(name), file)
     if not files:
         raise ConfigError(
             f"data.annotations is {config.annotations!r}; there is no file {str(root / pattern)!r}"
-            f"{', whatever the {split}' if '{split}' in pattern else ''}."
+            f"{' for any {split}' if '{split}' in pattern else ''}."
         )
     return files
 
 
 def _class_names(config: DataConfig, file: Path, top: int) -> tuple[str, ...]:
-    found = [
+    candidates = [
         path
         for pattern in _CLASS_FILES
         for folder in dict.fromkeys((file.parent, Path(config.root)))
         for path in sorted(folder.glob(pattern))
         if path != file
     ]
-    if not found:
+    if not candidates:
         return tuple(map(str, range(top + 1)))
-    classes = read_class_names(found[0])
-    if top >= len(classes):
+    classes = read_class_list(candidates[0])
+    if top >= len(classes.names):
         raise ConfigError(
-            f"{file}: the largest label of the lists is {top}, and {found[0]} states {len(classes)} classes, "
-            f"0 to {len(classes) - 1}."
+            f"{file}: the largest label of the lists is {top}, and {classes.file} states {len(classes.names)} classes, "
+            f"0 to {len(classes.names) - 1}."
         )
-    return classes
+    return classes.names

@@ -1,72 +1,56 @@
-"""Moments in Time, and Multi-Moments in Time."""
+"""Read Moments in Time, and Multi-Moments in Time."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from pathlib import Path
 
-from vsn.config import ConfigError, DataConfig
-from vsn.data.readers.class_names import read_class_names
+from vsn.config import DataConfig
+from vsn.data.readers.class_names import read_class_list
 from vsn.data.readers.entries import record_set
 from vsn.data.readers.files import (
     Line,
     annotation_folders,
-    find_file,
     find_videos,
-    no_file,
-    read_lines,
+    parse_lines,
     require_file,
-    require_known,
+    require_split_file,
     video_folders,
 )
-from vsn.data.readers.splits import find_split, same_split
+from vsn.data.readers.splits import same_split
 from vsn.data.records import RecordSet
 
-_FILES = {"training": "trainingSet", "validation": "validationSet"}
+_FILES = {
+    "training": ("trainingSet.csv", "trainingSet.txt"),
+    "validation": ("validationSet.csv", "validationSet.txt"),
+}
 
 
 def read_moments(config: DataConfig, split: str) -> RecordSet:
-    """Moments in Time: `trainingSet.csv`, `validationSet.csv` and `moments_categories.txt`.
+    """Read `trainingSet.csv`, `validationSet.csv` and `moments_categories.txt`.
 
     A line is `class/file.mp4,label,votes,votes`, without a header; in Multi-Moments (`.txt` or `.csv`)
     it is `file.mp4,label,label,...`, labels by name or number. The classes keep the order of
-    `moments_categories.txt` (`label,index`). These files lie in root, root/annotations or root/labels.
+    `moments_categories.txt` (`label,index`). These files are in root, root/annotations or root/labels.
 
-    Videos lie in the folder of their split (root/training, root/validation), below root/videos, in a
-    folder of the split there, or in root. Links rot: videos that are not there are left out and
-    counted in `num_missing`.
+    Videos are in the folder of their split (root/training, root/validation), below root/videos, in a
+    folder of the split there, or in root. Links rot: videos that are missing are left out and counted in
+    `num_missing`.
     """
     folders = annotation_folders(config)
-    labels_file = require_file(config, folders, "moments_categories.txt", "mmit_categories.txt")
-    classes = read_class_names(labels_file)
-    files = {name: file for name, stem in _FILES.items() if (file := find_file(folders, f"{stem}.csv", f"{stem}.txt"))}
-    if not files:
-        no_file(config, folders, "trainingSet.csv", "validationSet.csv")
-    asked = find_split(config, split, list(files))
-    lines = _read_lines(files[asked], classes, labels_file)
-    below = video_folders(config, "videos")
-    places = [place for folder in below for name in same_split(asked) if (place := folder / name).is_dir()]
-    entries, num_missing = find_videos(config, files[asked], lines, (*places, *below), may_miss=True)
-    return record_set(config, split, entries, classes, num_missing=num_missing)
+    classes = read_class_list(require_file(config, folders, "moments_categories.txt", "mmit_categories.txt"))
+    split_name, file = require_split_file(config, split, folders, _FILES)
 
-
-def _read_lines(file: Path, classes: Sequence[str], labels_file: Path) -> list[Line]:
-    known = set(classes)
-    lines = []
-    for number, text in read_lines(file):
-        video, *cells = (cell.strip() for cell in next(csv.reader([text])))
-        where = f"line {number}"
+    def parse(line: str) -> Line:
+        video, *cells = (cell.strip() for cell in next(csv.reader([line])))
         names = [cell for cell in cells if not cell.isdecimal()]
-        if not names:  # numbers alone: labels; after a name they are votes
-            names = [_name(file, where, int(cell), classes) for cell in cells]
         for name in names:
-            require_known(file, where, name, known, labels_file.name)
-        lines.append(Line(video, tuple(dict.fromkeys(names)), where))
-    return lines
+            classes.label_of(name)
+        # Numbers behind a name are votes; a line of numbers only is labels.
+        labels = names or [classes.name_of(int(cell)) for cell in cells]
+        return Line(video, tuple(dict.fromkeys(labels)))
 
-
-def _name(file: Path, where: str, label: int, classes: Sequence[str]) -> str:
-    if label >= len(classes):
-        raise ConfigError(f"{file}: the label on {where} is {label}; the classes are 0 to {len(classes) - 1}.")
-    return classes[label]
+    below = video_folders(config, "videos")
+    of_split = [place for folder in below for name in same_split(split_name) if (place := folder / name).is_dir()]
+    lines = parse_lines(file, parse)
+    entries, num_missing = find_videos(config, file, lines, (*of_split, *below), may_miss=True)
+    return record_set(config, split, entries, classes.names, num_missing=num_missing)

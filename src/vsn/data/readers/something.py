@@ -1,4 +1,4 @@
-"""Something-Something V1 and V2, and Jester: the data sets of 20BN, now Qualcomm's."""
+"""Read Something-Something V1 and V2, and Jester: the data sets of 20BN, now Qualcomm's."""
 
 from __future__ import annotations
 
@@ -6,132 +6,98 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vsn.config import ConfigError, DataConfig
-from vsn.data.readers.class_names import read_class_names
+from vsn.config import DataConfig
+from vsn.data.readers.class_names import ClassList, read_class_list
 from vsn.data.readers.entries import record_set
 from vsn.data.readers.files import (
     Line,
     annotation_folders,
-    find_file,
     find_videos,
-    no_file,
-    read_json_entries,
-    read_lines,
+    parse_entries,
+    parse_lines,
     require_file,
-    require_known,
+    require_split_file,
     video_folders,
 )
-from vsn.data.readers.splits import find_split
 from vsn.data.records import RecordSet
-
-_SPLITS = ("train", "validation", "test")
 
 
 def read_something_v1(config: DataConfig, split: str) -> RecordSet:
-    """Something-Something V1: `something-something-v1-{train,validation,test}.csv` and `-labels.csv`.
+    """Read `something-something-v1-{train,validation,test}.csv` and `-labels.csv`.
 
-    A line is `id;label text`, in the test file `id` alone; the classes keep the order of the label
-    file. Annotations lie in root, root/annotations, root/labels, root/something-something-v1 or
-    root/20bn-something-something-v1. Frame folders (or videos) `id` lie in root/20bn-something-something-v1,
-    root/frames, root/rawframes, root/videos or root.
+    A line is `id;label text`, in the test file only `id`; the classes keep the order of the label file.
+    Annotations are in root, root/annotations, root/labels, root/something-something-v1 or
+    root/20bn-something-something-v1. Frame folders (or videos) `id` are in
+    root/20bn-something-something-v1, root/frames, root/rawframes, root/videos or root.
     """
     name = "something-something-v1"
-    usual = (f"20bn-{name}", "frames", "rawframes", "videos")
-    return _read_csv_files(config, split, name, (name, f"20bn-{name}"), usual)
+    return _read(config, split, name, "csv", (f"20bn-{name}", "frames", "rawframes", "videos"))
 
 
 def read_jester(config: DataConfig, split: str) -> RecordSet:
-    """Jester: `jester-v1-{train,validation,test}.csv` and `jester-v1-labels.csv`, as Something-Something V1.
+    """Read `jester-v1-{train,validation,test}.csv` and `jester-v1-labels.csv`, as Something-Something V1.
 
     The redistribution's names `labels/{train,validation,test,labels,test-answers}.csv` are read too.
-    Frame folders `id` lie in root/20bn-jester-v1, root/frames, root/rawframes, root/videos or root;
-    annotations in root, root/annotations, root/labels, root/jester-v1 or root/20bn-jester-v1.
+    Annotations are in root, root/annotations, root/labels, root/jester-v1 or root/20bn-jester-v1; frame
+    folders `id` in root/20bn-jester-v1, root/frames, root/rawframes, root/videos or root.
     """
-    usual = ("20bn-jester-v1", "frames", "rawframes", "videos")
-    return _read_csv_files(config, split, "jester-v1", ("jester-v1", "20bn-jester-v1"), usual)
-
-
-def _read_csv_files(
-    config: DataConfig, split: str, name: str, official: Sequence[str], usual: Sequence[str]
-) -> RecordSet:
-    folders = annotation_folders(config, *official)
-    labels_file = require_file(config, folders, f"{name}-labels.csv", "labels.csv")
-    classes = read_class_names(labels_file)
-    file = _split_file(config, folders, split, name, "csv")
-    answers = _answers(file, classes)
-    known = set(classes)
-    lines = []
-    for number, line in read_lines(file):
-        video, _, label = (part.strip() for part in line.partition(";"))
-        label = label or answers.get(video, "")
-        if label:
-            require_known(file, f"line {number}", label, known, labels_file.name)
-        lines.append(Line(video, (label,) if label else (), f"line {number}"))
-    entries, _ = find_videos(config, file, lines, video_folders(config, *usual))
-    return record_set(config, split, entries, classes)
+    return _read(config, split, "jester-v1", "csv", ("20bn-jester-v1", "frames", "rawframes", "videos"))
 
 
 def read_something_v2(config: DataConfig, split: str) -> RecordSet:
-    """Something-Something V2: `something-something-v2-{train,validation,test}.json` and `-labels.json`.
+    """Read `something-something-v2-{train,validation,test}.json` and `-labels.json`.
 
     The redistribution's names `{train,validation,test,labels}.json` are read too, and its
     `test-answers.csv` gives the test split its labels. A video's class is its template without `[`
-    and `]`. Annotations lie in root, root/annotations, root/labels, root/something-something-v2 or
-    root/20bn-something-something-v2. Videos `id.webm` (another container, or a folder of frames `id`,
-    will do) lie in root/20bn-something-something-v2, the same below root/videos, root/videos,
-    root/frames, root/rawframes or root.
+    and `]`. Annotations are in root, root/annotations, root/labels, root/something-something-v2 or
+    root/20bn-something-something-v2. Videos `id.webm` (or another container, or a folder of frames `id`)
+    are in root/20bn-something-something-v2, the same below root/videos, root/videos, root/frames,
+    root/rawframes or root.
     """
-    name = "something-something-v2"
-    official = f"20bn-{name}"
-    folders = annotation_folders(config, name, official)
-    labels_file = require_file(config, folders, f"{name}-labels.json", "labels.json")
-    classes = read_class_names(labels_file)
-    file = _split_file(config, folders, split, name, "json")
-    answers = _answers(file, classes)
-    known = set(classes)
-    lines = []
-    for number, entry in enumerate(read_json_entries(file), 1):
-        where = f"entry {number}"
-        video = str(entry.get("id", ""))
-        if not video:
-            raise ConfigError(f"{file}: {where} has no id; every video needs one.")
-        label = _template(file, where, entry) or answers.get(video, "")
-        if label:
-            require_known(file, where, label, known, labels_file.name)
-        lines.append(Line(f"{video}.webm", (label,) if label else (), where))
+    official = "20bn-something-something-v2"
     usual = (official, f"videos/{official}", "videos", "frames", "rawframes")
-    entries, _ = find_videos(config, file, lines, video_folders(config, *usual))
-    advice = f"The labels of the test split come with the redistribution, as test-answers.csv beside {file.name}."
-    return record_set(config, split, entries, classes, advice=advice)
+    return _read(config, split, "something-something-v2", "json", usual)
 
 
-def _template(file: Path, where: str, entry: dict[str, Any]) -> str:
-    template = entry.get("template", "")
-    if "label" in entry and not template:
-        raise ConfigError(f"{file}: {where} has a label but no template; the template states the class.")
-    return str(template).replace("[", "").replace("]", "").strip()
+def _read(config: DataConfig, split: str, name: str, suffix: str, usual: Sequence[str]) -> RecordSet:
+    folders = annotation_folders(config, name, f"20bn-{name}")
+    classes = read_class_list(require_file(config, folders, f"{name}-labels.{suffix}", f"labels.{suffix}"))
+    names = {each: (f"{name}-{each}.{suffix}", f"{each}.{suffix}") for each in ("train", "validation", "test")}
+    split_name, file = require_split_file(config, split, folders, names)
+    answers = _test_answers(file, classes) if split_name == "test" else {}
 
-
-def _split_file(config: DataConfig, folders: Sequence[Path], split: str, name: str, suffix: str) -> Path:
-    files = {
-        known: file
-        for known in _SPLITS
-        if (file := find_file(folders, f"{name}-{known}.{suffix}", f"{known}.{suffix}"))
-    }
-    if not files:
-        no_file(config, folders, f"{name}-train.{suffix}", f"train.{suffix}")
-    return files[find_split(config, split, list(files))]
-
-
-def _answers(file: Path, classes: Sequence[str]) -> dict[str, str]:
-    """Labels of the test split by id, from `test-answers.csv` (`id;label text`) where it is beside."""
-    answers_file = file.with_name("test-answers.csv")
-    if "test" not in file.stem or not answers_file.is_file():
-        return {}
-    known = set(classes)
-    answers = {}
-    for number, line in read_lines(answers_file):
+    def parse_csv(line: str) -> Line:
         video, _, label = (part.strip() for part in line.partition(";"))
-        require_known(answers_file, f"line {number}", label, known, "the label file")
-        answers[video] = label
-    return answers
+        return labeled(video, video, label)
+
+    def parse_json(entry: dict[str, Any]) -> Line:
+        video, template = str(entry.get("id", "")), entry.get("template", "")
+        if not video:
+            raise ValueError("id is missing; every video needs one.")
+        if "label" in entry and not template:  # the label fills the template's gaps with objects
+            raise ValueError("there is a label but no template; the template states the class.")
+        return labeled(f"{video}.webm", video, str(template).replace("[", "").replace("]", "").strip())
+
+    def labeled(path: str, video: str, label: str) -> Line:
+        label = label or answers.get(video, "")
+        if label:
+            classes.label_of(label)
+        return Line(path, (label,) if label else ())
+
+    lines = parse_lines(file, parse_csv) if suffix == "csv" else parse_entries(file, parse_json)
+    entries, _ = find_videos(config, file, lines, video_folders(config, *usual))
+    return record_set(config, split, entries, classes.names)
+
+
+def _test_answers(file: Path, classes: ClassList) -> dict[str, str]:
+    """Labels of the test videos by id, from `test-answers.csv` (`id;label text`) in the same folder."""
+    answers_file = file.with_name("test-answers.csv")
+    if not answers_file.is_file():
+        return {}
+
+    def parse(line: str) -> Line:
+        video, _, label = (part.strip() for part in line.partition(";"))
+        classes.label_of(label)
+        return Line(video, (label,))
+
+    return {line.name: line.class_names[0] for line in parse_lines(answers_file, parse)}
