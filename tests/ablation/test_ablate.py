@@ -309,7 +309,7 @@ def test_layout_of_table_8_averages_placements():
     text = format_table(table, results, 1, "x")
     assert "| 1            | 65.0 (+45.0) |  - |      4 |     72.2 (+0.7) |  40.7 (+20.5) |" in text
     assert "| 2            | 90.0 (+70.0) |  - | 1 of 6 |     73.0 (+1.5) |  42.2 (+22.0) |" in text
-    assert 'beside row 4 stands its "+ video shuffle" of Table 9' in text
+    assert 'row 4 is compared with its "+ video shuffle" of Table 9' in text
     text = format_table(single, results, 1, "x")
     assert "| res5                | 80.0 |  - |    1 |" in text
     assert "paper" not in text.lower()

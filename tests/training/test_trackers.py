@@ -73,7 +73,7 @@ def test_other_trackers_get_the_recipe_and_the_numbers(
     monkeypatch.chdir(tmp_path)
     run = new_run(Path("mine"), tiny_recipe(Path("x")), ("a",))
     with open_trackers((name,), run) as opened:
-        opened.log({"loss": 1.5, "name": "not a number"}, step=7)
+        opened({"loss": 1.5}, 7)
     settings = flat_settings(run.recipe)
     assert module.calls[: len(opening)] == opening
     assert tuple(settings if x == "SETTINGS" else x for x in setting) in module.calls

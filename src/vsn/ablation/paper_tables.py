@@ -29,10 +29,9 @@ PAPER_FLOW: dict[tuple[str, str, int], Paper] = {
     ("vsn", "ResNet-101", 1): (56.0, 36.1), ("vsn", "ResNet-101", 5): (60.1, 41.4),
 }
 """Table 5: model, backbone and number of flow fields per segment."""
-PAPER_BLOCKS: dict[tuple[str, str], Paper] = {
-    ("ResNet-50", "baseline"): (71.5, 20.2), ("ResNet-101", "baseline"): (72.8, 22.7),
-    ("ResNet-50", "headtail"): (72.1, 43.2), ("ResNet-101", "headtail"): (74.0, 44.5),
-    ("ResNet-50", "compact"): (73.5, 46.6), ("ResNet-101", "compact"): (75.4, 47.8),
+PAPER_BLOCKS: dict[str, dict[str, Paper]] = {
+    "ResNet-50": {"baseline": (71.5, 20.2), "headtail": (72.1, 43.2), "compact": (73.5, 46.6)},
+    "ResNet-101": {"baseline": (72.8, 22.7), "headtail": (74.0, 44.5), "compact": (75.4, 47.8)},
 }
 """Table 7."""
 PAPER_NUM_BLOCKS: dict[int, Paper] = {
@@ -67,11 +66,6 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
-
-    @property
-    def has_paper(self) -> bool:
-        """Whether the paper has such a table."""
-        return any(row.paper for row in self.rows)
 
 
 def make_tables(
@@ -126,15 +120,10 @@ def make_paper_tables(number: int, base: Recipe, backbones: Sequence[str] = ()) 
     return TABLES[number](base, names)
 
 
-def _plain(prefix: str, backbone: str) -> Settings:
-    """Return the settings of a TSN or TSM."""
-    return {"model.name": f"{prefix}_{backbone}"}
-
-
 def _shuffled(
     backbone: str, *, block: Block = "compact", places: Sequence[str] = STAGES, shift: bool = True
 ) -> Settings:
-    """Return the settings of a VSN. All are set, so that the table does not depend on those of the base recipe."""
+    # All are set, so that the table does not depend on the blocks of the base recipe.
     return {"model.name": f"vsn_{backbone}", "model.block": block, "model.places": tuple(places), "model.shift": shift}
 
 
@@ -150,7 +139,7 @@ def _flow_table(base: Recipe, backbones: Sequence[str]) -> list[Table]:
     rows = []
     for prefix in ("tsn", "vsn"):
         for name, paper_name in _paper_backbones(backbones).items():
-            model = _plain("tsn", name) if prefix == "tsn" else _shuffled(name)
+            model = {"model.name": f"tsn_{name}"} if prefix == "tsn" else _shuffled(name)
             for length in (1, 5):
                 flow = {"model.modality": "flow", "model.flow_length": length, "clip.crop_scales": scales}
                 variant = make_variant(base, {**model, **flow}, "Table 5")
@@ -160,18 +149,31 @@ def _flow_table(base: Recipe, backbones: Sequence[str]) -> list[Table]:
     return [Table("5", title, ("Model", "#Flow"), tuple(rows))]
 
 
+def _model_rows(
+    base: Recipe, where: str, models: Mapping[str, Settings], paper: Mapping[str, Paper], prefix: tuple[str, ...] = ()
+) -> list[Row]:
+    """Return a row per model; all but "baseline" show their gain over it."""
+    return [
+        Row(
+            (*prefix, label),
+            (make_variant(base, settings, where),),
+            paper[label],
+            None if label == "baseline" else (*prefix, "baseline"),
+        )
+        for label, settings in models.items()
+    ]
+
+
 def _block_table(base: Recipe, backbones: Sequence[str]) -> list[Table]:
     rows = []
     for name, paper_name in _paper_backbones(backbones).items():
+        # Both blocks have shuffle in the last block of each stage and shift in the others.
         models = {
-            "baseline": _plain("tsn", name),
+            "baseline": {"model.name": f"tsn_{name}"},
             "headtail": _shuffled(name, block="headtail"),
             "compact": _shuffled(name),
         }
-        for label, settings in models.items():
-            variant = make_variant(base, settings, "Table 7")
-            baseline = None if label == "baseline" else (name, "baseline")
-            rows.append(Row((name, label), (variant,), PAPER_BLOCKS[paper_name, label], baseline))
+        rows += _model_rows(base, "Table 7", models, PAPER_BLOCKS[paper_name], (name,))
     title = "Table 7. Comparison with different residual blocks."
     return [Table("7", title, ("Backbone", "Block"), tuple(rows))]
 
@@ -186,7 +188,7 @@ def _num_blocks_tables(base: Recipe, backbones: Sequence[str]) -> list[Table]:
     # and without shift. Its last row, 4 blocks, equals the combination in Table 9, which has shift too. We give
     # both: 4 blocks without shift next to "+ video shuffle" of Table 9, then 4 blocks with shift.
     zero = ("0",)
-    rows = [Row(zero, (variant(_plain("tsn", name)),), PAPER_NUM_BLOCKS[0])]
+    rows = [Row(zero, (variant({"model.name": f"tsn_{name}"}),), PAPER_NUM_BLOCKS[0])]
     single = []
     for count in range(1, 1 + len(STAGES)):
         placements = {
@@ -199,7 +201,7 @@ def _num_blocks_tables(base: Recipe, backbones: Sequence[str]) -> list[Table]:
     rows.append(Row(("4, and shift",), (variant(_shuffled(name)),), PAPER_NUM_BLOCKS[4], zero))
     notes = (
         "Rows 1 to 4: shuffle without shift, the mean over every placement of so many blocks. The paper's last row, "
-        '46.6, has shift in the other blocks; beside row 4 stands its "+ video shuffle" of Table 9.',
+        '46.6, has shift in the other blocks; row 4 is compared with its "+ video shuffle" of Table 9.',
     )
     return [
         Table("8", "Table 8. Optimal number of compact blocks.", ("#Blocks",), tuple(rows), notes),
@@ -210,15 +212,12 @@ def _num_blocks_tables(base: Recipe, backbones: Sequence[str]) -> list[Table]:
 def _shift_and_shuffle_table(base: Recipe, backbones: Sequence[str]) -> list[Table]:
     name = backbones[0]
     models = {
-        "baseline": _plain("tsn", name),
-        "+ temporal shift": _plain("tsm", name),
+        "baseline": {"model.name": f"tsn_{name}"},
+        "+ temporal shift": {"model.name": f"tsm_{name}"},
         "+ video shuffle": _shuffled(name, shift=False),
         "+ combination": _shuffled(name),
     }
-    rows = []
-    for label, settings in models.items():
-        variant = make_variant(base, settings, "Table 9")
-        rows.append(Row((label,), (variant,), PAPER_MODELS[label], None if label == "baseline" else ("baseline",)))
+    rows = _model_rows(base, "Table 9", models, PAPER_MODELS)
     return [Table("9", "Table 9. Comparison of video shuffle and temporal shift.", ("Model",), tuple(rows))]
 
 
@@ -282,6 +281,7 @@ def format_table(table: Table, results: Sequence[RunResult], num_seeds: int, dat
         num_seeds: a row with fewer runs shows "2 of 3".
         data: what our figures were measured on.
     """
+    has_paper = any(row.paper for row in table.rows)
     rows = {row.labels: row for row in table.rows}
     figures = {row.labels: figures_of(row, results, num_seeds) for row in table.rows}
     measured = [f for f in figures.values() if f]
@@ -290,7 +290,7 @@ def format_table(table: Table, results: Sequence[RunResult], num_seeds: int, dat
         columns.append("frames shuffled")
     if len({f.multiply_adds for f in measured}) > 1:  # a column of equal costs says nothing
         columns.append("multiply-adds")
-    if table.has_paper:
+    if has_paper:
         columns += ["paper: Kinetics", "paper: Sth-V1"]
     lines = [[*table.columns, *columns]]
     for row in table.rows:
@@ -301,7 +301,7 @@ def format_table(table: Table, results: Sequence[RunResult], num_seeds: int, dat
             cells["paper: Kinetics"], cells["paper: Sth-V1"] = map(_gain, row.paper, base)
         lines.append([*row.labels, *(cells.get(column, "-") for column in columns)])
     caption = f"Top-1 in percent. Ours: {data}."
-    if table.has_paper:
+    if has_paper:
         caption += " The paper's: ResNets on other data, for the shape of the comparison only."
     return "\n".join([table.title, caption, *table.notes, "", *_markdown(lines, num_labels=len(table.columns))])
 

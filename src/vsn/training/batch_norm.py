@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from vsn.config import ConfigError
 
 
-class CpuSyncBatchNorm(_BatchNorm):
+class CpuSyncBatchNorm(nn.SyncBatchNorm):
     """`nn.SyncBatchNorm` for CPU tensors, which PyTorch's own refuses; the batch of a rank may be empty."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -43,9 +43,6 @@ class CpuSyncBatchNorm(_BatchNorm):
         unbiased = variance * count / max(1.0, count - 1.0)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        """Accept 1d, 2d and 3d input; only the evaluation mode of the parent class asks."""
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:

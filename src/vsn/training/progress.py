@@ -41,7 +41,7 @@ class Progress:
     validated: int = 0
     """Step of the last validation within an epoch, counted over the whole run."""
     seconds: float = 0.0
-    line: dict[str, Any] | None = None
+    line: dict[str, float] | None = None
     """Metrics of the last finished epoch, as written to `metrics.jsonl`."""
 
     @classmethod
@@ -60,8 +60,8 @@ class Progress:
         videos = self.videos or math.nan
         return self.loss_sum / videos, self.hits / videos
 
-    def finish_epoch(self, line: dict[str, Any]) -> None:
+    def finish_epoch(self, line: dict[str, float]) -> None:
         """Count the current epoch as finished, with its metrics, and begin the next."""
-        self.epoch, self.line = line["epoch"], line
+        self.epoch, self.line = int(line["epoch"]), line
         self.seconds += line["seconds"]
         self.step, self.loss_sum, self.hits, self.videos = 0, 0.0, 0.0, 0.0

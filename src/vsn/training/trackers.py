@@ -5,22 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from vsn.config import ConfigError, Tracker
 from vsn.runs.run import Run, RunError, flat_settings
 
 PROJECT = "vsn"
 
-LogFunction = Callable[[Mapping[str, Any], int], None]
-"""Log values at a step, counted over the whole run."""
+LogFunction = Callable[[Mapping[str, float], int], None]
+"""Logs metrics at a step, counted over the whole run."""
 
 
 @contextlib.contextmanager
 def open_trackers(names: tuple[Tracker, ...], run: Run) -> Iterator[LogFunction]:
-    """Open trackers and yield a function that logs the numbers among some metrics to all of them.
-
-    A resumed run continues its curves.
+    """Open trackers and yield a function that logs metrics to all of them; a resumed run continues its curves.
 
     Raises:
         ConfigError: the package of a tracker is not installed.
@@ -38,10 +35,9 @@ def open_trackers(names: tuple[Tracker, ...], run: Run) -> Iterator[LogFunction]
             except OSError as error:
                 raise RunError(f"The tracker {name!r} cannot write in {run.path}: {error}.") from error
 
-        def log_all(values: Mapping[str, Any], step: int) -> None:
-            numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
+        def log_all(metrics: Mapping[str, float], step: int) -> None:
             for log in log_functions:
-                log(numbers, step)
+                log(metrics, step)
 
         yield log_all
 
@@ -52,8 +48,8 @@ def _open_tensorboard(run: Run, stack: contextlib.ExitStack) -> LogFunction:
     # No hyperparameters: `add_hparams` would list a second run next to this one.
     writer = stack.enter_context(SummaryWriter(str(run.path / "tensorboard")))
 
-    def log(values: Mapping[str, float], step: int) -> None:
-        for key, value in values.items():
+    def log(metrics: Mapping[str, float], step: int) -> None:
+        for key, value in metrics.items():
             writer.add_scalar(key, value, step)
         writer.flush()  # the default is every two minutes, too late for a run that is killed
 
@@ -67,7 +63,7 @@ def _open_wandb(run: Run, stack: contextlib.ExitStack) -> LogFunction:
     tracked = wandb.init(project=PROJECT, name=run.path.name, id=run.path.name, resume="allow", dir=str(run.path))
     stack.callback(tracked.finish)
     tracked.config.update(flat_settings(run.recipe), allow_val_change=True)
-    return lambda values, step: tracked.log(values, step=step)
+    return lambda metrics, step: tracked.log(metrics, step=step)
 
 
 def _open_mlflow(run: Run, stack: contextlib.ExitStack) -> LogFunction:
@@ -78,7 +74,7 @@ def _open_mlflow(run: Run, stack: contextlib.ExitStack) -> LogFunction:
     stack.callback(mlflow.end_run)
     for key, value in flat_settings(run.recipe).items():
         mlflow.log_param(key, value)  # one by one: `log_params` takes at most 100
-    return lambda values, step: mlflow.log_metrics(values, step=step)
+    return lambda metrics, step: mlflow.log_metrics(metrics, step=step)
 
 
 _OPEN: dict[Tracker, Callable[[Run, contextlib.ExitStack], LogFunction]] = {

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,18 +123,16 @@ def train(
                 save_weights(run, job.eval_model)
                 job.save()
                 append_metrics(run, line)
-            job.log(line, line["step"])
+            job.log(line, job.steps_done)
             job.print(describe_epoch(line, recipe.train.epochs))
-    if distributed.is_rank0:
-        progress = job.progress
-        # The summary marks the run as finished.
-        best = asdict(progress.best) if progress.best else None
-        write_summary(run, {"epoch": progress.epoch, "seconds": progress.seconds, "best": best})
+    if distributed.is_rank0:  # the summary marks the run as finished
+        progress = job.progress.state_dict()
+        write_summary(run, {key: progress[key] for key in ("epoch", "seconds", "best")})
     job.print(describe_end(job))
     return run
 
 
-def train_epoch(job: Job) -> dict[str, Any]:
+def train_epoch(job: Job) -> dict[str, float]:
     """Train the current epoch, or the steps of it that an interruption left; return its metrics."""
     config, progress = job.run.recipe.train, job.progress
     epoch = progress.epoch
