@@ -70,6 +70,7 @@ def run_demo(
     """
     console = console or Console()
     started = time.perf_counter()
+    # Quick: motions that a network learns in few epochs, so that the result already shows the difference.
     default = SynthSpec(seed=seed)
     if quick:
         default = replace(default, groups=QUICK_GROUPS, num_train_per_class=35, num_val_per_class=5)
@@ -100,6 +101,7 @@ def run_demo(
         "versions": versions(),
     }
     write_json(out / "table.json", table)
+    # The report needs pictures of the test set, and the videos on which the networks differ most.
     test_set = open_split(recipe, "test", classes=runs[0].classes)
     report_runs = read_runs([run.path for run in runs], recipe.data.test_split)
     page = write_page(
@@ -134,10 +136,12 @@ def compare(runs: list[Run]) -> list[DemoRow]:
     """Test runs with their frames in order and shuffled, and measure their cost."""
     models = [load_model(run) for run in runs]
     config, size = runs[0].recipe.model, runs[0].recipe.clip.crop_size
+    # The networks take turns in one measurement, so that a busy machine slows all of them alike.
     clip = torch.zeros(1, config.num_frames, 3, size, size, dtype=torch.uint8)
     latency = latency_ms({run.path.name: model for run, model in zip(runs, models, strict=True)}, clip)
     rows = []
     for run, model in zip(runs, models, strict=True):
+        # Shuffled frames show what a network knows of their order: without it TSN loses nothing.
         forward, shuffled = (
             evaluate_run(run.path, config=replace(run.recipe.eval, order=order), num_workers=0, progress=False)
             for order in ("forward", "shuffled")

@@ -36,6 +36,7 @@ def make_variant(base: Recipe, settings: Settings, where: str = "vsn ablate") ->
     Raises:
         ConfigError: an unknown setting, or a value that it or the recipe refuses.
     """
+    # Through the dictionary form of a recipe, which checks types and offers the nearest name for unknown keys.
     values = base.to_dict()
     for key, value in settings.items():
         table, _, name = key.partition(".")
@@ -60,9 +61,11 @@ def run_name(changed: Settings) -> str:
         >>> run_name({"train.lr": 0.1, "model.weights": "a/b.pt"})
         'train.lr=0.1,weights=a-b.pt-a11209dc'
     """
+    # Most swept settings are of the model: their names go without "model.".
     whole = ",".join(f"{key.removeprefix('model.')}={format_value(value)}" for key, value in changed.items())
     name = re.sub(r"[^\w.,=+-]", "-", whole)[:_MAX_NAME_LENGTH]
-    if name != whole:  # "a/b" and "a-b" would share a folder
+    # Replaced characters and cut ends lose information: without a hash "a/b" and "a-b" would share a folder.
+    if name != whole:
         digest = hashlib.sha256(json.dumps(dict(changed)).encode()).hexdigest()[:8]
         return f"{name}-{digest}"
     return name or "recipe"
@@ -95,12 +98,14 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
                 f"--grid takes SETTING=VALUE,VALUE such as model.block=compact,headtail, got {text!r}; "
                 "`vsn recipe show RECIPE` prints the settings."
             )
+        # Settings that would produce misleading rows: a seed is not a variant, and testing needs no training.
         if key == "train.seed":
             raise ConfigError("--grid cannot vary train.seed: results are averaged over seeds; use --seeds.")
         if key.startswith("eval."):
             raise ConfigError(f"--grid cannot vary {key}, which does not affect training; use `vsn eval` on one run.")
         if key in grid:
             raise ConfigError(f"--grid has {key} twice; give all its values at once: {key}=VALUE,VALUE.")
+        # "4,8" is two values; "+" joins the items of one value of a list setting.
         parsed = tuple(_parse_value(_type_of(key), value) for value in values.split(","))
         if len(set(parsed)) < len(parsed):
             raise ConfigError(f"--grid {text} has the same value twice.")
@@ -134,7 +139,7 @@ def _parse_value(hint: Any, text: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         return tuple(_parse_value(arguments[0], item) for item in text.split("+"))
-    if origin is Literal:
+    if origin is Literal:  # compare as text: the choices may be numbers, as clip.crop_positions
         return next((value for value in arguments if str(value) == text), text)
     if hint is bool:
         return {"true": True, "false": False}.get(text.lower(), text)

@@ -109,6 +109,7 @@ def make_paper_tables(number: int, base: Recipe, backbones: Sequence[str] = ()) 
     """
     if number not in TABLES:
         raise ConfigError(f"--tables has {number}; the ablations of the paper are its Tables 5, 7, 8 and 9.")
+    # A published 3D network has no 2D backbone to insert a shuffle into.
     if not backbones and not base.model.backbone:
         raise ConfigError(
             f"The paper's tables need a 2D backbone, which {base.model.name!r} does not have; pass --backbones, such as "
@@ -129,6 +130,7 @@ def _shuffled(
 
 def _paper_backbones(backbones: Sequence[str]) -> dict[str, str]:
     """Map each backbone to the paper's that it is compared with: by its depth, else the second is the deep one."""
+    # "resnet101" by its name, and of two unknown ones the second: ("resnet26_thin", "regnet") -> (50, 101).
     is_deep = [("101" in name or (place == 1 and "50" not in name)) for place, name in enumerate(backbones)]
     return {name: "ResNet-101" if deep else "ResNet-50" for name, deep in zip(backbones, is_deep, strict=True)}
 
@@ -254,13 +256,16 @@ def figures_of(row: Row, results: Sequence[RunResult], num_seeds: int) -> Figure
         return None
 
     def average(order: TestOrder) -> float:
-        # A mean of means: a placement that was run with more seeds weighs no more.
+        # A mean of means: a variant that was run with more seeds weighs no more.
+        # a: 0.1, 0.2, 0.6, b: 0.9 -> (0.3 + 0.9) / 2 = 0.6, not 1.8 / 4.
         return mean(mean(run[order]["top1"] for run in group) for group in by_name.values() if group)
 
+    # The deviation over seeds, not over runs: a seed's mean is over the same variants as every other seed's.
     by_seed = {
         seed: [run["forward"]["top1"] for run in runs if run["seed"] == seed] for seed in {r["seed"] for r in runs}
     }
     seed_means = [mean(top1) for top1 in by_seed.values() if len(top1) == len(names)]
+    # Results of early versions have no cost.
     costs = {run.get("multiply_adds") for run in runs}
     return Figures(
         mean=average("forward"),
@@ -285,6 +290,7 @@ def format_table(table: Table, results: Sequence[RunResult], num_seeds: int, dat
     rows = {row.labels: row for row in table.rows}
     figures = {row.labels: figures_of(row, results, num_seeds) for row in table.rows}
     measured = [f for f in figures.values() if f]
+    # Optional columns appear only if they have something to show.
     columns = ["ours", "sd", "runs"]
     if any(f.shuffled is not None for f in measured):
         columns.append("frames shuffled")
@@ -297,6 +303,7 @@ def format_table(table: Table, results: Sequence[RunResult], num_seeds: int, dat
         baseline = rows[row.baseline] if row.baseline else None
         cells = _our_cells(figures[row.labels], figures[row.baseline] if row.baseline else None)
         if row.paper:
+            # The paper's gain is computed from its figures in the same way, not stored.
             base = baseline.paper if baseline and baseline.paper else (None, None)
             cells["paper: Kinetics"], cells["paper: Sth-V1"] = map(_gain, row.paper, base)
         lines.append([*row.labels, *(cells.get(column, "-") for column in columns)])
@@ -331,6 +338,7 @@ def _gain(value: float, baseline: float | None) -> str:
 
 def _markdown(lines: Sequence[Sequence[str]], *, num_labels: int) -> list[str]:
     """Format a Markdown table, the first line its header: labels aligned to the left, figures to the right."""
+    # Build column by column, because the width of a column depends on all its cells.
     columns = []
     for number, cells in enumerate(zip(*lines, strict=True)):
         width = max(map(len, cells))

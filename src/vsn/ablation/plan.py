@@ -69,15 +69,18 @@ class PlannedRun:
     def estimate_seconds(self, results: Sequence[RunResult]) -> float | None:
         """Return the mean time of the finished runs of the same model, else of all; None without any."""
         timed = [result for result in results if result.get("seconds")]
+        # Models differ in speed, so that another model's time is only a fallback.
         same_model = [result for result in timed if result["model"] == self.recipe.model.name]
         return mean(result["seconds"] for result in same_model or timed) if timed else None
 
 
 def plan_runs(tables: Sequence[Table], seeds: Sequence[int], out: Path) -> list[PlannedRun]:
     """Return the runs of tables without repetitions, seed by seed; runs that share data sets are adjacent."""
+    # Tables overlap (19 recipes for Tables 7, 8 and 9 together): equal names are equal recipes and one run.
     variants = {variant.name: variant for table in tables for row in table.rows for variant in row.variants}
     runs = []
     for seed in seeds:
+        # The seed is the outer loop, so that an ablation that stops early has complete tables of some seeds.
         groups: dict[str, list[PlannedRun]] = {}
         for variant in variants.values():
             recipe = replace(variant.recipe, train=replace(variant.recipe.train, seed=seed))
@@ -92,6 +95,7 @@ def plan_runs(tables: Sequence[Table], seeds: Sequence[int], out: Path) -> list[
 def data_key(recipe: Recipe) -> str:
     """Return a key that is equal for recipes with the same clips, labels, augmentation and order of samples."""
     settings = recipe.to_dict()
+    # num_frames and the modality change the clips, the blocks do not. Validation follows `eval`.
     model = {k: v for k, v in settings["model"].items() if k not in _NOT_INPUT and not k.startswith("shift")}
     parts = [model, settings["train"]["seed"], *(settings[k] for k in ("clip", "data", "augment", "eval"))]
     return json.dumps(parts)
@@ -121,12 +125,13 @@ def run_states(runs: Sequence[PlannedRun], results: Sequence[RunResult], orders:
     states = []
     for run in runs:
         epochs = run.recipe.train.epochs
+        # Lines without a training loss are validations within an epoch.
         epochs_done = sum("train_loss" in line for line in read_metrics(run.path))
         seconds = run.estimate_seconds(results)
         left = None if seconds is None else (1 - epochs_done / epochs) * seconds
         state: Literal["done", "test", "begun", "to do"] = "begun" if run.path.is_dir() else "to do"
         if run.is_done(results, orders):
-            # Its folder may be deleted since: the result is what counts.
+            # The result counts: the run folder may be deleted after the test.
             state, epochs_done, left = "done", epochs, 0.0
         elif is_finished(run.path):
             state, left = "test", 0.0

@@ -66,6 +66,7 @@ def ablate(
     """
     distributed = Distributed(base.train.device)
     console = (console or Console(stderr=True)) if distributed.is_rank0 else Console(quiet=True)
+    # The file may have results of earlier calls: other tables, other seeds. They stay, and are not run again.
     ablation = distributed.broadcast_from_rank0(lambda: open_ablation(base, spec, out, command))
     all_tables, missing = _tables_of(ablation)
     if 5 not in spec.tables:  # an earlier call has the reason
@@ -89,10 +90,12 @@ def ablate(
                     missing["5"] = str(error)
                     _print(console, f"skipped: {error}")
                     continue
+            # Replace a result that was tested with fewer orders of the frames.
             result = _run(base, run, spec.orders, datasets, distributed, console)
             ablation["runs"] = [r for r in ablation["runs"] if (r["name"], r["seed"]) != (run.variant.name, run.seed)]
             ablation["runs"].append(result)
             _update_figures(ablation, all_tables, missing)
+            # Written after every run: a kill loses at most the run under way, which resumes from its state.
             if distributed.is_rank0:
                 write_json(out / FILE, ablation)
             _print(console, f"top-1 {result['forward']['top1']:.1%}")
@@ -128,6 +131,7 @@ def open_ablation(base: Recipe, spec: AblationSpec, out: Path, command: str = ""
     if (out / FILE).is_file():
         ablation = load_ablation(out / FILE)
         stored = recipe_from_dict(ablation["recipe"], str(out / FILE))
+        # Rows of one table must share every setting that affects results; the seed is that of each run.
         changed = [key for key in changed_settings(stored, base) if key not in RESUMABLE_SETTINGS | {"train.seed"}]
         if changed:
             key = changed[0]
@@ -135,6 +139,7 @@ def open_ablation(base: Recipe, spec: AblationSpec, out: Path, command: str = ""
                 f"{out} has an ablation of another recipe: {key} was {flat_settings(stored)[key]!r} and is "
                 f"{flat_settings(base)[key]!r} now. Choose another folder with --out."
             )
+    # A union of what was run before and what is asked for now; `dict.fromkeys` keeps the order.
     commands = [*ablation["commands"], *([command] if command else [])]
     ablation["commands"] = list(dict.fromkeys(commands))
     ablation["date"] = datetime.now(UTC).date().isoformat()
@@ -169,6 +174,7 @@ def merge_ablations(folders: Sequence[Path], out: Path) -> Ablation:
                 f"{folder} and {folders[0]} differ in {', '.join(sorted(differing))}; only parts of one ablation can be "
                 "merged."
             )
+        # The settings of the grid must be equal, their values may differ: they become rows of one table.
         for key, values in merged["grid"].items():
             values += [value for value in other["grid"][key] if value not in values]
         known = {(run["name"], run["seed"]) for run in merged["runs"]}
@@ -225,6 +231,7 @@ def _check_runs(runs: Sequence[PlannedRun], missing: Mapping[str, str], distribu
     """Refuse recipes that cannot be built or trained here before the first run, not after many hours."""
     if not runs:
         raise ConfigError(f"There is nothing to run. {' '.join(missing.values())}")
+    # Seeds change nothing that is checked: one run per recipe is enough.
     for run in {run.variant.name: run for run in runs}.values():
         check_job(run.recipe, distributed)
         with torch.device("meta"):  # checks shapes without memory for weights
@@ -257,7 +264,7 @@ def _run(
         config = replace(recipe.eval, order=order)
         tested = evaluate_run(run.path, config=config, root=recipe.data.root, progress=distributed.is_rank0)
         result["seconds"] += tested["seconds"]
-        # The classes of shuffled frames would double the file.
+        # Accuracies per class are kept for one order only: they are most of the file.
         left_out = {"order", "weights", "seconds"} | ({"per_class"} if order == "shuffled" else set())
         result[order] = {key: value for key, value in tested.items() if key not in left_out}
     return result

@@ -36,6 +36,7 @@ class Distributed:
         if self.world_size == 1:
             self.rank, self.device = 0, pick_device(device)
             return
+        # Each rank takes the GPU of its local rank; a name such as "cuda:0" would put all of them on one.
         if device not in ("auto", "cpu", "cuda"):
             raise ConfigError(
                 f"train.device is {device!r}, but {self.world_size} processes need one each: use 'auto', 'cuda' or 'cpu'."
@@ -67,6 +68,7 @@ class Distributed:
         """Wrap the model in `DistributedDataParallel`, which averages gradients over the ranks."""
         if self.world_size == 1:
             return model
+        # Buckets as views save a copy of all gradients.
         device_ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
 
@@ -93,6 +95,7 @@ class Distributed:
 
     def broadcast_from_rank0(self, make: Callable[[], Value]) -> Value:
         """Call ``make`` on rank 0 and return its result on every rank. Every rank must call it."""
+        # Objects go pickled through the default group; `make` must not run on the other ranks, as it may write.
         values: list[Any] = [make() if self.is_rank0 else None]
         if self.world_size > 1:
             distributed.broadcast_object_list(values, src=0)
@@ -113,6 +116,7 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Only an allocation shows that a device works: "cuda:7" parses on any machine.
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -71,6 +71,7 @@ class Job:
     def lr(self) -> float:
         """The learning rate of the last started step."""
         config = self.run.recipe.train
+        # `step` is counted up before the step runs; at the start of an epoch it is 0.
         step = self.progress.epoch * self.steps_per_epoch + max(0, self.progress.step - 1)
         return base_lr(config) * schedule_factor(step, steps_per_epoch=self.steps_per_epoch, config=config)
 
@@ -91,7 +92,7 @@ class Job:
         freeze_parts(self.model, self.run.recipe.train)
 
     def print(self, text: str) -> None:
-        """Print a line as it is: no markup, no highlighting, no line breaks."""
+        """Print plain text: square brackets in paths are not markup, and lines are not wrapped."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def save(self) -> None:
@@ -149,6 +150,7 @@ def start_job(
     recipe, config, train_set = run.recipe, run.recipe.train, datasets[0]
     if distributed.device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # training clips have one size
+    # The same seed on all ranks: they start from equal weights. Steps seed themselves, see `train_step`.
     torch.manual_seed(config.seed)
     model = build_model(recipe.model)
     if state is None:

@@ -63,6 +63,7 @@ def class_weights(records: Sequence[VideoRecord], num_classes: int) -> torch.Ten
     tensor([0.6700, 0.0000, 2.0000])
     """
     counts = np.bincount([label for record in records for label in record.labels], minlength=num_classes).astype(float)
+    # 0 would be an infinite weight, and a class without videos has no loss that it could weigh.
     present = counts > 0
     weights = np.zeros(num_classes)
     weights[present] = counts.sum() / (present.sum() * counts[present])
@@ -71,6 +72,7 @@ def class_weights(records: Sequence[VideoRecord], num_classes: int) -> torch.Ten
 
 def mean_loss(scores: Scores) -> float:
     """Return the mean (binary) cross-entropy of scores and their labels; NaN if no video could be read."""
+    # Scores of videos that could not be read are NaN: metrics count them as wrong, a loss cannot.
     readable = ~np.isnan(scores.logits).any(axis=1)
     if not readable.any():
         return float("nan")

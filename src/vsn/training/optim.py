@@ -45,6 +45,7 @@ def build_optimizer(model: VideoClassifier, config: TrainConfig, *, fresh: Colle
         if isinstance(module, _BatchNorm)
         for name, _ in module.named_parameters(recurse=False)
     }
+    # One group for each pair of factors: fewer groups mean fewer kernel launches per step.
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -58,6 +59,7 @@ def build_optimizer(model: VideoClassifier, config: TrainConfig, *, fresh: Colle
         decay = 0.0 if is_bias or name in norms else config.weight_decay
         groups.setdefault((factor * (2.0 if is_bias else 1.0), decay), []).append(parameter)
     settings: list[dict[str, Any]] = [
+        # `lr_factor` is ours: `set_lr` multiplies the scheduled rate by it.
         {"params": parameters, "lr": base_lr(config) * factor, "lr_factor": factor, "weight_decay": decay}
         for (factor, decay), parameters in groups.items()
     ]

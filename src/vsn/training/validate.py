@@ -36,6 +36,7 @@ def validate(job: Job) -> dict[str, float]:
         distributed=job.distributed,
         stop=job.stop,
     )
+    # Every rank has all scores, so that all agree on the best weights and on stopping early.
     metrics = {"val_loss": mean_loss(scores), "val_top1": float(top_k_hits(scores, 1).mean())}
     if bad:
         metrics["val_bad_videos"] = len(bad)
@@ -52,6 +53,7 @@ def _keep_best(job: Job, metrics: Mapping[str, float]) -> None:
     if best and (value, -loss) <= (best.value, -best.val_loss):
         job.progress.stale += 1
         return
+    # Measured by the step, because validations within an epoch (train.val_steps) can be the best too.
     job.progress.stale = 0
     epoch = round(job.steps_done / job.steps_per_epoch, 4)
     job.progress.best = BestValidation(measure=measure, value=value, val_loss=loss, step=job.steps_done, epoch=epoch)
