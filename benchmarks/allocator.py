@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from vsn.bench.ratios import paired_ratio
+from vsn.bench.results import paired_ratio
 from vsn.config import ModelConfig
 from vsn.models import build_model
 from vsn.runs.metadata import versions

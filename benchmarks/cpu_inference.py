@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from vsn.bench.ratios import paired_ratio, spread
+from vsn.bench.results import paired_ratio, spread
 from vsn.bench.rounds import time_rounds
 from vsn.bench.runtimes import RUNTIMES, Infer, Variant, describe_device, list_variants
 from vsn.bench.subjects import Subject, read_subjects

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vsn.bench.ratios import paired_ratio, spread
+from vsn.bench.results import paired_ratio, spread
 from vsn.bench.rounds import time_rounds
 from vsn.config import ExportConfig
 from vsn.export.check import generated_clips

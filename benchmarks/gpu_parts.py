@@ -24,10 +24,10 @@ import torch
 from rich.console import Console
 
 from ops import measure_operations, networks
-from vsn.bench.ratios import spread
+from vsn.bench.results import BenchError, spread
 from vsn.bench.run import run_bench
 from vsn.bench.runtimes import describe_device
-from vsn.bench.subjects import BenchError, read_subjects
+from vsn.bench.subjects import read_subjects
 from vsn.bench.tables import PAPER_TABLE_6
 from vsn.config import BenchConfig, Recipe
 from vsn.config.recipes import find_recipe, load_recipe
@@ -156,18 +156,18 @@ def table6(task: Task) -> dict[str, Any]:
     config = bench_config(task, task.seconds / 2)
     there = [name for name in names if is_model(name, config)]
     missing = [name for name in names if name not in there]
-    return run_bench(there, config, progress=False) | {"missing": missing}
+    return run_bench(there, config, progress=False).to_json() | {"missing": missing}
 
 
 def bench_networks(task: Task) -> dict[str, Any]:
     """TSN, TSM, VSN with shuffle alone and VSN in bf16: eager in both memory formats, then TSN and VSN compiled."""
     four = networks(task.backbone, size=task.size)
     config = replace(bench_config(task, task.seconds / 6), formats=("contiguous", "channels-last"), dtypes=("bf16",))
-    facts = {"eager": run_bench(four, config, progress=False)}
+    facts = {"eager": run_bench(four, config, progress=False).to_json()}
     task.save(facts)
     if not task.tiny:
         compiled = replace(config, modes=("compile",), formats=("channels-last",))
-        facts["compile"] = run_bench([four[0], four[-1]], compiled, progress=False)
+        facts["compile"] = run_bench([four[0], four[-1]], compiled, progress=False).to_json()
     return facts
 
 

@@ -26,7 +26,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from vsn.bench.ratios import paired_ratio, spread
+from vsn.bench.results import paired_ratio, spread
 from vsn.bench.rounds import time_rounds
 from vsn.bench.run import run_bench
 from vsn.bench.runtimes import DTYPES, describe_device
@@ -275,8 +275,9 @@ def main() -> None:
             modes=tuple(options.modes), dtypes=tuple(options.dtypes), formats=tuple(options.formats),
             batch_size=large if large > 1 else 0, seconds=seconds / (2 if large > 1 else 1), device=options.device,
         )  # fmt: skip
-        facts["networks"] = run_bench(networks(options.backbone, size=options.size), config)
-        print_table(facts["networks"], console)
+        results = run_bench(networks(options.backbone, size=options.size), config)
+        facts["networks"] = results.to_json()
+        print_table(results, console)
         write_json(options.out, facts)
 
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from tables import stream_table
-from vsn.bench.ratios import paired_ratio, spread
+from vsn.bench.results import paired_ratio, spread
 from vsn.bench.rounds import time_rounds
 from vsn.bench.runtimes import describe_device
 from vsn.config import ClipSpec, EvalConfig, ModelConfig, Recipe

@@ -285,11 +285,11 @@ def test_bench_measures_time_and_memory(device: torch.device):
     config = BenchConfig(
         size=32, num_frames=4, num_classes=5, batches=4, batch_size=8, dtypes=("fp32", "bf16"), device=DEVICE
     )  # fmt: skip
-    rows = run_bench(["tsn_resnet14_tiny", "vsn_resnet14_tiny"], config, progress=False)["rows"]
-    assert [row["errors"] for row in rows] == [{}] * 4
-    assert all(row["latency"]["median"] > 0 and row["throughput"]["median"] > 0 for row in rows)
+    rows = run_bench(["tsn_resnet14_tiny", "vsn_resnet14_tiny"], config, progress=False).rows
+    assert [row.errors for row in rows] == [{}] * 4
+    assert all(row.latency.spread["median"] > 0 and row.throughput.spread["median"] > 0 for row in rows)
     if DEVICE == "cuda":  # on a CPU it takes a process each
-        assert all(row["peak_bytes"]["throughput"] > row["peak_bytes"]["latency"] > 0 for row in rows)
+        assert all(row.peak_bytes["throughput"] > row.peak_bytes["latency"] > 0 for row in rows)
 
 
 # --- flow and decoding -----------------------------------------------------------------------------

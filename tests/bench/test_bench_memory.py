@@ -1,5 +1,6 @@
 """A batch that the machine has no room for is refused before the system ends the process."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -30,14 +31,13 @@ def test_a_batch_without_room_costs_its_throughput_alone(monkeypatch: pytest.Mon
     monkeypatch.setattr(
         memory.psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=5_000))
     )
-    (row,) = run_bench(["tsn_resnet14_tiny"], SMALL, progress=False)["rows"]
-    assert row["latency"]["rounds"] == 3
-    assert row["throughput"] is None
-    assert "2 videos at once need about " in row["errors"]["throughput"]
-    assert "0.0 GB can be had; a smaller --batch-size needs less" in row["errors"]["throughput"]
+    (row,) = run_bench(["tsn_resnet14_tiny"], SMALL, progress=False).rows
+    assert row.latency.rounds == 3
+    assert row.throughput is None
+    assert re.search(r"2 videos.* 0\.0 GB .*--batch-size", row.errors["throughput"])
     little.available = 10**12
-    (row,) = run_bench(["tsn_resnet14_tiny"], SMALL, progress=False)["rows"]
-    assert row["throughput"]["rounds"] == 3
+    (row,) = run_bench(["tsn_resnet14_tiny"], SMALL, progress=False).rows
+    assert row.throughput.rounds == 3
 
 
 def test_half_precision_wants_half_and_other_runtimes_are_not_asked(monkeypatch: pytest.MonkeyPatch):
@@ -47,7 +47,7 @@ def test_half_precision_wants_half_and_other_runtimes_are_not_asked(monkeypatch:
     nothing = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0))
     monkeypatch.setattr(memory.psutil, "Process", lambda: nothing)
     fp32 = list_variants(SMALL)[0]
-    with pytest.raises(MemoryError, match="2 videos at once need about"):
+    with pytest.raises(MemoryError, match="2 videos"):
         memory.require_memory(subject, fp32, 2)
     memory.require_memory(subject, replace(fp32, dtype="bf16"), 2)
     memory.require_memory(subject, replace(fp32, runtime="openvino"), 2)

@@ -1,6 +1,5 @@
-"""`vsn bench`: models side by side, by parameters, multiply-adds, latency, throughput and memory.
+"""Measure models side by side: parameters, multiply-adds, latency, throughput and memory (`vsn bench`).
 
-`run_bench` measures and returns what the JSON holds; `format_table` (tables) and `write_plot` (plot) show it.
-The parts: `subjects` what is measured, `runtimes` what computes it, `rounds` the turns that are taken,
-`ratios` how they compare, `memory` the peak.
+`run.run_bench` measures and returns `results.BenchResults`, which `tables.print_table` and `plot.write_plot` show.
+`subjects` are the models, `runtimes` compute them, `rounds` times them in turns, `memory` measures the peak.
 """

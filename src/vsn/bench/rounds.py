@@ -1,4 +1,4 @@
-"""Rounds: one batch of each call in turn, until there are enough or time is up."""
+"""Time calls in rounds: one call of each in turn, until there are enough rounds or time is up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vsn.system.interrupt import StopRequest
 from vsn.system.progress import progress_bar
 
 MIN_ROUNDS = 3
-"""Taken whatever the time: fewer tell no median."""
+"""Rounds that are measured regardless of the time limit: fewer give no median."""
 
 
 def time_rounds(
@@ -28,38 +28,39 @@ def time_rounds(
     pause: float = 0.0,
     progress: bool = True,
 ) -> dict[str, list[float]]:
-    """Milliseconds of each call in every round. Within a round the order is drawn anew.
+    """Measure each call once per round, in a new random order every round.
 
     Args:
-        calls: what is timed, warmed up.
-        device: whose clock counts.
-        rounds: how many, at most.
-        seconds: no further round begins after so long, but for the first three; 0: no limit.
-        seed: of the orders: none always runs after the same other.
+        calls: warmed-up calls.
+        device: the device they run on.
+        rounds: the number of rounds, at most.
+        seconds: start no further round after this time, except the first three; 0: no limit.
+        seed: of the orders. With a fixed order each call would always run after the same other call.
         title: of the progress bar.
-        stop: a request to stop, which ends the round at once; a round that is not whole is left out.
-        pause: seconds before each call. Threads of one runtime wait for work by spinning, for milliseconds
-            after a call, and would slow those of another.
+        stop: a request to stop; the unfinished round is dropped.
+        pause: seconds before each call. Threads of a runtime spin for milliseconds after a call, and would slow down
+            another runtime.
         progress: draw a progress bar.
 
     Returns:
-        As many values for each call, those of one round at one index.
+        Milliseconds of each call by round; values with the same index were measured in the same round.
     """
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    draw, begin = random.Random(seed), time.perf_counter()
+    times_ms: dict[str, list[float]] = {name: [] for name in calls}
+    generator, start = random.Random(seed), time.perf_counter()
     with progress_bar("batches", disable=not progress) as bar:
         task = bar.add_task(title, total=rounds * len(calls), note="")
         for number in range(rounds):
-            if number >= MIN_ROUNDS and seconds and time.perf_counter() - begin > seconds:
+            if number >= MIN_ROUNDS and seconds and time.perf_counter() - start > seconds:
                 break
-            one: dict[str, float] = {}
-            for name in draw.sample(list(calls), len(calls)):
+            of_round: dict[str, float] = {}
+            for name in generator.sample(list(calls), len(calls)):
                 if stop is not None and stop.requested:
-                    return found
+                    return times_ms
                 time.sleep(pause)
-                one |= time_round({name: calls[name]}, device)
+                of_round |= time_round({name: calls[name]}, device)
                 bar.advance(task)
-                bar.update(task, note=f"{name} {one[name]:.1f} ms")
-            for name, value in one.items():
-                found[name].append(value)
-    return found
+                bar.update(task, note=f"{name} {of_round[name]:.1f} ms")
+            # Appended only now, so that all calls have the same rounds.
+            for name, value in of_round.items():
+                times_ms[name].append(value)
+    return times_ms

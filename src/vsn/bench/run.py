@@ -1,56 +1,34 @@
-"""The measurement itself: subjects times variants, latency and throughput, all in turns."""
+"""Measure models side by side: prepare every model in every variant, then time latency and throughput in turns."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from vsn.bench.memory import cpu_peak_bytes, cuda_peak_bytes, require_memory, weight_bytes
-from vsn.bench.ratios import paired_ratio, spread
+from vsn.bench.results import BenchError, BenchResults, BenchRow, Speed, paired_ratio, spread
 from vsn.bench.rounds import time_rounds
-from vsn.bench.runtimes import RUNTIMES, Infer, Variant, describe_device, list_variants
-from vsn.bench.subjects import BenchError, Subject, pick_baseline, protocol_costs, read_subjects
+from vsn.bench.runtimes import RUNTIMES, Variant, describe_device, list_variants
+from vsn.bench.subjects import Subject, pick_baseline, protocol_costs, read_subjects
 from vsn.config import BenchConfig
 from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.metadata import versions
 from vsn.system.distributed import pick_device
 from vsn.system.interrupt import StopRequest, stop_requests
 from vsn.system.progress import progress_bar
+from vsn.system.terminal import print_line
 
 GPU_BATCHES, CPU_BATCHES = 500, 50
 CPU_SECONDS = 120.0
-_PAUSE = 0.02
-
-
-@dataclass(kw_only=True)
-class _Row:
-    """One subject in one variant, and what came of it."""
-
-    subject: Subject
-    variant: Variant
-    parameters: int
-    weights: int
-    """Bytes of the weights in fp32."""
-    infer: Infer | None = None
-    times: dict[str, list[float]] = field(default_factory=dict)
-    """Milliseconds of each round, by part: latency, throughput."""
-    peak: dict[str, int | None] = field(default_factory=dict)
-    """Bytes, by part."""
-    errors: dict[str, str] = field(default_factory=dict)
-    """By part, or "prepare"."""
-
-    @property
-    def key(self) -> str:
-        return f"{self.subject.label}, {self.variant}"
+_PAUSE_SECONDS = 0.02
 
 
 def run_bench(
@@ -60,84 +38,88 @@ def run_bench(
     command: str = "",
     console: Console | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
-    """Measure models side by side: one batch of each in turn, so that a drifting machine harms all alike.
+) -> BenchResults:
+    """Measure models side by side, one batch of each in turn, so that a slow phase of the machine affects all of them.
 
-    Latency is of one video, throughput of ``config.batch_size``; clips are random, lie on the device
-    as uint8 already, and normalization is part of the time. Ctrl-C ends the measurement, and what was
-    measured so far is returned.
+    Latency is of one video, throughput of batches of ``config.batch_size`` videos. Clips are random uint8 tensors on
+    the device; the time includes normalization. Ctrl-C ends the measurement, and returns the results so far.
 
     Args:
-        names: what `create_model` takes, or run folders; ``NAME@T`` and ``NAME@TxCLIPS`` state the input. A
-            `Subject` may have any settings of a model.
+        names: model names as `create_model` takes them, or run folders; ``NAME@T`` and ``NAME@TxCLIPS`` set the input.
+            A `Subject` may have any model settings.
         config: settings; default those of the paper's Table 6.
-        command: what was typed, for the record.
-        console: where failures of single variants are told; default standard error.
+        command: the command, for the record.
+        console: where failures of single variants are printed; default standard error.
         progress: draw progress bars.
 
-    Returns:
-        What the JSON holds: command, date, versions, settings, ``interrupted``, and ``rows``, each with
-        label, model, input, parameters, multiply-adds, latency (ms), throughput (videos a second), ratios
-        to the baseline in the same variant with 95% intervals, peak memory (bytes), and errors.
-
     Raises:
-        BenchError, ConfigError, RunError: what is wrong and what to do.
-        RuntimeError: nothing could be measured; the first reason.
+        BenchError, ConfigError, RunError: the settings are not possible.
+        RuntimeError: nothing could be measured; with the first reason.
     """
     config = config or BenchConfig()
     device = pick_device(config.device)
-    config = _resolved(config, device)
+    cuda = device.type == "cuda"
+    config = replace(
+        config,
+        device=str(device),
+        seconds=config.seconds if config.seconds >= 0 else 0.0 if cuda else CPU_SECONDS,
+        batches=config.batches or (GPU_BATCHES if cuda else CPU_BATCHES),
+    )
     subjects, variants = read_subjects(names, config), list_variants(config)
     baseline = pick_baseline(subjects, config.baseline)
     console = console or Console(stderr=True)
-    load_before = _load()
-    with _settings(config, device), stop_requests() as stop:
+    load_before = _load_average()
+    with _torch_settings(config, device), stop_requests() as stop:
         rows = _prepare(subjects, variants, config, device, stop, progress)
         for part, num_videos in (("latency", 1), ("throughput", config.batch_size)):
             if num_videos and not stop.requested:
                 _measure(rows, part, num_videos, config, device, stop, progress)
-        facts = describe_device(device)
-    measured = [row for row in rows if any(row.times.values())]
+        device_settings = describe_device(device)
     for row in rows:
         for part, error in row.errors.items():
-            console.print(f"{row.key}: {part} failed: {error}", highlight=False, soft_wrap=True, markup=False)
-    if not measured and not stop.requested and rows:
-        raise RuntimeError(f"Nothing could be measured; first: {rows[0].key}: {next(iter(rows[0].errors.values()))}")
-    return {
-        "command": command,
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": versions(),
-        "device": facts,
-        "load_average": {"before": load_before, "after": _load()},
-        "settings": asdict(config),
-        "baseline": baseline,
-        "interrupted": stop.requested,
-        "rows": [_describe(row, rows, baseline, config) for row in rows],
-    }
-
-
-def _resolved(config: BenchConfig, device: torch.device) -> BenchConfig:
-    """Settings with what depends on the device filled in."""
-    cuda = device.type == "cuda"
-    seconds = config.seconds if config.seconds >= 0 else 0.0 if cuda else CPU_SECONDS
-    batches = config.batches or (GPU_BATCHES if cuda else CPU_BATCHES)
-    return replace(config, device=str(device), seconds=seconds, batches=batches)
+            print_line(console, f"{_key(row)}: {part} failed: {error}")
+    if rows and not stop.requested and not any(times for row in rows for times in row.times_ms.values()):
+        reason = next(iter(rows[0].errors.values()))
+        raise RuntimeError(f"Nothing could be measured; first: {_key(rows[0])}: {reason}")
+    _summarize(rows, baseline, config)
+    return BenchResults(
+        command=command,
+        date=datetime.now(UTC).date().isoformat(),
+        versions=versions(),
+        device=device_settings,
+        load_average={"before": load_before, "after": _load_average()},
+        settings=config,
+        baseline=baseline,
+        interrupted=stop.requested,
+        rows=rows,
+    )
 
 
 @contextlib.contextmanager
-def _settings(config: BenchConfig, device: torch.device) -> Iterator[None]:
-    """Threads, the choice of convolutions by trial (shapes are fixed), and room for many compiled models."""
-    former = torch.get_num_threads(), torch.backends.cudnn.benchmark
+def _record_errors(row: BenchRow, part: str) -> Iterator[None]:
+    """Record a failure (no memory, no kernel, no compiler), so that the others are still measured."""
+    try:
+        yield
+    except BenchError:
+        raise
+    except Exception as error:
+        row.errors[part] = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
+@contextlib.contextmanager
+def _torch_settings(config: BenchConfig, device: torch.device) -> Iterator[None]:
+    """Set threads, cuDNN's search for the fastest convolution, and the limit of compiled models; restore them."""
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.backends.cudnn.benchmark = device.type == "cuda"
+    torch.backends.cudnn.benchmark = device.type == "cuda"  # pays off, because shapes are fixed
     try:
-        # By default the ninth compilation of a forward that models share is refused.
+        # All models share one forward, and by default PyTorch compiles a function at most eight times.
         with torch._dynamo.config.patch(recompile_limit=256) if "compile" in config.modes else contextlib.nullcontext():
             yield
     finally:
-        torch.set_num_threads(former[0])
-        torch.backends.cudnn.benchmark = former[1]
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def _prepare(
@@ -147,24 +129,23 @@ def _prepare(
     device: torch.device,
     stop: StopRequest,
     progress: bool,
-) -> list[_Row]:
-    rows: list[_Row] = []
+) -> list[BenchRow]:
+    rows: list[BenchRow] = []
     with progress_bar("models", disable=not progress) as bar:
         task = bar.add_task("preparing", total=len(subjects) * len(variants), note="")
         for subject in subjects:
-            model = subject.build(config.seed)
+            model, clips = subject.build(config.seed), subject.clips(1, config.seed)
             for variant in variants:
                 if stop.requested:
                     return rows
-                row = _Row(
+                row = BenchRow(
                     subject=subject,
                     variant=variant,
                     parameters=count_parameters(model),
-                    weights=weight_bytes(model),
+                    weight_bytes=weight_bytes(model),
                 )
-                bar.update(task, note=row.key)
-                with _noted(row, "prepare"):
-                    clips = subject.clips(1, config.seed)
+                bar.update(task, note=_key(row))
+                with _record_errors(row, "prepare"):
                     row.infer = RUNTIMES[variant.runtime](model, subject.config, clips, variant, device)
                 rows.append(row)
                 bar.advance(task)
@@ -172,7 +153,7 @@ def _prepare(
 
 
 def _measure(
-    rows: Sequence[_Row],
+    rows: Sequence[BenchRow],
     part: str,
     num_videos: int,
     config: BenchConfig,
@@ -180,100 +161,79 @@ def _measure(
     stop: StopRequest,
     progress: bool,
 ) -> None:
-    """Warm up every row, then take turns. A row that fails is left out, and says why."""
-    clips: dict[str, Tensor] = {}
+    """Warm up every row and measure its memory, then time all of them in turns, except those that fail."""
+    clips: dict[str, Tensor] = {}  # by label: variants of a model share their clips
     calls: dict[str, Callable[[], object]] = {}
     with progress_bar("models", disable=not progress) as bar:
         task = bar.add_task(f"warming up for {part}", total=len(rows), note="")
         for row in rows:
-            bar.update(task, note=row.key)
+            bar.update(task, note=_key(row))
+            subject, variant = row.subject, row.variant
             if row.infer is not None and not stop.requested:
-                with _noted(row, part):
+                with _record_errors(row, part):
                     if device.type == "cpu" and part == "throughput":
-                        require_memory(row.subject, row.variant, num_videos)
-                    label = row.subject.label
-                    if label not in clips:
-                        clips[label] = row.subject.clips(num_videos, config.seed).to(device)
-                    call = partial(row.infer, clips[label])
-                    _warm_up(row, call, part, num_videos, config, device)
-                    calls[row.key] = call
+                        require_memory(subject, variant, num_videos)
+                    if subject.label not in clips:
+                        clips[subject.label] = subject.clips(num_videos, config.seed).to(device)
+                    call = partial(row.infer, clips[subject.label])
+                    for _ in range(config.warmup):
+                        call()
+                    if device.type == "cuda":
+                        weights = row.weight_bytes // (1 if variant.dtype == "fp32" else 2)
+                        row.peak_bytes[part] = cuda_peak_bytes(call, device, weights)
+                    elif config.memory:
+                        row.peak_bytes[part] = cpu_peak_bytes(subject, config, variant, num_videos)
+                    calls[_key(row)] = call
             bar.advance(task)
-    title = "latency" if part == "latency" else f"batches of {num_videos}"
-    found = time_rounds(
-        calls, device, rounds=config.batches, seconds=config.seconds, seed=config.seed, title=title, stop=stop,
-        pause=_PAUSE if len(config.runtimes) > 1 else 0.0, progress=progress,
-    )  # fmt: skip
+    times_ms = time_rounds(
+        calls,
+        device,
+        rounds=config.batches,
+        seconds=config.seconds,
+        seed=config.seed,
+        title="latency" if part == "latency" else f"batches of {num_videos}",
+        stop=stop,
+        pause=_PAUSE_SECONDS if len(config.runtimes) > 1 else 0.0,
+        progress=progress,
+    )
     for row in rows:
-        row.times[part] = found.get(row.key, [])
+        row.times_ms[part] = times_ms.get(_key(row), [])
 
 
-def _warm_up(
-    row: _Row,
-    call: Callable[[], object],
-    part: str,
-    num_videos: int,
-    config: BenchConfig,
-    device: torch.device,
-) -> None:
-    """Call it as often as is not counted, and measure its memory where that is asked for."""
-    for _ in range(config.warmup):
-        call()
-    if device.type == "cuda":
-        weights = row.weights // (1 if row.variant.dtype == "fp32" else 2)
-        row.peak[part] = cuda_peak_bytes(call, device, weights)
-    elif config.memory:
-        row.peak[part] = cpu_peak_bytes(row.subject, config, row.variant, num_videos)
+def _key(row: BenchRow) -> str:
+    return f"{row.label}, {row.variant}"
 
 
-@contextlib.contextmanager
-def _noted(row: _Row, part: str) -> Iterator[None]:
-    """One that fails (no memory, no kernel, no compiler) must not cost the others their measurement."""
-    try:
-        yield
-    except BenchError:
-        raise
-    except Exception as error:
-        row.errors[part] = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+def _summarize(rows: Sequence[BenchRow], baseline: str, config: BenchConfig) -> None:
+    """Count multiply-adds, summarize the times, and compare each row with the baseline in the same variant."""
+    baselines = {row.variant: row for row in rows if row.label == baseline}
+    # Counted once per subject, not once per variant.
+    subjects = {row.label: row.subject for row in rows}
+    costs = {label: count_multiply_adds(s.config, size=s.size) for label, s in subjects.items()}
+    protocols = {label: protocol_costs(subject) for label, subject in subjects.items()}
+    for row in rows:
+        row.multiply_adds, row.multiply_adds_of_protocols = costs[row.label], protocols[row.label]
+        base = baselines.get(row.variant)
+        if times := row.times_ms.get("latency"):
+            base_times = base.times_ms.get("latency") if base else None
+            row.latency = Speed(
+                batch_size=1,
+                rounds=len(times),
+                unit="ms",
+                spread=spread(times),
+                to_baseline=paired_ratio(times, base_times) if base_times else None,
+            )
+        if times := row.times_ms.get("throughput"):
+            base_times = base.times_ms.get("throughput") if base else None
+            row.throughput = Speed(
+                batch_size=config.batch_size,
+                rounds=len(times),
+                unit="videos_per_second",
+                spread=spread([1000 * config.batch_size / time_ms for time_ms in times]),
+                # Videos per second are inverse to times.
+                to_baseline=paired_ratio(base_times, times) if base_times else None,
+            )
 
 
-def _describe(row: _Row, rows: Sequence[_Row], baseline: str, config: BenchConfig) -> dict[str, Any]:
-    subject, variant = row.subject, row.variant
-    base = next((r for r in rows if r.subject.label == baseline and r.variant == variant), None)
-    clip = count_multiply_adds(subject.config, size=subject.size)
-    found: dict[str, Any] = {
-        "label": subject.label,
-        "model": subject.config.name,
-        "run": str(subject.run.path) if subject.run else None,
-        "num_frames": subject.config.num_frames,
-        "num_clips": subject.num_clips,
-        "size": subject.size,
-        "runtime": variant.runtime,
-        "mode": variant.mode,
-        "dtype": variant.dtype,
-        "format": variant.format,
-        "parameters": row.parameters,
-        "multiply_adds": clip,
-        "multiply_adds_of_video": clip * subject.num_clips,
-        "multiply_adds_of_protocols": protocol_costs(subject),
-        "evaluations": list(subject.evaluations),
-        "latency": None,
-        "throughput": None,
-        "peak_bytes": row.peak,
-        "errors": row.errors,
-    }
-    for part, num_videos in (("latency", 1), ("throughput", config.batch_size)):
-        times = row.times.get(part)
-        if not times:
-            continue
-        theirs = base.times.get(part) if base is not None else None
-        rates = [1000 * num_videos / value for value in times]
-        figures = spread(times) if part == "latency" else spread(rates)
-        unit = "ms" if part == "latency" else "videos_per_second"
-        found[part] = {"batch_size": num_videos, "rounds": len(times), "unit": unit, **figures}
-        if theirs:  # how many times the baseline's: milliseconds, or videos a second
-            found[part] |= paired_ratio(times, theirs) if part == "latency" else paired_ratio(theirs, times)
-    return found
-
-
-def _load() -> list[float] | None:
+def _load_average() -> list[float] | None:
     return [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None

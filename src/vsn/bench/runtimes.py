@@ -1,7 +1,7 @@
-"""What computes a model: PyTorch, eager or compiled, ONNX Runtime, OpenVINO.
+"""Prepare models in PyTorch (eager or compiled), ONNX Runtime and OpenVINO.
 
 A runtime is a function `prepare(model, config, clips, variant, device)` that returns a function of clips, uint8
-`(B, T, C, H, W)` on the CPU's side or the device's, as it says. One line in `RUNTIMES` adds another.
+`(B, T, C, H, W)`. A line in `RUNTIMES` adds another one.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from vsn.bench.subjects import BenchError
+from vsn.bench.results import BenchError
 from vsn.config import BenchConfig, ClipSpec, EvalConfig, ExportConfig, ModelConfig, Recipe
 from vsn.config.bench import BenchDtype, BenchFormat, BenchMode, BenchRuntime
-from vsn.config.export import ExportFormat
 from vsn.models import VideoClassifier
 from vsn.training.memory import to_channels_last
 
@@ -28,6 +27,11 @@ DTYPES: dict[BenchDtype, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
+}
+_RUNTIME_DTYPES: dict[BenchRuntime, tuple[BenchDtype, ...]] = {
+    "torch": tuple(DTYPES),
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
 }
 
 Infer = Callable[[Tensor], object]
@@ -40,54 +44,49 @@ class Variant:
     runtime: BenchRuntime = "torch"
     dtype: BenchDtype = "fp32"
     mode: BenchMode | None = None
-    """Of PyTorch alone, as is the format."""
+    """Only of PyTorch, like the format."""
     format: BenchFormat | None = None
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.runtime, self.mode, self.dtype, self.format) if part)
 
 
-class Prepare(Protocol):
-    """How a runtime makes a model ready."""
-
-    def __call__(
-        self, model: nn.Module, config: ModelConfig, clips: Tensor, variant: Variant, device: torch.device
-    ) -> Infer:
-        """Take a model in evaluation mode, which stays as it is; return what maps such clips to scores."""
+Prepare = Callable[[nn.Module, ModelConfig, Tensor, Variant, torch.device], Infer]
+"""Takes a model in evaluation mode, which it does not change, and clips of the shape to measure."""
 
 
 def list_variants(config: BenchConfig) -> list[Variant]:
-    """Every combination that was asked for and means something.
+    """List the combinations of the settings that a runtime supports.
 
     Raises:
-        BenchError: a runtime has none of the data types that were asked for.
+        BenchError: a runtime supports none of the data types.
     """
-    found: list[Variant] = []
+    variants: list[Variant] = []
     for runtime in config.runtimes:
-        able = _ABLE[runtime]
-        chosen = [dtype for dtype in config.dtypes if dtype in able]
-        if not chosen:
+        supported = _RUNTIME_DTYPES[runtime]
+        dtypes = [dtype for dtype in config.dtypes if dtype in supported]
+        if not dtypes:
             raise BenchError(
-                f"{runtime} computes in {', '.join(able)}, and --dtypes is {' '.join(config.dtypes)}; add one of these."
+                f"--dtypes is {' '.join(config.dtypes)}; {runtime} computes in {', '.join(supported)}: add one of these."
             )
         if runtime == "torch":
-            found += [
-                Variant(runtime=runtime, mode=mode, dtype=dtype, format=form)
-                for dtype, mode, form in itertools.product(chosen, config.modes, config.formats)
+            variants += [
+                Variant(mode=mode, dtype=dtype, format=form)
+                for dtype, mode, form in itertools.product(dtypes, config.modes, config.formats)
             ]
         else:
-            found += [Variant(runtime=runtime, dtype=dtype) for dtype in chosen]
-    return found
+            variants += [Variant(runtime=runtime, dtype=dtype) for dtype in dtypes]
+    return variants
 
 
 def prepare_torch(
     model: nn.Module, config: ModelConfig, clips: Tensor, variant: Variant, device: torch.device
 ) -> Infer:
-    """PyTorch: weights and activations in the variant's data type and memory format, on the device."""
+    """Move a copy of the model to the device, in the variant's data type and memory format; compile it if asked to."""
     network = copy.deepcopy(model).eval().to(device, DTYPES[variant.dtype])
     if variant.format == "channels-last":
         to_channels_last(network, volumes=True)
-    # The whole network as one graph, for just this shape: a part left to Python would go unseen.
+    # fullgraph: a graph break would silently leave a part in eager mode. Shapes are fixed.
     compiled = torch.compile(network, fullgraph=True, dynamic=False) if variant.mode == "compile" else network
 
     def infer(clips: Tensor) -> object:
@@ -100,43 +99,34 @@ def prepare_torch(
 def prepare_exported(
     model: nn.Module, config: ModelConfig, clips: Tensor, variant: Variant, device: torch.device
 ) -> Infer:
-    """ONNX Runtime or OpenVINO: the model exported (`vsn.export.export`), compared with PyTorch, and opened.
+    """Export the model for ONNX Runtime or OpenVINO, compare it with PyTorch, and open it.
 
-    OpenVINO computes bf16 from a file in fp32; the ranges of int8 are those of random clips, which is enough
-    for speed alone. Both take as many threads as PyTorch has.
+    OpenVINO computes bf16 from an fp32 file. Ranges of int8 are those of random clips, which is enough to measure
+    speed. Both use as many threads as PyTorch.
 
     Raises:
-        BenchError: the device is no CPU.
+        BenchError: the device is not a CPU.
         ExportError: a package is missing, or the exported model differs from the model.
     """
     from vsn.export.export import export_model
     from vsn.export.exported import ExportedModel
 
     if device.type != "cpu":
-        raise BenchError(f"{variant.runtime} is measured on the CPU; ask for it with --device cpu.")
+        raise BenchError(f"{variant.runtime} runs on the CPU, got device {device.type!r}; pass --device cpu.")
     height = clips.shape[-2]
     recipe = Recipe(
         model=config, clip=ClipSpec(short_side=height, crop_size=height), eval=EvalConfig(protocol="center")
     )
-    to: ExportFormat = "onnx" if variant.runtime == "onnxruntime" else "openvino"
+    settings = ExportConfig(to="onnx" if variant.runtime == "onnxruntime" else "openvino", int8=variant.dtype == "int8")
     with tempfile.TemporaryDirectory(prefix="vsn-bench-") as folder:
-        network = cast(VideoClassifier, copy.deepcopy(model))
-        settings = ExportConfig(to=to, int8=variant.dtype == "int8")
-        report = export_model(network, recipe, Path(folder) / "model", config=settings)
-        precision: Literal["fp32", "bf16"] = "bf16" if variant.dtype == "bf16" else "fp32"
-        opened = ExportedModel.from_file(report.path, num_threads=torch.get_num_threads(), precision=precision)
+        report = export_model(cast(VideoClassifier, model), recipe, Path(folder) / "model", config=settings)
+        opened = ExportedModel.from_file(
+            report.path,
+            num_threads=torch.get_num_threads(),
+            precision="bf16" if variant.dtype == "bf16" else "fp32",
+        )
+    return lambda clips: opened(clips.numpy())
 
-    def infer(clips: Tensor) -> object:
-        return opened(clips.numpy())
-
-    return infer
-
-
-_ABLE: dict[BenchRuntime, tuple[BenchDtype, ...]] = {
-    "torch": tuple(DTYPES),
-    "onnxruntime": ("fp32", "int8"),
-    "openvino": ("fp32", "bf16", "int8"),
-}
 
 RUNTIMES: dict[BenchRuntime, Prepare] = {
     "torch": prepare_torch,
@@ -145,19 +135,17 @@ RUNTIMES: dict[BenchRuntime, Prepare] = {
 }
 
 
-def describe_device(device: torch.device) -> dict[str, Any]:
-    """What of PyTorch's own settings speed depends on."""
-    facts: dict[str, Any] = {"device": device.type, "threads": torch.get_num_threads()}
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        facts |= {
-            "gpu": properties.name,
-            "gpu_memory": properties.total_memory,
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-            "tf32_convolutions": torch.backends.cudnn.allow_tf32,
-            "tf32_matrix_products": torch.backends.cuda.matmul.allow_tf32,
-        }
-    else:
-        facts["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
-    return facts
+def describe_device(device: torch.device) -> dict[str, str | int | bool | None]:
+    """Return the device and the settings of PyTorch that affect speed, for JSON."""
+    settings: dict[str, str | int | bool | None] = {"device": device.type, "threads": torch.get_num_threads()}
+    if device.type != "cuda":
+        return settings | {"cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    properties = torch.cuda.get_device_properties(device)
+    return settings | {
+        "gpu": properties.name,
+        "gpu_memory": properties.total_memory,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+        "tf32_matrix_products": torch.backends.cuda.matmul.allow_tf32,
+    }

@@ -45,9 +45,9 @@ def bench(
     results = run_bench(names, settings, command=command_line.get())
     print_table(results, Console())
     if json_file:
-        write_json(json_file, results)
+        write_json(json_file, results.to_json())
     if plot:
         write_plot(results, plot, cost=plot_by)
-    if results["interrupted"]:
+    if results.interrupted:
         print("vsn: stopped", file=sys.stderr)
         raise SystemExit(130)  # 128 + SIGINT
