@@ -30,7 +30,7 @@ from vsn.config import BenchConfig, ClipSpec, EvalConfig, ModelConfig, Recipe
 from vsn.data.embedded.scenes import CLASSES
 from vsn.data.embedded.write import SynthSpec, render_video
 from vsn.data.video import write_video
-from vsn.inference.prediction import views_of_video
+from vsn.inference.inputs import views_of_video
 from vsn.runs.metadata import versions
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.files import write_json
@@ -83,10 +83,9 @@ def measure(
         clip=ClipSpec(crop_size=subject.size, short_side=max(subject.size, round(subject.size * 256 / 224))),
         eval=EvalConfig(protocol="center"),
     )
-    classes = tuple(str(number) for number in range(subject.config.num_classes))
 
     def decode() -> torch.Tensor:
-        clips = views_of_video(video, recipe, classes, recipe.eval)
+        clips = views_of_video(video, recipe, recipe.eval)
         return clips if clips.ndim == 5 else clips[None]
 
     clips = subject.clips(1, config.seed)

@@ -34,8 +34,8 @@ import psutil
 
 from vsn.config import ServeConfig
 from vsn.data.video import write_video
+from vsn.inference.inputs import views_of_video
 from vsn.inference.predict import Predictor
-from vsn.inference.prediction import views_of_video
 from vsn.runs.metadata import versions
 from vsn.serve.models import open_model
 from vsn.system.files import write_json
@@ -59,7 +59,7 @@ def make_video(path: Path, *, seconds: float = 3.0, rate: float = 25.0) -> Path:
 def own_speed(run: Path, video: Path, *, seconds: float) -> dict[str, float]:
     """Without a service: clips a second through the network, and videos a second read and predicted."""
     predictor, model = Predictor.from_run(run), open_model(run)
-    clip = views_of_video(video, predictor.recipe, predictor.classes, predictor.recipe.eval).numpy()
+    clip = views_of_video(video, predictor.recipe, predictor.recipe.eval).numpy()
     rates = {}
     for name, work in (
         ("model_clips_per_second", lambda: model.score([clip])),

@@ -84,5 +84,5 @@ def test_list_models_by_pattern():
 def test_models_command(capsys: pytest.CaptureFixture[str]):
     cli.main(["models", "tsm_resnet1?"])
     assert capsys.readouterr().out == "tsm_resnet18\n"
-    with pytest.raises(SystemExit, match="No model's name fits 'x\\*'; `vsn models` names them all"):
+    with pytest.raises(SystemExit, match=r"'x\*'.*`vsn models`"):
         cli.main(["models", "x*"])

@@ -252,9 +252,7 @@ def test_why_a_file_cannot_be_read_does_not_say_where_it_lies(tmp_path: Path, mo
         raise VideoError(path, f"No space left: {str(path)!r}")
 
     monkeypatch.setattr("vsn.serve.decoding.open_video", fail)
-    found = decode_upload(
-        DecodeJob(path=tmp_path / "upload-1", recipe=tiny_recipe(tmp_path), classes=("a",), limits=ServeConfig())
-    )
+    found = decode_upload(DecodeJob(path=tmp_path / "upload-1", recipe=tiny_recipe(tmp_path), limits=ServeConfig()))
     assert isinstance(found, Problem)
     assert "No space left: 'the file'" in str(found)
     assert str(tmp_path) not in str(found)
@@ -264,9 +262,7 @@ def test_why_a_file_cannot_be_read_does_not_say_where_it_lies(tmp_path: Path, mo
 
 
 def decoded(path: Path, model: ServedModel, limits: ServeConfig) -> Decoded:
-    found = decode_upload(
-        DecodeJob(path=path, recipe=model.recipe, classes=model.classes, limits=limits, timeline=True)
-    )
+    found = decode_upload(DecodeJob(path=path, recipe=model.recipe, limits=limits, timeline=True))
     assert isinstance(found, Decoded), found
     return found
 

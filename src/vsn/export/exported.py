@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from vsn.config import EvalConfig
 from vsn.export.metadata import SUFFIXES, ExportError, ExportMetadata, import_package, read_metadata
-from vsn.inference.prediction import Prediction, check_top_k, list_inputs, most_probable, views_of_video
+from vsn.inference.inputs import list_inputs, views_of_video
+from vsn.inference.prediction import Prediction, check_top_k
 from vsn.scores.metrics import log_softmax
 
 Run = Callable[[NDArray[Any]], NDArray[np.float32]]
@@ -143,9 +144,11 @@ class ExportedPredictor:
         """
         check_top_k(top_k)
         path, view = Path(path), protocol or self.recipe.eval
-        clips = views_of_video(path, self.recipe, self.classes, view).numpy()
+        clips = views_of_video(path, self.recipe, view).numpy()
         logits = video_logits(self.model, clips, average=view.average)
-        return most_probable(path, logits, self.classes, recipe=self.recipe, top_k=top_k)
+        return Prediction.from_logits(
+            path, logits, self.classes, multi_label=self.recipe.data.task == "multilabel", top_k=top_k
+        )
 
 
 def video_logits(

@@ -1,4 +1,4 @@
-"""Features of many videos, and their file. Arrays only, no network."""
+"""Hold the features of many videos, and write and read them as a file. Arrays only, no torch."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ FORMAT_VERSION = 1
 
 
 class FeaturesError(ValueError):
-    """Features that cannot be read or written as asked; the message says which, why, and what to do."""
+    """Features that cannot be read or written; the message says which, why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the backbone of a run makes of a set of videos: the input of its classifier.
+    """The inputs of a run's classifier for a set of videos.
 
     Attributes:
         video_ids: ``(N,)`` str, unique: the path below the data's root, or a file as it was named.
-        features: ``(N, D)`` float32, the mean over frames and views, or ``(N, T, D)``, frame by frame. NaN for a
-            video that could not be read.
-        labels: ``(N,)`` int64, indices into classes, -1 where no label is known; of multi-label videos
-            ``(N, num_classes)`` bool.
-        classes: names that the labels count in: the data's own, whatever the run was trained on.
-        facts: how they came about: run, weights_hash, protocol, num_frames, per_frame; JSON values.
+        features: ``(N, D)`` float32, the mean over frames and views, or ``(N, T, D)`` per frame. NaN for a video that
+            could not be read.
+        labels: ``(N,)`` int64, indices into classes, -1 if unknown; of multi-label videos ``(N, num_classes)`` bool.
+        classes: class names of the labels; of the data, which need not be those of the run.
+        facts: how they were made: run, weights_hash, protocol, num_frames, per_frame; JSON values.
     """
 
     video_ids: NDArray[np.str_]
@@ -51,7 +50,7 @@ class Features:
             )
 
     def save(self, path: Path) -> None:
-        """Write as .npz, whole or not at all; `load_features` reads it back."""
+        """Write as .npz, atomically; `load_features` reads it."""
         with atomic_write(path) as temporary:
             np.savez(
                 temporary,
@@ -68,25 +67,23 @@ def load_features(path: str | Path) -> Features:
     """Read features written by `vsn features` or `Features.save`.
 
     Raises:
-        FeaturesError: no such file, damaged, not ours, or of another version of the format.
+        FeaturesError: no such file, damaged, not a file of features, or of another version of the format.
     """
     path = Path(path)
     try:
-        # Opened here: np.load leaves the file open when it is no archive.
+        # Opened here: np.load leaves the file open when it is not an archive.
         with path.open("rb") as stream:
             archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, NpzFile):
                 raise ValueError("it holds a single array")
             arrays = {key: archive[key] for key in archive.files}
     except FileNotFoundError as error:
-        raise FeaturesError(f"{path}: there is no such file. `vsn features RUN --out {path}` writes one.") from error
+        raise FeaturesError(f"{path} does not exist. `vsn features RUN --out {path}` writes it.") from error
     except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
-        raise FeaturesError(f"{path} is damaged, or no file of features ({error}).") from error
+        raise FeaturesError(f"{path} is damaged, or not a file of features ({error}).") from error
     missing = sorted({"video_ids", "features", "labels", "classes", "facts", "format_version"} - arrays.keys())
     if missing:
-        raise FeaturesError(
-            f"{path} holds {sorted(arrays)[:8]} and no {missing}; it is no file that `vsn features` wrote."
-        )
+        raise FeaturesError(f"{path} holds {sorted(arrays)[:8]} and no {missing}; it is not a file of `vsn features`.")
     if (version := int(arrays["format_version"])) != FORMAT_VERSION:
         raise FeaturesError(f"{path} has format version {version}; this vsn reads version {FORMAT_VERSION}.")
     return Features(

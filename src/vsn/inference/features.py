@@ -1,11 +1,11 @@
-"""Features of many videos, of files or of a data set's split, into one file; what is done is kept when it stops."""
+"""Extract the features of many videos, of files or of a data set's split, into one resumable file."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,23 +14,33 @@ from numpy.typing import NDArray
 
 from vsn.config import ConfigError, EvalConfig, Recipe, Source
 from vsn.data.dataset import BadVideo, VideoDataset
-from vsn.data.loader import make_loader
 from vsn.data.open import label_array, open_split
 from vsn.data.video import VideoError
 from vsn.data.views import PROTOCOLS
 from vsn.inference.feature_files import Features, FeaturesError, load_features
-from vsn.inference.forward import check_per_frame, view_features
+from vsn.inference.forward import check_per_frame, view_features, view_loader
 from vsn.inference.predict import Predictor
 from vsn.runs.hub import local_run
 from vsn.runs.run import WeightsKind, open_run, weights_hash
-from vsn.system.interrupt import StopRequest, stop_requests
+from vsn.system.interrupt import stop_requests
 from vsn.system.progress import progress_bar
 
 BadFeatures = Literal["stop", "nan"]
 SAVE_SECONDS = 60.0
-"""What is done is saved beside the result as often as this."""
+"""Finished features are saved to the partial file this often."""
 
-_Row = NDArray[np.float32]
+Row = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Videos:
+    """The videos to extract features of, in the order of the result."""
+
+    video_ids: list[str]
+    labels: NDArray[Any]
+    classes: tuple[str, ...]
+    extract: Callable[[list[int]], Iterator[tuple[int, Row | BadVideo]]]
+    """Yields the features of the videos at some indices, or why one cannot be read; in any order."""
 
 
 def extract_features(
@@ -51,41 +61,45 @@ def extract_features(
 ) -> Features:
     """Write the features of video files, or of a split of a data set, as .npz.
 
-    Stopped, by Ctrl-C or by a video that cannot be read, it leaves what it has beside ``out``, as
-    ``<name>.partial.npz``; the same call goes on from there.
+    When it stops early, by Ctrl-C or an unreadable video, it saves finished features next to ``out``, as
+    ``<name>.partial.npz``; the same call continues from there.
 
     Args:
         run: a run folder, or ``hf://user/name``.
-        out: the .npz file to write; it must not be there yet.
-        videos: files, or folders of them; none: the split.
-        split: default "train", or what the recipe trains on. Its classes need not be the run's.
+        out: the .npz file to write; it must not exist.
+        videos: files, or folders of them; empty: the split.
+        split: default the split that the recipe trains on. Its classes need not be the run's.
         source: how the data set is read; default the recipe's ``data.source``.
         root: where the data set is; default the recipe's ``data.root``.
         per_frame: ``(N, T, D)`` instead of the mean over frames ``(N, D)``.
         config: protocol, order and batch size; default the recipe's ``eval``.
-        weights: the last of the run, or those of its best validation.
+        weights: the last weights, or those of the best validation.
         device: auto, cpu or cuda.
         num_workers: processes that read a split; default the recipe's.
-        bad_videos: a video that cannot be read stops it, or gets a row of NaN.
+        bad_videos: on a video that cannot be read, stop, or write a row of NaN.
         progress: draw a progress bar.
 
     Returns:
         What the file holds, in the order of the files or of the split.
 
     Raises:
-        RunError, ConfigError, FeaturesError, VideoError: what is wrong and what to do.
-        KeyboardInterrupt: it was asked to stop, and has saved what it has.
+        RunError: no such run, or no weights yet.
+        ConfigError, FeaturesError: the arguments, the data or an earlier partial file do not fit.
+        VideoError: a video cannot be read, and ``bad_videos`` is "stop".
+        KeyboardInterrupt: stopped, after finished features were saved.
     """
     out = Path(out)
-    _check_out(out)
-    run = local_run(run)
-    opened = open_run(run)
+    if out.suffix != ".npz":
+        raise FeaturesError(f"The file of features is {out}; its name must end in .npz.")
+    if out.exists():
+        raise FeaturesError(f"{out} exists. Choose another name with --out, or delete it.")
+    opened = open_run(local_run(run))
     view = config or opened.recipe.eval
     if per_frame:
         check_per_frame(view.protocol)
     if videos and (split or source or root):
-        raise ConfigError("Name video files, or a data set with split, source and root; not both.")
-    predictor = Predictor.from_run(run, device=device, weights=weights)
+        raise ConfigError("Expected video files, or a data set with split, source and root; got both.")
+    predictor = Predictor.from_run(opened.path, device=device, weights=weights)
     facts: dict[str, Any] = {
         "model": opened.recipe.model.name,
         "num_frames": opened.recipe.model.num_frames,
@@ -97,121 +111,78 @@ def extract_features(
         "per_frame": per_frame,
     }
     if videos:
-        work: _Work = _Files(predictor, videos, view, per_frame)
+        files = [file for path in videos for file in predictor.list_inputs(path)]
+        work = _of_files(files, predictor, view, per_frame)
     else:
         recipe = _recipe_of_data(opened.recipe, source, root)
         split = split or recipe.data.train_split
         workers = recipe.data.num_workers if num_workers is None else num_workers
-        work = _Split(predictor, open_split(recipe, split, view=view), view, per_frame, workers)
+        work = _of_split(open_split(recipe, split, view=view, classes=None), predictor, view, per_frame, workers)
         facts |= {"split": split, "source": recipe.data.source}
     return _extract(work, out, facts, bad_videos, progress)
 
 
-def _check_out(out: Path) -> None:
-    if out.suffix != ".npz":
-        raise FeaturesError(f"The file of features is {out}; its name must end in .npz.")
-    if out.exists():
-        raise FeaturesError(f"{out} is there already. Choose another name with --out, or delete it.")
-
-
 def _recipe_of_data(recipe: Recipe, source: Source | None, root: str | Path | None) -> Recipe:
-    """The recipe with another data set, where one is named; what belonged to the old one's files goes."""
     data = replace(recipe.data, cache="none", root=str(root or recipe.data.root))
     if source is not None and source != data.source:
+        # These name files of the old data set.
         data = replace(data, source=source, annotations="", videos="", flow="", frame_template="")
     return replace(recipe, data=data)
 
 
-class _Work:
-    """Videos to look at: their ids, labels and classes, and their features one after another."""
+def _of_files(files: Sequence[Path], predictor: Predictor, view: EvalConfig, per_frame: bool) -> _Videos:
+    """Files without labels, read one by one in this process: flow may have to be computed on the device."""
 
-    video_ids: list[str]
-    labels: NDArray[Any]
-    classes: tuple[str, ...]
-
-    def rows(self, wanted: list[int]) -> Iterator[tuple[int, _Row | BadVideo]]:
-        """The features of the videos at these indices, or why one could not be read; in any order."""
-        raise NotImplementedError
-
-
-class _Files(_Work):
-    """Files without labels, read here one by one: flow may have to be computed, on the device."""
-
-    def __init__(self, predictor: Predictor, videos: Sequence[str | Path], view: EvalConfig, per_frame: bool) -> None:
-        self.files = [file for path in videos for file in predictor.list_inputs(path)]
-        self.video_ids = [file.as_posix() for file in self.files]
-        self.labels = np.full(len(self.files), -1, np.int64)
-        self.classes = ()
-        self._predictor, self._view, self._per_frame = predictor, view, per_frame
-
-    def rows(self, wanted: list[int]) -> Iterator[tuple[int, _Row | BadVideo]]:
-        for index in wanted:
+    def extract(indices: list[int]) -> Iterator[tuple[int, Row | BadVideo]]:
+        for index in indices:
             try:
-                found = self._predictor.features(self.files[index], per_frame=self._per_frame, protocol=self._view)
+                features = predictor.features(files[index], per_frame=per_frame, protocol=view)
             except VideoError as error:
                 yield index, BadVideo(index, error.path, error.reason)
             else:
-                yield index, found
+                yield index, features
+
+    return _Videos([file.as_posix() for file in files], np.full(len(files), -1, np.int64), (), extract)
 
 
-class _Split(_Work):
+def _of_split(
+    dataset: VideoDataset, predictor: Predictor, view: EvalConfig, per_frame: bool, num_workers: int
+) -> _Videos:
     """A split of a data set, read by workers."""
+    records, labels = dataset.records, label_array(dataset)
 
-    def __init__(
-        self, predictor: Predictor, dataset: VideoDataset, view: EvalConfig, per_frame: bool, num_workers: int
-    ) -> None:
-        self.dataset, self.classes = dataset, dataset.classes
-        self.video_ids = [record.video_id for record in dataset.records]
-        self.labels = label_array(dataset)
-        self._predictor, self._view, self._per_frame = predictor, view, per_frame
-        self._num_workers = num_workers
-
-    def rows(self, wanted: list[int]) -> Iterator[tuple[int, _Row | BadVideo]]:
-        every = self.dataset.records
-        self.dataset.records = tuple(every[i] for i in wanted)
-        try:
-            yield from ((wanted[index], row) for index, row in self._rows())
-        finally:
-            self.dataset.records = every
-
-    def _rows(self) -> Iterator[tuple[int, _Row | BadVideo]]:
+    def extract(indices: list[int]) -> Iterator[tuple[int, Row | BadVideo]]:
+        dataset.records = tuple(records[i] for i in indices)
         bad: list[BadVideo] = []
-        videos_at_once = max(1, self._view.batch_size // PROTOCOLS[self._view.protocol].num_views)
-        loader = make_loader(
-            self.dataset,
-            batch_size=videos_at_once,
-            num_workers=self._num_workers,
-            shuffle=False,
-            whole=True,
-            bad=bad,
-        )
-        for batches in loader:
+        for batches in view_loader(dataset, batch_size=view.batch_size, num_workers=num_workers, bad=bad):
             for batch in batches:
                 rows = view_features(
-                    self._predictor.model,
+                    predictor.model,
                     batch.clips,
-                    self._predictor.precision,
-                    batch_size=self._view.batch_size,
-                    per_frame=self._per_frame,
+                    predictor.precision,
+                    batch_size=view.batch_size,
+                    per_frame=per_frame,
                 )
-                yield from zip(batch.indices.tolist(), rows, strict=True)
-            yield from ((video.index, video) for video in bad)
+                yield from ((indices[i], row) for i, row in zip(batch.indices.tolist(), rows, strict=True))
+            yield from ((indices[video.index], video) for video in bad)
             bad.clear()
 
+    return _Videos([record.video_id for record in records], labels, dataset.classes, extract)
 
-def _extract(work: _Work, out: Path, facts: dict[str, Any], bad_videos: BadFeatures, progress: bool) -> Features:
-    """Go through the videos that are not done yet; save now and then, at a stop, and at the end."""
-    twice = [name for name, count in Counter(work.video_ids).items() if count > 1]
-    if twice:
-        raise FeaturesError(f"{twice[0]} is named more than once; every video counts once, so name it once.")
+
+def _extract(work: _Videos, out: Path, facts: dict[str, Any], bad_videos: BadFeatures, progress: bool) -> Features:
+    """Extract the features that are missing; save regularly, when stopped, and at the end."""
+    repeated = [name for name, count in Counter(work.video_ids).items() if count > 1]
+    if repeated:
+        raise FeaturesError(f"{repeated[0]} is named more than once. Name each video once.")
     partial = out.with_name(f"{out.stem}.partial.npz")
     done = _resume(partial, work, facts)
-    wanted = [i for i in range(len(work.video_ids)) if i not in done]
+    missing = [i for i in range(len(work.video_ids)) if i not in done]
     saved = time.monotonic()
     with stop_requests() as stop, progress_bar("videos", disable=not progress) as bar:
         task = bar.add_task("extracting", total=len(work.video_ids), completed=len(done), note="")
         try:
-            for index, row in work.rows(wanted):
+            for index, row in work.extract(missing):
                 if isinstance(row, BadVideo):
                     if bad_videos == "stop":
                         raise VideoError(row.path, row.reason)
@@ -219,57 +190,53 @@ def _extract(work: _Work, out: Path, facts: dict[str, Any], bad_videos: BadFeatu
                 else:
                     done[index] = row
                 bar.advance(task)
-                _check_stop(stop)
+                if stop.requested:
+                    raise KeyboardInterrupt
                 if time.monotonic() - saved > SAVE_SECONDS:
                     _save(partial, work, done, facts)
                     saved = time.monotonic()
-        except BaseException:
+        except BaseException:  # KeyboardInterrupt too: hours of work must not be lost
             _save(partial, work, done, facts)
             raise
     result = _save(out, work, done, facts)
     if result is None:
-        raise FeaturesError("None of the videos could be read; nothing is written.")
+        raise FeaturesError("None of the videos could be read; no file is written.")
     partial.unlink(missing_ok=True)
     return result
 
 
-def _check_stop(stop: StopRequest) -> None:
-    if stop.requested:
-        raise KeyboardInterrupt
+def _resume(partial: Path, work: _Videos, facts: dict[str, Any]) -> dict[int, Row | None]:
+    """Read the features of an earlier call by index, except unreadable videos, which are tried again.
 
-
-def _resume(partial: Path, work: _Work, facts: dict[str, Any]) -> dict[int, _Row | None]:
-    """What an earlier call left: features by index, without the videos that could not be read.
-
-    Raises `FeaturesError` when that call had other settings.
+    Raises:
+        FeaturesError: that call had other settings.
     """
     if not partial.is_file():
         return {}
-    former = load_features(partial)
-    differing = [key for key in facts.keys() | former.facts.keys() if facts.get(key) != former.facts.get(key)]
-    if differing:
-        key = sorted(differing)[0]
+    earlier = load_features(partial)
+    different = sorted(k for k in facts.keys() | earlier.facts.keys() if facts.get(k) != earlier.facts.get(k))
+    if different:
+        key = different[0]
         raise FeaturesError(
-            f"{partial} was begun with another {key}: {former.facts.get(key)!r}, now {facts.get(key)!r}. Go on with "
-            "what it was begun with, choose another --out, or delete it."
+            f"{partial} was started with {key} {earlier.facts.get(key)!r}, now it is {facts.get(key)!r}. Use the earlier "
+            "settings, choose another --out, or delete the file."
         )
-    index = {name: i for i, name in enumerate(work.video_ids)}
-    rows = zip(former.video_ids.tolist(), former.features, strict=True)
-    return {index[name]: row for name, row in rows if name in index and not np.isnan(row).any()}
+    index_of = {name: i for i, name in enumerate(work.video_ids)}
+    rows = zip(earlier.video_ids.tolist(), earlier.features, strict=True)
+    return {index_of[name]: row for name, row in rows if name in index_of and not np.isnan(row).any()}
 
 
-def _save(path: Path, work: _Work, done: dict[int, _Row | None], facts: dict[str, Any]) -> Features | None:
-    """Write what is done, in the order of the videos; nothing where no video could be read."""
-    some = next((row for row in done.values() if row is not None), None)
-    if some is None:
+def _save(path: Path, work: _Videos, done: dict[int, Row | None], facts: dict[str, Any]) -> Features | None:
+    """Write finished features in the order of the videos; None if no video could be read."""
+    readable = next((row for row in done.values() if row is not None), None)
+    if readable is None:
         return None
-    rows = sorted(done)
-    blank = np.full_like(some, np.nan)
-    read = [done[i] for i in rows]
+    indices = sorted(done)
+    rows = [done[i] for i in indices]
     features = Features(
-        np.array([work.video_ids[i] for i in rows], dtype=np.str_),
-        np.stack([blank if row is None else row for row in read]),
-        work.labels[rows],
+        np.array([work.video_ids[i] for i in indices], dtype=np.str_),
+        np.stack([np.full_like(readable, np.nan) if row is None else row for row in rows]),
+        work.labels[indices],
         work.classes,
         facts,
     )

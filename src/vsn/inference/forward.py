@@ -1,4 +1,4 @@
-"""Run a model over the views of videos."""
+"""Run a model over the views of videos: scores and features, averaged over views."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.data import DataLoader
 
 from vsn.config import ConfigError, Protocol, Recipe
+from vsn.data.dataset import BadVideo, VideoDataset
+from vsn.data.loader import Share, make_loader
 from vsn.data.views import PROTOCOLS
 from vsn.models import VideoClassifier
 from vsn.system.distributed import pick_device
@@ -21,7 +24,7 @@ Average = Literal["logits", "softmax"]
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Mixed precision on a device; "fp32" is none.
+    """Return the mixed-precision context of a device; none for "fp32".
 
     Raises:
         ConfigError: fp16 without CUDA.
@@ -34,7 +37,7 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def pick_test_device(recipe: Recipe, name: str | None) -> tuple[torch.device, str]:
-    """Device and precision to test a run with: ``name``, or what it was trained on where that is here."""
+    """Return device and precision for inference: ``name``, or the device of training if it exists on this machine."""
     if name is None:
         try:
             device = pick_device(recipe.train.device)
@@ -46,28 +49,45 @@ def pick_test_device(recipe: Recipe, name: str | None) -> tuple[torch.device, st
     return device, "fp32" if precision == "fp16" and device.type != "cuda" else precision
 
 
+def view_loader(
+    dataset: VideoDataset,
+    *,
+    batch_size: int,
+    num_workers: int,
+    share: Share = Share(),  # noqa: B008  (immutable)
+    bad: list[BadVideo],
+) -> DataLoader[Any]:
+    """Return a loader in the order of the data set, with at most ``batch_size`` views in a batch (or one video).
+
+    Unreadable videos are appended to ``bad``, and their batches come without them.
+    """
+    num_videos = max(1, batch_size // PROTOCOLS[dataset.protocol].num_views)
+    # `whole`: each process takes whole batches, so they hold the same videos for any number of processes.
+    return make_loader(
+        dataset, batch_size=num_videos, num_workers=num_workers, shuffle=False, share=share, whole=True, bad=bad
+    )
+
+
 def forward_views(
     model: VideoClassifier,
-    see: Callable[[torch.Tensor], torch.Tensor],
+    forward: Callable[[torch.Tensor], torch.Tensor],
     clips: torch.Tensor,
     precision: str,
     *,
     batch_size: int,
 ) -> torch.Tensor:
-    """What ``see``, the model or a part of it, makes of every view: float32 `(B, views, ...)`.
+    """Apply ``forward`` to every view of clips `(B, T, C, H, W)` or `(B, views, T, C, H, W)`: float32 `(B, views, ...)`.
 
-    Of clips `(B, T, C, H, W)` or `(B, views, T, C, H, W)`, as many at once as `view_scores` says.
+    On a GPU at most ``batch_size`` views are in one call, on the CPU one.
     """
     device = next(model.parameters()).device
     views = clips if clips.ndim == 5 else clips.flatten(0, 1)
+    # On the CPU larger batches are not faster, and one view at a time makes the scores of a video independent of
+    # the other videos in its batch, to the last bit.
+    parts = views.split(1 if device.type == "cpu" else batch_size)
     with autocast(device, precision):
-        seen = torch.cat(
-            [
-                see(part.to(device, non_blocking=True)).float()
-                for part in views.split(1 if device.type == "cpu" else batch_size)
-            ]
-        )
-    return seen.unflatten(0, (len(clips), -1))
+        outputs = torch.cat([forward(part.to(device, non_blocking=True)).float() for part in parts])
+    return outputs.unflatten(0, (len(clips), -1))
 
 
 @torch.inference_mode()
@@ -79,37 +99,31 @@ def view_scores(
     batch_size: int,
     average: Average = "logits",
 ) -> NDArray[np.float32]:
-    """Scores of videos, float32 `(B, num_classes)`, from clips `(B, T, C, H, W)` or `(B, views, T, C, H, W)`.
+    """Return scores of videos, float32 `(B, num_classes)`, from clips `(B, T, C, H, W)` or `(B, views, T, C, H, W)`.
 
-    On a GPU at most ``batch_size`` views go through the model at once. On the CPU, where more at once gain
-    nothing, one by one: a video's scores are then the same to the last bit, whatever came with it. Over
-    the views of a video logits are averaged, or probabilities, whose logarithm then stands for a logit
-    (softmax gives them back).
+    With "logits" the logits of the views are averaged. With "softmax" their probabilities are, and the score is the
+    logarithm of the mean, of which a softmax gives the mean back.
     """
-    # averaged one by one: sums of many round otherwise
-    videos = forward_views(model, model, clips, precision, batch_size=batch_size)
-    scores = torch.stack([mean_of_views(video, average) for video in videos])
-    found: NDArray[np.float32] = scores.float().cpu().numpy()
-    return found
+    logits = forward_views(model, model, clips, precision, batch_size=batch_size)
+    # One video at a time: sums over a batch round differently.
+    scores = torch.stack([mean_of_views(video_logits, average) for video_logits in logits])
+    return scores.float().cpu().numpy()
 
 
 def mean_of_views(logits: torch.Tensor, average: Average) -> torch.Tensor:
-    """Scores `(num_classes,)` of a video from those of its views `(views, num_classes)`; see `view_scores`."""
-    return _mean_probability(logits) if average == "softmax" else logits.mean(dim=0)
-
-
-def _mean_probability(logits: torch.Tensor) -> torch.Tensor:
-    """The logarithm of the mean over views of the probabilities: `(views, num_classes)` to `(num_classes,)`."""
+    """Return scores `(num_classes,)` of a video from the logits of its views `(views, num_classes)`; see `view_scores`."""
+    if average == "logits":
+        return logits.mean(dim=0)
+    # log(mean p) = logsumexp(log p) - log(num_views), in which small probabilities do not underflow.
     return logits.double().log_softmax(dim=1).logsumexp(dim=0) - math.log(len(logits))
 
 
 def check_per_frame(protocol: Protocol) -> None:
-    """Refuse features by frame of a protocol whose clips show different frames. Raises `ConfigError`."""
+    """Raise `ConfigError` for a protocol with several clips: their frames differ, so no mean by frame exists."""
     if PROTOCOLS[protocol].clips != "one":
-        one = ", ".join(name for name, plan in PROTOCOLS.items() if plan.clips == "one")
+        allowed = ", ".join(name for name, plan in PROTOCOLS.items() if plan.clips == "one")
         raise ConfigError(
-            f"Protocol {protocol!r} shows several clips of a video, whose frames are not the same, so that there is no mean "
-            f"by frame. Take one of {one}, or the mean over frames (without per_frame)."
+            f"per_frame needs a protocol with one clip, got {protocol!r}. Use one of {allowed}, or leave out per_frame."
         )
 
 
@@ -122,36 +136,34 @@ def view_features(
     batch_size: int,
     per_frame: bool = False,
 ) -> NDArray[np.float32]:
-    """Features of videos, float32 `(B, D)`, from clips `(B, T, C, H, W)` or `(B, views, T, C, H, W)`.
+    """Return features of videos, float32 `(B, D)`, from clips `(B, T, C, H, W)` or `(B, views, T, C, H, W)`.
 
-    They are the input of the classifier, averaged over frames and views: the classifier makes of them the
-    logits that `vsn.inference.forward.view_scores` averages. With ``per_frame`` the mean is over the views
-    alone, `(B, T, D)`; they must be of one clip then (`check_per_frame`).
+    Features are the input of the classifier, averaged over frames and views; the classifier maps them to the logits that
+    `view_scores` averages. With ``per_frame`` they are averaged over the crops of one clip only: `(B, T, D)`.
 
     Raises:
-        ConfigError: ``per_frame`` of a model that has no features of single frames.
+        ConfigError: ``per_frame``, and the model has no features of single frames.
     """
-    taken: list[torch.Tensor] = []
+    inputs_of_head: list[torch.Tensor] = []
 
-    def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        taken.append(inputs[0])
-
-    def see(views: torch.Tensor) -> torch.Tensor:
+    def forward(views: torch.Tensor) -> torch.Tensor:
         model(views)
-        return taken.pop()
+        return inputs_of_head.pop()
 
-    handle = model.head.register_forward_pre_hook(keep)
+    def keep_input(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        inputs_of_head.append(inputs[0])
+
+    handle = model.head.register_forward_pre_hook(keep_input)
     try:
-        features = forward_views(model, see, clips, precision, batch_size=batch_size)
+        features = forward_views(model, forward, clips, precision, batch_size=batch_size)
     finally:
         handle.remove()
-    # (B, views, T, D), or without T where the network itself has joined the frames
+    # (B, views, T, D); or (B, views, D) where the network itself merges the frames
     if per_frame and features.ndim != 4:
         raise ConfigError(
-            f"{type(model).__name__} joins the frames before its features; there are none by frame. Leave per_frame out."
+            f"{type(model).__name__} merges the frames before its features, so it has none per frame. Leave out per_frame."
         )
     axes = (1,) if per_frame or features.ndim == 3 else (1, 2)
-    # One by one, so that a video's features are the same whatever came with it.
-    found = torch.stack([one[None].mean(dim=axes)[0] for one in features])
-    result: NDArray[np.float32] = found.cpu().numpy()
-    return result
+    # One video at a time, as in `view_scores`.
+    means = torch.stack([video[None].mean(dim=axes)[0] for video in features])
+    return means.cpu().numpy()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vsn.config import Recipe, ServeConfig
 from vsn.data.video import VideoError, VideoMetadata, open_video
 from vsn.data.video.jpeg import encode_jpeg
-from vsn.inference.prediction import views_of_video
+from vsn.inference.inputs import views_of_video
 from vsn.serve.problems import Problem
 from vsn.stream.file_windows import FileWindows, read_windows
 from vsn.stream.plan import TooShortWindowError
@@ -31,7 +31,6 @@ class DecodeJob:
 
     path: Path
     recipe: Recipe
-    classes: tuple[str, ...]
     limits: ServeConfig
     frames: bool = False
     """Whether to return the sampled frames as JPEG."""
@@ -73,7 +72,7 @@ def decode_upload(job: DecodeJob) -> Decoded | Problem:
     if seconds > limits.max_seconds:
         return Problem("too_long", f"The video lasts {seconds:.1f} s.", limit=f"The limit is {limits.max_seconds:g} s.")
     try:
-        clip = views_of_video(job.path, recipe, job.classes, recipe.eval)
+        clip = views_of_video(job.path, recipe, recipe.eval)
         windows = None
         if job.timeline and seconds > limits.timeline_seconds:
             # At a low frame rate a window may not hold the consecutive frames of one instant (rgbdiff).

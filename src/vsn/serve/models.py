@@ -18,7 +18,7 @@ from vsn.data.views import PROTOCOLS
 from vsn.export.exported import ExportedPredictor, is_exported, video_logits
 from vsn.inference.forward import view_scores
 from vsn.inference.predict import Predictor
-from vsn.inference.prediction import most_probable
+from vsn.inference.prediction import Prediction
 from vsn.models.gradcam import grad_cam, overlay
 from vsn.runs.metadata import describe_preprocessing
 from vsn.runs.results import list_results
@@ -54,7 +54,9 @@ class ServedModel:
 
     def top(self, logits: Logits, top_k: int) -> list[tuple[str, float]]:
         """Return labels with probabilities, most probable first, computed by the code of `vsn predict`."""
-        prediction = most_probable(Path(), logits, self.classes, recipe=self.recipe, top_k=top_k)
+        prediction = Prediction.from_logits(
+            Path(), logits, self.classes, multi_label=self.recipe.data.task == "multilabel", top_k=top_k
+        )
         return list(zip(prediction.labels, prediction.probabilities, strict=True))
 
     def index_of(self, label: str) -> int:

@@ -228,7 +228,6 @@ class Service:
         job = DecodeJob(
             path=path,
             recipe=model.recipe,
-            classes=model.classes,
             limits=running.limits,
             frames=frames,
             timeline=timeline and model.card.timelines,

@@ -1,0 +1,98 @@
+"""Find the videos that a path names, and read the views of one video as evaluation does."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vsn.config import EvalConfig, Recipe
+from vsn.data.dataset import VideoDataset
+from vsn.data.flow.compute import compute_fields, flow_method, method_of
+from vsn.data.flow.find import flow_of_video, list_flow
+from vsn.data.flow.values import wanted_flow
+from vsn.data.records import (
+    IMAGE_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    RecordSet,
+    VideoRecord,
+    list_videos,
+    walk_folders,
+)
+from vsn.data.video import VideoError
+from vsn.data.video.frame_folders import describe_frames
+from vsn.data.video.reader import Choose, frame_size, resize_rgb
+
+
+def list_inputs(recipe: Recipe, path: str | Path) -> list[Path]:
+    """Return the videos that a path names: itself, or those of a folder (for a flow model its stored flow, if any).
+
+    A folder of numbered pictures is one video.
+
+    Raises:
+        ConfigError: a folder without videos.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    flow = list_flow(path) if recipe.model.modality == "flow" else []
+    return flow or _frame_folders(path, recipe.data.frame_template) or list_videos(path)
+
+
+def _frame_folders(folder: Path, template: str) -> list[Path]:
+    """Folders of frames at any depth; empty if there are video files, next to which pictures may be thumbnails."""
+    folders = []
+    for parent, _, files in walk_folders(folder):
+        if any(Path(name).suffix.lower() in VIDEO_EXTENSIONS for name in files):
+            return []
+        if any(Path(name).suffix.lower() in IMAGE_EXTENSIONS for name in files):
+            with contextlib.suppress(VideoError):
+                describe_frames(parent, template)
+                folders.append(parent)
+    return folders
+
+
+def views_of_video(path: Path, recipe: Recipe, view: EvalConfig, *, device: str = "cpu") -> torch.Tensor:
+    """Read the views of a video that a protocol selects: uint8 ``(T, C, H, W)``, or ``(views, T, C, H, W)``.
+
+    Args:
+        path: a video file or a folder of frames; for a flow model also its stored flow, a folder of pictures or a
+            `.vsnflow` file. Without stored flow it is computed as for training.
+        recipe: the run's.
+        view: protocol and order of frames.
+        device: where flow is computed.
+
+    Raises:
+        VideoError: the file cannot be read as a video.
+        ConfigError: stored flow does not fit the model, or flow cannot be computed here.
+    """
+    model = recipe.model
+
+    def computed_fields(path: Path, choose: Choose) -> np.ndarray:
+        method = method_of(model.flow_method)
+        fields = compute_fields(
+            path,
+            choose,
+            flow_method(method, device if method == "tvl1" else "cpu"),
+            bound=model.flow_bound,
+            short_side=wanted_flow(recipe).short_side,
+            frame_template=recipe.data.frame_template,
+            decoder=recipe.data.decoder,
+        )
+        # Flow is computed at the size of stored flow, which may differ from the size of the model's clips.
+        size = frame_size(path, fields.shape[1], fields.shape[2], recipe.clip.short_side)
+        return fields if fields.shape[1:3] == size else np.stack([resize_rgb(field, *size) for field in fields])
+
+    stored = model.modality == "flow" and flow_of_video(path, wanted_flow(recipe))
+    # A data set of one video, so that prediction is evaluation to the last bit.
+    dataset = VideoDataset(
+        RecordSet((VideoRecord(path=path, labels=(), video_id=path.name),), classes=()),
+        replace(recipe, data=replace(recipe.data, cache="none", flow_layout="auto")),
+        train=False,
+        view=view,
+        read_fields=computed_fields if model.modality == "flow" and not stored else None,
+    )
+    return dataset[0].clip
