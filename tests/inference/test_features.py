@@ -61,7 +61,7 @@ def test_features_by_frame_are_those_of_the_frames(finished_run: Path, predictor
 
 def test_no_mean_by_frame_over_clips_of_other_frames(predictor: Predictor, gray_video: Path, tmp_path: Path):
     view = EvalConfig(protocol="3crop-2clip")
-    with pytest.raises(ConfigError, match="'3crop-2clip'.* fcn, center, 3crop, 10crop"):
+    with pytest.raises(ConfigError, match=r"'3crop-2clip'.* fcn, center, 3crop, 10crop"):
         predictor.features(gray_video, per_frame=True, protocol=view)
 
 
@@ -190,8 +190,8 @@ def test_a_split_goes_on_where_it_stopped(finished_run: Path, tmp_path: Path, mo
 
     with monkeypatch.context() as patched:
         patched.setattr(module, "view_features", interrupted)
+        one_by_one = EvalConfig(batch_size=1)
         with pytest.raises(KeyboardInterrupt):
-            one_by_one = EvalConfig(batch_size=1)
             extract_features(finished_run, out, config=one_by_one, device="cpu", num_workers=0, progress=False)
     assert len(load_features(tmp_path / "f.partial.npz").video_ids) == 6
     found = extract_features(finished_run, out, device="cpu", num_workers=0, progress=False)
