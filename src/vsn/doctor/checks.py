@@ -42,6 +42,7 @@ def check_roles(evidence: Evidence) -> Iterator[Finding]:
             yield make_finding("leak/roles", split=split.name, uses=uses)
         elif len(split.roles) > 1:
             yield make_finding("val-is-test", split=split.name)
+    # Readers leave out annotated videos that are not on disk, as many download only a part of Kinetics.
     incomplete = [(split, split.records.num_missing) for split in evidence.splits if split.records.num_missing]
     if incomplete:
         items = [f"{n:,} of {n + len(split.videos):,} of {split.name}" for split, n in incomplete]
@@ -82,6 +83,7 @@ def check_classes(evidence: Evidence) -> Iterator[Finding]:
         yield make_finding("class-unseen", unseen)
     if empty := [name for name in untrained if name not in tested]:
         yield make_finding("class-empty", empty, num_classes=len(known))
+    # Unless no other split has labels: then the message would list every class.
     untested = [name for name, number in counts.items() if number and name not in tested]
     if untested and tested:
         yield make_finding("class-untested", untested)
@@ -105,6 +107,7 @@ def check_balance(evidence: Evidence) -> Iterator[Finding]:
             "Set data.balance = true (draws classes equally often) or train.class_weights = true (weights the loss), and "
             "compare by mean class accuracy."
         )
+    # Smallest first, so that the message names the worst.
     small = sorted((n, name) for name, n in sizes.items() if sizes[largest] / n > IMBALANCE_RATIO)
     yield make_finding(
         "imbalance",
@@ -120,6 +123,7 @@ def check_balance(evidence: Evidence) -> Iterator[Finding]:
 def check_flips(evidence: Evidence) -> Iterator[Finding]:
     """Random flips of classes named by left or right."""
     classes = evidence.splits[0].records.classes if evidence.splits else ()
+    # "swipe left" mirrored shows "swipe right" with the label "swipe left". Task "arrow" does not use the names.
     sided = [name for name in classes if has_side(name)]
     if sided and evidence.recipe.data.flip == "random" and evidence.recipe.data.task != "arrow":
         rule, reason = propose_flip_rule(classes)
@@ -198,6 +202,7 @@ def check_truncated(evidence: Evidence) -> Iterator[Finding]:
 
 def check_short(evidence: Evidence) -> Iterator[Finding]:
     """Videos with fewer frames than a clip."""
+    # A single frame is often a cover picture or a failed extraction, so it is another finding than a short video.
     num_frames = evidence.recipe.model.num_frames
     short = [report for report in evidence.readable if report.num_frames < num_frames]
     if items := [evidence.name(report.path) for report in short if report.num_frames == 1]:
@@ -246,6 +251,7 @@ def check_listed_frames(evidence: Evidence) -> Iterator[Finding]:
         if (number := listed.get(report.path)) and number != report.num_frames
     ]
     if different:
+        # Most missing frames first.
         different.sort(key=lambda row: (row[0] - row[1], row[2]))
         num_fewer = sum(present < number for present, number, _ in different)
         yield make_finding(
@@ -258,6 +264,7 @@ def check_listed_frames(evidence: Evidence) -> Iterator[Finding]:
 
 def check_cost(evidence: Evidence) -> Iterator[Finding]:
     """Videos that decode far more than is used of them."""
+    # Two causes: pixels that the resize discards, and frames decoded only to reach the next one of the clip.
     side, many = evidence.recipe.clip.short_side, MANY_FRAMES * evidence.recipe.model.num_frames
     expensive = [
         report
@@ -266,6 +273,7 @@ def check_cost(evidence: Evidence) -> Iterator[Finding]:
         or (report.key_interval > LONG_KEY_INTERVAL and report.num_frames > many)
     ]
     if expensive and evidence.reads_frames:
+        # Slowest first.
         expensive.sort(key=lambda report: -report.seconds)
         items = [
             evidence.name(
@@ -285,6 +293,7 @@ def check_cost(evidence: Evidence) -> Iterator[Finding]:
 
 def check_copies(evidence: Evidence) -> Iterator[Finding]:
     """The same content in two splits, twice in one split, or with two labels."""
+    # Groups of paths with one content; a path without copies is its own group, because a split may list it twice.
     copied = {path for group in evidence.copies for path in group}
     groups = [*evidence.copies, *((path,) for path in evidence.places if path not in copied)]
     leaks: list[str] = []
@@ -295,6 +304,7 @@ def check_copies(evidence: Evidence) -> Iterator[Finding]:
     tested_twice = False
     for group in groups:
         places = [place for path in group for place in evidence.places[path]]
+        # A leak from training biases the result more than one from validation: of a group report only the worse.
         if pair := _first_pair(places, lambda a, b: "train" in a.split.roles and "train" not in b.split.roles):
             leaks.append(f"{pair[0]} is {pair[1]}")
         elif pair := _first_pair(places, lambda a, b: "val" in a.split.roles and "val" not in b.split.roles):
@@ -302,6 +312,7 @@ def check_copies(evidence: Evidence) -> Iterator[Finding]:
         if pair := _first_pair(places, lambda a, b: set(a.classes) != set(b.classes) and a.classes and b.classes):
             conflicts.append(" and ".join(f"{place} is {', '.join(place.classes)}" for place in pair))
         elif pair := _first_pair(places, lambda a, b: a.split is b.split):
+            # The same file on two lines of a list, or a second file with the same content.
             same_path = any(set(pair) <= set(evidence.places[path]) for path in group)
             (listed if same_path else copies).append(f"{pair[0]} is {pair[1].video_id}")
             tested_twice |= same_path and pair[0].split.roles != ("train",)
@@ -359,6 +370,7 @@ def check_loading(evidence: Evidence) -> Iterator[Finding]:
     if loading is None or gpu is None or loading.clips_per_second >= gpu:
         return
     speed = loading.clips_per_second
+    # Loading scales with the workers until the CPUs are used up.
     num_needed = math.ceil(gpu / (speed / max(1, loading.num_workers)))
     if num_needed <= num_cpus():
         advice = f"Set data.num_workers = {num_needed}, or reduce decoding with `vsn data pack`."

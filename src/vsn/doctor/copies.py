@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def _equal_groups(paths: list[Path], signatures: tuple[Signature, ...]) -> list[
         for signature in signatures:
             # All groups in one map, so that many groups of two keep all threads busy.
             members = [(index, path) for index, group in enumerate(groups) for path in group]
-            values = pool.map(_or_none(signature), [path for _, path in members])
+            values = pool.map(partial(_value, signature), [path for _, path in members])
             alike: dict[tuple[int, Hashable], list[Path]] = {}
             for (index, path), value in zip(members, values, strict=True):
                 if value is not None:
@@ -51,16 +52,12 @@ def _equal_groups(paths: list[Path], signatures: tuple[Signature, ...]) -> list[
     return groups
 
 
-def _or_none(signature: Signature) -> Signature:
-    """Return the signature as a function that returns None for a path that cannot be read."""
-
-    def safe(path: Path) -> Hashable:
-        try:
-            return signature(path)
-        except OSError:
-            return None
-
-    return safe
+def _value(signature: Signature, path: Path) -> Hashable:
+    """Return the signature of a path; None if it cannot be read, which is another finding."""
+    try:
+        return signature(path)
+    except OSError:
+        return None
 
 
 def _size(path: Path) -> Hashable:

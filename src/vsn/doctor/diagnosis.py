@@ -145,6 +145,7 @@ def _summarize_split(evidence: Evidence, split: Split) -> SplitSummary:
         num_bad=len(reports) - len(readable),
         num_classes=sum(number > 0 for number in split.class_counts().values()),
         frames=Spread.of([report.num_frames for report in readable]),
+        # Folders of frames have no rate.
         frames_per_second=Spread.of([r.frames_per_second for r in readable if r.frames_per_second]),
         short_side=Spread.of([min(report.height, report.width) for report in readable]),
     )
@@ -170,5 +171,6 @@ def effective_classes(counts: Counter[str]) -> float:
     3.0
     """
     total = sum(counts.values())
+    # Of 100 classes where one has half of the videos, entropy counts about 20.
     shares = [number / total for number in counts.values() if number]
     return round(2 ** -sum(share * math.log2(share) for share in shares), 6) if total else 0.0

@@ -47,6 +47,7 @@ class Evidence:
         """Path -> all its entries in the splits."""
         places: dict[Path, list[Place]] = {}
         for split in self.splits:
+            # The labels of task "arrow" are made, not annotated, so copies cannot conflict in them.
             names = () if split.records.per_video > 1 else split.records.classes
             for record in split.videos:
                 classes = tuple(names[label] for label in record.labels) if names else ()

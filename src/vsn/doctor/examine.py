@@ -69,6 +69,7 @@ def examine(
             raise ValueError(f"Expected {name} above 0, got {number}.")
     if data.decoder != "pyav":
         device_of(data.decoder)  # raises if TorchCodec is missing, which is no problem of the videos
+    # The time limit and the processes are the same for videos and flow.
     inspect = partial(
         _inspect_all,
         num_workers=num_cpus() if num_workers is None else num_workers,
@@ -77,12 +78,15 @@ def examine(
     )
 
     splits, findings = read_splits(data)
+    # Decode a test clip and the last frame of each video, in processes that a broken file may kill.
     video_jobs = [
         VideoJob(path, num_frames, recipe.clip.short_side, data.frame_template, data.decoder, thorough)
         for path in choose_videos(splits, sample, recipe.train.seed)
     ]
     reports = inspect("checking", inspect_video, video_jobs, VideoReport)
 
+    # A model on flow reads that in place of the videos, which are inspected all the same: their frames tell how many
+    # fields there should be.
     dataset_flow: DatasetFlow | None = None
     if recipe.model.modality == "flow":
         dataset_flow, flow_findings = find_flow(splits, recipe)
@@ -96,6 +100,7 @@ def examine(
         ]
         dataset_flow.reports.update(inspect("checking flow", inspect_flow, flow_jobs, FlowReport))
 
+    # Measure the loader after the inspection, on readable videos only: one that hangs would stop it.
     evidence = Evidence(recipe, splits, reports, flow=dataset_flow, gpu_videos_per_second=gpu_videos_per_second)
     if loading_seconds > 0:
         # Imports torch, which the inspecting processes must not: each would take seconds to start.
@@ -157,6 +162,7 @@ def _inspect_all(
 def _all_copies(splits: Sequence[Split], reports: dict[Path, VideoReport]) -> tuple[tuple[Path, ...], ...]:
     """Find copies of all videos; among those in packed files, which are no files, by pixels if they were inspected."""
     paths = dict.fromkeys(path for split in splits for path in split.paths)
+    # A packed file holds many videos and stores JPEG frames, so bytes of files tell nothing of copies in it.
     packed = [path for path in paths if packed_place(path) is not None]
     by_pixels: dict[str, list[Path]] = {}
     for path in packed:

@@ -31,162 +31,86 @@ _FLOW_AGAIN = "Delete it and run `vsn flow extract` again, which writes only wha
 
 # Code, or code/variant -> severity, problem, advice. {videos} and {classes} are the number of items with its noun, {n} is
 # the number; the other fields come from the check.
+# fmt: off
 _TEMPLATES: dict[str, tuple[Severity, str, str]] = {
     # Splits.
     "unreadable-data": ("error", "{error}", _FIX),
     "unreadable-split": ("error", "{error}", _FIX),
     "no-split": ("error", "{error}", "{advice}"),
     "no-split/test": ("note", "{error}", "Training does not need it; `vsn eval` uses the validation split."),
-    "leak/roles": (
-        "error",
-        "The videos of {split} are used for {uses}",
-        "Set data.val_split and data.test_split to other splits.",
-    ),
-    "val-is-test": (
-        "note",
-        "Validation and testing use the same videos ({split})",
-        "Use three splits if the validation accuracy selects anything; else the test accuracy is too high.",
-    ),
+    "leak/roles": ("error", "The videos of {split} are used for {uses}",
+        "Set data.val_split and data.test_split to other splits."),
+    "val-is-test": ("note", "Validation and testing use the same videos ({split})",
+        "Use three splits if the validation accuracy selects anything; else the test accuracy is too high."),
     "not-on-disk": ("warning", "{missing} not on disk and left out", "Report the number of videos with the results."),
     # Labels.
     "no-test-labels": ("note", "The {number:,} videos of {split} have no labels", "Accuracy cannot be computed there."),
     "unlabeled": ("error", "{videos} without a label in {split}", "Label them, or remove them from the annotations."),
-    "class-unseen": (
-        "error",
-        "{classes} tested without training videos",
-        "All their videos count as wrong. Move some to the training split, or remove the classes.",
-    ),
-    "class-empty": (
-        "warning",
-        "{classes} of {num_classes:,} without any video",
-        "Check for a gap in the class numbers, another version of the class list, or missing downloads.",
-    ),
-    "class-untested": (
-        "note",
-        "{classes} trained, but neither validated nor tested",
-        "The accuracy tells nothing about these classes.",
-    ),
-    "imbalance": (
-        "warning",
-        "The largest class, {largest}, has {ratio:.0f} times the {smallest} of the smallest",
-        "{advice}",
-    ),
-    "flip": (
-        "error",
-        'data.flip = "random" mirrors videos of {classes} without changing the label',
-        'Set data.flip = "{rule}": {reason}',
-    ),
+    "class-unseen": ("error", "{classes} tested without training videos",
+        "All their videos count as wrong. Move some to the training split, or remove the classes."),
+    "class-empty": ("warning", "{classes} of {num_classes:,} without any video",
+        "Check for a gap in the class numbers, another version of the class list, or missing downloads."),
+    "class-untested": ("note", "{classes} trained, but neither validated nor tested",
+        "The accuracy tells nothing about these classes."),
+    "imbalance": ("warning", "The largest class, {largest}, has {ratio:.0f} times the {smallest} of the smallest",
+        "{advice}"),
+    "flip": ("error", 'data.flip = "random" mirrors videos of {classes} without changing the label',
+        'Set data.flip = "{rule}": {reason}'),
     # Videos.
     "missing": ("error", "{videos} not found", "Get the files, or remove their lines from the annotations."),
     "empty": ("error", "{videos} empty", "Download or extract them again, or remove them."),
-    "unreadable": (
-        "error",
-        "{videos} that cannot be decoded",
-        "If a media player plays them, convert them with FFmpeg. Otherwise download them again or remove them.",
-    ),
+    "unreadable": ("error", "{videos} that cannot be decoded",
+        "If a media player plays them, convert them with FFmpeg. Otherwise download them again or remove them."),
     "crashed": ("error", "{videos} crashed the decoding process", "Remove them, or convert them with FFmpeg."),
-    "too-slow": (
-        "error",
-        "{videos} exceeded the time limit for decoding",
-        "Remove them, cut them into parts, or convert them with FFmpeg.",
-    ),
-    "truncated": (
-        "warning",
-        "{videos} truncated or damaged",
-        "Download or copy them again: the frames that are left may not show the labeled action.",
-    ),
-    "single-frame": (
-        "warning",
-        "{videos} with a single frame, repeated {num_frames} times",
-        "They show no motion: check for cover pictures and failed extractions.",
-    ),
-    "too-short": (
-        "warning",
-        "{videos} with fewer frames than the {num_frames} of a clip",
-        "Frames are repeated to fill the clip. Reduce model.num_frames, or extract more frames per second.",
-    ),
-    "variable-size": (
-        "warning",
-        "{videos} with frames of different sizes",
-        "All are resized to the size of the first: check for concatenated recordings.",
-    ),
-    "mixed-frame-names": (
-        "warning",
-        "Frame folders use {n} naming schemes",
-        "Check whether two extractions were mixed, or first frames are missing.",
-    ),
-    "listed-frames": (
-        "warning",
-        "{videos} with another number of frames than listed, {num_fewer} with fewer",
-        "If frames are missing, extract them again. A list that counts one less throughout may count flow.",
-    ),
-    "costly": (
-        "note",
-        "{videos} expensive to decode (about {latency_ms:.0f} ms per clip)",
-        "`vsn data pack` stores frames of {short_side} pixels that are read one by one.",
-    ),
+    "too-slow": ("error", "{videos} exceeded the time limit for decoding",
+        "Remove them, cut them into parts, or convert them with FFmpeg."),
+    "truncated": ("warning", "{videos} truncated or damaged",
+        "Download or copy them again: the frames that are left may not show the labeled action."),
+    "single-frame": ("warning", "{videos} with a single frame, repeated {num_frames} times",
+        "They show no motion: check for cover pictures and failed extractions."),
+    "too-short": ("warning", "{videos} with fewer frames than the {num_frames} of a clip",
+        "Frames are repeated to fill the clip. Reduce model.num_frames, or extract more frames per second."),
+    "variable-size": ("warning", "{videos} with frames of different sizes",
+        "All are resized to the size of the first: check for concatenated recordings."),
+    "mixed-frame-names": ("warning", "Frame folders use {n} naming schemes",
+        "Check whether two extractions were mixed, or first frames are missing."),
+    "listed-frames": ("warning", "{videos} with another number of frames than listed, {num_fewer} with fewer",
+        "If frames are missing, extract them again. A list that counts one less throughout may count flow."),
+    "costly": ("note", "{videos} expensive to decode (about {latency_ms:.0f} ms per clip)",
+        "`vsn data pack` stores frames of {short_side} pixels that are read one by one."),
     # Copies.
-    "leak": (
-        "error",
-        "{videos} of the training split also used for validation or testing",
-        "Remove one of each pair: accuracy on training videos is meaningless.",
-    ),
+    "leak": ("error", "{videos} of the training split also used for validation or testing",
+        "Remove one of each pair: accuracy on training videos is meaningless."),
     "label-conflict": ("error", "{videos} present twice, with different labels", "Keep the right label."),
-    "listed-twice": (
-        "error",
-        "{videos} listed more than once in a split",
-        "Keep one line of each; `vsn eval` rejects such a split.",
-    ),
-    "copies": (
-        "warning",
-        "{videos} present more than once in a split, under different names",
-        "Keep one of each: copies count double.",
-    ),
-    "val-in-test": (
-        "warning",
-        "{videos} used for both validation and testing",
-        "Remove one of each pair, or select nothing by the validation accuracy.",
-    ),
+    "listed-twice": ("error", "{videos} listed more than once in a split",
+        "Keep one line of each; `vsn eval` rejects such a split."),
+    "copies": ("warning", "{videos} present more than once in a split, under different names",
+        "Keep one of each: copies count double."),
+    "val-in-test": ("warning", "{videos} used for both validation and testing",
+        "Remove one of each pair, or select nothing by the validation accuracy."),
     # Flow.
     "no-flow": ("error", "{error}", _FIX),
     "flow-files": ("error", "{error}", _FIX),
-    "flow-missing/located": (
-        "error",
-        "{n:,} of {num_videos:,} videos without flow in {folder}",
-        "Run `vsn flow extract`, or remove these videos; a video of one frame has no flow.",
-    ),
-    "flow-shared": (
-        "error",
-        "{n:,} flow files or folders match several videos each",
-        "Keep the folders of the videos in the flow folder, as `vsn flow extract` does.",
-    ),
-    "flow-otherwise": (
-        "error",
-        "The flow in {folder} is not stored as the model needs it",
-        "Run `vsn flow extract` again, or change the model's settings to match.",
-    ),
+    "flow-missing/located": ("error", "{n:,} of {num_videos:,} videos without flow in {folder}",
+        "Run `vsn flow extract`, or remove these videos; a video of one frame has no flow."),
+    "flow-shared": ("error", "{n:,} flow files or folders match several videos each",
+        "Keep the folders of the videos in the flow folder, as `vsn flow extract` does."),
+    "flow-otherwise": ("error", "The flow in {folder} is not stored as the model needs it",
+        "Run `vsn flow extract` again, or change the model's settings to match."),
     "flow-missing": ("error", "{videos} with missing flow", _FLOW_AGAIN),
     "flow-empty": ("error", "{videos} with empty flow", _FLOW_AGAIN),
     "flow-unreadable": ("error", "{videos} with unreadable flow", _FLOW_AGAIN),
     "flow-crashed": ("error", "{videos} with flow that crashed the reading process", _FLOW_AGAIN),
     "flow-too-slow": ("error", "{videos} with flow that exceeded the time limit for reading", _FLOW_AGAIN),
-    "flow-length": (
-        "warning",
-        "{videos} whose N frames do not have N - 1 or N flow fields",
-        "Extract it again: it has gaps, or is of another version of the video.",
-    ),
-    "flow-size": (
-        "warning",
-        "{videos} with flow whose shorter side is not {side} pixels",
-        "Motion is in pixels of the frames it was computed from: extract all flow with one --short-side.",
-    ),
+    "flow-length": ("warning", "{videos} whose N frames do not have N - 1 or N flow fields",
+        "Extract it again: it has gaps, or is of another version of the video."),
+    "flow-size": ("warning", "{videos} with flow whose shorter side is not {side} pixels",
+        "Motion is in pixels of the frames it was computed from: extract all flow with one --short-side."),
     # Loading.
-    "slow-loading": (
-        "warning",
-        "{workers} load {speed:.0f} videos per second, the GPU trains on {gpu:.0f} and would wait {idle:.0%}",
-        "{advice}",
-    ),
+    "slow-loading": ("warning", "{workers} load {speed:.0f} videos per second; the GPU needs {gpu:.0f} and would wait {idle:.0%}",
+        "{advice}"),
 }
+# fmt: on
 
 
 def make_finding(
@@ -204,6 +128,7 @@ def make_finding(
     >>> make_finding("empty", ["a.mp4"], effect="Testing would stop.").message
     '1 video empty: a.mp4. Testing would stop.'
     """
+    # format does not look into inserted values, so names of videos and classes may have braces.
     usual_severity, problem, advice = _TEMPLATES[code]
     number = len(items)
     problem = problem.format(n=number, videos=counted(number, "video"), classes=counted(number, "class"), **fields)

@@ -59,6 +59,7 @@ def find_flow(splits: Sequence[Split], recipe: Recipe) -> tuple[DatasetFlow | No
     errors: dict[str, str] = {}
     flow: DatasetFlow | None = None
     missing: list[str] = []
+    # Flow -> the videos that would use it. More than one is an error: videos "a/1" and "b/1" both match flow "1".
     owners: dict[Path, dict[Path, Place]] = {}
     for split in splits:
         try:
@@ -78,6 +79,7 @@ def find_flow(splits: Sequence[Split], recipe: Recipe) -> tuple[DatasetFlow | No
         if not flow.description and any(located.places):
             try:
                 stated = stated_facts(located)
+                # Assigned before describe_located, which may fail: the values are known even if the files are not.
                 flow = replace(flow, facts=stated or FlowFacts())
                 flow = replace(flow, description=describe_located(located, stated))
             except ConfigError as error:

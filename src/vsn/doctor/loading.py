@@ -34,6 +34,7 @@ def measure_loading(
     chosen = np.random.default_rng(seed).permutation(starts)[: _MAX_CLIPS // step].tolist()
     if not chosen:
         return None, {}
+    # A clip and its reversed copy are neighbors and stay together.
     subset = replace(records, records=tuple(r for i in chosen for r in records.records[i : i + step]))
     videos = [record.path for record in subset.records]
     if flow is not None:
@@ -47,6 +48,7 @@ def measure_loading(
     batch_size = max(step, min(recipe.train.batch_size, len(videos) // (6 * max(1, num_workers))))
     bad: list[BadVideo] = []
     loader = make_loader(dataset, batch_size=batch_size, num_workers=num_workers, shuffle=False, seed=seed, bad=bad)
+    # Time of each batch, and its number of clips.
     arrivals = [(time.perf_counter(), 0)]
     batches = iter(loader)
     try:

@@ -39,6 +39,7 @@ def _headline(diagnosis: Diagnosis) -> Text:
     text = Text(overflow="fold")
     text.append(diagnosis.root, style="bold")
     text.append(f" ({diagnosis.source}): {', '.join(counts) or 'no problems'}.\n")
+    # Errors are what the exit status reports too.
     if not diagnosis.healthy:
         text.append("Fix the errors before training.", style=_STYLES["error"])
     elif numbers["warning"]:
@@ -118,6 +119,7 @@ def _classes_text(diagnosis: Diagnosis) -> str:
     videos = classes.videos
     if videos.min == videos.max:
         return f"{classes.num_classes:,} to train, {videos.max:,.0f} videos each."
+    # Effective classes: 2 to the entropy of the class sizes.
     balance = (
         "nearly balanced"
         if classes.effective > NEARLY_EVEN * classes.num_classes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class Split:
 
     def class_counts(self) -> Counter[str]:
         """Return the number of videos of each class; empty for task "arrow", which has no labels."""
+        # The labels of task "arrow" say forward or reversed, not what is filmed.
         if self.records.per_video > 1:
             return Counter()
         counts = Counter(dict.fromkeys(self.records.classes, 0))
@@ -76,6 +77,7 @@ def read_splits(config: DataConfig) -> tuple[tuple[Split, ...], list[Finding]]:
         except ConfigError as error:
             errors[role] = error
             continue
+        # Held-out data often has one list for validation and test: inspect and count its videos once.
         paths = [record.path for record in records.records]
         same = next((split for split in splits if [r.path for r in split.records.records] == paths), None)
         if same is None:
@@ -83,30 +85,30 @@ def read_splits(config: DataConfig) -> tuple[tuple[Split, ...], list[Finding]]:
         else:
             names = dict.fromkeys((*same.name.split(" and "), name))
             splits[splits.index(same)] = replace(same, name=" and ".join(names), roles=(*same.roles, role))
-    return tuple(splits), [*_split_findings(errors)]
-
-
-def _split_findings(errors: dict[str, ConfigError]) -> Iterator[Finding]:
     messages = {role: str(error).rstrip(".") for role, error in errors.items()}
     # One cause, such as a missing root, fails all splits alike: report it once.
     if len(errors) == len(ROLES) and len(set(messages.values())) == 1:
-        yield make_finding("unreadable-data", effect="Nothing else could be checked.", error=messages["train"])
-        return
-    for role, error in errors.items():
-        if not isinstance(error, NoSplitError):
-            yield make_finding("unreadable-split", effect=_EFFECTS[role], error=messages[role])
+        return (), [make_finding("unreadable-data", effect="Nothing else could be checked.", error=messages["train"])]
+    findings = []
+    for role, failure in errors.items():
+        if not isinstance(failure, NoSplitError):
+            findings.append(make_finding("unreadable-split", effect=_EFFECTS[role], error=messages[role]))
         elif role == "test":
-            yield make_finding("no-split/test", error=error.reason.rstrip("."))
+            findings.append(make_finding("no-split/test", error=failure.reason.rstrip(".")))
         else:
-            yield make_finding("no-split", effect=_EFFECTS[role], error=error.reason.rstrip("."), advice=error.advice)
+            reason, advice = failure.reason.rstrip("."), failure.advice
+            findings.append(make_finding("no-split", effect=_EFFECTS[role], error=reason, advice=advice))
+    return tuple(splits), findings
 
 
 def choose_videos(splits: Sequence[Split], sample: int | None, seed: int) -> list[Path]:
     """Return the videos to inspect, each once: all, or `sample` of each split."""
+    # A dict keeps the order and drops videos that two splits share.
     chosen: dict[Path, None] = {}
     for number, split in enumerate(splits):
         paths = split.paths
         if sample is not None and sample < len(paths):
+            # One generator per split: the sample of a split does not depend on the size of the others.
             drawn = np.random.default_rng([seed, number]).choice(len(paths), sample, replace=False)
             paths = [paths[index] for index in sorted(drawn)]
         chosen |= dict.fromkeys(paths)

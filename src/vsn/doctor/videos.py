@@ -83,6 +83,7 @@ def _inspect(job: VideoJob) -> VideoReport:
         except FewerFramesError:  # num_frames is now the number of frames that decode
             frames = _read_clip(video, job.num_frames)
     seconds = time.perf_counter() - start
+    # The pixels of a short clip may equal those of a longer video, so the length is hashed too.
     counts = (video.num_frames, video.frames_per_second)
     report = VideoReport(
         path,
@@ -92,6 +93,7 @@ def _inspect(job: VideoJob) -> VideoReport:
         pixels=hashlib.sha256(repr(counts).encode() + frames.tobytes()).hexdigest(),
         seconds=seconds,
     )
+    # Counted from the packets, because headers are often wrong, and a truncated file keeps its header.
     if path.is_file():
         try:
             facts = video_facts(path, decode_all=job.thorough)
@@ -106,6 +108,7 @@ def _inspect(job: VideoJob) -> VideoReport:
             num_sizes=len(facts.sizes),
             key_interval=facts.key_interval,
         )
+    # A folder of frames or a packed video: every frame can be read on its own, so one image gives the size.
     stored = open_video(path, frame_template=job.frame_template)
     info = stored.metadata
     sizes = {(info.height, info.width)}
@@ -132,6 +135,7 @@ def classify_problem(path: Path) -> Problem:
             return "unreadable" if any(path.iterdir()) else "empty"
         if path.exists():
             return "unreadable" if path.stat().st_size else "empty"
+        # The path of a packed video does not exist itself; its file does: "shard-00000.vsnpack/17".
         place = packed_place(path)
         return "unreadable" if place is not None and place[0].is_file() else "missing"
     except OSError:

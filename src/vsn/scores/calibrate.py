@@ -112,6 +112,7 @@ def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
 
     Guo et al. 2017, eq. 3, there with 15 bins of equal width. It depends on the number of bins.
     """
+    # Empty bins have no accuracy and weigh nothing.
     gaps = [
         part.count * abs(part.accuracy - part.confidence)
         for part in bins
@@ -138,6 +139,7 @@ def accepted_labels(values: NDArray[np.floating], classes: Sequence[str], thresh
     """
     if values.ndim != 2 or values.shape[1] != len(classes):
         raise ScoresError(f"Expected probabilities of shape (videos, {len(classes)}), got {values.shape}.")
+    # NaN compares false, so that max() of a row would be NaN: replace it by a value below every threshold.
     values = np.where(np.isnan(values).any(axis=1, keepdims=True), -np.inf, values)
     limit = 0.0 if threshold is None else threshold
     return [classes[row.argmax()] if row.max() >= limit else UNKNOWN for row in values]
@@ -154,6 +156,7 @@ def choose_threshold(scores: Scores, precision: float, *, temperature: float = 1
     if not 0 < precision <= 1:
         raise ScoresError(f"Expected a precision above 0 and at most 1, such as 0.95, got {precision}.")
     confidence, right = confidences(scores, temperature)
+    # Walk down the ranking: precision of accepting the first 1, 2, ... videos.
     order = np.argsort(-confidence, kind="stable")
     ranked = confidence[order]
     reached = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
@@ -276,6 +279,7 @@ def evaluate_calibration(calibration: Calibration, scores: Scores) -> AppliedCal
             f"they differ in {different[:3]}. Use scores of the same model."
         )
     fitted, facts = calibration.fitted_on, scores.facts
+    # Measured on its own data, or for other weights, a calibration looks better or worse than it is.
     hashes = {fitted.get("weights_hash"), facts.get("weights_hash")}
     note = ""
     if len(hashes) == 2 and None not in hashes:
@@ -299,6 +303,7 @@ def load_calibration(path: str | Path) -> Calibration:
             raise ScoresError(
                 f"Expected format version {FORMAT_VERSION} in {path}, got {version}. Run `vsn calibrate` again."
             )
+        # JSON has lists for the tuples of the dataclass.
         for name in ("classes", "precision_interval"):
             if value.get(name) is not None:
                 value[name] = tuple(value[name])

@@ -90,6 +90,7 @@ def compare_scores(a: Scores, b: Scores, *, seed: int = 0) -> Comparison:
         ScoresError: videos without a known label.
     """
     hits = [top_k_hits(scores, 1) for scores in (a, b)]
+    # +1: only b is right; -1: only a is right; 0: no difference.
     changes = hits[1].astype(np.int64) - hits[0]
     summaries = [summarize(scores) for scores in (a, b)]
     # The sign of a group's sum: a clip won and its copy lost is no discordant pair.

@@ -52,6 +52,7 @@ def fuse_scores(inputs: Sequence[Scores], *, weights: Sequence[float] | None = N
     kinds = [scores.kind for scores in inputs]
     if logits and set(kinds) != {"logits"}:
         raise ScoresError(f"Averaging logits needs inputs of kind 'logits', got {kinds}. Leave --logits out.")
+    # An input of weight 0 must not count, not even by its NaN for unreadable videos.
     used = [(scores.logits, share) for scores, share in zip(inputs, shares, strict=True) if share > 0]
     if logits:
         method = "logits"
@@ -74,6 +75,7 @@ def fuse_scores(inputs: Sequence[Scores], *, weights: Sequence[float] | None = N
         for key, value in first.items()
         if key not in _NETWORK_FACTS and all(key in other.facts and other.facts[key] == value for other in inputs)
     }
+    # Each part's metadata is kept, so that costs and files of an ensemble can be reported.
     parts = [{"weight": share, **scores.facts} for scores, share in zip(inputs, shares, strict=True)]
     return replace(
         inputs[0],
@@ -135,6 +137,7 @@ def search_weights(inputs: Sequence[Scores], *, logits: bool = False, seed: int 
     searched = stratified_half(inputs[0], seed=seed)
     if searched.all() or not searched.any():
         raise ScoresError(f"{len(searched)} videos are too few to halve class by class. Add videos or pass --weights.")
+    # Computed once: the grid tries up to 286 combinations.
     part = inputs[0].take(searched)
     values = [
         scores.logits[searched].astype(np.float64) if logits else probabilities(scores.take(searched))
@@ -270,6 +273,7 @@ def fusion_report(inputs: Sequence[Scores], names: Sequence[str], fused: Scores)
     fused_row = FusionRow("fused", None, model_costs(fused.facts), summarize(fused))
     ranked_by = [row.summary.mean if fused.multi_label else row.summary.top1 for row in rows]
     best = ranked_by.index(max(ranked_by))
+    # Paired: +1 where only the fused scores are right, -1 where only the best input is.
     changes = top_k_hits(fused, 1).astype(float) - top_k_hits(inputs[best], 1)
     return FusionReport(
         fusion=fused.facts["fusion"],

@@ -99,6 +99,7 @@ def no_spread_interval(difference: float, num_groups: int, confidence: float = 0
 
 def wilson_interval(share: float, count: int, confidence: float = 0.95) -> Interval:
     """Return Wilson's score interval of a share of ``count`` independent draws."""
+    # Unlike share +- z * standard error, it stays within 0 to 1 and has a width at 0 and 1.
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)

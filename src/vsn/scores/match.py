@@ -31,6 +31,7 @@ def match_scores(inputs: Sequence[Scores], names: Sequence[str], *, common: bool
     first = inputs[0]
     for other, name in zip(inputs[1:], names[1:], strict=True):
         _check_classes(first, other, names[0], name)
+    # Models may be tested on other subsets, such as after videos were removed from YouTube.
     videos = [set(scores.video_ids.tolist()) for scores in inputs]
     shared, union = set.intersection(*videos), set.union(*videos)
     if shared != union and not common:

@@ -19,6 +19,7 @@ MeanName = Literal["mean_class", "mean_average_precision"]
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return probabilities over the last axis, computed in float64."""
+    # Subtracting the maximum does not change the result and keeps exp from overflowing.
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     weights = np.exp(shifted)
     return weights / weights.sum(axis=-1, keepdims=True)
@@ -43,6 +44,7 @@ def probabilities(scores: Scores) -> NDArray[np.float64]:
 
 def predicted_classes(scores: Scores) -> list[str]:
     """Return the top class name of each video; `UNREADABLE` for a video that could not be read."""
+    # argmax returns the first NaN, so unreadable videos are replaced by name.
     best = scores.logits.argmax(axis=1)
     return [
         UNREADABLE if unreadable else scores.classes[index]
@@ -149,6 +151,7 @@ def summarize(scores: Scores) -> Summary:
     Raises:
         ScoresError: a video has no known label, or no video has a label of any class.
     """
+    # Classes without videos have no accuracy and are left out of the mean.
     hits = top_k_hits(scores, 1)
     per_class = average_precisions(scores) if scores.multi_label else per_class_accuracy(scores)
     if not per_class:

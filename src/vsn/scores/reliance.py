@@ -93,6 +93,7 @@ def temporal_reliance(by_order: Mapping[str, Scores]) -> Reliance:
     orders = [order for order in ORDERS if order in by_order]
     if "forward" not in orders or len(orders) < 2 or len(orders) < len(by_order):
         raise ScoresError(f"Expected forward and one or more of reversed, shuffled, still, got {sorted(by_order)}.")
+    # All orders on the same videos, so that intervals of differences can be paired.
     matched, _ = match_scores([by_order[order] for order in orders], orders)
     groups = matched[0].groups
     hits = {order: top_k_hits(scores, 1) for order, scores in zip(orders, matched, strict=True)}
@@ -108,35 +109,21 @@ def temporal_reliance(by_order: Mapping[str, Scores]) -> Reliance:
     }
     judge = next(order for order in ("shuffled", "still", "reversed") if order in orders)
     chance = 1 / len(matched[0].classes)
+    # A model at chance has nothing to lose: a share of almost 0 points above chance would be noise.
     share, interval = None, None
     if accuracies["forward"].interval[0] > chance:
         share, interval = _share_on_order(forward, forward - hits[judge], groups, chance)
-    return Reliance(
-        num_videos=len(forward),
-        chance=chance,
-        orders=accuracies,
-        classes=_by_class(matched[0], hits),
-        judged_by=judge,
-        share_on_order=share,
-        share_interval=interval,
-    )
-
-
-def _by_class(scores: Scores, hits: Mapping[str, NDArray[np.bool_]]) -> dict[str, dict[str, ClassAccuracy]]:
     by_class: dict[str, dict[str, ClassAccuracy]] = {}
-    groups = np.array(scores.groups)
-    for index, name in enumerate(scores.classes):
-        members = np.flatnonzero(scores.members(index))
-        if not len(members):
-            continue
-        class_groups = groups[members].tolist()
-        by_class[name] = {
-            order: ClassAccuracy(
-                float(order_hits[members].mean()), bootstrap_interval(order_hits[members], groups=class_groups)
-            )
-            for order, order_hits in hits.items()
-        }
-    return by_class
+    for index, name in enumerate(matched[0].classes):
+        members = np.flatnonzero(matched[0].members(index))
+        if len(members):
+            class_groups = np.array(groups)[members].tolist()
+            class_hits = {order: order_hits[members] for order, order_hits in hits.items()}
+            by_class[name] = {
+                order: ClassAccuracy(float(right.mean()), bootstrap_interval(right, groups=class_groups))
+                for order, right in class_hits.items()
+            }
+    return Reliance(len(forward), chance, accuracies, by_class, judge, share, interval)
 
 
 def _share_on_order(

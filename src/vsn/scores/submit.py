@@ -77,6 +77,7 @@ def _top_indices(scores: Scores, indices: Mapping[str, int] | None) -> list[str]
     if len(scores.classes) < TOP_K:
         raise ScoresError(f"Expected {TOP_K} or more classes, got {len(scores.classes)}.")
     official = np.array([indices[name] for name in scores.classes])
+    # Stable, so that ties are broken alike on every machine.
     best = np.argsort(-scores.logits, axis=1, kind="stable")[:, :TOP_K]
     return [";".join(map(str, row)) for row in official[best].tolist()]
 
@@ -119,6 +120,7 @@ def read_video_ids(path: str | Path) -> set[str]:
 
 def check_complete(scores: Scores, split: set[str]) -> None:
     """Raise `ScoresError` unless the scores are of exactly the videos of a split."""
+    # Servers reject a file, and count the attempt, if a video is missing or unknown.
     ids = set(server_ids(scores))
     for different, problem in ((split - ids, "lack"), (ids - split, "have, outside the split,")):
         if different:
