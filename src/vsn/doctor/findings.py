@@ -107,8 +107,8 @@ _TEMPLATES: dict[str, tuple[Severity, str, str]] = {
     "flow-size": ("warning", "{videos} with flow whose shorter side is not {side} pixels",
         "Motion is in pixels of the frames it was computed from: extract all flow with one --short-side."),
     # Loading.
-    "slow-loading": ("warning", "{workers} load {speed:.0f} videos per second; the GPU needs {gpu:.0f} and would wait {idle:.0%}",
-        "{advice}"),
+    "slow-loading": ("warning",
+        "{workers} load {speed:.0f} videos per second; the GPU needs {gpu:.0f} and would wait {idle:.0%}", "{advice}"),
 }
 # fmt: on
 
