@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.helpers.clips import clip_dataset
 from vsn.config import ClipSpec, DataConfig, ModelConfig, Recipe
 from vsn.data.dataset import BadVideo, Sample, VideoDataset
-from vsn.data.loader import Batch, EpochSampler, Share, StepSampler, balanced_weights, collate, make_loader
+from vsn.data.loader import Batch, Share, balanced_weights, collate, epoch_keys, make_loader, step_batches
 from vsn.data.readers import read_records
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video import VideoError
@@ -57,31 +57,21 @@ def test_the_default_number_of_workers_is_in_order_on_one_cpu(
     assert sum(len(batch.targets) for batches in loader for batch in batches) == len(records.records)
 
 
-def test_epoch_sampler() -> None:
-    assert list(EpochSampler(3)) == [(0, 0), (0, 1), (0, 2)]
-    assert list(EpochSampler(4, 2, start=2)) == [(2, 2), (2, 3)]
-    shuffled = list(EpochSampler(50, 1, seed=7, shuffle=True))
+def test_keys_of_an_epoch() -> None:
+    assert epoch_keys(3) == [(0, 0), (0, 1), (0, 2)]
+    shuffled = epoch_keys(50, 1, seed=7, shuffle=True)
     assert sorted(shuffled) == [(1, index) for index in range(50)]
-    assert shuffled == list(EpochSampler(50, 1, seed=7, shuffle=True))
+    assert shuffled == epoch_keys(50, 1, seed=7, shuffle=True)
     assert [index for _, index in shuffled] != list(range(50))
-    for other in (EpochSampler(50, 2, seed=7, shuffle=True), EpochSampler(50, 1, seed=8, shuffle=True)):
+    for other in (epoch_keys(50, 2, seed=7, shuffle=True), epoch_keys(50, 1, seed=8, shuffle=True)):
         assert [index for _, index in other] != [index for _, index in shuffled]
-    resumed = EpochSampler(50, 1, seed=7, shuffle=True, start=20)
-    assert list(resumed) == shuffled[20:]
-    assert len(resumed) == 30
-    assert list(EpochSampler(5, start=5)) == []
 
 
-@pytest.mark.parametrize("together", [0, 3])
-def test_epoch_sampler_together(together: int) -> None:
-    with pytest.raises(ValueError, match=f"together is {together}; it must divide the 10 samples"):
-        EpochSampler(10, together=together)
-
-
-@pytest.mark.parametrize("start", [-1, 6])
-def test_epoch_sampler_start(start: int) -> None:
-    with pytest.raises(ValueError, match=f"start is {start}; it must be 0 to 5"):
-        EpochSampler(5, start=start)
+@pytest.mark.parametrize("start", [-1, 13])
+def test_an_epoch_cannot_start_outside(records: RecordSet, start: int) -> None:
+    dataset = clip_dataset(records, clip=SPEC, train=True)
+    with pytest.raises(ValueError, match=f"start is {start}; it must be 0 to 12"):
+        make_loader(dataset, batch_size=4, num_workers=0, shuffle=True, start=start)
 
 
 # --- shares of a step ---------------------------------------------------------------------------------
@@ -89,10 +79,11 @@ def test_epoch_sampler_start(start: int) -> None:
 
 def by_process(num: int, batch_size: int, size: int, *, parts: int = 1, together: int = 1, **options):
     """The indices of each process, step by step."""
-    keys = EpochSampler(num, together=together)
-    samplers = [StepSampler(keys, batch_size, Share(rank, size, parts), **options) for rank in range(size)]
-    assert all(len(sampler) == len(list(sampler)) for sampler in samplers)
-    return [[[index for _, index in step] for step in sampler] for sampler in samplers]
+    keys = epoch_keys(num)
+    shares = [
+        step_batches(keys, batch_size, Share(rank, size, parts), together=together, **options) for rank in range(size)
+    ]
+    return [[[index for _, index in step] for step in steps] for steps in shares]
 
 
 def test_processes_share_each_step() -> None:
@@ -137,12 +128,6 @@ def test_local_parts_are_cut_where_the_sampler_put_them() -> None:
             for rank, (step,) in enumerate(by_process(num, num, 3, parts=parts)):
                 wanted = [np.array_split(part, 3)[rank].tolist() for part in np.array_split(np.arange(num), parts)]
                 assert [part.tolist() for part in torch.tensor(step).tensor_split(parts)] == wanted
-
-
-@pytest.mark.parametrize("share", [Share(2, 2), Share(-1, 2), Share(0, 1, 0)])
-def test_share_that_cannot_be(share: Share) -> None:
-    with pytest.raises(ValueError, match="process must be 0 to num_processes - 1"):
-        StepSampler(EpochSampler(4), 2, share)
 
 
 def loaded(records: RecordSet, *, num_workers: int, start: int = 0) -> list[tuple[int, int, bytes]]:
@@ -221,20 +206,10 @@ def test_training_takes_records_of_one_video_together(gray_video: Path) -> None:
 def test_balanced_weights_draw_classes_equally_often() -> None:
     labels = [0] * 90 + [1] * 9 + [3]
     weights = balanced_weights([VideoRecord(Path("a"), (label,), "a") for label in labels])
-    drawn = [index for epoch in range(30) for _, index in EpochSampler(100, epoch, shuffle=True, weights=weights)]
+    drawn = [index for epoch in range(30) for _, index in epoch_keys(100, epoch, shuffle=True, weights=weights)]
     shares = np.bincount([labels[index] for index in drawn], minlength=4) / len(drawn)
     assert shares[2] == 0
     assert shares[[0, 1, 3]] == pytest.approx([1 / 3] * 3, abs=0.03)
-    again = EpochSampler(100, 4, shuffle=True, weights=weights, start=10)
-    assert list(again) == list(EpochSampler(100, 4, shuffle=True, weights=weights))[10:]
-
-
-@pytest.mark.parametrize(
-    "options", [{"weights": np.ones(4)}, {"weights": np.ones(5)}, {"weights": np.ones(5), "together": 5}]
-)
-def test_weights_that_do_not_fit(options: dict) -> None:
-    with pytest.raises(ValueError, match="one is needed for each sample, with shuffle and together = 1"):
-        EpochSampler(5, shuffle="together" in options or len(options["weights"]) == 4, **options)
 
 
 def test_a_balanced_loader(gray_video: Path) -> None:
@@ -277,6 +252,6 @@ def test_a_worker_that_hangs_is_given_up_and_killed(records: RecordSet, monkeypa
     dataset = Hanging(records, Recipe(clip=SPEC), train=False)
     loading = iter(make_loader(dataset, batch_size=12, num_workers=1, shuffle=False))
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)  # how long it waits for the worker
-    with pytest.raises(RuntimeError, match="No worker has read a batch for 1 seconds"):
+    with pytest.raises(RuntimeError, match="for 1 seconds"):
         next(loading)
     assert not multiprocessing.active_children()

@@ -1,14 +1,14 @@
-"""Batches of clips: the order of an epoch, and the loaders that read it."""
+"""Load batches of clips: the order of an epoch, each rank's share of a step, and the loader over worker processes."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from vsn.data.dataset import BadVideo, Sample, VideoDataset
 from vsn.data.records import VideoRecord
@@ -16,7 +16,10 @@ from vsn.data.video import VideoError
 from vsn.system.interrupt import interrupts_blocked
 
 WORKER_SECONDS = 600
-"""After so long without a batch the workers are taken to hang."""
+"""Workers that return no batch for this long are considered hung."""
+
+Key = tuple[int, int]
+"""`(epoch, index)` of a sample."""
 
 
 class Batch(NamedTuple):
@@ -27,10 +30,19 @@ class Batch(NamedTuple):
     indices: torch.Tensor
 
 
-def collate(samples: Sequence[Sample]) -> list[Batch]:
-    """Stack samples, one `Batch` for each clip size, in the order in which sizes come.
+class Share(NamedTuple):
+    """The part of each step that a process reads, and in how many parts it computes it."""
 
-    Usually there is one; whole frames (protocol "fcn") of videos with different aspects give several.
+    rank: int = 0
+    world_size: int = 1
+    num_parts: int = 1
+    """Parts of gradient accumulation."""
+
+
+def collate(samples: Sequence[Sample]) -> list[Batch]:
+    """Stack samples into one `Batch` for each clip size, in order of first appearance.
+
+    Usually there is one; whole frames (protocol "fcn") of videos with different aspect ratios give several.
     """
     groups: dict[torch.Size, list[Sample]] = {}
     for sample in samples:
@@ -45,159 +57,103 @@ def collate(samples: Sequence[Sample]) -> list[Batch]:
     ]
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Keys `(epoch, index)` of one epoch; the order depends on (seed, epoch) alone.
+def epoch_keys(
+    num_samples: int,
+    epoch: int = 0,
+    *,
+    seed: int = 0,
+    shuffle: bool = False,
+    together: int = 1,
+    weights: np.ndarray | None = None,
+) -> list[Key]:
+    """Return the keys of an epoch in their order, which depends on (seed, epoch) only: a resumed run skips the first.
 
-    Each index comes once, shuffled or not; every `together` indices in a row stay side by side. With
-    `weights`, one for each index, as many are drawn with replacement, in proportion to them. `start`
-    samples are passed over: where an interrupted epoch goes on.
+    Each index comes once; every `together` indices in a row stay adjacent. With `weights`, one for each index,
+    as many are drawn with replacement, in proportion to them.
     """
-
-    def __init__(
-        self,
-        num_samples: int,
-        epoch: int = 0,
-        *,
-        seed: int = 0,
-        shuffle: bool = False,
-        together: int = 1,
-        weights: np.ndarray | None = None,
-        start: int = 0,
-    ) -> None:
-        if not 0 <= start <= num_samples:
-            raise ValueError(f"start is {start}; it must be 0 to {num_samples}, the samples of the epoch.")
-        if together < 1 or num_samples % together:
-            raise ValueError(f"together is {together}; it must divide the {num_samples} samples of the epoch.")
-        if weights is not None and (len(weights) != num_samples or together > 1 or not shuffle):
-            raise ValueError(
-                f"{len(weights)} weights came for {num_samples} samples (together {together}, shuffle {shuffle}); "
-                "one is needed for each sample, with shuffle and together = 1."
-            )
-        self.num_samples = num_samples
-        self.epoch = epoch
-        self.seed = seed
-        self.shuffle = shuffle
-        self.together = together
-        self.weights = weights
-        self.start = start
-
-    def __len__(self) -> int:
-        return self.num_samples - self.start
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = np.random.default_rng([self.seed, self.epoch])
-        if self.weights is not None:
-            shares = self.weights / self.weights.sum()
-            order = generator.choice(self.num_samples, size=self.num_samples, p=shares)
-        else:
-            groups = np.arange(self.num_samples).reshape(-1, self.together)
-            order = (generator.permutation(groups) if self.shuffle else groups).ravel()
-        return iter([(self.epoch, index) for index in order[self.start :].tolist()])
+    generator = np.random.default_rng([seed, epoch])
+    if weights is not None:
+        order = generator.choice(num_samples, size=num_samples, p=weights / weights.sum())
+    else:
+        groups = np.arange(num_samples).reshape(-1, together)
+        order = (generator.permutation(groups) if shuffle else groups).ravel()
+    return [(epoch, index) for index in order.tolist()]
 
 
-class Share(NamedTuple):
-    """Which process of how many reads, and in how many parts it takes what falls to it of a step."""
+def step_batches(
+    keys: Sequence[Key],
+    batch_size: int,
+    share: Share = Share(),  # noqa: B008  (immutable)
+    *,
+    together: int = 1,
+    whole: bool = False,
+) -> list[list[Key]]:
+    """Return what one process reads of each step of `batch_size` keys over all processes.
 
-    process: int = 0
-    num_processes: int = 1
-    parts: int = 1
+    A step is cut into `share.num_parts`, each of them over the processes, into runs as equal as possible; every
+    `together` keys in a row stay in one process. Every process gets the same number of steps (a short last
+    step may leave it no key), because all of them meet in the all-reduce of a step.
 
+    With `whole=True` the processes take whole steps in turn, so that batches are the same for any number of
+    processes: for evaluation.
 
-class StepSampler(Sampler[list[tuple[int, int]]]):
-    """What one process reads of each step: keys of an epoch, `batch_size` a step over all processes.
-
-    A step is cut into `share.parts`, each of them over the processes, into runs as equal as can be;
-    `together` keys in a row are never cut apart. A process's parts of a step come in a row, longest
-    first. Every process gets as many steps, of which a short last one may leave it none.
-    With `whole=True` processes take whole steps by turns instead, so that batches are the same for any
-    number of them: for evaluation.
+    >>> keys = epoch_keys(6)
+    >>> [[index for _, index in step] for step in step_batches(keys, 4, Share(rank=1, world_size=2))]
+    [[2, 3], [5]]
     """
-
-    def __init__(
-        self,
-        keys: EpochSampler,
-        batch_size: int,
-        share: Share = Share(),  # noqa: B008  (immutable)
-        *,
-        whole: bool = False,
-    ) -> None:
-        if not 0 <= share.process < share.num_processes or share.parts < 1 or batch_size < 1:
-            raise ValueError(
-                f"{share}, batch_size {batch_size}: process must be 0 to num_processes - 1, parts and batch_size 1 or more."
-            )
-        self.keys = keys
-        self.batch_size = batch_size
-        self.share = share
-        self.whole = whole
-
-    def __len__(self) -> int:
-        steps = -(-len(self.keys) // self.batch_size)
-        return len(range(self.share.process, steps, self.share.num_processes)) if self.whole else steps
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        keys = list(self.keys)
-        steps = [keys[i : i + self.batch_size] for i in range(0, len(keys), self.batch_size)]
-        if self.whole:
-            return iter(steps[self.share.process :: self.share.num_processes])
-        return iter([self._share_of(step) for step in steps])
-
-    def _share_of(self, step: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        process, num_processes, parts = self.share
-        together = self.keys.together
+    steps = [list(keys[i : i + batch_size]) for i in range(0, len(keys), batch_size)]
+    if whole:
+        return steps[share.rank :: share.world_size]
+    ours = []
+    for step in steps:
         units = np.arange(-(-len(step) // together))
-        ours = [np.array_split(part, num_processes)[process] for part in np.array_split(units, parts)]
-        return [key for i in np.concatenate(ours).tolist() for key in step[i * together : (i + 1) * together]]
+        parts = [np.array_split(part, share.world_size)[share.rank] for part in np.array_split(units, share.num_parts)]
+        ours.append([key for i in np.concatenate(parts).tolist() for key in step[i * together : (i + 1) * together]])
+    return ours
 
 
 def balanced_weights(records: Sequence[VideoRecord]) -> np.ndarray:
-    """A weight for each record, float64 `(len(records),)`, with which every class is drawn equally often."""
+    """Return a weight for each record, float64 `(len(records),)`, that draws every class equally often."""
     labels = np.array([record.label for record in records])
     return 1.0 / np.bincount(labels)[labels]
 
 
 class _VideoLoader(DataLoader[Any]):
-    """A `DataLoader` that hands on the errors of its workers: raised as they were, or collected."""
+    """A `DataLoader` that raises the errors of its workers as `VideoError`, or collects them in `bad`."""
 
     bad: list[BadVideo] | None = None
 
     def check_worker_number_rationality(self) -> None:
-        """PyTorch warns here, twice, of more workers than CPUs: on one CPU of our own default."""
+        """Skip PyTorch's warning about more workers than CPUs: the default of two is right on one CPU too."""
 
     def __iter__(self) -> Any:
-        with interrupts_blocked():  # workers inherit it: Ctrl-C is the training process's to handle
-            loading = super().__iter__()
+        with interrupts_blocked():  # workers inherit the mask: the training process handles Ctrl-C
+            batches_of_workers: Any = super().__iter__()
         try:
-            for batches, bad in _within_limit(loading):
+            for batches, bad in batches_of_workers:
                 if bad and self.bad is None:
                     raise VideoError(bad[0].path, bad[0].reason)
                 if self.bad is not None:
                     self.bad.extend(bad)
                 yield batches
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+            raise RuntimeError(
+                f"No worker returned a batch for {WORKER_SECONDS} seconds. Is a disk or network gone, or does a "
+                "decoder hang on a video? `vsn data doctor` finds such videos."
+            ) from error
         finally:
-            shutdown = getattr(loading, "_shutdown_workers", None)  # none with num_workers = 0
-            if shutdown is not None:
-                shutdown()
-            for worker in getattr(loading, "_workers", ()):
-                if worker.is_alive():  # it hangs, and takes no SIGTERM
-                    worker.kill()
-                    worker.join()
+            if self.num_workers:
+                batches_of_workers._shutdown_workers()
+                for worker in batches_of_workers._workers:
+                    if worker.is_alive():  # it hangs, and ignores SIGTERM
+                        worker.kill()
+                        worker.join()
 
 
-def _within_limit(loading: Iterator[Any]) -> Iterator[Any]:
-    """What a loader yields, with a word on workers that hang."""
-    try:
-        yield from loading
-    except RuntimeError as error:
-        if "timed out" not in str(error):
-            raise
-        raise RuntimeError(
-            f"No worker has read a batch for {WORKER_SECONDS} seconds. Is a disk or network gone, or does a "
-            "decoder hang on a video? `vsn data doctor` finds videos that do."
-        ) from error
-
-
-def _outlive_sigterm(worker: int) -> None:
-    """SIGTERM, which may go to every process of a job, asks the training process to stop; its workers then end."""
+def _ignore_sigterm(worker: int) -> None:
+    """Leave SIGTERM, which a scheduler sends to all processes, to the training process: it stops its workers."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
@@ -215,36 +171,35 @@ def make_loader(
     whole: bool = False,
     bad: list[BadVideo] | None = None,
 ) -> DataLoader[Any]:
-    """A loader of one epoch that yields `list[Batch]`, `batch_size` samples at a time over all processes.
+    """Return a loader of one epoch that yields `list[Batch]`, `batch_size` samples at a time over all processes.
 
-    `share` and `whole` say which of them this process reads (`StepSampler`). The last batch may be
-    smaller; no sample is dropped or repeated, unless `balance` draws every class equally often. A video
-    that cannot be read raises its `VideoError` here, from workers too; given a list `bad`, it is appended
-    there and its batch comes without it (and may be empty). Samples are the same for any `num_workers`;
-    PyTorch itself keeps every worker to one thread.
+    Samples are the same for any `num_workers`. The last batch may be smaller; no sample is dropped or
+    repeated, unless `balance` draws every class equally often. A video that cannot be read raises its
+    `VideoError` here, also from workers; given a list `bad`, it is appended there and left out of its batch,
+    which may then be empty.
+
+    Args:
+        start: samples to skip, where an interrupted epoch resumes.
+        share: the samples this process reads, of each step or, with `whole`, in whole steps; see `step_batches`.
     """
-    sampler = EpochSampler(
-        len(dataset),
-        epoch,
-        seed=seed,
-        shuffle=shuffle,
-        together=1 if balance else dataset.per_video,
-        weights=balanced_weights(dataset.records) if balance else None,
-        start=start,
-    )
+    if not 0 <= start <= len(dataset):
+        raise ValueError(f"start is {start}; it must be 0 to {len(dataset)}, the samples of an epoch.")
+    together = 1 if balance else dataset.per_video
+    weights = balanced_weights(dataset.records) if balance else None
+    keys = epoch_keys(len(dataset), epoch, seed=seed, shuffle=shuffle, together=together, weights=weights)
     loader = _VideoLoader(
         dataset,
-        batch_sampler=StepSampler(sampler, batch_size, share, whole=whole),
+        batch_sampler=step_batches(keys[start:], batch_size, share, together=together, whole=whole),
         num_workers=num_workers,
         timeout=WORKER_SECONDS if num_workers else 0,
-        worker_init_fn=_outlive_sigterm,
-        collate_fn=_collate_good,
+        worker_init_fn=_ignore_sigterm,
+        collate_fn=_collate_readable,
         pin_memory=torch.cuda.is_available(),
     )
     loader.bad = bad
     return loader
 
 
-def _collate_good(samples: Sequence[Sample | BadVideo]) -> tuple[list[Batch], list[BadVideo]]:
+def _collate_readable(samples: Sequence[Sample | BadVideo]) -> tuple[list[Batch], list[BadVideo]]:
     bad = [sample for sample in samples if isinstance(sample, BadVideo)]
     return collate([sample for sample in samples if isinstance(sample, Sample)]), bad

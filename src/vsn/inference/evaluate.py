@@ -70,8 +70,8 @@ def score_videos(
     model.eval()
     scored_here: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     stopped = False
-    with progress_bar("videos", disable=not progress or share.process != 0) as bar:
-        task = bar.add_task("evaluating", total=-(-len(dataset) // share.num_processes), note="")
+    with progress_bar("videos", disable=not progress or share.rank != 0) as bar:
+        task = bar.add_task("evaluating", total=-(-len(dataset) // share.world_size), note="")
         for batches in loader:
             stopped = stop is not None and stop.requested
             if stopped or (bad_here and bad is None):
