@@ -27,9 +27,7 @@ import numpy as np
 import torch
 
 from vsn.data.flow.compute import flow_method
-from vsn.data.flow.file import write_flow_file
-from vsn.data.flow.folder import write_flow_folder
-from vsn.data.flow.read import read_flow
+from vsn.data.flow.stored import open_flow, write_flow_file, write_flow_folder
 from vsn.data.flow.values import flow_to_bytes
 from vsn.runs.metadata import versions
 from vsn.system.files import write_json
@@ -155,7 +153,7 @@ def measure_layouts(work: Path, *, num_fields: int, rounds: int, seed: int) -> l
         for layout in order:
             start = time.perf_counter()
             for _ in range(10):
-                read_flow(places[layout], lambda *_: indices)
+                open_flow(places[layout]).frames_at(indices)
             if number:  # the first round fills the cache
                 found[layout].append(10 * len(indices) / (time.perf_counter() - start))
     rows = []

@@ -14,14 +14,14 @@ from tests.helpers.stored_flow import write_fields
 from vsn import cli
 from vsn.config import ClipSpec, DataConfig, ModelConfig, Recipe
 from vsn.data.dataset import VideoDataset
-from vsn.data.flow.file import write_flow_file
-from vsn.data.flow.values import FlowFacts, write_flow_facts
+from vsn.data.flow.stored import write_flow_file
+from vsn.data.flow.values import FlowMetadata, write_flow_metadata
 from vsn.data.records import RecordSet
 from vsn.data.video import write_video
 from vsn.doctor import Diagnosis, Finding, examine, loading, print_page
 
 CLIP = ClipSpec(short_side=32, crop_size=16)
-FACTS = FlowFacts(short_side=32)
+FACTS = FlowMetadata(short_side=32)
 T, L, NUM_FRAMES = 4, 2, 10
 
 
@@ -42,7 +42,7 @@ def sound_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 place = f"{split}/{name}/{split}{number}"
                 write_video(root / "videos" / f"{place}.mp4", frames, frames_per_second=10)
                 write_flow_file(root / "flow" / f"{place}.vsnflow", fields(seed=seed), video_id=place)
-    write_flow_facts(root / "flow", FACTS)
+    write_flow_metadata(root / "flow", FACTS)
     return root
 
 
@@ -52,7 +52,7 @@ def data(sound_set: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound_set, tmp_path / "data"))
 
 
-def diagnose(root: Path, *, wanted: FlowFacts = FACTS, flow: str = "../flow", **settings: object) -> Diagnosis:
+def diagnose(root: Path, *, wanted: FlowMetadata = FACTS, flow: str = "../flow", **settings: object) -> Diagnosis:
     model = ModelConfig(
         num_frames=T,
         modality="flow",
@@ -124,7 +124,7 @@ def test_videos_without_flow(data: Path) -> None:
             {"short_side": 24},
             ["short_side is 32 there, model.flow_short_side, or where that is 0 clip.short_side, is 24"],
         ),
-        ({"zero": 127}, {}, ["byte 127 is no motion; 128 is read alone"]),
+        ({"zero": 127}, {}, ["flow.json has zero = 127, and only 128 is supported"]),
         (
             {"bound": 15.0, "method": "dis"},
             {},
@@ -133,14 +133,14 @@ def test_videos_without_flow(data: Path) -> None:
     ],
 )  # fmt: skip
 def test_flow_stored_otherwise(data: Path, stored: dict, wanted: dict, items: list[str]) -> None:
-    write_flow_facts(data / "flow", replace(FACTS, **stored))
+    write_flow_metadata(data / "flow", replace(FACTS, **stored))
     found = only(diagnose(data, wanted=replace(FACTS, **wanted)), "flow-otherwise", "error")
     assert list(found.items) == items
 
 
 def test_files_without_their_facts(data: Path) -> None:
     (data / "flow" / "flow.json").unlink()
-    assert "there is no flow.json beside the .vsnflow files" in only(diagnose(data), "flow-files", "error").message
+    assert "flow.json is missing" in only(diagnose(data), "flow-files", "error").message
 
 
 def test_pictures_of_others_are_taken_for_granted(data: Path) -> None:
@@ -149,7 +149,7 @@ def test_pictures_of_others_are_taken_for_granted(data: Path) -> None:
         write_fields(data / "flow" / path.parent.relative_to(data / "videos"), path.stem, fields(), "xy")
     diagnosis = diagnose(data, thorough=True)
     assert diagnosis.findings == ()
-    assert "taken for granted: there is no" in diagnosis.flow
+    assert "assumed: there is no" in diagnosis.flow
 
 
 def cut(path: Path) -> None:
@@ -187,7 +187,9 @@ def test_a_damaged_field_is_found_by_a_thorough_look(data: Path) -> None:
     damage(file_of(data, "test/jump/test0"))
     assert diagnose(data).findings == ()
     found = only(diagnose(data, thorough=True), "flow-unreadable", "error")
-    assert found.items == ("test/jump/test0.mp4 (test): field 0 is damaged; write the file anew",)
+    assert found.items == (
+        "test/jump/test0.mp4 (test): field 0 is damaged. Delete the file and extract the flow again",
+    )
 
 
 @pytest.mark.parametrize(("count", "fits"), [(8, False), (9, True), (10, True), (11, False)])
@@ -203,7 +205,7 @@ def test_fields_that_do_not_fit_the_number_of_frames(data: Path, count: int, fit
 
 @pytest.mark.parametrize("stated", [True, False])
 def test_flow_of_another_size(data: Path, stated: bool) -> None:
-    write_flow_facts(data / "flow", FACTS if stated else FlowFacts())
+    write_flow_metadata(data / "flow", FACTS if stated else FlowMetadata())
     write(data, "val/wave/val0", size=(24, 36))
     found = only(diagnose(data), "flow-size", "warning")
     assert "not 32 pixels" in found.message

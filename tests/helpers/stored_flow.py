@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.helpers.lookalikes import draw_frames
 from vsn.config import DataConfig
-from vsn.data.flow.file import write_flow_file
-from vsn.data.flow.values import FlowFacts, flow_to_bytes, write_flow_facts
+from vsn.data.flow.stored import write_flow_file
+from vsn.data.flow.values import FlowMetadata, flow_to_bytes, write_flow_metadata
 from vsn.data.readers import NoSplitError, read_records
 
 Layout = Literal["xy", "id-xy", "rg", "file"]
@@ -65,5 +65,5 @@ def lay_flow(config: DataConfig, layout: Layout = "xy", *, folder: str = "flow")
             fields = [flow_to_bytes(field, 20.0) for field in exact_flow(max(record.label, 0), number)]
             write_fields(root / folder, stem, fields, layout)
     if layout == "file":
-        write_flow_facts(root / folder, FlowFacts())
+        write_flow_metadata(root / folder, FlowMetadata())
     return replace(config, flow=folder)

@@ -41,10 +41,9 @@ class ExtractCommand(RecipeCommand):
 
     def run(self, settings: RecipeSettings) -> None:
         """Extract, and report the videos that failed."""
-        from vsn.data.flow.compute import method_of
-        from vsn.data.flow.extract import extract_flow
-        from vsn.data.flow.extract_plan import FlowSettings, videos_of_data_set, videos_of_folder
-        from vsn.data.flow.values import wanted_flow
+        from vsn.data.flow.compute import method_named
+        from vsn.data.flow.extract import FlowSettings, extract_flow, videos_of_data_set, videos_of_folder
+        from vsn.data.flow.values import expected_flow
 
         recipe = settings.apply_to(self.recipe)
         if self.out is None:
@@ -52,9 +51,9 @@ class ExtractCommand(RecipeCommand):
         index, slash, count = self.shard.partition("/")
         if not (slash and index.isdecimal() and count.isdecimal()):
             raise ConfigError(f"--shard is {self.shard!r}; expected i/n, such as 0/4, the first of four parts.")
-        short_side = wanted_flow(recipe).short_side if self.short_side is None else self.short_side
+        short_side = expected_flow(recipe).short_side if self.short_side is None else self.short_side
         flow_settings = FlowSettings(
-            method=self.method or method_of(recipe.model.flow_method),
+            method=self.method or method_named(recipe.model.flow_method),
             layout=self.layout,
             short_side=short_side or None,
             bound=recipe.model.flow_bound,
@@ -91,13 +90,13 @@ def show(
     """
     from vsn.data.flow.compute import flow_method
     from vsn.data.flow.show import show_flow
-    from vsn.data.flow.values import FlowFacts
+    from vsn.data.flow.values import FlowMetadata
 
     scale = show_flow(
         video,
         out,
         flow_method(method, device),
-        bound=FlowFacts.bound,
+        bound=FlowMetadata.bound,
         short_side=short_side or None,
         num_pairs=pairs,
     )

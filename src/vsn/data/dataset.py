@@ -19,14 +19,13 @@ from torch.utils.data import Dataset
 
 from vsn.config import EvalConfig, FrameOrder, Recipe
 from vsn.data.flips import flipped_labels
-from vsn.data.flow.read import read_all_flow, read_flow
+from vsn.data.flow.stored import open_flow
 from vsn.data.flow.values import ZERO
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import frame_order, sample_indices, stack_indices
 from vsn.data.transforms import augment_clip, contiguous_planes, multiscale_corner_crop, stack_channels
 from vsn.data.transforms import flip as flip_frames
 from vsn.data.video import FewerFramesError, VideoError, VideoReader, open_video
-from vsn.data.video.reader import Choose
 from vsn.data.views import clip_indices, crop_views, num_test_frames
 
 
@@ -71,8 +70,7 @@ class VideoDataset(Dataset[Sample]):
             Worker processes would each fill their own copy: use `num_workers=0`.
         train: training clips rather than test clips.
         view: protocol, order of frames and seed of test clips; the recipe's by default.
-        read_fields: replaces reading stored flow: returns the chosen fields of a video, uint8
-            `(n, H, W, 2)`, at `clip.short_side`.
+        open_reader: opens a video instead of `open_video` or `open_flow`, at `clip.short_side`.
     """
 
     def __init__(
@@ -82,7 +80,7 @@ class VideoDataset(Dataset[Sample]):
         *,
         train: bool,
         view: EvalConfig | None = None,
-        read_fields: Callable[[Path, Choose], np.ndarray] | None = None,
+        open_reader: Callable[[Path], VideoReader] | None = None,
     ) -> None:
         view, model = view or recipe.eval, recipe.model
         self.records = records.records
@@ -96,7 +94,7 @@ class VideoDataset(Dataset[Sample]):
         self.num_frames = model.num_frames if train else num_test_frames(model, view.protocol)
         self.order: FrameOrder = "forward" if train else view.order
         self.seed = recipe.train.seed if train else view.seed
-        self._read_fields = read_fields
+        self._open_reader = open_reader
         self._flipped_labels = flipped_labels(self.classes, recipe.data.flip) if train else {}
         self._cached: dict[Path, tuple[np.ndarray, float] | VideoError] = {}
 
@@ -190,11 +188,6 @@ class VideoDataset(Dataset[Sample]):
             frames, rate = self._cached_frames(record.path)
             sampled: np.ndarray = frames[choose(len(frames), rate)]
             return sampled
-        if self._read_fields is not None:
-            return self._read_fields(record.path, choose)
-        if self.recipe.model.modality == "flow":
-            layout = self.recipe.data.flow_layout
-            return read_flow(record.path, choose, layout=layout, short_side=self.clip.short_side)
         with self._open(record.path) as video:
             try:
                 return video.frames_at(choose(video.num_frames, video.frames_per_second))
@@ -229,10 +222,12 @@ class VideoDataset(Dataset[Sample]):
         return (indices[:, ::-1] if reverse else indices).ravel()
 
     def _open(self, path: Path) -> VideoReader:
-        data = self.recipe.data
-        return open_video(
-            path, short_side=self.clip.short_side, frame_template=data.frame_template, decoder=data.decoder
-        )
+        data, short_side = self.recipe.data, self.clip.short_side
+        if self._open_reader is not None:
+            return self._open_reader(path)
+        if self.recipe.model.modality == "flow":
+            return open_flow(path, layout=data.flow_layout, short_side=short_side)
+        return open_video(path, short_side=short_side, frame_template=data.frame_template, decoder=data.decoder)
 
     def _cached_frames(self, path: Path) -> tuple[np.ndarray, float]:
         if path not in self._cached:
@@ -244,12 +239,8 @@ class VideoDataset(Dataset[Sample]):
 
     def _fill_cache(self, path: Path) -> None:
         try:
-            if self.recipe.model.modality == "flow":
-                layout = self.recipe.data.flow_layout
-                self._cached[path] = read_all_flow(path, layout=layout, short_side=self.clip.short_side)
-            else:
-                with self._open(path) as video:
-                    self._cached[path] = video.all_frames(), video.frames_per_second
+            with self._open(path) as video:
+                self._cached[path] = video.all_frames(), video.frames_per_second
         except VideoError as error:
             self._cached[path] = VideoError(error.path, error.reason)  # a copy, whose traceback keeps no frames alive
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.flow.find import with_flow
-from vsn.data.flow.values import wanted_flow
+from vsn.data.flow.values import expected_flow
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video import VideoError
@@ -124,8 +124,8 @@ def _with_stored_flow(recipe: Recipe, records: RecordSet) -> tuple[Recipe, Recor
     """For a flow model: the recipe with the flow's layout, records of the flow files, and a note for the user."""
     if recipe.model.modality != "flow":
         return recipe, records, ""
-    stored = with_flow(records, recipe.data, wanted_flow(recipe))
-    return replace(recipe, data=replace(recipe.data, flow_layout=stored.layout)), stored.records, stored.said
+    stored = with_flow(records, recipe.data, expected_flow(recipe))
+    return replace(recipe, data=replace(recipe.data, flow_layout=stored.layout)), stored.records, stored.summary
 
 
 def _describe_data(recipe: Recipe, train: RecordSet, val_set: VideoDataset) -> str:

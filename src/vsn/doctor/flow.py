@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vsn.config import ConfigError, FlowLayout, Recipe
-from vsn.data.flow.find import describe_located, locate_flow, stated_facts
-from vsn.data.flow.read import read_flow
-from vsn.data.flow.values import ZERO, FlowFacts, differing_facts, other_zero, wanted_flow
+from vsn.data.flow.find import describe_located, locate_flow, stored_metadata
+from vsn.data.flow.stored import open_flow
+from vsn.data.flow.values import ZERO, FlowMetadata, differing_metadata, expected_flow, other_zero
 from vsn.data.records import RecordSet
 from vsn.data.sampling import segment_indices, stack_indices
 from vsn.data.video import VideoError
@@ -45,7 +45,7 @@ class DatasetFlow:
     """Video -> its flow; without the videos that have none."""
     reports: dict[Path, FlowReport] = field(default_factory=dict)
     """Video -> report, of the videos inspected."""
-    facts: FlowFacts = field(default_factory=FlowFacts)
+    facts: FlowMetadata = field(default_factory=FlowMetadata)
     """As in `flow.json`, or the defaults if there is none."""
     description: str = ""
     """How the flow is stored, for the user; "" if unknown."""
@@ -55,7 +55,7 @@ class DatasetFlow:
 
 def find_flow(splits: Sequence[Split], recipe: Recipe) -> tuple[DatasetFlow | None, list[Finding]]:
     """Locate the flow of every video, None without any; return findings that stop a run before it reads flow."""
-    wanted = wanted_flow(recipe)
+    wanted = expected_flow(recipe)
     errors: dict[str, str] = {}
     flow: DatasetFlow | None = None
     missing: list[str] = []
@@ -78,9 +78,9 @@ def find_flow(splits: Sequence[Split], recipe: Recipe) -> tuple[DatasetFlow | No
         # The first split with flow tells how all of it is stored.
         if not flow.description and any(located.places):
             try:
-                stated = stated_facts(located)
+                stated = stored_metadata(located)
                 # Assigned before describe_located, which may fail: the values are known even if the files are not.
-                flow = replace(flow, facts=stated or FlowFacts())
+                flow = replace(flow, facts=stated or FlowMetadata())
                 flow = replace(flow, description=describe_located(located, stated))
             except ConfigError as error:
                 errors.setdefault("flow-files", str(error))
@@ -96,7 +96,7 @@ def find_flow(splits: Sequence[Split], recipe: Recipe) -> tuple[DatasetFlow | No
         findings.append(make_finding("flow-shared", shared))
     differing = [
         f"{key} is {stored!r} there, {setting} is {required!r}"
-        for key, setting, stored, required in differing_facts(flow.facts, wanted)
+        for key, setting, stored, required in differing_metadata(flow.facts, wanted)
     ]
     if flow.facts.zero != ZERO:
         differing.append(other_zero(flow.facts).rstrip("."))
@@ -132,17 +132,11 @@ def inspect_flow(job: FlowJob) -> FlowReport:
 
 
 def _inspect(job: FlowJob) -> FlowReport:
-    total = 0
-
-    def choose(num_fields: int, _: float) -> list[int]:
-        nonlocal total
-        total = num_fields
-        starts = segment_indices(num_fields, job.num_frames, None, num_consecutive=job.length)
-        return [*stack_indices(starts, num_fields, job.length).ravel().tolist(), num_fields - 1]
-
-    fields = read_flow(job.flow, choose, layout=job.layout)
+    flow = open_flow(job.flow, layout=job.layout)
+    num_fields = flow.num_frames
+    starts = segment_indices(num_fields, job.num_frames, None, num_consecutive=job.length)
+    fields = flow.frames_at([*stack_indices(starts, num_fields, job.length).ravel().tolist(), num_fields - 1])
     # In parts, because all fields of a long video may not fit in memory.
-    for start in range(0, total if job.thorough else 0, _FIELDS_PER_READ):
-        part = range(start, min(start + _FIELDS_PER_READ, total))
-        read_flow(job.flow, lambda num_fields, rate, part=part: part, layout=job.layout)  # type: ignore[misc]
-    return FlowReport(job.path, num_fields=total, height=fields.shape[1], width=fields.shape[2])
+    for start in range(0, num_fields if job.thorough else 0, _FIELDS_PER_READ):
+        flow.frames_at(range(start, min(start + _FIELDS_PER_READ, num_fields)))
+    return FlowReport(job.path, num_fields=num_fields, height=fields.shape[1], width=fields.shape[2])

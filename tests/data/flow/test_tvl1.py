@@ -268,9 +268,9 @@ def test_other_methods_of_opencv_run(method: str) -> None:
 
 
 def test_methods_that_are_none() -> None:
-    with pytest.raises(ConfigError, match=r"method of flow is 'raft'; it is one of tvl1, tvl1-opencv, dis"):
+    with pytest.raises(ConfigError, match=r"'raft'.*tvl1, tvl1-opencv, dis"):
         flow_method("raft")
-    with pytest.raises(ConfigError, match="method 'dis' runs on the CPU alone, and the device is 'cuda'"):
+    with pytest.raises(ConfigError, match=r"'dis'.*'cuda'"):
         flow_method("dis", "cuda")
-    with pytest.raises(ConfigError, match="the device is 'tpu'; flow is computed on cpu, or on cuda"):
+    with pytest.raises(ConfigError, match="'tpu'"):
         flow_method("tvl1", "tpu")

@@ -1,56 +1,54 @@
-"""Frames in, bytes of optical flow out: what extraction stores, and what prediction makes on the fly."""
+"""Compute optical flow from frames: fields to store, or fields for prediction from a video without stored flow."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from vsn.config import ConfigError, Decoder, FlowMethod
+from vsn.data.flow.stored import FlowReader, encode_field
 from vsn.data.flow.values import flow_to_bytes
-from vsn.data.video import FewerFramesError, VideoError, VideoReader, open_video
-from vsn.data.video.jpeg import decode_gray_jpeg, encode_gray_jpeg
-from vsn.data.video.reader import Choose, chosen
+from vsn.data.video import FewerFramesError, VideoError, open_video
+from vsn.data.video.jpeg import decode_gray_jpeg
 
 ComputeFlow = Callable[[np.ndarray], np.ndarray]
-"""Gray frames, uint8 `(n + 1, H, W)`, to the motion from each to the next, float32 `(n, H, W, 2)`, pixels."""
+"""Gray frames, uint8 `(n + 1, H, W)` -> motion from each to the next in pixels, float32 `(n, H, W, 2)`."""
 
-STATED: dict[FlowMethod, str] = {
+METHOD_NAMES: dict[FlowMethod, str] = {
     "tvl1": "tv-l1",
     "tvl1-opencv": "tv-l1",
     "dis": "dis",
     "farneback": "farneback",
 }
-"""What `flow.json` calls the flow of a method; the two of TV-L1 give the same, to a tenth of a pixel."""
-QUALITY = 95
-"""Of the JPEGs of flow."""
+"""Names of the methods in `flow.json` and `model.flow_method`. Both TV-L1 give the same flow to a tenth of a pixel."""
 CPU_PIXELS = 100_000
-"""Of pairs computed at once: for a small frame alone a CPU spends its time on calls, and a large one gains nothing
-from company."""
+"""Pixels of the pairs computed at once on a CPU: batching small frames saves calls, batching large ones nothing."""
 _TOO_SHORT = "it has one frame, and flow needs two."
 
 
 def flow_method(method: FlowMethod, device: str = "cpu") -> ComputeFlow:
-    """How `method` computes flow, on the torch device `device`; OpenCV's know the CPU alone.
+    """Return the function that computes flow by `method` on a torch device; OpenCV's methods run on the CPU only.
 
-    Raises `ConfigError` for a name that is none, a device that is not there, and OpenCV on another than the CPU.
+    Raises:
+        ConfigError: Unknown method, or a device that is missing or not supported.
     """
     if method not in get_args(FlowMethod):
-        raise ConfigError(f"the method of flow is {method!r}; it is one of {', '.join(get_args(FlowMethod))}.")
+        raise ConfigError(f"Unknown flow method {method!r}; choose from {', '.join(get_args(FlowMethod))}.")
     if method != "tvl1":
         if device != "cpu":
-            raise ConfigError(f"method {method!r} runs on the CPU alone, and the device is {device!r}.")
-        name = method
-        return lambda frames: opencv_flow(frames, name)
+            raise ConfigError(f"Flow method {method!r} runs on the CPU only, got device {device!r}.")
+        opencv_method = method
+        return lambda frames: opencv_flow(frames, opencv_method)
     import torch
 
     from vsn.data.flow.tvl1 import tvl1_flow
 
     if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-        raise ConfigError(f"the device is {device!r}; flow is computed on cpu, or on cuda where there is one.")
+        raise ConfigError(f"Device {device!r} cannot compute flow here; use 'cpu', or 'cuda' with a CUDA device.")
 
     def compute(frames: np.ndarray) -> np.ndarray:
         gray = torch.from_numpy(frames).to(device)
@@ -60,19 +58,19 @@ def flow_method(method: FlowMethod, device: str = "cpu") -> ComputeFlow:
     return compute
 
 
-def method_of(stated: str) -> FlowMethod:
-    """The method that makes flow such as `flow.json` or `model.flow_method` names it. Raises `ConfigError`."""
-    for method, name in STATED.items():
-        if name == stated:
+def method_named(name: str) -> FlowMethod:
+    """Return the method that computes flow of this name in `flow.json`. Raises `ConfigError` if there is none."""
+    for method, method_name in METHOD_NAMES.items():
+        if method_name == name:
             return method
     raise ConfigError(
-        f"flow by {stated!r} cannot be computed here, only by {', '.join(dict.fromkeys(STATED.values()))}; give the "
+        f"Flow by {name!r} cannot be computed here, only by {', '.join(dict.fromkeys(METHOD_NAMES.values()))}. Pass the "
         "stored flow of the video."
     )
 
 
 def to_gray(frame: np.ndarray) -> np.ndarray:
-    """Brightness, uint8 `(H, W)`, of a frame, uint8 `(H, W, 3)` RGB: weights of ITU-R BT.601, rounded.
+    """Convert a frame, uint8 `(H, W, 3)` RGB, to gray, uint8 `(H, W)`: weights of ITU-R BT.601, rounded.
 
     >>> to_gray(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]], np.uint8)).tolist()
     [[76, 150, 29, 9]]
@@ -89,99 +87,111 @@ def iter_fields(
     bound: float,
     pixels_at_once: int = CPU_PIXELS,
 ) -> Iterator[np.ndarray]:
-    """The fields between frames, uint8 `(H, W, 3)` RGB of one size, as bytes `(H, W, 2)`, one after the other.
+    """Yield the fields between consecutive frames as bytes, uint8 `(H, W, 2)`. Memory does not grow with the video.
 
-    As many pairs are computed at once as have `pixels_at_once` pixels, at least one: their number changes no
-    byte, and memory does not grow with the length of the video, `path`. Raises `VideoError` for a video of one
-    frame.
+    Args:
+        path: The video, for error messages.
+        frames: uint8 `(H, W, 3)` RGB, of one size.
+        compute: See `flow_method`.
+        bound: Motion, pixels, that byte 255 stands for.
+        pixels_at_once: Pixels of the pairs computed in one batch, of at least one pair; the bytes do not depend on it.
+
+    Raises:
+        VideoError: There is only one frame.
     """
-    coming = map(to_gray, frames)
-    held = list(itertools.islice(coming, 2))
+    gray = map(to_gray, frames)
+    held = list(itertools.islice(gray, 2))
     if len(held) == 1:
         raise VideoError(path, _TOO_SHORT)
-    batch = max(1, pixels_at_once // max(1, held[0].size if held else 1))
-    held += itertools.islice(coming, batch - 1)
+    batch_size = max(1, pixels_at_once // max(1, held[0].size if held else 1))
+    # A batch of n pairs needs n + 1 frames; the last frame of a batch is the first of the next:
+    # batch_size 2, frames 0 1 2 3 4: pairs 01 12 of frames 0 1 2, then pairs 23 34 of frames 2 3 4.
+    held += itertools.islice(gray, batch_size - 1)
     while len(held) > 1:
         yield from flow_to_bytes(compute(np.stack(held)), bound)
-        held = [held[-1], *itertools.islice(coming, batch)]
+        held = [held[-1], *itertools.islice(gray, batch_size)]
 
 
-def compute_fields(
-    path: str | Path,
-    choose: Choose,
-    compute: ComputeFlow,
-    *,
-    bound: float,
-    short_side: int | None,
-    frame_template: str = "",
-    decoder: Decoder = "pyav",
-) -> np.ndarray:
-    """Chosen fields of a video, computed of the frames they need: uint8 `(n, H, W, 2)`.
+class ComputedFlowReader(FlowReader):
+    """Compute the flow of a video on demand, from the frames that the requested fields need.
 
-    They are as `read_flow` would read them had the flow of the whole video been stored at `short_side`, the loss
-    of JPEG included, for that is what a model was trained on. Raises `VideoError`, for a video of one frame too.
+    The fields equal those that `vsn flow extract` stores at `computed_short_side`, the loss of JPEG included, because a
+    model was trained on these.
+
+    Raises:
+        VideoError: The video cannot be read, or has one frame.
     """
-    with open_video(path, short_side=short_side, frame_template=frame_template, decoder=decoder) as video:
+
+    def __init__(
+        self,
+        path: str | Path,
+        compute: ComputeFlow,
+        *,
+        bound: float,
+        computed_short_side: int | None,
+        short_side: int | None = None,
+        frame_template: str = "",
+        decoder: Decoder = "pyav",
+    ) -> None:
+        self._video = open_video(path, short_side=computed_short_side, frame_template=frame_template, decoder=decoder)
+        self._compute = compute
+        self._bound = bound
+        super().__init__(path, num_frames=0, frames_per_second=self._video.frames_per_second, short_side=short_side)
+        self._count_fields()
+
+    def close(self) -> None:
+        """Release what the reader of the video holds open."""
+        self._video.close()
+
+    def _count_fields(self) -> None:
+        self.num_frames = self._video.num_frames - 1
+        if self.num_frames < 1:
+            raise VideoError(self.path, _TOO_SHORT)
+
+    def _read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         try:
-            wanted, frames = _frames_of_fields(video, choose)
-        except FewerFramesError:  # a damaged file: choose from the frames that decode
-            wanted, frames = _frames_of_fields(video, choose)
-    fields = {
-        index: _as_stored(flow_to_bytes(compute(np.stack([to_gray(first), to_gray(second)])), bound)[0])
-        for index, first, second in zip(sorted(set(wanted)), frames[::2], frames[1::2], strict=True)
-    }
-    return np.stack([fields[index] for index in wanted])
-
-
-def _frames_of_fields(video: VideoReader, choose: Choose) -> tuple[list[int], np.ndarray]:
-    """The chosen fields, and two frames for each different one, in ascending order."""
-    if video.num_frames < 2:
-        raise VideoError(video.path, _TOO_SHORT)
-    wanted = chosen(choose, video.num_frames - 1, video.frames_per_second)
-    return wanted, video.frames_at([frame for index in sorted(set(wanted)) for frame in (index, index + 1)])
-
-
-def _as_stored(field: np.ndarray) -> np.ndarray:
-    """A field after the JPEG of `write_flow_file`."""
-    height = field.shape[0]
-    picture = decode_gray_jpeg(encode_gray_jpeg(np.concatenate([field[..., 0], field[..., 1]]), quality=QUALITY))
-    return np.stack([picture[:height], picture[height:]], axis=2)
+            frames = self._video.frames_at([frame for index in indices for frame in (index, index + 1)])
+        except FewerFramesError:
+            self._count_fields()
+            raise
+        for first, second in zip(frames[::2], frames[1::2], strict=True):
+            field = flow_to_bytes(self._compute(np.stack([to_gray(first), to_gray(second)])), self._bound)[0]
+            picture = decode_gray_jpeg(encode_field(field))
+            yield np.stack(np.split(picture, 2), axis=2)
 
 
 def opencv_flow(frames: np.ndarray, method: Literal["tvl1-opencv", "dis", "farneback"]) -> np.ndarray:
-    """The motion from each frame to the next: gray frames, uint8 `(n + 1, H, W)`, to float32 `(n, H, W, 2)`.
+    """Compute the motion from each frame to the next by OpenCV, with its default parameters.
 
-    OpenCV's own parameters. Of its threads it uses one: processes give the parallelism. Raises `ConfigError`
-    where it is not installed.
+    Args:
+        frames: Gray, uint8 `(n + 1, H, W)`.
+        method: "tvl1-opencv", "dis" or "farneback".
+
+    Returns:
+        float32 `(n, H, W, 2)`.
+
+    Raises:
+        ConfigError: OpenCV is not installed.
     """
-    cv2 = _opencv()
-    cv2.setNumThreads(1)
-    calc = _calculator(cv2, method)
-    return np.stack([calc(first, second) for first, second in itertools.pairwise(frames)])
-
-
-def _calculator(cv2: Any, method: str) -> Any:
-    match method:
-        case "tvl1-opencv":
-            tvl1 = cv2.optflow.DualTVL1OpticalFlow_create()
-            return lambda first, second: tvl1.calc(first, second, None)
-        case "dis":
-            dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-            return lambda first, second: dis.calc(first, second, None)
-        case "farneback":
-            # As in OpenCV's own samples: scale, levels, window, iterations, neighborhood, its sigma, flags.
-            return lambda first, second: cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 3, 15, 3, 5, 1.2, 0)
-    raise ConfigError(f"{method!r} is no method of OpenCV's; there are tvl1-opencv, dis and farneback.")
-
-
-def _opencv() -> Any:
     try:
         import cv2
 
         cv2.optflow  # noqa: B018 - only the contrib build has it
     except (ImportError, AttributeError):
         raise ConfigError(
-            "this method of flow needs opencv-contrib-python-headless, which is not installed (the plain OpenCV lacks "
-            'TV-L1): pip install "vsn[flow]". --method tvl1 needs nothing more.'
+            "This flow method needs opencv-contrib-python-headless (plain OpenCV lacks TV-L1): pip install "
+            '"vsn[flow]". --method tvl1 needs no extra package.'
         ) from None
-    return cv2
+    # The worker processes give the parallelism.
+    cv2.setNumThreads(1)
+    calc: Callable[[np.ndarray, np.ndarray, Any], np.ndarray]
+    if method == "tvl1-opencv":
+        calc = cv2.optflow.DualTVL1OpticalFlow_create().calc
+    elif method == "dis":
+        calc = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc
+    else:
+        # The values of OpenCV's samples: scale, levels, window, iterations, neighborhood and its sigma, flags.
+        def calc(first: np.ndarray, second: np.ndarray, flow: None) -> np.ndarray:
+            return cv2.calcOpticalFlowFarneback(first, second, flow, 0.5, 3, 15, 3, 5, 1.2, 0)
+
+    return np.stack([calc(first, second, None) for first, second in itertools.pairwise(frames)])

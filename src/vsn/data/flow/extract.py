@@ -1,72 +1,170 @@
-"""Optical flow of a data set, computed and stored: what `vsn flow extract` does.
+"""Compute the optical flow of a data set and store it: `vsn flow extract`.
 
-The folder holds `flow.json`, which says what the values mean and how they were made, the flow of each video under
-the name of the video, and `failed.csv` where videos could not be done. The flow of a video is there whole or
-not at all, so that what stopped at any moment goes on from there, and several machines may share a folder.
+The folder holds `flow.json` (what the values mean, how they were made), the flow of each video under the video's name,
+and `failed.csv` if videos failed. The flow of a video is written atomically, so an interrupted extraction continues,
+and several machines can share a folder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, get_args
 
-from vsn.config import ConfigError
-from vsn.data.flow.compute import CPU_PIXELS, QUALITY, flow_method, iter_fields
-from vsn.data.flow.extract_plan import FlowSettings, FlowVideo, place_of, require_own_names
-from vsn.data.flow.file import write_flow_file
-from vsn.data.flow.folder import write_flow_folder
-from vsn.data.flow.values import FACTS, FlowFacts
+from vsn.config import ConfigError, DataConfig, Decoder, FlowMethod, StoredLayout, Tvl1Config
+from vsn.data.flow.compute import CPU_PIXELS, METHOD_NAMES, flow_method, iter_fields
+from vsn.data.flow.stored import QUALITY, SUFFIX, write_flow_file, write_flow_folder
+from vsn.data.flow.values import METADATA_FILE, FlowMetadata
+from vsn.data.readers import NoSplitError, read_records
+from vsn.data.records import VIDEO_EXTENSIONS, list_videos
 from vsn.data.video import VideoError, open_video
 from vsn.system.files import check_output_folder, remove_temporary_files, write_csv, write_json
 from vsn.system.pool import check_num_workers, num_cpus, run_in_processes
 from vsn.system.progress import progress_bar
 
+# A GPU computes many pairs at once. Some processes, which decode and encode, keep it busy.
 _GPU_PIXELS, _GPU_WORKERS = 32 * 256 * 340, 4
 
 
 @dataclass(frozen=True)
-class DoneVideo:
-    """What came of a video."""
+class FlowSettings:
+    """How flow is computed and stored; the same for all videos of a folder."""
+
+    method: FlowMethod = "tvl1"
+    layout: StoredLayout = "file"
+    short_side: int | None = 256
+    """Shorter side, pixels, that frames are resized to before; None: not resized."""
+    bound: float = FlowMetadata.bound
+    """Motion, pixels, that byte 255 stands for."""
+
+    def __post_init__(self) -> None:
+        for key, allowed in (("method", FlowMethod), ("layout", StoredLayout)):
+            value = getattr(self, key)
+            if value not in get_args(allowed):
+                raise ConfigError(f"{key} is {value!r}; choose from {', '.join(get_args(allowed))}.")
+        if self.short_side is not None and self.short_side < 8:
+            raise ConfigError(f"short_side is {self.short_side}; it must be 8 pixels or more, or None to keep sizes.")
+        if not self.bound > 0:
+            raise ConfigError(f"bound is {self.bound}; it must be above 0 pixels.")
+
+    @property
+    def metadata(self) -> FlowMetadata:
+        """What readers need to know of the stored flow."""
+        return FlowMetadata(self.bound, METHOD_NAMES[self.method], short_side=self.short_side)
+
+    def description(self) -> dict[str, Any]:
+        """Return the content of `flow.json`: what readers need, and how the flow was made."""
+        extraction: dict[str, object] = {"method": self.method, "layout": self.layout, "quality": QUALITY}
+        if self.method == "tvl1":
+            extraction["parameters"] = asdict(Tvl1Config())
+        return {**asdict(self.metadata), "extraction": extraction}
+
+
+@dataclass(frozen=True)
+class FlowVideo:
+    """A video whose flow is to be stored."""
+
+    path: Path
+    name: str
+    """Name of its flow in the folder, with folders, without extension."""
+    frame_template: str = ""
+    decoder: Decoder = "pyav"
+
+    def flow_path(self, out: Path, layout: StoredLayout) -> Path:
+        """Return where its flow is stored: a file or a folder."""
+        return out / (self.name + SUFFIX if layout == "file" else self.name)
+
+
+def videos_of_data_set(config: DataConfig, out: Path) -> list[FlowVideo]:
+    """List every video of the train, val and test split once, except those in `out`.
+
+    Raises:
+        ConfigError: The data set cannot be read, or has none of these splits.
+    """
+    videos: dict[Path, FlowVideo] = {}
+    no_split: NoSplitError | None = None
+    for split in dict.fromkeys((config.train_split, config.val_split, config.test_split)):
+        try:
+            records = read_records(config, split).records
+        except NoSplitError as error:
+            no_split = error
+            continue
+        for record in records:
+            # Stored pictures of flow look like a folder of frames to a reader.
+            if not record.reverse and not record.path.absolute().is_relative_to(out.absolute()):
+                video = FlowVideo(record.path, flow_name(record.video_id), config.frame_template, config.decoder)
+                videos.setdefault(record.path, video)
+    if not videos and no_split is not None:
+        raise no_split
+    return list(videos.values())
+
+
+def videos_of_folder(folder: Path) -> list[FlowVideo]:
+    """List the video files at any depth below a folder. Raises `ConfigError` when there are none."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder of videos.")
+    return [FlowVideo(path, flow_name(path.relative_to(folder).as_posix())) for path in list_videos(folder)]
+
+
+def flow_name(video_id: str) -> str:
+    """Return the name of a video's flow: its id without the extension, and without parts that leave the folder.
+
+    >>> flow_name("../videos/a/1.mp4")
+    'videos/a/1'
+    """
+    stem, extension = os.path.splitext(video_id)
+    parts = (stem if extension.lower() in VIDEO_EXTENSIONS else video_id).split("/")
+    if ".." in parts:
+        parts = parts[len(parts) - parts[::-1].index("..") :]
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+@dataclass(frozen=True)
+class ExtractedVideo:
+    """The result for one video."""
 
     video: FlowVideo
-    num_fields: int
+    num_fields: int = 0
     reason: str = ""
     """Why it has no flow; empty when it has."""
 
 
 @dataclass(frozen=True)
 class ExtractSummary:
-    """What an extraction holds, and what it took. `str()` is a few lines for people."""
+    """What an extraction stored and how long it took. `str()` gives a few lines for users."""
 
     out: Path
     settings: FlowSettings
     num_videos: int
     num_kept: int
-    """Videos whose flow was there."""
+    """Videos whose flow existed."""
     num_fields: int
     """Fields that this call computed."""
-    failed: tuple[DoneVideo, ...]
+    failed: tuple[ExtractedVideo, ...]
     report: Path
-    """The file that lists those that failed."""
+    """The file that lists the failed videos."""
     seconds: float
 
     def __str__(self) -> str:
-        done = self.num_videos - len(self.failed)
-        rate = f", {self.num_fields / self.seconds:.1f} a second" if self.num_fields else ""
+        rate = f", {self.num_fields / self.seconds:.1f} per second" if self.num_fields else ""
         lines = [
-            f"{self.out}: flow of {done} of {self.num_videos} videos ({self.num_kept} of them were there); "
-            f"{self.num_fields} fields computed in {self.seconds:.0f} s{rate}."
+            f"{self.out}: flow of {self.num_videos - len(self.failed)} of {self.num_videos} videos "
+            f"({self.num_kept} existed); {self.num_fields} fields computed in {self.seconds:.0f} s{rate}."
         ]
         if self.failed:
-            lines.append(f"{len(self.failed)} failed, listed in {self.report}; those mended are done by a second call.")
-        facts = self.settings.facts()
-        stated = "" if facts.method == "tv-l1" else f" --model.flow-method {facts.method}"
-        stated += "" if facts.bound == FlowFacts.bound else f" --model.flow-bound {facts.bound:g}"
-        lines.append(f"Train on it with --model.modality flow --data.flow {self.out.absolute()}{stated}")
+            lines.append(
+                f"{len(self.failed)} failed, listed in {self.report}. Fix them and run the same command again."
+            )
+        metadata = self.settings.metadata
+        method = "" if metadata.method == FlowMetadata.method else f" --model.flow-method {metadata.method}"
+        bound = "" if metadata.bound == FlowMetadata.bound else f" --model.flow-bound {metadata.bound:g}"
+        lines.append(f"Train on it with --model.modality flow --data.flow {self.out.absolute()}{method}{bound}")
         return "\n".join(lines)
 
 
@@ -80,52 +178,57 @@ def extract_flow(
     num_workers: int | None = None,
     progress: bool = True,
 ) -> ExtractSummary:
-    """Store the flow of videos in the folder `out`; what is there is kept.
+    """Store the flow of videos in the folder `out`; existing flow is kept.
 
     Args:
-        videos: whose flow is wanted; see `vsn.data.flow.extract_plan`.
-        out: the folder; new, empty, or of an extraction with the same settings.
-        settings: default `FlowSettings()`.
-        shard: `(i, n)`: every n-th video from the i-th on, where n machines share the work; i counts from 0.
-        device: what method "tvl1" computes on: cpu or cuda.
-        num_workers: processes, each of one thread (None: one a CPU, on a GPU at most 4; 0 or 1: the calling one).
-            As with any spawned processes, a script keeps the call under `if __name__ == "__main__":`.
-        progress: show a bar.
+        videos: See `videos_of_data_set` and `videos_of_folder`.
+        out: New or empty folder, or one of an extraction with the same settings.
+        settings: Default `FlowSettings()`.
+        shard: `(i, n)` to do every n-th video from the i-th on, i from 0, where n machines share the work.
+        device: What method "tvl1" computes on: cpu or cuda.
+        num_workers: Processes; None for one per CPU, on a GPU at most 4; 0 or 1 for the calling process. A script keeps
+            the call under `if __name__ == "__main__":`.
+        progress: Show a progress bar.
 
     Returns:
-        The summary; videos that failed are in it and in `failed.csv`, and do not raise.
+        The summary. Videos that failed are in it and in `failed.csv`, and do not raise.
 
     Raises:
-        ConfigError: for settings, two videos of one name, and a folder that holds something else.
+        ConfigError: Settings out of range, two videos of one name, or a folder that holds something else.
     """
     start, out, settings = time.perf_counter(), Path(out), settings or FlowSettings()
-    flow_method(settings.method, device)  # refuses what cannot run
+    flow_method(settings.method, device)  # fail now if it cannot run here
     index, count = shard
     if not 0 <= index < count:
-        raise ConfigError(f"the shard is {index}/{count}; of {count} they are 0/{count} to {count - 1}/{count}.")
+        raise ConfigError(f"shard is {index}/{count}; it must be from 0/{count} to {count - 1}/{count}.")
     if num_workers is None and device != "cpu":
         num_workers = min(_GPU_WORKERS, num_cpus())
     num_workers = check_num_workers(num_workers)
-    wanted = sorted(videos, key=lambda video: video.name)
-    require_own_names(wanted)
-    wanted = wanted[index::count]
-    check_output_folder(out, settings.described(), names=(FACTS,))
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / FACTS).is_file():
-        write_json(out / FACTS, settings.described())
-    todo = [video for video in wanted if not place_of(out, video, settings.layout).exists()]
-    done: list[DoneVideo] = []
+    # By name, so that all machines that share the work see the same order.
+    all_videos = sorted(videos, key=lambda video: video.name)
+    for first, second in itertools.pairwise(all_videos):
+        if first.name == second.name:
+            raise ConfigError(
+                f"{first.path} and {second.path} would both store their flow as {first.name!r}: the name of a video without "
+                "the extension. Rename one, or leave it out."
+            )
+    selected = all_videos[index::count]
+    check_output_folder(out, settings.description(), names=(METADATA_FILE,))
+    if not (out / METADATA_FILE).is_file():
+        write_json(out / METADATA_FILE, settings.description())
+    todo = [video for video in selected if not video.flow_path(out, settings.layout).exists()]
+    results: list[ExtractedVideo] = []
     try:
         with progress_bar("videos", disable=not progress) as bar:
-            task = bar.add_task("computing flow", total=len(wanted), completed=len(wanted) - len(todo), note="")
+            task = bar.add_task("computing flow", total=len(selected), completed=len(selected) - len(todo), note="")
             extract = partial(_extract, out=out, settings=settings, device=device)
             for _, result in run_in_processes(extract, todo, num_workers=num_workers):
-                done.append(result)
-                num_failed = sum(bool(video.reason) for video in done)
+                results.append(result)
+                num_failed = sum(bool(result.reason) for result in results)
                 bar.update(task, advance=1, note=f"{num_failed} failed" if num_failed else "")
     finally:
-        remove_temporary_files(place_of(out, video, settings.layout) for video in todo)
-    failed = tuple(sorted((one for one in done if one.reason), key=lambda one: one.video.name))
+        remove_temporary_files(video.flow_path(out, settings.layout) for video in todo)
+    failed = tuple(sorted((result for result in results if result.reason), key=lambda result: result.video.name))
     report = out / ("failed.csv" if count == 1 else f"failed-{index}-of-{count}.csv")
     if failed:
         write_csv(report, [("path", "reason"), *((result.video.path, result.reason) for result in failed)])
@@ -134,16 +237,13 @@ def extract_flow(
     return ExtractSummary(
         out=out,
         settings=settings,
-        num_videos=len(wanted),
-        num_kept=len(wanted) - len(todo),
-        num_fields=sum(one.num_fields for one in done),
+        num_videos=len(selected),
+        num_kept=len(selected) - len(todo),
+        num_fields=sum(result.num_fields for result in results),
         failed=failed,
         report=report,
         seconds=time.perf_counter() - start,
     )
-
-
-# --- one video -------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -151,36 +251,33 @@ def _one_thread() -> Iterator[None]:
     """Use one thread of PyTorch: on frames this small, threads wait for each other more than they help."""
     import torch
 
-    threads = torch.get_num_threads()
+    num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(num_threads)
 
 
 @_one_thread()
-def _extract(video: FlowVideo, *, out: Path, settings: FlowSettings, device: str) -> DoneVideo:
-    place = place_of(out, video, settings.layout)
+def _extract(video: FlowVideo, *, out: Path, settings: FlowSettings, device: str) -> ExtractedVideo:
+    """Compute and store the flow of one video, in a worker process."""
+    path = video.flow_path(out, settings.layout)
     compute = flow_method(settings.method, device)
+    pixels_at_once = CPU_PIXELS if device == "cpu" else _GPU_PIXELS
     try:
-        frames = open_video(
-            video.path,
-            short_side=settings.short_side,
-            frame_template=video.frame_template,
-            decoder=video.decoder,
-        )
-        rate = frames.frames_per_second
-        pixels = CPU_PIXELS if device == "cpu" else _GPU_PIXELS
-        fields = iter_fields(video.path, frames, compute, bound=settings.bound, pixels_at_once=pixels)
-        if settings.layout == "file":
-            number = write_flow_file(place, fields, video_id=video.name, frames_per_second=rate, quality=QUALITY)
-        else:
-            number = write_flow_folder(place, fields, layout=settings.layout, quality=QUALITY)
-    except VideoError as error:
-        return DoneVideo(video, 0, error.reason)
-    except ConfigError:  # the settings, not the video
+        with open_video(
+            video.path, short_side=settings.short_side, frame_template=video.frame_template, decoder=video.decoder
+        ) as frames:
+            rate = frames.frames_per_second
+            fields = iter_fields(video.path, frames, compute, bound=settings.bound, pixels_at_once=pixels_at_once)
+            if settings.layout == "file":
+                num_fields = write_flow_file(path, fields, video_id=video.name, frames_per_second=rate)
+            else:
+                num_fields = write_flow_folder(path, fields, layout=settings.layout)
+    except ConfigError:  # a ValueError too, but of the settings: it concerns all videos
         raise
     except ValueError as error:
-        return DoneVideo(video, 0, " ".join(str(error).split()))
-    return DoneVideo(video, number)
+        reason = error.reason if isinstance(error, VideoError) else " ".join(str(error).split())
+        return ExtractedVideo(video, reason=reason)
+    return ExtractedVideo(video, num_fields)
