@@ -269,8 +269,8 @@ def test_compilers_and_exporters_see_a_shift_that_writes_nothing_in_place(
     frames = make_frames(3, 8)
     wanted = shift_reference(frames, 3, 4)
     seen: list[int] = []
-    joining = vsn.ops._shift_by_joining
-    monkeypatch.setattr("vsn.ops._shift_by_joining", lambda *given: seen.append(1) or joining(*given))
+    joining = vsn.ops._shift_functional
+    monkeypatch.setattr("vsn.ops._shift_functional", lambda *given: seen.append(1) or joining(*given))
     if place:
         monkeypatch.setattr(f"torch.{place}", lambda: True)
     shifted = temporal_shift(frames, 3, 4)
@@ -339,12 +339,12 @@ def test_exports_for_any_number_of_clips(channels: int) -> None:
         (
             (2, 4, 8, 3, 3),
             4,
-            r"must be \(B\*T, C, H, W\), but have shape \(2, 4, 8, 3, 3\).*clip.flatten\(0, 1\)",
+            r"\(2, 4, 8, 3, 3\).*clip.flatten\(0, 1\)",
         ),
-        ((8, 8), 4, r"have shape \(8, 8\)"),
-        ((6, 8, 3, 3), 4, r"6 frames are not a multiple of num_frames = 4"),
-        ((3, 8, 3, 3), 4, r"3 frames are not a multiple of num_frames = 4"),
-        ((8, 8, 3, 3), 0, r"num_frames = 0; a clip has at least one frame"),
+        ((8, 8), 4, r"shape \(8, 8\)"),
+        ((6, 8, 3, 3), 4, r"num_frames = 4 frames, got shape \(6, "),
+        ((3, 8, 3, 3), 4, r"num_frames = 4 frames, got shape \(3, "),
+        ((8, 8, 3, 3), 0, r"num_frames = 0"),
         ((8, 8, 3, 3), -2, r"num_frames = -2"),
     ],
 )
@@ -362,8 +362,8 @@ def test_shuffle_refuses_fewer_channels_than_frames() -> None:
 @pytest.mark.parametrize(
     ("channels", "shift_div", "message"),
     [
-        (8, 1, "shift_div = 1; it must be 2 or more"),
-        (8, 0, "shift_div = 0; it must be 2 or more"),
+        (8, 1, "shift_div = 1"),
+        (8, 0, "shift_div = 0"),
         (7, 8, "C = 7 channels, fewer than shift_div = 8.*Use a smaller shift_div"),
     ],
 )

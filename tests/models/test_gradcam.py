@@ -121,10 +121,10 @@ def test_dense_blocks_hand_on_all_their_channels() -> None:
 @pytest.mark.parametrize(
     ("stage", "match"),
     [
-        ("res6", r"stage is 'res6'; it is one of \['res2', 'res3', 'res4', 'res5'\]"),
+        ("res6", r"stage is 'res6'; it must be one of \['res2', 'res3', 'res4', 'res5'\]"),
         ("", "stage is ''"),
-        ("layer4.0.conv2", r"'layer4.0.conv2' lies inside a headtail block.*Take 'layer4.0'"),
-        ("fc", r"'fc' gives \(8, 256\)"),
+        ("layer4.0.conv2", r"'layer4.0.conv2' is inside a headtail block.*'layer4.0'"),
+        ("fc", r"'fc' is \(8, 256\)"),
     ],
 )
 def test_refused_stages(stage: str, match: str) -> None:
@@ -137,7 +137,7 @@ def test_refused_stages(stage: str, match: str) -> None:
 @pytest.mark.parametrize("targets", [[2], [-1], [0, 0], []])
 def test_refused_targets(targets: list[int]) -> None:
     model = model_that_sees_light(*MODELS["tsn"])
-    with pytest.raises(ValueError, match="one for each of 1 clips, each 0 to 1"):
+    with pytest.raises(ValueError, match="0 to 1 for each of 1 clips"):
         grad_cam(model, lit_clip(model, 0, (0, 0)), targets=targets)
 
 
@@ -158,8 +158,8 @@ def test_overlay_is_red_where_the_map_is_largest() -> None:
 @pytest.mark.parametrize(
     ("frames", "maps", "strength", "match"),
     [
-        (np.zeros((2, 4, 4, 3)), np.zeros((2, 2, 2)), 0.5, "frames are float64"),
-        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros((3, 2, 2)), 0.5, "2 frames and 3 maps"),
+        (np.zeros((2, 4, 4, 3)), np.zeros((2, 2, 2)), 0.5, "got float64"),
+        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros((3, 2, 2)), 0.5, "2 frames, got 3"),
         (np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 2, 2)), 1.5, "strength is 1.5"),
     ],
 )

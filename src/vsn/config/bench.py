@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vsn.config.errors import check_ranges, require
+from vsn.config.errors import check_range, require
 from vsn.config.model import ModelConfig
 
 BenchMode = Literal["eager", "compile"]
@@ -82,14 +82,8 @@ class BenchConfig:
                     f"bench {key} are {list(chosen)}; choose at least one, each once, from {list(allowed)}.",
                 )
             )
-        check_ranges(
-            self,
-            "bench ",
-            {
-                "[0, inf)": ["batch_size", "num_frames", "size", "batches", "threads", "seed"],
-                "[1, inf)": ["num_classes", "warmup"],
-            },
-        )
+        check_range(self, "[0, inf)", "batch_size", "num_frames", "size", "batches", "threads", "seed", table="bench ")
+        check_range(self, "[1, inf)", "num_classes", "warmup", table="bench ")
         require(
             (
                 self.seconds >= 0 or self.seconds == -1,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vsn.config.data import Sampling, Source
-from vsn.config.errors import check_ranges, require
+from vsn.config.errors import check_range, require
 from vsn.config.model import Modality
 from vsn.config.training import Protocol
 
@@ -42,7 +42,7 @@ class ConvertConfig:
     """Its folder, as in data.root; `vsn eval --root` names it later too."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "", {"[0, inf)": ["num_frames"]})
+        check_range(self, "[0, inf)", "num_frames")
         require(
             (
                 self.shift_div == 0 or self.shift_div >= 2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vsn.config.errors import check_ranges, require
+from vsn.config.errors import check_range, require
 
 Sampling = Literal["segment", "dense", "rate"]
 Source = Literal[
@@ -49,7 +49,8 @@ class ClipSpec:
     """Crops sit at the corners and the center (5) or on a grid of quarters (13)."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "clip.", {"(0, inf)": ["frames_per_second"], "[8, inf)": ["crop_size"]})
+        check_range(self, "(0, inf)", "frames_per_second", table="clip.")
+        check_range(self, "[8, inf)", "crop_size", table="clip.")
         require(
             (
                 self.short_side >= self.crop_size,
@@ -118,16 +119,10 @@ class DataConfig:
     listed in the run."""
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            "data.",
-            {
-                "(0, 1)": ["val_fraction"],
-                "[0, 1]": ["bad_videos"],
-                "[1, inf)": ["fold"],
-                "[0, inf)": ["split_seed", "num_workers"],
-            },
-        )
+        check_range(self, "(0, 1)", "val_fraction", table="data.")
+        check_range(self, "[0, 1]", "bad_videos", table="data.")
+        check_range(self, "[1, inf)", "fold", table="data.")
+        check_range(self, "[0, inf)", "split_seed", "num_workers", table="data.")
         require(
             (bool(self.separator), "data.separator is empty; it must be the text between path and label."),
             (
@@ -161,12 +156,6 @@ class AugmentConfig:
     """Alpha of CutMix between the clips of a batch (Yun et al., 2019); with mixup too, one of them a step."""
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            "augment.",
-            {
-                "[0, 1]": ["color_jitter", "random_erasing"],
-                "[0, inf)": ["mixup", "cutmix", "rand_augment"],
-                "[0, 30]": ["rand_augment_magnitude"],
-            },
-        )
+        check_range(self, "[0, 1]", "color_jitter", "random_erasing", table="augment.")
+        check_range(self, "[0, inf)", "mixup", "cutmix", "rand_augment", table="augment.")
+        check_range(self, "[0, 30]", "rand_augment_magnitude", table="augment.")

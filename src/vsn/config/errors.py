@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 
 class ConfigError(ValueError):
     """A setting that cannot be used. The message states the value, what is allowed and what to do."""
@@ -16,27 +14,22 @@ def require(*rules: tuple[bool, str]) -> None:
             raise ConfigError(message)
 
 
-def check_ranges(config: object, table: str, ranges: Mapping[str, Sequence[str]]) -> None:
+def check_range(config: object, interval: str, *names: str, table: str = "") -> None:
     """Check that numeric fields of a dataclass lie in an interval. NaN lies in none; None is not checked.
 
     Args:
         config: the dataclass.
-        table: what the message puts before a field's name, such as "train.".
-        ranges: names of fields by their interval in mathematical notation: ``{"[1, inf)": ["epochs"]}``.
-
-    Example:
-        >>> check_ranges(TrainConfig(epochs=0), "train.", {"[1, inf)": ["epochs"]})
-        ConfigError: train.epochs is 0; it must be at least 1.
+        interval: in mathematical notation: "[0, 1)", "(0, inf)".
+        names: of the fields.
+        table: the prefix of the names in the message: "train." for "train.epochs is 0; it must be at least 1.".
     """
-    for interval, names in ranges.items():
-        low, high = map(float, interval[1:-1].split(","))
-        allowed = f"in {interval}"
-        if high == float("inf"):
-            allowed = f"at least {low:g}" if interval[0] == "[" else f"above {low:g}"
-        for name in names:
-            value = getattr(config, name)
-            if value is None:
-                continue
+    low, high = map(float, interval[1:-1].split(","))
+    allowed = f"in {interval}"
+    if high == float("inf"):
+        allowed = f"at least {low:g}" if interval[0] == "[" else f"above {low:g}"
+    for name in names:
+        value = getattr(config, name)
+        if value is not None:
             above = value >= low if interval[0] == "[" else value > low
             below = value <= high if interval[-1] == "]" else value < high
             require((above and below, f"{table}{name} is {value}; it must be {allowed}."))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vsn.config.errors import check_ranges, require
+from vsn.config.errors import check_range, require
 
 ExportFormat = Literal["onnx", "openvino", "torch-export", "aoti"]
 InputType = Literal["uint8", "float32"]
@@ -32,7 +32,8 @@ class ExportConfig:
     """Version of the ONNX operators; a runtime that is older than it refuses the file."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "", {"[1, inf)": ["calibration_clips"], "[18, 23]": ["opset"]})
+        check_range(self, "[1, inf)", "calibration_clips")
+        check_range(self, "[18, 23]", "opset")
         require(
             (
                 not self.int8 or self.to in ("onnx", "openvino"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vsn.config.errors import check_ranges
+from vsn.config.errors import check_range
 
 FlowMethod = Literal["tvl1", "tvl1-opencv", "dis", "farneback"]
 StoredLayout = Literal["file", "xy", "rg"]
@@ -39,13 +39,7 @@ class Tvl1Config:
     """A 3x3 median of the flow after each warp."""
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            "TV-L1 ",
-            {
-                "(0, 0.25]": ["tau"],
-                "(0, inf]": ["lambda_", "theta"],
-                "(0, 1)": ["zfactor"],
-                "[1, inf)": ["nscales", "nwarps", "iterations"],
-            },
-        )
+        check_range(self, "(0, 0.25]", "tau", table="TV-L1 ")
+        check_range(self, "(0, inf]", "lambda_", "theta", table="TV-L1 ")
+        check_range(self, "(0, 1)", "zfactor", table="TV-L1 ")
+        check_range(self, "[1, inf)", "nscales", "nwarps", "iterations", table="TV-L1 ")

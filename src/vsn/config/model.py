@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vsn.config.errors import ConfigError, check_ranges, require
+from vsn.config.errors import ConfigError, check_range, require
 
 STAGES = ("res2", "res3", "res4", "res5")
 
@@ -132,17 +132,11 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         kind, _ = split_name(self.name)
-        check_ranges(
-            self,
-            "model.",
-            {
-                "[0, inf)": ["num_classes", "flow_short_side"],
-                "[1, inf)": ["num_frames", "flow_length", "shift_every", "alpha"],
-                "[2, inf)": ["shift_div"],  # 1/shift_div of the channels move each way
-                "(0, inf)": ["flow_bound"],
-                "[0, 1)": ["dropout"],
-            },
-        )
+        check_range(self, "[0, inf)", "num_classes", "flow_short_side", table="model.")
+        check_range(self, "[1, inf)", "num_frames", "flow_length", "shift_every", "alpha", table="model.")
+        check_range(self, "[2, inf)", "shift_div", table="model.")  # 1/shift_div of the channels move each way
+        check_range(self, "(0, inf)", "flow_bound", table="model.")
+        check_range(self, "[0, 1)", "dropout", table="model.")
         choices = {"block": get_args(Block), "modality": get_args(Modality), "pairwise": get_args(Pairwise)}
         for key, allowed in choices.items():
             value = getattr(self, key)

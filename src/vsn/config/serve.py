@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vsn.config.errors import check_ranges, require
+from vsn.config.errors import check_range, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +44,13 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         require((self.host != "", "host is empty; it must be an address such as 127.0.0.1, or 0.0.0.0 for all."))
-        check_ranges(
-            self,
-            "",
-            {
-                "[0, 65535]": ["port"],
-                "[1, inf)": ["top_k", "max_pixels", "decode_workers", "max_requests", "max_batch", "max_windows"],
-                "(0, inf]": ["max_upload_mb", "upload_seconds", "max_seconds", "decode_seconds"],
-                "[0.01, inf]": ["window_seconds"],
-                "[0, inf]": ["batch_wait_ms", "timeline_seconds"],
-            },
+        check_range(self, "[0, 65535]", "port")
+        check_range(
+            self, "[1, inf)", "top_k", "max_pixels", "decode_workers", "max_requests", "max_batch", "max_windows"
         )
+        check_range(self, "(0, inf]", "max_upload_mb", "upload_seconds", "max_seconds", "decode_seconds")
+        check_range(self, "[0.01, inf]", "window_seconds")
+        check_range(self, "[0, inf]", "batch_wait_ms", "timeline_seconds")
 
     @property
     def max_upload_bytes(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vsn.config.errors import check_ranges, require
+from vsn.config.errors import check_range, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +29,10 @@ class WindowConfig:
     calibration, if it has one, else 0."""
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            "",
-            {
-                "[0.01, inf)": ["seconds", "every"],
-                "[1, inf)": ["every_frames"],
-                "[0, inf)": ["smooth"],
-                "[0, 1]": ["enter", "leave", "unknown"],
-            },
-        )
+        check_range(self, "[0.01, inf)", "seconds", "every")
+        check_range(self, "[1, inf)", "every_frames")
+        check_range(self, "[0, inf)", "smooth")
+        check_range(self, "[0, 1]", "enter", "leave", "unknown")
         require(
             (
                 self.every is None or self.every_frames is None,
@@ -70,12 +64,6 @@ class LiveConfig:
     """Stop after so many seconds of video."""
 
     def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            "",
-            {
-                "[1, inf)": ["max_waiting"],
-                "[0, inf)": ["reconnects", "reconnect_wait"],
-                "(0, inf)": ["stall_seconds", "stop_after"],
-            },
-        )
+        check_range(self, "[1, inf)", "max_waiting")
+        check_range(self, "[0, inf)", "reconnects", "reconnect_wait")
+        check_range(self, "(0, inf)", "stall_seconds", "stop_after")

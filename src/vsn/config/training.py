@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vsn.config.errors import check_ranges, require
+from vsn.config.errors import check_range, require
 
 FrameOrder = Literal["forward", "reversed", "shuffled", "still"]
 Protocol = Literal["fcn", "center", "3crop", "3crop-2clip", "10crop", "25x10", "dense-10clip-3crop"]
@@ -75,16 +75,20 @@ class TrainConfig:
     """Where curves go besides metrics.jsonl; wandb and mlflow are packages of their own."""
 
     def __post_init__(self) -> None:
-        check_ranges(
+        check_range(self, "[1, inf)", "epochs", "batch_size", "accumulate", "val_every", table="train.")
+        check_range(
             self,
-            "train.",
-            {
-                "[1, inf)": ["epochs", "batch_size", "accumulate", "val_every"],
-                "[0, inf)": ["val_steps", "early_stop", "save_minutes", "lr_batch_size", "warmup_epochs", "seed"],
-                "(0, inf)": ["lr"],
-                "[0, 1)": ["ema", "label_smoothing"],
-            },
+            "[0, inf)",
+            "val_steps",
+            "early_stop",
+            "save_minutes",
+            "lr_batch_size",
+            "warmup_epochs",
+            "seed",
+            table="train.",
         )
+        check_range(self, "(0, inf)", "lr", table="train.")
+        check_range(self, "[0, 1)", "ema", "label_smoothing", table="train.")
         require(
             (
                 self.accumulate <= self.batch_size,
@@ -113,4 +117,5 @@ class EvalConfig:
     """Seed of the `shuffled` order."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, "eval.", {"[1, inf)": ["batch_size"], "[0, inf)": ["seed"]})
+        check_range(self, "[1, inf)", "batch_size", table="eval.")
+        check_range(self, "[0, inf)", "seed", table="eval.")

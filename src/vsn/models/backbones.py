@@ -21,32 +21,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 FLOW_MEAN = (0.5,)
 FLOW_STD = (0.226,)
 
+# fmt: off
 TORCHVISION_BACKBONES = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "wide_resnet50_2",
-    "wide_resnet101_2",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-    "resnext101_64x4d",
-    "densenet121",
-    "densenet161",
-    "densenet169",
-    "densenet201",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "mobilenet_v3_large",
-    *(f"efficientnet_b{size}" for size in range(5)),
-    "efficientnet_v2_s",
-    "efficientnet_v2_m",
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2",
+    "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
+    "densenet121", "densenet161", "densenet169", "densenet201",
+    "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large",
+    *(f"efficientnet_b{size}" for size in range(5)), "efficientnet_v2_s", "efficientnet_v2_m",
     *(f"regnet_{line}_{size}" for line in "xy" for size in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf")),
-    "convnext_tiny",
-    "convnext_small",
-    "convnext_base",
+    "convnext_tiny", "convnext_small", "convnext_base",
 )
+# fmt: on
 
 
 class ThinResNet(nn.Module):

@@ -106,30 +106,14 @@ INVERTED_FAMILIES = {
 _INVERTED_BLOCKS = {"InvertedResidual", "MBConv", "FusedMBConv", "EdgeResidual", "DepthwiseSeparableConv"}
 _SQUEEZE_EXCITATIONS = {"SqueezeExcitation", "SqueezeExcite", "SEModule"}
 
+# fmt: off
 TIMM_EXAMPLES = (
-    "resnet26d",
-    "seresnet50",
-    "ecaresnet26t",
-    "res2net50_26w_4s",
-    "legacy_seresnet18",
-    "resnetv2_50",
-    "regnetx_002",
-    "regnety_002",
-    "tresnet_m",
-    "gcresnet33ts",
-    "darknet53",
-    "cspresnet50",
-    "cs3darknet_s",
-    "dla34",
-    "dla60_res2net",
-    "ese_vovnet19b_slim",
-    "densenet121",
-    "convnext_atto",
-    "efficientnet_b0",
-    "mobilenetv2_100",
-    "mobilenetv3_large_100",
+    "resnet26d", "seresnet50", "ecaresnet26t", "res2net50_26w_4s", "legacy_seresnet18", "resnetv2_50", "regnetx_002",
+    "regnety_002", "tresnet_m", "gcresnet33ts", "darknet53", "cspresnet50", "cs3darknet_s", "dla34", "dla60_res2net",
+    "ese_vovnet19b_slim", "densenet121", "convnext_atto", "efficientnet_b0", "mobilenetv2_100", "mobilenetv3_large_100",
     "tf_efficientnetv2_b0",
 )
+# fmt: on
 """A tested timm name of every family that takes temporal operations."""
 
 

@@ -1,7 +1,7 @@
-"""Grad-CAM for video models: where in each frame a class score comes from.
+"""Compute Grad-CAM for video models: where in each frame a class score comes from.
 
 Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
-ICCV 2017, for each frame of a clip.
+ICCV 2017, applied to each frame of a clip.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from vsn.models import VideoClassifier
 from vsn.models.blocks import stage_blocks
 from vsn.models.layers import ShuffleBatchNorm2d
 
+# Color map from 0 to the largest value, linearly interpolated.
 _COLORS = np.array([[0, 0, 96], [0, 96, 255], [0, 220, 160], [255, 220, 0], [255, 40, 0]], dtype=np.float64)
-"""Colors of a map from 0 to its largest value, at equal distances."""
 
 
 class GradCam(NamedTuple):
     """Maps of a class score, and the scores.
 
-    `maps` is float32 `(B, T, h, w)`, 0 or more, in units of the score; frames of a clip share one scale,
-    so that a frame that counts for little is dark. `targets` is int64 `(B,)`, the classes the maps are
-    of. `logits` is float32 `(B, num_classes)`.
+    `maps` is float32 `(B, T, h, w)`, nonnegative, in units of the score; all frames of a clip share one scale, so that a
+    frame that contributes little is dark. `targets` is int64 `(B,)`, the classes of the maps. `logits` is float32
+    `(B, num_classes)`.
     """
 
     maps: Tensor
@@ -39,25 +39,24 @@ class GradCam(NamedTuple):
 def grad_cam(
     model: VideoClassifier, clip: Tensor, *, targets: Sequence[int] | None = None, stage: str = "res5"
 ) -> GradCam:
-    """Grad-CAM of each frame of a clip: ReLU of the channels, weighted by their mean gradient in that frame.
+    """Compute Grad-CAM of each frame of a clip: the ReLU of the channels weighted by their mean gradient in that frame.
 
-    The features are what a residual block hands on, after its addition. There the frames of a VSN are in
-    their own order again, of a compact as of a headtail block, so that map t lies on frame t; through the
-    operations before it those features have seen the other frames too. Inside a headtail block a
-    channel belongs to another frame, so a module there is refused.
+    The features are the output of a residual block, after its addition. There the channels of a VSN are unshuffled, after
+    a compact and a headtail block, so that map t belongs to frame t; earlier operations let those features depend on other
+    frames too. Inside a headtail block channels belong to other frames, so that its modules are refused.
 
-    The features of a 3D network have fewer steps in time than the clip has frames. Each frame gets the map of the step
-    it falls into, which looks at the frames around it too.
+    Features of a 3D network have fewer steps in time than the clip has frames. Each frame takes the map of its step, which
+    also depends on the frames around it.
 
     Args:
-        model: its mode is kept; it runs in evaluation mode, in the precision of its weights.
+        model: runs in evaluation mode, in the precision of its weights; its mode is restored.
         clip: `(B, T, 3, H, W)`, uint8 or float in [0, 1], on the model's device.
         targets: a class for each clip; default the one with the highest score.
-        stage: "res2" to "res5", whose last block's features are taken, or the name of a module of the backbone
-            that gives feature maps `(B*T, C, h, w)`, or `(B, C, T', h, w)`.
+        stage: "res2" to "res5", for the features of its last block, or the name of a module of the backbone with outputs
+            `(B*T, C, h, w)` or `(B, C, T', h, w)`.
 
     Raises:
-        ConfigError: (a ValueError) no such stage or module, one inside a headtail block, or without maps.
+        ConfigError: (a ValueError) no such stage or module, one inside a headtail block, or one without feature maps.
         ValueError: targets that are not a class for each clip.
     """
     name = _feature_module(model.backbone, stage)
@@ -67,23 +66,24 @@ def grad_cam(
         if not isinstance(output, Tensor) or output.ndim not in (4, 5):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ConfigError(
-                f"Grad-CAM needs feature maps (B*T, C, h, w), or (B, C, T', h, w); {name!r} gives {shape}. Choose a stage "
-                f"from {list(STAGES)}, or a convolution."
+                f"Grad-CAM needs feature maps (B*T, C, h, w) or (B, C, T', h, w); the output of {name!r} is {shape}. Choose "
+                f"a stage from {list(STAGES)}, or a convolution."
             )
-        held.append(output.detach().requires_grad_())  # nothing before it needs a gradient
+        # A new leaf: the backward pass ends here, because no earlier layer needs a gradient.
+        held.append(output.detach().requires_grad_())
         return held[-1]
 
     was_training = {part: part.training for part in model.modules()}
     handle = model.backbone.get_submodule(name).register_forward_hook(keep)
     model.eval()
     try:
-        # Ordinary tensors even under a caller's inference mode, which has no gradients.
+        # A caller may be in inference mode, whose tensors have no gradients: leave it, and copy the clip.
         with torch.inference_mode(False), torch.enable_grad():
             logits = model(clip.clone())
             if len(held) != 1:
                 raise ConfigError(
-                    f"{name!r} ran {len(held)} times in one pass; Grad-CAM needs a module that runs once. Choose "
-                    f"a stage from {list(STAGES)}."
+                    f"{name!r} runs {len(held)} times per forward pass; Grad-CAM needs a module that runs once. Choose a "
+                    f"stage from {list(STAGES)}."
                 )
             chosen = _targets(logits, targets)
             (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), held[0])
@@ -92,50 +92,48 @@ def grad_cam(
         for part, mode in was_training.items():
             part.training = mode
     features = held[0].detach()
-    weights = gradient.sum(dim=(-2, -1), keepdim=True)  # the mean's divisor would only change the unit
-    maps = (weights * features).sum(dim=1).relu() / (features.shape[-2] * features.shape[-1])
-    by_frame = _at_frames(maps.float(), clip.shape[1]) if maps.ndim == 4 else maps.float().unflatten(0, clip.shape[:2])
-    return GradCam(by_frame, chosen, logits.detach().float())
+    weights = gradient.sum(dim=(-2, -1), keepdim=True)
+    maps = ((weights * features).sum(dim=1).relu() / (features.shape[-2] * features.shape[-1])).float()
+    num_frames = clip.shape[1]
+    if maps.ndim == 4:  # of T' steps: with T = 8 and T' = 2, frames 0 to 3 take step 0, frames 4 to 7 step 1
+        maps = maps[:, torch.arange(num_frames, device=maps.device) * maps.shape[1] // num_frames]
+    else:
+        maps = maps.unflatten(0, clip.shape[:2])
+    return GradCam(maps, chosen, logits.detach().float())
 
 
 def overlay(
     frames: NDArray[np.uint8], maps: Tensor | NDArray[np.floating], *, strength: float = 0.6
 ) -> NDArray[np.uint8]:
-    """Frames with their maps laid over them in color, blue (nothing) to red (the clip's most).
+    """Blend frames with their maps in color, from blue (0) to red (the clip's maximum).
 
     Args:
         frames: uint8 `(T, H, W, 3)`.
-        maps: `(T, h, w)`, 0 or more, of one clip as `grad_cam` gives them; resized bilinearly.
-        strength: share of the color where the map is largest, 0 to 1; it falls to a third of that at 0.
+        maps: `(T, h, w)`, nonnegative, of one clip from `grad_cam`; resized bilinearly.
+        strength: opacity of the color where the map is largest, in [0, 1]; a third of it where the map is 0.
 
     Returns:
-        uint8 `(T, H, W, 3)`. Maps that are 0 everywhere give dark blue frames.
+        uint8 `(T, H, W, 3)`. Where all maps are 0 the frames are dark blue.
 
     Raises:
-        ValueError: shapes that do not fit each other, a strength outside 0 to 1.
+        ValueError: shapes that do not fit, or a strength outside [0, 1].
     """
     maps = torch.as_tensor(maps, dtype=torch.float32).cpu()
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or maps.ndim != 3:
         raise ValueError(
-            f"overlay: frames are {frames.dtype} {frames.shape} and maps {tuple(maps.shape)}; they must be uint8 "
-            "(T, H, W, 3) and (T, h, w)."
+            f"overlay: expected frames uint8 (T, H, W, 3) and maps (T, h, w), got {frames.dtype} {frames.shape} and "
+            f"{tuple(maps.shape)}."
         )
     if len(frames) != len(maps):
-        raise ValueError(f"overlay: {len(frames)} frames and {len(maps)} maps; there must be a map for each frame.")
+        raise ValueError(f"overlay: expected a map for each of {len(frames)} frames, got {len(maps)}.")
     if not 0 <= strength <= 1:
-        raise ValueError(f"overlay: strength is {strength}; it must be between 0 and 1.")
-    sized = torch.nn.functional.interpolate(maps[:, None], frames.shape[1:3], mode="bilinear")[:, 0].numpy()
-    share = np.clip(sized / max(float(maps.max()), 1e-12), 0, 1)
-    place = share * (len(_COLORS) - 1)
-    colors = np.stack([np.interp(place, range(len(_COLORS)), channel) for channel in _COLORS.T], axis=-1)
-    opacity = strength * (1 + 2 * share[..., None]) / 3
+        raise ValueError(f"overlay: strength is {strength}; it must be in [0, 1].")
+    resized = torch.nn.functional.interpolate(maps[:, None], frames.shape[1:3], mode="bilinear")[:, 0].numpy()
+    heat = np.clip(resized / max(float(maps.max()), 1e-12), 0, 1)
+    position = heat * (len(_COLORS) - 1)
+    colors = np.stack([np.interp(position, range(len(_COLORS)), channel) for channel in _COLORS.T], axis=-1)
+    opacity = strength * (1 + 2 * heat[..., None]) / 3
     return np.rint((1 - opacity) * frames + opacity * colors).astype(np.uint8)
-
-
-def _at_frames(maps: Tensor, num_frames: int) -> Tensor:
-    """Maps `(B, T', h, w)` of steps in time, `(B, T, h, w)`: of each frame that of the step it falls into."""
-    steps = torch.arange(num_frames, device=maps.device) * maps.shape[1] // num_frames
-    return maps[:, steps]
 
 
 def _targets(logits: Tensor, targets: Sequence[int] | None) -> Tensor:
@@ -144,30 +142,29 @@ def _targets(logits: Tensor, targets: Sequence[int] | None) -> Tensor:
     count, num_classes = logits.shape
     if len(targets) != count or not all(0 <= target < num_classes for target in targets):
         raise ValueError(
-            f"grad_cam: targets are {list(targets)}; there must be one for each of {count} clips, each 0 to "
-            f"{num_classes - 1}."
+            f"grad_cam: targets are {list(targets)}; expected a class in 0 to {num_classes - 1} for each of {count} clips."
         )
     return torch.tensor(list(targets), device=logits.device)
 
 
 def _feature_module(backbone: nn.Module, stage: str) -> str:
-    """The name of the module whose output is taken."""
+    """Return the name of the module whose output is used."""
     if stage in STAGES:
         name = stage_blocks(backbone)[stage][-1]
-        # A dense layer gives only the channels it adds; the dense block around it gives all.
+        # The output of a dense layer is only the channels that it adds; that of its dense block is all of them.
         is_layer = type(backbone.get_submodule(name)).__name__.endswith("DenseLayer")
         return name.rpartition(".")[0] if is_layer else name
     names = dict(backbone.named_modules())
     if stage not in names or not stage:
         raise ConfigError(
-            f"The stage is {stage!r}; it is one of {list(STAGES)}, or the name of a module of the backbone, which "
-            f"begin {[n for n, _ in backbone.named_children()]}."
+            f"stage is {stage!r}; it must be one of {list(STAGES)}, or the name of a module of the backbone, which "
+            f"begin with {[n for n, _ in backbone.named_children()]}."
         )
     for outer, module in names.items():
         tails = [n for n, part in module.named_children() if isinstance(part, ShuffleBatchNorm2d)]
         if tails and stage.startswith(f"{outer}.") and stage != f"{outer}.{tails[0]}":
             raise ConfigError(
-                f"{stage!r} lies inside a headtail block, where a channel belongs to another frame, so that its map "
-                f"would lie on the wrong one. Take {outer!r}."
+                f"{stage!r} is inside a headtail block, where channels belong to other frames, so that maps would be of the "
+                f"wrong frame. Use {outer!r}."
             )
     return stage

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-adds, and latency side by side with others."""
+"""Measure what a model costs: parameters, multiply-adds, and latency next to other models."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vsn.models import build_model
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of learnable values."""
+    """Count the learnable values."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_multiply_adds(config: ModelConfig, *, size: int | tuple[int, int]) -> int:
-    """Multiply-adds of one clip of T frames of size x size (or height x width) pixels: the paper's "FLOPs".
+    """Count the multiply-adds of one clip of T frames of size x size (or height x width) pixels: the paper's "FLOPs".
 
-    Convolutions and linear layers are counted, on the meta device: nothing is computed.
+    Convolutions, linear layers and matrix products count. The model runs on the meta device, without computing values.
     """
     height, width = (size, size) if isinstance(size, int) else size
     with torch.device("meta"):
@@ -36,22 +36,21 @@ def count_multiply_adds(config: ModelConfig, *, size: int | tuple[int, int]) -> 
 
 
 def time_round(calls: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
-    """Milliseconds of one call of each, in the order they are in, one after another.
+    """Time one call of each in milliseconds, in turn.
 
-    Taking turns makes a drifting or busy machine slow all of them alike, so that their ratios hold
-    where the milliseconds do not. On CUDA the device's own events are the clock, and nothing else runs
-    between them; elsewhere it is the processor's, read when the device has finished.
+    Taking turns, a drifting or busy machine slows all of them alike, so that their ratios are reliable where the
+    milliseconds are not. CUDA is timed by events on its stream, other devices by the host's clock after synchronizing.
     """
     return {name: _time_call(call, device) for name, call in calls.items()}
 
 
 @torch.inference_mode()
 def latency_ms(models: Mapping[str, nn.Module], clip: torch.Tensor, *, rounds: int = 20) -> dict[str, float]:
-    """Median milliseconds of one forward pass of each model, taken in turns."""
+    """Measure the median milliseconds of a forward pass of each model, in turn."""
     calls = {name: partial(model, clip) for name, model in models.items()}
-    found = [time_round(calls, clip.device) for _ in range(rounds + 2)]
+    times = [time_round(calls, clip.device) for _ in range(rounds + 2)]
     # The first passes set up kernels and caches.
-    return {name: statistics.median(one[name] for one in found[2:]) for name in models}
+    return {name: statistics.median(round_[name] for round_ in times[2:]) for name in models}
 
 
 def _time_call(call: Callable[[], object], device: torch.device) -> float:
@@ -71,7 +70,7 @@ def _time_call(call: Callable[[], object], device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished what it was given."""
+    """Wait until all work queued on the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
