@@ -82,7 +82,7 @@ def compare(predictor: Predictor, images: np.ndarray, stride: int) -> dict[str, 
     slides = [Slide(scorer, images, stride) for scorer in scorers]
     equal, largest = True, 0.0
     for _ in range(CHECKED_WINDOWS):
-        scorers[1].forget()
+        scorers[1].reset()
         kept, same_parts, forward = (slide() for slide in slides)
         equal &= bool(np.array_equal(kept, same_parts))
         largest = max(largest, float(np.abs(kept - forward).max() / np.abs(forward).max()))

@@ -363,12 +363,12 @@ class _Wrong(ExportForm):
 
 def test_a_file_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model, recipe = small()
-    (tmp_path / "model.onnx").write_text("the former")
+    (tmp_path / "model.pt2").write_text("an older file")
     monkeypatch.setattr(export_module, "ExportForm", _Wrong)
-    with pytest.raises(ExportError, match=r"model\.onnx.*fp32 allows 0\.001"):
-        export_model(model, recipe, tmp_path / "model.onnx")
-    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
-    assert (tmp_path / "model.onnx").read_text() == "the former"
+    with pytest.raises(ExportError, match=r"model\.pt2.*fp32 allows 0\.001"):
+        export_model(model, recipe, tmp_path / "model", config=ExportConfig(to="torch-export"))
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt2"]
+    assert (tmp_path / "model.pt2").read_text() == "an older file"
 
 
 @pytest.mark.slow
