@@ -79,9 +79,7 @@ def test_mirrored_flow_goes_the_other_way() -> None:
 )  # fmt: skip
 def test_clips_are_inside_the_video(protocol: Protocol, num: int, num_frames: int, consecutive: int) -> None:
     frames = num_test_frames(ModelConfig(name="tsn_resnet50", num_frames=num_frames), protocol)
-    starts = clip_indices(
-        protocol, "segment", num, frames, video_rate=25.0, wanted_rate=5.0, num_consecutive=consecutive
-    )
+    starts = clip_indices(protocol, ClipSpec(), num, frames, video_rate=25.0, num_consecutive=consecutive)
     plan = PROTOCOLS[protocol]
     assert starts.shape == ({"one": 1, "two": 2, "dense": 10}[plan.clips], plan.num_frames or num_frames)
     stacked = stack_indices(starts, num, consecutive)
@@ -93,7 +91,7 @@ def test_clips_are_inside_the_video(protocol: Protocol, num: int, num_frames: in
 
 def test_the_clips_of_each_protocol() -> None:
     def of(protocol: Protocol, num: int, num_frames: int, **options: int) -> list:
-        return clip_indices(protocol, "segment", num, num_frames, video_rate=25.0, wanted_rate=5.0, **options).tolist()
+        return clip_indices(protocol, ClipSpec(), num, num_frames, video_rate=25.0, **options).tolist()
 
     assert of("3crop", 32, 4) == of("fcn", 32, 4) == [[4, 12, 20, 28]]
     assert of("3crop-2clip", 32, 4) == [[4, 12, 20, 28], [0, 8, 16, 24]]
@@ -101,7 +99,8 @@ def test_the_clips_of_each_protocol() -> None:
     assert of("25x10", 100, 25) == [list(range(2, 100, 4))]
     assert of("25x10", 104, 25, num_consecutive=5) == [list(range(2, 100, 4))]
     assert of("fcn", 20, 4, num_consecutive=5) == of("center", 20, 4, num_consecutive=5) == [[2, 6, 10, 14]]
-    assert clip_indices("fcn", "rate", 100, 4, video_rate=25.0, wanted_rate=5.0).tolist() == [[42, 47, 52, 57]]
+    at_rate = ClipSpec(sampling="rate", frames_per_second=5)
+    assert clip_indices("fcn", at_rate, 100, 4, video_rate=25.0).tolist() == [[42, 47, 52, 57]]
     assert of("dense-10clip-3crop", 73, 4) == [[i, i + 16, i + 32, i + 48] for i in range(10)]
 
 
@@ -121,7 +120,7 @@ def test_samples_of_several_views(tiny_data: Path) -> None:
     dataset = clip_dataset(records, clip=SPEC, num_frames=4, train=False, protocol="3crop-2clip")
     clip = dataset[0].clip
     assert clip.shape == (6, 4, 3, 32, 32)
-    for number, starts in enumerate(clip_indices("3crop-2clip", "segment", len(video), 4, video_rate=0, wanted_rate=1)):
+    for number, starts in enumerate(clip_indices("3crop-2clip", SPEC, len(video), 4, video_rate=0)):
         wanted = crop_views(video[starts], SPEC, "3crop")
         assert torch.equal(clip[3 * number : 3 * number + 3], wanted)
     dataset.order = "reversed"

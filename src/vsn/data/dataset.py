@@ -180,43 +180,31 @@ class VideoDataset(Dataset[Sample]):
 
     def _sampled_frames(self, record: VideoRecord, seed: tuple[int, ...]) -> np.ndarray:
         """Sampled frames at `clip.short_side`, by clip and segment: uint8 `(clips * T * L, H, W, C)`."""
-
-        def choose(num_frames: int, frames_per_second: float) -> np.ndarray:
-            return self._indices(num_frames, frames_per_second, seed, reverse=record.reverse)
-
         if self.recipe.data.cache == "memory":
             frames, rate = self._cached_frames(record.path)
-            sampled: np.ndarray = frames[choose(len(frames), rate)]
+            sampled: np.ndarray = frames[self._indices(len(frames), rate, seed, reverse=record.reverse)]
             return sampled
         with self._open(record.path) as video:
+            rate = video.frames_per_second
             try:
-                return video.frames_at(choose(video.num_frames, video.frames_per_second))
+                return video.frames_at(self._indices(video.num_frames, rate, seed, reverse=record.reverse))
             except FewerFramesError:  # a damaged file: sample from the frames that decode
-                return video.frames_at(choose(video.num_frames, video.frames_per_second))
+                return video.frames_at(self._indices(video.num_frames, rate, seed, reverse=record.reverse))
 
     def _indices(self, num_video_frames: int, video_rate: float, seed: tuple[int, ...], *, reverse: bool) -> np.ndarray:
         """Indices of the frames of every clip, in the order they are shown: int64 `(clips * T * L,)`."""
-        num_consecutive = self.recipe.model.num_consecutive
+        num_frames, num_consecutive = self.num_frames, self.recipe.model.num_consecutive
         if self.train:
+            generator = np.random.default_rng(seed)
             starts = sample_indices(
-                self.clip.sampling,
-                num_video_frames,
-                self.num_frames,
-                np.random.default_rng(seed),
-                video_rate=video_rate,
-                wanted_rate=self.clip.frames_per_second,
-                num_consecutive=num_consecutive,
-            )[None]
+                self.clip, num_video_frames, num_frames, generator,
+                video_rate=video_rate, num_consecutive=num_consecutive,
+            )[None]  # fmt: skip
         else:
             starts = clip_indices(
-                self.protocol,
-                self.clip.sampling,
-                num_video_frames,
-                self.num_frames,
-                video_rate=video_rate,
-                wanted_rate=self.clip.frames_per_second,
-                num_consecutive=num_consecutive,
-            )
+                self.protocol, self.clip, num_video_frames, num_frames,
+                video_rate=video_rate, num_consecutive=num_consecutive,
+            )  # fmt: skip
         indices = stack_indices(starts, num_video_frames, num_consecutive).reshape(len(starts), -1)
         # The same frames forward and reversed: only their order tells the two apart.
         return (indices[:, ::-1] if reverse else indices).ravel()

@@ -1,6 +1,6 @@
-"""Test protocols: which clips of a video are looked at, and which crops of each.
+"""Define test protocols: which clips of a video are sampled, and which crops of each.
 
-A view is one (clip, crop). The names and what they mean are ours; the crops are those of the TSN, TSM and
+A view is one (clip, crop). The names of the protocols are ours; the crops are those of the TSN, TSM and
 Non-local code bases.
 """
 
@@ -11,32 +11,35 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from vsn.config import ClipSpec, ConfigError, Modality, ModelConfig, Protocol, Sampling
+from vsn.config import ClipSpec, ConfigError, Modality, ModelConfig, Protocol
 from vsn.data.sampling import dense_clip_indices, sample_indices, segment_indices, two_clip_indices
 from vsn.data.transforms import center_crop, flip, resize_short_side
 
+DENSE_CLIPS = 10
+_NUM_CLIPS = {"one": 1, "two": 2, "dense": DENSE_CLIPS}
+_NUM_CROPS = {"whole": 1, "center": 1, "three": 3, "ten": 10}
+
 
 class ViewPlan(NamedTuple):
-    """What a protocol looks at."""
+    """The views of a protocol."""
 
     clips: Literal["one", "two", "dense"]
     """one: as the recipe samples; two: centers and beginnings of the segments; dense: 10 starts."""
     crops: Literal["whole", "center", "three", "ten"]
     num_frames: int = 0
-    """Frames of a clip, whatever the model's T; 0: the model's T."""
+    """Frames of a clip; 0: the model's T."""
 
     @property
     def num_clips(self) -> int:
-        """Clips of a video."""
-        return {"one": 1, "two": 2, "dense": DENSE_CLIPS}[self.clips]
+        """Number of clips of a video."""
+        return _NUM_CLIPS[self.clips]
 
     @property
     def num_views(self) -> int:
-        """Clips times crops."""
-        return self.num_clips * {"whole": 1, "center": 1, "three": 3, "ten": 10}[self.crops]
+        """Number of clips times number of crops."""
+        return self.num_clips * _NUM_CROPS[self.crops]
 
 
-DENSE_CLIPS = 10
 PROTOCOLS: dict[Protocol, ViewPlan] = {
     "fcn": ViewPlan("one", "whole"),
     "center": ViewPlan("one", "center"),
@@ -65,18 +68,16 @@ def num_test_frames(model: ModelConfig, protocol: Protocol) -> int:
 
 def clip_indices(
     protocol: Protocol,
-    sampling: Sampling,
+    clip: ClipSpec,
     num_video_frames: int,
     num_frames: int,
     *,
     video_rate: float,
-    wanted_rate: float,
     num_consecutive: int = 1,
 ) -> np.ndarray:
-    """Indices of every clip of a protocol: int64 `(num_clips, num_frames)`, those of one clip in a row.
+    """Return the indices of every clip of a protocol: int64 `(num_clips, num_frames)`; see `sample_indices`.
 
-    With `num_consecutive` above 1 they are the first of as many frames in a row. "two" and "dense" say
-    how they sample; the other protocols sample as the model was trained (`sampling`).
+    "two" and "dense" fix how they sample; the other protocols sample as in training (`clip.sampling`).
     """
     plan = PROTOCOLS[protocol]
     match plan.clips:
@@ -86,50 +87,35 @@ def clip_indices(
             return dense_clip_indices(num_video_frames, num_frames, DENSE_CLIPS)
     if plan.num_frames:
         return segment_indices(num_video_frames, num_frames, None, num_consecutive=num_consecutive)[None]
-    return sample_indices(
-        sampling,
-        num_video_frames,
-        num_frames,
-        None,
-        video_rate=video_rate,
-        wanted_rate=wanted_rate,
-        num_consecutive=num_consecutive,
-    )[None]
+    indices = sample_indices(
+        clip, num_video_frames, num_frames, None, video_rate=video_rate, num_consecutive=num_consecutive
+    )
+    return indices[None]
 
 
 def crop_views(frames: torch.Tensor, spec: ClipSpec, protocol: Protocol, modality: Modality = "rgb") -> torch.Tensor:
-    """The crops of a protocol: uint8 `(T, C, H, W)` in, `(num_crops, T, C, h, w)` out.
+    """Resize the shorter side to `spec.short_side` and crop: uint8 `(T, C, H, W)` to `(num_crops, T, C, h, w)`.
 
-    Frames are first resized so that their shorter side is `spec.short_side`.
-
-    - whole: the frame as it is (spatially fully convolutional inference: the paper, section 3.4);
+    - whole: the whole frame (spatially fully convolutional inference: the paper, section 3.4);
     - center: the central `crop_size` x `crop_size`;
     - three: `short_side` x `short_side` at the beginning, the end and the middle of the longer side;
-    - ten: `crop_size` x `crop_size` at the corners and the center, and their mirror images, in which flow
-      to the right is flow to the left.
+    - ten: `crop_size` x `crop_size` at the corners and the center, and their flips, see `flip`.
     """
     frames = resize_short_side(frames, spec.short_side)
+    height, width = frames.shape[-2:]
     match PROTOCOLS[protocol].crops:
         case "whole":
             return frames[None]
         case "center":
             return center_crop(frames, spec.crop_size)[None]
         case "three":
-            return torch.stack(_along_longer_side(frames))
+            side, axis = min(height, width), -1 if width >= height else -2
+            # Offsets in quarters, rounded down before they are multiplied, as TSN does.
+            step = (max(height, width) - side) // 4
+            return torch.stack([frames.narrow(axis, start, side) for start in (0, 4 * step, 2 * step)])
         case "ten":
-            five = _corners_and_center(frames, spec.crop_size)
+            size = spec.crop_size
+            step_y, step_x = (height - size) // 4, (width - size) // 4
+            corners = [(y * step_y, x * step_x) for y, x in ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))]
+            five = [frames[..., top : top + size, left : left + size] for top, left in corners]
             return torch.stack([*five, *(flip(crop, modality) for crop in five)])
-
-
-def _along_longer_side(frames: torch.Tensor) -> list[torch.Tensor]:
-    height, width = frames.shape[-2:]
-    side, step = min(height, width), (max(height, width) - min(height, width)) // 4
-    axis = -1 if width >= height else -2
-    return [frames.narrow(axis, start, side) for start in (0, 4 * step, 2 * step)]
-
-
-def _corners_and_center(frames: torch.Tensor, size: int) -> list[torch.Tensor]:
-    height, width = frames.shape[-2:]
-    step_y, step_x = (height - size) // 4, (width - size) // 4
-    places = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))
-    return [frames[..., y * step_y : y * step_y + size, x * step_x : x * step_x + size] for y, x in places]

@@ -103,7 +103,7 @@ def test_a_training_clip_draws_a_stack_of_each_segment(tmp_path: Path, num_field
 def test_other_samplings_take_stacks_too(tmp_path: Path, sampling) -> None:
     place = write_fields(tmp_path, "v", numbered(30), "xy", suffix=".png")
     clip = flow_set(place, 4, 3, clip=ClipSpec(sampling=sampling, short_side=16, crop_size=16))[0].clip
-    starts = sample_indices(sampling, 30, 4, None)
+    starts = sample_indices(ClipSpec(sampling=sampling), 30, 4, None)
     assert x_of(clip) == [[min(s + i, 29) for i in range(3)] for s in starts.tolist()]
 
 
