@@ -1,9 +1,9 @@
-"""What it is worth that the command keeps the memory it frees: steps with and without, in processes that take turns.
+"""Measure the gain of keeping freed memory in the process, as the command does: steps with and without.
 
     python benchmarks/allocator.py OUT.json [--rounds 5] [--steps 10]
 
-Each process trains a model for some steps on noise, or runs it on clips, and says how long a step took and how many
-pages the system had to hand out for it.
+Each process trains a model on noise, or runs it on clips, and reports seconds and page faults per step. Processes of
+both kinds alternate, so that a busy machine slows both.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ import argparse
 import json
 import random
 import resource
-import shlex
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,10 +22,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from common import describe_run
 from vsn.bench.results import paired_ratio
 from vsn.config import ModelConfig
 from vsn.models import build_model
-from vsn.runs.metadata import versions
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.files import write_json
 from vsn.training.memory import to_channels_last
@@ -39,11 +37,11 @@ CASES = {
     "infer tsn_resnet50": ("tsn_resnet50", 1, 224),
     "infer vsn_resnet50": ("vsn_resnet50", 1, 224),
 }
-"""What is done with a model, clips a step, pixels."""
+"""Case -> model, clips per step, pixels."""
 
 
 def measure(case: str, steps: int) -> dict[str, float]:
-    """Seconds and page faults of a step, in this process."""
+    """Measure seconds and page faults per step, in this process."""
     name, batch, size = CASES[case]
     torch.manual_seed(0)
     model = build_model(ModelConfig(name=name, num_classes=20))
@@ -74,12 +72,11 @@ def measure(case: str, steps: int) -> dict[str, float]:
     }
 
 
-def measure_apart(case: str, steps: int, kept: bool) -> dict[str, float]:
-    """The same in a process of its own."""
+def measure_in_process(case: str, steps: int, kept: bool) -> dict[str, float]:
+    """Measure in a new process, because the allocator is configured once per process."""
     command = [sys.executable, __file__, "-", "--case", case, "--steps", str(steps)]
-    answer = subprocess.check_output([*command, "--keep"] if kept else command)
-    found: dict[str, float] = json.loads(answer)
-    return found
+    figures: dict[str, float] = json.loads(subprocess.check_output([*command, "--keep"] if kept else command))
+    return figures
 
 
 def main() -> None:
@@ -88,12 +85,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--case", default="", help="of a process: what it measures")
-    parser.add_argument("--keep", action="store_true", help="of a process: keep freed memory")
+    parser.add_argument("--case", default="", help="internal: the case of this process")
+    parser.add_argument("--keep", action="store_true", help="internal: keep freed memory in this process")
     options = parser.parse_args()
     if options.case:
         if options.keep and not keep_freed_memory():
-            raise SystemExit("there is no glibc to tell")
+            raise SystemExit("--keep needs glibc.")
         print(json.dumps(measure(options.case, options.steps)))
         return
     order = random.Random(0)
@@ -101,26 +98,24 @@ def main() -> None:
     for _ in range(options.rounds):
         turns = [(case, kept) for case in options.cases for kept in (False, True)]
         for case, kept in order.sample(turns, len(turns)):
-            taken.setdefault((case, kept), []).append(measure_apart(case, options.steps, kept))
+            taken.setdefault((case, kept), []).append(measure_in_process(case, options.steps, kept))
     rows: list[dict[str, Any]] = []
     for case in options.cases:
-        given, kept_ = ([one["seconds"] for one in taken[case, kept]] for kept in (False, True))
+        given_back, kept_ = ([figures["seconds"] for figures in taken[case, kept]] for kept in (False, True))
         rows.append(
             {
                 "case": case,
-                "seconds": {"given_back": given, "kept": kept_},
+                "seconds": {"given_back": given_back, "kept": kept_},
                 "page_faults_a_step": {
-                    name: median(one["page_faults"] for one in taken[case, kept])
+                    name: median(figures["page_faults"] for figures in taken[case, kept])
                     for name, kept in (("given_back", False), ("kept", True))
                 },
-                "time_to_given_back": paired_ratio(kept_, given),
+                "time_to_given_back": paired_ratio(kept_, given_back),
             }
         )
         print(case, f"{rows[-1]['time_to_given_back']['ratio']:.2f}", rows[-1]["page_faults_a_step"])
     facts = {
-        "command": shlex.join(["python", "benchmarks/allocator.py", options.out.name, *sys.argv[2:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": versions(),
+        **describe_run([options.out.name, *sys.argv[2:]]),
         "seed": 0,
         "rows": rows,
     }

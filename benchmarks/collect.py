@@ -1,4 +1,4 @@
-"""Test finished runs and write what came out as one JSON for results/.
+"""Test finished runs, and write settings, training and results as one JSON for results/.
 
 python benchmarks/collect.py results/NAME.json RUN [RUN ...] [--orders forward shuffled] [--protocols fcn 3crop]
 """
@@ -18,7 +18,7 @@ from vsn.system.files import write_json
 
 
 def collect(path: Path, orders: list[str], protocols: list[str]) -> dict[str, Any]:
-    """Settings, training and test results of one run, without paths of the machine."""
+    """Return settings, training and test results of one run, without paths of the machine."""
     run = open_run(path)
     data = replace(run.recipe.data, root="")
     recipe = replace(
@@ -44,8 +44,8 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--orders", nargs="+", default=["forward", "shuffled"])
-    parser.add_argument("--protocols", nargs="+", default=[], help="default: each run's own")
-    parser.add_argument("--data", default="", help="what the videos were, in words")
+    parser.add_argument("--protocols", nargs="+", default=[], help="default: that of each run")
+    parser.add_argument("--data", default="", help="description of the videos")
     arguments = parser.parse_args()
     runs = [collect(path, arguments.orders, arguments.protocols) for path in arguments.runs]
     names = " ".join(path.name for path in arguments.runs)

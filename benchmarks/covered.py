@@ -1,10 +1,10 @@
-"""How much of each room the tests run: the JSON of `coverage json`, summed by room, for results/.
+"""Sum the test coverage reported by `coverage json` per package, for results/.
 
     python -m coverage run -m pytest
     python -m coverage combine && python -m coverage json -o coverage.json
-    python benchmarks/covered.py coverage.json results/coverage-cpu.json --tests 'pytest [what was left out]'
+    python benchmarks/covered.py coverage.json results/coverage-cpu.json --tests 'pytest [options]'
 
-`[tool.coverage.run]` in pyproject.toml counts what runs in processes of their own, too.
+`[tool.coverage.run]` in pyproject.toml includes subprocesses.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from vsn.runs.metadata import versions
 from vsn.system.files import write_json
 
 
-def room(file: str) -> str:
-    """`vsn.data` of src/vsn/data/flow/values.py, `vsn.ops` of src/vsn/ops.py, `vsn` of src/vsn/__init__.py."""
+def package(file: str) -> str:
+    """Return `vsn.data` for src/vsn/data/flow/values.py, `vsn.ops` for src/vsn/ops.py, `vsn` for src/vsn/__init__.py."""
     parts = Path(file).with_suffix("").parts
     parts = parts[len(parts) - 1 - parts[::-1].index("vsn") :]
     return ".".join(part for part in parts[:2] if part != "__init__")
 
 
-def by_room(files: dict[str, Any]) -> list[dict[str, Any]]:
-    """Statements, those that ran, and the share of these, of each room in order of its name, and of all."""
+def by_package(files: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return statements, those that ran, and their share, of each package by name, and in total."""
     sums: dict[str, list[int]] = {}
     for file, facts in sorted(files.items()):
-        for name in (room(file), "total"):
+        for name in (package(file), "total"):
             counts = sums.setdefault(name, [0, 0])
             counts[0] += facts["summary"]["num_statements"]
             counts[1] += facts["summary"]["covered_lines"]
     order = sorted(sums, key=lambda name: (name == "total", name))
     return [
-        {"room": name, "statements": of, "covered": ran, "percent": round(100 * ran / max(of, 1), 1)}
-        for name, (of, ran) in ((name, sums[name]) for name in order)
+        {"package": name, "statements": total, "covered": ran, "percent": round(100 * ran / max(total, 1), 1)}
+        for name, (total, ran) in ((name, sums[name]) for name in order)
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("measured", type=Path, help="what `coverage json` wrote")
+    parser.add_argument("measured", type=Path, help="output of `coverage json`")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--tests", default="pytest", help="the tests that were run")
+    parser.add_argument("--tests", default="pytest", help="the command of the tests")
     options = parser.parse_args()
     measured = json.loads(options.measured.read_text(encoding="utf-8"))
-    rows = by_room(measured["files"])
+    rows = by_package(measured["files"])
     facts = {
         "command": f"python -m coverage run -m {options.tests}",
         "date": datetime.now(UTC).date().isoformat(),
@@ -57,7 +57,9 @@ def main() -> None:
         "rows": rows,
     }
     write_json(options.out, facts)
-    print("\n".join(f"{row['room']:24}{row['covered']:6} of {row['statements']:6}{row['percent']:7}%" for row in rows))
+    print(
+        "\n".join(f"{row['package']:24}{row['covered']:6} of {row['statements']:6}{row['percent']:7}%" for row in rows)
+    )
 
 
 if __name__ == "__main__":

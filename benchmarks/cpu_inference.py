@@ -1,19 +1,17 @@
-"""How fast a CPU labels one second of video: PyTorch, ONNX Runtime and OpenVINO, decoding included.
+"""Measure the latency of labeling one second of video on a CPU: PyTorch, ONNX Runtime, OpenVINO, with decoding.
 
     python benchmarks/cpu_inference.py WORK OUT.json [--models vsn_resnet50 vsn_resnet18] [--seconds 60]
 
-One second of H.264 at 640x480 pixels and 30 frames is written; eight frames of it are decoded, resized and cropped to
-224x224 as evaluation does it, and go through a network of random weights, which is enough for speed. Every way takes its
-turn in every round. Needs the extra vsn[export] for ONNX Runtime and OpenVINO.
+The video is H.264, 640x480 pixels, 30 frames. Eight frames are decoded, resized and cropped to 224x224 as in evaluation,
+and go through a network of random weights. Variants alternate in every round. ONNX Runtime and OpenVINO need the extra
+vsn[export].
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from common import describe_run
 from vsn.bench.results import paired_ratio, spread
 from vsn.bench.rounds import time_rounds
 from vsn.bench.runtimes import RUNTIMES, Infer, Variant, describe_device, list_variants
@@ -31,7 +30,6 @@ from vsn.data.embedded.scenes import CLASSES
 from vsn.data.embedded.write import SynthSpec, render_video
 from vsn.data.video import write_video
 from vsn.inference.inputs import views_of_video
-from vsn.runs.metadata import versions
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.files import write_json
 
@@ -41,7 +39,7 @@ CPU = torch.device("cpu")
 
 
 def write_one_second(path: Path, *, seed: int = 0) -> Path:
-    """A video of the embedded set's kind, enlarged to what a camera gives, with a camera's noise."""
+    """Write a video of the embedded data set, enlarged to the size of a webcam, with sensor noise."""
     frames, _ = render_video(CLASSES[0], seed, spec=SynthSpec(size=128))
     chosen = frames[np.linspace(0, len(frames) - 1, RATE).round().astype(int)]
     large = torch.nn.functional.interpolate(
@@ -56,9 +54,9 @@ def write_one_second(path: Path, *, seed: int = 0) -> Path:
 def prepare(
     subject: Subject, variants: Sequence[Variant], seed: int, console: Console
 ) -> tuple[dict[str, Infer], dict[str, str]]:
-    """What computes each variant, and why those that do not work do not."""
+    """Return a function per variant, and the error of each variant that fails."""
     model, clips = subject.build(seed), subject.clips(1, seed)
-    found: dict[str, Infer] = {}
+    working: dict[str, Infer] = {}
     failed: dict[str, str] = {}
     for variant in variants:
         console.print(f"preparing {subject.label}, {variant}", highlight=False)
@@ -66,18 +64,18 @@ def prepare(
             infer = RUNTIMES[variant.runtime](model, subject.config, clips, variant, CPU)
             for _ in range(2):
                 infer(clips)
-            found[str(variant)] = infer
+            working[str(variant)] = infer
         except Exception as error:
             failed[str(variant)] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return found, failed
+    return working, failed
 
 
 def measure(
     subject: Subject, video: Path, config: BenchConfig, console: Console, *, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """A row a variant: latency of the network, of decoding, and of both in one go."""
+    """Return a row per variant: latency of the network, of decoding, and of both in sequence."""
     variants = list_variants(config)
-    found, failed = prepare(subject, variants, config.seed, console)
+    working, failed = prepare(subject, variants, config.seed, console)
     recipe = Recipe(
         model=subject.config,
         clip=ClipSpec(crop_size=subject.size, short_side=max(subject.size, round(subject.size * 256 / 224))),
@@ -90,10 +88,10 @@ def measure(
 
     clips = subject.clips(1, config.seed)
     calls: dict[str, Callable[[], object]] = {"decoding": decode}
-    for name, infer in found.items():
+    for name, infer in working.items():
         calls[f"{name}|network"] = lambda infer=infer: infer(clips)
         calls[f"{name}|whole"] = lambda infer=infer: infer(decode())
-    # Threads of one runtime spin for a while after a call.
+    # The pause lets the threads of one runtime, which spin for a while after a call, stop before the next.
     times = time_rounds(calls, CPU, rounds=rounds, seconds=seconds, seed=config.seed, title=subject.label, pause=0.02)
     base = str(variants[0])
     rows = []
@@ -110,7 +108,7 @@ def measure(
             "end_to_end_ms": spread(whole),
             "real_time": spread(whole)["p90"] < 1000 * VIDEO_SECONDS,
         }
-        if base in found:  # how many times as fast as PyTorch eager in fp32
+        if base in working:  # speedup over PyTorch eager in fp32
             row["speed_to_first"] = paired_ratio(times[f"{base}|network"], network)
         rows.append(row)
     return rows
@@ -120,14 +118,14 @@ def print_rows(rows: Sequence[dict[str, Any]], console: Console) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in (
         "model",
-        "computed by",
+        "variant",
         "network ms",
         "speed",
         "decoding ms",
         "end to end ms",
         "real time",
     ):
-        table.add_column(column, justify="left" if column in ("model", "computed by") else "right")
+        table.add_column(column, justify="left" if column in ("model", "variant") else "right")
     for row in rows:
         if "error" in row:
             table.add_row(row["model"], row["variant"], "failed")
@@ -139,16 +137,14 @@ def print_rows(rows: Sequence[dict[str, Any]], console: Console) -> None:
             f"{row['end_to_end_ms']['median']:.1f}", "yes" if row["real_time"] else "no",
         )  # fmt: skip
     console.print(table)
-    console.print(
-        "real time: nine in ten seconds of video are labeled in less than a second. speed: to the first line."
-    )
+    console.print("real time: the 90th percentile is below one second. speed: relative to the first line.")
     for row in rows:
         if "error" in row:
             console.print(f"{row['model']}, {row['variant']}: {row['error']}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:
-    keep_freed_memory()  # as the command does
+    keep_freed_memory()  # as the `vsn` command does
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("out", type=Path)
@@ -160,7 +156,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=ClipSpec.crop_size)
     parser.add_argument("--num-frames", type=int, default=ModelConfig.num_frames)
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--seconds", type=float, default=90.0, help="of each model; preparing comes on top")
+    parser.add_argument("--seconds", type=float, default=90.0, help="per model, without preparation")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -174,9 +170,7 @@ def main() -> None:
     console = Console()
     video = write_one_second(options.work / "second.mp4", seed=options.seed)
     facts: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/cpu_inference.py", "WORK", options.out.name, *sys.argv[3:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": versions(),
+        **describe_run(["WORK", options.out.name, *sys.argv[3:]]),
         "device": describe_device(CPU),
         "video": {"size": [HEIGHT, WIDTH], "frames_per_second": RATE, "seconds": VIDEO_SECONDS,
                   "bytes": video.stat().st_size},

@@ -1,10 +1,10 @@
-"""What shuffle and shift cost in exported models: latency to TSN's, in ONNX Runtime and OpenVINO on the CPU.
+"""Measure the cost of shuffle and shift in exported models: latency relative to TSN, in ONNX Runtime and OpenVINO.
 
     python benchmarks/export.py results/NAME.json [--backbone resnet50] [--rounds 15] [--threads 2]
 
-The models are exported as `vsn export` does it and run on one clip in turns, so that a busy machine slows
-all of them; a ratio is the median over the rounds of that model's time to TSN's in the same round. bf16 is OpenVINO's
-hint on the fp32 file. The ranges of int8 are taken from noise: it is the speed alone that is measured here.
+The models are exported as by `vsn export` and run on one clip, alternating, so that a busy machine slows all of them. A
+ratio is the median over rounds of a model's time to TSN's in the same round. bf16 is OpenVINO's hint on the fp32 file.
+int8 ranges are calibrated on noise: only the speed is measured.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "vsn": {"name": "vsn"},
 }
 NUM_RANGES = 4
-"""Clips that ranges are taken from."""
+"""Calibration clips."""
 RUNTIMES = ("onnxruntime fp32", "onnxruntime int8", "openvino fp32", "openvino bf16")
 
 
@@ -77,11 +77,11 @@ def open_all(runtime: str, files: dict[str, Path], threads: int) -> dict[str, Ca
 
 
 def measure(calls: dict[str, Callable[[Any], object]], clip: np.ndarray, rounds: int) -> dict[str, Any]:
-    """Milliseconds of each and its ratio to TSN in the same round, in turns."""
+    """Measure the latency of each, alternating, and its ratio to TSN in the same round."""
     bound = {name: partial(call, clip) for name, call in calls.items()}
-    for call in [*bound.values(), *bound.values()]:  # the first passes set up kernels and caches
+    for call in [*bound.values(), *bound.values()]:  # warm-up: the first passes set up kernels and caches
         call()
-    # Threads of one runtime spin for a while after a call.
+    # The pause lets the threads of one runtime, which spin for a while after a call, stop before the next.
     times = time_rounds(bound, torch.device("cpu"), rounds=rounds, pause=0.02)
     return {
         name: {"latency_ms": spread(values), "to_tsn": paired_ratio(values, times["tsn"])}
@@ -90,7 +90,7 @@ def measure(calls: dict[str, Callable[[Any], object]], clip: np.ndarray, rounds:
 
 
 def main() -> None:
-    keep_freed_memory()  # as the command does
+    keep_freed_memory()  # as the `vsn` command does
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--backbone", default="resnet50")
@@ -116,13 +116,13 @@ def main() -> None:
         for runtime in RUNTIMES:
             try:
                 calls = open_all(runtime, files, options.threads)
-            except ExportError as error:  # a processor without bf16
+            except ExportError as error:  # such as a CPU without bf16
                 facts["left_out"][runtime] = str(error)
                 write_json(options.output, facts)
                 continue
             facts["runtimes"][runtime] = measure(calls, clip, options.rounds)
-            for name, found in facts["runtimes"][runtime].items():
-                latency, ratio = found["latency_ms"]["median"], found["to_tsn"]["ratio"]
+            for name, figures in facts["runtimes"][runtime].items():
+                latency, ratio = figures["latency_ms"]["median"], figures["to_tsn"]["ratio"]
                 print(f"{runtime:18} {name:15} {latency:8.1f} ms  {ratio:.2f} of TSN")
             write_json(options.output, facts)
 

@@ -1,10 +1,10 @@
-"""TV-L1 side by side: ours and OpenCV's, by speed and by error against known motion; the layouts by size and speed.
+"""Compare our TV-L1 with OpenCV's, by speed and by error against known motion, and the layouts by size and speed.
 
     python benchmarks/flow.py WORK results/flow-cpu.json
 
-Pairs of 340x256 pixels are generated: a texture in affine motion, and an ellipse of another texture before it that
-moves otherwise. Each round measures every method with 1 and 2 cores, in an order of its own: as extraction works, one
-process of one thread a core. Rates are medians over the rounds. Needs the extra vsn[flow].
+Pairs of 340x256 pixels are generated: a texture in affine motion, and in front of it an ellipse of another texture with
+another motion. Each round measures every method with 1 and 2 cores in random order; as in extraction, one process of one
+thread per core. Rates are medians over rounds. Needs the extra vsn[flow].
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Pair = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def texture(x: np.ndarray, y: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Values in 0 to 255 at points: waves 4 to 120 pixels long, the long ones the stronger."""
+    """Return values in 0 to 255 at points: waves of 4 to 120 pixels, long ones stronger."""
     value = np.zeros_like(x)
     for length in np.geomspace(4, 120, 40):
         angle, phase = generator.uniform(0, 2 * np.pi, 2)
@@ -52,7 +52,7 @@ def texture(x: np.ndarray, y: np.ndarray, generator: np.random.Generator) -> np.
 
 
 def known_pair(seed: int, motion: float) -> Pair:
-    """Two frames, uint8, with noise, and the motion of each pixel of the first, float `(H, W, 2)`."""
+    """Return two noisy uint8 frames, and the motion of each pixel of the first, float `(H, W, 2)`."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[:HEIGHT, :WIDTH] - np.array([HEIGHT / 2, WIDTH / 2])[:, None, None]
     affine = np.eye(2) + generator.uniform(-0.015, 0.015, (2, 2))
@@ -86,7 +86,7 @@ def flows(method: str, pairs: list[Pair]) -> list[np.ndarray]:
 
 
 def rate(method: str, pools: dict[int, ProcessPoolExecutor], cores: int, pairs: list[Pair]) -> float:
-    """Pixels of a second of work: `pairs` for each core."""
+    """Return pixels per second over all cores, each of which computes `pairs`."""
     start = time.perf_counter()
     for job in [pools[cores].submit(flows, method, pairs) for _ in range(cores)]:
         job.result()
@@ -95,17 +95,17 @@ def rate(method: str, pools: dict[int, ProcessPoolExecutor], cores: int, pairs: 
 
 def measure_methods(pairs: list[Pair], *, rounds: int, seed: int) -> list[dict[str, Any]]:
     keys = list(itertools.product(METHODS, (1, 2)))
-    found: dict[tuple[str, int], list[float]] = {key: [] for key in keys}
+    rates: dict[tuple[str, int], list[float]] = {key: [] for key in keys}
     pools = {cores: ProcessPoolExecutor(cores, get_context("spawn"), initializer=start_worker) for cores in (1, 2)}
-    for method, cores in keys:  # imports, and the first call, are no matter of speed
+    for method, cores in keys:  # warm-up: imports and the first call
         rate(method, pools, cores, pairs[:1])
     for number in range(rounds):
         order = list(keys)
         random.Random(seed + number).shuffle(order)
         for method, cores in order:
-            found[method, cores].append(rate(method, pools, cores, pairs))
+            rates[method, cores].append(rate(method, pools, cores, pairs))
             print(
-                f"round {number + 1}, {method}, {cores} cores: {found[method, cores][-1]:.0f} pixels/s",
+                f"round {number + 1}, {method}, {cores} cores: {rates[method, cores][-1]:.0f} pixels/s",
                 flush=True,
             )
     errors = {
@@ -117,12 +117,12 @@ def measure_methods(pairs: list[Pair], *, rounds: int, seed: int) -> list[dict[s
     }
     for pool in pools.values():
         pool.shutdown()
-    medians = {key: statistics.median(values) for key, values in found.items()}
+    medians = {key: statistics.median(values) for key, values in rates.items()}
     return [
         {
             "method": method,
             "cores": cores,
-            "pixels_per_second": [round(value) for value in found[method, cores]],
+            "pixels_per_second": [round(value) for value in rates[method, cores]],
             "median": round(medians[method, cores]),
             "pairs_per_second": round(medians[method, cores] / (HEIGHT * WIDTH), 2),
             "times_opencv": round(medians[method, cores] / medians["tvl1-opencv", cores], 2),
@@ -137,7 +137,7 @@ def measure_methods(pairs: list[Pair], *, rounds: int, seed: int) -> list[dict[s
 
 
 def measure_layouts(work: Path, *, num_fields: int, rounds: int, seed: int) -> list[dict[str, Any]]:
-    """Bytes a field, and fields a second: 8 stacks of 5, as training reads them, of one video in the page cache."""
+    """Measure bytes per field, and fields per second of reading 8 stacks of 5, as in training, from the page cache."""
     truth = known_pair(0, 8.0)[2]
     fields = [flow_to_bytes(np.roll(truth, 3 * i, 1), 20.0) for i in range(num_fields)]
     places = {layout: work / f"layouts-{os.getpid()}" / layout for layout in LAYOUTS}
@@ -146,7 +146,7 @@ def measure_layouts(work: Path, *, num_fields: int, rounds: int, seed: int) -> l
     for layout in ("xy", "rg"):
         write_flow_folder(places[layout], fields, layout=layout)
     indices = [start + i for start in np.linspace(0, num_fields - 5, 8).astype(int) for i in range(5)]
-    found: dict[str, list[float]] = {layout: [] for layout in LAYOUTS}
+    rates: dict[str, list[float]] = {layout: [] for layout in LAYOUTS}
     for number in range(rounds + 1):
         order = list(LAYOUTS)
         random.Random(seed + number).shuffle(order)
@@ -154,8 +154,8 @@ def measure_layouts(work: Path, *, num_fields: int, rounds: int, seed: int) -> l
             start = time.perf_counter()
             for _ in range(10):
                 open_flow(places[layout]).frames_at(indices)
-            if number:  # the first round fills the cache
-                found[layout].append(10 * len(indices) / (time.perf_counter() - start))
+            if number:  # the first round fills the page cache
+                rates[layout].append(10 * len(indices) / (time.perf_counter() - start))
     rows = []
     for layout, place in places.items():
         files = [place] if place.is_file() else list(place.iterdir())
@@ -163,8 +163,8 @@ def measure_layouts(work: Path, *, num_fields: int, rounds: int, seed: int) -> l
             "layout": layout,
             "files_a_video": len(files),
             "bytes_a_field": round(sum(file.stat().st_size for file in files) / num_fields),
-            "fields_per_second": [round(value, 1) for value in found[layout]],
-            "median": round(statistics.median(found[layout]), 1),
+            "fields_per_second": [round(value, 1) for value in rates[layout]],
+            "median": round(statistics.median(rates[layout]), 1),
         })  # fmt: skip
     return rows
 
@@ -192,7 +192,7 @@ def main() -> None:
         "load_after": os.getloadavg(),
     }  # fmt: skip
     write_json(options.out, result)
-    print(f"{options.out} is written.")
+    print(f"wrote {options.out}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The parts of `gpu_suite.py`, one a process: each measures within its seconds and writes one JSON.
+"""Run one part of `gpu_suite.py`: measure within a time limit and write one JSON.
 
 python benchmarks/gpu_parts.py PART --out FILE.json --seconds 60 [--tiny]
 """
@@ -42,8 +42,8 @@ from vsn.training.memory import is_out_of_memory
 from vsn.training.train import TrainingStopped, train
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTING_UP = 25.0
-"""Seconds of a part that pass before it measures."""
+SETUP_SECONDS = 25.0
+"""Seconds of a part that pass before the first measurement."""
 PEAK_TFLOPS: dict[str, dict[str, float]] = {
     "H200": {"bf16": 989, "tf32": 494},
     "H100 PCIe": {"bf16": 756, "tf32": 378},
@@ -56,19 +56,19 @@ PEAK_TFLOPS: dict[str, dict[str, float]] = {
     "T4": {"fp16": 65},
     "P100": {"fp32": 9.3, "fp16": 18.7},
 }
-"""Dense TFLOPS by a part of the card's name, as its makers state them; the first that fits counts."""
+"""Part of the card's name -> dense TFLOPS by its vendor; the first match counts."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a part is asked for."""
+    """Device, time and size of a part."""
 
     device: torch.device
     seconds: float
     tiny: bool
     work: Path
     save: Callable[[dict[str, Any]], None]
-    """Writes what there is so far: the process may be stopped at any moment."""
+    """Writes the results so far, because the process may be stopped at any time."""
 
     @property
     def backbone(self) -> str:
@@ -80,9 +80,9 @@ class Task:
 
 
 def peak_flops(gpu: str | None, dtype: str) -> float | None:
-    """The card's peak in floating point operations a second; fp32 is computed in TF32 where the card has it."""
-    found = next((peaks for name, peaks in PEAK_TFLOPS.items() if gpu and name in gpu), {})
-    value = found.get("tf32", found.get("fp32")) if dtype == "fp32" else found.get(dtype)
+    """Return the card's peak in FLOP per second; fp32 is computed in TF32 if the card has it."""
+    by_dtype = next((peaks for name, peaks in PEAK_TFLOPS.items() if gpu and name in gpu), {})
+    value = by_dtype.get("tf32", by_dtype.get("fp32")) if dtype == "fp32" else by_dtype.get(dtype)
     return None if value is None else 1e12 * value
 
 
@@ -90,7 +90,7 @@ def peak_flops(gpu: str | None, dtype: str) -> float | None:
 
 
 def tests(task: Task) -> dict[str, Any]:
-    """`pytest -m gpu`: how many passed, were skipped and failed, and how."""
+    """Run `pytest -m gpu`; return the number of tests passed, skipped and failed, with reasons."""
     report = task.work / "tests.xml"
     chosen = ["-k", "operations and contiguous"] if task.tiny else []
     command = [
@@ -111,12 +111,12 @@ def tests(task: Task) -> dict[str, Any]:
         text=True,
     )
     try:
-        said, _ = process.communicate()
+        output, _ = process.communicate()
     except KeyboardInterrupt:  # pytest then reports what it has
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate()
+        output, _ = process.communicate()
     if not report.is_file():
-        raise RuntimeError(f"pytest wrote no report: {said[-3000:]}")
+        raise RuntimeError(f"pytest wrote no report: {output[-3000:]}")
     cases = list(ElementTree.parse(report).getroot().iter("testcase"))
     outcomes: dict[str, list[str]] = {"passed": [], "skipped": [], "failed": []}
     reasons: dict[str, str] = {}
@@ -137,7 +137,7 @@ def tests(task: Task) -> dict[str, Any]:
 
 
 def operations(task: Task) -> dict[str, Any]:
-    """What shuffle and shift cost beside a copy of the same bytes."""
+    """Compare shuffle and shift with a copy of the same bytes."""
     rows = measure_operations(
         device=task.device,
         batches=(1,) if task.tiny else (1, 16),
@@ -151,16 +151,16 @@ def operations(task: Task) -> dict[str, Any]:
 
 
 def table6(task: Task) -> dict[str, Any]:
-    """The paper's Table 6 on this card, in fp32 and bf16: all of its models that there are."""
+    """Measure the models of the paper's Table 6 on this card, in fp32 and bf16."""
     names = [f"{kind}_{task.backbone}" for kind in ("tsn", "vsn")] if task.tiny else list(PAPER_TABLE_6)
     config = bench_config(task, task.seconds / 2)
-    there = [name for name in names if is_model(name, config)]
-    missing = [name for name in names if name not in there]
-    return run_bench(there, config, progress=False).to_json() | {"missing": missing}
+    available = [name for name in names if is_model(name, config)]
+    missing = [name for name in names if name not in available]
+    return run_bench(available, config, progress=False).to_json() | {"missing": missing}
 
 
 def bench_networks(task: Task) -> dict[str, Any]:
-    """TSN, TSM, VSN with shuffle alone and VSN in bf16: eager in both memory formats, then TSN and VSN compiled."""
+    """Measure TSN, TSM, VSN without shift and VSN in bf16: eager in both memory formats, then TSN and VSN compiled."""
     four = networks(task.backbone, size=task.size)
     config = replace(bench_config(task, task.seconds / 6), formats=("contiguous", "channels-last"), dtypes=("bf16",))
     facts = {"eager": run_bench(four, config, progress=False).to_json()}
@@ -172,7 +172,7 @@ def bench_networks(task: Task) -> dict[str, Any]:
 
 
 def training_speed(task: Task) -> dict[str, Any]:
-    """Videos a second of training steps on clips in memory, and the share of the card's peak."""
+    """Measure videos per second of training steps on clips in memory, and the share of the card's peak FLOPS."""
     rows: list[dict[str, Any]] = []
     gpu = torch.cuda.get_device_name(task.device) if task.device.type == "cuda" else None
     ways = [("bf16", False)] if task.tiny else [("bf16", False), ("fp32", False), ("bf16", True)]
@@ -186,10 +186,10 @@ def training_speed(task: Task) -> dict[str, Any]:
             "compiled": compiled,
         }
         try:
-            found = _training_steps(task, row, batch, part, gpu) if part > 0 else {"error": "no time was left"}
+            figures = _training_steps(task, row, batch, part, gpu) if part > 0 else {"error": "no time was left"}
         except Exception as error:
-            found = {"error": f"{type(error).__name__}: {str(error)[:500]}"}
-        rows.append(row | found)
+            figures = {"error": f"{type(error).__name__}: {str(error)[:500]}"}
+        rows.append(row | figures)
         task.save({"size": task.size, "rows": rows})
     return {"size": task.size, "rows": rows}
 
@@ -221,7 +221,7 @@ def _training_steps(task: Task, row: dict[str, Any], batch: int, seconds: float,
     while len(times) < 3 or (time.perf_counter() - begin < seconds / 2 and len(times) < 50):
         times.append(time_round({"step": lambda: step(batch)}, task.device)["step"])
     rate = spread([1000 * batch / value for value in times])
-    # A multiply-add is two operations, and the way back costs twice the way there.
+    # A multiply-add is two operations, and the backward pass costs twice the forward pass.
     needed = 3 * 2 * count_multiply_adds(model, size=task.size)
     peak = peak_flops(gpu, row["precision"])
     return {
@@ -235,7 +235,7 @@ def _training_steps(task: Task, row: dict[str, Any], batch: int, seconds: float,
 
 
 def flow(task: Task) -> dict[str, Any]:
-    """TV-L1 fields a second at 340x256 pixels, on this device and on the CPU, and how far apart they are."""
+    """Measure TV-L1 fields per second at 340x256 pixels on this device and on the CPU, and their mean difference."""
     height, width = (32, 48) if task.tiny else (256, 340)
     generator = np.random.default_rng(0)
     waves = generator.normal(0, 1, (33 if not task.tiny else 3, height // 8, width // 8 + 8))
@@ -258,7 +258,7 @@ def flow(task: Task) -> dict[str, Any]:
 
 
 def training(task: Task) -> dict[str, Any]:
-    """The demo's VSN on the embedded data set, at the full 224 pixels with ResNet-50's width: does it learn?"""
+    """Train the demo's VSN on the embedded data set at 224 pixels with ResNet-50, to check that it learns."""
     groups = ("horizontal", "vertical")
     spec = SynthSpec(groups=groups, num_train_per_class=1 if task.tiny else 60, num_val_per_class=1,
                      num_test_per_class=1 if task.tiny else 10)  # fmt: skip
@@ -279,7 +279,7 @@ def training(task: Task) -> dict[str, Any]:
 
 
 def _train_for(recipe: Recipe, path: Path, seconds: float) -> dict[str, Any]:
-    """Train until the epochs are over, or Ctrl-C comes after so many seconds; the lines of metrics so far."""
+    """Train for all epochs or until a SIGINT after the given seconds; return the metrics so far."""
     stopped = False
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
@@ -308,7 +308,7 @@ PARTS: dict[str, Callable[[Task], dict[str, Any]]] = {
 
 
 def bench_config(task: Task, seconds: float) -> BenchConfig:
-    """Table 6's settings, for so many seconds of latency and as many of throughput."""
+    """Return the settings of Table 6, with these seconds for latency and for throughput each."""
     config = BenchConfig(dtypes=("fp32", "bf16"), size=task.size, seconds=max(1.0, seconds), device=str(task.device))
     return replace(config, batches=3, batch_size=2, dtypes=("fp32",), warmup=1) if task.tiny else config
 
@@ -328,7 +328,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     if not options.tiny and not torch.cuda.is_available():
-        raise SystemExit("There is no CUDA device here; --tiny runs all of it on a CPU.")
+        raise SystemExit("This needs a CUDA device. --tiny runs everything on a CPU.")
     device = torch.device("cpu" if options.tiny else "cuda")
     described = {
         "date": datetime.now(UTC).date().isoformat(),
@@ -340,8 +340,8 @@ def main() -> None:
         write_json(options.out, {"part": options.part, **described, **facts})
 
     with tempfile.TemporaryDirectory(prefix="vsn-gpu-") as work:
-        # The rest is for setting up: importing, choosing kernels, compiling.
-        left = max(5.0, 0.7 * (options.seconds - SETTING_UP))
+        # The rest is for setup: imports, autotuning of kernels, compilation.
+        left = max(5.0, 0.7 * (options.seconds - SETUP_SECONDS))
         facts = PARTS[options.part](Task(device, left, options.tiny, Path(work), save))
     save(facts)
     if facts.get("failed"):

@@ -1,10 +1,9 @@
-"""All that a GPU can tell, in one command of under ten minutes: tests, speeds, a training.
+"""Run everything that needs a GPU in under ten minutes: tests, speeds, a training.
 
     python benchmarks/gpu_suite.py --out results/gpu [--minutes 9.5] [--parts tests table6 ...] [--tiny]
 
-The parts run one after the other, each in a process of its own with its share of the time: one that fails or hangs is
-recorded with what it said, and the rest goes on. OUT holds a JSON for each part, and summary.json, which is written anew
-after each. `--tiny` runs everything at tiny sizes on a CPU, to see that it runs.
+Each part runs in a new process with its share of the time; if it fails or hangs, its output is recorded and the next part
+starts. OUT gets one JSON per part, and summary.json, updated after each. `--tiny` is a smoke test on a CPU.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ PARTS: dict[str, float] = {
     "flow": 1.0,
     "training": 2.0,
 }
-"""Weight of each part's share of the time."""
-LEAST_SECONDS = 20.0
-"""Below which a part is not begun."""
+"""Part -> weight of its share of the time."""
+MIN_SECONDS = 20.0
+"""A part with less time is skipped."""
 GRACE_SECONDS = 20.0
-"""Before the end of its time a part that still runs is asked, by Ctrl-C, to write what it has."""
+"""A part that runs until this long before its limit gets a SIGINT, to write what it has."""
 
 TINY_SECONDS = 300.0
-"""More time for a tiny part: what it is for is to run at all."""
+"""Extra time of a tiny part, which only has to finish."""
 
 
 def run_part(name: str, out: Path, seconds: float, tiny: bool) -> dict[str, Any]:
-    """One part in a process of its own: ok, seconds, and the end of what it said where it failed."""
+    """Run one part in a new process; return ok, seconds, and the end of its output if it failed."""
     command = [
         sys.executable,
         str(Path(__file__).with_name("gpu_parts.py")),
@@ -57,36 +56,36 @@ def run_part(name: str, out: Path, seconds: float, tiny: bool) -> dict[str, Any]
     if tiny:
         environment |= {"CUDA_VISIBLE_DEVICES": "", "VSN_TEST_DEVICE": "cpu"}
     begin = time.monotonic()
-    # A session of its own, so that what a part has started ends with it.
+    # A new session, so that the processes a part has started can be killed with it.
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment,
         start_new_session=True,
     )  # fmt: skip
     limit = seconds + (TINY_SECONDS if tiny else 0)
-    asked, said = False, ""
+    interrupted, output = False, ""
     try:
         try:
-            said, _ = process.communicate(timeout=max(1.0, limit - GRACE_SECONDS))
+            output, _ = process.communicate(timeout=max(1.0, limit - GRACE_SECONDS))
         except subprocess.TimeoutExpired:
-            asked = True
+            interrupted = True
             process.send_signal(signal.SIGINT)
-            said, _ = process.communicate(timeout=GRACE_SECONDS)
-        failed = f"it ended with status {process.returncode}" if process.returncode else ""
+            output, _ = process.communicate(timeout=GRACE_SECONDS)
+        failed = f"exit status {process.returncode}" if process.returncode else ""
     except subprocess.TimeoutExpired:
-        end_group(process)
-        said, _ = process.communicate()
-        failed = f"it was ended after {limit:.0f} seconds"
+        kill_group(process)
+        output, _ = process.communicate()
+        failed = f"killed after {limit:.0f} seconds"
     except BaseException:
-        end_group(process)
+        kill_group(process)
         raise
-    found: dict[str, Any] = {
-        "ok": not failed, "seconds": round(time.monotonic() - begin, 1), "stopped_by_time": asked,
+    result: dict[str, Any] = {
+        "ok": not failed, "seconds": round(time.monotonic() - begin, 1), "stopped_by_time": interrupted,
         "file": f"{name}.json" if (out / f"{name}.json").is_file() else None,
     }  # fmt: skip
-    return found | ({"failed": failed, "said": said[-6000:]} if failed else {})
+    return result | ({"failed": failed, "output": output[-6000:]} if failed else {})
 
 
-def end_group(process: subprocess.Popen[str]) -> None:
+def kill_group(process: subprocess.Popen[str]) -> None:
     if hasattr(os, "killpg"):
         os.killpg(process.pid, 9)
     else:
@@ -94,7 +93,7 @@ def end_group(process: subprocess.Popen[str]) -> None:
 
 
 def main() -> None:
-    keep_freed_memory()  # as the command does
+    keep_freed_memory()  # as the `vsn` command does
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=9.5)
@@ -110,23 +109,23 @@ def main() -> None:
         "parts": {},
     }
     for number, name in enumerate(options.parts):
-        (options.out / f"{name}.json").unlink(missing_ok=True)  # of an earlier call
+        (options.out / f"{name}.json").unlink(missing_ok=True)  # from an earlier run
         rest = options.parts[number:]
-        # What a part leaves over is shared among those after it.
+        # The parts that follow share the time that a part leaves unused.
         left = end - time.monotonic()
         seconds = left * PARTS[name] / sum(PARTS[part] for part in rest)
-        if seconds < LEAST_SECONDS and not options.tiny:
-            found: dict[str, Any] = {"ok": False, "failed": f"no time was left: {seconds:.0f} seconds"}
+        if seconds < MIN_SECONDS and not options.tiny:
+            result: dict[str, Any] = {"ok": False, "failed": f"no time left: {seconds:.0f} seconds"}
         else:
             print(f"{name}: up to {seconds:.0f} seconds", flush=True)
-            found = run_part(name, options.out.absolute(), seconds, options.tiny)
-        summary["parts"][name] = found
+            result = run_part(name, options.out.absolute(), seconds, options.tiny)
+        summary["parts"][name] = result
         write_json(options.out / "summary.json", summary)
-        print(f"{name}: {'done' if found['ok'] else 'FAILED, ' + found['failed']}", flush=True)
-        if not found["ok"]:
-            print(found.get("said", "")[-1500:], flush=True)
-    failed = [name for name, found in summary["parts"].items() if not found["ok"]]
-    print(f"{options.out / 'summary.json'}: {len(options.parts) - len(failed)} of {len(options.parts)} parts are done.")
+        print(f"{name}: {'done' if result['ok'] else 'FAILED, ' + result['failed']}", flush=True)
+        if not result["ok"]:
+            print(result.get("output", "")[-1500:], flush=True)
+    failed = [name for name, result in summary["parts"].items() if not result["ok"]]
+    print(f"{options.out / 'summary.json'}: {len(options.parts) - len(failed)} of {len(options.parts)} parts done.")
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 

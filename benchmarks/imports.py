@@ -1,10 +1,10 @@
-"""What a start costs: `import vsn`, `vsn --help` and the first model, and the room an environment takes.
+"""Measure startup: `import vsn`, `vsn --help` and the first model, and the disk space of an environment.
 
     python benchmarks/imports.py OUT.json NAME=PYTHON [NAME=PYTHON ...] [--rounds 5]
 
-Each PYTHON is the interpreter of an environment in which vsn is installed: one without extras and one with them, for
-example. Every start is a process of its own, and the environments take turns. Processor time is user and system time of
-that process, which other processes of a busy machine hardly change; seconds are those of the clock.
+Each PYTHON is the interpreter of an environment with vsn installed, such as one without extras and one with them. Every
+start is a new process, and the environments alternate. CPU time is user and system time of the process, which other
+processes of a busy machine hardly change; seconds are wall time.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ STARTS = {
     "vsn --help": ["-m", "vsn", "--help"],
     "vsn.create_model": ["-c", "import vsn; vsn.create_model"],
 }
-"""What is started, by what it is called; each row holds the start of Python too."""
+"""Name -> arguments of Python; each includes the start of Python."""
 
-FACTS = """
+DESCRIBE = """
 import json, sys
 from importlib.metadata import distribution, distributions
 from pathlib import Path
 from vsn.runs.metadata import versions
 
-names = sorted({one.metadata["Name"].lower().replace("_", "-") for one in distributions()})
+names = sorted({package.metadata["Name"].lower().replace("_", "-") for package in distributions()})
 seen = {}
 for path in Path(sys.prefix).rglob("*"):
     if path.is_file() and not path.is_symlink():
@@ -56,29 +56,29 @@ print(json.dumps({
 """
 
 
-def alone() -> dict[str, str]:
-    """The variables of this process without those that would lend an environment other packages."""
+def environment() -> dict[str, str]:
+    """Return the environment variables without PYTHONPATH and the like, which would add other packages."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 def start(python: str, arguments: list[str]) -> tuple[float, float]:
-    """Seconds and processor seconds of one process."""
+    """Return wall and CPU seconds of one process."""
     before = os.times()
     begin = time.perf_counter()
-    subprocess.run([python, *arguments], check=True, stdout=subprocess.DEVNULL, env=alone())
+    subprocess.run([python, *arguments], check=True, stdout=subprocess.DEVNULL, env=environment())
     seconds, after = time.perf_counter() - begin, os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return seconds, cpu
 
 
 def heaviest(python: str, count: int = 5) -> list[dict[str, Any]]:
-    """The modules that `import vsn` spends most time in by themselves, in milliseconds."""
+    """Return the modules with the largest own time in `import vsn`, in milliseconds."""
     done = subprocess.run(
         [python, "-X", "importtime", "-c", "import vsn"],
         check=True,
         capture_output=True,
         text=True,
-        env=alone(),
+        env=environment(),
     )
     lines = [line.removeprefix("import time:").split("|") for line in done.stderr.splitlines()[1:]]
     rows = [{"module": name.strip(), "ms": int(own) / 1000} for own, _, name in lines]
@@ -86,24 +86,24 @@ def heaviest(python: str, count: int = 5) -> list[dict[str, Any]]:
 
 
 def measure(pythons: dict[str, str], rounds: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """`{environment: {start: figures}}`, after one start of each that fills the caches."""
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    """Return `{environment: {start: figures}}`, after one start of each as warm-up."""
+    times: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for number in range(rounds + 1):
-        for what, arguments in STARTS.items():
+        for label, arguments in STARTS.items():
             for name, python in list(pythons.items())[:: -1 if number % 2 else 1]:
                 measured = start(python, arguments)
                 if number:
-                    found.setdefault((name, what), []).append(measured)
-                print(f"round {number}, {name}, {what}: {measured[1]:.2f} s of processor time", flush=True)
+                    times.setdefault((name, label), []).append(measured)
+                print(f"round {number}, {name}, {label}: {measured[1]:.2f} s of CPU time", flush=True)
     return {
         name: {
-            what: {
-                "seconds": [round(one[0], 4) for one in found[name, what]],
-                "cpu_seconds": [round(one[1], 4) for one in found[name, what]],
-                "median": round(median(one[0] for one in found[name, what]), 4),
-                "cpu_median": round(median(one[1] for one in found[name, what]), 4),
+            label: {
+                "seconds": [round(seconds, 4) for seconds, _ in times[name, label]],
+                "cpu_seconds": [round(cpu, 4) for _, cpu in times[name, label]],
+                "median": round(median(seconds for seconds, _ in times[name, label]), 4),
+                "cpu_median": round(median(cpu for _, cpu in times[name, label]), 4),
             }
-            for what in STARTS
+            for label in STARTS
         }
         for name in pythons
     }
@@ -115,17 +115,19 @@ def main() -> None:
     parser.add_argument("environments", nargs="+", metavar="NAME=PYTHON")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    for one in options.environments:
-        if "=" not in one:
-            parser.error(f"{one!r} is no environment; write NAME=PYTHON, such as plain=.venv/bin/python.")
-    pythons = dict(one.split("=", 1) for one in options.environments)
+    for pair in options.environments:
+        if "=" not in pair:
+            parser.error(f"Expected NAME=PYTHON, such as plain=.venv/bin/python, got {pair!r}.")
+    pythons = dict(pair.split("=", 1) for pair in options.environments)
     load_before = os.getloadavg()
     rows = measure(pythons, options.rounds)
     names = [f"{name}=PYTHON" for name in pythons]
     rest = [word for word in sys.argv[2:] if "=" not in word]
     environments = {}
     for name, python in pythons.items():
-        done = subprocess.run([python, "-c", FACTS], check=True, stdout=subprocess.PIPE, text=True, env=alone())
+        done = subprocess.run(
+            [python, "-c", DESCRIBE], check=True, stdout=subprocess.PIPE, text=True, env=environment()
+        )
         environments[name] = json.loads(done.stdout) | {"starts": rows[name], "heaviest": heaviest(python)}
     write_json(
         options.out,
@@ -138,7 +140,7 @@ def main() -> None:
             "environments": environments,
         },
     )
-    print(f"{options.out} is written.")
+    print(f"wrote {options.out}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Join the videos of a split end to end: one long video, and a CSV of what is shown when.
+"""Join the videos of a split in random order into one long video, with a CSV of the true labels over time.
 
 python benchmarks/joined.py ROOT OUT.mp4 OUT.csv [--source csv] [--split test] [--videos 60] [--rate 20] [--seed 0]
 
-The order is drawn. `vsn predict RUN OUT.mp4 --windows --truth OUT.csv` labels the result and says how much of the
-time it is right.
+`vsn predict RUN OUT.mp4 --windows --truth OUT.csv` labels the result and reports the share of the time that is right.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from vsn.system.files import write_text
 
 
 def choose(records: Sequence[VideoRecord], count: int, seed: int) -> list[VideoRecord]:
-    """So many labeled records, in an order drawn from the seed."""
+    """Return labeled records in an order drawn from the seed."""
     labeled = [record for record in records if record.labels and not record.reverse]
     order = np.random.default_rng(seed).permutation(len(labeled))
     return [labeled[i] for i in order[:count]]
 
 
 def frames_at_rate(path: Path, rate: float, size: tuple[int, int] | None) -> list[np.ndarray]:
-    """All frames of a video, repeated or left out so that there are `rate` a second, of one even size."""
+    """Return the frames of a video at `rate` per second, by repeating or dropping, with even height and width."""
     video = open_video(path)
     images, own_rate = video.all_frames(), video.frames_per_second
     own_rate = own_rate or rate
@@ -50,21 +49,23 @@ def main() -> None:
     parser.add_argument("root", help="folder of the data set")
     parser.add_argument("video", type=Path)
     parser.add_argument("truth", type=Path)
-    parser.add_argument("--source", default=DataConfig.source, choices=get_args(Source), help="how it is read")
+    parser.add_argument("--source", default=DataConfig.source, choices=get_args(Source), help="reader of the data set")
     parser.add_argument("--split", default=DataConfig.test_split)
     parser.add_argument("--videos", type=int, default=60)
     parser.add_argument("--rate", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    found = read_records(DataConfig(root=options.root, source=options.source), options.split)
+    record_set = read_records(DataConfig(root=options.root, source=options.source), options.split)
     rows: list[tuple[float, float, str]] = []
 
     def all_frames() -> Iterator[np.ndarray]:
         size, shown = None, 0
-        for record in choose(found.records, options.videos, options.seed):
+        for record in choose(record_set.records, options.videos, options.seed):
             images = frames_at_rate(record.path, options.rate, size)
             size = images[0].shape[:2]
-            rows.append((shown / options.rate, (shown + len(images)) / options.rate, found.classes[record.labels[0]]))
+            rows.append(
+                (shown / options.rate, (shown + len(images)) / options.rate, record_set.classes[record.labels[0]])
+            )
             shown += len(images)
             yield from images
 

@@ -1,12 +1,11 @@
-"""How `vsn serve` bears many uploads at once: good ones, no videos, huge, slow and cut off ones, on loopback.
+"""Load test `vsn serve` with concurrent uploads: valid, invalid, huge, slow and aborted ones, on loopback.
 
     python benchmarks/load.py RUN results/NAME.json [--minutes 5] [--clients 8] [--video FILE]
 
-First the model's own speed is measured: clips through the network alone, and videos read and predicted one
-after the other in one process. Then the service is started as a process of its own; in a first
-third of the time there are good uploads alone, whose throughput and latency are the figures to compare,
-then everything is mixed. It is an error of the service when an upload gets another answer than it
-should, when a file is left, or when the process ends; what its memory does is in the result, second by second.
+First the speed without a service is measured: clips per second of the network, and videos read and predicted one after
+the other in one process. Then the service is started. The first third of the time has only valid uploads, whose
+throughput and latency are the figures to compare, the rest a mix. A wrong status, a file left over or an exit of the
+process is an error. The memory of the service is recorded every second.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ from vsn.system.files import write_json
 
 LIMIT_MB = 4.0
 SHARES = {"good": 0.6, "text": 0.1, "huge": 0.1, "slow": 0.1, "cut": 0.1}
-"""Of the mixed part, by the number of uploads."""
+"""Share of each kind of upload in the mix."""
 EXPECTED = {"good": {200, 503}, "text": {415, 503}, "huge": {413, 503}, "slow": {200, 503}, "cut": {None}}
-"""Answers that are right; 503 says that there is no room now. Nobody waits for the answer to what is cut off."""
+"""Kind -> right statuses; 503: the queue is full; None: no answer, the client has disconnected."""
 
 
 def make_video(path: Path, *, seconds: float = 3.0, rate: float = 25.0) -> Path:
-    """320x240 pixels of moving texture."""
+    """Write 320x240 pixels of moving texture."""
     texture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     texture = texture.repeat(8, axis=0).repeat(8, axis=1)
     frames = (np.roll(texture, 4 * i, axis=1)[:240, :320] for i in range(int(seconds * rate)))
@@ -56,8 +55,8 @@ def make_video(path: Path, *, seconds: float = 3.0, rate: float = 25.0) -> Path:
     return path
 
 
-def own_speed(run: Path, video: Path, *, seconds: float) -> dict[str, float]:
-    """Without a service: clips a second through the network, and videos a second read and predicted."""
+def speed_without_service(run: Path, video: Path, *, seconds: float) -> dict[str, float]:
+    """Measure clips per second of the network, and videos per second read and predicted."""
     predictor, model = Predictor.from_run(run), open_model(run)
     clip = views_of_video(video, predictor.recipe, predictor.recipe.eval).numpy()
     rates = {}
@@ -75,7 +74,7 @@ def own_speed(run: Path, video: Path, *, seconds: float) -> dict[str, float]:
 
 
 class Served:
-    """`vsn serve` as a process, with a folder of its own for what it uploads."""
+    """`vsn serve` as a process, with a temporary folder for its uploads."""
 
     def __init__(self, run: Path, folder: Path) -> None:
         command = [sys.executable, "-m", "vsn", "serve", str(run), "--port", "0"]
@@ -85,37 +84,37 @@ class Served:
             command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(folder)}
         )
         assert self.process.stderr is not None
-        said = self.process.stderr.readline()
-        if " at http" not in said:
-            raise SystemExit(f"vsn serve did not start: {said}{self.process.stderr.read()}")
-        self.url = said.split(" at ")[1].split()[0]
+        line = self.process.stderr.readline()
+        if " at http" not in line:
+            raise SystemExit(f"vsn serve did not start: {line}{self.process.stderr.read()}")
+        self.url = line.split(" at ")[1].split()[0]
         while httpx.get(f"{self.url}/readyz").status_code != 200:
             time.sleep(0.2)
 
     def memory_mb(self) -> float:
-        """Memory of the service and its processes together, what they share counted once (Linux; else resident)."""
+        """Return the memory of the service and its processes, with shared pages counted once (Linux; else resident)."""
         total = 0
         parent = psutil.Process(self.process.pid)
         for process in (parent, *parent.children(recursive=True)):
             try:
                 facts = process.memory_full_info()
                 total += getattr(facts, "pss", facts.rss)
-            except psutil.Error:  # a decoder that is just being replaced
+            except psutil.Error:  # a decoding process that is being replaced
                 continue
         return total / 1e6
 
     def num_files(self) -> int:
-        """Uploads that lie on disk."""
+        """Return the number of uploads on disk."""
         return sum(1 for _ in self.folder.rglob("upload-*"))
 
     def stop(self) -> int:
-        """End it as Ctrl-C does; its exit status."""
+        """Stop it by SIGINT; return its exit status."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(60)
 
 
 async def dripped(content: bytes, *, seconds: float, pieces: int, cut: bool) -> AsyncIterator[bytes]:
-    """A form that comes piece by piece; cut: the sender is gone after half of it."""
+    """Send a form in pieces; cut: abort after half of it."""
     yield b'--x\r\nContent-Disposition: form-data; name="video"; filename="v"\r\n\r\n'
     size = -(-len(content) // pieces)
     for number, start in enumerate(range(0, len(content), size)):
@@ -127,7 +126,7 @@ async def dripped(content: bytes, *, seconds: float, pieces: int, cut: bool) -> 
 
 
 async def upload(client: httpx.AsyncClient, kind: str, video: bytes) -> int | None:
-    """One upload; the status of its answer, None when there was none."""
+    """Upload once; return the status of the answer, None without one."""
     form = {"Content-Type": "multipart/form-data; boundary=x"}
     try:
         match kind:
@@ -147,7 +146,7 @@ async def upload(client: httpx.AsyncClient, kind: str, video: bytes) -> int | No
 async def drive(
     served: Served, video: bytes, *, seconds: float, clients: int, shares: dict[str, float], seed: int
 ) -> tuple[dict[str, Any], list[float]]:
-    """Uploads from so many clients, each sending its next as soon as it has its answer."""
+    """Run clients that each upload again as soon as they have an answer; return figures and memory per second."""
     until = time.perf_counter() + seconds
     statuses: dict[str, Counter[int | None]] = defaultdict(Counter)
     latencies: dict[str, list[float]] = defaultdict(list)
@@ -174,7 +173,7 @@ async def drive(
     start = time.perf_counter()
     await asyncio.gather(watch(), *(client_of(number) for number in range(clients)))
     took = time.perf_counter() - start
-    found = {
+    figures = {
         "seconds": took,
         "answers": {kind: {str(s): n for s, n in counts.items()} for kind, counts in statuses.items()},
         "wrong_answers": sum(
@@ -184,17 +183,17 @@ async def drive(
         "latency_ms": {name: percentiles(values) for name, values in sorted(latencies.items())},
         "memory_mb": memory,
     }
-    return found, memory
+    return figures, memory
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
-    """Count, p50, p95, p99 and the largest."""
+    """Return count, p50, p95, p99 and maximum."""
     p50, p95, p99 = np.percentile(values, [50, 95, 99])
     return {"count": len(values), "p50": float(p50), "p95": float(p95), "p99": float(p99), "max": max(values)}
 
 
 def growth(memory: list[float]) -> dict[str, float]:
-    """Whether memory is flat: medians of the second and the last quarter of the time (the first warms up)."""
+    """Compare the medians of memory in the second and the last quarter of the time; the first is warm-up."""
     size = len(memory) // 4
     before, after = statistics.median(memory[size : 2 * size]), statistics.median(memory[-size:])
     return {"second_quarter_mb": before, "last_quarter_mb": after, "growth": after / before - 1}
@@ -206,20 +205,20 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--video", type=Path, help="a good video; default 3 s of moving texture")
+    parser.add_argument("--video", type=Path, help="a valid video; default 3 s of moving texture")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     seconds = 60 * options.minutes
     with tempfile.TemporaryDirectory(prefix="vsn-load-") as work:
         video = options.video or make_video(Path(work) / "video.mp4")
-        own = own_speed(options.run, video, seconds=min(20.0, seconds / 6))
+        own = speed_without_service(options.run, video, seconds=min(20.0, seconds / 6))
         served = Served(options.run, Path(work))
         try:
             mixes = {"good": {"good": 1.0}, "mixed": SHARES}
             parts: dict[str, Any] = {}
             memory: list[float] = []
             for (name, shares), part in zip(mixes.items(), (1 / 3, 2 / 3), strict=True):
-                found, more = asyncio.run(
+                figures, more = asyncio.run(
                     drive(
                         served,
                         video.read_bytes(),
@@ -229,7 +228,7 @@ def main() -> None:
                         seed=options.seed,
                     )
                 )
-                parts[name], memory = found, [*memory, *more]
+                parts[name], memory = figures, [*memory, *more]
             left = wait_for_no_files(served)
             counters = httpx.get(f"{served.url}/metrics").text
         finally:
@@ -260,7 +259,7 @@ def main() -> None:
     good = parts["good"]
     print(
         f"{wrong} wrong answers, {left} files left, exit status {status}; memory {result['memory']}\n"
-        f"good alone: {good['good_per_second']:.1f}/s, {result['good_to_predict']:.2f} of vsn predict, "
+        f"valid uploads only: {good['good_per_second']:.1f}/s, {result['good_to_predict']:.2f} of vsn predict, "
         f"latency {good['latency_ms']}"
     )
     if wrong or left or left_at_end or status:
@@ -268,7 +267,7 @@ def main() -> None:
 
 
 def wait_for_no_files(served: Served) -> int:
-    """Files left once everybody has gone; those of the last who hung up may take a moment."""
+    """Wait up to 10 s for the uploads of the last disconnected clients to be deleted; return the number left."""
     for _ in itertools.repeat(None, 100):
         if served.num_files() == 0:
             break

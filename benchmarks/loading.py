@@ -1,13 +1,12 @@
-"""How fast clips are loaded, side by side: PIL as in 2019, our reader on JPEG folders, H.264 and packed video.
+"""Compare the speed of loading clips: PIL as in 2019, and our reader on JPEG folders, H.264 and packed video.
 
     python benchmarks/loading.py WORK results/NAME.json [--profile] [--memory] [--videos PATH]
     python benchmarks/loading.py WORK results/NAME.json --num-videos 6 --frames 900 1100  # long videos
 
-Videos of moving texture, 340x256 pixels, are generated into WORK once: give each length a folder of
-its own. Each round measures every form with every number of workers, in an order of its own; a rate
-counts from the first batch to the last. All files are in the page cache, so the rates are those of the
-processor. --profile adds where the time goes, --memory the memory of the workers over 10,000 clips,
---videos what packing that data set (class folders, or one CSV file) costs and gives.
+Videos of moving texture, 340x256 pixels, are generated into WORK once; use another WORK for other lengths. Each round
+measures every form with every number of workers in random order; a rate counts from the first batch to the last. All files
+are in the page cache, so the CPU is the limit. --profile adds the time by stage, --memory the memory of the workers over
+10,000 clips, --videos the cost and gain of packing a data set (class folders, or one CSV file).
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ FORMS = {
 
 
 def dataset_of(config: DataConfig, *, num_clips: int, seed: int) -> VideoDataset:
-    """Training clips, uint8, 8 frames, 224x224, of the training split, repeated to `num_clips`."""
+    """Return training clips, uint8, 8 frames, 224x224, of the training split, repeated to `num_clips`."""
     records = read_records(config, "train")
     repeated = tuple(itertools.islice(itertools.cycle(records.records), num_clips))
     return VideoDataset(
@@ -76,7 +75,7 @@ def dataset_of(config: DataConfig, *, num_clips: int, seed: int) -> VideoDataset
 
 
 def batches(work: Path, form: str, *, num_workers: int, num_clips: int, seed: int) -> Iterable[Any]:
-    """A loader of one form."""
+    """Return the loader of one form."""
     if form == "pil":
         random.seed(seed)
         with (work / "jpeg/videos.csv").open(newline="") as file:
@@ -89,7 +88,7 @@ def batches(work: Path, form: str, *, num_workers: int, num_clips: int, seed: in
 
 
 def rate(loader: Iterable[Any], seconds: float, *, num_workers: int) -> float:
-    """Clips a second, from the first batch on for so many seconds or longer, every worker as often."""
+    """Measure clips per second after the first batch, for these seconds and equally many batches per worker."""
     num_batches = 0
     with closing(_generator(loader)) as loading:
         next(loading)
@@ -108,35 +107,35 @@ def _generator(loader: Iterable[Any]) -> Iterator[Any]:
 def measure_rates(
     work: Path, *, forms: list[str], workers: list[int], rounds: int, seconds: float, seed: int
 ) -> list[dict[str, Any]]:
-    """Every form with every number of workers, `rounds` times, interleaved."""
-    found: dict[tuple[str, int], list[float]] = {key: [] for key in itertools.product(forms, workers)}
+    """Measure every form with every number of workers, `rounds` times, interleaved."""
+    rates: dict[tuple[str, int], list[float]] = {key: [] for key in itertools.product(forms, workers)}
     for number in range(rounds):
-        order = list(found)
+        order = list(rates)
         random.Random(seed + number).shuffle(order)
         for form, num_workers in order:
             loader = batches(work, form, num_workers=num_workers, num_clips=BATCH * 5000, seed=seed + number)
-            found[form, num_workers].append(rate(loader, seconds, num_workers=num_workers))
+            rates[form, num_workers].append(rate(loader, seconds, num_workers=num_workers))
             print(
-                f"round {number + 1}, {form}, {num_workers} workers: {found[form, num_workers][-1]:.1f}/s",
+                f"round {number + 1}, {form}, {num_workers} workers: {rates[form, num_workers][-1]:.1f}/s",
                 flush=True,
             )
-    middles = {key: statistics.median(values) for key, values in found.items()}
+    medians = {key: statistics.median(values) for key, values in rates.items()}
     return [
         {
             "form": form,
             "what": FORMS[form],
             "workers": num_workers,
             "clips_per_second": [round(value, 2) for value in values],
-            "median": round(middles[form, num_workers], 2),
-            "times_pil": round(middles[form, num_workers] / middles["pil", num_workers], 2) if "pil" in forms else None,
+            "median": round(medians[form, num_workers], 2),
+            "times_pil": round(medians[form, num_workers] / medians["pil", num_workers], 2) if "pil" in forms else None,
         }
-        for (form, num_workers), values in found.items()
+        for (form, num_workers), values in rates.items()
     ]
 
 
-# --- where the time goes, memory, packing ----------------------------------------------------------
+# --- profile, memory, packing ----------------------------------------------------------
 
-STAGES = {  # stage -> parts of the names of the functions whose own time it is
+STAGES = {  # stage -> substrings of the functions whose own time counts
     "decoding JPEG": ("_decode_turbo", "_decode_pillow", "'decode' of 'ImagingDecoder'"),
     "decoding H.264": (
         "'decode' of 'av.video",
@@ -154,7 +153,7 @@ STAGES = {  # stage -> parts of the names of the functions whose own time it is
 
 
 def profile(work: Path, form: str, *, num_clips: int, seed: int) -> dict[str, Any]:
-    """Where the time of loading goes in one process: milliseconds a clip by stage, and the top functions."""
+    """Profile loading in one process: milliseconds per clip by stage, and the top functions."""
     dataset = dataset_of(DataConfig(root=str(work / form), source="csv"), num_clips=num_clips, seed=seed)
     collate([dataset[index] for index in range(BATCH)])
     start = time.perf_counter()
@@ -175,7 +174,7 @@ def profile(work: Path, form: str, *, num_clips: int, seed: int) -> dict[str, An
     for name, seconds in own.items():
         stage = next((s for s, parts in STAGES.items() if any(part in name for part in parts)), "Python and the rest")
         stages[stage] += seconds
-    scale = 1000 * whole / num_clips / total  # of the time without the profiler, which slows Python down
+    scale = 1000 * whole / num_clips / total  # scaled to the time without the profiler, which slows Python down
     return {
         "form": form,
         "milliseconds_a_clip": round(1000 * whole / num_clips, 2),
@@ -185,7 +184,7 @@ def profile(work: Path, form: str, *, num_clips: int, seed: int) -> dict[str, An
 
 
 def memory(work: Path, form: str, *, num_clips: int, num_workers: int, seed: int) -> dict[str, Any]:
-    """Memory of the workers, MB, at 21 moments of a long epoch."""
+    """Record the memory of the workers in MB at 21 points of a long epoch."""
     others = set(multiprocessing.active_children())
     seen, every = [], max(1, num_clips // BATCH // 20)
     for number, _ in enumerate(batches(work, form, num_workers=num_workers, num_clips=num_clips, seed=seed)):
@@ -206,7 +205,7 @@ def memory(work: Path, form: str, *, num_clips: int, num_workers: int, seed: int
 
 
 def resident(pid: int | None) -> dict[str, float]:
-    """MB of memory of a process: all that is resident, and what it shares with no file (anonymous)."""
+    """Return resident and anonymous (private) memory of a process in MB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     values = {
         name: int(value.split()[0]) / 1024
@@ -217,7 +216,7 @@ def resident(pid: int | None) -> dict[str, float]:
 
 
 def pack_data_set(root: Path, work: Path, *, workers: list[int], seconds: float, seed: int) -> dict[str, Any]:
-    """What packing a data set costs in time and disk, and how fast both load."""
+    """Pack a data set; return time, disk space, and the speed of loading both forms."""
     source = "csv" if any(root.glob("*.csv")) else "folder"
     config, out = DataConfig(root=str(root), source=source), work / f"packed-{root.resolve().name}"
     summary = pack_dataset(config, out)
@@ -229,10 +228,10 @@ def pack_data_set(root: Path, work: Path, *, workers: list[int], seconds: float,
             "clips_per_second": round(rate(loader, seconds, num_workers=num_workers), 2),
         }
         for num_workers in workers
-        for name, one in (("as it is", config), ("packed", packed))
+        for name, its_config in (("original", config), ("packed", packed))
         for loader in [
             make_loader(
-                dataset_of(one, num_clips=BATCH * 5000, seed=seed),
+                dataset_of(its_config, num_clips=BATCH * 5000, seed=seed),
                 batch_size=BATCH,
                 num_workers=num_workers,
                 shuffle=True,
@@ -251,7 +250,7 @@ def pack_data_set(root: Path, work: Path, *, workers: list[int], seconds: float,
     }
 
 
-# --- the whole -------------------------------------------------------------------------------------
+# --- main ------------------------------------------------------------------------------------------
 
 
 def hardware() -> dict[str, Any]:
@@ -265,7 +264,7 @@ def hardware() -> dict[str, Any]:
 
 
 def load_average() -> list[float]:
-    """Processes that ran or waited, over the last 1, 5 and 15 minutes: what else the machine did."""
+    """Return the load average over 1, 5 and 15 minutes, to show what else the machine did."""
     return [round(value, 2) for value in os.getloadavg()]
 
 
@@ -274,7 +273,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--num-videos", type=int, default=60)
-    parser.add_argument("--frames", type=int, nargs=2, default=(100, 300), metavar=("LEAST", "MOST"))
+    parser.add_argument("--frames", type=int, nargs=2, default=(100, 300), metavar=("MIN", "MAX"))
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
@@ -338,7 +337,7 @@ def main() -> None:
     for name, measure in parts:
         facts[name] = measure()
         facts["load_average"][f"after {name}"] = load_average()
-        write_json(options.output, facts)  # a stopped measurement keeps what it has
+        write_json(options.output, facts)  # after each part, so that an interrupted run keeps what it has
     for row in facts["rows"]:
         print(f"{row['what']:<40} {row['workers']} workers {row['median']:8.1f} clips/s  x{row['times_pil']}")
 

@@ -1,8 +1,8 @@
-"""Clips from folders of JPEG frames, read and augmented with PIL as the 2019 code bases of TSN and TSM do.
+"""Load clips from folders of JPEG frames with PIL, as the 2019 code bases of TSN and TSM do.
 
-Every frame is opened and converted by PIL, cropped and resized by PIL, flipped by PIL; frames are
-stacked along the channels and become a float tensor in [0, 1] that is normalized on the CPU. What is
-drawn (segments, multi-scale crops at 13 positions, flips) is what those code bases draw.
+PIL opens, converts, crops, resizes and flips every frame; frames are stacked along the channels and become a float tensor
+in [0, 1] that is normalized on the CPU. Segments, multi-scale crops at 13 positions and flips are drawn as in those code
+bases.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class FrameFolders(Dataset[tuple[torch.Tensor, int]]):
 
     def __init__(self, videos: Sequence[tuple[Path, int, int]], *, num_frames: int = 8, size: int = 224) -> None:
         self.videos = videos
-        """Folder, number of frames, label: a line of the lists of those code bases."""
+        """Folder, number of frames, label: as in the list files of those code bases."""
         self.num_frames = num_frames
         self.size = size
 
@@ -69,6 +69,6 @@ class FrameFolders(Dataset[tuple[torch.Tensor, int]]):
 def baseline_loader(
     videos: Sequence[tuple[Path, int, int]], *, num_frames: int, batch_size: int, num_workers: int
 ) -> DataLoader:
-    """Batches of float clips `(B, T * 3, 224, 224)` and labels, shuffled."""
+    """Return batches of float clips `(B, T * 3, 224, 224)` and labels, shuffled."""
     dataset = FrameFolders(videos, num_frames=num_frames)
     return DataLoader(dataset, batch_size=batch_size, shuffle=True, num_workers=num_workers, drop_last=True)

@@ -1,4 +1,4 @@
-"""Videos of moving texture in every form that `loading.py` measures."""
+"""Generate videos of moving texture in every form that `loading.py` measures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEIGHT, WIDTH, RATE = 256, 340, 25
 
 
 def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Colors with detail at every scale, float32 (height, width, 3), 0 to 255."""
+    """Return colors with detail at every scale, float32 (height, width, 3), 0 to 255."""
     total = np.zeros((height, width, 3), np.float32)
     for size, strength in ((64, 60), (32, 40), (16, 24), (8, 12), (4, 5), (2, 2)):
         gray = rng.normal(0, strength, (height // size + 2, width // size + 2, 1))
@@ -33,7 +33,7 @@ def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def moving_texture(rng: np.random.Generator, num_frames: int) -> Iterator[np.ndarray]:
-    """A camera that sways over one texture, a square of another that crosses it, and sensor noise."""
+    """Yield frames of a camera that sways over a texture, a square of another texture that crosses it, and noise."""
     ground, square = texture(rng, HEIGHT + 80, WIDTH + 80), texture(rng, 90, 90)
     noise = [rng.normal(0, 2, (HEIGHT, WIDTH, 1)).astype(np.float32) for _ in range(5)]
     phase, speed = rng.uniform(0, 6, 2), rng.uniform(0.01, 0.04, 2)
@@ -46,14 +46,14 @@ def moving_texture(rng: np.random.Generator, num_frames: int) -> Iterator[np.nda
 
 
 def make_videos(work: Path, *, num_videos: int, frames: tuple[int, int], seed: int) -> dict[str, Any]:
-    """Write every form of the videos, or take those an earlier call wrote; their sizes, and the packing."""
+    """Write every form of the videos unless an earlier run did; return sizes and the cost of packing."""
     settings = {"num_videos": num_videos, "frames": list(frames), "seed": seed}
     facts_file = work / "videos.json"
     if facts_file.is_file():
         facts: dict[str, Any] = json.loads(facts_file.read_text())
         if {key: facts[key] for key in settings} == settings:
             return facts
-        raise SystemExit(f"{work} holds videos of other settings; choose another folder.")
+        raise SystemExit(f"{work} holds videos of other settings. Pass another folder.")
     rows = []
     for number in range(num_videos):
         rng = np.random.default_rng([seed, number])
@@ -63,7 +63,7 @@ def make_videos(work: Path, *, num_videos: int, frames: tuple[int, int], seed: i
         folder = work / "jpeg" / f"{number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
         decoded = open_video(work / "h264-250" / f"{number:04d}.mp4").all_frames()
-        for i, image in enumerate(decoded, 1):  # as people extract them: of the compressed video
+        for i, image in enumerate(decoded, 1):  # frames are usually extracted from compressed video
             (folder / f"{i:05d}.jpg").write_bytes(encode_jpeg(image, quality=90))
         rows.append((number, len(decoded)))
     for form, ending in (("h264-12", ".mp4"), ("h264-250", ".mp4"), ("jpeg", "")):

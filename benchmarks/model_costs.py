@@ -1,4 +1,4 @@
-"""Print the table of docs/models.md, as Markdown: every kind of model with its parameters and multiply-adds.
+"""Print the table of docs/models.md as Markdown: parameters and multiply-adds of every kind of model.
 
 python benchmarks/model_costs.py
 """
@@ -18,11 +18,11 @@ NUM_CLASSES = 400
 
 @dataclass(frozen=True)
 class Row:
-    """A model at the size its paper counts at.
+    """A model at the input size of its paper.
 
     Attributes:
         name: as `create_model` takes it.
-        source: who published it.
+        source: publication.
         num_frames: T.
         size: height and width, pixels.
         published: parameters and multiply-adds as published, with where.
@@ -68,7 +68,7 @@ HEAD = "| model | source | clip | parameters | multiply-adds | published |\n|---
 
 
 def line(row: Row) -> str:
-    """A row of the table, counted now."""
+    """Count a model and return its row of the table."""
     config = ModelConfig(name=row.name, num_classes=NUM_CLASSES, num_frames=row.num_frames)
     with torch.device("meta"):
         parameters = count_parameters(build_model(config))

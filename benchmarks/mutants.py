@@ -1,13 +1,13 @@
-"""Mutation testing of what figures rest on: a sample of mutmut's mutants, each with the tests of its module.
+"""Mutation testing of operations, samplers and scores: run a sample of mutmut's mutants with the tests of their module.
 
-    mutmut run --max-children 1             # makes ./mutants; may be stopped when it begins to run tests
+    mutmut run --max-children 1             # creates ./mutants; stop it when it starts to run tests
     cd mutants
-    PYTHONPATH=src python ../benchmarks/mutants.py tried.jsonl --a-module 60
+    PYTHONPATH=src python ../benchmarks/mutants.py tried.jsonl --per-module 60
     python ../benchmarks/mutants.py tried.jsonl --judged judged.json --write ../results/mutation-cpu.json
 
-The tests are collected once and a process is forked for each mutant, so that one costs a fraction of a second; it goes
-on where it was stopped. Mutants that differ in nothing but the text of strings, most of it of messages, are not drawn.
-`judged.json` maps the names of survivors that no test can tell from the code to the reason.
+The tests are collected once and a process is forked per mutant, which then takes a fraction of a second. A stopped run
+resumes. Mutants that only change the text of strings, mostly messages, are not drawn. `judged.json` maps the names of
+surviving mutants that are equivalent to the original code to the reason.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ TESTS = {
     "vsn.data.flow.values": "data/flow/test_flow",
     "vsn.scores.fuse": "scores/test_fuse", "vsn.scores.match": "scores/test_match",
     "vsn.scores.intervals": "scores/test_intervals scores/test_scores", "vsn.scores.scores": "scores/test_scores",
+    "vsn.scores.metrics": "scores/test_scores",
     "vsn.stream.grid": "stream/test_windows",
 }  # fmt: skip
-"""Mutated modules, and the files of tests that the mutants of each meet."""
+"""Mutated module -> test files to run."""
 SLOW = "compiles_without or exports_for_any or gradients_agree or resnext_forced"
 EXAMPLES = 20
-"""Of a property, a fifth of what the suite draws; tests that are `SLOW` are left out."""
+"""Examples per property test, a fifth of the default; tests matching `SLOW` are left out."""
 
 
 @cache
@@ -76,17 +77,17 @@ def change(mutant: str) -> str:
     return "\n".join(line.replace("    ", "", 1) for line in lines if line[0] in "-+")
 
 
-def draw(a_module: int, seed: int) -> dict[str, str]:
-    """As many mutants of each module, or all where there are fewer, by turns; and the module of each."""
+def draw(per_module: int, seed: int) -> dict[str, str]:
+    """Draw up to `per_module` mutants of each module, alternating between modules; return mutant -> module."""
     generator, drawn = random.Random(seed), []
     for module in TESTS:
         found = [one for one in mutants_of(module) if not only_text(one)]
-        drawn += enumerate(generator.sample(found, min(a_module, len(found))))
+        drawn += enumerate(generator.sample(found, min(per_module, len(found))))
     return {one: one.rpartition(".")[0] for _, one in sorted(drawn, key=lambda pair: pair[0])}
 
 
 class Trial:
-    """Runs, for each mutant, the tests of its module in a process of its own until one fails."""
+    """Pytest plugin: for each mutant, run the tests of its module in a forked process until one fails."""
 
     def __init__(self, mutants: dict[str, str], out: Path) -> None:
         self.mutants, self.out = mutants, out
@@ -105,7 +106,7 @@ class Trial:
             items.sort(key=lambda item: getattr(item.function, "is_hypothesis_test", False))
             if (process := os.fork()) == 0:
                 os.environ["MUTANT_UNDER_TEST"] = mutant
-                resource.setrlimit(resource.RLIMIT_CPU, (90, 95))  # some mutants go on for ever
+                resource.setrlimit(resource.RLIMIT_CPU, (90, 95))  # some mutants loop forever
                 os._exit(any_fails(items))
             code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
             with self.out.open("a", encoding="utf-8") as file:
@@ -121,7 +122,7 @@ def any_fails(items: list[Any]) -> bool:
 
 
 def summary(tried: dict[str, bool], judged: dict[str, str]) -> dict[str, Any]:
-    """By module: all mutants, those in text alone, those tried, and what became of these."""
+    """Count per module the mutants, those that only change text, those tried, and their outcomes."""
     found: dict[str, Any] = {}
     for module in TESTS:
         names = [name for name in tried if name.rpartition(".")[0] == module]
@@ -140,26 +141,26 @@ def summary(tried: dict[str, bool], judged: dict[str, str]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("tried", type=Path, help="JSON lines: what became of each")
-    parser.add_argument("--a-module", type=int, default=60)
+    parser.add_argument("tried", type=Path, help="JSON lines: outcome per mutant")
+    parser.add_argument("--per-module", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--judged", type=Path, help="JSON: mutant to why it is equivalent")
-    parser.add_argument("--write", type=Path, help="try none, write the results")
+    parser.add_argument("--write", type=Path, help="write the results instead of trying mutants")
     options = parser.parse_args()
     rows = map(json.loads, options.tried.read_text().splitlines() if options.tried.exists() else ())
     tried = {one["mutant"]: one["killed"] for one in rows}
     if options.write is None:
-        mutants = {k: v for k, v in draw(options.a_module, options.seed).items() if k not in tried}
+        mutants = {k: v for k, v in draw(options.per_module, options.seed).items() if k not in tried}
         files = sorted({f"tests/{name}.py" for module in mutants.values() for name in TESTS[module].split()})
         arguments = ["-q", "-p", "no:cacheprovider", "--tb=native", "-k", f"not ({SLOW})", *files]
         raise SystemExit(pytest.main(arguments, plugins=[Trial(mutants, options.tried)]))
-    from vsn.runs.metadata import versions  # not before the tests are collected: they must see it imported anew
+    from vsn.runs.metadata import versions  # imported late: the tests must import the mutated modules first
     from vsn.system.files import write_json
 
     modules = summary(tried, json.loads(options.judged.read_text()) if options.judged else {})
     keys = ("mutants", "only_text", "sampled", "killed", "equivalent", "survived")
     facts = {
-        "command": f"python benchmarks/mutants.py tried.jsonl --a-module {options.a_module} --seed {options.seed}",
+        "command": f"python benchmarks/mutants.py tried.jsonl --per-module {options.per_module} --seed {options.seed}",
         "date": datetime.now(UTC).date().isoformat(),
         "tool": f"mutmut {version('mutmut')}",
         "versions": versions(),

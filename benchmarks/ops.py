@@ -1,23 +1,21 @@
-"""What video shuffle and temporal shift cost themselves, and what they add to a whole network.
+"""Measure the cost of video shuffle and temporal shift, as operations and within networks.
 
     python benchmarks/ops.py OUT.json [--parts operations networks] [--modes eager compile] [--minutes 10]
 
-An operation moves every value once: one read and one write are the floor. So each is measured beside
-`torch.Tensor.copy_` of the same bytes, in turns, and its share of that bandwidth is what is reported: at the shapes that
-ResNet-50 has it at, forward, and forward with backward (two copies), in both memory formats. Networks are measured by
-the core of `vsn bench`: TSN, TSM, VSN with shuffle alone, VSN.
+An operation moves every value once, so one read and one write are the minimum. Each is measured in alternation with
+`torch.Tensor.copy_` of the same bytes, and its share of that bandwidth is reported: at the shapes within ResNet-50,
+forward, and forward with backward (two copies), in both memory formats. Networks (TSN, TSM, VSN without shift, VSN) are
+measured as by `vsn bench`.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +24,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from common import describe_run
 from vsn.bench.results import paired_ratio, spread
 from vsn.bench.rounds import time_rounds
 from vsn.bench.run import run_bench
@@ -36,7 +35,6 @@ from vsn.config import BenchConfig, ModelConfig
 from vsn.models import build_model
 from vsn.models.layers import ShiftConv2d, ShuffleConv2d
 from vsn.ops import temporal_shift, video_shuffle
-from vsn.runs.metadata import versions
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.distributed import pick_device
 from vsn.system.files import write_json
@@ -46,7 +44,7 @@ NETWORKS = ("TSN", "TSM", "VSN, shuffle only", "VSN")
 
 
 class Place(NamedTuple):
-    """Where an operation stands in a network: its name and the shape (C, H, W) of a frame there."""
+    """Position of an operation in a network: its name and the shape (C, H, W) of a frame there."""
 
     operation: str
     shape: tuple[int, int, int]
@@ -67,13 +65,13 @@ class Case(NamedTuple):
 
 
 def places_in(config: ModelConfig, size: int) -> Counter[Place]:
-    """The places of a network and how often each occurs: found by a pass that computes nothing."""
-    found: Counter[Place] = Counter()
+    """Count the places of operations in a network, by a forward pass on the meta device."""
+    places: Counter[Place] = Counter()
     with torch.device("meta"):
         model = build_model(config).eval()
 
     def note(operation: str, module: nn.Module, args: tuple[Tensor]) -> None:
-        found[Place(operation, tuple(args[0].shape[1:]))] += 1
+        places[Place(operation, tuple(args[0].shape[1:]))] += 1
 
     for module in model.modules():
         if isinstance(module, ShuffleConv2d | ShiftConv2d):
@@ -81,13 +79,13 @@ def places_in(config: ModelConfig, size: int) -> Counter[Place]:
             module.register_forward_pre_hook(partial(note, operation))
     with torch.inference_mode():
         model(torch.zeros(1, config.num_frames, config.clip_channels, size, size, device="meta"))
-    return found
+    return places
 
 
 def list_cases(
     places: Sequence[Place], batches: Sequence[int], dtypes: Sequence[str], modes: Sequence[str]
 ) -> list[Case]:
-    """All combinations; compiled, where a case takes seconds to make, of each operation's largest shape alone."""
+    """Return all combinations; compiled, which takes seconds per case, only the largest shape of each operation."""
     largest = {max((p for p in places if p.operation == name), key=lambda p: torch.Size(p.shape).numel())
                for name in {place.operation for place in places}}  # fmt: skip
     return [
@@ -103,7 +101,7 @@ def list_cases(
 
 
 def make_calls(case: Case, num_frames: int, device: torch.device) -> dict[str, Callable[[], object]]:
-    """The operation, and the copies of the same bytes that it is held against."""
+    """Return the operation, and the copies of the same bytes as its reference."""
     dtype, form = DTYPES[case.dtype], FORMATS[case.format]
     shape = (case.batch * num_frames, *case.place.shape)
     backward = case.direction != "forward"
@@ -131,16 +129,16 @@ def make_calls(case: Case, num_frames: int, device: torch.device) -> dict[str, C
 
 
 def measure_case(
-    case: Case, num_frames: int, device: torch.device, *, rounds: int, seconds: float, at_least_ms: float
+    case: Case, num_frames: int, device: torch.device, *, rounds: int, seconds: float, min_ms: float
 ) -> dict[str, Any]:
-    """Microseconds of the operation and of the copies, in turns, each repeated to fill a few milliseconds."""
+    """Measure microseconds of operation and copies, alternating, each repeated to fill a few milliseconds."""
     calls = make_calls(case, num_frames, device)
     repeats = {}
     for name, call in calls.items():
         for _ in range(3):
             call()
         once = min(time_rounds({name: call}, device, rounds=3, progress=False)[name])
-        repeats[name] = max(1, min(1000, int(at_least_ms / max(once, 1e-4))))
+        repeats[name] = max(1, min(1000, int(min_ms / max(once, 1e-4))))
     repeated = {name: partial(repeat, call, repeats[name]) for name, call in calls.items()}
     times = time_rounds(repeated, device, rounds=rounds, seconds=seconds, progress=False)
     each = {name: [1000 * value / repeats[name] for value in values] for name, values in times.items()}
@@ -177,7 +175,7 @@ def measure_operations(
     size: int = 224,
     rounds: int = 20,
 ) -> list[dict[str, Any]]:
-    """Rows of all cases. Each gets its part of the time; a case that fails says why, and so does one left out."""
+    """Return rows of all cases, with an equal share of the time each; a failed or skipped case has its error."""
     config = ModelConfig(name=f"vsn_{backbone}", num_classes=174)
     places = places_in(config, size)
     cases = list_cases(list(places), batches, dtypes, modes)
@@ -186,7 +184,7 @@ def measure_operations(
         left = seconds - (time.perf_counter() - begin)
         facts = case._asdict() | {"place": case.place._asdict(), "times_in_network": places[case.place]}
         if left <= 0:
-            rows.append(facts | {"error": "no time was left"})
+            rows.append(facts | {"error": "no time left"})
             continue
         try:
             part = left / (len(cases) - number)
@@ -196,7 +194,7 @@ def measure_operations(
                 device,
                 rounds=rounds,
                 seconds=0.6 * part,
-                at_least_ms=min(4.0, 20 * part),
+                min_ms=min(4.0, 20 * part),
             )
             rows.append(row | {"times_in_network": places[case.place]})
         except Exception as error:
@@ -208,7 +206,7 @@ def measure_operations(
 
 
 def networks(backbone: str, *, size: int, num_frames: int = 8) -> list[Subject]:
-    """The four whose difference is what the operations add."""
+    """Return the four networks whose differences are the cost of the operations."""
     base = ModelConfig(name=f"tsn_{backbone}", num_classes=174, num_frames=num_frames)
     configs = (
         base,
@@ -223,7 +221,7 @@ def networks(backbone: str, *, size: int, num_frames: int = 8) -> list[Subject]:
 
 
 def print_operations(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    """A line a case: microseconds, GB/s, and the share of what a plain copy reaches."""
+    """Print per case: microseconds, GB/s, and the share of a copy's bandwidth."""
     for row in rows:
         if "error" in row:
             console.print(
@@ -241,7 +239,7 @@ def print_operations(rows: Sequence[dict[str, Any]], console: Console) -> None:
 
 
 def main() -> None:
-    keep_freed_memory()  # as the command does
+    keep_freed_memory()  # as the `vsn` command does
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--parts", nargs="+", default=["operations", "networks"], choices=["operations", "networks"])
@@ -251,15 +249,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--minutes", type=float, default=10.0, help="of measuring; compiling comes on top")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of measurement, without compilation")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     device, console = pick_device(options.device), Console()
     seconds = 60 * options.minutes / len(options.parts)
     facts: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/ops.py", options.out.name, *sys.argv[2:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": versions(),
+        **describe_run([options.out.name, *sys.argv[2:]]),
         "device": describe_device(device),
     }
     if "operations" in options.parts:

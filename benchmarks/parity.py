@@ -1,4 +1,4 @@
-"""Join what `vsn export --check-accuracy --json` printed into one JSON for results/, and print its table.
+"""Join the outputs of `vsn export --check-accuracy --json` into one JSON for results/, and print its table.
 
 python benchmarks/parity.py results/export-parity-cpu.json EXPORTED.json [EXPORTED.json ...] [--data WORDS]
 """
@@ -17,10 +17,10 @@ from vsn.system.files import write_json
 
 
 def row(path: Path) -> dict[str, Any]:
-    """What a page says of one file, without the network's settings and this machine's paths."""
-    told = json.loads(path.read_text(encoding="utf-8"))
-    facts = told["metadata"]
-    kept = {key: told[key] for key in ("num_bytes", "clips", "check", "accuracy")}
+    """Return the figures of one file, without settings of the network and paths of the machine."""
+    output = json.loads(path.read_text(encoding="utf-8"))
+    facts = output["metadata"]
+    kept = {key: output[key] for key in ("num_bytes", "clips", "check", "accuracy")}
     model = {"model": facts["recipe"]["model"]["name"], "num_frames": facts["num_frames"]}
     size = {key: facts[key] for key in ("height", "width", "to", "precision")}
     return {**model, **size, **kept}
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("exported", type=Path, nargs="+")
-    parser.add_argument("--data", default="", help="what the run and its videos were, in words")
+    parser.add_argument("--data", default="", help="description of the run and its videos")
     options = parser.parse_args()
     rows = [row(path) for path in options.exported]
     facts = {

@@ -1,10 +1,10 @@
-"""What the reuse of features between sliding windows saves: multiply-adds, and time side by side.
+"""Measure the gain of reusing features between sliding windows: multiply-adds and time.
 
     python benchmarks/stream.py OUT.json [--models vsn_resnet50 vsn_resnet18] [--strides 1 2 4] [--seconds 60]
 
-Networks of random weights, whose shuffles and shifts stand in different stages, score windows that slide by one frame or
-more: once with what was computed of a frame kept, once with every window computed whole by the network's own forward. Both
-take their turn in every round. What differs between their scores is recorded too.
+Networks of random weights, with shuffles and shifts in different stages, score windows that slide by one frame or more:
+with the features of a frame kept, and with every window computed by the network's forward. Both alternate in every round.
+The difference between their scores is recorded too.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CPU = torch.device("cpu")
 
 
 def make_predictor(name: str, placement: str, *, size: int, num_frames: int, seed: int) -> Predictor:
-    """A network of random weights on square frames."""
+    """Return a predictor of random weights on square frames."""
     if placement.startswith("none"):
         name = name.replace("vsn_", "tsn_", 1)
     config = ModelConfig(name=name, num_classes=174, num_frames=num_frames, **PLACEMENTS[placement])
@@ -57,7 +57,7 @@ def make_predictor(name: str, placement: str, *, size: int, num_frames: int, see
 
 
 class Slide:
-    """Scores the next window at every call; frames come from a small stock, over and over."""
+    """Score the next window at every call, cycling through a few frames."""
 
     def __init__(self, scorer: WindowScorer, images: np.ndarray, stride: int) -> None:
         self.scorer, self.images, self.stride, self.start = scorer, images, stride, 0
@@ -69,7 +69,7 @@ class Slide:
 
 
 def multiply_adds(call: Callable[[], object]) -> int:
-    """Of convolutions and linear layers, in one call."""
+    """Count the multiply-adds of convolutions and linear layers in one call."""
     counter = FlopCounterMode(display=False)
     with counter:
         call()
@@ -77,7 +77,7 @@ def multiply_adds(call: Callable[[], object]) -> int:
 
 
 def compare(predictor: Predictor, images: np.ndarray, stride: int) -> dict[str, Any]:
-    """Scores with reuse beside those of whole windows: by the same parts, and by the network's own forward."""
+    """Compare scores with reuse to those of whole windows: by the same parts, and by the network's forward."""
     scorers = [WindowScorer(predictor), WindowScorer(predictor), WindowScorer(predictor, reuse=False)]
     slides = [Slide(scorer, images, stride) for scorer in scorers]
     equal, largest = True, 0.0
@@ -99,13 +99,13 @@ def measure(
     seed: int,
     title: str,
 ) -> dict[str, Any]:
-    """A row: multiply-adds and milliseconds of an answer, with reuse and without."""
+    """Return multiply-adds and milliseconds per window, with and without reuse."""
     scorer = WindowScorer(predictor)
     calls = {
         "kept": Slide(scorer, images, stride),
         "whole": Slide(WindowScorer(predictor, reuse=False), images, stride),
     }
-    for call in calls.values():  # the first window has nothing to reuse
+    for call in calls.values():  # warm-up; the first window has nothing to reuse
         for _ in range(2):
             call()
     counted = {name: multiply_adds(call) for name, call in calls.items()}
@@ -124,18 +124,16 @@ def measure(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    keep_freed_memory()  # as the command does
+    keep_freed_memory()  # as the `vsn` command does
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--models", nargs="+", default=["vsn_resnet50", "vsn_resnet18"])
     parser.add_argument("--placements", nargs="+", default=list(PLACEMENTS), choices=list(PLACEMENTS))
-    parser.add_argument(
-        "--strides", type=int, nargs="+", default=[1, 2, 4], help="frames of a window from one to the next"
-    )
+    parser.add_argument("--strides", type=int, nargs="+", default=[1, 2, 4], help="frames between windows")
     parser.add_argument("--size", type=int, default=ClipSpec.crop_size)
     parser.add_argument("--num-frames", type=int, default=ModelConfig.num_frames)
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each row, at most")
+    parser.add_argument("--seconds", type=float, default=60.0, help="maximum per row")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

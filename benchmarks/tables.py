@@ -1,4 +1,4 @@
-"""Print tables of results/, as Markdown: runs side by side, two streams, loading, streams, exports.
+"""Print the tables of results/ as Markdown.
 
 python benchmarks/tables.py results/gestures-arrow-cpu.json
 python benchmarks/tables.py results/loading-cpu.json
@@ -24,7 +24,7 @@ from typing import Any
 
 
 def runs_table(runs: list[dict[str, Any]]) -> str:
-    """What `collect.py` wrote: a line a run, top-1 with its 95% interval, and with frames shuffled."""
+    """Format the output of `collect.py`: per run top-1 with its 95% interval, and with frames shuffled."""
     lines = [_head("run", "epochs", "top-1", "95% interval", "frames shuffled")]
     for run in runs:
         forward, shuffled = (next(t for t in run["test"] if t["order"] == order) for order in ("forward", "shuffled"))
@@ -37,7 +37,7 @@ def runs_table(runs: list[dict[str, Any]]) -> str:
 
 
 def loading_table(rows: list[dict[str, Any]]) -> str:
-    """What `loading.py` wrote: a line a form of video, medians of clips a second and ratios to PIL's."""
+    """Format the output of `loading.py`: per form of video, clips per second and the ratio to PIL."""
     names = {
         "pil": "JPEG folders, PIL as in 2019",
         "jpeg": "JPEG folders",
@@ -45,53 +45,53 @@ def loading_table(rows: list[dict[str, Any]]) -> str:
         "h264-250": "H.264, a key frame every 250",
         "packed": "packed",
     }
-    found = {(row["form"], row["workers"]): row for row in rows}
+    row_of = {(row["form"], row["workers"]): row for row in rows}
 
     def speed(row: dict[str, Any]) -> str:
         return f"{row['median']:.{0 if row['median'] >= 10 else 1}f} | {row['times_pil']:.2f}"
 
     lines = [_head("videos are", "1 worker", "to PIL", "2 workers", "to PIL")]
     for form, name in names.items():
-        lines.append(f"| {name} | {speed(found[form, 1])} | {speed(found[form, 2])} |")
+        lines.append(f"| {name} | {speed(row_of[form, 1])} | {speed(row_of[form, 2])} |")
     return "\n".join(lines)
 
 
 def latency_table(rows: list[dict[str, Any]]) -> str:
-    """The latency of models as Markdown, from what `vsn bench` wrote."""
+    """Format the latency of models, from the output of `vsn bench`."""
     lines = [_head("model", "parameters", "multiply-adds", "ms", "to the baseline", "95% interval")]
     for row in rows:
-        taken = row["latency"]
-        low, high = taken["interval"]
+        latency = row["latency"]
+        low, high = latency["interval"]
         lines.append(
             f"| {row['label']} | {row['parameters'] / 1e6:.1f}M | {row['multiply_adds_of_video'] / 1e9:.1f}G | "
-            f"{taken['median']:.0f} | {taken['ratio']:.2f} | {low:.2f} to {high:.2f} |"
+            f"{latency['median']:.0f} | {latency['ratio']:.2f} | {low:.2f} to {high:.2f} |"
         )
     return "\n".join(lines)
 
 
 def throughput_table(rows: list[dict[str, Any]]) -> str:
-    """The throughput of models as Markdown, from what `vsn bench` wrote."""
+    """Format the throughput of models, from the output of `vsn bench`."""
     lines = [_head("model", "videos a second", "to the baseline", "95% interval")]
     for row in rows:
-        found = row["throughput"]
-        low, high = found["interval"]
-        lines.append(f"| {row['label']} | {found['median']:.2f} | {found['ratio']:.2f} | {low:.2f} to {high:.2f} |")
+        speed = row["throughput"]
+        low, high = speed["interval"]
+        lines.append(f"| {row['label']} | {speed['median']:.2f} | {speed['ratio']:.2f} | {low:.2f} to {high:.2f} |")
     return "\n".join(lines)
 
 
 def streams_table(pairs: list[dict[str, Any]]) -> str:
-    """What `two_streams.py` wrote, in the layout of the paper's Table 2: a line a stream, and one of all."""
+    """Format the output of `two_streams.py` like the paper's Table 2: per stream, and fused."""
     lines = [_head("data", "stream", "frames", "parameters", "multiply-adds", "top-1", "95% interval", "gain")]
     for pair in pairs:
         report = pair["report"]
         names = [*map(_stream_name, pair["streams"]), "fused"]
-        said = [pair["data"], *([pair["protocol"]] if "protocol" in pair else [])]
+        settings = [pair["data"], *([pair["protocol"]] if "protocol" in pair else [])]
         low, high = (f"{100 * value:+.1f}" for value in report["gain_interval"])
         gain = f"{100 * report['gain']:+.1f} ({low} to {high}) over {report['best_single']}"
         for name, row in zip(names, (*report["inputs"], report["fused"]), strict=True):
             interval = " to ".join(f"{value:.1%}" for value in row["top1_interval"])
             lines.append(
-                f"| {', '.join(said)}, seed {', '.join(map(str, pair['seeds']))} | {name} | {row['frames']} | "
+                f"| {', '.join(settings)}, seed {', '.join(map(str, pair['seeds']))} | {name} | {row['frames']} | "
                 f"{row['parameters'] / 1e6:.2f}M | {row['multiply_adds'] / 1e9:.3g}G | {row['top1']:.1%} | {interval} | "
                 f"{gain if name == 'fused' else ''} |"
             )
@@ -107,7 +107,7 @@ def _stream_name(stream: dict[str, Any]) -> str:
 
 
 def stream_table(rows: list[dict[str, Any]]) -> str:
-    """What `stream.py` wrote: a line a network, placement and stride; the cost of an answer with reuse to one without."""
+    """Format the output of `stream.py`: per network, placement and stride, the cost with and without reuse."""
     lines = [
         _head(
             "model",
@@ -133,7 +133,7 @@ def stream_table(rows: list[dict[str, Any]]) -> str:
 
 
 def parity_table(rows: list[dict[str, Any]]) -> str:
-    """What `parity.py` wrote: a line an exported file, its scores beside PyTorch's. No speeds."""
+    """Format the output of `parity.py`: per exported file, its scores and those of PyTorch."""
     lines = [
         _head(
             "file",
@@ -157,10 +157,10 @@ def parity_table(rows: list[dict[str, Any]]) -> str:
 
 
 def exports_table(facts: dict[str, Any]) -> str:
-    """What `export.py` wrote: a line a runtime and network."""
+    """Format the output of `export.py`: per runtime and network."""
     lines = [_head("runtime", "network", "ms", "to TSN", "95% interval")]
-    for runtime, found in facts["runtimes"].items():
-        for name, figures in found.items():
+    for runtime, networks in facts["runtimes"].items():
+        for name, figures in networks.items():
             low, high = figures["to_tsn"]["interval"]
             lines.append(
                 f"| {runtime} | {name} | {figures['latency_ms']['median']:.0f} | "
@@ -170,7 +170,7 @@ def exports_table(facts: dict[str, Any]) -> str:
 
 
 def load_table(facts: dict[str, Any]) -> str:
-    """What `load.py` wrote: good uploads alone and among bad ones."""
+    """Format the output of `load.py`: valid uploads only, and in the mix."""
     lines = [_head("uploads", "minutes", "good a second", "p50 ms", "p95 ms", "p99 ms", "answers")]
     for name, part in facts["parts"].items():
         good = part["latency_ms"]["good 200"]
@@ -186,7 +186,7 @@ def load_table(facts: dict[str, Any]) -> str:
 
 
 def inference_table(rows: list[dict[str, Any]]) -> str:
-    """What `cpu_inference.py` wrote: a line a network and way to compute it, medians in milliseconds."""
+    """Format the output of `cpu_inference.py`: per network and variant, medians in milliseconds."""
     lines = [_head("model", "computed by", "network ms", "speed", "with decoding ms", "real time")]
     for row in rows:
         start = f"| {row['model']} | {row['variant']} |"
@@ -201,7 +201,7 @@ def inference_table(rows: list[dict[str, Any]]) -> str:
 
 
 def operations_table(rows: list[dict[str, Any]]) -> str:
-    """What `ops.py` wrote of operations, in fp32: share of a copy's bandwidth over the places of a network."""
+    """Format the operations of `ops.py` in fp32: share of a copy's bandwidth over the places of a network."""
     lines = [_head("operation", "computed", "format", "passes", "places", "median share", "least and most")]
     groups: dict[tuple[str, ...], list[float]] = {}
     for row in rows:
@@ -222,10 +222,7 @@ def _head(*cells: str) -> str:
 
 
 def networks_table(facts: dict[str, Any]) -> str:
-    """What shuffle and shift add to a network, from what `ops.py --parts networks` wrote: a line a network.
-
-    Latency of one clip, or of batches their throughput.
-    """
+    """Format the networks of `ops.py`: the cost of shuffle and shift, as latency of one clip or throughput of batches."""
     measure = "latency" if facts["networks"]["settings"]["batch_size"] == 0 else "throughput"
     rows = facts["networks"]["rows"]
     columns = list(dict.fromkeys((row["mode"], row["dtype"]) for row in rows))
@@ -242,7 +239,7 @@ def networks_table(facts: dict[str, Any]) -> str:
 
 
 def timelines_table(rows: list[dict[str, Any]]) -> str:
-    """What `timelines.py` wrote: a line for each file, length of window and smoothing."""
+    """Format the output of `timelines.py`: per file, window length and smoothing."""
     lines = [_head("file", "window s", "smoothed over s", "right", "unknown", "right, if it must name one")]
     for key, pair in itertools.groupby(rows, lambda row: (row["video"], row["window_seconds"], row["smooth"])):
         default, without = sorted(pair, key=lambda row: row["thresholds"])

@@ -1,10 +1,10 @@
-"""How much of the time the timeline of a long file is right, by length of window and by smoothing.
+"""Measure the share of the time that the timeline of a long file is right, by window length and smoothing.
 
     python benchmarks/timelines.py RUN OUT.json --video joined.mp4 joined.csv [--video ...] [--seconds 2 4] [--smooth 1 0]
 
-Files and truths are made by `joined.py`. Beside the windows asked for there is the length that `vsn predict --windows`
-takes by itself. Every window is labeled twice: with the thresholds that the command has, below which it is unknown, and
-with none, so that there always is a label. What `vsn eval RUN` wrote of single clips stands beside it.
+`joined.py` creates the files and their true labels. Besides the given window lengths, the default of
+`vsn predict --windows` is measured. Every window is labeled twice: with the default thresholds, below which it is
+unknown, and without. Results of `vsn eval RUN` on single clips are included.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def examine(
     smooth: float,
     thresholds: str,
 ) -> dict[str, Any]:
-    """One timeline of a file, beside the truth; shares are of its seconds."""
+    """Compare one timeline of a file with the truth; shares are of its seconds."""
     enter, leave = THRESHOLDS[thresholds]
     config = WindowConfig(seconds=seconds, smooth=smooth, enter=enter, leave=leave)
     timeline = make_timeline(predictor, video, windows=config)
@@ -61,7 +61,7 @@ def examine(
 
 
 def tested(run: Path) -> list[dict[str, Any]]:
-    """What `vsn eval` found of single clips, in order."""
+    """Return the results of `vsn eval` on single clips with frames in order."""
     files = sorted((run / "eval").glob("*-forward.json"))
     found = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     keys = ("split", "protocol", "num_videos", "top1", "top1_interval")
@@ -69,12 +69,12 @@ def tested(run: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    keep_freed_memory()  # as the command does
+    keep_freed_memory()  # as the `vsn` command does
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run")
     parser.add_argument("output", type=Path)
     parser.add_argument("--video", nargs=2, action="append", type=Path, required=True, metavar=("VIDEO", "TRUTH"))
-    parser.add_argument("--seconds", nargs="*", type=float, default=[], help="lengths of windows")
+    parser.add_argument("--seconds", nargs="*", type=float, default=[], help="window lengths")
     parser.add_argument("--smooth", nargs="+", type=float, default=[WindowConfig.smooth, 0.0])
     options = parser.parse_args()
     predictor = Predictor.from_run(options.run, device="cpu")

@@ -1,11 +1,10 @@
-"""One training, five ways: one process, two, killed and resumed, with a moving average, compiled.
+"""Compare one training in five ways: one process, two, killed and resumed, with a moving average, compiled.
 
     python benchmarks/training.py WORK results/NAME.json [--plot docs/training.png] [--epochs 9]
 
-Each is the demo's VSN on the embedded data set, trained by the command itself (`vsn train`, under
-torchrun for two processes; killed by SIGKILL at random moments and resumed), with one thread a process
-and without dropout, whose draws differ between one process and two. The JSON holds every line of
-metrics and the running loss every 20 steps, and how far each way is from the first.
+Each trains the demo's VSN on the embedded data set by `vsn train` (under torchrun for two processes; killed by SIGKILL at
+random times and resumed), with one thread per process and without dropout, whose draws differ between one process and
+two. The JSON has all metrics, the running loss every 20 steps, and the difference of each way from the first.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def run_way(way: str, work: Path, root: Path, epochs: int, seed: int) -> tuple[Path, int]:
-    """Train one way, unless it is there from an earlier call; the run and how often it was killed."""
+    """Train one way, unless an earlier run did; return the run folder and how often it was killed."""
     path = work / "runs" / way.replace(" ", "-")
     count = path.with_name(f"{path.name}-kills")
     kills = int(count.read_text()) if count.is_file() else 0
@@ -75,9 +74,10 @@ def run_way(way: str, work: Path, root: Path, epochs: int, seed: int) -> tuple[P
 
 
 def describe(path: Path, first: Path) -> dict[str, Any]:
-    """Metrics of a run, its running loss, and its distance from the first run."""
+    """Return metrics and running loss of a run, and its difference from the first run."""
     events = EventAccumulator(str(path / "tensorboard")).Reload()
-    running = {point.step: point.value for point in events.Scalars("running_loss")}  # of a step done twice, the last
+    # A step repeated after resuming has two values, of which the dict keeps the last.
+    running = {point.step: point.value for point in events.Scalars("running_loss")}
     ours, theirs = load_file(path / "model.safetensors"), load_file(first / "model.safetensors")
     metrics, wanted = read_metrics(path), read_metrics(first)
     return {
@@ -92,7 +92,7 @@ def describe(path: Path, first: Path) -> dict[str, Any]:
 
 
 def plot(facts: dict[str, Any], path: Path) -> None:
-    """Loss curves over each other: training as lines, validation as points."""
+    """Plot the loss curves: training as lines, validation as points."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -116,7 +116,7 @@ def plot(facts: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    keep_freed_memory()  # as the command does
+    keep_freed_memory()  # as the `vsn` command does
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("output", type=Path)

@@ -1,8 +1,8 @@
-"""Fuse the tested runs of two streams and write what came out as one JSON for results/.
+"""Fuse the tested runs of two streams, and write the results as one JSON for results/.
 
 python benchmarks/two_streams.py results/NAME.json --streams DATA RUN RUN [RUN ...] [--streams ...] [--protocols fcn center]
 
-Each run has been tested by `vsn eval`. Probabilities are averaged one to one, as in the paper's Table 2.
+Test each run by `vsn eval` first. Probabilities are averaged with equal weights, as in the paper's Table 2.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAMES = {"rgb": "RGB", "flow": "flow", "rgbdiff": "RGB differences"}
 
 
 def stream(path: Path) -> dict[str, Any]:
-    """Settings and training of one run, without paths of the machine."""
+    """Return settings and training of one run, without paths of the machine."""
     run = open_run(path)
     data = replace(run.recipe.data, root="", flow="")
     recipe = replace(
@@ -41,7 +41,7 @@ def stream(path: Path) -> dict[str, Any]:
 
 
 def fuse_streams(data: str, paths: Sequence[Path], protocol: str = "fcn") -> dict[str, Any]:
-    """The streams of a data set alone and averaged, of their test scores by a protocol, frames in order."""
+    """Fuse the test scores of the streams of a data set, with frames in order; return each stream and the fusion."""
     runs = [stream(path) for path in paths]
     seeds = {run["recipe"]["train"]["seed"] for run in runs}
     names = [NAMES[run["recipe"]["model"]["modality"]] for run in runs]

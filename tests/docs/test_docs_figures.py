@@ -211,7 +211,7 @@ def test_gesture_figures_are_as_measured():
 
 
 def test_coverage_and_mutation_figures_are_as_measured():
-    covered = next(row for row in measured("coverage-cpu")["rows"] if row["room"] == "total")
+    covered = next(row for row in measured("coverage-cpu")["rows"] if row["package"] == "total")
     total = measured("mutation-cpu")["total"]
     assert total["survived"] == 0
     text = " ".join(TEXTS["architecture.md"].split())
