@@ -283,15 +283,7 @@ def test_a_table_of_the_suite_at_tiny_size(monkeypatch: pytest.MonkeyPatch, tmp_
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_whole_suite_at_tiny_size(tmp_path: Path):
-    command = [
-        sys.executable,
-        str(BENCHMARKS / "gpu_suite.py"),
-        "--out",
-        str(tmp_path),
-        "--minutes",
-        "1",
-        "--tiny",
-    ]
+    command = [sys.executable, str(BENCHMARKS / "gpu_suite.py"), "--out", str(tmp_path), "--minutes", "1", "--tiny"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=890)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -129,16 +129,8 @@ def blocks_figure() -> str:
     """The three residual blocks of a VSN, from top to bottom."""
     columns = [
         ("Shift block (TSM)", "the other blocks", ["shift", "1x1 conv", "3x3 conv", "1x1 conv"]),
-        (
-            "Compact block",
-            "last of a stage (default)",
-            ["1x1 conv", "shuffle", "3x3 conv", "shuffle", "1x1 conv"],
-        ),
-        (
-            "Headtail block",
-            'model.block = "headtail"',
-            ["shuffle", "1x1 conv", "3x3 conv", "1x1 conv", "shuffle"],
-        ),
+        ("Compact block", "last of a stage (default)", ["1x1 conv", "shuffle", "3x3 conv", "shuffle", "1x1 conv"]),
+        ("Headtail block", 'model.block = "headtail"', ["shuffle", "1x1 conv", "3x3 conv", "1x1 conv", "shuffle"]),
     ]
     height, width, top, bottom = 34, 112, 92, 372
     parts = []
@@ -198,12 +190,7 @@ def plot(
         parts.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="6" class="{kind}"/>')
         shift = (label_shift or {}).get(name, (11, 5))
         parts.append(
-            label(
-                round(across(x) + shift[0], 1),
-                round(up(y) + shift[1], 1),
-                name,
-                "end" if shift[0] < 0 else "",
-            )
+            label(round(across(x) + shift[0], 1), round(up(y) + shift[1], 1), name, "end" if shift[0] < 0 else "")
         )
     return svg(660, 372, title, parts)
 
@@ -212,12 +199,7 @@ def demo_plot() -> str:
     """Accuracy on the embedded data set against latency, both measured here."""
     rows = _read("demo-cpu.json")["rows"]
     points = [
-        (
-            row["model"],
-            row["latency_ratio"],
-            100 * row["top1"],
-            tuple(100 * one for one in row["top1_interval"]),
-        )
+        (row["model"], row["latency_ratio"], 100 * row["top1"], tuple(100 * one for one in row["top1_interval"]))
         for row in rows
     ]
     return plot(
@@ -257,12 +239,7 @@ def peers_plot() -> str:
         middle = 100 * row["top1"]
         interval = (max(middle - spread, 0.0), min(middle + spread, 100.0)) if spread else None
         points.append(
-            (
-                PEER_NAMES.get(short[row["model"]], short[row["model"]].upper()),
-                row["latency"],
-                middle,
-                interval,
-            )
+            (PEER_NAMES.get(short[row["model"]], short[row["model"]].upper()), row["latency"], middle, interval)
         )
     return plot(
         points,

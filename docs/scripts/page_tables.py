@@ -155,13 +155,7 @@ def latency_table() -> str:
         )
         for row in _read("table6-latency-cpu.json")["rows"]
     ]
-    head = (
-        "model",
-        "parameters",
-        "multiply-adds a video",
-        "latency to TSN-R50",
-        "top-1, the paper's Table 6",
-    )
+    head = ("model", "parameters", "multiply-adds a video", "latency to TSN-R50", "top-1, the paper's Table 6")
     return table(head, rows)
 
 
@@ -248,11 +242,7 @@ def storage_table() -> str:
     known = budget()
     generated, real = known["packed_terabytes"], known["gestures_terabytes"]
     rows = [
-        (
-            "340x256, generated videos",
-            f"{generated * 1e12 / known['frames'] / 1e3:.1f} kB",
-            f"{generated:.1f} TB",
-        ),
+        ("340x256, generated videos", f"{generated * 1e12 / known['frames'] / 1e3:.1f} kB", f"{generated:.1f} TB"),
         ("320x240, real gesture clips", f"{real * 1e12 / known['frames'] / 1e3:.1f} kB", f"{real:.1f} TB"),
     ]
     return table(("packed frames of", "a frame, measured", "Kinetics-400, on paper"), rows)

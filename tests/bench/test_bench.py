@@ -18,12 +18,7 @@ from vsn.bench.plot import check_plot, draw, make_points, write_plot
 from vsn.bench.results import BenchError, BenchResults, BenchRow, paired_ratio, spread
 from vsn.bench.rounds import time_rounds
 from vsn.bench.run import run_bench
-from vsn.bench.runtimes import (
-    Variant,
-    list_variants,
-    prepare_exported,
-    prepare_torch,
-)
+from vsn.bench.runtimes import Variant, list_variants, prepare_exported, prepare_torch
 from vsn.bench.subjects import pick_baseline, protocol_costs, read_subjects
 from vsn.bench.tables import PAPER_TABLE_6, print_table
 from vsn.config import BenchConfig, ConfigError
@@ -430,8 +425,7 @@ def test_paper_figures_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize(
-    ("count", "text"),
-    [(999, "999"), (24_300_000, "24.3M"), (33e9, "33.0G"), (306e9, "306G"), (1.2e12, "1.2T")],
+    ("count", "text"), [(999, "999"), (24_300_000, "24.3M"), (33e9, "33.0G"), (306e9, "306G"), (1.2e12, "1.2T")]
 )
 def test_short_counts(count: float, text: str):
     assert short_count(count) == text

@@ -114,18 +114,7 @@ def test_models(vsn: Run):
 
 def test_bench(vsn: Run, tmp_path: Path):
     names = ("tsn_resnet14_tiny", "vsn_resnet14_tiny")
-    options = (
-        "--size",
-        32,
-        "--batches",
-        3,
-        "--batch-size",
-        0,
-        "--device",
-        "cpu",
-        "--json",
-        tmp_path / "costs.json",
-    )
+    options = ("--size", 32, "--batches", 3, "--batch-size", 0, "--device", "cpu", "--json", tmp_path / "costs.json")
     status, out, err = vsn("bench", *names, *options)
     assert (status, err) == (0, "")
     assert [line.split()[0] for line in out.splitlines() if "_tiny " in line][:2] == list(names)

@@ -73,9 +73,7 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[VideoClassifier
 
 
 @pytest.fixture(scope="module")
-def other_formats(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[VideoClassifier, dict[str, ExportReport]]:
+def other_formats(tmp_path_factory: pytest.TempPathFactory) -> tuple[VideoClassifier, dict[str, ExportReport]]:
     """A small model as OpenVINO and as torch's own format, in a folder each."""
     pytest.importorskip("openvino")
     model, recipe = small()
@@ -325,11 +323,7 @@ def test_without_the_data_generated_clips_are_compared_and_that_is_said(
     assert views_report.clips.startswith("3 generated clips (")
     with pytest.raises(ConfigError, match="gone"):
         export_run(
-            finished_run,
-            ExportConfig(int8=True),
-            out=tmp_path / "int8.onnx",
-            root=tmp_path / "gone",
-            progress=False,
+            finished_run, ExportConfig(int8=True), out=tmp_path / "int8.onnx", root=tmp_path / "gone", progress=False
         )
     assert not list(tmp_path.iterdir())
     assert [file.name for file in views_report.path.parent.iterdir()] == ["m.onnx"]
@@ -395,10 +389,7 @@ def test_tolerances(difference: float, precision):
     ("clips", "message"),
     [
         (np.zeros((1, 8, 3, 32, 32), np.uint8), r"\(B, 4, 3, 32, 32\).*\(1, 8, 3, 32, 32\).*4 frames"),
-        (
-            np.zeros((4, 3, 32, 32), np.uint8),
-            r"\(B, 4, 3, 32, 32\), got \(4, 3, 32, 32\)",
-        ),
+        (np.zeros((4, 3, 32, 32), np.uint8), r"\(B, 4, 3, 32, 32\), got \(4, 3, 32, 32\)"),
         (np.zeros((1, 4, 3, 40, 32), np.uint8), "--any-size"),
         (np.zeros((1, 4, 3, 32, 32), np.float32), "uint8, got float32"),
     ],
@@ -436,10 +427,7 @@ def test_files_that_are_none_of_ours(tmp_path: Path, onnx_file):
     ("change", "message"),
     [
         (lambda facts: facts | {"format_version": 9}, r"version 9.*version 1"),
-        (
-            lambda facts: {k: v for k, v in facts.items() if k != "classes"},
-            "damaged",
-        ),
+        (lambda facts: {k: v for k, v in facts.items() if k != "classes"}, "damaged"),
         (lambda facts: facts | {"to": "coreml"}, "damaged"),
     ],
 )

@@ -30,6 +30,7 @@ def cuda_peak_bytes(call: Callable[[], object], device: torch.device, weights: i
     """Measure the peak memory of a call of a warmed-up model: its weights (bytes), and all that it allocates."""
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
+    # Other models and their clips are on the device too, so only what is added counts.
     before = torch.cuda.memory_allocated(device)
     call()
     torch.cuda.synchronize(device)
@@ -52,6 +53,7 @@ def cpu_peak_bytes(subject: Subject, config: BenchConfig, variant: Variant, num_
     """
     if not os.access(_RESET, os.W_OK):
         return None
+    # Here memory that earlier models freed would be reused, and the peak not show. Pickle, not JSON: both ends are ours.
     done = subprocess.run(
         [sys.executable, "-m", "vsn.bench.memory"],
         input=pickle.dumps((replace(subject, run=None, evaluations=()), config, variant, num_videos)),
@@ -68,6 +70,7 @@ def cpu_peak_bytes(subject: Subject, config: BenchConfig, variant: Variant, num_
 def _measure_in_this_process(subject: Subject, config: BenchConfig, variant: Variant, num_videos: int) -> int:
     if config.threads:
         torch.set_num_threads(config.threads)
+    # Weights are counted, not measured: the copy in the runtime may share or repack them.
     network = subject.build(config.seed)
     weights = weight_bytes(network)
     clips = subject.clips(num_videos, config.seed)
@@ -109,6 +112,7 @@ def require_memory(subject: Subject, variant: Variant, num_videos: int) -> None:
 
 def activation_bytes(subject: Subject, num_videos: int) -> int:
     """Compute the peak memory of all tensors of a batch in fp32 and eager mode, on the meta device."""
+    # Tensors on the meta device have sizes and no data, so this takes milliseconds.
     with torch.device("meta"):
         model = build_model(subject.config).eval()
     shape = subject.clips(1, 0).shape

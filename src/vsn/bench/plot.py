@@ -14,10 +14,7 @@ from vsn.system.files import atomic_write
 
 Cost = Literal["latency", "multiply-adds"]
 
-_AXIS_LABELS: dict[Cost, str] = {
-    "latency": "latency of one clip (ms)",
-    "multiply-adds": "multiply-adds of a video (G)",
-}
+_AXIS_LABELS: dict[Cost, str] = {"latency": "latency of one clip (ms)", "multiply-adds": "multiply-adds of a video (G)"}
 _PLACES = [
     (8, 0, "left"), (-8, 0, "right"), (0, 14, "center"), (0, -14, "center"),
     *((side * far, rise, "left" if side > 0 else "right")
@@ -62,6 +59,7 @@ def check_plot(path: Path, names: Sequence[str]) -> None:
 def make_points(results: BenchResults, cost: Cost) -> list[Point]:
     """Return a point for each tested run and variant that has the cost."""
     points = []
+    # reversed: the first variant of each label wins.
     first_variant = {row.label: row.variant for row in reversed(results.rows)}
     for row in results.rows:
         if not row.subject.evaluations:
@@ -134,6 +132,7 @@ def draw(points: Sequence[Point], cost: Cost, *, hardware: str = "") -> Any:
             elinewidth=1,
             label=variant,
         )
+    # Room for labels beyond the outer points.
     axes.margins(0.14)
     costs = [point.cost for point in points]
     if max(costs) > 4 * min(costs):  # on a linear axis the cheap models would crowd in a corner
@@ -162,6 +161,7 @@ def _add_labels(figure: Any, axes: Any, points: Sequence[Point]) -> None:
     figure.set_layout_engine("none")
     renderer = figure.canvas.get_renderer()
     occupied = []
+    # Boxes that labels must not cover: points, their intervals, the legend.
     for point in points:
         x, y = axes.transData.transform((point.cost, point.top1))
         low, high = (axes.transData.transform((point.cost, value))[1] for value in (point.low, point.high))

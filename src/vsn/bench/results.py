@@ -145,17 +145,13 @@ class BenchResults:
 
 def spread(values: Sequence[float]) -> Spread:
     """Compute median, 10th and 90th percentile."""
+    # Percentiles, not mean and deviation: a busy machine makes a few times very long.
     low, middle, high = np.percentile(np.asarray(values, np.float64), [10, 50, 90])
     return {"median": float(middle), "p10": float(low), "p90": float(high)}
 
 
 def paired_ratio(
-    times: Sequence[float],
-    base: Sequence[float],
-    *,
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    times: Sequence[float], base: Sequence[float], *, confidence: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> Ratio:
     """Compute the median over rounds of ``times[i] / base[i]``, with its percentile bootstrap interval.
 
@@ -170,6 +166,7 @@ def paired_ratio(
     """
     if len(times) != len(base) or not times:
         raise ValueError(f"Expected the same rounds of both, 1 or more; got {len(times)} and {len(base)}.")
+    # The median of ratios, not the ratio of medians, which would lose the pairs.
     ratios = np.asarray(times, np.float64) / np.asarray(base, np.float64)
     # Bootstrap over rounds, not over single times, to keep the pairs.
     drawn = np.random.default_rng(seed).integers(len(ratios), size=(draws, len(ratios)))

@@ -56,7 +56,7 @@ def time_rounds(
             for name in generator.sample(list(calls), len(calls)):
                 if stop is not None and stop.requested:
                     return times_ms
-                time.sleep(pause)
+                time.sleep(pause)  # not measured
                 of_round |= time_round({name: calls[name]}, device)
                 bar.advance(task)
                 bar.update(task, note=f"{name} {of_round[name]:.1f} ms")

@@ -58,6 +58,7 @@ def run_bench(
     """
     config = config or BenchConfig()
     device = pick_device(config.device)
+    # Defaults that depend on the device are filled in, so that the results record what was used.
     cuda = device.type == "cuda"
     config = replace(
         config,
@@ -68,7 +69,9 @@ def run_bench(
     subjects, variants = read_subjects(names, config), list_variants(config)
     baseline = pick_baseline(subjects, config.baseline)
     console = console or Console(stderr=True)
+    # A high load tells a reader of the results that another program was running.
     load_before = _load_average()
+    # Latency of all models first, then throughput: Ctrl-C in between leaves complete latencies.
     with _torch_settings(config, device), stop_requests() as stop:
         rows = _prepare(subjects, variants, config, device, stop, progress)
         for part, num_videos in (("latency", 1), ("throughput", config.batch_size)):
@@ -134,6 +137,7 @@ def _prepare(
     with progress_bar("models", disable=not progress) as bar:
         task = bar.add_task("preparing", total=len(subjects) * len(variants), note="")
         for subject in subjects:
+            # Built once: every variant copies the same weights.
             model, clips = subject.build(config.seed), subject.clips(1, config.seed)
             for variant in variants:
                 if stop.requested:
@@ -171,13 +175,16 @@ def _measure(
             subject, variant = row.subject, row.variant
             if row.infer is not None and not stop.requested:
                 with _record_errors(row, part):
+                    # On CUDA a batch that does not fit raises an error, which is recorded.
                     if device.type == "cpu" and part == "throughput":
                         require_memory(subject, variant, num_videos)
                     if subject.label not in clips:
                         clips[subject.label] = subject.clips(num_videos, config.seed).to(device)
                     call = partial(row.infer, clips[subject.label])
+                    # The first calls compile, choose kernels and fill caches.
                     for _ in range(config.warmup):
                         call()
+                    # On CUDA free of cost; on a CPU it takes a process, so only if asked for.
                     if device.type == "cuda":
                         weights = row.weight_bytes // (1 if variant.dtype == "fp32" else 2)
                         row.peak_bytes[part] = cuda_peak_bytes(call, device, weights)
@@ -193,6 +200,7 @@ def _measure(
         seed=config.seed,
         title="latency" if part == "latency" else f"batches of {num_videos}",
         stop=stop,
+        # Within one runtime the threads are the same ones, and need no pause.
         pause=_PAUSE_SECONDS if len(config.runtimes) > 1 else 0.0,
         progress=progress,
     )

@@ -23,11 +23,7 @@ from vsn.config.bench import BenchDtype, BenchFormat, BenchMode, BenchRuntime
 from vsn.models import VideoClassifier
 from vsn.training.memory import to_channels_last
 
-DTYPES: dict[BenchDtype, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+DTYPES: dict[BenchDtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _RUNTIME_DTYPES: dict[BenchRuntime, tuple[BenchDtype, ...]] = {
     "torch": tuple(DTYPES),
     "onnxruntime": ("fp32", "int8"),
@@ -83,6 +79,7 @@ def prepare_torch(
     model: nn.Module, config: ModelConfig, clips: Tensor, variant: Variant, device: torch.device
 ) -> Infer:
     """Move a copy of the model to the device, in the variant's data type and memory format; compile it if asked to."""
+    # A copy, because variants of a model differ in data type and memory format.
     network = copy.deepcopy(model).eval().to(device, DTYPES[variant.dtype])
     if variant.format == "channels-last":
         to_channels_last(network, volumes=True)
@@ -113,17 +110,17 @@ def prepare_exported(
 
     if device.type != "cpu":
         raise BenchError(f"{variant.runtime} runs on the CPU, got device {device.type!r}; pass --device cpu.")
+    # The least recipe that describes the input: square center crops of this size.
     height = clips.shape[-2]
     recipe = Recipe(
         model=config, clip=ClipSpec(short_side=height, crop_size=height), eval=EvalConfig(protocol="center")
     )
     settings = ExportConfig(to="onnx" if variant.runtime == "onnxruntime" else "openvino", int8=variant.dtype == "int8")
+    # Once opened, the runtimes do not need the file.
     with tempfile.TemporaryDirectory(prefix="vsn-bench-") as folder:
         report = export_model(cast(VideoClassifier, model), recipe, Path(folder) / "model", config=settings)
         opened = ExportedModel.from_file(
-            report.path,
-            num_threads=torch.get_num_threads(),
-            precision="bf16" if variant.dtype == "bf16" else "fp32",
+            report.path, num_threads=torch.get_num_threads(), precision="bf16" if variant.dtype == "bf16" else "fp32"
         )
     return lambda clips: opened(clips.numpy())
 

@@ -42,6 +42,7 @@ class Subject:
         """Build the network in evaluation mode, with the run's weights or with random ones."""
         if self.run is not None:
             return load_model(self.run)
+        # The caller's random numbers are not affected.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return build_model(self.config).eval()
@@ -68,6 +69,7 @@ def read_subjects(names: Sequence[str | Subject], config: BenchConfig) -> list[S
     if not names:
         raise BenchError("Nothing to measure; name models or run folders: vsn bench tsn_resnet50 vsn_resnet50.")
     subjects = [_read_subject(name, config) if isinstance(name, str) else name for name in names]
+    # The same run may be given by two paths.
     identities = [subject.run.path.resolve() if subject.run else subject.label for subject in subjects]
     if twice := [identity for identity in identities if identities.count(identity) > 1]:
         raise BenchError(f"{twice[0]} is named twice; name it once, or with different inputs NAME@T.")
@@ -106,6 +108,7 @@ def protocol_costs(subject: Subject) -> dict[str, int]:
     clip: ClipSpec = subject.run.recipe.clip
     costs: dict[str, int] = {}
     for name, plan in PROTOCOLS.items():
+        # Left out: sizes that are not known, and protocols whose T the model does not take.
         if plan.crops == "whole" or (plan.num_frames and not subject.config.any_num_frames):
             continue
         side = clip.short_side if plan.crops == "three" else clip.crop_size
@@ -117,6 +120,7 @@ def protocol_costs(subject: Subject) -> dict[str, int]:
 def _read_subject(name: str, config: BenchConfig) -> Subject:
     if Path(name).is_dir():
         return _read_run(Path(name), config)
+    # vsn_resnet50@16x3 is T=16 and 3 clips per video; without @, the settings, else the paper's input.
     stated = _INPUT.fullmatch(name)
     model = stated["name"] if stated else name
     paper_frames, paper_clips = paper_input(model)
@@ -136,6 +140,7 @@ def _read_subject(name: str, config: BenchConfig) -> Subject:
 def _read_run(path: Path, config: BenchConfig) -> Subject:
     run = open_run(path)
     model = run.recipe.model
+    # A temporal model works only with the T it was trained with; a TSN takes any.
     if config.num_frames not in (0, model.num_frames):
         if not model.any_num_frames:
             raise BenchError(

@@ -34,6 +34,7 @@ def print_table(results: BenchResults, console: Console) -> None:
     for row in results.rows:
         variants.setdefault(str(row.variant), []).append(row)
     for name, rows in variants.items():
+        # The paper's columns appear only if a model has the paper's input.
         with_paper = any(paper_numbers(row) for row in rows)
         columns = [(heading, cell) for heading, cell, wide_only in _COLUMNS if wide or not wide_only]
         columns += _PAPER_COLUMNS if with_paper else []
@@ -68,6 +69,7 @@ def paper_numbers(row: BenchRow) -> tuple[float, float, float] | None:
     return PAPER_TABLE_6.get(name) if shape == (*paper_input(name), ClipSpec.crop_size) else None
 
 
+# Cells are empty if a part was not measured, and "failed" if it was tried.
 def _median(speed: Speed | None, row: BenchRow) -> str:
     return f"{speed.spread['median']:.1f}" if speed else "failed" if row.errors else ""
 

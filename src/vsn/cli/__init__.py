@@ -42,6 +42,7 @@ DESCRIPTION = (
     "`vsn COMMAND --help` explains a command, `vsn --version` prints the version."
 )
 
+# A `RecipeCommand` cannot be a plain function: the defaults of the settings that follow come from the recipe it names.
 Command: TypeAlias = Callable[..., None] | type[RecipeCommand]
 """A function, whose parameters are its options; or a `RecipeCommand`, which settings of a recipe follow."""
 
@@ -83,6 +84,7 @@ GROUPS = {
 
 def find_command(arguments: Sequence[str]) -> tuple[str, Command | None]:
     """Find the command that arguments begin with: "data pack" and its class; "" and None for help or a typing error."""
+    # At most two words: "train", or "data pack". Options come later, so `vsn --help train` finds no command.
     name, commands = "", COMMANDS
     for word in arguments[:2]:
         entry = commands.get(word)
@@ -98,6 +100,7 @@ def find_command(arguments: Sequence[str]) -> tuple[str, Command | None]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Errors that a user can fix are one line, without a traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # The arguments as given, not sys.argv: tests and other programs call main(["train", ...]).
     command_line.set(shlex.join(["vsn", *arguments]))
     try:
         if arguments[:1] == ["--version"]:
@@ -108,8 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             keep_freed_memory()
         prog, rest = f"vsn {name}", arguments[len(name.split()) :]
         if command is None:
+            # tyro prints the help, or refuses the word and lists the commands there are.
             _overview(COMMANDS).cli(prog="vsn", description=DESCRIPTION, args=arguments or ["--help"])
         elif isinstance(command, type):
+            # Two steps: own options first, because they name the recipe; then its settings.
             options: RecipeCommand
             options, settings = parse_recipe_command(command, rest, prog)
             options.run(settings)
@@ -119,13 +124,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Python flushes stdout at exit, and would print a second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None  # 128 + SIGPIPE, as a shell reports it
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # commands that can save their work catch the signal before
         raise SystemExit("vsn: stopped") from None
+    # Errors of users: bad settings, missing files, failed workers. Others are bugs, and keep their traceback.
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("VSN_TRACEBACK"):
             raise
         if not str(error):  # one of several processes: rank 0 has reported the error
             raise SystemExit(1) from None
+        # torchrun mixes the output of all processes.
         rank = os.environ.get("RANK", "0")
         who = "vsn" if rank == "0" else f"vsn (rank {rank})"
         raise SystemExit(f"{who}: {' '.join(str(error).split())}") from None

@@ -59,6 +59,7 @@ class AblateCommand(RecipeCommand):
             raise ValueError(
                 "vsn ablate needs a recipe, as in: vsn ablate demo --tables 7 8 9. `vsn recipe list` lists recipes."
             )
+        # Settings are checked before torch is imported, which takes seconds.
         recipe = settings.apply_to(self.recipe)
         from vsn.ablation.grid import parse_grid
         from vsn.ablation.plan import AblationSpec, describe_states
@@ -72,6 +73,7 @@ class AblateCommand(RecipeCommand):
             seeds=self.seeds,
             shuffled=self.shuffled,
         )
+        # Finished runs of earlier calls are found by their settings, and are not trained again.
         if self.dry_run:
             states, missing = plan_ablation(recipe, spec, out)
             lines = [f"Table {key} is missing: {reason}" for key, reason in missing.items()]

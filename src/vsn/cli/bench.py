@@ -40,6 +40,7 @@ def bench(
     from vsn.bench.tables import print_table
     from vsn.system.files import write_json
 
+    # A measurement takes minutes: what cannot be drawn is refused before it.
     if plot:
         check_plot(plot, names)
     results = run_bench(names, settings, command=command_line.get())
@@ -48,6 +49,7 @@ def bench(
         write_json(json_file, results.to_json())
     if plot:
         write_plot(results, plot, cost=plot_by)
+    # Partial results are printed and written, but scripts must not take them for complete ones.
     if results.interrupted:
         print("vsn: stopped", file=sys.stderr)
         raise SystemExit(130)  # 128 + SIGINT

@@ -36,5 +36,6 @@ def convert(
         print(json.dumps({"run": str(run), "model": model, "said": done.said}, indent=2))
         return
     print("\n".join(done.said))
+    # Without a data set there is nothing to test on yet.
     command = f"vsn eval {run}" if settings.root else f"vsn predict {run} VIDEO"
     print(f"{run} is a run of {model}. Next: {command}")

@@ -70,6 +70,7 @@ class PackCommand(RecipeCommand):
         """Pack, or verify a packed data set."""
         from vsn.data.packing.pack import pack_dataset, verify_pack
 
+        # Checking needs no recipe: a packed data set describes itself.
         if self.verify is not None:
             damaged = verify_pack(self.verify, num_workers=self.workers)
             for error in damaged:
@@ -129,5 +130,6 @@ class DoctorCommand(RecipeCommand):
             print(json.dumps(diagnosis.to_dict(), indent=2))
         else:
             print_page(diagnosis, Console())
+        # A script can stop before a long training.
         if not diagnosis.healthy:
             raise SystemExit(1)

@@ -51,6 +51,7 @@ def evaluate(
         average=average or config.average,
         bad_videos=bad_videos or config.bad_videos,
     )
+    # One evaluation per order, each saved in the run.
     results = [
         evaluate_run(
             run, split=split or None, config=dataclasses.replace(config, order=name), root=root, weights=weights
@@ -63,8 +64,10 @@ def evaluate(
         print(json.dumps(results, indent=2))
         return
     print_results(run, results)
+    # Mirrored views swap classes such as "to the left" and "to the right".
     if note := mirror_note(opened.classes, results[0]["protocol"]):
         print(note)
+    # Without --split the validation split may have stood in for a missing test split.
     test_split, tested = opened.recipe.data.test_split, results[0]["split"]
     if not split and tested != test_split:
         print(f"The data set has no split {test_split!r}; these are results on {tested!r}.")

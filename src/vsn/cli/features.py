@@ -47,6 +47,7 @@ def features(
     from vsn.runs.hub import local_run
     from vsn.runs.run import open_run
 
+    # hf://user/name is downloaded first.
     run = local_run(run)
     config = open_run(run).recipe.eval
     extracted = extract_features(
@@ -62,6 +63,7 @@ def features(
         device=device,
         bad_videos=bad_videos,
     )
+    # An unreadable video has only NaN, so its first value tells.
     vectors = extracted.features.reshape(len(extracted.features), -1)
     num_unreadable = int(np.isnan(vectors[:, 0]).sum())
     note = f", {num_unreadable} of them unreadable (NaN)" if num_unreadable else ""

@@ -55,7 +55,7 @@ class ExtractCommand(RecipeCommand):
         flow_settings = FlowSettings(
             method=self.method or method_named(recipe.model.flow_method),
             layout=self.layout,
-            short_side=short_side or None,
+            short_side=short_side or None,  # 0 keeps the size
             bound=recipe.model.flow_bound,
         )
         videos = videos_of_folder(self.videos) if self.videos else videos_of_data_set(recipe.data, self.out)

@@ -76,7 +76,9 @@ def predict(
     from vsn.scores.calibrate import load_calibration
 
     check_top_k(top_k)
+    # Only an exported file has one of the suffixes; everything else is a run folder or a hub address.
     exported = is_exported(run)
+    # Options of timelines that were given; a default may be given too, and does no harm.
     changed = [
         f"--{field.name.replace('_', '-')}"
         for options in (sliding, files)
@@ -99,6 +101,7 @@ def predict(
             "train.precision. Leave it out, or export the run: vsn export RUN --to openvino.",
         ),
     ]
+    # All before a model is opened, which takes seconds.
     for condition, message in refused:
         if condition:
             raise ValueError(message)
@@ -131,6 +134,7 @@ def _predict_labels(
     """Print one line per file."""
     from vsn.data.video import VideoError
 
+    # One unreadable file among thousands must not cost the others their labels.
     failed = False
     for file in [file for path in videos for file in predictor.list_inputs(path)]:
         try:
@@ -184,6 +188,7 @@ def _predict_timelines(
 
     if files.plot is not None:
         check_plot(files.plot)
+    # Files are checked before the first video, which may take an hour.
     truth = read_truth(files.truth, predictor.classes) if files.truth is not None else ()
     inputs = [file for path in videos for file in predictor.list_inputs(path)]
     for option in ("out", "plot", "truth"):
@@ -195,6 +200,7 @@ def _predict_timelines(
             with progress_bar("s") as bar:
                 task = bar.add_task("seconds of video", total=None, note=file.name)
 
+                # Defaults bind the bar of this file; a closure would see that of the last one.
                 def start(stream: Stream, bar: Progress = bar, task: TaskID = task) -> None:
                     print(stream.description, file=sys.stderr)
                     bar.update(task, total=stream.announced_seconds)
@@ -217,6 +223,7 @@ def _predict_timelines(
                     _print_unreadable(file, error.reason, json_output=json_output)
                     continue
             _write_timeline(timeline, predictor.classes, files, truth, top_k=top_k, json_output=json_output)
+            # Ctrl-C ends the video early: what was labeled until then is written above.
             if stop.requested:
                 print("vsn: stopped; the timeline ends there", file=sys.stderr)
                 raise SystemExit(130)  # 128 + SIGINT
@@ -253,6 +260,7 @@ def _write_timeline(
         return
     for segment in timeline.segments:
         print(f"{segment.start:8.1f} to {segment.end:8.1f} s  {segment.score:4.0%}  {segment.label}")
+    # Seconds without a confident label belong to no segment.
     labeled = sum(segment.end - segment.start for segment in timeline.segments)
     print(f"{timeline.path}: {timeline.seconds:.1f} seconds, {labeled / timeline.seconds:.0%} of them with a label")
     if truth:

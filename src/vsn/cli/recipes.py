@@ -24,6 +24,7 @@ GROUPS = (
 def list_recipes() -> None:
     """List the recipes that come with vsn."""
     paths = sorted(recipe_folder().glob("*.toml"), key=lambda path: path.stem)
+    # Groups follow from names, so that a new recipe file appears without a change here.
     members: dict[str, list[Path]] = {heading: [] for heading, _ in GROUPS}
     default = GROUPS[0][0]
     for path in paths:
@@ -45,5 +46,6 @@ def show_recipe(recipe: Annotated[str, tyro.conf.Positional]) -> None:
     """
     path = find_recipe(recipe)
     complete = dump_recipe(load_recipe(path))
+    # The header states command, hours and expected accuracy.
     header = list(itertools.takewhile(lambda line: line.startswith("#"), path.read_text("utf-8").splitlines()))
     print("\n".join([*header, *([""] if header else []), complete]), end="")

@@ -39,7 +39,7 @@ def report(
         from vsn.report import write_report
 
         page = write_report(runs, out, title=title, split=split or None)
-    else:
+    else:  # opens the best and worst videos, and the networks for their heat maps
         from vsn.report.illustrate import illustrated_report
 
         page = illustrated_report(

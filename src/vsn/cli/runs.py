@@ -40,12 +40,14 @@ def runs(
         print(f"No runs in {', '.join(map(str, folders))}; `vsn train` writes them.")
     else:
         console = Console()
+        # Rich would squeeze all columns; leaving some out keeps the others readable.
         cells = [_cells(run) for run in summaries]
         columns = [name for name in cells[0] if console.width >= 120 or name not in WIDE_ONLY]
         table = make_table(columns, left=TEXT, ruled=False)
         for row in cells:
             table.add_row(*(row[name] for name in columns))
         console.print(table, markup=False)
+        # Reasons are sentences, too long for a cell.
         for run in summaries:
             if run.reason:
                 print_line(console, f"{run.path}: {run.reason}")
@@ -64,6 +66,7 @@ def _cells(run: RunSummary) -> dict[str, str]:
         "model": run.model,
         "data": run.data,
         "T": str(run.num_frames or ""),
+        # A damaged run may not tell its number of epochs.
         "epochs": f"{run.epochs_done}/{run.epochs or '?'}",
         "val": percent(run.last_val_top1),
         "best": f"{percent(run.best_val_top1)} @{run.best_epoch}" if run.best_epoch else "",

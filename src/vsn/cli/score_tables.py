@@ -31,6 +31,7 @@ def print_results(run: Path, results: list[dict[str, Any]]) -> None:
         print_line(console, f"{title}: {first['num_unlabeled']} have no label, so no accuracy was computed.")
         return
     mean = next(key for key in MEANS if key in first)
+    # A row per order of the frames: forward, reversed, shuffled, still.
     table = make_table(("frames", "top-1", "95% interval", "top-5", MEANS[mean]), title=title)
     for result in results:
         table.add_row(
@@ -48,6 +49,7 @@ def print_results(run: Path, results: list[dict[str, Any]]) -> None:
     if bad := first["bad_videos"]:
         example = f"{bad[0]['path']}: {bad[0]['reason']}"
         print_line(console, f"{len(bad)} videos could not be read and count as wrong, for example {example}")
+    # The dependence on order is a difference to forward, so it needs forward and another order.
     orders = [result["order"] for result in results]
     compared = "forward" in orders and len(set(orders)) > 1
     if compared:
@@ -79,6 +81,7 @@ def _print_reliance(console: Console, run: Path, results: Sequence[dict[str, Any
         cells = ((row[order].top1, *row[order].interval) for order in orders)
         texts = (f"{top1:.1%} ({100 * low:.1f}-{100 * high:.1f})" for top1, low, high in cells)
         table.add_row(escape(name), *texts, end_section=name == "all videos")
+    # A loss of 30 points is printed as -30.0; low and high change places with the sign.
     for order in orders[1:]:
         accuracy = reliance.orders[order]
         low, high = accuracy.loss_interval
@@ -141,6 +144,7 @@ def print_comparison(comparison: Comparison, *, show_all: bool = False) -> None:
         in_a, in_b = comparison.num_unreadable
         print_line(console, f"Videos that could not be read and count as wrong: a {in_a}, b {in_b}.")
 
+    # The classes that b won most, then those it lost most; unchanged ones are left out.
     classes = comparison.classes if show_all else [row for row in comparison.classes if row["won"] or row["lost"]]
     too_many = not show_all and len(classes) > 2 * ITEMS_SHOWN
     if too_many:
@@ -170,6 +174,7 @@ def print_calibration(fitted: Calibration, applied: AppliedCalibration | None) -
     console, source = Console(), fitted.fitted_on
     summary = f"Temperature {fitted.temperature:.3f}, fitted on {source['num_videos']} videos of {source['file']}"
     print_line(console, summary)
+    # Two rows at most: the videos it was fitted on, and those of --apply.
     rows: list[tuple[str, CalibrationQuality]] = [("fitted on", fitted)]
     if applied:
         rows.append(("applied to", applied))

@@ -66,12 +66,14 @@ def fuse(
         # Results on the videos that chose the weights would be biased.
         matched = [scores.take(~result.searched) for scores in matched]
     fused = fuse_scores(matched, weights=chosen, logits=logits)
+    # The file records its inputs, so that a fusion of fusions keeps its costs.
     for part, name in zip(fused.facts["fused_from"], names, strict=True):
         part["file"] = name
     if searched:
         fused.facts["searched"] = searched
     if out is not None:
         fused.save(out)
+    # A test split without public labels can be fused and submitted, but not measured.
     report = None if fused.num_unlabeled else fusion_report(matched, names, fused)
     if json_output:
         values = report.to_dict() if report else {"num_videos": len(fused.video_ids)}
@@ -149,6 +151,7 @@ def submit(
     from vsn.system.files import write_text
 
     _, (scores,) = _load([file], split, protocol)
+    # A server refuses the whole file for one missing video.
     if videos is not None:
         servers.check_complete(scores, servers.read_video_ids(videos))
     indices = servers.read_indices(labels) if labels is not None else None
@@ -193,6 +196,7 @@ def calibrate(
         raise ValueError(f"--plot is {str(plot)!r}; the chart is written as .svg.")
     (name,), (scores,) = _load([file], split, protocol)
     fitted = fitting.calibrate(scores, precision=precision, file=name)
+    # On the videos it was fitted on a calibration looks better than it is.
     applied = None
     if apply is not None:
         (name,), (scores,) = _load([apply], "", protocol)
@@ -220,6 +224,7 @@ def _load(paths: list[Path], split: str, protocol: str) -> tuple[list[str], list
 
     files = [find_scores(path, split=split or None, protocol=protocol or None) for path in paths]
     names, scores = [str(path) for path in files], [load_scores(path) for path in files]
+    # Fusing or comparing scores of different views is possible, but rarely meant.
     for key in ("split", "protocol", "order", "weights"):
         values = [str(one.facts.get(key, "")) for one in scores]
         if len(set(values)) > 1 and all(values):  # older files record fewer keys

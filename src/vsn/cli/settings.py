@@ -60,11 +60,14 @@ def parse_recipe_command(
     command_type: type[Command], arguments: Sequence[str], prog: str
 ) -> tuple[Command, RecipeSettings]:
     """Split arguments into a command's own options and settings of its recipe."""
+    # tyro would act on --help at once, before it knows the recipe.
     own = [argument for argument in arguments if argument not in ("-h", "--help")]
     show_help = len(own) < len(arguments)
     # Without a recipe --help explains the command; with one, `apply_to` explains the settings of that recipe.
     if show_help and all(argument.startswith("-") for argument in own):
         tyro.cli(command_type, args=["--help"], prog=prog)
+    # For example "demo --out runs/a --train.epochs 3" into Command("demo", out="runs/a") and "--train.epochs 3".
+    # A mistyped own option ends up in the rest too, and is refused when the settings are parsed.
     command, rest = tyro.cli(command_type, args=own, prog=prog, return_unknown_args=True)
     if command.recipe == "[]":  # what tyro makes of the missing positional when unknown arguments come first
         command = dataclasses.replace(command, recipe="")

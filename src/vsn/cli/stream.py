@@ -60,6 +60,7 @@ def stream(
     predictor = Predictor.from_run(run, device=device, weights=weights)
     opened = Stream(predictor, source, windows=windows, live=live, calibration=calibrated, protocol=protocol)
     print(opened.description, file=sys.stderr)
+    # One stack for what is open while it runs: the file, the signal handler, the bar.
     with contextlib.ExitStack() as stack:
         lines = sys.stdout
         if out is not None:
@@ -73,16 +74,13 @@ def stream(
 
         def write(prediction: WindowPrediction) -> None:
             values = prediction_to_dict(prediction, predictor.classes, top_k) | {"dropped": opened.summary.dropped}
+            # Flushed, because a program at the other end of a pipe reacts to each line.
             print(json.dumps(values, ensure_ascii=False), file=lines, flush=True)
             bar.update(task, note=f"{prediction.label} {prediction.probability:.0%}")
 
-        opened.run(
-            write,
-            video=video,
-            stop=stop,
-            on_seconds=lambda seconds: bar.update(task, completed=round(seconds)),
-        )
+        opened.run(write, video=video, stop=stop, on_seconds=lambda seconds: bar.update(task, completed=round(seconds)))
     print(describe_summary(opened.summary), file=sys.stderr)
+    # A webcam that was unplugged is a failure, the end of a file is not.
     if opened.summary.lost:
         raise SystemExit(1)
 

@@ -45,9 +45,11 @@ class TrainCommand(RecipeCommand):
                 "vsn train needs a recipe, followed by settings: vsn train demo --data.root videos. "
                 "`vsn recipe list` lists recipes."
             )
+        # --init-from is a setting of the recipe under another name, so that the run records it.
         if self.init_from:
             settings = _with_weights(settings, self.init_from)
         recipe = settings.apply_to(self.recipe)
+        # model.weights may name published weights or a file too; --init-from takes only a run.
         if self.init_from:
             from vsn.training.start import check_is_run
 
@@ -60,6 +62,7 @@ class TrainCommand(RecipeCommand):
             return
         from vsn.training.train import train
 
+        # The time makes the name unique. A model name such as timm/resnet50d must not make a folder.
         stem = f"{Path(self.recipe).stem}-{recipe.model.name.replace('/', '-')}"
         train(recipe, self.out or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
 
@@ -72,6 +75,7 @@ class TrainCommand(RecipeCommand):
         from vsn.training.train import train
 
         run = open_run(path)
+        # The recipe of the run holds the defaults; `train` refuses changes that would change the result.
         if not is_finished(run.path):
             settings = dataclasses.replace(settings, prog="vsn train --resume RUN")
             train(settings.apply_to("", run.recipe), run.path, resume=True)

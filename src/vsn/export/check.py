@@ -80,6 +80,7 @@ def compare(reference: VideoClassifier, exported: ExportedModel, clips: NDArray[
     """
     with torch.inference_mode():
         expected = np.concatenate([reference(torch.from_numpy(clip[None])).numpy() for clip in clips])
+    # One clip at a time and all at once: a file may work for the batch size it was traced with, and no other.
     single = np.concatenate([exported(clip[None]) for clip in clips])
     # Relative to the largest logit, because the head of a barely trained model has small ones.
     largest = float(np.abs(expected).max())
@@ -89,10 +90,7 @@ def compare(reference: VideoClassifier, exported: ExportedModel, clips: NDArray[
     }
 
     tensor, first = torch.from_numpy(clips[:1]), clips[:1]
-    calls: dict[str, Callable[[], object]] = {
-        "pytorch": lambda: reference(tensor),
-        "exported": lambda: exported(first),
-    }
+    calls: dict[str, Callable[[], object]] = {"pytorch": lambda: reference(tensor), "exported": lambda: exported(first)}
     times_ms: dict[str, list[float]] = {name: [] for name in calls}
     with torch.inference_mode():
         for call in calls.values():
@@ -131,6 +129,7 @@ def generated_clips(shape: tuple[int, ...], *, seed: int = 0) -> NDArray[np.uint
     """Generate uint8 clips of shape ``(N, T, C, H, W)`` with moving colored patches, if there are no real ones."""
     generator = np.random.default_rng(seed)
     count, num_frames, channels, height, width = shape
+    # Not plain noise, of which a network sees nearly the same everywhere.
     coarse = generator.integers(0, 256, (count, 1, channels, 8, 8), dtype=np.uint8)
     rows, columns = np.arange(height) * 8 // height, np.arange(width) * 8 // width
     patches = coarse[..., rows, :][..., columns]
@@ -147,11 +146,13 @@ def real_clips(recipe: Recipe, classes: tuple[str, ...]) -> tuple[NDArray[np.uin
         uint8 ``(N, T, C, H, W)``, cropped to a common size, and "3 clips of split 'test'"; or None and the reason, if
         the data set cannot be read.
     """
+    # An export must work on a machine without the data set, so this failure is no error.
     try:
         split = split_to_test(recipe)
         clips = split_clips(recipe, classes, split, 3)
     except (ConfigError, VideoError) as error:
         return None, f"the data set cannot be read: {error}"
+    # Whole frames of several videos have several sizes; the file takes any, but one batch needs one.
     height, width = (min(clip.shape[axis] for clip in clips) for axis in (-2, -1))
     return np.stack([clip[..., :height, :width] for clip in clips]), f"{len(clips)} clips of split {split!r}"
 
@@ -180,18 +181,14 @@ def split_clips(
 
 
 def export_accuracy(
-    model: VideoClassifier,
-    exported: ExportedModel,
-    recipe: Recipe,
-    classes: tuple[str, ...],
-    *,
-    progress: bool = True,
+    model: VideoClassifier, exported: ExportedModel, recipe: Recipe, classes: tuple[str, ...], *, progress: bool = True
 ) -> Accuracy:
     """Test a file and its PyTorch model on the same views of the test split.
 
     Raises:
         ConfigError, VideoError: the data set cannot be read.
     """
+    # In the same process on the same clips, so that only the runtime differs.
     split = split_to_test(recipe)
     dataset = open_split(recipe, split, classes=classes)
     average = recipe.eval.average

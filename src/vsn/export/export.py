@@ -102,8 +102,10 @@ def export_run(
             `TOLERANCES` allows; no file is left then.
     """
     config = config or ExportConfig()
+    # A missing package is reported before the model is loaded.
     check_packages(config)
     run = open_run(path)
+    # A few clips are read once; a cache would decode whole videos for them.
     data = replace(run.recipe.data, cache="none", root=run.recipe.data.root if root is None else str(root))
     recipe = replace(run.recipe, data=data)
     if protocol is not None:
@@ -112,6 +114,7 @@ def export_run(
     # The file may be for another view than the run's; clips and accuracy are of that view.
     as_exported = replace(recipe, eval=export_view(recipe, any_size=config.any_size).eval)
     calibration = None
+    # Ranges come from training clips: those of test clips would favor the file on the test split.
     if config.int8:
         calibration = split_clips(
             as_exported, run.classes, data.train_split, config.calibration_clips, progress=progress
@@ -168,6 +171,7 @@ def export_model(
     view = export_view(recipe, any_size=config.any_size)
     recipe = replace(recipe, eval=view.eval)
     size = None if config.any_size else view.size
+    # Everything that a user of the file needs and that the graph does not hold.
     metadata = ExportMetadata(
         to=config.to,
         classes=tuple(classes) or tuple(str(label) for label in range(model.head.out_features)),
@@ -190,7 +194,9 @@ def export_model(
     path, suffix = Path(path), SUFFIXES[config.to]
     if path.suffix != suffix:
         path = path.with_name(path.name + suffix)
+    # The file is compared with fp32 on the CPU, where a training run may have left the model on a GPU in another type.
     reference = copy.deepcopy(model).cpu().float().eval()
+    # The file gets its name only if it passes, so that an older one is kept otherwise.
     with atomic_write(path) as temporary:
         weights_of_xml = temporary.with_suffix(".bin")
         try:
@@ -222,6 +228,7 @@ def _write(
     height, width = (max(size, 64) + 32, max(size, 64) + 64) if config.any_size else (size, size)
     shape = (2, metadata.num_frames, metadata.channels, height, width)
     program = trace(form, torch.zeros(shape, dtype=getattr(torch, config.input)), any_size=config.any_size)
+    # In the dtype that the graph takes.
     ranges = [clip[None] if config.input == "uint8" else clip[None] / np.float32(255) for clip in calibration]
     match config.to:
         case "onnx":
@@ -235,6 +242,7 @@ def _write(
                 graph = import_package("openvino", "Export to OpenVINO").convert_model(str(intermediate))
                 if config.int8:
                     graph = quantize_openvino(graph, ranges)
+                # fp16 only changes how weights are stored; OpenVINO converts them when it opens the file.
                 write_openvino(graph, path, metadata, fp16=config.fp16)
         case "torch-export":
             torch.export.save(program, path, extra_files={f"{KEY}.json": metadata.to_json()})

@@ -84,11 +84,13 @@ class ExportedModel:
         if clips.dtype != np.dtype(dtype):
             allowed = "float32 in [0, 1], or uint8" if dtype == "float32" else "uint8"
             raise ExportError(f"Expected clips of dtype {allowed}, got {clips.dtype}.")
+        # A crop is a view into its frames; runtimes read contiguous memory.
         return self._run(np.ascontiguousarray(clips))
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         metadata = self.metadata
         expected = (metadata.num_frames, metadata.channels, metadata.height, metadata.width)
+        # The runtimes refuse other shapes too, with messages about nodes of the graph.
         if len(shape) == 5 and all(e in (None, s) for s, e in zip(shape[1:], expected, strict=True)):
             return
         hint = ""
@@ -162,6 +164,7 @@ def video_logits(
     views = clips if clips.ndim == 5 else clips[None]
     # One view at a time, so that a video with many views needs no more memory.
     logits = np.concatenate([model(view[None]) for view in views]).astype(np.float64)
+    # In float64 until the end, as `view_scores` averages.
     if average == "softmax":
         return np.log(np.exp(log_softmax(logits)).mean(axis=0)).astype(np.float32)
     return logits.mean(axis=0).astype(np.float32)

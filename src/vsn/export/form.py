@@ -21,6 +21,7 @@ _M = TypeVar("_M", bound=nn.Module)
 def shuffle_by_transpose(frames: Tensor, num_frames: int) -> Tensor:
     """Compute `vsn.ops.video_shuffle` of contiguous frames as one transpose of rows of eta*H*W values."""
     channels, height, width = frames.shape[1:]
+    # As in `video_shuffle`: T groups of eta channels each, and a rest that stays, if T does not divide C.
     eta = channels // num_frames
     used = eta * num_frames
     swapped = frames if used == channels else frames[:, :used]
@@ -39,6 +40,8 @@ def shift_by_slices(frames: Tensor, num_frames: int, shift_div: int) -> Tensor:
     """
     fold = frames.shape[1] // shift_div
     back, ahead, rest = frames[:, :fold], frames[:, fold : 2 * fold], frames[:, 2 * fold :]
+    # Frame t takes channels of frame t + 1 (back) and t - 1 (ahead). Rolling over all B*T frames mixes clips at their
+    # ends: there the mask puts zeros, as the shift pads.
     back = torch.cat((back[1:], back[:1]), dim=0) * _all_but(num_frames - 1, frames, num_frames)
     ahead = torch.cat((ahead[:1], ahead[:-1]), dim=0) * _all_but(0, frames, num_frames)
     return torch.cat((back, ahead, rest), dim=1)

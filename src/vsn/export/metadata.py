@@ -75,8 +75,10 @@ def recipe_to_export(recipe: Recipe) -> Mapping[str, object]:
     """Select the settings that turn a video into clips; no paths of the machine that trained."""
     tables = recipe.to_dict()
     return {
+        # weights may name a path of that machine, and the file has its own.
         "model": tables["model"] | {"weights": "none"},
         "clip": tables["clip"],
+        # How videos are read, not where they are.
         "data": {key: tables["data"][key] for key in ("task", "frame_template", "decoder")},
         "eval": tables["eval"],
     }
@@ -97,6 +99,7 @@ def read_metadata(path: str | Path) -> ExportMetadata:
         )
     if not path.is_file():
         raise ExportError(f"{path} does not exist. Write it with `vsn export RUN`.")
+    # Each reader returns None for a healthy file without metadata, such as one from another exporter.
     try:
         text = readers[path.suffix](path)
     except ExportError:
@@ -110,6 +113,7 @@ def read_metadata(path: str | Path) -> ExportMetadata:
         )
     try:
         values = json.loads(text)
+        # The version is checked first: fields of another one may differ.
         version = values.pop("format_version")
         if version != FORMAT_VERSION:
             raise ExportError(
@@ -128,6 +132,7 @@ def read_metadata(path: str | Path) -> ExportMetadata:
 
 def _read_onnx(path: Path) -> str | None:
     ort = import_package("onnxruntime", "A .onnx file")
+    # ONNX Runtime reads the metadata, so that no onnx package is needed to predict.
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # the session never runs
     options.log_severity_level = 3

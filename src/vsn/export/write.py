@@ -46,12 +46,7 @@ def write_onnx(
     onnx = import_package("onnx", "Export to ONNX")
     with torch.no_grad(), quiet():
         written = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=opset,
-            input_names=["clip"],
-            output_names=["logits"],
-            verbose=False,
+            program, dynamo=True, opset_version=opset, input_names=["clip"], output_names=["logits"], verbose=False
         )
     assert written is not None
     model = written.model_proto
@@ -90,6 +85,7 @@ def write_aoti(program: torch.export.ExportedProgram, path: Path, metadata: Expo
 
 def check_packages(config: ExportConfig) -> None:
     """Import the packages of a format, before anything takes time. Raises `ExportError`."""
+    # OpenVINO files are converted from ONNX.
     if config.to in ("onnx", "openvino"):
         import_package("onnx", "Export to ONNX")
         import_package("onnxscript", "Export to ONNX")
@@ -115,6 +111,7 @@ def quantize_onnx(path: Path, clips: Sequence[NDArray[Any]], metadata: ExportMet
     import_package("onnxruntime", "int8 for ONNX")
     from onnxruntime import quantization
 
+    # The base class is only there where onnxruntime is.
     class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
             self.rest: Iterator[NDArray[Any]] = iter(clips)
@@ -153,6 +150,7 @@ def quantize_openvino(graph: Any, clips: Sequence[NDArray[Any]]) -> Any:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Suppress what exporters print, log and warn about; errors pass."""
+    # torch.onnx prints progress, and torch.export and NNCF log warnings that users cannot act on.
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
