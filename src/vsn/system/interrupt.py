@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that wait for the end of what must not be cut in two."""
+"""Handle Ctrl-C and SIGTERM so that long work stops between steps, not in the middle of one."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from typing import Any
 
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Processes begun here never see Ctrl-C, not even while they import; ours comes when the block is over."""
+    """Start processes inside that never receive Ctrl-C; this process receives it when the block ends."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # A child inherits the mask. To ignore the signal in the child would be too late: it could arrive during imports.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 class StopRequest:
-    """Whether somebody asked this process to stop, by Ctrl-C or SIGTERM."""
+    """A signal handler that records whether Ctrl-C or SIGTERM asked this process to stop."""
 
     requested = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler: note the first request; a second Ctrl-C stops at once."""
+        """Record the first request. A second Ctrl-C stops at once, for work that hangs."""
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
@@ -37,28 +38,27 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Note Ctrl-C and SIGTERM instead of dying of them: long work looks at `requested` where it can stop cleanly.
+    """Record Ctrl-C and SIGTERM instead of ending the process; long work checks `requested` where it can stop cleanly.
 
-    A program that treats these signals in a way of its own keeps it, and so do threads, which signals
-    never reach.
+    Handlers that a program has set itself stay. In other threads, which receive no signals, nothing is recorded.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    usual: dict[signal.Signals, Any] = {
+    defaults: dict[signal.Signals, Any] = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
     }
-    taken = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
-    for number in taken:
+    replaced = [number for number, handler in defaults.items() if signal.getsignal(number) is handler]
+    for number in replaced:
         signal.signal(number, request)
     try:
         yield request
     finally:
-        for number in taken:
-            signal.signal(number, usual[number])
+        for number in replaced:
+            signal.signal(number, defaults[number])
 
 
 class Stopped(Exception):  # noqa: N818  (no error)
-    """Somebody asked this process, or another of the run, to stop."""
+    """This process, or another rank of the run, was asked to stop."""

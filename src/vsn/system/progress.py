@@ -1,4 +1,4 @@
-"""The progress bar of long work: how far, how fast, how long still."""
+"""Show the progress of long work: count, rate and remaining time."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from rich.text import Text
 
 
 class RateColumn(ProgressColumn):
-    """Items a second since the start of the task."""
+    """Items per second."""
 
     def __init__(self, unit: str) -> None:
         super().__init__(table_column=Column(no_wrap=True))
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        """The rate, once there is one."""
+        """Return the rate; empty before the first items."""
         speed = task.finished_speed or task.speed
         return Text(f"{speed:.1f} {self.unit}/s" if speed else "", style="progress.data.speed")
 
 
 def progress_bar(unit: str, *, console: Console | None = None, disable: bool = False) -> Progress:
-    """A `rich` progress bar for a count of ``unit``; its ``note`` field shows free text.
+    """Create a `rich` progress bar that counts ``unit``; its ``note`` field shows free text.
 
-    Add tasks with ``bar.add_task("decoding", total=n, note="")``. Where the output is no terminal
-    nothing is drawn, so that logs stay readable.
+    Add tasks with ``bar.add_task("decoding", total=n, note="")``. Nothing is drawn if the output is not a terminal, so
+    that logs stay readable.
     """
     console = console or Console(stderr=True)
-    roomy = console.width >= 120  # else the bar makes room for the note
+    is_wide = console.width >= 120  # else leave out the bar, so that the note fits
     return Progress(
         TextColumn("{task.description}"),
-        *([BarColumn(), MofNCompleteColumn()] if roomy else [MofNCompleteColumn()]),
+        *([BarColumn(), MofNCompleteColumn()] if is_wide else [MofNCompleteColumn()]),
         RateColumn(unit),
-        *([TimeElapsedColumn()] if roomy else []),
+        *([TimeElapsedColumn()] if is_wide else []),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
         TextColumn("left"),
         TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),

@@ -1,17 +1,19 @@
-"""What the embedded data set shows: twenty classes in seven groups that differ only in frame order.
+"""Render the scenes of the embedded data set: twenty classes in seven groups that differ only in frame order.
 
-Principle. A group has a base list of N foreground states, one a frame; a class of the group is a
-permutation of that list. Texture, camera shake, distractors and noise run in video time: they know
-nothing of the class, are stationary, and look the same in distribution when run backwards. So one
-frame tells the group and nothing of the class within it, and a network that averages single frames
-is right for len(GROUPS) / len(CLASSES) of the videos at best.
+A group has a base list of N foreground states, one per frame; a class of the group is a permutation of that list.
+Texture, camera shake, distractors and noise do not depend on the class, are stationary, and have the same distribution
+when played backwards. So one frame shows the group and nothing of the class within it, and a network that averages single
+frames is right for at most len(GROUPS) / len(CLASSES) of the videos.
 
-N is 8 times an odd number. The centers of 8 equal segments are then exactly N/8 frames apart, and
-reversing a video, or rolling it by half, maps them onto one another: sampling adds no hint of the
-class. For the same reason the blinks last exactly one segment and start whole segments apart: each
-is met once by the 8 centers, whatever its turn. The set is made for 8 frames a clip (16 work too).
+N is 8 times an odd number. The centers of 8 equal segments are then exactly N/8 frames apart, and reversing a video, or
+rolling it by half, maps them onto one another, so sampling adds no hint of the class:
 
-Mirrors: a horizontal flip turns "left" into "right" and "clockwise" into "counterclockwise".
+    N = 24    centers 1 4 7 10 13 16 19 22    reversed (23 - i): 22 19 16 13 10 7 4 1
+
+For the same reason a blink lasts exactly one segment and blinks start whole segments apart: the 8 centers meet each blink
+once, in any order. The set is made for 8 frames per clip (16 work too).
+
+A horizontal flip turns "left" into "right" and "clockwise" into "counterclockwise".
 """
 
 from __future__ import annotations
@@ -43,17 +45,17 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "blink": ("the bar blinks before the disc", "the disc blinks before the bar"),
     "lamps": tuple(", then ".join(colors) for colors in itertools.permutations(_COLOR_HUES)),
 }
-"""Classes whose videos are made of the same frames. Within a group, the first one is the base list."""
+"""Group -> its classes, whose videos are made of the same frames; the first class shows the base list in order."""
 
 CLASSES: tuple[str, ...] = tuple(name for names in GROUPS.values() for name in names)
-"""All class names, in group order; they are the folder names of the set."""
+"""All class names, in group order; also the folder names of the set."""
 
 NUM_SEGMENTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difficulty:
-    """How hard the scenes are to see. Lengths are shares of the frame's side, grays 0 to 255."""
+    """How hard the scenes are to see. Lengths are fractions of the frame's side, gray values 0 to 255."""
 
     target_diameter: tuple[float, float] = (0.28, 0.40)
     background_contrast: float = 20.0
@@ -69,56 +71,57 @@ class Difficulty:
     noise: float = 2.0
     """Standard deviation of the sensor noise."""
     blink_shift: float = 0.12
-    """Largest shift of the blinks against the segments, in segments. Centers meet every blink up to
-    0.5; random frames of the segments, as in training, miss shift * (1 - shift) of them."""
+    """Largest shift of the blinks against the segments, in segments. Up to 0.5, centers meet every blink; random frames
+    of the segments, as in training, miss shift * (1 - shift) of them."""
 
 
 @dataclass(frozen=True)
 class Blinks:
-    """When things blink, in frames: slot k is [start + k * period, start + k * period + length)."""
+    """When objects blink, in frames: slot k is [start + k * period, start + k * period + length)."""
 
     start: int
     length: int
     period: int
 
     def slot(self, index: int) -> slice:
-        """The frames of slot `index`."""
+        """Return the frames of slot `index`."""
         first = self.start + index * self.period
         return slice(first, first + self.length)
 
 
 def group_of(class_name: str) -> str:
-    """The group of a class. Raises `ValueError` for a name that is not in `CLASSES`."""
+    """Return the group of a class. Raises `ValueError` for a name that is not in `CLASSES`."""
     for group, members in GROUPS.items():
         if class_name in members:
             return group
-    names = ", ".join(map(repr, CLASSES))
-    raise ValueError(f"No class {class_name!r} in the embedded data set; choose one of {names}.")
+    raise ValueError(f"Unknown class {class_name!r}; choose from {', '.join(map(repr, CLASSES))}.")
 
 
 def class_order(class_name: str, num_frames: int, blinks: Blinks) -> Ints:
-    """Which base state each frame of this class shows: an int64 permutation of 0..num_frames-1.
+    """Return which base state each frame of a class shows: an int64 permutation of 0..num_frames-1.
 
-    `blinks` says which frames change places in the groups "blink" and "lamps".
+    In the groups "blink" and "lamps", the slots of `blinks` change places.
     """
     group = group_of(class_name)
     index = GROUPS[group].index(class_name)
     base = np.arange(num_frames)
     if group in {"blink", "lamps"}:
+        # Class number i shows the i-th permutation of the slots; the dark frames between stay.
         turns = list(itertools.permutations(range(2 if group == "blink" else 3)))[index]
         order = base.copy()
         for turn, shown in enumerate(turns):
             order[blinks.slot(turn)] = base[blinks.slot(shown)]
         return order
+    # "Leaving on the right and coming back from the left" is "left to right", started in the middle.
     rolled = np.roll(base, -(num_frames // 2))
     return (base, base[::-1], rolled, rolled[::-1])[index].copy()
 
 
 def draw_blinks(group: str, num_frames: int, rng: np.random.Generator, *, shift: float) -> Blinks:
-    """Slots of one segment each: two with three dark segments between, or three with one between.
+    """Draw slots of one segment each: two with three dark segments between them, or three with one.
 
-    At least one segment is dark before the first slot and after the last, so that between
-    neighboring sampled frames every blink looks alike: something lights up, something goes dark.
+    At least one segment before the first slot and after the last is dark, so that every blink looks alike between
+    neighboring sampled frames: something lights up, something goes dark.
     """
     segment = num_frames // NUM_SEGMENTS
     start = segment * int(rng.integers(1, 3)) + round(float(rng.uniform(-shift, shift)) * segment)
@@ -134,14 +137,15 @@ def render_scene(
     difficulty: Difficulty | None = None,
     still_background: bool = False,
 ) -> Frames:
-    """Frames (num_frames, size, size, 3), uint8 RGB, of one video of a class.
+    """Render one video of a class: `(num_frames, size, size, 3)`, uint8 RGB.
 
-    With equal generators, the classes of a group get the same base list. `still_background` stops
-    the texture and leaves out shake, distractors and noise: the classes of a group are then made of
-    exactly the same frames.
+    With equal generators, the classes of a group get the same base list. `still_background` stops the texture and leaves
+    out shake, distractors and noise: the classes of a group are then made of exactly the same frames.
     """
     difficulty = difficulty or Difficulty()
     group = group_of(class_name)
+    # Nothing drawn from the generator depends on the class, only on the group. Keep the order of draws: every change of
+    # it gives other videos, and then `_FORMAT` in write.py has to be incremented.
     blinks = draw_blinks(group, num_frames, rng, shift=difficulty.blink_shift)
     sprites = _BASES[group](rng, _Stage(size, num_frames, difficulty, blinks))
     order = class_order(class_name, num_frames, blinks)
@@ -152,6 +156,7 @@ def render_scene(
         shake = np.zeros((num_frames, 2), np.float32)
     else:
         shake = _shake(rng, num_frames, difficulty.shake * size)
+        # Twice, because the texture is counted in half pixels.
         speed = 2 * size * difficulty.pan_per_frame * rng.standard_normal(2)
         frames = _pan(texture, size, start + speed * np.arange(num_frames)[:, None] + 2 * shake)
         for distractor in _distractors(rng, size, num_frames, difficulty):
@@ -163,7 +168,7 @@ def render_scene(
     return frames
 
 
-# Base lists, one function a group
+# Base lists: one function per group
 
 
 @dataclass(frozen=True)
@@ -175,20 +180,21 @@ class _Stage:
 
     @property
     def share(self) -> Floats:
-        """(N,): how much of the video has passed in the middle of each frame, in (0, 1)."""
+        """(N,): the time of the middle of each frame, as a fraction of the video, in (0, 1)."""
         return ((np.arange(self.num_frames) + 0.5) / self.num_frames).astype(np.float32)
 
     def in_slot(self, turn: int) -> NDArray[np.bool_]:
-        """(N,): which frames belong to slot `turn`."""
+        """Return which frames belong to slot `turn`, bool `(N,)`."""
         visible = np.zeros(self.num_frames, bool)
         visible[self.blinks.slot(turn)] = True
         return visible
 
 
 def _sweep(rng: np.random.Generator, stage: _Stage, *, axis: int, sign: int) -> list[Sprite]:
-    """From outside to outside at nearly constant speed, with a slight sway across."""
+    """An object that crosses the frame from outside to outside, with a slight sway across."""
     radius = _target_radius(rng, stage)
     share = stage.share
+    # Not quite constant speed: 15% slower or faster in the middle. Start and end stay the same.
     share = share + float(rng.uniform(-0.15, 0.15)) * np.sin(2 * np.pi * share) / (2 * np.pi)
     along = sign * (share - 0.5) * (stage.size + 2 * radius) + stage.size / 2
     sway = float(rng.uniform(0, 0.04)) * np.sin(2 * np.pi * (share * rng.uniform(0.5, 1.5) + rng.uniform()))
@@ -198,21 +204,23 @@ def _sweep(rng: np.random.Generator, stage: _Stage, *, axis: int, sign: int) -> 
 
 
 def _depth(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
-    """Three times as large at the end as at the beginning."""
+    """An object that is three times as large at the end as at the beginning."""
+    # Exponential growth: the same ratio between any two frames that are equally far apart.
     largest = 1.35 * _target_radius(rng, stage)
     place = _drift(rng, stage, low=0.4, high=0.6)
     return [_target(rng, stage, place=place, radius=largest * 3 ** (stage.share - 1))]
 
 
 def _appear(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
-    """Nothing, and from the middle on something."""
+    """An object that appears near the middle of the video."""
     visible = stage.share > rng.uniform(0.4, 0.6)
     place = _drift(rng, stage, low=0.3, high=0.7)
     return [_target(rng, stage, place=place, radius=_target_radius(rng, stage), visible=visible)]
 
 
 def _turning(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
-    """A hand that turns clockwise by 0.45 to 0.65 of a turn, from any angle."""
+    """A pointer that turns clockwise by 0.45 to 0.65 of a turn, from any angle."""
+    # Less than a turn over 8 sampled frames: the direction stays unambiguous.
     angle = 2 * np.pi * (rng.uniform() + stage.share * rng.uniform(0.45, 0.65))
     shape = str(rng.choice(["hand", "arrow"]))
     place = _drift(rng, stage, low=0.4, high=0.6)
@@ -221,7 +229,7 @@ def _turning(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
 
 
 def _blink(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
-    """A bar, yellow to orange, in the first slot; a disc, blue to violet, in the second."""
+    """A bar, yellow to orange, in the first slot, and a disc, blue to violet, in the second."""
     sprites = []
     for turn, shape in enumerate(("bar", "disc")):
         radius = (2.2 if shape == "bar" else 1.2) * _target_radius(rng, stage)
@@ -234,7 +242,7 @@ def _blink(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
 
 
 def _lamps(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
-    """One lamp that lights up red in the first slot, green in the second, blue in the third."""
+    """A lamp that lights up red in the first slot, green in the second, blue in the third."""
     place = np.tile(stage.size * rng.uniform(0.3, 0.7, 2), (stage.num_frames, 1))
     radius = 1.1 * _target_radius(rng, stage)
     gray = np.full((2, 3), rng.uniform(25, 45))
@@ -264,7 +272,7 @@ def _target_radius(rng: np.random.Generator, stage: _Stage) -> float:
 
 
 def _drift(rng: np.random.Generator, stage: _Stage, *, low: float, high: float) -> Floats:
-    """(N, 2) pixels: from a place between the shares low and high, slowly, in a random direction."""
+    """Draw a slow straight path, pixels `(N, 2)`, whose middle is between the fractions low and high of the frame."""
     middle, way = rng.uniform(low, high, 2), rng.uniform(-0.06, 0.06, 2)
     return (stage.size * (middle + (stage.share[:, None] - 0.5) * way)).astype(np.float32)
 
@@ -281,11 +289,12 @@ def _target(
     angle: NDArray[np.floating] | None = None,
     visible: NDArray[np.bool_] | None = None,
 ) -> Sprite:
-    """A sprite in bright colors; what is not given is drawn at random."""
+    """Make a sprite in bright colors; what is not given is drawn at random."""
     count = stage.num_frames
     body = _rgb(rng.uniform(), rng.uniform(0.8, 1), rng.uniform(0.9, 1))
     accents = (np.full(3, 245.0), 0.4 * body, body[[1, 2, 0]])
     looks = np.stack([body, accents[int(rng.integers(len(accents)))]])
+    # Drawn even if not used, so that later draws do not depend on which arguments are given.
     some_shape, some_pattern = str(rng.choice(SHAPES)), str(rng.choice(PATTERNS))
     still = np.full(count, rng.uniform(0, 2 * np.pi))
     turned = still if angle is None else angle
@@ -304,25 +313,26 @@ def _rgb(hue: float, saturation: float, value: float) -> NDArray[np.float64]:
     return 255.0 * np.asarray(colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
 
 
-# Everything that runs in video time
+# Background, shake, distractors and noise: the same for every class
 
 
 @dataclass(frozen=True)
 class _Texture:
-    """A picture at twice the frame's resolution that repeats after `period` pixels each way."""
+    """A picture at twice the resolution of the frames, periodic in both directions with `period` pixels."""
 
     period: int
     halves: list[list[Frames]]
-    """halves[y][x]: every other row from y on and every other column from x on, so that a window at
-    half-pixel precision is a block of one of the four."""
+    """halves[y][x] has every other row from y on and every other column from x on: a window at half-pixel precision is a
+    slice of one of the four."""
 
 
 def _texture(rng: np.random.Generator, size: int, difficulty: Difficulty) -> _Texture:
-    """Smooth random heights or waves, in one dull color and its neighbors."""
+    """Draw smooth noise or a sum of waves, in one dull color and its neighbors."""
     period = 3 * size
     if rng.random() < 0.5:
         relief = 0.65 * _value_noise(rng, period, 7) + 0.35 * _value_noise(rng, period, 17)
     else:
+        # Four plane waves with whole numbers of periods, so that the texture wraps around.
         table = np.sin(2 * np.pi * np.arange(period) / period).astype(np.float32)
         steps = np.arange(period)
         relief = np.zeros((period, period), np.float32)
@@ -331,24 +341,25 @@ def _texture(rng: np.random.Generator, size: int, difficulty: Difficulty) -> _Te
     mean = _rgb(rng.uniform(), rng.uniform(0, difficulty.background_saturation), rng.uniform(0.3, 0.6))
     swing = difficulty.background_contrast * rng.uniform(0.6, 1.0, 3)
     palette = np.clip(mean + np.linspace(-1, 1, 256)[:, None] * swing, 0, 255).astype(np.uint8)
+    # Padded by two frames: a window that starts anywhere in the period needs no wrapping.
     levels = np.pad((127.5 * (relief + 1)).astype(np.uint8), (0, 2 * size), mode="wrap")
     return _Texture(period, [[palette.take(levels[y::2, x::2], axis=0) for x in (0, 1)] for y in (0, 1)])
 
 
 def _value_noise(rng: np.random.Generator, period: int, cells: int) -> Floats:
-    """(period, period) in [-1, 1]: random heights on a grid that wraps around, joined smoothly."""
+    """Value noise `(period, period)` in [-1, 1]: random heights on a periodic grid, interpolated smoothly."""
     heights = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
     position = np.arange(period) * (cells / period)
     left = position.astype(np.int64)
     right = (left + 1) % cells
     part = (position - left).astype(np.float32)
-    part = part * part * (3 - 2 * part)
+    part = part * part * (3 - 2 * part)  # smoothstep: no visible grid lines
     rows = heights[left] * (1 - part[:, None]) + heights[right] * part[:, None]
     return rows[:, left] * (1 - part) + rows[:, right] * part
 
 
 def _pan(texture: _Texture, size: int, corners: NDArray[np.floating]) -> Frames:
-    """Windows of the texture; corners (N, 2) are x, y in half pixels and wrap around."""
+    """Cut windows out of the texture; corners `(N, 2)` are x, y in half pixels and wrap around."""
     frames = np.empty((len(corners), size, size, 3), np.uint8)
     for frame, (x, y) in zip(frames, np.rint(corners).astype(np.int64) % texture.period, strict=True):
         frame[:] = texture.halves[y % 2][x % 2][y // 2 : y // 2 + size, x // 2 : x // 2 + size]
@@ -356,7 +367,7 @@ def _pan(texture: _Texture, size: int, corners: NDArray[np.floating]) -> Frames:
 
 
 def _shake(rng: np.random.Generator, num_frames: int, deviation: float) -> Floats:
-    """(N, 2) pixels: white noise through a symmetric window, so that time has no direction in it."""
+    """Draw the camera shake, pixels `(N, 2)`: white noise through a symmetric window, which has no direction of time."""
     window = np.array([1.0, 2.0, 3.0, 2.0, 1.0])
     window /= np.linalg.norm(window)
     white = deviation * rng.standard_normal((2, num_frames + len(window) - 1))
@@ -364,7 +375,7 @@ def _shake(rng: np.random.Generator, num_frames: int, deviation: float) -> Float
 
 
 def _distractors(rng: np.random.Generator, size: int, count: int, difficulty: Difficulty) -> list[Sprite]:
-    """Small dull things that drift straight on and come in again on the other side."""
+    """Draw small dull objects that drift straight and come in again on the other side."""
     radius = difficulty.distractor_diameter * size / 2
     sprites = []
     for _ in range(int(rng.integers(difficulty.max_distractors + 1))):
@@ -387,7 +398,7 @@ def _distractors(rng: np.random.Generator, size: int, count: int, difficulty: Di
 
 
 def _add_noise(frames: Frames, rng: np.random.Generator, deviation: float) -> None:
-    """Sensor noise in place: every frame gets another window of one field of noise."""
+    """Add sensor noise in place: each frame gets another window of one field of noise, far faster than new noise."""
     size, spare = frames.shape[1], 32
     field = deviation * rng.standard_normal((size + spare, size + spare, 3), np.float32)
     field = np.rint(field).astype(np.int16)

@@ -1,8 +1,7 @@
-"""Drawing of the embedded data set's things: soft-edged shapes with a texture, one patch a frame.
+"""Draw the objects of the embedded data set: soft-edged shapes with a texture, one patch per frame.
 
-A shape is a signed distance in its own coordinates: p along its heading, q across, both in units of
-its radius; negative inside. Only arithmetic and square roots touch pixels, so the same state gives
-the same bytes wherever it stands in a video.
+A shape is a signed distance in its own coordinates, negative inside: p along its heading, q across, both in units of its
+radius. Only arithmetic and square roots touch pixels, so a state gives the same bytes at any place in a video.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ Ints = NDArray[np.int64]
 Frames = NDArray[np.uint8]
 
 SHAPES = ("disc", "square", "triangle", "pentagon", "star", "cross", "ring")
-"""Shapes of any target; "bar", "hand" and "arrow" have groups of their own."""
+"""Shapes of any target; "bar", "hand" and "arrow" belong to some groups only."""
 PATTERNS = ("plain", "stripes", "checks", "core")
-"""Textures of any target; "tip" and "glow" go with turning things and with lamps."""
+"""Textures of any target; "tip" is for turning objects, "glow" for lamps."""
 
 _REACH = 1.2
-"""No shape goes further from its center than this many radii."""
+"""Largest distance of a shape's points from its center, in radii."""
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """A drawn thing: its looks, and a list of N states."""
+    """An object: its appearance, and a list of N states."""
 
     shape: str
     pattern: str
@@ -45,7 +44,7 @@ class Sprite:
     """(N,): whether it is drawn."""
 
     def reordered(self, order: Ints) -> Sprite:
-        """The same thing with its states in another order, int64 (N,)."""
+        """Return the same object with its states in another order, int64 `(N,)`."""
         return replace(
             self,
             place=self.place[order],
@@ -56,18 +55,21 @@ class Sprite:
 
 
 def draw_sprite(frames: Frames, sprite: Sprite, shake: Floats) -> None:
-    """Draw a thing into frames (N, H, W, 3), in place, moved by -shake (N, 2) pixels."""
+    """Draw an object into frames `(N, H, W, 3)`, in place, moved by -shake `(N, 2)` pixels."""
     height, width = frames.shape[1:3]
     center = sprite.place - shake
+    # Skip the frames in which the object is invisible or wholly outside.
     reach = _REACH * sprite.radius + 1
     inside = ((center > -reach[:, None]) & (center < np.array([width, height]) + reach[:, None])).all(axis=1)
     shown = np.flatnonzero(sprite.visible & inside)
     if not len(shown):
         return
+    # All patches have the side of the largest, so that they are computed in one array operation.
     side = 2 * math.ceil(float(reach[shown].max())) + 1
     corner = np.rint(center[shown]).astype(np.int64) - side // 2
     patch, uncovered = _render_patches(sprite, shown, corner - center[shown], side)
     for i, index in enumerate(shown):
+        # Clip the patch to the frame: slices of both, of equal size.
         x, y = corner[i]
         across, down = slice(max(0, -x), max(0, width - x)), slice(max(0, -y), max(0, height - y))
         window = frames[index, max(0, y) : max(0, y + side), max(0, x) : max(0, x + side)]
@@ -75,21 +77,23 @@ def draw_sprite(frames: Frames, sprite: Sprite, shake: Floats) -> None:
 
 
 def _render_patches(sprite: Sprite, shown: Ints, offset: Floats, side: int) -> tuple[Floats, Floats]:
-    """Color times cover plus rounding, and 1 - cover for each channel; both (n, side, side, 3)."""
+    """Return color times coverage plus 0.5 for rounding, and 1 - coverage per channel; both `(n, side, side, 3)`."""
     steps = np.arange(side, dtype=np.float32)
     radius = sprite.radius[shown, None, None]
     cosine, sine = (sprite.heading[shown, axis, None, None] / radius for axis in (0, 1))
     x = offset[:, 0].astype(np.float32)[:, None, None] + steps
     y = offset[:, 1].astype(np.float32)[:, None, None] + steps[:, None]
+    # Rotate into the coordinates of the shape; cosine and sine are divided by the radius already.
     p, q = x * cosine + y * sine, y * cosine - x * sine
     distance = _DISTANCES[sprite.shape](p, q) * radius
+    # One pixel wide soft edge: half covered where the distance is 0.
     cover = np.clip(0.5 - distance, 0, 1)
     body, accent = sprite.colors
     share = _PATTERN_SHARES[sprite.pattern](p, q)
-    # A dark rim sets the thing off from any background.
+    # A dark rim makes the object visible on any background.
     shade = cover if sprite.pattern == "glow" else cover * (1 - 0.45 * np.clip(distance + 2.2, 0, 1))
     patch, uncovered = np.empty((2, *cover.shape, 3), np.float32)
-    for channel in range(3):  # far faster than broadcasting over a last axis of three
+    for channel in range(3):  # much faster than broadcasting over a last axis of three
         uncovered[..., channel] = 1 - cover
         color = body[channel] + share * (accent[channel] - body[channel])
         patch[..., channel] = color * shade + np.float32(0.5)
@@ -109,7 +113,7 @@ def _box(p: Floats, q: Floats, half_length: float, half_width: float) -> Floats:
 
 
 def _polygon(p: Floats, q: Floats, corners: int, inner_radius: float) -> Floats:
-    """The largest of the signed distances from the lines through the sides."""
+    """Return the largest signed distance from the lines through the sides."""
     distance: Floats = p - inner_radius
     for side in range(1, corners):
         angle = 2 * math.pi * side / corners
@@ -118,6 +122,7 @@ def _polygon(p: Floats, q: Floats, corners: int, inner_radius: float) -> Floats:
 
 
 def _star(p: Floats, q: Floats) -> Floats:
+    # The union of two shapes is the minimum of their distances.
     return np.minimum(_polygon(p, q, 3, 0.57), _polygon(-p, q, 3, 0.57))
 
 
@@ -126,7 +131,7 @@ def _cross(p: Floats, q: Floats) -> Floats:
 
 
 def _hand(p: Floats, q: Floats) -> Floats:
-    """A bar that begins a little behind the center, with a knob at its far end."""
+    """A clock hand: a bar that begins a little behind the center, with a knob at its far end."""
     knob = np.sqrt((p - 0.72) * (p - 0.72) + q * q) - 0.3
     return np.minimum(_box(p - 0.2, q, 0.6, 0.17), knob)
 
@@ -151,7 +156,7 @@ _DISTANCES: dict[str, Callable[[Floats, Floats], Floats]] = {
 
 
 def _waves(u: Floats) -> Floats:
-    """1 and 0 in turn with period 1, with soft edges."""
+    """Return a square wave of 0 and 1 with period 1 and soft edges."""
     share: Floats = np.clip(3.5 - 12 * np.abs(u - np.floor(u) - 0.5), 0, 1)
     return share
 

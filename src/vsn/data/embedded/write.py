@@ -86,6 +86,7 @@ class SynthSpec:
     def lengths(self) -> list[tuple[int, int]]:
         """Return all pairs (num_frames, frames_per_second) that a video may have."""
         (shortest, longest), (slowest, fastest) = self.num_seconds, self.frames_per_second
+        # 24, 40, 56, ...: 8 times 3, 5, 7, ...; see `vsn.data.embedded.scenes` for why.
         return [
             (num_frames, rate)
             for rate in range(max(1, slowest), fastest + 1)
@@ -153,7 +154,7 @@ def write_dataset(
     description = _description(spec)
     check_output_folder(root, {key: description[key] for key in ("format", "spec")}, names=(MARKER, UNFINISHED))
     todo = [video for video in _videos(root, spec) if not video.path.is_file()]
-    if (root / MARKER).is_file() and not todo:
+    if (root / MARKER).is_file() and not todo:  # complete: leave it untouched
         return root
     if not (root / MARKER).is_file():
         write_json(root / UNFINISHED, description)
@@ -197,6 +198,7 @@ def _description(spec: SynthSpec) -> dict[str, Any]:
         "kind": "vsn synthetic",
         "format": _FORMAT,
         "spec_hash": spec.fingerprint(),
+        # Through JSON, so that tuples become lists and compare equal to those read from the file.
         "spec": json.loads(json.dumps(dataclasses.asdict(spec))),
         "classes": list(spec.classes),
         "num_videos": {split: len(spec.classes) * spec.num_per_class(split) for split in SPLITS},

@@ -51,6 +51,7 @@ def flow_method(method: FlowMethod, device: str = "cpu") -> ComputeFlow:
         raise ConfigError(f"Device {device!r} cannot compute flow here; use 'cpu', or 'cuda' with a CUDA device.")
 
     def compute(frames: np.ndarray) -> np.ndarray:
+        # n + 1 frames -> n pairs: each frame is uploaded once and used in two pairs.
         gray = torch.from_numpy(frames).to(device)
         flow = tvl1_flow(torch.stack([gray[:-1], gray[1:]], 1))
         return flow.permute(0, 2, 3, 1).cpu().numpy()
@@ -75,6 +76,7 @@ def to_gray(frame: np.ndarray) -> np.ndarray:
     >>> to_gray(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]], np.uint8)).tolist()
     [[76, 150, 29, 9]]
     """
+    # floor(x + 0.5), as OpenCV rounds: np.round would round halves to even.
     weights = np.array([0.299, 0.587, 0.114], np.float32)
     return np.floor(frame.astype(np.float32) @ weights + np.float32(0.5)).astype(np.uint8)
 
@@ -149,6 +151,7 @@ class ComputedFlowReader(FlowReader):
             raise VideoError(self.path, _TOO_SHORT)
 
     def _read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        # One call for all frames, because each call decodes the file from its start.
         try:
             frames = self._video.frames_at([frame for index in indices for frame in (index, index + 1)])
         except FewerFramesError:

@@ -120,6 +120,7 @@ def flow_name(video_id: str) -> str:
     """
     stem, extension = os.path.splitext(video_id)
     parts = (stem if extension.lower() in VIDEO_EXTENSIONS else video_id).split("/")
+    # "../videos/a/1" -> "videos/a/1": the flow must not be written outside of its folder.
     if ".." in parts:
         parts = parts[len(parts) - parts[::-1].index("..") :]
     return "/".join(part for part in parts if part not in ("", "."))
@@ -214,6 +215,7 @@ def extract_flow(
             )
     selected = all_videos[index::count]
     check_output_folder(out, settings.description(), names=(METADATA_FILE,))
+    # Before the first video: without it, the folder could not be continued or read.
     if not (out / METADATA_FILE).is_file():
         write_json(out / METADATA_FILE, settings.description())
     todo = [video for video in selected if not video.flow_path(out, settings.layout).exists()]
@@ -228,7 +230,9 @@ def extract_flow(
                 bar.update(task, advance=1, note=f"{num_failed} failed" if num_failed else "")
     finally:
         remove_temporary_files(video.flow_path(out, settings.layout) for video in todo)
+    # Processes finish in any order; the report must not depend on it.
     failed = tuple(sorted((result for result in results if result.reason), key=lambda result: result.video.name))
+    # One report per machine, or they would overwrite each other's.
     report = out / ("failed.csv" if count == 1 else f"failed-{index}-of-{count}.csv")
     if failed:
         write_csv(report, [("path", "reason"), *((result.video.path, result.reason) for result in failed)])

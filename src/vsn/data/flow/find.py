@@ -101,6 +101,7 @@ def locate_flow(records: RecordSet, config: DataConfig) -> LocatedFlow:
     else:
         folder = next((place for place in usual if place.is_dir()), None)
     if folder is not None:
+        # A reader of class folders takes <root>/flow for one more class.
         inside = [record.video_id for record in records.records if record.path.is_relative_to(folder)]
         if inside and len(inside) < len(records.records):
             raise ConfigError(
@@ -113,7 +114,7 @@ def locate_flow(records: RecordSet, config: DataConfig) -> LocatedFlow:
             config.flow_layout,
             tuple(_find_place(record, config, folder, listing) for record in records.records),
         )
-    # Without a folder of its own, flow can only be in the folders of the frames, where numbered pictures are the frames:
+    # Without a separate folder, flow can only be in the folders of the frames, where numbered pictures are the frames:
     # layout "xy". One folder with flow is enough here; a folder without is an error when it is read.
     if not any(_has_named_fields(record.path) for record in records.records):
         raise ConfigError(
@@ -134,6 +135,7 @@ def _has_named_fields(folder: Path) -> bool:
 
 def _find_place(record: VideoRecord, config: DataConfig, folder: Path, listing: Listing) -> Path | None:
     """Return the flow of a video in the folder of the flow, None if there is none."""
+    # The longest name first: of flow/a/1 and flow/1, the video a/1 takes flow/a/1.
     for name in _possible_names(record, config):
         place = os.path.join(folder, name)
         if listing.is_folder(place) and config.flow_layout != "file":
@@ -151,7 +153,7 @@ def _possible_names(record: VideoRecord, config: DataConfig) -> Iterator[str]:
         parts = (stem if extension.lower() in VIDEO_EXTENSIONS else text).strip("/").split("/")
         for first in range(len(parts)):
             yield "/".join(parts[first:])
-            if parts[-1].isdecimal():
+            if parts[-1].isdecimal():  # Something-Something V1: video 7, flow 000007
                 yield "/".join([*parts[first:-1], f"{int(parts[-1]):06d}"])
 
 
@@ -214,6 +216,7 @@ def _frames_not_flow(flow: FlowFolderReader) -> str:
     """Return why pictures of layout "rg" look like frames of a video and not like flow; or ""."""
     if flow.layout == "xy":
         return ""
+    # One picture is enough: frames and flow differ in every one.
     picture = read_picture(flow.path, flow.names[0][0]).astype(float)
     is_gray = (picture == picture[..., :1]).all()
     if is_gray and picture.std() > _MAX_STILL_DEVIATION:
@@ -235,6 +238,7 @@ def flow_of_video(path: str | Path, expected: FlowMetadata) -> Path | None:
     path = Path(path)
     if not is_flow_file(path) and (not path.is_dir() or _frames_not_flow(FlowFolderReader(path))):
         return None
+    # The nearest flow.json counts: path may be one video of a data set's flow.
     for folder in path.absolute().parents[:_MAX_PARENTS]:
         if metadata := read_flow_metadata(folder):
             check_flow_metadata(folder, metadata, expected)

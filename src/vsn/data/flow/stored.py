@@ -59,6 +59,7 @@ class FlowReader(VideoReader):
         """Return the fields at these indices, uint8 `(n, H, W, 2)`. See `VideoReader.frames_at`."""
         indices = checked_indices(indices, self.num_frames)
         distinct = list(dict.fromkeys(indices))
+        # Stacks of neighboring segments overlap in short videos, so indices repeat: decode each field once.
         fields: dict[int, np.ndarray] = {}
         size: tuple[int, int] | None = None
         for index, field in zip(distinct, self._read(distinct), strict=True):
@@ -170,6 +171,7 @@ class FlowFolderReader(FlowReader):
     def _read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         for index in indices:
             names = self.names[index]
+            # Blue is dropped: it is empty.
             if self.layout == "rg":
                 yield np.ascontiguousarray(read_picture(self.path, names[0])[..., :2])
                 continue
@@ -191,6 +193,7 @@ def _list_axes(path: str | Path) -> dict[str, dict[str, dict[int, str]]]:
         names = os.listdir(path)
     except OSError as error:
         raise VideoError(path, f"the folder of flow cannot be listed ({error.strerror}).") from None
+    # TSN keeps img_00001.jpg next to flow_x_00001.jpg; other names are skipped.
     kinds: dict[str, dict[str, dict[int, str]]] = {}
     for name in sorted(names):
         if (match := _FIELD.fullmatch(name)) and not name.startswith("."):
@@ -211,6 +214,7 @@ def _pair_axes(path: str | Path, kinds: dict[str, dict[str, dict[int, str]]]) ->
             path, f"several kinds of flow: {', '.join(f'{kind}x_...' for kind in sorted(kinds))}; keep one."
         )
     (axes,) = kinds.values()
+    # A gap would shift all later motions against their frames, so it is an error.
     numbers = sorted(axes["x"].keys() | axes["y"].keys())
     for number in range(numbers[0], numbers[-1] + 1):
         for axis in ("x", "y"):

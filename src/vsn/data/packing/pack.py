@@ -139,6 +139,7 @@ def pack_dataset(
     plan = make_plan(config, out, splits=splits, short_side=short_side, quality=quality)
     check_output_folder(out, plan.description, names=(MARKER, UNFINISHED))
     out.mkdir(parents=True, exist_ok=True)
+    # Continue: shards that exist and would come out the same are kept.
     contents = {job.path: content for job in plan.jobs if (content := reusable_content(job)) is not None}
     todo = [job for job in plan.jobs if job.path not in contents]
     if todo or not (out / MARKER).is_file():
@@ -177,6 +178,7 @@ def pack_dataset(
         bytes_out=sum(part.bytes_out for part in parts),
         seconds=time.perf_counter() - start,
     )
+    # The marker comes last but one: without it the folder is not a pack, and the same command continues.
     _report_bad(summary, plan, max_bad)
     write_csv(out / VIDEOS, [("path", "label", "split", "id"), *rows])
     write_json(out / MARKER, _marker(plan, summary, contents))
@@ -218,6 +220,7 @@ def _report_bad(summary: PackSummary, plan: PackPlan, max_bad: float) -> None:
 
 def _check_records(plan: PackPlan, places: Mapping[Path, str]) -> None:
     """Read the records as training will; raise `ConfigError` unless they are those of the source."""
+    # A pack is read for years. Reading it back once is cheap, and finds what CSV cannot represent.
     config = plan.packed_config
     for split, records in plan.splits.items():
         expected = [(record.video_id, record.labels) for record in records.records if record.path in places]

@@ -90,6 +90,7 @@ def make_plan(
     # Without the root: a data set that was moved still has the same shards.
     pack = _fingerprint([FORMAT, settings, source])
     shard_size = min(_MAX_VIDEOS, -(-len(videos) // _MIN_SHARDS))
+    # 100 videos: 32 shards of up to 4. 10,000 videos: 157 shards of 64.
     jobs = tuple(
         ShardJob(
             path=out / f"shard-{number:05d}{SUFFIX}",
@@ -122,6 +123,7 @@ def _read_splits(config: DataConfig, splits: Sequence[str] | None) -> tuple[dict
             if splits or split == config.train_split:
                 raise
             missing[split] = str(error)
+    # Refuse now what videos.csv could not give back, before hours of packing.
     for records in sets.values():
         for name in records.classes:
             if "|" in name or name != name.strip():

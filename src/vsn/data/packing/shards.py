@@ -152,7 +152,7 @@ def write_shard(job: ShardJob) -> ShardContent:
                     ids.append(video.video_id)
                     bytes_in += _num_source_bytes(video.path)
                 except VideoError as error:
-                    writer.discard_video()
+                    writer.discard_video()  # frames before the damaged one are written already
                     bad.append(UnreadVideo(video.video_id, error.reason, _stamp(video.path)))
             description = {"pack": job.pack, "ids": ids, "bad": bad, "bytes_in": bytes_in}
             writer.finish(json.dumps(description, ensure_ascii=False, separators=(",", ":")).encode())
@@ -196,7 +196,7 @@ def reusable_content(job: ShardJob) -> ShardContent | None:
         return None
     if {*content.ids, *(bad.video_id for bad in content.bad)} != {video.video_id for video in job.videos}:
         return None
-    # A video that could not be read and has changed since may be readable now.
+    # A video that could not be read and has changed since, for example copied again, may be readable now.
     bad_stamps = {bad.video_id: bad.stamp for bad in content.bad}
     changed = any(
         _stamp(video.path) != bad_stamps[video.video_id] for video in job.videos if video.video_id in bad_stamps
