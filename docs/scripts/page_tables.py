@@ -110,9 +110,9 @@ def paper_table(number: str) -> str:
     rows = []
     for name in PAPER_RECIPES[number]:
         said = header_of(name)
-        hours = re.search(r"(\d+) h where the GPUs", said["hours"])
+        hours = re.search(r"(\d+) h if the GPUs", said["hours"])
         like = re.search(r"about those of ([\w-]+)", said["hours"])
-        on_paper = hours[1] if hours else re.search(r"(\d+) h where", header_of(like[1])["hours"])[1]
+        on_paper = hours[1] if hours else re.search(r"(\d+) h if", header_of(like[1])["hours"])[1]
         figure = said["accuracy"].replace("the placements below", "its placements")
         rows.append((f"`{name}`", said["title"], figure, on_paper))
     return table(("recipe", "trains", "the paper's figure", "hours, on paper"), rows)
@@ -180,12 +180,6 @@ def peer_rows() -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: -row["top1"])
-
-
-def peer_header(row: dict[str, Any]) -> str:
-    """The line of a demo recipe's header that says what its model reached."""
-    over = "one seed" if row["sd"] is None else f"mean of {row['seeds']} seeds, sd {100 * row['sd']:.1f}"
-    return f"# accuracy   {row['top1']:.1%}, {over} (results/peers-embedded-cpu.json)"
 
 
 def peer_table() -> str:

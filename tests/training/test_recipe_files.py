@@ -1,7 +1,12 @@
 """Every recipe that comes with vsn: its header, its model, its data, and two steps of training."""
 
+import json
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +25,7 @@ from vsn.models.layers import ShiftConv2d, ShuffleConv2d
 from vsn.runs.run import read_metrics
 from vsn.training.train import train
 
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted(recipe_folder().glob("*.toml"))
 each_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 
@@ -115,6 +121,84 @@ def test_the_header_says_what_it_is(path: Path):
     said = [line[2:12].strip() for line in header]
     assert [word for word in ("command", "hardware", "hours", "accuracy", "source") if word not in said] == []
     assert f"vsn train {path.stem} " in "\n".join(header)
+
+
+def results(name: str) -> Any:
+    return json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def demo_header(recipe: Recipe) -> list[str]:
+    file = results("demo-cpu")
+    top1 = {row["model"]: f"{row['top1']:.1%}" for row in file["rows"]}
+    return [
+        f"# hours      {file['seconds'] / 3600:.2f} for TSN, TSM and VSN, one after the other (results/demo-cpu.json)",
+        f"# accuracy   VSN {top1['VSN']}, TSM {top1['TSM']}, TSN {top1['TSN']} (same file)",
+    ]
+
+
+def peers_header(recipe: Recipe) -> list[str]:
+    runs = [run for run in results("peers-embedded-cpu")["runs"] if run["model"] == recipe.model.name]
+    top1 = [100 * run["forward"]["top1"] for run in runs]
+    hours = min(run["seconds"] for run in runs) / 3600  # others shared the machine
+    file = "(results/peers-embedded-cpu.json)"
+    return [
+        f"# hours      {hours:.2f} on one core {file}",
+        f"# accuracy   {fmean(top1):.1f}%, mean of {len(runs)} seeds, sd {stdev(top1):.1f} {file}",
+    ]
+
+
+def arrow_header(recipe: Recipe) -> list[str]:
+    runs = {run["run"]: run for run in results("gestures-arrow-cpu")["runs"]}
+    top1 = {name: f"{run['test'][0]['top1']:.1%}" for name, run in runs.items()}
+    hours = runs["arrow-vsn"]["training_seconds"] / 3600
+    return [
+        f"# hours      {hours:.1f} for 360 clips on one CPU core (results/gestures-arrow-cpu.json)",
+        f"# accuracy   VSN {top1['arrow-vsn']}, TSM {top1['arrow-tsm']}, TSN {top1['arrow-tsn']} on clips of unseen people "
+        "(same file)",
+    ]
+
+
+def finetune_header(recipe: Recipe) -> list[str]:
+    (run,) = [run for run in results("gestures-15-cpu")["runs"] if run["run"] == "gestures-vsn-from-arrow"]
+    hours = run["training_seconds"] / 3600
+    return [f"# hours      {hours:.1f} for 360 clips on one core, in bf16 (results/gestures-15-cpu.json)"]
+
+
+def differences_header(recipe: Recipe) -> list[str]:
+    (stream, row), *_ = [
+        (stream, row)
+        for pair in results("two-streams-gestures-cpu")["pairs"]
+        for stream, row in zip(pair["streams"], pair["report"]["inputs"], strict=True)
+        if (stream["run"], pair["protocol"]) == ("gdiff64", "center")
+    ]
+    hours = stream["training_seconds"] / 3600
+    return [
+        f"# hours      {hours:.1f} for 360 clips on one core (results/two-streams-gestures-cpu.json)",
+        f'# accuracy   {row["top1"]:.1%} on 90 clips of 15 gestures by unseen people, with data.flip = "swap" (same file); '
+        "depends on yours",
+    ]
+
+
+HEADERS: dict[str, Callable[[Recipe], list[str]]] = {
+    "demo-cpu": demo_header,
+    "peers-embedded-cpu": peers_header,
+    "gestures-arrow-cpu": arrow_header,
+    "gestures-15-cpu": finetune_header,
+    "two-streams-gestures-cpu": differences_header,
+}
+"""The lines with figures of a header, by the file that it names."""
+
+
+@each_recipe
+def test_header_figures_are_those_of_the_file_it_names(path: Path):
+    header = path.read_text(encoding="utf-8").split("\n\n")[0]
+    figures = [line for line in header.splitlines() if re.match(r"# (hours|accuracy) +(VSN )?\d", line)]
+    files = set(re.findall(r"results/([\w-]+)\.json", header))
+    if files:
+        (name,) = files
+        assert figures == HEADERS[name](load_recipe(path))
+    else:
+        assert [line for line in figures if "(paper, Table" not in line] == []
 
 
 @each_recipe
