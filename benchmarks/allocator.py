@@ -115,7 +115,7 @@ def main() -> None:
         )
         print(case, f"{rows[-1]['time_to_given_back']['ratio']:.2f}", rows[-1]["page_faults_a_step"])
     facts = {
-        **describe_run([options.out.name, *sys.argv[2:]]),
+        **describe_run(__file__, [options.out.name, *sys.argv[2:]]),
         "seed": 0,
         "rows": rows,
     }

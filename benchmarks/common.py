@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from vsn.runs.metadata import versions
 
 
-def describe_run(arguments: Sequence[str]) -> dict[str, Any]:
+def describe_run(script: str, arguments: Sequence[str]) -> dict[str, Any]:
     """Return the command with these arguments, without paths of this machine; the date; versions and hardware."""
-    command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments]
+    command = ["python", f"benchmarks/{Path(script).name}", *arguments]
     return {"command": shlex.join(command), "date": datetime.now(UTC).date().isoformat(), "versions": versions()}

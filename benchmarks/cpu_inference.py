@@ -170,7 +170,7 @@ def main() -> None:
     console = Console()
     video = write_one_second(options.work / "second.mp4", seed=options.seed)
     facts: dict[str, Any] = {
-        **describe_run(["WORK", options.out.name, *sys.argv[3:]]),
+        **describe_run(__file__, ["WORK", options.out.name, *sys.argv[3:]]),
         "device": describe_device(CPU),
         "video": {"size": [HEIGHT, WIDTH], "frames_per_second": RATE, "seconds": VIDEO_SECONDS,
                   "bytes": video.stat().st_size},

@@ -14,7 +14,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from common import describe_run
 from vsn.bench.results import paired_ratio, spread
 from vsn.bench.rounds import time_rounds
 from vsn.config import ExportConfig
@@ -31,7 +31,6 @@ from vsn.export.form import ExportForm
 from vsn.export.metadata import ExportError, import_package
 from vsn.export.write import quantize_onnx, trace, write_onnx
 from vsn.models import VideoClassifier, create_model
-from vsn.runs.metadata import versions
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.files import write_json
 
@@ -102,14 +101,12 @@ def main() -> None:
     for package in ("onnxruntime", "openvino"):
         import_package(package, "This benchmark")
     facts: dict[str, Any] = {
-        "command": f"python benchmarks/export.py {options.output.name} --backbone {options.backbone} --num-frames "
-        f"{options.num_frames} --size {options.size} --rounds {options.rounds} --threads {options.threads}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": versions()
-        | {name: import_package(name, "This benchmark").__version__ for name in ("onnx", "onnxruntime", "openvino")},
+        **describe_run(__file__, [options.output.name, *sys.argv[2:]]),
         "runtimes": {},
         "left_out": {},
     }
+    for name in ("onnx", "onnxruntime", "openvino"):
+        facts["versions"][name] = import_package(name, "This benchmark").__version__
     clip = generated_clips((1, options.num_frames, 3, options.size, options.size))
     with tempfile.TemporaryDirectory() as folder:
         files = export_all(Path(folder), options)

@@ -17,7 +17,6 @@ import statistics
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,10 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from common import describe_run
 from vsn.data.flow.compute import flow_method
 from vsn.data.flow.stored import open_flow, write_flow_file, write_flow_folder
 from vsn.data.flow.values import flow_to_bytes
-from vsn.runs.metadata import versions
 from vsn.system.files import write_json
 
 HEIGHT, WIDTH = 256, 340
@@ -181,9 +180,7 @@ def main() -> None:
     load_before = os.getloadavg()
     pairs = [known_pair(options.seed + i, (3.0, 8.0)[i % 2]) for i in range(options.pairs)]
     result = {
-        "command": " ".join(["python benchmarks/flow.py WORK", f"results/{options.out.name}", *sys.argv[3:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {**versions(), "opencv-contrib-python-headless": version("opencv-contrib-python-headless")},
+        **describe_run(__file__, ["WORK", f"results/{options.out.name}", *sys.argv[3:]]),
         "seed": options.seed,
         "load_before": load_before,
         "size": [HEIGHT, WIDTH],
@@ -191,6 +188,7 @@ def main() -> None:
         "layouts": measure_layouts(options.work, num_fields=100, rounds=options.rounds, seed=options.seed),
         "load_after": os.getloadavg(),
     }  # fmt: skip
+    result["versions"]["opencv-contrib-python-headless"] = version("opencv-contrib-python-headless")
     write_json(options.out, result)
     print(f"wrote {options.out}")
 

@@ -255,7 +255,7 @@ def main() -> None:
     device, console = pick_device(options.device), Console()
     seconds = 60 * options.minutes / len(options.parts)
     facts: dict[str, Any] = {
-        **describe_run([options.out.name, *sys.argv[2:]]),
+        **describe_run(__file__, [options.out.name, *sys.argv[2:]]),
         "device": describe_device(device),
     }
     if "operations" in options.parts:

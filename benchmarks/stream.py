@@ -10,10 +10,8 @@ The difference between their scores is recorded too.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import torch
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
+from common import describe_run
 from tables import stream_table
 from vsn.bench.results import paired_ratio, spread
 from vsn.bench.rounds import time_rounds
@@ -29,7 +28,6 @@ from vsn.bench.runtimes import describe_device
 from vsn.config import ClipSpec, EvalConfig, ModelConfig, Recipe
 from vsn.inference.predict import Predictor
 from vsn.models import build_model
-from vsn.runs.metadata import versions
 from vsn.stream.scorer import WindowScorer
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.files import write_json
@@ -141,9 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     given = list(sys.argv[2:] if arguments is None else arguments[1:])
     facts: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/stream.py", options.out.name, *given]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": versions(),
+        **describe_run(__file__, [options.out.name, *given]),
         "device": describe_device(CPU),
         "settings": {"size": options.size, "num_frames": options.num_frames, "seed": options.seed},
         "rows": [],

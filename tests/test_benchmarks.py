@@ -59,7 +59,7 @@ def test_what_streams_reuse_at_tiny_size(
 def test_starts_of_environments_are_measured_in_turn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     imports = script(monkeypatch, "imports")
     monkeypatch.setattr(imports, "STARTS", {"python": ["-c", "pass"]})
-    monkeypatch.setattr(imports, "FACTS", "print('{\"extras\": []}')")
+    monkeypatch.setattr(imports, "DESCRIBE", "print('{\"extras\": []}')")
     out, python = tmp_path / "import.json", sys.executable
     monkeypatch.setattr(sys, "argv", ["", str(out), f"a={python}", f"b={python}", "--rounds", "3"])
     imports.main()
@@ -100,7 +100,7 @@ def test_bytes_and_bandwidth_of_a_case_by_hand(monkeypatch: pytest.MonkeyPatch, 
     ops = script(monkeypatch, "ops")
     monkeypatch.setattr(ops, "time_rounds", lambda calls, *_, **__: {name: [0.5, 1.0, 2.0] for name in calls})
     case = ops.Case(ops.Place("temporal_shift", (16, 4, 4)), 2, "bf16", "channels-last", direction, "eager")
-    row = ops.measure_case(case, 8, CPU, rounds=3, seconds=0, at_least_ms=1.0)
+    row = ops.measure_case(case, 8, CPU, rounds=3, seconds=0, min_ms=1.0)
     moved = 2 * (2 * 8 * 16 * 4 * 4) * 2 * (2 if direction != "forward" else 1)
     assert row["shape"] == [16, 16, 4, 4]
     assert row["bytes_moved_at_least"] == moved
