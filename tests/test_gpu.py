@@ -1,4 +1,4 @@
-"""What a GPU must do as a CPU does: operations, models, training, resuming, flow, decoding.
+"""Check that a GPU computes what a CPU does: operations, models, training, resuming, flow, decoding.
 
     pytest -m gpu
 
@@ -50,10 +50,10 @@ def device() -> Iterator[torch.device]:
     """The GPU, computing fp32 in fp32: no TF32, which has ten bits of fraction."""
     if DEVICE == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    former = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     yield torch.device(DEVICE)
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = former
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_interrupted_and_resumed_is_uninterrupted(
     if not all(torch.equal(whole[key], again[key]) for key in whole):
         pytest.skip("two uninterrupted trainings differ on this device already")
     at_step(monkeypatch, 5, interrupt)
-    with pytest.raises(TrainingStopped, match="epoch 2 after 2 of 3 steps"):
+    with pytest.raises(TrainingStopped, match="epoch 2 after 2 of 3"):
         train(recipe, tmp_path / "parts", console=quiet)
     train(recipe, tmp_path / "parts", resume=True, console=quiet)
     parts = weights_of(tmp_path / "parts")
@@ -269,9 +269,9 @@ def test_batch_size_is_found_by_trying(device: torch.device, tiny_data: Path):
         torch.cuda.set_per_process_memory_fraction(2**30 / torch.cuda.get_device_properties(0).total_memory)
     recipe = on_device(tiny_recipe(tiny_data))
     try:
-        said = find_batch_size(recipe)
-        found = re.match(r"(\d+) videos fit into", said)
-        assert found is not None, said
+        text = find_batch_size(recipe)
+        found = re.match(r"(\d+) videos fit into", text)
+        assert found is not None, text
         if DEVICE == "cuda":
             assert 0 < int(found[1]) < 4096
             TrialStep(recipe, 3, device)(int(found[1]))

@@ -1,5 +1,7 @@
-"""Several processes train and evaluate as one does: gloo, on the CPU."""
+"""Several processes train and evaluate as one does, with gloo on the CPU."""
 
+import contextlib
+import io
 import json
 import multiprocessing
 import os
@@ -17,7 +19,9 @@ from rich.console import Console
 
 from tests.helpers.ranks import run_ranks, train_quietly
 from tests.helpers.tiny_runs import assert_same_weights, metrics_of, rename_data, tiny_recipe, weights_of
+from vsn.cli import main
 from vsn.config import AugmentConfig, ConfigError, Recipe
+from vsn.config.recipes import dump_recipe
 from vsn.data.readers import read_records
 from vsn.inference.evaluate import evaluate_run
 from vsn.models import create_model
@@ -215,13 +219,14 @@ def test_all_processes_stop_when_one_is_asked_to(
     assert_close_runs(tmp_path / "run", tmp_path / "whole")
 
 
-def test_a_signal_to_all_processes_of_a_job_ends_no_worker_before_its_time(tiny_data: Path, tmp_path: Path):
+def test_a_signal_to_all_processes_of_a_job_ends_no_worker_too_early(
+    tiny_data: Path, finished_run: Path, tmp_path: Path
+):
     recipe = rename_data(tiny_recipe(tiny_data), num_workers=2)
     (said,) = run_ranks(1, interrupted, recipe, tmp_path / "run", 0, 1)
     assert "epoch 1 after 1 of 3" in said
-    run_ranks(1, train_quietly, recipe, tmp_path / "whole")
-    run_ranks(1, train_quietly, recipe, tmp_path / "run", True)
-    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+    train_quietly(rename_data(recipe, num_workers=0), tmp_path / "run", resume=True)
+    assert_same_weights(tmp_path / "run", finished_run)
 
 
 def stopped_by(recipe: Recipe, path: Path) -> str:
@@ -279,9 +284,23 @@ def test_several_processes_score_as_one_to_the_last_digit(
 # --- the command --------------------------------------------------------------------------------------
 
 
-def test_torchrun(tiny_data: Path, tmp_path: Path, quiet: Console):
-    from vsn.config.recipes import dump_recipe
+def run_command(*arguments: str) -> str:
+    """Return what a command prints on this rank."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        main([*arguments])
+    return printed.getvalue()
 
+
+def test_commands_print_on_rank_0_only(tiny_data: Path, tmp_path: Path):
+    recipe = without_dropout(tiny_recipe(tiny_data, epochs=1))
+    (tmp_path / "mine.toml").write_text(dump_recipe(recipe))
+    run_ranks(2, run_command, "train", str(tmp_path / "mine.toml"), "--out", str(tmp_path / "run"))
+    first, second = run_ranks(2, run_command, "eval", str(tmp_path / "run"), "--split", "val", "--json")
+    assert (json.loads(first)[0]["num_videos"], second) == (3, "")
+
+
+@pytest.mark.slow
+def test_torchrun(tiny_data: Path, tmp_path: Path, quiet: Console):
     recipe = without_dropout(tiny_recipe(tiny_data, lr=1e-3, epochs=1))
     (tmp_path / "mine.toml").write_text(dump_recipe(recipe))
     torchrun = [

@@ -10,8 +10,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from vsn.config import ConfigError
 
 
-class CpuSyncBatchNorm(nn.SyncBatchNorm):
-    """`nn.SyncBatchNorm` for CPU tensors, which PyTorch's own refuses; the batch of a rank may be empty."""
+class CpuSyncBatchNorm(_BatchNorm):
+    """`nn.SyncBatchNorm` for CPU tensors; the batch of a rank may be empty."""
+
+    # Not a subclass of it: PyTorch's refuses CPU tensors, and `DistributedDataParallel` refuses it in a CPU model.
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize ``(N, C, ...)``; in training every rank must call it."""
@@ -32,6 +34,9 @@ class CpuSyncBatchNorm(nn.SyncBatchNorm):
         if self.affine:
             normalized = normalized * self.weight.view(shape) + self.bias.view(shape)
         return normalized.to(input.dtype)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Accept any number of dimensions: the layer replaces 1d, 2d and 3d ones."""
 
     @torch.no_grad()
     def _update_statistics(self, mean: Tensor, variance: Tensor, count: float) -> None:
