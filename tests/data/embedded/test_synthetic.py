@@ -216,7 +216,7 @@ def test_order_free_features_do_not_beat_chance_and_ordered_ones_do() -> None:
     """Bounds: chance + 4 standard deviations of a binomial share, one-sided p about 3e-5 a group."""
     beaten, excess, variance = {}, 0.0, 0.0
     for group, names in GROUPS.items():
-        labels = np.tile(np.arange(len(names)), 40 if len(names) == 2 else 20)
+        labels = np.tile(np.arange(len(names)), 24 if len(names) == 2 else 12)
         clips = [thumbnails(names[label], [11, number]) for number, label in enumerate(labels)]
         chance = 1 / len(names)
         deviation = (chance * (1 - chance) / len(labels)) ** 0.5

@@ -96,11 +96,11 @@ def test_a_plain_picture_has_no_motion() -> None:
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        (torch.zeros(2, 8, 8), r"shape \(2, 8, 8\) came; TV-L1 takes gray frames \(B, 2, H, W\)"),
-        (torch.zeros(1, 3, 8, 8), r"shape \(1, 3, 8, 8\) came"),
-        (torch.zeros(0, 2, 8, 8), r"shape \(0, 2, 8, 8\) came"),
-        (torch.zeros(1, 2, 8, 8, dtype=torch.int32), r"of torch\.int32 came; .*uint8 or floating point"),
-        (torch.full((1, 2, 8, 8), torch.nan), "values that are not numbers"),
+        (torch.zeros(2, 8, 8), r"\(B, 2, H, W\).*\(2, 8, 8\)"),
+        (torch.zeros(1, 3, 8, 8), r"\(1, 3, 8, 8\)"),
+        (torch.zeros(0, 2, 8, 8), r"\(0, 2, 8, 8\)"),
+        (torch.zeros(1, 2, 8, 8, dtype=torch.int32), r"uint8.*torch\.int32"),
+        (torch.full((1, 2, 8, 8), torch.nan), "NaN"),
     ],
 )  # fmt: skip
 def test_frames_that_are_none(pairs: torch.Tensor, message: str) -> None:
@@ -111,10 +111,10 @@ def test_frames_that_are_none(pairs: torch.Tensor, message: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tau": 0.3}, r"tau of TV-L1 is 0\.3; it must be above 0 and at most 0\.25"),
-        ({"lambda_": 0.0}, r"lambda_ of TV-L1 is 0\.0; it must be above 0\."),
-        ({"zfactor": 1.0}, r"zfactor of TV-L1 is 1\.0; it must be between 0 and 1"),
-        ({"nwarps": 0}, "nwarps of TV-L1 is 0; it must be 1 or more"),
+        ({"tau": 0.3}, r"tau.*0\.3.*0\.25"),
+        ({"lambda_": 0.0}, r"lambda_.*0\.0"),
+        ({"zfactor": 1.0}, r"zfactor.*1\.0"),
+        ({"nwarps": 0}, r"nwarps.*0"),
     ],
 )  # fmt: skip
 def test_parameters_out_of_range(settings: dict, message: str) -> None:

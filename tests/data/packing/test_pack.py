@@ -328,7 +328,7 @@ def test_a_finished_pack_that_is_written_anew_is_not_read_halfway(tiny_data: Pat
     with pytest.raises(VideoError, match="3 of 15 videos cannot be read"):
         pack(root, out)
     assert not (out / "pack.json").exists()
-    with pytest.raises(ConfigError, match="holds a pack that is not finished; the same `vsn data pack`"):
+    with pytest.raises(ConfigError, match="unfinished pack"):
         read_records(packed_config(out), "train")
 
 
