@@ -32,6 +32,8 @@ from vsn.system.version import installed_version
 Clip = NDArray[np.uint8]
 """`(T, C, H, W)`, or `(views, T, C, H, W)`."""
 Logits = NDArray[np.float32]
+_ACCURACY = ("split", "protocol", "order", "num_videos", "top1", "top1_interval", "top5", "mean_average_precision")
+"""What the card shows of a result of `vsn eval`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,11 @@ def open_model(path: Path, *, weights: WeightsKind = "last", device: str = "auto
         weights=weights,
         weights_sha256=weights_hash(run, weights),
         device=str(predictor.device),
-        accuracy=read_accuracy(path, weights),
+        # A damaged result must not keep the service from starting: those are left out.
+        accuracy=[
+            {key: value for key, value in result.to_json().items() if key in _ACCURACY}
+            for result in list_results(path, weights=weights, damaged=[])
+        ],
     )
     return ServedModel(recipe=run.recipe, classes=run.classes, score=score, predictor=predictor, card=card)
 
@@ -141,13 +147,6 @@ def _open_exported(path: Path) -> ServedModel:
         exported=facts.to,
     )
     return ServedModel(recipe=recipe, classes=predictor.classes, score=score, predictor=None, card=card)
-
-
-def read_accuracy(path: Path, weights: WeightsKind) -> list[dict[str, Any]]:
-    """What `vsn eval` measured of these weights; damaged files are left out."""
-    keys = ("split", "protocol", "order", "num_videos", "top1", "top1_interval", "top5", "mean_average_precision")
-    results = list_results(path, weights=weights, damaged=[])
-    return [{key: value for key, value in result.to_json().items() if key in keys} for result in results]
 
 
 def _card(recipe: Recipe, classes: Sequence[str], *, exported: str = "", **source: Any) -> Card:

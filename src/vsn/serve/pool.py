@@ -18,6 +18,7 @@ from vsn.system.pool import GuardedWorker, WorkerError, WorkerFailure
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+_Entry = tuple[Job, "Future[Result | WorkerFailure]"]
 
 _POLL_SECONDS = 0.5
 """How often a waiting thread checks its process, and whether the pool is closing."""
@@ -46,12 +47,12 @@ class DecodePool(Generic[Job, Result]):
     ) -> None:
         self._work, self._seconds_limit = work, seconds_limit
         self._context = _context(preload or work.__module__)
-        self._jobs: queue.SimpleQueue[tuple[Job, Future[Result | WorkerFailure]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Entry[Job, Result] | None] = queue.SimpleQueue()
+        self._workers: dict[int, GuardedWorker[Job, Result]] = {}
         self._closing = False
-        self._num_ready = 0
-        self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._run, name=f"decode-{number}", daemon=True) for number in range(num_workers)
+            threading.Thread(target=self._run, args=(slot,), name=f"decode-{slot}", daemon=True)
+            for slot in range(num_workers)
         ]
         for thread in self._threads:
             thread.start()
@@ -59,7 +60,7 @@ class DecodePool(Generic[Job, Result]):
     @property
     def num_ready(self) -> int:
         """Processes that have started and are alive."""
-        return self._num_ready
+        return sum(not worker.is_gone for worker in list(self._workers.values()))
 
     @property
     def num_waiting(self) -> int:
@@ -86,18 +87,16 @@ class DecodePool(Generic[Job, Result]):
             if (entry := self._jobs.get()) is not None:
                 entry[1].cancel()
 
-    def _run(self) -> None:
+    def _run(self, slot: int) -> None:
         worker: GuardedWorker[Job, Result] | None = None
-        entry: tuple[Job, Future[Result | WorkerFailure]] | None = None
+        entry: _Entry[Job, Result] | None = None
         try:
             while not self._closing:
                 # News of a process without a job means that it died.
-                if worker is not None and not worker.is_gone and worker.connection.poll():
-                    self._drop(worker)
-                if worker is None or worker.is_gone:
-                    worker = self._start()
+                if worker is None or worker.is_gone or worker.connection.poll():
+                    worker = self._start(slot)
                 elif entry is None:
-                    # Then check the process again before it gets the job: it may have died meanwhile.
+                    # Then check the process again before it gets the job: it may have died while this thread waited.
                     with contextlib.suppress(queue.Empty):
                         entry = self._jobs.get(timeout=_POLL_SECONDS)
                 else:
@@ -107,15 +106,15 @@ class DecodePool(Generic[Job, Result]):
         finally:
             if entry is not None:
                 entry[1].cancel()
-            if worker is not None and not worker.is_gone:
-                self._drop(worker)
+            if slot in self._workers:
+                self._workers[slot].stop()
 
-    def _start(self) -> GuardedWorker[Job, Result] | None:
-        """Start a process and wait until it is ready; None, after a pause, if it does not start."""
+    def _start(self, slot: int) -> GuardedWorker[Job, Result] | None:
+        """Replace the process of a slot and wait until it is ready; None, after a pause, if it does not start."""
+        if slot in self._workers:
+            self._workers.pop(slot).stop()
         with interrupts_blocked():
-            worker: GuardedWorker[Job, Result] = GuardedWorker(
-                self._work, seconds_limit=self._seconds_limit, context=self._context
-            )
+            worker = GuardedWorker(self._work, seconds_limit=self._seconds_limit, context=self._context)
         try:
             while not worker.is_free:
                 wait([worker.connection], _POLL_SECONDS)
@@ -123,33 +122,23 @@ class DecodePool(Generic[Job, Result]):
                     worker.stop()
                     return None
                 worker.poll()
-        except WorkerError:  # for example out of memory
+        except WorkerError:
+            # For example out of memory, which may pass.
             time.sleep(_POLL_SECONDS)
             return None
-        self._count(1)
+        self._workers[slot] = worker
         return worker
 
     def _result(self, worker: GuardedWorker[Job, Result], job: Job) -> Result | WorkerFailure:
         worker.give(0, job)
-        outcome: tuple[int, Result | WorkerFailure] | None = None
-        while outcome is None and not worker.is_gone:
-            left = worker.deadline - time.monotonic()
-            has_news = bool(wait([worker.connection], max(0.0, min(left, _POLL_SECONDS))))
+        while True:
+            # Never longer than the poll interval: a job may take minutes, and `close` must not wait for it.
+            timeout = max(0.0, min(worker.deadline - time.monotonic(), _POLL_SECONDS))
+            has_news = wait([worker.connection], timeout)
             if self._closing and not has_news:
                 return WorkerFailure("the service is being stopped")
-            with contextlib.suppress(WorkerError):
-                outcome = worker.poll()
-        if worker.is_gone:
-            self._count(-1)
-        return outcome[1] if outcome is not None else WorkerFailure("its process died")
-
-    def _drop(self, worker: GuardedWorker[Job, Result]) -> None:
-        worker.stop()
-        self._count(-1)
-
-    def _count(self, change: int) -> None:
-        with self._lock:
-            self._num_ready += change
+            if (outcome := worker.poll()) is not None:
+                return outcome[1]
 
 
 def _context(preload: str) -> BaseContext:
