@@ -38,6 +38,8 @@ def open_page(browser: Any, live: Live) -> Iterator[Any]:
         page.set_default_timeout(60_000)
         page.on("console", lambda message: said(message.text))
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        # Early, for it takes a while until Chromium reports file choosers: a test that waits for one has a race.
+        page.on("filechooser", lambda chooser: None)
 
         def said(text: str) -> None:
             if "status of 422" not in text:  # the browser notes every answer that is a refusal
