@@ -1,8 +1,8 @@
-"""Draw the figures of the pages, as SVG that follows the reader's light or dark theme.
+"""Draw the figures of the documentation, as SVG that follows the reader's light or dark theme.
 
     python docs/scripts/page_figures.py          # writes docs/shuffle.svg, docs/blocks.svg, docs/cost-*.svg
 
-What is drawn of the operations is computed by them, and what is plotted is read from results/.
+Figures of operations are computed by the operations; plots read results/.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ text { fill: #e6edf3 } .line { stroke: #9ea7b3 } .faint { stroke: #3d444d } .hea
 
 
 def svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
-    """The parts as one picture with its style; `title` is what a screen reader says."""
+    """Join parts to an image with its style; screen readers read `title`."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n' + "\n".join(parts) + "\n</svg>\n"
@@ -71,17 +71,17 @@ def svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
 
 
 def label(x: float, y: float, words: str, kind: str = "") -> str:
-    """Words at a place; `kind` names classes of the style."""
+    """Draw text; `kind` is a class of the style."""
     return f'<text x="{x:g}" y="{y:g}" class="{kind}">{escape(words)}</text>'
 
 
 def rectangle(x: float, y: float, width: float, height: float, kind: str) -> str:
-    """A box with round corners."""
+    """Draw a box with round corners."""
     return f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="4" class="{kind}"/>'
 
 
 def arrow(x: float, y: float, length: float, *, down: bool = False) -> str:
-    """An arrow to the right, or down."""
+    """Draw an arrow to the right, or down."""
     end_x, end_y = (x, y + length) if down else (x + length, y)
     head = (
         f"{end_x - 5:g},{end_y - 7:g} {end_x + 5:g},{end_y - 7:g}"
@@ -95,7 +95,7 @@ def arrow(x: float, y: float, length: float, *, down: bool = False) -> str:
 
 
 def shuffle_figure() -> str:
-    """Frames as columns, channel groups as rows: before, after the shuffle, and after its inverse."""
+    """Draw frames as columns, channel groups as rows: before, after the shuffle, and after its inverse."""
     numbers = torch.arange(NUM_FRAMES**2).view(NUM_FRAMES, NUM_FRAMES, 1, 1)  # frame t, group g: 4t + g
     shuffled = video_shuffle(numbers, NUM_FRAMES)
     grids = [
@@ -105,9 +105,9 @@ def shuffle_figure() -> str:
     ]
     cell, gap, step, top = 40, 6, 268, 62
     parts = []
-    for number, (name, says, grid) in enumerate(grids):
+    for number, (name, subtitle, grid) in enumerate(grids):
         left = 16 + number * step
-        parts += [label(left, 20, name, "strong"), label(left, 38, says, "small")]
+        parts += [label(left, 20, name, "strong"), label(left, 38, subtitle, "small")]
         for frame in range(NUM_FRAMES):
             x = left + frame * (cell + gap)
             for group in range(NUM_FRAMES):
@@ -126,7 +126,7 @@ def shuffle_figure() -> str:
 
 
 def blocks_figure() -> str:
-    """The three residual blocks of a VSN, from top to bottom."""
+    """Draw the three residual blocks of a VSN, from top to bottom."""
     columns = [
         ("Shift block (TSM)", "the other blocks", ["shift", "1x1 conv", "3x3 conv", "1x1 conv"]),
         ("Compact block", "last of a stage (default)", ["1x1 conv", "shuffle", "3x3 conv", "shuffle", "1x1 conv"]),
@@ -134,9 +134,9 @@ def blocks_figure() -> str:
     ]
     height, width, top, bottom = 34, 112, 92, 372
     parts = []
-    for number, (name, says, layers) in enumerate(columns):
+    for number, (name, subtitle, layers) in enumerate(columns):
         center = 110 + number * 230
-        parts += [label(center, 20, name, "strong middle"), label(center, 38, says, "small middle")]
+        parts += [label(center, 20, name, "strong middle"), label(center, 38, subtitle, "small middle")]
         parts.append(f'<path d="M{center} 50 L{center} {top - 24}" class="line"/>')
         parts.append(f'<path d="M{center} 66 H{center - 88} V{bottom} H{center - 13}" class="line"/>')
         parts.append(arrow(center, 66, bottom - 66 - 12, down=True))
@@ -149,9 +149,7 @@ def blocks_figure() -> str:
         parts.append(f'<circle cx="{center}" cy="{bottom}" r="12" class="box"/>')
         parts.append(label(center, bottom + 5, "+", "middle strong"))
         parts.append(arrow(center, bottom + 12, 26, down=True))
-    title = (
-        "Where shift and shuffle stand in the residual blocks: before the first 1x1, around the 3x3, around the branch"
-    )
+    title = "Shift and shuffle in the residual blocks: before the first 1x1, around the 3x3, around the branch"
     return svg(680, 416, title, parts)
 
 
@@ -165,7 +163,7 @@ def plot(
     y_ticks: Sequence[float],
     label_shift: dict[str, tuple[int, int]] | None = None,
 ) -> str:
-    """Points (name, x on a log scale, y, interval of y) with their names; VSN's are in the color of ours."""
+    """Plot points (name, x on a log scale, y, interval of y) with their names; VSN has its own color."""
     left, right, top, bottom = 64, 600, 24, 320
     low, high = math.log(x_ticks[0]), math.log(x_ticks[-1])
 
@@ -196,7 +194,7 @@ def plot(
 
 
 def demo_plot() -> str:
-    """Accuracy on the embedded data set against latency, both measured here."""
+    """Plot measured accuracy on the embedded data set against measured latency."""
     rows = _read("demo-cpu.json")["rows"]
     points = [
         (row["model"], row["latency_ratio"], 100 * row["top1"], tuple(100 * one for one in row["top1_interval"]))
@@ -205,7 +203,7 @@ def demo_plot() -> str:
     return plot(
         points,
         title="Top-1 on the embedded data set against latency of TSN, TSM and VSN",
-        x_name="latency of one video beside TSN's, two CPU cores",
+        x_name="latency of one video relative to TSN, two CPU cores",
         y_name="top-1, the embedded data set, 95% intervals",
         x_ticks=(0.9, 1, 1.1, 1.2),
         y_ticks=(0, 20, 40, 60, 80, 100),
@@ -213,7 +211,7 @@ def demo_plot() -> str:
 
 
 def paper_plot() -> str:
-    """Accuracy as the paper's Table 6 has it against latency as measured here."""
+    """Plot the accuracy of the paper's Table 6 against measured latency."""
     rows = _read("table6-latency-cpu.json")["rows"]
     points = [
         (PAPER_NAMES[row["label"]], row["latency"]["ratio"], PAPER_TABLE_6[row["label"]][2], None) for row in rows
@@ -221,7 +219,7 @@ def paper_plot() -> str:
     return plot(
         points,
         title="Top-1 of the paper's Table 6 against latency measured on two CPU cores",
-        x_name="latency of one video beside TSN-R50's, measured by us on two CPU cores",
+        x_name="latency of one video relative to TSN-R50, measured by us on two CPU cores",
         y_name="top-1 on Something-Something V1, the paper's figures",
         x_ticks=(0.8, 1, 2, 4, 8, 16),
         y_ticks=(10, 20, 30, 40, 50),
@@ -230,7 +228,7 @@ def paper_plot() -> str:
 
 
 def peers_plot() -> str:
-    """Accuracy on the embedded data set against latency of every model trained there, both measured here."""
+    """Plot measured accuracy on the embedded data set against measured latency, for every model trained there."""
     rows = peer_rows()
     short = {row["model"]: row["model"].split("_resnet26")[0].removesuffix("_thin") for row in rows}
     points = []
@@ -244,7 +242,7 @@ def peers_plot() -> str:
     return plot(
         points,
         title="Top-1 on the embedded data set against latency of VSN and its peers, at the size of the demo",
-        x_name="latency of one video beside TSN's, two CPU cores",
+        x_name="latency of one video relative to TSN, two CPU cores",
         y_name="top-1, the embedded data set; bars are one standard deviation over seeds",
         x_ticks=(0.5, 1, 2, 4, 8),
         y_ticks=(20, 40, 60, 80, 100),

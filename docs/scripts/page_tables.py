@@ -1,8 +1,8 @@
-"""Write the tables of the pages that are counted or read from files: results/, recipes/, the models themselves.
+"""Write the tables of the documentation from results/, recipes/ and the models.
 
     python docs/scripts/page_tables.py          # writes them into docs/*.md
 
-A table stands between `<!-- table NAME -->` and `<!-- end of table -->`, which readers do not see.
+A table is between `<!-- table NAME -->` and `<!-- end of table -->`, which readers do not see.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vsn.models.measure import count_multiply_adds
 ROOT = Path(__file__).parents[2]
 SPOT = re.compile(r"(?s)(<!-- table ([\w-]+) -->\n).*?(<!-- end of table -->)")
 
-# What the paper budget of docs/scaling.md takes as given, and says so.
+# Assumptions of the budget in docs/scaling.md, stated there.
 VIDEOS = 240_000
 TEST_VIDEOS = 20_000
 SECONDS, RATE = 10, 25
@@ -32,7 +32,7 @@ EPOCHS = 50
 VIDEOS_A_GPU = 8
 GPUS = (8, 64, 1024)
 
-# Runs of results/embedded-cpu.json that are a model as its name has it.
+# Runs of results/embedded-cpu.json without changed settings.
 PLAIN_RUNS = ("name=tsn_resnet26_thin", "name=tsm_resnet26_thin", "recipe")
 
 PAPER_RECIPES = {
@@ -90,36 +90,36 @@ PAPER_RECIPES = {
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Format a table in Markdown."""
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines)
 
 
 def header_of(recipe: str) -> dict[str, str]:
-    """What the header of a recipe says: title, command, hardware, hours, accuracy, source; a line each."""
+    """Parse the header of a recipe: title, command, hardware, hours, accuracy, source."""
     text = (ROOT / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8")
     block = text.split("\n\n", 1)[0]
-    said = {"title": block.splitlines()[0].lstrip("# ")}
-    for found in re.finditer(r"(?m)^# (command|hardware|hours|accuracy|source) +(.+(?:\n# {8,}.+)*)", block):
-        said[found[1]] = " ".join(found[2].replace("\n#", " ").split())
-    return said
+    header = {"title": block.splitlines()[0].lstrip("# ")}
+    for entry in re.finditer(r"(?m)^# (command|hardware|hours|accuracy|source) +(.+(?:\n# {8,}.+)*)", block):
+        header[entry[1]] = " ".join(entry[2].replace("\n#", " ").split())
+    return header
 
 
 def paper_table(number: str) -> str:
-    """The recipes of one table of the paper: what each trains, what the paper reached, hours on paper."""
+    """List the recipes of one table of the paper: content, the paper's accuracy, estimated hours."""
     rows = []
     for name in PAPER_RECIPES[number]:
-        said = header_of(name)
-        hours = re.search(r"(\d+) h if the GPUs", said["hours"])
-        like = re.search(r"about those of ([\w-]+)", said["hours"])
+        header = header_of(name)
+        hours = re.search(r"(\d+) h if the GPUs", header["hours"])
+        like = re.search(r"about those of ([\w-]+)", header["hours"])
         on_paper = hours[1] if hours else re.search(r"(\d+) h if", header_of(like[1])["hours"])[1]
-        figure = said["accuracy"].replace("the placements below", "its placements")
-        rows.append((f"`{name}`", said["title"], figure, on_paper))
+        figure = header["accuracy"].replace("the placements below", "its placements")
+        rows.append((f"`{name}`", header["title"], figure, on_paper))
     return table(("recipe", "trains", "the paper's figure", "hours, on paper"), rows)
 
 
 def demo_table() -> str:
-    """The demo's three models, measured."""
+    """Return the measured results of the demo's three models."""
     rows = [
         (
             row["model"],
@@ -135,7 +135,7 @@ def demo_table() -> str:
 
 
 def quick_table() -> str:
-    """The quick demo's three models, with their frames in order and out of order."""
+    """Return the accuracy of the quick demo's three models, with frames in order and shuffled."""
     rows = [
         (row["model"], f"{row['top1']:.1%}", f"{row['top1_shuffled']:.1%}")
         for row in _read("demo-quick-cpu.json")["rows"]
@@ -144,7 +144,7 @@ def quick_table() -> str:
 
 
 def latency_table() -> str:
-    """Full-sized models: what they cost, measured, and what the paper says they reach."""
+    """Return the measured costs of full-sized models, and their accuracy in the paper."""
     rows = [
         (
             f"`{row['label']}`",
@@ -160,7 +160,7 @@ def latency_table() -> str:
 
 
 def peer_rows() -> list[dict[str, Any]]:
-    """Models trained on the embedded data set, best first: mean and spread of top-1 over seeds, counts, minutes."""
+    """Summarize the models trained on the embedded data set, best first: top-1 over seeds, costs."""
     runs = [run for run in _read("embedded-cpu.json")["runs"] if run["name"] in PLAIN_RUNS]
     runs += _read("peers-embedded-cpu.json")["runs"]
     latency = {row["label"].split("@")[0]: row["latency"]["ratio"] for row in _read("peers-latency-cpu.json")["rows"]}
@@ -183,7 +183,7 @@ def peer_rows() -> list[dict[str, Any]]:
 
 
 def peer_table() -> str:
-    """Every model of the paper's tables on the embedded data set, at the demo's size and length."""
+    """Return the results of every model trained on the embedded data set, at the demo's size and length."""
     rows = [
         (
             f"`{row['model']}`",
@@ -200,7 +200,7 @@ def peer_table() -> str:
 
 
 def protocol_table() -> str:
-    """What one video costs in each protocol: VSN-R50, T = 8, frames of 340x256, counted."""
+    """Count the multiply-adds of a video in each protocol: VSN-R50, T = 8, frames of 340x256."""
     sizes = {"whole": (256, 340), "center": 224, "three": 256, "ten": 224}
     costs = {}
     for name, plan in PROTOCOLS.items():
@@ -215,7 +215,7 @@ def protocol_table() -> str:
 
 
 def budget() -> dict[str, Any]:
-    """The figures of docs/scaling.md that are computed from measured ones, by name."""
+    """Compute the figures of docs/scaling.md from measured ones."""
     loading = _read("loading-cpu.json")
     speed = {row["form"]: row["median"] for row in loading["rows"] if row["workers"] == 1}
     frame_bytes = {form: size / loading["data"]["num_frames"] for form, size in loading["data"]["bytes"].items()}
@@ -232,7 +232,7 @@ def budget() -> dict[str, Any]:
 
 
 def storage_table() -> str:
-    """Room that Kinetics-400 takes, computed on paper from bytes a frame as measured."""
+    """Estimate the storage of Kinetics-400 from measured bytes per frame."""
     known = budget()
     generated, real = known["packed_terabytes"], known["gestures_terabytes"]
     rows = [
@@ -243,7 +243,7 @@ def storage_table() -> str:
 
 
 def scaling_table() -> str:
-    """The loading and GPU budget of VSN-R50 on Kinetics-400, computed on paper."""
+    """Estimate the loading and GPU budget of VSN-R50 on Kinetics-400."""
     known = budget()
     rows = []
     for gpus in GPUS:
@@ -292,7 +292,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(page: str) -> str:
-    """A page with its tables as they are now."""
+    """Return a page with its tables regenerated."""
     return SPOT.sub(lambda spot: f"{spot[1]}\n{TABLES[spot[2]]()}\n\n{spot[3]}", page)
 
 

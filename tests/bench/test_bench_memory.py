@@ -1,4 +1,4 @@
-"""A batch that the machine has no room for is refused before the system ends the process."""
+"""A batch that does not fit into memory is refused, before the system kills the process."""
 
 import re
 from dataclasses import replace

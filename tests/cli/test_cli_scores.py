@@ -23,7 +23,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def vsn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Runs the command line in a folder of its own; what it printed, or the one line it failed with."""
+    """Run the command line in an empty folder; return its output, or its error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
 
@@ -74,7 +74,7 @@ def test_fuse_prints_the_columns_of_table_2(vsn: Run):
     assert fused == {"frames": "8+8", "parameters": 48_600_000, "multiply_adds": 66_000_000_000}
     page = vsn("fuse", a, b)
     assert [word for word in ("8+8", "48.6M", "66G") if word not in page] == []
-    # Of three networks, by way of a file of two; one that says nothing leaves the sum unknown.
+    # Three networks, two of them fused before; costs that one file lacks make the sum unknown.
     three = json.loads(vsn("fuse", "both.npz", a, "--json"))["fused"]
     assert (three["frames"], three["parameters"]) == ("8+8+8", 72_900_000)
     assert json.loads(vsn("fuse", "both.npz", write("old", 3), "--json"))["fused"]["parameters"] is None
@@ -116,8 +116,7 @@ def test_inputs_that_were_tested_otherwise_are_said(vsn: Run, capsys: pytest.Cap
         scores = load_scores(write(name, 1))
         replace(scores, facts={"protocol": protocol, "weights": "last"}).save(Path(f"{name}.npz"))
     cli.main(["fuse", "a.npz", "b.npz"])
-    said = capsys.readouterr().err
-    assert said == "Note: the scores differ in their protocol: a.npz 3crop, b.npz fcn.\n"
+    assert capsys.readouterr().err == "Note: the scores differ in their protocol: a.npz 3crop, b.npz fcn.\n"
 
 
 def test_fuse_without_labels(vsn: Run):
@@ -177,8 +176,8 @@ def test_a_page_of_many_classes_stays_a_page(vsn: Run):
         write(name, seed, num_videos=400, num_classes=10)
     wide = [[float(i == j) for j in range(40)] for i in range(40)]
     for name, wrong in (("c", 0), ("d", 1)):
-        said = [wide[(i + (i % 2 == wrong)) % 40] for i in range(40)]
-        scores_of(said, list(range(40)), classes=[f"class {i}" for i in range(40)]).save(Path(f"{name}.npz"))
+        logits = [wide[(i + (i % 2 == wrong)) % 40] for i in range(40)]
+        scores_of(logits, list(range(40)), classes=[f"class {i}" for i in range(40)]).save(Path(f"{name}.npz"))
     for pair in (("a.npz", "b.npz"), ("c.npz", "d.npz")):
         assert len(vsn("compare", *pair).splitlines()) <= 60
     assert "(16 of 40)" in vsn("compare", "c.npz", "d.npz")
@@ -203,8 +202,8 @@ def test_submit(vsn: Run):
     assert "--videos" in vsn("submit", "t.npz", "--for", "something-v1", "--out", "v1.csv")
     assert Path("v1.csv").read_text() == "2;e\n10;a\n"
     Path("answers.csv").write_text("2;e\n")
-    said = vsn("submit", "t.npz", "--for", "something-v1", "--answers", "answers.csv", "--out", "no.csv")
-    assert "1 videos" in said
+    error = vsn("submit", "t.npz", "--for", "something-v1", "--answers", "answers.csv", "--out", "no.csv")
+    assert "1 videos" in error
     assert not Path("no.csv").exists()
 
 

@@ -143,7 +143,7 @@ def test_a_link_to_nowhere_ends_the_build(site: Path, tmp_path: Path, monkeypatc
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(SystemExit, match="is no site of ours; name another folder"):
+    with pytest.raises(SystemExit, match="choose another folder"):
         script("build_site").build(tmp_path)
     assert (tmp_path / "mine.txt").is_file()
 

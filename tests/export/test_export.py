@@ -1,4 +1,4 @@
-"""Exported files: the same scores as PyTorch, what they say of themselves, what is refused."""
+"""Exported files: scores equal to PyTorch's, metadata, errors."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ SIZE = 32
 
 
 def small(name: str = "vsn_resnet14_tiny", **settings) -> tuple[VideoClassifier, Recipe]:
-    """A model of 4 frames of 32x32 whose head says something, and its recipe."""
+    """A model of 4 frames of 32x32 with a random head, and its recipe."""
     torch.manual_seed(0)
     config = ModelConfig(name=name, num_classes=5, num_frames=4, **settings)
     model = build_model(config).eval()
@@ -53,14 +53,14 @@ def logits_of(model: VideoClassifier, clips: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def exported_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    """The finished run as ONNX, in a folder of its own."""
+    """The finished run as ONNX."""
     path = tmp_path_factory.mktemp("export") / "model.onnx"
     return export_run(finished_run, out=path, check_accuracy=True, progress=False)
 
 
 @pytest.fixture(scope="module")
 def views_report(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    """The finished run as ONNX for three crops of a video, exported where its data is not at hand."""
+    """The finished run as ONNX for three crops of a video, exported without its data set."""
     folder = tmp_path_factory.mktemp("views")
     return export_run(finished_run, out=folder / "m.onnx", protocol="3crop", root=folder / "gone", progress=False)
 
@@ -180,7 +180,7 @@ def test_int8_is_small_and_near(tmp_path: Path):
     assert {value.data_type for value in convolutions} == {onnx.TensorProto.INT8}
 
 
-# What the file says of itself
+# Metadata
 
 
 def test_the_file_says_what_it_is(finished_run: Path, exported_run: ExportReport):
@@ -462,7 +462,7 @@ def test_bf16_is_openvinos(onnx_file):
 
 
 class FakeOpenVino:
-    """The part of openvino that opens a file: on a processor with these abilities; notes what it is asked for."""
+    """The part of openvino that opens a file, on a CPU with these abilities; records the settings."""
 
     def __init__(self, abilities: list[str]) -> None:
         self.abilities, self.settings = abilities, list[dict]()

@@ -1,4 +1,4 @@
-"""The forms in which temporal layers are exported: each equals the operation of `vsn.ops` it stands for."""
+"""The export forms of temporal layers equal the operations of `vsn.ops`."""
 
 import copy
 
@@ -15,7 +15,7 @@ from vsn.ops import temporal_shift, video_shuffle
 
 @st.composite
 def frames_and_t(draw: st.DrawFn, *, channels_from: int = 1) -> tuple[Tensor, int]:
-    """1 to 3 clips of 2 to 9 frames; values that are all different, so that every place is told from every other."""
+    """1 to 3 clips of 2 to 9 frames, with all values different, so that every permutation shows."""
     num_frames = draw(st.integers(2, 9))
     channels = draw(st.integers(max(num_frames, channels_from), 21))
     height, width = draw(st.integers(1, 4)), draw(st.integers(1, 4))

@@ -1,4 +1,4 @@
-"""Measure the peak memory of a forward pass: on CUDA by the allocator's statistics, on a CPU in a process of its own."""
+"""Measure the peak memory of a forward pass: on CUDA by the allocator's statistics, on a CPU in a new process."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def draw(points: Sequence[Point], cost: Cost, *, hardware: str = "") -> Any:
             elinewidth=1,
             label=variant,
         )
-    # Room for labels beyond the outer points.
+    # Space for labels beyond the outer points.
     axes.margins(0.14)
     costs = [point.cost for point in points]
     if max(costs) > 4 * min(costs):  # on a linear axis the cheap models would crowd in a corner

@@ -184,7 +184,7 @@ def _measure(
                     # The first calls compile, choose kernels and fill caches.
                     for _ in range(config.warmup):
                         call()
-                    # On CUDA free of cost; on a CPU it takes a process, so only if asked for.
+                    # On CUDA free of cost; on a CPU it takes a process, so only with --memory.
                     if device.type == "cuda":
                         weights = row.weight_bytes // (1 if variant.dtype == "fp32" else 2)
                         row.peak_bytes[part] = cuda_peak_bytes(call, device, weights)

@@ -30,7 +30,7 @@ def synth(
         train_per_class: training videos per class.
         val_per_class: validation videos per class.
         test_per_class: test videos per class.
-        seed: it determines the data set, whatever the number of workers.
+        seed: the same seed gives the same data set, with any number of workers.
         workers: processes; default one per core.
     """
     from vsn.data.embedded.write import SynthSpec, write_dataset

@@ -180,7 +180,7 @@ def _predict_timelines(
     top_k: int,
     json_output: bool,
 ) -> None:
-    """Print a timeline per file, and write the files that were asked for."""
+    """Print a timeline per file, and write those of ``files``."""
     from vsn.data.video import VideoError
     from vsn.stream.timeline import check_plot, make_timeline, read_truth
     from vsn.system.interrupt import stop_requests
@@ -240,7 +240,7 @@ def _write_timeline(
     top_k: int,
     json_output: bool,
 ) -> None:
-    """Print a timeline, and write the files that were asked for."""
+    """Print a timeline, and write it to those of ``files``."""
     from vsn.cli.stream import prediction_to_dict
     from vsn.stream.timeline import share_right, write_plot
     from vsn.system.files import write_json

@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 def print_line(console: Console, line: str) -> None:
-    """Print text as it is: no markup, no highlighting, no line breaks of its own (paths stay whole)."""
+    """Print text without markup, highlighting and wrapping, which would break paths."""
     console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
