@@ -76,7 +76,8 @@ def create_app(service: Service) -> FastAPI:
         version=installed_version(),
         summary=f"Video classification by {model.card.name}",
         lifespan=lifespan,
-        docs_url=None,  # FastAPI's pages load scripts from a CDN, which the content security policy forbids
+        # FastAPI's documentation pages load scripts from a CDN, which the content security policy forbids.
+        docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
     )
@@ -129,9 +130,11 @@ def create_app(service: Service) -> FastAPI:
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    # One route per file of the page: a mounted folder would also serve the files of reports.
     for path, (name, media_type) in PAGE.items():
         app.add_api_route(path, _static_file(name, media_type), methods=["GET"], include_in_schema=False)
     _add_error_handlers(app)
+    # On loopback only local names are valid hosts; elsewhere a proxy may use any.
     app.add_middleware(
         Guards,
         metrics=service.metrics,
@@ -142,6 +145,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _static_file(name: str, media_type: str) -> Callable[[], Awaitable[Response]]:
+    # Read once, at startup: a missing file then fails there.
     content = files("vsn").joinpath("static", name).read_bytes()
 
     async def respond() -> Response:
@@ -159,6 +163,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def bad_setting(request: Request, error: RequestValidationError) -> Response:
+        # The first error is enough: fixing it shows the next.
         first = error.errors()[0]
         name, value = first["loc"][-1], str(first.get("input"))[:80]
         return await problem(
@@ -167,15 +172,18 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
+        # Truncated: a client chooses method and path, and both go into the response.
         received = f"{request.method[:16]} {request.url.path[:80]!r}: {error.detail}."
         body = Problem("http", received, status=error.status_code).body()
         return JSONResponse(body, error.status_code, headers=error.headers)
 
     @app.exception_handler(ClientDisconnect)
     async def disconnected(_: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=499)  # only for the counters: there is no client to read it
+        # Only for the counters: there is no client to read it. 499 is nginx's status for this.
+        return Response(status_code=499)
 
     @app.exception_handler(Exception)
     async def internal(request: Request, error: Exception) -> Response:
+        # The text of the exception is for the log: it may contain paths.
         log.error("A request failed", exc_info=error)
         return await problem(request, Problem("internal", "The service failed on this request."))

@@ -77,8 +77,10 @@ class Batcher(Generic[Item, Score]):
             self._on_batch(len(batch))
             results = self._score([item for item, _ in batch])
         except Exception as error:
+            # The thread lives on: the next batch may be fine.
             for _, future in batch:
                 future.set_exception(error)
             return
+        # strict: a model that loses a clip must not give the scores of one video to another.
         for (_, future), result in zip(batch, results, strict=True):
             future.set_result(result)

@@ -86,6 +86,7 @@ def decode_upload(job: DecodeJob) -> Decoded | Problem:
                 )
     except VideoError as error:
         return Problem("cannot_decode", f"The video cannot be decoded: {_reason(error, job)}")
+    # JPEG here, not in the service: encoding then runs in parallel, and less crosses the pipe.
     jpegs = tuple(encode_jpeg(frame, quality=JPEG_QUALITY) for frame in small_frames(clip)) if job.frames else ()
     return Decoded(info=info, seconds=seconds, clip=clip.numpy(), jpegs=jpegs, windows=windows)
 
@@ -101,6 +102,7 @@ def small_frames(clip: torch.Tensor) -> NDArray[np.uint8]:
     Flow is shown by its first field per segment, as two colors; rgbdiff by the first of its frames.
     """
     frames = clip if clip.ndim == 4 else clip[0]
+    # Channels beyond the first three are later flow fields or frames of the same instant.
     if frames.shape[1] < 3:  # a flow field has two channels: gray (128) fills the third
         frames = torch.cat([frames, torch.full_like(frames[:, :1], 128)], dim=1)
     frames = frames[:, :3]

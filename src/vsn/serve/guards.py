@@ -82,6 +82,7 @@ class Guards:
                             await tracked_receive()
             await send(message)
 
+        # A refused request never reaches the application, but gets the same headers and is counted.
         problem = self._refusal(headers)
         app = self._app if problem is None else JSONResponse(problem.body(), problem.status)
         path = scope["path"] if scope["path"] in self._paths else "other"
@@ -96,6 +97,7 @@ class Guards:
         if self._hosts and urlsplit(f"//{host}").hostname not in self._hosts:
             allowed = ", ".join(sorted(self._hosts))
             return Problem("unknown_host", f"The request is for the host {host[:80]!r}.", limit=f"Expected {allowed}.")
+        # Browsers send Origin with every POST of a page; programs such as curl do not.
         if origin is not None and urlsplit(origin).netloc != host:
             return Problem("other_origin", f"The request comes from a page of {origin[:80]!r}.")
         return None

@@ -15,6 +15,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+# Seconds: from a small clip on a GPU to a long video in a full queue.
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 DECODE_FAILURES = ("not_a_video", "cannot_decode", "decoder_crashed", "decode_timeout")
@@ -53,7 +54,8 @@ class Metrics:
         self.batch_clips = Histogram(
             "vsn_batch_clips", "Clips of a batch", buckets=sorted({1, 2, 4, 8, 16, 32, max_batch}), **into
         )
-        for reason in DECODE_FAILURES:  # so that a dashboard sees zeros before the first failure
+        # Zeros before the first failure: a rate over a series that does not exist yet is undefined.
+        for reason in DECODE_FAILURES:
             self.decode_failures.labels(reason)
 
     def add_gauge(self, name: str, text: str, value: Callable[[], float]) -> None:

@@ -95,6 +95,7 @@ def open_model(path: Path, *, weights: WeightsKind = "last", device: str = "auto
     predictor = Predictor.from_run(path, device=device, weights=weights)
     view = run.recipe.eval
 
+    # Called by one thread only (`Batcher`), so nothing here is locked.
     def score(clips: Sequence[Clip]) -> list[Logits]:
         # Videos of several aspect ratios give clips of several sizes; only equal sizes stack into one batch.
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -133,6 +134,7 @@ def _open_exported(path: Path) -> ServedModel:
     predictor = ExportedPredictor.from_file(path)
     recipe, facts = predictor.recipe, predictor.model.metadata
 
+    # One by one: exported files may have a fixed batch size.
     def score(clips: Sequence[Clip]) -> list[Logits]:
         return [video_logits(predictor.model, clip, average=recipe.eval.average) for clip in clips]
 

@@ -79,10 +79,12 @@ class DecodePool(Generic[Job, Result]):
     def close(self) -> None:
         """Kill every process. Running jobs result in `WorkerFailure`; waiting and later ones are cancelled."""
         self._closing = True
+        # None wakes a thread that waits for a job.
         for _ in self._threads:
-            self._jobs.put(None)  # wakes a thread that waits for a job
+            self._jobs.put(None)
         for thread in self._threads:
             thread.join()
+        # All threads have ended: nobody else takes from the queue.
         while not self._jobs.empty():
             if (entry := self._jobs.get()) is not None:
                 entry[1].cancel()
@@ -113,6 +115,7 @@ class DecodePool(Generic[Job, Result]):
         """Replace the process of a slot and wait until it is ready; None, after a pause, if it does not start."""
         if slot in self._workers:
             self._workers.pop(slot).stop()
+        # Ctrl-C goes to the whole process group; children must not see it while they import.
         with interrupts_blocked():
             worker = GuardedWorker(self._work, seconds_limit=self._seconds_limit, context=self._context)
         try:
@@ -145,6 +148,7 @@ def _context(preload: str) -> BaseContext:
     """Return a start method by which a replacement is ready in milliseconds, not in the seconds of an import."""
     if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
         return multiprocessing.get_context("spawn")
+    # Not "fork": this process has threads, whose locks a child would inherit in an unknown state.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", preload])
     return context

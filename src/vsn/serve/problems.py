@@ -70,6 +70,7 @@ class Problem(Exception):  # noqa: N818  (a response, not an error in our code)
     def __init__(self, code: str, received: str, *, limit: str = "", hint: str = "", status: int | None = None) -> None:
         # Decoding processes send problems to the service: pickle calls `Problem(*args)`, then restores the attributes.
         super().__init__(code, received)
+        # An unknown code is a mistake of ours: KeyError.
         kind = KINDS[code]
         self.code, self.received = code, received
         self.limit, self.hint, self.status = limit or kind.limit, hint or kind.hint, status or kind.status

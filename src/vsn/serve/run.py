@@ -23,6 +23,7 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
     Raises:
         RunError, ConfigError: the model cannot be opened, the extra is not installed, or the port is taken.
     """
+    # Imported here: the command must say what to install, and `vsn --help` must not wait for it.
     try:
         import uvicorn
 
@@ -39,6 +40,7 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
         create_app(service),
         log_level="warning",
         server_header=False,
+        # Anybody can send X-Forwarded-For; nothing here needs the address of a client.
         proxy_headers=False,
         timeout_graceful_shutdown=5,
         timeout_keep_alive=5,
@@ -57,7 +59,8 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
         except KeyboardInterrupt:
             console.print("vsn: stopped")
         finally:
-            service.close()  # a second Ctrl-C skips the shutdown of the application
+            # A second Ctrl-C skips the shutdown of the application.
+            service.close()
 
 
 def _listen(config: ServeConfig) -> socket.socket:

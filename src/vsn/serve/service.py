@@ -105,6 +105,7 @@ class Service:
 
     def close(self) -> None:
         """End what `open` started and delete the uploads. A second call does nothing."""
+        # First of all no new jobs; then the order in which a request uses the parts.
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.pool.close()
@@ -162,6 +163,7 @@ class Service:
     async def explain(self, request: Request, request_id: str, *, label: str) -> schemas.HeatMaps:
         """Draw heat maps of a class, or of the most probable one. Raises `Problem` or `ClientDisconnect`."""
         model = self.model
+        # Before the upload, so that nobody sends a large file in vain.
         model.check_heat_maps()
         target = model.index_of(label) if label else None
         async with self._received(request, request_id) as (path, _, progress):
@@ -170,6 +172,7 @@ class Service:
                 async with self._decoded(path, frames=True, timeline=False) as decoded:
                     (logits,) = await self._scores([decoded.clip], progress)
                     index = int(logits.argmax()) if target is None else target
+                    # Grad-CAM needs gradients of the model: in its thread, between batches.
                     heat_maps = await _result(
                         self._running().batcher.call(lambda: model.heat_maps(decoded.clip, index))
                     )
@@ -198,9 +201,11 @@ class Service:
                 "The service is at its limit.",
                 limit=f"It takes {config.max_requests} videos at once (max_requests).",
             )
+        # No await between check and count: tasks of one event loop cannot interleave here.
         self._num_requests += 1
         self.metrics.in_progress.set(self._num_requests)
         progress = schemas.Progress(stage="upload")
+        # Clients choose the id; bounded, it cannot fill memory.
         request_id = request_id[:64]
         if request_id:
             self._progress[request_id] = progress
@@ -217,6 +222,7 @@ class Service:
                 progress.stage = "decode"
                 yield path, num_bytes, progress
         finally:
+            # Runs on every way out: response, problem, disconnect, shutdown. So does the deletion of the file.
             self._progress.pop(request_id, None)
             self._num_requests -= 1
             self.metrics.in_progress.set(self._num_requests)
@@ -232,6 +238,7 @@ class Service:
             frames=frames,
             timeline=timeline and model.card.timelines,
         )
+        # Waiting for a slot is not part of the time limit, which starts in the worker process.
         async with running.memory_slots:
             with self._timed("decode"):
                 outcome = await _result(running.pool.submit(job))

@@ -39,6 +39,7 @@ class UploadFolder:
     @contextlib.contextmanager
     def file(self) -> Iterator[Path]:
         """Create a file with a random name; delete it at the end of the block."""
+        # mkstemp: mode 0600, and no name that a client could predict or choose.
         handle, name = tempfile.mkstemp(prefix="upload-", dir=self.path)
         os.close(handle)
         try:
@@ -76,7 +77,8 @@ def _delete_leftovers(parent: Path) -> None:
     if os.name == "nt":
         return
     for folder in parent.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):  # its service is alive, or another user owns it
+        # OSError: its service is alive and holds the lock, or another user owns the folder.
+        with contextlib.suppress(OSError):
             if (folder / "lock").is_file():
                 lock = _take_lock(folder / "lock")
                 shutil.rmtree(folder, ignore_errors=True)
@@ -182,6 +184,7 @@ class _Form:
         self._header, self._value = b"", b""
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
+        # A second video makes the form invalid (`finish`), so its bytes are not written.
         if not self._in_video or self._num_videos > 1:
             return
         self._num_bytes += end - start

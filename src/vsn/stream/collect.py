@@ -38,18 +38,22 @@ class WindowCollector:
     def feed(self, frame: LiveFrame) -> list[tuple[int, list[Stack]]]:
         """Return number and stacks of each window that is complete with the next frame."""
         steps = self._walk.take(frame.end)
+        # After a break neither open stacks nor earlier instants may join what follows.
         if frame.part != self._part:
             self._part = frame.part
             self._stacks.clear()
             self._open.clear()
-        if frame.number != self._next_number:  # dropped frames between: restart the open stacks here
+        # Frames were dropped in between: differences across the hole would show motion that is not there. Restart the
+        # stacks of those instants with this frame.
+        if frame.number != self._next_number:
             steps = [step for open_steps, _ in self._open for step in open_steps] + steps
             self._open.clear()
         self._next_number = frame.number + 1
         if steps:
             self._open.append((steps, []))
         for _, stack in self._open:
-            stack.append(replace(frame, picture=None))  # full-size pictures are not needed, and large
+            # Without the full-size picture: windows of a long stream would keep many of them in memory.
+            stack.append(replace(frame, picture=None))
         complete: list[tuple[int, list[Stack]]] = []
         while self._open and len(self._open[0][1]) == self._num_consecutive:
             steps, stack = self._open.pop(0)
@@ -63,9 +67,11 @@ class WindowCollector:
             if window is None:
                 continue
             window_steps = self._grid.steps_of(window)
-            if window_steps[0] not in self._stacks:  # the window started before a break
+            # Its first steps are missing if it started before a break.
+            if window_steps[0] not in self._stacks:
                 continue
             yield window, [self._stacks[step] for step in window_steps]
+            # Later windows start later: they need no step before this one's first.
             self._stacks = {step: kept for step, kept in self._stacks.items() if step >= window_steps[0]}
 
 

@@ -58,7 +58,9 @@ def read_windows(
     except BaseException:
         source.close()
         raise
+    # Of the two durations the longer one: too many windows cost more than windows too far apart.
     grid = spread(grid, max_windows=max_windows, video_seconds=max(video_seconds, source.announced_seconds or 0.0))
+    # The same reader and collector as in `vsn stream`, so that the timelines of both are equal.
     collector, numbers, clips = WindowCollector(grid, num_consecutive), list[int](), list[np.ndarray]()
     reader = LiveReader(source, live, short_side=recipe.clip.short_side, wanted=FrameFilter(grid, num_consecutive))
     try:

@@ -49,6 +49,8 @@ class WindowGrid:
         (1.0, [1.25, 1.75, 2.25, 2.75, 3.25, 3.75, 4.25, 4.75])
         """
         assert tail < seconds
+        # With T = 8 and S = 4 frames are 0.5 seconds apart: `every` 1.1 becomes stride 2 (1.0 seconds), 0.2 becomes
+        # spacing 2 (0.25 seconds).
         ratio = 1.0 if every is None else every * num_frames / (seconds - tail)
         spacing, stride = (1, round(ratio)) if ratio >= 1 else (round(1 / ratio), 1)
         return cls(seconds, num_frames, spacing, stride, tail)
@@ -74,6 +76,7 @@ class WindowGrid:
 
     def window_of(self, step: int) -> int | None:
         """The window whose last step this is, if any."""
+        # The inverse of the last of `steps_of`.
         window, rest = divmod(step - (self.num_frames - 1) * self.spacing, self.stride)
         return window if window >= 0 and rest == 0 else None
 
@@ -99,6 +102,7 @@ class GridWalk:
 
     def take(self, end: float) -> list[int]:
         """Return the needed steps of the next frame, which is displayed until `end`."""
+        # A frame that lasts long (a still, a gap in the source) takes several steps.
         first = self._next
         while self.grid.instant(self._next) < end - _EPSILON:
             self._next += 1
@@ -113,6 +117,7 @@ class FrameFilter:
 
     def __call__(self, end: float) -> bool:
         """Whether the frame displayed until `end` is one of the `num_consecutive` frames from an instant on."""
+        # Instants closer than the frames of one restart the count: their stacks overlap.
         if self._walk.take(end):
             self._num_left = self._num_consecutive
         self._num_left -= 1

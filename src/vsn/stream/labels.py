@@ -53,6 +53,7 @@ class WindowLabeler:
     ) -> None:
         self.classes = tuple(classes)
         threshold = calibration.threshold if calibration else None
+        # A label below the threshold of "unknown" would contradict it, so `enter` and `leave` are at least that.
         unknown = config.unknown if config.unknown is not None else threshold or 0.0
         self._enter, self._leave = max(config.enter, unknown), max(config.leave, unknown)
         self._grid, self._smooth = grid, config.smooth
@@ -77,10 +78,12 @@ class WindowLabeler:
         self, probabilities: NDArray[np.floating], *, num_windows: int = 1
     ) -> tuple[str, float, NDArray[np.float64]]:
         """Return label, its smoothed probability, and those of all classes, `num_windows` after the last window."""
+        # Double precision: a mean over hours must not drift.
         now = np.asarray(probabilities, np.float64)
         # A skipped window lets more time pass: the mean then moves further.
         share = 1.0 if self._smooth == 0 else -math.expm1(-num_windows * self._grid.every / self._smooth)
         self._mean = now.copy() if self._mean is None else self._mean + share * (now - self._mean)
+        # Hysteresis: without the gap between enter and leave a probability near the limit would switch a label on and off.
         best = int(self._mean.argmax())
         if self._mean[best] >= self._enter:
             self._current = best

@@ -36,6 +36,7 @@ def check_windows(recipe: Recipe, protocol: Protocol | None = None) -> Protocol:
             "The run uses flow, which takes longer to compute than to watch. Windows need a run with model.modality "
             "'rgb' or 'rgbdiff'; for flow use `vsn predict` on single clips."
         )
+    # One label at a time is also what `WindowLabeler` and the segments of a timeline assume.
     if recipe.data.task == "multilabel":
         raise ConfigError("The run has data.task 'multilabel'; windows need a run with one label per video.")
     protocol = protocol or recipe.eval.protocol
@@ -69,6 +70,7 @@ def plan_grid(recipe: Recipe, windows: WindowConfig, source: Source, *, num_fram
     seconds, reason = windows.seconds, "as set"
     if seconds is None:
         seconds, reason = window_seconds(recipe, rate)
+    # The instants of a window divide what is left before the consecutive frames of the last one.
     num_consecutive = recipe.model.num_consecutive
     tail = (num_consecutive - 1) / (rate or USUAL_RATE)
     if tail >= seconds:
@@ -127,7 +129,9 @@ def _training_lengths(recipe: Recipe) -> list[float]:
     try:
         records = read_records(recipe.data, recipe.data.train_split).records
     except (ConfigError, OSError):
+        # A run is often used on another machine than the one with its data.
         return []
+    # Evenly spaced: lists are sorted by class, and classes differ in length.
     lengths = []
     count = min(NUM_PROBED, len(records))
     for index in range(count):

@@ -90,6 +90,7 @@ class LiveReader:
         Raises `VideoError` if the source failed, after its last frames.
         """
         with self._changed:
+            # With a timeout, so that the caller can look for stop requests.
             self._changed.wait_for(lambda: self._waiting or self._ended, timeout)
             if self._waiting:
                 count = 1 if self.lossless else len(self._waiting)
@@ -115,7 +116,8 @@ class LiveReader:
                 if self._stop.is_set() or (limit is not None and frame.seconds >= limit):
                     break
                 self._handle(frame)
-        except BaseException as error:  # raised by `take`, in the thread of the caller
+        except BaseException as error:
+            # `take` raises it, in the thread of the caller.
             self._error = error
         finally:
             self._source.close()
@@ -125,17 +127,20 @@ class LiveReader:
 
     def _handle(self, frame: SourceFrame) -> None:
         now = time.perf_counter()
+        # The clock of real time starts with the first frame, not when the file is opened.
         if self.num_frames == 0:
             self._start = now - frame.seconds
         due = self._start + frame.seconds
         if self._real_time and due > now:
             self._stop.wait(due - now)
+        # Frames are numbered before any is left out: gaps in the numbers show the collector what is missing.
         number = self.num_frames
         self.num_frames += 1
         self.seconds = frame.end
         # Called for every frame, also where all are returned: it counts them.
         if not self._wanted(frame.end) and not self._pictures:
             return
+        # Conversion and resizing cost more than decoding: only for needed frames, and here, beside the model's thread.
         image = self._source.picture(frame, self._short_side)
         picture = self._source.picture(frame, None) if self._pictures else None
         arrived = due if self._real_time else time.perf_counter()
@@ -143,6 +148,7 @@ class LiveReader:
         with self._changed:
             if self.lossless:
                 self._changed.wait_for(lambda: len(self._waiting) < self._config.max_waiting or self._stop.is_set())
+            # The oldest is dropped, not the newest: what is labeled should be what happens now.
             elif len(self._waiting) >= self._config.max_waiting:
                 self._waiting.popleft()
                 self.dropped += 1

@@ -78,12 +78,14 @@ class WindowScorer:
         assert len(numbers) == len(stacks) == self.num_frames
         predictor, view = self._predictor, self._recipe.eval
         self.num_frames_seen += len(numbers)
+        # Without a split: the forward of `vsn predict`.
         if self._split is None:
             self.num_frames_computed += len(numbers)
             clip = window_views(stacks, self._recipe, self._protocol)
             return view_scores(
                 predictor.model, clip[None], predictor.precision, batch_size=view.batch_size, average=view.average
             )[0]
+        # Windows only move forward, so features of earlier frames are not needed again.
         self._features = {number: kept for number, kept in self._features.items() if number >= numbers[0]}
         with autocast(predictor.device, predictor.precision):
             for number, stack in zip(numbers, stacks, strict=True):
@@ -101,6 +103,7 @@ class WindowScorer:
         self._features.clear()
 
     def _frame_features(self, split: SplitBackbone, stack: np.ndarray) -> _Features:
+        # Crop by crop, each frame by itself: in a batch convolutions may round differently.
         crops = window_views([stack], self._recipe, self._protocol).to(self._predictor.device)
         return [split.frame_part(self._predictor.model.normalize(crop[None])[0]) for crop in crops]
 

@@ -64,6 +64,7 @@ def shown_name(source: str | Path) -> str:
             return f"camera {source}"
         case "file":
             return str(source)
+    # Cameras have user and password in their URL, others a token in the query: neither belongs in a log.
     parts = urlsplit(str(source))
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
@@ -123,6 +124,7 @@ class Source:
             raise
         self.finite = self.kind == "file" or (self.kind == "url" and (length is not None or is_sized))
         self._converters: dict[int | None, FrameConverter] = {}
+        # Of the last frame: its part, and start and end of its display.
         self._part, self._seconds, self._end = 0, -1.0, 0.0
 
     def close(self) -> None:
@@ -152,7 +154,8 @@ class Source:
         while True:
             before = self._end
             lost = yield from self._connection(stop)
-            if self._end > before:  # the last attempt gave frames
+            # `reconnects` counts attempts in a row: frames reset it.
+            if self._end > before:
                 num_attempts = 0
             if lost is None or stop.is_set():
                 break
@@ -186,12 +189,15 @@ class Source:
             except (av.FFmpegError, OSError) as error:
                 packet = None
                 lost = None if self.kind == "file" else _reason(error, self._config)
+            # To a decoder an empty packet is the end of the stream, and it would take no others.
             if packet is not None and not packet.size:
-                continue  # to a decoder an empty packet is the end of the stream
+                continue
             decoded: list[VideoFrame] = []
             try:
-                decoded = stream.decode(packet)  # None: the frames that the decoder still holds
+                # None gives the frames that the decoder still holds.
+                decoded = stream.decode(packet)
             except UNDECODABLE:
+                # Damaged packets are common at the start of a stream and after losses; later ones decode again.
                 self.undecodable += packet is not None
             for stored in decoded:
                 # The last frames of a decoder come without the unit of their time stamps.
@@ -204,6 +210,7 @@ class Source:
                 frame = self._place(stored, seconds, duration)
                 if frame is None:
                     continue
+                # The clock of the source restarted: from here on count from this frame.
                 if stamp is not None and frame.part != self._part:
                     origin = stamp - frame.seconds
                 self._part, self._seconds, self._end = frame.part, frame.seconds, frame.end
@@ -218,11 +225,13 @@ class Source:
         if seconds is None:
             seconds = self._end
         elif self.finite:
+            # After a reconnection a file starts over. Half a frame of tolerance: time stamps are rounded.
             if self.reconnected and seconds + duration / 2 < self._end:
                 return None
         elif seconds - self._end > _JUMP_SECONDS or seconds < self._seconds - _BACK_SECONDS:
             part, seconds = part + 1, self._end
-        if seconds <= self._seconds:  # time stamps that do not rise
+        # Time stamps that do not rise, as some AVI files have them.
+        if seconds <= self._seconds:
             seconds = self._end
         return SourceFrame(part, seconds, seconds + duration, stored)
 
@@ -260,7 +269,8 @@ class Source:
 def _open_camera(number: str, config: LiveConfig) -> InputContainer:
     name = f"camera {number}"
     device_format, template = _CAMERAS.get(sys.platform, ("", ""))
-    try:  # PyAV has no list of input devices
+    # PyAV has no list of input devices, so ask for one by name.
+    try:
         is_supported = bool(device_format) and av.ContainerFormat(device_format).is_input
     except ValueError:
         is_supported = False
@@ -285,8 +295,9 @@ def _open_url(source: str, config: LiveConfig) -> InputContainer:
         "protocol_whitelist": ",".join((*_SCHEMES, "httpproxy", "tls", "crypto", "srtp")),
         "max_pixels": str(MAX_PIXELS),
     }
+    # Over UDP, FFmpeg's default, late packets are lost and pictures break up.
     if scheme.startswith("rtsp"):
-        options["rtsp_transport"] = "tcp"  # over UDP, late packets are lost
+        options["rtsp_transport"] = "tcp"
     try:
         return open_source(source, options=options, timeout=config.stall_seconds)
     except (av.FFmpegError, OSError, ValueError) as error:

@@ -57,6 +57,7 @@ def split_backbone(backbone: nn.Module, *, channels: int = 3) -> SplitBackbone:
         CannotSplitError: the backbone cannot be traced, or its parts differ from the whole.
     """
     assert not backbone.training, "batch normalization mixes frames in training mode"
+    # Temporal modules stay single nodes of the graph (leaves), so that the cut can find them.
     try:
         graph = _Tracer().trace(backbone)
     except Exception as error:  # model code may raise anything when given tensors without values
@@ -105,6 +106,7 @@ def _cut(graph: fx.Graph, mixed: set[fx.Node]) -> tuple[fx.Graph, fx.Graph]:
     first, second = fx.Graph(), fx.Graph()
     first_copies: dict[fx.Node, fx.Node] = {}
     second_copies = {node: second.placeholder(node.name) for node in crossing}
+    # What depends only on weights is copied into both parts, each step in its order.
     for node in graph.nodes:
         if node not in second_nodes:
             first_copies[node] = first.node_copy(node, lambda old: first_copies[old])
@@ -117,11 +119,13 @@ def _cut(graph: fx.Graph, mixed: set[fx.Node]) -> tuple[fx.Graph, fx.Graph]:
 def _module(backbone: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     """Return the graph with the backbone's modules; activations that write in place become copies that do not."""
     module = fx.GraphModule(backbone, graph)
+    # The copies of weight-only nodes that this part does not use.
     module.graph.eliminate_dead_code()
     module.recompile()
     for name in {str(node.target) for node in module.graph.nodes if node.op == "call_module"}:
         part = module.get_submodule(name)
         if getattr(part, "inplace", False):
+            # A shallow copy: the backbone itself must not change, and weights are shared.
             changed = copy.copy(part)
             changed.inplace = False  # type: ignore[assignment]
             parent, _, child = name.rpartition(".")
@@ -134,6 +138,7 @@ def _check(split: SplitBackbone, backbone: nn.Module, num_frames: int, channels:
     weight = next(backbone.parameters())
     generator = torch.Generator().manual_seed(0)
     frames = torch.randn(num_frames, channels, _CHECK_SIZE, _CHECK_SIZE, generator=generator).to(weight)
+    # One frame at a time, as the scorer does: a first part that mixes frames then shows.
     try:
         parts = [split.frame_part(frame[None]) for frame in frames]
         if not all(isinstance(value, Tensor) and len(value) == 1 for part in parts for value in part):

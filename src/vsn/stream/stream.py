@@ -76,6 +76,7 @@ class WindowStream:
 
     def feed(self, frames: list[LiveFrame]) -> list[WindowPrediction]:
         """Return the predictions that the next frames complete."""
+        # All frames are collected, also those of skipped windows: later windows share them.
         windows: list[tuple[int, list[Stack]]] = []
         for frame in frames:
             windows += self._collector.feed(frame)
@@ -85,6 +86,7 @@ class WindowStream:
         return [self._predict(window, stacks) for window, stacks in windows]
 
     def _predict(self, window: int, stacks: list[Stack]) -> WindowPrediction:
+        # What was before a break says nothing about what is after it.
         if stacks[0][0].part != self._part:
             self._part = stacks[0][0].part
             self._labeler.reset()
@@ -184,7 +186,8 @@ class Stream:
         try:
             frames = self._labeled(reader, on_prediction, stop, on_seconds)
             if video is None:
-                deque(frames, maxlen=0)  # consume
+                # Nothing to write: only run the generator.
+                deque(frames, maxlen=0)
             else:
                 rate = self._source.frames_per_second or USUAL_RATE
                 write_video(video, _annotated(frames, rate), frames_per_second=rate)
@@ -218,6 +221,7 @@ class Stream:
             try:
                 frames = reader.take()
             except VideoError as error:
+                # After hours of predictions a lost camera is the end of the stream, not a failure of the command.
                 if not summary.num_predictions:
                     raise
                 summary.lost = error.reason
@@ -242,6 +246,7 @@ def _annotated(frames: Iterable[tuple[LiveFrame, WindowPrediction | None]], rate
     num_written = 0
     for frame, prediction in frames:
         assert frame.picture is not None
+        # How many pictures the video lacks up to the end of this frame.
         num_due = round(frame.end * rate) - num_written
         if num_due > _MAX_STILL_SECONDS * rate:
             num_written, num_due = num_written + num_due - 1, 1
@@ -268,6 +273,7 @@ def draw_label(picture: np.ndarray, label: str, probability: float | None) -> np
     """
     height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
     image = Image.fromarray(np.ascontiguousarray(picture[:height, :width]))
+    # Proportions of the picture, with minimums that keep the text readable in small ones.
     band = max(16, height // 9)
     draw = ImageDraw.Draw(image, "RGBA")
     top = max(0, height - band)
@@ -275,6 +281,7 @@ def draw_label(picture: np.ndarray, label: str, probability: float | None) -> np
     font = ImageFont.load_default(size=max(8, round(band * 0.52)))
     color = _NO_LABEL_COLOR if label == UNKNOWN or probability is None else _LABEL_COLOR
     margin = max(2, band // 6)
+    # Shorten a label until it fits, which few need.
     text = shown = label if probability is None else f"{probability:.0%}  {label}"
     while text and draw.textlength(shown, font=font) > width - 2 * margin:
         text = text[:-1]

@@ -136,6 +136,7 @@ def merge(predictions: Sequence[WindowPrediction], seconds: float) -> tuple[Segm
     A prediction covers the time nearest to the middle of its window; the first starts at 0, the last ends with the
     video, at `seconds`.
     """
+    # Windows overlap, so each prediction gets the time that is closest to it: edges are half way between middles.
     middles = [(prediction.start + prediction.end) / 2 for prediction in predictions]
     edges = [0.0, *((a + b) / 2 for a, b in itertools.pairwise(middles)), seconds]
     segments: list[Segment] = []
@@ -159,6 +160,7 @@ def read_truth(path: str | Path, classes: Sequence[str]) -> tuple[Segment, ...]:
     Raises:
         ConfigError: no such file, another format, an end before its start, or no label that is a class of the run.
     """
+    # utf-8-sig: spreadsheets write a byte order mark.
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -187,6 +189,7 @@ def read_truth(path: str | Path, classes: Sequence[str]) -> tuple[Segment, ...]:
 
 def share_right(segments: Sequence[Segment], truth: Sequence[Segment]) -> float:
     """Return the share of the truth's seconds with the right label; "unknown" is wrong."""
+    # Length of the overlap of each pair of intervals with the same label.
     right = math.fsum(
         max(0.0, min(segment.end, true.end) - max(segment.start, true.start))
         for segment in segments
