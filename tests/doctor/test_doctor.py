@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -28,7 +29,7 @@ from vsn.doctor.checks import check_all
 from vsn.doctor.copies import find_copies
 from vsn.doctor.evidence import Evidence, Loading
 from vsn.doctor.splits import Split, choose_videos, read_splits
-from vsn.doctor.videos import VideoJob, VideoReport, inspect_video
+from vsn.doctor.videos import VideoReport, inspect_video
 
 CLIP = ClipSpec(short_side=32, crop_size=16)
 T = 4
@@ -168,7 +169,7 @@ def test_missing_file_in_the_annotations(data):
 
 
 def test_a_file_that_goes_away(tmp_path):
-    report = inspect_video(VideoJob(tmp_path / "gone.mp4", T, 32))
+    report = inspect_video(tmp_path / "gone.mp4", recipe_of(DataConfig()))
     assert (report.problem, report.num_frames) == ("missing", 0)
 
 
@@ -212,7 +213,7 @@ def test_key_frames_that_do_not_decode(data):
     for packet, is_key in packets:
         content = content.replace(packet, bytes(len(packet))) if is_key else content
     path.write_bytes(content)
-    report = inspect_video(VideoJob(path, T, 32))
+    report = inspect_video(path, recipe_of(DataConfig()))
     assert report.problem == ""
     assert (report.height, report.width) == (32, 48)
     assert 0 < report.num_frames < report.announced == 60
@@ -522,13 +523,13 @@ def test_frame_that_does_not_decode(tmp_path, thorough):
 # --- processes -------------------------------------------------------------------------------------
 
 
-def look_or_fail(job: VideoJob) -> VideoReport:
+def look_or_fail(path: Path, **settings: Any) -> VideoReport:
     """What a decoder may do to its process, by the file's name."""
-    if job.path.stem == "train1":
+    if path.stem == "train1":
         os._exit(3)
-    if job.path.stem == "train2":
+    if path.stem == "train2":
         time.sleep(60)
-    return inspect_video(job)
+    return inspect_video(path, **settings)
 
 
 def test_worker_killed_by_a_file_and_worker_that_hangs(data, monkeypatch):

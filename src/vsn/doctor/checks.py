@@ -12,7 +12,6 @@ from typing import get_args
 from vsn.data.flips import has_side, propose_flip_rule
 from vsn.doctor.evidence import Evidence
 from vsn.doctor.findings import Finding, Severity, counted, make_finding
-from vsn.doctor.flow import FlowReport
 from vsn.doctor.splits import Place
 from vsn.doctor.videos import Problem, VideoReport
 from vsn.system.pool import num_cpus
@@ -142,7 +141,7 @@ def check_readable(evidence: Evidence) -> Iterator[Finding]:
 
 def _unreadable(
     evidence: Evidence,
-    reports: Mapping[Path, VideoReport] | Mapping[Path, FlowReport],
+    reports: Mapping[Path, VideoReport],
     *,
     prefix: str = "",
     is_read: bool = True,
@@ -340,12 +339,12 @@ def check_flow_length(evidence: Evidence) -> Iterator[Finding]:
     if evidence.flow is None:
         return
     items = [
-        evidence.name(video.path, f"{counted(flow.num_fields, 'field')} for {counted(video.num_frames, 'frame')}")
+        evidence.name(video.path, f"{counted(flow.num_frames, 'field')} for {counted(video.num_frames, 'frame')}")
         for flow in evidence.flow.reports.values()
         if not flow.problem
         and (video := evidence.reports[flow.path])
         and not video.problem
-        and flow.num_fields not in (video.num_frames - 1, video.num_frames)
+        and flow.num_frames not in (video.num_frames - 1, video.num_frames)
     ]
     if items:
         yield make_finding("flow-length", items)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from vsn.config import Recipe
 from vsn.data.video.packed_files import packed_place
@@ -17,14 +16,11 @@ from vsn.doctor.checks import check_all
 from vsn.doctor.copies import find_copies
 from vsn.doctor.diagnosis import Diagnosis, summarize_evidence
 from vsn.doctor.evidence import Evidence
-from vsn.doctor.flow import DatasetFlow, FlowJob, FlowReport, find_flow, inspect_flow
+from vsn.doctor.flow import DatasetFlow, find_flow
 from vsn.doctor.splits import Split, choose_videos, read_splits
-from vsn.doctor.videos import Problem, VideoJob, VideoReport, inspect_video
+from vsn.doctor.videos import Problem, VideoReport, inspect_flow, inspect_video
 from vsn.system.pool import WorkerFailure, num_cpus, run_guarded
 from vsn.system.progress import progress_bar
-
-Job = TypeVar("Job", VideoJob, FlowJob)
-Report = TypeVar("Report", VideoReport, FlowReport)
 
 
 def examine(
@@ -60,7 +56,7 @@ def examine(
         RuntimeError: processes cannot be started.
     """
     start = time.perf_counter()
-    data, num_frames = recipe.data, recipe.model.num_frames
+    data = recipe.data
     for name, value, minimum in (("sample", sample, 1), ("num_workers", num_workers, 0)):
         if value is not None and value < minimum:
             raise ValueError(f"Expected {name} of {minimum} or more, got {value}.")
@@ -70,7 +66,7 @@ def examine(
     if data.decoder != "pyav":
         device_of(data.decoder)  # raises if TorchCodec is missing, which is no problem of the videos
     # The time limit and the processes are the same for videos and flow.
-    inspect = partial(
+    inspect_all = partial(
         _inspect_all,
         num_workers=num_cpus() if num_workers is None else num_workers,
         seconds_limit=seconds_per_video,
@@ -79,11 +75,9 @@ def examine(
 
     splits, findings = read_splits(data)
     # Decode a test clip and the last frame of each video, in processes that a broken file may kill.
-    video_jobs = [
-        VideoJob(path, num_frames, recipe.clip.short_side, data.frame_template, data.decoder, thorough)
-        for path in choose_videos(splits, sample, recipe.train.seed)
-    ]
-    reports = inspect("checking", inspect_video, video_jobs, VideoReport)
+    videos = choose_videos(splits, sample, recipe.train.seed)
+    look = partial(inspect_video, recipe=recipe, thorough=thorough)
+    reports = inspect_all("checking", look, {path: path for path in videos})
 
     # A model on flow reads that in place of the videos, which are inspected all the same: their frames tell how many
     # fields there should be.
@@ -92,13 +86,9 @@ def examine(
         dataset_flow, flow_findings = find_flow(splits, recipe)
         findings += flow_findings
     if dataset_flow is not None:
-        paths, layout = dataset_flow.paths, dataset_flow.layout
-        flow_jobs = [
-            FlowJob(job.path, paths[job.path], layout, num_frames, recipe.model.flow_length, thorough)
-            for job in video_jobs
-            if job.path in paths
-        ]
-        dataset_flow.reports.update(inspect("checking flow", inspect_flow, flow_jobs, FlowReport))
+        look = partial(inspect_flow, recipe=recipe, layout=dataset_flow.layout, thorough=thorough)
+        flow_paths = {path: dataset_flow.paths[path] for path in videos if path in dataset_flow.paths}
+        dataset_flow.reports.update(inspect_all("checking flow", look, flow_paths))
 
     # Measure the loader after the inspection, on readable videos only: one that hangs would stop it.
     evidence = Evidence(recipe, splits, reports, flow=dataset_flow, gpu_videos_per_second=gpu_videos_per_second)
@@ -114,11 +104,8 @@ def examine(
             )
         evidence = replace(evidence, loading=loading)
         # Random clips may hit damaged frames that the test clip did not.
-        for path, reason in failed.items():
-            if dataset_flow is not None:
-                dataset_flow.reports[path] = FlowReport(path, "unreadable", reason)
-            else:
-                reports[path] = VideoReport(path, "unreadable", reason)
+        loaded = reports if dataset_flow is None else dataset_flow.reports
+        loaded.update((path, VideoReport(path, "unreadable", reason)) for path, reason in failed.items())
     with _phase("looking for copies", progress):
         evidence = replace(evidence, copies=_all_copies(splits, reports))
     findings += check_all(evidence)
@@ -136,27 +123,32 @@ def _phase(name: str, progress: bool) -> Iterator[None]:
 
 def _inspect_all(
     label: str,
-    work: Callable[[Job], Report],
-    jobs: Sequence[Job],
-    report_type: Callable[[Path, Problem, str], Report],
+    work: Callable[[Path], VideoReport],
+    paths: Mapping[Path, Path],
     *,
     num_workers: int,
     seconds_limit: float,
     progress: bool,
-) -> dict[Path, Report]:
-    """Run `work` on each job in guarded processes; return the reports by path, in the order of the jobs."""
-    reports: dict[Path, Report] = {}
+) -> dict[Path, VideoReport]:
+    """Run `work` on the values of `paths`, the path to read of each video, in guarded processes.
+
+    Returns a report per video, in their order.
+    """
+    videos = list(paths)
+    reports: dict[Path, VideoReport] = {}
     with progress_bar("videos", disable=not progress) as bar:
-        task = bar.add_task(label, total=len(jobs), note="")
-        results = run_guarded(work, jobs, num_workers=num_workers, seconds_limit=seconds_limit)
+        task = bar.add_task(label, total=len(videos), note="")
+        results = run_guarded(work, list(paths.values()), num_workers=num_workers, seconds_limit=seconds_limit)
         with contextlib.closing(results):
             for index, result in results:
-                path = jobs[index].path
+                path = videos[index]
                 if isinstance(result, WorkerFailure):
-                    result = report_type(path, "too-slow" if result.timed_out else "crashed", result.reason)
-                reports[path] = result
+                    problem: Problem = "too-slow" if result.timed_out else "crashed"
+                    reports[path] = VideoReport(path, problem, result.reason)
+                else:
+                    reports[path] = replace(result, path=path)
                 bar.advance(task)
-    return {job.path: reports[job.path] for job in jobs}
+    return {path: reports[path] for path in videos}
 
 
 def _all_copies(splits: Sequence[Split], reports: dict[Path, VideoReport]) -> tuple[tuple[Path, ...], ...]:

@@ -1,4 +1,4 @@
-"""Locate the stored flow of the videos, and inspect the flow of one video."""
+"""Locate the stored flow of the videos of all splits."""
 
 from __future__ import annotations
 
@@ -8,31 +8,13 @@ from pathlib import Path
 
 from vsn.config import ConfigError, FlowLayout, Recipe
 from vsn.data.flow.find import describe_located, locate_flow, stored_metadata
-from vsn.data.flow.stored import open_flow
 from vsn.data.flow.values import ZERO, FlowMetadata, differing_metadata, expected_flow, other_zero
 from vsn.data.records import RecordSet
-from vsn.data.sampling import segment_indices, stack_indices
-from vsn.data.video import VideoError
 from vsn.doctor.findings import Finding, make_finding
 from vsn.doctor.splits import Place, Split
-from vsn.doctor.videos import Problem, classify_problem
+from vsn.doctor.videos import VideoReport
 
-_FIELDS_PER_READ = 64
 _EFFECT = "A run on flow stops with this error."
-
-
-@dataclass(frozen=True)
-class FlowReport:
-    """Properties of the flow of a video; with a `problem` the numbers are 0."""
-
-    path: Path
-    """Of the video."""
-    problem: Problem = ""
-    reason: str = ""
-    num_fields: int = 0
-    height: int = 0
-    width: int = 0
-    """Pixels of the first field that was read."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +25,7 @@ class DatasetFlow:
     layout: FlowLayout
     paths: dict[Path, Path] = field(default_factory=dict)
     """Video -> its flow; without the videos that have none."""
-    reports: dict[Path, FlowReport] = field(default_factory=dict)
+    reports: dict[Path, VideoReport] = field(default_factory=dict)
     """Video -> report, of the videos inspected."""
     facts: FlowMetadata = field(default_factory=FlowMetadata)
     """As in `flow.json`, or the defaults if there is none."""
@@ -103,40 +85,3 @@ def find_flow(splits: Sequence[Split], recipe: Recipe) -> tuple[DatasetFlow | No
     if differing:
         findings.append(make_finding("flow-otherwise", differing, effect=_EFFECT, folder=flow.folder))
     return replace(flow, short_side=flow.facts.short_side or wanted.short_side), findings
-
-
-@dataclass(frozen=True)
-class FlowJob:
-    """The flow of a video to inspect, and how training would read it."""
-
-    path: Path
-    """Of the video."""
-    flow: Path
-    layout: FlowLayout
-    num_frames: int
-    """T, frames of a clip."""
-    length: int
-    """L, consecutive fields of each segment."""
-    thorough: bool = False
-    """Read every field, not only those of a clip and the last."""
-
-
-def inspect_flow(job: FlowJob) -> FlowReport:
-    """Read the fields of a test clip and the last field, or all. Never raises for the content of the flow."""
-    try:
-        return _inspect(job)
-    except VideoError as error:
-        return FlowReport(job.path, classify_problem(job.flow), error.reason)
-    except Exception as error:  # a bug of ours with this flow must not end the check of the others
-        return FlowReport(job.path, "unreadable", f"{type(error).__name__}: {error}")
-
-
-def _inspect(job: FlowJob) -> FlowReport:
-    flow = open_flow(job.flow, layout=job.layout)
-    num_fields = flow.num_frames
-    starts = segment_indices(num_fields, job.num_frames, None, num_consecutive=job.length)
-    fields = flow.frames_at([*stack_indices(starts, num_fields, job.length).ravel().tolist(), num_fields - 1])
-    # In parts, because all fields of a long video may not fit in memory.
-    for start in range(0, num_fields if job.thorough else 0, _FIELDS_PER_READ):
-        flow.frames_at(range(start, min(start + _FIELDS_PER_READ, num_fields)))
-    return FlowReport(job.path, num_fields=num_fields, height=fields.shape[1], width=fields.shape[2])

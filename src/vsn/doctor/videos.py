@@ -1,48 +1,38 @@
-"""Inspect one video before a long run: whether it decodes, its length, its cost."""
+"""Inspect one video, or its stored flow, before a long run: whether it decodes, its length, its cost."""
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from vsn.config import ConfigError, Decoder
-from vsn.data.sampling import segment_indices
+from vsn.config import ConfigError, FlowLayout, Recipe
+from vsn.data.flow.stored import open_flow
+from vsn.data.sampling import segment_indices, stack_indices
 from vsn.data.video import FewerFramesError, VideoError, VideoReader, open_video
 from vsn.data.video.frame_folders import describe_frames
 from vsn.data.video.packed_files import packed_place
 from vsn.data.video.video_facts import video_facts
 
 Problem = Literal["", "missing", "empty", "unreadable", "crashed", "too-slow"]
-
-
-@dataclass(frozen=True)
-class VideoJob:
-    """A video to inspect, and how training would read it."""
-
-    path: Path
-    num_frames: int
-    """T, frames of a clip."""
-    short_side: int
-    frame_template: str = ""
-    decoder: Decoder = "pyav"
-    thorough: bool = False
-    """Decode every frame, not only those of a clip and the last."""
+_FIELDS_PER_READ = 64
 
 
 @dataclass(frozen=True)
 class VideoReport:
-    """Properties of a video; with a `problem` the numbers are 0."""
+    """Properties of a video, or of the flow of a video; with a `problem` the numbers are 0."""
 
     path: Path
+    """Of the video, also in the report of its flow."""
     problem: Problem = ""
     reason: str = ""
     num_frames: int = 0
-    """Frames that decode, or stored frames if the last one decodes."""
+    """Frames that decode, or stored frames if the last one decodes; of flow the number of fields."""
     announced: int = 0
     """Frames that the container announces or stores, the larger number."""
     frames_per_second: float = 0.0
@@ -61,27 +51,38 @@ class VideoReport:
     """Time to read the frames of one clip."""
 
 
-def inspect_video(job: VideoJob) -> VideoReport:
-    """Read the frames of a test clip and the last frame. Never raises for the content of a video."""
+def inspect_video(path: Path, recipe: Recipe, *, thorough: bool = False) -> VideoReport:
+    """Read the frames of a test clip and the last frame, or all. Never raises for the content of a video."""
+    return _report_errors(path, lambda: _inspect_video(path, recipe, thorough))
+
+
+def inspect_flow(path: Path, recipe: Recipe, *, layout: FlowLayout, thorough: bool = False) -> VideoReport:
+    """Read the flow fields of a test clip and the last field, or all. Never raises for the content of the flow."""
+    return _report_errors(path, lambda: _inspect_flow(path, recipe, layout, thorough))
+
+
+def _report_errors(path: Path, inspect: Callable[[], VideoReport]) -> VideoReport:
     try:
-        return _inspect(job)
+        return inspect()
     except VideoError as error:
-        return VideoReport(job.path, classify_problem(job.path), error.reason)
+        return VideoReport(path, _classify_problem(path), error.reason)
     except ConfigError as error:
-        return VideoReport(job.path, "unreadable", str(error))
+        return VideoReport(path, "unreadable", str(error))
     except Exception as error:  # a bug of ours with this video must not end the check of the others
-        return VideoReport(job.path, "unreadable", f"{type(error).__name__}: {error}")
+        return VideoReport(path, "unreadable", f"{type(error).__name__}: {error}")
 
 
-def _inspect(job: VideoJob) -> VideoReport:
-    path = job.path
+def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
+    template, num_frames = recipe.data.frame_template, recipe.model.num_frames
     start = time.perf_counter()
-    with open_video(path, short_side=job.short_side, frame_template=job.frame_template, decoder=job.decoder) as video:
+    with open_video(
+        path, short_side=recipe.clip.short_side, frame_template=template, decoder=recipe.data.decoder
+    ) as video:
         announced = video.num_frames
         try:
-            frames = _read_clip(video, job.num_frames)
+            frames = _read_clip(video, num_frames)
         except FewerFramesError:  # num_frames is now the number of frames that decode
-            frames = _read_clip(video, job.num_frames)
+            frames = _read_clip(video, num_frames)
     seconds = time.perf_counter() - start
     # The pixels of a short clip may equal those of a longer video, so the length is hashed too.
     counts = (video.num_frames, video.frames_per_second)
@@ -96,7 +97,7 @@ def _inspect(job: VideoJob) -> VideoReport:
     # Counted from the packets, because headers are often wrong, and a truncated file keeps its header.
     if path.is_file():
         try:
-            facts = video_facts(path, decode_all=job.thorough)
+            facts = video_facts(path, decode_all=thorough)
         except VideoError:  # TorchCodec reads some files that PyAV does not: only the frames are known
             return replace(report, height=frames.shape[1], width=frames.shape[2], num_sizes=1)
         height, width = facts.sizes[0]
@@ -109,14 +110,14 @@ def _inspect(job: VideoJob) -> VideoReport:
             key_interval=facts.key_interval,
         )
     # A folder of frames or a packed video: every frame can be read on its own, so one image gives the size.
-    stored = open_video(path, frame_template=job.frame_template)
+    stored = open_video(path, frame_template=template)
     info = stored.metadata
     sizes = {(info.height, info.width)}
-    if job.thorough:
+    if thorough:
         sizes |= {(frame.shape[0], frame.shape[1]) for frame in stored}
     names = ""
     if path.is_dir():
-        files = describe_frames(path, job.frame_template)
+        files = describe_frames(path, template)
         names = f"{files.template} from {files.start}"
     return replace(
         report, height=info.height, width=info.width, num_sizes=len(sizes), key_interval=1, frame_names=names
@@ -128,7 +129,18 @@ def _read_clip(video: VideoReader, num_frames: int) -> np.ndarray:
     return video.frames_at([*segment_indices(video.num_frames, num_frames, None).tolist(), video.num_frames - 1])
 
 
-def classify_problem(path: Path) -> Problem:
+def _inspect_flow(path: Path, recipe: Recipe, layout: FlowLayout, thorough: bool) -> VideoReport:
+    flow, length = open_flow(path, layout=layout), recipe.model.flow_length
+    num_fields = flow.num_frames
+    starts = segment_indices(num_fields, recipe.model.num_frames, None, num_consecutive=length)
+    fields = flow.frames_at([*stack_indices(starts, num_fields, length).ravel().tolist(), num_fields - 1])
+    # In parts, because all fields of a long video may not fit in memory.
+    for start in range(0, num_fields if thorough else 0, _FIELDS_PER_READ):
+        flow.frames_at(range(start, min(start + _FIELDS_PER_READ, num_fields)))
+    return VideoReport(path, num_frames=num_fields, height=fields.shape[1], width=fields.shape[2])
+
+
+def _classify_problem(path: Path) -> Problem:
     """Return whether an unreadable video or flow is missing, empty or undecodable."""
     try:
         if path.is_dir():

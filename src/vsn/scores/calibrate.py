@@ -192,6 +192,7 @@ class CalibrationQuality:
 
 def measure_calibration(scores: Scores, temperature: float, threshold: float | None = None) -> CalibrationQuality:
     """Measure what a temperature and a threshold do on these scores."""
+    # Coverage is of all videos, precision of the accepted: an unreadable video lowers coverage, not precision.
     coverage = precision = interval = None
     if threshold is not None:
         confidence, right = confidences(scores, temperature)
@@ -242,6 +243,7 @@ def calibrate(scores: Scores, *, precision: float | None = None, file: str = "")
         ScoresError: see `fit_temperature` and `choose_threshold`.
     """
     temperature = fit_temperature(scores)
+    # The threshold is one of calibrated probabilities, so the temperature comes first.
     threshold = None if precision is None else choose_threshold(scores, precision, temperature=temperature)
     return Calibration(
         **asdict(measure_calibration(scores, temperature, threshold)),

@@ -145,6 +145,7 @@ def _class_changes(
     rows: list[ClassChange] = []
     for index, name in enumerate(scores.classes):
         members = scores.members(index)
+        # A class without videos has no accuracy to compare.
         if members.any():
             won, lost = int((changes[members] > 0).sum()), int((changes[members] < 0).sum())
             rows.append(
@@ -155,6 +156,7 @@ def _class_changes(
 
 def _video_changes(a: Scores, b: Scores, changes: NDArray[np.int64]) -> list[VideoChange]:
     predictions = [predicted_classes(scores) for scores in (a, b)]
+    # Won first, then by class, so that the systematic gains and losses stand together.
     classes = np.array(a.classes)
     rows: list[VideoChange] = [
         {

@@ -70,6 +70,7 @@ def fuse_scores(inputs: Sequence[Scores], *, weights: Sequence[float] | None = N
         method = "softmax"
         fused = _log_mean([(log_softmax(values), share) for values, share in used])
     first = inputs[0].facts
+    # Two runs tested on one split give fused scores of that split; other differences stay in fused_from.
     shared = {
         key: value
         for key, value in first.items()
@@ -168,6 +169,7 @@ def stratified_half(scores: Scores, *, seed: int = 0) -> NDArray[np.bool_]:
 
     A multi-label video counts for the first of its labels.
     """
+    # argmax of a bool row is the first label, or 0 without any.
     labels = scores.labels.argmax(axis=1) if scores.multi_label else scores.labels
     members: dict[str, list[int]] = {}
     for row, group in enumerate(scores.groups):
@@ -201,21 +203,24 @@ class ModelCosts:
 
 def model_costs(facts: Mapping[str, Any]) -> ModelCosts:
     """Read the costs from the metadata of scores; networks of weight 0 cost nothing."""
-    if "fused_from" not in facts:
-        frames = facts.get("num_frames")
-        return ModelCosts(None if frames is None else str(frames), facts.get("parameters"), facts.get("multiply_adds"))
-    parts = [model_costs(part) for part in facts["fused_from"] if part["weight"] > 0]
-    frames_of_parts = [part.frames for part in parts if part.frames is not None]
+    networks = _networks(facts)
+    columns: list[list[Any]] = [
+        [network.get(key) for network in networks] for key in ("num_frames", "parameters", "multiply_adds")
+    ]
+    # A total is unknown if one network's cost is.
+    frames, parameters, multiply_adds = columns
     return ModelCosts(
-        "+".join(frames_of_parts) if len(frames_of_parts) == len(parts) else None,
-        _sum_if_known([part.parameters for part in parts]),
-        _sum_if_known([part.multiply_adds for part in parts]),
+        None if None in frames else "+".join(map(str, frames)),
+        None if None in parameters else sum(parameters),
+        None if None in multiply_adds else sum(multiply_adds),
     )
 
 
-def _sum_if_known(values: Sequence[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
+def _networks(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the metadata of each network with a weight; fused scores may have been fused again."""
+    if "fused_from" not in facts:
+        return [facts]
+    return [network for part in facts["fused_from"] if part["weight"] > 0 for network in _networks(part)]
 
 
 @dataclass(frozen=True)
@@ -271,6 +276,7 @@ def fusion_report(inputs: Sequence[Scores], names: Sequence[str], fused: Scores)
         for scores, name, part in zip(inputs, names, fused.facts["fused_from"], strict=True)
     ]
     fused_row = FusionRow("fused", None, model_costs(fused.facts), summarize(fused))
+    # The fused scores must beat the best single model, not the average one.
     ranked_by = [row.summary.mean if fused.multi_label else row.summary.top1 for row in rows]
     best = ranked_by.index(max(ranked_by))
     # Paired: +1 where only the fused scores are right, -1 where only the best input is.

@@ -72,6 +72,7 @@ def bootstrap_draws(
     """
     group_index, num_groups = _group_index(groups, num_videos)
     generator = np.random.default_rng(seed)
+    # One seeded generator, and groups in the order of their names: equal scores give equal intervals.
     values = np.empty(draws)
     for draw in range(draws):
         drawn = generator.integers(num_groups, size=num_groups)

@@ -153,6 +153,7 @@ def summarize(scores: Scores) -> Summary:
     """
     # Classes without videos have no accuracy and are left out of the mean.
     hits = top_k_hits(scores, 1)
+    # Per class first, then the mean, so that rare classes count as much as frequent ones.
     per_class = average_precisions(scores) if scores.multi_label else per_class_accuracy(scores)
     if not per_class:
         raise ScoresError("No video has a label of any class; there is nothing to measure.")

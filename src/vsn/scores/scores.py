@@ -57,6 +57,7 @@ class Scores:
                 f"Expected logits {shape} and labels int64 {(n,)} or bool {shape} for {n} videos and {shape[1]} classes, "
                 f"got logits {self.logits.shape} and labels {self.labels.dtype} {self.labels.shape}."
             )
+        # Matching, fusing and submitting go by name, so names must be unique.
         if len(set(self.video_ids.tolist())) != n:
             raise ValueError("The scores hold a video more than once.")
         if len(set(self.classes)) != len(self.classes):
@@ -130,6 +131,7 @@ def load_scores(path: str | Path) -> Scores:
         raise ScoresError(f"{path} does not exist. `vsn eval RUN` writes RUN/eval/*.npz.") from error
     except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
         raise ScoresError(f"{path} is damaged or not a file of scores ({error}). Run `vsn eval` again.") from error
+    # Any .npz opens, so tell another kind of archive from one of an older vsn.
     if missing := sorted({"video_ids", "scores", "labels", "classes"} - arrays.keys()):
         raise ScoresError(f"{path} is not a file of scores: it has arrays {sorted(arrays)[:8]}, but no {missing}.")
     if not {"format_version", "kind", "facts"} <= arrays.keys():
@@ -153,6 +155,7 @@ def load_scores(path: str | Path) -> Scores:
             kind,  # type: ignore[arg-type]
             facts,
         )
+    # ScoresError is a ValueError: pass on the message about the version.
     except ScoresError:
         raise
     except (ValueError, TypeError, IndexError) as error:
