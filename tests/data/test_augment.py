@@ -140,12 +140,12 @@ def test_nothing_to_mix() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"color_jitter": 1.5}, "augment.color_jitter is 1.5; it must be between 0 and 1"),
+        ({"color_jitter": 1.5}, "augment.color_jitter is 1.5"),
         ({"random_erasing": -1.0}, "augment.random_erasing is -1.0"),
-        ({"mixup": -0.1}, "augment.mixup is -0.1; it must be 0"),
+        ({"mixup": -0.1}, "augment.mixup is -0.1"),
         ({"cutmix": -0.1}, "augment.cutmix is -0.1"),
         ({"rand_augment": -1}, "augment.rand_augment is -1"),
-        ({"rand_augment_magnitude": 31}, "augment.rand_augment_magnitude is 31; it must be 0 to 30"),
+        ({"rand_augment_magnitude": 31}, "augment.rand_augment_magnitude is 31"),
     ],
 )
 def test_refused_settings(settings: dict, message: str) -> None:

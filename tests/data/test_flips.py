@@ -92,7 +92,7 @@ def test_pairs_of_the_data_sets(classes: list[str], pairs: tuple[tuple[int, int]
         (("turn left", "turn right", "wave"), "swap",
          "Each of the 2 classes with a side has its opposite, for example 'turn left' and 'turn right'."),
         (("turn left", "turn right", "go left"), "auto",
-         "1 of the 3 classes with a side have no opposite to become, for example 'go left'"),
+         "1 of the 3 classes with a side have no opposite class, for example 'go left'"),
         (("left", "Left", "right"), "auto", "3 of the 3 classes"),
     ],
 )  # fmt: skip

@@ -32,7 +32,7 @@ def test_list_videos_at_any_depth(tmp_path: Path) -> None:
 
 
 def test_list_videos_says_what_it_looked_for(tmp_path: Path) -> None:
-    expected = f"{tmp_path}: no videos were found; looked for files ending in .3gp .asf .avi"
+    expected = f"{tmp_path}: no videos were found; expected files ending in .3gp .asf .avi"
     with pytest.raises(ConfigError, match=re.escape(expected)):
         list_videos(touch(tmp_path, "a.txt"))
 

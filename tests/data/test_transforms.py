@@ -153,7 +153,7 @@ def test_center_crop(height: int, width: int, size: int, top: int, left: int) ->
 
 
 def test_center_crop_of_smaller_frames() -> None:
-    with pytest.raises(ValueError, match="10x20 pixels have no 12x12 crop; resize"):
+    with pytest.raises(ValueError, match=r"12x12 .* 10x20"):
         center_crop(coordinates(10, 20), 12)
 
 

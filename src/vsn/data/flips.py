@@ -1,4 +1,4 @@
-"""Class names that have a side, and what a horizontal flip does to their labels."""
+"""Find the label of a horizontally flipped clip: "turn left" becomes "turn right"."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ _OPPOSITE_WORDS |= {opposite: word for word, opposite in _OPPOSITE_WORDS.items()
 
 
 def has_side(name: str) -> bool:
-    """Whether a class name has left, right, clockwise or counterclockwise as a word.
-
-    "right out" is an adverb and no side: "pulling it right out as you remove your hand".
+    """Return whether a class name has left, right, clockwise or counterclockwise as a word.
 
     >>> [has_side(name) for name in ("swipe_left", "TurnRight", "left-to-right", "leftovers")]
     [True, True, True, False]
@@ -29,9 +27,9 @@ def has_side(name: str) -> bool:
 
 
 def opposite_labels(classes: Sequence[str]) -> dict[int, int]:
-    """Label -> label after a horizontal flip, for classes that have a side and whose opposite is a class.
+    """Map labels to their labels after a flip, for classes that have a side and whose opposite is a class.
 
-    Names are compared word by word, whatever their case and separators.
+    Names are compared word by word; case and separators do not matter.
 
     >>> opposite_labels(("swipe left", "wave", "swipe right", "turn left"))
     {0: 2, 2: 0}
@@ -43,18 +41,19 @@ def opposite_labels(classes: Sequence[str]) -> dict[int, int]:
     for label, name in enumerate(classes):
         words = _words(name)
         mirrored = _mirrored(words)
-        found = by_words.get(mirrored, [])
-        unique = len(found) == 1 and len(by_words[words]) == 1  # of two names alike there is no telling
-        if mirrored != words and _mirrored(mirrored) == words and unique:
-            opposites[label] = found[0]
+        matches = by_words.get(mirrored, [])
+        # "turn_left" and "Turn Left" as two classes have no unique opposite.
+        is_unique = len(matches) == 1 and len(by_words[words]) == 1
+        if mirrored != words and _mirrored(mirrored) == words and is_unique:
+            opposites[label] = matches[0]
     return opposites
 
 
 def flipped_labels(classes: Sequence[str], rule: FlipRule) -> dict[int, int]:
-    """Label -> label of the flipped clip, for the labels that the rule lets flip.
+    """Map the labels that may be flipped to the labels of the flipped clips.
 
-    random: all labels, unchanged; never: none; auto: those whose name has no side; swap: those and,
-    exchanged, the ones whose opposite is a class.
+    random: all labels, unchanged; never: none; auto: those whose name has no side; swap: also those whose
+    opposite is a class, exchanged.
     """
     match rule:
         case "never":
@@ -64,11 +63,11 @@ def flipped_labels(classes: Sequence[str], rule: FlipRule) -> dict[int, int]:
         case "auto" | "swap":
             plain = {label: label for label, name in enumerate(classes) if not has_side(name)}
             return plain | opposite_labels(classes) if rule == "swap" else plain
-    raise ValueError(f"the flip rule is {rule!r}; it is auto, random, never or swap.")
+    raise ValueError(f"data.flip is {rule!r}; it must be auto, random, never or swap.")
 
 
 def propose_flip_rule(classes: Sequence[str]) -> tuple[FlipRule, str]:
-    """The flip rule that fits the class names, and why, as one sentence.
+    """Return the flip rule that fits the class names, and the reason as one sentence.
 
     swap: every class with a side has its opposite; auto: some have none; random: no class has a side.
 
@@ -79,11 +78,11 @@ def propose_flip_rule(classes: Sequence[str]) -> tuple[FlipRule, str]:
     if not sided:
         return "random", "No class name says left, right, clockwise or counterclockwise."
     opposites = opposite_labels(classes)
-    alone = [label for label in sided if label not in opposites]
-    if alone:
+    unpaired = [label for label in sided if label not in opposites]
+    if unpaired:
         return "auto", (
-            f"{len(alone)} of the {len(sided)} classes with a side have no opposite to become, for example "
-            f"{classes[alone[0]]!r}; a flip would show what no class means."
+            f"{len(unpaired)} of the {len(sided)} classes with a side have no opposite class, for example "
+            f"{classes[unpaired[0]]!r}; flipped clips of these would have no label."
         )
     first = sided[0]
     return "swap", (
@@ -93,6 +92,7 @@ def propose_flip_rule(classes: Sequence[str]) -> tuple[FlipRule, str]:
 
 
 def _words(name: str) -> tuple[str, ...]:
+    """The words of a name in lower case: "TurnLeft" -> turn, left; "anti-clockwise" -> counterclockwise."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
     joined = re.sub(r"\b(?:counter|anti)[\s_-]*(?=clockwise)", "counter", spaced.lower().replace("_", " "))
     return tuple(re.findall(r"[^\W\d]+|\d+", joined))
@@ -100,6 +100,7 @@ def _words(name: str) -> tuple[str, ...]:
 
 def _mirrored(words: tuple[str, ...]) -> tuple[str, ...]:
     """The words with every side exchanged for its opposite."""
+    # Except the adverb in "right out": "pulling it right out as you remove your hand".
     followers = (*words[1:], "")[: len(words)]
     return tuple(
         word if (word, following) == ("right", "out") else _OPPOSITE_WORDS.get(word, word)

@@ -1,4 +1,4 @@
-"""What a data set is made of: labeled videos, not yet read, and the class names."""
+"""Describe a data set: labeled videos, not yet read, and the class names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class VideoRecord:
     reverse: bool = False
     """Show the sampled frames last first."""
     listed_frames: int = 0
-    """Frames that its list states, 0 when it states none. Reading goes by what is on disk; the doctor compares."""
+    """Frames that its list states, 0 when it states none. Only the doctor compares; reading counts the frames."""
 
     @property
     def label(self) -> int:
@@ -53,35 +53,30 @@ class RecordSet:
 
 
 def list_videos(folder: Path) -> list[Path]:
-    """The video files at any depth below a folder, by their extensions, in the order of their paths.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """Return the video files at any depth below a folder, by extension, sorted by path. Raises `ConfigError` for none."""
     videos = [parent / name for parent, _, files in walk_folders(folder) for name in files if is_video(parent / name)]
     if not videos:
         raise ConfigError(
-            f"{folder}: no videos were found; looked for files ending in {' '.join(sorted(VIDEO_EXTENSIONS))}."
+            f"{folder}: no videos were found; expected files ending in {' '.join(sorted(VIDEO_EXTENSIONS))}."
         )
     return videos
 
 
 def walk_folders(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Each folder from `folder` down with the names of its folders and files, sorted.
+    """Yield each folder from `folder` down with the names of its folders and files, sorted; hidden folders are skipped.
 
-    Links are followed, once each; folders with a hidden name are passed over. The caller may remove
-    folders from the list to stay out of them.
+    Follows symbolic links. As with `os.walk`, the caller may remove folders from the list to skip them.
     """
     seen = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
-        if (place := os.path.realpath(parent)) in seen:  # a link that leads back up
+        if (real := os.path.realpath(parent)) in seen:  # a link to a parent would loop forever
             folders.clear()
             continue
-        seen.add(place)
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield Path(parent), folders, sorted(files)
 
 
 def is_video(path: Path) -> bool:
-    """Whether a path is a file, not hidden, with one of `VIDEO_EXTENSIONS`."""
+    """Return whether a path is a file, not hidden, with one of `VIDEO_EXTENSIONS`."""
     return path.suffix.lower() in VIDEO_EXTENSIONS and not path.name.startswith(".") and path.is_file()
