@@ -177,7 +177,7 @@ def test_tests_never_flip(side_video: Path) -> None:
 
 
 def test_unknown_flip_rule() -> None:
-    with pytest.raises(ValueError, match="data.flip is 'always'"):
+    with pytest.raises(ValueError, match=r"data.flip is 'always'"):
         flipped_labels(SIDES, "always")  # type: ignore[arg-type]
 
 

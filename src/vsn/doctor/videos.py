@@ -17,7 +17,7 @@ from vsn.data.sampling import segment_indices, stack_indices
 from vsn.data.video import FewerFramesError, VideoError, VideoReader, open_video
 from vsn.data.video.frame_folders import describe_frames
 from vsn.data.video.packed_files import packed_place
-from vsn.data.video.video_facts import video_facts
+from vsn.data.video.scan import scan_video
 
 Problem = Literal["", "missing", "empty", "unreadable", "crashed", "too-slow"]
 _FIELDS_PER_READ = 64
@@ -97,7 +97,7 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
     # Counted from the packets, because headers are often wrong, and a truncated file keeps its header.
     if path.is_file():
         try:
-            facts = video_facts(path, decode_all=thorough)
+            facts = scan_video(path, decode_all=thorough)
         except VideoError:  # TorchCodec reads some files that PyAV does not: only the frames are known
             return replace(report, height=frames.shape[1], width=frames.shape[2], num_sizes=1)
         height, width = facts.sizes[0]

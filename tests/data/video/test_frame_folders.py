@@ -103,8 +103,7 @@ def test_several_kinds_of_names_are_a_question(video: Path, frame_numbers) -> No
     numbered(video, "small_{:03d}.png", range(4))
     with pytest.raises(
         VideoError,
-        match=r"several kinds of frame files: 12 x img_\{:05d\}\.jpg, 4 x small_\{:03d\}\.png\. "
-        r'Set data\.frame_template to the one that is meant, such as "img_\{:05d\}\.jpg"',
+        match=r"12 x img_\{:05d\}\.jpg, 4 x small_\{:03d\}\.png.*data\.frame_template",
     ):
         describe_frames(video)
     frames = open_video(video, frame_template="small_{:03d}.png").all_frames()
@@ -128,7 +127,7 @@ def test_a_video_may_start_anywhere(video: Path) -> None:
 
 def test_two_ways_of_numbering(tmp_path: Path) -> None:
     frames_named(tmp_path, ["1.jpg", "02.jpg", "3.jpg"])
-    with pytest.raises(VideoError, match=r"numbered in two ways: 1\.jpg does not fit \{:02d\}\.jpg"):
+    with pytest.raises(VideoError, match=r"numbered in two ways: 1\.jpg does not match \{:02d\}\.jpg"):
         describe_frames(tmp_path)
     with pytest.raises(VideoError, match=r"frame 2\.jpg is missing"):
         describe_frames(tmp_path, "{:d}.jpg")
@@ -153,7 +152,7 @@ def test_templates_of_no_use(video: Path, template: str) -> None:
 
 
 def test_a_template_that_fits_nothing(video: Path) -> None:
-    with pytest.raises(VideoError, match=r'no file is named like data\.frame_template, "image_\{:05d\}\.jpg"'):
+    with pytest.raises(VideoError, match=r'no file matches data\.frame_template, "image_\{:05d\}\.jpg"'):
         open_video(video, frame_template="image_{:05d}.jpg").all_frames()
 
 

@@ -2,9 +2,9 @@ import io
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
-from vsn.data.video import jpeg
 from vsn.data.video.jpeg import decode_jpeg, encode_jpeg
 
 
@@ -19,10 +19,15 @@ def as_jpeg(image: np.ndarray, mode: str, **options) -> bytes:
     return stream.getvalue()
 
 
+def refuse(data: bytes, **options: object) -> None:
+    """As simplejpeg does for what it cannot decode."""
+    raise ValueError
+
+
 @pytest.fixture(params=["simplejpeg", "Pillow"])
 def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "Pillow":
-        monkeypatch.setattr(jpeg, "_decode_turbo", lambda data, out: None)
+        monkeypatch.setattr(simplejpeg, "decode_jpeg", refuse)
     return request.param
 
 
@@ -50,7 +55,7 @@ def test_into_an_array(decoder: str) -> None:
     assert np.array_equal(frames[1], decode_jpeg(data))
     assert not frames[0].any()
     for wrong in (np.zeros((40, 55, 3), np.uint8), np.zeros((80, 56, 3), np.uint8)):
-        with pytest.raises(ValueError, match=f"40x56 pixels, not {wrong.shape[0]}x{wrong.shape[1]}"):
+        with pytest.raises(ValueError, match=f"{wrong.shape[0]}x{wrong.shape[1]} .*40x56"):
             decode_jpeg(data, wrong)
 
 
@@ -67,7 +72,7 @@ def test_other_kinds_of_jpeg(decoder: str, mode: str, progressive: bool) -> None
 @pytest.mark.parametrize("data", [b"", b"not a picture", encode_jpeg(smooth(), quality=90)[:300]])
 def test_damaged_bytes(decoder: str, data: bytes) -> None:
     for out in (None, np.empty((40, 56, 3), np.uint8)):
-        with pytest.raises(ValueError, match="not a whole JPEG"):
+        with pytest.raises(ValueError, match="not a complete JPEG"):
             decode_jpeg(data, out)
 
 
@@ -79,6 +84,6 @@ def test_both_decoders_give_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> 
         as_jpeg(noise, "RGB", subsampling="4:2:2"),
     ]
     fast = [decode_jpeg(data) for data in pictures]
-    monkeypatch.setattr(jpeg, "_decode_turbo", lambda data, out: None)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", refuse)
     for data, image in zip(pictures, fast, strict=True):
         assert np.array_equal(decode_jpeg(data), image)

@@ -30,7 +30,7 @@ from vsn.data.flow.values import ZERO
 from vsn.data.packing.shards import ShardWriter
 from vsn.data.video import VideoError, VideoReader
 from vsn.data.video.frame_folders import describe_frames, read_picture
-from vsn.data.video.jpeg import MAX_SIDE, decode_gray_jpeg, encode_gray_jpeg
+from vsn.data.video.jpeg import MAX_SIDE, decode_gray_jpeg, encode_jpeg
 from vsn.data.video.packed_files import Shard
 from vsn.data.video.reader import checked_indices, frame_size, resize_rgb
 from vsn.system.files import atomic_write
@@ -263,7 +263,7 @@ def write_flow_file(
 
 def encode_field(field: np.ndarray, *, quality: int = QUALITY) -> bytes:
     """Encode a field, uint8 `(H, W, 2)`, as a gray JPEG of `(2H, W)`: x above y."""
-    return encode_gray_jpeg(np.concatenate([field[..., 0], field[..., 1]]), quality=quality)
+    return encode_jpeg(np.concatenate([field[..., 0], field[..., 1]]), quality=quality)
 
 
 def write_flow_folder(
@@ -293,7 +293,7 @@ def write_flow_folder(
                 Image.fromarray(picture).save(folder / f"{number:06d}.jpg", quality=quality, subsampling="4:4:4")
                 continue
             for axis, values in zip("xy", np.moveaxis(field, 2, 0), strict=True):
-                data = encode_gray_jpeg(np.ascontiguousarray(values), quality=quality)
+                data = encode_jpeg(np.ascontiguousarray(values), quality=quality)
                 (folder / f"flow_{axis}_{number:05d}.jpg").write_bytes(data)
         if not number:
             raise ValueError(f"{path}: no field to write; a video of one frame has no flow.")

@@ -1,7 +1,7 @@
-"""Frames of a folder that holds one video as numbered JPEG, PNG or WebP files.
+"""Read a video that is a folder of numbered JPEG, PNG or WebP files.
 
-A read lists the folder once and opens the first frame, which gives the size, and the frames wanted.
-Where the names leave a doubt nothing is guessed: the error says which setting decides.
+A reader lists the folder once, opens the first frame for the size, and then only the frames wanted.
+Ambiguous names are an error that names the setting to use, never a guess.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import simplejpeg  # type: ignore  # it has no types
 from PIL import Image, UnidentifiedImageError
 
 from vsn.config import ConfigError
@@ -27,7 +28,7 @@ _NUMBERED = re.compile(r"(.*?)([0-9]+)(\.(?:jpe?g|png|webp))", re.IGNORECASE | r
 _FLOW = re.compile(r"(?:^|[-_])[xy]_$", re.IGNORECASE)
 _KINDS_SHOWN = 5
 _ORIENTATION = 0x0112
-# What the values of the EXIF tag say to do with the stored picture.
+# How to turn a stored picture upright, by the value of its EXIF orientation; 1 is upright.
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: np.fliplr,
     3: lambda image: np.rot90(image, 2),
@@ -42,7 +43,7 @@ _ROTATIONS = {3: 180, 6: 270, 8: 90}
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """The frame files of a folder: `num_frames` of them, numbered from `start` without a gap."""
+    """The `num_frames` frame files of a folder, numbered from `start` without a gap."""
 
     template: str
     """Their names, such as "img_{:05d}.jpg"."""
@@ -51,19 +52,19 @@ class FrameFiles:
     num_frames: int
 
     def name(self, index: int) -> str:
-        """Name of the file of frame `index`, which counts from 0."""
+        """Return the file name of frame `index`, which counts from 0."""
         return self.template.format(self.start + index)
 
 
 def describe_frames(path: str | Path, template: str = "") -> FrameFiles:
-    """Which files of a folder are its frames; an empty template is found from the names.
+    """Find the frame files of a folder; an empty template is detected from the names.
 
-    Hidden files, those of optical flow and what is no numbered image are passed over. Raises
-    `VideoError` when there are no frames, one of them is missing, or several kinds of names could be
-    meant, and `ConfigError` for a template without exactly one number.
+    Hidden files, optical flow, and files that are no numbered images are ignored. Raises `VideoError` for
+    no frames, a missing frame, or several kinds of names, and `ConfigError` for a template without exactly
+    one number.
     """
     if template:
-        return _without_gaps(path, template, _fitting(path, template))
+        return _without_gaps(path, template, _numbers_matching(path, template))
     kinds: dict[tuple[str, str], list[str]] = {}
     for name in _listed(path):
         if (match := _NUMBERED.fullmatch(name)) and not name.startswith("."):
@@ -77,10 +78,10 @@ def describe_frames(path: str | Path, template: str = "") -> FrameFiles:
     if len(templates) > 1:
         counts = [f"{len(kinds[kind])} x {name}" for kind, name in zip(candidates, templates, strict=True)]
         more = ", ..." if len(counts) > _KINDS_SHOWN else ""
+        kinds_shown = ", ".join(counts[:_KINDS_SHOWN])
         raise VideoError(
             path,
-            f"several kinds of frame files: {', '.join(counts[:_KINDS_SHOWN])}{more}. "
-            f'Set data.frame_template to the one that is meant, such as "{templates[0]}".',
+            f'several kinds of frame files: {kinds_shown}{more}. Set data.frame_template, such as "{templates[0]}".',
         )
     return _without_gaps(path, templates[0], [int(digits) for digits in kinds[candidates[0]]])
 
@@ -118,15 +119,12 @@ class FrameFolderReader(PictureReader):
             if self._orientation != 1:
                 image = _TURNS[self._orientation](image)
             out[:] = image if image.shape == out.shape else resize_rgb(image, *out.shape[:2])
-        except Exception as error:  # Pillow raises anything for damaged bytes
+        except Exception as error:  # Pillow raises many types for damaged bytes
             raise _damaged(self.path, name, error) from error
 
 
 def read_picture(path: str | Path, name: str, *, gray: bool = False) -> np.ndarray:
-    """One picture of a folder as it is stored: uint8 `(H, W, 3)`, or its brightness `(H, W)`.
-
-    Raises `VideoError` when it cannot be read.
-    """
+    """Read one picture of a folder at its stored size: uint8 `(H, W, 3)`, or its luma `(H, W)`. Raises `VideoError`."""
     data = _content(path, name)
     _stored_size(path, name, data)
     try:
@@ -136,7 +134,7 @@ def read_picture(path: str | Path, name: str, *, gray: bool = False) -> np.ndarr
             with _opened(data) as picture:
                 return np.asarray(picture.convert("L"))
         return _decode_other(data)
-    except Exception as error:  # Pillow raises anything for damaged bytes
+    except Exception as error:  # Pillow raises many types for damaged bytes
         raise _damaged(path, name, error) from error
 
 
@@ -144,7 +142,6 @@ def read_picture(path: str | Path, name: str, *, gray: bool = False) -> np.ndarr
 
 
 def _listed(path: str | Path) -> list[str]:
-    """Names in a folder, from one listing."""
     try:
         return os.listdir(path)
     except FileNotFoundError:
@@ -154,7 +151,8 @@ def _listed(path: str | Path) -> list[str]:
 
 
 def _template(path: str | Path, prefix: str, suffix: str, numbers: list[str]) -> str:
-    """The template that gives all these names. Raises `VideoError` when none does."""
+    """The template of these names. Raises `VideoError` when they have no common one."""
+    # 0007 and 1234 are padded to 4 digits; 7 and 1234 are not padded; 0007 and 7 have no common template.
     padded = next((len(digits) for digits in numbers if digits[0] == "0" and len(digits) > 1), 0)
     odd = next((digits for digits in numbers if f"{int(digits):0{padded}d}" != digits), None)
     literal = prefix.replace("{", "{{").replace("}", "}}")
@@ -162,14 +160,14 @@ def _template(path: str | Path, prefix: str, suffix: str, numbers: list[str]) ->
     if odd is not None:
         raise VideoError(
             path,
-            f"its frame files are numbered in two ways: {prefix}{odd}{suffix} does not fit "
-            f"{literal}{field}{suffix}, as others do. Set data.frame_template, or mend the names.",
+            f"its frame files are numbered in two ways: {prefix}{odd}{suffix} does not match "
+            f"{literal}{field}{suffix}. Set data.frame_template, or rename the files.",
         )
     return f"{literal}{field}{suffix}"
 
 
-def _fitting(path: str | Path, template: str) -> list[int]:
-    """Numbers of the files that a template names. Raises `ConfigError` for a template of no use."""
+def _numbers_matching(path: str | Path, template: str) -> list[int]:
+    """The numbers of the files that match a template. Raises `ConfigError` for an invalid template."""
     try:
         parts = list(string.Formatter().parse(template))
         (field,) = (part for part in parts if part[1] is not None)
@@ -177,24 +175,24 @@ def _fitting(path: str | Path, template: str) -> list[int]:
             raise ValueError
     except ValueError:
         raise ConfigError(
-            f'data.frame_template is "{template}"; it is a file name with the number in braces, '
-            'such as "img_{:05d}.jpg".'
+            f'data.frame_template is "{template}"; it must be a file name with the number in braces, such as '
+            '"img_{:05d}.jpg".'
         ) from None
     end = parts.index(field) + 1
-    before, after = ("".join(part[0] for part in some) for some in (parts[:end], parts[end:]))
+    before, after = ("".join(text for text, *_ in some) for some in (parts[:end], parts[end:]))
     pattern = re.compile(f"{re.escape(before)}([0-9]+){re.escape(after)}", re.DOTALL)
     matches = [match for name in _listed(path) if (match := pattern.fullmatch(name))]
+    # img_7.jpg matches the pattern of img_{:05d}.jpg, but is not the file that the template names.
     numbers = [int(match[1]) for match in matches if template.format(int(match[1])) == match[0]]
     if not numbers:
-        raise VideoError(path, f'no file is named like data.frame_template, "{template}".')
+        raise VideoError(path, f'no file matches data.frame_template, "{template}".')
     return numbers
 
 
 def _without_gaps(path: str | Path, template: str, numbers: list[int]) -> FrameFiles:
     start, num_frames = min(numbers), len(numbers)
     if max(numbers) - start + 1 != num_frames:
-        there = set(numbers)
-        missing = next(number for number in range(start, max(numbers)) if number not in there)
+        missing = min(set(range(start, max(numbers))) - set(numbers))
         raise VideoError(
             path,
             f"frame {template.format(missing)} is missing: there are {num_frames} frames, "
@@ -208,7 +206,7 @@ def _without_gaps(path: str | Path, template: str, numbers: list[int]) -> FrameF
 
 def _content(path: str | Path, name: str) -> bytes:
     try:
-        with open(os.path.join(path, name), "rb", buffering=0, opener=_open_at_once) as file:
+        with open(os.path.join(path, name), "rb", buffering=0, opener=_open_nonblocking) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise VideoError(path, f"frame {name} is not a regular file.")
             return file.read()
@@ -216,8 +214,8 @@ def _content(path: str | Path, name: str) -> bytes:
         raise VideoError(path, f"frame {name} cannot be opened ({error.strerror}).") from None
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Opens a pipe too without waiting for a writer."""
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Open without waiting: a named pipe called img_00001.jpg would otherwise block forever."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -226,13 +224,14 @@ def _is_jpeg(data: bytes) -> bool:
 
 
 def _stored_size(path: str | Path, name: str, data: bytes) -> tuple[int, int]:
-    """(height, width) that a picture announces. Raises `VideoError` when it does not, or announces too much."""
-    size = _jpeg_size(data) if _is_jpeg(data) else None
-    if size is None:
+    """(height, width) in the header of a picture. Raises `VideoError` for a damaged header, or too many pixels."""
+    try:
+        size = simplejpeg.decode_jpeg_header(data)[:2]  # 30 times as fast as Pillow
+    except ValueError:
         try:
             with _opened(data) as picture:
                 size = picture.height, picture.width
-        except Exception as error:  # Pillow raises anything for damaged bytes
+        except Exception as error:  # Pillow raises many types for damaged bytes
             raise _damaged(path, name, error) from error
     if size[0] * size[1] > MAX_PIXELS:
         raise VideoError(
@@ -242,37 +241,25 @@ def _stored_size(path: str | Path, name: str, data: bytes) -> tuple[int, int]:
     return size
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) in the frame header of a JPEG; None when it is not where it should be, or says 0."""
-    place = 2
-    while place + 9 <= len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = data[place + 5 : place + 7], data[place + 7 : place + 9]
-            return (int.from_bytes(height), int.from_bytes(width)) if any(height) and any(width) else None
-        # 0xFF may be repeated before a marker; any other is followed by the length of its segment.
-        place += 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4])
-    return None
-
-
 def _opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
 
 
 def _orientation(data: bytes) -> int:
-    """The EXIF orientation of a JPEG, 1 to 8; 1 is as stored."""
+    """The EXIF orientation of a JPEG, 1 to 8."""
+    # Searching the bytes first spares most pictures a pass through Pillow.
     if not _is_jpeg(data) or b"Exif\0\0" not in data[:65536]:
         return 1
     try:
         with _opened(data) as picture:
             value = picture.getexif().get(_ORIENTATION, 1)
-    except Exception:  # tags that cannot be read are no reason to refuse the picture
+    except Exception:  # the picture is readable even if its tags are not
         return 1
     return value if value in _TURNS else 1
 
 
 def _decode_other(data: bytes) -> np.ndarray:
-    """A PNG or WebP picture, uint8 `(H, W, 3)`: the high bytes of 16-bit samples, without transparency."""
+    """A PNG or WebP picture, uint8 `(H, W, 3)`, without transparency; 16-bit samples keep their high bytes."""
     with _opened(data) as picture:
         if picture.mode.startswith("I"):  # 16-bit gray
             gray = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""JPEG in memory: bytes in, RGB out, and the way back.
+"""Decode and encode JPEG in memory, for packed files, folders of frames and stored flow.
 
-Packed files and folders of frames share it. simplejpeg decodes what it can, Pillow what it declines
-(CMYK, doubtful files): both are libjpeg-turbo and give the same pixels, the former in half the time.
+simplejpeg decodes most files; Pillow decodes those that it rejects (CMYK, suspicious headers). Both use
+libjpeg-turbo and give the same pixels, simplejpeg in half the time.
 """
 
 from __future__ import annotations
@@ -13,71 +13,48 @@ import simplejpeg  # type: ignore  # it has no types
 from PIL import Image
 
 MAX_SIDE = 65500
-"""Pixels a side that libjpeg can hold."""
+"""Largest side, in pixels, that libjpeg can encode."""
 
 
 def decode_jpeg(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
-    """The picture, uint8 `(H, W, 3)`, RGB; written into `out` when given, which must have its shape.
+    """Decode to uint8 `(H, W, 3)`, RGB, also from gray; write into `out` if given, which must have that shape.
 
-    Gray pictures come out as RGB. Raises `ValueError` for bytes that are no whole JPEG.
+    Raises `ValueError` for bytes that are no complete JPEG.
     """
-    image = _decode_turbo(data, out)
-    if image is None:
-        image = _decode_pillow(data)
-    if out is None or image is out:
+    try:
+        image: np.ndarray = simplejpeg.decode_jpeg(data, buffer=out)
+        if out is not None and image.shape == out.shape:  # decoded in place
+            return out
+    except ValueError:
+        image = _decode_with_pillow(data, "RGB")
+    if out is None:
         return image
     if image.shape != out.shape:
-        raise ValueError(f"a picture of {image.shape[0]}x{image.shape[1]} pixels, not {_size(out)}")
+        raise ValueError(f"Expected {out.shape[0]}x{out.shape[1]} pixels, got {image.shape[0]}x{image.shape[1]}.")
     out[:] = image
     return out
 
 
-def encode_jpeg(image: np.ndarray, *, quality: int) -> bytes:
-    """A picture, uint8 `(H, W, 3)` RGB with sides up to `MAX_SIDE`, as JPEG 4:2:0; quality 1 to 100."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "JPEG", quality=quality, subsampling="4:2:0")
-    return stream.getvalue()
-
-
 def decode_gray_jpeg(data: bytes) -> np.ndarray:
-    """The brightness of a picture, uint8 `(H, W)`; of a gray one its bytes. Raises `ValueError`."""
+    """Decode to the luma plane, uint8 `(H, W)`. Raises `ValueError` for bytes that are no complete JPEG."""
     try:
         image: np.ndarray = simplejpeg.decode_jpeg(data, colorspace="GRAY")[..., 0]
-        return image
     except ValueError:
-        pass
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-            return np.array(picture.convert("L"))
-    except Exception as error:  # Pillow raises anything for damaged bytes
-        raise ValueError(f"not a whole JPEG ({type(error).__name__}: {error})") from error
+        image = _decode_with_pillow(data, "L")
+    return image
 
 
-def encode_gray_jpeg(image: np.ndarray, *, quality: int) -> bytes:
-    """A picture, uint8 `(H, W)` with sides up to `MAX_SIDE`, as a gray JPEG; quality 1 to 100."""
+def encode_jpeg(image: np.ndarray, *, quality: int) -> bytes:
+    """Encode RGB, uint8 `(H, W, 3)`, as JPEG 4:2:0, or gray, uint8 `(H, W)`; sides up to `MAX_SIDE`, quality 1 to 100."""
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "JPEG", quality=quality)
+    options = {"subsampling": "4:2:0"} if image.ndim == 3 else {}
+    Image.fromarray(image).save(stream, "JPEG", quality=quality, **options)
     return stream.getvalue()
 
 
-def _decode_turbo(data: bytes, out: np.ndarray | None) -> np.ndarray | None:
-    """None for what simplejpeg declines."""
-    try:
-        image: np.ndarray = simplejpeg.decode_jpeg(data, buffer=out)
-    except ValueError:
-        return None
-    if out is None:
-        return image
-    return out if image.shape == out.shape else None
-
-
-def _decode_pillow(data: bytes) -> np.ndarray:
+def _decode_with_pillow(data: bytes, mode: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-            return np.array(picture.convert("RGB"))
-    except Exception as error:  # Pillow raises anything for damaged bytes
-        raise ValueError(f"not a whole JPEG ({type(error).__name__}: {error})") from error
-
-
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[0]}x{image.shape[1]}"
+            return np.array(picture.convert(mode))
+    except Exception as error:  # Pillow raises many types for damaged bytes
+        raise ValueError(f"not a complete JPEG ({type(error).__name__}: {error})") from error

@@ -1,4 +1,4 @@
-"""Videos inside a packed file, a shard: written by `vsn.data.packing.pack`, made for sparse reading.
+"""Read videos inside a packed file (a shard, written by `vsn.data.packing`), made for reading few frames of each.
 
 Layout of `shard-00000.vsnpack`, numbers little-endian:
 
@@ -8,9 +8,9 @@ Layout of `shard-00000.vsnpack`, numbers little-endian:
     description: JSON; "ids" names the videos
     footer (`FOOTER`)
 
-A video's path is `shard-00000.vsnpack/17`: the shard, and the row in its video table. What is read
-is checked against the checksums stored with it. Reads state their position, so that a process may
-fork, and threads may share a shard.
+A video's path is `shard-00000.vsnpack/17`: the shard, and the row in its video table. Everything read is
+verified against the stored checksums. Reads state their position (`pread`), so that forked workers and
+threads can share an open shard.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ VIDEO = np.dtype([
     ("num_frames", "<u4"), ("height", "<u4"), ("width", "<u4"), ("table_crc", "<u4"),
 ])  # fmt: skip
 FOOTER = struct.Struct("<QIII8s")
-"""Position of the video table, videos, bytes of the description, checksum of both, magic."""
+"""Position of the video table, number of videos, bytes of the description, CRC-32 of both, magic."""
 
 _OPEN_SHARDS = 32
-"""Shards a process keeps open."""
+"""Shards that a process keeps open."""
+_REWRITE = "delete this packed file and run `vsn data pack` again to rewrite it"
 
 
 class PackedReader(PictureReader):
@@ -61,7 +62,7 @@ class PackedReader(PictureReader):
 
     @cached_property
     def _table(self) -> tuple[np.ndarray, np.ndarray]:
-        """The frame table, and the position behind each frame."""
+        """The frame table, and the position of the end of each frame."""
         table = self._shard.frame_table(self._number)
         return table, np.cumsum(table["size"], dtype=np.uint64) + self._shard.videos[self._number]["start"]
 
@@ -82,15 +83,15 @@ class PackedReader(PictureReader):
 
 
 def packed_place(path: str | Path) -> tuple[Path, str] | None:
-    """The shard and the number in it that a path means; None for a path of another kind."""
+    """Split the path of a packed video into its shard and its number; None for any other path."""
     path = Path(path)
     return (path.parent, path.name) if path.parent.suffix == SUFFIX else None
 
 
 class Shard:
-    """An open shard: its video table and description, and the frames of its videos as bytes.
+    """An open shard: `videos`, its table of `VIDEO` rows, its description, and its bytes.
 
-    Raises `VideoError` for a file that is not a whole shard. `videos` is the table, `VIDEO` rows.
+    Raises `VideoError` for a file that is not a complete shard.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -105,14 +106,14 @@ class Shard:
         except OSError as error:
             raise VideoError(self.path, f"cannot be opened ({error.strerror}).") from None
         if size < len(MAGIC) + FOOTER.size or self.read(0, len(MAGIC)) != MAGIC:
-            raise VideoError(self.path, f"not a packed file of this version, or cut short; {_MEND}")
+            raise VideoError(self.path, f"not a packed file of this version, or truncated; {_REWRITE}")
         position, num_videos, description_size, crc, magic = FOOTER.unpack(self.read(size - FOOTER.size, FOOTER.size))
         table_size = num_videos * VIDEO.itemsize
         if magic != MAGIC or position + table_size + description_size + FOOTER.size != size:
-            raise VideoError(self.path, f"the end of the packed file is missing or damaged; {_MEND}")
+            raise VideoError(self.path, f"the end of the packed file is missing or damaged; {_REWRITE}")
         tables = self.read(position, table_size + description_size)
         if zlib.crc32(tables) != crc:
-            raise VideoError(self.path, f"the table of the packed file is damaged; {_MEND}")
+            raise VideoError(self.path, f"the table of the packed file is damaged; {_REWRITE}")
         self.videos = np.frombuffer(tables, VIDEO, num_videos)
         self._description = tables[table_size:]
 
@@ -122,23 +123,21 @@ class Shard:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the writer states of the shard; "ids" are the ids of its videos, in their order."""
+        """What the writer states about the shard; "ids" are the ids of its videos, in their order."""
         description: dict[str, Any] = json.loads(self._description)
         return description
 
     def read(self, position: int, size: int) -> bytes:
-        """`size` bytes from a position. Raises `VideoError` when the file does not give them."""
+        """Read `size` bytes at a position. Raises `VideoError` when they cannot be read."""
+        data = b""
         try:
-            data = self._read(position, size)
-            while 0 < len(data) < size:  # a network file system may give less at a time
-                more = self._read(position + len(data), size - len(data))
-                if not more:
-                    break
+            # A network file system may return less than requested.
+            while len(data) < size and (more := self._read(position + len(data), size - len(data))):
                 data += more
         except OSError as error:
             raise VideoError(self.path, f"cannot be read ({error.strerror}).") from None
         if len(data) < size:
-            raise VideoError(self.path, f"cut short: {size} bytes from {position} on are not there; {_MEND}")
+            raise VideoError(self.path, f"truncated: {size} bytes at position {position} are missing; {_REWRITE}")
         return data
 
     def _read(self, position: int, size: int) -> bytes:
@@ -149,7 +148,7 @@ class Shard:
             return os.read(self._handle, size)
 
     def frame_table(self, number: int) -> np.ndarray:
-        """Size and checksum of each frame of a video, `FRAME` rows. Raises `VideoError`."""
+        """Read the size and checksum of each frame of a video, `FRAME` rows. Raises `VideoError`."""
         video = self.videos[number]
         table = self.read(int(video["table"]), int(video["num_frames"]) * FRAME.itemsize)
         if zlib.crc32(table) != video["table_crc"]:
@@ -157,16 +156,13 @@ class Shard:
         return np.frombuffer(table, FRAME)
 
     def damaged(self, number: int, what: str) -> VideoError:
-        """The error that names the shard, the video and what of it is damaged."""
+        """Return the error that names the shard, the video and its damaged part."""
         video_id = self.description["ids"][number]
-        return VideoError(self.path / str(number), f"{what} is damaged (video {video_id!r}); {_MEND}")
-
-
-_MEND = "delete this packed file and run `vsn data pack` again, which writes it anew"
+        return VideoError(self.path / str(number), f"{what} is damaged (video {video_id!r}); {_REWRITE}")
 
 
 def _locate(path: str | Path) -> tuple[Shard, int]:
-    """The shard of a packed video's path, kept open, and the row of the video."""
+    """The open shard of a packed video, and the row of the video. Raises `VideoError`."""
     place = packed_place(path)
     if place is None:
         raise VideoError(path, f"not a video of a packed file, such as shard-00000{SUFFIX}/17.")
@@ -177,11 +173,11 @@ def _locate(path: str | Path) -> tuple[Shard, int]:
         raise VideoError(path, f"the packed file cannot be opened ({error.strerror}).") from None
     shard = _open_shard(file, status.st_ino, status.st_size, status.st_mtime_ns)
     if not name.isdecimal() or int(name) >= len(shard.videos):
-        raise VideoError(path, f"the packed file has no video {name!r}; it holds {len(shard.videos)}, from 0.")
+        raise VideoError(path, f"the packed file has no video {name!r}; it holds videos 0 to {len(shard.videos) - 1}.")
     return shard, int(name)
 
 
 @lru_cache(maxsize=_OPEN_SHARDS)
 def _open_shard(file: Path, inode: int, size: int, changed: int) -> Shard:
-    """A shard, opened once as long as it stays the same file."""
+    """Open a shard once; another inode, size or time means that it was replaced, and opens it again."""
     return Shard(file)

@@ -250,12 +250,12 @@ def _index_packets(path: str | Path, *, decode_first: bool) -> tuple[PacketIndex
         rate = stream.average_rate or stream.guessed_rate
         for packet in _packets(path, container, stream):
             if decode_first and first is None:
-                first = next(iter(_decode(stream, packet)), None)
+                first = next(iter(decode_packet(stream, packet)), None)
             if not packet.is_discard:
                 pts.append(packet.pts)
                 is_key.append(packet.is_keyframe)
         if decode_first and first is None:  # a decoder may hold the only frame until the end
-            first = next(iter(_decode(stream, None)), None)
+            first = next(iter(decode_packet(stream, None)), None)
         index = PacketIndex(
             container_format=container.format.name,
             stream_index=stream.index if len(container.streams.video) > 1 else None,
@@ -285,12 +285,12 @@ def _decoded_frames(path: str | Path, container: InputContainer) -> Iterator[Vid
     """Yield frames in display order. Packets that do not decode are skipped, as players do."""
     stream = video_stream(path, container)
     for packet in _packets(path, container, stream):
-        yield from _decode(stream, packet)
-    yield from _decode(stream, None)  # flush: codecs with B-frames hold frames back
+        yield from decode_packet(stream, packet)
+    yield from decode_packet(stream, None)  # flush: codecs with B-frames hold frames back
 
 
-def _decode(stream: VideoStream, packet: Packet | None) -> Sequence[VideoFrame]:
-    """Return the frames that a packet completes, none when it does not decode; None flushes the decoder."""
+def decode_packet(stream: VideoStream, packet: Packet | None) -> Sequence[VideoFrame]:
+    """Return the frames that a packet completes, none when it does not decode. Packet None flushes the decoder."""
     try:
         return stream.decode(packet)
     except UNDECODABLE:
