@@ -3,7 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from vsn.system.files import atomic_write, write_json, write_text
+from vsn.config import ConfigError
+from vsn.system.files import (
+    atomic_write,
+    check_output_folder,
+    remove_temporary_files,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 
 def test_text_and_json(tmp_path: Path):
@@ -52,3 +60,63 @@ def test_folder_that_cannot_be(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         write_text(tmp_path / "file" / "below", "x")
+
+
+# --- folders ---------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_complete_or_absent(tmp_path: Path):
+    with atomic_write(tmp_path / "v.1", folder=True) as folder:
+        (folder / "a.jpg").write_bytes(b"")
+        assert not (tmp_path / "v.1").exists()
+    assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == ["v.1", "v.1/a.jpg"]
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "v.1").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_temporary_files_of_killed_writers_are_removed_and_others_kept(tmp_path: Path):
+    for name in (".1-abcd_123.vsnflow", ".v.1-abcd1234", ".2-abcd_123.vsnflow", ".hidden", "1.vsnflow"):
+        (tmp_path / name).touch()
+    (tmp_path / ".3-abcd1234").mkdir()
+    (tmp_path / ".3-abcd1234" / "a.jpg").touch()
+    remove_temporary_files([*(tmp_path / name for name in ("1.vsnflow", "v.1", "3")), tmp_path / "absent" / "4"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".2-abcd_123.vsnflow", ".hidden", "1.vsnflow"]
+
+
+def test_csv(tmp_path: Path):
+    write_csv(tmp_path / "a.csv", [("path", "reason"), (Path("ü.mp4"), 'no "frame", none')])
+    assert (tmp_path / "a.csv").read_bytes().decode() == 'path,reason\nü.mp4,"no ""frame"", none"\n'
+
+
+SETTINGS = {"format": 1, "size": {"short": 8, "crops": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("stored", "difference"),
+    [
+        (SETTINGS | {"versions": "ignored"}, None),
+        ({"format": 1, "size": {"short": 9, "crops": [1, 2]}}, r"size\.short is 9 there, 8 here"),
+        ({"format": 1, "size": {"short": 8}}, r"size\.crops is None there, \[1, 2\] here"),
+        ({"size": SETTINGS["size"]}, r"format is None there, 1 here"),
+        ({**SETTINGS, "size": {**SETTINGS["size"], "long": 3}}, r"size\.long is 3 there, None here"),
+        ([1, 2], r"unfinished\.json"),
+    ],
+)
+def test_output_continues_with_the_same_settings_only(tmp_path: Path, stored, difference: str | None):
+    write_json(tmp_path / "unfinished.json", stored)
+    names = ("finished.json", "unfinished.json")
+    if difference is None:
+        check_output_folder(tmp_path, SETTINGS, names=names)
+        return
+    with pytest.raises(ConfigError, match=difference):
+        check_output_folder(tmp_path, SETTINGS, names=names)
+
+
+def test_output_is_not_mixed_with_other_files(tmp_path: Path):
+    check_output_folder(tmp_path, SETTINGS, names=("a.json",))
+    check_output_folder(tmp_path / "absent", SETTINGS, names=("a.json",))
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ConfigError, match=r"a\.json"):
+        check_output_folder(tmp_path, SETTINGS, names=("a.json",))
+    with pytest.raises(ConfigError, match=r"notes\.txt is a file"):
+        check_output_folder(tmp_path / "notes.txt", SETTINGS, names=("a.json",))

@@ -18,6 +18,7 @@ import torch
 
 from tests.helpers.lookalikes import make_csv, make_something_v1
 from tests.helpers.motions import end_point_error, moving_video
+from tests.helpers.videos import overwrite_packets
 from vsn.cli import main
 from vsn.config import ConfigError, DataConfig
 from vsn.data.flow.compute import ComputedFlowReader, flow_method, iter_fields, method_named, to_gray
@@ -34,7 +35,7 @@ from vsn.data.flow.find import with_flow
 from vsn.data.flow.stored import open_flow
 from vsn.data.flow.values import FlowMetadata, bytes_to_flow
 from vsn.data.readers import read_records
-from vsn.data.video import VideoError, open_video
+from vsn.data.video import FewerFramesError, VideoError, open_video, write_video
 
 SMALL = FlowSettings(short_side=32)
 
@@ -332,6 +333,24 @@ def test_computed_fields_are_those_stored(videos: Path, tmp_path: Path) -> None:
     resized = ComputedFlowReader(video, flow_method("tvl1"), bound=20, computed_short_side=32, short_side=16)
     smaller = open_flow(tmp_path / "a" / "3.vsnflow", short_side=16)
     assert np.array_equal(resized.frames_at([4]), smaller.frames_at([4]))
+
+
+def test_flow_of_a_damaged_video_counts_the_frames_that_decode(tmp_path: Path) -> None:
+    source = tmp_path / "whole.mp4"
+    write_video(
+        source, [np.full((32, 48, 3), 8 * i, np.uint8) for i in range(6)], frames_per_second=10, keyframe_every=1
+    )
+    flow = ComputedFlowReader(
+        overwrite_packets(source, tmp_path / "damaged.mp4", start=4),
+        lambda gray: np.zeros((len(gray) - 1, *gray.shape[1:], 2)),
+        bound=20,
+        computed_short_side=None,
+    )
+    assert flow.num_frames == 5
+    with pytest.raises(FewerFramesError, match=r"6 frames.* 4 "):
+        flow.frames_at([0, 4])
+    assert flow.num_frames == 3
+    assert flow.frames_at([2, 0]).shape == (2, 32, 48, 2)
 
 
 def test_one_frame_has_no_motion(tmp_path: Path) -> None:
