@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -107,7 +106,7 @@ def test_the_card_claims_what_was_measured_of_these_weights(tested_run: Path, sa
     for part in (
         'vsn.Predictor.from_pretrained("me/tiny-vsn")',
         "`vsn predict hf://me/tiny-vsn video.mp4`",
-        "from random weights, for up to 2 epochs of batches of 5, with sgd at a learning rate of 0.01",
+        "from random weights, for up to 2 epochs with batches of 5, sgd, and a learning rate of 0.01",
         f"torch {torch.__version__}",
         "swipe_left, swipe_right, wave.",
         "The weights: apache-2.0.",
@@ -120,9 +119,9 @@ def test_a_card_of_nothing_measured(finished_run: Path, tmp_path: Path):
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     shutil.rmtree(run / "eval", ignore_errors=True)
     card = ModelCard.load(save_pretrained(run, tmp_path / "plain") / "README.md")
-    assert "Nothing was measured of these weights." in card.text
+    assert "These weights have not been evaluated." in card.text
     assert "%" not in card.text
-    assert "No licence of the weights was stated." in card.text
+    assert "No license of the weights was stated." in card.text
     assert card.data.license is None
     assert card.data.eval_results is None
 
@@ -145,7 +144,7 @@ def test_best_weights(tested_run: Path, tmp_path: Path):
     save_file(tensors, run / "best.safetensors", metadata=metadata)
     folder = save_pretrained(run, tmp_path / "best", weights="best")
     assert torch.equal(from_pretrained(folder).head.bias, tensors["head.bias"])
-    assert "Nothing was measured of these weights." in (folder / "README.md").read_text()
+    assert "These weights have not been evaluated." in (folder / "README.md").read_text()
 
 
 def test_the_place_weights_started_from_stays_private(tested_run: Path, tiny_data: Path, tmp_path: Path, quiet):
@@ -178,7 +177,7 @@ def test_a_converted_run_says_where_it_is_from(tmp_path: Path):
             assert str(tmp_path).encode() not in file.read_bytes(), file
     text = (folder / "README.md").read_text()
     assert "Converted by `vsn convert` from `official.pth`" in text
-    assert "How it was trained is not known here" in text
+    assert "How it was trained is not known" in text
     assert "Trained on" not in text
 
 
@@ -206,7 +205,7 @@ class FakeApi:
 @pytest.fixture
 def fake_api(monkeypatch: pytest.MonkeyPatch) -> type[FakeApi]:
     FakeApi.calls = []
-    monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", FakeApi)
+    monkeypatch.setattr(huggingface_hub, "HfApi", FakeApi)
     return FakeApi
 
 
@@ -226,10 +225,10 @@ def test_push_that_fails_says_why(tested_run: Path, monkeypatch: pytest.MonkeyPa
         def create_repo(self, **settings: Any) -> Any:
             raise ConnectionError("no route")
 
-    monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", Refusing)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Refusing)
     with pytest.raises(HubError, match="me/x could not be uploaded: no route"):
         push_to_hub(tested_run, "me/x")
-    with pytest.raises(HubError, match="'me/x/y' is no name on the hub; one is user/name"):
+    with pytest.raises(HubError, match="user/name, got 'me/x/y'"):
         push_to_hub(tested_run, "me/x/y")
 
 
@@ -258,16 +257,13 @@ def test_from_the_cache_without_a_network(cached: Path, saved: Path, gray_video:
 @pytest.fixture
 def pulled(saved: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
     """Fetching gives the saved folder; what was asked for."""
-    from vsn.runs.hub import repository
-
     asked: list[tuple[str, str | None]] = []
 
     def fake(name: str, *, revision: str | None = None, **_: Any) -> str:
         asked.append((name, revision))
         return str(saved)
 
-    monkeypatch.setattr(repository, "snapshot_download", fake)
-    monkeypatch.setattr(huggingface_hub.hub_mixin, "hf_hub_download", lambda **_: str(saved / "config.json"))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
     return asked
 
 
@@ -302,7 +298,7 @@ def test_push_and_save_commands(tested_run: Path, fake_api: type[FakeApi], tmp_p
     assert capsys.readouterr().out == "address of the commit\n"
     assert "The weights: mit." in fake_api.card
     cli.main(["hub", "save", str(tested_run), str(tmp_path / "s")])
-    assert "No licence" in (tmp_path / "s" / "README.md").read_text()
+    assert "No license" in (tmp_path / "s" / "README.md").read_text()
 
 
 def test_a_copy_can_be_tested_and_started_from(pulled, tiny_data: Path, tmp_path: Path):
@@ -323,12 +319,12 @@ def test_a_copy_can_be_tested_and_started_from(pulled, tiny_data: Path, tmp_path
     [
         (
             "me/absent",
-            "me/absent could not be fetched: no connection to the hub, and it is not in the local cache",
+            "me/absent could not be downloaded: no connection",
         ),
-        ("absent", "absent is neither a folder that is there nor a name on the hub, user/name"),
-        ("/nowhere/run", "neither a folder that is there"),
-        ("hf://me", "hf://me is no address on the Hugging Face hub; one is hf://user/name"),
-        ("me/na..me", "is no name on the hub"),
+        ("absent", "absent is neither"),
+        ("/nowhere/run", "/nowhere/run is neither"),
+        ("hf://me", "hf://user/name.* got hf:/+me"),
+        ("me/na..me", "got 'me/na..me'"),
     ],
 )
 def test_names_that_cannot_be_had(cached: Path, name: str, message: str):
@@ -337,7 +333,7 @@ def test_names_that_cannot_be_had(cached: Path, name: str, message: str):
 
 
 def test_no_network_is_one_line(cached: Path, gray_video: Path):
-    with pytest.raises(SystemExit, match="vsn: me/absent could not be fetched: no connection to the hub"):
+    with pytest.raises(SystemExit, match="vsn: me/absent could not be downloaded: no connection"):
         cli.main(["predict", "hf://me/absent", str(gray_video)])
 
 
@@ -346,10 +342,10 @@ def test_a_folder_whose_files_disagree(saved: Path, tmp_path: Path):
     config = json.loads((folder / "config.json").read_text())
     config["classes"][0] = "another"
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(HubError, match=r"config\.json says another 'classes' than recipe\.toml and classes\.json"):
+    with pytest.raises(HubError, match=r"config\.json differs in 'classes' from recipe\.toml"):
         from_pretrained(folder)
     (folder / "recipe.toml").unlink()
-    with pytest.raises(HubError, match=r"has a config\.json and no recipe\.toml; it is no repository that vsn wrote"):
+    with pytest.raises(HubError, match=r"config\.json and no recipe\.toml"):
         from_pretrained(folder)
 
 
@@ -368,7 +364,7 @@ def test_saving_needs_a_new_folder_and_weights(tested_run: Path, tmp_path: Path)
 def test_failing_halfway_leaves_nothing(tested_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from vsn.runs.hub import repository
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(repository, "write_card", fail)
@@ -377,13 +373,8 @@ def test_failing_halfway_leaves_nothing(tested_run: Path, tmp_path: Path, monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_without_the_package_it_says_what_to_install():
-    code = (
-        "import sys; sys.modules['huggingface_hub'] = None\n"
-        "import vsn.runs.hub\n"
-        "assert vsn.runs.hub.local_run('runs/x').name == 'x'\n"
-        "try: vsn.runs.hub.pull('me/x')\n"
-        "except vsn.runs.hub.HubError as error: print(error)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "which is not installed: pip install 'vsn[hub]'" in result.stdout, result.stderr
+def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert local_run("runs/x") == Path("runs/x")
+    with pytest.raises(HubError, match=r"huggingface_hub.*pip install 'vsn\[hub\]'"):
+        pull("me/x")

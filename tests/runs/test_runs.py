@@ -206,6 +206,6 @@ def test_json(run: Path, capsys: pytest.CaptureFixture[str]):
 
 def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     cli.main(["runs", str(tmp_path)])
-    assert capsys.readouterr().out == f"No runs in {tmp_path}: `vsn train` has written none there.\n"
+    assert capsys.readouterr().out.startswith(f"No runs in {tmp_path}")
     with pytest.raises(SystemExit, match="is not a folder"):
         cli.main(["runs", str(tmp_path / "none")])

@@ -33,9 +33,9 @@ def convert(
     done = convert_checkpoint(checkpoint, to, settings)
     run, model = done.run.path, done.run.recipe.model.name
     if json_output:
-        print(json.dumps({"run": str(run), "model": model, "said": done.said}, indent=2))
+        print(json.dumps({"run": str(run), "model": model, "notes": done.notes}, indent=2))
         return
-    print("\n".join(done.said))
+    print("\n".join(done.notes))
     # Without a data set there is nothing to test on yet.
     command = f"vsn eval {run}" if settings.root else f"vsn predict {run} VIDEO"
     print(f"{run} is a run of {model}. Next: {command}")

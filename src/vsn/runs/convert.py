@@ -1,12 +1,10 @@
-"""A checkpoint of TSM, TSN-PyTorch or MMAction2 in, a run folder out.
+"""Convert a checkpoint of TSM, TSN-PyTorch or MMAction2 to a run folder.
 
-What the checkpoint does not say is an option; whatever is taken for granted is said, and kept in the run's
-``converted.json``.
+What the checkpoint does not contain is an option. Every assumption is a note, printed and kept in ``converted.json``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,302 +32,286 @@ from vsn.models.stem import stem_name
 from vsn.runs.checkpoint import save_weights
 from vsn.runs.foreign import LAYOUT_NAMES, ForeignWeights, find_backbone, plan_shift, read_foreign
 from vsn.runs.metadata import write_run
-from vsn.runs.run import Run, check_new, new_run, write_summary
+from vsn.runs.run import Run, check_new, file_sha256, new_run, write_summary
 from vsn.system.files import write_json
 
-_NUM_FRAMES, _SHIFT_DIV = 8, 8
-_BYTES = 255
 _MMACTION2_FLOW = 128
-"""Mean and standard deviation, in bytes, that MMAction2 normalizes flow with."""
+"""Mean and standard deviation, in bytes, with which MMAction2 normalizes flow."""
 _SORTED_FILES = ("something-something-v1-labels", "jester-v1-labels")
+"""Files whose classes TSM and TSN-PyTorch sort by name."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A run made of a checkpoint, and what was read from it, chosen or taken for granted: a line each."""
+    """A run made from a checkpoint, with one note for each thing that was read, chosen or assumed."""
 
     run: Run
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def convert_checkpoint(checkpoint: str | Path, to: str | Path, config: ConvertConfig | None = None) -> Conversion:
-    """Write a run folder with the network and the weights of another code base's checkpoint.
+    """Write a run folder with the network and the weights of a checkpoint of another code base.
 
-    The run's logits are the original's. `vsn eval`, `vsn predict` and ``model.weights`` take it as any run; a
-    VSN of the same backbone may start from it.
+    The run has the logits of the original. `vsn eval`, `vsn predict` and ``model.weights`` take it as any run; a VSN
+    with the same backbone can be fine-tuned from it.
 
     Args:
-        checkpoint: ``.pth``, ``.pth.tar`` or ``.pt`` of the official TSM, of TSN-PyTorch or of MMAction2: tensors
-            and plain values; nothing in it is executed.
-        to: the run folder to make; new or empty.
-        config: what the checkpoint does not say.
+        checkpoint: ``.pth``, ``.pth.tar`` or ``.pt`` of the official TSM, of TSN-PyTorch or of MMAction2. Only tensors
+            and plain values are read; no code in the file is executed.
+        to: the run folder to create; it must not exist or be empty.
+        config: what the checkpoint does not contain.
 
     Raises:
-        ConfigError: a file that is no such checkpoint, a network that cannot be built here, or class names
-            that do not fit.
+        ConfigError: not such a checkpoint, a network that cannot be built here, or class names that do not fit.
         RunError: the folder is not empty or cannot be written.
     """
     checkpoint, config = Path(checkpoint), config or ConvertConfig()
     check_new(Path(to))
-    held = _read_checkpoint(checkpoint)
-    foreign = read_foreign(_state_dict(checkpoint, held))
-    meta = _stated(held)
-    said = [f"{checkpoint.name}: names of {LAYOUT_NAMES[foreign.layout]}."]
-    model = _model_config(foreign, config, meta, said)
-    classes = _class_names(foreign, config, meta, said)
-    weights = _fit_input(foreign, config, model, said)
+    content = _read_checkpoint(checkpoint)
+    converter = _Converter(read_foreign(_state_dict(checkpoint, content)), config, _metadata(content))
+    foreign, notes = converter.foreign, converter.notes
+    notes.append(f"{checkpoint.name}: parameter names of {LAYOUT_NAMES[foreign.layout]}.")
+    model, classes = converter.model_config(), converter.class_names()
+    backbone = converter.adapt_stem(model)
     recipe = Recipe(
         model=model,
         clip=ClipSpec(sampling=config.sampling),
         data=DataConfig(source=config.source, root=config.root),
         eval=EvalConfig(protocol=config.protocol),
     )
-    num_test_frames(model, config.protocol)  # raises when they do not fit
-    clip = recipe.clip
-    said.append(
-        f"Videos: {model.num_frames} frames, sampling {clip.sampling!r}, shorter side {clip.short_side}, protocol "
-        f"{config.protocol!r} with crops of {clip.crop_size} pixels (taken for granted; --sampling, --protocol)."
+    num_test_frames(model, config.protocol)  # raises if they do not fit
+    notes.append(
+        f"Videos: {model.num_frames} frames, sampling {config.sampling!r}, shorter side {recipe.clip.short_side}, protocol "
+        f"{config.protocol!r} with crops of {recipe.clip.crop_size} pixels (assumed; see --sampling, --protocol)."
     )
     run = new_run(Path(to), recipe, classes)
     network = build_model(run.recipe.model)
-    _fill(network, weights, foreign)
+    _load_weights(network, backbone, foreign)
     write_run(run)
-    write_json(
-        run.path / "converted.json",
-        {
-            "file": checkpoint.name,
-            "sha256": _sha256(checkpoint),
-            "layout": foreign.layout,
-            "shifted": list(foreign.shifted),
-            "said": said,
-        },
-    )
+    converted = {
+        "file": checkpoint.name,
+        "sha256": file_sha256(checkpoint),
+        "layout": foreign.layout,
+        "shifted": list(foreign.shifted),
+        "notes": notes,
+    }
+    write_json(run.path / "converted.json", converted)
     save_weights(run, network)
-    # Last, so that what stopped before is no finished run.
+    # Last, because it marks the run as finished.
     write_summary(run, {"converted_from": checkpoint.name, "epochs": 0})
-    return Conversion(run, tuple(said))
+    return Conversion(run, tuple(notes))
 
 
 def _read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """What a checkpoint file holds, read without executing anything in it."""
+    """Read a checkpoint file without executing anything in it."""
     if not path.is_file():
         raise ConfigError(f"There is no checkpoint {path}.")
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types
         reason = " ".join(str(error).split())
         if "weights_only" in reason or "Unsupported" in reason:
+            # The name of the refused class is somewhere in torch's long message.
+            refused = re.search(r"GLOBAL ([\w.]+)", reason)
             raise ConfigError(
-                f"{path} holds more than tensors and plain values, and to read that could execute what is in it: "
-                f"{_refused(reason)}. If you trust its source, take the weights out once, with its own packages: "
-                f"torch.save({{'state_dict': torch.load({path.name!r}, map_location='cpu', weights_only=False)"
-                "['state_dict']}, 'weights.pth'), and convert weights.pth."
+                f"{path} holds more than tensors and plain values, and reading it could execute code: "
+                f"{f'it needs {refused[1]}' if refused else reason[:200]}. If you trust its source, extract the weights "
+                f"once, with its own packages: torch.save({{'state_dict': torch.load({path.name!r}, map_location='cpu', "
+                "weights_only=False)['state_dict']}, 'weights.pth'), and convert weights.pth."
             ) from error
         raise ConfigError(f"{path} cannot be read as a checkpoint: {reason[:300]}") from error
-    if not isinstance(held, Mapping):
-        raise ConfigError(f"{path} holds a {type(held).__name__}; a checkpoint is a dict with a state_dict.")
-    return held
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{path} holds a {type(content).__name__}; a checkpoint is a dict with a state_dict.")
+    return content
 
 
-def _refused(reason: str) -> str:
-    """The name in torch's long message that it would not load."""
-    named = re.search(r"GLOBAL ([\w.]+)", reason)
-    return f"it asks for {named[1]}" if named else reason[:200]
-
-
-def _state_dict(path: Path, held: Mapping[str, Any]) -> dict[str, Tensor]:
-    state = held.get("state_dict", held)
+def _state_dict(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    state = content.get("state_dict", content)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(
-            f"{path} has no state_dict of names to tensors; its entries are {', '.join(map(str, list(held)[:6]))}."
+            f"{path} has no state_dict of names to tensors; its entries are {', '.join(map(str, list(content)[:6]))}."
         )
     return {str(name): tensor for name, tensor in state.items()}
 
 
-def _stated(held: Mapping[str, Any]) -> dict[str, Any]:
-    """What an MMAction2 checkpoint says of itself: ``num_frames``, ``shift_div``, ``classes``, as far as it does."""
-    meta = held.get("meta")
+@dataclass(frozen=True)
+class _Metadata:
+    """What an MMAction2 checkpoint states about itself; 0 and () where it does not."""
+
+    num_frames: int = 0
+    shift_div: int = 0
+    classes: tuple[str, ...] = ()
+
+
+def _metadata(content: Mapping[str, Any]) -> _Metadata:
+    meta = content.get("meta")
     if not isinstance(meta, Mapping):
-        return {}
-    stated: dict[str, Any] = {}
-    text = next((meta[key] for key in ("cfg", "config") if isinstance(meta.get(key), str)), "")
-    for key, names in (("num_frames", ("num_segments", "num_clips")), ("shift_div", ("shift_div",))):
-        for name in names:
-            match = re.search(rf"\b{name}['\"]?\s*[=:]\s*(\d+)", text)
-            if match and key not in stated:
-                stated[key] = int(match[1])
+        return _Metadata()
+    config = next((meta[key] for key in ("cfg", "config") if isinstance(meta.get(key), str)), "")
+
+    def number(*names: str) -> int:
+        # The config is Python source, in which num_segments=8 and 'num_segments': 8 both occur.
+        matches = (re.search(rf"\b{name}['\"]?\s*[=:]\s*(\d+)", config) for name in names)
+        return next((int(match[1]) for match in matches if match), 0)
+
     data = meta.get("dataset_meta")
-    classes = (data.get("classes") if isinstance(data, Mapping) else None) or meta.get("CLASSES")
-    if isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes):
-        stated["classes"] = tuple(classes)
-    return stated
+    classes = (data.get("classes") if isinstance(data, Mapping) else None) or meta.get("CLASSES") or ()
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        classes = ()
+    return _Metadata(number("num_segments", "num_clips"), number("shift_div"), tuple(classes))
 
 
-def _model_config(
-    foreign: ForeignWeights, config: ConvertConfig, meta: Mapping[str, Any], said: list[str]
-) -> ModelConfig:
-    name = find_backbone(foreign.backbone)
-    said.append(f"Backbone {name}, told by names and shapes; stride in the 3x3 convolution, as in torchvision.")
+class _Converter:
+    """Derive a run's settings and weights from a checkpoint, with a note for each decision."""
 
-    def number(key: str, option: str, asked: int, default: int) -> int:
-        value = asked or int(meta.get(key, 0)) or default
-        source = "asked for" if asked else "stated in the checkpoint" if meta.get(key) else "taken for granted"
-        advice = "" if asked else f"; --{option} says otherwise"
-        said.append(f"{key} = {value} ({source}{advice}).")
+    def __init__(self, foreign: ForeignWeights, config: ConvertConfig, metadata: _Metadata) -> None:
+        self.foreign, self.config, self.metadata = foreign, config, metadata
+        self.notes: list[str] = []
+        self.backbone = find_backbone(foreign.backbone)
+        with torch.device("meta"):
+            self.stem = stem_name(build_backbone(self.backbone))
+
+    def model_config(self) -> ModelConfig:
+        """The network's settings."""
+        self.notes.append(
+            f"Backbone {self.backbone}, by names and shapes; stride in the 3x3 convolution, as in torchvision."
+        )
+        num_frames = self._number("num_frames", self.config.num_frames, self.metadata.num_frames)
+        modality, length = self._modality()
+        shifted = self.foreign.shifted
+        if not shifted:
+            self.notes.append("TSN: no convolution follows a temporal shift.")
+            return ModelConfig(
+                name=f"tsn_{self.backbone}", num_frames=num_frames, modality=modality, flow_length=length
+            )
+        plan = plan_shift(self.backbone, shifted)
+        every = {1: "each one", 2: "every 2nd", 3: "every 3rd"}.get(plan.shift_every, f"every {plan.shift_every}th")
+        self.notes.append(f"TSM: {len(shifted)} blocks shift, {every} of {' '.join(plan.shift_places)}.")
+        return ModelConfig(
+            name=f"tsm_{self.backbone}",
+            num_frames=num_frames,
+            modality=modality,
+            flow_length=length,
+            shift_div=self._number("shift_div", self.config.shift_div, self.metadata.shift_div),
+            shift_places=plan.shift_places,
+            shift_every=plan.shift_every,
+        )
+
+    def _number(self, key: str, option: int, stated: int) -> int:
+        source = "from the option" if option else "from the checkpoint" if stated else "assumed"
+        advice = "" if option else f"; change it with --{key.replace('_', '-')}"
+        value = option or stated or 8  # the default of both code bases
+        self.notes.append(f"{key} = {value} ({source}{advice}).")
         return value
 
-    num_frames = number("num_frames", "num-frames", config.num_frames, _NUM_FRAMES)
-    channels = foreign.backbone[f"{_stem(name)}.weight"].shape[1]
-    modality, length = _modality(foreign, config, channels, said)
-    if not foreign.shifted:
-        said.append("TSN: no convolution stands behind a temporal shift.")
-        return ModelConfig(name=f"tsn_{name}", num_frames=num_frames, modality=modality, flow_length=length)
-    plan = plan_shift(name, foreign.shifted)
-    said.append(
-        f"TSM: {len(foreign.shifted)} blocks shift, every {_nth(plan.shift_every)} of {' '.join(plan.shift_places)}."
-    )
-    return ModelConfig(
-        name=f"tsm_{name}",
-        num_frames=num_frames,
-        modality=modality,
-        flow_length=length,
-        shift_div=number("shift_div", "shift-div", config.shift_div, _SHIFT_DIV),
-        shift_places=plan.shift_places,
-        shift_every=plan.shift_every,
-    )
+    def _modality(self) -> tuple[Modality, int]:
+        """The input of the first convolution, and L; `ConfigError` if its channels contradict the option."""
+        channels = self.foreign.backbone[f"{self.stem}.weight"].shape[1]
+        by_channels: Modality = "rgb" if channels == 3 else "flow" if channels % 2 == 0 else "rgbdiff"
+        modality: Modality = by_channels if self.config.modality == "auto" else self.config.modality
+        unit = {"rgb": 3, "flow": 2, "rgbdiff": 3}[modality]
+        if channels % unit or (modality == "rgb" and channels != 3):
+            raise ConfigError(
+                f"The first convolution takes {channels} channels, but modality {modality!r} has "
+                f"{unit if modality == 'rgb' else f'{unit} for each of L'}. Leave out --modality, or name another."
+            )
+        if modality == "rgbdiff" and self.foreign.layout == "mmaction2":
+            raise ConfigError(
+                f"The first convolution takes {channels} channels, as frame differences do, but their normalization in "
+                "MMAction2 is not known. If the number is even, --modality flow reads them as flow."
+            )
+        length = ModelConfig.flow_length if modality == "rgb" else channels // unit
+        source = "from the option" if self.config.modality != "auto" else f"from the {channels} input channels"
+        self.notes.append(f"Modality {modality}{'' if modality == 'rgb' else f', L = {length}'} ({source}).")
+        return modality, length
+
+    def class_names(self) -> tuple[str, ...]:
+        """The class of each output."""
+        num_classes = len(self.foreign.head_bias)
+        if self.config.classes:
+            file, order = Path(self.config.classes), self.config.class_order
+            if not file.is_file():
+                raise ConfigError(f"There is no file of class names {file}.")
+            names = read_class_list(file).names
+            is_sorted_there = self.foreign.layout == "tsm" and file.stem in _SORTED_FILES
+            if order == "sorted" or (order == "auto" and is_sorted_there):
+                names, source = tuple(sorted(names)), f"{file.name}, sorted"
+            else:
+                source = f"{file.name}, in its order"
+            if order == "auto":
+                source += " (change it with --class-order)"
+        elif self.metadata.classes:
+            names, source = self.metadata.classes, "the checkpoint"
+        else:
+            self.notes.append(
+                f"{num_classes} classes without names: output_0, output_1, ... Name them with --classes FILE; `vsn eval` "
+                "matches classes by name."
+            )
+            return tuple(f"output_{i}" for i in range(num_classes))
+        if len(names) != num_classes:
+            raise ConfigError(
+                f"Expected {num_classes} classes, one per output of the checkpoint, got {len(names)} from {source}. "
+                "Pass the class names of its training data with --classes."
+            )
+        self.notes.append(f"{num_classes} classes from {source}: {', '.join(map(repr, names[:3]))}, ...")
+        return names
+
+    def adapt_stem(self, model: ModelConfig) -> dict[str, Tensor]:
+        """The backbone's weights, changed where the original prepares its input differently from a run.
+
+        The difference is linear, so it goes into the first convolution.
+        """
+        weights = dict(self.foreign.backbone)
+        key = f"{self.stem}.weight"
+        if self.config.bgr and model.modality != "rgb":
+            raise ConfigError(f"--bgr swaps color channels, which modality {model.modality!r} does not have.")
+        if model.modality == "rgb":
+            if self.config.bgr:
+                weights[key] = weights[key].flip(1)
+            colors = "BGR, swapped in the first convolution" if self.config.bgr else "RGB"
+            source = "from the option" if self.config.bgr else "assumed; change it with --bgr"
+            self.notes.append(f"Input: {colors} ({source}), normalized with ImageNet's mean and standard deviation.")
+        elif model.modality == "rgbdiff":
+            # TSN subtracts frames in [0, 1]; a run also divides the differences by the standard deviation.
+            std = torch.tensor(IMAGENET_STD, dtype=weights[key].dtype).repeat(model.flow_length).view(1, -1, 1, 1)
+            weights[key] = weights[key] * std
+            self.notes.append("Input: differences of frames; the standard deviation is in the first convolution.")
+        elif self.foreign.layout == "mmaction2":
+            weights |= _mmaction2_flow_stem(weights, self.stem)
+            self.notes.append(
+                "Input: flow normalized with mean and standard deviation 128; the difference to ours, 127.5 and 57.6, is in "
+                "the first convolution and its batch norm. At the border of a frame it is wrong by half a gray level."
+            )
+        else:
+            self.notes.append("Input: flow normalized with mean 0.5 and standard deviation 0.226, as the original.")
+        return weights
 
 
-def _nth(number: int) -> str:
-    return "one" if number == 1 else {2: "2nd", 3: "3rd"}.get(number, f"{number}th")
+def _mmaction2_flow_stem(weights: Mapping[str, Tensor], stem: str) -> dict[str, Tensor]:
+    """The first convolution and its batch norm, for flow that is normalized as in a run instead of as in MMAction2.
 
-
-def _modality(foreign: ForeignWeights, config: ConvertConfig, channels: int, said: list[str]) -> tuple[Modality, int]:
-    """What the first convolution sees, and L; refused where its channels do not come out."""
-    guess: Modality = "rgb" if channels == 3 else "flow" if channels % 2 == 0 else "rgbdiff"
-    modality: Modality = guess if config.modality == "auto" else config.modality
-    each = {"rgb": channels, "flow": 2, "rgbdiff": 3}[modality]
-    if channels % each or (modality == "rgb" and channels != 3):
-        raise ConfigError(
-            f"The first convolution takes {channels} channels, and modality {modality!r} makes "
-            f"{'3' if modality == 'rgb' else f'{each} for each of L'} of them. Leave --modality out, or name another."
-        )
-    if modality == "rgbdiff" and foreign.layout == "mmaction2":
-        raise ConfigError(
-            f"The first convolution takes {channels} channels, as differences of frames would, and how MMAction2 would have "
-            "normalized those is not known. With --modality flow they are read as flow, where they are even in number."
-        )
-    length = ModelConfig.flow_length if modality == "rgb" else channels // each
-    asked = "asked for" if config.modality != "auto" else f"told by the {channels} channels of the first convolution"
-    said.append(f"Modality {modality}{'' if modality == 'rgb' else f', L = {length}'} ({asked}).")
-    return modality, length
-
-
-def _class_names(
-    foreign: ForeignWeights, config: ConvertConfig, meta: Mapping[str, Any], said: list[str]
-) -> tuple[str, ...]:
-    """The class of each output."""
-    num_classes = len(foreign.head_bias)
-    if config.classes:
-        file = Path(config.classes)
-        if not file.is_file():
-            raise ConfigError(f"There is no file of class names {file}.")
-        names = read_class_list(file).names
-        sort = config.class_order == "sorted" or (
-            config.class_order == "auto" and foreign.layout == "tsm" and file.stem in _SORTED_FILES
-        )
-        if sort:
-            names = tuple(sorted(names))
-        source = f"{file.name}, {'sorted' if sort else 'in its own order'}"
-        if config.class_order == "auto":
-            source += " (--class-order says otherwise)"
-    elif "classes" in meta:
-        names, source = meta["classes"], "the checkpoint"
-    else:
-        said.append(
-            f"{num_classes} classes without names: output_0, output_1, ... Name them with --classes FILE, or the data of "
-            "`vsn eval` cannot be matched with them."
-        )
-        return tuple(f"output_{i}" for i in range(num_classes))
-    if len(names) != num_classes:
-        raise ConfigError(
-            f"{source} names {len(names)} classes, and the checkpoint's classifier has {num_classes} outputs. Name "
-            "the file of the data set it was trained on with --classes."
-        )
-    said.append(f"{num_classes} classes from {source}: {', '.join(map(repr, names[:3]))}, ...")
-    return names
-
-
-def _fit_input(
-    foreign: ForeignWeights, config: ConvertConfig, model: ModelConfig, said: list[str]
-) -> dict[str, Tensor]:
-    """The backbone's weights, with what the original did to its input otherwise than a run put into the stem."""
-    weights = dict(foreign.backbone)
-    name = _stem(model.name.partition("_")[2])
-    stem = weights[f"{name}.weight"]
-    if config.bgr and model.modality != "rgb":
-        raise ConfigError(f"--bgr turns colors round, and modality {model.modality!r} has none that are one for one.")
-    if model.modality == "rgb":
-        if config.bgr:
-            weights[f"{name}.weight"] = stem.flip(1)
-        colors = "blue, green, red, turned round in the first convolution" if config.bgr else "red, green, blue"
-        said.append(
-            f"Input: {colors} ({'asked for' if config.bgr else 'taken for granted; --bgr says otherwise'}), normalized "
-            "with ImageNet's mean and standard deviation, as the original."
-        )
-    elif model.modality == "rgbdiff":
-        # TSN subtracts frames in [0, 1] as they are; a run divides the differences by the standard deviation.
-        std = torch.tensor(IMAGENET_STD, dtype=stem.dtype).repeat(model.flow_length).view(1, -1, 1, 1)
-        weights[f"{name}.weight"] = stem * std
-        said.append("Input: differences of frames as they are; the standard deviation went into the first convolution.")
-    elif foreign.layout == "mmaction2":
-        weights |= _fit_flow(weights, name)
-        said.append(
-            "Input: flow normalized with mean and standard deviation 128; ours, 127.5 and 57.6, went into the first "
-            "convolution and its normalization. At the border of a frame that is off by half a gray level."
-        )
-    else:
-        said.append("Input: flow normalized with mean 0.5 and standard deviation 0.226, as the original.")
-    return weights
-
-
-def _fit_flow(weights: Mapping[str, Tensor], stem: str) -> dict[str, Tensor]:
-    """The stem and its normalization for flow that is normalized our way instead of MMAction2's.
-
-    Theirs is (x - 128) / 128 of a byte x, ours y = (x / 255 - 0.5) / 0.226, so that theirs is a y + b. The factor
-    goes into the convolution, and what b adds to each of its outputs is taken off the running mean.
+    MMAction2 normalizes a byte x to (x - 128) / 128, a run to y = (x / 255 - 0.5) / 0.226, so the former is a * y + b.
+    The convolution takes the factor a; what b adds to each of its outputs is subtracted from the running mean.
     """
-    factor = _BYTES * FLOW_STD[0] / _MMACTION2_FLOW
-    offset = (_BYTES * FLOW_MEAN[0] - _MMACTION2_FLOW) / _MMACTION2_FLOW
+    factor = 255 * FLOW_STD[0] / _MMACTION2_FLOW
+    offset = (255 * FLOW_MEAN[0] - _MMACTION2_FLOW) / _MMACTION2_FLOW
     weight = weights[f"{stem}.weight"]
     mean = stem.replace("conv", "bn") + ".running_mean"
     if mean not in weights:
-        raise ConfigError(
-            f"MMAction2's flow is normalized otherwise, and there is no {mean} to take the difference up."
-        )
+        raise ConfigError(f"MMAction2 normalizes flow differently, and without {mean} it cannot be converted.")
     return {f"{stem}.weight": weight * factor, mean: weights[mean] - offset * weight.sum(dim=(1, 2, 3))}
 
 
-def _fill(network: VideoClassifier, weights: Mapping[str, Tensor], foreign: ForeignWeights) -> None:
-    """Load backbone and classifier; the counts of batches, which old checkpoints lack, stay at zero."""
-    expected, found = tuple(network.head.weight.shape), tuple(foreign.head_weight.shape)
-    if expected != found:
+def _load_weights(network: VideoClassifier, weights: Mapping[str, Tensor], foreign: ForeignWeights) -> None:
+    expected, actual = tuple(network.head.weight.shape), tuple(foreign.head_weight.shape)
+    if expected != actual:
         raise ConfigError(
-            f"The checkpoint's classifier has shape {found}, and on this backbone it would be {expected}: it sees other "
-            "features than the backbone's, and cannot be converted."
+            f"Expected a classifier of shape {expected} for this backbone, got {actual}: its input is not the features of "
+            "the backbone, so it cannot be converted."
         )
-    own = network.backbone.state_dict()
-    counts = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")}
-    kept = {name: tensor for name, tensor in weights.items() if name in own}
+    state = network.backbone.state_dict()
+    # Old checkpoints lack the batch counts; they stay zero.
+    counts = {name: tensor for name, tensor in state.items() if name.endswith("num_batches_tracked")}
+    kept = {name: tensor for name, tensor in weights.items() if name in state}
     network.backbone.load_state_dict(counts | kept, strict=True)
     network.head.load_state_dict({"weight": foreign.head_weight, "bias": foreign.head_bias}, strict=True)
-
-
-def _stem(backbone: str) -> str:
-    """Name of a backbone's first convolution."""
-    with torch.device("meta"):
-        return stem_name(build_backbone(backbone))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

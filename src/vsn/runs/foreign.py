@@ -1,9 +1,11 @@
-"""Checkpoints of other code bases: whose they are, and their weights in the names of our backbones.
+"""Read checkpoints of other code bases: detect the code base, and rename its weights to those of our backbones.
 
-Two families of names are known. The official TSM and TSN-PyTorch keep torchvision's names below
-``base_model``, put ``.net`` behind each convolution that a temporal shift precedes, and call the classifier
-``new_fc``. MMAction2 puts a convolution and its normalization into one module (``conv1.conv``,
-``conv1.bn``), with ``.net`` behind as well, and calls the classifier ``cls_head.fc_cls``.
+Two naming schemes are known:
+
+- The official TSM and TSN-PyTorch: torchvision's names below ``base_model``, ``.net`` behind each convolution that
+  follows a temporal shift, classifier ``new_fc``.
+- MMAction2: a convolution and its batch norm in one module (``conv1.conv``, ``conv1.bn``), ``.net`` as well, classifier
+  ``cls_head.fc_cls``.
 """
 
 from __future__ import annotations
@@ -27,17 +29,17 @@ LAYOUT_NAMES: dict[Layout, str] = {"tsm": "TSM or TSN-PyTorch", "mmaction2": "MM
 
 @dataclass(frozen=True)
 class ForeignWeights:
-    """The weights of another code base's TSN or TSM, in the names of our backbones."""
+    """The weights of another code base's TSN or TSM, with the names of our backbones."""
 
     layout: Layout
     backbone: dict[str, Tensor]
-    """By the backbone's own names; without its classifier."""
+    """Without its classifier."""
     head_weight: Tensor
     """``(num_classes, D)``."""
     head_bias: Tensor
     """``(num_classes,)``."""
     shifted: tuple[str, ...]
-    """Convolutions that a temporal shift precedes, by the backbone's own names; none in a TSN."""
+    """Convolutions that follow a temporal shift; empty for a TSN."""
 
 
 @dataclass(frozen=True)
@@ -48,29 +50,23 @@ class ShiftPlan:
     shift_every: int
 
 
-# What cannot be built here: a pattern of names, and what it is the mark of. The first that fits is said.
-_UNKNOWN: tuple[tuple[str, str], ...] = (
+# Networks that cannot be built here: a pattern of parameter names, and the reason.
+_UNSUPPORTED: tuple[tuple[str, str], ...] = (
     (
         r"(^|\.)conv1_7x7_s2\.",
-        "its backbone is BN-Inception, whose inputs and layers differ from any backbone's that is converted",
+        "its backbone is BN-Inception, whose layers differ from every backbone that is converted",
     ),
-    (r"\.(nl|non_local_block)\.", "it has non-local blocks, which a TSM here has not"),
-    (r"^consensus\.", "it weighs frames by relations (TRN), where TSN and TSM take a mean"),
-    (
-        r"layer2\.net\.\d",
-        "it pools over time (temporal_pool), so that its last stages see fewer frames, which is not done here",
-    ),
+    (r"\.(nl|non_local_block)\.", "it has non-local blocks, which a TSM here does not have"),
+    (r"^consensus\.", "it combines frames by relations (TRN), where TSN and TSM take a mean"),
+    (r"layer2\.net\.\d", "it pools over time (temporal_pool), so its last stages have fewer frames"),
     (
         r"layer\d\.\d+\.net\.",
-        "its shift moves whole blocks, the identity path too (shift_place 'block'); here a shift stays on the residual path",
+        "its shift is before whole blocks (shift_place 'block'); here a shift is on the residual path only",
     ),
-    (
-        r"(^|\.)features\.\d+\.",
-        "its backbone is a MobileNet in names of its own, which are not torchvision's",
-    ),
+    (r"(^|\.)features\.\d+\.", "its backbone is a MobileNet whose names are not torchvision's"),
 )
 
-# MMAction2's modules of a convolution and its normalization, as torchvision names them.
+# MMAction2's modules of a convolution and its batch norm, as torchvision names them.
 _CONV_MODULE: tuple[tuple[str, str], ...] = (
     (r"^((?:layer\d\.\d+\.)?conv\d)\.conv\.net\.", r"\1.net."),
     (r"^((?:layer\d\.\d+\.)?conv\d)\.conv\.", r"\1."),
@@ -81,39 +77,39 @@ _CONV_MODULE: tuple[tuple[str, str], ...] = (
 
 
 def read_foreign(state: Mapping[str, Tensor]) -> ForeignWeights:
-    """Tell whose names a state dict has, and give its weights ours.
+    """Detect the code base of a state dict, and rename its weights.
 
     Args:
-        state: names to tensors, as the checkpoint holds them; a ``module.`` before all of them is dropped.
+        state: names to tensors; a prefix ``module.`` of all names, from `DistributedDataParallel`, is removed.
 
     Raises:
-        ConfigError: names of neither code base, or a network that is built otherwise than TSN and TSM on a
-            residual network are here. The message says which.
+        ConfigError: names of neither code base, or a network other than TSN and TSM on a residual network.
     """
     if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     layout = _layout(state)
-    _check_known(state)
+    _check_supported(state)
     prefix, head = ("backbone.", "cls_head.fc_cls") if layout == "mmaction2" else ("base_model.", "new_fc")
     if layout == "tsm" and "new_fc.weight" not in state:
-        head = "base_model.fc"  # trained without dropout, where TSM leaves the classifier in the backbone
+        head = "base_model.fc"  # trained without dropout, for which TSM leaves the classifier in the backbone
     if f"{head}.weight" not in state or f"{head}.bias" not in state:
         raise ConfigError(
-            f"The checkpoint has no classifier {head}.weight and {head}.bias, where {LAYOUT_NAMES[layout]} has it. If it is "
-            "a backbone alone, start from it with --model.weights FILE."
+            f"The checkpoint has no classifier {head}.weight and {head}.bias, as {LAYOUT_NAMES[layout]} has. If it is only "
+            "a backbone, start from it with --model.weights FILE."
         )
     backbone: dict[str, Tensor] = {}
     shifted = []
-    for name, tensor in state.items():
-        if not name.startswith(prefix) or name.rpartition(".")[0] == head:
+    for foreign_name, tensor in state.items():
+        if not foreign_name.startswith(prefix) or foreign_name.rpartition(".")[0] == head:
             continue
-        own = name.removeprefix(prefix)
-        for pattern, ours in _CONV_MODULE if layout == "mmaction2" else ():
-            own = re.sub(pattern, ours, own)
-        if match := re.match(r"(.*conv1)\.net\.", own):
+        name = foreign_name.removeprefix(prefix)
+        for pattern, replacement in _CONV_MODULE if layout == "mmaction2" else ():
+            name = re.sub(pattern, replacement, name)
+        # TSM wraps a convolution as TemporalShift(net=conv): layer1.0.conv1.net.weight -> layer1.0.conv1.weight
+        if match := re.match(r"(.*conv1)\.net\.", name):
             shifted.append(match[1])
-            own = own.replace(".net.", ".", 1)
-        backbone[own] = tensor
+            name = name.replace(".net.", ".", 1)
+        backbone[name] = tensor
     return ForeignWeights(
         layout, backbone, state[f"{head}.weight"], state[f"{head}.bias"], tuple(dict.fromkeys(shifted))
     )
@@ -125,88 +121,77 @@ def _layout(state: Mapping[str, Tensor]) -> Layout:
         return "tsm"
     if any(name.startswith("cls_head.") for name in names):
         return "mmaction2"
-    seen = ", ".join(names[:3]) or "none"
+    examples = ", ".join(names[:3]) or "none"
     if "head.weight" in state and any(name.startswith("backbone.") for name in names):
-        raise ConfigError(f"The checkpoint has names of vsn itself ({seen}); a run needs no conversion: vsn eval RUN.")
+        raise ConfigError(f"The checkpoint has the names of vsn ({examples}); a run needs no conversion: vsn eval RUN.")
     raise ConfigError(
-        f"The checkpoint has names of neither TSM, TSN-PyTorch (base_model..., new_fc) nor MMAction2 (backbone..., "
-        f"cls_head...): {seen}. An image network in torchvision's or timm's names starts a run with --model.weights FILE."
+        f"Expected names of TSM or TSN-PyTorch (base_model..., new_fc) or MMAction2 (backbone..., cls_head...), got "
+        f"{examples}. To start from an image network of torchvision or timm, use --model.weights FILE."
     )
 
 
-def _check_known(state: Mapping[str, Tensor]) -> None:
-    for pattern, reason in _UNKNOWN:
-        name = next((name for name in state if re.search(pattern, name)), None)
-        if name is not None:
-            raise ConfigError(
-                f"This checkpoint cannot be converted: {reason} (it has {name}). TSN and TSM on residual networks can."
-            )
-    solid = next((name for name, tensor in state.items() if tensor.ndim == 5), None)
-    if solid is not None:
+def _check_supported(state: Mapping[str, Tensor]) -> None:
+    problems = [(name, reason) for pattern, reason in _UNSUPPORTED for name in state if re.search(pattern, name)]
+    problems += [
+        (name, f"it is a 3D network, with a tensor of shape {tuple(tensor.shape)}")
+        for name, tensor in state.items()
+        if tensor.ndim == 5
+    ]
+    if problems:
+        name, reason = problems[0]
         raise ConfigError(
-            f"This checkpoint cannot be converted: it is a 3D network ({solid} has shape {tuple(state[solid].shape)}). "
-            "TSN and TSM on residual networks can."
+            f"This checkpoint cannot be converted: {reason} (it has {name}). TSN and TSM on residual networks can."
         )
 
 
 def find_backbone(state: Mapping[str, Tensor]) -> str:
-    """The name of the backbone that has these weights, told by all names and shapes but the stem's channels.
+    """Return the backbone whose names and shapes these weights have, ignoring the channels of the first convolution.
 
     Raises:
-        ConfigError: none has; says how the nearest differs.
+        ConfigError: there is none; shows how the nearest one differs.
     """
     shapes = _shapes(state)
-    nearest: tuple[int, str, str] | None = None
-    # Building one takes a while, even without weights; the code bases have these two families.
+    # Building a backbone takes a while, even without weights, so only the right family is tried.
     family = "densenet" if any(name.startswith("features.") for name in state) else "resne"
-    names = [name for name in (*THIN_BACKBONES, *TORCHVISION_BACKBONES) if family in name]
-    for name in names:
+    candidates = [name for name in (*THIN_BACKBONES, *TORCHVISION_BACKBONES) if family in name]
+    nearest: tuple[int, str, str] | None = None
+    for name in candidates:
         with torch.device("meta"):
-            own = _shapes(build_backbone(name).state_dict())
-        differing = [key for key in sorted(own.keys() | shapes.keys()) if own.get(key) != shapes.get(key)]
-        if not differing:
+            expected = _shapes(build_backbone(name).state_dict())
+        different = [key for key in sorted(expected.keys() | shapes.keys()) if expected.get(key) != shapes.get(key)]
+        if not different:
             return name
-        if nearest is None or len(differing) < nearest[0]:
-            key = differing[0]
-            nearest = (
-                len(differing),
-                name,
-                f"{key} is {_said(own, key)} there and {_said(shapes, key)} here",
-            )
+        if nearest is None or len(different) < nearest[0]:
+            key = different[0]
+            nearest = len(different), name, f"{key}: expected {expected.get(key)}, got {shapes.get(key)}"
     assert nearest is not None
     raise ConfigError(
-        f"No backbone of vsn has the names and shapes of this checkpoint. The nearest, {nearest[1]}, differs in "
-        f"{nearest[0]} of them, for example {nearest[2]}. Those that are looked through: {', '.join(names)}."
+        f"No backbone has the names and shapes of this checkpoint. The nearest, {nearest[1]}, differs in {nearest[0]}, for "
+        f"example {nearest[2]}. Backbones compared: {', '.join(candidates)}."
     )
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Shapes by name, without the classifier's, the number of input channels of the stem, and the counts of
-    batches, which old checkpoints lack."""
-    classifier = ("fc.", "classifier.", "head.")
+    """Shapes by name, without what may differ: classifier, input channels, and batch counts, which old files lack."""
     shapes = {
         name: tuple(tensor.shape)
         for name, tensor in state.items()
-        if not name.endswith("num_batches_tracked") and not name.startswith(classifier)
+        if not name.endswith("num_batches_tracked") and not name.startswith(("fc.", "classifier.", "head."))
     }
     stem = next((name for name, shape in shapes.items() if len(shape) == 4), None)
     if stem is not None:
-        out, _, *kernel = shapes[stem]
-        shapes[stem] = (out, *kernel)
+        out_channels, _, *kernel = shapes[stem]
+        shapes[stem] = (out_channels, *kernel)
     return shapes
 
 
-def _said(shapes: Mapping[str, tuple[int, ...]], key: str) -> str:
-    return str(shapes[key]) if key in shapes else "not"
-
-
 def plan_shift(backbone: str, shifted: tuple[str, ...]) -> ShiftPlan:
-    """The settings under which exactly these convolutions of a backbone shift.
+    """Return the settings with which exactly these convolutions of a backbone follow a shift.
 
     The official TSM shifts every second block of a ResNet-101, and every block of smaller ones.
 
     Raises:
-        ConfigError: no stage and step give these; names what is left over.
+        ConfigError: no stages and step give these convolutions; names one that does not fit.
     """
     with torch.device("meta"):
         stages = residual_blocks(build_backbone(backbone))
@@ -216,9 +201,9 @@ def plan_shift(backbone: str, shifted: tuple[str, ...]) -> ShiftPlan:
         plan = plan_placement(stages, places=(), shift_places=places, shift_every=every)
         if set(plan.shift) == set(shifted):
             return ShiftPlan(places, every)
-    whole = plan_placement(stages, places=(), shift_places=places)
-    missing = sorted(set(whole.shift) - set(shifted)) or sorted(set(shifted) - set(whole.shift))
+    all_of_stages = plan_placement(stages, places=(), shift_places=places)
+    odd = sorted(set(all_of_stages.shift) - set(shifted)) or sorted(set(shifted) - set(all_of_stages.shift))
     raise ConfigError(
-        f"{len(shifted)} convolutions of this {backbone} shift, {shifted[0]} the first, and not in every n-th block of its "
-        f"stages: {missing[0]} stands out. Such a placement cannot be stated in a recipe."
+        f"{len(shifted)} convolutions of this {backbone} follow a shift, but not in every n-th block of its stages: "
+        f"{odd[0]} does not fit. A recipe cannot express this placement."
     )

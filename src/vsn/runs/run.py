@@ -141,7 +141,12 @@ def weights_file(run: Run, kind: WeightsKind = "last") -> Path:
 
 def weights_hash(run: Run, kind: WeightsKind = "last") -> str:
     """Return the SHA-256 of a weights file; results carry it to state which weights they are of."""
-    with weights_file(run, kind).open("rb") as file:
+    return file_sha256(weights_file(run, kind))
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -1,45 +1,42 @@
-"""The Hugging Face hub: a run as a repository there, and a repository there as a run.
+"""Download runs from the Hugging Face hub, and publish runs there.
 
-A repository is a run folder with a ``config.json`` and a model card, ``README.md``, beside what a run holds:
-whatever takes a run takes what `pull` gives. The package huggingface_hub (extra ``hub``) is imported when something
-is fetched or saved.
+A repository is a run folder with a ``config.json`` and a model card, ``README.md``: every command that takes a run takes
+what `pull` returns. The package huggingface_hub (extra ``hub``) is imported only when it is needed.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vsn.runs.hub.errors import HubError as HubError
+from vsn.runs.checkpoint import load_model
+from vsn.runs.hub.repository import FILES, HubError, check_repository, write_repository
+from vsn.runs.run import WeightsKind, check_new, open_run
 
 if TYPE_CHECKING:
     from vsn.models import VideoClassifier
-    from vsn.runs.run import WeightsKind
 
+# Path("hf://user/name") has one slash only: hf:/user/name
 _ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>.+))?")
 
 
 def local_run(run: str | Path) -> Path:
-    """The folder of a run: a path as it is, or what ``hf://user/name`` or ``hf://user/name@revision`` names, fetched.
+    """Return the folder of a run: a path unchanged; ``hf://user/name`` or ``hf://user/name@revision`` is downloaded.
 
     Raises:
-        HubError: an address that is none, or a repository that cannot be had; says what to do.
+        HubError: not an address, or a repository that cannot be downloaded.
     """
     return pull(run) if _is_address(run) else Path(run)
 
 
-def _require_package() -> None:
-    """Raise `HubError` where huggingface_hub, which `vsn.runs.hub.repository` imports, is not installed."""
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise HubError(
-            "The Hugging Face hub needs the package huggingface_hub, which is not installed: pip install 'vsn[hub]'."
-        )
-
-
 def _is_address(name: str | Path) -> bool:
-    return Path(name).as_posix().startswith("hf:/")  # of hf://user/name a Path keeps hf:/user/name
+    return Path(name).as_posix().startswith("hf:/")
 
 
 def pull(
@@ -50,39 +47,47 @@ def pull(
     token: str | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """The run folder of a repository on the hub, fetched into the local cache, or of a folder.
+    """Download a repository into the local cache, and return its run folder; a local folder is returned as it is.
 
     Args:
         name: ``user/name`` or ``hf://user/name``, or a folder that `save_pretrained` wrote (or any run folder).
         revision: branch, tag or commit; default the newest of the main branch.
-        cache_dir: where to keep it; default huggingface_hub's cache.
+        cache_dir: the cache; default huggingface_hub's.
         token: access token; default the one stored by its login.
-        local_files_only: take it from the cache alone.
+        local_files_only: do not use the network.
 
     Returns:
-        The folder. That of the cache is to be read only; `copy_run` makes a run of one's own of it.
+        The folder. The cache must not be changed; `copy_run` makes a copy that can.
 
     Raises:
-        HubError: no such repository, none that vsn wrote, or no network and nothing in the cache.
-        RunError: a folder that is no run.
+        HubError: no such repository, not one that vsn wrote, or no network and nothing in the cache.
+        RunError: a folder that is not a run.
     """
     if _is_address(name):
         address = _ADDRESS.fullmatch(Path(name).as_posix())
         if address is None:
-            raise HubError(
-                f"{name} is no address on the Hugging Face hub; one is hf://user/name or hf://user/name@revision."
-            )
+            raise HubError(f"Expected hf://user/name or hf://user/name@revision, got {name}.")
         name, revision = address["repo"], address["revision"] or revision
     _require_package()
-    from vsn.runs.hub.repository import fetch
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.is_absolute() or len(folder.parts) != 2 or "." in folder.parts[0]:
+            raise HubError(f"{name} is neither an existing folder nor a repository name, user/name.")
+        import huggingface_hub
 
-    return fetch(
-        name,
-        revision=revision,
-        cache_dir=cache_dir,
-        token=token,
-        local_files_only=local_files_only,
-    )
+        with _hub_errors(str(name), "downloaded"):
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    str(name),
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    token=token,
+                    local_files_only=local_files_only,
+                    allow_patterns=FILES,
+                )
+            )
+    check_repository(folder, str(name))
+    return folder
 
 
 def from_pretrained(
@@ -93,14 +98,11 @@ def from_pretrained(
     token: str | None = None,
     local_files_only: bool = False,
 ) -> VideoClassifier:
-    """A trained model, in evaluation mode, from the hub or a folder; arguments and errors are those of `pull`.
+    """Load a trained model, in evaluation mode, from the hub or a folder; arguments and errors are those of `pull`.
 
     It maps a clip ``(B, T, C, H, W)``, uint8 or float in [0, 1], to logits. `vsn.Predictor.from_pretrained` takes
-    video files and gives names of classes.
+    video files and returns class names.
     """
-    from vsn.runs.checkpoint import load_model
-    from vsn.runs.run import open_run
-
     folder = pull(name, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only)
     return load_model(open_run(folder))
 
@@ -113,26 +115,27 @@ def save_pretrained(
     license: str | None = None,
     repo_id: str | None = None,
 ) -> Path:
-    """Write a run as a folder that is fit for the hub: weights, settings, class names, measured results, card.
+    """Write a run as a folder for the hub: weights, settings, class names, results, model card.
 
-    What is private of a run stays behind: where its data was, the state that resumes it, its scores by video.
+    Private parts stay behind: the paths of its data, the state for resuming, the scores of each video.
 
     Args:
         run: a run folder.
-        folder: the folder to make; new or empty.
-        weights: the last of the run, or those of its best validation.
-        license: of the weights, an identifier of the hub such as "apache-2.0"; None: the card says that none
-            was stated.
-        repo_id: ``user/name`` under which the card says how to use it; None: by the folder's name.
+        folder: the folder to create; it must not exist or be empty.
+        weights: the last weights, or those of the best validation.
+        license: of the weights, an identifier of the hub such as "apache-2.0"; None: the card says that none was stated.
+        repo_id: ``user/name``, for the usage example of the card; default the folder's name.
 
     Raises:
-        RunError: no run, no weights yet, or a folder that is not empty.
+        RunError: not a run, no weights yet, or a folder that is not empty.
         HubError: huggingface_hub is not installed.
     """
     _require_package()
-    from vsn.runs.hub.repository import save
-
-    return save(Path(run), Path(folder), weights=weights, license=license, repo_id=repo_id)
+    folder = Path(folder)
+    repo = repo_id or folder.name
+    return _make_folder(
+        folder, lambda place: write_repository(Path(run), place, weights=weights, license=license, repo=repo)
+    )
 
 
 def push_to_hub(
@@ -146,47 +149,93 @@ def push_to_hub(
     branch: str | None = None,
     message: str = "A run of vsn",
 ) -> str:
-    """Upload a run to the hub in one commit; the repository is made where there is none.
+    """Upload a run to the hub in one commit; the repository is created if needed.
 
     Args:
         run: a run folder.
         repo_id: ``user/name``.
-        weights: the last of the run, or those of its best validation.
+        weights: the last weights, or those of the best validation.
         license: of the weights, as for `save_pretrained`.
-        private: whether a new repository is; None: as the hub's settings say.
+        private: whether a new repository is private; None: the default of the hub's settings.
         token: access token; default the one stored by huggingface_hub's login.
         branch: default the main branch.
         message: of the commit.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
-        RunError, HubError: what is wrong and what to do. Nothing is uploaded in parts.
+        RunError: not a run, or no weights yet.
+        HubError: the upload fails; no part of it is kept.
     """
     _require_package()
-    from vsn.runs.hub.repository import push
+    import huggingface_hub
 
-    return push(
-        Path(run),
-        repo_id,
-        weights=weights,
-        license=license,
-        private=private,
-        token=token,
-        branch=branch,
-        message=message,
-    )
+    with _hub_errors(repo_id, "uploaded"), tempfile.TemporaryDirectory() as temporary:
+        huggingface_hub.utils.validate_repo_id(repo_id)
+        write_repository(Path(run), Path(temporary), weights=weights, license=license, repo=repo_id)
+        api = huggingface_hub.HfApi(token=token)
+        # The hub may complete a name without a user.
+        repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
+        commit = api.upload_folder(repo_id=repo_id, folder_path=temporary, commit_message=message, revision=branch)
+    return str(commit)
 
 
 def copy_run(name: str | Path, to: str | Path, *, revision: str | None = None) -> Path:
-    """A run folder of one's own of a repository on the hub: to test, to start from, to write results into.
+    """Copy a repository of the hub to a new run folder, to evaluate it, to start from it, to write results into.
 
     Raises:
         RunError: the folder is not empty.
         HubError: as `pull`.
     """
-    _require_package()
-    from vsn.runs.hub.repository import copy_repository
+    folder = pull(name, revision=revision)
+    return _make_folder(Path(to), lambda place: shutil.copytree(folder, place, dirs_exist_ok=True))
 
-    return copy_repository(pull(name, revision=revision), Path(to))
+
+def _require_package() -> None:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise HubError(
+            "The Hugging Face hub needs the package huggingface_hub, which is not installed: pip install 'vsn[hub]'."
+        )
+
+
+@contextmanager
+def _hub_errors(name: str, action: str) -> Iterator[None]:
+    """Convert the many errors of huggingface_hub to one that says what to do."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        yield
+    except LocalEntryNotFoundError as error:
+        raise HubError(
+            f"{name} could not be {action}: no connection to the hub, and it is not in the local cache. Without a network, "
+            "download it elsewhere (vsn hub pull NAME --to RUN) and name the folder."
+        ) from error
+    except HFValidationError as error:
+        raise HubError(f"Expected a repository name user/name, got {name!r}. ({_one_line(error)})") from error
+    except HfHubHTTPError as error:
+        raise HubError(
+            f"{name} could not be {action}: {_one_line(error)} Check the name; a private repository needs a token "
+            "(hf auth login)."
+        ) from error
+    except OSError as error:  # connection errors; ours are ValueErrors
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise HubError(f"{name} could not be {action}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _make_folder(folder: Path, write: Callable[[Path], object]) -> Path:
+    """Create a folder atomically: write it under a temporary name next to it, then rename it."""
+    check_new(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        place = Path(temporary) / "new"
+        write(place)
+        if folder.is_dir():  # empty, by check_new
+            folder.rmdir()
+        place.rename(folder)
+    return folder

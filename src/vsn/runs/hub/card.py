@@ -1,142 +1,99 @@
-"""The model card of a run: what was measured of these weights, and nothing else."""
+"""Write the model card of a run: what was measured with exactly these weights, and how to use them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from vsn.config import Recipe
+from vsn.runs.metadata import describe_preprocessing
 from vsn.runs.results import EvalResult
 
-_CLASSES_SHOWN = 20
 _KINDS = {
     "vsn": "a Video Shuffle Network (Ma, Zhou, Lu, Zhang)",
     "tsm": "a TSM (Lin, Gan, Han, 2018)",
     "tsn": "a TSN (Wang et al., 2016)",
 }
+TAGS = ["vsn", "video"]
+# Markdown, so nothing is escaped; on the hub, HTML in a card is sanitized.
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("vsn.runs.hub"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+)
+_ENVIRONMENT.filters["percent"] = "{:.1%}".format
 
 
-@dataclass(frozen=True)
-class CardFacts:
-    """What a card is written from."""
+def write_card(
+    recipe: Recipe,
+    classes: Sequence[str],
+    results: Sequence[EvalResult],
+    *,
+    versions: Mapping[str, Any],
+    converted: Mapping[str, Any] | None,
+    license: str | None,
+    repo: str,
+) -> str:
+    """Return a card: YAML settings of the hub, then Markdown. Needs huggingface_hub.
 
-    recipe: Recipe
-    classes: Sequence[str]
-    results: Sequence[EvalResult]
-    """Of `vsn eval`, of these weights."""
-    versions: dict[str, Any]
-    preprocessing: dict[str, Any]
-    converted: dict[str, Any] | None
-    """What `vsn convert` wrote, if the run was converted."""
-    license: str | None
-    repo: str
-    """What `from_pretrained` takes."""
+    Args:
+        recipe: without private paths.
+        classes: in the order of the outputs.
+        results: of these weights.
+        versions: as in ``versions.json``.
+        converted: as in ``converted.json``, for a converted run.
+        license: of the weights.
+        repo: what ``from_pretrained`` takes.
+    """
+    from huggingface_hub import ModelCardData
+
+    settings = ModelCardData(
+        library_name="vsn",
+        pipeline_tag="video-classification",
+        license=license,
+        tags=TAGS,
+        model_name=repo.rpartition("/")[2],
+        eval_results=[_hub_result(result, recipe) for result in results if result.order == "forward"] or None,
+    )
+    text = _ENVIRONMENT.get_template("card.md.jinja").render(
+        repo=repo,
+        recipe=recipe,
+        model=recipe.model,
+        train=recipe.train,
+        kind=_KINDS.get(recipe.model.name.partition("_")[0], "a video model"),
+        is_multi_label=recipe.data.task == "multilabel",
+        data_name=_data_name(recipe),
+        classes=classes,
+        results=results,
+        num_bad=sum(len(result.bad_videos or ()) for result in results),
+        versions=", ".join(f"{name} {versions[name]}" for name in ("vsn", "torch", "torchvision") if name in versions),
+        preprocessing=describe_preprocessing(recipe),
+        converted=converted,
+        license=license,
+    )
+    return f"---\n{settings.to_yaml()}\n---\n\n{text}"
 
 
-def write_card(facts: CardFacts) -> str:
-    """The text of a card, Markdown, without the hub's header of settings."""
-    parts = [
-        f"# {facts.repo.rpartition('/')[2]}",
-        _summary(facts),
-        _use(facts),
-        _measured(facts),
-        _origin(facts),
-        _input(facts),
-        _classes(facts),
-        _license(facts),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def data_name(recipe: Recipe) -> str:
-    """The data set: its kind, and the folder's name where the kind is no data set of its own."""
+def _data_name(recipe: Recipe) -> str:
+    """The data set; for the generic readers with the name of its folder."""
     data = recipe.data
     folder = Path(data.root).name
     return f"{folder} ({data.source})" if folder and data.source in ("folder", "csv") else data.source
 
 
-def _summary(facts: CardFacts) -> str:
-    model = facts.recipe.model
-    kind = _KINDS.get(model.name.partition("_")[0], "a video model")
-    several = "its labels" if facts.recipe.data.task == "multilabel" else f"one of {len(facts.classes)} classes"
-    return f"`{model.name}`, {kind}: {model.num_frames} frames of a video in, {several} out."
+def _hub_result(result: EvalResult, recipe: Recipe) -> Any:
+    from huggingface_hub import EvalResult as HubResult
 
-
-def _use(facts: CardFacts) -> str:
-    return (
-        "## Use\n\n```python\nimport vsn\n\n"
-        f'predictor = vsn.Predictor.from_pretrained("{facts.repo}")\n'
-        'print(predictor.predict("video.mp4").labels)\n```\n\n'
-        f"or `vsn predict hf://{facts.repo} video.mp4`."
+    is_multi_label = result.mean_average_precision is not None
+    value = result.mean_average_precision if is_multi_label else result.top1
+    assert value is not None, "only measured results are published"
+    return HubResult(
+        task_type="video-classification",
+        dataset_type=recipe.data.source,
+        dataset_name=_data_name(recipe),
+        dataset_split=result.split,
+        metric_type="mean_average_precision" if is_multi_label else "accuracy",
+        metric_name=f"{'mAP' if is_multi_label else 'top-1'}, protocol {result.protocol}",
+        metric_value=round(value, 4),
     )
-
-
-def _measured(facts: CardFacts) -> str:
-    if not facts.results:
-        return "## Measured\n\nNothing was measured of these weights."
-    is_multi_label = facts.recipe.data.task == "multilabel"
-    mean_name = "mAP" if is_multi_label else "mean class"
-    lines = [
-        "## Measured",
-        "",
-        f"| split | protocol | views | frames | videos | top-1 | 95% interval | top-5 | {mean_name} |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for result in facts.results:
-        low, high = result.top1_interval or (math.nan, math.nan)
-        mean = result.mean_average_precision if is_multi_label else result.mean_class
-        lines.append(
-            f"| {result.split} | {result.protocol} | {result.num_views} | {result.order} | {result.num_videos} | "
-            f"{result.top1:.1%} | {low:.1%} to {high:.1%} | {result.top5:.1%} | {mean:.1%} |"
-        )
-    lines += [
-        "",
-        f"On {data_name(facts.recipe)}, by `vsn eval`, of the weights in this repository. Every video counts "
-        "once; the interval is a bootstrap over videos.",
-    ]
-    num_bad = sum(len(result.bad_videos or ()) for result in facts.results)
-    if num_bad:
-        lines.append(f"Videos that could not be read count as wrong: {num_bad} in all rows together.")
-    return "\n".join(lines)
-
-
-def _origin(facts: CardFacts) -> str:
-    if facts.converted is not None:
-        where = (
-            f"Converted by `vsn convert` from `{facts.converted['file']}`, a checkpoint in the names of "
-            f"{facts.converted['layout']} (SHA-256 `{facts.converted['sha256']}`). How it was trained is not known here; "
-            "what was taken for granted is in `converted.json`."
-        )
-    else:
-        train, start = facts.recipe.train, facts.recipe.model.weights
-        where = (
-            f"Trained on {data_name(facts.recipe)}, split {facts.recipe.data.train_split!r}, from "
-            f"{'random weights' if start == 'none' else f'weights `{start}`'}, for up to {train.epochs} epochs of "
-            f"batches of {train.batch_size}, with {train.optimizer} at a learning rate of {train.lr:g} for "
-            f"{train.lr_batch_size or train.batch_size} videos. All settings: `recipe.toml`."
-        )
-    known = [f"{name} {facts.versions[name]}" for name in ("vsn", "torch", "torchvision") if name in facts.versions]
-    return f"## Made\n\n{where}\n\nVersions: {', '.join(known)}."
-
-
-def _input(facts: CardFacts) -> str:
-    lines = [f"- {name}: {value}" for name, value in facts.preprocessing.items()]
-    return "## Input\n\nWhat `vsn` does to a video, for those who feed the model themselves:\n\n" + "\n".join(lines)
-
-
-def _classes(facts: CardFacts) -> str:
-    shown = ", ".join(facts.classes[:_CLASSES_SHOWN])
-    more = len(facts.classes) - _CLASSES_SHOWN
-    rest = f" and {more} more, in `classes.json`" if more > 0 else ""
-    return (
-        f"## Classes\n\n{shown}{rest}.\n\nThe model answers with these, whatever a video shows; a video of something else "
-        "gets one of them too."
-    )
-
-
-def _license(facts: CardFacts) -> str:
-    stated = f"The weights: {facts.license}." if facts.license else "No licence of the weights was stated."
-    return f"## Licence\n\n{stated}"
