@@ -21,18 +21,17 @@ PAPER_INPUTS: dict[str, tuple[int, int]] = {
     "eco": (16, 1),
     "eco_lite": (16, 1),
 }
-"""(frames a clip, clips a video) by the kind of model, where the paper's Tables 2 and 6 differ from 8 frames
-and one clip."""
+"""(frames per clip, clips per video) by the kind of model, where the paper's Tables 2 and 6 differ from (8, 1)."""
 
 
 def paper_input(model: str) -> tuple[int, int]:
-    """Frames a clip and clips a video that a model is shown in the paper's tables; other models as a TSN."""
+    """Return frames per clip and clips per video of a model in the paper's tables; other models as a TSN."""
     return PAPER_INPUTS.get(model.partition("_resnet")[0], (ModelConfig.num_frames, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """How models are measured side by side. The defaults are those of the paper's Table 6."""
+    """How models are compared. The defaults are those of the paper's Table 6."""
 
     modes: tuple[BenchMode, ...] = ("eager",)
     """eager, or compiled by torch.compile."""
@@ -43,30 +42,30 @@ class BenchConfig:
     runtimes: tuple[BenchRuntime, ...] = ("torch",)
     """onnxruntime and openvino compute the exported model, on a CPU; they need vsn[export]."""
     batch_size: int = 16
-    """Videos at once where throughput is measured; 0: latency alone. Latency is of one video."""
+    """Videos per batch for throughput; 0: measure only latency, which is of one video."""
     num_frames: int = 0
     """T; 0: a run's own, the paper's (16 ECO, 32 I3D), else 8."""
     size: int = 0
     """Height and width in pixels; 0: a run's crop size, else 224."""
     num_classes: int = 174
-    """Outputs of models that are named; Something-Something has 174 classes."""
+    """Outputs of models given by name; Something-Something has 174 classes."""
     batches: int = 0
-    """Batches of each, of one video and of batch_size; 0: 500 on a GPU, 50 on a CPU."""
+    """Batches per model, of one video and of batch_size; 0: 500 on a GPU, 50 on a CPU."""
     seconds: float = -1.0
-    """Time for latency, and as much again for throughput; three batches of each are always taken. 0: no
-    limit; -1: none on a GPU, 120 on a CPU."""
+    """Time limit for latency, and the same for throughput; at least three batches run. 0: no limit; -1: none on a
+    GPU, 120 on a CPU."""
     warmup: int = 3
-    """Batches of each that are not counted: they set up kernels and caches."""
+    """Batches per model that are not counted: they set up kernels and caches."""
     baseline: str = ""
-    """The model whose latency and throughput are 1; default the first TSN, else the first model."""
+    """The model whose relative latency and throughput are 1; default the first TSN, else the first model."""
     memory: bool = False
-    """Measure peak memory on a CPU too, each model in a process of its own. On a GPU it is always measured."""
+    """Measure peak memory on a CPU too, each model in a separate process. On a GPU it is always measured."""
     device: str = "auto"
-    """auto: CUDA where there is one, else the CPU."""
+    """auto: CUDA if available, else the CPU."""
     threads: int = 0
-    """Threads on a CPU; 0: as PyTorch chooses."""
+    """Threads on a CPU; 0: PyTorch's default."""
     seed: int = 0
-    """Of the weights, the clips and the order in which models take turns."""
+    """Seed of the weights, the clips and the order in which models take turns."""
 
     def __post_init__(self) -> None:
         for key, choices in (

@@ -32,21 +32,21 @@ FlowLayout = Literal["auto", "xy", "rg", "file"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSpec:
-    """How a video becomes a clip: which frames, which size, which crops."""
+    """How a video becomes a clip: frames, size, crops."""
 
     sampling: Sampling = "segment"
     """segment: one frame of each of T equal parts of the video (TSN, the paper); dense: T frames of a
     window of 64 (Non-local, TSM on Kinetics); rate: T frames in a row at frames_per_second."""
     frames_per_second: float = 8.0
-    """Frames taken of each second of video (sampling = "rate")."""
+    """Frames per second of video (sampling = "rate")."""
     short_side: int = 256
-    """Frames are first resized so that their shorter side has this many pixels."""
+    """Pixels of the shorter side to which frames are first resized."""
     crop_size: int = 224
     """Training crops are resized to crop_size x crop_size pixels."""
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
-    """Crop sides as shares of short_side; width and height are drawn at most one step apart (TSN)."""
+    """Crop sides relative to short_side; width and height are drawn at most one step apart (TSN)."""
     crop_positions: Literal[5, 13] = 13
-    """Crops sit at the corners and the center (5) or on a grid of quarters (13)."""
+    """Crops are at the corners and the center (5) or on a grid of quarters (13)."""
 
     def __post_init__(self) -> None:
         check_range(self, "(0, inf)", "frames_per_second", table="clip.")
@@ -70,7 +70,7 @@ class DataConfig:
     """Where the videos and their labels are."""
 
     root: str = ""
-    """Folder of the data set. Relative paths count from where the command runs."""
+    """Folder of the data set. Relative paths are relative to the working directory."""
     source: Source = "folder"
     """folder: class folders (split/class/video or class/video); csv: path,label[,split] columns (what
     `vsn data pack` writes too); synthetic: the embedded data set, written by `vsn data synth`; the others
@@ -80,40 +80,40 @@ class DataConfig:
     videos: str = ""
     """Folder of the videos or frame folders, relative to root; empty: found by its usual names."""
     fold: int = 1
-    """Which of the official splits (UCF101 and HMDB51 have three)."""
+    """Number of the official split (UCF101 and HMDB51 have three)."""
     separator: str = " "
-    """What stands between path and label in a line (source = "slowfast-list")."""
+    """Text between path and label in a line (source = "slowfast-list")."""
     frame_template: str = ""
     """Names of frame files, such as "img_{:05d}.jpg"; empty: found in each folder."""
     flow: str = ""
     """Folder of the stored optical flow, relative to root; empty: found by its usual names."""
     flow_layout: FlowLayout = "auto"
-    """How a video's flow is stored: xy, rg or file (see `vsn.data.flow`); auto: told by the names."""
+    """How a video's flow is stored: xy, rg or file (see `vsn.data.flow`); auto: by the names."""
     decoder: Decoder = "pyav"
-    """What decodes video files. torchcodec is an extra; torchcodec-cuda decodes on the GPU."""
+    """Decoder of video files. torchcodec is an extra; torchcodec-cuda decodes on the GPU."""
     train_split: str = "train"
-    """Name of the split that is trained on."""
+    """Name of the training split."""
     val_split: str = "val"
-    """Name of the split that is validated on after each epoch."""
+    """Name of the validation split."""
     test_split: str = "test"
-    """Name of the split that `vsn eval` reports."""
+    """Name of the test split, the default of `vsn eval`."""
     val_fraction: float = 0.2
-    """Share of each class held out when the data states no splits."""
+    """Share of each class held out for validation if the data has no splits."""
     split_seed: int = 0
-    """Seed of that hold-out."""
+    """Seed of the held-out share."""
     task: Task = "classify"
-    """classify: the labels of the data set; multilabel: several a video, sigmoid loss, mAP. arrow: the
-    arrow of time, every video once forward and once reversed, labels unused: how much order is there to
-    learn?"""
+    """classify: the labels of the data set; multilabel: several per video, sigmoid loss, mAP. arrow: the
+    arrow of time, every video once forward and once reversed, labels unused: shows how much the order of frames can
+    teach."""
     flip: FlipRule = "auto"
-    """Horizontal flips in training. auto: at 0.5, never for a class whose name says left or right;
-    swap: such a class is flipped and becomes its opposite; random: at 0.5 for all; never."""
+    """Horizontal flips in training. auto: with probability 0.5, except for classes with left or right in their name;
+    swap: these are flipped too and get the opposite label; random: with probability 0.5 for all; never."""
     cache: Literal["none", "memory"] = "none"
     """memory: decode and resize every video once, keep the frames in memory (small sets)."""
     num_workers: int = 2
     """Processes that load clips; 0 loads in the training process."""
     balance: bool = False
-    """Draw every class equally often in training, so that rare classes count as much as common ones."""
+    """Sample all classes equally often in training."""
     bad_videos: float = 0.01
     """Share of the training videos that may fail to decode before training stops; they are skipped and
     listed in the run."""

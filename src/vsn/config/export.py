@@ -13,23 +13,23 @@ InputType = Literal["uint8", "float32"]
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """What is written, and for which input."""
+    """Format and input of the exported model."""
 
     to: ExportFormat = "onnx"
     """onnx: ONNX Runtime and most others; openvino: an .xml and its .bin; torch-export: a .pt2 that torch loads
-    without this package; aoti: a .pt2 compiled for the processor at hand."""
+    without this package; aoti: a .pt2 compiled for this processor."""
     input: InputType = "uint8"
     """uint8 clips, or float32 in [0, 1]; normalization is inside either way."""
     any_size: bool = False
     """Take frames of any height and width, instead of the size of the protocol's crops."""
     int8: bool = False
-    """Weights and activations of convolutions in 8 bits, their ranges taken from clips of the run (onnx, openvino)."""
+    """Quantize weights and activations of convolutions to 8 bits, calibrated on clips of the run (onnx, openvino)."""
     fp16: bool = False
-    """Store the weights in 16 bits: half the file, the same speed (openvino)."""
+    """Store the weights in 16 bits: half the file size, the same speed (openvino)."""
     calibration_clips: int = 64
-    """Videos whose activations set the ranges of int8."""
+    """Videos to calibrate int8 on."""
     opset: int = 20
-    """Version of the ONNX operators; a runtime that is older than it refuses the file."""
+    """Version of the ONNX operators; older runtimes refuse the file."""
 
     def __post_init__(self) -> None:
         check_range(self, "[1, inf)", "calibration_clips")

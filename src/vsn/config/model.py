@@ -89,46 +89,46 @@ def split_name(name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What the network is. Stored with the weights; a model is rebuilt from it alone."""
+    """The settings of the network. They are stored with the weights; a model is rebuilt from them only."""
 
     name: str = "vsn_resnet50"
     """{tsn,tsm,vsn,trn,mtrn}_{backbone}, or a 3D network; `vsn.list_models()` lists the names."""
     num_classes: int = 0
-    """Outputs of the classifier; 0 means: as many as the data has."""
+    """Outputs of the classifier; 0: as many as the data has."""
     num_frames: int = 8
-    """T, frames a clip. A temporal model keeps the T it was trained for."""
+    """T, frames per clip. A temporal model keeps the T it was trained with."""
     block: Block = "compact"
-    """Where the shuffle pair sits in a residual block (paper, section 3.2 and Table 7; "pointwise", around its
-    1x1 convolution, is ours: it mixes where 3x3 convolutions are grouped)."""
+    """Place of the shuffle pair in a residual block (paper, section 3.2 and Table 7; "pointwise", around its 1x1
+    convolution, is ours: it mixes frames where 3x3 convolutions are grouped)."""
     places: tuple[str, ...] = STAGES
     """Stages whose last block is a shuffle block (paper, Tables 1 and 8). VSN only."""
     shift: bool = True
     """Temporal shift in every block that is not a shuffle block (paper, Table 9). VSN only."""
     shift_div: int = 8
-    """1/shift_div of the channels move one frame back, as many one frame ahead. TSM and VSN."""
+    """1/shift_div of the channels move one frame backward, as many one frame forward. TSM and VSN."""
     shift_places: tuple[str, ...] = STAGES
-    """Stages whose blocks may shift. Fewer leave the early stages a plain 2D CNN, fit to be frozen."""
+    """Stages whose blocks may shift. Without the early stages these are a plain 2D CNN, which can be frozen."""
     shift_every: int = 1
     """Shift every n-th block of a stage. 2 matches the official TSM ResNet-101 checkpoints."""
     pairwise: Pairwise = "embedded-gaussian"
-    """How non-local blocks compare two places (Wang et al. 2018). Networks with nl- in their name only."""
+    """Pairwise function of non-local blocks (Wang et al. 2018). Only for names with nl-."""
     alpha: int = 8
-    """The slow pathway takes every alpha-th of the T frames: with T = 32, 8 is 4x16 and 4 is 8x8. SlowFast only."""
+    """The slow pathway takes every alpha-th of the T frames: with T = 32, 8 is 4x16 and 4 is 8x8. Only SlowFast."""
     dropout: float = 0.5
     """Drop probability before the classifier (TSM 0.5; TSN and the VSN paper 0.8)."""
     weights: str = "none"
-    """Start of the backbone: "none", a torchvision weight name, or a file of weights."""
+    """Initial weights: "none", a torchvision weight name, a file of weights, or a run folder."""
     modality: Modality = "rgb"
-    """What is seen of a segment: a frame (rgb), L stored fields of flow, or L differences of frames (rgbdiff)."""
+    """Input per segment: a frame (rgb), L stored flow fields (flow), or L differences of frames (rgbdiff)."""
     flow_length: int = 5
-    """L, consecutive flow fields or differences a segment (TSN 5; the paper's flow 1 and 5)."""
+    """L, consecutive flow fields or differences per segment (TSN 5; the paper's flow 1 and 5)."""
     flow_bound: float = 20.0
-    """Pixels of motion that the stored byte 255 stands for; flow with another bound is refused."""
+    """Motion in pixels that is stored as byte 255; flow with another bound is refused."""
     flow_method: str = "tv-l1"
     """How the flow was computed; flow stored by another method is refused."""
     flow_short_side: int = 0
-    """Shorter side, pixels, of the frames whose flow was computed; 0: clip.short_side. Motions are in pixels of
-    that size, so flow computed at another is refused."""
+    """Shorter side, pixels, of the frames whose flow was computed; 0: clip.short_side. Motion is in pixels of that
+    size, so that flow computed at another is refused."""
 
     def __post_init__(self) -> None:
         kind, _ = split_name(self.name)

@@ -9,38 +9,38 @@ from vsn.config.errors import check_range, require
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """Where the service listens, and its limits. A request beyond one is answered with what is allowed."""
+    """Where the service listens, and its limits. A request beyond a limit is answered with the limit."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; the default is reached from this machine alone."""
+    """Address to listen on; the default accepts only this machine."""
     port: int = 8000
     """Port to listen on; 0: any free one."""
     top_k: int = 5
-    """Labels of an answer, where the request does not say."""
+    """Default number of labels per answer."""
     max_upload_mb: float = 100.0
-    """Megabytes (10^6 bytes) of an uploaded video."""
+    """Maximum size of an uploaded video, megabytes (10^6 bytes)."""
     upload_seconds: float = 120.0
-    """Seconds an upload may take."""
+    """Maximum duration of an upload."""
     max_seconds: float = 600.0
-    """Seconds a video may last."""
+    """Maximum duration of a video."""
     max_pixels: int = 4096 * 2304
-    """Pixels a frame may have, height times width."""
+    """Maximum pixels of a frame, height times width."""
     decode_seconds: float = 30.0
-    """Seconds that reading a video may take; then its process is ended and another started."""
+    """Maximum time to decode a video; then its process is replaced."""
     decode_workers: int = 2
-    """Processes that read videos."""
+    """Processes that decode videos."""
     max_requests: int = 32
-    """Videos taken at once: arriving, waiting and being worked on. More are turned away until there is room."""
+    """Maximum concurrent requests: uploading, waiting and computed. More are rejected."""
     max_batch: int = 8
-    """Clips that go to the model together."""
+    """Maximum clips per batch."""
     batch_wait_ms: float = 5.0
-    """Milliseconds a clip waits for others to go with."""
+    """Milliseconds that a clip waits for a batch to fill."""
     timeline_seconds: float = 20.0
-    """Videos that last longer get a timeline too, where it is asked for: that of `vsn predict --windows`."""
+    """Duration above which a video gets a timeline, if requested: as `vsn predict --windows`."""
     window_seconds: float | None = None
     """Seconds of a window of a timeline; default that of the clips the model was trained on."""
     max_windows: int = 32
-    """Windows of a timeline; they lie further apart where there would be more."""
+    """Maximum windows of a timeline; for longer videos they are further apart."""
 
     def __post_init__(self) -> None:
         require((self.host != "", "host is empty; it must be an address such as 127.0.0.1, or 0.0.0.0 for all."))

@@ -9,24 +9,24 @@ from vsn.config.errors import check_range, require
 
 @dataclass(frozen=True, kw_only=True)
 class WindowConfig:
-    """Where windows lie, and how their probabilities become one label."""
+    """The sliding windows, and how their probabilities become one label."""
 
     seconds: float | None = None
-    """Length of a window; default that of the clips the model was trained on (docs/stream.md says how it is found)."""
+    """Length of a window; default that of the clips the model was trained on (see docs/stream.md)."""
     every: float | None = None
-    """Seconds from one answer to the next; default the distance of a window's frames. It is rounded to a multiple of
-    that distance, or a whole part of it, so that windows share frames."""
+    """Seconds between answers; default the distance between a window's frames. Rounded to a multiple or an integer
+    fraction of that distance, so that windows share frames."""
     every_frames: int | None = None
-    """The same in frames of the source, at the rate that it announces."""
+    """The same in frames of the source, at its stated rate."""
     smooth: float = 1.0
-    """Time constant, in seconds, of the exponential mean over probabilities; 0: none."""
+    """Time constant, in seconds, of the exponential moving average of probabilities; 0: none."""
     enter: float = 0.5
-    """Least smoothed probability at which a label begins."""
+    """Smoothed probability from which on a label begins."""
     leave: float = 0.3
     """Smoothed probability below which it ends."""
     unknown: float | None = None
-    """Nothing below this probability is given a label, whatever enter and leave say; default the threshold of the
-    calibration, if it has one, else 0."""
+    """No label below this probability, regardless of enter and leave; default the threshold of the calibration, if any,
+    else 0."""
 
     def __post_init__(self) -> None:
         check_range(self, "[0.01, inf)", "seconds", "every")
@@ -50,18 +50,18 @@ class LiveConfig:
     """How a camera, a stream or a replayed file is read."""
 
     fast: bool = False
-    """Read a file as fast as the model goes, and leave nothing out, instead of in real time."""
+    """Read a file as fast as the model runs, without dropping frames, instead of in real time."""
     max_waiting: int = 16
     """Frames that may wait for the model (of a run on differences as many times those of an instant, unless a video is
     written); when there are more the oldest is dropped, and counted."""
     reconnects: int = 5
-    """How many times in a row a connection that was lost is tried again."""
+    """Successive attempts to reconnect after a lost connection."""
     reconnect_wait: float = 1.0
-    """Seconds before the first of these; doubled each time, up to 30."""
+    """Seconds before the first attempt; doubled each time, up to 30."""
     stall_seconds: float = 10.0
     """Seconds without data after which a connection counts as lost."""
     stop_after: float | None = None
-    """Stop after so many seconds of video."""
+    """Stop after this many seconds of video."""
 
     def __post_init__(self) -> None:
         check_range(self, "[1, inf)", "max_waiting")

@@ -18,15 +18,14 @@ class TrainConfig:
 
     epochs: int = 50
     batch_size: int = 64
-    """Videos a step, over all processes: the same recipe means the same steps on one GPU and on sixteen."""
+    """Videos per step over all processes: a recipe has the same steps on one GPU and on sixteen."""
     accumulate: int = 1
-    """Parts in which a process takes its share of a step, one after the other: the gradients of the whole
-    step in the memory of a part. Batch statistics are those of a part."""
+    """Parts of a step whose gradients are accumulated, to save memory. Batch statistics are those of a part."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.01
-    """Learning rate for lr_batch_size videos a step; scaled linearly when batch_size differs."""
+    """Learning rate for lr_batch_size videos per step; scaled linearly with batch_size."""
     lr_batch_size: int = 64
-    """The batch size lr is stated for; 0 turns the scaling off."""
+    """Batch size of lr; 0: no scaling."""
     schedule: Literal["multistep", "cosine"] = "multistep"
     milestones: tuple[int, ...] = (20, 40)
     """Epochs after which the learning rate is divided by 10 (multistep)."""
@@ -37,15 +36,15 @@ class TrainConfig:
     clip_grad_norm: float = 20.0
     """Largest gradient norm; 0 turns clipping off."""
     head_lr_mult: float = 5.0
-    """Learning rate of the classifier's weights, times lr; its bias takes twice that (TSN)."""
+    """Learning rate of the classifier's weights, relative to lr; its bias has twice that (TSN)."""
     fresh_lr_mult: float = 1.0
-    """Learning rate, times lr, of backbone parts that had no pretrained weights to start from."""
+    """Learning rate, relative to lr, of backbone parts without pretrained weights."""
     label_smoothing: float = 0.0
     """Share of each target that is spread over all classes."""
     class_weights: bool = False
-    """Weigh the loss of each class by the inverse of how often it occurs in the training split."""
+    """Weight the loss of each class by its inverse frequency in the training split."""
     freeze: tuple[str, ...] = ()
-    """Backbone modules that stay as they are, batch statistics too, such as ["conv1", "bn1", "layer1"]."""
+    """Backbone modules to freeze, including batch statistics, such as ["conv1", "bn1", "layer1"]."""
     partial_bn: bool = False
     """Freeze every batch normalization but the first, statistics and affine (TSN; the paper)."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -53,26 +52,25 @@ class TrainConfig:
     compile: bool = False
     """torch.compile the network before training."""
     checkpoint_activations: bool = False
-    """Keep only the inputs of residual blocks and compute the rest again on the way back: less memory, more
-    time, the same weights."""
+    """Keep only the inputs of residual blocks and recompute the rest in the backward pass: less memory, more time,
+    the same weights."""
     ema: float = 0.0
-    """Decay of a moving average of the weights, such as 0.999, which is then what is validated and saved;
-    0 turns it off. It averages over fewer steps at first: never more than (1 + step) / (10 + step)."""
+    """Decay of an exponential moving average of the weights, such as 0.999, which is validated and saved; 0: off. At
+    first the decay is lower: at most (1 + step) / (10 + step)."""
     device: str = "auto"
-    """auto: CUDA where there is one, else the CPU."""
+    """auto: CUDA if available, else the CPU."""
     seed: int = 0
-    """Sample order, augmentation, initial head and dropout depend on it."""
+    """Seed of sample order, augmentation, initial head and dropout."""
     val_every: int = 1
     """Validate every n-th epoch, and after the last."""
     val_steps: int = 0
-    """Validate also every n-th step within an epoch; 0: not."""
+    """Validate also every n-th step within an epoch; 0: off."""
     early_stop: int = 0
-    """Stop after so many validations in a row without a better one; 0: never."""
+    """Stop after this many successive validations without improvement; 0: off."""
     save_minutes: float = 10.0
-    """Save within an epoch too when so much time has passed, so that a killed run loses no more; 0: after
-    every step."""
+    """Minutes between checkpoints within an epoch, which a killed run loses at most; 0: after every step."""
     trackers: tuple[Tracker, ...] = ("tensorboard",)
-    """Where curves go besides metrics.jsonl; wandb and mlflow are packages of their own."""
+    """Trackers of curves in addition to metrics.jsonl; wandb and mlflow are separate packages."""
 
     def __post_init__(self) -> None:
         check_range(self, "[1, inf)", "epochs", "batch_size", "accumulate", "val_every", table="train.")
@@ -104,15 +102,15 @@ class EvalConfig:
 
     protocol: Protocol = "fcn"
     """fcn: the whole frame at clip.short_side (the paper's); center: one center crop of clip.crop_size;
-    the others look at several views and average (docs/evaluation.md)."""
+    the others average over several views (docs/evaluation.md)."""
     average: Literal["logits", "softmax"] = "logits"
-    """What is averaged over the views of a video."""
+    """Scores that are averaged over the views of a video."""
     order: FrameOrder = "forward"
-    """Order in which the sampled frames are shown: the temporal reliance test."""
+    """Order of the sampled frames, for the temporal reliance test."""
     batch_size: int = 16
-    """Views a step."""
+    """Views per step."""
     bad_videos: Literal["stop", "wrong"] = "stop"
-    """What a video that cannot be read does: stop the evaluation, or count as wrong."""
+    """Videos that cannot be read stop the evaluation, or count as wrong."""
     seed: int = 0
     """Seed of the `shuffled` order."""
 
