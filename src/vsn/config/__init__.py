@@ -59,6 +59,7 @@ class Recipe:
         multilabel, arrow = self.data.task == "multilabel", self.data.task == "arrow"
         flow, augment = self.model.modality == "flow", self.augment
         require(
+            # Several labels are independent sigmoids: neither softmax nor smoothing over classes applies.
             (
                 not multilabel or self.eval.average == "logits",
                 "eval.average is 'softmax', but several labels per video have no softmax. Set it to 'logits' for data.task "
@@ -88,4 +89,5 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested dicts as TOML and JSON hold them, lists for tuples; `recipe_from_dict` reads them back."""
+        # A round trip through JSON converts nested tuples to lists.
         return json.loads(json.dumps(dataclasses.asdict(self)))

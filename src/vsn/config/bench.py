@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from vsn.config.errors import check_range, require
 from vsn.config.model import ModelConfig
 
+# The axes of `vsn bench`: each combination of values is one row, where the runtime has it.
 BenchMode = Literal["eager", "compile"]
 BenchFormat = Literal["contiguous", "channels-last"]
 BenchDtype = Literal["fp32", "bf16", "fp16", "int8"]
@@ -68,6 +69,7 @@ class BenchConfig:
     """Seed of the weights, the clips and the order in which models take turns."""
 
     def __post_init__(self) -> None:
+        # The command line accepts repeated values; a repeated row would be measured twice.
         for key, choices in (
             ("modes", BenchMode),
             ("formats", BenchFormat),
@@ -82,6 +84,7 @@ class BenchConfig:
                 )
             )
         check_range(self, "[0, inf)", "batch_size", "num_frames", "size", "batches", "threads", "seed", table="bench ")
+        # Without warm-up the first batch, which compiles kernels, would be measured.
         check_range(self, "[1, inf)", "num_classes", "warmup", table="bench ")
         require(
             (

@@ -44,6 +44,7 @@ class ConvertConfig:
     def __post_init__(self) -> None:
         check_range(self, "[0, inf)", "num_frames")
         require(
+            # 1/shift_div of the channels move each way, hence at least 2.
             (
                 self.shift_div == 0 or self.shift_div >= 2,
                 f"shift_div is {self.shift_div}; it must be at least 2, or 0 (as the checkpoint states).",

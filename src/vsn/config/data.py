@@ -8,6 +8,7 @@ from typing import Literal
 from vsn.config.errors import check_range, require
 
 Sampling = Literal["segment", "dense", "rate"]
+# Layouts that vsn defines, official files of data sets, lists of other code bases. Each has a reader in `vsn.data.readers`.
 Source = Literal[
     "folder",
     "csv",
@@ -61,6 +62,7 @@ class ClipSpec:
                 bool(self.crop_scales) and all(0 < scale <= 1 for scale in self.crop_scales),
                 f"clip.crop_scales is {list(self.crop_scales)}; it needs at least one value, each in (0, 1].",
             ),
+            # Recipes are checked against the Literal; this is for objects made in Python.
             (self.crop_positions in (5, 13), f"clip.crop_positions is {self.crop_positions}; it must be 5 or 13."),
         )
 
@@ -119,12 +121,14 @@ class DataConfig:
     listed in the run."""
 
     def __post_init__(self) -> None:
+        # Open: a share of 0 or 1 leaves no validation or no training split.
         check_range(self, "(0, 1)", "val_fraction", table="data.")
         check_range(self, "[0, 1]", "bad_videos", table="data.")
         check_range(self, "[1, inf)", "fold", table="data.")
         check_range(self, "[0, inf)", "split_seed", "num_workers", table="data.")
         require(
             (bool(self.separator), "data.separator is empty; it must be the text between path and label."),
+            # A multi-label video counts for several classes, and the arrow of time has its own two.
             (
                 not self.balance or self.task == "classify",
                 f"data.balance draws by class, but with data.task {self.task!r} a video has no single class. Turn it off.",

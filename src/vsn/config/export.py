@@ -34,6 +34,7 @@ class ExportConfig:
     def __post_init__(self) -> None:
         check_range(self, "[1, inf)", "calibration_clips")
         check_range(self, "[18, 23]", "opset")
+        # NNCF quantizes ONNX and OpenVINO models; 16-bit storage is OpenVINO's compression.
         require(
             (
                 not self.int8 or self.to in ("onnx", "openvino"),

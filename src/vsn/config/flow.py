@@ -38,6 +38,7 @@ class Tvl1Config:
     """Filter the flow with a 3x3 median after each warp."""
 
     def __post_init__(self) -> None:
+        # Above 0.25 the dual update need not converge.
         check_range(self, "(0, 0.25]", "tau", table="TV-L1 ")
         check_range(self, "(0, inf]", "lambda_", "theta", table="TV-L1 ")
         check_range(self, "(0, 1)", "zfactor", table="TV-L1 ")

@@ -8,8 +8,10 @@ from typing import Literal, get_args
 
 from vsn.config.errors import ConfigError, check_range, require
 
+# The paper's names of the four stages of a ResNet, used for all backbones (`vsn.models.blocks`).
 STAGES = ("res2", "res3", "res4", "res5")
 
+# Literals are the allowed values on the command line, in recipes and in Python.
 Block = Literal["compact", "headtail", "pointwise"]
 Modality = Literal["rgb", "flow", "rgbdiff"]
 Pairwise = Literal["embedded-gaussian", "dot-product"]
@@ -27,6 +29,7 @@ class ModelKind:
     """A 3D network that takes the weights of its 2D backbone, inflated along time."""
 
 
+# 3D ResNets exist in these sizes; the thin one is for CPUs and tests.
 RESNETS_3D = ("resnet50", "resnet101", "resnet26_thin")
 
 # A model's name is its kind, or for kinds with backbones `{kind}_{backbone}`. Modules are named, not imported: settings
@@ -137,6 +140,7 @@ class ModelConfig:
         check_range(self, "[2, inf)", "shift_div", table="model.")  # 1/shift_div of the channels move each way
         check_range(self, "(0, inf)", "flow_bound", table="model.")
         check_range(self, "[0, 1)", "dropout", table="model.")
+        # Recipes are checked against the Literals; this is for objects made in Python.
         choices = {"block": get_args(Block), "modality": get_args(Modality), "pairwise": get_args(Pairwise)}
         for key, allowed in choices.items():
             value = getattr(self, key)
@@ -155,6 +159,7 @@ class ModelConfig:
                 f"model.num_frames is {self.num_frames} and model.alpha is {self.alpha}; num_frames must be a multiple of "
                 "alpha, such as 32 of 8 (4x16) or of 4 (8x8).",
             ),
+            # A name must say what the network is: tables and reports compare models by name.
             (
                 kind != "vsn" or bool(self.places) or self.shift,
                 "model.places is empty and model.shift is false: a VSN without shuffle and shift is a TSN. Name it tsn_...",
@@ -189,6 +194,7 @@ class ModelConfig:
     @property
     def clip_channels(self) -> int:
         """C of the clips `(B, T, C, H, W)` that the model takes: 3, 2L of flow, 3 (L + 1) of frames to subtract."""
+        # A flow field has two channels, x and y; a frame has three.
         return (2 if self.modality == "flow" else 3) * self.num_consecutive
 
     @property

@@ -15,6 +15,7 @@ import tomli_w
 
 from vsn.config import ConfigError, Recipe
 
+# model|clip|data|...: to find the setting that an error is about.
 _TABLES = "|".join(field.name for field in dataclasses.fields(Recipe))
 
 
@@ -37,16 +38,19 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         ConfigError: names the file that holds the wrong setting, or the chain of bases.
     """
+    # Merge the tables first and check them as a whole: a crop size may fit only the short side that the base sets.
     merged: dict[str, object] = {}
     origin: dict[str, str] = {}
     for file, values in _read_chain(Path(path)):
         _merge(merged, values)
+        # Remember which file set a value last, to name it in an error.
         origin |= dict.fromkeys(_setting_names(values), str(file))
     return _build(Recipe, merged, lambda name: origin.get(name, str(path)))
 
 
 def recipe_folder() -> Path:
     """Return the folder of the recipes that come with vsn: in the installed package, or in the checkout."""
+    # The wheel copies recipes/ into the package (pyproject.toml).
     installed = Path(__file__).parents[1] / "recipe_files"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
 
@@ -95,6 +99,7 @@ def unused_settings(recipe: Recipe) -> list[str]:
         "train.momentum": (train.optimizer == "sgd", "train.optimizer is not 'sgd'"),
         "train.fresh_lr_mult": (model.weights != "none", "model.weights is 'none': the whole network is new"),
     }
+    # Only changed settings are listed: a default that has no effect surprises nobody.
     values, defaults = recipe.to_dict(), Recipe().to_dict()
     unused = []
     for name, (used, reason) in rules.items():
@@ -119,6 +124,7 @@ def _read_chain(path: Path) -> list[tuple[Path, dict[str, object]]]:
     chain: list[tuple[Path, dict[str, object]]] = []
     while True:
         trail = " -> ".join(str(file) for file, _ in [*chain, (path, {})])
+        # resolve(): a circle may go through two spellings of one path.
         if any(path.resolve() == file.resolve() for file, _ in chain):
             raise ConfigError(f"The recipes are based on one another in a circle: {trail}. Remove one `base`.")
         values = _read_toml(path)
@@ -171,6 +177,7 @@ def _build(cls: Any, values: object, where: Callable[[str], str], prefix: str = 
     if not isinstance(values, Mapping):
         table = prefix.rstrip(".")
         raise ConfigError(f"{where(table)}: {table or 'the recipe'} must be a table of settings, not {values!r}.")
+    # The fields of the dataclass are the schema: a new setting needs no second list.
     hints = typing.get_type_hints(cls)
     arguments = {}
     for key, value in values.items():
@@ -203,6 +210,7 @@ def _convert(hint: Any, value: object, where: str, name: str) -> object:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where}: {name} is {value!r}; it must be a list.")
         return tuple(_convert(args[0], item, where, name) for item in value)
+    # TOML writes 1 for 1.0, so that an int is a float where one is expected.
     if isinstance(value, bool) != (hint is bool) or not isinstance(value, (int, float) if hint is float else hint):
         raise ConfigError(f"{where}: {name} is {value!r}; it must be of type {hint.__name__}.")
     return float(value) if hint is float else value

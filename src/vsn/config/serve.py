@@ -48,6 +48,7 @@ class ServeConfig:
         check_range(
             self, "[1, inf)", "top_k", "max_pixels", "decode_workers", "max_requests", "max_batch", "max_windows"
         )
+        # Closed at infinity: these limits may be turned off with inf.
         check_range(self, "(0, inf]", "max_upload_mb", "upload_seconds", "max_seconds", "decode_seconds")
         check_range(self, "[0.01, inf]", "window_seconds")
         check_range(self, "[0, inf]", "batch_wait_ms", "timeline_seconds")

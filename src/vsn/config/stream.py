@@ -29,6 +29,7 @@ class WindowConfig:
     else 0."""
 
     def __post_init__(self) -> None:
+        # Less than 10 ms is shorter than a frame of most cameras: probably a mistake of the unit.
         check_range(self, "[0.01, inf)", "seconds", "every")
         check_range(self, "[1, inf)", "every_frames")
         check_range(self, "[0, inf)", "smooth")
@@ -38,6 +39,7 @@ class WindowConfig:
                 self.every is None or self.every_frames is None,
                 "every and every_frames both set the time between answers; pass only one of them.",
             ),
+            # Two thresholds (hysteresis) keep a label from flickering around a single one.
             (
                 self.leave <= self.enter,
                 f"leave is {self.leave}, above enter {self.enter}: a label would end as soon as it begins. Lower leave.",

@@ -86,6 +86,7 @@ class TrainConfig:
             table="train.",
         )
         check_range(self, "(0, inf)", "lr", table="train.")
+        # Half-open: at 1 the average would never change, and targets would be uniform.
         check_range(self, "[0, 1)", "ema", "label_smoothing", table="train.")
         require(
             (

@@ -22,6 +22,7 @@ def build_model(config: ModelConfig) -> VideoClassifier:
     """
     if config.num_classes < 1:
         raise ConfigError("model.num_classes is 0; a model needs at least one class.")
+    # Imported when first built, so that one model does not pay for the imports of all.
     return importlib.import_module(f"vsn.models.{MODELS[config.kind].module}").build(config)
 
 
@@ -109,6 +110,7 @@ def list_models(pattern: str = "*") -> list[str]:
         >>> list_models("vsn_resnet1??")
         ['vsn_resnet101', 'vsn_resnet152']
     """
+    # By backbone, so that the models to compare are next to each other.
     frame_kinds = [kind for kind, entry in MODELS.items() if entry.backbones == "2d"]
     names = [f"{kind}_{backbone}" for backbone in list_backbones() for kind in frame_kinds]
     for backbone in RESNETS_3D:

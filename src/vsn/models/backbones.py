@@ -16,11 +16,14 @@ from torchvision.models.resnet import Bottleneck
 from vsn.config import ConfigError
 from vsn.models.stem import widen_stem
 
+# Of RGB in [0, 1]; torchvision's weights expect these.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# TSN: bytes of flow are centered at 128, and divided by the mean of ImageNet's three standard deviations.
 FLOW_MEAN = (0.5,)
 FLOW_STD = (0.226,)
 
+# A name here makes `tsn_<name>`; shift and shuffle also need its family in `vsn.models.blocks`.
 # fmt: off
 TORCHVISION_BACKBONES = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2",
@@ -60,6 +63,7 @@ class ThinResNet(nn.Module):
     @staticmethod
     def _stage(inputs: int, planes: int, depth: int, *, stride: int) -> nn.Sequential:
         outputs = planes * Bottleneck.expansion
+        # The first block always changes the width, so that its shortcut is a projection.
         downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
         blocks = [Bottleneck(inputs, planes, stride, downsample)]
         blocks += [Bottleneck(outputs, planes) for _ in range(depth - 1)]
@@ -110,6 +114,7 @@ def build_backbone(name: str, *, in_channels: int = 3) -> nn.Module:
             f"No backbone {name!r}. {_nearest(name, list_backbones())}`vsn models` lists those of torchvision; timm's are "
             "'timm/<name>'."
         )
+    # Last, so that the other weights are the same random ones for all modalities with one seed.
     widen_stem(backbone, in_channels)
     return backbone
 

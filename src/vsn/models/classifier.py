@@ -41,6 +41,7 @@ class VideoClassifier(nn.Module):
         self.backbone = backbone
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(feature_dim, config.num_classes)
+        # Small weights (TSN): all classes start with nearly equal scores.
         nn.init.normal_(self.head.weight, std=0.001)
         nn.init.zeros_(self.head.bias)
         self.num_frames = config.num_frames
@@ -96,6 +97,7 @@ class VideoClassifier(nn.Module):
         C' is C, except for "rgbdiff": there C = 3 (L + 1) and C' = 3L, the differences of successive normalized frames,
         later minus earlier: R1, G1, B1, R2, ... (TSN).
         """
+        # Clips are uint8 until here: a quarter of the bytes from the loader to the device.
         if clip.dtype == torch.uint8:
             clip = clip.to(self.mean.dtype) / 255
         if self.modality != "rgbdiff":
@@ -124,6 +126,7 @@ class FrameClassifier(VideoClassifier):
     def frame_features(self, clip: Tensor) -> Tensor:
         """Features ``(B, T, D)`` of each frame of a clip, before dropout and head."""
         clip = self.normalized(clip)
+        # (B, T, C, H, W) to frames (B*T, C, H, W) and back: for the backbone, frames are a batch.
         return self.backbone(clip.flatten(0, 1)).unflatten(0, clip.shape[:2])
 
     def scores_of(self, features: Tensor) -> Tensor:
@@ -147,15 +150,17 @@ class VolumeClassifier(VideoClassifier):
     def __init__(
         self, body: nn.Module, config: ModelConfig, *, feature_dim: int, normalization: Normalization = IMAGENET
     ) -> None:
+        # Before the head is made, as in `build_backbone`: the order of random draws is part of a seed's result.
         widen_stem(body, config.stem_channels)
         super().__init__(body, config, feature_dim=feature_dim, normalization=normalization)
 
     def forward(self, clip: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of a clip ``(B, T, C, H, W)``."""
         scores = self.head(self.dropout(self.clip_features(clip)))
+        # float32 or wider, as the scores of a `FrameClassifier`.
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
     def clip_features(self, clip: Tensor) -> Tensor:
         """Features ``(B, D)`` of a clip, before dropout and head."""
-        volume = self.normalized(clip).transpose(1, 2)
+        volume = self.normalized(clip).transpose(1, 2)  # (B, C', T, H, W)
         return self.backbone(volume).mean(dim=(2, 3, 4))

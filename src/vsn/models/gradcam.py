@@ -73,7 +73,9 @@ def grad_cam(
         held.append(output.detach().requires_grad_())
         return held[-1]
 
+    # Remember the mode of every part: frozen batch normalizations are in evaluation mode inside a training model.
     was_training = {part: part.training for part in model.modules()}
+    # A forward hook may replace the output: the rest of the network then depends on the leaf that `keep` returns.
     handle = model.backbone.get_submodule(name).register_forward_hook(keep)
     model.eval()
     try:
@@ -92,6 +94,7 @@ def grad_cam(
         for part, mode in was_training.items():
             part.training = mode
     features = held[0].detach()
+    # The mean gradient of a channel is its weight; dividing the map instead of the weight is the same.
     weights = gradient.sum(dim=(-2, -1), keepdim=True)
     maps = ((weights * features).sum(dim=1).relu() / (features.shape[-2] * features.shape[-1])).float()
     num_frames = clip.shape[1]
@@ -160,6 +163,7 @@ def _feature_module(backbone: nn.Module, stage: str) -> str:
             f"stage is {stage!r}; it must be one of {list(STAGES)}, or the name of a module of the backbone, which "
             f"begin with {[n for n, _ in backbone.named_children()]}."
         )
+    # Between the head and the tail of a headtail block, channels are shuffled.
     for outer, module in names.items():
         tails = [n for n, part in module.named_children() if isinstance(part, ShuffleBatchNorm2d)]
         if tails and stage.startswith(f"{outer}.") and stage != f"{outer}.{tails[0]}":

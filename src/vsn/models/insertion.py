@@ -158,6 +158,7 @@ def insert_at(
         raise ConfigError(f"shift_div is {shift_div}; it must be at least 2, because 1/shift_div moves each way.")
     plan = placement or Placement(shuffle=tuple(shuffle), shift=tuple(shift))
     names = [*plan.shuffle, *(name for pair in plan.headtail for name in pair), *plan.shift]
+    # A second conversion of a module would replace the first.
     if duplicate := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"{duplicate} is named more than once; a module takes one temporal operation.")
     # New layers are made, and checked, before the first is put in, so that an error leaves the model unchanged.
@@ -187,6 +188,7 @@ def insert_at(
         if conv.in_channels < shift_div:
             raise ConfigError(f"{name} has {conv.in_channels} input channels, fewer than shift_div = {shift_div}.")
         layers[name] = _convert(conv, ShiftConv2d, num_frames=num_frames, shift_div=shift_div)
+    # A single frame has nothing to exchange; then plain layers are faster.
     if num_frames > 1:
         for name, layer in layers.items():
             model.set_submodule(name, layer)
@@ -200,6 +202,7 @@ def _find(model: nn.Module, name: str, kind: type[_M]) -> _M:
     except AttributeError:
         examples = [n for n, m in model.named_modules() if type(m) is kind][:3]
         raise ConfigError(f"The model has no module {name!r}; its {kind.__name__} modules begin {examples}.") from None
+    # These would also fail the next check; their error should not suggest another layer.
     if isinstance(module, _TEMPORAL_LAYERS):
         raise ConfigError(f"{name} is a {type(module).__name__}: it is already temporal.")
     if type(module) is not kind:
@@ -285,6 +288,7 @@ def mixing_matrix(model: nn.Module, *, num_frames: int, size: int = 64, seed: in
         diagonals for one shift, all true after one compact block.
     """
     generator = torch.Generator().manual_seed(seed)
+    # Double precision: in single precision a small dependence can round to zero, or rounding look like one.
     probe = copy.deepcopy(model).cpu().double().eval()
     for parameter in probe.parameters():
         if not parameter.detach().any():

@@ -22,6 +22,7 @@ class ShuffleConv2d(nn.Conv2d):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames ``(B*T, C_in, H, W)`` to ``(B*T, C_out, H', W')``."""
+        # After the shuffle each frame holds a channel group of every frame, so that the convolution mixes all of them.
         frames = super().forward(video_shuffle(frames, self.num_frames))
         return video_shuffle(frames, self.num_frames) if self.unshuffle else frames
 

@@ -32,6 +32,7 @@ def count_multiply_adds(config: ModelConfig, *, size: int | tuple[int, int]) -> 
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
         model(clip)
+    # The counter counts a multiplication and an addition as two.
     return int(counter.get_total_flops()) // 2
 
 

@@ -76,6 +76,7 @@ def check_run_weights(run: RunWeights, config: ModelConfig) -> None:
             f"model.weights names {run.file}, a run with the backbone {old.backbone!r}, but model.name is {config.name!r}, "
             f"with {config.backbone!r}. Set model.name to a model on {old.backbone!r}, or choose another run."
         )
+    # Image weights can be inflated into a 3D network, but not the other way round.
     from_names, to_names = _weight_names(old), _weight_names(config)
     if from_names != to_names and (from_names, to_names) != ("frames", "inflated"):
         sources = {
@@ -150,6 +151,7 @@ def _between_frames(config: ModelConfig) -> dict[str, object]:
     """Collect the settings of what passes between frames, which the weights do not show; none for a TSN or T = 1."""
     if config.kind == "tsn" or config.num_frames == 1:
         return {}
+    # A setting that the kind ignores is left out, so that a change of it is not reported.
     keys: list[str] = []
     if config.kind == "vsn" and config.places:
         keys += ["places", "block"]

@@ -49,6 +49,7 @@ def widen_stem(backbone: nn.Module, channels: int) -> None:
             f"{type(backbone).__name__}: its first convolution, {name}, takes {stem.in_channels} channels in {stem.groups} "
             f"groups, not the 3 of RGB frames, so that it cannot be given {channels}. {_HINT}"
         )
+    # Pretrained weights, if any, are fitted when they are loaded (`fit_stem`).
     shape = (stem.out_channels, channels, *stem.weight.shape[2:])
     weight = nn.init.kaiming_normal_(stem.weight.new_empty(shape), mode="fan_out", nonlinearity="relu")
     stem.weight = nn.Parameter(weight)
@@ -67,6 +68,7 @@ def fit_stem(backbone: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, T
         return state
     stem, weight = backbone.get_submodule(name), state.get(f"{name}.weight")
     assert isinstance(stem, _CONVS)
+    # Weights of a widened stem, as in a run on flow, already have its channels.
     if stem.in_channels == _RGB or weight is None or weight.ndim != stem.weight.ndim or weight.shape[1] != _RGB:
         return state
     mean = weight.mean(dim=1, keepdim=True)

@@ -55,6 +55,7 @@ def initialize(model: VideoClassifier, config: ModelConfig) -> LoadedWeights:
         ConfigError: as `load_pretrained`; or a run of another model, or one whose weights are shuffled for another T.
     """
     run = find_run_weights(config.weights)
+    # Check before loading: shuffled weights of another T would load without an error and be wrong.
     if run is not None:
         check_run_weights(run, config)
     if not config.sees_frames:
@@ -81,6 +82,7 @@ def _initialize_body(body: nn.Module, config: ModelConfig, run: RunWeights | Non
     """Load weights into a 3D body: its own, or those of its 2D network, inflated."""
     if config.weights == "none":
         return LoadedWeights((), tuple(body.state_dict()))
+    # Inflated networks take published image weights, others their own video weights.
     name = config.backbone if MODELS[config.kind].inflated else config.name
     state = _read_weights(name, config.weights, run)
     state = {name: weight for name, weight in state.items() if not name.startswith(_CLASSIFIERS)}
@@ -200,6 +202,7 @@ def _load_partial(
     network: nn.Module, state: Mapping[str, Tensor], weights: str, run: RunWeights | None
 ) -> LoadedWeights:
     """Load weights that may be only a part of a network's; those for RGB fit a widened stem."""
+    # All is checked before anything is loaded: an error leaves the network unchanged.
     own, state = network.state_dict(), fit_stem(network, state)
     source = weights if run is None else run.file
     unknown = [name for name in state if name not in own]

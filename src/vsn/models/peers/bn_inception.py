@@ -76,6 +76,7 @@ class InceptionBlock(nn.Module):
         super().__init__()
         self.widths = widths
         stride = widths.stride
+        # ECO takes the features after double_3x3_1 for its 3D network.
         add_unit(self, "double_3x3_reduce", inputs, widths.double[0], 1)
         add_unit(self, "double_3x3_1", widths.double[0], widths.double[1], 3)
         if shared_only:
@@ -95,6 +96,7 @@ class InceptionBlock(nn.Module):
     def forward(self, frames: Tensor, shared: Tensor | None = None) -> Tensor:
         """Features of frames ``(N, inputs, h, w)``; `shared` is passed if it was already computed."""
         double = unit(self, "double_3x3_2", self.shared(frames) if shared is None else shared)
+        # In the Caffe model's order, which is the order of the next block's input channels.
         branches = [unit(self, "1x1", frames)] if self.widths.one else []
         branches += [unit(self, "3x3", unit(self, "3x3_reduce", frames)), double]
         if self.widths.pooling == "average":
@@ -132,6 +134,7 @@ class BnInception(nn.Module):
         """Channels of `shared`."""
         self.feature_dim = channels if whole else 0
         """D; 0 when not whole."""
+        # Subclasses add their own layers later, with their own initialization.
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -62,6 +62,7 @@ class StridedBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
+        # Two branches from the input: two convolutions, and one that only halves the sizes.
         self.a_1 = _conv(inputs, outputs, stride=2)
         self.a_1_bn = nn.BatchNorm3d(outputs)
         self.a_2 = _conv(outputs, outputs)
@@ -117,6 +118,7 @@ class EcoBody(BnInception):
     def forward(self, volume: Tensor) -> Tensor:
         """Compute the features; see the class."""
         frames = volume.transpose(1, 2)
+        # The 2D network sees frames as a batch: (B, 3, T, H, W) to (B*T, 3, H, W).
         low = self.low(frames.flatten(0, 1))
         shared = self.shared(low)
         # Frames (B*T, C, h, w) become a volume (B, C, T, h, w).

@@ -39,9 +39,11 @@ from vsn.models.classifier import VolumeClassifier
 from vsn.models.peers.non_local import PLACES, insert_nonlocal
 from vsn.models.peers.resnet3d import SHAPES, ResNet3d, TimePlan
 
+# Lengths in time of the first convolutions of res2 to res5, block by block.
 _INFLATED = ((3,), (3, 1), (3, 1), (1, 3, 1))
 
 PLANS = {
+    # C2D pools along time and convolves single frames; I3D adds kernels along time; i3d-fine keeps T until pool2.
     "c2d": TimePlan(stem_stride=2, pool1=(3, 2), pool2=(3, 2)),
     "i3d": TimePlan(stem_kernel=5, stem_stride=2, pool1=(3, 2), pool2=(3, 2), kernels=_INFLATED),
     "i3d-fine": TimePlan(stem_kernel=5, pool2=(3, 2), kernels=_INFLATED, res5_stride=1),

@@ -55,6 +55,7 @@ class NonLocal3d(nn.Module):
         theta = self.theta(volume).flatten(2).transpose(1, 2)  # (B, N, C/2)
         phi = self._pooled(self.phi(volume)).flatten(2)  # (B, C/2, M)
         g = self._pooled(self.g(volume)).flatten(2).transpose(1, 2)  # (B, M, C/2)
+        # N positions attend to M: all, or a quarter after pooling.
         weights = theta @ phi  # (B, N, M)
         weights = weights.softmax(dim=2) if self.pairwise == "embedded-gaussian" else weights / phi.shape[2]
         mean = (weights @ g).transpose(1, 2).unflatten(2, volume.shape[2:])

@@ -55,6 +55,7 @@ class R2Plus1dBody(nn.Module):
 
     def __init__(self, *, depths: tuple[int, ...], width: int, paper: bool) -> None:
         super().__init__()
+        # 45 channels at full width, as in the authors' code.
         stem_middle = 45 * width // 64
         self.stem = nn.Sequential(
             nn.Conv3d(3, stem_middle, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
@@ -82,6 +83,7 @@ def _stage(inputs: int, outputs: int, depth: int, *, stride: int, paper: bool) -
     downsample = None
     if stride != 1:
         downsample = nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm3d(outputs))
+    # torchvision computes the middle width of both convolutions from the first one's channels.
     first = BasicBlock(inputs, outputs, Conv2Plus1D, stride, downsample)
     if paper:
         first.conv2[0] = Conv2Plus1D(outputs, outputs, middle_width(outputs, outputs))

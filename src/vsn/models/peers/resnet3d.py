@@ -120,6 +120,7 @@ class ResNet3d(nn.Module):
         self.bn1 = nn.BatchNorm3d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool3d((pool_kernel, 3, 3), stride=(pool_stride, 2, 2), padding=(pool_kernel // 2, 1, 1))
+        # In height and width only: along time, stages keep T.
         strides = (1, 2, 2, plan.res5_stride)
         stages = [
             _stage(inputs + more, width << i, depth, kernels=kernels, stride=stride)
@@ -149,6 +150,7 @@ class ResNet3d(nn.Module):
 
 
 def _stage(inputs: int, planes: int, depth: int, *, kernels: Sequence[int], stride: int) -> nn.Sequential:
+    # Only the first block of a stage has a stride and a projection.
     lengths = [kernels[i % len(kernels)] for i in range(depth)]
     blocks = [Bottleneck3d(inputs, planes, kernel=lengths[0], stride=stride)]
     blocks += [Bottleneck3d(planes * EXPANSION, planes, kernel=length) for length in lengths[1:]]

@@ -95,7 +95,7 @@ class S3dBody(nn.Module):
 
 def add_gates(features: nn.Sequential) -> None:
     """Append a gate to the stem's second separable convolution and to every branch; weight names do not change."""
-    branches = [features[3]]
+    branches = [features[3]]  # the stem's second separable convolution
     for block in features:
         if isinstance(block, SepInceptionBlock3D):
             branches += [block.branch0, block.branch1, block.branch2, block.branch3]

@@ -78,6 +78,7 @@ class SlowFast(nn.Module):
     def __init__(self, shape: Shape, *, alpha: int) -> None:
         super().__init__()
         self.alpha = alpha
+        # Both pathways have the depth of the 2D network; the lateral channels are concatenated to the slow one's input.
         thin = replace(shape, width=int(shape.width * BETA))
         inputs = thin.stage_inputs
         self.slow = ResNet3d(shape, SLOW, extra=[2 * channels for channels in inputs])

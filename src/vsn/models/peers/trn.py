@@ -87,6 +87,7 @@ class FrameRelation(nn.Module):
         """Draw different tuples with equal probability: int64 ``(num_drawn, s)``."""
         drawn: set[tuple[int, ...]] = set()
         while len(drawn) < self.num_drawn:
+            # Sorted: a relation takes frames in their order. On the CPU, so that all devices draw the same.
             frames = torch.randperm(self.num_frames, device="cpu")[: self.scale].sort().values
             drawn.add(tuple(frames.tolist()))
         return torch.tensor(sorted(drawn), device="cpu")
