@@ -346,11 +346,11 @@ def test_runs_that_predict_has_no_windows_of_have_no_timeline(served_run: Path, 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"port": 70000}, "port is 70000; it must be 0"),
-        ({"host": ""}, "host is empty"),
-        ({"max_requests": 0}, "max_requests is 0; it must be 1 or more"),
-        ({"decode_seconds": 0}, "decode_seconds is 0; it must be above 0"),
-        ({"batch_wait_ms": -1}, "batch_wait_ms is -1; it must be 0 or more"),
+        ({"port": 70000}, r"port.*70000"),
+        ({"host": ""}, "host"),
+        ({"max_requests": 0}, r"max_requests.*0"),
+        ({"decode_seconds": 0}, r"decode_seconds.*0"),
+        ({"batch_wait_ms": -1}, r"batch_wait_ms.*-1"),
     ],
 )
 def test_settings_that_make_no_sense(setting, message):

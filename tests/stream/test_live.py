@@ -143,11 +143,11 @@ def test_text_is_no_video(tmp_path: Path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_waiting": 0}, "max_waiting is 0"),
-        ({"reconnects": -1}, "reconnects is -1"),
-        ({"stall_seconds": 0.0}, "stall_seconds is 0"),
-        ({"reconnect_wait": float("nan")}, "reconnect_wait is nan"),
-        ({"stop_after": 0.0}, "stop_after is 0"),
+        ({"max_waiting": 0}, r"max_waiting.*0"),
+        ({"reconnects": -1}, r"reconnects.*-1"),
+        ({"stall_seconds": 0.0}, r"stall_seconds.*0"),
+        ({"reconnect_wait": float("nan")}, r"reconnect_wait.*nan"),
+        ({"stop_after": 0.0}, r"stop_after.*0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str):

@@ -361,7 +361,7 @@ def changed(recipe: Recipe, **parts: dict[str, Any]) -> Recipe:
         ({"data": {"task": "multilabel"}}, None, "multilabel"),
         ({}, "3crop-2clip", "3crop-2clip.*fcn, center, 3crop, 10crop with --protocol"),
         ({}, "dense-10clip-3crop", "dense-10clip-3crop"),
-        ({}, "25x10", "shows clips of 25 frames, and this model keeps to 4"),
+        ({}, "25x10", "25x10.*25.*4"),
     ],
 )
 def test_runs_without_windows_are_refused(parts: dict[str, Any], protocol: Any, message: str):

@@ -157,11 +157,11 @@ def test_the_picture_shows_what_is_said_and_what_is_true(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--plot", "a.svg"], "--plot is for a timeline; add --windows"),
-        (["--every-frames", "3"], "--every-frames is for a timeline"),
+        (["--plot", "a.svg"], "add --windows"),
+        (["--every-frames", "3"], "--every-frames"),
         (["--windows", "--plot", "a.pdf"], "a.pdf"),
-        (["--windows", "--flow-run", "run"], "--flow-run takes whole clips"),
-        (["--windows", "--seconds", "60"], "before a window of 60.00 seconds was complete"),
+        (["--windows", "--flow-run", "run"], "--flow-run"),
+        (["--windows", "--seconds", "60"], "60.00 seconds"),
     ],
 )
 def test_what_cannot_be_done_is_said(
@@ -173,10 +173,10 @@ def test_what_cannot_be_done_is_said(
 
 
 def test_a_picture_of_two_videos_is_refused(finished_run: Path, long_video: Path):
-    with pytest.raises(SystemExit, match="--plot is for one video, and there are 2"):
+    with pytest.raises(SystemExit, match="--plot.*2"):
         main(["predict", str(finished_run), str(long_video), str(long_video), "--windows", "--plot", "a.svg"])
 
 
 def test_an_exported_file_has_no_timeline(long_video: Path, tmp_path: Path):
-    with pytest.raises(SystemExit, match="needs the run folder that it came from"):
+    with pytest.raises(SystemExit, match=r"model\.onnx.*run folder"):
         main(["predict", str(tmp_path / "model.onnx"), str(long_video), "--windows"])

@@ -155,14 +155,14 @@ def test_what_came_before_can_be_forgotten():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seconds": 0.0}, "seconds is 0"),
-        ({"every": float("inf")}, "every is inf"),
-        ({"every_frames": 0}, "every_frames is 0"),
-        ({"every": 1.0, "every_frames": 3}, "give one of them"),
-        ({"smooth": -1.0}, "smooth is -1"),
-        ({"enter": 1.5}, r"enter is 1\.5; it is a probability"),
-        ({"unknown": float("nan")}, "unknown is nan"),
-        ({"enter": 0.3, "leave": 0.4}, r"leave is 0\.4, above enter 0\.3"),
+        ({"seconds": 0.0}, r"seconds.*0"),
+        ({"every": float("inf")}, r"every.*inf"),
+        ({"every_frames": 0}, r"every_frames.*0"),
+        ({"every": 1.0, "every_frames": 3}, "every.*every_frames"),
+        ({"smooth": -1.0}, r"smooth.*-1"),
+        ({"enter": 1.5}, r"enter.*1\.5"),
+        ({"unknown": float("nan")}, r"unknown.*nan"),
+        ({"enter": 0.3, "leave": 0.4}, r"leave.*0\.4.*0\.3"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str):

@@ -31,7 +31,7 @@ PAGE = {
 _LIMITS = ("max_upload_mb", "max_seconds", "max_pixels", "max_requests", "timeline_seconds")
 
 # The routes read the body themselves, as it arrives: a parameter of type UploadFile would store all of it first.
-# So OpenAPI must be told what the body is.
+# So the body is declared for OpenAPI here.
 _VIDEO = {"type": "string", "format": "binary", "description": "a video file of any kind that FFmpeg reads"}
 _FORM: dict[str, Any] = {
     "requestBody": {

@@ -128,7 +128,7 @@ async def receive_video(
 class _Form:
     """Parser of a form: bytes of the field `video` go to the file, all others are skipped.
 
-    Starlette's `request.form()` would store the whole body first, whatever its size.
+    Starlette's `request.form()` would store the whole body first, of any size.
     """
 
     def __init__(self, boundary: bytes, file: BinaryIO, max_bytes: int) -> None:

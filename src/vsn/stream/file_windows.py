@@ -66,7 +66,7 @@ def read_windows(
     try:
         while (frames := reader.take()) is not None:
             for frame in frames:
-                # Durations may understate the video: never return more than was asked.
+                # Durations may understate the video: never return more than `max_windows`.
                 for window, stacks in collector.feed(frame)[: max_windows - len(clips)]:
                     numbers.append(window)
                     clips.append(window_views([images_of(stack) for stack in stacks], recipe, protocol).numpy())

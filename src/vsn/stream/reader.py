@@ -140,7 +140,7 @@ class LiveReader:
         # Called for every frame, also where all are returned: it counts them.
         if not self._wanted(frame.end) and not self._pictures:
             return
-        # Conversion and resizing cost more than decoding: only for needed frames, and here, beside the model's thread.
+        # Conversion and resizing cost more than decoding: only for needed frames, and here, in parallel to the model.
         image = self._source.picture(frame, self._short_side)
         picture = self._source.picture(frame, None) if self._pictures else None
         arrived = due if self._real_time else time.perf_counter()
