@@ -173,7 +173,7 @@ def test_what_cannot_be_done_is_said(
 
 
 def test_a_picture_of_two_videos_is_refused(finished_run: Path, long_video: Path):
-    with pytest.raises(SystemExit, match="--plot.*2"):
+    with pytest.raises(SystemExit, match=r"--plot.*2"):
         main(["predict", str(finished_run), str(long_video), str(long_video), "--windows", "--plot", "a.svg"])
 
 
