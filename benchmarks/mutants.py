@@ -35,8 +35,8 @@ TESTS = {
     "vsn.data.views": "data/test_views", "vsn.data.transforms": "data/test_transforms data/test_views data/test_augment",
     "vsn.data.flow.values": "data/flow/test_flow",
     "vsn.scores.fuse": "scores/test_fuse", "vsn.scores.match": "scores/test_match",
-    "vsn.scores.intervals": "scores/test_intervals scores/test_scores", "vsn.scores.scores": "scores/test_scores",
-    "vsn.scores.metrics": "scores/test_scores",
+    "vsn.scores.intervals": "scores/test_intervals", "vsn.scores.scores": "scores/test_scores",
+    "vsn.scores.metrics": "scores/test_metrics",
     "vsn.stream.grid": "stream/test_windows",
 }  # fmt: skip
 """Mutated module -> test files to run."""

@@ -168,7 +168,7 @@ def test_missing_file_in_the_annotations(data):
     assert "train/jump/gone.mp4" in found.message
 
 
-def test_a_file_that_goes_away(tmp_path):
+def test_missing_file(tmp_path):
     report = inspect_video(tmp_path / "gone.mp4", recipe_of(DataConfig()))
     assert (report.problem, report.num_frames) == ("missing", 0)
 
@@ -247,7 +247,7 @@ def test_costly_videos(data):
         ((6, 6, 6), None, "", ()),
     ],
 )  # fmt: skip
-def test_frame_counts_that_are_not_those_of_the_list(tmp_path, listed, severity, message, items):
+def test_frame_counts_differ_from_the_list(tmp_path, listed, severity, message, items):
     for seed, name in enumerate("abcd"):
         write_frames(tmp_path / name, seed, count=6)
     lines = [f"{name} {count} {label}\n" for name, count, label in zip("abc", listed, (0, 1, 1), strict=True)]
@@ -299,7 +299,7 @@ def test_copies_of_frame_folders(tmp_path):
     assert "train/jump/clip0 (train) is jump" in diagnosis.findings[1].message
 
 
-def test_same_sizes_are_no_copies(tmp_path):
+def test_files_that_differ_in_one_byte_are_no_copies(tmp_path):
     """Sizes, beginnings and ends alike, one byte in the middle not."""
     content = bytearray(200_000)
     for i in range(3):
@@ -310,7 +310,7 @@ def test_same_sizes_are_no_copies(tmp_path):
     assert find_copies(sorted(tmp_path.iterdir())) == ((paths[1], paths[2]),)
 
 
-def test_folders_of_same_names_and_sizes_are_no_copies(tmp_path):
+def test_folders_with_equal_names_and_sizes_are_no_copies(tmp_path):
     for i in range(3):
         (tmp_path / f"{i}").mkdir()
         (tmp_path / f"{i}" / "1.jpg").write_bytes(bytes([min(i, 1)]))
@@ -349,7 +349,7 @@ def test_absent_split(data, split, severity):
     assert setting in diagnosis.findings[0].advice
 
 
-def test_nothing_there(tmp_path):
+def test_no_data(tmp_path):
     diagnosis = diagnose(tmp_path / "absent")
     found = only(diagnosis, "unreadable-data", "error")
     assert "absent" in found.message
@@ -357,7 +357,7 @@ def test_nothing_there(tmp_path):
     assert "absent" in page(diagnosis).replace("\n", "")
 
 
-def test_held_out_data_is_validated_and_tested_on_alike(tiny_data, tmp_path):
+def test_validation_and_test_share_a_split(tiny_data, tmp_path):
     for i, path in enumerate(sorted(tiny_data.rglob("*.mp4"))):
         write(tmp_path / path.relative_to(tiny_data), i)
     diagnosis = diagnose(tmp_path)
@@ -369,7 +369,7 @@ def test_held_out_data_is_validated_and_tested_on_alike(tiny_data, tmp_path):
     ]
 
 
-def test_training_split_that_is_tested(data):
+def test_training_split_used_for_testing(data):
     assert ("leak", "error") in codes(diagnose(data, test_split="train"))
 
 
@@ -419,19 +419,19 @@ def test_classes(counts, expected, item):
     assert all(item.split(" (")[0] in finding.message for finding in findings if item)
 
 
-def test_a_class_that_only_the_test_split_names():
+def test_class_only_in_the_test_split():
     train, test = evidence({"train": {"a": 2, "b": 2}}), evidence({"test": {"c": 1, "a": 1, "b": 1}})
     both = replace(train, splits=train.splits + test.splits)
     assert codes(check_all(both)) == [("class-unseen", "error")]
 
 
-def test_balance_setting_answers_imbalance():
+def test_balance_setting_lowers_imbalance_to_a_note():
     [found] = check_all(evidence({"train": {"a": 50, "b": 1, "c": 2}}, balance=True))
     assert (found.code, found.severity) == ("imbalance", "note")
     assert found.items == ("b (1 video)", "c (2 videos)")
 
 
-def test_gap_in_the_numbers_of_a_list(data):
+def test_gap_in_the_class_numbers_of_a_list(data):
     lines = [f"{path.relative_to(data)} {2 * (path.parent.name == 'wave')}" for path in sorted(data.rglob("*.mp4"))]
     for split in ("train", "val", "test"):
         own = [line for line in lines if line.startswith(split)]
@@ -469,7 +469,7 @@ def test_videos_without_labels():
         assert codes(check_all(replace(known, splits=blank))) == [expected]
 
 
-def test_annotated_videos_that_are_not_on_disk():
+def test_annotated_videos_not_on_disk():
     known = evidence({"train": {"a": 2, "b": 2}})
     [train] = known.splits
     some = replace(train, records=replace(train.records, num_missing=6))
@@ -532,7 +532,7 @@ def look_or_fail(path: Path, **settings: Any) -> VideoReport:
     return inspect_video(path, **settings)
 
 
-def test_worker_killed_by_a_file_and_worker_that_hangs(data, monkeypatch):
+def test_video_that_crashes_its_worker_and_video_that_hangs(data, monkeypatch):
     shutil.rmtree(data / "train" / "jump")
     write(data / "train" / "jump" / "fine.mp4", 99)
     monkeypatch.setattr(sys.modules[examine_function.__module__], "inspect_video", look_or_fail)
@@ -570,7 +570,7 @@ def test_loading_is_measured(data):
         (1000.0, 8, [("slow-loading", "warning")], "about 40 CPUs, and this machine has 8"),
     ],
 )
-def test_loading_against_the_gpu(monkeypatch, gpu, cpus, expected, advice):
+def test_loading_compared_with_the_gpu(monkeypatch, gpu, cpus, expected, advice):
     monkeypatch.setattr("vsn.doctor.checks.num_cpus", lambda: cpus)
     loading = Loading(50.0, 100, 2, 1000, 20.0)
     findings = check_all(Evidence(Recipe(), (), {}, loading=loading, gpu_videos_per_second=gpu))
@@ -646,7 +646,7 @@ def test_arguments_out_of_range(name, value):
         examine(Recipe(), **{name: value})
 
 
-def test_checking_processes_import_no_torch():
+def test_inspecting_processes_do_not_import_torch():
     code = "import sys, vsn.doctor; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -663,7 +663,7 @@ def test_examples_in_docstrings(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("thorough", [False, True])
-def test_odd_videos(shared_data, tmp_path, thorough):
+def test_damaged_and_unusual_videos(shared_data, tmp_path, thorough):
     files = sorted((shared_data / "data" / "odd-videos").glob("*.*"))
     for i, path in enumerate(files):
         folder = tmp_path / ("even", "odd")[i % 2]

@@ -132,18 +132,18 @@ def test_videos_without_flow(data: Path) -> None:
         ),
     ],
 )  # fmt: skip
-def test_flow_stored_otherwise(data: Path, stored: dict, wanted: dict, items: list[str]) -> None:
+def test_flow_stored_with_other_settings(data: Path, stored: dict, wanted: dict, items: list[str]) -> None:
     write_flow_metadata(data / "flow", replace(FACTS, **stored))
     found = only(diagnose(data, wanted=replace(FACTS, **wanted)), "flow-otherwise", "error")
     assert list(found.items) == items
 
 
-def test_files_without_their_facts(data: Path) -> None:
+def test_flow_files_without_flow_json(data: Path) -> None:
     (data / "flow" / "flow.json").unlink()
     assert "flow.json is missing" in only(diagnose(data), "flow-files", "error").message
 
 
-def test_pictures_of_others_are_taken_for_granted(data: Path) -> None:
+def test_flow_images_without_flow_json_use_defaults(data: Path) -> None:
     shutil.rmtree(data / "flow")
     for path in sorted((data / "videos").rglob("*.mp4")):
         write_fields(data / "flow" / path.parent.relative_to(data / "videos"), path.stem, fields(), "xy")
@@ -183,7 +183,7 @@ def test_flow_that_cannot_be_read(data: Path, place: str, severity: str, effect:
     assert only(diagnose(data), "flow-empty", severity).items[0].startswith(f"{place}.mp4")
 
 
-def test_a_damaged_field_is_found_by_a_thorough_look(data: Path) -> None:
+def test_thorough_finds_a_damaged_field(data: Path) -> None:
     damage(file_of(data, "test/jump/test0"))
     assert diagnose(data).findings == ()
     found = only(diagnose(data, thorough=True), "flow-unreadable", "error")
@@ -193,7 +193,7 @@ def test_a_damaged_field_is_found_by_a_thorough_look(data: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "fits"), [(8, False), (9, True), (10, True), (11, False)])
-def test_fields_that_do_not_fit_the_number_of_frames(data: Path, count: int, fits: bool) -> None:
+def test_number_of_fields_does_not_match_the_frames(data: Path, count: int, fits: bool) -> None:
     write(data, "train/wave/train1", count=count)
     diagnosis = diagnose(data)
     if fits:
@@ -212,20 +212,20 @@ def test_flow_of_another_size(data: Path, stated: bool) -> None:
     assert found.items == ("val/wave/val0.mp4 (val): 36x24",)
 
 
-def test_one_flow_of_two_videos(data: Path) -> None:
+def test_two_videos_share_flow(data: Path) -> None:
     file_of(data, "train/jump/train0").rename(data / "flow" / "train0.vsnflow")
     file_of(data, "train/wave/train0").unlink()
     found = only(diagnose(data), "flow-shared", "error")
     assert found.items == ("train/jump/train0.mp4 (train) and train/wave/train0.mp4 (train)",)
 
 
-def test_videos_that_do_not_decode_are_no_error_of_a_run_on_flow(data: Path) -> None:
+def test_undecodable_video_is_a_warning_for_a_run_on_flow(data: Path) -> None:
     (data / "videos" / "train" / "jump" / "train0.mp4").write_text("no video")
     found = only(diagnose(data), "unreadable", "warning")
     assert "A run on flow reads no frames" in found.message
 
 
-def test_it_is_flow_that_is_loaded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_measures_flow(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[str, int, set[str]]] = []
     usual = loading.VideoDataset
 
@@ -242,7 +242,7 @@ def test_it_is_flow_that_is_loaded(data: Path, monkeypatch: pytest.MonkeyPatch) 
     assert diagnosis.loading.num_clips > 0
 
 
-def test_the_command_looks_at_flow_where_the_model_does(data: Path, capsys: pytest.CaptureFixture) -> None:
+def test_command_checks_flow_for_a_flow_model(data: Path, capsys: pytest.CaptureFixture) -> None:
     file_of(data, "train/jump/train1").unlink()
     settings = [
         *("--data.root", str(data / "videos"), "--data.flow", "../flow", "--workers", "0"),

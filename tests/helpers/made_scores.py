@@ -1,4 +1,4 @@
-"""Small scores with known answers, for all that reads saved scores."""
+"""Make small scores with known answers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ def scores_of(
     kind: ScoreKind = "logits",
     **facts: Any,
 ) -> Scores:
-    """Scores as written down; videos are 0.mp4, 1.mp4, ..., classes a, b, ..."""
+    """Return the given scores; videos are 0.mp4, 1.mp4, ..., classes a, b, ..."""
     table = np.array(logits, np.float32)
     names = tuple("abcdefghij"[: table.shape[1]]) if classes is None else tuple(classes)
     videos = [f"{i}.mp4" for i in range(len(table))] if ids is None else list(ids)
@@ -25,16 +25,16 @@ def scores_of(
 
 
 def several(logits: Sequence[Sequence[float]], labels: Sequence[Sequence[int]], **facts: Any) -> Scores:
-    """Multi-label scores as written down."""
+    """Return the given multi-label scores."""
     plain = scores_of(logits, [0] * len(logits))
     return Scores(plain.video_ids, plain.logits, np.array(labels, bool), plain.classes, "logits", facts)
 
 
 def sides(right: Sequence[int], labels: Sequence[int] | None = None, **options: Any) -> Scores:
-    """Two classes, one video a number: 1 where the model is right, 0 where it takes the other class."""
+    """Return scores of two classes, one video per number: 1 if the model is right, 0 if it predicts the other class."""
     labels = [0] * len(right) if labels is None else labels
-    said = [label if hit else 1 - label for hit, label in zip(right, labels, strict=True)]
-    return scores_of([[2.0, 0.0] if one == 0 else [0.0, 2.0] for one in said], labels, **options)
+    predictions = [label if hit else 1 - label for hit, label in zip(right, labels, strict=True)]
+    return scores_of([[2.0, 0.0] if label == 0 else [0.0, 2.0] for label in predictions], labels, **options)
 
 
 def random_scores(
@@ -46,7 +46,7 @@ def random_scores(
     scale: float = 1.0,
     **facts: Any,
 ) -> Scores:
-    """Noise plus `strength` at the label. Labels and ids depend on the size alone, so seeds are models."""
+    """Noise plus `strength` at the label. Labels and ids depend only on the size, so each seed is another model."""
     labels = np.arange(num_videos) % num_classes
     logits = np.random.default_rng(seed).normal(size=(num_videos, num_classes))
     logits[np.arange(num_videos), labels] += strength
@@ -54,7 +54,7 @@ def random_scores(
 
 
 def shuffled_names(scores: Scores, seed: int) -> Scores:
-    """The same scores with videos and classes in another order."""
+    """Return the same scores with videos and classes in another order."""
     generator = np.random.default_rng(seed)
     rows = generator.permutation(len(scores.video_ids))
     columns = generator.permutation(len(scores.classes))

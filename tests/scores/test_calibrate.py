@@ -42,7 +42,7 @@ def test_scaled_logits_scale_the_temperature(scale: float, seed: int):
     assert fit_temperature(random_scores(seed, strength=1.5, scale=scale)) == pytest.approx(scale * plain, rel=1e-4)
 
 
-def test_no_temperature_of_a_fine_grid_is_better():
+def test_temperature_is_optimal_on_a_fine_grid():
     scores = random_scores(3, scale=4)
     best = negative_log_likelihood(scores, fit_temperature(scores))
     assert best <= min(negative_log_likelihood(scores, t) for t in np.geomspace(0.02, 50, 2000))
@@ -58,7 +58,7 @@ def test_likelihood_by_loop():
 
 
 @pytest.mark.parametrize("right", [[1] * 5, [0] * 5])
-def test_scores_that_fix_no_temperature(right: list[int]):
+def test_no_optimal_temperature(right: list[int]):
     with pytest.raises(ScoresError, match=r"between 0\.01 and 100"):
         fit_temperature(sides(right))
 
@@ -84,7 +84,7 @@ def error_by_loop(confidence: list[float], right: list[bool], num_bins: int) -> 
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 4))
-def test_error_is_its_definition(seed: int, scale: float):
+def test_calibration_error_by_loop(seed: int, scale: float):
     scores = random_scores(seed, scale=scale)
     values = calibrated_probabilities(scores.logits, 1.3)
     expected = error_by_loop(values.max(axis=1).tolist(), (values.argmax(axis=1) == scores.labels).tolist(), 15)
@@ -119,7 +119,7 @@ def test_threshold_by_hand():
 
 
 @given(st.integers(0, 1000), st.floats(0.3, 1))
-def test_no_lower_threshold_would_do(seed: int, precision: float):
+def test_threshold_is_the_lowest(seed: int, precision: float):
     scores = random_scores(seed, strength=2)
     values = calibrated_probabilities(scores.logits, 1.0)
     confidence, right = values.max(axis=1), values.argmax(axis=1) == scores.labels
@@ -141,7 +141,7 @@ def test_equal_confidences_are_accepted_together():
             choose_threshold(scores, precision)
 
 
-def test_labels_or_unknown():
+def test_labels_below_the_threshold_are_unknown():
     values = np.array([[0.7, 0.3], [0.45, 0.55], [math.nan, math.nan]])
     assert accepted_labels(values, ("a", "b"), 0.7) == ["a", "unknown", "unknown"]
     assert accepted_labels(values, ("a", "b"), None) == ["a", "b", "unknown"]
@@ -149,7 +149,7 @@ def test_labels_or_unknown():
         accepted_labels(values, ("a", "b", "c"), 0.5)
 
 
-def test_what_is_written_is_what_is_read(tmp_path: Path):
+def test_calibration_round_trip(tmp_path: Path):
     scores = random_scores(1, num_videos=200, strength=2, scale=5, split="val", weights_hash="1")
     found = calibrate(scores, precision=0.8, file="val.npz")
     found.save(tmp_path / "c.json")
@@ -185,7 +185,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path):
         ('{"format_version": 1, "classes": [], "odd": 1}', "not a calibration"),
     ],
 )
-def test_calibrations_that_cannot_be_read(tmp_path: Path, content: str | None, message: str):
+def test_invalid_calibration_files(tmp_path: Path, content: str | None, message: str):
     path = tmp_path / "c.json"
     if content is not None:
         path.write_text(content)
@@ -193,7 +193,7 @@ def test_calibrations_that_cannot_be_read(tmp_path: Path, content: str | None, m
         load_calibration(path)
 
 
-def test_applied_to_other_scores():
+def test_calibration_on_other_scores():
     fitted = calibrate(random_scores(1, scale=3, split="val", weights_hash="1"), precision=0.5)
     other = random_scores(2, num_videos=80, scale=3, split="test", weights_hash="1")
     report = evaluate_calibration(fitted, other)
@@ -220,7 +220,7 @@ def test_unreadable_videos_are_left_out_and_not_accepted():
         fit_temperature(scores_of([[math.nan] * 2], [0]))
 
 
-def test_scores_calibration_is_not_for():
+def test_unsupported_scores_and_arguments():
     with pytest.raises(ScoresError, match="multi-label"):
         calibrate(several([[1, 0]], [[1, 0]]))
     with pytest.raises(ScoresError, match=r"1 of 1 videos"):

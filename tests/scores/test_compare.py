@@ -31,7 +31,7 @@ def test_by_hand():
     ]
 
 
-def test_the_other_way_round_is_the_same_with_another_sign():
+def test_swapping_the_models_negates_differences():
     a, b = random_scores(1), random_scores(2, strength=2)
     there, back = compare_scores(a, b), compare_scores(b, a)
     assert there.top1.difference == -back.top1.difference > 0
@@ -62,7 +62,7 @@ def _with_copies(scores, rows):
     )
 
 
-def test_the_same_scores_differ_in_nothing_but_certainty_stays_out():
+def test_equal_scores_have_no_difference_but_an_interval():
     a = random_scores(1, num_videos=40)
     found = compare_scores(a, a)
     assert (found.top1.difference, found.mcnemar_p, found.changed) == (0.0, 1.0, [])
@@ -70,7 +70,7 @@ def test_the_same_scores_differ_in_nothing_but_certainty_stays_out():
     assert found.mean.interval == pytest.approx((-0.0881, 0.0881), abs=1e-4)
 
 
-def test_a_clip_and_its_copy_count_once_in_mcnemar():
+def test_mcnemar_counts_a_clip_and_its_reversed_copy_once():
     ids = [f"{i}.mp4{end}" for i in range(8) for end in ("", "#reversed")]
     a, b = sides([0] * 16, ids=ids), sides([1] * 16, ids=ids)
     assert compare_scores(a, b).mcnemar_p == mcnemar(0, 8)
@@ -80,7 +80,7 @@ def test_a_clip_and_its_copy_count_once_in_mcnemar():
     assert (found.only_a, found.only_b, found.mcnemar_p) == (8, 8, 1.0)
 
 
-def test_a_video_that_could_not_be_read_is_wrong_and_said():
+def test_unreadable_video_counts_as_wrong():
     a = scores_of([[1, 0], [1, 0]], [0, 0])
     b = scores_of([[1, 0], [math.nan, math.nan]], [0, 0])
     found = compare_scores(a, b)
@@ -88,7 +88,7 @@ def test_a_video_that_could_not_be_read_is_wrong_and_said():
     assert found.changed == [{"id": "1.mp4", "label": "a", "a": "a", "b": "(unreadable)", "side": "lost"}]
 
 
-def test_several_labels():
+def test_multi_label():
     labels = [[1, 1, 0], [0, 1, 1]]
     a = several([[3, 0, 1], [3, 0, 1]], labels)
     b = several([[3, 0, 1], [0, 3, 1]], labels)

@@ -28,7 +28,7 @@ def mean_by_loop(inputs: list[Scores], weights: list[float]) -> list[list[float]
 
 
 @given(st.integers(2, 4), st.integers(0, 1000), st.lists(st.floats(0.1, 5), min_size=4, max_size=4))
-def test_the_mean_of_softmax_scores(num_inputs: int, seed: int, weights: list[float]):
+def test_mean_of_softmax_by_loop(num_inputs: int, seed: int, weights: list[float]):
     inputs = [random_scores(seed + i, num_videos=6, scale=3) for i in range(num_inputs)]
     fused = fuse_scores(inputs, weights=weights[:num_inputs])
     np.testing.assert_allclose(softmax(fused.logits), mean_by_loop(inputs, weights[:num_inputs]), rtol=1e-5, atol=1e-7)
@@ -39,7 +39,7 @@ def test_the_mean_of_softmax_scores(num_inputs: int, seed: int, weights: list[fl
 def test_two_rows_of_the_papers_table_2():
     """VSN-R50 and VSN-R101 made one, then RGB and flow: softmax averaged one to one, which is the default.
 
-    Three videos of two classes; probabilities .6 and .1 of the same class give .35, whatever the logits' size.
+    Three videos of two classes; probabilities .6 and .1 of the same class give .35, for logits of any size.
     """
 
     def model(shares: list[float], shift: float) -> Scores:
@@ -57,13 +57,13 @@ def test_two_rows_of_the_papers_table_2():
     np.testing.assert_allclose(softmax(three.logits), mean_by_loop([r50, r101, flow], [1, 1, 1]), rtol=1e-5)
 
 
-def test_sure_models_do_not_underflow():
+def test_confident_models_do_not_underflow():
     fused = fuse_scores([scores_of([[2000, 0, -1]], [0]), scores_of([[0, 2000, 1]], [0])])
     assert np.isfinite(fused.logits).all()
     assert fused.logits[0, :2] == pytest.approx([math.log(0.5)] * 2)
 
 
-def test_logits_averaged_instead():
+def test_average_logits():
     fused = fuse_scores([scores_of([[1, 5]], [0]), scores_of([[3, -3]], [0])], weights=[1, 3], logits=True)
     assert fused.logits.tolist() == [[2.5, -1.0]]
     assert (fused.kind, fused.facts["fusion"]) == ("logits", "logits")
@@ -72,7 +72,7 @@ def test_logits_averaged_instead():
 
 
 @given(st.integers(0, 1000))
-def test_several_labels_by_the_mean_of_sigmoids(seed: int):
+def test_multi_label_is_the_mean_of_sigmoids(seed: int):
     values = np.random.default_rng(seed).normal(scale=4, size=(2, 5, 3))
     inputs = [several(one.tolist(), [[1, 0, 1]] * 5) for one in values]
     fused = fuse_scores(inputs, weights=[1, 2])
@@ -83,12 +83,12 @@ def test_several_labels_by_the_mean_of_sigmoids(seed: int):
     assert (fused.kind, fused.facts["fusion"]) == ("logits", "sigmoid")
 
 
-def test_sigmoids_of_sure_models_keep_their_rank():
+def test_confident_sigmoids_keep_their_rank():
     inputs = [several([[100, 0], [101, 0]], [[1, 0], [1, 1]])] * 2
     assert fuse_scores(inputs).logits[:, 0].tolist() == pytest.approx([100, 101])
 
 
-def test_facts_that_all_share_are_kept(tmp_path: Path):
+def test_shared_metadata_is_kept(tmp_path: Path):
     a = random_scores(1, split="val", protocol="fcn", order="forward", weights_hash="11")
     b = random_scores(2, split="val", protocol="center", order="forward", weights_hash="22")
     fuse_scores([a, b], weights=[1, 3]).save(tmp_path / "f.npz")
@@ -106,14 +106,14 @@ def test_facts_that_all_share_are_kept(tmp_path: Path):
     ]
 
 
-def test_a_video_that_one_could_not_read_counts_as_wrong():
+def test_video_unreadable_by_one_model_counts_as_wrong():
     fused = fuse_scores([scores_of([[1, 0], [math.nan] * 2], [0, 0]), scores_of([[1, 0], [1, 0]], [0, 0])])
     assert top_k_hits(fused, 1).tolist() == [True, False]
     both = fuse_scores([several([[math.nan] * 2, [1, 2]], [[1, 0]] * 2), several([[1, 2]] * 2, [[1, 0]] * 2)])
     assert both.unreadable.tolist() == [True, False]
-    # A model without a weight has no say, not even by what it could not read.
-    alone = fuse_scores([scores_of([[math.nan] * 2], [0]), scores_of([[1, 0]], [0])], weights=[0, 1])
-    assert top_k_hits(alone, 1).tolist() == [True]
+    # A model of weight 0 does not count, not even by its unreadable videos.
+    single = fuse_scores([scores_of([[math.nan] * 2], [0]), scores_of([[1, 0]], [0])], weights=[0, 1])
+    assert top_k_hits(single, 1).tolist() == [True]
 
 
 @pytest.mark.parametrize(
@@ -125,12 +125,12 @@ def test_a_video_that_one_could_not_read_counts_as_wrong():
         ([1.0, math.inf], "0 or more.*inf"),
     ],
 )
-def test_weights_that_cannot_be_used(weights: list[float], message: str):
+def test_invalid_weights(weights: list[float], message: str):
     with pytest.raises(ScoresError, match=message):
         fuse_scores([random_scores(1), random_scores(2)], weights=weights)
 
 
-def test_halves_are_even_in_every_class_and_keep_copies_together():
+def test_halves_are_stratified_and_keep_reversed_copies_together():
     ids = [f"{i}.mp4{end}" for i in range(20) for end in ("", "#reversed")]
     scores = scores_of([[1, 0]] * 40, [0, 1] * 20, ids=ids)
     half = stratified_half(scores, seed=3)
@@ -145,7 +145,7 @@ def test_halves_are_even_in_every_class_and_keep_copies_together():
     assert (half != stratified_half(plain, seed=4)).any()
 
 
-def test_classes_of_one_video_go_to_one_half_and_the_other_by_turns():
+def test_classes_of_one_video_alternate_between_halves():
     single = scores_of(np.eye(8).tolist(), list(range(8)))
     assert stratified_half(single).tolist() == [False, True] * 4
     threes = random_scores(1, num_videos=12, num_classes=4)
@@ -153,7 +153,7 @@ def test_classes_of_one_video_go_to_one_half_and_the_other_by_turns():
     assert [int(half[threes.labels == c].sum()) for c in range(4)] == [1, 2, 1, 2]
 
 
-def test_videos_with_several_labels_go_by_the_first():
+def test_halves_use_the_first_of_several_labels():
     labels = [[1, 0, 1], [0, 1, 1], [1, 1, 0], [0, 1, 0]] * 3
     plain = scores_of([[0, 0, 0]] * 12, [0, 1, 0, 1] * 3)
     for seed in range(3):
@@ -161,12 +161,12 @@ def test_videos_with_several_labels_go_by_the_first():
         assert half.tolist() == stratified_half(plain, seed=seed).tolist()
 
 
-def test_search_of_videos_without_a_label_finds_nothing():
+def test_search_without_labels_scores_zero():
     assert search_weights([several([[1, 0], [0, 1]] * 2, [[0, 0]] * 4)] * 2).score == 0.0
 
 
 @pytest.mark.parametrize("logits", [False, True])
-def test_search_weighs_what_will_be_averaged(logits: bool):
+def test_search_optimizes_the_fused_top1(logits: bool):
     for seed in range(0, 20, 2):
         inputs = [random_scores(seed, num_videos=24), random_scores(seed + 1, num_videos=24, scale=10)]
         found = search_weights(inputs, logits=logits)
@@ -179,7 +179,7 @@ def test_search_weighs_what_will_be_averaged(logits: bool):
         assert tried[found.weights[0]] == pytest.approx(found.score)
 
 
-def test_search_finds_the_model_that_knows():
+def test_search_finds_the_better_model():
     labels = [i % 2 for i in range(40)]
     knows, lies = sides([1] * 40, labels), sides([0] * 40, labels)
     found = search_weights([lies, knows])
@@ -190,8 +190,8 @@ def test_search_finds_the_model_that_knows():
     assert found.searched.sum() == 20
 
 
-def test_search_looks_at_one_half_only():
-    """What the other half says does not move the weights."""
+def test_search_uses_one_half_only():
+    """The scores of the other half do not change the weights."""
     first, second = random_scores(1), random_scores(2)
     half = stratified_half(first, seed=5)
     noise = second.logits.copy()
@@ -212,7 +212,7 @@ def test_search_by_loop():
     assert sum(found.weights) == pytest.approx(1)
 
 
-def test_searches_that_cannot_be():
+def test_invalid_searches():
     with pytest.raises(ScoresError, match=r"2 to 4 .* 5"):
         search_weights([random_scores(i) for i in range(5)])
     with pytest.raises(ScoresError, match="2 of 2 videos"):
@@ -221,7 +221,7 @@ def test_searches_that_cannot_be():
         search_weights([scores_of([[1, 0]], [0])] * 2)
 
 
-def test_costs_are_those_of_all_networks_with_a_weight():
+def test_costs_sum_over_networks_with_a_weight():
     own = {"num_frames": 8, "parameters": 24, "multiply_adds": 33}
     assert model_costs(own) == ModelCosts("8", 24, 33)
     assert model_costs({}) == ModelCosts(None, None, None)
@@ -231,7 +231,7 @@ def test_costs_are_those_of_all_networks_with_a_weight():
     assert model_costs({"fused_from": parts}) == ModelCosts(None, None, None)
 
 
-def test_the_gain_counts_a_clip_and_its_copy_once():
+def test_gain_counts_a_clip_and_its_reversed_copy_once():
     ids = [f"{i}.mp4{end}" for i in range(20) for end in ("", "#reversed")]
     a, b = sides([1] * 30 + [0] * 10, ids=ids), sides([0] * 4 + [1] * 36, ids=ids)
     report = fusion_report([a, b], ["a", "b"], fuse_scores([a, b], weights=[3, 1]))
@@ -241,7 +241,7 @@ def test_the_gain_counts_a_clip_and_its_copy_once():
     assert report.gain_interval != paired_interval(changes)
 
 
-def test_report():
+def test_fusion_report():
     labels = [0] * 10
     a, b = sides([1] * 6 + [0] * 4, labels), sides([1] * 2 + [0] * 4 + [1] * 4, labels)
     report = fusion_report([a, b], ["a", "b"], fuse_scores([a, b], weights=[3, 1]))

@@ -27,7 +27,7 @@ def interval_by_loop(values: list[float], groups: list[int], draws: int, seed: i
 
 
 @given(st.integers(4, 25), st.integers(1, 8), st.integers(0, 1000))
-def test_drawing_at_once_is_drawing_one_by_one(num_videos: int, num_groups: int, seed: int):
+def test_bootstrap_by_loop(num_videos: int, num_groups: int, seed: int):
     generator = np.random.default_rng(seed)
     hits = generator.random(num_videos) < 0.5
     hits[:2] = True, False
@@ -38,20 +38,20 @@ def test_drawing_at_once_is_drawing_one_by_one(num_videos: int, num_groups: int,
         assert paired_interval(hits.astype(float), groups=groups, draws=20, seed=seed) == pytest.approx(expected)
 
 
-def test_draws_in_several_blocks_are_those_of_one(monkeypatch):
+def test_draws_do_not_depend_on_block_size(monkeypatch):
     hits = np.arange(40) < 30
     whole = bootstrap_interval(hits)
     monkeypatch.setattr("vsn.scores.intervals._MAX_DRAWN", 70)
     assert bootstrap_interval(hits) == whole
 
 
-def test_a_statistic_of_weights_is_the_mean_when_it_is_the_mean():
+def test_bootstrap_draws_of_the_mean_equal_the_interval():
     values = np.arange(30) % 3 == 0
     drawn = bootstrap_draws(lambda weights: float(weights @ values / weights.sum()), 30)
     assert percentiles(drawn) == pytest.approx(bootstrap_interval(values))
 
 
-def test_intervals_are_as_wide_as_the_confidence_asks():
+def test_confidence_sets_the_width():
     values = np.arange(30) % 3 == 0
     drawn = bootstrap_draws(lambda weights: float(weights @ values / weights.sum()), 30)
     half = percentiles(drawn, 0.5)
@@ -65,7 +65,7 @@ def test_intervals_are_as_wide_as_the_confidence_asks():
     assert bootstrap_interval(pairs, groups=groups, confidence=0.5) == wilson_interval(0.5, 50, 0.5)
 
 
-def test_without_a_word_it_is_2000_draws_of_seed_0():
+def test_defaults_are_2000_draws_and_seed_0():
     changes = np.random.default_rng(1).normal(scale=0.2, size=25)
     assert paired_interval(changes) == paired_interval(changes, draws=2000, seed=0, confidence=0.95)
     drawn = [
@@ -75,7 +75,7 @@ def test_without_a_word_it_is_2000_draws_of_seed_0():
     np.testing.assert_array_equal(*drawn)
 
 
-def test_pairs_leave_out_what_is_hard_for_both():
+def test_paired_interval_cancels_common_difficulty():
     """Two models alike on 398 of 400 videos: each is uncertain by 5 points, their difference by less than 1."""
     first = np.arange(400) < 200
     second = first.copy()
@@ -93,18 +93,18 @@ def test_pairs_leave_out_what_is_hard_for_both():
         (-np.ones(20), (-1.0, -1 + 2 * 0.1684)),
     ],
 )
-def test_differences_without_a_spread_are_not_certain(changes, interval):
+def test_differences_without_spread_have_an_interval(changes, interval):
     assert paired_interval(changes) == pytest.approx(interval, abs=1e-4)
 
 
-def test_a_clip_and_its_copy_are_drawn_together():
+def test_groups_are_drawn_together():
     changes = np.repeat((np.arange(50) < 10).astype(float), 2)
-    alone = paired_interval(changes)
+    separate = paired_interval(changes)
     together = paired_interval(changes, groups=[str(i // 2) for i in range(100)])
-    assert np.ptp(together) > 1.2 * np.ptp(alone)
+    assert np.ptp(together) > 1.2 * np.ptp(separate)
 
 
-def test_no_videos_have_no_interval():
+def test_no_videos():
     with pytest.raises(ValueError, match="videos, got 0"):
         bootstrap_interval(np.zeros(0, bool))
 
@@ -141,3 +141,35 @@ def test_mcnemar_of_a_large_test_set():
 
 def test_wilson_by_hand():
     assert wilson_interval(0.5, 100) == pytest.approx((0.40383, 0.59617), abs=1e-5)
+
+
+@pytest.mark.parametrize(("num_hits", "n"), [(0, 50), (10, 50), (25, 50), (49, 50), (50, 50), (1, 1)])
+def test_interval_contains_the_mean(num_hits: int, n: int):
+    hits = np.arange(n) < num_hits
+    low, high = bootstrap_interval(hits)
+    assert 0 <= low <= hits.mean() <= high <= 1
+    assert bootstrap_interval(hits) == (low, high)
+    assert bootstrap_interval(hits, confidence=0.5)[0] >= low
+
+
+def test_interval_is_about_two_standard_errors():
+    low, high = bootstrap_interval(np.arange(400) < 200)
+    assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.005)
+    assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.005)
+
+
+def test_interval_counts_a_group_once():
+    hits = np.repeat(np.arange(50) < 40, 2)
+    separate, together = (bootstrap_interval(hits, groups=g) for g in (None, np.repeat(np.arange(50), 2)))
+    assert together[1] - together[0] > 1.2 * (separate[1] - separate[0])
+
+
+@pytest.mark.parametrize(("hits", "interval"), [(np.ones(20, bool), (0.8316, 1)), (np.zeros(20, bool), (0, 0.1684))])
+def test_interval_without_spread_is_the_exact_bound(hits, interval):
+    assert bootstrap_interval(hits) == pytest.approx(interval, abs=1e-4)
+
+
+def test_interval_of_half_right_pairs_has_a_width():
+    hits, pairs = np.tile([True, False], 50), np.repeat(np.arange(50), 2)
+    low, high = bootstrap_interval(hits, groups=pairs)
+    assert (low, high) == pytest.approx((0.3664, 0.6336), abs=1e-3)

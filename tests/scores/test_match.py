@@ -19,7 +19,7 @@ def by_name(scores: Scores) -> dict[tuple[str, str], float]:
 
 
 @given(st.integers(0, 1000), st.booleans())
-def test_any_order_of_videos_and_classes(seed: int, multi_label: bool):
+def test_matches_any_order_of_videos_and_classes(seed: int, multi_label: bool):
     first = random_scores(seed, num_videos=8, num_classes=3)
     if multi_label:
         first = several(first.logits.tolist(), (first.logits > 0).astype(int).tolist())
@@ -33,7 +33,7 @@ def test_any_order_of_videos_and_classes(seed: int, multi_label: bool):
     assert by_name(matched) == by_name(other)
 
 
-def test_a_label_that_is_not_known_stays_so():
+def test_unknown_labels_stay_unknown():
     first = scores_of([[1, 0], [0, 1]], [-1, 1])
     _, matched = match_scores([first, shuffled_names_of_two(first)], NAMES)[0]
     assert matched.labels.tolist() == [-1, 1]
@@ -44,7 +44,7 @@ def shuffled_names_of_two(scores: Scores) -> Scores:
     return Scores(scores.video_ids, scores.logits[:, ::-1], labels, scores.classes[::-1])
 
 
-def test_videos_that_one_lacks():
+def test_missing_videos():
     first, other = (scores_of([[1, 0]] * 3, [0] * 3, ids=ids) for ids in (["x", "y", "z"], ["y", "q", "x"]))
     with pytest.raises(ScoresError, match=r"a\.npz lacks 1 videos.*: 'q'\..*--common"):
         match_scores([first, other], NAMES)
@@ -74,12 +74,12 @@ def test_videos_that_one_lacks():
         (several([[1, 0]], [[1, 0]]), "multi-label"),
     ],
 )
-def test_scores_of_other_things(other: Scores, message: str):
+def test_different_classes_or_labels(other: Scores, message: str):
     with pytest.raises(ScoresError, match=message):
         match_scores([scores_of([[1, 0]], [0]), other], NAMES)
 
 
-def test_other_labels_of_one_of_several_videos():
+def test_different_multi_labels():
     first, other = (several([[1, 0]] * 3, [[1, 0], [1, last], [0, 1]]) for last in (0, 1))
     with pytest.raises(ScoresError, match=r"1 videos: '1\.mp4'\."):
         match_scores([first, other], NAMES)
@@ -92,11 +92,11 @@ def test_kind_and_facts_of_each_are_kept():
     assert (matched.kind, matched.facts) == ("log_probabilities", {"split": "val", "parameters": 7})
 
 
-def test_each_has_a_name():
+def test_one_name_per_input():
     with pytest.raises(ValueError, match="shorter"):
         match_scores([scores_of([[1, 0]], [0])] * 2, ["a.npz"])
 
 
-def test_one_alone():
+def test_single_input():
     with pytest.raises(ScoresError, match="2 or more models, got 1"):
         match_scores([scores_of([[1, 0]], [0])], ["a.npz"])

@@ -31,7 +31,7 @@ def test_by_hand():
     )
 
 
-def test_the_share_by_loop():
+def test_share_interval_by_loop():
     forward, shuffled = (np.arange(40) < n for n in (36, 24))
     generator, shares = np.random.default_rng(0), []
     by_id = np.argsort(right(1).video_ids)  # videos are drawn in the order of their names
@@ -48,12 +48,12 @@ def test_videos_are_matched_by_name():
     assert found.orders["reversed"].loss == pytest.approx(0.3)
 
 
-def test_copies_of_a_class_are_one_fact():
+def test_class_intervals_draw_reversed_copies_together():
     ids = [f"{i}{end}" for i in range(20) for end in ("", "#reversed")]
     hits = [int(i // 2 < 15) for i in range(40)]
     together = temporal_reliance({o: sides(hits, ids=ids) for o in ("forward", "still")})
-    alone = temporal_reliance({o: sides(hits) for o in ("forward", "still")})
-    widths = [np.ptp(one.classes["a"]["forward"].interval) for one in (together, alone)]
+    separate = temporal_reliance({o: sides(hits) for o in ("forward", "still")})
+    widths = [np.ptp(one.classes["a"]["forward"].interval) for one in (together, separate)]
     assert widths[0] > 1.2 * widths[1]
 
 
@@ -65,18 +65,18 @@ def test_copies_of_a_class_are_one_fact():
         (36, 35, "-2.5 points (95% interval -7.5 to "),
     ],
 )
-def test_no_more_is_claimed_than_is_known(forward: int, shuffled: int, claim: str):
+def test_description_claims_only_significant_results(forward: int, shuffled: int, claim: str):
     found = temporal_reliance({"forward": right(forward), "shuffled": right(shuffled)})
     assert claim in found.describe()
 
 
 @pytest.mark.parametrize("orders", [["forward"], ["shuffled", "still"], ["forward", "backward"]])
-def test_orders_that_tell_nothing(orders: list[str]):
+def test_invalid_orders(orders: list[str]):
     with pytest.raises(ScoresError, match=r"forward.*reversed, shuffled, still, got"):
         temporal_reliance({order: right(30) for order in orders})
 
 
-def test_other_videos():
+def test_different_videos():
     other = scores_of([[1, 0]], [0], ids=["other"])
     with pytest.raises(ScoresError, match=r"shuffled lacks 40|forward lacks 1 "):
         temporal_reliance({"forward": right(30), "shuffled": other})

@@ -25,18 +25,18 @@ def six(**options):
     return scores_of(ROWS, [-1, -1, -1], ids=IDS, classes=SIX, **options)
 
 
-def test_something_v1_is_a_class_text_a_line():
+def test_something_v1_has_one_class_text_per_line():
     assert submission(six(), "something-v1") == "3;d\n20;a\n107;f\n"
 
 
-def test_something_v2_is_five_official_indices_a_line():
+def test_something_v2_has_five_official_indices_per_line():
     indices = {"a": 10, "b": 11, "c": 12, "d": 13, "e": 14, "f": 15}
     assert submission(six(), "something-v2", indices=indices) == (
         "3;13;10;15;14;12\n20;10;11;12;13;14\n107;15;14;13;12;11\n"
     )
 
 
-def test_ids_are_names_without_folder_and_suffix():
+def test_ids_have_no_folder_and_suffix():
     assert server_ids(six()) == ["107", "20", "3"]
     for ids in (["a/1.webm", "b/1.mp4"], ["1.mp4", "1.mp4#reversed"], ["1", "1#reversed"]):
         with pytest.raises(ScoresError, match="id '1'"):
@@ -59,7 +59,7 @@ def test_ids_are_names_without_folder_and_suffix():
         (scores_of([[1, 0]], [0]), "something-v2", {"a": 0, "b": 1}, "5 or more classes, got 2"),
     ],
 )
-def test_what_a_server_would_refuse(scores, server, indices, message: str):
+def test_scores_a_server_would_reject(scores, server, indices, message: str):
     with pytest.raises(ScoresError, match=message):
         submission(scores, server, indices=indices)
 
@@ -90,7 +90,7 @@ def test_official_files(tmp_path: Path):
         (read_answers, "a.csv", "\n", "has no answers"),
     ],
 )
-def test_files_that_are_none(tmp_path: Path, reader, name: str, content: str, message: str):
+def test_invalid_files(tmp_path: Path, reader, name: str, content: str, message: str):
     (tmp_path / name).write_text(content)
     with pytest.raises(ScoresError, match=message):
         reader(tmp_path / name)
@@ -98,7 +98,7 @@ def test_files_that_are_none(tmp_path: Path, reader, name: str, content: str, me
         reader(tmp_path / f"no-{name}")
 
 
-def test_every_video_of_the_split_once():
+def test_complete_split():
     check_complete(six(), {"107", "20", "3"})
     with pytest.raises(ScoresError, match=r"lack 1 videos.*'4'.* 4 videos.* got 3"):
         check_complete(six(), {"107", "20", "3", "4"})
@@ -106,7 +106,7 @@ def test_every_video_of_the_split_once():
         check_complete(six(), {"107", "20"})
 
 
-def test_marked_here():
+def test_mark_by_answers():
     marks = mark(six(), {"107": "f", "20": "b", "3": "d"})
     assert (marks.top1, marks.top5) == (pytest.approx(2 / 3), 1.0)
     low, high = marks.top1_interval
@@ -119,6 +119,6 @@ def test_marked_here():
         mark(six(), {"107": "f"})
 
 
-def test_as_many_lines_as_videos():
+def test_one_line_per_video():
     text = submission(random_scores(1, num_videos=50, num_classes=10), "something-v1")
     assert [int(line.split(";")[0]) for line in text.splitlines()] == list(range(50))
