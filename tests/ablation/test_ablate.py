@@ -193,7 +193,7 @@ def test_rows_do_not_depend_on_what_the_recipe_has_itself():
                     assert one.recipe.model.name == two.recipe.model.name
 
 
-def test_table_5_wants_flow(monkeypatch):
+def test_table_5_needs_flow(monkeypatch):
     """Eight rows when a model can see flow; else the reason, and the other tables all the same."""
     asked: list[dict[str, Any]] = []
 
@@ -315,7 +315,7 @@ def test_layout_of_table_8_averages_placements():
     assert "paper" not in text.lower()
 
 
-def test_layout_of_a_grid_tells_cost_where_it_differs():
+def test_layout_of_a_grid_shows_cost_if_it_differs():
     table = grid_table(BASE, parse_grid(["model.num_frames=2,4"]))
     results = [
         result("num_frames=2", 0, 0.5, multiply_adds=2_000_000),
@@ -347,7 +347,7 @@ def test_the_papers_gains_are_its_own():
         ({"tables": (7,), "seeds": (-1,)}, r"--seeds .*\[-1\]"),
     ],
 )
-def test_specs_that_say_nothing(settings: dict[str, Any], message: str):
+def test_invalid_specs(settings: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         AblationSpec(**settings)
 
@@ -383,7 +383,7 @@ def test_estimates_are_of_the_same_model_where_there_are_any(tmp_path: Path):
     assert runs["recipe"].estimate_seconds([]) is None
 
 
-def test_states_are_told_and_added_up():
+def test_describe_states():
     states = [
         RunState("a", 0, "done", epochs=9, epochs_done=9, seconds_left=0.0),
         RunState("b", 0, "begun", epochs=9, epochs_done=3, seconds_left=1200.0),
@@ -497,10 +497,10 @@ def test_finished_runs_are_kept_and_more_is_added(
     assert [("shuffled" in run) for run in facts["runs"]] == [True] * 6
 
 
-def test_stopped_and_called_again_is_unstopped(
+def test_an_interrupted_ablation_resumes(
     ablated: tuple[Path, Recipe], tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch
 ):
-    """Stopped in the second of four runs: the first is kept, the second goes on within its epoch."""
+    """Stopped in the second of four runs: the first is kept, the second resumes within its epoch."""
     whole, recipe = ablated
     out, spec = tmp_path / "out", AblationSpec(tables=(9,), shuffled=True)
     with monkeypatch.context() as patch:
@@ -525,7 +525,7 @@ def test_stopped_and_called_again_is_unstopped(
     assert describe_states(states).endswith("4 of 4 runs done, 0 left: about 0.0 hours.")
 
 
-def test_other_settings_want_another_folder(ablated: tuple[Path, Recipe], tmp_path: Path):
+def test_other_settings_need_another_folder(ablated: tuple[Path, Recipe], tmp_path: Path):
     out, recipe = copied(ablated[0], tmp_path), ablated[1]
     other = replace(recipe, train=replace(recipe.train, lr=0.5))
     message = r"train\.lr was 0\.01 and is 0\.5 .*--out"
@@ -536,7 +536,7 @@ def test_other_settings_want_another_folder(ablated: tuple[Path, Recipe], tmp_pa
     assert open_ablation(moved, AblationSpec(tables=(9,)), out)["recipe"]["data"]["root"] == "moved"
 
 
-def test_parts_trained_on_several_machines_are_joined(ablated: tuple[Path, Recipe], tmp_path: Path, capsys):
+def test_parts_of_several_machines_are_merged(ablated: tuple[Path, Recipe], tmp_path: Path, capsys):
     def part(name: str, seed: int, top1: float) -> Path:
         facts = json.loads((ablated[0] / "ablation.json").read_text())
         facts |= {"seeds": [seed], "commands": [name]}
@@ -557,7 +557,7 @@ def test_parts_trained_on_several_machines_are_joined(ablated: tuple[Path, Recip
         merge_ablations(parts, tmp_path / "all")
 
 
-def test_values_of_a_grid_that_were_trained_apart_are_joined(ablated: tuple[Path, Recipe], tmp_path: Path):
+def test_values_of_a_grid_are_merged(ablated: tuple[Path, Recipe], tmp_path: Path):
     def part(folder: str, key: str, *models: str) -> Path:
         facts = json.loads((ablated[0] / "ablation.json").read_text())
         facts |= {"seeds": [0], "tables": [], "grid": {key: list(models)}}
@@ -578,7 +578,7 @@ def test_values_of_a_grid_that_were_trained_apart_are_joined(ablated: tuple[Path
         merge_ablations([parts[0], part("c", "model.block", "compact")], tmp_path / "other")
 
 
-def test_only_parts_of_one_ablation_are_joined(ablated: tuple[Path, Recipe], tmp_path: Path):
+def test_only_parts_of_one_ablation_are_merged(ablated: tuple[Path, Recipe], tmp_path: Path):
     out = copied(ablated[0], tmp_path)
     facts = load_ablation(out / "ablation.json")
     facts["recipe"]["train"]["lr"] = 0.5
@@ -596,7 +596,7 @@ def test_only_parts_of_one_ablation_are_joined(ablated: tuple[Path, Recipe], tmp
         ('{"runs": []}', "lacks backbones, co"),
     ],
 )
-def test_files_that_are_no_ablation(tmp_path: Path, text: str, message: str):
+def test_invalid_files(tmp_path: Path, text: str, message: str):
     with pytest.raises(RunError, match=r"a\.json does not exist"):
         load_ablation(tmp_path / "a.json")
     (tmp_path / "a.json").write_text(text)
@@ -623,7 +623,7 @@ def test_table_5_without_stored_flow_leaves_the_others(
     assert "| model.shift |" in format_tables(facts)
 
 
-def test_flow_that_is_not_found_leaves_out_table_5_alone(tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch):
+def test_missing_flow_leaves_out_only_table_5(tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch):
     """Stored flow is looked for when its data is opened; here clips of T = 2 stand for it."""
     recipe, out = tiny_recipe(tiny_data, epochs=1), tmp_path / "out"
 

@@ -1,4 +1,4 @@
-"""Several processes of a run, as torchrun starts them, but forked from one that has imported torch."""
+"""Run functions in several ranks, as torchrun starts them, but forked from a process that has imported torch."""
 
 import multiprocessing
 import os
@@ -64,9 +64,9 @@ def train_quietly(recipe: Recipe, path: Path, resume: bool = False) -> None:
 
 
 def run_killed(function: Callable[..., Any], *arguments: Any, after: float | None = None) -> int | None:
-    """Call `function(*arguments)` in a process that dies of SIGKILL, by its own hand or after so many seconds.
+    """Call `function(*arguments)` in a process that dies of SIGKILL, which it sends itself or gets after so many seconds.
 
-    Returns its exit status: -9 when it was killed, 0 when it came to its end before.
+    Returns its exit status: -9 when it was killed, 0 when it finished before.
     """
     child = _CONTEXT.Process(target=_one_thread, args=(function, arguments))
     child.start()

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment goes on to the same end."""
+"""A run that is killed at any moment resumes to the same result."""
 
 import os
 import random
@@ -35,7 +35,7 @@ SAVE = checkpoint.torch.save
 
 
 def train_until(point: str, recipe: Recipe, path: Path) -> None:
-    """Train a run to the moment called `point`, and die there."""
+    """Train a run up to `point`, and kill the process there."""
     calls = 0
     of, name, number = {
         "after a step": (train_module, "train_step", 4),
@@ -62,7 +62,7 @@ def train_until(point: str, recipe: Recipe, path: Path) -> None:
             half_written(*arguments)
         if point == "after a step":
             usual(*arguments, **options)
-        if point == "between the two states":  # the former is moved away, the new one not yet in its place
+        if point == "between the two states":  # the previous one is moved away, the new one not yet in its place
             (path / "state.pt").replace(path / "state-before.pt")
         return die()
 
@@ -99,7 +99,7 @@ def test_killed_at_random_moments_again_and_again(tiny_data: Path, tmp_path: Pat
     draw, path, kills = random.Random(seed), tmp_path / "run", 0
     while not is_finished(path):
         resume = any(path.glob("state*.pt"))
-        if path.exists() and not resume:  # killed before there was anything to go on with
+        if path.exists() and not resume:  # killed before there was a state to resume from
             for left in path.iterdir():
                 left.unlink()
         after = draw.uniform(0.02, 0.3) if kills < 12 else None

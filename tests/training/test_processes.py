@@ -44,29 +44,29 @@ def assert_close_runs(run: Path, other: Path) -> None:
     torch.testing.assert_close(weights_of(run), weights_of(other), rtol=1e-3, atol=1e-4)
 
 
-# --- the processes themselves -------------------------------------------------------------------------
+# --- collectives -------------------------------------------------------------------------
 
 
-def talk() -> tuple:
+def collectives() -> tuple:
     distributed = Distributed("cpu")
     mine = float(distributed.rank + 1)
-    made = distributed.broadcast_from_rank0(lambda: {"by": distributed.rank})
+    broadcast = distributed.broadcast_from_rank0(lambda: {"by": distributed.rank})
     return (
         distributed.rank,
         distributed.is_rank0,
         distributed.all_reduce_sum([mine, 2**40 + mine]),
         distributed.all_gather(mine),
-        made,
+        broadcast,
     )
 
 
-def test_processes_talk():
-    first, second = run_ranks(2, talk)
+def test_collectives():
+    first, second = run_ranks(2, collectives)
     assert (first[:2], second[:2]) == ((0, True), (1, False))
     assert first[2:] == second[2:] == ([3.0, 2**41 + 3.0], [1.0, 2.0], {"by": 0})
 
 
-def test_one_process_talks_to_nobody():
+def test_one_process_needs_no_group():
     distributed = Distributed("cpu")
     assert (distributed.rank, distributed.world_size, distributed.is_rank0) == (0, 1, True)
     assert distributed.all_reduce_sum([1.5]) == [1.5]
@@ -79,7 +79,7 @@ def test_one_process_talks_to_nobody():
     ("device", "message"),
     [("cuda:0", "'cuda:0'.* 2 "), ("cuda", "'cuda'.*'auto'")],
 )
-def test_devices_that_several_processes_cannot_have(monkeypatch, device: str, message: str):
+def test_unavailable_devices(monkeypatch, device: str, message: str):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=message):
@@ -131,7 +131,7 @@ def test_synchronizing_keeps_names_and_weights_and_refuses_what_it_does_not_know
     synchronize_batch_norm(model, torch.device("cpu"))
     assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items()} == before
     clip = torch.randint(0, 256, (1, 4, 3, 32, 32), dtype=torch.uint8)
-    assert model.eval()(clip).shape == (1, 2)  # alone, in evaluation, it needs nobody
+    assert model.eval()(clip).shape == (1, 2)  # evaluation needs no process group
     odd = torch.nn.Sequential(type("OddNorm", (torch.nn.BatchNorm2d,), {})(3))
     with pytest.raises(ConfigError, match=r"OddNorm.*train\.partial_bn"):
         synchronize_batch_norm(odd, torch.device("cpu"))
@@ -185,7 +185,7 @@ def test_the_difference_of_two_processes_is_rounding(tiny_data: Path, tmp_path: 
 
 
 def interrupted(recipe: Recipe, path: Path, rank: int, num_steps: int) -> str:
-    """Train; one process alone gets a SIGTERM in one of its steps."""
+    """Train; only one process gets a SIGTERM, in one of its steps."""
     step, count = train_module.train_step, 0
 
     def counted(job, *arguments):
@@ -211,11 +211,11 @@ def test_all_processes_stop_when_one_is_asked_to(
     tiny_data: Path, tmp_path: Path, rank: int, num_steps: int, place: str
 ):
     recipe = without_dropout(tiny_recipe(tiny_data, lr=1e-3))
-    said = run_ranks(2, interrupted, recipe, tmp_path / "run", rank, num_steps)
-    assert place in said[0]
-    assert said[1] == ""  # one of them says it
+    messages = run_ranks(2, interrupted, recipe, tmp_path / "run", rank, num_steps)
+    assert place in messages[0]
+    assert messages[1] == ""  # rank 0 prints it
     run_ranks(2, train_quietly, recipe, tmp_path / "whole")
-    train_quietly(recipe, tmp_path / "run", resume=True)  # and one process goes on with it
+    train_quietly(recipe, tmp_path / "run", resume=True)  # one process can resume what two began
     assert_close_runs(tmp_path / "run", tmp_path / "whole")
 
 
@@ -223,8 +223,8 @@ def test_a_signal_to_all_processes_of_a_job_ends_no_worker_too_early(
     tiny_data: Path, finished_run: Path, tmp_path: Path
 ):
     recipe = rename_data(tiny_recipe(tiny_data), num_workers=2)
-    (said,) = run_ranks(1, interrupted, recipe, tmp_path / "run", 0, 1)
-    assert "epoch 1 after 1 of 3" in said
+    (messages,) = run_ranks(1, interrupted, recipe, tmp_path / "run", 0, 1)
+    assert "epoch 1 after 1 of 3" in messages
     train_quietly(rename_data(recipe, num_workers=0), tmp_path / "run", resume=True)
     assert_same_weights(tmp_path / "run", finished_run)
 
@@ -248,9 +248,9 @@ def test_bad_videos_count_over_all_processes(tiny_data: Path, tmp_path: Path):
     assert len(json.loads((tmp_path / "run" / "bad_videos.json").read_text())) == 2
     assert metrics_of(tmp_path / "run")[0]["bad_videos"] == 2
     records[2].path.write_text("no video")
-    said = run_ranks(2, stopped_by, recipe, tmp_path / "too-many")
-    assert said[0] == said[1]
-    assert "3 of 12 videos" in said[0]
+    messages = run_ranks(2, stopped_by, recipe, tmp_path / "too-many")
+    assert messages[0] == messages[1]
+    assert "3 of 12 videos" in messages[0]
 
 
 # --- evaluation ---------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ def test_torchrun(tiny_data: Path, tmp_path: Path, quiet: Console):
             [*torchrun, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
         )
         assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)[0]["num_videos"] == 3  # one process alone printed it
+    assert json.loads(done.stdout)[0]["num_videos"] == 3  # only rank 0 prints
     alone = train(recipe, tmp_path / "alone", console=quiet).path
     assert_close_runs(tmp_path / "run", alone)
     assert load_model(open_run(tmp_path / "run")) is not None

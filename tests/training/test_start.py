@@ -1,4 +1,4 @@
-"""What a run starts from: another run, a file, published weights, nothing."""
+"""Initialize models from another run, a file, published weights, or nothing."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def make_run(path: Path, name: str = f"vsn_{TINY}", classes: tuple[str, ...] = R
 def start_from(
     weights: Path | str, log: Log, name: str = f"vsn_{TINY}", classes: tuple[str, ...] = RUN_CLASSES, **settings
 ) -> tuple[VideoClassifier, list[str], str]:
-    """A model started so, what of it is at random, what was said. Its own random head is -7 everywhere."""
+    """Return the model, its parameters without weights, and what was printed. Its random head is -7 everywhere."""
     config = ModelConfig(name=name, num_classes=len(classes), weights=str(weights), **({"num_frames": 4} | settings))
     model = build_model(config)
     with torch.no_grad():
@@ -68,16 +68,16 @@ def assert_backbone_of(model: VideoClassifier, run: Path) -> None:
 def test_a_run_gives_its_backbone_and_its_classifier(tmp_path: Path, log: Log, named: str):
     run = make_run(tmp_path / "run")
     shutil.copy(run / "model.safetensors", run / "best.safetensors")
-    model, fresh, said = start_from(run / named, log)
+    model, fresh, printed = start_from(run / named, log)
     assert_backbone_of(model, run)
     assert torch.equal(model.head.weight, weights_of(run)["head.weight"])
     assert torch.equal(model.head.bias, weights_of(run)["head.bias"])
     assert fresh == []
-    assert "3 of 3 classes" in said
+    assert "3 of 3 classes" in printed
 
 
 @pytest.mark.parametrize(
-    ("classes", "said"),
+    ("classes", "printed"),
     [
         (("jump", "wave", "clap"), "3 of 3 classes start from the run's classifier."),
         (("jump", "sit", "wave"), "2 of 3 classes start from the run's classifier; 1 new: sit."),
@@ -97,7 +97,7 @@ def test_a_run_gives_its_backbone_and_its_classifier(tmp_path: Path, log: Log, n
         (("x", "y"), "had 3 classes. None of the 2 classes was in it: the classifier is initialized at random."),
     ],
 )
-def test_classes_are_matched_by_name(tmp_path: Path, log: Log, classes: tuple[str, ...], said: str):
+def test_classes_are_matched_by_name(tmp_path: Path, log: Log, classes: tuple[str, ...], printed: str):
     run = make_run(tmp_path / "run")
     model, _, text = start_from(run, log, classes=classes)
     assert_backbone_of(model, run)
@@ -109,27 +109,27 @@ def test_classes_are_matched_by_name(tmp_path: Path, log: Log, classes: tuple[st
         else:
             assert model.head.weight[i].eq(-7).all()
             assert model.head.bias[i] == -7
-    assert text.strip().endswith(said)
+    assert text.strip().endswith(printed)
 
 
 def test_a_weights_file_away_from_its_classes_gives_its_backbone(tmp_path: Path, log: Log):
     run = make_run(tmp_path / "run")
     moved = shutil.copy(run / "model.safetensors", tmp_path / "moved.safetensors")
-    model, _, said = start_from(moved, log)
+    model, _, printed = start_from(moved, log)
     assert_backbone_of(model, run)
     assert model.head.weight.eq(-7).all()
-    assert str(moved) in said
-    assert "classes.json" in said
+    assert str(moved) in printed
+    assert "classes.json" in printed
 
 
 @pytest.mark.parametrize("before", ["tsn", "tsm", "vsn"])
 @pytest.mark.parametrize("now", ["tsn", "tsm", "vsn"])
 def test_any_kind_starts_any_other(tmp_path: Path, log: Log, before: str, now: str):
     run = make_run(tmp_path / "run", f"{before}_{TINY}")
-    model, _, said = start_from(run, log, name=f"{now}_{TINY}")
+    model, _, printed = start_from(run, log, name=f"{now}_{TINY}")
     assert_backbone_of(model, run)
     sentence = f"This {now.upper()} starts from a {before.upper()}: same weights"
-    assert (sentence in said) == (before != now)
+    assert (sentence in printed) == (before != now)
 
 
 VSN, TSM, TSN, SHIFT_ONLY = (
@@ -156,9 +156,9 @@ def test_another_number_of_frames_where_no_channel_means_one(
     tmp_path: Path, log: Log, before: dict, now: dict, noted: bool
 ):
     run = make_run(tmp_path / "run", **before)
-    model, _, said = start_from(run, log, **now, num_frames=8)
+    model, _, printed = start_from(run, log, **now, num_frames=8)
     assert_backbone_of(model, run)
-    assert ("model.num_frames 4 -> 8" in said) == noted
+    assert ("model.num_frames 4 -> 8" in printed) == noted
 
 
 def test_another_number_of_frames_of_shuffled_weights_is_refused(tmp_path: Path, log: Log):
@@ -173,7 +173,7 @@ def test_another_number_of_frames_of_shuffled_weights_is_refused(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "said"),
+    ("before", "now", "printed"),
     [
         ({"block": "headtail"}, {}, "model.block headtail -> compact"),
         (
@@ -187,11 +187,11 @@ def test_another_number_of_frames_of_shuffled_weights_is_refused(tmp_path: Path,
         ({"places": ()}, {}, "video shuffle off -> on"),
     ],
 )
-def test_other_placements_are_said(tmp_path: Path, log: Log, before: dict, now: dict, said: str):
+def test_other_placements_are_said(tmp_path: Path, log: Log, before: dict, now: dict, printed: str):
     run = make_run(tmp_path / "run", **before)
     model, _, text = start_from(run, log, **now)
     assert_backbone_of(model, run)
-    assert f"differ from {run / 'model.safetensors'}: {said}. " in text
+    assert f"differ from {run / 'model.safetensors'}: {printed}. " in text
 
 
 def test_another_backbone_is_refused_and_both_are_named(tmp_path: Path, log: Log):
@@ -244,28 +244,28 @@ def test_only_a_run_is_a_run(tmp_path: Path):
     check_is_run(run)
     check_is_run(run / "model.safetensors")
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "plain.safetensors")
-    for path, said in (
+    for path, problem in (
         (tmp_path / "gone", "does not exist"),
         (tmp_path, "is not a run"),
         (tmp_path / "plain.safetensors", "is not a run"),
     ):
-        with pytest.raises(ConfigError, match=rf"--init-from .*{path} {said}"):
+        with pytest.raises(ConfigError, match=rf"--init-from .*{path} {problem}"):
             check_is_run(path)
 
 
 # Other starts
 
 
-def test_nothing_to_start_from_is_not_a_word(log: Log):
+def test_nothing_to_start_from_prints_nothing(log: Log):
     assert start_from("none", log)[1:] == ([], "")
 
 
 def test_a_file_of_a_part_leaves_the_rest_fresh(tmp_path: Path, log: Log):
     state = {n: v for n, v in build_backbone(TINY).state_dict().items() if not n.startswith(("layer4", "fc"))}
     save_file(state, tmp_path / "part.safetensors")
-    _, fresh, said = start_from(tmp_path / "part.safetensors", log)
+    _, fresh, printed = start_from(tmp_path / "part.safetensors", log)
     assert {name.split(".")[0] for name in fresh} == {"layer4"}
-    assert f"{tmp_path / 'part.safetensors'} lacks layer4" in said
+    assert f"{tmp_path / 'part.safetensors'} lacks layer4" in printed
 
 
 def test_published_weights(monkeypatch: pytest.MonkeyPatch, log: Log):
@@ -275,9 +275,9 @@ def test_published_weights(monkeypatch: pytest.MonkeyPatch, log: Log):
         return state
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", download)
-    model, fresh, said = start_from("IMAGENET1K_V1", log, name="vsn_resnet18")
+    model, fresh, printed = start_from("IMAGENET1K_V1", log, name="vsn_resnet18")
     assert all(torch.equal(value, state[name]) for name, value in model.backbone.state_dict().items())
-    assert (fresh, said) == ([], "")
+    assert (fresh, printed) == ([], "")
 
 
 def test_timm_weights(monkeypatch: pytest.MonkeyPatch, log: Log):
@@ -290,17 +290,17 @@ def test_timm_weights(monkeypatch: pytest.MonkeyPatch, log: Log):
         return published if pretrained else create(name, **settings)
 
     monkeypatch.setattr(timm, "create_model", download)
-    model, fresh, said = start_from("c3_in1k", log, name="vsn_timm/resnet10t")
+    model, fresh, printed = start_from("c3_in1k", log, name="vsn_timm/resnet10t")
     assert ("resnet10t.c3_in1k", True) in asked
     state = published.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in model.backbone.state_dict().items())
-    assert (fresh, said) == ([], "")
+    assert (fresh, printed) == ([], "")
 
 
 # Through training
 
 
-def test_a_run_that_was_started_so_outlives_its_source(tiny_data: Path, gray_video: Path, tmp_path: Path, log: Log):
+def test_a_fine_tuned_run_does_not_need_its_source(tiny_data: Path, gray_video: Path, tmp_path: Path, log: Log):
     source = make_run(tmp_path / "source", classes=("wave", "swipe_left"))
     recipe = tiny_recipe(tiny_data, epochs=1, lr=1e-9)
     recipe = replace(recipe, model=replace(recipe.model, weights=str(source)))

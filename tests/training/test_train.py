@@ -231,11 +231,11 @@ def test_several_labels_a_video(tiny_data: Path, tmp_path: Path, log: Log):
     assert 0 < result["mean_average_precision"] <= 1
     assert result["mean_average_precision"] == pytest.approx(metrics_of(run.path)[0]["val_map"])
     assert set(result["per_class"]) == set(run.classes)
-    said = Predictor.from_run(run.path).predict(tiny_data / "wave" / "0.mp4")
+    predicted = Predictor.from_run(run.path).predict(tiny_data / "wave" / "0.mp4")
     logits = load_scores(run.path / "eval" / "val-fcn-forward.npz")
     row = next(i for i, name in enumerate(logits.video_ids) if name.endswith("wave/0.mp4"))
     wanted = sorted((1 / (1 + np.exp(-logits.logits[row].astype(float)))).tolist())[::-1]
-    assert said.probabilities == pytest.approx(wanted, abs=1e-5)
+    assert predicted.probabilities == pytest.approx(wanted, abs=1e-5)
 
 
 def test_existing_run_is_refused_before_anything_is_read(tmp_path: Path, finished_run: Path):

@@ -1,4 +1,4 @@
-"""Settings of training that change how, and some that must not change what, is learned."""
+"""Settings that change how a model is trained, and some that must not change the result."""
 
 import json
 import types
@@ -105,10 +105,10 @@ def test_validation_within_an_epoch(tiny_data: Path, tmp_path: Path, finished_ru
     assert [(line["step"], line["epoch"], "train_loss" in line) for line in metrics_of(run)] == [
         (2, 0.6667, False), (3, 1, True), (4, 1.3333, False), (6, 2, True),
     ]  # fmt: skip
-    assert_same_weights(run, finished_run)  # looking changes nothing
+    assert_same_weights(run, finished_run)  # validation changes no weight
 
 
-def test_a_validation_that_was_cut_short_is_made_good(tiny_data: Path, tmp_path: Path, quiet: Console):
+def test_an_interrupted_validation_is_repeated(tiny_data: Path, tmp_path: Path, quiet: Console):
     recipe = tiny_recipe(tiny_data, val_steps=2)
     whole = train(recipe, tmp_path / "whole", console=quiet).path
     stop_after(recipe, tmp_path / "run", 2, quiet)  # the flag is seen in the validation after step 2
@@ -187,14 +187,14 @@ def test_state_of_an_older_version_still_resumes():
 # --- what must not change the result -----------------------------------------------------------------
 
 
-def test_activations_computed_again_change_no_bit(tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console):
+def test_checkpointed_activations_are_bit_equal(tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console):
     recipe = tiny_recipe(tiny_data, checkpoint_activations=True)
     run = train(recipe, tmp_path / "run", console=quiet).path
     assert_same_weights(run, finished_run)  # batch statistics and their counts too
     assert metrics_of(run) == metrics_of(finished_run)
 
 
-def test_a_free_setting_may_change_on_the_way(tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console):
+def test_a_resumable_setting_may_change(tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console):
     recipe = tiny_recipe(tiny_data)
     stop_after(recipe, tmp_path / "run", 4, quiet)
     other = rename_data(recipe, num_workers=1)
@@ -203,15 +203,15 @@ def test_a_free_setting_may_change_on_the_way(tiny_data: Path, tmp_path: Path, f
     assert open_run(tmp_path / "run").recipe.data.num_workers == 1
 
 
-# --- what a person sees -------------------------------------------------------------------------------
+# --- messages -------------------------------------------------------------------------------
 
 
 def test_printed_lines(tiny_data: Path, tmp_path: Path, log):
     train(tiny_recipe(tiny_data), tmp_path / "run", console=log[0])
-    said = log[1]()
-    assert "2 epochs, 6 steps in" in said
-    assert f"Test it with: vsn eval {tmp_path / 'run'}" in said
-    assert "waiting" in said.split("epoch   2/2")[1]
+    printed = log[1]()
+    assert "2 epochs, 6 steps in" in printed
+    assert f"Test it with: vsn eval {tmp_path / 'run'}" in printed
+    assert "waiting" in printed.split("epoch   2/2")[1]
 
 
 def test_out_of_memory_says_what_to_change(tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch):

@@ -96,13 +96,10 @@ def grid_table(base: Recipe, grid: Mapping[str, Sequence[Any]]) -> Table:
 
 
 def make_paper_tables(number: int, base: Recipe, backbones: Sequence[str] = ()) -> list[Table]:
-    """Return a table of the paper as recipes that change the model in ``base``.
+    """Return a table of the paper as recipes that change the model in ``base``; 8 also has a table of placements.
 
-    Args:
-        number: of the table; 8 returns a second table with each placement.
-        base: every other setting.
-        backbones: at most two, compared with the paper's ResNet-50 and ResNet-101; default the one of ``base``.
-            Tables 8 and 9 use only the first.
+    Of the backbones (default: that of ``base``) at most two are compared with the paper's ResNet-50 and ResNet-101;
+    Tables 8 and 9 use only the first.
 
     Raises:
         ConfigError: an unknown table or backbone; Table 5 without stored flow.
@@ -278,14 +275,7 @@ def figures_of(row: Row, results: Sequence[RunResult], num_seeds: int) -> Figure
 
 
 def format_table(table: Table, results: Sequence[RunResult], num_seeds: int, data: str) -> str:
-    """Format a table as Markdown whose columns are aligned in plain text.
-
-    Args:
-        table: its rows.
-        results: of the runs; those of other tables are ignored.
-        num_seeds: a row with fewer runs shows "2 of 3".
-        data: what our figures were measured on.
-    """
+    """Format a table as Markdown with aligned columns; ``data`` describes what our figures were measured on."""
     has_paper = any(row.paper for row in table.rows)
     rows = {row.labels: row for row in table.rows}
     figures = {row.labels: figures_of(row, results, num_seeds) for row in table.rows}

@@ -6,6 +6,7 @@ set ``videos-seed<seed>/``. The same call continues where it stopped; a call wit
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import shutil
@@ -76,14 +77,23 @@ def ablate(
     _check_runs(runs, missing, distributed)
     # Stored flow may be missing, which only Table 5 needs: the others are still run.
     flow_only = _run_names(t for t in tables if t.key == "5") - _run_names(t for t in tables if t.key != "5")
+
+    def save() -> None:
+        _update_figures(ablation, all_tables, missing)
+        if distributed.is_rank0:
+            write_json(out / FILE, ablation)
+
     pending = [run for run in runs if not run.is_done(ablation["runs"], spec.orders)]
     for _, group in itertools.groupby(pending, key=lambda run: data_key(run.recipe)):
         datasets = None  # free the decoded videos of the previous group before decoding the next
         for run in group:
             _print(console, f"[{1 + runs.index(run)}/{len(runs)}] {run.variant.name}, seed {run.seed}")
             if datasets is None:
+                if uses_own_videos(run.variant.recipe):
+                    spec_of_seed, root = replace(synth or SynthSpec(), seed=run.seed), run.recipe.data.root
+                    distributed.broadcast_from_rank0(functools.partial(write_dataset, root, spec_of_seed))
                 try:
-                    datasets = _open_data(run, synth, distributed, console)
+                    datasets = open_datasets(run.recipe, console)
                 except ValueError as error:
                     if run.variant.name not in flow_only:
                         raise
@@ -94,14 +104,9 @@ def ablate(
             result = _run(base, run, spec.orders, datasets, distributed, console)
             ablation["runs"] = [r for r in ablation["runs"] if (r["name"], r["seed"]) != (run.variant.name, run.seed)]
             ablation["runs"].append(result)
-            _update_figures(ablation, all_tables, missing)
-            # Written after every run: a kill loses at most the run under way, which resumes from its state.
-            if distributed.is_rank0:
-                write_json(out / FILE, ablation)
+            save()  # after every run: a kill loses at most the current one, which resumes from its state
             _print(console, f"top-1 {result['forward']['top1']:.1%}")
-    _update_figures(ablation, all_tables, missing)
-    if distributed.is_rank0:
-        write_json(out / FILE, ablation)
+    save()
     return ablation
 
 
@@ -236,16 +241,6 @@ def _check_runs(runs: Sequence[PlannedRun], missing: Mapping[str, str], distribu
         check_job(run.recipe, distributed)
         with torch.device("meta"):  # checks shapes without memory for weights
             build_model(replace(run.recipe.model, num_classes=run.recipe.model.num_classes or 1))
-
-
-def _open_data(
-    run: PlannedRun, synth: SynthSpec | None, distributed: Distributed, console: Console
-) -> tuple[VideoDataset, VideoDataset]:
-    """Open the data sets of a run; write the embedded videos first if it uses its own."""
-    if uses_own_videos(run.variant.recipe):
-        spec = replace(synth or SynthSpec(), seed=run.seed)
-        distributed.broadcast_from_rank0(lambda: write_dataset(run.recipe.data.root, spec))
-    return open_datasets(run.recipe, console)
 
 
 def _run(

@@ -31,16 +31,10 @@ def check_is_run(path: Path) -> None:
 
 
 def load_start(model: VideoClassifier, recipe: Recipe, classes: Sequence[str], console: Console) -> list[str]:
-    """Load the weights that ``model.weights`` names into a model, and print what does not start from them.
+    """Load ``model.weights`` into a model in place, and print what does not start from them.
 
-    A run gives its whole backbone, and the rows of its classifier for classes of the same name. The rest keeps
-    its random initialization.
-
-    Args:
-        model: as `build_model` returns it; changed in place.
-        recipe: its ``model.weights`` is "none", a torchvision weight name, a timm tag, a weights file, or a run.
-        classes: names of the model's outputs, in order.
-        console: where to print.
+    They are "none", a torchvision weight name, a timm tag, a weights file, or a run, which gives its backbone and the
+    rows of its classifier for classes of the same name.
 
     Returns:
         Names, within the backbone, of the parameters that the weights lack; they take ``train.fresh_lr_mult``.

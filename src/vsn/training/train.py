@@ -173,12 +173,8 @@ def train_epoch(job: Job) -> dict[str, float]:
 def train_step(job: Job, batch: Batch, weight: float, num_parts: int) -> None:
     """Run forward, loss, backward and update of one step, and add it to the sums of the epoch.
 
-    Args:
-        job: the run.
-        batch: the videos of this rank, which may be none.
-        weight: what the loss is divided by: the videos of all ranks, see `vsn.training.losses.Loss`.
-        num_parts: number of parts to accumulate gradients over. It is the same on every rank, because DDP
-            communicates in each backward pass, so that a part of this rank may be empty.
+    The batch has the videos of this rank, which may be none; ``weight`` is that of the videos of all ranks, see
+    `vsn.training.losses.Loss`. Gradients are accumulated over ``num_parts`` parts of the batch.
     """
     recipe, config, progress, distributed = job.run.recipe, job.run.recipe.train, job.progress, job.distributed
     set_lr(job.optimizer, job.lr)
@@ -190,6 +186,7 @@ def train_step(job: Job, batch: Batch, weight: float, num_parts: int) -> None:
     # Gradient accumulation: each part adds its share of the gradient of the mean over the whole step.
     job.optimizer.zero_grad(set_to_none=True)
     loss_sum, num_hits = 0.0, 0
+    # All ranks run the same number of passes, because DDP communicates in them: a part may be empty here.
     parts = (tensor.tensor_split(config.accumulate)[:num_parts] for tensor in (batch.clips, batch.targets))
     for number, part in enumerate(zip(*parts, strict=True), 1):
         clips, targets = (tensor.to(distributed.device, non_blocking=True) for tensor in part)
