@@ -33,6 +33,7 @@ def atomic_write(path: str | Path, *, folder: bool = False) -> Iterator[Path]:
     if folder:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     else:
+        # In the same folder, because a rename is atomic within one file system only.
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
@@ -114,6 +115,7 @@ def check_output_folder(folder: Path, settings: Mapping[str, Any], *, names: Seq
         stored = _flatten({key: description.get(key) for key in settings})
     except (ValueError, AttributeError):
         raise ConfigError(f"{path} does not hold a description of this output. Choose another folder.") from None
+    # Name every difference: one of them tells the user which command wrote the folder.
     wanted = _flatten(settings)
     changed = [
         f"{key} is {stored.get(key)!r} there, {wanted.get(key)!r} here"

@@ -99,6 +99,7 @@ def run_in_processes(
         for job in jobs:
             yield job, work(job)
         return
+    # Leaving this loop early closes `run_guarded`, which kills the workers.
     for index, outcome in run_guarded(partial(_attempt, work), jobs, num_workers=num_workers):
         if isinstance(outcome, WorkerFailure):
             raise WorkerError(
@@ -146,6 +147,7 @@ def run_guarded(
                 # Not a comprehension: when the third process fails to start, the first two must be stopped below.
                 workers.append(GuardedWorker(work, seconds_limit=seconds_limit))  # noqa: PERF401
         while num_unfinished:
+            # Wake up for a result, or for the first worker that exceeds its time.
             deadline = min(worker.deadline for worker in workers)
             timeout = None if math.isinf(deadline) else max(0.0, deadline - time.monotonic())
             wait([worker.connection for worker in workers], timeout)
@@ -156,6 +158,7 @@ def run_guarded(
                     yield outcome
                 if worker.is_gone:
                     workers.remove(worker)
+                    # A new process costs seconds of imports: only if there is work left for it.
                     if pending:
                         with interrupts_blocked():
                             workers.append(GuardedWorker(work, seconds_limit=seconds_limit))
@@ -208,8 +211,9 @@ class GuardedWorker(Generic[Job, Result]):
         try:
             answer: Any = self.connection.recv() if self.connection.poll() else None
         except (EOFError, OSError):
-            self.process.join(5)
+            self.process.join(5)  # the pipe closes a moment before the exit code is known
             return self._fail(f"its process died ({_exit_reason(self.process.exitcode)})")
+        # No answer yet: wait on, unless the time is over.
         if answer is None:
             if time.monotonic() < self.deadline:
                 return None
@@ -217,6 +221,7 @@ class GuardedWorker(Generic[Job, Result]):
             return self._fail(f"it takes over {seconds:g} s", timed_out=True)
         self.deadline = math.inf
         self.is_free = True
+        # The first message says that the process has started and imported `work`.
         if not self._started:
             self._started = True
             return None
@@ -237,6 +242,7 @@ class GuardedWorker(Generic[Job, Result]):
     def stop(self) -> None:
         """Kill the process."""
         self.is_gone, self.is_free = True, False
+        # Not terminate: a decoder that hangs in C code never runs a Python signal handler.
         self.process.kill()
         self.process.join()
         self.connection.close()

@@ -8,13 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from tests.helpers.lookalikes import make_csv, make_something_v1
 from tests.helpers.motions import end_point_error, moving_video
@@ -38,15 +36,6 @@ from vsn.data.readers import read_records
 from vsn.data.video import FewerFramesError, VideoError, open_video, write_video
 
 SMALL = FlowSettings(short_side=32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Two threads wait for one another longer than they compute on pictures this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

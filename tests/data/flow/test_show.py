@@ -1,26 +1,15 @@
 """Flow as pictures: colors that say where things go, and a picture that shows what it says."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from tests.helpers.motions import moving_video
 from vsn.cli import main
 from vsn.data.flow.show import flow_colors
 from vsn.data.video import open_video
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Two threads wait for one another longer than they compute on pictures this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """TV-L1: against motions that are known, its equations written as loops, and OpenCV."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +25,6 @@ MOTIONS: dict[str, tuple[Affine, float]] = {
     "turn": ((np.cos(0.05), -np.sin(0.05), 1, np.sin(0.05), np.cos(0.05), 0), 0.1),
     "shear": ((1, 0.06, 0, 0, 1, -1), 0.1),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Two threads wait for one another longer than they compute on pictures this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def flow_of(first: np.ndarray, second: np.ndarray, config: Tvl1Config | None = None) -> np.ndarray:

@@ -159,6 +159,7 @@ class ComputedFlowReader(FlowReader):
             raise
         for first, second in zip(frames[::2], frames[1::2], strict=True):
             field = flow_to_bytes(self._compute(np.stack([to_gray(first), to_gray(second)])), self._bound)[0]
+            # Through JPEG and back, for the losses that stored flow has.
             picture = decode_gray_jpeg(encode_field(field))
             yield np.stack(np.split(picture, 2), axis=2)
 

@@ -60,6 +60,7 @@ class FlowSettings:
 
     def description(self) -> dict[str, Any]:
         """Return the content of `flow.json`: what readers need, and how the flow was made."""
+        # Parameters are stored, so that flow of another version of the algorithm is not mixed in.
         extraction: dict[str, object] = {"method": self.method, "layout": self.layout, "quality": QUALITY}
         if self.method == "tvl1":
             extraction["parameters"] = asdict(Tvl1Config())

@@ -147,6 +147,7 @@ def _find_place(record: VideoRecord, config: DataConfig, folder: Path, listing: 
 
 def _possible_names(record: VideoRecord, config: DataConfig) -> Iterator[str]:
     """Yield the names that the flow of a video may have, the longest first: from its id, then from its path."""
+    # video_id "videos/a/1.mp4" gives videos/a/1, videos/a/000001, a/1, a/000001, 1, 000001.
     root = Path(config.root).as_posix().rstrip("/") + "/"
     for text in dict.fromkeys((record.video_id, record.path.as_posix().removeprefix(root))):
         stem, extension = os.path.splitext(text)
@@ -198,6 +199,7 @@ def describe_located(located: LocatedFlow, metadata: FlowMetadata | None) -> str
 
 def _describe_storage(located: LocatedFlow) -> str:
     places = [place for place in located.places if place is not None]
+    # The first readable flow stands for all: extraction writes one layout.
     for place in places:
         try:
             flow = open_flow(place, layout=located.layout)

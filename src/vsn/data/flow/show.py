@@ -39,8 +39,10 @@ def flow_colors(flow: np.ndarray, scale: float) -> np.ndarray:
     """
     if not scale > 0:
         raise ValueError(f"scale is {scale}; it must be above 0 pixels.")
+    # Angle to position on the wheel of 55 steps, then to a color between its corners.
     turn = np.arctan2(flow[..., 1], flow[..., 0]) / (2 * math.pi) % 1.0 * _STEPS[-1]
     hue = np.stack([np.interp(turn, _STEPS, _HUES[:, channel]) for channel in range(3)], axis=-1)
+    # From white (no motion) to the hue; beyond the scale the hue gets darker, as Baker et al. show it.
     length = np.linalg.norm(flow, axis=-1, keepdims=True) / scale
     inside = 255 - np.minimum(length, 1) * (255 - hue)
     return np.where(length > 1, 0.75 * hue, inside).astype(np.uint8)
@@ -80,6 +82,7 @@ def show_flow(
     if out.suffix == ".mp4":
         return _show_film(video, out, compute, bound=bound, short_side=short_side)
     flow_reader = ComputedFlowReader(video, compute, bound=bound, computed_short_side=short_side)
+    # 10 fields, 4 pairs: fields 1, 3, 6, 8.
     count = min(num_pairs, flow_reader.num_frames)
     indices = [int((i + 0.5) * flow_reader.num_frames / count) for i in range(count)]
     flow = _motions(flow_reader.frames_at(indices), bound)

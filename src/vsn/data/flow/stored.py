@@ -97,6 +97,7 @@ class FlowFileReader(FlowReader):
     """Read a `.vsnflow` file."""
 
     def __init__(self, path: str | Path, *, short_side: int | None = None) -> None:
+        # A packed set of frames has the same format, so the suffix could lie.
         self._shard = Shard(path)
         if self._shard.description.get("kind") != "vsn flow" or len(self._shard.videos) != 1:
             raise VideoError(path, "it holds frames, not flow.")
@@ -148,6 +149,7 @@ class FlowFolderReader(FlowReader):
     def __init__(
         self, path: str | Path, layout: Literal["auto", "xy", "rg"] = "auto", *, short_side: int | None = None
     ) -> None:
+        # TSN keeps frames and flow in one folder, so with "auto" named pictures win over numbered ones.
         kinds = _list_axes(path)
         if layout == "rg" or (layout == "auto" and not kinds):
             self.layout = "rg"

@@ -154,6 +154,7 @@ def pack_dataset(
                 contents[job.path] = content
                 bar.advance(task, len(job.videos))
     finally:
+        # Workers are killed on Ctrl-C, and then cannot remove their own.
         remove_temporary_files(job.path for job in todo)
     places = _places_in_pack(plan, contents)
     rows = [
@@ -189,6 +190,7 @@ def pack_dataset(
 
 def _places_in_pack(plan: PackPlan, contents: Mapping[Path, ShardContent]) -> dict[Path, str]:
     """Map source paths to paths in the pack, such as "shard-00003.vsnpack/17", without unreadable videos."""
+    # The number of a video in its shard counts readable videos only: with ids a, b, c and b unreadable, c is 1.
     places = {}
     for job in plan.jobs:
         numbers = {video_id: number for number, video_id in enumerate(contents[job.path].ids)}
@@ -208,6 +210,7 @@ def _report_bad(summary: PackSummary, plan: PackPlan, max_bad: float) -> None:
     write_csv(
         path, [("id", "path", "reason"), *((video.video_id, sources[video.video_id], video.reason) for video in bad)]
     )
+    # The list is written before this may raise: the user needs it then.
     num_all = len(bad) + summary.num_videos
     if len(bad) > max_bad * num_all or not summary.num_videos:
         raise VideoError(
@@ -224,7 +227,7 @@ def _check_records(plan: PackPlan, places: Mapping[Path, str]) -> None:
     config = plan.packed_config
     for split, records in plan.splits.items():
         expected = [(record.video_id, record.labels) for record in records.records if record.path in places]
-        if not expected:
+        if not expected:  # every video of the split is unreadable
             continue
         packed = read_records(config, split)
         if packed.classes != records.classes or [(r.video_id, r.labels) for r in packed.records] != expected:

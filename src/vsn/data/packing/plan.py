@@ -75,6 +75,7 @@ def make_plan(
         raise ConfigError(f"quality is {quality}; JPEG quality must be between 1 and 100.")
     sets, missing_splits = _read_splits(config, splits)
     videos = _distinct_videos(sets)
+    # What decides the bytes of the shards, and so whether existing ones can be kept.
     settings = {"short_side": short_side, "quality": quality}
     source = {
         "reader": config.source,
@@ -120,6 +121,7 @@ def _read_splits(config: DataConfig, splits: Sequence[str] | None) -> tuple[dict
         try:
             sets[split] = read_records(config, split)
         except NoSplitError as error:
+            # Missing test labels are common; a missing training split is a mistake.
             if splits or split == config.train_split:
                 raise
             missing[split] = str(error)

@@ -123,6 +123,7 @@ class ShardWriter:
 
     def finish(self, description: bytes) -> None:
         """Write the video table, the description (JSON) and the footer, and flush them to the disk."""
+        # The tables come last, because their size is known last; the footer at the very end says where they start.
         start = self._file.tell()
         tables = np.array(self._videos, VIDEO).tobytes() + description
         self._file.write(tables)
@@ -172,6 +173,7 @@ def _write_video(writer: ShardWriter, video: SourceVideo, job: ShardJob) -> int:
     short_side = job.short_side if min(source.height, source.width) > job.short_side else None
     frames = open_video(video.path, short_side=short_side, frame_template=job.frame_template, decoder=job.decoder)
     num_frames, height, width = 0, 0, 0
+    # One frame at a time.
     for frame in frames:
         height, width = frame.shape[:2]
         if max(height, width) > MAX_SIDE:
@@ -194,6 +196,7 @@ def reusable_content(job: ShardJob) -> ShardContent | None:
         return None
     if content.pack != job.pack:
         return None
+    # Another shard of the same pack, copied here, has the same fingerprint.
     if {*content.ids, *(bad.video_id for bad in content.bad)} != {video.video_id for video in job.videos}:
         return None
     # A video that could not be read and has changed since, for example copied again, may be readable now.
@@ -247,6 +250,7 @@ def _stamp(path: Path) -> str:
 
 def _num_source_bytes(path: Path) -> int:
     """Return the size of a video file, a folder of frames, or the frames of a packed video."""
+    # A packed data set can be packed again, for example at a smaller size.
     if packed_place(path):
         return int(Shard(path.parent).frame_table(int(path.name))["size"].sum())
     if not path.is_dir():
