@@ -91,6 +91,7 @@ class VideoDataset(Dataset[Sample]):
         self.clip = recipe.clip
         self.train = train
         self.protocol = view.protocol
+        # A protocol may fix T ("25x10"); training never does.
         self.num_frames = model.num_frames if train else num_test_frames(model, view.protocol)
         self.order: FrameOrder = "forward" if train else view.order
         self.seed = recipe.train.seed if train else view.seed
@@ -121,11 +122,13 @@ class VideoDataset(Dataset[Sample]):
         labels = record.labels
         if not self.train:
             return Sample(self._views(frames), self._target(labels), index)
+        # Crop on uint8 before stacking: all frames of all segments get the same crop.
         frames = multiscale_corner_crop(frames, self.clip, generator)
         # Draw first: the flip rule of a class must not change the draws that follow.
         if generator.random() < 0.5 and labels and all(label in self._flipped_labels for label in labels):
             frames = flip_frames(frames, model.modality)
             labels = tuple(self._flipped_labels[label] for label in labels)
+        # Black is a color; the erased value of flow must mean no motion.
         erased = ZERO if model.modality == "flow" else 0
         frames = augment_clip(frames, self.recipe.augment, generator, blank=erased)
         return Sample(contiguous_planes(stack_channels(frames, self.num_frames)), self._target(labels), index)
@@ -148,7 +151,9 @@ class VideoDataset(Dataset[Sample]):
         """
         if self.recipe.data.cache != "memory":
             raise ValueError(f'data.cache is {self.recipe.data.cache!r}; set it to "memory" to preload.')
+        # Once for each path: forward and reversed records share a video.
         paths = list(dict.fromkeys(record.path for record in self.records if record.path not in self._cached))
+        # Threads suffice: PyAV releases the GIL while it decodes.
         with ThreadPoolExecutor(num_threads) as pool:
             jobs = [pool.submit(self._fill_cache, path) for path in paths]
             try:
@@ -234,6 +239,7 @@ class VideoDataset(Dataset[Sample]):
 
     def _check_memory(self, num_videos: int) -> None:
         """Raise `ValueError` when all videos, if like those decoded so far, would not fit in memory."""
+        # Windows has no sysconf.
         if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
             return
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from vsn.config import FlipRule
 
+# Pairs of words that a horizontal flip exchanges; "up" and "towards" stay what they are.
 _OPPOSITE_WORDS = {
     "left": "right",
     "leftward": "rightward",
@@ -74,6 +75,7 @@ def propose_flip_rule(classes: Sequence[str]) -> tuple[FlipRule, str]:
     >>> propose_flip_rule(("turn left", "turn right"))[0]
     'swap'
     """
+    # A swap is only right when every class with a side has its opposite among the classes.
     sided = [label for label, name in enumerate(classes) if has_side(name)]
     if not sided:
         return "random", "No class name says left, right, clockwise or counterclockwise."

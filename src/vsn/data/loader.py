@@ -44,6 +44,7 @@ def collate(samples: Sequence[Sample]) -> list[Batch]:
 
     Usually there is one; whole frames (protocol "fcn") of videos with different aspect ratios give several.
     """
+    # default_collate would fail on clips of different sizes.
     groups: dict[torch.Size, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(sample.clip.shape, []).append(sample)
@@ -71,10 +72,12 @@ def epoch_keys(
     Each index comes once; every `together` indices in a row stay adjacent. With `weights`, one for each index,
     as many are drawn with replacement, in proportion to them.
     """
+    # A new generator for each epoch: resuming in epoch 30 does not replay 29 epochs.
     generator = np.random.default_rng([seed, epoch])
     if weights is not None:
         order = generator.choice(num_samples, size=num_samples, p=weights / weights.sum())
     else:
+        # Shuffle the rows. together=2: [[0, 1], [2, 3], [4, 5]] -> 4, 5, 0, 1, 2, 3.
         groups = np.arange(num_samples).reshape(-1, together)
         order = (generator.permutation(groups) if shuffle else groups).ravel()
     return [(epoch, index) for index in order.tolist()]
@@ -101,11 +104,14 @@ def step_batches(
     >>> [[index for _, index in step] for step in step_batches(keys, 4, Share(rank=1, world_size=2))]
     [[2, 3], [5]]
     """
+    # One step of the optimizer is a batch over all processes, so that results do not depend on their number.
     steps = [list(keys[i : i + batch_size]) for i in range(0, len(keys), batch_size)]
     if whole:
         return steps[share.rank :: share.world_size]
     ours = []
     for step in steps:
+        # A unit is a run of `together` keys. Cut units first into parts, then each part over the processes: part k
+        # holds the same videos for any number of processes, and its batch statistics are comparable.
         units = np.arange(-(-len(step) // together))
         parts = [np.array_split(part, share.world_size)[share.rank] for part in np.array_split(units, share.num_parts)]
         ours.append([key for i in np.concatenate(parts).tolist() for key in step[i * together : (i + 1) * together]])
@@ -114,6 +120,7 @@ def step_batches(
 
 def balanced_weights(records: Sequence[VideoRecord]) -> np.ndarray:
     """Return a weight for each record, float64 `(len(records),)`, that draws every class equally often."""
+    # 90 videos of class 0 and 10 of class 1: weights 1/90 and 1/10, each class sums to 1.
     labels = np.array([record.label for record in records])
     return 1.0 / np.bincount(labels)[labels]
 
@@ -131,6 +138,7 @@ class _VideoLoader(DataLoader[Any]):
             batches_of_workers: Any = super().__iter__()
         try:
             for batches, bad in batches_of_workers:
+                # Workers return errors as values: raised there, PyTorch would wrap them in its own text.
                 if bad and self.bad is None:
                     raise VideoError(bad[0].path, bad[0].reason)
                 if self.bad is not None:
@@ -144,6 +152,7 @@ class _VideoLoader(DataLoader[Any]):
                 "decoder hang on a video? `vsn data doctor` finds such videos."
             ) from error
         finally:
+            # Also when the consumer stops early: otherwise workers keep decoding until garbage collection.
             if self.num_workers:
                 batches_of_workers._shutdown_workers()
                 for worker in batches_of_workers._workers:
@@ -184,6 +193,7 @@ def make_loader(
     """
     if not 0 <= start <= len(dataset):
         raise ValueError(f"start is {start}; it must be 0 to {len(dataset)}, the samples of an epoch.")
+    # Records of one video (forward and reversed) stay in one batch, unless weights draw them one by one.
     together = 1 if balance else dataset.per_video
     weights = balanced_weights(dataset.records) if balance else None
     keys = epoch_keys(len(dataset), epoch, seed=seed, shuffle=shuffle, together=together, weights=weights)
@@ -191,7 +201,7 @@ def make_loader(
         dataset,
         batch_sampler=step_batches(keys[start:], batch_size, share, together=together, whole=whole),
         num_workers=num_workers,
-        timeout=WORKER_SECONDS if num_workers else 0,
+        timeout=WORKER_SECONDS if num_workers else 0,  # PyTorch rejects a timeout without workers
         worker_init_fn=_ignore_sigterm,
         collate_fn=_collate_readable,
         pin_memory=torch.cuda.is_available(),

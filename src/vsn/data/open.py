@@ -30,6 +30,7 @@ def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, Video
         ConfigError: the data cannot be read, or its classes differ between the splits.
         VideoError: a validation video cannot be read, and `eval.bad_videos` is "stop".
     """
+    # Readers refuse unlabeled videos of a split that means training; this one may be called "test".
     records = read_records(recipe.data, recipe.data.train_split)
     unlabeled = [record.video_id for record in records.records if not record.labels]
     if unlabeled:
@@ -63,6 +64,7 @@ def open_split(
         ConfigError: the data cannot be read, has classes unknown to the model, or lists a video twice.
     """
     records = read_records(recipe.data, split)
+    # The same class may have another label in this data: only its name identifies it.
     if classes is not None:
         records = relabel(records, classes)
     counts = Counter(record.video_id for record in records.records)
@@ -101,6 +103,7 @@ def label_array(dataset: VideoDataset) -> NDArray[np.int64] | NDArray[np.bool_]:
     """Return the true labels: int64 `(N,)`, -1 for none, or for multi-label records bool `(N, num_classes)`."""
     if not dataset.multi_label:
         return np.array([record.label for record in dataset.records], dtype=np.int64)
+    # Multi-label: a row of 0 and 1 for each video.
     labels = np.zeros((len(dataset), len(dataset.classes)), dtype=np.bool_)
     for row, record in zip(labels, dataset.records, strict=True):
         row[list(record.labels)] = True
@@ -112,6 +115,7 @@ def split_to_test(recipe: Recipe) -> str:
     try:
         read_records(recipe.data, recipe.data.test_split)
     except NoSplitError as error:
+        # The error about the test split is the useful one when neither split exists.
         try:
             read_records(recipe.data, recipe.data.val_split)
         except ConfigError:
@@ -124,6 +128,7 @@ def _with_stored_flow(recipe: Recipe, records: RecordSet) -> tuple[Recipe, Recor
     """For a flow model: the recipe with the flow's layout, records of the flow files, and a note for the user."""
     if recipe.model.modality != "flow":
         return recipe, records, ""
+    # The flow files take the place of the videos; labels and ids stay those of the videos.
     stored = with_flow(records, recipe.data, expected_flow(recipe))
     return replace(recipe, data=replace(recipe.data, flow_layout=stored.layout)), stored.records, stored.summary
 
@@ -133,6 +138,7 @@ def _describe_data(recipe: Recipe, train: RecordSet, val_set: VideoDataset) -> s
     counts = Counter(label for record in train.records for label in record.labels)
     least, most = min(counts.values()), max(counts.values())
     spread = f"{least} each" if least == most else f"{least} to {most} each"
+    # A class without training videos is never predicted: usually a wrong path or a truncated list.
     absent = [name for label, name in enumerate(train.classes) if label not in counts]
     lines = [
         f"{len(train.records)} training videos of {len(counts)} classes ({spread}), "
@@ -148,6 +154,7 @@ def _describe_data(recipe: Recipe, train: RecordSet, val_set: VideoDataset) -> s
 
 
 def _describe_frame_files(record: VideoRecord, template: str) -> list[str]:
+    # Once, for the first video: a wrong template reads no or the wrong frames of all of them.
     if not record.path.is_dir():
         return []
     try:

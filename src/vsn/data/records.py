@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vsn.config import ConfigError
 
+# Containers of the supported data sets and of common cameras.
 VIDEO_EXTENSIONS = frozenset({
     ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov",
     ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv",
@@ -54,6 +55,7 @@ class RecordSet:
 
 def list_videos(folder: Path) -> list[Path]:
     """Return the video files at any depth below a folder, by extension, sorted by path. Raises `ConfigError` for none."""
+    # Hidden folders hold thumbnails and caches of file managers.
     videos = [parent / name for parent, _, files in walk_folders(folder) for name in files if is_video(parent / name)]
     if not videos:
         raise ConfigError(
@@ -73,6 +75,7 @@ def walk_folders(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
             folders.clear()
             continue
         seen.add(real)
+        # Sorted in place: `os.walk` visits this list, and the order of a file system is arbitrary.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield Path(parent), folders, sorted(files)
 

@@ -94,6 +94,7 @@ def two_clip_indices(num_video_frames: int, num_frames: int, *, num_consecutive:
     >>> two_clip_indices(16, 4).tolist()
     [[2, 6, 10, 14], [0, 4, 8, 12]]
     """
+    # N=16, T=4: segments of 4 frames, centers 2, 6, 10, 14, beginnings 0, 4, 8, 12.
     centers = segment_indices(num_video_frames, num_frames, None, num_consecutive=num_consecutive)
     length = max(1, num_video_frames - num_consecutive + 1) / num_frames
     return np.stack([centers, (length * np.arange(num_frames)).astype(np.int64)])
@@ -119,6 +120,7 @@ def dense_clip_indices(num_video_frames: int, num_frames: int, num_clips: int = 
     _check_counts(num_video_frames, num_frames)
     if num_clips < 1:
         raise ValueError(f"num_clips is {num_clips}; it must be 1 or more.")
+    # As Non-local, up to the last window P - 1, which `dense_indices` leaves out.
     starts = np.linspace(0, _num_windows(num_video_frames) - 1, num_clips).astype(np.int64)
     return _dense_from(starts[:, None], num_video_frames, num_frames)
 
@@ -143,7 +145,9 @@ def rate_indices(
     if clip_rate <= 0 or video_rate < 0:
         raise ValueError(f"Expected clip_rate > 0 and video_rate >= 0 (0: unknown), got {clip_rate} and {video_rate}.")
     stride = video_rate / clip_rate if video_rate else 1.0
+    # 25 fps at 5 per second: stride 5; 4 frames of 100 span 16, which leaves starts 0 to 84.
     slack = max(0.0, num_video_frames - 1 - (num_frames - 1) * stride)
+    # slack + 1, so that the last start is as likely as the others after rounding down.
     start = slack / 2 if generator is None else float(generator.uniform(0.0, slack + 1.0))
     indices = np.floor(start + stride * np.arange(num_frames)).astype(np.int64)
     return np.minimum(indices, num_video_frames - 1)
@@ -171,6 +175,7 @@ def _num_windows(num_video_frames: int) -> int:
 
 
 def _dense_from(starts: np.ndarray, num_video_frames: int, num_frames: int) -> np.ndarray:
+    # Modulo N: a video shorter than the window wraps around rather than freezing at its last frame.
     stride = max(1, DENSE_WINDOW // num_frames)
     return (starts + stride * np.arange(num_frames)) % num_video_frames
 

@@ -40,6 +40,7 @@ class ViewPlan(NamedTuple):
         return self.num_clips * _NUM_CROPS[self.crops]
 
 
+# Published results name these protocols: never change what a name means.
 PROTOCOLS: dict[Protocol, ViewPlan] = {
     "fcn": ViewPlan("one", "whole"),
     "center": ViewPlan("one", "center"),
@@ -57,6 +58,7 @@ def num_test_frames(model: ModelConfig, protocol: Protocol) -> int:
     Raises:
         ConfigError: the protocol fixes another T than the model was trained with, and the model cannot change T.
     """
+    # Shift and shuffle mix channels of exactly T frames: other than TSN, a model cannot take another T.
     fixed = PROTOCOLS[protocol].num_frames
     if fixed and fixed != model.num_frames and not model.any_num_frames:
         raise ConfigError(
@@ -85,6 +87,7 @@ def clip_indices(
             return two_clip_indices(num_video_frames, num_frames, num_consecutive=num_consecutive)
         case "dense":
             return dense_clip_indices(num_video_frames, num_frames, DENSE_CLIPS)
+    # "25x10" of TSN: 25 segments, however the model was trained to sample.
     if plan.num_frames:
         return segment_indices(num_video_frames, num_frames, None, num_consecutive=num_consecutive)[None]
     indices = sample_indices(
@@ -103,6 +106,7 @@ def crop_views(frames: torch.Tensor, spec: ClipSpec, protocol: Protocol, modalit
     """
     frames = resize_short_side(frames, spec.short_side)
     height, width = frames.shape[-2:]
+    # Views of the same memory where possible; `torch.stack` copies.
     match PROTOCOLS[protocol].crops:
         case "whole":
             return frames[None]

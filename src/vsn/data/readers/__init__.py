@@ -56,6 +56,7 @@ def read_records(config: DataConfig, split: str) -> RecordSet:
     """
     if not config.root:
         raise ConfigError("data.root is empty; set it to the folder of the data set.")
+    # Checked here for all readers: each would report its annotation file as missing.
     if not Path(config.root).is_dir():
         advice = f"; `vsn data synth {config.root}` writes the embedded data set there" * (config.source == "synthetic")
         is_relative = not Path(config.root).is_absolute()

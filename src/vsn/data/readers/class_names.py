@@ -21,6 +21,7 @@ class ClassList:
 
     def label_of(self, name: str) -> int:
         """Return the label of a class. Raises `ValueError` for an unknown name, with the nearest one."""
+        # The annotations and the class list are often of two versions of a data set.
         if name not in self._labels:
             near = difflib.get_close_matches(name, self._labels, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
@@ -67,12 +68,14 @@ def _from_text(file: Path) -> list[str]:
 
 
 def _from_json(file: Path) -> list[str]:
+    # Diving48: ["Back", "15som", "05Twis", "FREE"] is one class.
     value = read_json(file)
     if isinstance(value, list):
         return [" ".join(map(str, name)) if isinstance(name, list) else str(name) for name in value]
     for name, label in value.items():
         if not str(label).isdecimal():
             raise ConfigError(f"{file}: the label of {name!r} is {label!r}; it must be a whole number.")
+    # SlowFast's Kinetics file quotes names twice: "\"abseiling\"".
     return _ordered(file, ((name.strip('"'), int(label)) for name, label in value.items()))
 
 

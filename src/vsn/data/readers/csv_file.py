@@ -35,10 +35,12 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
     leave labels empty, and task "arrow" needs none. `id` replaces the path as the video's name in results.
     """
     root = Path(config.root)
+    # An interrupted pack has a list of the videos packed so far, which would pass for a complete data set.
     if not config.annotations and (root / _UNFINISHED_PACK).is_file():
         raise ConfigError(f"{root} holds an unfinished pack; run the same `vsn data pack` again to complete it.")
     file = _annotation_file(config, root)
     rows = _read_rows(config, file)
+    # Classes of all splits, so that each split has the same labels.
     classes = _packed_classes(file, rows) or sorted({name for row in rows for name in row.class_names})
     present = sorted({row.split for row in rows} - {""})
     if present:
@@ -62,6 +64,7 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
 
 
 def _require_unique_ids(file: Path, rows: Sequence[_Row]) -> None:
+    # Results and flow are found by id: two videos with one id would share them.
     lines: dict[str, int] = {}
     for row in rows:
         if row.video_id and lines.setdefault(row.video_id, row.line) != row.line:
@@ -72,6 +75,7 @@ def _require_unique_ids(file: Path, rows: Sequence[_Row]) -> None:
 
 
 def _exists(listing: Listing, path: str) -> bool:
+    # "shard-00000.vsnpack/17" is a file and a number in it.
     shard, number = os.path.split(path)
     if shard.endswith(".vsnpack") and number.isdecimal():
         return listing.is_folder(shard) is False
@@ -113,6 +117,7 @@ def _read_rows(config: DataConfig, file: Path) -> list[_Row]:
     columns, rows = read_csv_rows(file, required, optional)
     parsed = []
     for line, cells in rows:
+        # Test labels are often withheld by the authors of a data set.
         may_be_empty = {"id"}
         if config.task == "arrow" or means(cells["split"], "test"):
             may_be_empty.add("label")

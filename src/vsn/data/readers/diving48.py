@@ -14,7 +14,6 @@ from vsn.data.readers.files import (
     parse_entries,
     require_file,
     require_split_file,
-    video_folders,
 )
 from vsn.data.records import RecordSet
 
@@ -39,5 +38,5 @@ def read_diving48(config: DataConfig, split: str) -> RecordSet:
         return Line(f"{video}.mp4", (classes.name_of(entry.get("label")),))
 
     usual = ("rgb", "Diving48_rgb/rgb", "Diving48_rgb", "videos", "frames", "rawframes")
-    entries, _ = find_videos(config, file, parse_entries(file, parse), video_folders(config, *usual))
+    entries, _ = find_videos(config, file, parse_entries(file, parse), usual)
     return record_set(config, split, entries, classes.names)

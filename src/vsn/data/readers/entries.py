@@ -66,6 +66,7 @@ def record_set(
                 f'({", ".join(map(repr, entry.class_names[:3]))}), and data.task = "classify" takes one for each '
                 'video. Set data.task = "multilabel".'
             )
+    # Readers state names; labels are their positions in `classes`.
     labels = {name: label for label, name in enumerate(classes)}
     records = tuple(
         VideoRecord(
@@ -81,6 +82,7 @@ def record_set(
 
 def _forward_and_reversed(entries: Iterable[Entry]) -> Iterator[VideoRecord]:
     """The arrow of time: every video forward (label 0), then reversed (label 1)."""
+    # Adjacent, because `RecordSet.per_video` groups records by position.
     for entry in entries:
         listed = entry.listed_frames
         yield VideoRecord(entry.path, (0,), entry.video_id, listed_frames=listed)
@@ -98,12 +100,14 @@ def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[E
             f"{config.root}: the data states no splits, so there is no split {split!r}.",
             f"Choose {config.train_split!r}, {config.val_split!r} or {config.test_split!r}.",
         )
+    # Sorted by id: the order of a file system must not change the split.
     by_class: dict[tuple[str, ...], list[Entry]] = {}
     for entry in sorted(entries, key=lambda entry: entry.video_id):
         by_class.setdefault(() if config.task == "multilabel" else entry.class_names, []).append(entry)
     chosen = []
     for name in sorted(by_class):
         members = by_class[name]
+        # At least one for validation, at least one for training; .5 rounds up.
         num_held = min(len(members) - 1, max(1, int(len(members) * config.val_fraction + 0.5)))
         # Rank by a hash of each video: adding or removing a video then moves at most one other, while a
         # shuffle of the list would mix earlier training videos into the held-out part.

@@ -36,6 +36,7 @@ def annotation_folders(config: DataConfig, *official: str) -> tuple[Path, ...]:
                 f"Source {config.source!r} reads several files: set it to their folder."
             )
         return (folder,)
+    # Root first: what a user puts there overrides an unpacked download.
     names = ("", "annotations", "labels", *official)
     return tuple(folder for folder in (root / name for name in names) if folder.is_dir())
 
@@ -77,6 +78,7 @@ def _find_file(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
 
 def read_lines(file: Path) -> list[tuple[int, str]]:
     """Read the lines that are not empty, stripped, with their numbers from 1. Raises `ConfigError`."""
+    # utf-8-sig: Excel writes a byte order mark, which would become part of the first name.
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -121,7 +123,7 @@ def read_csv_rows(
                 raise ConfigError(
                     f"{file}: the header is {','.join(columns) or 'empty'!r}; it needs the columns {','.join(required)}."
                 )
-            reader.fieldnames = columns
+            reader.fieldnames = columns  # stripped: "path, label" is common
             rows = [(reader.line_num, {name: (row.get(name) or "").strip() for name in known}) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{file}: not a CSV file in UTF-8 ({error}).") from error
@@ -165,6 +167,7 @@ def parse_entries(file: Path, parse: Callable[[dict[str, Any]], Line | None]) ->
 
 
 def _parsed(file: Path, kind: str, items: Iterable[tuple[int, T]], parse: Callable[[T], Line | None]) -> Iterator[Line]:
+    # `parse` states what is wrong with a line; the file and the place are added here, once for all readers.
     for number, item in items:
         with errors_at(file, where := f"{kind} {number}"):
             line = parse(item)
@@ -195,6 +198,7 @@ class Listing:
 
     def names(self, folder: str) -> dict[str, bool]:
         """Map each name in a folder to whether it is a folder; empty when there is no such folder."""
+        # scandir tells folders from files without a call for each entry.
         if folder not in self._names:
             try:
                 with os.scandir(folder or ".") as entries:
@@ -219,6 +223,7 @@ class Listing:
         names = self.names(folder)
         if name in names:
             return os.path.join(folder, name)
+        # Data sets are often re-encoded: the lists say .avi or .webm, and the files are .mp4.
         if folder not in self._stems:
             candidates = [
                 (is_folder, other)
@@ -247,22 +252,24 @@ def find_videos(
     config: DataConfig,
     file: Path,
     lines: Sequence[Line],
-    folders: Sequence[Path],
+    usual: Sequence[str] = (),
     *,
+    folders: Sequence[Path] | None = None,
     flat: bool = False,
     may_miss: bool = False,
     listing: Listing | None = None,
 ) -> tuple[list[Entry], int]:
     """Find the videos that an annotation file lists; return them and the number of missing ones.
 
-    `flat`: also look for the last part of a name, without its class folder. Raises `ConfigError` when any is
-    missing, or, with `may_miss`, when all are.
+    Looks in `folders`, by default those of `video_folders(config, *usual)`. `flat`: also look for the last part
+    of a name, without its class folder. Raises `ConfigError` when any is missing, or, with `may_miss`, when all are.
     """
     listing = listing or Listing()
     root = Path(config.root)
-    bases = [str(folder) for folder in folders]
+    bases = [str(folder) for folder in folders or video_folders(config, *usual)]
     entries, missing = [], []
     for line in lines:
+        # UCF101 lists "YoYo/v_YoYo_g01_c01.avi"; some copies have all videos in one folder.
         names = (line.name, os.path.basename(line.name)) if flat else (line.name,)
         places = (os.path.join(base, name) for base in bases for name in names)
         found = next(filter(None, map(listing.find, places)), None)
@@ -281,6 +288,7 @@ _SET_VIDEOS = "set data.videos to the folder that holds them."
 
 def require_found(file: Path, missing: Sequence[Line], num_lines: int, advice: str) -> None:
     """Raise `ConfigError` when videos are missing, naming the first of them."""
+    # All are reported at once: one by one, a wrong folder would take a run for each video.
     if missing:
         named = ", ".join(f"{line.name!r} ({line.where})" for line in missing[:3])
         more = ", ..." if len(missing) > 3 else ""

@@ -22,6 +22,7 @@ def read_folder(config: DataConfig, split: str) -> RecordSet:
     split_names = (split, config.train_split, config.val_split, config.test_split, "train", "val", "test")
     named = [folder for folder in _sub_folders(root) if any(means(folder.name, name) for name in split_names)]
     split_folders = [folder for folder in named if _is_split(folder, is_only=len(named) == 1)]
+    # Without class folders a split folder looks like a class; two or more with split names are splits.
     if config.task == "arrow" and len(named) > 1:
         split_folders = named
     if not split_folders:
@@ -57,6 +58,7 @@ def _entries(config: DataConfig, folder: Path) -> list[Entry]:
 
 def _videos(folder: Path) -> Iterator[Path]:
     """The video files below a folder, sorted by path; its folders of frames when there are no files."""
+    # Folders may hold pictures next to video files (thumbnails): frames count only where there is no video file.
     frame_folders = []
     any_file = False
     for parent, folders, files in walk_folders(folder):
@@ -101,6 +103,7 @@ def _sub_folders(folder: Path) -> list[Path]:
 
 
 def _no_videos(folder: Path) -> ConfigError:
+    # The two usual mistakes: no class folders, or the frames of all videos of a class in one folder.
     loose = sum(is_video(path) for path in folder.iterdir())
     bare = [below.name for below in _sub_folders(folder) if any(_is_image(path.name) for path in below.iterdir())]
     if loose:

@@ -6,7 +6,7 @@ from functools import partial
 
 from vsn.config import DataConfig
 from vsn.data.readers.entries import record_set
-from vsn.data.readers.files import Line, annotation_folders, find_videos, no_file, parse_lines, video_folders
+from vsn.data.readers.files import Line, annotation_folders, find_videos, no_file, parse_lines
 from vsn.data.readers.splits import find_split
 from vsn.data.records import RecordSet
 
@@ -27,6 +27,7 @@ def read_hmdb51(config: DataConfig, split: str) -> RecordSet:
         config, official, f"test_train_splits/{official}", "test_train_splits", "splits", "metafile"
     )
     ending = f"_test_split{config.fold}.txt"
+    # Each class has its file, so the folder is found rather than a file.
     folder = next((folder for folder in folders if any(folder.glob(f"*{ending}"))), None)
     if folder is None:
         no_file(config, folders, f"<class>{ending}")
@@ -41,5 +42,5 @@ def read_hmdb51(config: DataConfig, split: str) -> RecordSet:
 
     lines = [line for name in classes for line in parse_lines(folder / f"{name}{ending}", partial(parse, name))]
     usual = ("hmdb51_org", "hmdb51", "videos", "frames", "rawframes")
-    entries, _ = find_videos(config, folder, lines, video_folders(config, *usual), flat=True)
+    entries, _ = find_videos(config, folder, lines, usual, flat=True)
     return record_set(config, split, entries, classes)

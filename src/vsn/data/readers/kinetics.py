@@ -59,8 +59,10 @@ def read_kinetics(config: DataConfig, split: str) -> RecordSet:
     clips = [(file, clip) for file in _annotation_files(config) for clip in _read_clips(file)]
     split_name = find_split(config, split, list(dict.fromkeys(clip.split for _, clip in clips)))
     of_split = [(file, clip) for file, clip in clips if clip.split == split_name]
+    # Downloaders name the folders differently (CVDF, ActivityNet's crawler, MMAction2, SlowFast).
     folders = video_folders(config, "videos", "compress", "clips", "frames", "rawframes", *_VERSIONS)
     names = frozenset(name for _, clip in clips for name in (clip.name, clip.youtube_id))
+    # One walk over the folders, not a look-up a clip: class folders are spelled in too many ways to guess.
     by_stem, folder = _index_videos(folders, split_name, names)
     entries, missing = [], []
     for _, clip in of_split:
@@ -104,6 +106,7 @@ def _read_clips(file: Path) -> list[_Clip]:
     clips = []
     for line, row in rows:
         with errors_at(file, f"line {line}"):
+            # Some releases write seconds as "5.0".
             try:
                 start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
             except ValueError:
@@ -139,6 +142,7 @@ def _index_videos(folders: Sequence[Path], split: str, names: frozenset[str]) ->
 
 def _split_folders(folder: Path, split: str) -> list[Path]:
     """The folders of a split, or the folder itself where the splits have none."""
+    # "val" must not read the training videos: clips of both have the same form of name.
     matches = [(path, match) for path in sorted(folder.iterdir()) if (match := _FOLDER.fullmatch(path.name))]
     splits = [(path, canonical(match[1])) for path, match in matches if path.is_dir()]
     return [path for path, name in splits if name == split] if splits else [folder]

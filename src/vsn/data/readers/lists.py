@@ -18,7 +18,9 @@ from vsn.data.records import VIDEO_EXTENSIONS, RecordSet
 _SPLITS = ("train", "val", "test")
 _LIST_FOLDERS = ("", "annotations", "labels", "lists")
 _LIST_SUFFIXES = (".csv", ".lst", ".txt")
+# The lists of TSM are relative to these.
 _OFFICIAL_FOLDERS = ("20bn-something-something-v1", "20bn-something-something-v2", "20bn-jester-v1")
+# In order of precedence.
 _CLASS_FILES = (
     "category.txt", "categories.txt", "classes.txt", "class_names.txt", "classnames.txt", "labels.txt",
     "label_map.txt", "classInd.txt", "label_map*.txt", "*label_map.txt", "*class_names.json", "*classnames.json",
@@ -48,6 +50,7 @@ def read_tsn_list(config: DataConfig, split: str) -> RecordSet:
     """
 
     def parse(line: str) -> _Parsed:
+        # From the right: paths may contain spaces.
         path, *numbers = line.rsplit(None, 2)
         if len(numbers) != 2 or not all(map(str.isdecimal, numbers)):
             raise ValueError("expected a path, a number of frames and a label")
@@ -70,12 +73,14 @@ def read_mmaction2_list(config: DataConfig, split: str) -> RecordSet:
     first_numbers: dict[str, int] = {}
 
     def parse(line: str) -> _Parsed:
+        # The numbers behind the last word that is no number: "a b/x.mp4 3 7" -> "a b/x.mp4", [3, 7].
         words = line.split()
         start = next((i for i in range(1, len(words)) if all(map(str.isdecimal, words[i:]))), len(words))
         path, numbers = line.rsplit(None, len(words) - start)[0], [int(word) for word in words[start:]]
         if len(numbers) < 2 or not _is_frames(listing, bases, path):
             return _Parsed(path, tuple(numbers))
         if len(numbers) > 2:
+            # "v 0 163 1" and "v 80 83 0" are two parts of one video, not 0 and 80 frames.
             several = first_numbers.setdefault(path, numbers[0]) != numbers[0]
             if several or config.task == "classify":
                 raise ValueError(_OFFSET)
@@ -140,7 +145,7 @@ def _read_list(config: DataConfig, split: str, parse: _Parse, *, listing: Listin
         for number, line in parsed[split_name]
     ]
     folders = _video_folders(config, split_name) + ([] if config.videos else [file.parent])
-    entries, _ = find_videos(config, file, lines, list(dict.fromkeys(folders)), listing=listing)
+    entries, _ = find_videos(config, file, lines, folders=list(dict.fromkeys(folders)), listing=listing)
     return record_set(config, split, entries if split_name else hold_out(config, split, entries), classes)
 
 
@@ -172,6 +177,7 @@ def _find_lists(config: DataConfig) -> dict[str, Path]:
     folders = [stated] if config.annotations else [Path(config.root) / name for name in _LIST_FOLDERS]
     by_split: dict[str, list[Path]] = {}
     for path in (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())):
+        # "train_videofolder" -> {"train"}; "train_val_list" has two and is no list of one split.
         words = {canonical(word) for word in re.split(r"[^a-z]+", path.stem.lower())} & set(_SPLITS)
         fold = re.search(r"split[-_]?(\d+)", path.stem.lower())
         of_fold = fold is None or int(fold[1]) == config.fold
@@ -198,6 +204,7 @@ def _stated_lists(config: DataConfig) -> dict[str, Path]:
         files = {"": root / pattern} if (root / pattern).is_file() else {}
     else:
         files = {}
+        # The names of the recipe, then the usual aliases.
         stated = (config.train_split, config.val_split, config.test_split)
         for name in (*stated, *(name for split in _SPLITS for name in same_split(split))):
             file = root / pattern.replace("{split}", name)

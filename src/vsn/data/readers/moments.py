@@ -43,14 +43,15 @@ def read_moments(config: DataConfig, split: str) -> RecordSet:
     def parse(line: str) -> Line:
         video, *cells = (cell.strip() for cell in next(csv.reader([line])))
         names = [cell for cell in cells if not cell.isdecimal()]
-        for name in names:
+        for name in names:  # raises for unknown classes
             classes.label_of(name)
         # Numbers behind a name are votes; a line of numbers only is labels.
         labels = names or [classes.name_of(int(cell)) for cell in cells]
         return Line(video, tuple(dict.fromkeys(labels)))
 
+    # The official archive has a folder for each split.
     below = video_folders(config, "videos")
     of_split = [place for folder in below for name in same_split(split_name) if (place := folder / name).is_dir()]
     lines = parse_lines(file, parse)
-    entries, num_missing = find_videos(config, file, lines, (*of_split, *below), may_miss=True)
+    entries, num_missing = find_videos(config, file, lines, folders=(*of_split, *below), may_miss=True)
     return record_set(config, split, entries, classes.names, num_missing=num_missing)

@@ -17,7 +17,6 @@ from vsn.data.readers.files import (
     parse_lines,
     require_file,
     require_split_file,
-    video_folders,
 )
 from vsn.data.records import RecordSet
 
@@ -64,6 +63,7 @@ def _read(config: DataConfig, split: str, name: str, suffix: str, usual: Sequenc
     classes = read_class_list(require_file(config, folders, f"{name}-labels.{suffix}", f"labels.{suffix}"))
     names = {each: (f"{name}-{each}.{suffix}", f"{each}.{suffix}") for each in ("train", "validation", "test")}
     split_name, file = require_split_file(config, split, folders, names)
+    # The authors withhold the test labels; Qualcomm's redistribution includes them.
     answers = _test_answers(file, classes) if split_name == "test" else {}
 
     def parse_csv(line: str) -> Line:
@@ -85,7 +85,7 @@ def _read(config: DataConfig, split: str, name: str, suffix: str, usual: Sequenc
         return Line(path, (label,) if label else ())
 
     lines = parse_lines(file, parse_csv) if suffix == "csv" else parse_entries(file, parse_json)
-    entries, _ = find_videos(config, file, lines, video_folders(config, *usual))
+    entries, _ = find_videos(config, file, lines, usual)
     return record_set(config, split, entries, classes.names)
 
 

@@ -46,9 +46,11 @@ def canonical(name: str) -> str:
 
 def find_split(config: DataConfig, split: str, present: Sequence[str]) -> str:
     """Return the name that a split has in the data; `NoSplitError` when it has none."""
+    # The exact name, then its aliases, then any spelling: "val" finds "val" before "Validation".
     for name in (*(alias for alias in same_split(split) if alias in present), *present):
         if means(name, split):
             return name
+    # Name the setting that holds the wrong name; suggest another split than the training split.
     settings = [name for name in ("train_split", "val_split", "test_split") if getattr(config, name) == split]
     others = [name for name in present if not means(name, config.train_split)] or list(present)
     advice = "Choose one of them."

@@ -5,15 +5,7 @@ from __future__ import annotations
 from vsn.config import DataConfig
 from vsn.data.readers.class_names import read_class_list
 from vsn.data.readers.entries import record_set
-from vsn.data.readers.files import (
-    Line,
-    annotation_folders,
-    find_videos,
-    parse_lines,
-    require_file,
-    require_split_file,
-    video_folders,
-)
+from vsn.data.readers.files import Line, annotation_folders, find_videos, parse_lines, require_file, require_split_file
 from vsn.data.records import RecordSet
 
 
@@ -27,6 +19,7 @@ def read_ucf101(config: DataConfig, split: str) -> RecordSet:
     root/rawframes or root.
     """
     official = "ucfTrainTestlist"
+    # The archive of the splits unpacks to either of two levels.
     folders = annotation_folders(config, official, f"UCF101TrainTestSplits-RecognitionTask/{official}", "splits")
     classes = read_class_list(require_file(config, folders, "classInd.txt"))
     names = {name: (f"{name}list{config.fold:02d}.txt",) for name in ("train", "test")}
@@ -42,5 +35,5 @@ def read_ucf101(config: DataConfig, split: str) -> RecordSet:
         return Line(video, (name,))
 
     usual = ("UCF-101", "UCF101", "videos", "frames", "rawframes")
-    entries, _ = find_videos(config, file, parse_lines(file, parse), video_folders(config, *usual), flat=True)
+    entries, _ = find_videos(config, file, parse_lines(file, parse), usual, flat=True)
     return record_set(config, split, entries, classes.names)

@@ -38,6 +38,7 @@ def open_video(
         VideoError: the video cannot be read.
         ConfigError: an invalid template, or a decoder that is not installed.
     """
+    # A packed video is no file of its own: `shard-00000.vsnpack/17` must be recognized before the disk is asked.
     if packed_place(path):
         return PackedReader(path, short_side=short_side)
     if os.path.isdir(path):

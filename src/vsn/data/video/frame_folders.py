@@ -65,6 +65,7 @@ def describe_frames(path: str | Path, template: str = "") -> FrameFiles:
     """
     if template:
         return _without_gaps(path, template, _numbers_matching(path, template))
+    # Group the numbered images by the text around the number: ("img_", ".jpg") -> ["00001", "00002", ...].
     kinds: dict[tuple[str, str], list[str]] = {}
     for name in _listed(path):
         if (match := _NUMBERED.fullmatch(name)) and not name.startswith("."):
@@ -190,6 +191,7 @@ def _numbers_matching(path: str | Path, template: str) -> list[int]:
 
 
 def _without_gaps(path: str | Path, template: str, numbers: list[int]) -> FrameFiles:
+    # Extraction that failed halfway, or thinned frames: indices would no longer be times.
     start, num_frames = min(numbers), len(numbers)
     if max(numbers) - start + 1 != num_frames:
         missing = min(set(range(start, max(numbers))) - set(numbers))
@@ -242,6 +244,7 @@ def _stored_size(path: str | Path, name: str, data: bytes) -> tuple[int, int]:
 
 
 def _opened(data: bytes) -> Image.Image:
+    # Only these formats: others (EPS, TIFF) run more code on files from strangers.
     return Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
 
 
@@ -260,6 +263,7 @@ def _orientation(data: bytes) -> int:
 
 def _decode_other(data: bytes) -> np.ndarray:
     """A PNG or WebP picture, uint8 `(H, W, 3)`, without transparency; 16-bit samples keep their high bytes."""
+    # Pillow converts 16-bit gray by clipping at 255, which turns most pictures white.
     with _opened(data) as picture:
         if picture.mode.startswith("I"):  # 16-bit gray
             gray = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)

@@ -21,6 +21,7 @@ def decode_jpeg(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
 
     Raises `ValueError` for bytes that are no complete JPEG.
     """
+    # Decoding in place saves a copy of every frame.
     try:
         image: np.ndarray = simplejpeg.decode_jpeg(data, buffer=out)
         if out is not None and image.shape == out.shape:  # decoded in place
@@ -46,6 +47,7 @@ def decode_gray_jpeg(data: bytes) -> np.ndarray:
 
 def encode_jpeg(image: np.ndarray, *, quality: int) -> bytes:
     """Encode RGB, uint8 `(H, W, 3)`, as JPEG 4:2:0, or gray, uint8 `(H, W)`; sides up to `MAX_SIDE`, quality 1 to 100."""
+    # Pillow would give gray pictures other bytes with a subsampling.
     stream = io.BytesIO()
     options = {"subsampling": "4:2:0"} if image.ndim == 3 else {}
     Image.fromarray(image).save(stream, "JPEG", quality=quality, **options)

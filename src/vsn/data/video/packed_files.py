@@ -68,6 +68,7 @@ class PackedReader(PictureReader):
 
     def read_into(self, index: int, out: np.ndarray) -> None:
         """See `PictureReader.read_into`."""
+        # Frames lie one behind the other: the end of each is the sum of the sizes before.
         table, ends = self._table
         size = int(table["size"][index])
         data = self._shard.read(int(ends[index]) - size, size)
@@ -96,7 +97,7 @@ class Shard:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._handle = -1
+        self._handle = -1  # for __del__, when opening fails
         self._lock = threading.Lock()
         try:
             self._handle = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -107,6 +108,7 @@ class Shard:
             raise VideoError(self.path, f"cannot be opened ({error.strerror}).") from None
         if size < len(MAGIC) + FOOTER.size or self.read(0, len(MAGIC)) != MAGIC:
             raise VideoError(self.path, f"not a packed file of this version, or truncated; {_REWRITE}")
+        # The footer is written last: an interrupted write has none.
         position, num_videos, description_size, crc, magic = FOOTER.unpack(self.read(size - FOOTER.size, FOOTER.size))
         table_size = num_videos * VIDEO.itemsize
         if magic != MAGIC or position + table_size + description_size + FOOTER.size != size:
@@ -114,6 +116,7 @@ class Shard:
         tables = self.read(position, table_size + description_size)
         if zlib.crc32(tables) != crc:
             raise VideoError(self.path, f"the table of the packed file is damaged; {_REWRITE}")
+        # The description is parsed on request: ids of 10,000 videos take longer to parse than a frame to decode.
         self.videos = np.frombuffer(tables, VIDEO, num_videos)
         self._description = tables[table_size:]
 
@@ -141,6 +144,7 @@ class Shard:
         return data
 
     def _read(self, position: int, size: int) -> bytes:
+        # pread leaves the file position alone, which forked workers share.
         if hasattr(os, "pread"):
             return os.pread(self._handle, size, position)
         with self._lock:  # Windows
@@ -167,6 +171,7 @@ def _locate(path: str | Path) -> tuple[Shard, int]:
     if place is None:
         raise VideoError(path, f"not a video of a packed file, such as shard-00000{SUFFIX}/17.")
     file, name = place
+    # One stat a video notices a shard that was replaced while this process runs.
     try:
         status = os.stat(file)
     except OSError as error:

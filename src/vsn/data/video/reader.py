@@ -27,10 +27,12 @@ class VideoError(ValueError):
 
     def __init__(self, path: str | Path, reason: str) -> None:
         self.path = str(path)
+        # FFmpeg's messages and file names may hold line breaks; logs and CSV reports need one line.
         self.reason = " ".join(reason.split())
-        super().__init__(self.path, self.reason)
+        super().__init__(self.path, self.reason)  # as args, which pickle passes to the constructor
 
     def __str__(self) -> str:
+        # A name in another encoding holds surrogates, which print() cannot encode.
         path = self.path if self.path.isprintable() else ascii(self.path)
         return f"{path}: {self.reason}"
 
@@ -123,6 +125,7 @@ class PictureReader(VideoReader):
         indices = checked_indices(indices, self.num_frames)
         size = frame_size(self.path, self.metadata.height, self.metadata.width, self.short_side)
         frames = np.empty((len(indices), *size, 3), np.uint8)
+        # A repeated frame is copied: short videos repeat frames to fill T.
         first_row: dict[int, int] = {}
         for row, index in enumerate(indices):
             if index in first_row:
@@ -139,6 +142,7 @@ class PictureReader(VideoReader):
 
 def checked_indices(indices: Iterable[int] | np.ndarray, num_frames: int) -> list[int]:
     """Return indices as a list of int. Raises `ValueError` for no index, or one outside `0..num_frames - 1`."""
+    # Python integers: numpy's are slower as keys of a dict, and may wrap around.
     checked = [int(index) for index in indices]
     if not checked or min(checked) < 0 or max(checked) >= num_frames:
         raise ValueError(f"Expected frame indices from 0 to {num_frames - 1}, got {checked}.")
@@ -186,6 +190,7 @@ def resize_rgb(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize a picture, uint8 `(H, W, C)`, to `(height, width, C)` (bilinear, antialiased)."""
     import torch  # four times as fast as Pillow
 
+    # Rotated frames have negative strides, and memory-mapped ones are read-only: torch takes neither.
     stored = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(stored, (height, width), mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()

@@ -31,6 +31,7 @@ class VideoScan:
 
 def scan_video(path: str | Path, *, decode_all: bool = False) -> VideoScan:
     """Scan a video file; decode its first key frames, or with `decode_all` every frame. Raises `VideoError`."""
+    # A dict as an ordered set.
     sizes: dict[tuple[int, int], None] = {}
     keys: list[int] = []
     num_packets = num_decoded = num_sent = 0
@@ -63,6 +64,7 @@ def scan_video(path: str | Path, *, decode_all: bool = False) -> VideoScan:
         sizes |= dict.fromkeys((frame.height, frame.width) for frame in frames)
         if not sizes:
             sizes[stream.codec_context.height, stream.codec_context.width] = None
+    # Two frames of tolerance: the last frame may have no duration.
     if seconds and rate:
         is_truncated = end_seconds < seconds - 2 / rate
         announced = (announced or round(seconds * rate)) if is_truncated else 0
@@ -74,6 +76,7 @@ def _announced_seconds(container: av.container.InputContainer, stream: av.VideoS
     """Seconds of video that the header announces; 0 when it announces none, or perhaps those of the sound."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
+    # The duration of a container is that of its longest stream, which may be the sound.
     if container.duration and len(container.streams) == 1:
         return container.duration / 1e6
     return 0.0

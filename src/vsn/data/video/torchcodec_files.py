@@ -71,6 +71,7 @@ class TorchCodecReader(FileReader):
 
     def __init__(self, path: str | Path, *, short_side: int | None, device: str) -> None:
         super().__init__(path, short_side=short_side, decode_first=True)
+        # In display order: TorchCodec sorts frames by time stamp.
         index = self.index
         stamps = sorted({pts for pts in index.pts if pts is not None})
         # Without key frame marks that hold, a first key frame and one time stamp a frame, TorchCodec
@@ -95,7 +96,7 @@ class TorchCodecReader(FileReader):
         while self._decoder is not None and start < self.num_frames:
             chunk = range(start, min(start + _CHUNK, self.num_frames))
             frames = self._read(chunk)
-            if frames is not None:
+            if frames is not None:  # else the loop ends, and PyAV continues at `start`
                 yield from frames
                 start = chunk.stop
         if start < self.num_frames:
@@ -107,10 +108,11 @@ class TorchCodecReader(FileReader):
             return None
         import torch
 
+        # Ascending and without repeats, TorchCodec seeks only forward.
         unique = sorted(set(indices))
         try:
             batch = self._decoder.get_frames_at(unique)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError:  # a RuntimeError, but no fault of the file
             raise
         except (RuntimeError, ValueError, LookupError):
             self._decoder = None
@@ -132,6 +134,7 @@ def open_decoder(path: str | Path, index: PacketIndex, metadata: VideoMetadata, 
     """Open a `VideoDecoder`; None when TorchCodec cannot read the file, or counts or turns its frames differently."""
     from torchcodec.decoders import VideoDecoder
 
+    # Exact seek mode reads all packets, as PyAV did; approximate mode guesses positions from the frame rate.
     try:
         decoder = VideoDecoder(
             f"file:{path}",

@@ -119,6 +119,7 @@ class FileReader(VideoReader):
                     break
         if not num_decoded:
             raise self._nothing_decodes()
+        # Truncated and damaged files announce frames that do not decode. Their number is known only now.
         if len(images) < len(wanted):
             announced, self.num_frames = self.num_frames, num_decoded
             raise FewerFramesError(self.path, f"it announces {announced} frames, of which {num_decoded} decode.")
@@ -136,6 +137,7 @@ class FileReader(VideoReader):
 
     def _metadata_from(self, first: VideoFrame) -> VideoMetadata:
         converter = FrameConverter.of(self.path, first, None)
+        # A quarter turn exchanges height and width.
         size = (converter.height, converter.width)
         height, width = size[::-1] if converter.quarter_turns % 2 else size
         return VideoMetadata(
@@ -143,6 +145,7 @@ class FileReader(VideoReader):
         )
 
     def _nothing_decodes(self) -> VideoError:
+        # FFmpeg refuses frames of more than max_pixels; the codec then has no width.
         reason = f"none of its {len(self.index.pts)} frames decodes"
         with content_errors(self.path), open_container(self.path) as container:
             if not video_stream(self.path, container).codec_context.width:
@@ -207,6 +210,7 @@ def open_container(path: str | Path) -> InputContainer:
 
 def open_source(source: str, *, options: dict[str, str], timeout: float) -> InputContainer:
     """Call `av.open` for reading; accept files whose tags are in an unknown encoding."""
+    # Latin-1 titles are common in old AVI files, and say nothing about the frames.
     if _REFUSES_TAGS:
         return av.open(source, options=options, metadata_errors="ignore", timeout=timeout)  # type: ignore[call-overload,no-any-return,unused-ignore]
     return av.open(source, options=options, timeout=timeout)
@@ -218,6 +222,7 @@ def video_stream(path: str | Path, container: InputContainer) -> VideoStream:
         if not stream.disposition & Disposition.attached_pic:  # the cover picture of a sound file
             if stream.codec_context is None:
                 raise VideoError(path, "no decoder for its video stream.")
+            # Options of a decoder must be set before it opens.
             if not stream.codec_context.is_open:
                 stream.codec_context.thread_count = 1
                 stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -242,6 +247,7 @@ def content_errors(path: str | Path) -> Iterator[None]:
 
 def _index_packets(path: str | Path, *, decode_first: bool) -> tuple[PacketIndex, VideoFrame | None]:
     """Index a file in one pass; with `decode_first` also return the first frame that decodes. Raises `VideoError`."""
+    # Counted, because the header's number of frames is often wrong.
     pts: list[int | None] = []
     is_key: list[bool] = []
     first: VideoFrame | None = None
@@ -251,6 +257,7 @@ def _index_packets(path: str | Path, *, decode_first: bool) -> tuple[PacketIndex
         for packet in _packets(path, container, stream):
             if decode_first and first is None:
                 first = next(iter(decode_packet(stream, packet)), None)
+            # Edit lists of MP4 cut packets off, which decode and are not shown.
             if not packet.is_discard:
                 pts.append(packet.pts)
                 is_key.append(packet.is_keyframe)
@@ -277,7 +284,7 @@ def _packets(path: str | Path, container: InputContainer, stream: VideoStream) -
                 yield packet
     except av.ExitError:
         raise VideoError(path, f"reading it stalled for {_STALL_SECONDS:.0f} seconds.") from None
-    except av.FFmpegError:
+    except av.FFmpegError:  # a truncated file
         return
 
 

@@ -52,6 +52,7 @@ def write_video(
 
 
 def _checked_size(path: Path, image: np.ndarray) -> tuple[int, int]:
+    # yuv420p stores color for blocks of 2x2 pixels.
     height, width, channels = image.shape if image.ndim == 3 else (0, 0, 0)
     if image.dtype != np.uint8 or channels != 3 or not height or not width or height % 2 or width % 2:
         raise ValueError(
