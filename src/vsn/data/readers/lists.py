@@ -6,12 +6,11 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from vsn.config import ConfigError, DataConfig
 from vsn.data.readers.class_names import read_class_list
 from vsn.data.readers.entries import hold_out, record_set
-from vsn.data.readers.files import Line, Listing, find_videos, read_lines, video_folders
+from vsn.data.readers.files import Line, Listing, find_videos, parse_lines, video_folders
 from vsn.data.readers.splits import canonical, find_split, same_split
 from vsn.data.records import VIDEO_EXTENSIONS, RecordSet
 
@@ -28,18 +27,12 @@ _CLASS_FILES = (
 )  # fmt: skip
 _OFFSET = (
     'expected a folder, its number of frames and one label. Several labels need data.task = "multilabel"; lists with '
-    "an offset before the number of frames (with_offset) are not supported: put each part of a video into a folder"
+    "an offset before the number of frames (with_offset) are not supported"
 )
 
 
-class _Parsed(NamedTuple):
-    path: str
-    labels: tuple[int, ...]
-    listed_frames: int = 0
-
-
-_Parse = Callable[[str], _Parsed]
-"""Parses a line; raises `ValueError` that states what a line must be."""
+_Parse = Callable[[str], Line]
+"""Parses a line; the class names are labels, in digits: the lists state no names."""
 
 
 def read_tsn_list(config: DataConfig, split: str) -> RecordSet:
@@ -49,12 +42,12 @@ def read_tsn_list(config: DataConfig, split: str) -> RecordSet:
     for the places of files.
     """
 
-    def parse(line: str) -> _Parsed:
+    def parse(line: str) -> Line:
         # From the right: paths may contain spaces.
         path, *numbers = line.rsplit(None, 2)
         if len(numbers) != 2 or not all(map(str.isdecimal, numbers)):
-            raise ValueError("expected a path, a number of frames and a label")
-        return _Parsed(path, (int(numbers[1]),), int(numbers[0]))
+            raise ValueError(f"expected a path, a number of frames and a label, got {line!r}.")
+        return Line(path, (numbers[1],), listed_frames=int(numbers[0]))
 
     return _read_list(config, split, parse)
 
@@ -70,21 +63,21 @@ def read_mmaction2_list(config: DataConfig, split: str) -> RecordSet:
     listing = Listing()
     folders = [folder for name in _SPLITS for folder in _video_folders(config, name)]
     bases = [os.fspath(folder) for folder in dict.fromkeys(folders)]
-    first_numbers: dict[str, int] = {}
+    first_numbers: dict[str, str] = {}
 
-    def parse(line: str) -> _Parsed:
+    def parse(line: str) -> Line:
         # The numbers behind the last word that is no number: "a b/x.mp4 3 7" -> "a b/x.mp4", [3, 7].
         words = line.split()
         start = next((i for i in range(1, len(words)) if all(map(str.isdecimal, words[i:]))), len(words))
-        path, numbers = line.rsplit(None, len(words) - start)[0], [int(word) for word in words[start:]]
+        path, numbers = line.rsplit(None, len(words) - start)[0], tuple(words[start:])
         if len(numbers) < 2 or not _is_frames(listing, bases, path):
-            return _Parsed(path, tuple(numbers))
+            return Line(path, numbers)
         if len(numbers) > 2:
             # "v 0 163 1" and "v 80 83 0" are two parts of one video, not 0 and 80 frames.
             several = first_numbers.setdefault(path, numbers[0]) != numbers[0]
             if several or config.task == "classify":
-                raise ValueError(_OFFSET)
-        return _Parsed(path, tuple(numbers[1:]), numbers[0])
+                raise ValueError(f"{_OFFSET}, got {line!r}.")
+        return Line(path, numbers[1:], listed_frames=int(numbers[0]))
 
     return _read_list(config, split, parse, listing=listing)
 
@@ -95,13 +88,13 @@ def read_slowfast_list(config: DataConfig, split: str) -> RecordSet:
     See `_read_list` for the places of files.
     """
 
-    def parse(line: str) -> _Parsed:
+    def parse(line: str) -> Line:
         path, separator, label = line.rpartition(config.separator)
         if not separator:
-            return _Parsed(line, ())
+            return Line(line, ())
         if not label.strip().isdecimal():
-            raise ValueError(f"expected a path, {config.separator!r} (data.separator) and a label")
-        return _Parsed(path.strip(), (int(label),))
+            raise ValueError(f"expected a path, {config.separator!r} (data.separator) and a label, got {line!r}.")
+        return Line(path.strip(), (label.strip(),))
 
     return _read_list(config, split, parse)
 
@@ -130,33 +123,18 @@ def _read_list(config: DataConfig, split: str, parse: _Parse, *, listing: Listin
     """
     files = _find_lists(config)
     split_name = "" if "" in files else find_split(config, split, list(files))
-    parsed = {name: _parse_lines(file, parse) for name, file in files.items()}
+    parsed = {name: parse_lines(file, parse) for name, file in files.items()}
     # The lists of all splits: a class may have no video in this one.
-    top = max(max(line.labels, default=-1) for lines in parsed.values() for _, line in lines)
+    largest = max((int(label) for lines in parsed.values() for line in lines for label in line.class_names), default=-1)
     file = files[split_name]
-    classes = _class_names(config, file, top)
+    classes = _class_names(config, file, largest)
     lines = [
-        Line(
-            line.path,
-            tuple(classes[label] for label in dict.fromkeys(line.labels)),
-            f"line {number}",
-            line.listed_frames,
-        )
-        for number, line in parsed[split_name]
+        line._replace(class_names=tuple(classes[label] for label in dict.fromkeys(map(int, line.class_names))))
+        for line in parsed[split_name]
     ]
     folders = _video_folders(config, split_name) + ([] if config.videos else [file.parent])
     entries, _ = find_videos(config, file, lines, folders=list(dict.fromkeys(folders)), listing=listing)
     return record_set(config, split, entries if split_name else hold_out(config, split, entries), classes)
-
-
-def _parse_lines(file: Path, parse: _Parse) -> list[tuple[int, _Parsed]]:
-    parsed = []
-    for number, line in read_lines(file):
-        try:
-            parsed.append((number, parse(line)))
-        except ValueError as error:
-            raise ConfigError(f"{file}: line {number} is {line!r}; {error}.") from None
-    return parsed
 
 
 def _video_folders(config: DataConfig, split: str) -> list[Path]:
@@ -218,7 +196,7 @@ def _stated_lists(config: DataConfig) -> dict[str, Path]:
     return files
 
 
-def _class_names(config: DataConfig, file: Path, top: int) -> tuple[str, ...]:
+def _class_names(config: DataConfig, file: Path, largest: int) -> tuple[str, ...]:
     candidates = [
         path
         for pattern in _CLASS_FILES
@@ -227,11 +205,11 @@ def _class_names(config: DataConfig, file: Path, top: int) -> tuple[str, ...]:
         if path != file
     ]
     if not candidates:
-        return tuple(map(str, range(top + 1)))
+        return tuple(map(str, range(largest + 1)))
     classes = read_class_list(candidates[0])
-    if top >= len(classes.names):
+    if largest >= len(classes.names):
         raise ConfigError(
-            f"{file}: the largest label of the lists is {top}, and {classes.file} states {len(classes.names)} classes, "
+            f"{file}: the largest label of the lists is {largest}, and {classes.file} states {len(classes.names)} classes, "
             f"0 to {len(classes.names) - 1}."
         )
     return classes.names

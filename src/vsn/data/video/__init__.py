@@ -38,7 +38,7 @@ def open_video(
         VideoError: the video cannot be read.
         ConfigError: an invalid template, or a decoder that is not installed.
     """
-    # A packed video is no file of its own: `shard-00000.vsnpack/17` must be recognized before the disk is asked.
+    # Before the disk is asked: `shard-00000.vsnpack/17` is a video inside a file, and does not exist as a path.
     if packed_place(path):
         return PackedReader(path, short_side=short_side)
     if os.path.isdir(path):

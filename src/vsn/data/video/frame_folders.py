@@ -24,7 +24,7 @@ from vsn.data.video.jpeg import decode_gray_jpeg, decode_jpeg
 from vsn.data.video.reader import MAX_PIXELS, PictureReader, VideoError, VideoMetadata, resize_rgb
 
 _NUMBERED = re.compile(r"(.*?)([0-9]+)(\.(?:jpe?g|png|webp))", re.IGNORECASE | re.DOTALL)
-# Optical flow is stored beside frames: flow_x_00001.jpg, x_00001.jpg, 000123-y_00001.jpg.
+# Optical flow is often stored in the folder of the frames: flow_x_00001.jpg, x_00001.jpg, 000123-y_00001.jpg.
 _FLOW = re.compile(r"(?:^|[-_])[xy]_$", re.IGNORECASE)
 _KINDS_SHOWN = 5
 _ORIENTATION = 0x0112

@@ -144,7 +144,7 @@ class Shard:
         return data
 
     def _read(self, position: int, size: int) -> bytes:
-        # pread leaves the file position alone, which forked workers share.
+        # pread does not move the file position, which forked workers share.
         if hasattr(os, "pread"):
             return os.pread(self._handle, size, position)
         with self._lock:  # Windows
