@@ -277,7 +277,7 @@ def test_bad_files_of_features(tmp_path: Path):
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     for name, message in (
         ("absent", "does not exist"),
-        ("other", r"and no \['classes'"),
+        ("other", r"no \['classes'"),
         ("text", "is damaged"),
         ("cut", "is damaged"),
     ):

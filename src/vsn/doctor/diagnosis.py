@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
 
 from vsn.data.flips import propose_flip_rule
 from vsn.doctor.evidence import Evidence, Loading
@@ -98,9 +97,9 @@ class Diagnosis:
         """Whether there is no error."""
         return not any(finding.severity == "error" for finding in self.findings)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain dicts, lists, numbers and text, for JSON."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        plain: dict[str, object] = json.loads(json.dumps(asdict(self)))
         return {"healthy": self.healthy} | plain
 
 

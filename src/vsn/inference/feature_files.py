@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from vsn.system.files import atomic_write
+from vsn.system.npz import read_npz
 
 FORMAT_VERSION = 1
 
@@ -70,20 +68,8 @@ def load_features(path: str | Path) -> Features:
         FeaturesError: no such file, damaged, not a file of features, or of another version of the format.
     """
     path = Path(path)
-    try:
-        # Opened here: np.load leaves the file open when it is not an archive.
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, NpzFile):
-                raise ValueError("it holds a single array")
-            arrays = {key: archive[key] for key in archive.files}
-    except FileNotFoundError as error:
-        raise FeaturesError(f"{path} does not exist. `vsn features RUN --out {path}` writes it.") from error
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
-        raise FeaturesError(f"{path} is damaged, or not a file of features ({error}).") from error
-    missing = sorted({"video_ids", "features", "labels", "classes", "facts", "format_version"} - arrays.keys())
-    if missing:
-        raise FeaturesError(f"{path} holds {sorted(arrays)[:8]} and no {missing}; it is not a file of `vsn features`.")
+    keys = ("video_ids", "features", "labels", "classes", "facts", "format_version")
+    arrays = read_npz(path, keys, kind="features", command=f"vsn features RUN --out {path}", error_type=FeaturesError)
     if (version := int(arrays["format_version"])) != FORMAT_VERSION:
         raise FeaturesError(f"{path} has format version {version}; this vsn reads version {FORMAT_VERSION}.")
     return Features(

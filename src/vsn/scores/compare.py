@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,9 +59,9 @@ class Comparison:
     """Most won by b first."""
     changed: list[VideoChange]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields for JSON, with the mean under its name."""
-        metrics: dict[str, Any] = {}
+        metrics: dict[str, object] = {}
         for name, metric in (("top1", self.top1), (self.mean_name, self.mean)):
             metrics |= {name: [metric.a, metric.b], f"{name}_difference": metric.difference}
             if metric.interval is not None:

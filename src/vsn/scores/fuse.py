@@ -233,7 +233,7 @@ class FusionRow:
     costs: ModelCosts
     summary: Summary
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields for JSON, flat and without the accuracy by class."""
         metrics = self.summary.to_dict()
         del metrics["per_class"], metrics["num_videos"]
@@ -259,7 +259,7 @@ class FusionReport:
     map_gain: float | None
     """Gain in mean average precision; None unless the scores are multi-label."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields for JSON; without map_gain where it is None."""
         fields = vars(self) | {
             "inputs": [row.to_dict() for row in self.inputs],

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from vsn.system.files import atomic_write
+from vsn.system.npz import read_npz
 
 FORMAT_VERSION = 1
 
@@ -120,20 +118,8 @@ def load_scores(path: str | Path) -> Scores:
     path = Path(path)
     if path.is_dir():
         raise ScoresError(f"{path} is a folder. Pass a file of scores, such as {path / 'eval' / 'NAME.npz'}.")
-    try:
-        # Opened here, because np.load leaves the file open if it is not an archive.
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, NpzFile):
-                raise ValueError("it holds a single array")
-            arrays = {key: archive[key] for key in archive.files}
-    except FileNotFoundError as error:
-        raise ScoresError(f"{path} does not exist. `vsn eval RUN` writes RUN/eval/*.npz.") from error
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
-        raise ScoresError(f"{path} is damaged or not a file of scores ({error}). Run `vsn eval` again.") from error
-    # Any .npz opens, so tell another kind of archive from one of an older vsn.
-    if missing := sorted({"video_ids", "scores", "labels", "classes"} - arrays.keys()):
-        raise ScoresError(f"{path} is not a file of scores: it has arrays {sorted(arrays)[:8]}, but no {missing}.")
+    keys = ("video_ids", "scores", "labels", "classes")
+    arrays = read_npz(path, keys, kind="scores", command="vsn eval", error_type=ScoresError)
     if not {"format_version", "kind", "facts"} <= arrays.keys():
         raise ScoresError(f"{path} is in an old format, without metadata. Run `vsn eval` again.")
     try:
