@@ -51,7 +51,7 @@ PIECES = {"content-type": "multipart/form-data; boundary=x"}
 # --- what is answered --------------------------------------------------------------------------------
 
 
-def test_concurrent_requests_get_what_vsn_predict_says_to_the_last_bit(live: Live, served_run: Path, tmp_path: Path):
+def test_concurrent_requests_are_bit_equal_to_vsn_predict(live: Live, served_run: Path, tmp_path: Path):
     sizes = [(32, 48), (48, 32), (40, 40), (64, 96)]
     videos = [make_video(tmp_path / f"{i}.mp4", num_frames=3 + 2 * i, size=sizes[i % 4], seed=i) for i in range(6)]
     predictor = Predictor.from_run(served_run, device="cpu")
@@ -59,8 +59,8 @@ def test_concurrent_requests_get_what_vsn_predict_says_to_the_last_bit(live: Liv
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda video: post(live, video.read_bytes(), params={"top_k": 3}), videos * 3))
     for video, answer in zip(videos * 3, answers, strict=True):
-        said = predictor.predict(video, top_k=3)
-        assert list(labeled(answer).items()) == list(zip(said.labels, said.probabilities, strict=True))
+        prediction = predictor.predict(video, top_k=3)
+        assert list(labeled(answer).items()) == list(zip(prediction.labels, prediction.probabilities, strict=True))
     assert len({json.dumps(answer.json()["predictions"]) for answer in answers}) == 6
     assert live.metric("vsn_batch_clips_sum") - batches[1] == 18
     assert live.metric("vsn_batch_clips_count") > batches[0]
@@ -84,33 +84,33 @@ def test_answer(live: Live, clip: Path):
     assert (answer["frames"], answer["timeline"]) == ([], None)
 
 
-def test_frames_are_those_the_model_looks_at(live: Live, clip: Path):
+def test_frames_are_those_of_the_clip(live: Live, clip: Path):
     frames = post(live, clip.read_bytes(), params={"frames": True}).json()["frames"]
     pictures = [decode_jpeg(base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))) for url in frames]
     assert [picture.shape for picture in pictures] == [(36, 54, 3)] * 4
     assert len(set(frames)) == 4
 
 
-def test_timeline_of_a_long_video_alone(live: Live, clip: Path, tmp_path: Path, served_run: Path):
+def test_only_a_long_video_has_a_timeline(live: Live, clip: Path, tmp_path: Path, served_run: Path):
     assert post(live, clip.read_bytes(), params={"timeline": True}).json()["timeline"] is None
     long = make_video(tmp_path / "long.mp4", num_frames=40, seed=5)
     assert post(live, long.read_bytes()).json()["timeline"] is None
     answer = post(live, long.read_bytes(), params={"timeline": True, "top_k": 1}).json()
     assert [len(one["predictions"]) for one in answer["timeline"]["windows"]] == [1] * 4
-    said = Predictor.from_run(served_run, device="cpu").predict(long, top_k=1)
-    assert answer["predictions"] == [{"label": said.labels[0], "probability": said.probabilities[0]}]
+    prediction = Predictor.from_run(served_run, device="cpu").predict(long, top_k=1)
+    assert answer["predictions"] == [{"label": prediction.labels[0], "probability": prediction.probabilities[0]}]
 
 
 def test_the_timeline_is_that_of_the_command(live: Live, tmp_path: Path, served_run: Path):
     long = make_video(tmp_path / "long.mp4", num_frames=50, seed=5)
     served = post(live, long.read_bytes(), params={"timeline": True, "top_k": 3}).json()["timeline"]
     assert (served["window_seconds"], served["every_seconds"]) == (1.0, 1.25)  # 4 windows and no more
-    said = tmp_path / "said.json"
+    out = tmp_path / "timeline.json"
     cli.main([
-        "predict", str(served_run), str(long), "--device", "cpu", "--windows", "--out", str(said), "--top-k", "3",
+        "predict", str(served_run), str(long), "--device", "cpu", "--windows", "--out", str(out), "--top-k", "3",
         "--seconds", str(served["window_seconds"]), "--every", str(served["every_seconds"]),
     ])  # fmt: skip
-    wanted = json.loads(said.read_text())
+    wanted = json.loads(out.read_text())
     assert (served["seconds"], served["every_seconds"]) == (wanted["seconds"], wanted["every"])
     segments = [(one["start_seconds"], one["end_seconds"], one["label"]) for one in served["segments"]]
     assert segments == [(one["start"], one["end"], one["label"]) for one in wanted["segments"]]
@@ -128,12 +128,12 @@ def test_the_timeline_is_that_of_the_command(live: Live, tmp_path: Path, served_
 
 def test_heat_maps(live: Live, clip: Path, served_run: Path):
     answer = post(live, clip.read_bytes(), "/v1/explain").json()
-    said = Predictor.from_run(served_run, device="cpu").predict(clip, top_k=3)
-    assert (answer["label"], answer["probability"]) == (said.labels[0], said.probabilities[0])
+    prediction = Predictor.from_run(served_run, device="cpu").predict(clip, top_k=3)
+    assert (answer["label"], answer["probability"]) == (prediction.labels[0], prediction.probabilities[0])
     assert len(answer["frames"]) == len(answer["heat_maps"]) == 4
     assert not set(answer["frames"]) & set(answer["heat_maps"])
-    other = post(live, clip.read_bytes(), "/v1/explain", params={"label": said.labels[2]}).json()
-    assert (other["label"], other["probability"]) == (said.labels[2], said.probabilities[2])
+    other = post(live, clip.read_bytes(), "/v1/explain", params={"label": prediction.labels[2]}).json()
+    assert (other["label"], other["probability"]) == (prediction.labels[2], prediction.probabilities[2])
     assert other["frames"] == answer["frames"]
     assert other["heat_maps"] != answer["heat_maps"]
 
@@ -203,7 +203,7 @@ def test_refused_uploads(live: Live, bad_uploads, clip: Path, name, status, code
     assert live.files() == []
 
 
-def test_an_upload_without_a_length_is_counted_while_it_comes(live: Live, bad_uploads):
+def test_an_upload_without_content_length_is_counted_as_it_arrives(live: Live, bad_uploads):
     with live.client() as client:
         answer = client.post("/v1/predict", content=in_pieces(bytes(5_000_000)), headers=PIECES)
     assert error_of(answer)[:2] == (413, "too_large")
@@ -228,7 +228,7 @@ def test_refused_forms(live: Live, request_settings, code, values):
     assert values in message
 
 
-def test_refused_settings_and_addresses(live: Live, clip: Path):
+def test_refused_settings_and_routes(live: Live, clip: Path):
     found = error_of(post(live, clip.read_bytes(), params={"top_k": 0}))
     assert found[:2] == (422, "bad_setting")
     assert found[2].startswith("top_k is '0': ")
@@ -237,7 +237,7 @@ def test_refused_settings_and_addresses(live: Live, clip: Path):
         assert error_of(client.get("/v1/predict"))[0] == 405
 
 
-def test_a_file_that_hangs_is_given_up_and_harms_nobody(live: Live, clip: Path):
+def test_a_file_that_hangs_times_out_and_other_requests_are_answered(live: Live, clip: Path):
     with ThreadPoolExecutor(1) as pool:
         hanging = pool.submit(post, live, HANG)
         wait_until(live.files, "the hanging file has come")
@@ -262,7 +262,7 @@ class SlowUpload:
         self.socket.close()
 
 
-def test_no_more_at_once_than_there_is_room_for(live: Live, clip: Path):
+def test_more_than_max_requests_are_refused(live: Live, clip: Path):
     gone = live.metric("vsn_requests_total", path="/v1/predict", status="499")
     slow = [SlowUpload(live) for _ in range(LIMITS.max_requests)]
     wait_until(lambda: live.metric("vsn_videos_in_progress") == 6, "six uploads have begun")
@@ -279,7 +279,7 @@ def test_no_more_at_once_than_there_is_room_for(live: Live, clip: Path):
     labeled(post(live, clip.read_bytes()))
 
 
-def test_who_hangs_up_while_the_video_is_read_leaves_nothing(live: Live, tmp_path: Path):
+def test_a_disconnect_during_decoding_leaves_no_file(live: Live, tmp_path: Path):
     gate = tmp_path / "gate"
     gone = live.metric("vsn_requests_total", path="/v1/predict", status="499")
     whole, begin = b"".join(in_pieces(WAIT + bytes(gate))), next(in_pieces(b""))
@@ -289,14 +289,11 @@ def test_who_hangs_up_while_the_video_is_read_leaves_nothing(live: Live, tmp_pat
     upload.hang_up()
     wait_until(lambda: live.metric("vsn_videos_in_progress") == 0, "the request is forgotten")
     assert live.files() == []
-    wait_until(
-        lambda: live.metric("vsn_requests_total", path="/v1/predict", status="499") - gone == 1,
-        "it is counted",
-    )
+    wait_until(lambda: live.metric("vsn_requests_total", path="/v1/predict", status="499") - gone == 1, "it is counted")
     gate.touch()
 
 
-def test_progress_of_a_request_by_the_name_it_was_given(live: Live, tmp_path: Path):
+def test_progress_by_request_id(live: Live, tmp_path: Path):
     gate = tmp_path / "gate"
     with live.client() as client, ThreadPoolExecutor(1) as pool:
         assert client.get("/v1/progress/one").json() == {"stage": "unknown", "done": 0, "total": 0}
@@ -310,7 +307,7 @@ def test_progress_of_a_request_by_the_name_it_was_given(live: Live, tmp_path: Pa
 # --- who may ask, and what they learn ----------------------------------------------------------------
 
 
-def test_uploads_lie_in_a_private_folder_under_names_of_ours(live: Live, tmp_path: Path):
+def test_uploads_are_in_a_private_folder_under_random_names(live: Live, tmp_path: Path):
     (folder,), gate = live.uploads.iterdir(), tmp_path / "gate"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     with live.client() as client, ThreadPoolExecutor(1) as pool:
@@ -344,7 +341,7 @@ def test_pages_of_other_sites_are_refused(live: Live, clip: Path):
     assert found[:2] == (421, "unknown_host")
 
 
-def test_openapi_describes_every_address_with_examples(live: Live):
+def test_openapi_describes_every_route_with_examples(live: Live):
     with live.client() as client:
         api = client.get("/openapi.json").json()
     assert set(api["paths"]) == {

@@ -36,12 +36,12 @@ def open_page(browser: Any, live: Live) -> Iterator[Any]:
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
-        page.on("console", lambda message: said(message.text))
+        page.on("console", lambda message: logged(message.text))
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
         # Early, for it takes a while until Chromium reports file choosers: a test that waits for one has a race.
         page.on("filechooser", lambda chooser: None)
 
-        def said(text: str) -> None:
+        def logged(text: str) -> None:
             if "status of 422" not in text:  # the browser notes every answer that is a refusal
                 wrong.append(f"console: {text}")
 
@@ -82,11 +82,11 @@ def test_a_video_chosen_by_keyboard_is_labeled(open_page: Any, clip: Path, serve
     page.wait_for_selector("#result:not([hidden])")
     assert page.evaluate("document.activeElement.id") == "result"
     assert page.inner_text("#result-title") == "clip.mp4"
-    said = Predictor.from_run(served_run, device="cpu").predict(clip, top_k=2)
+    prediction = Predictor.from_run(served_run, device="cpu").predict(clip, top_k=2)
     shown = page.eval_on_selector_all("#labels .name", "all => all.map(one => one.innerText.split('\\n'))")
-    assert shown == [[n, f"{100 * p:.1f}%"] for n, p in zip(said.labels, said.probabilities, strict=True)]
+    assert shown == [[n, f"{100 * p:.1f}%"] for n, p in zip(prediction.labels, prediction.probabilities, strict=True)]
     widths = page.eval_on_selector_all("#labels .fill", "all => all.map(one => parseFloat(one.style.width))")
-    assert widths == pytest.approx([100 * p for p in said.probabilities], abs=0.1)
+    assert widths == pytest.approx([100 * p for p in prediction.probabilities], abs=0.1)
     assert page.locator("#frames img").count() == 4
     assert "1.2 s, 12 frames of 48\N{MULTIPLICATION SIGN}32" in page.inner_text("#facts")
     assert page.is_hidden("#timeline-part")
@@ -96,7 +96,7 @@ def test_a_video_chosen_by_keyboard_is_labeled(open_page: Any, clip: Path, serve
     page.keyboard.press("Enter")
     page.wait_for_selector("#heat[aria-pressed=true]")
     assert page.get_attribute("#frames img", "src") != before
-    assert said.labels[0] in page.inner_text("#heat-note")
+    assert prediction.labels[0] in page.inner_text("#heat-note")
     picture(page, "heat")
     page.keyboard.press("Enter")
     assert page.get_attribute("#frames img", "src") == before
@@ -122,18 +122,18 @@ def test_a_long_video_on_a_phone(open_page: Any, tmp_path: Path):
     page.wait_for_selector("#result:not([hidden])")
     stretches = page.locator("#timeline button")
     assert stretches.count() >= 1
-    said = stretches.nth(0).get_attribute("aria-label")
-    assert said.startswith("0:00 to 0:0")
+    text = stretches.nth(0).get_attribute("aria-label")
+    assert text.startswith("0:00 to 0:0")
     stretches.nth(0).focus()
     page.keyboard.press("Enter")
-    assert page.inner_text("#moment") == said
+    assert page.inner_text("#moment") == text
     assert stretches.nth(0).get_attribute("aria-pressed") == "true"
     page.click("summary")
     assert no_wider_than_the_window(page)
     picture(page, "phone")
 
 
-def test_what_is_wrong_is_said(open_page: Any, tmp_path: Path):
+def test_errors_are_shown(open_page: Any, tmp_path: Path):
     page = open_page()
     (tmp_path / "large.mp4").write_bytes(bytes(1_100_000))
     page.set_input_files("#file", tmp_path / "large.mp4")

@@ -1,4 +1,4 @@
-"""Batches, uploads, timelines and settings, each alone; starting and stopping."""
+"""Batches, uploads, timelines and settings, each by itself; starting and stopping."""
 
 import asyncio
 import os
@@ -75,7 +75,7 @@ def batcher(gate: Gate) -> Iterator[Batcher[int, int]]:
     batcher.close()
 
 
-def test_what_waits_goes_together_up_to_a_limit_and_in_order(gate: Gate, batcher: Batcher[int, int]):
+def test_waiting_items_form_batches_in_order(gate: Gate, batcher: Batcher[int, int]):
     first = batcher.submit(0)
     assert gate.begun.wait(60)
     others = [batcher.submit(number) for number in range(1, 6)]
@@ -85,14 +85,14 @@ def test_what_waits_goes_together_up_to_a_limit_and_in_order(gate: Gate, batcher
     assert gate.batches == [[0], [1, 2, 3], [4, 5]]
 
 
-def test_an_error_is_that_of_its_batch_alone(gate: Gate, batcher: Batcher[int, int]):
+def test_an_error_fails_only_its_batch(gate: Gate, batcher: Batcher[int, int]):
     gate.open.set()
     with pytest.raises(ArithmeticError, match="unlucky"):
         batcher.submit(13).result(60)
     assert batcher.submit(4).result(60) == 8
 
 
-def test_what_is_cancelled_before_its_turn_is_left_out(gate: Gate, batcher: Batcher[int, int]):
+def test_cancelled_items_are_not_scored(gate: Gate, batcher: Batcher[int, int]):
     batcher.submit(0)
     assert gate.begun.wait(60)
     cancelled, kept = batcher.submit(1), batcher.submit(2)
@@ -112,7 +112,7 @@ def test_calls_take_turns_with_batches_in_the_same_thread(gate: Gate, batcher: B
     assert gate.batches == [[0], [1]]
 
 
-def test_closing_cancels_what_waits(gate: Gate):
+def test_closing_cancels_waiting_items(gate: Gate):
     batcher: Batcher[int, int] = Batcher(gate, max_batch=1, wait_ms=0.0)
     running = batcher.submit(0)
     assert gate.begun.wait(60)
@@ -155,21 +155,21 @@ def form(content: bytes, *, name: str = "video", before: bytes = b"") -> bytes:
 
 
 @given(content=st.binary(min_size=1, max_size=1000), size=st.integers(1, 1100))
-def test_an_upload_is_written_as_it_came_however_it_is_cut(tmp_path_factory, content: bytes, size: int):
+def test_an_upload_is_written_unchanged_for_any_chunks(tmp_path_factory, content: bytes, size: int):
     target = tmp_path_factory.getbasetemp() / "received"
     other = b'--edge\r\nContent-Disposition: form-data; name="note"\r\n\r\nnot this\r\n'
     assert receive(form(content, before=other), target, size=size) == len(content)
     assert target.read_bytes() == content
 
 
-def test_an_upload_past_the_limit_is_not_written_further(tmp_path: Path):
+def test_an_upload_beyond_the_limit_is_not_written(tmp_path: Path):
     with pytest.raises(Problem, match=r"0\.001 MB") as caught:
         receive(form(bytes(100_000)), tmp_path / "received")
     assert caught.value.status == 413
     assert (tmp_path / "received").stat().st_size <= 1000
 
 
-def test_a_form_of_other_things_past_the_limit(tmp_path: Path):
+def test_other_fields_count_against_the_limit(tmp_path: Path):
     with pytest.raises(Problem, match=r"0\.001 MB") as caught:
         receive(form(bytes(100_000), name="other"), tmp_path / "received", size=5000)
     assert caught.value.status == 413
@@ -182,7 +182,7 @@ def test_an_upload_that_takes_too_long(tmp_path: Path):
     assert caught.value.status == 408
 
 
-def test_folders_of_services_that_were_killed_are_deleted_others_are_not(tmp_path: Path):
+def test_only_folders_of_killed_services_are_deleted(tmp_path: Path):
     living = UploadFolder(tmp_path)
     for name in ("vsn-serve-dead", "vsn-serve-just-starting", "other-thing"):
         (tmp_path / name).mkdir()
@@ -225,12 +225,12 @@ def refuse(num_pieces: float, monkeypatch: pytest.MonkeyPatch, *, drain_seconds:
     return happened
 
 
-def test_what_still_comes_of_a_refused_upload_is_read_before_the_answer(monkeypatch: pytest.MonkeyPatch):
+def test_a_refused_upload_is_drained_before_the_response(monkeypatch: pytest.MonkeyPatch):
     happened = refuse(3, monkeypatch, drain_seconds=60)
     assert happened == ["piece"] * 3 + ["http.response.start", "http.response.body"]
 
 
-def test_an_upload_without_an_end_is_answered_all_the_same(monkeypatch: pytest.MonkeyPatch):
+def test_an_endless_refused_upload_gets_a_response(monkeypatch: pytest.MonkeyPatch):
     happened = refuse(float("inf"), monkeypatch, drain_seconds=0.05)
     assert happened[-2:] == ["http.response.start", "http.response.body"]
 
@@ -238,7 +238,7 @@ def test_an_upload_without_an_end_is_answered_all_the_same(monkeypatch: pytest.M
 # --- the model -----------------------------------------------------------------------------------------
 
 
-def test_clips_of_several_sizes_are_scored_each_as_alone_in_their_order(served_run: Path):
+def test_clips_of_several_sizes_score_as_one_by_one(served_run: Path):
     model = open_model(served_run, device="cpu")
     generator = np.random.default_rng(0)
     shapes = [(4, 3, 36, 54), (4, 3, 54, 36), (4, 3, 36, 54), (2, 4, 3, 36, 36), (4, 3, 54, 36)]
@@ -247,7 +247,7 @@ def test_clips_of_several_sizes_are_scored_each_as_alone_in_their_order(served_r
     assert [scores.tolist() for scores in together] == [model.score([clip])[0].tolist() for clip in clips]
 
 
-def test_why_a_file_cannot_be_read_does_not_say_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_reason_of_a_decoding_error_has_no_server_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def fail(path: Path) -> None:
         raise VideoError(path, f"No space left: {str(path)!r}")
 
@@ -289,7 +289,7 @@ def test_frames_too_far_apart_for_a_window_of_differences_have_no_timeline(diffe
 @pytest.mark.parametrize("run", ["served_run", "differences_run"])
 @pytest.mark.parametrize("seed", [5, 6])
 @pytest.mark.parametrize("most", [4, 100])
-def test_the_service_makes_the_timeline_of_predict(
+def test_timelines_equal_those_of_predict(
     request: pytest.FixtureRequest, tmp_path: Path, run: str, seed: int, most: int
 ):
     served_run = request.getfixturevalue(run)
@@ -327,14 +327,8 @@ def test_a_video_shorter_than_a_window_has_no_timeline(served_run: Path, tmp_pat
     assert decoded(short, model, LIMITS).windows is None
 
 
-@pytest.mark.parametrize(
-    ("part", "settings"),
-    [
-        ("model", {"modality": "flow"}),
-        ("eval", {"protocol": "3crop-2clip"}),
-    ],
-)
-def test_runs_that_predict_has_no_windows_of_have_no_timeline(served_run: Path, part: str, settings: dict):
+@pytest.mark.parametrize(("part", "settings"), [("model", {"modality": "flow"}), ("eval", {"protocol": "3crop-2clip"})])
+def test_runs_without_windows_have_no_timeline(served_run: Path, part: str, settings: dict):
     recipe = open_run(served_run).recipe
     assert has_windows(recipe)
     assert not has_windows(replace(recipe, **{part: replace(getattr(recipe, part), **settings)}))
@@ -353,19 +347,19 @@ def test_runs_that_predict_has_no_windows_of_have_no_timeline(served_run: Path, 
         ({"batch_wait_ms": -1}, r"batch_wait_ms.*-1"),
     ],
 )
-def test_settings_that_make_no_sense(setting, message):
+def test_invalid_settings(setting, message):
     with pytest.raises(ConfigError, match=message):
         ServeConfig(**setting)
 
 
-def test_the_default_is_this_machine_alone():
+def test_the_default_host_is_loopback():
     assert ServeConfig().host == "127.0.0.1"
 
 
-def test_what_cannot_be_served_is_said_in_one_line(served_run: Path, tmp_path: Path):
+def test_startup_errors_are_one_line(served_run: Path, tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        with pytest.raises(SystemExit, match=f"127.0.0.1:{port} .*--port"):
+        with pytest.raises(SystemExit, match=rf"127\.0\.0\.1.*{port}.*--port"):
             cli.main(["serve", str(served_run), "--port", port])
     with pytest.raises(SystemExit, match=r"nowhere.* (is not|is neither) a"):
         cli.main(["serve", str(tmp_path / "nowhere")])
@@ -395,7 +389,7 @@ def test_a_service_that_stops_answers_503_to_clips_that_wait(served_run: Path, t
     assert list((tmp_path / "uploads").iterdir()) == []
 
 
-def test_without_the_extra_it_says_what_to_install(served_run: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_the_extra_the_error_names_it(served_run: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(SystemExit, match=r"uvicorn.*pip install \"vsn\[serve\]\""):
         cli.main(["serve", str(served_run)])

@@ -21,7 +21,7 @@ def pool() -> Iterator[DecodePool[str, str]]:
     pool.close()
 
 
-def test_results_and_losses_each_its_own(pool: DecodePool[str, str]):
+def test_each_job_gets_its_own_result_or_failure(pool: DecodePool[str, str]):
     jobs = ["a", "hang", "b", "die", "c", "raise", "d", "die", "e"]
     results = [future.result(120) for future in [pool.submit(job) for job in jobs]]
     assert results == [
@@ -37,7 +37,7 @@ def test_results_and_losses_each_its_own(pool: DecodePool[str, str]):
     ]
 
 
-def test_one_that_dies_while_idle_costs_no_job(pool: DecodePool[str, str]):
+def test_a_process_that_dies_while_idle_costs_no_job(pool: DecodePool[str, str]):
     for _ in range(3):
         pid = int(pool.submit("pid").result(120))
         os.kill(pid, signal.SIGKILL)
@@ -53,7 +53,7 @@ def is_there(pid: int) -> bool:
     return True
 
 
-def test_closing_ends_what_hangs_and_what_waits():
+def test_closing_ends_running_and_waiting_jobs():
     pool: DecodePool[str, str] = DecodePool(shout, num_workers=1, seconds_limit=3600, preload=PRELOAD)
     wait_until(lambda: pool.num_ready == 1, "it has started")
     hanging, waiting = pool.submit("hang"), pool.submit("a")

@@ -109,7 +109,7 @@ def grays(source: Source, waits: list[float] | None = None) -> list[tuple[int, i
         ("http://host/a.ts", "url", "http://host/a.ts"),
     ],
 )
-def test_what_a_source_is_and_how_it_is_named(source: str, kind: str, shown: str):
+def test_kind_and_name_of_a_source(source: str, kind: str, shown: str):
     assert (kind_of(source), shown_name(source)) == (kind, shown)
 
 
@@ -128,7 +128,7 @@ def test_what_a_source_is_and_how_it_is_named(source: str, kind: str, shown: str
         ("file:///etc/hostname", r"path of a file"),
     ],
 )
-def test_what_cannot_be_opened_is_said(source: str, message: str):
+def test_errors_of_sources_that_do_not_open(source: str, message: str):
     with pytest.raises(VideoError, match=message):
         Source(source, QUICK)
 
@@ -150,7 +150,7 @@ def test_text_is_no_video(tmp_path: Path):
         ({"stop_after": 0.0}, r"stop_after.*0"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str):
+def test_invalid_settings(settings: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         LiveConfig(**settings)
 
@@ -191,7 +191,7 @@ def test_images_are_those_of_evaluation(tmp_path: Path):
     assert (np.stack(found) == open_video(tmp_path / "a.mp4", short_side=36).all_frames()).all()
 
 
-def test_frames_of_another_size_take_that_of_the_first(tmp_path: Path):
+def test_frames_are_resized_to_the_first_size(tmp_path: Path):
     first = write_stream(tmp_path / "a.ts", range(10)).read_bytes()
     second = write_stream(tmp_path / "b.ts", range(10, 20), height=96, width=96).read_bytes()
     (tmp_path / "ab.ts").write_bytes(first + second)
@@ -215,7 +215,7 @@ def test_frames_of_another_size_take_that_of_the_first(tmp_path: Path):
         "mp4-init-nonkeyframe.mp4",  # packets that do not decode
     ],
 )
-def test_videos_met_in_the_wild_give_the_frames_of_evaluation(shared_data: Path, name: str):
+def test_odd_videos_give_the_frames_of_evaluation(shared_data: Path, name: str):
     path = shared_data / "data" / "odd-videos" / name
     if not path.is_file():
         pytest.skip(f"no {path}")
@@ -240,7 +240,7 @@ def test_a_served_file_ends_where_it_ends(serve: Serve, tmp_path: Path):
     assert source.reconnected == 0
 
 
-def test_a_served_file_that_is_cut_off_goes_on_behind_what_was_seen(serve: Serve, tmp_path: Path):
+def test_an_interrupted_file_continues_after_the_last_frame(serve: Serve, tmp_path: Path):
     body = write_stream(tmp_path / "a.ts", range(30)).read_bytes()
     half = len(body) // 2
     source = Source(serve((body, half), (body, half // 2), (body, None), length=True), QUICK)
@@ -250,7 +250,7 @@ def test_a_served_file_that_is_cut_off_goes_on_behind_what_was_seen(serve: Serve
     assert source.reconnected == 2
 
 
-def test_a_live_stream_that_is_cut_off_goes_on_as_a_new_part(serve: Serve, tmp_path: Path):
+def test_an_interrupted_live_stream_starts_a_new_part(serve: Serve, tmp_path: Path):
     first = write_stream(tmp_path / "a.ts", range(10)).read_bytes()
     second = write_stream(tmp_path / "b.ts", range(20, 30)).read_bytes()
     waits: list[float] = []
@@ -273,11 +273,11 @@ def test_a_live_stream_that_is_cut_off_goes_on_as_a_new_part(serve: Serve, tmp_p
     ]
     assert [seconds for *_, seconds in found] == pytest.approx([i / RATE for i in range(20)])  # one clock, no gap
     assert source.reconnected == 1
-    assert waits == [0.5, 0.5, 1.0, 2.0]  # a frame came between the first two
+    assert waits == [0.5, 0.5, 1.0, 2.0]  # a frame arrived between the first two
     assert "secret" not in str(caught.value)
 
 
-def test_a_file_that_a_server_without_ranges_cannot_give_is_said(serve: Serve, tmp_path: Path):
+def test_an_mp4_needs_a_server_with_range_requests(serve: Serve, tmp_path: Path):
     noise = np.random.default_rng(0).integers(0, 256, (40, 128, 128, 3), dtype=np.uint8)
     write_video(tmp_path / "a.mp4", list(noise), frames_per_second=20)  # more than FFmpeg reads ahead
     source = Source(serve(((tmp_path / "a.mp4").read_bytes(), None), length=True), QUICK)
@@ -285,14 +285,14 @@ def test_a_file_that_a_server_without_ranges_cannot_give_is_said(serve: Serve, t
         grays(source)
 
 
-def test_without_tries_a_lost_connection_ends_it(serve: Serve, tmp_path: Path):
+def test_without_reconnects_a_lost_connection_ends_the_stream(serve: Serve, tmp_path: Path):
     body = write_stream(tmp_path / "a.ts", range(20)).read_bytes()
     source = Source(serve((body, len(body) // 2), length=True), LiveConfig(reconnects=0))
     with pytest.raises(VideoError, match=r"the connection was lost \(Input/output error\) \(--reconnects\)"):
         grays(source)
 
 
-def test_waits_have_a_longest(serve: Serve, tmp_path: Path):
+def test_waits_between_attempts_are_capped(serve: Serve, tmp_path: Path):
     body = write_stream(tmp_path / "a.ts", range(5)).read_bytes()
     waits: list[float] = []
     source = Source(serve((body, None), length=False), LiveConfig(reconnects=4, reconnect_wait=10.0))
@@ -339,7 +339,7 @@ def test_only_wanted_frames_are_converted(gray_video: Path, monkeypatch: pytest.
     assert len(converted) == 3
 
 
-def test_it_stops_when_it_is_closed_and_after_so_many_seconds(gray_video: Path):
+def test_close_and_stop_after_end_the_thread(gray_video: Path):
     config = LiveConfig(stop_after=1.0)
     reader = LiveReader(Source(str(gray_video), config), config, short_side=32, wanted=lambda end: True)
     assert read_everything(reader) == list(range(12))
@@ -351,7 +351,7 @@ def test_it_stops_when_it_is_closed_and_after_so_many_seconds(gray_video: Path):
     assert reader.num_frames < 30
 
 
-def test_what_fails_in_the_thread_is_raised_after_the_frames_before(serve: Serve, tmp_path: Path):
+def test_errors_of_the_thread_are_raised_after_its_last_frames(serve: Serve, tmp_path: Path):
     body = write_stream(tmp_path / "a.ts", range(20)).read_bytes()
     config = LiveConfig(fast=True, reconnects=0)
     source = Source(serve((body, len(body) // 2), length=True), config)

@@ -35,7 +35,7 @@ def backbone_of(name: str, **settings: object) -> nn.Module:
 
 @pytest.mark.filterwarnings("ignore:.*each sees a part of the frames.*")
 @pytest.mark.parametrize("name", FAMILIES)
-def test_parts_give_what_the_whole_gives(name: str):
+def test_parts_are_bit_equal_to_the_whole(name: str):
     backbone = backbone_of(name)
     names, inplace = list(backbone.state_dict()), [getattr(m, "inplace", None) for m in backbone.modules()]
     split = split_backbone(backbone)
@@ -65,7 +65,7 @@ def test_parts_give_what_the_whole_gives(name: str):
         ({"places": ("res5",), "shift_places": ("res5",)}, "layer4.0.conv1"),
     ],
 )
-def test_it_is_cut_before_the_first_temporal_module(settings: dict[str, object], first: str):
+def test_the_split_is_before_the_first_temporal_module(settings: dict[str, object], first: str):
     name = "tsn_resnet26_thin" if settings.get("places") == () else "vsn_resnet26_thin"
     settings = {} if name.startswith("tsn") else settings
     split = split_backbone(backbone_of(name, **settings))
@@ -96,7 +96,7 @@ class Overwriting(nn.Module):
         return (mixed + active + second).mean(dim=(2, 3))
 
 
-def test_what_is_written_in_place_later_does_not_reach_what_is_kept():
+def test_later_in_place_writes_do_not_change_kept_features():
     torch.manual_seed(0)
     network = vsn.insert_at(Overwriting().eval(), num_frames=2, shift=["mixing"])
     split = split_backbone(network)
@@ -134,7 +134,7 @@ class Mixing(Looping):
         (Mixing, "do not give the output of the whole"),
     ],
 )
-def test_what_cannot_be_cut_is_said(network: type[Looping], message: str):
+def test_networks_that_cannot_be_split(network: type[Looping], message: str):
     torch.manual_seed(0)
     whole = nn.Sequential(network(), nn.Linear(4, 2)).eval()
     with pytest.raises(CannotSplitError, match=message):

@@ -119,7 +119,7 @@ def test_a_frame_that_fills_several_places_is_computed_once():
     assert scorer.num_frames_computed == 2
 
 
-def test_networks_that_see_a_volume_are_computed_whole_and_it_is_said():
+def test_networks_on_volumes_reuse_nothing():
     torch.manual_seed(0)
     config = ModelConfig(name="eco_lite_thin", num_classes=3, num_frames=4)
     recipe = replace(tiny_recipe(Path("nowhere")), model=config)
@@ -140,8 +140,8 @@ def test_a_window_as_long_as_the_file_sees_what_predict_sees(noise_video: Path, 
     model = {"modality": "rgbdiff", "flow_length": length} if length else {}
     predictor = make_predictor("tsm_resnet14_tiny", protocol=protocol, **model)
     (answer,) = answers_of(predictor, noise_video, seconds=2.0, every=2.0)
-    said = predictor.predict(noise_video, top_k=3)
-    expected = dict(zip(said.labels, said.probabilities, strict=True))
+    prediction = predictor.predict(noise_video, top_k=3)
+    expected = dict(zip(prediction.labels, prediction.probabilities, strict=True))
     assert answer.smoothed.tolist() == pytest.approx([expected[name] for name in CLASSES], abs=1e-6)
     assert (answer.start, answer.end) == (0.0, 2.0)
 
@@ -173,7 +173,7 @@ def test_windows_of_differences_see_the_frames_of_clips_cut_out(noise_video: Pat
 
 
 @pytest.mark.parametrize("model", [{}, {"modality": "rgbdiff", "flow_length": 3}])
-def test_real_time_says_what_fast_says(noise_video: Path, model: dict[str, Any]):
+def test_real_time_and_fast_give_equal_predictions(noise_video: Path, model: dict[str, Any]):
     predictor = make_predictor(**model)
     fast = {answer.start: answer for answer in answers_of(predictor, noise_video)}
     begin = time.perf_counter()
@@ -185,7 +185,7 @@ def test_real_time_says_what_fast_says(noise_video: Path, model: dict[str, Any])
         assert answer.lag_ms > 0
 
 
-def test_every_counts_in_frames_too(noise_video: Path):
+def test_every_frames(noise_video: Path):
     predictor = make_predictor()
     by_frames = answers_of(predictor, noise_video, every_frames=4)
     assert [answer.start for answer in by_frames] == [
@@ -227,7 +227,7 @@ def fed(*batches: list[LiveFrame]) -> tuple[WindowStream, list[list[float]]]:
     return stream, [[round(answer.start, 6) for answer in stream.feed(batch)] for batch in batches]
 
 
-def test_when_it_is_behind_only_the_last_window_is_answered():
+def test_several_complete_windows_give_one_prediction():
     stream, starts = fed([frame(i, 0.2 * i) for i in range(4)], [frame(i, 0.2 * i) for i in range(4, 9)])
     assert starts == [[0.0], [1.0]]
     assert stream.skipped == 4
@@ -244,7 +244,7 @@ def test_no_window_reaches_across_a_break():
     dropped=st.sets(st.integers(0, 59)), count=st.integers(1, 4), every=st.sampled_from([0.05, 0.2, 0.8, 1.4]),
     broken=st.integers(0, 60), tail=st.booleans(),
 )  # fmt: skip
-def test_frames_of_an_instant_follow_each_other_whatever_is_dropped(
+def test_stacks_are_consecutive_for_any_dropped_frames(
     dropped: set[int], count: int, every: float, broken: int, tail: bool
 ) -> None:
     grid = WindowGrid.of(0.8, 4, every, tail=0.05 * (count - 1) * tail)
@@ -269,26 +269,26 @@ def test_frames_of_an_instant_follow_each_other_whatever_is_dropped(
         assert len(found) >= (2.2 - 0.05 * (count - 1)) // grid.every
 
 
-def test_a_window_without_room_for_the_frames_of_an_instant_is_refused(noise_video: Path):
+def test_a_window_too_short_for_one_instant_is_refused(noise_video: Path):
     predictor = make_predictor(modality="rgbdiff", flow_length=5)
     with pytest.raises(ConfigError, match=r"6 consecutive frames .* 0\.25 seconds at 20 frames"):
         answers_of(predictor, noise_video, seconds=0.25)
 
 
-def test_a_source_without_a_rate_is_taken_for_one_of_25_frames():
+def test_a_source_without_a_rate_counts_as_25_frames_per_second():
     recipe = make_predictor(modality="rgbdiff", flow_length=5).recipe
     source: Any = SimpleNamespace(name="camera 0", frames_per_second=0.0)
     grid, _ = plan_grid(recipe, WindowConfig(seconds=1.0), source, num_frames=4)
     assert (grid.tail, grid.step_seconds) == (0.2, pytest.approx(0.2))
 
 
-def test_nothing_is_held_that_no_window_needs():
+def test_memory_holds_only_what_windows_need():
     stream, _ = fed(*([frame(i, 0.2 * i)] for i in range(40)))
     assert len(stream._collector._stacks) <= 4
     assert len(stream._scorer._features) <= 4
 
 
-def test_a_model_that_is_too_slow_drops_and_says_so(noise_video: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_slow_model_drops_frames_and_counts_them(noise_video: Path, monkeypatch: pytest.MonkeyPatch):
     predictor, score = make_predictor(), WindowScorer.score
 
     def slow(self: WindowScorer, *arguments: Any) -> Any:
@@ -306,7 +306,7 @@ def test_a_model_that_is_too_slow_drops_and_says_so(noise_video: Path, monkeypat
     assert max(list(summary.lags_ms)[1:]) < 700 + 700 + 400
 
 
-def test_asked_to_stop_it_leaves_a_whole_video(noise_video: Path, tmp_path: Path):
+def test_a_stop_request_leaves_a_complete_video(noise_video: Path, tmp_path: Path):
     stop, found = StopRequest(), []
 
     def answer(one: WindowPrediction) -> None:
@@ -314,17 +314,14 @@ def test_asked_to_stop_it_leaves_a_whole_video(noise_video: Path, tmp_path: Path
         stop.requested = len(found) == 2
 
     stream = Stream(
-        make_predictor(),
-        str(noise_video),
-        windows=WindowConfig(seconds=0.8),
-        live=LiveConfig(fast=True, max_waiting=2),
+        make_predictor(), str(noise_video), windows=WindowConfig(seconds=0.8), live=LiveConfig(fast=True, max_waiting=2)
     )
     summary = stream.run(answer, video=tmp_path / "out.mp4", stop=stop)
     assert summary.num_predictions == 2
     assert 10 <= open_video(tmp_path / "out.mp4").num_frames < 40
 
 
-def test_the_video_shows_every_frame_with_what_is_said(noise_video: Path, tmp_path: Path):
+def test_the_video_shows_every_frame_with_its_label(noise_video: Path, tmp_path: Path):
     out = tmp_path / "out.mp4"
     stream = Stream(make_predictor(), str(noise_video), windows=WindowConfig(seconds=0.8), live=FAST)
     stream.run(lambda answer: None, video=out)
@@ -371,7 +368,7 @@ def test_runs_without_windows_are_refused(parts: dict[str, Any], protocol: Any, 
         WindowScorer(predictor, protocol=protocol)
 
 
-def test_one_frame_is_no_window(tmp_path: Path):
+def test_a_source_shorter_than_a_window_is_an_error(tmp_path: Path):
     write_video(tmp_path / "one.mp4", [np.zeros((36, 48, 3), np.uint8)], frames_per_second=10)
     with pytest.raises(VideoError, match=r"it ended after 1 frames, 0\.10 seconds, before a window of 0\.80 seconds"):
         answers_of(make_predictor(), tmp_path / "one.mp4")
@@ -397,16 +394,16 @@ def test_the_command_writes_lines_and_a_summary(
             str(tmp_path / "a.jsonl"),
         ]
     )
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    assert said.out == ""
+    assert output.out == ""
     assert [line["start"] for line in lines] == pytest.approx([0.2 * i for i in range(7)])
     assert set(lines[0]) == {"start", "end", "label", "probability", "top", "lag_ms", "dropped"}
     assert lines[0]["top"][0]["label"] in CLASSES
-    assert "Windows of 0.80 seconds (as set): 4 frames, one every 0.200 seconds" in said.err
-    assert "are computed once per frame" in said.err
-    assert "2.0 seconds, 40 frames, 7 predictions" in said.err
-    assert "10 of the 28 frames of all windows were computed" in said.err
+    assert "Windows of 0.80 seconds (as set): 4 frames, one every 0.200 seconds" in output.err
+    assert "are computed once per frame" in output.err
+    assert "2.0 seconds, 40 frames, 7 predictions" in output.err
+    assert "10 of the 28 frames of all windows were computed" in output.err
 
 
 @pytest.mark.parametrize(
@@ -418,12 +415,8 @@ def test_the_command_writes_lines_and_a_summary(
         (["--enter", "0.2"], "leave"),
     ],
 )
-def test_the_command_says_what_is_wrong(
-    finished_run: Path,
-    noise_video: Path,
-    arguments: list[str],
-    message: str,
-    capsys: pytest.CaptureFixture[str],
+def test_errors_of_the_command(
+    finished_run: Path, noise_video: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ):
     from vsn.cli import main
 
@@ -442,26 +435,16 @@ def test_ctrl_c_ends_the_command_with_its_summary(
         return {"start": 0.0}
 
     monkeypatch.setattr(importlib.import_module("vsn.cli.stream"), "prediction_to_dict", interrupt)
-    main(
-        [
-            "stream",
-            str(finished_run),
-            str(noise_video),
-            "--seconds",
-            "0.4",
-            "--video",
-            str(tmp_path / "out.mp4"),
-        ]
-    )
-    said = capsys.readouterr()
-    assert len(said.out.splitlines()) == 1
-    assert ", 1 predictions" in said.err
+    main(["stream", str(finished_run), str(noise_video), "--seconds", "0.4", "--video", str(tmp_path / "out.mp4")])
+    output = capsys.readouterr()
+    assert len(output.out.splitlines()) == 1
+    assert ", 1 predictions" in output.err
     assert 0 < open_video(tmp_path / "out.mp4").num_frames < 40
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_ctrl_c_in_a_process_of_its_own(finished_run: Path, noise_video: Path, tmp_path: Path):
+def test_ctrl_c_in_a_separate_process(finished_run: Path, noise_video: Path, tmp_path: Path):
     command = [
         sys.executable, "-m", "vsn", "stream", str(finished_run), str(noise_video), "--seconds", "0.4",
         "--video", str(tmp_path / "out.mp4"),
@@ -482,7 +465,7 @@ def test_ctrl_c_in_a_process_of_its_own(finished_run: Path, noise_video: Path, t
     assert 0 < open_video(tmp_path / "out.mp4").num_frames < 40
 
 
-def test_what_the_page_says_runs(
+def test_the_page_runs(
     finished_run: Path, gray_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
     page = (Path(__file__).parents[2] / "docs" / "stream.md").read_text(encoding="utf-8")

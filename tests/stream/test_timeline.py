@@ -32,7 +32,7 @@ def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_answers_in_a_row_become_a_segment():
+def test_consecutive_predictions_merge_into_a_segment():
     answers = [
         answer(0.0, "a", 0.6), answer(1.0, "a", 0.8), answer(2.0, "unknown", 0.2),
         answer(3.0, "b", 0.9), answer(4.0, "a", 0.5),
@@ -46,10 +46,10 @@ def test_answers_in_a_row_become_a_segment():
     assert merge(answers[2:3], 6.0) == ()
 
 
-def test_the_share_that_is_right_is_of_time():
-    said = [Segment(0.0, 4.0, "a", 1.0), Segment(5.0, 10.0, "b", 1.0)]
+def test_share_right_is_a_share_of_time():
+    segments = [Segment(0.0, 4.0, "a", 1.0), Segment(5.0, 10.0, "b", 1.0)]
     truth = [Segment(0.0, 3.0, "a"), Segment(3.0, 8.0, "b"), Segment(8.0, 10.0, "none")]
-    assert share_right(said, truth) == pytest.approx((3 + 3) / 10)
+    assert share_right(segments, truth) == pytest.approx((3 + 3) / 10)
     assert share_right([], truth) == 0.0
 
 
@@ -70,7 +70,7 @@ def test_the_truth_is_read(tmp_path: Path):
         ("start,end,label\n0,1,jump\n", "swipe_left"),
     ],
 )
-def test_a_truth_that_is_none_is_refused(tmp_path: Path, text: str | None, message: str):
+def test_invalid_truth_is_refused(tmp_path: Path, text: str | None, message: str):
     path = tmp_path / "truth.csv"
     if text is not None:
         path.write_text(text)
@@ -87,44 +87,21 @@ def windows_of(path: Path) -> list[dict[str, Any]]:
     return [{key: line[key] for key in keys} for line in lines]
 
 
-def test_the_timeline_has_the_answers_of_the_stream(finished_run: Path, long_video: Path, tmp_path: Path, capsys: Any):
+def test_the_timeline_has_the_predictions_of_the_stream(
+    finished_run: Path, long_video: Path, tmp_path: Path, capsys: Any
+):
     settings = ["--seconds", "2", "--every", "0.7", "--enter", "0.34", "--leave", "0.3", "--top-k", "3"]
-    main(
-        [
-            "stream",
-            str(finished_run),
-            str(long_video),
-            "--fast",
-            "--out",
-            str(tmp_path / "a.jsonl"),
-            *settings,
-        ]
-    )
-    main(
-        [
-            "predict",
-            str(finished_run),
-            str(long_video),
-            "--windows",
-            "--out",
-            str(tmp_path / "b.json"),
-            *settings,
-        ]
-    )
+    main(["stream", str(finished_run), str(long_video), "--fast", "--out", str(tmp_path / "a.jsonl"), *settings])
+    main(["predict", str(finished_run), str(long_video), "--windows", "--out", str(tmp_path / "b.json"), *settings])
     streamed = windows_of(tmp_path / "a.jsonl")
     assert len(streamed) == 17
     assert streamed == windows_of(tmp_path / "b.json")
     facts = json.loads((tmp_path / "b.json").read_text())
-    assert (facts["seconds"], facts["window_seconds"], facts["every"], facts["num_answers"]) == (
-        10.0,
-        2.0,
-        0.5,
-        17,
-    )
-    said = capsys.readouterr()
-    assert f"{long_video}: 10.0 seconds, " in said.out
+    assert (facts["seconds"], facts["window_seconds"], facts["every"], facts["num_answers"]) == (10.0, 2.0, 0.5, 17)
+    output = capsys.readouterr()
+    assert f"{long_video}: 10.0 seconds, " in output.out
     assert facts["segments"]
-    assert all(one["label"] in said.out for one in facts["segments"])
+    assert all(one["label"] in output.out for one in facts["segments"])
 
 
 def test_truth_json_and_plot(finished_run: Path, long_video: Path, tmp_path: Path, capsys: Any):
@@ -140,7 +117,7 @@ def test_truth_json_and_plot(finished_run: Path, long_video: Path, tmp_path: Pat
     assert (tmp_path / "a.png").stat().st_size > 5000
 
 
-def test_the_picture_shows_what_is_said_and_what_is_true(tmp_path: Path):
+def test_the_plot_shows_predictions_and_truth(tmp_path: Path):
     answers = tuple(answer(float(i), "swipe_left", 0.9) for i in range(6))
     timeline = Timeline("a/long.mp4", 10.0, 4.0, 1.0, answers, merge(answers, 10.0))
     truth = [Segment(0.0, 5.0, "swipe_right"), Segment(5.0, 9.0, "cost $1, _x")]
@@ -148,8 +125,8 @@ def test_the_picture_shows_what_is_said_and_what_is_true(tmp_path: Path):
         write_plot(timeline, CLASSES, tmp_path / name, truth=truth)
     text = (tmp_path / "a.svg").read_text()
     assert text == (tmp_path / "b.svg").read_text()
-    for said in ("long.mp4: windows of 4.0 s", "predicted", "truth", "swipe_left", "swipe_right", "unknown"):
-        assert said in text.replace("<!-- ", "").replace(" -->", "")
+    for label in ("long.mp4: windows of 4.0 s", "predicted", "truth", "swipe_left", "swipe_right", "unknown"):
+        assert label in text.replace("<!-- ", "").replace(" -->", "")
     with pytest.raises(ConfigError, match=r"--plot.*a\.pdf"):
         check_plot(Path("a.pdf"))
 
@@ -164,15 +141,13 @@ def test_the_picture_shows_what_is_said_and_what_is_true(tmp_path: Path):
         (["--windows", "--seconds", "60"], "60.00 seconds"),
     ],
 )
-def test_what_cannot_be_done_is_said(
-    finished_run: Path, long_video: Path, arguments: list[str], message: str, capsys: Any
-):
+def test_errors_of_the_command(finished_run: Path, long_video: Path, arguments: list[str], message: str, capsys: Any):
     with pytest.raises(SystemExit) as stopped:
         main(["predict", str(finished_run), str(long_video), *arguments])
     assert message in str(stopped.value) + capsys.readouterr().err
 
 
-def test_a_picture_of_two_videos_is_refused(finished_run: Path, long_video: Path):
+def test_a_plot_of_two_videos_is_refused(finished_run: Path, long_video: Path):
     with pytest.raises(SystemExit, match=r"--plot.*2"):
         main(["predict", str(finished_run), str(long_video), str(long_video), "--windows", "--plot", "a.svg"])
 

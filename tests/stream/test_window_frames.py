@@ -36,7 +36,7 @@ def noise_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(
     seconds=st.floats(0.1, 60), video_seconds=st.floats(0.1, 4000), most=st.integers(1, 40), frames=st.integers(1, 32)
 )  # fmt: skip
-def test_windows_lie_as_close_as_their_number_allows(
+def test_windows_are_as_close_as_max_windows_allows(
     seconds: float, video_seconds: float, most: int, frames: int
 ) -> None:
     grid = spread(WindowGrid.of(seconds, frames, None), max_windows=most, video_seconds=video_seconds)
@@ -79,7 +79,7 @@ def test_windows_are_those_of_the_stream(
     assert all(np.array_equal(clip, views) for clip, views in zip(found.clips, seen, strict=True))
 
 
-def test_a_video_that_goes_on_for_longer_than_was_said_has_no_more_windows(noise_video: Path) -> None:
+def test_a_video_longer_than_announced_has_max_windows(noise_video: Path) -> None:
     found = read_windows(noise_video, tiny_recipe(Path()), seconds=0.4, max_windows=3, video_seconds=0.5)
     assert found.numbers == (0, 1, 2)  # the container says 4 seconds
     assert found.grid.every == pytest.approx(1.3)
@@ -98,7 +98,7 @@ def test_windows_of_a_video_that_decodes_in_part(noise_video: Path, tmp_path: Pa
     assert found.seconds < 2.2
 
 
-def test_a_file_shorter_than_a_window_has_none_and_one_that_is_none_is_said(noise_video: Path, tmp_path: Path) -> None:
+def test_a_file_shorter_than_a_window_has_none_and_text_is_refused(noise_video: Path, tmp_path: Path) -> None:
     found = read_windows(noise_video, tiny_recipe(Path()), seconds=9.0, max_windows=4, video_seconds=4.0)
     assert found.numbers == found.clips == ()
     (tmp_path / "text.mp4").write_text("text")
@@ -106,7 +106,7 @@ def test_a_file_shorter_than_a_window_has_none_and_one_that_is_none_is_said(nois
         read_windows(tmp_path / "text.mp4", tiny_recipe(Path()), seconds=1.0, max_windows=4, video_seconds=4.0)
 
 
-def test_a_run_without_windows_is_refused_before_anything_is_read() -> None:
+def test_a_run_without_windows_is_refused_first() -> None:
     recipe = tiny_recipe(Path())
     flow = replace(recipe, model=replace(recipe.model, modality="flow"))
     for run, protocol in ((flow, None), (recipe, "3crop-2clip"), (recipe, "25x10")):
@@ -116,7 +116,7 @@ def test_a_run_without_windows_is_refused_before_anything_is_read() -> None:
         read_windows(Path("gone"), flow, seconds=1.0, max_windows=4, video_seconds=4.0)
 
 
-def test_the_length_of_a_window_without_a_video_at_hand() -> None:
+def test_the_length_of_a_window_without_a_source() -> None:
     recipe = tiny_recipe(Path("nowhere"))
     assert trained_seconds(recipe) == 4.0
     assert trained_seconds(replace(recipe, clip=replace(recipe.clip, sampling="rate"))) == 0.5

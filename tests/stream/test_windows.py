@@ -30,7 +30,7 @@ from vsn.stream.plan import window_seconds
         (0.1, 5, 1, 0.1),
     ],
 )
-def test_windows_lie_on_a_grid(every: float | None, spacing: int, stride: int, got: float):
+def test_windows_on_a_grid(every: float | None, spacing: int, stride: int, got: float):
     grid = WindowGrid.of(4.0, 8, every)
     assert (grid.spacing, grid.stride) == (spacing, stride)
     assert grid.every == pytest.approx(got)
@@ -63,7 +63,7 @@ def test_a_window_as_long_as_a_video_has_the_frames_of_evaluation(num_video_fram
         assert one == other or (between and abs(one - other) == 1)
 
 
-def test_the_next_frame_stands_for_one_that_was_dropped():
+def test_the_next_frame_replaces_a_dropped_one():
     walk = GridWalk(WindowGrid.of(4.0, 4, None))  # instants at 0.5, 1.5, 2.5, ...
     assert [walk.take(end) for end in (0.5, 1.0, 3.0, 3.4)] == [[], [0], [1, 2], []]
 
@@ -113,10 +113,7 @@ RISE_AND_FALL = [(0.4, 0.3, 0.3), (0.6, 0.2, 0.2), (0.4, 0.5, 0.1), (0.2, 0.4, 0
         ({"enter": 0.0, "leave": 0.0}, ["a", "a", "b", "b", "b"]),
         ({"enter": 0.5, "leave": 0.3, "unknown": 0.7}, ["unknown"] * 4 + ["b"]),
         ({"enter": 0.5, "leave": 0.3, "threshold": 0.7}, ["unknown"] * 4 + ["b"]),
-        (
-            {"enter": 0.55, "leave": 0.3, "threshold": 0.7, "unknown": 0.0},
-            ["unknown", "a", "a", "unknown", "b"],
-        ),
+        ({"enter": 0.55, "leave": 0.3, "threshold": 0.7, "unknown": 0.0}, ["unknown", "a", "a", "unknown", "b"]),
     ],
 )
 def test_a_label_begins_and_ends_at_different_probabilities(settings: dict[str, Any], labels: list[str]):
@@ -138,13 +135,13 @@ def test_probabilities_are_smoothed_over_time_not_over_answers():
     assert labeler.update(np.array([1.0, 0.0]), num_windows=10)[2][0] == pytest.approx(after_a_second(1.0))
 
 
-def test_smoothing_is_in_double_precision_whatever_comes():
+def test_smoothing_is_in_double_precision():
     labeler = labeler_of(("a", "b"), WindowConfig(smooth=2.0), every=1.0)
     for _ in range(2):
         assert labeler.update(np.array([0.9, 0.1], np.float32))[2].dtype == np.float64
 
 
-def test_what_came_before_can_be_forgotten():
+def test_reset_forgets_earlier_windows():
     labeler = labeler_of(("a", "b"), WindowConfig(smooth=5.0), every=1.0)
     assert labeler.update(np.array([0.9, 0.1]))[0] == "a"
     labeler.reset()
@@ -165,7 +162,7 @@ def test_what_came_before_can_be_forgotten():
         ({"enter": 0.3, "leave": 0.4}, r"leave.*0\.4.*0\.3"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str):
+def test_invalid_settings(settings: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         WindowConfig(**settings)
 

@@ -38,7 +38,7 @@ _FORM: dict[str, Any] = {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {"type": "object", "required": ["video"], "properties": {"video": _VIDEO}},
+                "schema": {"type": "object", "required": ["video"], "properties": {"video": _VIDEO}}
             }
         },
     }

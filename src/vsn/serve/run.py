@@ -66,15 +66,7 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
 def _listen(config: ServeConfig) -> socket.socket:
     # Bound before uvicorn starts: with port 0 the URL must be known, and a taken port is an error in one line.
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((config.host, config.port))
-        sock.listen(256)
+        return socket.create_server((config.host, config.port), family=family, backlog=256)
     except OSError as error:
-        sock.close()
-        raise ConfigError(
-            f"Cannot listen on {config.host}:{config.port} ({error.strerror or error}). Choose another --port, "
-            "or 0 for any free one."
-        ) from error
-    return sock
+        raise ConfigError(f"Cannot listen: {error.strerror}. Choose another --port, or 0 for any free one.") from error

@@ -34,6 +34,7 @@ class WindowScorer:
 
     Attributes:
         num_frames: T.
+        num_consecutive: consecutive frames at each of the T instants: 1, or L + 1 for frame differences.
         note: what is computed once per frame, or why nothing is; for display.
         first_temporal: name of the module where reuse ends, "" if it never does (TSN); None without reuse.
         num_frames_seen: frames of all windows.
@@ -47,6 +48,7 @@ class WindowScorer:
         self._predictor, self._recipe = predictor, predictor.recipe
         self._protocol = check_windows(self._recipe, protocol)
         self.num_frames = window_num_frames(self._recipe, self._protocol)
+        self.num_consecutive = self._recipe.model.num_consecutive
         self.num_frames_seen = self.num_frames_computed = 0
         self._features: dict[int, _Features] = {}
         self._split: SplitBackbone | None = None
@@ -55,16 +57,6 @@ class WindowScorer:
             self._split, self.note = _split(predictor)
         self.first_temporal = None if self._split is None else self._split.first_temporal
 
-    @property
-    def short_side(self) -> int:
-        """Shorter side of the frames to score, in pixels."""
-        return self._recipe.clip.short_side
-
-    @property
-    def num_consecutive(self) -> int:
-        """Consecutive frames at each of the T instants: 1, or L + 1 for frame differences."""
-        return self._recipe.model.num_consecutive
-
     @torch.inference_mode()
     def score(self, numbers: Sequence[int], stacks: Sequence[np.ndarray]) -> NDArray[np.float32]:
         """Return the logits ``(num_classes,)`` of a window.
@@ -72,7 +64,7 @@ class WindowScorer:
         Args:
             numbers: numbers of its T frames, ascending, repeated if frames are missing. Until `reset` a number means the
                 same images. Features of frames before the first are dropped.
-            stacks: images of each, uint8 ``(n, H, W, 3)``, RGB, of one size, shorter side `short_side`; n is
+            stacks: images of each, uint8 ``(n, H, W, 3)``, RGB, of one size, shorter side `clip.short_side`; n is
                 `num_consecutive`.
         """
         assert len(numbers) == len(stacks) == self.num_frames

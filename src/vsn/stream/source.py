@@ -34,11 +34,7 @@ from vsn.data.video.video_files import (
 Kind = Literal["file", "camera", "url"]
 
 _SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp")
-_CAMERAS = {
-    "linux": ("v4l2", "/dev/video{}"),
-    "darwin": ("avfoundation", "{}"),
-    "win32": ("dshow", "video={}"),
-}
+_CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 """Platform: FFmpeg's input device, and the name of a camera by its number."""
 _PLAYLISTS = {"hls", "dash", "rtsp", "sdp"}
 """Formats whose size is that of a playlist or description: it does not mean that the source ends."""

@@ -133,7 +133,7 @@ class Stream:
                 f"The calibration has {len(calibration.classes)} classes, such as {calibration.classes[0]!r}; the run has "
                 f"{len(predictor.classes)}, such as {predictor.classes[0]!r}. Run `vsn calibrate` on scores of this run."
             )
-        self._live = live
+        self._live, self._short_side = live, predictor.recipe.clip.short_side
         self._scorer = scorer = WindowScorer(predictor, protocol=protocol)
         self._source = Source(source, live)
         try:
@@ -179,7 +179,7 @@ class Stream:
         reader = LiveReader(
             self._source,
             live,
-            short_side=scorer.short_side,
+            short_side=self._short_side,
             wanted=FrameFilter(self.grid, scorer.num_consecutive),
             pictures=video is not None,
         )
