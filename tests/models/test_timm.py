@@ -46,27 +46,31 @@ def test_every_family_mixes_all_frames_and_keeps_its_weights(name: str) -> None:
     assert list(after) == list(before)
     assert all(after[key] is before[key] for key in before)
     assert sum(isinstance(module, ShuffleConv2d) for module in backbone.modules()) == 4
-    assert mixing_matrix(backbone, num_frames=4, size=32).all()
-    if name not in GROUPED:
-        assert_each_block_mixes_alone(backbone)
+    if name in GROUPED:
+        assert mixing_matrix(backbone, num_frames=4, size=32).all()
+    else:
+        assert_each_block_mixes_all_frames(backbone)
 
 
-def assert_each_block_mixes_alone(backbone: nn.Module) -> None:
-    """With three of the four shuffle pairs turned off, each output still depends on the other frames."""
+@torch.no_grad()
+def assert_each_block_mixes_all_frames(backbone: nn.Module) -> None:
+    """With three of the four shuffle pairs turned off, each output frame depends on each input frame.
+
+    Faster than `mixing_matrix`: single precision, and one pass over a clip and its four copies with one frame changed.
+    """
     pairs = [module for module in backbone.modules() if isinstance(module, ShuffleConv2d)]
     for parameter in backbone.parameters():
-        if not parameter.detach().any():
+        if not parameter.any():
             nn.init.ones_(parameter)
-    frames = torch.rand(4, 3, 32, 32)
-    changed = torch.cat((frames[:1], torch.rand(1, 3, 32, 32), frames[2:]))
+    clips = torch.rand(1, 4, 3, 32, 32).repeat(5, 1, 1, 1, 1)
+    for s in range(4):
+        clips[1 + s, s] = torch.rand(3, 32, 32)
     backbone.eval()
     for one in pairs:
         for pair in pairs:
             pair.num_frames = 4 if pair is one else 1
-        with torch.no_grad():
-            others = [0, 2, 3]
-            moved = (backbone(frames) - backbone(changed))[others].abs().amax(dim=1)
-        assert (moved > 0).all()
+        original, *changed = backbone(clips.flatten(0, 1)).unflatten(0, (5, 4))
+        assert all((features - original).abs().amax(dim=1).gt(0).all() for features in changed)
 
 
 @pytest.mark.parametrize("name", TIMM_EXAMPLES)

@@ -55,7 +55,16 @@ def make_clip(batch: int = 1, size: int = 64) -> torch.Tensor:
     return torch.randint(0, 256, (batch, FRAMES, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
-@pytest.mark.parametrize("name", PEERS)
+# A 2D, a 3D and a non-local network by default; the other 3D networks take longer.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=[pytest.mark.slow] if name in ("s3dg", "r2plus1d_34_thin", "slowfast_resnet26_thin") else []
+        )
+        for name in PEERS
+    ],
+)
 def test_a_run_from_training_to_report(
     name: str, tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
