@@ -27,7 +27,7 @@ class DatasetFlow:
     """Video -> its flow; without the videos that have none."""
     reports: dict[Path, VideoReport] = field(default_factory=dict)
     """Video -> report, of the videos inspected."""
-    facts: FlowMetadata = field(default_factory=FlowMetadata)
+    metadata: FlowMetadata = field(default_factory=FlowMetadata)
     """As in `flow.json`, or the defaults if there is none."""
     description: str = ""
     """How the flow is stored, for the user; "" if unknown."""
@@ -62,7 +62,7 @@ def find_flow(splits: Sequence[Split], recipe: Recipe) -> tuple[DatasetFlow | No
             try:
                 stated = stored_metadata(located)
                 # Assigned before describe_located, which may fail: the values are known even if the files are not.
-                flow = replace(flow, facts=stated or FlowMetadata())
+                flow = replace(flow, metadata=stated or FlowMetadata())
                 flow = replace(flow, description=describe_located(located, stated))
             except ConfigError as error:
                 errors.setdefault("flow-files", str(error))
@@ -78,10 +78,10 @@ def find_flow(splits: Sequence[Split], recipe: Recipe) -> tuple[DatasetFlow | No
         findings.append(make_finding("flow-shared", shared))
     differing = [
         f"{key} is {stored!r} there, {setting} is {required!r}"
-        for key, setting, stored, required in differing_metadata(flow.facts, wanted)
+        for key, setting, stored, required in differing_metadata(flow.metadata, wanted)
     ]
-    if flow.facts.zero != ZERO:
-        differing.append(other_zero(flow.facts).rstrip("."))
+    if flow.metadata.zero != ZERO:
+        differing.append(other_zero(flow.metadata).rstrip("."))
     if differing:
         findings.append(make_finding("flow-otherwise", differing, effect=_EFFECT, folder=flow.folder))
-    return replace(flow, short_side=flow.facts.short_side or wanted.short_side), findings
+    return replace(flow, short_side=flow.metadata.short_side or wanted.short_side), findings
