@@ -34,7 +34,7 @@ def test_one_draw_for_the_whole_clip(config: AugmentConfig) -> None:
         assert all(torch.equal(frame, result[0]) for frame in result)
     assert any(not torch.equal(result, clip) for result in results)
     assert len({result.numpy().tobytes() for result in results}) > 1
-    assert torch.equal(clip, clip_of())  # what came is not written to
+    assert torch.equal(clip, clip_of())  # the input is not modified
 
 
 def test_augmentation_depends_on_its_generator_alone() -> None:

@@ -143,11 +143,11 @@ def loaded(records: RecordSet, *, num_workers: int, start: int = 0) -> list[tupl
 
 @forks
 def test_loaders_give_the_same_with_any_number_of_workers(records: RecordSet) -> None:
-    alone = loaded(records, num_workers=0)
-    assert sorted(index for index, _, _ in alone) == list(range(12))
-    assert [label for index, label, _ in alone] == [records.records[index].label for index, _, _ in alone]
-    assert loaded(records, num_workers=2) == alone
-    assert loaded(records, num_workers=0, start=5) == alone[5:]
+    in_process = loaded(records, num_workers=0)
+    assert sorted(index for index, _, _ in in_process) == list(range(12))
+    assert [label for index, label, _ in in_process] == [records.records[index].label for index, _, _ in in_process]
+    assert loaded(records, num_workers=2) == in_process
+    assert loaded(records, num_workers=0, start=5) == in_process[5:]
 
 
 def test_loader_length_and_last_batch(records: RecordSet) -> None:

@@ -67,7 +67,7 @@ def test_training_prints_once_how_frame_files_are_named(tmp_path: Path) -> None:
     assert printed.count(line) == 1
     stated = replace(recipe, data=replace(recipe.data, frame_template="img_{:05d}.jpg"))
     assert "as data.frame_template states." in printed_before_training(stated)
-    (video.path / names[1]).unlink()  # a gap: told when its frames are asked for
+    (video.path / names[1]).unlink()  # a gap: reported when its frames are read
     assert "Frame files" not in printed_before_training(recipe)
 
 

@@ -58,7 +58,7 @@ def open_split(
 ) -> VideoDataset:
     """Open a split for evaluation, as `view` (the recipe's by default) shows its videos.
 
-    Labels count in `classes`, the model's, matched by name; with None in the data's own.
+    Labels index `classes`, those of the model, matched by name; None: the classes of the data.
 
     Raises:
         ConfigError: the data cannot be read, has classes unknown to the model, or lists a video twice.
@@ -79,7 +79,7 @@ def open_split(
 
 
 def relabel(records: RecordSet, classes: Sequence[str]) -> RecordSet:
-    """Return the records with labels that count in a model's classes, matched by name.
+    """Return the records with labels that index a model's classes, matched by name.
 
     Raises:
         ConfigError: the data has classes the model does not know.

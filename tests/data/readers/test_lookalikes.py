@@ -21,7 +21,7 @@ Lookalike = Callable[[str], DataConfig]
 
 @pytest.fixture(scope="session")
 def lookalike(tmp_path_factory: pytest.TempPathFactory) -> Lookalike:
-    """The settings of a look-alike, made when first asked for."""
+    """The settings of a look-alike, made on first use."""
     made: dict[str, DataConfig] = {}
 
     def make(name: str) -> DataConfig:

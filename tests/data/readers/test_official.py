@@ -1,4 +1,4 @@
-"""Readers of official annotation files: where things may lie, and what is said when they do not."""
+"""Read official annotation files from all usual places; errors for what is missing."""
 
 import json
 import re

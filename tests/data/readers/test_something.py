@@ -1,4 +1,4 @@
-"""Something-Something V1 and V2, and Jester: where things may lie, and what is said when they do not."""
+"""Read Something-Something V1 and V2, and Jester, from all usual places; errors for what is missing."""
 
 import json
 from dataclasses import replace

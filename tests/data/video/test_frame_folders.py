@@ -81,7 +81,7 @@ def test_names_and_start_are_found(tmp_path: Path, frame_numbers, template: str,
 def test_flow_is_no_frame(video: Path, frame_numbers, flow: str) -> None:
     numbered(video, flow, range(1, 9))
     assert describe_frames(video) == FrameFiles("img_{:05d}.jpg", 1, 12)
-    assert describe_frames(video, flow) == FrameFiles(flow, 1, 8)  # but can be asked for
+    assert describe_frames(video, flow) == FrameFiles(flow, 1, 8)  # but a template selects it
 
 
 def test_flow_alone_is_no_video(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_a_gigantic_frame_in_a_broadcast_stream(tmp_path: Path, read) -> None:
 
 
 def test_a_frame_that_grows_too_large_is_passed_over(tmp_path: Path, frame_numbers) -> None:
-    """The size is announced by the third picture alone, not by the container."""
+    """The size is announced only by the third picture, not by the container."""
     path = tmp_path / "grows.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=10)

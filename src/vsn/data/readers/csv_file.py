@@ -51,12 +51,12 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
     listing = Listing()
     entries, missing = [], []
     for row in rows:
-        places = (os.path.join(folder, row.path) for folder in folders)
-        found = next((place for place in places if _exists(listing, place)), None)
-        if found is None:
+        candidates = (os.path.join(folder, row.path) for folder in folders)
+        existing = next((path for path in candidates if _exists(listing, path)), None)
+        if existing is None:
             missing.append(Line(row.path, (), f"line {row.line}"))
         else:
-            path = Path(found)
+            path = Path(existing)
             entries.append(Entry(path, row.class_names, row.video_id or video_id(path, root)))
     bases = f"the CSV file's folder, {'data.videos and ' if config.videos else ''}data.root"
     require_found(file, missing, len(rows), f"Paths are relative to {bases}.")

@@ -226,14 +226,14 @@ class Listing:
         # Data sets are often re-encoded: the lists say .avi or .webm, and the files are .mp4.
         if folder not in self._stems:
             candidates = [
-                (is_folder, other)
-                for other, is_folder in names.items()
-                if is_folder or os.path.splitext(other)[1].lower() in VIDEO_EXTENSIONS
+                (is_folder, entry)
+                for entry, is_folder in names.items()
+                if is_folder or os.path.splitext(entry)[1].lower() in VIDEO_EXTENSIONS
             ]
             # Sorted in reverse, the last of several with one stem wins: a file, and the first by name.
-            self._stems[folder] = {_stem(other): other for _, other in sorted(candidates, reverse=True)}
-        found = self._stems[folder].get(_stem(name))
-        return None if found is None else os.path.join(folder, found)
+            self._stems[folder] = {_stem(entry): entry for _, entry in sorted(candidates, reverse=True)}
+        other = self._stems[folder].get(_stem(name))
+        return None if other is None else os.path.join(folder, other)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -271,12 +271,12 @@ def find_videos(
     for line in lines:
         # UCF101 lists "YoYo/v_YoYo_g01_c01.avi"; some copies have all videos in one folder.
         names = (line.name, os.path.basename(line.name)) if flat else (line.name,)
-        places = (os.path.join(base, name) for base in bases for name in names)
-        found = next(filter(None, map(listing.find, places)), None)
-        if found is None:
+        candidates = (os.path.join(base, name) for base in bases for name in names)
+        existing = next(filter(None, map(listing.find, candidates)), None)
+        if existing is None:
             missing.append(line)
         else:
-            path = Path(found)
+            path = Path(existing)
             entries.append(Entry(path, line.class_names, video_id(path, root), line.listed_frames))
     if not may_miss or not entries:
         require_found(file, missing, len(lines), f"Looked in {', '.join(bases)}; {_SET_VIDEOS}")
