@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from markupsafe import Markup
@@ -15,6 +14,7 @@ from vsn.report.render import join_names, render
 from vsn.report.runs import ReportError, ReportRun, check_classes
 from vsn.scores.metrics import probabilities
 from vsn.scores.scores import Scores
+from vsn.system.npz import read_npz
 
 Kind = Literal["best", "worst"]
 
@@ -177,13 +177,9 @@ def strips_section(runs: Sequence[ReportRun], path: Path) -> Markup:
 
 def _read_strips(path: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, list[str], list[int]]:
     """Read frames, video ids and labels; labels are indices into ``classes``."""
-    try:
-        # Opened here: np.load leaves the file open when it is not an archive.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-        frames, labels, video_ids = arrays["frames"], arrays["labels"], [str(v) for v in arrays["video_ids"]]
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-        raise ReportError(f"{path} cannot be read: {error}. It needs frames, video_ids and labels.") from error
+    keys = ("frames", "video_ids", "labels")
+    arrays = read_npz(path, keys, kind="video strips", command="vsn demo", error_type=ReportError)
+    frames, labels, video_ids = arrays["frames"], arrays["labels"], [str(v) for v in arrays["video_ids"]]
     count = len(video_ids)
     is_rgb = frames.dtype == np.uint8 and frames.ndim == 5 and frames.shape[-1] == 3
     if not is_rgb or len(frames) != count or labels.shape != (count,):

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from vsn.config import ModelConfig
 from vsn.models import VideoClassifier, build_model
 from vsn.runs.run import WEIGHTS_FILES, Run, RunError, WeightsKind, weights_file
-from vsn.system.files import atomic_write
+from vsn.system.files import atomic_write, remove_temporary_files
 
 
 def load_model(run: Run, kind: WeightsKind = "last") -> VideoClassifier:
@@ -106,10 +106,7 @@ def load_state(run: Run) -> tuple[dict[str, Any], str]:
 
 def clear_leftovers(run: Run) -> None:
     """Delete the temporary files of `atomic_write` that a killed process left behind."""
-    for name in ("state.pt", *WEIGHTS_FILES.values(), "metrics.jsonl"):
-        stem, dot, suffix = name.partition(".")
-        for leftover in run.path.glob(f".{stem}-*{dot}{suffix}"):
-            leftover.unlink()
+    remove_temporary_files(run.path / name for name in ("state.pt", *WEIGHTS_FILES.values(), "metrics.jsonl"))
 
 
 def _to_disk(path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from vsn.runs.checkpoint import load_model
 from vsn.runs.hub.repository import FILES, HubError, check_repository, write_repository
 from vsn.runs.run import WeightsKind, check_new, open_run
+from vsn.system.files import atomic_write
 
 if TYPE_CHECKING:
     from vsn.models import VideoClassifier
@@ -229,13 +230,9 @@ def _one_line(error: Exception) -> str:
 
 
 def _make_folder(folder: Path, write: Callable[[Path], object]) -> Path:
-    """Create a folder atomically: write it under a temporary name next to it, then rename it."""
     check_new(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        place = Path(temporary) / "new"
-        write(place)
+    with atomic_write(folder, folder=True) as temporary:
+        write(temporary)
         if folder.is_dir():  # empty, by check_new
             folder.rmdir()
-        place.rename(folder)
     return folder
