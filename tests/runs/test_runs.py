@@ -61,6 +61,17 @@ def test_best_and_last_over_epochs_and_validations_within_them(run: Path):
     )
 
 
+def test_a_validation_within_an_epoch_has_a_fractional_epoch(run: Path):
+    write_metrics(
+        run,
+        {"epoch": 1, "step": 3, "train_loss": 1.0, "val_top1": 0.25},
+        {"epoch": 1.3333, "step": 4, "val_top1": 0.75},
+        {"epoch": 2, "step": 6, "train_loss": 0.5, "val_top1": 0.5},
+    )
+    found = summarize_run(run)
+    assert (found.state, found.reason, found.epochs_done, found.best_epoch) == ("finished", "", 2, 2)
+
+
 def test_of_validations_with_the_same_top1_the_smaller_loss_is_the_best(run: Path):
     """As training keeps its best weights."""
     write_metrics(

@@ -64,6 +64,7 @@ def score_videos(
         VideoError: a video cannot be read, and ``bad`` is None.
         Stopped: ``stop`` was requested, here or in another process.
     """
+    # Without torchrun one process reads everything.
     share = Share() if distributed is None else Share(distributed.rank, distributed.world_size)
     bad_here: list[BadVideo] = []
     loader = view_loader(dataset, batch_size=batch_size, num_workers=num_workers, share=share, bad=bad_here)
@@ -73,6 +74,7 @@ def score_videos(
     with progress_bar("videos", disable=not progress or share.rank != 0) as bar:
         task = bar.add_task("evaluating", total=-(-len(dataset) // share.world_size), note="")
         for batches in loader:
+            # Between batches, so that a stop waits for one batch at most.
             stopped = stop is not None and stop.requested
             if stopped or (bad_here and bad is None):
                 break
@@ -90,6 +92,7 @@ def score_videos(
         raise VideoError(all_bad[0].path, all_bad[0].reason)
     if bad is not None:
         bad.extend(all_bad)
+    # NaN stays for videos that could not be read.
     logits = np.full((len(dataset), model.head.out_features), np.nan, np.float32)
     num_scored = np.zeros(len(dataset), np.int64)
     for scored, _, _ in gathered:
@@ -97,6 +100,7 @@ def score_videos(
             logits[indices] = values
             num_scored[indices] += 1
     num_scored[[video.index for video in all_bad]] += 1
+    # The promise of the docstring, checked at every evaluation: a repeated or lost video would change the accuracy.
     assert (num_scored == 1).all(), "a video was not scored, or twice"
     video_ids = np.array([record.video_id for record in dataset.records])
     return Scores(video_ids, logits, label_array(dataset), dataset.classes)
@@ -138,6 +142,7 @@ def evaluate_run(
     run = open_run(path)
     config = config or run.recipe.eval
     replace(run.recipe, eval=config)  # a recipe checks itself: the protocol must fit the model
+    # torchrun chooses the GPU of each process, unless one is named.
     test_device, precision = pick_test_device(run.recipe, device)
     distributed = Distributed(str(test_device) if test_device.index is not None else test_device.type)
     model = load_model(run, weights).to(distributed.device)
@@ -177,6 +182,7 @@ def evaluate_run(
         bad_videos=tuple(BadVideoEntry(path=str(video.path), reason=video.reason) for video in bad),
         weights=weights,
         weights_hash=weights_hash(run, weights),
+        # Reading and scoring the videos; the files are not written yet.
         seconds=(seconds := time.perf_counter() - start),
         videos_per_second=len(dataset) / seconds,
     )
@@ -185,6 +191,7 @@ def evaluate_run(
 
 def mirror_note(classes: Sequence[str], protocol: Protocol) -> str:
     """Return a warning if a protocol shows mirror images and some classes distinguish left from right; else ""."""
+    # "Swipe left" in a mirror is "swipe right"; classes without a side keep their label.
     keeps_label = flipped_labels(classes, "auto")
     sided = [name for label, name in enumerate(classes) if label not in keeps_label]
     if PROTOCOLS[protocol].crops != "ten" or not sided:
@@ -197,11 +204,13 @@ def mirror_note(classes: Sequence[str], protocol: Protocol) -> str:
 
 def _multiply_adds(recipe: Recipe, dataset: VideoDataset) -> int | None:
     """Multiply-adds of all views of a video, counted for the size of the first readable video."""
+    # The first video may be one that cannot be read.
     for index in range(len(dataset)):
         try:
             clip = dataset[index].clip
         except VideoError:
             continue
+        # (T, C, H, W), or (views, T, C, H, W)
         views, shape = (1, clip.shape) if clip.ndim == 4 else (clip.shape[0], clip.shape[1:])
         model = replace(recipe.model, num_frames=shape[0])
         return views * count_multiply_adds(model, size=(shape[2], shape[3]))

@@ -91,6 +91,7 @@ def extract_features(
     out = Path(out)
     if out.suffix != ".npz":
         raise FeaturesError(f"The file of features is {out}; its name must end in .npz.")
+    # Hours of work may be in it.
     if out.exists():
         raise FeaturesError(f"{out} exists. Choose another name with --out, or delete it.")
     opened = open_run(local_run(run))
@@ -100,6 +101,7 @@ def extract_features(
     if videos and (split or source or root):
         raise ConfigError("Expected video files, or a data set with split, source and root; got both.")
     predictor = Predictor.from_run(opened.path, device=device, weights=weights)
+    # Everything that changes a feature; a partial file with other values is refused.
     facts: dict[str, Any] = {
         "model": opened.recipe.model.name,
         "num_frames": opened.recipe.model.num_frames,
@@ -117,6 +119,7 @@ def extract_features(
         recipe = _recipe_of_data(opened.recipe, source, root)
         split = split or recipe.data.train_split
         workers = recipe.data.num_workers if num_workers is None else num_workers
+        # The data's own classes: features are often extracted for another task.
         work = _of_split(open_split(recipe, split, view=view, classes=None), predictor, view, per_frame, workers)
         facts |= {"split": split, "source": recipe.data.source}
     return _extract(work, out, facts, bad_videos, progress)
@@ -152,6 +155,7 @@ def _of_split(
     records, labels = dataset.records, label_array(dataset)
 
     def extract(indices: list[int]) -> Iterator[tuple[int, Row | BadVideo]]:
+        # The loader reads all records of its data set, so leave only those that are missing.
         dataset.records = tuple(records[i] for i in indices)
         bad: list[BadVideo] = []
         for batches in view_loader(dataset, batch_size=view.batch_size, num_workers=num_workers, bad=bad):
@@ -164,6 +168,7 @@ def _of_split(
                     per_frame=per_frame,
                 )
                 yield from ((indices[i], row) for i, row in zip(batch.indices.tolist(), rows, strict=True))
+            # After each batch, so that an unreadable video stops the extraction soon.
             yield from ((indices[video.index], video) for video in bad)
             bad.clear()
 
@@ -176,6 +181,7 @@ def _extract(work: _Videos, out: Path, facts: dict[str, Any], bad_videos: BadFea
     if repeated:
         raise FeaturesError(f"{repeated[0]} is named more than once. Name each video once.")
     partial = out.with_name(f"{out.stem}.partial.npz")
+    # index -> features; None: could not be read
     done = _resume(partial, work, facts)
     missing = [i for i in range(len(work.video_ids)) if i not in done]
     saved = time.monotonic()
@@ -201,6 +207,7 @@ def _extract(work: _Videos, out: Path, facts: dict[str, Any], bad_videos: BadFea
     result = _save(out, work, done, facts)
     if result is None:
         raise FeaturesError("None of the videos could be read; no file is written.")
+    # Only after the result is on disk.
     partial.unlink(missing_ok=True)
     return result
 
@@ -221,6 +228,7 @@ def _resume(partial: Path, work: _Videos, facts: dict[str, Any]) -> dict[int, Ro
             f"{partial} was started with {key} {earlier.facts.get(key)!r}, now it is {facts.get(key)!r}. Use the earlier "
             "settings, choose another --out, or delete the file."
         )
+    # By video id: files may have been added since, or their order changed.
     index_of = {name: i for i, name in enumerate(work.video_ids)}
     rows = zip(earlier.video_ids.tolist(), earlier.features, strict=True)
     return {index_of[name]: row for name, row in rows if name in index_of and not np.isnan(row).any()}

@@ -39,12 +39,14 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 def pick_test_device(recipe: Recipe, name: str | None) -> tuple[torch.device, str]:
     """Return device and precision for inference: ``name``, or the device of training if it exists on this machine."""
     if name is None:
+        # The device of training may not exist here: a run trained on a GPU is often used on a laptop.
         try:
             device = pick_device(recipe.train.device)
         except ConfigError:
             device = pick_device("auto")
     else:
         device = pick_device(name)
+    # bf16 works on every device, fp16 only on CUDA.
     precision = recipe.train.precision
     return device, "fp32" if precision == "fp16" and device.type != "cuda" else precision
 
@@ -87,6 +89,7 @@ def forward_views(
     parts = views.split(1 if device.type == "cpu" else batch_size)
     with autocast(device, precision):
         outputs = torch.cat([forward(part.to(device, non_blocking=True)).float() for part in parts])
+    # (B * views, ...) -> (B, views, ...)
     return outputs.unflatten(0, (len(clips), -1))
 
 
@@ -153,9 +156,12 @@ def view_features(
     def keep_input(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         inputs_of_head.append(inputs[0])
 
+    # A hook rather than a second forward method: it works for every model, and the features are exactly what the
+    # classifier saw.
     handle = model.head.register_forward_pre_hook(keep_input)
     try:
         features = forward_views(model, forward, clips, precision, batch_size=batch_size)
+    # A hook that stays would keep a copy of every later batch.
     finally:
         handle.remove()
     # (B, views, T, D); or (B, views, D) where the network itself merges the frames

@@ -36,6 +36,7 @@ def list_inputs(recipe: Recipe, path: str | Path) -> list[Path]:
     path = Path(path)
     if not path.is_dir():
         return [path]
+    # Stored flow comes first: next to it there may be the videos that it was computed from.
     flow = list_flow(path) if recipe.model.modality == "flow" else []
     return flow or _frame_folders(path, recipe.data.frame_template) or list_videos(path)
 
@@ -47,6 +48,7 @@ def _frame_folders(folder: Path, template: str) -> list[Path]:
         if any(Path(name).suffix.lower() in VIDEO_EXTENSIONS for name in files):
             return []
         if any(Path(name).suffix.lower() in IMAGE_EXTENSIONS for name in files):
+            # A folder of a few pictures, such as a cover, is not a video.
             with contextlib.suppress(VideoError):
                 describe_frames(parent, template)
                 folders.append(parent)
@@ -74,6 +76,7 @@ def views_of_video(path: Path, recipe: Recipe, view: EvalConfig, *, device: str 
         # Flow is computed at the size of stored flow, which may differ from the size of the model's clips.
         return ComputedFlowReader(
             path,
+            # Only our TV-L1 runs on a GPU; OpenCV's methods do not.
             flow_method(method, device if method == "tvl1" else "cpu"),
             bound=model.flow_bound,
             computed_short_side=expected_flow(recipe).short_side,
@@ -86,6 +89,7 @@ def views_of_video(path: Path, recipe: Recipe, view: EvalConfig, *, device: str 
     # A data set of one video, so that prediction is evaluation to the last bit.
     dataset = VideoDataset(
         RecordSet((VideoRecord(path=path, labels=(), video_id=path.name),), classes=()),
+        # One video is read once, and its flow need not have the layout of the training data.
         replace(recipe, data=replace(recipe.data, cache="none", flow_layout="auto")),
         train=False,
         view=view,

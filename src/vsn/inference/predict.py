@@ -75,6 +75,7 @@ class Predictor:
             VideoError: the file cannot be read as a video.
             ConfigError: stored flow does not fit the model, or flow cannot be computed here.
         """
+        # Before a video is decoded.
         check_top_k(top_k)
         path, view = Path(path), protocol or self.recipe.eval
         clips = views_of_video(path, self.recipe, view, device=str(self.device))[None]
@@ -128,6 +129,7 @@ class TwoStreamPredictor:
                 f"The run and the flow run have different classes: {len(different)} differ, for example {different[0]!r}. "
                 "Train both on the same classes."
             )
+        # Probabilities of softmax and of sigmoid cannot be averaged.
         tasks = [predictor.recipe.data.task for predictor in (frames, flow)]
         if ("multilabel" in tasks) and tasks[0] != tasks[1]:
             raise ConfigError(
@@ -149,6 +151,7 @@ class TwoStreamPredictor:
     def predict(self, path: str | Path, *, top_k: int = 5) -> Prediction:
         """Return the most probable classes of one video file or folder of frames; see `Predictor.predict`."""
         check_top_k(top_k)
+        # All classes, because the best fused class may be in neither stream's top k.
         frames, flow = (stream.predict(path, top_k=len(self.classes)) for stream in (self.frames, self.flow))
         flow_probability = dict(zip(flow.labels, flow.probabilities, strict=True))
         fused = {

@@ -35,6 +35,7 @@ class Prediction:
         cls, path: Path, logits: NDArray[np.floating], classes: Sequence[str], *, multi_label: bool, top_k: int
     ) -> Prediction:
         """Return the ``top_k`` most probable classes (at most all), from logits ``(num_classes,)``."""
+        # With several labels per video each class has its own probability, and they do not sum to 1.
         probabilities = sigmoid(logits) if multi_label else softmax(logits)
         best = probabilities.argsort()[::-1][:top_k]
         return cls(path, tuple(classes[i] for i in best), tuple(float(probabilities[i]) for i in best))
@@ -55,6 +56,7 @@ class Prediction:
         # softmax(log p / T) = softmax(logits / T): logits are not needed, so fused streams can be calibrated too.
         with np.errstate(divide="ignore"):  # a probability of 0 stays 0
             values = calibrated_probabilities(np.log(self.probabilities), calibration.temperature)
+        # The threshold is for the calibrated probability of the first class.
         accepted = calibration.threshold is None or bool(values[0] >= calibration.threshold)
         return Prediction(self.path, self.labels[:top_k], tuple(values[:top_k].tolist()), accepted)
 

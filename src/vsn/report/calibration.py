@@ -19,6 +19,7 @@ def calibration_section(runs: Sequence[ReportRun]) -> Markup:
     is_multi_label = any(run.is_multi_label for _, run in tested)
     charts, commands = [], []
     for index, run in tested:
+        # Without a readable video there is no bin to draw.
         if is_multi_label or run.scores is None or run.scores.unreadable.all():
             continue
         charts.append(reliability_diagram(run.name, reliability_curve(run.scores), index))

@@ -51,11 +51,13 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def line_chart(series: Sequence[Series], *, label: str, is_share: bool) -> Markup:
     """Return a figure of values by epoch: validation as solid lines, training as dashed ones."""
+    # A run that logs no such value has no line and no entry in the label.
     drawn = [s for s in series if s.points]
     if not drawn:
         return render("line_chart.svg", label=label, lines=[])
     xs = [x for s in drawn for x, _ in s.points]
     ys = [y for s in drawn for _, y in s.points]
+    # From 0, so that heights can be compared between charts.
     y_ticks = nice_ticks(min(0.0, *ys), max(ys))
     # Whole epochs only, and no tick outside of the data; the first epoch always has one.
     inside = [tick for tick in nice_ticks(min(xs), max(xs), 6) if min(xs) <= tick <= max(xs)]
@@ -106,6 +108,7 @@ def reliability_chart(curves: Mapping[str, Sequence[ReliabilityBin]], *, title: 
 
 def _panel(bins: Sequence[ReliabilityBin], left: int) -> Markup:
     """Draw bars of accuracy, the gap from each bar to its confidence, and the number of videos of each bin."""
+    # The count bars are relative to the fullest bin.
     bottom, most = _TOP + PANEL_SIZE, max(one.count for one in bins)
     bars = [
         {

@@ -18,9 +18,11 @@ def classes_section(runs: Sequence[ReportRun]) -> Markup:
     tested = [(index, run) for index, run in enumerate(runs) if run.scores is not None]
     if not tested:
         return render("classes.html", tested=[])
+    # The best run decides the order of the classes, and every run uses the same one.
     _, best = max(tested, key=lambda pair: pair[1].top1)
     assert best.scores is not None
     counts = [int(best.scores.members(index).sum()) for index in range(len(best.classes))]
+    # Computed once: each share is used for the order, the bar and the script's sorting.
     shares = {run.name: [_class_share(run, name) for name in run.classes] for _, run in tested}
     ranked = sorted(range(len(best.classes)), key=lambda c: (-shares[best.name][c], best.classes[c]))
 

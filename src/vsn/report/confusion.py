@@ -22,6 +22,7 @@ def confusion_section(runs: Sequence[ReportRun]) -> Markup:
     if not tested or is_multi_label:
         return render("confusion.html", is_multi_label=is_multi_label, matrices=[])
     classes = tested[0].classes
+    # 400 classes would be 160,000 SVG elements.
     is_drawn = len(classes) <= MAX_DRAWN
     best = max(run.top1 for run in tested)
     matrices = []
@@ -43,6 +44,7 @@ def confusion_section(runs: Sequence[ReportRun]) -> Markup:
 def confused_pairs(counts: np.ndarray, number: int = NUM_PAIRS) -> list[tuple[int, int]]:
     """Return the most frequent (true, predicted) mistakes, by count, then by share of the true class."""
     mistakes = [(t, p) for t, p in np.argwhere(counts > 0).tolist() if t != p]
+    # Ties by share: 3 of 4 is worse than 3 of 100.
     totals = counts.sum(axis=1)
     return sorted(mistakes, key=lambda pair: (-counts[pair], -counts[pair] / totals[pair[0]], pair))[:number]
 
@@ -53,14 +55,17 @@ def order_alike(counts: np.ndarray) -> list[int]:
     Average linkage: the two groups of classes with the highest mean confusion, counted in both directions, are joined
     until one group is left. Groups are flipped so that the ends that face each other are the most confused ones.
     """
+    # Rates, so that a frequent class does not attract all others; 1 avoids dividing by 0 for a class without videos.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     alike = shares + shares.T
     between = alike.astype(float)
     np.fill_diagonal(between, -np.inf)
     groups: dict[int, list[int]] = {index: [index] for index in range(len(counts))}
     while len(groups) > 1:
+        # argmax counts in the flat matrix: row = index // n, column = index % n
         a, b = sorted(divmod(int(between.argmax()), len(counts)))
         left, right = groups[a], groups.pop(b)
+        # Four ways to join two sequences; prefer the one without flips if they are equal.
         facing = {
             (flip_a, flip_b): alike[left[0 if flip_a else -1], right[-1 if flip_b else 0]]
             for flip_a in (False, True)
@@ -100,6 +105,7 @@ def _share(counts: np.ndarray, true: int, predicted: int) -> str:
 
 def _canvas_data(counts: np.ndarray) -> dict[str, object]:
     """What the page's script draws: sparse rows as (class, count, class, count, ...), and orders of the classes."""
+    # Sparse rows keep a page of 400 classes small.
     right = counts.diagonal() / np.maximum(counts.sum(axis=1), 1)
     return {
         "rows": [[value for p in np.flatnonzero(row).tolist() for value in (p, int(row[p]))] for row in counts],

@@ -97,6 +97,7 @@ def best_and_worst(
     tested = [run for run in runs if run.scores is not None]
     if not tested:
         return Examples()
+    # One run only: the page would be too large with the videos of all.
     run = max(tested, key=lambda run: run.top1)
     assert run.scores is not None
     try:
@@ -119,6 +120,7 @@ def best_and_worst(
                 except VideoError as error:
                     example = replace(example, problem=f"Cannot be read: {error.reason}")
                 else:
+                    # Rounded positions can repeat for short clips.
                     kept = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), MAX_FRAMES)).round().astype(int))
                     frames, heat = _shrink(clip[kept]), None
                     if model is not None:
@@ -135,6 +137,7 @@ def best_and_worst(
 def _open_dataset(run: ReportRun, root: str | Path | None) -> VideoDataset:
     """The split with one view per video: the run's if it has one, else a center crop."""
     data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
+    # Several views would be several strips per video.
     config = EvalConfig(protocol="fcn" if run.protocol == "fcn" else "center")
     return open_split(replace(run.recipe, data=data), run.split, view=config, classes=run.classes)
 
@@ -146,6 +149,7 @@ def _load_model(run: ReportRun, device: str) -> tuple[VideoClassifier | None, st
         model = load_model(stored, run.weights)
     except (RunError, ConfigError) as error:
         return None, f"No heat maps, because the model cannot be loaded: {error}"
+    # The report's class order may be another run's; then output i is not class i.
     columns = [stored.classes.index(name) for name in run.classes]
     with torch.no_grad():
         model.head.weight.copy_(model.head.weight[columns].clone())
@@ -158,6 +162,7 @@ def _read_clip(dataset: VideoDataset, index: int | None) -> torch.Tensor:
     if index is None:
         raise VideoError("", "the data set does not have this video any more")
     clip = dataset[index].clip
+    # Flow and frame differences are not pictures.
     if clip.ndim != 4 or clip.shape[1] != 3:
         raise VideoError("", "its frames are not RGB")
     return clip

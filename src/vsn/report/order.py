@@ -26,6 +26,7 @@ def order_section(runs: Sequence[ReportRun]) -> Markup:
         for index, run in tested
         if len(run.results) > 1
     ]
+    # Each run may lack other orders, so each has its own command.
     commands = [
         run.eval_command("--order", *absent, *(["--weights", "best"] if run.weights == "best" else []))
         for _, run in tested

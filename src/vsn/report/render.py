@@ -39,6 +39,7 @@ _HEADINGS = {
 
 def render(template: str, **context: Any) -> Markup:
     """Render ``templates/<template>.jinja``."""
+    # Markup, so that a rendered part can be inserted into another template without being escaped twice.
     return Markup(_ENVIRONMENT.get_template(f"{template}.jinja").render(context))
 
 
@@ -85,6 +86,7 @@ def is_number(value: object) -> bool:
 
 def heading(key: str) -> str:
     """Return the heading of a table's column."""
+    # top1_shuffled -> "Top-1, shuffled"
     if key.startswith("top1_") and key != "top1_best":
         return f"Top-1, {key.removeprefix('top1_')}"
     return _HEADINGS.get(key, key[:1].upper() + key[1:].replace("_", " "))
@@ -94,11 +96,13 @@ def format_value(value: Any, key: str) -> str:
     """Format a table's value with the unit that its column's name implies."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return MISSING
+    # Text, such as the name of a run.
     if not is_number(value):
         return str(value)
     if key.startswith(("top1", "top5", "mean_class", "mean_average")) and 0 <= value <= 1:
         return percent(value)
     if key in ("params", "multiply_adds"):
+        # 888292 -> 888.3 k; a narrow no-break space keeps the unit with its number.
         unit, size = next(((u, s) for u, s in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if value >= s), ("", 1))
         return f"{value / size:.1f}\u202f{unit}" if unit else f"{value:g}"
     if key.endswith("_ratio"):
@@ -106,6 +110,7 @@ def format_value(value: Any, key: str) -> str:
     if key.endswith("_ms"):
         return f"{value:.1f} ms"
     if key == "seconds":
+        # Seconds below two minutes, then minutes, then hours.
         minutes = round(value / 60)
         return f"{value:.0f} s" if value < 120 else f"{minutes} min" if minutes < 120 else f"{value / 3600:.1f} h"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
@@ -113,6 +118,7 @@ def format_value(value: Any, key: str) -> str:
 
 def jpeg(frame: np.ndarray) -> str:
     """Return a uint8 frame ``(h, w, 3)`` as a data URL, which keeps the page in one file."""
+    # JPEG, because a page holds a hundred frames and more.
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "JPEG", quality=82)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

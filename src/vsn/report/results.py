@@ -36,10 +36,13 @@ def summary_sentence(runs: Sequence[ReportRun]) -> str:
     where = f"on {num_videos(best.results['forward'].num_videos)} of split {best.split}"
     if not others:
         return f"{best.name} has a top-1 accuracy of {top1} {where}."
+    # On small splits two runs often have exactly the same number of hits.
     ties = [run.name for run in others if run.top1 == best.top1]
     if ties:
         return f"{join_names([best.name, *ties])} share the best top-1, {top1}, {where}."
     behind = join_names([f"{run.name} ({percent(run.top1)})" for run in others])
+    # A warning rather than a test: overlapping intervals of two runs on the same videos are conservative; `vsn
+    # compare` tests the pairs.
     near = [run.name for run in others if run.interval[1] >= best.interval[0]]
     doubt = f"; its interval overlaps that of {join_names(near)}" if near else ""
     return f"{best.name} is best by top-1 {where}: {top1}, ahead of {behind}{doubt}."
@@ -68,6 +71,7 @@ def results_section(runs: Sequence[ReportRun], *, table: Path | None, costs: Cos
         columns, rows = _read_table(Path(table))
         note += f" The table is {Path(table).name}."
     elif tested:
+        # A column exists if any run has a value, so one run without costs does not hide them.
         rows = [_result_row(run, costs) for run in tested]
         columns = [key for key in _COLUMNS if any(key in row for row in rows)]
     top1s = [row["top1"] for row in rows if isinstance(row.get("top1"), int | float)]
@@ -121,6 +125,7 @@ def _result_row(run: ReportRun, costs: Costs) -> dict[str, Any]:
     shown = ("top1", "top1_interval", "top5", "mean_class", "mean_average_precision")
     row |= {key: forward[key] for key in shown if key in forward}
     if run.scores is not None:
+        # The result file has no interval of top-5, so compute it from the scores.
         row["top5_interval"] = bootstrap_interval(top_k_hits(run.scores, 5), groups=run.scores.groups)
     if run.best is not None:
         row |= {"top1_best": run.best.top1, "top1_best_interval": run.best.top1_interval}
@@ -139,6 +144,7 @@ def _describe(run: ReportRun) -> list[tuple[str, str]]:
     start = "at random" if recipe.model.weights == "none" else f"from {Path(recipe.model.weights).name}"
     data = Path(recipe.data.root).name or recipe.data.root or MISSING
     tested = f"split {run.split}, {run.protocol}, {run.weights} weights" if run.results else "not yet"
+    # Shown because a report of a resumed run would otherwise mix new curves with old results.
     stale = run.results and run.results["forward"].is_stale(run)
     return [
         (recipe.model.name, f"initialized {start}"),

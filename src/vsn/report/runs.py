@@ -95,6 +95,7 @@ def read_runs(run_dirs: Sequence[Path], split: str | None = None) -> list[Report
     if not run_dirs:
         raise ReportError("Expected one run folder or more, got none.")
     run_dirs = [Path(run_dir) for run_dir in run_dirs]
+    # Resolved, so that runs/vsn and ./runs/vsn are the same run.
     resolved = [run_dir.resolve() for run_dir in run_dirs]
     if len(set(resolved)) < len(resolved):
         raise ReportError(f"A run folder was given twice: {[str(d) for d in run_dirs]}. Give each once.")
@@ -120,6 +121,7 @@ def _choose(results: Sequence[Sequence[EvalResult]], runs: Sequence[Run], split:
         for run_results in results
     ]
 
+    # More runs first, then the recipes' own settings; the names break ties, so that the choice is stable.
     def rank(key: tuple[str, str]) -> tuple[int, bool, bool, tuple[str, str]]:
         own_split = any(run.recipe.data.test_split == key[0] for run in runs)
         own_protocol = any(run.recipe.eval.protocol == key[1] for run in runs)
@@ -135,6 +137,7 @@ def _read_run(
     check_classes(run.classes, classes, run.path / "classes.json")
     versions = run.path / "versions.json"
     shown = {(r.weights, r.order): r for r in results if (r.split, r.protocol) == chosen}
+    # The last weights are the usual result; the best ones are shown only if nothing else was tested.
     weights: WeightsKind = "last" if ("last", "forward") in shown else "best"
     report_run = ReportRun(
         path=run.path,
@@ -148,6 +151,7 @@ def _read_run(
     )
     if (weights, "forward") not in shown:
         return report_run
+    # Files of early versions may lack measures, and half a table would mislead.
     for result in shown.values():
         mean = result.mean_class if result.mean_average_precision is None else result.mean_average_precision
         if None in (result.top1_interval, result.top5, mean) or not result.per_class:
@@ -173,6 +177,7 @@ def read_scores(run: ReportRun, order: str) -> Scores:
     result = run.results[order]
     scores = load_scores(result.scores_file)
     check_classes(scores.classes, run.classes, result.scores_file)
+    # A run may number its classes differently, for example after its data was read by another reader.
     scores = reorder_scores(scores, scores.video_ids.tolist(), run.classes)
     # Files from two different evaluations would show a matrix that contradicts the table.
     top1 = float(top_k_hits(scores, 1).mean())
@@ -196,6 +201,7 @@ def check_classes(names: Sequence[str], classes: Sequence[str], file: Path) -> N
 
 def _with_same_videos(runs: list[ReportRun]) -> list[ReportRun]:
     """Bring the videos of all scores into the order of the first ones. Raises `ScoresError` for different videos."""
+    # Differences between runs are meaningful only on the same videos.
     tested = [(index, run.scores, str(run.path)) for index, run in enumerate(runs) if run.scores is not None]
     if len(tested) > 1:
         indices, scores, names = zip(*tested, strict=True)

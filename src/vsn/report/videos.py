@@ -77,6 +77,7 @@ def choose_examples(scores: Scores, number: int) -> dict[Kind, list[int]]:
     others. No class comes twice while there are enough classes. With several labels their mean probability counts, and
     a video is correct if its first choice is one of them.
     """
+    # A video without scores or without a label is neither right nor wrong.
     rows: np.ndarray = np.flatnonzero(~scores.unreadable)
     if scores.multi_label:
         rows = rows[scores.labels[rows].any(axis=1)]
@@ -99,6 +100,7 @@ def _new_classes_first(ranked: Sequence[int], classes: np.ndarray) -> list[int]:
     """Move the first index of each class before all others: classes 0, 0, 1 of a, b, c give a, c, b."""
     first_of_class = {int(classes[index]): index for index in reversed(ranked)}
     first = set(first_of_class.values())
+    # sorted is stable, so both groups stay ranked.
     return sorted(ranked, key=lambda index: index not in first)
 
 
@@ -130,6 +132,7 @@ def _example_strip(run: ReportRun, runs: Sequence[ReportRun], example: Example) 
     row = int(np.flatnonzero(run.scores.video_ids == example.video_id)[0])
     choices = _choices(run, row, 3)
     for other in runs:
+        # The same row in all runs: `read_runs` has brought the videos into one order.
         if other is not run and other.scores is not None and not other.scores.unreadable[row]:
             choices += _choices(other, row, 1)
     truth = join_names([run.classes[label] for label in _labels(run.scores, row)])
@@ -165,6 +168,7 @@ def strips_section(runs: Sequence[ReportRun], path: Path) -> Markup:
             if not len(rows):
                 raise ReportError(f"{path}: {run.name} has no scores for {video_id!r}. Show videos of its split.")
             true = _labels(run.scores, int(rows[0]))
+            # Labels of another numbering would put the wrong class above a video.
             if label not in true:
                 raise ReportError(
                     f"{path}: label {label} of {video_id!r} is not the {true[0]} ({run.classes[true[0]]!r}) of {run.name}. "
@@ -192,5 +196,6 @@ def _read_strips(path: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, list
     if "classes" in arrays:
         names = [str(name) for name in arrays["classes"]]
         check_classes(names, classes, path)
+        # file's index -> name -> index in the report
         labels = np.array([classes.index(name) for name in names])[labels]
     return frames, video_ids, labels.tolist()

@@ -31,6 +31,7 @@ def load_model(run: Run, kind: WeightsKind = "last") -> VideoClassifier:
     if not path.is_file():
         raise RunError(f"{run.path} has no weights yet ({path.name}); its training has not finished an epoch.")
     _check_stored_model(path, run.recipe.model)
+    # From the run's own recipe, never from the folder's name: users rename folders.
     model = build_model(run.recipe.model)
     try:
         model.load_state_dict(load_file(path), strict=True)
@@ -59,6 +60,7 @@ def _check_stored_model(path: Path, config: ModelConfig) -> None:
 
 def save_weights(run: Run, model: VideoClassifier, kind: WeightsKind = "last") -> None:
     """Write the weights, and with them the model's settings."""
+    # safetensors writes neither views nor tensors of a GPU.
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     with _atomic_write(weights_file(run, kind)) as temporary:
         save_file(tensors, temporary, metadata={"model": json.dumps(asdict(run.recipe.model))})
@@ -83,12 +85,14 @@ def load_state(run: Run) -> tuple[dict[str, Any], str]:
     Raises:
         RunError: there is nothing to resume from, or both files are damaged.
     """
+    # Two generations: a crash while writing the last one leaves the previous one intact.
     last, previous = run.path / "state.pt", run.path / "state-before.pt"
     if not last.is_file() and not previous.is_file():
         raise RunError(f"{run.path} has nothing to resume from ({last.name} is missing); train a new run.")
     problems: list[str] = []
     for path in (last, previous):
         if not path.is_file():
+            # Between moving the old file and renaming the new one, state.pt does not exist for a moment.
             problems.append(f"{path.name} is missing")
             continue
         try:

@@ -66,6 +66,7 @@ def convert_checkpoint(checkpoint: str | Path, to: str | Path, config: ConvertCo
         RunError: the folder is not empty or cannot be written.
     """
     checkpoint, config = Path(checkpoint), config or ConvertConfig()
+    # Before reading hundreds of megabytes.
     check_new(Path(to))
     content = _read_checkpoint(checkpoint)
     converter = _Converter(read_foreign(_state_dict(checkpoint, content)), config, _metadata(content))
@@ -87,6 +88,7 @@ def convert_checkpoint(checkpoint: str | Path, to: str | Path, config: ConvertCo
     run = new_run(Path(to), recipe, classes)
     network = build_model(run.recipe.model)
     _load_weights(network, backbone, foreign)
+    # Nothing is written before this line, so a refused checkpoint leaves no folder.
     write_run(run)
     converted = {
         "file": checkpoint.name,
@@ -126,6 +128,7 @@ def _read_checkpoint(path: Path) -> Mapping[str, Any]:
 
 
 def _state_dict(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    # Some users save the bare state dict, without the training's other entries.
     state = content.get("state_dict", content)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(
@@ -154,6 +157,7 @@ def _metadata(content: Mapping[str, Any]) -> _Metadata:
         matches = (re.search(rf"\b{name}['\"]?\s*[=:]\s*(\d+)", config) for name in names)
         return next((int(match[1]) for match in matches if match), 0)
 
+    # MMAction2 1.x has dataset_meta, 0.x has CLASSES.
     data = meta.get("dataset_meta")
     classes = (data.get("classes") if isinstance(data, Mapping) else None) or meta.get("CLASSES") or ()
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
@@ -176,6 +180,7 @@ class _Converter:
         self.notes.append(
             f"Backbone {self.backbone}, by names and shapes; stride in the 3x3 convolution, as in torchvision."
         )
+        # No tensor's shape depends on T or on shift_div, so they cannot be detected.
         num_frames = self._number("num_frames", self.config.num_frames, self.metadata.num_frames)
         modality, length = self._modality()
         shifted = self.foreign.shifted
@@ -207,6 +212,8 @@ class _Converter:
     def _modality(self) -> tuple[Modality, int]:
         """The input of the first convolution, and L; `ConfigError` if its channels contradict the option."""
         channels = self.foreign.backbone[f"{self.stem}.weight"].shape[1]
+        # The smallest reading: 15 channels are 5 RGB differences, 10 are 5 flow fields; 6 could be either, and flow
+        # is usual.
         by_channels: Modality = "rgb" if channels == 3 else "flow" if channels % 2 == 0 else "rgbdiff"
         modality: Modality = by_channels if self.config.modality == "auto" else self.config.modality
         unit = {"rgb": 3, "flow": 2, "rgbdiff": 3}[modality]
@@ -233,6 +240,7 @@ class _Converter:
             if not file.is_file():
                 raise ConfigError(f"There is no file of class names {file}.")
             names = read_class_list(file).names
+            # TSM sorts the labels of these two data sets by name, but those of others by their number.
             is_sorted_there = self.foreign.layout == "tsm" and file.stem in _SORTED_FILES
             if order == "sorted" or (order == "auto" and is_sorted_there):
                 names, source = tuple(sorted(names)), f"{file.name}, sorted"
@@ -248,6 +256,7 @@ class _Converter:
                 "matches classes by name."
             )
             return tuple(f"output_{i}" for i in range(num_classes))
+        # Class names of the wrong data set would make every prediction wrong without an error.
         if len(names) != num_classes:
             raise ConfigError(
                 f"Expected {num_classes} classes, one per output of the checkpoint, got {len(names)} from {source}. "
@@ -267,6 +276,7 @@ class _Converter:
             raise ConfigError(f"--bgr swaps color channels, which modality {model.modality!r} does not have.")
         if model.modality == "rgb":
             if self.config.bgr:
+                # A convolution over channels in reverse order is one with reversed weights over channels in order.
                 weights[key] = weights[key].flip(1)
             colors = "BGR, swapped in the first convolution" if self.config.bgr else "RGB"
             source = "from the option" if self.config.bgr else "assumed; change it with --bgr"
@@ -304,6 +314,7 @@ def _mmaction2_flow_stem(weights: Mapping[str, Tensor], stem: str) -> dict[str, 
 
 def _load_weights(network: VideoClassifier, weights: Mapping[str, Tensor], foreign: ForeignWeights) -> None:
     expected, actual = tuple(network.head.weight.shape), tuple(foreign.head_weight.shape)
+    # A classifier on other features than the pooled ones has other inputs, such as TRN's.
     if expected != actual:
         raise ConfigError(
             f"Expected a classifier of shape {expected} for this backbone, got {actual}: its input is not the features of "

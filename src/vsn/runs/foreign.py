@@ -87,9 +87,11 @@ def read_foreign(state: Mapping[str, Tensor]) -> ForeignWeights:
     """
     if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    # The layout first: the checks and the names of the classifier depend on it.
     layout = _layout(state)
     _check_supported(state)
     prefix, head = ("backbone.", "cls_head.fc_cls") if layout == "mmaction2" else ("base_model.", "new_fc")
+    # Where the classifier is depends on a setting that the checkpoint does not store.
     if layout == "tsm" and "new_fc.weight" not in state:
         head = "base_model.fc"  # trained without dropout, for which TSM leaves the classifier in the backbone
     if f"{head}.weight" not in state or f"{head}.bias" not in state:
@@ -100,6 +102,7 @@ def read_foreign(state: Mapping[str, Tensor]) -> ForeignWeights:
     backbone: dict[str, Tensor] = {}
     shifted = []
     for foreign_name, tensor in state.items():
+        # Everything else is the classifier, or belongs to the training.
         if not foreign_name.startswith(prefix) or foreign_name.rpartition(".")[0] == head:
             continue
         name = foreign_name.removeprefix(prefix)
@@ -131,6 +134,7 @@ def _layout(state: Mapping[str, Tensor]) -> Layout:
 
 
 def _check_supported(state: Mapping[str, Tensor]) -> None:
+    # The first pattern in the table wins, so the more specific ones come first.
     problems = [(name, reason) for pattern, reason in _UNSUPPORTED for name in state if re.search(pattern, name)]
     problems += [
         (name, f"it is a 3D network, with a tensor of shape {tuple(tensor.shape)}")
@@ -158,6 +162,7 @@ def find_backbone(state: Mapping[str, Tensor]) -> str:
     for name in candidates:
         with torch.device("meta"):
             expected = _shapes(build_backbone(name).state_dict())
+        # ResNet-50 and ResNet-101 differ in names, ResNet-50 and Wide ResNet-50 in shapes only.
         different = [key for key in sorted(expected.keys() | shapes.keys()) if expected.get(key) != shapes.get(key)]
         if not different:
             return name
@@ -179,6 +184,7 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
         if not name.endswith("num_batches_tracked") and not name.startswith(("fc.", "classifier.", "head."))
     }
     stem = next((name for name, shape in shapes.items() if len(shape) == 4), None)
+    # Flow and frame differences have more input channels than RGB; everything else is the same network.
     if stem is not None:
         out_channels, _, *kernel = shapes[stem]
         shapes[stem] = (out_channels, *kernel)
@@ -197,11 +203,13 @@ def plan_shift(backbone: str, shifted: tuple[str, ...]) -> ShiftPlan:
         stages = residual_blocks(build_backbone(backbone))
     by_stage = {stage: {block.head for block in blocks} for stage, blocks in stages.items()}
     places = tuple(stage for stage in STAGES if by_stage[stage] & set(shifted))
+    # A few dozen candidates at most, so trying them all is simpler than solving for the step.
     for every in range(1, max(map(len, stages.values())) + 1):
         plan = plan_placement(stages, places=(), shift_places=places, shift_every=every)
         if set(plan.shift) == set(shifted):
             return ShiftPlan(places, every)
     all_of_stages = plan_placement(stages, places=(), shift_places=places)
+    # A block that should shift and does not, or the reverse: whichever exists shows what is irregular.
     odd = sorted(set(all_of_stages.shift) - set(shifted)) or sorted(set(shifted) - set(all_of_stages.shift))
     raise ConfigError(
         f"{len(shifted)} convolutions of this {backbone} follow a shift, but not in every n-th block of its stages: "

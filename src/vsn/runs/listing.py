@@ -58,6 +58,7 @@ def list_runs(folders: Sequence[Path]) -> list[RunSummary]:
     Raises:
         RunsError: a folder does not exist.
     """
+    # Folders may overlap (runs and runs/demo), and links may lead to the same run.
     paths: dict[Path, Path] = {}  # by resolved path, so that a run reached twice is listed once
     for folder in folders:
         if not folder.is_dir():
@@ -93,13 +94,14 @@ def summarize_run(path: Path) -> RunSummary:
     else:
         reasons.append("it has no recipe.toml")
     try:
-        metrics = [line for line in read_metrics(path) if isinstance(line.get("epoch"), int)]
+        metrics = [line for line in read_metrics(path) if _is_number(line.get("epoch"))]
     except RunError as error:
         reasons.append(error.reason)
     results = list_results(path, recipe=recipe, damaged=damaged)
     reasons += [f"eval/{error.path.name} cannot be read: {error.reason}" for error in damaged]
     epochs_done = max((line["epoch"] for line in metrics if "train_loss" in line), default=0)
     epochs = recipe.train.epochs if recipe else 0
+    # A crash between the last epoch and summary.json leaves a run with nothing more to train.
     finished = is_finished(path) or 0 < epochs <= epochs_done
     reasons += _damaged_files(path, epochs_done=epochs_done, finished=finished)
     validated = [line for line in metrics if _is_number(line.get("val_top1"))]
@@ -115,8 +117,10 @@ def summarize_run(path: Path) -> RunSummary:
         epochs=epochs,
         last_val_top1=validated[-1]["val_top1"] if validated else None,
         best_val_top1=best["val_top1"] if best else None,
-        best_epoch=best["epoch"] if best else None,
+        # A validation within an epoch has a fractional epoch: 1.25 is in epoch 2.
+        best_epoch=math.ceil(best["epoch"]) if best else None,
         evaluations=tuple(result for result in results if result.is_measured),
+        # The newest file, because the folder's own time changes only when files are added.
         written=max((file.stat().st_mtime for file in path.rglob("*") if file.is_file()), default=path.stat().st_mtime),
     )
 
@@ -134,6 +138,7 @@ def _damaged_files(path: Path, *, epochs_done: int, finished: bool) -> Iterator[
         yield f"model.safetensors is damaged: {error}"
     if finished:
         return
+    # torch.save writes a zip archive; checking its directory is fast and detects a cut file.
     states = [file for name in ("state.pt", "state-before.pt") if (file := path / name).is_file()]
     if not any(map(zipfile.is_zipfile, states)):
         yield f"training has not finished, and state.pt, needed to resume, is {'damaged' if states else 'missing'}"

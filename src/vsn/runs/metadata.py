@@ -25,6 +25,7 @@ def write_run(run: Run) -> None:
         RunError: it cannot be written.
     """
     try:
+        # The recipe first: a folder without it would not be recognized as a run.
         run.path.mkdir(parents=True, exist_ok=True)
         write_text(run.path / "recipe.toml", dump_recipe(run.recipe))
         write_json(run.path / "classes.json", list(run.classes))
@@ -36,6 +37,7 @@ def write_run(run: Run) -> None:
 
 def describe_preprocessing(recipe: Recipe) -> dict[str, str]:
     """Describe what evaluation and prediction do to a video, for users who feed the model themselves."""
+    # In words rather than numbers, because users of other tools read this file; recipe.toml has the numbers.
     plan, crop, side = PROTOCOLS[recipe.eval.protocol], recipe.clip.crop_size, recipe.clip.short_side
     crops = {
         "whole": "the whole frame",
@@ -73,6 +75,7 @@ def versions() -> dict[str, Any]:
         "torch": torch.__version__,
         "torchvision": metadata.version("torchvision"),
         "av": metadata.version("av"),
+        # Speed, and the last bits of results, depend on the hardware and the number of threads.
         "system": platform.platform(),
         "processor": _processor(),
         "num_threads": torch.get_num_threads(),

@@ -86,8 +86,10 @@ class EvalResult:
 
         Where any label is unknown, only the videos are counted.
         """
+        # Test splits of benchmarks have no labels: `vsn submit` needs the scores, and there is nothing to measure.
         if scores.num_unlabeled:
             return cls(**described, num_videos=len(scores.video_ids), num_unlabeled=scores.num_unlabeled)
+        # A tuple, so that a result equals what `load` reads.
         measures = summarize(scores).to_dict()
         return cls(**described, **(measures | {"top1_interval": tuple(measures["top1_interval"])}))
 
@@ -99,6 +101,7 @@ class EvalResult:
             ResultError: it is not JSON, or lacks split, protocol or order, or a measure is not a number.
         """
         try:
+            # Checked here once, so that no reader has to guard against a damaged file.
             values = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(values, dict):
                 raise ValueError(f"it holds a {type(values).__name__}, not an object")
@@ -110,6 +113,8 @@ class EvalResult:
                     raise ValueError(f"{key} is {value!r}, not a number")
         except (OSError, ValueError) as error:
             raise ResultError(path, str(error)) from error
+        # Files of a later version may have more keys; those of an earlier one have fewer, which is what the defaults
+        # are for.
         known = {f.name for f in fields(cls)} - {"path"}
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known}
         return cls(**values, path=path)
@@ -154,6 +159,7 @@ class EvalResult:
         """Return whether the run's weights have changed since (it was resumed, say); False where that is unknown."""
         if self.weights_hash is None:
             return False
+        # Resuming and fine-tuning overwrite the weights and leave eval/ as it is.
         return not weights_file(run, self.weights).is_file() or weights_hash(run, self.weights) != self.weights_hash
 
 
@@ -189,6 +195,7 @@ def list_results(
             if damaged is None:
                 raise
             damaged.append(error)
+    # By the fields, not by the file name: a split may contain a hyphen.
     wanted = {"split": split, "protocol": protocol, "order": order, "weights": weights}
     results = [
         result
@@ -197,6 +204,7 @@ def list_results(
     ]
     own = (recipe.data.test_split, recipe.eval.protocol) if recipe else ("", "")
 
+    # False sorts before True: the recipe's own results come first, and the order of file names breaks ties.
     def rank(result: EvalResult) -> tuple[bool, bool, bool]:
         return result.order != "forward", result.split != own[0], result.protocol != own[1]
 
@@ -225,6 +233,7 @@ def find_scores(
         return path
     damaged: list[ResultError] = []
     results = list_results(path, split=split, protocol=protocol, order=order, weights=weights, damaged=damaged)
+    # Published runs have results without scores.
     files = sorted(result.scores_file for result in results if result.scores_file.is_file())
     if len(files) == 1:
         return files[0]
@@ -235,6 +244,7 @@ def find_scores(
         raise ScoresError(
             f"{path} has several scores of {stated}: {names}. Add --split and --protocol, or name the file."
         )
+    # The command that would write these scores, without options that only repeat a default.
     usual = {"order": "forward", "weights": "last"}
     options = "".join(f" --{k} {v}" for k, v in {**wanted, "weights": weights}.items() if v != usual.get(k))
     reason = f" ({damaged[0]})" if damaged else ""

@@ -66,6 +66,7 @@ def new_run(path: Path, recipe: Recipe, classes: tuple[str, ...]) -> Run:
             f"model.num_classes is {recipe.model.num_classes}, but the data has {len(classes)} classes. Set it to "
             f"{len(classes)}, or to 0 to take the number from the data."
         )
+    # The run keeps the number of classes, so that its model is rebuilt without the data.
     return Run(path, replace(recipe, model=replace(recipe.model, num_classes=len(classes))), classes)
 
 
@@ -88,6 +89,7 @@ def check_resumable(run: Run, recipe: Recipe, classes: tuple[str, ...]) -> None:
     """
     trained, now = flat_settings(run.recipe), flat_settings(recipe)
     now["model.num_classes"] = len(run.classes)  # 0 in the recipe a user passes: taken from the data
+    # Compared by full name, so that the error can name the setting that changed.
     changed = [key for key in trained if trained[key] != now[key] and key not in RESUMABLE_SETTINGS]
     if changed:
         key = changed[0]
@@ -96,6 +98,7 @@ def check_resumable(run: Run, recipe: Recipe, classes: tuple[str, ...]) -> None:
             "choose another folder with --out (and --init-from to start from these weights), or delete the run. "
             f"A resumed run may change {', '.join(sorted(RESUMABLE_SETTINGS))}."
         )
+    # The same number of classes in another order would train outputs for the wrong classes.
     if run.classes != classes:
         raise RunError(
             f"{run.path} was trained on the classes {_shorten(run.classes)}; the data now has {_shorten(classes)}. "
@@ -119,14 +122,17 @@ def open_run(path: str | Path) -> Run:
         RunError: no such folder, or not a run.
     """
     path = Path(path)
+    # A frequent mistake: an exported model, which other commands take, in place of a run.
     if path.is_file():
         raise RunError(
             f"{path} is a file, not a run folder (made by `vsn train`). Pass exported files to `vsn predict` or `vsn serve`."
         )
     try:
+        # Both files are needed to build the model: its settings, and the number and names of its outputs.
         classes = json.loads((path / "classes.json").read_text(encoding="utf-8"))
         return Run(path, load_recipe(path / "recipe.toml"), tuple(classes))
     except FileNotFoundError as error:
+        # FileNotFoundError names the missing file; the folder itself is the more likely mistake.
         reason = f"it has no {Path(error.filename).name}" if path.is_dir() else "the folder does not exist"
         cause: Exception = error
     except (OSError, json.JSONDecodeError, ConfigError) as error:
@@ -160,6 +166,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     metrics: list[dict[str, Any]] = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file.is_file() else (), start=1):
         try:
+            # A blank line at the end is normal; a cut one is left by an editor or a full disk, as vsn writes
+            # atomically.
             values = json.loads(line) if line.strip() else {}
         except json.JSONDecodeError as error:
             reason = f"{file.name}, line {number}, is not JSON: {error}"
@@ -184,6 +192,7 @@ def append_metrics(run: Run, line: dict[str, Any]) -> None:
     if kind_and_step(line) not in map(kind_and_step, read_metrics(run.path)):
         file = run.path / "metrics.jsonl"
         logged = file.read_text(encoding="utf-8") if file.is_file() else ""
+        # Rewritten as a whole: an appended line could be cut in half by a crash.
         write_text(file, f"{logged}{json.dumps(line)}\n")
 
 

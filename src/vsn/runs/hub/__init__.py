@@ -68,10 +68,12 @@ def pull(
         address = _ADDRESS.fullmatch(Path(name).as_posix())
         if address is None:
             raise HubError(f"Expected hf://user/name or hf://user/name@revision, got {name}.")
+        # A revision in the address is more specific than the argument's default.
         name, revision = address["repo"], address["revision"] or revision
     _require_package()
     folder = Path(name)
     if not folder.is_dir():
+        # huggingface_hub would report a mistyped path as a repository that does not exist.
         if folder.is_absolute() or len(folder.parts) != 2 or "." in folder.parts[0]:
             raise HubError(f"{name} is neither an existing folder nor a repository name, user/name.")
         import huggingface_hub
@@ -173,7 +175,9 @@ def push_to_hub(
     import huggingface_hub
 
     with _hub_errors(repo_id, "uploaded"), tempfile.TemporaryDirectory() as temporary:
+        # Before hashing and copying weights.
         huggingface_hub.utils.validate_repo_id(repo_id)
+        # One commit of a complete folder: other users never see a part of it.
         write_repository(Path(run), Path(temporary), weights=weights, license=license, repo=repo_id)
         api = huggingface_hub.HfApi(token=token)
         # The hub may complete a name without a user.
@@ -220,6 +224,7 @@ def _hub_errors(name: str, action: str) -> Iterator[None]:
             "(hf auth login)."
         ) from error
     except OSError as error:  # connection errors; ours are ValueErrors
+        # A file of the run is missing, which is not the hub's error.
         if isinstance(error, FileNotFoundError):
             raise
         raise HubError(f"{name} could not be {action}: {_one_line(error)}") from error

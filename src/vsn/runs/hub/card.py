@@ -54,6 +54,7 @@ def write_card(
         license=license,
         tags=TAGS,
         model_name=repo.rpartition("/")[2],
+        # An entry of the hub has no field for the order of frames, so only the usual one is listed.
         eval_results=[_hub_result(result, recipe) for result in results if result.order == "forward"] or None,
     )
     text = _ENVIRONMENT.get_template("card.md.jinja").render(

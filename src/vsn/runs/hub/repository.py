@@ -40,6 +40,7 @@ def write_repository(run_dir: Path, folder: Path, *, weights: WeightsKind, licen
     if not weights_file(run, weights).is_file():
         raise RunError(f"{run_dir} has no {weights_file(run, weights).name}. Train it, or name its other weights.")
     folder.mkdir(parents=True, exist_ok=True)
+    # Everything below is written from this recipe; the run's own may name private folders.
     recipe = public_recipe(run.recipe)
     write_text(folder / "recipe.toml", dump_recipe(recipe))
     write_json(folder / "preprocessing.json", describe_preprocessing(recipe))
@@ -47,10 +48,12 @@ def write_repository(run_dir: Path, folder: Path, *, weights: WeightsKind, licen
     for name in _COPIED:
         if (run.path / name).is_file():
             shutil.copyfile(run.path / name, folder / name)
+    # A published run is final: without a summary, `vsn runs` would call it resumable and damaged.
     if not (folder / "summary.json").exists():
         write_json(folder / "summary.json", {"note": "published before training finished"})
     _write_weights(run, weights, folder / "model.safetensors", recipe)
     results = _results_of(run, weights)
+    # The file may differ from the run's, see `_write_weights`, and results state the hash of what is published.
     published_hash = weights_hash(Run(folder, recipe, run.classes))
     for result in results:
         # File names only; and the repository has one set of weights, which are its last.
@@ -111,6 +114,7 @@ def check_repository(folder: Path, name: str) -> None:
     if (folder / CONFIG).is_file() and not (folder / "recipe.toml").is_file():
         raise HubError(f"{name} has a {CONFIG} and no recipe.toml; vsn did not write this repository.")
     run = open_run(folder)
+    # Users edit config.json, which other tools show, and expect that it has an effect.
     stated, expected = _read_json(folder / CONFIG), describe_run(run.recipe, run.classes)
     different = [key for key in expected if stated is not None and stated.get(key) != expected[key]]
     if different:
