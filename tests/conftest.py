@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +19,9 @@ from vsn.data.readers import read_records
 from vsn.data.video import write_video
 from vsn.system.allocator import keep_freed_memory
 from vsn.training.train import train
+
+if TYPE_CHECKING:
+    from vsn.export.export import ExportReport
 
 GRAY_STEP = 8
 TINY_CLASSES = ("swipe_left", "swipe_right", "wave")
@@ -104,6 +108,17 @@ def log() -> Iterator[tuple[Console, Callable[[], str]]]:
 def finished_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
     """A VSN trained for two epochs. Not to be changed: copy it."""
     return train(tiny_recipe(tiny_data), tmp_path_factory.mktemp("runs") / "vsn", console=quiet).path
+
+
+@pytest.fixture(scope="session")
+def exported_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> "ExportReport":
+    """A copy of the finished run, exported to its export/model.onnx. Not to be changed."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from vsn.export.export import export_run
+
+    run = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("exported") / "vsn"))
+    return export_run(run, check_accuracy=True, progress=False)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from vsn.bench.run import CPU_BATCHES, CPU_SECONDS, GPU_BATCHES
 from vsn.bench.tables import WIDE
 from vsn.config import ClipSpec, ModelConfig
 from vsn.config.bench import PAPER_INPUTS
+from vsn.export.check import TOLERANCES
 from vsn.models import create_model
 from vsn.runs.results import EvalResult
 from vsn.scores.calibrate import calibrate
@@ -34,13 +35,13 @@ CLASSES = ("a", "b", "c", "d", "e", "f")
 RUN_ELSEWHERE = {"api.md": "tests/inference/test_docs_api.py", "stream.md": "tests/stream/test_stream.py"}
 
 
-def report_page(finished_run: Path) -> Names:
+def report_page() -> Names:
     model = create_model("vsn_resnet14_tiny", num_classes=5, num_frames=4).eval()
     clip = torch.randint(0, 256, (1, 4, 3, 32, 32), dtype=torch.uint8)
     return {"model": model, "clip": clip, "frames": clip[0].permute(0, 2, 3, 1).numpy()}
 
 
-def evaluation_page(finished_run: Path) -> Names:
+def evaluation_page() -> Names:
     """Make every run that the page names, with random scores of 300 videos."""
     commands = " ".join(re.findall(r"(?m)^vsn .*$", read("evaluation.md")))
     for number, name in enumerate(sorted(set(re.findall(r"(?:vsn-demo/)?runs/[\w-]+", commands)))):
@@ -53,18 +54,9 @@ def evaluation_page(finished_run: Path) -> Names:
     return {}
 
 
-def export_page(finished_run: Path) -> Names:
-    """Export a run of 4 frames of 32x32 as the page's runs/tsm."""
-    pytest.importorskip("onnxscript")
-    shutil.copytree(finished_run, "runs/tsm")
-    cli.main(["export", "runs/tsm", "--check-accuracy"])
-    return {}
-
-
-PREPARE: dict[str, Callable[[Path], Names]] = {
+PREPARE: dict[str, Callable[[], Names]] = {
     "report.md": report_page,
     "evaluation.md": evaluation_page,
-    "export.md": export_page,
 }
 # Smaller sizes than the pages', by page.
 SMALLER = {"vsn_resnet18": "vsn_resnet14_tiny", "(2, 8, 3, 224, 224)": "(2, 8, 3, 64, 64)"}
@@ -75,10 +67,13 @@ SMALLER_ON_PAGE = {
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in blocks("python")} - set(RUN_ELSEWHERE)))
-def test_python_runs(page: str, tmp_path: Path, monkeypatch, capsys, finished_run: Path, gray_video: Path):
+def test_python_runs(page: str, tmp_path: Path, monkeypatch, capsys, request: pytest.FixtureRequest, gray_video: Path):
     monkeypatch.chdir(tmp_path)
     shutil.copy(gray_video, "new.mp4")
-    names = PREPARE.get(page, lambda run: {})(finished_run)
+    if page == "export.md":
+        exported = request.getfixturevalue("exported_run")
+        shutil.copytree(exported.path.parents[1], "runs/tsm")
+    names = PREPARE.get(page, dict)()
     code = [block for block in blocks("python") if block.page == page and not block.not_run]
     capsys.readouterr()
     for block in code:
@@ -101,7 +96,7 @@ def test_pages_run_elsewhere_are_run_there():
 
 def test_commands_of_the_evaluation_page_run(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    evaluation_page(tmp_path)
+    evaluation_page()
     ids = [str(i) for i in range(300)]
     Path("labels.json").write_text("{" + ", ".join(f'"{c}": "{i}"' for i, c in enumerate(CLASSES)) + "}")
     Path("test.json").write_text("[" + ", ".join(f'{{"id": "{i}"}}' for i in ids) + "]")
@@ -130,6 +125,11 @@ def test_example_of_table_2_on_the_evaluation_page():
         assert predicted_classes(fused) == ["b"]
 
 
+def test_tolerances_of_the_export_page():
+    rows = dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|$", read("export.md"), re.M))
+    assert {name: float(value) for name, value in rows.items()} == TOLERANCES
+
+
 def test_numbers_of_the_bench_page_are_the_defaults():
     page = " ".join(read("bench.md").split())
     numbers = (GPU_BATCHES, CPU_BATCHES, ModelConfig.num_frames, PAPER_INPUTS["eco"][0], PAPER_INPUTS["i3d"][0], WIDE)
@@ -145,7 +145,7 @@ def run_tutorial(folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", str(TUTORIAL)],
         cwd=folder,
-        env={**os.environ, "VSN_TUTORIAL": "tiny"},
+        env={**os.environ, "VSN_TUTORIAL": "tiny", "OMP_NUM_THREADS": "1"},  # as all tests
         capture_output=True,
         text=True,
         timeout=240,

@@ -52,23 +52,18 @@ def logits_of(model: VideoClassifier, clips: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def exported_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    """The finished run as ONNX."""
-    path = tmp_path_factory.mktemp("export") / "model.onnx"
-    return export_run(finished_run, out=path, check_accuracy=True, progress=False)
-
-
-@pytest.fixture(scope="module")
 def views_report(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    """The finished run as ONNX for three crops of a video, exported without its data set."""
-    folder = tmp_path_factory.mktemp("views")
-    return export_run(finished_run, out=folder / "m.onnx", protocol="3crop", root=folder / "gone", progress=False)
+    """The finished run for three crops of a video, exported without its data set; torch-export is the fastest format."""
+    folder, config = tmp_path_factory.mktemp("views"), ExportConfig(to="torch-export")
+    return export_run(
+        finished_run, config, out=folder / "m.pt2", protocol="3crop", root=folder / "gone", progress=False
+    )
 
 
 @pytest.fixture(scope="module")
 def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[VideoClassifier, Path]:
-    """A small model and its ONNX file."""
-    model, recipe = small()
+    """A small model and its ONNX file, of another block and modality than those of the finished run."""
+    model, recipe = small(block="headtail", modality="rgbdiff", flow_length=2)
     return model, export_model(model, recipe, tmp_path_factory.mktemp("small") / "model").path
 
 
@@ -105,12 +100,12 @@ def test_onnx_scores_as_pytorch_for_any_number_of_clips(onnx_file, batch: int):
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("vsn_resnet14_tiny", {"block": "headtail", "modality": "rgbdiff", "flow_length": 2}),
-        pytest.param("tsn_resnet14_tiny", {}, marks=pytest.mark.slow),
-        pytest.param("vsn_resnet14_tiny", {"modality": "flow", "flow_length": 2}, marks=pytest.mark.slow),
-        pytest.param("vsn_resnet18", {"block": "headtail"}, marks=pytest.mark.slow),
+        ("tsn_resnet14_tiny", {}),
+        ("vsn_resnet14_tiny", {"modality": "flow", "flow_length": 2}),
+        ("vsn_resnet18", {"block": "headtail"}),
     ],
 )
+@pytest.mark.slow
 def test_other_models_and_inputs(tmp_path: Path, name: str, settings: dict):
     model, recipe = small(name, **settings)
     model.train().double()
@@ -164,6 +159,15 @@ def test_any_size(tmp_path: Path):
     for size in ((40, 56), (64, 40), (32, 32)):
         clips = clips_of(model, 2, size)
         np.testing.assert_allclose(exported(clips), logits_of(model, clips), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_stays_as_it_was(tmp_path: Path):
+    model, recipe = small()
+    model.train().double()
+    report = export_model(model, recipe, tmp_path / "model", config=ExportConfig(to="torch-export"))
+    assert model.training
+    assert model.head.weight.dtype == torch.float64
+    assert set(report.check.difference) == {1, 3}
 
 
 def test_int8_is_small_and_near(tmp_path: Path):
@@ -308,6 +312,38 @@ def test_views_are_averaged_one_by_one(exported_run: ExportReport, average, expe
     assert (np.exp(found) if average == "softmax" else found).tolist() == pytest.approx(expected)
 
 
+def test_the_command(exported_run: ExportReport, monkeypatch: pytest.MonkeyPatch, capsys):
+    """Options become settings, and the report is printed; other tests export."""
+    calls = []
+
+    def export(run: Path, config: ExportConfig, **options: object) -> ExportReport:
+        calls.append((run, config, options))
+        return exported_run
+
+    monkeypatch.setattr(export_module, "export_run", export)
+    command = ["export", "run", "--to", "openvino", "--int8", "--any-size", "--input", "float32", "--root", "set"]
+    cli.main([*command, "--calibration-clips", "8", "--weights", "best", "--check-accuracy"])
+    page = capsys.readouterr().out
+    ((run, config, options),) = calls
+    assert run == Path("run")
+    assert config == ExportConfig(to="openvino", int8=True, any_size=True, input="float32", calibration_clips=8)
+    assert (options["weights"], options["root"], options["check_accuracy"]) == ("best", Path("set"), True)
+    parts = (
+        f"{exported_run.path}: ",
+        " MB, fp32",
+        "(B, 4, 3, H, W), 32x32, uint8",
+        "3 clips of split 'test'",
+        "100.0%",
+    )
+    assert [part for part in parts if part not in page] == []
+    assert "--any-size" in page  # the note on whole frames
+    cli.main([*command, "--json"])
+    values = json.loads(capsys.readouterr().out)
+    assert list(values) == ["path", "metadata", "num_bytes", "clips", "check", "note", "accuracy"]
+    assert values["accuracy"]["exported"]["top1"] == exported_run.accuracy.exported.top1
+    assert "mean_class" in values["accuracy"]["pytorch"]
+
+
 def test_accuracy_of_the_file_beside_the_runs(exported_run: ExportReport):
     report = exported_run
     assert report.accuracy is not None
@@ -326,7 +362,7 @@ def test_without_the_data_generated_clips_are_compared_and_that_is_said(
             finished_run, ExportConfig(int8=True), out=tmp_path / "int8.onnx", root=tmp_path / "gone", progress=False
         )
     assert not list(tmp_path.iterdir())
-    assert [file.name for file in views_report.path.parent.iterdir()] == ["m.onnx"]
+    assert [file.name for file in views_report.path.parent.iterdir()] == ["m.pt2"]
 
 
 def test_files_of_a_run_have_names_of_their_own(tmp_path: Path):
@@ -394,9 +430,9 @@ def test_tolerances(difference: float, precision):
         (np.zeros((1, 4, 3, 32, 32), np.float32), "uint8, got float32"),
     ],
 )
-def test_clips_that_do_not_fit(onnx_file, clips: np.ndarray, message: str):
+def test_clips_that_do_not_fit(exported_run: ExportReport, clips: np.ndarray, message: str):
     with pytest.raises(ExportError, match=message):
-        ExportedModel.from_file(onnx_file[1])(clips)
+        ExportedModel.from_file(exported_run.path)(clips)
 
 
 def test_files_that_are_none_of_ours(tmp_path: Path, onnx_file):
