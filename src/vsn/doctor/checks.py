@@ -34,7 +34,7 @@ _USES = {"train": "training", "val": "validation", "test": "testing"}
 
 
 def check_roles(evidence: Evidence) -> Iterator[Finding]:
-    """Splits with two roles, and annotated videos that are not on disk."""
+    """Find splits with two roles, and annotated videos that are not on disk."""
     for split in evidence.splits:
         if "train" in split.roles and len(split.roles) > 1:
             uses = " and ".join(_USES[role] for role in split.roles)
@@ -52,7 +52,7 @@ def check_roles(evidence: Evidence) -> Iterator[Finding]:
 
 
 def check_unlabeled(evidence: Evidence) -> Iterator[Finding]:
-    """Splits, or single videos, without labels."""
+    """Find splits, or single videos, without labels."""
     for split in evidence.splits:
         # Task "arrow" makes its own labels, and a multi-label video may have none.
         if split.records.per_video > 1 or split.records.multi_label:
@@ -65,7 +65,7 @@ def check_unlabeled(evidence: Evidence) -> Iterator[Finding]:
 
 
 def check_classes(evidence: Evidence) -> Iterator[Finding]:
-    """Classes without training videos, tested or not, and classes never tested."""
+    """Find classes without training videos, tested or not, and classes never tested."""
     train = evidence.split_of("train")
     if train is None or not (counts := train.class_counts()):
         return
@@ -89,7 +89,7 @@ def check_classes(evidence: Evidence) -> Iterator[Finding]:
 
 
 def check_balance(evidence: Evidence) -> Iterator[Finding]:
-    """Training classes of very different sizes."""
+    """Find training classes of very different sizes."""
     train = evidence.split_of("train")
     sizes = {name: n for name, n in (train.class_counts() if train else Counter()).items() if n}
     if train is None or len(sizes) < 2:
@@ -120,7 +120,7 @@ def check_balance(evidence: Evidence) -> Iterator[Finding]:
 
 
 def check_flips(evidence: Evidence) -> Iterator[Finding]:
-    """Random flips of classes named by left or right."""
+    """Find random flips of classes named by left or right."""
     classes = evidence.splits[0].records.classes if evidence.splits else ()
     # "swipe left" mirrored shows "swipe right" with the label "swipe left". Task "arrow" does not use the names.
     sided = [name for name in classes if has_side(name)]
@@ -133,7 +133,7 @@ def check_flips(evidence: Evidence) -> Iterator[Finding]:
 
 
 def check_readable(evidence: Evidence) -> Iterator[Finding]:
-    """Videos, or their flow, that cannot be read: one finding per problem."""
+    """Find videos, or their flow, that cannot be read: one finding per problem."""
     yield from _unreadable(evidence, evidence.reports, is_read=evidence.reads_frames)
     if evidence.flow is not None:
         yield from _unreadable(evidence, evidence.flow.reports, prefix="flow-")
@@ -189,7 +189,7 @@ def unreadable_effect(
 
 
 def check_truncated(evidence: Evidence) -> Iterator[Finding]:
-    """Files that end before the frames that their header announces, or whose tail does not decode."""
+    """Find files that end before the frames that their header announces, or whose tail does not decode."""
     items = [
         evidence.name(report.path, f"{report.num_frames} of {report.announced} frames")
         for report in evidence.readable
@@ -200,7 +200,7 @@ def check_truncated(evidence: Evidence) -> Iterator[Finding]:
 
 
 def check_short(evidence: Evidence) -> Iterator[Finding]:
-    """Videos with fewer frames than a clip."""
+    """Find videos with fewer frames than a clip."""
     # A single frame is often a cover picture or a failed extraction, so it is another finding than a short video.
     num_frames = evidence.recipe.model.num_frames
     short = [report for report in evidence.readable if report.num_frames < num_frames]
@@ -211,7 +211,7 @@ def check_short(evidence: Evidence) -> Iterator[Finding]:
 
 
 def check_sizes(evidence: Evidence) -> Iterator[Finding]:
-    """Videos whose frames change size."""
+    """Find videos whose frames change size."""
     items = [
         evidence.name(report.path, f"{report.num_sizes} sizes, the first {report.width}x{report.height}")
         for report in evidence.readable
@@ -222,7 +222,7 @@ def check_sizes(evidence: Evidence) -> Iterator[Finding]:
 
 
 def check_frame_names(evidence: Evidence) -> Iterator[Finding]:
-    """Frame folders with different naming schemes."""
+    """Find frame folders with different naming schemes."""
     folders: dict[str, list[Path]] = {}
     for report in evidence.reports.values():
         if report.frame_names:
@@ -237,7 +237,7 @@ def check_frame_names(evidence: Evidence) -> Iterator[Finding]:
 
 
 def check_listed_frames(evidence: Evidence) -> Iterator[Finding]:
-    """Videos with more or fewer frames than their list file states."""
+    """Find videos with more or fewer frames than their list file states."""
     listed = {
         record.path: record.listed_frames
         for split in evidence.splits
@@ -262,7 +262,7 @@ def check_listed_frames(evidence: Evidence) -> Iterator[Finding]:
 
 
 def check_cost(evidence: Evidence) -> Iterator[Finding]:
-    """Videos that decode far more than is used of them."""
+    """Find videos that decode far more than is used of them."""
     # Two causes: pixels that the resize discards, and frames decoded only to reach the next one of the clip.
     side, many = evidence.recipe.clip.short_side, MANY_FRAMES * evidence.recipe.model.num_frames
     expensive = [
@@ -291,7 +291,7 @@ def check_cost(evidence: Evidence) -> Iterator[Finding]:
 
 
 def check_copies(evidence: Evidence) -> Iterator[Finding]:
-    """The same content in two splits, twice in one split, or with two labels."""
+    """Find the same content in two splits, twice in one split, or with two labels."""
     # Groups of paths with one content; a path without copies is its own group, because a split may list it twice.
     copied = {path for group in evidence.copies for path in group}
     groups = [*evidence.copies, *((path,) for path in evidence.places if path not in copied)]
@@ -335,7 +335,7 @@ def _first_pair(places: list[Place], condition: Callable[[Place, Place], object]
 
 
 def check_flow_length(evidence: Evidence) -> Iterator[Finding]:
-    """Videos whose flow has another number of fields than their frames make: N - 1, or N if the last is repeated."""
+    """Find videos whose flow has another number of fields than their frames make: N - 1, or N if the last is repeated."""
     if evidence.flow is None:
         return
     items = [
@@ -351,7 +351,7 @@ def check_flow_length(evidence: Evidence) -> Iterator[Finding]:
 
 
 def check_flow_size(evidence: Evidence) -> Iterator[Finding]:
-    """Videos whose flow has another size than the pixels in which its motion is measured."""
+    """Find videos whose flow has another size than the pixels in which its motion is measured."""
     if evidence.flow is None or not (side := evidence.flow.short_side):
         return
     items = [
@@ -364,7 +364,7 @@ def check_flow_size(evidence: Evidence) -> Iterator[Finding]:
 
 
 def check_loading(evidence: Evidence) -> Iterator[Finding]:
-    """A GPU that would wait for the loader."""
+    """Find a GPU that would wait for the loader."""
     loading, gpu = evidence.loading, evidence.gpu_videos_per_second
     if loading is None or gpu is None or loading.clips_per_second >= gpu:
         return
