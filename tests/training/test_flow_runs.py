@@ -293,9 +293,9 @@ def test_two_streams_on_the_command_line(flow_run: Path, moving: Path, tmp_path:
 
 def test_streams_that_do_not_fit(flow_run: Path, frames_predictor: Predictor) -> None:
     flow = Predictor.from_run(flow_run, device="cpu")
-    with pytest.raises(ConfigError, match="'flow' of the first and 'rgb' of the flow run"):
+    with pytest.raises(ConfigError, match=r"'flow'.*'rgb'"):
         TwoStreamPredictor(flow, frames_predictor, flow_weight=1.0)
-    with pytest.raises(ConfigError, match=r"the weight of flow is 0\.0; it must be above 0"):
+    with pytest.raises(ConfigError, match=r"weight of flow is 0\.0"):
         TwoStreamPredictor(frames_predictor, flow, flow_weight=0.0)
     flow.classes = ("left", "up")
     with pytest.raises(ConfigError, match=r"2 .*'right'"):

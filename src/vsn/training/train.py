@@ -107,6 +107,8 @@ def train(
     if not resume:
         job.save()  # from here on the run can be resumed
 
+    # Ctrl-C and SIGTERM only set `job.stop.requested`: `_sync_before_step` shares it between two steps, so that
+    # all ranks stop after the same one, and `_save_on_stop` saves the state.
     trackers = open_trackers(recipe.train.trackers if distributed.is_rank0 else (), run)
     with stop_requests() as job.stop, trackers as job.log, _save_on_stop(job):
         while job.progress.epoch < recipe.train.epochs and not job.stops_early:
@@ -140,6 +142,7 @@ def train_epoch(job: Job) -> dict[str, float]:
     job.train_mode()
     started, wait_seconds, videos_before = time.perf_counter(), 0.0, progress.videos
     with progress_bar("videos", console=job.console) as bar:
+        # The bar counts videos of all ranks, from where an interruption left the epoch.
         description = f"epoch {epoch + 1}/{config.epochs}"
         task = bar.add_task(description, total=len(job.train_set), completed=job.videos_done, note="")
         for batch, bad, seconds in _load_batches(job, epoch):
@@ -207,7 +210,8 @@ def train_step(job: Job, batch: Batch, weight: float, num_parts: int) -> None:
     if not math.isfinite(loss_sum):
         raise _loss_not_finite(job, batch)
 
-    # Unscale before clipping, so that the limit holds for the true gradients.
+    # Unscale fp16 gradients before clipping, so that the limit holds for the true ones. Unlike a loss that is
+    # not finite, gradients that are not only make the scaler skip the step and lower its scale.
     job.scaler.unscale_(job.optimizer)
     if config.clip_grad_norm:
         torch.nn.utils.clip_grad_norm_(job.model.parameters(), config.clip_grad_norm)
@@ -258,7 +262,7 @@ def _sync_before_step(job: Job, batch: Batch, bad: list[BadVideo]) -> tuple[floa
     weight, num_bad, stop, *counts = job.distributed.all_reduce_sum(
         [job.loss.weight(batch.targets), len(bad), job.stop.requested, *has_part]
     )
-    if stop:  # all ranks stop after the same step, whichever got the signal
+    if stop:
         raise Stopped
     if num_bad:
         _record_bad(job, [video for videos in job.distributed.all_gather(bad) for video in videos])
