@@ -238,6 +238,7 @@ def test_refused_settings_and_routes(live: Live, clip: Path):
 
 
 def test_a_file_that_hangs_times_out_and_other_requests_are_answered(live: Live, clip: Path):
+    uploading = live.metric("vsn_stage_seconds_sum", stage="upload")
     with ThreadPoolExecutor(1) as pool:
         hanging = pool.submit(post, live, HANG)
         wait_until(live.files, "the hanging file has come")
@@ -245,6 +246,7 @@ def test_a_file_that_hangs_times_out_and_other_requests_are_answered(live: Live,
         found = error_of(hanging.result())
     assert found[:2] == (504, "decode_timeout")
     assert " 3 s" in found[2]
+    assert live.metric("vsn_stage_seconds_sum", stage="upload") - uploading < 3  # without the time of decoding
     labeled(post(live, clip.read_bytes()))
 
 

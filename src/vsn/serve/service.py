@@ -48,6 +48,15 @@ class _Running:
     """The configuration with `window_seconds` filled in."""
 
 
+@dataclass(frozen=True)
+class _Upload:
+    """A received video."""
+
+    path: Path
+    num_bytes: int
+    progress: schemas.Progress
+
+
 class Service:
     """A model, the processes that decode videos for it, and the requests in progress.
 
@@ -128,37 +137,34 @@ class Service:
     ) -> schemas.Prediction:
         """Label the video in the body of a request. Raises `Problem` or `ClientDisconnect`."""
         model, start = self.model, time.perf_counter()
-        async with self._received(request, request_id) as (path, num_bytes, progress):
+
+        async def respond(upload: _Upload) -> schemas.Prediction:
             received = time.perf_counter()
+            async with self._decoded(upload.path, frames=frames, timeline=timeline) as video:
+                decoded = time.perf_counter()
+                windows = video.windows
+                clips = [video.clip, *(windows.clips if windows else ())]
+                logits, *window_logits = await self._scores(clips, upload.progress)
+            end = time.perf_counter()
+            return schemas.Prediction(
+                predictions=[
+                    schemas.LabelProbability(label=label, probability=probability)
+                    for label, probability in model.top(logits, top_k)
+                ],
+                protocol=model.recipe.eval.protocol,
+                num_frames=model.recipe.model.num_frames,
+                video=schemas.VideoInfo(num_bytes=upload.num_bytes, seconds=video.seconds, **asdict(video.info)),
+                timing=schemas.Timing(
+                    upload_ms=round(1000 * (received - start), 2),
+                    decode_ms=round(1000 * (decoded - received), 2),
+                    predict_ms=round(1000 * (end - decoded), 2),
+                    total_ms=round(1000 * (end - start), 2),
+                ),
+                frames=_data_urls(video.jpegs),
+                timeline=make_timeline(windows, window_logits, classes=model.classes, top_k=top_k) if windows else None,
+            )
 
-            async def work() -> schemas.Prediction:
-                async with self._decoded(path, frames=frames, timeline=timeline) as decoded:
-                    decoded_at = time.perf_counter()
-                    windows = decoded.windows
-                    window_clips = windows.clips if windows else ()
-                    logits, *window_logits = await self._scores([decoded.clip, *window_clips], progress)
-                end = time.perf_counter()
-                return schemas.Prediction(
-                    predictions=[
-                        schemas.LabelProbability(label=label, probability=probability)
-                        for label, probability in model.top(logits, top_k)
-                    ],
-                    protocol=model.recipe.eval.protocol,
-                    num_frames=model.recipe.model.num_frames,
-                    video=schemas.VideoInfo(num_bytes=num_bytes, seconds=decoded.seconds, **asdict(decoded.info)),
-                    timing=schemas.Timing(
-                        upload_ms=round(1000 * (received - start), 2),
-                        decode_ms=round(1000 * (decoded_at - received), 2),
-                        predict_ms=round(1000 * (end - decoded_at), 2),
-                        total_ms=round(1000 * (end - start), 2),
-                    ),
-                    frames=_data_urls(decoded.jpegs),
-                    timeline=make_timeline(windows, window_logits, classes=model.classes, top_k=top_k)
-                    if windows
-                    else None,
-                )
-
-            return await while_connected(request, work())
+        return await self._handle(request, request_id, respond)
 
     async def explain(self, request: Request, request_id: str, *, label: str) -> schemas.HeatMaps:
         """Draw heat maps of a class, or of the most probable one. Raises `Problem` or `ClientDisconnect`."""
@@ -166,34 +172,32 @@ class Service:
         # Before the upload, so that nobody sends a large file in vain.
         model.check_heat_maps()
         target = model.index_of(label) if label else None
-        async with self._received(request, request_id) as (path, _, progress):
 
-            async def work() -> schemas.HeatMaps:
-                async with self._decoded(path, frames=True, timeline=False) as decoded:
-                    (logits,) = await self._scores([decoded.clip], progress)
-                    index = int(logits.argmax()) if target is None else target
-                    # Grad-CAM needs gradients of the model: in its thread, between batches.
-                    heat_maps = await _result(
-                        self._running().batcher.call(lambda: model.heat_maps(decoded.clip, index))
-                    )
-                name = model.classes[index]
-                return schemas.HeatMaps(
-                    label=name,
-                    probability=dict(model.top(logits, len(model.classes)))[name],
-                    frames=_data_urls(decoded.jpegs),
-                    heat_maps=_data_urls([encode_jpeg(frame, quality=JPEG_QUALITY) for frame in heat_maps]),
-                )
+        async def respond(upload: _Upload) -> schemas.HeatMaps:
+            async with self._decoded(upload.path, frames=True, timeline=False) as video:
+                (logits,) = await self._scores([video.clip], upload.progress)
+                index = int(logits.argmax()) if target is None else target
+                # Grad-CAM needs gradients of the model: in its thread, between batches.
+                heat_maps = await _result(self._running().batcher.call(lambda: model.heat_maps(video.clip, index)))
+            name = model.classes[index]
+            return schemas.HeatMaps(
+                label=name,
+                probability=dict(model.top(logits, len(model.classes)))[name],
+                frames=_data_urls(video.jpegs),
+                heat_maps=_data_urls([encode_jpeg(frame, quality=JPEG_QUALITY) for frame in heat_maps]),
+            )
 
-            return await while_connected(request, work())
+        return await self._handle(request, request_id, respond)
 
     def _running(self) -> _Running:
         if self._opened is None:
             raise _stopping()
         return self._opened
 
-    @contextlib.asynccontextmanager
-    async def _received(self, request: Request, request_id: str) -> AsyncIterator[tuple[Path, int, schemas.Progress]]:
-        """Admit a request and write its video to a file that is deleted at the end of the block."""
+    async def _handle(
+        self, request: Request, request_id: str, respond: Callable[[_Upload], Coroutine[Any, Any, Outcome]]
+    ) -> Outcome:
+        """Admit a request, write its video to a file, respond unless the client leaves, and delete the file."""
         running, config = self._running(), self.config
         if self._num_requests >= config.max_requests:
             raise Problem(
@@ -210,17 +214,18 @@ class Service:
         if request_id:
             self._progress[request_id] = progress
         try:
-            with running.uploads.file() as path, self._timed("upload"):
-                num_bytes = await receive_video(
-                    request.stream(),
-                    path,
-                    content_type=request.headers.get("content-type", ""),
-                    content_length=request.headers.get("content-length", ""),
-                    max_bytes=config.max_upload_bytes,
-                    max_seconds=config.upload_seconds,
-                )
+            with running.uploads.file() as path:
+                with self._timed("upload"):
+                    num_bytes = await receive_video(
+                        request.stream(),
+                        path,
+                        content_type=request.headers.get("content-type", ""),
+                        content_length=request.headers.get("content-length", ""),
+                        max_bytes=config.max_upload_bytes,
+                        max_seconds=config.upload_seconds,
+                    )
                 progress.stage = "decode"
-                yield path, num_bytes, progress
+                return await while_connected(request, respond(_Upload(path, num_bytes, progress)))
         finally:
             # Runs on every way out: response, problem, disconnect, shutdown. So does the deletion of the file.
             self._progress.pop(request_id, None)
