@@ -429,4 +429,4 @@ def test_the_card_of_a_multi_label_run_has_its_map(tmp_path: Path):
     labels = np.eye(3, dtype=bool)
     write_eval(run.path, "forward", np.array([[1, 0, 0], [0, 1, 0], [0, 2, 1]]), labels, run.classes)
     (measured,) = open_model(run.path, device="cpu").card.accuracy
-    assert measured["mean_average_precision"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    assert measured.mean_average_precision == pytest.approx((1 + 1 / 2 + 1) / 3)

@@ -109,7 +109,7 @@ def create_app(service: Service) -> FastAPI:
         """Return the progress of the request with this X-Request-Id."""
         return service.progress(request_id)
 
-    @app.get("/v1/model")
+    @app.get("/v1/model", response_model_exclude_none=True)
     async def card() -> Card:
         """Return the model card: classes, preprocessing, measured accuracy; and the limits of the service."""
         return model.card.model_copy(update={"limits": {key: getattr(config, key) for key in _LIMITS}})

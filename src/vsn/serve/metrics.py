@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -26,33 +25,37 @@ class Metrics:
     """Metrics of one service, in a separate registry: two services of a process do not mix."""
 
     def __init__(self, *, max_batch: int) -> None:
-        self.registry = CollectorRegistry()
-        into: dict[str, Any] = {"registry": self.registry}
-        ProcessCollector(**into)
-        PlatformCollector(**into)
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
         self.requests = Counter(
-            "vsn_requests", "Responses; status 499: the client left before", ["path", "status"], **into
+            "vsn_requests", "Responses; status 499: the client left before", ["path", "status"], registry=registry
         )
         self.request_seconds = Histogram(
             "vsn_request_seconds",
             "From the first byte of a request to the last of its response",
             ["path"],
             buckets=_BUCKETS,
-            **into,
+            registry=registry,
         )
         self.stage_seconds = Histogram(
             "vsn_stage_seconds",
             "Stages of a prediction: upload, decode and predict, waiting included",
             ["stage"],
             buckets=_BUCKETS,
-            **into,
+            registry=registry,
         )
-        self.in_progress = Gauge("vsn_videos_in_progress", "Videos that are uploaded, waiting or processed", **into)
+        self.in_progress = Gauge(
+            "vsn_videos_in_progress", "Videos that are uploaded, waiting or processed", registry=registry
+        )
         self.decode_failures = Counter(
-            "vsn_decode_failures", "Uploads from which no clip could be decoded, by reason", ["reason"], **into
+            "vsn_decode_failures",
+            "Uploads from which no clip could be decoded, by reason",
+            ["reason"],
+            registry=registry,
         )
         self.batch_clips = Histogram(
-            "vsn_batch_clips", "Clips of a batch", buckets=sorted({1, 2, 4, 8, 16, 32, max_batch}), **into
+            "vsn_batch_clips", "Clips of a batch", buckets=sorted({1, 2, 4, 8, 16, 32, max_batch}), registry=registry
         )
         # Zeros before the first failure: a rate over a series that does not exist yet is undefined.
         for reason in DECODE_FAILURES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,13 @@ from vsn.runs.results import list_results
 from vsn.runs.run import WeightsKind, open_run, weights_hash
 from vsn.serve.decoding import small_frames
 from vsn.serve.problems import Problem
-from vsn.serve.schemas import Card
+from vsn.serve.schemas import Accuracy, Card
 from vsn.stream.plan import check_windows
 from vsn.system.version import installed_version
 
 Clip = NDArray[np.uint8]
 """`(T, C, H, W)`, or `(views, T, C, H, W)`."""
 Logits = NDArray[np.float32]
-_ACCURACY = ("split", "protocol", "order", "num_videos", "top1", "top1_interval", "top5", "mean_average_precision")
-"""What the card shows of a result of `vsn eval`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +116,7 @@ def open_model(path: Path, *, weights: WeightsKind = "last", device: str = "auto
         weights_sha256=weights_hash(run, weights),
         device=str(predictor.device),
         # A damaged result must not keep the service from starting: those are left out.
-        accuracy=[
-            {key: value for key, value in result.to_json().items() if key in _ACCURACY}
-            for result in list_results(path, weights=weights, damaged=[])
-        ],
+        accuracy=[Accuracy(**asdict(result)) for result in list_results(path, weights=weights, damaged=[])],
     )
     return ServedModel(recipe=run.recipe, classes=run.classes, score=score, predictor=predictor, card=card)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -139,6 +138,19 @@ class Health(BaseModel):
     reason: str = ""
 
 
+class Accuracy(BaseModel):
+    """A result of `vsn eval`; measures are shares of 1."""
+
+    split: str
+    protocol: str
+    order: str
+    num_videos: int
+    top1: float | None = None
+    top1_interval: tuple[float, float] | None = Field(default=None, description="95% bootstrap interval")
+    top5: float | None = None
+    mean_average_precision: float | None = Field(default=None, description="of multi-label models")
+
+
 class Card(BaseModel):
     """The model, its measured accuracy, and the limits of the service."""
 
@@ -150,8 +162,8 @@ class Card(BaseModel):
     task: str
     protocol: str
     num_views: int
-    preprocessing: dict[str, Any]
-    accuracy: list[dict[str, Any]] = Field(description="what `vsn eval` measured of these weights, shares of 1")
+    preprocessing: dict[str, str]
+    accuracy: list[Accuracy] = Field(description="results of `vsn eval` with these weights")
     weights: str
     weights_sha256: str
     exported: str = Field(default="", description="format of an exported file; empty for a run folder")
