@@ -16,7 +16,6 @@ from torch import nn
 import vsn
 from vsn import cli
 from vsn.config import ClipSpec, ConfigError, EvalConfig, ExportConfig, ModelConfig, Recipe
-from vsn.data.views import PROTOCOLS
 from vsn.export import export as export_module
 from vsn.export.check import Check, generated_clips, require_close
 from vsn.export.export import ExportReport, default_path, export_model, export_run, export_view
@@ -236,26 +235,26 @@ def test_facts_of_other_formats(other_formats):
 @pytest.mark.parametrize(
     ("protocol", "any_size", "expected"),
     [
-        ("fcn", False, ("center", 32, 4)),
-        ("fcn", True, ("fcn", 32, 4)),
-        ("center", False, ("center", 32, 4)),
-        ("10crop", False, ("10crop", 32, 4)),
-        ("3crop", False, ("3crop", 40, 4)),
-        ("25x10", False, ("25x10", 32, 25)),
+        ("fcn", False, "center"),
+        ("fcn", True, "fcn"),
+        ("center", False, "center"),
+        ("3crop", False, "3crop"),
+        ("25x10", False, "25x10"),
     ],
 )
-def test_the_file_is_for_the_runs_protocol(protocol, any_size: bool, expected: tuple):
+def test_the_file_is_for_the_runs_protocol(protocol, any_size: bool, expected: str):
     recipe = replace(small("tsn_resnet14_tiny")[1], eval=EvalConfig(protocol=protocol))
-    view = export_view(recipe, any_size=any_size)
-    assert (view.eval.protocol, view.size, view.num_frames) == expected
-    assert bool(view.note) == (protocol == "fcn" and not any_size)
+    exported, note = export_view(recipe, any_size=any_size)
+    assert exported == replace(recipe, eval=replace(recipe.eval, protocol=expected))
+    assert ("--any-size" in note) == (protocol == "fcn" and not any_size)
 
 
-def test_every_protocol_has_a_size():
-    recipe = small("tsn_resnet14_tiny")[1]
-    for protocol in PROTOCOLS:
-        view = export_view(replace(recipe, eval=EvalConfig(protocol=protocol)), any_size=False)
-        assert view.size in (recipe.clip.crop_size, recipe.clip.short_side)
+@pytest.mark.parametrize(("protocol", "expected"), [("3crop", (4, 40, 40)), ("25x10", (25, 32, 32))])
+def test_clips_have_the_shape_of_the_protocol(tmp_path: Path, protocol, expected: tuple[int, int, int]):
+    model, recipe = small("tsn_resnet14_tiny")
+    recipe, config = replace(recipe, eval=EvalConfig(protocol=protocol)), ExportConfig(to="torch-export")
+    metadata = export_model(model, recipe, tmp_path / "model", config=config).metadata
+    assert (metadata.num_frames, metadata.height, metadata.width) == expected
 
 
 def test_a_protocol_of_another_t_is_refused_for_a_temporal_model(finished_run: Path, tmp_path: Path):

@@ -6,11 +6,11 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import tyro
 from rich.console import Console
 
-from vsn.cli.options import Json
 from vsn.cli.settings import RecipeCommand, RecipeSettings, command_line, print_unused_settings
 
 
@@ -47,7 +47,7 @@ class AblateCommand(RecipeCommand):
     merge: tuple[Path, ...] = ()
     """Do not train: merge the ablation.json of these folders, in which several machines trained some of the seeds or
     tables each, into that of --out."""
-    json_output: Json = False
+    json_output: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print JSON: the content of ablation.json, or with --dry-run the runs."""
 
     def run(self, settings: RecipeSettings) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from vsn.cli.options import Device, Json, Weights
+from vsn.cli.options import Device, Weights
 from vsn.config import WindowConfig
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def predict(
     weights: Weights = "last",
     device: Device = "auto",
     precision: Literal["fp32", "bf16"] = "fp32",
-    json_output: Json = False,
+    json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
     windows: bool = False,
     sliding: Annotated[WindowConfig, tyro.conf.arg(name="")] = WindowConfig(),  # noqa: B008  (frozen)
     files: Annotated[TimelineFiles, tyro.conf.arg(name="")] = TimelineFiles(),

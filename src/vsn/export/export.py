@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vsn.config import EvalConfig, ExportConfig, Protocol, Recipe
+from vsn.config import ExportConfig, Protocol, Recipe
 from vsn.data.views import PROTOCOLS, num_test_frames
 from vsn.export.check import (
     Accuracy,
@@ -112,7 +112,7 @@ def export_run(
         recipe = replace(recipe, eval=replace(recipe.eval, protocol=protocol))
     model = load_model(run, weights)
     # The file may be for another view than the run's; clips and accuracy are of that view.
-    as_exported = replace(recipe, eval=export_view(recipe, any_size=config.any_size).eval)
+    as_exported, _ = export_view(recipe, any_size=config.any_size)
     calibration = None
     # Ranges come from training clips: those of test clips would favor the file on the test split.
     if config.int8:
@@ -168,17 +168,18 @@ def export_model(
     """
     config = config or ExportConfig()
     check_packages(config)
-    view = export_view(recipe, any_size=config.any_size)
-    recipe = replace(recipe, eval=view.eval)
-    size = None if config.any_size else view.size
+    recipe, note = export_view(recipe, any_size=config.any_size)
+    clip, protocol = recipe.clip, recipe.eval.protocol
+    # Of whole frames this is only a size to trace and compare with.
+    size = clip.short_side if PROTOCOLS[protocol].crops == "three" else clip.crop_size
     # Everything that a user of the file needs and that the graph does not hold.
     metadata = ExportMetadata(
         to=config.to,
         classes=tuple(classes) or tuple(str(label) for label in range(model.head.out_features)),
-        num_frames=view.num_frames,
+        num_frames=num_test_frames(recipe.model, protocol),  # some protocols have their own T, for a TSN
         channels=recipe.model.clip_channels,
-        height=size,
-        width=size,
+        height=None if config.any_size else size,
+        width=None if config.any_size else size,
         input=config.input,
         precision="int8" if config.int8 else "fp16" if config.fp16 else "fp32",
         preprocessing=describe_preprocessing(recipe),
@@ -189,7 +190,7 @@ def export_model(
     )
     description = "given clips"
     if clips is None:
-        clips = generated_clips((3, metadata.num_frames, metadata.channels, view.size, view.size))
+        clips = generated_clips((3, metadata.num_frames, metadata.channels, size, size))
         description = "3 generated clips"
     path, suffix = Path(path), SUFFIXES[config.to]
     if path.suffix != suffix:
@@ -200,7 +201,7 @@ def export_model(
     with atomic_write(path) as temporary:
         weights_of_xml = temporary.with_suffix(".bin")
         try:
-            _write(reference, temporary, config, metadata, clips if calibration is None else calibration, view.size)
+            _write(reference, temporary, config, metadata, clips if calibration is None else calibration, size)
             check = compare(reference, ExportedModel.from_file(temporary), clips)
             require_close(check, metadata.precision, path)
             # The .xml appears last, because it does not open without its .bin.
@@ -210,7 +211,7 @@ def export_model(
             weights_of_xml.unlink(missing_ok=True)
     files = [path, path.with_suffix(".bin")] if config.to == "openvino" else [path]
     num_bytes = sum(file.stat().st_size for file in files)
-    return ExportReport(path, metadata, num_bytes, description, check, view.note)
+    return ExportReport(path, metadata, num_bytes, description, check, note)
 
 
 def _write(
@@ -263,40 +264,20 @@ def default_path(run: Path, config: ExportConfig) -> Path:
     return run / "export" / f"{name}{SUFFIXES[config.to]}"
 
 
-@dataclass(frozen=True)
-class ExportView:
-    """The view of a video that an exported model takes.
+def export_view(recipe: Recipe, *, any_size: bool) -> tuple[Recipe, str]:
+    """Choose the view of a video that an exported model takes.
 
-    Attributes:
-        eval: the protocol, and the rest of the recipe's table eval.
-        size: height and width of its crops in pixels; for whole frames, a size to trace with.
-        num_frames: T.
-        note: a remark for the user, or "".
+    It is the run's, except for whole frames (protocol fcn), which have many shapes: a file of one size takes their
+    center crops (protocol center).
+
+    Returns:
+        The recipe with that protocol, and a note for the user, or "".
     """
-
-    eval: EvalConfig
-    size: int
-    num_frames: int
-    note: str
-
-
-def export_view(recipe: Recipe, *, any_size: bool) -> ExportView:
-    """Choose the view of an exported model: protocol, T and size.
-
-    The protocol is the run's. Whole frames (fcn) have many shapes, so a file of one size takes their center crops
-    (protocol center) instead. A TSN under a protocol with its own T is exported for that T.
-
-    Raises:
-        ConfigError: the protocol has another T, and the model keeps the T it was trained with.
-    """
-    view, note = recipe.eval, ""
-    num_frames = num_test_frames(recipe.model, view.protocol)
-    crops = PROTOCOLS[view.protocol].crops
-    size = recipe.clip.short_side if crops == "three" else recipe.clip.crop_size
-    if crops == "whole" and not any_size:
-        note = (
-            f"The run is tested on whole frames (protocol {view.protocol}) of any shape; this file takes {size}x{size} "
-            "center crops (protocol center). For whole frames export with --any-size."
-        )
-        view = replace(view, protocol="center")
-    return ExportView(view, size, num_frames, note)
+    protocol = recipe.eval.protocol
+    if PROTOCOLS[protocol].crops != "whole" or any_size:
+        return recipe, ""
+    size = recipe.clip.crop_size
+    return replace(recipe, eval=replace(recipe.eval, protocol="center")), (
+        f"The run is tested on whole frames (protocol {protocol}) of any shape; this file takes {size}x{size} "
+        "center crops (protocol center). For whole frames export with --any-size."
+    )
