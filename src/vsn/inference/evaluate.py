@@ -141,14 +141,13 @@ def evaluate_run(
     """
     run = open_run(path)
     config = config or run.recipe.eval
-    replace(run.recipe, eval=config)  # a recipe checks itself: the protocol must fit the model
+    # A single pass reads each video once; a cache of all of them would only cost memory.
+    data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
+    recipe = replace(run.recipe, data=data, eval=config)  # checks that the settings fit each other
     # torchrun chooses the GPU of each process, unless one is named.
     test_device, precision = pick_test_device(run.recipe, device)
     distributed = Distributed(str(test_device) if test_device.index is not None else test_device.type)
     model = load_model(run, weights).to(distributed.device)
-    # A single pass reads each video once; a cache of all of them would only cost memory.
-    data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
-    recipe = replace(run.recipe, data=data)
     split = split or split_to_test(recipe)
     dataset = open_split(recipe, split, view=config, classes=run.classes)
     bad: list[BadVideo] = []
