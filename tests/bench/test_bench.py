@@ -190,7 +190,7 @@ def test_variants_are_all_combinations():
         ({"dtypes": ("fp32", "fp32")}, "bench dtypes "),
         ({"runtimes": ("tensorrt",)}, "bench runtimes .*'onnxruntime', 'openvino'"),
         ({"batches": -1}, "bench batches is -1"),
-        ({"warmup": 0}, "bench warmup is 0; it must be 1 or more"),
+        ({"warmup": 0}, "bench warmup is 0"),
         ({"seconds": -2.0}, "bench seconds is -2"),
     ],
 )

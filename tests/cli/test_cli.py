@@ -218,7 +218,7 @@ def test_errors_are_one_line(vsn: Run, tmp_path: Path, monkeypatch, line: str, p
     ("arguments", "message"),
     [
         (["--train.epoch", "3"], "--train.epochs"),
-        (["--train.epochs", "0"], "train.epochs is 0; it must be 1 or more."),
+        (["--train.epochs", "0"], "train.epochs is 0; it must be at least 1."),
         (["--train.epochs", "x"], "--train.epochs"),
         (["--eval.protocol", "fcm"], "--eval.protocol"),
     ],
