@@ -84,8 +84,9 @@ def test_interrupted_and_resumed_is_uninterrupted(
 ):
     recipe, path = tiny_recipe(tiny_data), tmp_path / "run"
     at_step(monkeypatch, step, interrupt)
-    with pytest.raises(TrainingStopped, match=f"{done}.*vsn train --resume"):
+    with pytest.raises(TrainingStopped, match=f"vsn train --resume {path}") as stopped:
         train(recipe, path, console=quiet)
+    assert stopped.value.place == f"{done} steps"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert len(metrics_of(path) if (path / "metrics.jsonl").exists() else []) == step // 4
     train(recipe, path, resume=True, console=quiet)
