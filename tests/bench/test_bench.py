@@ -189,9 +189,9 @@ def test_variants_are_all_combinations():
         ({"modes": ()}, r"bench modes .*\[\]"),
         ({"dtypes": ("fp32", "fp32")}, "bench dtypes "),
         ({"runtimes": ("tensorrt",)}, "bench runtimes .*'onnxruntime', 'openvino'"),
-        ({"batches": -1}, "bench batches is -1"),
-        ({"warmup": 0}, "bench warmup is 0"),
-        ({"seconds": -2.0}, "bench seconds is -2"),
+        ({"batches": -1}, r"bench batches.*-1"),
+        ({"warmup": 0}, r"bench warmup.*0"),
+        ({"seconds": -2.0}, r"bench seconds.*-2"),
     ],
 )
 def test_settings_that_cannot_be(changed: dict[str, Any], message: str):

@@ -176,7 +176,7 @@ def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
         ("ablate --show a.json --train.epochs 3", "--show.*settings"),
         ("ablate --show a.json", "a.json"),
         ("bench", "vsn bench tsn_resnet50"),
-        ("bench tsn_resnet18 --batches -3", "bench batches is -3"),
+        ("bench tsn_resnet18 --batches -3", "bench batches.*-3"),
         ("bench tsn_resnet18 --plot costs.png", "--plot.*vsn eval RUN"),
         ("bench no_such_model", "'no_such_model'"),
         ("eval none", "none is not a run folder"),
@@ -218,7 +218,7 @@ def test_errors_are_one_line(vsn: Run, tmp_path: Path, monkeypatch, line: str, p
     ("arguments", "message"),
     [
         (["--train.epoch", "3"], "--train.epochs"),
-        (["--train.epochs", "0"], "train.epochs is 0; it must be at least 1."),
+        (["--train.epochs", "0"], "train.epochs"),
         (["--train.epochs", "x"], "--train.epochs"),
         (["--eval.protocol", "fcm"], "--eval.protocol"),
     ],
