@@ -51,8 +51,8 @@ MODELS = {"TSN": ("tsn_resnet18", 0.30), "TSM": ("tsm_resnet18", 0.62), "VSN": (
 def fake_scores(labels: np.ndarray, num_classes: int, share: float, generator: np.random.Generator) -> np.ndarray:
     """Logits that are right for about `share` of the videos; mistakes go to the class's neighbor in time."""
     scores = generator.normal(0, 1, (len(labels), num_classes)).astype(np.float32)
-    said = np.where(generator.random(len(labels)) < share, labels, (labels ^ 1) % num_classes)
-    scores[np.arange(len(labels)), said] += 5
+    predicted = np.where(generator.random(len(labels)) < share, labels, (labels ^ 1) % num_classes)
+    scores[np.arange(len(labels)), predicted] += 5
     return scores
 
 

@@ -35,12 +35,12 @@ def test_prediction_is_what_evaluation_says_to_the_last_bit(finished_run: Path, 
     scores = score_videos(load_model(run), dataset, batch_size=2, progress=False)
     for record, expected in zip(dataset.records, softmax(scores.logits), strict=True):
         prediction = predictor.predict(record.path, top_k=3, protocol=view)
-        said = dict(zip(prediction.labels, prediction.probabilities, strict=True))
-        assert [said[name] for name in run.classes] == expected.tolist()
+        prediction = dict(zip(prediction.labels, prediction.probabilities, strict=True))
+        assert [prediction[name] for name in run.classes] == expected.tolist()
 
 
 def test_a_folder_of_frames_is_a_video(predictor: Predictor, gray_video: Path, tmp_path: Path):
-    """And so is each below a folder; with video files beside them pictures are taken for something else."""
+    """And so is each below a folder; with video files next to them, pictures are not taken for frames."""
     images = open_video(gray_video).all_frames()
     for name in ("1", "2"):
         (tmp_path / name).mkdir()
@@ -58,7 +58,7 @@ def test_a_folder_of_frames_is_a_video(predictor: Predictor, gray_video: Path, t
         predictor.list_inputs(tmp_path / "empty")
 
 
-def test_an_exported_file_is_no_run_and_it_is_said_who_takes_it(tmp_path: Path):
+def test_an_exported_file_is_no_run_and_it_is_prediction_who_takes_it(tmp_path: Path):
     (tmp_path / "model.onnx").write_bytes(b"")
     with pytest.raises(RunError, match=r"model\.onnx is a file.*`vsn predict`"):
         vsn.Predictor.from_run(tmp_path / "model.onnx")
@@ -117,7 +117,7 @@ def test_best_weights_predict(finished_run: Path, tmp_path: Path, gray_video: Pa
 
 
 @pytest.fixture
-def said() -> Prediction:
+def prediction() -> Prediction:
     return Prediction(Path("a.mp4"), ("b", "a", "c"), (0.7, 0.2, 0.1))
 
 
@@ -126,32 +126,32 @@ def calibration(**values: Any) -> Calibration:
     return Calibration(classes=("a", "b", "c"), **(zeros | values))
 
 
-def test_a_calibrated_prediction_is_that_of_the_logits_divided(said: Prediction):
+def test_a_calibrated_prediction_is_that_of_the_logits_divided(prediction: Prediction):
     logits = np.log([0.2, 0.7, 0.1]) + 5  # of a, b, c, and a constant that softmax does not see
     expected = calibrated_probabilities(logits, 2.0)
-    found = said.calibrated(calibration(temperature=2.0))
-    assert found.labels == said.labels
+    found = prediction.calibrated(calibration(temperature=2.0))
+    assert found.labels == prediction.labels
     np.testing.assert_allclose(found.probabilities, expected[[1, 0, 2]], rtol=1e-12)
     assert found.accepted
-    assert said.calibrated(calibration(temperature=2.0), top_k=1).labels == ("b",)
+    assert prediction.calibrated(calibration(temperature=2.0), top_k=1).labels == ("b",)
 
 
-def test_below_the_threshold_it_is_unknown(said: Prediction):
-    assert said.calibrated(calibration(temperature=1.0, threshold=0.69)).accepted
-    assert not said.calibrated(calibration(temperature=1.0, threshold=0.71)).accepted
+def test_below_the_threshold_it_is_unknown(prediction: Prediction):
+    assert prediction.calibrated(calibration(temperature=1.0, threshold=0.69)).accepted
+    assert not prediction.calibrated(calibration(temperature=1.0, threshold=0.71)).accepted
     # The threshold is for the calibrated probability: 0.7 sharpened by a temperature below 1 is above 0.71.
-    assert said.calibrated(calibration(temperature=0.5, threshold=0.71)).accepted
+    assert prediction.calibrated(calibration(temperature=0.5, threshold=0.71)).accepted
 
 
-def test_a_calibration_of_other_classes_is_refused(said: Prediction):
-    some = Prediction(said.path, said.labels[:2], said.probabilities[:2])
+def test_a_calibration_of_other_classes_is_refused(prediction: Prediction):
+    some = Prediction(prediction.path, prediction.labels[:2], prediction.probabilities[:2])
     with pytest.raises(ConfigError, match=r"other classes: 1 .*'c'"):
         some.calibrated(calibration(temperature=1.0))
 
 
-def test_a_calibrated_prediction_has_a_class(said: Prediction):
+def test_a_calibrated_prediction_has_a_class(prediction: Prediction):
     with pytest.raises(ValueError, match="top_k is 0; it must be 1 or more"):
-        said.calibrated(calibration(temperature=1.0), top_k=0)
+        prediction.calibrated(calibration(temperature=1.0), top_k=0)
 
 
 def test_a_class_of_probability_0_stays_there():

@@ -1,4 +1,4 @@
-"""From a trained run to everything that is done with its scores: what the rooms hand each other fits."""
+"""Evaluate a trained run, then read, match, fuse and compare its scores."""
 
 import shutil
 from pathlib import Path

@@ -29,10 +29,10 @@ def test_a_panel_for_each_curve_and_hostile_names():
     drawn = reliability_chart(curves, title='<script>"&')
     page = ElementTree.fromstring(drawn)
     assert "<script>" not in drawn
-    said = [one.text for one in page.iter(f"{SVG}text")]
+    texts = [one.text for one in page.iter(f"{SVG}text")]
     for name, bins in curves.items():
-        assert f"{name}: error {expected_calibration_error(bins):.1%}" in said
-    # Nothing beside it is needed, and nothing is outside of it.
+        assert f"{name}: error {expected_calibration_error(bins):.1%}" in texts
+    # It needs no other file, and nothing is outside of it.
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", drawn)
     width = float(page.attrib["width"])
     assert all(float(bar.attrib["x"]) < width for bar in page.iter(f"{SVG}rect") if bar.get("class") == "bar-of")

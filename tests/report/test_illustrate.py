@@ -49,8 +49,8 @@ def test_frames_are_those_of_the_test_and_heat_is_of_the_class_said(tested_run: 
         index = [record.video_id for record in dataset.records].index(example.video_id)
         clip = dataset[index].clip
         np.testing.assert_array_equal(example.frames, clip.permute(0, 2, 3, 1).numpy())
-        said = int(scores.logits[scores.video_ids.tolist().index(example.video_id)].argmax())
-        maps = grad_cam(model, clip[None], targets=[said], stage="res4").maps[0]
+        predicted = int(scores.logits[scores.video_ids.tolist().index(example.video_id)].argmax())
+        maps = grad_cam(model, clip[None], targets=[predicted], stage="res4").maps[0]
         np.testing.assert_array_equal(example.heat, overlay(example.frames, maps))
 
 

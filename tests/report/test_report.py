@@ -37,7 +37,7 @@ def source(run_dirs: list[Path]) -> str:
     strips = write_strips(folder / "strips.npz", CLASSES, [0, 6, 11])
     output = folder / "pages" / "report.html"
     assert write_report(run_dirs, output, title="Three runs", strips=strips) == output
-    assert os.listdir(output.parent) == ["report.html"]  # nothing is left beside it
+    assert os.listdir(output.parent) == ["report.html"]  # no temporary file is left
     return output.read_text(encoding="utf-8")
 
 
@@ -85,11 +85,11 @@ def test_numbers_are_those_of_the_files(source: str, run_dirs: list[Path]) -> No
                 assert f"{100 * values['top5']:.1f}%" in words
         with np.load(run_dir / "eval" / "test-fcn-forward.npz") as arrays:
             scores, labels = arrays["scores"], arrays["labels"]
-        said = scores.argmax(axis=1)
-        count = int(((labels == 0) & (said == 1)).sum())
+        predicted = scores.argmax(axis=1)
+        count = int(((labels == 0) & (predicted == 1)).sum())
         tip = f"moving something up → moving something down: {count} of 20 ({100 * count / 20:.1f}%)"
         assert (tip in words) == (count > 0)
-        right = int((labels == said).sum())
+        right = int((labels == predicted).sum())
         assert f"{right} of 400 videos on the diagonal" in source
         # the first strip is the first video
         assert f"{100 * softmax(scores[0]).max():.1f}%" in words
@@ -100,9 +100,9 @@ def test_summary_names_best_run_interval_and_doubt(tmp_path: Path) -> None:
     labels = np.repeat([0, 1], 50)
     for name, wrong in (("poor", 40), ("good", 10), ("near", 12)):
         run_dir = write_run(tmp_path / name, "tsn_resnet18", 0.5, classes=classes, per_class=50)
-        said = labels.copy()
-        said[:wrong] ^= 1
-        write_eval(run_dir, "forward", np.eye(2, dtype=np.float32)[said], labels, classes)
+        predicted = labels.copy()
+        predicted[:wrong] ^= 1
+        write_eval(run_dir, "forward", np.eye(2, dtype=np.float32)[predicted], labels, classes)
     dirs = [tmp_path / name for name in ("poor", "good", "near")]
     assert summary_sentence(read_runs(dirs, "test")) == (
         "good is best by top-1 on 100 videos of split test: 90.0% (95% interval 84.0\N{EN DASH}95.0%), ahead of "

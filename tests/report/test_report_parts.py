@@ -64,9 +64,9 @@ def test_missing_orders_are_named(tmp_path: Path) -> None:
     for order in ("reversed", "still"):
         for suffix in ("json", "npz"):
             (run_dir / "eval" / f"test-fcn-{order}.{suffix}").unlink()
-    said = commands(written([run_dir], tmp_path / "x.html"))
+    shown = commands(written([run_dir], tmp_path / "x.html"))
     command = ["vsn", "eval", str(run_dir), "--split", "test", "--protocol", "fcn"]
-    assert [*command, "--order", "reversed", "still"] in said
+    assert [*command, "--order", "reversed", "still"] in shown
 
 
 def test_the_split_is_found(tmp_path: Path) -> None:
@@ -210,8 +210,8 @@ def test_hundreds_of_classes_are_data_for_a_canvas(tmp_path: Path) -> None:
     (run,) = read_runs([run_dir])
     counts = np.zeros((174, 174), int)
     for truth, row in enumerate(data["rows"]):  # type: ignore[index]
-        for said, count in zip(row[::2], row[1::2], strict=True):
-            counts[truth, said] = count
+        for predicted, count in zip(row[::2], row[1::2], strict=True):
+            counts[truth, predicted] = count
     np.testing.assert_array_equal(counts, run.confusion)
     orders = data["orders"]  # type: ignore[index]
     assert sorted(orders["alike"]) == sorted(orders["accuracy"]) == list(range(174))
@@ -286,16 +286,16 @@ def test_examples_are_shown_with_three_choices_and_heat(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("examples", "said"),
+    ("examples", "sentence"),
     [
         (None, "This page was written from the run folders only, without opening videos."),
         (Examples(problem="The videos are gone."), "The videos are gone."),
     ],
 )
-def test_why_there_are_no_videos(tmp_path: Path, examples: Examples | None, said: str) -> None:
+def test_why_there_are_no_videos(tmp_path: Path, examples: Examples | None, sentence: str) -> None:
     runs = read_runs([write_run(tmp_path / "run", "tsm_resnet18", 0.5, epochs=1)])
     page = Page(write_page(runs, tmp_path / "x.html", title="t", examples=examples).read_text("utf-8"))
-    assert said in page.words
+    assert sentence in page.words
     assert [command[:3] for command in commands(page) if command[1] == "report"] == [
         ["vsn", "report", str(tmp_path / "run")]
     ]
@@ -313,7 +313,7 @@ def test_five_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("difference", "said"),
+    ("difference", "expected"),
     [
         (0.125, "+12.5 points"),
         (-0.125, "\N{MINUS SIGN}12.5 points"),
@@ -321,5 +321,5 @@ def test_five_runs(tmp_path: Path) -> None:
         (-1e-9, "+0.0 points"),
     ],
 )
-def test_differences_are_points(difference: float, said: str) -> None:
-    assert points(difference) == said
+def test_differences_are_points(difference: float, expected: str) -> None:
+    assert points(difference) == expected

@@ -104,9 +104,9 @@ def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(run: Path, log
     for name in ("summary.json", "model.safetensors"):
         (run / name).unlink()
     train(open_run(run).recipe, run, resume=True, console=log[0])
-    said = log[1]()
-    assert "; resuming from state-before.pt," in said
-    assert "state.pt is damaged (" in said or "state.pt is missing;" in said
+    printed = log[1]()
+    assert "; resuming from state-before.pt," in printed
+    assert "state.pt is damaged (" in printed or "state.pt is missing;" in printed
     assert_same_weights(run, finished_run)
     assert metrics_of(run) == metrics_of(finished_run)
 
@@ -164,7 +164,7 @@ def test_folder_that_cannot_be_written(tmp_path: Path):
     with pytest.raises(RunError, match=r"file/deep/run cannot be created: .*/file "):
         new_run(tmp_path / "file" / "deep" / "run", tiny_recipe(Path()), ("a", "b"))
     run = new_run(tmp_path / "run", tiny_recipe(Path()), ("a", "b"))
-    (tmp_path / "run").write_text("")  # it came in between
+    (tmp_path / "run").write_text("")  # created in the meantime
     with pytest.raises(RunError, match=r"The run folder .*run cannot be written: .*another with --out"):
         write_run(run)
 

@@ -81,8 +81,8 @@ def test_a_saved_folder_is_a_run(tested_run: Path, saved: Path, gray_video: Path
     assert not model.training
     for name, tensor in original.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
-    said = vsn.Predictor.from_pretrained(saved, device="cpu").predict(gray_video)
-    assert said == vsn.Predictor.from_run(tested_run, device="cpu").predict(gray_video)
+    prediction = vsn.Predictor.from_pretrained(saved, device="cpu").predict(gray_video)
+    assert prediction == vsn.Predictor.from_run(tested_run, device="cpu").predict(gray_video)
     summary = summarize_run(saved)
     assert (summary.state, len(summary.evaluations)) == ("finished", 1)
     again = save_pretrained(saved, tmp_path / "again", license="apache-2.0", repo_id="me/tiny-vsn")
@@ -256,7 +256,7 @@ def test_from_the_cache_without_a_network(cached: Path, saved: Path, gray_video:
 
 @pytest.fixture
 def pulled(saved: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
-    """Fetching gives the saved folder; what was asked for."""
+    """Fetching gives the saved folder; the names and revisions requested."""
     asked: list[tuple[str, str | None]] = []
 
     def fake(name: str, *, revision: str | None = None, **_: Any) -> str:

@@ -82,7 +82,7 @@ def score_videos(
                 scores = view_scores(model, batch.clips, precision, batch_size=batch_size, average=average)
                 scored_here.append((batch.indices.numpy(), scores))
                 bar.advance(task, len(batch.indices))
-    # Gather before raising: a process that raised alone would leave the others waiting in the all-gather.
+    # Gather before raising: a process that raised on its own would leave the others waiting in the all-gather.
     here = (scored_here, bad_here, stopped)
     gathered = [here] if distributed is None else distributed.all_gather(here)
     if any(stopped for _, _, stopped in gathered):

@@ -57,7 +57,7 @@ def write_page(
         costs: parameters and multiply-adds by run name; `vsn.report.illustrate` measures them.
         examples: best and worst videos; `vsn.report.illustrate` finds them.
     """
-    # In the order in which a reader needs them: the result, how it came about, where it fails.
+    # In the order in which a reader needs them: the result, the training, the mistakes.
     sections = [
         ("results", "Results", results_section(runs, table=table, costs=costs or {})),
         ("curves", "Learning curves", curves_section(runs)),

@@ -300,7 +300,7 @@ class _Converter:
 def _mmaction2_flow_stem(weights: Mapping[str, Tensor], stem: str) -> dict[str, Tensor]:
     """The first convolution and its batch norm, for flow that is normalized as in a run instead of as in MMAction2.
 
-    MMAction2 normalizes a byte x to (x - 128) / 128, a run to y = (x / 255 - 0.5) / 0.226, so the former is a * y + b.
+    MMAction2 normalizes a byte x to (x - 128) / 128, a run to y = (x / 255 - 0.5) / 0.226, so MMAction2's is a * y + b.
     The convolution takes the factor a; what b adds to each of its outputs is subtracted from the running mean.
     """
     factor = 255 * FLOW_STD[0] / _MMACTION2_FLOW

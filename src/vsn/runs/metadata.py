@@ -37,7 +37,7 @@ def write_run(run: Run) -> None:
 
 def describe_preprocessing(recipe: Recipe) -> dict[str, str]:
     """Describe what evaluation and prediction do to a video, for users who feed the model themselves."""
-    # In words rather than numbers, because users of other tools read this file; recipe.toml has the numbers.
+    # Text rather than numbers, because users of other tools read this file; recipe.toml has the numbers.
     plan, crop, side = PROTOCOLS[recipe.eval.protocol], recipe.clip.crop_size, recipe.clip.short_side
     crops = {
         "whole": "the whole frame",

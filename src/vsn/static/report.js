@@ -1,4 +1,4 @@
-// Sorting of the bars by class, and matrices of many classes; the page is complete without the former.
+// Sort the bars by class, and draw matrices of many classes; bars work without this script.
 for (const label of document.querySelectorAll("label.sort")) {
   const list = label.closest("section").querySelector("ol.bars");
   const values = (row) => row.dataset.values.split(" ").map(Number);
@@ -17,16 +17,16 @@ for (const label of document.querySelectorAll("label.sort")) {
   });
 }
 
-// A matrix is a box that scrolls over the whole of it; the canvas stays in view and draws what is there.
+// A box scrolls over the whole matrix; the canvas stays in view and draws only the visible part.
 const LARGEST_CELL = 26, NAMED_CELL = 11;
 const parsed = (id) => JSON.parse(document.getElementById(id).textContent);
 for (const map of document.querySelectorAll(".map")) {
   const names = parsed("class-names"), data = parsed(map.dataset.map), n = names.length;
   const [box, size, canvas, readout] = [".map-box", ".map-size", "canvas", ".readout"].map((s) => map.querySelector(s));
   const totals = data.rows.map((row) => row.reduce((sum, value, i) => sum + (i % 2 ? value : 0), 0));
-  const count = (truth, said) => {
+  const count = (truth, predicted) => {
     const row = data.rows[truth];
-    for (let i = 0; i < row.length; i += 2) if (row[i] === said) return row[i + 1];
+    for (let i = 0; i < row.length; i += 2) if (row[i] === predicted) return row[i + 1];
     return 0;
   };
   const orders = { file: names.map((_, i) => i), ...data.orders };
@@ -83,10 +83,10 @@ for (const map of document.querySelectorAll(".map")) {
       pen.globalAlpha = 1;
     }
   }
-  function clipped(pen, text, room) {
-    if (pen.measureText(text).width <= room) return text;
+  function clipped(pen, text, maxWidth) {
+    if (pen.measureText(text).width <= maxWidth) return text;
     let end = text.length;
-    while (end > 1 && pen.measureText(`${text.slice(0, end)}…`).width > room) end--;
+    while (end > 1 && pen.measureText(`${text.slice(0, end)}…`).width > maxWidth) end--;
     return `${text.slice(0, end)}…`;
   }
   function arrange(key) {
@@ -95,11 +95,11 @@ for (const map of document.querySelectorAll(".map")) {
     order.forEach((index, p) => { place[index] = p; });
     draw();
   }
-  function mark(truth, said) {
-    marked = [truth, said];
-    const found = count(truth, said), of = totals[truth];
+  function mark(truth, predicted) {
+    marked = [truth, predicted];
+    const found = count(truth, predicted), of = totals[truth];
     const share = of ? ` (${(100 * found / of).toFixed(1)}%)` : "";
-    readout.textContent = `${names[truth]} → ${names[said]}: ${found} of ${of}${share}`;
+    readout.textContent = `${names[truth]} → ${names[predicted]}: ${found} of ${of}${share}`;
     draw();
   }
   function zoomTo(value, at) {
