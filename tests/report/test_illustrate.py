@@ -14,7 +14,7 @@ from vsn.inference.evaluate import evaluate_run
 from vsn.models.gradcam import grad_cam, overlay
 from vsn.models.measure import count_parameters
 from vsn.report import read_runs
-from vsn.report.illustrate import best_and_worst, illustrated_report, measure_costs
+from vsn.report.illustrate import best_and_worst, illustrated_report, measure_costs, shrink
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import open_run
 
@@ -103,10 +103,8 @@ def test_a_video_that_cannot_be_read_is_said(tested_run: Path, tiny_data: Path, 
 
 
 def test_long_clips_and_large_frames_are_reduced() -> None:
-    from vsn.report.illustrate import _shrink
-
-    assert _shrink(torch.zeros(2, 3, 256, 352, dtype=torch.uint8)).shape == (2, 128, 176, 3)
-    assert _shrink(torch.zeros(2, 3, 20, 30, dtype=torch.uint8)).shape == (2, 20, 30, 3)
+    assert shrink(torch.zeros(2, 3, 256, 352, dtype=torch.uint8)).shape == (2, 128, 176, 3)
+    assert shrink(torch.zeros(2, 3, 20, 30, dtype=torch.uint8)).shape == (2, 20, 30, 3)
 
 
 def test_refused_arguments(tested_run: Path, tmp_path: Path) -> None:

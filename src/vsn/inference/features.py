@@ -39,6 +39,8 @@ class _Videos:
     video_ids: list[str]
     labels: NDArray[Any]
     classes: tuple[str, ...]
+    facts: dict[str, Any]
+    """How the features are made. A partial file with other facts is refused."""
     extract: Callable[[list[int]], Iterator[tuple[int, Row | BadVideo]]]
     """Yields the features of the videos at some indices, or why one cannot be read; in any order."""
 
@@ -101,7 +103,7 @@ def extract_features(
     if videos and (split or source or root):
         raise ConfigError("Expected video files, or a data set with split, source and root; got both.")
     predictor = Predictor.from_run(opened.path, device=device, weights=weights)
-    # Everything that changes a feature; a partial file with other values is refused.
+    # Everything that changes a feature.
     facts: dict[str, Any] = {
         "model": opened.recipe.model.name,
         "num_frames": opened.recipe.model.num_frames,
@@ -114,15 +116,15 @@ def extract_features(
     }
     if videos:
         files = [file for path in videos for file in predictor.list_inputs(path)]
-        work = _of_files(files, predictor, view, per_frame)
+        work = _of_files(files, predictor, view, facts)
     else:
         recipe = _recipe_of_data(opened.recipe, source, root)
         split = split or recipe.data.train_split
         workers = recipe.data.num_workers if num_workers is None else num_workers
         # The data's own classes: features are often extracted for another task.
-        work = _of_split(open_split(recipe, split, view=view, classes=None), predictor, view, per_frame, workers)
         facts |= {"split": split, "source": recipe.data.source}
-    return _extract(work, out, facts, bad_videos, progress)
+        work = _of_split(open_split(recipe, split, view=view, classes=None), predictor, view, facts, workers)
+    return _extract(work, out, bad_videos, progress)
 
 
 def _recipe_of_data(recipe: Recipe, source: Source | None, root: str | Path | None) -> Recipe:
@@ -133,23 +135,23 @@ def _recipe_of_data(recipe: Recipe, source: Source | None, root: str | Path | No
     return replace(recipe, data=data)
 
 
-def _of_files(files: Sequence[Path], predictor: Predictor, view: EvalConfig, per_frame: bool) -> _Videos:
+def _of_files(files: Sequence[Path], predictor: Predictor, view: EvalConfig, facts: dict[str, Any]) -> _Videos:
     """Files without labels, read one by one in this process: flow may have to be computed on the device."""
 
     def extract(indices: list[int]) -> Iterator[tuple[int, Row | BadVideo]]:
         for index in indices:
             try:
-                features = predictor.features(files[index], per_frame=per_frame, protocol=view)
+                features = predictor.features(files[index], per_frame=facts["per_frame"], protocol=view)
             except VideoError as error:
                 yield index, BadVideo(index, error.path, error.reason)
             else:
                 yield index, features
 
-    return _Videos([file.as_posix() for file in files], np.full(len(files), -1, np.int64), (), extract)
+    return _Videos([file.as_posix() for file in files], np.full(len(files), -1, np.int64), (), facts, extract)
 
 
 def _of_split(
-    dataset: VideoDataset, predictor: Predictor, view: EvalConfig, per_frame: bool, num_workers: int
+    dataset: VideoDataset, predictor: Predictor, view: EvalConfig, facts: dict[str, Any], num_workers: int
 ) -> _Videos:
     """A split of a data set, read by workers."""
     records, labels = dataset.records, label_array(dataset)
@@ -165,24 +167,24 @@ def _of_split(
                     batch.clips,
                     predictor.precision,
                     batch_size=view.batch_size,
-                    per_frame=per_frame,
+                    per_frame=facts["per_frame"],
                 )
                 yield from ((indices[i], row) for i, row in zip(batch.indices.tolist(), rows, strict=True))
             # After each batch, so that an unreadable video stops the extraction soon.
             yield from ((indices[video.index], video) for video in bad)
             bad.clear()
 
-    return _Videos([record.video_id for record in records], labels, dataset.classes, extract)
+    return _Videos([record.video_id for record in records], labels, dataset.classes, facts, extract)
 
 
-def _extract(work: _Videos, out: Path, facts: dict[str, Any], bad_videos: BadFeatures, progress: bool) -> Features:
+def _extract(work: _Videos, out: Path, bad_videos: BadFeatures, progress: bool) -> Features:
     """Extract the features that are missing; save regularly, when stopped, and at the end."""
     repeated = [name for name, count in Counter(work.video_ids).items() if count > 1]
     if repeated:
         raise FeaturesError(f"{repeated[0]} is named more than once. Name each video once.")
     partial = out.with_name(f"{out.stem}.partial.npz")
     # index -> features; None: could not be read
-    done = _resume(partial, work, facts)
+    done = _resume(partial, work)
     missing = [i for i in range(len(work.video_ids)) if i not in done]
     saved = time.monotonic()
     with stop_requests() as stop, progress_bar("videos", disable=not progress) as bar:
@@ -199,12 +201,12 @@ def _extract(work: _Videos, out: Path, facts: dict[str, Any], bad_videos: BadFea
                 if stop.requested:
                     raise KeyboardInterrupt
                 if time.monotonic() - saved > SAVE_SECONDS:
-                    _save(partial, work, done, facts)
+                    _save(partial, work, done)
                     saved = time.monotonic()
         except BaseException:  # KeyboardInterrupt too: hours of work must not be lost
-            _save(partial, work, done, facts)
+            _save(partial, work, done)
             raise
-    result = _save(out, work, done, facts)
+    result = _save(out, work, done)
     if result is None:
         raise FeaturesError("None of the videos could be read; no file is written.")
     # Only after the result is on disk.
@@ -212,7 +214,7 @@ def _extract(work: _Videos, out: Path, facts: dict[str, Any], bad_videos: BadFea
     return result
 
 
-def _resume(partial: Path, work: _Videos, facts: dict[str, Any]) -> dict[int, Row | None]:
+def _resume(partial: Path, work: _Videos) -> dict[int, Row | None]:
     """Read the features of an earlier call by index, except unreadable videos, which are tried again.
 
     Raises:
@@ -220,7 +222,7 @@ def _resume(partial: Path, work: _Videos, facts: dict[str, Any]) -> dict[int, Ro
     """
     if not partial.is_file():
         return {}
-    earlier = load_features(partial)
+    earlier, facts = load_features(partial), work.facts
     different = sorted(k for k in facts.keys() | earlier.facts.keys() if facts.get(k) != earlier.facts.get(k))
     if different:
         key = different[0]
@@ -234,7 +236,7 @@ def _resume(partial: Path, work: _Videos, facts: dict[str, Any]) -> dict[int, Ro
     return {index_of[name]: row for name, row in rows if name in index_of and not np.isnan(row).any()}
 
 
-def _save(path: Path, work: _Videos, done: dict[int, Row | None], facts: dict[str, Any]) -> Features | None:
+def _save(path: Path, work: _Videos, done: dict[int, Row | None]) -> Features | None:
     """Write finished features in the order of the videos; None if no video could be read."""
     readable = next((row for row in done.values() if row is not None), None)
     if readable is None:
@@ -246,7 +248,7 @@ def _save(path: Path, work: _Videos, done: dict[int, Row | None], facts: dict[st
         np.stack([np.full_like(readable, np.nan) if row is None else row for row in rows]),
         work.labels[indices],
         work.classes,
-        facts,
+        work.facts,
     )
     features.save(path)
     return features

@@ -122,7 +122,7 @@ def best_and_worst(
                 else:
                     # Rounded positions can repeat for short clips.
                     kept = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), MAX_FRAMES)).round().astype(int))
-                    frames, heat = _shrink(clip[kept]), None
+                    frames, heat = shrink(clip[kept]), None
                     if model is not None:
                         maps = grad_cam(model, clip[None].to(model.mean.device), targets=[predicted], stage=stage).maps[
                             0
@@ -168,7 +168,7 @@ def _read_clip(dataset: VideoDataset, index: int | None) -> torch.Tensor:
     return clip
 
 
-def _shrink(frames: torch.Tensor) -> np.ndarray:
+def shrink(frames: torch.Tensor) -> np.ndarray:
     """uint8 ``(T, 3, H, W)`` to ``(T, h, w, 3)``, the longer side at most `MAX_SIDE`."""
     height, width = frames.shape[-2:]
     scale = MAX_SIDE / max(height, width)

@@ -37,7 +37,7 @@ class ReportRun(Run):
     split: str
     protocol: str
     versions: dict[str, str] = field(default_factory=dict)
-    metrics: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[dict[str, float]] = field(default_factory=list)
     """As in metrics.jsonl: one dict per epoch, and one per validation within an epoch."""
     weights: WeightsKind = "last"
     """Which weights `results` and `scores` are of: the last, or the best if only those were tested."""

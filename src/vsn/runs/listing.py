@@ -84,7 +84,7 @@ def summarize_run(path: Path) -> RunSummary:
     """Read the state of a run folder; damaged files never raise, they become the ``reason``."""
     reasons: list[str] = []
     recipe: Recipe | None = None
-    metrics: list[dict[str, Any]] = []
+    metrics: list[dict[str, float]] = []
     damaged: list[ResultError] = []
     if (path / "recipe.toml").is_file():
         try:
@@ -99,7 +99,7 @@ def summarize_run(path: Path) -> RunSummary:
         reasons.append(error.reason)
     results = list_results(path, recipe=recipe, damaged=damaged)
     reasons += [f"eval/{error.path.name} cannot be read: {error.reason}" for error in damaged]
-    epochs_done = max((line["epoch"] for line in metrics if "train_loss" in line), default=0)
+    epochs_done = max((int(line["epoch"]) for line in metrics if "train_loss" in line), default=0)
     epochs = recipe.train.epochs if recipe else 0
     # A crash between the last epoch and summary.json leaves a run with nothing more to train.
     finished = is_finished(path) or 0 < epochs <= epochs_done
@@ -144,7 +144,7 @@ def _damaged_files(path: Path, *, epochs_done: int, finished: bool) -> Iterator[
         yield f"training has not finished, and state.pt, needed to resume, is {'damaged' if states else 'missing'}"
 
 
-def _validation_rank(line: dict[str, Any]) -> tuple[float, float]:
+def _validation_rank(line: dict[str, float]) -> tuple[float, float]:
     """Higher top-1, then lower loss: the rule by which training keeps its best weights."""
     loss = line.get("val_loss")
     return line["val_top1"], -float(loss) if loss is not None and _is_number(loss) else -math.inf

@@ -156,14 +156,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, float]]:
     """Return all lines of a run's ``metrics.jsonl``; empty before the first epoch.
 
     Raises:
         RunError: a line is not a JSON object; names it.
     """
     file = path / "metrics.jsonl"
-    metrics: list[dict[str, Any]] = []
+    metrics: list[dict[str, float]] = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file.is_file() else (), start=1):
         try:
             # A blank line at the end is normal; a cut one is left by an editor or a full disk, as vsn writes
@@ -180,13 +180,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return metrics
 
 
-def append_metrics(run: Run, line: dict[str, Any]) -> None:
+def append_metrics(run: Run, line: dict[str, float]) -> None:
     """Append one line to ``metrics.jsonl`` atomically, unless the file has one of this kind and step.
 
     A run that resumes from the last saved state repeats the steps since; the first record of a step is kept.
     """
 
-    def kind_and_step(metrics: dict[str, Any]) -> tuple[bool, int]:
+    def kind_and_step(metrics: dict[str, float]) -> tuple[bool, float]:
         return "train_loss" in metrics, metrics["step"]  # of an epoch, or of a validation within one
 
     if kind_and_step(line) not in map(kind_and_step, read_metrics(run.path)):
