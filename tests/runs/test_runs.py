@@ -139,6 +139,8 @@ def bad_eval(run: Path) -> None:
         (lambda run: (run / "classes.json").unlink(), "it has no classes.json"),
         (lambda run: (run / "recipe.toml").write_text("[train]\nlr = -1"), "train.lr is -1.0"),
         (lambda run: (run / "metrics.jsonl").write_text('{"epoch": 1'), "metrics.jsonl, line 1, is not JSON"),
+        (lambda run: (run / "metrics.jsonl").write_bytes(b"\xff\xfe"), "metrics.jsonl cannot be read"),
+        (lambda run: (run / "classes.json").write_bytes(b"\xff\xfe"), "codec can't decode"),
         (lambda run: (run / "metrics.jsonl").write_text("3\n"), "metrics.jsonl, line 1, is '3', not a JSON object"),
         (lambda run: (run / "model.safetensors").unlink(), "model.safetensors is missing"),
         (cut("model.safetensors", 5000), "model.safetensors is damaged"),

@@ -135,7 +135,7 @@ def open_run(path: str | Path) -> Run:
         # FileNotFoundError names the missing file; the folder itself is the more likely mistake.
         reason = f"it has no {Path(error.filename).name}" if path.is_dir() else "the folder does not exist"
         cause: Exception = error
-    except (OSError, json.JSONDecodeError, ConfigError) as error:
+    except (OSError, ValueError) as error:  # not JSON, not UTF-8, or a recipe that is refused
         reason, cause = str(error), error
     raise RunError(f"{path} is not a run folder (made by `vsn train`): {reason}", reason=reason) from cause
 
@@ -160,11 +160,15 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     """Return all lines of a run's ``metrics.jsonl``; empty before the first epoch.
 
     Raises:
-        RunError: a line is not a JSON object; names it.
+        RunError: the file cannot be read, or a line is not a JSON object.
     """
     file = path / "metrics.jsonl"
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{file} cannot be read: {error}", reason=f"{file.name} cannot be read: {error}") from error
     metrics: list[dict[str, float]] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file.is_file() else (), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             # A blank line at the end is normal; a cut one is left by an editor or a full disk, as vsn writes
             # atomically.
