@@ -61,8 +61,10 @@ def test_class_intervals_draw_reversed_copies_together():
     ("forward", "shuffled", "claim"),
     [
         (22, 22, "Top-1 of 55.0% is not significantly above chance (50.0%)"),
-        (36, 36, "-0.0 points (95% interval -8.8 to +8.8): no significant"),
-        (36, 35, "-2.5 points (95% interval -7.5 to "),
+        (36, 36, "+0.0 points (95% interval -8.8 to +8.8): no significant dependence on order"),
+        (36, 35, "-2.5 points (95% interval -7.5 to +0.0): no significant dependence on order"),
+        (36, 24, "-30.0 points: 75% "),
+        (30, 40, "+25.0 points (95% interval +12.5 to +40.0): a significant gain"),
     ],
 )
 def test_description_claims_only_significant_results(forward: int, shuffled: int, claim: str):

@@ -67,13 +67,16 @@ class Reliance:
                 "order cannot be measured."
             )
         treatment, caveat = _CAVEATS[self.judged_by]
-        (low, high), (low_loss, high_loss) = self.share_interval, judge.loss_interval
-        change = f"With {treatment}, top-1 changes by {-100 * judge.loss:+.1f} points"
+        low_loss, high_loss = judge.loss_interval
+        # z: a change of nothing is "+0.0", not "-0.0". The interval of a change is that of the loss with both signs
+        # and ends swapped.
+        change = f"With {treatment}, top-1 changes by {-100 * judge.loss:+z.1f} points"
+        interval = f"(95% interval {-100 * high_loss:+z.1f} to {-100 * low_loss:+z.1f})"
+        if high_loss < 0:
+            return f"{change} {interval}: a significant gain, so forward is not the best order for this model."
         if low_loss <= 0:
-            return (
-                f"{change} (95% interval {-100 * high_loss:+.1f} to {-100 * low_loss:+.1f}): no significant dependence on "
-                "order."
-            )
+            return f"{change} {interval}: no significant dependence on order."
+        low, high = self.share_interval
         return (
             f"{change}: {self.share_on_order:.0%} (95% interval {low:.0%} to {high:.0%}) of the "
             f"{100 * (forward.top1 - self.chance):.1f} points above chance ({self.chance:.1%}) depend on order. {caveat}"
