@@ -24,11 +24,11 @@ from tests.data.video.test_torchcodec import UNUSABLE
 from tests.helpers.motions import end_point_error, moved_pair, moving_video, translation
 from tests.helpers.ranks import run_ranks
 from tests.helpers.tiny_runs import tiny_recipe, weights_of
-from tests.helpers.videos import read_sampled
 from tests.training.test_train import at_step, interrupt
 from vsn.bench.run import run_bench
 from vsn.config import BenchConfig, Recipe
 from vsn.data.flow.tvl1 import tvl1_flow
+from vsn.data.video import open_video
 from vsn.inference.evaluate import evaluate_run
 from vsn.models import create_model
 from vsn.ops import temporal_shift, video_shuffle
@@ -312,7 +312,7 @@ def test_torchcodec_decodes_on_the_gpu(device: torch.device, tmp_path: Path):
         return list(range(0, num_frames, 7))
 
     decoder = "torchcodec-cuda" if DEVICE == "cuda" else "torchcodec"
-    frames = read_sampled(path, choose, decoder=decoder).astype(int)
-    wanted = read_sampled(path, choose).astype(int)
+    frames = open_video(path, decoder=decoder).sample(choose).astype(int)
+    wanted = open_video(path).sample(choose).astype(int)
     assert frames.shape == wanted.shape
     assert np.abs(frames - wanted).mean() < 2

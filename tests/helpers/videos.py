@@ -1,22 +1,11 @@
-"""Read frames as data sets do: sample again when fewer frames decode than the file announces."""
+"""Read videos in every way, and damage them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import av
-import numpy as np
 
-from vsn.data.video import FewerFramesError, open_video
-
-
-def read_sampled(path: str | Path, choose: Callable[[int], Sequence[int] | np.ndarray], **options) -> np.ndarray:
-    """The frames at `choose(num_frames)`."""
-    with open_video(path, **options) as video:
-        try:
-            return video.frames_at(choose(video.num_frames))
-        except FewerFramesError:
-            return video.frames_at(choose(video.num_frames))
-
+from vsn.data.video import open_video
 
 READERS: dict[str, Callable[..., object]] = {
     "metadata": lambda path, **options: open_video(path, **options).metadata,

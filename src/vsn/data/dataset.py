@@ -25,7 +25,7 @@ from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import frame_order, sample_indices, stack_indices
 from vsn.data.transforms import augment_clip, contiguous_planes, multiscale_corner_crop, stack_channels
 from vsn.data.transforms import flip as flip_frames
-from vsn.data.video import FewerFramesError, VideoError, VideoReader, open_video
+from vsn.data.video import VideoError, VideoReader, open_video
 from vsn.data.views import clip_indices, crop_views, num_test_frames
 
 
@@ -191,10 +191,7 @@ class VideoDataset(Dataset[Sample]):
             return sampled
         with self._open(record.path) as video:
             rate = video.frames_per_second
-            try:
-                return video.frames_at(self._indices(video.num_frames, rate, seed, reverse=record.reverse))
-            except FewerFramesError:  # a damaged file: sample from the frames that decode
-                return video.frames_at(self._indices(video.num_frames, rate, seed, reverse=record.reverse))
+            return video.sample(lambda num_frames: self._indices(num_frames, rate, seed, reverse=record.reverse))
 
     def _indices(self, num_video_frames: int, video_rate: float, seed: tuple[int, ...], *, reverse: bool) -> np.ndarray:
         """Indices of the frames of every clip, in the order they are shown: int64 `(clips * T * L,)`."""

@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from vsn.config import ConfigError, FlowLayout, Recipe
 from vsn.data.flow.stored import open_flow
 from vsn.data.sampling import segment_indices, stack_indices
-from vsn.data.video import FewerFramesError, VideoError, VideoReader, open_video
+from vsn.data.video import VideoError, open_video
 from vsn.data.video.frame_folders import describe_frames
 from vsn.data.video.packed_files import packed_place
 from vsn.data.video.scan import scan_video
@@ -79,10 +77,8 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
         path, short_side=recipe.clip.short_side, frame_template=template, decoder=recipe.data.decoder
     ) as video:
         announced = video.num_frames
-        try:
-            frames = _read_clip(video, num_frames)
-        except FewerFramesError:  # num_frames is now the number of frames that decode
-            frames = _read_clip(video, num_frames)
+        # The last frame too: it is missing in truncated files.
+        frames = video.sample(lambda n: [*segment_indices(n, num_frames, None).tolist(), n - 1])
     seconds = time.perf_counter() - start
     # The pixels of a short clip may equal those of a longer video, so the length is hashed too.
     counts = (video.num_frames, video.frames_per_second)
@@ -122,11 +118,6 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
     return replace(
         report, height=info.height, width=info.width, num_sizes=len(sizes), key_interval=1, frame_names=names
     )
-
-
-def _read_clip(video: VideoReader, num_frames: int) -> np.ndarray:
-    """Read the frames of a test clip, and the last frame, which is missing in truncated files."""
-    return video.frames_at([*segment_indices(video.num_frames, num_frames, None).tolist(), video.num_frames - 1])
 
 
 def _inspect_flow(path: Path, recipe: Recipe, layout: FlowLayout, thorough: bool) -> VideoReport:

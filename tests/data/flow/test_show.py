@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from tests.helpers.motions import moving_video
+from tests.helpers.videos import overwrite_packets
 from vsn.cli import main
 from vsn.data.flow.show import flow_colors
-from vsn.data.video import open_video
+from vsn.data.video import open_video, write_video
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,17 @@ def test_a_picture_of_frames_flow_and_legend(tmp_path: Path, capsys: pytest.Capt
     assert np.array_equal(picture[:48], np.concatenate([frames[1], frames[3]], 1))
     red = picture[48:96].astype(int)
     assert np.median(red.reshape(-1, 3), axis=0) == pytest.approx([255, 8, 8], abs=20)
+
+
+def test_a_damaged_video_shows_the_frames_that_decode(tmp_path: Path) -> None:
+    source = tmp_path / "whole.mp4"
+    frames = [np.full((32, 48, 3), 8 * i, np.uint8) for i in range(10)]
+    write_video(source, frames, frames_per_second=10, keyframe_every=1)
+    damaged = overwrite_packets(source, tmp_path / "damaged.mp4", start=5)  # 4 fields: pairs from frames 1 and 3
+    main(["flow", "show", str(damaged), "--out", str(tmp_path / "v.png"), "--short-side", "32", "--pairs", "2"])
+    picture = np.asarray(Image.open(tmp_path / "v.png"))
+    decoded = open_video(damaged).all_frames()
+    assert np.array_equal(picture[:32], np.concatenate([decoded[1], decoded[3]], 1))
 
 
 def test_what_stands_still_is_white(tmp_path: Path) -> None:

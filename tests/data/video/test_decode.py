@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.videos import READERS, overwrite_packets, read_sampled
+from tests.helpers.videos import READERS, overwrite_packets
 from vsn.data.sampling import segment_indices
 from vsn.data.video import FewerFramesError, VideoError, VideoMetadata, open_video, video_files, write_video
 from vsn.data.video.reader import scaled_size
@@ -174,7 +174,7 @@ def test_indices_outside_the_video(gray_video: Path, indices: list[int]) -> None
 def test_one_frame_gives_eight(tmp_path: Path) -> None:
     path = tmp_path / "one.mp4"
     write_video(path, moving_squares(1), frames_per_second=10)
-    frames = read_sampled(path, lambda num_frames: segment_indices(num_frames, 8, None))
+    frames = open_video(path).sample(lambda num_frames: segment_indices(num_frames, 8, None))
     assert frames.shape == (8, 64, 96, 3)
     assert (frames == frames[0]).all()
 
@@ -195,7 +195,7 @@ def test_a_file_cut_short_gives_what_is_there(tmp_path: Path) -> None:
     num_all, num_cut = len(open_video(path).all_frames()), len(open_video(cut).all_frames())
     assert num_all == 40
     assert 15 <= num_cut <= 21
-    frames = read_sampled(cut, lambda num_frames: segment_indices(num_frames, 8, None))
+    frames = open_video(cut).sample(lambda num_frames: segment_indices(num_frames, 8, None))
     assert frames.shape == (8, 64, 64, 3)
 
 
@@ -357,7 +357,7 @@ def test_damaged_files_give_frames_or_a_video_error(gray_video: Path, tmp_path: 
     path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
     frames = None
     with contextlib.suppress(VideoError):  # anything else fails the test
-        frames = read_sampled(path, lambda num_frames: segment_indices(num_frames, 4, None), short_side=16)
+        frames = open_video(path, short_side=16).sample(lambda num_frames: segment_indices(num_frames, 4, None))
     assert frames is None or frames.shape[0] == 4
 
 
@@ -399,7 +399,7 @@ def test_videos_met_in_the_wild(shared_data: Path, name: str) -> None:
     path = shared_data / "data/odd-videos" / name
     if not path.is_file():
         pytest.skip(f"no {path}")
-    frames = read_sampled(path, lambda num_frames: segment_indices(num_frames, 8, None))
+    frames = open_video(path).sample(lambda num_frames: segment_indices(num_frames, 8, None))
     assert frames.shape == (8, *ODD_SIZES[name], 3)
     assert frames.dtype == np.uint8
     assert frames.std() > 1
@@ -411,5 +411,5 @@ def test_every_odd_file_gives_frames_or_a_video_error(shared_data: Path) -> None
         pytest.skip(f"no {folder}")
     for path in sorted(path for path in folder.iterdir() if path.name not in ODD_SIZES):
         with contextlib.suppress(VideoError):  # anything else fails the test
-            frames = read_sampled(path, lambda num_frames: segment_indices(num_frames, 8, None), short_side=64)
+            frames = open_video(path, short_side=64).sample(lambda num_frames: segment_indices(num_frames, 8, None))
             assert frames.shape[0] == 8, path

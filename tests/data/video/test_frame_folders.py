@@ -119,6 +119,12 @@ def test_a_gap_names_the_first_missing_frame(video: Path, template: str, gone: I
         open_video(video, frame_template=template).frames_at([0])
 
 
+def test_a_file_named_by_a_date_is_far_from_the_others(video: Path) -> None:
+    (video / "img_00012.jpg").rename(video / "img_20240101123000.jpg")
+    with pytest.raises(VideoError, match=r"frame img_00012\.jpg is missing: .* numbered 1 to 20240101123000"):
+        describe_frames(video)
+
+
 def test_a_video_may_start_anywhere(video: Path) -> None:
     for number in range(1, 8):
         (video / f"img_{number:05d}.jpg").unlink()

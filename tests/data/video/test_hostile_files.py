@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.mutants import write_mutant, write_sources
-from tests.helpers.videos import READERS, read_sampled
+from tests.helpers.videos import READERS
 from vsn.data.video import VideoError, open_video, video_files, write_video
 from vsn.data.video.reader import MAX_PIXELS
 
@@ -374,7 +374,7 @@ def _serve(connection: Connection) -> None:
         outcomes = []
         for read in (
             READERS["metadata"],
-            lambda path: read_sampled(path, lambda num_frames: np.arange(4) * num_frames // 4, short_side=24),
+            lambda path: open_video(path, short_side=24).sample(lambda num_frames: np.arange(4) * num_frames // 4),
             READERS["all"],
         ):
             try:

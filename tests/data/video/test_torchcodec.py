@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.data.video.test_decode import moving_squares, with_matrix
-from tests.helpers.videos import READERS, overwrite_packets, read_sampled
+from tests.helpers.videos import READERS, overwrite_packets
 from vsn.config import ConfigError, DataConfig, Recipe
 from vsn.data.video import VideoError, open_video, torchcodec_files, video_files, write_video
 from vsn.doctor import examine
@@ -164,9 +164,9 @@ def test_pixels(tmp_path: Path, pyav_reads, decoder, short_side: int | None) -> 
 def test_rotation(tmp_path: Path, pyav_reads, decoder, matrix: tuple[int, int, int, int]) -> None:
     write_video(tmp_path / "stored.mp4", moving_squares(6), frames_per_second=10)
     path = with_matrix(tmp_path / "stored.mp4", tmp_path / "turned.mp4", matrix)
-    ours = read_sampled(path, centers, decoder=decoder, short_side=32)
+    ours = open_video(path, decoder=decoder, short_side=32).sample(centers)
     assert pyav_reads == []
-    pyav = read_sampled(path, centers, short_side=32)
+    pyav = open_video(path, short_side=32).sample(centers)
     assert ours.shape == pyav.shape
     assert np.abs(ours.astype(int) - pyav.astype(int)).mean() < 3
     video = open_video(path)
@@ -193,7 +193,7 @@ def test_damaged_packets(tmp_path: Path, frame_numbers, pyav_reads) -> None:
     frames = [np.full((32, 48, 3), 8 * i, np.uint8) for i in range(30)]
     write_video(source, frames, frames_per_second=10, keyframe_every=1)
     overwrite_packets(source, path, start=18)
-    ends = read_sampled(path, lambda num_frames: [0, num_frames - 1], decoder="torchcodec")
+    ends = open_video(path, decoder="torchcodec").sample(lambda num_frames: [0, num_frames - 1])
     assert frame_numbers(ends) == [0, 17]
     assert pyav_reads[0] == "damaged.mp4"
     assert frame_numbers(list(open_video(path, decoder="torchcodec"))) == list(range(18))
@@ -230,7 +230,7 @@ def test_videos_met_in_the_wild(shared_data: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path.stat().st_size > 700_000:
             continue
-        ours, pyav = (read_sampled(path, centers, short_side=64, decoder=name) for name in ("torchcodec", "pyav"))
+        ours, pyav = (open_video(path, short_side=64, decoder=name).sample(centers) for name in ("torchcodec", "pyav"))
         assert ours.shape == pyav.shape
         difference = np.abs(ours.astype(int) - pyav.astype(int)).mean(axis=(1, 2, 3))
         assert difference.max() < 6, path.name

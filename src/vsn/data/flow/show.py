@@ -82,11 +82,14 @@ def show_flow(
     if out.suffix == ".mp4":
         return _show_film(video, out, compute, bound=bound, short_side=short_side)
     flow_reader = ComputedFlowReader(video, compute, bound=bound, computed_short_side=short_side)
-    # 10 fields, 4 pairs: fields 1, 3, 6, 8.
-    count = min(num_pairs, flow_reader.num_frames)
-    indices = [int((i + 0.5) * flow_reader.num_frames / count) for i in range(count)]
-    flow = _motions(flow_reader.frames_at(indices), bound)
-    frames = open_video(video, short_side=short_side).frames_at(indices)
+
+    def centers(num_fields: int) -> list[int]:
+        # 10 fields, 4 pairs: fields 1, 3, 6, 8.
+        count = min(num_pairs, num_fields)
+        return [int((i + 0.5) * num_fields / count) for i in range(count)]
+
+    flow = _motions(flow_reader.sample(centers), bound)
+    frames = open_video(video, short_side=short_side).frames_at(centers(flow_reader.num_frames))
     scale = _full_color_motion(flow)
     rows = [np.concatenate(list(frames), 1), np.concatenate(list(flow_colors(flow, scale)), 1)]
     picture = np.concatenate([*rows, _legend(rows[0].shape[1], scale)])

@@ -194,7 +194,9 @@ def _without_gaps(path: str | Path, template: str, numbers: list[int]) -> FrameF
     # Extraction that failed halfway, or thinned frames: indices would no longer be times.
     start, num_frames = min(numbers), len(numbers)
     if max(numbers) - start + 1 != num_frames:
-        missing = min(set(range(start, max(numbers))) - set(numbers))
+        # Stops at the first gap: one file named by a date, 20240101.jpg, makes the range huge.
+        present = set(numbers)
+        missing = next(number for number in range(start, max(numbers)) if number not in present)
         raise VideoError(
             path,
             f"frame {template.format(missing)} is missing: there are {num_frames} frames, "

@@ -11,9 +11,6 @@ from typing import Self
 
 import numpy as np
 
-Choose = Callable[[int, float], Sequence[int] | np.ndarray]
-"""`choose(num_frames, frames_per_second)` returns frame indices; the rate is 0.0 when unknown."""
-
 MAX_PIXELS = 36_000_000
 """Largest frame that is read or resized to, in pixels; 8192x4320 fits. A damaged header of a few bytes may announce
 sizes that would exhaust the memory."""
@@ -40,7 +37,7 @@ class VideoError(ValueError):
 class FewerFramesError(VideoError):
     """A damaged file decodes fewer frames than its container announces.
 
-    The reader's `num_frames` is then the number of frames that decode: compute the indices from it and read again.
+    The reader's `num_frames` is then the number of frames that decode; `VideoReader.sample` reads again.
     """
 
 
@@ -101,6 +98,14 @@ class VideoReader(ABC):
             ValueError: no index, or one outside `0..num_frames - 1`.
         """
 
+    def sample(self, choose: Callable[[int], Sequence[int] | np.ndarray]) -> np.ndarray:
+        """Return the frames at `choose(num_frames)`; in a damaged file, `num_frames` is the frames that decode."""
+        # How many that are is known only after the first attempt.
+        try:
+            return self.frames_at(choose(self.num_frames))
+        except FewerFramesError:
+            return self.frames_at(choose(self.num_frames))
+
     @abstractmethod
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield every frame that decodes, uint8 `(H, W, 3)`. Memory does not grow with the length of the video."""
@@ -135,6 +140,10 @@ class PictureReader(VideoReader):
                 self.read_into(index, frames[row])
         return frames
 
+    def all_frames(self) -> np.ndarray:
+        """See `VideoReader.all_frames`."""
+        return self.frames_at(range(self.num_frames))  # into one array: stacking a list takes twice the memory
+
     def __iter__(self) -> Iterator[np.ndarray]:
         for index in range(self.num_frames):
             yield self.frames_at([index])[0]
@@ -147,11 +156,6 @@ def checked_indices(indices: Iterable[int] | np.ndarray, num_frames: int) -> lis
     if not checked or min(checked) < 0 or max(checked) >= num_frames:
         raise ValueError(f"Expected frame indices from 0 to {num_frames - 1}, got {checked}.")
     return checked
-
-
-def chosen(choose: Choose, num_frames: int, frames_per_second: float) -> list[int]:
-    """Return the checked indices that `choose` returns; see `checked_indices`."""
-    return checked_indices(choose(num_frames, frames_per_second), num_frames)
 
 
 def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
