@@ -219,6 +219,11 @@ def test_an_upload_without_content_length_is_counted_as_it_arrives(live: Live, b
         ({"files": [("video", b"abc"), ("video", b"abc")]}, "bad_form", "2 files in the field 'video'"),
         ({"content": b"--x\r\nCont", "headers": PIECES}, "bad_form", "truncated"),
         ({"content": b"nothing of a form", "headers": PIECES}, "bad_form", "cannot be parsed"),
+        (
+            {"content": b"", "headers": {"content-type": f"multipart/form-data; boundary={'x' * 300}"}},
+            "bad_form",
+            "300",
+        ),
     ],
 )
 def test_refused_forms(live: Live, request_settings, code, values):

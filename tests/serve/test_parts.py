@@ -92,6 +92,13 @@ def test_an_error_fails_only_its_batch(gate: Gate, batcher: Batcher[int, int]):
     assert batcher.submit(4).result(60) == 8
 
 
+def test_a_score_too_few_fails_the_batch():
+    batcher: Batcher[int, int] = Batcher(lambda numbers: numbers[1:], max_batch=3, wait_ms=0.0)
+    with pytest.raises(ValueError, match="shorter"):
+        batcher.submit(0).result(60)
+    batcher.close()
+
+
 def test_cancelled_items_are_not_scored(gate: Gate, batcher: Batcher[int, int]):
     batcher.submit(0)
     assert gate.begun.wait(60)
@@ -123,6 +130,7 @@ def test_closing_cancels_waiting_items(gate: Gate):
     with pytest.raises(CancelledError):
         waiting.result(0)
     assert batcher.submit(2).cancelled()
+    assert batcher.call(gate.batches.clear).cancelled()
 
 
 # --- uploads -----------------------------------------------------------------------------------------
@@ -387,6 +395,29 @@ def test_a_service_that_stops_answers_503_to_clips_that_wait(served_run: Path, t
         answer = running.result()
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopping")
     assert list((tmp_path / "uploads").iterdir()) == []
+
+
+def test_clips_of_a_failed_request_are_not_scored(served_run: Path, tmp_path: Path):
+    batches: list[int] = []
+    answered = threading.Event()
+
+    def score(clips: list[np.ndarray]) -> list[np.ndarray]:
+        batches.append(len(clips))
+        if len(batches) == 1:
+            raise ArithmeticError("out of memory")
+        assert answered.wait(60)  # the thread of the model may be one batch ahead of the event loop
+        return [np.zeros(3, np.float32) for _ in clips]
+
+    model = replace(open_model(served_run, device="cpu"), score=score)
+    service = Service(model, replace(LIMITS, max_batch=1), uploads=tmp_path)
+    video = make_video(tmp_path / "long.mp4", num_frames=50)
+    with LiveServer(service) as url:
+        wait_until(lambda: not service.why_not_ready(), "it is ready")
+        settings = {"files": {"video": video.read_bytes()}, "params": {"timeline": True}, "timeout": 60}
+        assert httpx.post(f"{url}/v1/predict", **settings).status_code == 500
+        answered.set()
+        wait_until(lambda: service.metrics.registry.get_sample_value("vsn_model_queue_length") == 0, "no clip waits")
+    assert len(batches) <= 2
 
 
 def test_without_the_extra_the_error_names_it(served_run: Path, monkeypatch: pytest.MonkeyPatch):

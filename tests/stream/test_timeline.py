@@ -147,6 +147,21 @@ def test_errors_of_the_command(finished_run: Path, long_video: Path, arguments: 
     assert message in str(stopped.value) + capsys.readouterr().err
 
 
+def test_what_a_plot_needs_is_checked_before_the_run_is_opened(tmp_path: Path, long_video: Path):
+    with pytest.raises(SystemExit, match=r"a\.pdf"):
+        main(["predict", str(tmp_path / "none"), str(long_video), "--windows", "--plot", "a.pdf"])
+
+
+def test_json_of_an_unreadable_file_goes_to_stdout_also_in_a_terminal(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    (tmp_path / "text.mp4").write_text("no video")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # for rich a terminal, in which it draws progress bars
+    with pytest.raises(SystemExit):
+        main(["predict", str(finished_run), str(tmp_path / "text.mp4"), "--windows", "--json"])
+    assert json.loads(capsys.readouterr().out)["path"] == str(tmp_path / "text.mp4")
+
+
 def test_a_plot_of_two_videos_is_refused(finished_run: Path, long_video: Path):
     with pytest.raises(SystemExit, match=r"--plot.*2"):
         main(["predict", str(finished_run), str(long_video), str(long_video), "--windows", "--plot", "a.svg"])

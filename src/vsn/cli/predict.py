@@ -15,14 +15,13 @@ from vsn.cli.options import Device, Weights
 from vsn.config import WindowConfig
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
     from vsn.export.exported import ExportedPredictor
     from vsn.inference.predict import Predictor, TwoStreamPredictor
     from vsn.inference.prediction import Prediction
     from vsn.scores.calibrate import Calibration
     from vsn.stream.stream import Stream
     from vsn.stream.timeline import Segment, Timeline
+    from vsn.system.interrupt import StopRequest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +104,10 @@ def predict(
     for condition, message in refused:
         if condition:
             raise ValueError(message)
+    if windows and files.plot is not None:
+        from vsn.stream.timeline import check_plot
+
+        check_plot(files.plot)
     calibrated = load_calibration(calibration) if calibration is not None else None
     if exported:
         predictor = ExportedPredictor.from_file(run, precision=precision)
@@ -182,12 +185,9 @@ def _predict_timelines(
 ) -> None:
     """Print a timeline per file, and write those of ``files``."""
     from vsn.data.video import VideoError
-    from vsn.stream.timeline import check_plot, make_timeline, read_truth
+    from vsn.stream.timeline import read_truth
     from vsn.system.interrupt import stop_requests
-    from vsn.system.progress import progress_bar
 
-    if files.plot is not None:
-        check_plot(files.plot)
     # Files are checked before the first video, which may take an hour.
     truth = read_truth(files.truth, predictor.classes) if files.truth is not None else ()
     inputs = [file for path in videos for file in predictor.list_inputs(path)]
@@ -197,31 +197,12 @@ def _predict_timelines(
     failed = False
     with stop_requests() as stop:
         for file in inputs:
-            with progress_bar("s") as bar:
-                task = bar.add_task("seconds of video", total=None, note=file.name)
-
-                # Defaults bind the bar of this file; a closure would see that of the last one.
-                def start(stream: Stream, bar: Progress = bar, task: TaskID = task) -> None:
-                    print(stream.description, file=sys.stderr)
-                    bar.update(task, total=stream.announced_seconds)
-
-                def advance(seconds: float, bar: Progress = bar, task: TaskID = task) -> None:
-                    bar.update(task, completed=round(seconds))
-
-                try:
-                    timeline = make_timeline(
-                        predictor,
-                        file,
-                        windows=sliding,
-                        calibration=calibration,
-                        stop=stop,
-                        on_start=start,
-                        on_seconds=advance,
-                    )
-                except VideoError as error:
-                    failed = True
-                    _print_unreadable(file, error.reason, json_output=json_output)
-                    continue
+            try:
+                timeline = _timeline(predictor, file, sliding, calibration, stop)
+            except VideoError as error:
+                failed = True
+                _print_unreadable(file, error.reason, json_output=json_output)
+                continue
             _write_timeline(timeline, predictor.classes, files, truth, top_k=top_k, json_output=json_output)
             # Ctrl-C ends the video early: what was labeled until then is written above.
             if stop.requested:
@@ -229,6 +210,31 @@ def _predict_timelines(
                 raise SystemExit(130)  # 128 + SIGINT
     if failed:
         raise SystemExit(1)
+
+
+def _timeline(
+    predictor: Predictor, file: Path, sliding: WindowConfig, calibration: Calibration | None, stop: StopRequest
+) -> Timeline:
+    """Make the timeline of a file. Prints no results: while a bar is shown, rich redirects stdout to its terminal."""
+    from vsn.stream.timeline import make_timeline
+    from vsn.system.progress import progress_bar
+
+    with progress_bar("s") as bar:
+        task = bar.add_task("seconds of video", total=None, note=file.name)
+
+        def start(stream: Stream) -> None:
+            print(stream.description, file=sys.stderr)
+            bar.update(task, total=stream.announced_seconds)
+
+        return make_timeline(
+            predictor,
+            file,
+            windows=sliding,
+            calibration=calibration,
+            stop=stop,
+            on_start=start,
+            on_seconds=lambda seconds: bar.update(task, completed=round(seconds)),
+        )
 
 
 def _write_timeline(

@@ -44,19 +44,22 @@ class Batcher(Generic[Item, Score]):
         """Queue an item. Cancelling its future before its batch starts leaves it out."""
         future: Future[Score] = Future()
         self._items.put((item, future))
-        try:
-            # One call per item, of which the first may take several items: the others then find nothing to do.
-            self._thread.submit(self._run_batch)
-        except RuntimeError:  # closed
+        # One call per item, of which the first may take several items: the others then find nothing to do.
+        if self.call(self._run_batch).cancelled():
             future.cancel()
         return future
 
     def call(self, work: Callable[[], Any]) -> Future[Any]:
         """Call a function in the thread that owns the model, between two batches."""
-        return self._thread.submit(work)
+        try:
+            return self._thread.submit(work)
+        except RuntimeError:  # closed
+            future: Future[Any] = Future()
+            future.cancel()
+            return future
 
     def close(self) -> None:
-        """Finish the running batch, cancel the queue, end the thread. Items that are submitted later are cancelled."""
+        """Finish the running batch, cancel the queue, end the thread. Later items and calls are cancelled."""
         self._thread.shutdown(cancel_futures=True)
         while not self._items.empty():
             self._items.get()[1].cancel()
@@ -76,11 +79,12 @@ class Batcher(Generic[Item, Score]):
         try:
             self._on_batch(len(batch))
             results = self._score([item for item, _ in batch])
+            # strict: a model that loses a clip must not give the scores of one video to another.
+            pairs = list(zip(batch, results, strict=True))
         except Exception as error:
             # The thread lives on: the next batch may be fine.
             for _, future in batch:
                 future.set_exception(error)
             return
-        # strict: a model that loses a clip must not give the scores of one video to another.
-        for (_, future), result in zip(batch, results, strict=True):
+        for (_, future), result in pairs:
             future.set_result(result)

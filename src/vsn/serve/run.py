@@ -48,7 +48,9 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
     with _listen(config) as sock:
         host, port = sock.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        console.print(f"{model.card.model} with {len(model.classes)} classes at {url} (stop with Ctrl-C)")
+        # No markup: rich would take the brackets of an IPv6 address for a style.
+        line = f"{model.card.model} with {len(model.classes)} classes at {url} (stop with Ctrl-C)"
+        console.print(line, markup=False)
         if not is_loopback(config.host):
             console.print(
                 f"[yellow]Warning:[/yellow] {config.host} is reachable from other machines, and the service has no "

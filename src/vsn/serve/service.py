@@ -275,14 +275,19 @@ class Service:
         batcher = self._running().batcher
         progress.stage, progress.total = "predict", len(clips)
 
-        async def score(clip: Clip) -> Logits:
-            logits = await _result(batcher.submit(clip))
-            progress.done += 1
-            return logits
-
-        # All clips at once, so that they can share batches. Not in a TaskGroup, which would wrap a `Problem`.
+        # All clips at once, so that they can share batches.
         with self._timed("predict"):
-            return await asyncio.gather(*map(score, clips))
+            futures = [batcher.submit(clip) for clip in clips]
+            logits: list[Logits] = []
+            try:
+                for future in futures:
+                    logits.append(await _result(future))
+                    progress.done += 1
+            finally:
+                # After an error, or when the client has left, the other clips need not be computed.
+                for future in futures:
+                    future.cancel()
+            return logits
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from vsn.serve.problems import Problem
@@ -115,7 +115,7 @@ async def receive_video(
                 async for chunk in chunks:
                     form.write(chunk)
         return form.finish()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise Problem("bad_form", f"The form cannot be parsed ({error}).") from None
     except TimeoutError:
         raise Problem(
