@@ -187,9 +187,7 @@ def test_thorough_finds_a_damaged_field(data: Path) -> None:
     damage(file_of(data, "test/jump/test0"))
     assert diagnose(data).findings == ()
     found = only(diagnose(data, thorough=True), "flow-unreadable", "error")
-    assert found.items == (
-        "test/jump/test0.mp4 (test): field 0 is damaged. Delete the file and extract the flow again",
-    )
+    assert found.items[0].startswith("test/jump/test0.mp4 (test): field 0 is damaged")
 
 
 @pytest.mark.parametrize(("count", "fits"), [(8, False), (9, True), (10, True), (11, False)])

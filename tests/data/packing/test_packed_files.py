@@ -123,9 +123,9 @@ def test_a_damaged_frame_is_named_and_the_others_are_read(copy: Path) -> None:
     shard = Shard(path.parent)
     video_id = shard.description["ids"][int(path.name)]
     first = int(shard.videos[int(path.name)]["start"])
-    second = first + int(shard.frame_table(int(path.name))["size"][0])
+    second = first + int(shard.frame_table(int(path.name))[0]["size"][0])
     damage(path.parent, second + 100)
-    with pytest.raises(VideoError, match=f"frame 1 is damaged .*{video_id}.*delete this packed file") as caught:
+    with pytest.raises(VideoError, match=f"frame 1 is damaged .*{video_id}.*vsn data pack") as caught:
         open_video(path).all_frames()
     assert caught.value.path == str(path)
     assert np.array_equal(open_video(path).frames_at([0, 2]), whole[[0, 2]])

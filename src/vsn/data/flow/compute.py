@@ -10,10 +10,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from vsn.config import ConfigError, Decoder, FlowMethod
-from vsn.data.flow.stored import FlowReader, encode_field
+from vsn.data.flow.stored import FlowReader, decode_field, encode_field
 from vsn.data.flow.values import flow_to_bytes
 from vsn.data.video import FewerFramesError, VideoError, open_video
-from vsn.data.video.jpeg import decode_gray_jpeg
 
 ComputeFlow = Callable[[np.ndarray], np.ndarray]
 """Gray frames, uint8 `(n + 1, H, W)` -> motion from each to the next in pixels, float32 `(n, H, W, 2)`."""
@@ -160,8 +159,7 @@ class ComputedFlowReader(FlowReader):
         for first, second in zip(frames[::2], frames[1::2], strict=True):
             field = flow_to_bytes(self._compute(np.stack([to_gray(first), to_gray(second)])), self._bound)[0]
             # Through JPEG and back, for the losses that stored flow has.
-            picture = decode_gray_jpeg(encode_field(field))
-            yield np.stack(np.split(picture, 2), axis=2)
+            yield decode_field(encode_field(field))
 
 
 def opencv_flow(frames: np.ndarray, method: Literal["tvl1-opencv", "dis", "farneback"]) -> np.ndarray:

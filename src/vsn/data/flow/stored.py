@@ -15,10 +15,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -101,38 +99,22 @@ class FlowFileReader(FlowReader):
         self._shard = Shard(path)
         if self._shard.description.get("kind") != "vsn flow" or len(self._shard.videos) != 1:
             raise VideoError(path, "it holds frames, not flow.")
-        self._video = self._shard.videos[0]
-        super().__init__(
-            path,
-            num_frames=int(self._video["num_frames"]),
-            frames_per_second=float(self._video["frames_per_second"]),
-            short_side=short_side,
-        )
+        video = self._shard.videos[0]
+        rate = float(video["frames_per_second"])
+        super().__init__(path, num_frames=int(video["num_frames"]), frames_per_second=rate, short_side=short_side)
 
     @property
     def storage(self) -> str:
         """How the flow is stored, as a phrase for users."""
         return f"{SUFFIX} files, {self.num_frames} fields in the first"
 
-    @cached_property
-    def _table(self) -> np.ndarray:
-        return self._shard.frame_table(0)
-
     def _read(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        ends = np.cumsum(self._table["size"], dtype=np.uint64) + self._video["start"]
-        height = int(self._video["height"]) // 2  # the picture is twice as high as the field
         for index in indices:
-            size, crc = self._table[index]
-            data = self._shard.read(int(ends[index]) - int(size), int(size))
-            if zlib.crc32(data) != crc:
-                raise VideoError(self.path, f"field {index} is damaged. Delete the file and extract the flow again.")
+            data = self._shard.jpeg(0, index)
             try:
-                picture = decode_gray_jpeg(data)
+                yield decode_field(data)
             except ValueError as error:
-                raise VideoError(
-                    self.path, f"field {index} is damaged ({error}). Delete the file and extract the flow again."
-                ) from None
-            yield np.stack([picture[:height], picture[height:]], axis=2)
+                raise self._shard.damaged(0, index, f"({error})") from None
 
 
 class FlowFolderReader(FlowReader):
@@ -266,6 +248,11 @@ def write_flow_file(
 def encode_field(field: np.ndarray, *, quality: int = QUALITY) -> bytes:
     """Encode a field, uint8 `(H, W, 2)`, as a gray JPEG of `(2H, W)`: x above y."""
     return encode_jpeg(np.concatenate([field[..., 0], field[..., 1]]), quality=quality)
+
+
+def decode_field(data: bytes) -> np.ndarray:
+    """Decode a field encoded by `encode_field`. Raises `ValueError`."""
+    return np.stack(np.split(decode_gray_jpeg(data), 2), axis=2)
 
 
 def write_flow_folder(

@@ -221,20 +221,15 @@ def shard_faults(path: str | Path) -> list[VideoError]:
 def _video_faults(shard: Shard) -> Iterator[VideoError]:
     for number, video in enumerate(shard.videos):
         try:
-            table, position = shard.frame_table(number), int(video["start"])
-            for index, (size, crc) in enumerate(table.tolist()):
-                data = shard.read(position, size)
-                position += size
-                if zlib.crc32(data) != crc:
-                    raise shard.damaged(number, f"frame {index}")
+            last = int(video["num_frames"]) - 1
+            for index in range(last + 1):
+                data = shard.jpeg(number, index)
                 # Checksums cover the bytes. Two decoded frames show that the bytes are pictures of the stated size.
-                if index in (0, len(table) - 1):
+                if index in (0, last):
                     try:
-                        shape = decode_jpeg(data).shape[:2]
+                        decode_jpeg(data, np.empty((video["height"], video["width"], 3), np.uint8))
                     except ValueError as error:
-                        raise shard.damaged(number, f"frame {index} ({error})") from None
-                    if shape != (int(video["height"]), int(video["width"])):
-                        raise shard.damaged(number, f"frame {index} ({shape[0]}x{shape[1]} pixels)")
+                        raise shard.damaged(number, index, f"({error})") from None
         except VideoError as error:
             yield error
 
@@ -252,7 +247,7 @@ def _num_source_bytes(path: Path) -> int:
     """Return the size of a video file, a folder of frames, or the frames of a packed video."""
     # A packed data set can be packed again, for example at a smaller size.
     if packed_place(path):
-        return int(Shard(path.parent).frame_table(int(path.name))["size"].sum())
+        return int(Shard(path.parent).frame_table(int(path.name))[0]["size"].sum())
     if not path.is_dir():
         return path.stat().st_size
     with os.scandir(path) as entries:

@@ -20,7 +20,7 @@ import os
 import struct
 import threading
 import zlib
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,6 @@ FOOTER = struct.Struct("<QIII8s")
 
 _OPEN_SHARDS = 32
 """Shards that a process keeps open."""
-_REWRITE = "delete this packed file and run `vsn data pack` again to rewrite it"
 
 
 class PackedReader(PictureReader):
@@ -60,27 +59,16 @@ class PackedReader(PictureReader):
             self.num_frames, self.frames_per_second, int(video["height"]), int(video["width"]), rotation=0
         )
 
-    @cached_property
-    def _table(self) -> tuple[np.ndarray, np.ndarray]:
-        """The frame table, and the position of the end of each frame."""
-        table = self._shard.frame_table(self._number)
-        return table, np.cumsum(table["size"], dtype=np.uint64) + self._shard.videos[self._number]["start"]
-
     def read_into(self, index: int, out: np.ndarray) -> None:
         """See `PictureReader.read_into`."""
-        # Frames lie one behind the other: the end of each is the sum of the sizes before.
-        table, ends = self._table
-        size = int(table["size"][index])
-        data = self._shard.read(int(ends[index]) - size, size)
-        if zlib.crc32(data) != table["crc"][index]:
-            raise self._shard.damaged(self._number, f"frame {index}")
+        data = self._shard.jpeg(self._number, index)
         try:
             if out.shape[:2] == (self.metadata.height, self.metadata.width):
                 decode_jpeg(data, out)
             else:
                 out[:] = resize_rgb(decode_jpeg(data), *out.shape[:2])
         except ValueError as error:
-            raise self._shard.damaged(self._number, f"frame {index} ({error})") from None
+            raise self._shard.damaged(self._number, index, f"({error})") from None
 
 
 def packed_place(path: str | Path) -> tuple[Path, str] | None:
@@ -97,6 +85,10 @@ class Shard:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._is_flow = self.path.suffix != SUFFIX  # `vsn.data.flow.stored` has the same format
+        command = "vsn flow extract" if self._is_flow else "vsn data pack"
+        self._rewrite = f"delete the file and run `{command}` again"
+        self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._handle = -1  # for __del__, when opening fails
         self._lock = threading.Lock()
         try:
@@ -107,15 +99,15 @@ class Shard:
         except OSError as error:
             raise VideoError(self.path, f"cannot be opened ({error.strerror}).") from None
         if size < len(MAGIC) + FOOTER.size or self.read(0, len(MAGIC)) != MAGIC:
-            raise VideoError(self.path, f"not a packed file of this version, or truncated; {_REWRITE}")
+            raise VideoError(self.path, f"not a packed file of this version, or truncated; {self._rewrite}")
         # The footer is written last: an interrupted write has none.
         position, num_videos, description_size, crc, magic = FOOTER.unpack(self.read(size - FOOTER.size, FOOTER.size))
         table_size = num_videos * VIDEO.itemsize
         if magic != MAGIC or position + table_size + description_size + FOOTER.size != size:
-            raise VideoError(self.path, f"the end of the packed file is missing or damaged; {_REWRITE}")
+            raise VideoError(self.path, f"the end of the packed file is missing or damaged; {self._rewrite}")
         tables = self.read(position, table_size + description_size)
         if zlib.crc32(tables) != crc:
-            raise VideoError(self.path, f"the table of the packed file is damaged; {_REWRITE}")
+            raise VideoError(self.path, f"the table of the packed file is damaged; {self._rewrite}")
         # The description is parsed on request: ids of 10,000 videos take longer to parse than a frame to decode.
         self.videos = np.frombuffer(tables, VIDEO, num_videos)
         self._description = tables[table_size:]
@@ -140,7 +132,7 @@ class Shard:
         except OSError as error:
             raise VideoError(self.path, f"cannot be read ({error.strerror}).") from None
         if len(data) < size:
-            raise VideoError(self.path, f"truncated: {size} bytes at position {position} are missing; {_REWRITE}")
+            raise VideoError(self.path, f"truncated: {size} bytes at position {position} are missing; {self._rewrite}")
         return data
 
     def _read(self, position: int, size: int) -> bytes:
@@ -151,18 +143,33 @@ class Shard:
             os.lseek(self._handle, position, os.SEEK_SET)
             return os.read(self._handle, size)
 
-    def frame_table(self, number: int) -> np.ndarray:
-        """Read the size and checksum of each frame of a video, `FRAME` rows. Raises `VideoError`."""
-        video = self.videos[number]
-        table = self.read(int(video["table"]), int(video["num_frames"]) * FRAME.itemsize)
-        if zlib.crc32(table) != video["table_crc"]:
-            raise self.damaged(number, "its frame table")
-        return np.frombuffer(table, FRAME)
+    def frame_table(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Read the `FRAME` rows of a video, and the position of the end of each frame. Raises `VideoError`."""
+        if number not in self._tables:
+            video = self.videos[number]
+            data = self.read(int(video["table"]), int(video["num_frames"]) * FRAME.itemsize)
+            if zlib.crc32(data) != video["table_crc"]:
+                raise self.damaged(number)
+            # Frames lie one behind the other: the end of each is the sum of the sizes before.
+            table = np.frombuffer(data, FRAME)
+            self._tables[number] = table, np.cumsum(table["size"], dtype=np.uint64) + video["start"]
+        return self._tables[number]
 
-    def damaged(self, number: int, what: str) -> VideoError:
-        """Return the error that names the shard, the video and its damaged part."""
-        video_id = self.description["ids"][number]
-        return VideoError(self.path / str(number), f"{what} is damaged (video {video_id!r}); {_REWRITE}")
+    def jpeg(self, number: int, index: int) -> bytes:
+        """Read frame `index` of a video, verified by its checksum. Raises `VideoError`."""
+        table, ends = self.frame_table(number)
+        size = int(table["size"][index])
+        data = self.read(int(ends[index]) - size, size)
+        if zlib.crc32(data) != table["crc"][index]:
+            raise self.damaged(number, index)
+        return data
+
+    def damaged(self, number: int, index: int | None = None, reason: str = "") -> VideoError:
+        """Return the error that names the shard, the video and its damaged frame; None: its frame table."""
+        part = "its frame table" if index is None else f"{'field' if self._is_flow else 'frame'} {index}"
+        path = self.path if self._is_flow else self.path / str(number)
+        video = f"video {self.description['ids'][number]!r}"
+        return VideoError(path, f"{part} is damaged {reason or f'({video})'}; {self._rewrite}")
 
 
 def _locate(path: str | Path) -> tuple[Shard, int]:
