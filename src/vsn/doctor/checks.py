@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import get_args
+from typing import Any, get_args
 
 from vsn.data.flips import has_side, propose_flip_rule
 from vsn.doctor.evidence import Evidence
 from vsn.doctor.findings import Finding, Severity, counted, make_finding
 from vsn.doctor.splits import Place
-from vsn.doctor.videos import Problem, VideoReport
+from vsn.doctor.videos import Problem
 from vsn.system.pool import num_cpus
 
 LONG_KEY_INTERVAL = 100
@@ -28,6 +28,12 @@ IMBALANCE_RATIO = 20.0
 """Ratio of the largest to the smallest class, in videos, above which the small classes are hardly learned."""
 
 _USES = {"train": "training", "val": "validation", "test": "testing"}
+
+
+def _found(code: str, items: Sequence[str], **fields: Any) -> Iterator[Finding]:
+    """Yield the finding of these items; nothing without items."""
+    if items:
+        yield make_finding(code, items, **fields)
 
 
 # --- splits ----------------------------------------------------------------------------------------
@@ -78,14 +84,10 @@ def check_classes(evidence: Evidence) -> Iterator[Finding]:
                     tested.setdefault(name, f"{name} ({counted(number, 'video')} in {split.name})")
     known = dict.fromkeys((*counts, *tested))
     untrained = [name for name in known if not counts[name]]
-    if unseen := [tested[name] for name in untrained if name in tested]:
-        yield make_finding("class-unseen", unseen)
-    if empty := [name for name in untrained if name not in tested]:
-        yield make_finding("class-empty", empty, num_classes=len(known))
-    # Unless no other split has labels: then the message would list every class.
-    untested = [name for name, number in counts.items() if number and name not in tested]
-    if untested and tested:
-        yield make_finding("class-untested", untested)
+    yield from _found("class-unseen", [tested[name] for name in untrained if name in tested])
+    yield from _found("class-empty", [name for name in untrained if name not in tested], num_classes=len(known))
+    if tested:  # else no other split has labels, and every class would be listed
+        yield from _found("class-untested", [name for name, n in counts.items() if n and name not in tested])
 
 
 def check_balance(evidence: Evidence) -> Iterator[Finding]:
@@ -134,30 +136,19 @@ def check_flips(evidence: Evidence) -> Iterator[Finding]:
 
 def check_readable(evidence: Evidence) -> Iterator[Finding]:
     """Find videos, or their flow, that cannot be read: one finding per problem."""
-    yield from _unreadable(evidence, evidence.reports, is_read=evidence.reads_frames)
-    if evidence.flow is not None:
-        yield from _unreadable(evidence, evidence.flow.reports, prefix="flow-")
-
-
-def _unreadable(
-    evidence: Evidence,
-    reports: Mapping[Path, VideoReport],
-    *,
-    prefix: str = "",
-    is_read: bool = True,
-) -> Iterator[Finding]:
-    problems = {path: report.problem for path, report in reports.items()}
-    for problem in get_args(Problem):
-        bad = [path for path, its_problem in problems.items() if its_problem == problem]
-        if not problem or not bad:
-            continue
-        severity, effect = (
-            unreadable_effect(evidence, bad, problems)
-            if is_read
-            else ("warning", "A run on flow reads no frames; `vsn flow extract` and a run on frames do.")
-        )
-        items = [evidence.name(path, reports[path].reason.rstrip(".")) for path in bad]
-        yield make_finding(f"{prefix}{problem}", items, severity=severity, effect=effect)
+    kinds = [("", evidence.reports)] + ([("flow-", evidence.flow.reports)] if evidence.flow is not None else [])
+    for prefix, reports in kinds:
+        problems = {path: report.problem for path, report in reports.items()}
+        for problem in get_args(Problem)[1:]:  # the first is "", no problem
+            bad = [path for path, its_problem in problems.items() if its_problem == problem]
+            severity, effect = unreadable_effect(evidence, bad, problems)
+            if not prefix and not evidence.reads_frames:
+                severity, effect = (
+                    "warning",
+                    "A run on flow reads no frames; `vsn flow extract` and a run on frames do.",
+                )
+            items = [evidence.name(path, reports[path].reason.rstrip(".")) for path in bad]
+            yield from _found(f"{prefix}{problem}", items, severity=severity, effect=effect)
 
 
 def unreadable_effect(
@@ -195,8 +186,7 @@ def check_truncated(evidence: Evidence) -> Iterator[Finding]:
         for report in evidence.readable
         if report.announced - report.num_frames > max(2, LOST_SHARE * report.announced)
     ]
-    if items:
-        yield make_finding("truncated", items)
+    yield from _found("truncated", items)
 
 
 def check_short(evidence: Evidence) -> Iterator[Finding]:
@@ -204,10 +194,10 @@ def check_short(evidence: Evidence) -> Iterator[Finding]:
     # A single frame is often a cover picture or a failed extraction, so it is another finding than a short video.
     num_frames = evidence.recipe.model.num_frames
     short = [report for report in evidence.readable if report.num_frames < num_frames]
-    if items := [evidence.name(report.path) for report in short if report.num_frames == 1]:
-        yield make_finding("single-frame", items, num_frames=num_frames)
-    if items := [evidence.name(r.path, counted(r.num_frames, "frame")) for r in short if r.num_frames > 1]:
-        yield make_finding("too-short", items, num_frames=num_frames)
+    single = [evidence.name(report.path) for report in short if report.num_frames == 1]
+    yield from _found("single-frame", single, num_frames=num_frames)
+    several = [evidence.name(r.path, counted(r.num_frames, "frame")) for r in short if r.num_frames > 1]
+    yield from _found("too-short", several, num_frames=num_frames)
 
 
 def check_sizes(evidence: Evidence) -> Iterator[Finding]:
@@ -217,8 +207,7 @@ def check_sizes(evidence: Evidence) -> Iterator[Finding]:
         for report in evidence.readable
         if report.num_sizes > 1
     ]
-    if items:
-        yield make_finding("variable-size", items)
+    yield from _found("variable-size", items)
 
 
 def check_frame_names(evidence: Evidence) -> Iterator[Finding]:
@@ -249,16 +238,15 @@ def check_listed_frames(evidence: Evidence) -> Iterator[Finding]:
         for report in evidence.readable
         if (number := listed.get(report.path)) and number != report.num_frames
     ]
-    if different:
-        # Most missing frames first.
-        different.sort(key=lambda row: (row[0] - row[1], row[2]))
-        num_fewer = sum(present < number for present, number, _ in different)
-        yield make_finding(
-            "listed-frames",
-            [evidence.name(path, f"{present} of {number} frames") for present, number, path in different],
-            severity="warning" if num_fewer else "note",
-            num_fewer=num_fewer,
-        )
+    # Most missing frames first.
+    different.sort(key=lambda row: (row[0] - row[1], row[2]))
+    num_fewer = sum(present < number for present, number, _ in different)
+    yield from _found(
+        "listed-frames",
+        [evidence.name(path, f"{present} of {number} frames") for present, number, path in different],
+        severity="warning" if num_fewer else "note",
+        num_fewer=num_fewer,
+    )
 
 
 def check_cost(evidence: Evidence) -> Iterator[Finding]:
@@ -272,7 +260,6 @@ def check_cost(evidence: Evidence) -> Iterator[Finding]:
         or (report.key_interval > LONG_KEY_INTERVAL and report.num_frames > many)
     ]
     if expensive and evidence.reads_frames:
-        # Slowest first.
         expensive.sort(key=lambda report: -report.seconds)
         items = [
             evidence.name(
@@ -295,36 +282,28 @@ def check_copies(evidence: Evidence) -> Iterator[Finding]:
     # Groups of paths with one content; a path without copies is its own group, because a split may list it twice.
     copied = {path for group in evidence.copies for path in group}
     groups = [*evidence.copies, *((path,) for path in evidence.places if path not in copied)]
-    leaks: list[str] = []
-    shared: list[str] = []
-    conflicts: list[str] = []
-    copies: list[str] = []
-    listed: list[str] = []
+    items: dict[str, list[str]] = {
+        code: [] for code in ("leak", "label-conflict", "listed-twice", "copies", "val-in-test")
+    }
     tested_twice = False
     for group in groups:
         places = [place for path in group for place in evidence.places[path]]
         # A leak from training biases the result more than one from validation: of a group report only the worse.
         if pair := _first_pair(places, lambda a, b: "train" in a.split.roles and "train" not in b.split.roles):
-            leaks.append(f"{pair[0]} is {pair[1]}")
+            items["leak"].append(f"{pair[0]} is {pair[1]}")
         elif pair := _first_pair(places, lambda a, b: "val" in a.split.roles and "val" not in b.split.roles):
-            shared.append(f"{pair[0]} is {pair[1]}")
+            items["val-in-test"].append(f"{pair[0]} is {pair[1]}")
         if pair := _first_pair(places, lambda a, b: set(a.classes) != set(b.classes) and a.classes and b.classes):
-            conflicts.append(" and ".join(f"{place} is {', '.join(place.classes)}" for place in pair))
+            items["label-conflict"].append(" and ".join(f"{place} is {', '.join(place.classes)}" for place in pair))
         elif pair := _first_pair(places, lambda a, b: a.split is b.split):
             # The same file on two lines of a list, or a second file with the same content.
             same_path = any(set(pair) <= set(evidence.places[path]) for path in group)
-            (listed if same_path else copies).append(f"{pair[0]} is {pair[1].video_id}")
+            items["listed-twice" if same_path else "copies"].append(f"{pair[0]} is {pair[1].video_id}")
             tested_twice |= same_path and pair[0].split.roles != ("train",)
-    if leaks:
-        yield make_finding("leak", leaks)
-    if conflicts:
-        yield make_finding("label-conflict", conflicts)
-    if listed:
-        yield make_finding("listed-twice", listed, severity="error" if tested_twice else "warning")
-    if copies:
-        yield make_finding("copies", copies)
-    if shared:
-        yield make_finding("val-in-test", shared)
+    for code, found in items.items():
+        # `vsn eval` rejects a split that lists a video twice; training counts it double.
+        lesser: Severity | None = "warning" if code == "listed-twice" and not tested_twice else None
+        yield from _found(code, found, severity=lesser)
 
 
 def _first_pair(places: list[Place], condition: Callable[[Place, Place], object]) -> tuple[Place, Place] | None:
@@ -334,33 +313,22 @@ def _first_pair(places: list[Place], condition: Callable[[Place, Place], object]
 # --- flow and loading --------------------------------------------------------------------------------
 
 
-def check_flow_length(evidence: Evidence) -> Iterator[Finding]:
-    """Find videos whose flow has another number of fields than their frames make: N - 1, or N if the last is repeated."""
+def check_flow(evidence: Evidence) -> Iterator[Finding]:
+    """Find videos whose flow has another length than their frames, or another size than its motion is measured in."""
     if evidence.flow is None:
         return
-    items = [
+    readable = [report for report in evidence.flow.reports.values() if not report.problem]
+    # N frames make N - 1 fields, or N where the last is repeated.
+    lengths = [
         evidence.name(video.path, f"{counted(flow.num_frames, 'field')} for {counted(video.num_frames, 'frame')}")
-        for flow in evidence.flow.reports.values()
-        if not flow.problem
-        and (video := evidence.reports[flow.path])
-        and not video.problem
+        for flow in readable
+        if not (video := evidence.reports[flow.path]).problem
         and flow.num_frames not in (video.num_frames - 1, video.num_frames)
     ]
-    if items:
-        yield make_finding("flow-length", items)
-
-
-def check_flow_size(evidence: Evidence) -> Iterator[Finding]:
-    """Find videos whose flow has another size than the pixels in which its motion is measured."""
-    if evidence.flow is None or not (side := evidence.flow.short_side):
-        return
-    items = [
-        evidence.name(report.path, f"{report.width}x{report.height}")
-        for report in evidence.flow.reports.values()
-        if not report.problem and min(report.height, report.width) != side
-    ]
-    if items:
-        yield make_finding("flow-size", items, side=side)
+    yield from _found("flow-length", lengths)
+    if side := evidence.flow.short_side:
+        sizes = [evidence.name(r.path, f"{r.width}x{r.height}") for r in readable if min(r.height, r.width) != side]
+        yield from _found("flow-size", sizes, side=side)
 
 
 def check_loading(evidence: Evidence) -> Iterator[Finding]:
@@ -396,8 +364,7 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_frame_names,
     check_listed_frames,
     check_cost,
-    check_flow_length,
-    check_flow_size,
+    check_flow,
     check_loading,
 )
 

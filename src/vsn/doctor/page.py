@@ -96,16 +96,22 @@ def _range(spread: Spread | None) -> str:
 
 def _statistics(diagnosis: Diagnosis) -> Table:
     """Lay out one line per subject."""
+    flips = ""
+    if proposed := diagnosis.proposed_flip:
+        advice = "as proposed" if diagnosis.flip == proposed else f'"{proposed}" is proposed'
+        flips = f'data.flip is "{diagnosis.flip}", {advice}. {diagnosis.flip_reason}'
+    checked = "every frame" if diagnosis.thorough else f"the {diagnosis.num_frames} frames of a clip and the last frame"
+    checked += " of every video" if diagnosis.sample is None else f" of {diagnosis.sample:,} videos of each split"
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for subject, text in (
         ("Classes", _classes_text(diagnosis)),
-        ("Flips", _flip_text(diagnosis)),
+        ("Flips", flips),
         ("Frame files", "; ".join(f"{name} ({counted(n, 'folder')})" for name, n in diagnosis.frame_names.items())),
         ("Flow", diagnosis.flow.removeprefix("Flow: ")),
         ("Loading", _loading_text(diagnosis)),
-        ("Checked", _checked_text(diagnosis)),
+        ("Checked", f"{checked}; names and copies of all videos. Took {_duration(diagnosis.seconds)}."),
     ):
         if text:
             table.add_row(subject, Text(text))
@@ -131,14 +137,6 @@ def _classes_text(diagnosis: Diagnosis) -> str:
     )
 
 
-def _flip_text(diagnosis: Diagnosis) -> str:
-    if not diagnosis.proposed_flip:
-        return ""
-    same = diagnosis.flip == diagnosis.proposed_flip
-    proposed = "as proposed" if same else f'"{diagnosis.proposed_flip}" is proposed'
-    return f'data.flip is "{diagnosis.flip}", {proposed}. {diagnosis.flip_reason}'
-
-
 def _loading_text(diagnosis: Diagnosis) -> str:
     loading = diagnosis.loading
     if loading is None:
@@ -149,12 +147,6 @@ def _loading_text(diagnosis: Diagnosis) -> str:
     )
     gpu = diagnosis.gpu_videos_per_second
     return f"{text}." if gpu is None else f"{text}; the GPU needs {_duration(loading.epoch_clips / gpu)}."
-
-
-def _checked_text(diagnosis: Diagnosis) -> str:
-    frames = "every frame" if diagnosis.thorough else f"the {diagnosis.num_frames} frames of a clip and the last frame"
-    videos = "every video" if diagnosis.sample is None else f"{diagnosis.sample:,} videos of each split"
-    return f"{frames} of {videos}; names and copies of all videos. Took {_duration(diagnosis.seconds)}."
 
 
 def _duration(seconds: float) -> str:
