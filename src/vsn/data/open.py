@@ -81,8 +81,7 @@ def open_split(
 def relabel(records: RecordSet, classes: Sequence[str]) -> RecordSet:
     """Return the records with labels that index a model's classes, matched by name.
 
-    Raises:
-        ConfigError: the data has classes the model does not know.
+    Raises `ConfigError` for other classes.
     """
     unknown = sorted(set(records.classes) - set(classes))
     if unknown:

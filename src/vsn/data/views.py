@@ -55,8 +55,7 @@ PROTOCOLS: dict[Protocol, ViewPlan] = {
 def num_test_frames(model: ModelConfig, protocol: Protocol) -> int:
     """Return T of a test clip: that of the protocol if it fixes one, else that of the model.
 
-    Raises:
-        ConfigError: the protocol fixes another T than the model was trained with, and the model cannot change T.
+    Raises `ConfigError` when the protocol fixes another T than the model was trained with, and the model cannot change T.
     """
     # Shift and shuffle mix channels of exactly T frames: other than TSN, a model cannot take another T.
     fixed = PROTOCOLS[protocol].num_frames

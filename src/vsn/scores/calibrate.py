@@ -148,10 +148,8 @@ def accepted_labels(values: NDArray[np.floating], classes: Sequence[str], thresh
 def choose_threshold(scores: Scores, precision: float, *, temperature: float = 1.0) -> float:
     """Return the lowest confidence such that a share ``precision`` of the videos at or above it is right.
 
-    The lowest accepts most videos. On other scores the precision may be lower: see `evaluate_calibration`.
-
-    Raises:
-        ScoresError: a precision outside (0, 1], or one that no threshold reaches.
+    The lowest accepts most videos. On other scores the precision may be lower: see `evaluate_calibration`. Raises
+    `ScoresError` for a precision outside (0, 1], or one that no threshold reaches.
     """
     if not 0 < precision <= 1:
         raise ScoresError(f"Expected a precision above 0 and at most 1, such as 0.95, got {precision}.")
@@ -237,11 +235,7 @@ class Calibration(CalibrationQuality):
 
 
 def calibrate(scores: Scores, *, precision: float | None = None, file: str = "") -> Calibration:
-    """Fit a temperature, and with ``precision`` a threshold, on validation scores.
-
-    Raises:
-        ScoresError: see `fit_temperature` and `choose_threshold`.
-    """
+    """Fit a temperature, and with ``precision`` a threshold, on validation scores. Raises `ScoresError`."""
     temperature = fit_temperature(scores)
     # The threshold is one of calibrated probabilities, so the temperature comes first.
     threshold = None if precision is None else choose_threshold(scores, precision, temperature=temperature)
@@ -272,8 +266,7 @@ class AppliedCalibration(CalibrationQuality):
 def evaluate_calibration(calibration: Calibration, scores: Scores) -> AppliedCalibration:
     """Measure a calibration on other scores of the same model.
 
-    Raises:
-        ScoresError: other classes than it was fitted for.
+    Raises `ScoresError` for other classes than it was fitted for.
     """
     if different := sorted(set(calibration.classes) ^ set(scores.classes)):
         raise ScoresError(
@@ -295,8 +288,7 @@ def evaluate_calibration(calibration: Calibration, scores: Scores) -> AppliedCal
 def load_calibration(path: str | Path) -> Calibration:
     """Read a file written by `Calibration.save`.
 
-    Raises:
-        ScoresError: the file is missing, damaged, not a calibration, or of another format version.
+    Raises `ScoresError` for a file that is missing, damaged, or of another format.
     """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))

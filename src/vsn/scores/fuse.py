@@ -127,10 +127,8 @@ def search_weights(inputs: Sequence[Scores], *, logits: bool = False, seed: int 
     """Search weights on half of the videos, drawn with ``seed`` and stratified by class.
 
     A grid search: multiples of 1/20 for two inputs, of 1/10 for three or four. The best top-1 (multi-label: mean
-    average precision) wins; of equal ones the weights nearest to uniform.
-
-    Raises:
-        ScoresError: fewer than two or more than four inputs, unlabeled videos, too few videos to halve.
+    average precision) wins; of equal ones the weights nearest to uniform. Raises `ScoresError` for other numbers of
+    inputs, unlabeled videos, and too few videos to halve.
     """
     if len(inputs) not in _SEARCH_STEPS:
         raise ScoresError(f"Expected 2 to 4 files of scores to search weights, got {len(inputs)}. Pass --weights.")

@@ -67,10 +67,7 @@ def top_k_hits(scores: Scores, k: int) -> NDArray[np.bool_]:
     """Return ``(N,)`` bool: whether the label is among the k highest scores.
 
     Ties count as wrong, so that a model with constant scores gets 0 and not 1. A multi-label video is a hit
-    if any of its labels is; one without labels is wrong.
-
-    Raises:
-        ScoresError: a video has no known label.
+    if any of its labels is; one without labels is wrong. Raises `ScoresError` for an unknown label.
     """
     require_labels(scores, "top-k accuracy")
     if scores.multi_label:
@@ -148,8 +145,7 @@ class Summary:
 def summarize(scores: Scores) -> Summary:
     """Compute top-1 with its interval, top-5, and mean and per-class accuracy (multi-label: average precision).
 
-    Raises:
-        ScoresError: a video has no known label, or no video has a label of any class.
+    Raises `ScoresError` for an unknown label, or when no video has a label.
     """
     # Classes without videos have no accuracy and are left out of the mean.
     hits = top_k_hits(scores, 1)

@@ -112,8 +112,7 @@ class Scores:
 def load_scores(path: str | Path) -> Scores:
     """Read scores written by `Scores.save`.
 
-    Raises:
-        ScoresError: the file is missing, damaged, not a file of scores, or of another format version.
+    Raises `ScoresError` for a file that is missing, damaged, or of another format.
     """
     path = Path(path)
     if path.is_dir():

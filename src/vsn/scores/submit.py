@@ -27,8 +27,7 @@ TOP_K = 5
 def server_ids(scores: Scores) -> list[str]:
     """Return the server's ids of the videos: `videos/20bn/78687.webm` is `78687`.
 
-    Raises:
-        ScoresError: two videos with one id, such as a clip and its reversed copy.
+    Raises `ScoresError` for two videos with one id, such as a clip and its reversed copy.
     """
     ids = [video.rsplit("/", 1)[-1].partition("#")[0].partition(".")[0] for video in scores.video_ids.tolist()]
     if twice := [video for video, count in Counter(ids).items() if count > 1]:
@@ -85,8 +84,7 @@ def _top_indices(scores: Scores, indices: Mapping[str, int] | None) -> list[str]
 def read_indices(path: str | Path) -> dict[str, int]:
     """Read class name -> index from the official labels.json: `{"Approaching something with ...": "0", ...}`.
 
-    Raises:
-        ScoresError: not such a file, or a duplicate index.
+    Raises `ScoresError` for another file, or a duplicate index.
     """
     value = _read_json(Path(path))
     if not isinstance(value, dict) or not all(str(index).isdecimal() for index in value.values()):
@@ -100,8 +98,7 @@ def read_indices(path: str | Path) -> dict[str, int]:
 def read_video_ids(path: str | Path) -> set[str]:
     """Read the ids of the official test split: a JSON list of `{"id": ...}` (V2), or one line per video (V1).
 
-    Raises:
-        ScoresError: not such a file, or a duplicate id.
+    Raises `ScoresError` for another file, or a duplicate id.
     """
     path = Path(path)
     if path.suffix == ".json":
@@ -133,8 +130,7 @@ def check_complete(scores: Scores, split: set[str]) -> None:
 def read_answers(path: str | Path) -> dict[str, str]:
     """Read the class text of each video id from lines `id;text`, such as the redistribution's test-answers.csv.
 
-    Raises:
-        ScoresError: a line without a semicolon, a duplicate id, an empty file.
+    Raises `ScoresError` for a line without a semicolon, a duplicate id, or an empty file.
     """
     path, answers = Path(path), {}
     for number, line in enumerate(_read_text(path).splitlines(), 1):
@@ -162,8 +158,7 @@ class Marks:
 def mark(scores: Scores, answers: Mapping[str, str]) -> Marks:
     """Measure accuracy by these answers; videos are matched by `server_ids`.
 
-    Raises:
-        ScoresError: a video without an answer, an answer without a video, an unknown class.
+    Raises `ScoresError` for a video without an answer, an answer without a video, or an unknown class.
     """
     check_complete(scores, set(answers))
     class_index = {name: index for index, name in enumerate(scores.classes)}

@@ -32,8 +32,7 @@ _TOO_SHORT = "it has one frame, and flow needs two."
 def flow_method(method: FlowMethod, device: str = "cpu") -> ComputeFlow:
     """Return the function that computes flow by `method` on a torch device; OpenCV's methods run on the CPU only.
 
-    Raises:
-        ConfigError: Unknown method, or a device that is missing or not supported.
+    Raises `ConfigError` for an unknown method, and for a device that is missing or not supported.
     """
     if method not in get_args(FlowMethod):
         raise ConfigError(f"Unknown flow method {method!r}; choose from {', '.join(get_args(FlowMethod))}.")
@@ -117,10 +116,7 @@ class ComputedFlowReader(FlowReader):
     """Compute the flow of a video on demand, from the frames that the requested fields need.
 
     The fields equal those that `vsn flow extract` stores at `computed_short_side`, the loss of JPEG included, because a
-    model was trained on these.
-
-    Raises:
-        VideoError: The video cannot be read, or has one frame.
+    model was trained on these. Raises `VideoError` for a video that cannot be read, or has one frame.
     """
 
     def __init__(

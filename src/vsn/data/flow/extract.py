@@ -85,8 +85,7 @@ class FlowVideo:
 def videos_of_data_set(config: DataConfig, out: Path) -> list[FlowVideo]:
     """List every video of the train, val and test split once, except those in `out`.
 
-    Raises:
-        ConfigError: The data set cannot be read, or has none of these splits.
+    Raises `ConfigError` for a data set that cannot be read, or has none of these splits.
     """
     videos: dict[Path, FlowVideo] = {}
     no_split: NoSplitError | None = None

@@ -88,8 +88,7 @@ def with_flow(records: RecordSet, config: DataConfig, expected: FlowMetadata) ->
 def locate_flow(records: RecordSet, config: DataConfig) -> LocatedFlow:
     """Find the flow of each record; see `with_flow`.
 
-    Raises:
-        ConfigError: There is no flow, or the data set's reader took its folder for a class.
+    Raises `ConfigError` when there is none, or the data set's reader took its folder for a class.
     """
     root = Path(config.root)
     absolute = root.absolute()
@@ -171,8 +170,7 @@ def _check_not_shared(pairs: Sequence[tuple[VideoRecord, Path | None]]) -> None:
 def stored_metadata(located: LocatedFlow) -> FlowMetadata | None:
     """Read `flow.json` of located flow; None if other software stored the flow and wrote none.
 
-    Raises:
-        ConfigError: It is invalid, or missing next to `.vsnflow` files.
+    Raises `ConfigError` when it is invalid, or missing next to `.vsnflow` files.
     """
     metadata = read_flow_metadata(located.folder)
     if metadata is None and any(place is not None and is_flow_file(place) for place in located.places):
@@ -186,8 +184,7 @@ def stored_metadata(located: LocatedFlow) -> FlowMetadata | None:
 def describe_located(located: LocatedFlow, metadata: FlowMetadata | None) -> str:
     """Return one sentence for the user: how the flow is stored, and what its values mean.
 
-    Raises:
-        ConfigError: None of the flow can be read, or the pictures are frames.
+    Raises `ConfigError` when none of the flow can be read, or the pictures are frames.
     """
     assumed = "" if metadata else f" (assumed: there is no {located.folder / METADATA_FILE})"
     metadata = metadata or FlowMetadata()

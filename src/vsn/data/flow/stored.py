@@ -76,8 +76,7 @@ class FlowReader(VideoReader):
 def open_flow(path: str | Path, *, layout: FlowLayout = "auto", short_side: int | None = None) -> StoredFlowReader:
     """Open the stored flow of a video: a `.vsnflow` file or a folder of pictures.
 
-    Raises:
-        VideoError: The flow is absent, damaged, or not stored in `layout`.
+    Raises `VideoError` when it is absent, damaged, or not stored in `layout`.
     """
     if is_flow_file(path):
         return FlowFileReader(path, short_side=short_side)
@@ -222,10 +221,8 @@ def write_flow_file(
     """Write fields, uint8 `(H, W, 2)` of one size, to a `.vsnflow` file atomically; return their number.
 
     Fields are consumed one at a time. `frames_per_second` is the video's, 0.0 when unknown. The folder of a data set's
-    flow also needs `flow.json`: `write_flow_metadata`.
-
-    Raises:
-        ValueError: No field, a field of another shape or type, or another suffix.
+    flow also needs `flow.json`: `write_flow_metadata`. Raises `ValueError` for no field, a field of another shape or
+    type, or another suffix.
     """
     path = Path(path)
     if path.suffix != SUFFIX:

@@ -66,8 +66,7 @@ def make_plan(
 ) -> PackPlan:
     """Read the records and assign their videos to shards.
 
-    Raises:
-        ConfigError: Settings out of range, or records that cannot be read or packed.
+    Raises `ConfigError` for settings out of range, and for records that cannot be read or packed.
     """
     if short_side < 8:
         raise ConfigError(f"short_side is {short_side}; it must be 8 pixels or more.")
