@@ -186,7 +186,12 @@ class VideoDataset(Dataset[Sample]):
     def _sampled_frames(self, record: VideoRecord, seed: tuple[int, ...]) -> np.ndarray:
         """Sampled frames at `clip.short_side`, by clip and segment: uint8 `(clips * T * L, H, W, C)`."""
         if self.recipe.data.cache == "memory":
-            frames, rate = self._cached_frames(record.path)
+            if record.path not in self._cached:
+                self._fill_cache(record.path)
+            cached = self._cached[record.path]
+            if isinstance(cached, VideoError):
+                raise VideoError(cached.path, cached.reason)
+            frames, rate = cached
             sampled: np.ndarray = frames[self._indices(len(frames), rate, seed, reverse=record.reverse)]
             return sampled
         with self._open(record.path) as video:
@@ -218,14 +223,6 @@ class VideoDataset(Dataset[Sample]):
         if self.recipe.model.modality == "flow":
             return open_flow(path, layout=data.flow_layout, short_side=short_side)
         return open_video(path, short_side=short_side, frame_template=data.frame_template, decoder=data.decoder)
-
-    def _cached_frames(self, path: Path) -> tuple[np.ndarray, float]:
-        if path not in self._cached:
-            self._fill_cache(path)
-        video = self._cached[path]
-        if isinstance(video, VideoError):
-            raise VideoError(video.path, video.reason)
-        return video
 
     def _fill_cache(self, path: Path) -> None:
         try:

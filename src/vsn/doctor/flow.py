@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vsn.config import ConfigError, FlowLayout, Recipe
 from vsn.data.flow.find import describe_located, locate_flow, stored_metadata
-from vsn.data.flow.values import ZERO, FlowMetadata, differing_metadata, expected_flow, other_zero
+from vsn.data.flow.values import FlowMetadata, differing_metadata, expected_flow
 from vsn.data.records import RecordSet
 from vsn.doctor.findings import Finding, make_finding
 from vsn.doctor.splits import Place, Split
@@ -76,12 +76,6 @@ def find_flow(splits: Sequence[Split], recipe: Recipe) -> tuple[DatasetFlow | No
         )
     if shared := [" and ".join(map(str, places.values())) for places in owners.values() if len(places) > 1]:
         findings.append(make_finding("flow-shared", shared))
-    differing = [
-        f"{key} is {stored!r} there, {setting} is {required!r}"
-        for key, setting, stored, required in differing_metadata(flow.metadata, wanted)
-    ]
-    if flow.metadata.zero != ZERO:
-        differing.append(other_zero(flow.metadata).rstrip("."))
-    if differing:
+    if differing := differing_metadata(flow.metadata, wanted):
         findings.append(make_finding("flow-otherwise", differing, effect=_EFFECT, folder=flow.folder))
     return replace(flow, short_side=flow.metadata.short_side or wanted.short_side), findings

@@ -108,9 +108,9 @@ def test_why_facts_say_nothing_is_said(tmp_path: Path, text: str, why: str) -> N
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        (FlowMetadata(bound=15.0), r"bound 15\.0.*model\.flow_bound is 20\.0.*model\.flow_bound = 15\.0"),
-        (FlowMetadata(method="raft"), r"method 'raft'.*model\.flow_method is 'tv-l1'"),
-        (FlowMetadata(short_side=64), r"short_side 64.*model\.flow_short_side.*clip\.short_side, is 256"),
+        (FlowMetadata(bound=15.0), r"bound is 15\.0.*model\.flow_bound is 20\.0"),
+        (FlowMetadata(method="raft"), r"method is 'raft'.*model\.flow_method is 'tv-l1'"),
+        (FlowMetadata(short_side=64), r"short_side is 64.*model\.flow_short_side.*clip\.short_side, is 256"),
         (FlowMetadata(zero=127), r"zero = 127.*128"),
     ],
 )  # fmt: skip

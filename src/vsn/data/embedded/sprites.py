@@ -100,14 +100,6 @@ def _render_patches(sprite: Sprite, shown: Ints, offset: Floats, side: int) -> t
     return patch, uncovered
 
 
-def _disc(p: Floats, q: Floats) -> Floats:
-    return np.sqrt(p * p + q * q) - 1
-
-
-def _ring(p: Floats, q: Floats) -> Floats:
-    return np.abs(np.sqrt(p * p + q * q) - 0.72) - 0.28
-
-
 def _box(p: Floats, q: Floats, half_length: float, half_width: float) -> Floats:
     return np.maximum(np.abs(p) - half_length, np.abs(q) - half_width)
 
@@ -121,37 +113,24 @@ def _polygon(p: Floats, q: Floats, corners: int, inner_radius: float) -> Floats:
     return distance
 
 
-def _star(p: Floats, q: Floats) -> Floats:
-    # The union of two shapes is the minimum of their distances.
-    return np.minimum(_polygon(p, q, 3, 0.57), _polygon(-p, q, 3, 0.57))
-
-
-def _cross(p: Floats, q: Floats) -> Floats:
-    return np.minimum(_box(p, q, 1.05, 0.38), _box(p, q, 0.38, 1.05))
-
-
 def _hand(p: Floats, q: Floats) -> Floats:
     """A clock hand: a bar that begins a little behind the center, with a knob at its far end."""
     knob = np.sqrt((p - 0.72) * (p - 0.72) + q * q) - 0.3
     return np.minimum(_box(p - 0.2, q, 0.6, 0.17), knob)
 
 
-def _arrow(p: Floats, q: Floats) -> Floats:
-    shaft = _box(p + 0.15, q, 0.7, 0.18)
-    return np.minimum(shaft, _polygon(0.55 - p, q, 3, 0.27))
-
-
+# The union of two shapes is the minimum of their distances.
 _DISTANCES: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "disc": _disc,
-    "ring": _ring,
+    "disc": lambda p, q: np.sqrt(p * p + q * q) - 1,
+    "ring": lambda p, q: np.abs(np.sqrt(p * p + q * q) - 0.72) - 0.28,
     "square": lambda p, q: _box(p, q, 0.82, 0.82),
     "triangle": lambda p, q: _polygon(p, q, 3, 0.59),
     "pentagon": lambda p, q: _polygon(p, q, 5, 0.86),
-    "star": _star,
-    "cross": _cross,
+    "star": lambda p, q: np.minimum(_polygon(p, q, 3, 0.57), _polygon(-p, q, 3, 0.57)),
+    "cross": lambda p, q: np.minimum(_box(p, q, 1.05, 0.38), _box(p, q, 0.38, 1.05)),
     "bar": lambda p, q: _box(p, q, 1.0, 0.2),
     "hand": _hand,
-    "arrow": _arrow,
+    "arrow": lambda p, q: np.minimum(_box(p + 0.15, q, 0.7, 0.18), _polygon(0.55 - p, q, 3, 0.27)),
 }
 
 

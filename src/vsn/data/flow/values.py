@@ -91,27 +91,26 @@ def read_flow_metadata(folder: str | Path) -> FlowMetadata | None:
 
 def check_flow_metadata(folder: str | Path, stored: FlowMetadata, expected: FlowMetadata) -> None:
     """Raise `ConfigError` unless flow is stored as the model expects it."""
-    if stored.zero != ZERO:
-        raise ConfigError(f"{folder}: {other_zero(stored)} Extract the flow again.")
-    for key, setting, stored_value, expected_value in differing_metadata(stored, expected):
+    if differences := differing_metadata(stored, expected):
         raise ConfigError(
-            f"{folder}: the flow was stored with {key} {stored_value!r}, and {setting} is {expected_value!r}. A model needs "
-            f"flow like that of its training: extract it again, or train with "
-            f"{setting.partition(',')[0]} = {stored_value!r}."
+            f"{folder}: the flow is not stored as the model needs it: {'; '.join(differences)}. A model needs flow like "
+            "that of its training: extract it again, or train with the settings of the flow."
         )
 
 
-def other_zero(stored: FlowMetadata) -> str:
-    """Return why flow with another byte for no motion cannot be read."""
-    return f"{METADATA_FILE} has zero = {stored.zero}, and only {ZERO} is supported."
-
-
-def differing_metadata(stored: FlowMetadata, expected: FlowMetadata) -> list[tuple[str, str, object, object]]:
-    """Return (name, setting, stored value, expected value) of what differs; unknown values are not compared."""
+def differing_metadata(stored: FlowMetadata, expected: FlowMetadata) -> list[str]:
+    """Describe each difference of stored flow from what the model expects; unknown values are not compared."""
     settings = {
         "bound": "model.flow_bound",
         "method": "model.flow_method",
         "short_side": "model.flow_short_side, or where that is 0 clip.short_side,",
     }
     pairs = ((key, setting, getattr(stored, key), getattr(expected, key)) for key, setting in settings.items())
-    return [pair for pair in pairs if pair[2] != pair[3] and None not in pair[2:]]
+    differences = [
+        f"{key} is {there!r} there, {setting} is {here!r}"
+        for key, setting, there, here in pairs
+        if there != here and None not in (there, here)
+    ]
+    if stored.zero != ZERO:
+        differences.append(f"{METADATA_FILE} has zero = {stored.zero}, and only {ZERO} is supported")
+    return differences
