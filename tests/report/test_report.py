@@ -160,9 +160,12 @@ def test_given_table_is_shown(tmp_path: Path, run_dirs: list[Path]) -> None:
             "top1_shuffled": 0.304,
             "latency_ratio": 1.0,
         },
-        {"model": "VSN", "params": 512, "multiply_adds": None, "top1": 0.784, "latency_ratio": 1.047},
-    ]
-    columns = ["model", "params", "multiply_adds", "top1", "top1_interval", "top1_shuffled", "latency_ratio"]
+        {
+            "model": "VSN", "params": 512, "multiply_adds": None, "top1": 0.784, "top1_interval": 0.02, "latency_ratio": 1.047,
+            "gain_interval": [0.1, 0.204],
+        },
+    ]  # fmt: skip
+    columns = list(rows[0]) + ["gain_interval"]
     table.write_text(json.dumps({"columns": columns, "rows": rows}))
     words = Page(write_report(run_dirs, tmp_path / "x.html", title="t", table=table).read_text("utf-8")).words
     for shown in (
@@ -171,6 +174,7 @@ def test_given_table_is_shown(tmp_path: Path, run_dirs: list[Path]) -> None:
         "33.1\u202fG",
         "31.0%",
         "27.0\N{EN DASH}35.2%",
+        "10.0\N{EN DASH}20.4%",
         "30.4%",
         "78.4%",
         "512",
@@ -230,7 +234,8 @@ BROKEN = {
     "no folder": (lambda d: d.rename(d.with_name("gone")), r"VSN .*vsn train"),
     "no recipe": (lambda d: (d / "recipe.toml").unlink(), r"VSN .*recipe.toml"),
     "no classes": (lambda d: (d / "classes.json").unlink(), r"VSN .*classes.json"),
-    "bad metrics": (lambda d: truncate(d / "metrics.jsonl"), r"metrics.jsonl, line 1, is not JSON"),
+    "bad metrics": (lambda d: truncate(d / "metrics.jsonl"), r"metrics.jsonl, line 1, is .*expected a JSON object"),
+    "no epoch": (lambda d: (d / "metrics.jsonl").write_text('{"step": 1}'), r"metrics.jsonl, line 1, .*step"),
     "no scores": (lambda d: (d / "eval/test-fcn-forward.npz").unlink(), r"forward.npz"),
     "half scores": (
         lambda d: truncate(d / "eval/test-fcn-forward.npz"),
@@ -245,10 +250,13 @@ BROKEN = {
         lambda d: (d / "eval/test-fcn-still.json").write_text(
             '{"split": "test", "protocol": "fcn", "order": "still", "top1": 1}'
         ),
-        r"still.json lacks top1_interval",
+        r"still.json lacks num_videos, top1_interval, top5, per_class, mean_class\.",
     ),
-    "list, not names": (lambda d: (d / "classes.json").write_text("{}"), r"VSN/classes.json has 0 classes"),
-    "twice a class": (lambda d: (d / "classes.json").write_text('["a", "a"]'), r"VSN/classes.json has 2 classes"),
+    "list, not names": (lambda d: (d / "classes.json").write_text("{}"), r"VSN .*classes.json holds {}"),
+    "twice a class": (
+        lambda d: (d / "classes.json").write_text('["a", "a"]'),
+        r"VSN .*classes.json holds \['a', 'a'\]",
+    ),
     "other classes": (
         lambda d: (d / "classes.json").write_text(json.dumps([*CLASSES[:-1], "juggling"])),
         r"VSN/classes.json has 20 classes.* differ in \['juggling', 'showing something'\]",

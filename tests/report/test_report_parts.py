@@ -180,6 +180,14 @@ def test_calibration_is_applied_where_there_is_one(tmp_path: Path) -> None:
     page = written([run_dir], tmp_path / "x.html")
     validation, path = run_dir / "eval" / "val-fcn-forward.npz", run_dir / "calibration.json"
     assert ["vsn", "calibrate", str(validation), "--out", str(path)] in commands(page)
+    assert ["vsn", "eval", str(run_dir), "--split", "val", "--protocol", "fcn"] in commands(page)
+    labels = np.repeat(np.arange(20), 20)
+    write_eval(run_dir, "forward", np.eye(20)[labels], labels, CLASSES, split="val")
+    assert "eval" not in [command[1] for command in commands(written([run_dir], tmp_path / "x.html"))]
+    validation.unlink()  # a published run has results without scores
+    assert ["vsn", "eval", str(run_dir), "--split", "val", "--protocol", "fcn"] in commands(
+        written([run_dir], tmp_path / "x.html")
+    )
     calibration = calibrate(load_scores(run_dir / "eval" / "test-fcn-forward.npz"))
     calibration.save(path)
     page = written([run_dir], tmp_path / "x.html")

@@ -179,9 +179,10 @@ def test_metrics_grow_and_a_step_done_twice_stays_as_it_was(tmp_path: Path):
     run = new_run(tmp_path, tiny_recipe(Path()), ("a", "b"))
     assert read_metrics(tmp_path) == []
     lines = [
-        {"step": 2, "val_loss": 0.5}, {"step": 4, "val_loss": 0.4},
-        {"step": 4, "train_loss": 0.3}, {"step": 6, "val_loss": 1},
+        {"epoch": 0.5, "step": 2, "val_loss": 0.5}, {"epoch": 1, "step": 4, "val_loss": 0.4},
+        {"epoch": 1, "step": 4, "train_loss": 0.3}, {"epoch": 1.5, "step": 6, "val_loss": 1},
     ]  # fmt: skip
-    for line in [*lines[:3], {"step": 4, "val_loss": 9}, {"step": 4, "train_loss": 9}, lines[3]]:
+    again = [{"epoch": 1, "step": 4, "val_loss": 9}, {"epoch": 1, "step": 4, "train_loss": 9}]
+    for line in [*lines[:3], *again, lines[3]]:
         append_metrics(run, line)
     assert read_metrics(tmp_path) == lines

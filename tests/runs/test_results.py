@@ -53,11 +53,12 @@ def test_without_labels_videos_are_counted_and_nothing_is_measured(tmp_path: Pat
     assert load_scores(result.scores_file).labels.tolist() == [-1, 1]
 
 
-def test_a_file_of_before_weights_were_named_is_of_the_last(tmp_path: Path):
-    path = tmp_path / "x.json"
+@pytest.mark.parametrize(("name", "weights"), [("test-fcn-forward", "last"), ("test-fcn-forward-best", "best")])
+def test_before_weights_were_a_key_the_file_name_said_them(tmp_path: Path, name: str, weights: str):
+    path = tmp_path / f"{name}.json"
     path.write_text(json.dumps(DESCRIBED | {"top1": 0.5, "num_videos": 4, "unknown_key": 1}))
     result = EvalResult.load(path)
-    assert (result.weights, result.weights_hash, result.top1, result.num_videos) == ("last", None, 0.5, 4)
+    assert (result.weights, result.weights_hash, result.top1, result.num_videos) == (weights, None, 0.5, 4)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from vsn.report.charts import reliability_diagram
 from vsn.report.render import render
 from vsn.report.runs import ReportRun
-from vsn.runs.results import EvalResult, list_results
+from vsn.runs.results import EvalResult
 from vsn.scores.calibrate import NUM_BINS, load_calibration, reliability_curve
 
 
@@ -31,12 +31,12 @@ def calibration_section(runs: Sequence[ReportRun]) -> Markup:
             continue
         # A calibration must be fitted on videos that are not those of the test.
         split = run.recipe.data.val_split
-        if not list_results(run.path, split=split, protocol=run.protocol, order="forward", weights="last"):
-            commands.append(["vsn", "eval", str(run.path), "--split", split, "--protocol", run.protocol])
-        scores_file = (
+        validation = (
             EvalResult(split=split, protocol=run.protocol, order="forward").file_in(run.path).with_suffix(".npz")
         )
-        commands.append(["vsn", "calibrate", str(scores_file), "--out", str(path)])
+        if not validation.is_file():
+            commands.append(["vsn", "eval", str(run.path), "--split", split, "--protocol", run.protocol])
+        commands.append(["vsn", "calibrate", str(validation), "--out", str(path)])
     return render(
         "calibration.html",
         is_tested=bool(tested),

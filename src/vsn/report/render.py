@@ -12,12 +12,14 @@ import math
 import shlex
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
+
+from vsn.runs.run import is_number
 
 NUM_COLORS = 8
 MISSING = "\u2013"
@@ -79,9 +81,9 @@ def color(index: int) -> str:
     return f"--c:var(--run-{index % NUM_COLORS})"
 
 
-def is_number(value: object) -> bool:
-    """Return whether a table's value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_interval(value: object) -> TypeGuard[Sequence[float]]:
+    """Return whether a table's value is two finite numbers."""
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(is_number, value))
 
 
 def heading(key: str) -> str:
@@ -96,6 +98,8 @@ def format_value(value: Any, key: str) -> str:
     """Format a table's value with the unit that its column's name implies."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return MISSING
+    if is_interval(value):
+        return percent_range(value)
     # Text, such as the name of a run.
     if not is_number(value):
         return str(value)
@@ -132,7 +136,7 @@ _ENVIRONMENT.filters |= {
     for function in (percent, percent_range, points, join_names, num_videos, heading, format_value, jpeg)
 }
 _ENVIRONMENT.filters["shell"] = shlex.join
-_ENVIRONMENT.tests["finite_number"] = is_number
+_ENVIRONMENT.tests |= {"finite_number": is_number, "interval": is_interval}
 _ENVIRONMENT.globals |= {"color": color, "missing_value": MISSING}
 # `tojson` escapes <, > and &, so that data cannot end its script element. Keys keep their order.
 _ENVIRONMENT.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}

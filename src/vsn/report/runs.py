@@ -147,17 +147,21 @@ def _read_run(
         split=chosen[0],
         protocol=chosen[1],
         versions={k: str(v) for k, v in read_json(versions).items()} if versions.is_file() else {},
-        metrics=[line for line in read_metrics(run.path) if "epoch" in line],
+        metrics=read_metrics(run.path),
     )
     if (weights, "forward") not in shown:
         return report_run
     # Files of early versions may lack measures, and half a table would mislead.
     for result in shown.values():
-        mean = result.mean_class if result.mean_average_precision is None else result.mean_average_precision
-        if None in (result.top1_interval, result.top5, mean) or not result.per_class:
-            raise ReportError(
-                f"{result.path} lacks top1_interval, top5, mean_class or per_class. Run `vsn eval` again."
-            )
+        measures = {
+            "num_videos": result.num_videos or None,
+            "top1_interval": result.top1_interval,
+            "top5": result.top5,
+            "per_class": result.per_class or None,
+            "mean_class": result.mean_class if result.mean_average_precision is None else result.mean_average_precision,
+        }
+        if missing := [key for key, value in measures.items() if value is None]:
+            raise ReportError(f"{result.path} lacks {', '.join(missing)}. Run `vsn eval` again.")
     report_run = replace(
         report_run,
         weights=weights,
@@ -171,8 +175,8 @@ def read_scores(run: ReportRun, order: str) -> Scores:
     """Read the scores of an order of frames, with classes in the report's order.
 
     Raises:
-        ReportError: different classes, missing labels, or another top-1 than the result file has.
-        ScoresError: the file is missing or damaged.
+        ReportError: different classes, or another top-1 than the result file has.
+        ScoresError: the file is missing or damaged, or a video has no label.
     """
     result = run.results[order]
     scores = load_scores(result.scores_file)

@@ -160,7 +160,8 @@ def _metadata(content: Mapping[str, Any]) -> _Metadata:
     # MMAction2 1.x has dataset_meta, 0.x has CLASSES.
     data = meta.get("dataset_meta")
     classes = (data.get("classes") if isinstance(data, Mapping) else None) or meta.get("CLASSES") or ()
-    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+    is_list = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
+    if not is_list or len(set(classes)) < len(classes):
         classes = ()
     return _Metadata(number("num_segments", "num_clips"), number("shift_div"), tuple(classes))
 

@@ -7,13 +7,13 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from safetensors import SafetensorError, safe_open
 
 from vsn.config import Recipe
 from vsn.runs.results import EvalResult, ResultError, list_results
-from vsn.runs.run import RunError, is_finished, open_run, read_metrics
+from vsn.runs.run import RunError, is_finished, is_number, open_run, read_metrics
 
 State = Literal["finished", "can be resumed", "damaged"]
 
@@ -94,7 +94,7 @@ def summarize_run(path: Path) -> RunSummary:
     else:
         reasons.append("it has no recipe.toml")
     try:
-        metrics = [line for line in read_metrics(path) if _is_number(line.get("epoch"))]
+        metrics = read_metrics(path)
     except RunError as error:
         reasons.append(error.reason)
     results = list_results(path, recipe=recipe, damaged=damaged)
@@ -104,7 +104,7 @@ def summarize_run(path: Path) -> RunSummary:
     # A crash between the last epoch and summary.json leaves a run with nothing more to train.
     finished = is_finished(path) or 0 < epochs <= epochs_done
     reasons += _damaged_files(path, epochs_done=epochs_done, finished=finished)
-    validated = [line for line in metrics if _is_number(line.get("val_top1"))]
+    validated = [line for line in metrics if is_number(line.get("val_top1"))]
     best = max(validated, key=_validation_rank, default=None)
     return RunSummary(
         path=path,
@@ -147,8 +147,4 @@ def _damaged_files(path: Path, *, epochs_done: int, finished: bool) -> Iterator[
 def _validation_rank(line: dict[str, float]) -> tuple[float, float]:
     """Higher top-1, then lower loss: the rule by which training keeps its best weights."""
     loss = line.get("val_loss")
-    return line["val_top1"], -float(loss) if loss is not None and _is_number(loss) else -math.inf
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return line["val_top1"], -float(loss) if loss is not None and is_number(loss) else -math.inf

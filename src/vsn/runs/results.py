@@ -7,13 +7,12 @@ Each evaluation writes two files, ``RUN/eval/<split>-<protocol>-<order>[-best]``
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypedDict, get_args
 
 from vsn.config import FrameOrder, Recipe
-from vsn.runs.run import Run, WeightsKind, weights_file, weights_hash
+from vsn.runs.run import Run, WeightsKind, is_number, weights_file, weights_hash
 from vsn.scores.metrics import summarize
 from vsn.scores.scores import Scores, ScoresError
 from vsn.system.files import write_json
@@ -108,13 +107,13 @@ class EvalResult:
             if missing := [key for key in ("split", "protocol", "order") if key not in values]:
                 raise ValueError(f"it lacks {', '.join(missing)}")
             for key in ("top1", "top5", "mean_class", "mean_average_precision"):
-                value = values.get(key)
-                if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
-                    raise ValueError(f"{key} is {value!r}, not a number")
+                if not (values.get(key) is None or is_number(values[key])):
+                    raise ValueError(f"{key} is {values[key]!r}, not a number")
         except (OSError, ValueError) as error:
             raise ResultError(path, str(error)) from error
-        # Files of a later version may have more keys; those of an earlier one have fewer, which is what the defaults
-        # are for.
+        # Files of a later version may have more keys. Those of an earlier one have fewer, hence the defaults; there only
+        # the name of the file says which weights were tested.
+        values.setdefault("weights", "best" if path.stem.endswith("-best") else "last")
         known = {f.name for f in fields(cls)} - {"path"}
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known}
         return cls(**values, path=path)
@@ -184,31 +183,25 @@ def list_results(
     Raises:
         ResultError: a file is damaged, and ``damaged`` is None.
     """
+    wanted = {"split": split, "protocol": protocol, "order": order, "weights": weights}
     results = []
     for file in sorted((run_dir / _FOLDER).glob("*.json")):
         # The folder may hold other JSON, such as the calibration that `vsn calibrate --out` wrote there.
         if file.stem.removesuffix("-best").rpartition("-")[2] not in _ORDERS:
             continue
         try:
-            results.append(EvalResult.load(file))
+            result = EvalResult.load(file)
         except ResultError as error:
             if damaged is None:
                 raise
             damaged.append(error)
-    # By the fields, not by the file name: a split may contain a hyphen.
-    wanted = {"split": split, "protocol": protocol, "order": order, "weights": weights}
-    results = [
-        result
-        for result in results
-        if all(value is None or getattr(result, key) == value for key, value in wanted.items())
-    ]
-    own = (recipe.data.test_split, recipe.eval.protocol) if recipe else ("", "")
-
+            continue
+        # By the fields, not by the file name: a split may contain a hyphen.
+        if all(value in (None, getattr(result, key)) for key, value in wanted.items()):
+            results.append(result)
     # False sorts before True: the recipe's own results come first, and the order of file names breaks ties.
-    def rank(result: EvalResult) -> tuple[bool, bool, bool]:
-        return result.order != "forward", result.split != own[0], result.protocol != own[1]
-
-    return sorted(results, key=rank)
+    own = (recipe.data.test_split, recipe.eval.protocol) if recipe else ("", "")
+    return sorted(results, key=lambda r: (r.order != "forward", r.split != own[0], r.protocol != own[1]))
 
 
 def find_scores(

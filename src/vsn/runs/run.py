@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from vsn.config import ConfigError, Recipe
 from vsn.config.recipes import load_recipe
@@ -130,6 +131,10 @@ def open_run(path: str | Path) -> Run:
     try:
         # Both files are needed to build the model: its settings, and the number and names of its outputs.
         classes = json.loads((path / "classes.json").read_text(encoding="utf-8"))
+        # Videos, scores and results are matched by these names.
+        is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        if not is_list or not classes or len(set(classes)) < len(classes):
+            raise ValueError(f"classes.json holds {str(classes)[:80]}; expected a list of different names")
         return Run(path, load_recipe(path / "recipe.toml"), tuple(classes))
     except FileNotFoundError as error:
         # FileNotFoundError names the missing file; the folder itself is the more likely mistake.
@@ -160,7 +165,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     """Return all lines of a run's ``metrics.jsonl``; empty before the first epoch.
 
     Raises:
-        RunError: the file cannot be read, or a line is not a JSON object.
+        RunError: the file cannot be read, or a line is not a JSON object with a number ``epoch``.
     """
     file = path / "metrics.jsonl"
     try:
@@ -169,19 +174,23 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         raise RunError(f"{file} cannot be read: {error}", reason=f"{file.name} cannot be read: {error}") from error
     metrics: list[dict[str, float]] = []
     for number, line in enumerate(lines, start=1):
+        # A blank line at the end is normal; a cut one is left by an editor or a full disk, as vsn writes atomically.
+        if not line.strip():
+            continue
         try:
-            # A blank line at the end is normal; a cut one is left by an editor or a full disk, as vsn writes
-            # atomically.
-            values = json.loads(line) if line.strip() else {}
-        except json.JSONDecodeError as error:
-            reason = f"{file.name}, line {number}, is not JSON: {error}"
-            raise RunError(f"{path}: {reason}. Fix or delete that line.", reason=reason) from error
-        if not isinstance(values, dict):
-            reason = f"{file.name}, line {number}, is {line!r}, not a JSON object"
+            values = json.loads(line)
+        except json.JSONDecodeError:
+            values = None
+        if not isinstance(values, dict) or not is_number(values.get("epoch")):
+            reason = f"{file.name}, line {number}, is {line[:80]!r}; expected a JSON object with a number 'epoch'"
             raise RunError(f"{path}: {reason}. Fix or delete that line.", reason=reason)
-        if values:
-            metrics.append(values)
+        metrics.append(values)
     return metrics
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value of a JSON file is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def append_metrics(run: Run, line: dict[str, float]) -> None:
