@@ -136,7 +136,7 @@ _ENVIRONMENT.filters |= {
     for function in (percent, percent_range, points, join_names, num_videos, heading, format_value, jpeg)
 }
 _ENVIRONMENT.filters["shell"] = shlex.join
-_ENVIRONMENT.tests |= {"finite_number": is_number, "interval": is_interval}
+_ENVIRONMENT.tests["finite_number"], _ENVIRONMENT.tests["interval"] = is_number, is_interval
 _ENVIRONMENT.globals |= {"color": color, "missing_value": MISSING}
 # `tojson` escapes <, > and &, so that data cannot end its script element. Keys keep their order.
 _ENVIRONMENT.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
