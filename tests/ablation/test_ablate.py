@@ -626,12 +626,15 @@ def test_table_5_without_stored_flow_leaves_the_others(
 def test_missing_flow_leaves_out_only_table_5(tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch):
     """Stored flow is looked for when its data is opened; here clips of T = 2 stand for it."""
     recipe, out = tiny_recipe(tiny_data, epochs=1), tmp_path / "out"
+    opened: list[str] = []
 
     def flow_table(base: Recipe, _: Any) -> list[Table]:
-        return [Table("5", "Five.", ("#",), (Row(("x",), (make_variant(base, {"model.num_frames": 2}),)),))]
+        variants = [make_variant(base, {"model.num_frames": 2, "model.shift": shift}) for shift in (True, False)]
+        return [Table("5", "Five.", ("#",), tuple(Row((x,), (one,)) for x, one in zip("xy", variants, strict=True)))]
 
     def open_datasets(recipe: Recipe, console: Console) -> Any:
         if recipe.model.num_frames == 2:
+            opened.append(recipe.model.name)
             raise ConfigError("no flow here")
         return usual(recipe, console)
 
@@ -642,6 +645,7 @@ def test_missing_flow_leaves_out_only_table_5(tiny_data: Path, tmp_path: Path, q
     facts = ablate(recipe, AblationSpec(tables=(5,), grid=grid), out, console=quiet)
     assert ([run["name"] for run in facts["runs"]], facts["missing"]) == (["recipe"], {"5": "no flow here"})
     assert "| x |    - |  - |    0 |" in format_tables(facts)
+    assert len(opened) == 1  # the two runs share their data, which is looked for once
     later = ablate(recipe, AblationSpec(grid=grid), out, console=quiet)
     assert later["missing"] == {"5": "no flow here"}
     with pytest.raises(ConfigError, match="no flow here"):  # of any other table it is an error

@@ -4,7 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from vsn.config import STAGES, ClipSpec, ConfigError, DataConfig, EvalConfig, ModelConfig, Recipe, TrainConfig
+from vsn.config import (
+    STAGES,
+    ClipSpec,
+    ConfigError,
+    DataConfig,
+    EvalConfig,
+    LiveConfig,
+    ModelConfig,
+    Recipe,
+    TrainConfig,
+)
 from vsn.config.recipes import dump_recipe, load_recipe, recipe_from_dict, unused_settings
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -136,6 +146,10 @@ def test_unknown_model_names(name: str, nearest: str) -> None:
         ModelConfig(name=name)
 
 
+def test_infinite_times_turn_a_limit_off():
+    assert TrainConfig(save_minutes=float("inf")).save_minutes == LiveConfig(stop_after=float("inf")).stop_after
+
+
 def test_tsn_needs_no_places():
     assert ModelConfig(name="tsn_resnet18", places=(), shift=False).places == ()
     assert ModelConfig().places == STAGES
@@ -229,7 +243,7 @@ def test_settings_without_effect_are_said(values: dict, said: list[str]) -> None
         ({"data": {"task": "arrow"}, "augment": {"mixup": 0.4}}, "mix a clip with its reversed copy"),
         ({"data": {"task": "arrow", "balance": True}}, "data.balance draws by class"),
         ({"data": {"bad_videos": 1.5}}, "data.bad_videos is 1.5"),
-        ({"data": {"decoder": "torchcodec-cuda"}}, "data.num_workers is 2; decoder 'torchcodec-cuda'"),
+        ({"data": {"decoder": "torchcodec-cuda"}}, "data.num_workers is 2; with decoder 'torchcodec-cuda'"),
         ({"data": {"fold": 0}}, "data.fold is 0"),
         ({"data": {"separator": ""}}, "data.separator is empty"),
         ({"clip": {"frames_per_second": 0}}, "clip.frames_per_second is 0"),

@@ -145,7 +145,7 @@ def test_a_model_gives_scores_and_learns_in_both_pathways(kind: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_frames": 12, "alpha": 8}, "num_frames is 12 .*alpha is 8"),
+        ({"num_frames": 12, "alpha": 8}, "num_frames is 12.*alpha.*8"),
         ({"num_frames": 8, "alpha": 0}, "model.alpha is 0"),
         ({"num_frames": 8, "modality": "flow"}, "model.modality is 'flow'.*'rgb'"),
         ({"num_frames": 8, "pairwise": "gaussian"}, "model.pairwise is 'gaussian'.*'dot-product'"),

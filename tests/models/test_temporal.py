@@ -482,6 +482,19 @@ def test_a_subclass_of_a_convolution_is_refused() -> None:
         insert_at(nn.Sequential(Standardised(8, 8, 3)), num_frames=4, shuffle=["0"])
 
 
+def test_blocks_of_a_subclass_count_and_foreign_blocks_are_refused() -> None:
+    class WideBottleneck(tv.resnet.Bottleneck):
+        pass
+
+    network = tv.resnet50()
+    network.layer2[3].__class__ = WideBottleneck
+    assert [block.name for block in residual_blocks(network)["res3"]] == [f"layer2.{i}" for i in range(4)]
+    network.layer2[3] = nn.Identity()
+    # Without it another block would pass for the last one of its stage, the one that shuffles.
+    with pytest.raises(ConfigError, match=r"layer2\.3.*Identity"):
+        residual_blocks(network)
+
+
 def test_an_unknown_architecture_is_told_to_name_its_modules() -> None:
-    with pytest.raises(ConfigError, match=r"residual blocks of OwnCnn are not known.*insert_at\(model"):
+    with pytest.raises(ConfigError, match=r"OwnCnn.*insert_at\(model"):
         insert_temporal(OwnCnn(), num_frames=4)

@@ -14,30 +14,11 @@ from typing import Any
 
 from vsn.config.bench import BenchConfig
 from vsn.config.convert import ClassOrder, ConvertConfig
-from vsn.config.data import (
-    AugmentConfig,
-    ClipSpec,
-    DataConfig,
-    Decoder,
-    FlipRule,
-    FlowLayout,
-    Sampling,
-    Source,
-    Task,
-)
+from vsn.config.data import AugmentConfig, ClipSpec, DataConfig, Decoder, FlipRule, FlowLayout, Sampling, Source, Task
 from vsn.config.errors import ConfigError, require
 from vsn.config.export import ExportConfig, ExportFormat, InputType
 from vsn.config.flow import FlowMethod, StoredLayout, Tvl1Config
-from vsn.config.model import (
-    MODELS,
-    RESNETS_3D,
-    STAGES,
-    Block,
-    Modality,
-    ModelConfig,
-    Pairwise,
-    split_name,
-)
+from vsn.config.model import MODELS, RESNETS_3D, STAGES, Block, Modality, ModelConfig, Pairwise, split_name
 from vsn.config.serve import ServeConfig
 from vsn.config.stream import LiveConfig, WindowConfig
 from vsn.config.training import EvalConfig, FrameOrder, Protocol, Tracker, TrainConfig
@@ -56,36 +37,32 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check the rules between tables; each table checks its own settings."""
-        multilabel, arrow = self.data.task == "multilabel", self.data.task == "arrow"
-        flow, augment = self.model.modality == "flow", self.augment
-        require(
-            # Several labels are independent sigmoids: neither softmax nor smoothing over classes applies.
-            (
-                not multilabel or self.eval.average == "logits",
-                "eval.average is 'softmax', but several labels per video have no softmax. Set it to 'logits' for data.task "
-                "'multilabel'.",
-            ),
-            (
-                not multilabel or self.train.label_smoothing == 0,
-                f"train.label_smoothing is {self.train.label_smoothing}; with data.task 'multilabel' it must be 0.",
-            ),
-            (
-                not (arrow and (augment.mixup or augment.cutmix)),
-                "augment.mixup and augment.cutmix would mix a clip with its reversed copy; turn them off for data.task "
-                "'arrow'.",
-            ),
+        task, augment = self.data.task, self.augment
+        # Several labels are independent sigmoids: neither softmax nor smoothing over classes applies.
+        if task == "multilabel":
+            smoothing = self.train.label_smoothing
+            require(
+                self.eval.average == "logits",
+                "eval.average is 'softmax'; for data.task 'multilabel' it must be 'logits'.",
+            )
+            require(smoothing == 0, f"train.label_smoothing is {smoothing}; for data.task 'multilabel' it must be 0.")
+        if task == "arrow":
+            require(
+                not augment.mixup and not augment.cutmix,
+                "augment.mixup and augment.cutmix would mix a clip with its reversed copy; turn both off for task 'arrow'.",
+            )
+        if self.model.modality == "flow":
             # Reversed in time, the stored field of frames (t, t + 1) would have to be that of (t + 1, t).
-            (
-                not (flow and arrow),
+            require(
+                task != "arrow",
                 "data.task is 'arrow', but stored flow played backwards is not the reversed video's flow. Set "
                 "model.modality to 'rgb' or 'rgbdiff'.",
-            ),
-            (
-                not (flow and (augment.color_jitter or augment.rand_augment)),
+            )
+            require(
+                not augment.color_jitter and not augment.rand_augment,
                 "augment.color_jitter and augment.rand_augment change colors, which flow does not have; turn them off for "
                 "model.modality 'flow' (random_erasing, mixup and cutmix are allowed).",
-            ),
-        )
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested dicts as TOML and JSON hold them, lists for tuples; `recipe_from_dict` reads them back."""

@@ -14,11 +14,7 @@ BenchFormat = Literal["contiguous", "channels-last"]
 BenchDtype = Literal["fp32", "bf16", "fp16", "int8"]
 BenchRuntime = Literal["torch", "onnxruntime", "openvino"]
 
-PAPER_INPUTS: dict[str, tuple[int, int]] = {
-    "i3d": (32, 2),
-    "i3d-fine": (32, 2),
-    "nl-i3d": (32, 2),
-    "nl-i3d-fine": (32, 2),
+PAPER_INPUTS = dict.fromkeys(("i3d", "i3d-fine", "nl-i3d", "nl-i3d-fine"), (32, 2)) | {
     "eco": (16, 1),
     "eco_lite": (16, 1),
 }
@@ -70,25 +66,17 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         # The command line accepts repeated values; a repeated row would be measured twice.
-        for key, choices in (
-            ("modes", BenchMode),
-            ("formats", BenchFormat),
-            ("dtypes", BenchDtype),
-            ("runtimes", BenchRuntime),
-        ):
+        axes = {"modes": BenchMode, "formats": BenchFormat, "dtypes": BenchDtype, "runtimes": BenchRuntime}
+        for key, choices in axes.items():
             chosen, allowed = getattr(self, key), get_args(choices)
             require(
-                (
-                    bool(chosen) and len(set(chosen)) == len(chosen) and set(chosen) <= set(allowed),
-                    f"bench {key} are {list(chosen)}; choose at least one, each once, from {list(allowed)}.",
-                )
+                0 < len(chosen) == len(set(chosen)) and set(chosen) <= set(allowed),
+                f"bench {key} are {list(chosen)}; choose at least one, each once, from {list(allowed)}.",
             )
         check_range(self, "[0, inf)", "batch_size", "num_frames", "size", "batches", "threads", "seed", table="bench ")
         # Without warm-up the first batch, which compiles kernels, would be measured.
         check_range(self, "[1, inf)", "num_classes", "warmup", table="bench ")
         require(
-            (
-                self.seconds >= 0 or self.seconds == -1,
-                f"bench seconds is {self.seconds:g}; it must be at least 0 (no limit), or -1 (as the device needs).",
-            )
+            self.seconds >= 0 or self.seconds == -1,
+            f"bench seconds is {self.seconds:g}; it must be at least 0 (no limit), or -1 (as the device needs).",
         )

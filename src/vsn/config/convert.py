@@ -43,14 +43,12 @@ class ConvertConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "[0, inf)", "num_frames")
+        # 1/shift_div of the channels move each way, hence at least 2.
         require(
-            # 1/shift_div of the channels move each way, hence at least 2.
-            (
-                self.shift_div == 0 or self.shift_div >= 2,
-                f"shift_div is {self.shift_div}; it must be at least 2, or 0 (as the checkpoint states).",
-            ),
-            (
-                self.class_order != "sorted" or bool(self.classes),
-                "class_order is 'sorted', but there is no file of class names to sort. Pass --classes FILE.",
-            ),
+            self.shift_div == 0 or self.shift_div >= 2,
+            f"shift_div is {self.shift_div}; it must be at least 2, or 0 (as the checkpoint states).",
+        )
+        require(
+            self.class_order != "sorted" or bool(self.classes),
+            "class_order is 'sorted', but there is no file of class names to sort. Pass --classes FILE.",
         )

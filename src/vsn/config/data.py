@@ -9,22 +9,13 @@ from vsn.config.errors import check_range, require
 
 Sampling = Literal["segment", "dense", "rate"]
 # Layouts that vsn defines, official files of data sets, lists of other code bases. Each has a reader in `vsn.data.readers`.
+# fmt: off
 Source = Literal[
-    "folder",
-    "csv",
-    "synthetic",
-    "something-v1",
-    "something-v2",
-    "jester",
-    "kinetics",
-    "moments",
-    "ucf101",
-    "hmdb51",
-    "diving48",
-    "tsn-list",
-    "mmaction2-list",
-    "slowfast-list",
+    "folder", "csv", "synthetic",
+    "something-v1", "something-v2", "jester", "kinetics", "moments", "ucf101", "hmdb51", "diving48",
+    "tsn-list", "mmaction2-list", "slowfast-list",
 ]
+# fmt: on
 Task = Literal["classify", "multilabel", "arrow"]
 FlipRule = Literal["auto", "random", "never", "swap"]
 Decoder = Literal["pyav", "torchcodec", "torchcodec-cuda"]
@@ -52,19 +43,17 @@ class ClipSpec:
     def __post_init__(self) -> None:
         check_range(self, "(0, inf)", "frames_per_second", table="clip.")
         check_range(self, "[8, inf)", "crop_size", table="clip.")
+        # Crops are cut from the resized frame.
         require(
-            (
-                self.short_side >= self.crop_size,
-                f"clip.short_side is {self.short_side}, smaller than clip.crop_size {self.crop_size}. Crops are cut from "
-                "the resized frame, so short_side must be at least crop_size.",
-            ),
-            (
-                bool(self.crop_scales) and all(0 < scale <= 1 for scale in self.crop_scales),
-                f"clip.crop_scales is {list(self.crop_scales)}; it needs at least one value, each in (0, 1].",
-            ),
-            # Recipes are checked against the Literal; this is for objects made in Python.
-            (self.crop_positions in (5, 13), f"clip.crop_positions is {self.crop_positions}; it must be 5 or 13."),
+            self.short_side >= self.crop_size,
+            f"clip.short_side is {self.short_side}, smaller than clip.crop_size {self.crop_size}. Set it to at least that.",
         )
+        require(
+            bool(self.crop_scales) and all(0 < scale <= 1 for scale in self.crop_scales),
+            f"clip.crop_scales is {list(self.crop_scales)}; it needs at least one value, each in (0, 1].",
+        )
+        # Recipes are checked against the Literal; this is for objects made in Python.
+        require(self.crop_positions in (5, 13), f"clip.crop_positions is {self.crop_positions}; it must be 5 or 13.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,19 +115,16 @@ class DataConfig:
         check_range(self, "[0, 1]", "bad_videos", table="data.")
         check_range(self, "[1, inf)", "fold", table="data.")
         check_range(self, "[0, inf)", "split_seed", "num_workers", table="data.")
+        require(bool(self.separator), "data.separator is empty; it must be the text between path and label.")
+        # A multi-label video counts for several classes, and the arrow of time has its own two.
         require(
-            (bool(self.separator), "data.separator is empty; it must be the text between path and label."),
-            # A multi-label video counts for several classes, and the arrow of time has its own two.
-            (
-                not self.balance or self.task == "classify",
-                f"data.balance draws by class, but with data.task {self.task!r} a video has no single class. Turn it off.",
-            ),
-            # CUDA cannot be initialized again in a forked worker.
-            (
-                self.decoder != "torchcodec-cuda" or self.num_workers == 0,
-                f"data.num_workers is {self.num_workers}; decoder 'torchcodec-cuda' runs in the training process, so set "
-                "it to 0.",
-            ),
+            not self.balance or self.task == "classify",
+            f"data.balance draws by class, but with data.task {self.task!r} a video has no single class. Turn it off.",
+        )
+        # CUDA cannot be initialized again in a forked worker.
+        require(
+            self.decoder != "torchcodec-cuda" or self.num_workers == 0,
+            f"data.num_workers is {self.num_workers}; with decoder 'torchcodec-cuda' it must be 0.",
         )
 
 

@@ -7,11 +7,10 @@ class ConfigError(ValueError):
     """A setting that cannot be used. The message states the value, what is allowed and what to do."""
 
 
-def require(*rules: tuple[bool, str]) -> None:
-    """Raise `ConfigError` with the message of the first rule that does not hold."""
-    for holds, message in rules:
-        if not holds:
-            raise ConfigError(message)
+def require(holds: bool, message: str) -> None:
+    """Raise `ConfigError` unless a rule holds."""
+    if not holds:
+        raise ConfigError(message)
 
 
 def check_range(config: object, interval: str, *names: str, table: str = "") -> None:
@@ -33,4 +32,4 @@ def check_range(config: object, interval: str, *names: str, table: str = "") -> 
         if value is not None:
             above = value >= low if interval[0] == "[" else value > low
             below = value <= high if interval[-1] == "]" else value < high
-            require((above and below, f"{table}{name} is {value}; it must be {allowed}."))
+            require(above and below, f"{table}{name} is {value}; it must be {allowed}.")

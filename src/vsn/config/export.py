@@ -35,11 +35,8 @@ class ExportConfig:
         check_range(self, "[1, inf)", "calibration_clips")
         check_range(self, "[18, 23]", "opset")
         # NNCF quantizes ONNX and OpenVINO models; 16-bit storage is OpenVINO's compression.
-        require(
-            (
-                not self.int8 or self.to in ("onnx", "openvino"),
-                f"int8 needs format onnx or openvino; the format is {self.to!r}.",
-            ),
-            (not self.fp16 or self.to == "openvino", f"fp16 needs format openvino; the format is {self.to!r}."),
-            (not (self.fp16 and self.int8), "fp16 and int8 exclude each other; choose one of them."),
-        )
+        if self.int8:
+            require(self.to in ("onnx", "openvino"), f"int8 needs format onnx or openvino; the format is {self.to!r}.")
+        if self.fp16:
+            require(self.to == "openvino", f"fp16 needs format openvino; the format is {self.to!r}.")
+        require(not (self.fp16 and self.int8), "fp16 and int8 exclude each other; choose one of them.")

@@ -77,15 +77,13 @@ def split_name(name: str) -> tuple[str, str]:
     allowed = MODELS[kind].backbones if kind in MODELS else ()
     if backbone and (allowed == "2d" or backbone in allowed):
         return kind, backbone
-    names = [known for known, entry in MODELS.items() if not entry.backbones]
+    names: list[str] = []
     for known, entry in MODELS.items():
         backbones = (backbone or "resnet50",) if entry.backbones == "2d" else entry.backbones
-        names += [f"{known}_{suffix}" for suffix in backbones]
-    near = difflib.get_close_matches(name, names)
-    if (
-        kind in MODELS
-    ):  # only the rest is wrong: "eco_lite_resnet50" means "eco_lite", not the nearer "slowfast_resnet50"
-        near = difflib.get_close_matches(name, [known for known in names if known.startswith(kind)], cutoff=0)
+        names += [f"{known}_{suffix}" for suffix in backbones] or [known]
+    # If the kind exists, only the rest is wrong: "eco_lite_resnet50" means "eco_lite", not the nearer "slowfast_resnet50".
+    alike = [known for known in names if known.startswith(kind)] if kind in MODELS else names
+    near = difflib.get_close_matches(name, alike, cutoff=0 if kind in MODELS else 0.6)
     hint = f"Nearest: {', '.join(near)}. " if near else ""
     raise ConfigError(f"model.name is {name!r}; there is no such model. {hint}`vsn models` lists the names.")
 
@@ -141,29 +139,23 @@ class ModelConfig:
         check_range(self, "(0, inf)", "flow_bound", table="model.")
         check_range(self, "[0, 1)", "dropout", table="model.")
         # Recipes are checked against the Literals; this is for objects made in Python.
-        choices = {"block": get_args(Block), "modality": get_args(Modality), "pairwise": get_args(Pairwise)}
-        for key, allowed in choices.items():
-            value = getattr(self, key)
-            require((value in allowed, f"model.{key} is {value!r}; it must be one of {list(allowed)}."))
+        for key, choices in {"block": Block, "modality": Modality, "pairwise": Pairwise}.items():
+            value, allowed = getattr(self, key), get_args(choices)
+            require(value in allowed, f"model.{key} is {value!r}; it must be one of {list(allowed)}.")
         for key in ("places", "shift_places"):
             stages = getattr(self, key)
             require(
-                (
-                    len(set(stages)) == len(stages) and set(stages) <= set(STAGES),
-                    f"model.{key} is {list(stages)}; choose from {list(STAGES)}, each at most once.",
-                )
+                len(set(stages)) == len(stages) and set(stages) <= set(STAGES),
+                f"model.{key} is {list(stages)}; choose from {list(STAGES)}, each at most once.",
             )
         require(
-            (
-                not kind.endswith("slowfast") or self.num_frames % self.alpha == 0,
-                f"model.num_frames is {self.num_frames} and model.alpha is {self.alpha}; num_frames must be a multiple of "
-                "alpha, such as 32 of 8 (4x16) or of 4 (8x8).",
-            ),
-            # A name must say what the network is: tables and reports compare models by name.
-            (
-                kind != "vsn" or bool(self.places) or self.shift,
-                "model.places is empty and model.shift is false: a VSN without shuffle and shift is a TSN. Name it tsn_...",
-            ),
+            not kind.endswith("slowfast") or self.num_frames % self.alpha == 0,
+            f"model.num_frames is {self.num_frames}; it must be a multiple of model.alpha = {self.alpha}.",
+        )
+        # A name must say what the network is: tables and reports compare models by name.
+        require(
+            kind != "vsn" or bool(self.places) or self.shift,
+            "model.places is empty and model.shift is false: a VSN without shuffle and shift is a TSN. Name it tsn_...",
         )
 
     @property

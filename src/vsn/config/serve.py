@@ -43,7 +43,7 @@ class ServeConfig:
     """Maximum windows of a timeline; for longer videos they are further apart."""
 
     def __post_init__(self) -> None:
-        require((self.host != "", "host is empty; it must be an address such as 127.0.0.1, or 0.0.0.0 for all."))
+        require(self.host != "", "host is empty; it must be an address such as 127.0.0.1, or 0.0.0.0 for all.")
         check_range(self, "[0, 65535]", "port")
         check_range(
             self, "[1, inf)", "top_k", "max_pixels", "decode_workers", "max_requests", "max_batch", "max_windows"

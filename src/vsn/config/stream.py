@@ -35,15 +35,13 @@ class WindowConfig:
         check_range(self, "[0, inf)", "smooth")
         check_range(self, "[0, 1]", "enter", "leave", "unknown")
         require(
-            (
-                self.every is None or self.every_frames is None,
-                "every and every_frames both set the time between answers; pass only one of them.",
-            ),
-            # Two thresholds (hysteresis) keep a label from flickering around a single one.
-            (
-                self.leave <= self.enter,
-                f"leave is {self.leave}, above enter {self.enter}: a label would end as soon as it begins. Lower leave.",
-            ),
+            self.every is None or self.every_frames is None,
+            "every and every_frames both set the time between answers; pass only one of them.",
+        )
+        # Two thresholds (hysteresis) keep a label from flickering around a single one.
+        require(
+            self.leave <= self.enter,
+            f"leave is {self.leave}, above enter {self.enter}: a label would end as soon as it begins. Lower leave.",
         )
 
 
@@ -68,4 +66,5 @@ class LiveConfig:
     def __post_init__(self) -> None:
         check_range(self, "[1, inf)", "max_waiting")
         check_range(self, "[0, inf)", "reconnects", "reconnect_wait")
-        check_range(self, "(0, inf)", "stall_seconds", "stop_after")
+        check_range(self, "(0, inf)", "stall_seconds")
+        check_range(self, "(0, inf]", "stop_after")  # inf: never

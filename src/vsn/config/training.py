@@ -74,26 +74,15 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "[1, inf)", "epochs", "batch_size", "accumulate", "val_every", table="train.")
-        check_range(
-            self,
-            "[0, inf)",
-            "val_steps",
-            "early_stop",
-            "save_minutes",
-            "lr_batch_size",
-            "warmup_epochs",
-            "seed",
-            table="train.",
-        )
+        counts = ("val_steps", "early_stop", "lr_batch_size", "warmup_epochs", "seed")
+        check_range(self, "[0, inf)", *counts, table="train.")
+        check_range(self, "[0, inf]", "save_minutes", table="train.")  # inf: only after epochs
         check_range(self, "(0, inf)", "lr", table="train.")
         # Half-open: at 1 the average would never change, and targets would be uniform.
         check_range(self, "[0, 1)", "ema", "label_smoothing", table="train.")
         require(
-            (
-                self.accumulate <= self.batch_size,
-                f"train.accumulate is {self.accumulate}, more than train.batch_size {self.batch_size}; each part needs at "
-                "least one video.",
-            )
+            self.accumulate <= self.batch_size,
+            f"train.accumulate is {self.accumulate}, more than train.batch_size {self.batch_size}; each part needs a video.",
         )
 
 

@@ -133,21 +133,19 @@ def residual_blocks(backbone: nn.Module) -> dict[str, list[ResidualBlock]]:
     family = next((FAMILIES[module] for module in modules if module in FAMILIES), {})
     by_stage: dict[str, list[ResidualBlock]] = {}
     for name, block in backbone.named_modules():
-        parts = family.get(type(block).__name__)
+        parts = next((family[cls.__name__] for cls in type(block).__mro__ if cls.__name__ in family), None)
         # A stage is named up to the first number: layer1, s1, stages.0, features.denseblock1.
         if parts and (stage := re.match(r".*?\d+(?=\.|$)", name)):
             by_stage.setdefault(stage[0], []).append(ResidualBlock(name, *(f"{name}.{part}" for part in parts)))
-    if modules[0].startswith("timm."):
-        _check_timm(backbone, by_stage)
-    elif len(by_stage) != len(STAGES):
-        raise ConfigError(f"The residual blocks of {type(backbone).__name__} are not known. {_BY_HAND}")
+    is_timm = any(module.startswith("timm.") for module in modules)
+    if reason := _why_incomplete(backbone, by_stage, is_timm=is_timm):
+        others = f" These do: {', '.join(TIMM_EXAMPLES)}. As tsn_timm/<name> it works without them." if is_timm else ""
+        raise ConfigError(
+            f"{type(backbone).__name__} takes no temporal operations by itself: {reason}.{others} Name the modules instead: "
+            "insert_at(model, num_frames=8, shuffle=['layer1.2.conv2'], shift=['layer1.0.conv1'])."
+        )
     *earlier, res3, res4, res5 = by_stage.values()
     return dict(zip(STAGES, (list(itertools.chain(*earlier)), res3, res4, res5), strict=True))
-
-
-_BY_HAND = (
-    "Name the modules instead: insert_at(model, num_frames=8, shuffle=['layer1.2.conv2'], shift=['layer1.0.conv1'])."
-)
 
 
 def stage_blocks(backbone: nn.Module) -> dict[str, list[str]]:
@@ -213,19 +211,11 @@ def _flatten(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
             yield f"{name}.{child}", part
 
 
-def _check_timm(backbone: nn.Module, by_stage: dict[str, list[ResidualBlock]]) -> None:
-    """Refuse a timm variant if the known blocks may not be all its blocks: then the last of a stage is not known.
+def _why_incomplete(backbone: nn.Module, by_stage: dict[str, list[ResidualBlock]], *, is_timm: bool) -> str:
+    """Say why the known blocks may not be all blocks, so that the last of a stage is not known; "" if they are.
 
     timm builds variants from flags, for example a ResNet whose last blocks are attention.
     """
-    if reason := _why_incomplete(backbone, by_stage):
-        raise ConfigError(
-            f"timm's {type(backbone).__name__} takes no temporal operations by itself: {reason}. These do, and those "
-            f"built like them: {', '.join(TIMM_EXAMPLES)}. As tsn_timm/<name> it works without them. {_BY_HAND}"
-        )
-
-
-def _why_incomplete(backbone: nn.Module, by_stage: dict[str, list[ResidualBlock]]) -> str:
     if len(by_stage) < len(STAGES):
         spatial = [
             m for m in backbone.modules() if isinstance(m, nn.Conv2d) and m.kernel_size[0] > 1 and m.stride == (1, 1)
@@ -240,7 +230,7 @@ def _why_incomplete(backbone: nn.Module, by_stage: dict[str, list[ResidualBlock]
     parent, _, child = last[-1].rpartition(".")
     alike = re.compile(re.escape(child.rstrip("0123456789")) + r"\d+")
     siblings = [name for name, _ in backbone.get_submodule(parent).named_children() if alike.fullmatch(name)]
-    if [f"{parent}.{name}".lstrip(".") for name in siblings[-len(STAGES) :]] != last:
+    if is_timm and [f"{parent}.{name}".lstrip(".") for name in siblings[-len(STAGES) :]] != last:
         return f"of its stages only {', '.join(by_stage)} consist of residual blocks"
     blocks = {block.name: block for stage in by_stage.values() for block in stage}
     for name, block in blocks.items():
