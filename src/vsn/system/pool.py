@@ -76,10 +76,7 @@ def check_num_workers(num_workers: int | None) -> int:
 
 
 def run_in_processes(
-    work: Callable[[PathJob], Result],
-    jobs: Sequence[PathJob],
-    *,
-    num_workers: int,
+    work: Callable[[PathJob], Result], jobs: Sequence[PathJob], *, num_workers: int
 ) -> Generator[tuple[PathJob, Result], None, None]:
     """Yield `(job, work(job))` as jobs finish; the first error that a job raises is raised here.
 

@@ -12,12 +12,7 @@ from torch import Tensor
 
 from vsn.config import ConfigError, Recipe
 from vsn.models import VideoClassifier, initialize
-from vsn.models.run_weights import (
-    RunWeights,
-    describe_differences,
-    find_run_weights,
-    has_same_features,
-)
+from vsn.models.run_weights import RunWeights, describe_differences, find_run_weights, has_same_features
 
 
 def check_is_run(path: Path) -> None:

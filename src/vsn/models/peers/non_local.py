@@ -73,10 +73,7 @@ class NonLocal3d(nn.Module):
 
 
 def insert_nonlocal(
-    body: ResNet3d,
-    places: Mapping[str, Sequence[int]],
-    *,
-    pairwise: Pairwise = "embedded-gaussian",
+    body: ResNet3d, places: Mapping[str, Sequence[int]], *, pairwise: Pairwise = "embedded-gaussian"
 ) -> ResNet3d:
     """Insert non-local blocks after residual blocks of a 3D ResNet, in place; weight names do not change.
 

@@ -81,8 +81,7 @@ class Bottleneck3d(nn.Module):
         self.downsample: nn.Sequential | None = None
         if stride != 1 or inputs != outputs:
             self.downsample = nn.Sequential(
-                nn.Conv3d(inputs, outputs, 1, stride=(1, stride, stride), bias=False),
-                nn.BatchNorm3d(outputs),
+                nn.Conv3d(inputs, outputs, 1, stride=(1, stride, stride), bias=False), nn.BatchNorm3d(outputs)
             )
         # `vsn.models.peers.non_local` replaces it; an Identity has no weights, so that the names match the 2D network's.
         self.non_local: nn.Module = nn.Identity()
