@@ -27,6 +27,8 @@ def test_demo_from_nothing_to_the_page(tmp_path: Path):
         train=replace(recipe.train, epochs=1, device="cpu"),
     )
     console = Console(record=True, width=200)
+    (tmp_path / "runs" / "tsn").mkdir(parents=True)  # of a demo that was killed before it had a state
+    (tmp_path / "runs" / "tsn" / "recipe.toml").touch()
     rows = run_demo(tmp_path, recipe, spec=SPEC, console=console)
     assert [row.model for row in rows] == ["TSN", "TSM", "VSN"]
     assert len({row.multiply_adds for row in rows}) == 1

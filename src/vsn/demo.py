@@ -22,9 +22,9 @@ from vsn.report import read_runs, write_page
 from vsn.report.illustrate import best_and_worst
 from vsn.runs.checkpoint import load_model
 from vsn.runs.metadata import versions
-from vsn.runs.run import Run, check_resumable, is_finished, open_run
+from vsn.runs.run import Run
 from vsn.system.files import atomic_write, write_json
-from vsn.training.train import TrainingStopped, train
+from vsn.training.train import train_or_reuse
 
 NAMES = ("tsn", "tsm", "vsn")
 NUM_STRIPS = 12
@@ -78,17 +78,12 @@ def run_demo(
     root = str(write_dataset(out / "videos", spec or default))
     recipe = replace(recipe, train=replace(recipe.train, seed=seed), data=replace(recipe.data, root=root))
     datasets = open_datasets(recipe, console)  # decoded once for the three
-    try:
-        runs = [_train_one(out / "runs" / name, name, recipe, datasets, console) for name in NAMES]
-    except TrainingStopped as stopped:
-        if not stopped.place:
-            raise
-        # Resuming one run with `vsn train` would leave out the others and the comparison.
-        raise TrainingStopped(
-            f"Stopped in {stopped.place}; the same `vsn demo` command with the same --out continues from there",
-            place=stopped.place,
-        ) from None
-
+    runs = []
+    for name in NAMES:
+        model = replace(recipe.model, name=f"{name}_{recipe.model.backbone}")
+        console.print(f"[bold]{name.upper()}[/bold] ({model.name})")
+        of_model, path = replace(recipe, model=model), out / "runs" / name
+        runs.append(train_or_reuse(of_model, path, datasets=datasets, console=console, command="vsn demo"))
     rows = compare(runs)
     seconds = time.perf_counter() - started
     table = {
@@ -115,21 +110,6 @@ def run_demo(
     print_table(rows, console)
     console.print(f"{seconds / 60:.1f} minutes. Open {page}", highlight=False)
     return rows
-
-
-def _train_one(
-    path: Path, name: str, recipe: Recipe, datasets: tuple[VideoDataset, VideoDataset], console: Console
-) -> Run:
-    """Train, resume or reuse the run at ``path``."""
-    recipe = replace(recipe, model=replace(recipe.model, name=f"{name}_{recipe.model.backbone}"))
-    console.print(f"[bold]{name.upper()}[/bold] ({recipe.model.name})")
-    if not (path / "state.pt").is_file():
-        return train(recipe, path, console=console, datasets=datasets)
-    run = open_run(path)
-    check_resumable(run, recipe, datasets[0].classes)
-    if is_finished(path):
-        return run
-    return train(recipe, path, resume=True, console=console, datasets=datasets)
 
 
 def compare(runs: list[Run]) -> list[DemoRow]:

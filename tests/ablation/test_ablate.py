@@ -35,6 +35,7 @@ from vsn.cli import main
 from vsn.config import STAGES, ConfigError, ModelConfig, Recipe
 from vsn.data.embedded.write import SynthSpec, write_dataset
 from vsn.runs.run import RunError
+from vsn.training import train as train_module
 from vsn.training.train import TrainingStopped
 
 BASE = Recipe(model=ModelConfig(name="vsn_resnet14_tiny", num_frames=4))
@@ -85,7 +86,7 @@ def test_values_are_read_as_the_setting_is(text: str, key: str, values: tuple[An
         (["model.num_frames=4,x"], "model.num_frames is 'x'; it must be of type int"),
         (["model.shift=1"], "model.shift is '1'; it must be of type bool"),
         (["model.num_frames=0"], "--grid model.num_frames=0: model.num_frames is 0"),
-        (["model.places=res2+res2"], "model.places is .*res2.*res2"),
+        (["model.places=res2+res2"], "model.places is .*res2.*at most once"),
     ],
 )  # fmt: skip
 def test_grids_that_cannot_be_run(texts: list[str], message: str):
@@ -458,7 +459,7 @@ def test_finished_runs_are_kept_and_more_is_added(
     before = weights_times(out)
     trained: list[str] = []
     opened: list[int] = []
-    train, open_datasets = ablate_module.train, ablate_module.open_datasets
+    train, open_datasets = train_module.train, ablate_module.open_datasets
 
     def note_train(recipe: Recipe, path: Path, **more: Any) -> Any:
         trained.append(path.name)
@@ -468,7 +469,7 @@ def test_finished_runs_are_kept_and_more_is_added(
         opened.append(recipe.train.seed)
         return open_datasets(recipe, console)
 
-    monkeypatch.setattr(ablate_module, "train", note_train)
+    monkeypatch.setattr(train_module, "train", note_train)
     monkeypatch.setattr(ablate_module, "open_datasets", note_open)
     ablate(recipe, AblationSpec(tables=(9,)), out, console=quiet)
     assert (trained, opened) == ([], [])
@@ -505,7 +506,7 @@ def test_an_interrupted_ablation_resumes(
     out, spec = tmp_path / "out", AblationSpec(tables=(9,), shuffled=True)
     with monkeypatch.context() as patch:
         at_step(patch, 5, interrupt)
-        message = "epoch 1 after 2 of 3 steps of name=tsm_resnet14_tiny, seed 0"
+        message = "epoch 1 after 2 of 3 steps of name=tsm_resnet14_tiny-seed0"
         with pytest.raises(TrainingStopped, match=message):
             ablate(recipe, spec, out, console=quiet)
     assert [run["name"] for run in load_ablation(out / "ablation.json")["runs"]] == ["name=tsn_resnet14_tiny"]

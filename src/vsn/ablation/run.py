@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -24,7 +23,6 @@ from vsn.ablation.plan import AblationSpec, PlannedRun, RunState, data_key, plan
 from vsn.ablation.results import FILE, Ablation, RunResult, TestOrder, load_ablation
 from vsn.config import ConfigError, Recipe
 from vsn.config.recipes import recipe_from_dict
-from vsn.data.dataset import VideoDataset
 from vsn.data.embedded.write import SynthSpec, write_dataset
 from vsn.data.open import open_datasets
 from vsn.inference.evaluate import evaluate_run
@@ -32,11 +30,12 @@ from vsn.models import build_model
 from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.checkpoint import load_model
 from vsn.runs.metadata import versions
-from vsn.runs.run import RESUMABLE_SETTINGS, Run, RunError, check_resumable, flat_settings, is_finished, open_run
+from vsn.runs.run import RESUMABLE_SETTINGS, Run, RunError, flat_settings
 from vsn.system.distributed import Distributed
 from vsn.system.files import write_json
+from vsn.system.terminal import print_line
 from vsn.training.job import check_job
-from vsn.training.train import TrainingStopped, train
+from vsn.training.train import train_or_reuse
 
 
 def ablate(
@@ -84,28 +83,31 @@ def ablate(
             write_json(out / FILE, ablation)
 
     pending = [run for run in runs if not run.is_done(ablation["runs"], spec.orders)]
-    for _, group in itertools.groupby(pending, key=lambda run: data_key(run.recipe)):
-        datasets = None  # free the decoded videos of the previous group before decoding the next
+    for _, grouped in itertools.groupby(pending, key=lambda run: data_key(run.recipe)):
+        first, *_ = group = list(grouped)
+        try:
+            if uses_own_videos(first.variant.recipe):
+                spec_of_seed, root = replace(synth or SynthSpec(), seed=first.seed), first.recipe.data.root
+                distributed.broadcast_from_rank0(functools.partial(write_dataset, root, spec_of_seed))
+            datasets = open_datasets(first.recipe, console)
+        except ValueError as error:
+            if not {run.variant.name for run in group} <= flow_only:
+                raise
+            missing["5"] = str(error)
+            print_line(console, f"Skipped {', '.join(run.path.name for run in group)}: {error}")
+            continue
         for run in group:
-            _print(console, f"[{1 + runs.index(run)}/{len(runs)}] {run.variant.name}, seed {run.seed}")
-            if datasets is None:
-                if uses_own_videos(run.variant.recipe):
-                    spec_of_seed, root = replace(synth or SynthSpec(), seed=run.seed), run.recipe.data.root
-                    distributed.broadcast_from_rank0(functools.partial(write_dataset, root, spec_of_seed))
-                try:
-                    datasets = open_datasets(run.recipe, console)
-                except ValueError as error:
-                    if run.variant.name not in flow_only:
-                        raise
-                    missing["5"] = str(error)
-                    _print(console, f"skipped: {error}")
-                    continue
+            print_line(console, f"[{1 + runs.index(run)}/{len(runs)}] {run.variant.name}, seed {run.seed}")
+            trained = train_or_reuse(run.recipe, run.path, datasets=datasets, console=console, command="vsn ablate")
+            # Rank 0 wrote the run folder; the broadcast is also a barrier.
+            result = distributed.broadcast_from_rank0(functools.partial(_describe_run, base, run, trained))
+            _test(run, result, spec.orders, progress=distributed.is_rank0)
             # Replace a result that was tested with fewer orders of the frames.
-            result = _run(base, run, spec.orders, datasets, distributed, console)
             ablation["runs"] = [r for r in ablation["runs"] if (r["name"], r["seed"]) != (run.variant.name, run.seed)]
             ablation["runs"].append(result)
             save()  # after every run: a kill loses at most the current one, which resumes from its state
-            _print(console, f"top-1 {result['forward']['top1']:.1%}")
+            print_line(console, f"top-1 {result['forward']['top1']:.1%}")
+        del datasets  # free the decoded videos before decoding those of the next group
     save()
     return ablation
 
@@ -243,55 +245,16 @@ def _check_runs(runs: Sequence[PlannedRun], missing: Mapping[str, str], distribu
             build_model(replace(run.recipe.model, num_classes=run.recipe.model.num_classes or 1))
 
 
-def _run(
-    base: Recipe,
-    planned: PlannedRun,
-    orders: Sequence[TestOrder],
-    datasets: tuple[VideoDataset, VideoDataset],
-    distributed: Distributed,
-    console: Console,
-) -> RunResult:
-    """Train, resume or reuse a run, and test it."""
-    run, recipe = _train(planned, datasets, distributed, console), planned.recipe
-    # Rank 0 wrote the run folder; the broadcast is also a barrier.
-    result = distributed.broadcast_from_rank0(lambda: _describe_run(base, planned, run))
+def _test(planned: PlannedRun, result: RunResult, orders: Sequence[TestOrder], *, progress: bool) -> None:
+    """Test a run with its frames in each order, and add the tests to its result."""
+    recipe = planned.recipe
     for order in orders:
         config = replace(recipe.eval, order=order)
-        tested = evaluate_run(run.path, config=config, root=recipe.data.root, progress=distributed.is_rank0)
+        tested = evaluate_run(planned.path, config=config, root=recipe.data.root, progress=progress)
         result["seconds"] += tested["seconds"]
         # Accuracies per class are kept for one order only: they are most of the file.
         left_out = {"order", "weights", "seconds"} | ({"per_class"} if order == "shuffled" else set())
         result[order] = {key: value for key, value in tested.items() if key not in left_out}
-    return result
-
-
-def _train(
-    planned: PlannedRun, datasets: tuple[VideoDataset, VideoDataset], distributed: Distributed, console: Console
-) -> Run:
-    path, recipe = planned.path, planned.recipe
-    # Rank 0 looks at the folder and the others follow: it may create files before they look.
-    can_resume, finished = distributed.broadcast_from_rank0(lambda: (_can_resume(path), is_finished(path)))
-    if finished:
-        run = open_run(path)
-        check_resumable(run, recipe, datasets[0].classes)
-        return run
-    try:
-        return train(recipe, path, resume=can_resume, console=console, datasets=datasets)
-    except TrainingStopped as stopped:
-        if not stopped.place:
-            raise
-        place = f"{stopped.place} of {planned.variant.name}, seed {planned.seed}"
-        raise TrainingStopped(
-            f"Stopped in {place}; the same `vsn ablate` command with the same --out continues from there", place=place
-        ) from None
-
-
-def _can_resume(path: Path) -> bool:
-    """Return whether a run has a saved state; delete a folder that was killed before it had one."""
-    has_state = any((path / name).is_file() for name in ("state.pt", "state-before.pt"))
-    if path.is_dir() and not has_state and not is_finished(path):
-        shutil.rmtree(path)
-    return has_state
 
 
 def _describe_run(base: Recipe, planned: PlannedRun, run: Run) -> RunResult:
@@ -315,7 +278,3 @@ def _describe_run(base: Recipe, planned: PlannedRun, run: Run) -> RunResult:
 
 def _run_names(tables: Iterable[Table]) -> set[str]:
     return {variant.name for table in tables for row in table.rows for variant in row.variants}
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

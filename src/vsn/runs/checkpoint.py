@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from vsn.config import ModelConfig
 from vsn.models import VideoClassifier, build_model
-from vsn.runs.run import WEIGHTS_FILES, Run, RunError, WeightsKind, weights_file
+from vsn.runs.run import STATE_FILES, WEIGHTS_FILES, Run, RunError, WeightsKind, weights_file
 from vsn.system.files import atomic_write, remove_temporary_files
 
 
@@ -68,12 +68,12 @@ def save_weights(run: Run, model: VideoClassifier, kind: WeightsKind = "last") -
 
 def save_state(run: Run, state: dict[str, Any]) -> None:
     """Write what resuming needs to ``state.pt``, and keep the previous one as ``state-before.pt``."""
-    path = run.path / "state.pt"
+    path, previous = (run.path / name for name in STATE_FILES)
     with _atomic_write(path) as temporary:
         torch.save(state, temporary)
         _to_disk(temporary)  # before the old one is moved, or a power cut could lose both
         if path.exists():
-            path.replace(run.path / "state-before.pt")
+            path.replace(previous)
 
 
 def load_state(run: Run) -> tuple[dict[str, Any], str]:
@@ -86,7 +86,7 @@ def load_state(run: Run) -> tuple[dict[str, Any], str]:
         RunError: there is nothing to resume from, or both files are damaged.
     """
     # Two generations: a crash while writing the last one leaves the previous one intact.
-    last, previous = run.path / "state.pt", run.path / "state-before.pt"
+    last, previous = (run.path / name for name in STATE_FILES)
     if not last.is_file() and not previous.is_file():
         raise RunError(f"{run.path} has nothing to resume from ({last.name} is missing); train a new run.")
     problems: list[str] = []

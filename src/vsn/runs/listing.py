@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from vsn.config import Recipe
 from vsn.runs.results import EvalResult, ResultError, list_results
-from vsn.runs.run import RunError, is_finished, is_number, open_run, read_metrics
+from vsn.runs.run import STATE_FILES, RunError, is_finished, is_number, open_run, read_metrics
 
 State = Literal["finished", "can be resumed", "damaged"]
 
@@ -139,7 +139,7 @@ def _damaged_files(path: Path, *, epochs_done: int, finished: bool) -> Iterator[
     if finished:
         return
     # torch.save writes a zip archive; checking its directory is fast and detects a cut file.
-    states = [file for name in ("state.pt", "state-before.pt") if (file := path / name).is_file()]
+    states = [file for name in STATE_FILES if (file := path / name).is_file()]
     if not any(map(zipfile.is_zipfile, states)):
         yield f"training has not finished, and state.pt, needed to resume, is {'damaged' if states else 'missing'}"
 

@@ -28,6 +28,8 @@ from vsn.system.files import write_json, write_text
 
 WeightsKind = Literal["last", "best"]
 WEIGHTS_FILES: dict[WeightsKind, str] = {"last": "model.safetensors", "best": "best.safetensors"}
+STATE_FILES = ("state.pt", "state-before.pt")
+"""What a run resumes from: the last state, and the one saved before it."""
 
 RESUMABLE_SETTINGS = frozenset({
     "data.root", "data.annotations", "data.videos", "data.num_workers", "data.cache", "data.bad_videos", "train.device",

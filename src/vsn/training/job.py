@@ -20,6 +20,7 @@ from vsn.runs.checkpoint import save_state
 from vsn.runs.run import Run
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import StopRequest
+from vsn.system.terminal import print_line
 from vsn.training.batch_norm import synchronize_batch_norm
 from vsn.training.losses import Loss, build_loss
 from vsn.training.memory import checkpoint_activations, to_channels_last
@@ -90,10 +91,6 @@ class Job:
         """Switch to training mode; frozen modules stay in evaluation mode."""
         self.model.train()
         freeze_parts(self.model, self.run.recipe.train)
-
-    def print(self, text: str) -> None:
-        """Print plain text: square brackets in paths are not markup, and lines are not wrapped."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def save(self) -> None:
         """Save the state on rank 0, so that the run can be resumed from here."""
@@ -186,8 +183,9 @@ def start_job(
         run, distributed, *datasets, model, distributed.wrap(network), ema, loss, optimizer, scaler, progress, console
     )  # fmt: skip
     if state is None and config.lr_batch_size not in (0, config.batch_size):
-        job.print(
+        print_line(
+            job.console,
             f"Learning rate {base_lr(config):.3g}: train.lr = {config.lr:g} is for {config.lr_batch_size} videos per step, "
-            f"this run has {config.batch_size}."
+            f"this run has {config.batch_size}.",
         )
     return job

@@ -13,6 +13,7 @@ from torch import Tensor
 from vsn.config import ConfigError, Recipe
 from vsn.models import VideoClassifier, initialize
 from vsn.models.run_weights import RunWeights, describe_differences, find_run_weights, has_same_features
+from vsn.system.terminal import print_line
 
 
 def check_is_run(path: Path) -> None:
@@ -52,7 +53,7 @@ def load_start(model: VideoClassifier, recipe: Recipe, classes: Sequence[str], c
         else:
             lines.append("The classifier of the run has other input features: initialized at random.")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        print_line(console, line)
     return list(loaded.missing)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,10 +25,12 @@ from vsn.inference.forward import autocast
 from vsn.runs.checkpoint import clear_leftovers, load_state, save_weights
 from vsn.runs.metadata import write_run
 from vsn.runs.run import (
+    STATE_FILES,
     Run,
     append_metrics,
     check_new,
     check_resumable,
+    is_finished,
     new_run,
     open_run,
     write_bad_videos,
@@ -36,6 +39,7 @@ from vsn.runs.run import (
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import Stopped, stop_requests
 from vsn.system.progress import progress_bar
+from vsn.system.terminal import print_line
 from vsn.training.job import Job, check_job, start_job
 from vsn.training.memory import OUT_OF_MEMORY, is_out_of_memory
 from vsn.training.optim import set_lr
@@ -126,12 +130,44 @@ def train(
                 job.save()
                 append_metrics(run, line)
             job.log(line, job.steps_done)
-            job.print(describe_epoch(line, recipe.train.epochs))
+            print_line(job.console, describe_epoch(line, recipe.train.epochs))
     if distributed.is_rank0:  # the summary marks the run as finished
         progress = job.progress.state_dict()
         write_summary(run, {key: progress[key] for key in ("epoch", "seconds", "best")})
-    job.print(describe_end(job))
+    print_line(job.console, describe_end(job))
     return run
+
+
+def train_or_reuse(
+    recipe: Recipe, path: Path, *, datasets: tuple[VideoDataset, VideoDataset], console: Console, command: str
+) -> Run:
+    """Train a run of a larger job, resume it if it was interrupted, or return it if it is finished.
+
+    Raises:
+        TrainingStopped: as `train`, but it tells to repeat ``command``: resuming this run would leave out the others.
+    """
+
+    def look() -> tuple[bool, bool]:
+        has_state, finished = any((path / name).is_file() for name in STATE_FILES), is_finished(path)
+        # A folder that was killed before it had a state cannot be resumed.
+        if path.is_dir() and not has_state and not finished:
+            shutil.rmtree(path)
+        return has_state, finished
+
+    # Rank 0 looks at the folder and the others follow: it may create files before they look.
+    has_state, finished = Distributed(recipe.train.device).broadcast_from_rank0(look)
+    if finished:
+        run = open_run(path)
+        check_resumable(run, recipe, datasets[0].classes)
+        return run
+    try:
+        return train(recipe, path, resume=has_state, console=console, datasets=datasets)
+    except TrainingStopped as stopped:
+        if not stopped.place:
+            raise
+        place = f"{stopped.place} of {path.name}"
+        message = f"Stopped in {place}; the same `{command}` command with the same --out continues from there"
+        raise TrainingStopped(message, place=place) from None
 
 
 def train_epoch(job: Job) -> dict[str, float]:
@@ -301,7 +337,7 @@ def _open_run(
     clear_leftovers(run)
     state, note = load_state(run)
     if note:
-        console.print(note, highlight=False, soft_wrap=True)
+        print_line(console, note)
     # The resumable settings are those of the recipe; the model's have the number of classes filled in.
     return Run(path, replace(recipe, model=run.recipe.model), run.classes), state
 
@@ -319,9 +355,10 @@ def _save_on_stop(job: Job) -> Iterator[None]:
             if not job.distributed.is_rank0:
                 raise TrainingStopped("") from None  # rank 0 prints the message
             raise TrainingStopped(f"Stopped in {place}; {resume}", place=place) from None
-        job.print(
+        print_line(
+            job.console,
             f"Stopped in {place}: a video cannot be read. Repair or remove it (`vsn data doctor` finds all of them), or "
-            f"allow more bad training videos with --data.bad-videos; then {resume}"
+            f"allow more bad training videos with --data.bad-videos; then {resume}",
         )
         raise
     except (RuntimeError, torch.OutOfMemoryError) as error:

@@ -11,6 +11,7 @@ from vsn.inference.evaluate import score_videos
 from vsn.runs.checkpoint import save_weights
 from vsn.runs.run import append_metrics
 from vsn.scores.metrics import average_precisions, top_k_hits
+from vsn.system.terminal import print_line
 from vsn.training.job import Job
 from vsn.training.losses import mean_loss
 from vsn.training.progress import BestValidation
@@ -74,7 +75,7 @@ def validate_when_due(job: Job) -> None:
     if job.distributed.is_rank0:
         append_metrics(job.run, line)
     job.log(line, steps)
-    job.print(f"step {steps:>6}{'':<7}{_describe_validation(line)}")
+    print_line(job.console, f"step {steps:>6}{'':<7}{_describe_validation(line)}")
     job.train_mode()
 
 
