@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -109,47 +109,45 @@ def predict(
 
         check_plot(files.plot)
     calibrated = load_calibration(calibration) if calibration is not None else None
+    predictor: Predictor | TwoStreamPredictor | ExportedPredictor
     if exported:
         predictor = ExportedPredictor.from_file(run, precision=precision)
-        _predict_labels(predictor, videos, calibrated, top_k=top_k, json_output=json_output)
-        return
-    from vsn.inference.predict import Predictor, TwoStreamPredictor
-
-    of_run = Predictor.from_run(run, device=device, weights=weights)
-    if windows:
-        _predict_timelines(of_run, videos, sliding, files, calibrated, top_k=top_k, json_output=json_output)
-    elif flow_run is None:
-        _predict_labels(of_run, videos, calibrated, top_k=top_k, json_output=json_output)
     else:
-        of_flow = Predictor.from_run(flow_run, device=device, weights=weights)
-        both = TwoStreamPredictor(of_run, of_flow, flow_weight=flow_weight)
-        _predict_labels(both, videos, calibrated, top_k=top_k, json_output=json_output)
+        from vsn.inference.predict import Predictor, TwoStreamPredictor
+
+        predictor = of_run = Predictor.from_run(run, device=device, weights=weights)
+        if windows:
+            _predict_timelines(of_run, videos, sliding, files, calibrated, top_k=top_k, json_output=json_output)
+            return
+        if flow_run is not None:
+            of_flow = Predictor.from_run(flow_run, device=device, weights=weights)
+            predictor = TwoStreamPredictor(of_run, of_flow, flow_weight=flow_weight)
+
+    def predict_labels(file: Path) -> None:
+        # Calibration changes the probabilities of all classes.
+        prediction = predictor.predict(file, top_k=len(predictor.classes) if calibrated else top_k)
+        if calibrated is not None:
+            prediction = prediction.calibrated(calibrated, top_k=top_k)
+        _print_prediction(prediction, json_output=json_output)
+
+    inputs = [file for path in videos for file in predictor.list_inputs(path)]
+    _for_each_file(inputs, predict_labels, json_output=json_output)
 
 
-def _predict_labels(
-    predictor: Predictor | TwoStreamPredictor | ExportedPredictor,
-    videos: Sequence[Path],
-    calibration: Calibration | None,
-    *,
-    top_k: int,
-    json_output: bool,
-) -> None:
-    """Print one line per file."""
+def _for_each_file(files: Sequence[Path], work: Callable[[Path], None], *, json_output: bool) -> None:
+    """Call ``work`` on every file. An unreadable file among thousands does not cost the others their labels."""
     from vsn.data.video import VideoError
 
-    # One unreadable file among thousands must not cost the others their labels.
     failed = False
-    for file in [file for path in videos for file in predictor.list_inputs(path)]:
+    for file in files:
         try:
-            # Calibration changes the probabilities of all classes.
-            prediction = predictor.predict(file, top_k=len(predictor.classes) if calibration else top_k)
+            work(file)
         except VideoError as error:
             failed = True
-            _print_unreadable(file, error.reason, json_output=json_output)
-            continue
-        if calibration is not None:
-            prediction = prediction.calibrated(calibration, top_k=top_k)
-        _print_prediction(prediction, json_output=json_output)
+            if json_output:
+                print(json.dumps({"path": str(file), "error": error.reason}))
+            else:
+                print(f"{file}: cannot be read: {error.reason}", file=sys.stderr)
     if failed:
         raise SystemExit(1)
 
@@ -166,13 +164,6 @@ def _print_prediction(prediction: Prediction, *, json_output: bool) -> None:
     print(f"{prediction.path}: {line if prediction.accepted else f'unknown ({line})'}")
 
 
-def _print_unreadable(file: Path, reason: str, *, json_output: bool) -> None:
-    if json_output:
-        print(json.dumps({"path": str(file), "error": reason}))
-    else:
-        print(f"{file}: cannot be read: {reason}", file=sys.stderr)
-
-
 def _predict_timelines(
     predictor: Predictor,
     videos: Sequence[Path],
@@ -184,32 +175,26 @@ def _predict_timelines(
     json_output: bool,
 ) -> None:
     """Print a timeline per file, and write those of ``files``."""
-    from vsn.data.video import VideoError
     from vsn.stream.timeline import read_truth
     from vsn.system.interrupt import stop_requests
 
-    # Files are checked before the first video, which may take an hour.
+    # Checked before the first video, which may take an hour.
     truth = read_truth(files.truth, predictor.classes) if files.truth is not None else ()
     inputs = [file for path in videos for file in predictor.list_inputs(path)]
     for option in ("out", "plot", "truth"):
         if getattr(files, option) is not None and len(inputs) > 1:
             raise ValueError(f"--{option} is for one video, got {len(inputs)}.")
-    failed = False
     with stop_requests() as stop:
-        for file in inputs:
-            try:
-                timeline = _timeline(predictor, file, sliding, calibration, stop)
-            except VideoError as error:
-                failed = True
-                _print_unreadable(file, error.reason, json_output=json_output)
-                continue
+
+        def predict_timeline(file: Path) -> None:
+            timeline = _timeline(predictor, file, sliding, calibration, stop)
             _write_timeline(timeline, predictor.classes, files, truth, top_k=top_k, json_output=json_output)
             # Ctrl-C ends the video early: what was labeled until then is written above.
             if stop.requested:
                 print("vsn: stopped; the timeline ends there", file=sys.stderr)
                 raise SystemExit(130)  # 128 + SIGINT
-    if failed:
-        raise SystemExit(1)
+
+        _for_each_file(inputs, predict_timeline, json_output=json_output)
 
 
 def _timeline(

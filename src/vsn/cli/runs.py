@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from vsn.cli.options import Json
-from vsn.system.terminal import make_table, percent, print_line
+from vsn.system.terminal import make_table, percent
 
 if TYPE_CHECKING:
     from vsn.runs.listing import RunSummary
@@ -50,7 +50,7 @@ def runs(
         # Reasons are sentences, too long for a cell.
         for run in summaries:
             if run.reason:
-                print_line(console, f"{run.path}: {run.reason}")
+                print(f"{run.path}: {run.reason}")
 
 
 def _cells(run: RunSummary) -> dict[str, str]:

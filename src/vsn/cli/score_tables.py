@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from vsn.system.terminal import make_table, percent, percent_interval, points, print_line
+from vsn.system.terminal import make_table, percent, percent_interval, points
 
 if TYPE_CHECKING:
     from vsn.scores.calibrate import AppliedCalibration, Calibration, CalibrationQuality
@@ -28,7 +28,7 @@ def print_results(run: Path, results: list[dict[str, Any]]) -> None:
     console, first = Console(), results[0]
     title = f"{run}: {first['num_videos']} videos of split {first['split']}, protocol {first['protocol']}"
     if "num_unlabeled" in first:
-        print_line(console, f"{title}: {first['num_unlabeled']} have no label, so no accuracy was computed.")
+        print(f"{title}: {first['num_unlabeled']} have no label, so no accuracy was computed.")
         return
     mean = next(key for key in MEANS if key in first)
     # A row per order of the frames: forward, reversed, shuffled, still.
@@ -45,10 +45,10 @@ def print_results(run: Path, results: list[dict[str, Any]]) -> None:
     if cost := first.get("multiply_adds"):
         views = f"{first['num_views']} views, " if first["num_views"] > 1 else ""
         seconds = 1 / first["videos_per_second"]
-        print_line(console, f"{views}{cost / 1e9:.3g} G multiply-adds and {seconds:.2g} s per video.")
+        print(f"{views}{cost / 1e9:.3g} G multiply-adds and {seconds:.2g} s per video.")
     if bad := first["bad_videos"]:
         example = f"{bad[0]['path']}: {bad[0]['reason']}"
-        print_line(console, f"{len(bad)} videos could not be read and count as wrong, for example {example}")
+        print(f"{len(bad)} videos could not be read and count as wrong, for example {example}")
     # The dependence on order is a difference to forward, so it needs forward and another order.
     orders = [result["order"] for result in results]
     compared = "forward" in orders and len(set(orders)) > 1
@@ -86,9 +86,9 @@ def _print_reliance(console: Console, run: Path, results: Sequence[dict[str, Any
         accuracy = reliance.orders[order]
         low, high = accuracy.loss_interval
         interval = f"95% interval {points(-high)} to {points(-low)}"
-        print_line(console, f"{order}: {points(-accuracy.loss)} points against forward ({interval})")
+        print(f"{order}: {points(-accuracy.loss)} points against forward ({interval})")
     console.print(table)
-    print_line(console, reliance.describe())
+    print(reliance.describe())
 
 
 def print_fusion(report: FusionReport) -> None:
@@ -96,7 +96,7 @@ def print_fusion(report: FusionReport) -> None:
     console, rows = Console(), [*report.inputs, report.fused]
     numbers = [str(number) for number in range(1, len(rows))]
     for number, row in zip(numbers, report.inputs, strict=True):  # paths are too long for a table
-        print_line(console, f"{number}: {row.name}")
+        print(f"{number}: {row.name}")
     # Costs as in the paper's Table 2, per video over all its views.
     columns = ("scores", "weight", "frames", "params", "mult-adds", "top-1", "95% interval", "top-5")
     table = make_table(
@@ -116,15 +116,14 @@ def print_fusion(report: FusionReport) -> None:
         )
     console.print(table)
     if report.num_unreadable:
-        print_line(console, f"{report.num_unreadable} videos could not be read by a model and count as wrong.")
+        print(f"{report.num_unreadable} videos could not be read by a model and count as wrong.")
     low, high = report.gain_interval
-    print_line(
-        console,
+    print(
         f"Top-1 against the best input, {report.best_single}: {points(report.gain)} points "
         f"(95% interval of the paired difference {points(low)} to {points(high)}).",
     )
     if report.map_gain is not None:
-        print_line(console, f"Mean average precision: {points(report.map_gain)} points (no interval).")
+        print(f"Mean average precision: {points(report.map_gain)} points (no interval).")
 
 
 def print_comparison(comparison: Comparison, *, show_all: bool = False) -> None:
@@ -135,14 +134,13 @@ def print_comparison(comparison: Comparison, *, show_all: bool = False) -> None:
         interval = f"{points(metric.interval[0])} to {points(metric.interval[1])}" if metric.interval else "-"
         table.add_row(label, percent(metric.a), percent(metric.b), points(metric.difference), interval)
     console.print(table)
-    print_line(
-        console,
+    print(
         f"Only a is right on {comparison.only_a} videos, only b on {comparison.only_b}: McNemar's exact p = "
         f"{comparison.mcnemar_p:.2g}. Differences are in points, with paired bootstrap intervals.",
     )
     if any(comparison.num_unreadable):
         in_a, in_b = comparison.num_unreadable
-        print_line(console, f"Videos that could not be read and count as wrong: a {in_a}, b {in_b}.")
+        print(f"Videos that could not be read and count as wrong: a {in_a}, b {in_b}.")
 
     # The classes that b won most, then those it lost most; unchanged ones are left out.
     classes = comparison.classes if show_all else [row for row in comparison.classes if row["won"] or row["lost"]]
@@ -163,17 +161,17 @@ def print_comparison(comparison: Comparison, *, show_all: bool = False) -> None:
         videos = [video for video in comparison.changed if video["side"] == side]
         shown = videos if show_all else videos[:ITEMS_SHOWN]
         more = "" if len(shown) == len(videos) else f", {len(shown)} shown; --all prints all of them"
-        print_line(console, f"{side}: {len(videos)} videos, {meaning}{more}")
+        print(f"{side}: {len(videos)} videos, {meaning}{more}")
         for video in shown:
             text = f"{video['id']}: {video['label']}; a predicts {video['a']}, b predicts {video['b']}"
-            print_line(console, f"  {text}")
+            print(f"  {text}")
 
 
 def print_calibration(fitted: Calibration, applied: AppliedCalibration | None) -> None:
     """Print what was fitted, and its effect on the videos it was fitted on and on others."""
     console, source = Console(), fitted.fitted_on
     summary = f"Temperature {fitted.temperature:.3f}, fitted on {source['num_videos']} videos of {source['file']}"
-    print_line(console, summary)
+    print(summary)
     # Two rows at most: the videos it was fitted on, and those of --apply.
     rows: list[tuple[str, CalibrationQuality]] = [("fitted on", fitted)]
     if applied:
@@ -184,8 +182,7 @@ def print_calibration(fitted: Calibration, applied: AppliedCalibration | None) -
         table.add_row(name, *losses, percent(row.ece_before), percent(row.ece_after))
     console.print(table)
     if fitted.threshold is not None:
-        print_line(
-            console,
+        print(
             f"Threshold {fitted.threshold:.4f}: below it the label is 'unknown'. "
             f"Requested precision {percent(fitted.wanted_precision)}.",
         )
@@ -194,8 +191,8 @@ def print_calibration(fitted: Calibration, applied: AppliedCalibration | None) -
             if row.precision_interval is not None:
                 interval = percent_interval(row.precision_interval)
                 accepted += f", of which {percent(row.precision)} are right (95% interval {interval})"
-            print_line(console, f"{accepted}.")
+            print(f"{accepted}.")
     if not applied:
-        print_line(console, "These results are on the videos it was fitted on; measure others with --apply TEST.npz.")
+        print("These results are on the videos it was fitted on; measure others with --apply TEST.npz.")
     elif applied.note:
-        print_line(console, f"Note: {applied.note}")
+        print(f"Note: {applied.note}")
