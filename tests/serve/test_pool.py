@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.planted import shout
 from tests.serve.conftest import wait_until
 from vsn.serve.pool import DecodePool
-from vsn.system.pool import WorkerFailure
+from vsn.system.pool import GuardedWorker, WorkerFailure
 
 PRELOAD = "vsn.serve.decoding"  # what the service of the other tests preloads: one parent for all
 
@@ -43,6 +43,22 @@ def test_a_process_that_dies_while_idle_costs_no_job(pool: DecodePool[str, str])
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda pid=pid: not is_there(pid), "it is dead")
         assert [pool.submit("a").result(120) for _ in range(3)] == ["A"] * 3
+
+
+def test_a_process_that_cannot_start_is_tried_again(monkeypatch: pytest.MonkeyPatch):
+    failures = [BlockingIOError(11, "Resource temporarily unavailable")]
+
+    def start(*args: object, **settings: object) -> object:
+        if failures:
+            raise failures.pop()
+        return GuardedWorker(*args, **settings)
+
+    monkeypatch.setattr("vsn.serve.pool.GuardedWorker", start)
+    pool: DecodePool[str, str] = DecodePool(shout, num_workers=1, seconds_limit=60, preload=PRELOAD)
+    try:
+        assert pool.submit("a").result(120) == "A"
+    finally:
+        pool.close()
 
 
 def is_there(pid: int) -> bool:

@@ -48,21 +48,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Results of a file and of its PyTorch model on the same views of the test split.
-
-    Attributes:
-        split: the split.
-        protocol: the protocol.
-        pytorch: measures of the PyTorch model.
-        exported: measures of the file.
-        agreement: share of the videos with the same predicted class.
-    """
+    """Results of a file and of its PyTorch model on the same views of the test split."""
 
     split: str
     protocol: str
     pytorch: Summary
     exported: Summary
     agreement: float
+    """Share of the videos with the same predicted class."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
@@ -72,11 +65,8 @@ class Accuracy:
 def compare(reference: VideoClassifier, exported: ExportedModel, clips: NDArray[np.uint8], *, rounds: int = 5) -> Check:
     """Compare a file with the model it was exported from, clip by clip and all clips in one batch.
 
-    Args:
-        reference: the model, on the CPU, in evaluation mode.
-        exported: the opened file.
-        clips: uint8 ``(N, T, C, H, W)``.
-        rounds: how often to time each on the first clip.
+    The model is on the CPU in evaluation mode; clips are uint8 ``(N, T, C, H, W)``. Both are timed ``rounds`` times on
+    the first clip.
     """
     with torch.inference_mode():
         expected = np.concatenate([reference(torch.from_numpy(clip[None])).numpy() for clip in clips])
@@ -140,11 +130,9 @@ def generated_clips(shape: tuple[int, ...], *, seed: int = 0) -> NDArray[np.uint
 
 
 def real_clips(recipe: Recipe, classes: tuple[str, ...]) -> tuple[NDArray[np.uint8] | None, str]:
-    """Read up to three clips of the test split, and describe them.
+    """Return up to three clips of the test split, uint8 ``(N, T, C, H, W)``, cropped to a common size, and what they are.
 
-    Returns:
-        uint8 ``(N, T, C, H, W)``, cropped to a common size, and "3 clips of split 'test'"; or None and the reason, if
-        the data set cannot be read.
+    If the data set cannot be read, return None and the reason.
     """
     # An export must work on a machine without the data set, so this failure is no error.
     try:

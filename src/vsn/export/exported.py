@@ -61,13 +61,14 @@ class ExportedModel:
             raise ExportError(
                 f"precision is {precision!r}, which only OpenVINO files support; {path} has format {metadata.to!r}."
             )
-        opened: dict[str, Callable[[], Run]] = {
-            "onnx": lambda: open_onnx(path, num_threads),
-            "openvino": lambda: open_openvino(path, num_threads, precision),
-            "torch-export": lambda: _open_torch(path, compiled=False),
-            "aoti": lambda: _open_torch(path, compiled=True),
-        }
-        return cls(metadata, opened[metadata.to]())
+        match metadata.to:
+            case "onnx":
+                run = open_onnx(path, num_threads)
+            case "openvino":
+                run = open_openvino(path, num_threads, precision)
+            case "torch-export" | "aoti":
+                run = _open_torch(path, compiled=metadata.to == "aoti")
+        return cls(metadata, run)
 
     def __call__(self, clips: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute logits, float32 ``(B, num_classes)``, of clips ``(B, T, C, H, W)``, uint8 or float32 in [0, 1].
@@ -77,8 +78,17 @@ class ExportedModel:
         Raises:
             ExportError: T, C, size or dtype differ from those the file was exported for.
         """
-        self._check_shape(clips.shape)
-        dtype = self.metadata.input
+        metadata, dtype = self.metadata, self.metadata.input
+        expected = (metadata.num_frames, metadata.channels, metadata.height, metadata.width)
+        # The runtimes refuse other shapes too, with messages about nodes of the graph.
+        if clips.ndim != 5 or any(e not in (None, s) for s, e in zip(clips.shape[1:], expected, strict=True)):
+            hint = ""
+            if clips.ndim == 5 and clips.shape[1] != metadata.num_frames:
+                hint = f" Sample {metadata.num_frames} frames: the number is fixed at export."
+            elif clips.ndim == 5 and clips.shape[2] == metadata.channels:
+                hint = " Crop or resize the clips, or export the run for any size: vsn export RUN --any-size."
+            axes = ", ".join(str(size or "any") for size in expected)
+            raise ExportError(f"Expected clips of shape (B, {axes}), got {clips.shape}.{hint}")
         if dtype == "float32" and clips.dtype == np.uint8:
             clips = clips.astype(np.float32) / np.float32(255)
         if clips.dtype != np.dtype(dtype):
@@ -86,20 +96,6 @@ class ExportedModel:
             raise ExportError(f"Expected clips of dtype {allowed}, got {clips.dtype}.")
         # A crop is a view into its frames; runtimes read contiguous memory.
         return self._run(np.ascontiguousarray(clips))
-
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
-        metadata = self.metadata
-        expected = (metadata.num_frames, metadata.channels, metadata.height, metadata.width)
-        # The runtimes refuse other shapes too, with messages about nodes of the graph.
-        if len(shape) == 5 and all(e in (None, s) for s, e in zip(shape[1:], expected, strict=True)):
-            return
-        hint = ""
-        if len(shape) == 5 and shape[1] != metadata.num_frames:
-            hint = f" Sample {metadata.num_frames} frames: the number is fixed at export."
-        elif len(shape) == 5 and shape[2] == metadata.channels:
-            hint = " Crop or resize the clips, or export the run for any size: vsn export RUN --any-size."
-        axes = ", ".join(str(size or "any") for size in expected)
-        raise ExportError(f"Expected clips of shape (B, {axes}), got {tuple(shape)}.{hint}")
 
 
 class ExportedPredictor:

@@ -105,7 +105,8 @@ def read_metadata(path: str | Path) -> ExportMetadata:
     except ExportError:
         raise
     except Exception as error:  # ONNX Runtime raises its own types for damaged files
-        raise ExportError(f"{path} is damaged or not an exported model ({_one_line(error, 200)}).") from error
+        reason = " ".join(str(error).split())[:200]
+        raise ExportError(f"{path} is damaged or not an exported model ({reason}).") from error
     if text is None:
         raise ExportError(
             f"{path} has no metadata (key {KEY!r}), so its classes and preprocessing are unknown. Write it with "
@@ -154,10 +155,6 @@ def _read_pt2(path: Path) -> str | None:
     with zipfile.ZipFile(path) as archive:
         name = next((name for name in archive.namelist() if name.endswith(f"extra/{KEY}.json")), None)
         return archive.read(name).decode("utf-8") if name else None
-
-
-def _one_line(error: Exception, length: int) -> str:
-    return " ".join(str(error).split())[:length]
 
 
 def import_package(package: str, purpose: str) -> Any:

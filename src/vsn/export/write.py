@@ -26,10 +26,7 @@ from vsn.export.metadata import KEY, ExportError, ExportMetadata, import_package
 def trace(form: nn.Module, clip: Tensor, *, any_size: bool) -> torch.export.ExportedProgram:
     """Trace a model in its export form, with a dynamic batch size and, if ``any_size``, dynamic height and width.
 
-    Args:
-        form: maps clips to logits.
-        clip: ``(B, T, C, H, W)``; B at least 2, because torch.export specializes sizes of 1.
-        any_size: leave H and W dynamic.
+    In ``clip`` ``(B, T, C, H, W)`` B is at least 2, because torch.export specializes sizes of 1.
     """
     axes: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=1 << 16)}
     if any_size:  # the exporter derives the smallest size, below which feature maps would be 1x1
@@ -85,27 +82,19 @@ def write_aoti(program: torch.export.ExportedProgram, path: Path, metadata: Expo
 
 def check_packages(config: ExportConfig) -> None:
     """Import the packages of a format, before anything takes time. Raises `ExportError`."""
-    # OpenVINO files are converted from ONNX.
-    if config.to in ("onnx", "openvino"):
-        import_package("onnx", "Export to ONNX")
-        import_package("onnxscript", "Export to ONNX")
-    if config.to == "onnx":
-        import_package("onnxruntime", "Checking an ONNX file")
-    if config.to == "openvino":
-        import_package("openvino", "Export to OpenVINO")
-        if config.int8:
-            import_package("nncf", "int8 for OpenVINO")
+    # OpenVINO files are converted from ONNX; ONNX Runtime checks an ONNX file. A .pt2 needs only torch.
+    packages = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+    for package in packages.get(config.to, ()):
+        import_package(package, f"Export to {config.to}")
+    if config.to == "openvino" and config.int8:
+        import_package("nncf", "int8 for OpenVINO")
 
 
 def quantize_onnx(path: Path, clips: Sequence[NDArray[Any]], metadata: ExportMetadata | None) -> None:
     """Quantize an ONNX file to int8 in place, with a quantize and dequantize pair at the inputs of each convolution.
 
-    Weights are quantized per output channel (int8), activations per tensor (uint8) over their range on the clips.
-
-    Args:
-        path: the file.
-        clips: calibration clips, each ``(1, T, C, H, W)``.
-        metadata: written into the file, unless None.
+    Weights are quantized per output channel (int8), activations per tensor (uint8) over their range on the calibration
+    clips, each ``(1, T, C, H, W)``. Metadata is written into the file, unless None.
     """
     onnx = import_package("onnx", "int8 for ONNX")
     import_package("onnxruntime", "int8 for ONNX")

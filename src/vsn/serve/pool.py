@@ -46,7 +46,12 @@ class DecodePool(Generic[Job, Result]):
         self, work: Callable[[Job], Result], *, num_workers: int, seconds_limit: float, preload: str = ""
     ) -> None:
         self._work, self._seconds_limit = work, seconds_limit
-        self._context = _context(preload or work.__module__)
+        # A start method by which a replacement is ready in milliseconds, not in the seconds of an import. Not "fork": this
+        # process has threads, whose locks a child would inherit in an unknown state.
+        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"  # Windows
+        self._context: BaseContext = multiprocessing.get_context(method)
+        if method == "forkserver":
+            self._context.set_forkserver_preload(["__main__", preload or work.__module__])
         self._jobs: queue.SimpleQueue[_Entry[Job, Result] | None] = queue.SimpleQueue()
         self._workers: dict[int, GuardedWorker[Job, Result]] = {}
         self._closing = False
@@ -115,18 +120,18 @@ class DecodePool(Generic[Job, Result]):
         """Replace the process of a slot and wait until it is ready; None, after a pause, if it does not start."""
         if slot in self._workers:
             self._workers.pop(slot).stop()
-        # Ctrl-C goes to the whole process group; children must not see it while they import.
-        with interrupts_blocked():
-            worker = GuardedWorker(self._work, seconds_limit=self._seconds_limit, context=self._context)
         try:
+            # Ctrl-C goes to the whole process group; children must not see it while they import.
+            with interrupts_blocked():
+                worker = GuardedWorker(self._work, seconds_limit=self._seconds_limit, context=self._context)
             while not worker.is_free:
                 wait([worker.connection], _POLL_SECONDS)
                 if self._closing:
                     worker.stop()
                     return None
                 worker.poll()
-        except WorkerError:
-            # For example out of memory, which may pass.
+        except (WorkerError, OSError):
+            # For example out of memory, which may pass: the thread must live on.
             time.sleep(_POLL_SECONDS)
             return None
         self._workers[slot] = worker
@@ -142,13 +147,3 @@ class DecodePool(Generic[Job, Result]):
                 return WorkerFailure("the service is being stopped")
             if (outcome := worker.poll()) is not None:
                 return outcome[1]
-
-
-def _context(preload: str) -> BaseContext:
-    """Return a start method by which a replacement is ready in milliseconds, not in the seconds of an import."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
-        return multiprocessing.get_context("spawn")
-    # Not "fork": this process has threads, whose locks a child would inherit in an unknown state.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", preload])
-    return context

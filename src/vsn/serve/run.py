@@ -14,12 +14,6 @@ from vsn.runs.run import WeightsKind
 def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", device: str = "auto") -> None:
     """Serve a run folder or an exported file until Ctrl-C or SIGTERM.
 
-    Args:
-        path: the run folder or exported file.
-        config: address and limits.
-        weights: the last of the run, or those of its best validation.
-        device: auto, cpu or cuda.
-
     Raises:
         RunError, ConfigError: the model cannot be opened, the extra is not installed, or the port is taken.
     """
@@ -45,7 +39,13 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
         timeout_graceful_shutdown=5,
         timeout_keep_alive=5,
     )
-    with _listen(config) as sock:
+    # Bound before uvicorn starts: with port 0 the URL must be known, and a taken port is an error in one line.
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        listener = socket.create_server((config.host, config.port), family=family, backlog=256)
+    except OSError as error:
+        raise ConfigError(f"Cannot listen: {error.strerror}. Choose another --port, or 0 for any free one.") from error
+    with listener as sock:
         host, port = sock.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         # No markup: rich would take the brackets of an IPv6 address for a style.
@@ -63,12 +63,3 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
         finally:
             # A second Ctrl-C skips the shutdown of the application.
             service.close()
-
-
-def _listen(config: ServeConfig) -> socket.socket:
-    # Bound before uvicorn starts: with port 0 the URL must be known, and a taken port is an error in one line.
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    try:
-        return socket.create_server((config.host, config.port), family=family, backlog=256)
-    except OSError as error:
-        raise ConfigError(f"Cannot listen: {error.strerror}. Choose another --port, or 0 for any free one.") from error

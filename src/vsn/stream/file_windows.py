@@ -8,28 +8,25 @@ from pathlib import Path
 import numpy as np
 
 from vsn.config import LiveConfig, Recipe, WindowConfig
+from vsn.data.views import num_test_frames
 from vsn.stream.collect import WindowCollector, images_of, window_views
 from vsn.stream.grid import FrameFilter, WindowGrid
-from vsn.stream.plan import check_windows, plan_grid, spread, window_num_frames
+from vsn.stream.plan import check_windows, plan_grid, spread
 from vsn.stream.reader import LiveReader
 from vsn.stream.source import Source
 
 
 @dataclass(frozen=True)
 class FileWindows:
-    """The windows of a file, as a model takes them.
-
-    Attributes:
-        grid: where they are.
-        seconds: duration that was read.
-        numbers: number of each window on the grid, ascending.
-        clips: of each window, uint8 ``(crops, T, C, h, w)``.
-    """
+    """The windows of a file, as a model takes them."""
 
     grid: WindowGrid
     seconds: float
+    """Duration that was read."""
     numbers: tuple[int, ...]
+    """Number of each window on the grid, ascending."""
     clips: tuple[np.ndarray, ...]
+    """Of each window, uint8 ``(crops, T, C, h, w)``."""
 
 
 def read_windows(
@@ -49,12 +46,10 @@ def read_windows(
         TooShortWindowError: a window is too short for the consecutive frames of one instant.
     """
     protocol, live = check_windows(recipe), LiveConfig(fast=True)
-    num_consecutive = recipe.model.num_consecutive
+    num_frames, num_consecutive = num_test_frames(recipe.model, protocol), recipe.model.num_consecutive
     source = Source(path, live)
     try:
-        grid, _ = plan_grid(
-            recipe, WindowConfig(seconds=seconds), source, num_frames=window_num_frames(recipe, protocol)
-        )
+        grid, _ = plan_grid(recipe, WindowConfig(seconds=seconds), source, num_frames=num_frames)
     except BaseException:
         source.close()
         raise

@@ -46,13 +46,8 @@ def check_windows(recipe: Recipe, protocol: Protocol | None = None) -> Protocol:
             f"Protocol {protocol!r} takes several clips of a video, and a window is a single clip. Choose one of "
             f"{allowed} with --protocol."
         )
-    window_num_frames(recipe, protocol)
+    num_test_frames(recipe.model, protocol)  # raises if the protocol's T is not the model's
     return protocol
-
-
-def window_num_frames(recipe: Recipe, protocol: Protocol) -> int:
-    """Return T of a window. Raises `ConfigError` if the protocol's T is not the model's."""
-    return num_test_frames(recipe.model, protocol)
 
 
 def plan_grid(recipe: Recipe, windows: WindowConfig, source: Source, *, num_frames: int) -> tuple[WindowGrid, str]:

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vsn.config import Protocol
+from vsn.data.views import num_test_frames
 from vsn.inference.forward import autocast, mean_of_views, view_scores
 from vsn.inference.predict import Predictor
 from vsn.models.classifier import FrameClassifier
 from vsn.stream.collect import window_views
-from vsn.stream.plan import check_windows, window_num_frames
+from vsn.stream.plan import check_windows
 from vsn.stream.split import CannotSplitError, SplitBackbone, split_backbone
 
 _Features = list[tuple[Tensor, ...]]
@@ -47,7 +48,7 @@ class WindowScorer:
     def __init__(self, predictor: Predictor, *, protocol: Protocol | None = None, reuse: bool = True) -> None:
         self._predictor, self._recipe = predictor, predictor.recipe
         self._protocol = check_windows(self._recipe, protocol)
-        self.num_frames = window_num_frames(self._recipe, self._protocol)
+        self.num_frames = num_test_frames(self._recipe.model, self._protocol)
         self.num_consecutive = self._recipe.model.num_consecutive
         self.num_frames_seen = self.num_frames_computed = 0
         self._features: dict[int, _Features] = {}
