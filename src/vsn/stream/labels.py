@@ -16,23 +16,20 @@ from vsn.stream.grid import WindowGrid
 
 @dataclass(frozen=True)
 class WindowPrediction:
-    """The label of one window.
-
-    Attributes:
-        start: start of the window, in seconds of the video.
-        end: its end; its last frame is displayed half a frame distance earlier.
-        label: a class name, or "unknown".
-        probability: smoothed probability of that class; for "unknown" that of the most probable class.
-        smoothed: of all classes, after calibration and smoothing, float64 ``(num_classes,)``.
-        lag_ms: from the arrival of the window's last frame to the prediction.
-    """
+    """The label of one window."""
 
     start: float
+    """Seconds of the video."""
     end: float
+    """Seconds; the last frame of the window is displayed half a frame distance earlier."""
     label: str
+    """A class name, or "unknown"."""
     probability: float
+    """Smoothed probability of that class; for "unknown" that of the most probable class."""
     smoothed: NDArray[np.float64]
+    """Of all classes, after calibration and smoothing, ``(num_classes,)``."""
     lag_ms: float
+    """From the arrival of the window's last frame to the prediction."""
 
 
 class WindowLabeler:

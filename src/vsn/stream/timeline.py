@@ -27,42 +27,32 @@ from vsn.system.interrupt import StopRequest
 
 @dataclass(frozen=True)
 class Segment:
-    """An interval of a video with one label.
-
-    Attributes:
-        start: seconds.
-        end: seconds.
-        label: a class name, never "unknown".
-        score: mean smoothed probability of the label over its predictions; None in ground truth.
-    """
+    """An interval of a video with one label; times in seconds."""
 
     start: float
     end: float
     label: str
+    """A class name, never "unknown"."""
     score: float | None = None
+    """Mean smoothed probability of the label over its predictions; None in ground truth."""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """The labels of a file over time.
-
-    Attributes:
-        path: the file.
-        seconds: duration, as far as it was read.
-        window_seconds: length of a window.
-        every: seconds from one prediction to the next.
-        predictions: of all windows, in order, equal to those of `vsn stream`.
-        segments: intervals with a label; the time between them is unknown.
-        interrupted: whether a stop request ended it before the end.
-    """
+    """The labels of a file over time."""
 
     path: str
     seconds: float
+    """Duration, as far as it was read."""
     window_seconds: float
     every: float
+    """Seconds from one prediction to the next."""
     predictions: tuple[WindowPrediction, ...]
+    """Of all windows, in order, equal to those of `vsn stream`."""
     segments: tuple[Segment, ...]
+    """Intervals with a label; the time between them is unknown."""
     interrupted: bool = False
+    """Whether a stop request ended it early."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the predictions, for JSON."""
@@ -201,8 +191,7 @@ def share_right(segments: Sequence[Segment], truth: Sequence[Segment]) -> float:
 
 # --- plot ---------------------------------------------------------------------------------------------
 
-_MAX_CURVES = 20
-_NUM_COLORS = 20
+_MAX_CURVES, _NUM_COLORS = 20, 20
 
 
 def check_plot(path: Path) -> None:
@@ -218,27 +207,15 @@ def write_plot(timeline: Timeline, classes: Sequence[str], path: Path, *, truth:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-
-    width = min(14.0, max(8.0, timeline.seconds / 8))
-    figure = Figure(figsize=(width, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    # Without a date and with a fixed salt the same timeline gives the same file.
-    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    with matplotlib.rc_context({"svg.hashsalt": "vsn"}), atomic_write(path) as temporary:
-        _draw(figure, timeline, list(classes), truth)
-        figure.savefig(temporary, dpi=150, metadata=metadata)
-    return path
-
-
-def _draw(figure: Any, timeline: Timeline, classes: list[str], truth: Sequence[Segment]) -> None:
-    from matplotlib import colormaps
     from matplotlib.patches import Patch
 
+    figure = Figure(figsize=(min(14.0, max(8.0, timeline.seconds / 8)), 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
     labels = list(dict.fromkeys(segment.label for segment in (*timeline.segments, *truth)))
     if not labels:  # all unknown: show the curves of the most probable classes
         labels = list(dict.fromkeys(classes[int(one.smoothed.argmax())] for one in timeline.predictions))
     # tab20 alternates dark and light shades: dark ones first, so that few labels differ most.
-    shades = [colormaps["tab20"]((2 * i) % _NUM_COLORS + (2 * i) // _NUM_COLORS) for i in range(_NUM_COLORS)]
+    shades = [matplotlib.colormaps["tab20"]((2 * i) % _NUM_COLORS + (2 * i) // _NUM_COLORS) for i in range(_NUM_COLORS)]
     colors = {label: shades[i % _NUM_COLORS] for i, label in enumerate(labels)}
 
     bands, curves = figure.subplots(2, 1, sharex=True, height_ratios=[1 if truth else 0.6, 2.4])
@@ -254,18 +231,18 @@ def _draw(figure: Any, timeline: Timeline, classes: list[str], truth: Sequence[S
 
     middles = [(prediction.start + prediction.end) / 2 for prediction in timeline.predictions]
     for label in [label for label in labels if label in classes][:_MAX_CURVES]:
-        index = classes.index(label)
-        smoothed = [prediction.smoothed[index] for prediction in timeline.predictions]
+        smoothed = [prediction.smoothed[classes.index(label)] for prediction in timeline.predictions]
         curves.plot(middles, smoothed, color=colors[label], linewidth=1.4)
     curves.set(xlim=(0, timeline.seconds), ylim=(0, 1), xlabel="seconds", ylabel="smoothed probability")
     curves.grid(alpha=0.3)
-    handles = [Patch(color=colors[label], label=_legend_text(label)) for label in labels]
+    # Matplotlib reads dollars as formulas, and skips legend entries that start with an underscore.
+    short = {label: label if len(label) <= 36 else f"{label[:35]}\u2026" for label in labels}
+    texts = {label: ("\u200b" if label.startswith("_") else "") + short[label].replace("$", r"\$") for label in labels}
+    handles = [Patch(color=colors[label], label=texts[label]) for label in labels]
     handles.append(Patch(facecolor="none", edgecolor="gray", label=UNKNOWN))
     figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
-
-
-def _legend_text(label: str, max_length: int = 36) -> str:
-    text = label if len(label) <= max_length else f"{label[: max_length - 1]}\u2026"
-    # Matplotlib reads dollars as formulas, and skips legend entries that start with an underscore.
-    text = text.replace("$", r"\$")
-    return f"\u200b{text}" if text.startswith("_") else text
+    # Without a date and with a fixed salt the same timeline gives the same file.
+    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    with matplotlib.rc_context({"svg.hashsalt": "vsn"}), atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150, metadata=metadata)
+    return path
