@@ -32,18 +32,15 @@ fp32 leaves room for rounding. int8 is approximate; `export_accuracy` measures i
 
 @dataclass(frozen=True)
 class Check:
-    """An exported model compared with PyTorch on the CPU, on three clips.
-
-    Attributes:
-        difference: by batch size, the largest difference of a logit relative to PyTorch's largest.
-        agreement: share of the clips with the same predicted class.
-        latency_ms: median of one clip, "pytorch" (eager) and "exported", measured in turns. Only their order
-            means something, as the machine may be busy.
-    """
+    """An exported model compared with PyTorch on the CPU, on three clips."""
 
     difference: dict[int, float]
+    """By batch size, the largest difference of a logit relative to PyTorch's largest."""
     agreement: float
+    """Share of the clips with the same predicted class."""
     latency_ms: dict[str, float]
+    """Median of one clip, "pytorch" (eager) and "exported", measured in turns. Only their order means something, as the
+    machine may be busy."""
 
 
 @dataclass(frozen=True)

@@ -47,25 +47,20 @@ from vsn.system.version import installed_version
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The exported file, compared with PyTorch.
-
-    Attributes:
-        path: the file; an OpenVINO ``.xml`` has its ``.bin`` next to it.
-        metadata: what the file records about its model.
-        num_bytes: of the file or files.
-        clips: description of the clips it was compared on.
-        check: the comparison.
-        note: a remark on the protocol, or "".
-        accuracy: with `check_accuracy`, results of PyTorch and of the file on the same videos; else None.
-    """
+    """The exported file, compared with PyTorch."""
 
     path: Path
+    """An OpenVINO ``.xml`` has its ``.bin`` next to it."""
     metadata: ExportMetadata
     num_bytes: int
+    """Of the file or files."""
     clips: str
+    """Description of the clips it was compared on."""
     check: Check
     note: str = ""
+    """A remark on the protocol."""
     accuracy: Accuracy | None = None
+    """With `check_accuracy`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""

@@ -30,37 +30,30 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportMetadata:
-    """What an exported file records about its model.
-
-    Attributes:
-        to: the format.
-        classes: names, in the order of the logits.
-        num_frames: T.
-        channels: C of a clip ``(B, T, C, H, W)``.
-        height: H in pixels, or None if any is possible.
-        width: W in pixels, or None if any is possible.
-        input: "uint8", or "float32" in [0, 1]; the model normalizes.
-        precision: of the weights: "fp32", "fp16", or "int8", which includes activations.
-        preprocessing: description of how a video becomes a clip.
-        recipe: settings that turn a video into clips: tables model, clip, eval and a part of data.
-        vsn: the version that exported it.
-        weights: "last" or "best" of the run.
-        weights_hash: SHA-256 of the run's weights file; empty for a model without a run.
-    """
+    """What an exported file records about its model, which takes clips ``(B, num_frames, channels, height, width)``."""
 
     to: ExportFormat
     classes: tuple[str, ...]
+    """Names, in the order of the logits."""
     num_frames: int
     channels: int
     height: int | None
+    """None: any."""
     width: int | None
     input: InputType
+    """uint8, or float32 in [0, 1]; the model normalizes."""
     precision: Precision
+    """Of the weights; int8 includes activations."""
     preprocessing: Mapping[str, object]
+    """Description of how a video becomes a clip."""
     recipe: Mapping[str, object]
+    """Settings that turn a video into clips: tables model, clip, eval and a part of data."""
     vsn: str
+    """The version that exported it."""
     weights: str
+    """"last" or "best" of the run."""
     weights_hash: str
+    """SHA-256 of the run's weights file; empty for a model without a run."""
 
     def to_json(self) -> str:
         """Format as one line of JSON."""

@@ -40,8 +40,7 @@ class Guards:
     """Middleware: add security headers, refuse requests of other sites' pages, count responses.
 
     Args:
-        app: the application.
-        metrics: where requests are counted.
+        app, metrics: the application, and where its requests are counted.
         paths: known paths; all others are counted as "other", so that a scanner cannot fill memory with labels.
         hosts: accepted values of the header Host; empty: any. The check stops DNS rebinding: a page of another site
             whose name was made to resolve to this machine.

@@ -36,21 +36,16 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class ServedModel:
-    """A model as the service uses it.
-
-    Attributes:
-        recipe: how a video becomes clips.
-        classes: names, in the order of the logits.
-        score: logits `(num_classes,)` for each clip; clips may differ in size.
-        predictor: source of heat maps; None for an exported file.
-        card: what /v1/model returns, without the limits of the service.
-    """
+    """A model as the service uses it."""
 
     recipe: Recipe
     classes: tuple[str, ...]
     score: Callable[[Sequence[Clip]], list[Logits]]
+    """Logits `(num_classes,)` for each clip; clips may differ in size."""
     predictor: Predictor | None
+    """Source of heat maps; None for an exported file."""
     card: Card
+    """What /v1/model returns, without the limits of the service."""
 
     def top(self, logits: Logits, top_k: int) -> list[tuple[str, float]]:
         """Return labels with probabilities, most probable first, computed by the code of `vsn predict`."""

@@ -57,15 +57,7 @@ KINDS = {
 
 
 class Problem(Exception):  # noqa: N818  (a response, not an error in our code)
-    """A request that the service refuses or cannot answer.
-
-    Attributes:
-        code: a key of `KINDS`.
-        received: what the request contained.
-        limit: what is accepted, in a sentence; default that of the code.
-        hint: what to do; default that of the code.
-        status: of HTTP; default that of the code.
-    """
+    """A request that the service refuses or cannot answer; limit, hint and status default to those of its code."""
 
     def __init__(self, code: str, received: str, *, limit: str = "", hint: str = "", status: int | None = None) -> None:
         # Decoding processes send problems to the service: pickle calls `Problem(*args)`, then restores the attributes.

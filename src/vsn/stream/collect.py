@@ -83,10 +83,7 @@ def images_of(stack: Stack) -> np.ndarray:
 def window_views(stacks: Sequence[np.ndarray], recipe: Recipe, protocol: Protocol) -> Tensor:
     """Crop a window as the model takes it: uint8 ``(crops, T, C, h, w)``.
 
-    Args:
-        stacks: images of each of the T instants, uint8 ``(n, H, W, 3)``: n is 1, or L + 1 for frame differences.
-        recipe: of the run.
-        protocol: which crops.
+    Stacks are the images of the T instants, uint8 ``(n, H, W, 3)``: n is 1, or L + 1 for frame differences.
     """
     frames = torch.from_numpy(np.concatenate(stacks)).permute(0, 3, 1, 2)
     crops = crop_views(frames, recipe.clip, protocol, recipe.model.modality)

@@ -34,12 +34,7 @@ def read_windows(
 ) -> FileWindows:
     """Read the windows of `vsn predict --windows`, further apart where there would be more than `max_windows`.
 
-    Args:
-        path: the file.
-        recipe: of a run that supports windows (`check_windows`).
-        seconds: length of a window; None: that of training clips.
-        max_windows: most windows.
-        video_seconds: approximate duration of the video.
+    Windows last `seconds`, by default as long as training clips; `video_seconds` is the approximate duration of the video.
 
     Raises:
         VideoError: the file cannot be opened, or no frame decodes.

@@ -38,11 +38,7 @@ class WindowLabeler:
     Smoothing is an exponential mean m in time: ``m + (1 - exp(-every / smooth)) (p - m)``. Labels have hysteresis: the
     most probable class starts at `enter` and lasts until its mean falls below `leave` or another class starts.
 
-    Args:
-        classes: names, in the order of the logits.
-        config: `smooth`, `enter`, `leave` and `unknown`.
-        grid: where the windows are.
-        calibration: temperature, and the threshold used where `config.unknown` is None; None: neither.
+    A calibration sets the temperature, and the threshold of "unknown" where `config.unknown` is None.
     """
 
     def __init__(

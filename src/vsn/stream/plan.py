@@ -97,9 +97,7 @@ def window_seconds(recipe: Recipe, frames_per_second: float) -> tuple[float, str
     - Otherwise a clip is the whole video: the median length of 25 training videos, evenly spaced in the list, if
       the data set is still where the run found it; else 4 seconds.
 
-    Args:
-        recipe: of the run.
-        frames_per_second: of the source; 0.0 when unknown.
+    The rate of the source is 0.0 when unknown.
     """
     clip, num_frames = recipe.clip, recipe.model.num_frames
     num_more = recipe.model.num_consecutive - 1

@@ -18,26 +18,21 @@ _JOIN_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class LiveFrame:
-    """A frame of a source, converted.
-
-    Attributes:
-        number: index in the source: 0, 1, 2, ...
-        part: number of breaks (lost connections, jumps of time stamps) before it; windows do not span breaks.
-        seconds: start of its display, since the first frame.
-        end: end of its display.
-        image: uint8 `(H, W, 3)`, RGB, resized to the short side of the reader.
-        picture: the same at the size of the source, if requested.
-        arrived: `time.perf_counter()` when it was decoded; for a file in real time, when it was due; for a lossless
-            source, when it was taken.
-    """
+    """A frame of a source, converted."""
 
     number: int
+    """Index in the source: 0, 1, 2, ..."""
     part: int
+    """As in `SourceFrame`, also the two times."""
     seconds: float
     end: float
     image: np.ndarray
+    """uint8 `(H, W, 3)`, RGB, resized to the short side of the reader."""
     picture: np.ndarray | None
+    """The same at the size of the source, if requested."""
     arrived: float
+    """`time.perf_counter()` when it was decoded; for a file in real time, when it was due; for a lossless source, when it
+    was taken."""
 
 
 class LiveReader:
@@ -53,11 +48,7 @@ class LiveReader:
         wanted: called in the thread with the `end` of each frame, in order: whether the frame is needed.
         pictures: return every frame, with its full-size picture.
 
-    Attributes:
-        num_frames: frames read.
-        seconds: duration read.
-        dropped: needed frames that were dropped.
-        lossless: whether the source waits.
+    Attributes: `num_frames` and `seconds` read; needed frames `dropped`; whether the source waits (`lossless`).
     """
 
     def __init__(

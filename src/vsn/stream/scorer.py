@@ -28,11 +28,6 @@ class WindowScorer:
     Logits are bit-equal with and without earlier windows: each frame passes the first part of the network by itself
     either way. `Predictor.predict` computes that part for all frames of a clip at once, which may round differently.
 
-    Args:
-        predictor: of a run on RGB frames or frame differences, with one label per video.
-        protocol: which crops; default that of the run.
-        reuse: whether to reuse features.
-
     Attributes:
         num_frames: T.
         num_consecutive: consecutive frames at each of the T instants: 1, or L + 1 for frame differences.

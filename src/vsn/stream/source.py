@@ -67,30 +67,22 @@ def shown_name(source: str | Path) -> str:
 
 @dataclass(frozen=True)
 class SourceFrame:
-    """A decoded frame, not yet converted, with its time.
-
-    Attributes:
-        part: number of breaks (lost connections, jumps of time stamps) before it.
-        seconds: start of its display, since the first frame.
-        end: end of its display.
-    """
+    """A decoded frame, not yet converted, with its time."""
 
     part: int
+    """Number of breaks (lost connections, jumps of time stamps) before it; windows do not span breaks."""
     seconds: float
+    """Start of its display, since the first frame."""
     end: float
+    """End of its display."""
     stored: VideoFrame
 
 
 class Source:
-    """An open source.
-
-    Args:
-        source: a file, the number of a camera, or a URL; a `Path` is always a file.
-        config: time limits and reconnections.
+    """An open source: a file, the number of a camera, or a URL; a `Path` is always a file.
 
     Attributes:
         name: for display.
-        kind: file, camera or url.
         finite: whether it has an end, as files do.
         frames_per_second: as announced; 0.0 if it is not.
         announced_seconds: duration, as announced; None if it is not.

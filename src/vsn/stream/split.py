@@ -26,17 +26,14 @@ class CannotSplitError(ValueError):
 
 @dataclass(frozen=True)
 class SplitBackbone:
-    """The two parts of a backbone.
-
-    Attributes:
-        frame_part: maps frames ``(N, C, H, W)`` to the tensors ``(N, ...)`` that the other part takes.
-        clip_part: maps those tensors, of the T frames of each clip, to features ``(B*T, D)``.
-        first_temporal: name of the first temporal module; "" if there is none (TSN).
-    """
+    """The two parts of a backbone."""
 
     frame_part: fx.GraphModule
+    """Maps frames ``(N, C, H, W)`` to the tensors ``(N, ...)`` that the other part takes."""
     clip_part: fx.GraphModule
+    """Maps those tensors, of the T frames of each clip, to features ``(B*T, D)``."""
     first_temporal: str
+    """Name of the first temporal module; "" if there is none (TSN)."""
 
 
 class _Tracer(fx.Tracer):
@@ -47,11 +44,8 @@ class _Tracer(fx.Tracer):
 def split_backbone(backbone: nn.Module, *, channels: int = 3) -> SplitBackbone:
     """Split a backbone in evaluation mode before its first temporal module, without changing it.
 
-    The parts are compared with the whole on random frames: tracing cannot see every way in which frames mix.
-
-    Args:
-        backbone: maps frames ``(B*T, channels, H, W)`` to features ``(B*T, D)``.
-        channels: of a frame.
+    It maps frames ``(B*T, channels, H, W)`` to features ``(B*T, D)``. The parts are compared with the whole on random
+    frames: tracing cannot see every way in which frames mix.
 
     Raises:
         CannotSplitError: the backbone cannot be traced, or its parts differ from the whole.

@@ -30,35 +30,28 @@ _MAX_STILL_SECONDS = 10.0
 
 @dataclass
 class StreamSummary:
-    """Statistics of a stream.
-
-    Attributes:
-        source: name, without user and password.
-        seconds: duration of the video.
-        num_frames: frames read.
-        num_predictions: windows labeled.
-        skipped: windows not labeled, because a later one was complete already.
-        dropped: frames dropped although a window or the video needed them, because the model was too slow.
-        undecodable: packets that do not decode.
-        reconnected: connections lost and restored.
-        lost: why the connection was lost for good; "" if it was not.
-        frames_seen: frames of all windows.
-        frames_computed: how many of these were computed, not reused from an earlier window.
-        lags_ms: from the arrival of a window's last frame to its prediction, of the last 10,000 predictions.
-    """
+    """Statistics of a stream."""
 
     source: str
+    """Name, without user and password."""
     seconds: float = 0.0
     num_frames: int = 0
     num_predictions: int = 0
     skipped: int = 0
+    """Windows not labeled, because a later one was complete already."""
     dropped: int = 0
+    """Frames dropped although a window or the video needed them, because the model was too slow."""
     undecodable: int = 0
+    """Packets that do not decode."""
     reconnected: int = 0
     lost: str = ""
+    """Why the connection was lost for good; "" if it was not."""
     frames_seen: int = 0
+    """Frames of all windows."""
     frames_computed: int = 0
+    """How many of these were computed, not reused from an earlier window."""
     lags_ms: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
+    """From the arrival of a window's last frame to its prediction, of the last 10,000 predictions."""
 
 
 class WindowStream:
@@ -166,7 +159,7 @@ class Stream:
         Args:
             on_prediction: receives each prediction at once.
             video: write the pictures of the source there as MP4, annotated with their labels.
-            stop: a stop request.
+            stop: checked between frames.
             on_seconds: receives the position in the video.
 
         Raises:
@@ -261,15 +254,9 @@ _LABEL_COLOR, _NO_LABEL_COLOR = (255, 200, 60), (150, 150, 150)
 
 
 def draw_label(picture: np.ndarray, label: str, probability: float | None) -> np.ndarray:
-    """Draw a dark band at the bottom of a picture with a label and a bar of its probability.
+    """Return a picture, uint8 ``(H, W, 3)``, with a dark band at its bottom: a label and a bar of its probability.
 
-    Args:
-        picture: uint8 ``(H, W, 3)``, RGB; it is not changed.
-        label: a class name, "unknown", or other text.
-        probability: length of the bar, in [0, 1]; None draws no bar.
-
-    Returns:
-        uint8 ``(H', W', 3)``: H and W rounded down to even numbers, which H.264 requires.
+    H and W are rounded down to even numbers, which H.264 requires. A probability of None draws no bar.
     """
     height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
     image = Image.fromarray(np.ascontiguousarray(picture[:height, :width]))

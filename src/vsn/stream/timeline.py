@@ -73,14 +73,8 @@ def make_timeline(
 ) -> Timeline:
     """Label a video file window by window with the code of `vsn stream`, as fast as the model allows.
 
-    Args:
-        predictor: of a run on RGB frames or frame differences, with one label per video.
-        path: the file.
-        windows: where windows are, and when a label counts.
-        calibration: temperature and threshold.
-        stop: a stop request; the timeline then ends early.
-        on_start: receives the open stream.
-        on_seconds: receives the position in the video.
+    For the arguments see `Stream` and `Stream.run`. A stop request ends the timeline early; `on_start` receives the open
+    stream.
 
     Raises:
         VideoError, ConfigError: as `Stream`.
