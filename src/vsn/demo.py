@@ -16,7 +16,7 @@ from vsn.config import Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.embedded.write import SynthSpec, write_dataset
 from vsn.data.open import open_datasets, open_split
-from vsn.inference.evaluate import evaluate_run
+from vsn.inference.evaluate import evaluate_split
 from vsn.models.measure import count_multiply_adds, count_parameters, latency_ms
 from vsn.report import read_runs, write_page
 from vsn.report.illustrate import best_and_worst
@@ -123,17 +123,21 @@ def compare(runs: list[Run]) -> list[DemoRow]:
     for run, model in zip(runs, models, strict=True):
         # Shuffled frames show what a network knows of their order: without it TSN loses nothing.
         forward, shuffled = (
-            evaluate_run(run.path, config=replace(run.recipe.eval, order=order), num_workers=0, progress=False)
+            evaluate_split(run.path, config=replace(run.recipe.eval, order=order), num_workers=0, progress=False)
             for order in ("forward", "shuffled")
         )
+        # Every video of the embedded data set has a label.
+        assert forward.top1 is not None
+        assert forward.top1_interval is not None
+        assert shuffled.top1 is not None
         rows.append(
             DemoRow(
                 model=run.path.name.upper(),
                 params=count_parameters(model),
                 multiply_adds=count_multiply_adds(run.recipe.model, size=size),
-                top1=forward["top1"],
-                top1_interval=forward["top1_interval"],
-                top1_shuffled=shuffled["top1"],
+                top1=forward.top1,
+                top1_interval=forward.top1_interval,
+                top1_shuffled=shuffled.top1,
                 latency_ratio=latency[run.path.name] / latency[runs[0].path.name],
             )
         )

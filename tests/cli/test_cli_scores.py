@@ -227,12 +227,11 @@ def test_calibrate(vsn: Run):
     assert "--apply TEST.npz" in vsn("calibrate", run)
 
 
-def save_result(run: Path, scores: Scores, **described) -> dict:
-    result = EvalResult.measure(scores, **({"split": "test", "protocol": "fcn"} | described))
-    return result.save(run, scores).to_json()
+def save_result(run: Path, scores: Scores, **described) -> EvalResult:
+    return EvalResult.measure(scores, **({"split": "test", "protocol": "fcn"} | described)).save(run, scores)
 
 
-def evaluated(run: Path, orders: dict[str, int], **options) -> list[dict]:
+def evaluated(run: Path, orders: dict[str, int], **options) -> list[EvalResult]:
     labels = [i % 2 for i in range(40)]
     return [
         save_result(run, sides([int(i < right) for i in range(40)], labels, **options), order=order, bad_videos=())

@@ -38,7 +38,7 @@ def evaluate(
         bad_videos: a video that cannot be read stops the test, or counts as wrong; default the recipe's.
     """
     from vsn.cli.score_tables import print_results
-    from vsn.inference.evaluate import evaluate_run, mirror_note
+    from vsn.inference.evaluate import evaluate_split, mirror_note
     from vsn.runs.run import open_run
 
     if not order:
@@ -53,7 +53,7 @@ def evaluate(
     )
     # One evaluation per order, each saved in the run.
     results = [
-        evaluate_run(
+        evaluate_split(
             run, split=split or None, config=dataclasses.replace(config, order=name), root=root, weights=weights
         )
         for name in order
@@ -61,13 +61,13 @@ def evaluate(
     if os.environ.get("RANK", "0") != "0":  # under torchrun only rank 0 prints
         return
     if json_output:
-        print(json.dumps(results, indent=2))
+        print(json.dumps([result.to_json() for result in results], indent=2))
         return
     print_results(run, results)
     # Mirrored views swap classes such as "to the left" and "to the right".
-    if note := mirror_note(opened.classes, results[0]["protocol"]):
+    if note := mirror_note(opened.classes, config.protocol):
         print(note)
     # Without --split the validation split may have stood in for a missing test split.
-    test_split, tested = opened.recipe.data.test_split, results[0]["split"]
+    test_split, tested = opened.recipe.data.test_split, results[0].split
     if not split and tested != test_split:
         print(f"The data set has no split {test_split!r}; these are results on {tested!r}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +12,7 @@ from rich.markup import escape
 from vsn.system.terminal import make_table, percent, percent_interval, points
 
 if TYPE_CHECKING:
+    from vsn.runs.results import EvalResult
     from vsn.scores.calibrate import AppliedCalibration, Calibration, CalibrationQuality
     from vsn.scores.compare import Comparison
     from vsn.scores.fuse import FusionReport
@@ -23,56 +24,47 @@ ITEMS_SHOWN = 8
 """Classes, or videos, of each side that `vsn compare` prints without --all."""
 
 
-def print_results(run: Path, results: list[dict[str, Any]]) -> None:
+def print_results(run: Path, results: Sequence[EvalResult]) -> None:
     """Print the results of a run: one table row per order of the frames, then the classes."""
     console, first = Console(), results[0]
-    title = f"{run}: {first['num_videos']} videos of split {first['split']}, protocol {first['protocol']}"
-    if "num_unlabeled" in first:
-        print(f"{title}: {first['num_unlabeled']} have no label, so no accuracy was computed.")
+    title = f"{run}: {first.num_videos} videos of split {first.split}, protocol {first.protocol}"
+    if not first.is_measured:
+        print(f"{title}: {first.num_unlabeled} have no label, so no accuracy was computed.")
         return
-    mean = next(key for key in MEANS if key in first)
     # A row per order of the frames: forward, reversed, shuffled, still.
-    table = make_table(("frames", "top-1", "95% interval", "top-5", MEANS[mean]), title=title)
+    table = make_table(("frames", "top-1", "95% interval", "top-5", MEANS[first.mean_name]), title=title)
     for result in results:
-        table.add_row(
-            result["order"],
-            percent(result["top1"]),
-            percent_interval(result["top1_interval"]),
-            percent(result["top5"]),
-            percent(result[mean]),
-        )
+        assert result.top1_interval is not None, "measured with top1"
+        row = (percent(result.top1), percent_interval(result.top1_interval), percent(result.top5), percent(result.mean))
+        table.add_row(result.order, *row)
     console.print(table)
-    if cost := first.get("multiply_adds"):
-        views = f"{first['num_views']} views, " if first["num_views"] > 1 else ""
-        seconds = 1 / first["videos_per_second"]
-        print(f"{views}{cost / 1e9:.3g} G multiply-adds and {seconds:.2g} s per video.")
-    if bad := first["bad_videos"]:
+    if first.multiply_adds and first.num_views and first.videos_per_second:
+        views = f"{first.num_views} views, " if first.num_views > 1 else ""
+        seconds = 1 / first.videos_per_second
+        print(f"{views}{first.multiply_adds / 1e9:.3g} G multiply-adds and {seconds:.2g} s per video.")
+    if bad := first.bad_videos:
         example = f"{bad[0]['path']}: {bad[0]['reason']}"
         print(f"{len(bad)} videos could not be read and count as wrong, for example {example}")
     # The dependence on order is a difference to forward, so it needs forward and another order.
-    orders = [result["order"] for result in results]
+    orders = [result.order for result in results]
     compared = "forward" in orders and len(set(orders)) > 1
     if compared:
-        _print_reliance(console, run, results)
+        _print_reliance(console, results)
     # The table by order has the classes' top-1 already, but not their average precision.
-    if mean != "mean_class" or not compared:
-        measure = "top-1" if mean == "mean_class" else "average precision"
+    if first.mean_name != "mean_class" or not compared:
+        measure = "top-1" if first.mean_name == "mean_class" else "average precision"
         classes = make_table(("class", *orders), title=f"{measure} by class")
-        for name in first["per_class"]:
-            classes.add_row(escape(name), *(percent(result["per_class"][name]) for result in results))
+        for name in first.per_class:
+            classes.add_row(escape(name), *(percent(result.per_class[name]) for result in results))
         console.print(classes)
 
 
-def _print_reliance(console: Console, run: Path, results: Sequence[dict[str, Any]]) -> None:
-    """Print top-1 by class and order, and how much of it depends on the order, from the scores just written."""
-    from vsn.runs.results import list_results
+def _print_reliance(console: Console, results: Sequence[EvalResult]) -> None:
+    """Print top-1 by class and order, and how much of it depends on the order."""
     from vsn.scores.reliance import temporal_reliance
     from vsn.scores.scores import load_scores
 
-    first = results[0]
-    saved = list_results(run, split=first["split"], protocol=first["protocol"], weights=first["weights"], damaged=[])
-    files = {result.order: result.scores_file for result in saved}
-    reliance = temporal_reliance({result["order"]: load_scores(files[result["order"]]) for result in results})
+    reliance = temporal_reliance({result.order: load_scores(result.scores_file) for result in results})
     orders = list(reliance.orders)
     table = make_table(("class", *orders), title="top-1 by order of the frames, 95% intervals")
     rows: list[tuple[str, Mapping[str, ClassAccuracy]]] = [("all videos", reliance.orders), *reliance.classes.items()]

@@ -139,6 +139,30 @@ def evaluate_run(
         ConfigError: protocol, split, device or data do not fit.
         VideoError: a video cannot be read, and ``config.bad_videos`` is "stop".
     """
+    return evaluate_split(
+        path,
+        split=split,
+        config=config,
+        root=root,
+        device=device,
+        num_workers=num_workers,
+        weights=weights,
+        progress=progress,
+    ).to_json()
+
+
+def evaluate_split(
+    path: str | Path,
+    *,
+    split: str | None = None,
+    config: EvalConfig | None = None,
+    root: str | Path | None = None,
+    device: str | None = None,
+    num_workers: int | None = None,
+    weights: WeightsKind = "last",
+    progress: bool = True,
+) -> EvalResult:
+    """Do what `evaluate_run` does; return the result with the path of its files."""
     run = open_run(path)
     config = config or run.recipe.eval
     # A single pass reads each video once; a cache of all of them would only cost memory.
@@ -185,7 +209,7 @@ def evaluate_run(
         seconds=(seconds := time.perf_counter() - start),
         videos_per_second=len(dataset) / seconds,
     )
-    return distributed.broadcast_from_rank0(lambda: result.save(run.path, scores).to_json())
+    return distributed.broadcast_from_rank0(lambda: result.save(run.path, scores))
 
 
 def mirror_note(classes: Sequence[str], protocol: Protocol) -> str:

@@ -158,7 +158,7 @@ def _read_run(
             "top1_interval": result.top1_interval,
             "top5": result.top5,
             "per_class": result.per_class or None,
-            "mean_class": result.mean_class if result.mean_average_precision is None else result.mean_average_precision,
+            "mean_class": result.mean,
         }
         if missing := [key for key, value in measures.items() if value is None]:
             raise ReportError(f"{result.path} lacks {', '.join(missing)}. Run `vsn eval` again.")

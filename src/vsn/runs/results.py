@@ -13,7 +13,7 @@ from typing import Any, TypedDict, get_args
 
 from vsn.config import FrameOrder, Recipe
 from vsn.runs.run import Run, WeightsKind, is_number, weights_file, weights_hash
-from vsn.scores.metrics import summarize
+from vsn.scores.metrics import MeanName, summarize
 from vsn.scores.scores import Scores, ScoresError
 from vsn.system.files import write_json
 
@@ -142,6 +142,16 @@ class EvalResult:
         else:
             del values["num_unlabeled"]
         return values
+
+    @property
+    def mean_name(self) -> MeanName:
+        """Name of the field that holds `mean`."""
+        return "mean_class" if self.mean_average_precision is None else "mean_average_precision"
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over classes of top-1, or of average precision for multi-label videos."""
+        return self.mean_class if self.mean_average_precision is None else self.mean_average_precision
 
     @property
     def is_measured(self) -> bool:
