@@ -144,7 +144,7 @@ def test_flow_that_moved_or_changed_is_refused(flow_run: Path, tmp_path: Path) -
     write_moving(tmp_path, flow=True, num_train=1, num_val=1)
     assert evaluate_run(flow_run, root=tmp_path, progress=False)["num_videos"] == 2
     write_flow_metadata(tmp_path, FlowMetadata(bound=15.0))
-    with pytest.raises(ConfigError, match=r"stored with bound 15\.0, and model\.flow_bound is 20\.0"):
+    with pytest.raises(ConfigError, match=r"bound is 15\.0 there, model\.flow_bound is 20\.0"):
         evaluate_run(flow_run, root=tmp_path, progress=False)
 
 
@@ -212,7 +212,7 @@ def test_flow_of_another_size_is_computed_at_that_size(flow_run: Path, moving: P
     settings = FlowSettings(short_side=2 * SIDE)
     extract_flow(videos_of_folder(moving), tmp_path, settings, num_workers=0, progress=False)
     predictor = Predictor.from_run(flow_run)
-    with pytest.raises(ConfigError, match=rf"stored with short_side {2 * SIDE}.* is {SIDE}\. "):
+    with pytest.raises(ConfigError, match=rf"short_side is {2 * SIDE} there.* is {SIDE}\."):
         predictor.predict(tmp_path / "left.vsnflow")
     model = replace(predictor.recipe.model, flow_short_side=2 * SIDE)
     predictor.recipe = replace(predictor.recipe, model=model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from vsn.data.dataset import VideoDataset
 from vsn.data.flow.find import with_flow
 from vsn.data.flow.values import expected_flow
 from vsn.data.readers import NoSplitError, read_records
-from vsn.data.records import RecordSet, VideoRecord
+from vsn.data.records import RecordSet
 from vsn.data.video import VideoError
 from vsn.data.video.frame_folders import describe_frames
 from vsn.system.progress import progress_bar
@@ -147,21 +148,16 @@ def _describe_data(recipe: Recipe, train: RecordSet, val_set: VideoDataset) -> s
         lines.append(f"{len(absent)} classes have no training video: {_shortened(absent)}.")
     if train.num_missing:
         lines.append(f"{train.num_missing} annotated training videos are not on disk and are left out.")
-    if recipe.model.modality != "flow":  # the note of `with_flow` names the files of flow
-        lines += _describe_frame_files(train.records[0], recipe.data.frame_template)
+    # Of the first video: a wrong template reads no or the wrong frames of all. The note of `with_flow` names flow files.
+    record, template = train.records[0], recipe.data.frame_template
+    if recipe.model.modality != "flow" and record.path.is_dir():
+        decided = "as data.frame_template states" if template else "as detected (data.frame_template)"
+        with contextlib.suppress(VideoError):  # reported when its frames are read
+            files = describe_frames(record.path, template)
+            lines.append(
+                f"Frame files are named {files.template} from {files.start} in {record.video_id!r}, {decided}."
+            )
     return "\n".join(lines)
-
-
-def _describe_frame_files(record: VideoRecord, template: str) -> list[str]:
-    # Once, for the first video: a wrong template reads no or the wrong frames of all of them.
-    if not record.path.is_dir():
-        return []
-    try:
-        files = describe_frames(record.path, template)
-    except VideoError:  # reported when its frames are read
-        return []
-    decided = "as data.frame_template states" if template else "as detected (data.frame_template)"
-    return [f"Frame files are named {files.template} from {files.start} in {record.video_id!r}, {decided}."]
 
 
 def _preload(dataset: VideoDataset, console: Console) -> list[VideoError]:

@@ -54,21 +54,23 @@ def fuse_scores(inputs: Sequence[Scores], *, weights: Sequence[float] | None = N
         raise ScoresError(f"Averaging logits needs inputs of kind 'logits', got {kinds}. Leave --logits out.")
     # An input of weight 0 must not count, not even by its NaN for unreadable videos.
     used = [(scores.logits, share) for scores, share in zip(inputs, shares, strict=True) if share > 0]
-    if logits:
-        method = "logits"
-        fused = np.sum([values.astype(np.float64) * share for values, share in used], axis=0)
-    elif inputs[0].multi_label:
-        method = "sigmoid"
-        # log(p / (1 - p)) of the mean p. Both logarithms are taken before the mean, because 1 - p of a
-        # confident model rounds to 0.
-        positive, negative = (
-            _log_mean([(_log_sigmoid(sign * values.astype(np.float64)), share) for values, share in used])
-            for sign in (1, -1)
-        )
-        fused = positive - negative
-    else:
-        method = "softmax"
-        fused = _log_mean([(log_softmax(values), share) for values, share in used])
+    # The NaN of unreadable videos is passed on; NumPy would warn.
+    with np.errstate(invalid="ignore"):
+        if logits:
+            method = "logits"
+            fused = np.sum([values.astype(np.float64) * share for values, share in used], axis=0)
+        elif inputs[0].multi_label:
+            method = "sigmoid"
+            # log(p / (1 - p)) of the mean p. Both logarithms are taken before the mean, because 1 - p of a
+            # confident model rounds to 0. The logarithm of sigmoid(x) is -log(1 + exp(-x)).
+            positive, negative = (
+                _log_mean([(-np.logaddexp(0, sign * values.astype(np.float64)), share) for values, share in used])
+                for sign in (-1, 1)
+            )
+            fused = positive - negative
+        else:
+            method = "softmax"
+            fused = _log_mean([(log_softmax(values), share) for values, share in used])
     first = inputs[0].facts
     # Two runs tested on one split give fused scores of that split; other differences stay in fused_from.
     shared = {
@@ -95,19 +97,9 @@ def _normalized(weights: Sequence[float] | None, num_inputs: int) -> list[float]
     return [value / sum(values) for value in values]
 
 
-# Both functions pass on the NaN of unreadable videos, of which NumPy would warn.
-
-
-def _log_sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):
-        logarithm: NDArray[np.float64] = -np.logaddexp(0, -values)
-    return logarithm
-
-
 def _log_mean(parts: Sequence[tuple[NDArray[np.float64], float]]) -> NDArray[np.float64]:
     """Return the logarithm of the weighted mean, from logarithms."""
-    with np.errstate(invalid="ignore"):
-        mean: NDArray[np.float64] = np.logaddexp.reduce([values + np.log(share) for values, share in parts], axis=0)
+    mean: NDArray[np.float64] = np.logaddexp.reduce([values + np.log(share) for values, share in parts], axis=0)
     return mean
 
 

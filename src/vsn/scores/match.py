@@ -30,7 +30,13 @@ def match_scores(inputs: Sequence[Scores], names: Sequence[str], *, common: bool
         raise ScoresError(f"Expected scores of 2 or more models, got {len(inputs)}.")
     first = inputs[0]
     for other, name in zip(inputs[1:], names[1:], strict=True):
-        _check_classes(first, other, names[0], name)
+        if first.multi_label != other.multi_label:
+            raise ScoresError(f"Only one of {names[0]} and {name} is multi-label. Use scores of one data set.")
+        if odd := sorted(set(first.classes) ^ set(other.classes)):
+            raise ScoresError(
+                f"{names[0]} has {len(first.classes)} classes and {name} has {len(other.classes)}; they differ in "
+                f"{len(odd)}: {_some(odd)}. Classes must match by name, in any order."
+            )
     # Models may be tested on other subsets, such as after videos were removed from YouTube.
     videos = [set(scores.video_ids.tolist()) for scores in inputs]
     shared, union = set.intersection(*videos), set.union(*videos)
@@ -54,17 +60,6 @@ def match_scores(inputs: Sequence[Scores], names: Sequence[str], *, common: bool
                 f"{_some(other.video_ids[rows].tolist())}. Test both with the same annotations."
             )
     return matched, len(union) - len(shared)
-
-
-def _check_classes(first: Scores, other: Scores, first_name: str, name: str) -> None:
-    if first.multi_label != other.multi_label:
-        raise ScoresError(f"Only one of {first_name} and {name} is multi-label. Use scores of one data set.")
-    different = sorted(set(first.classes) ^ set(other.classes))
-    if different:
-        raise ScoresError(
-            f"{first_name} has {len(first.classes)} classes and {name} has {len(other.classes)}; they differ in "
-            f"{len(different)}: {_some(different)}. Classes must match by name, in any order."
-        )
 
 
 def reorder_scores(scores: Scores, videos: Sequence[str], classes: tuple[str, ...]) -> Scores:

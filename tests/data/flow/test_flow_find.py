@@ -165,7 +165,7 @@ def test_a_folder_of_flow_that_became_a_class(tmp_path: Path) -> None:
 def test_other_conventions_are_refused(tmp_path: Path) -> None:
     config = lay_flow(make_something_v1(tmp_path))
     write_flow_metadata(tmp_path / "flow", FlowMetadata(bound=15.0))
-    with pytest.raises(ConfigError, match=r"bound 15\.0, and model\.flow_bound is 20\.0"):
+    with pytest.raises(ConfigError, match=r"bound is 15\.0 there, model\.flow_bound is 20\.0"):
         places(config)
     stored = with_flow(read_records(config, "train"), config, FlowMetadata(bound=15.0))
     assert stored.summary.endswith("; tv-l1, bound 15 pixels, zero 128.")
@@ -198,7 +198,7 @@ def test_flow_given_for_prediction(tmp_path: Path) -> None:
     assert list_flow(tmp_path) == [file, folder, both]
     assert list_flow(folder) == [folder]
     write_flow_metadata(tmp_path / "f", FlowMetadata(method="raft"))
-    with pytest.raises(ConfigError, match="method 'raft'"):
+    with pytest.raises(ConfigError, match="method is 'raft'"):
         flow_of_video(file, FACTS)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,7 +78,13 @@ def with_flow(records: RecordSet, config: DataConfig, expected: FlowMetadata) ->
             "data.train_split, val_split and test_split; pass --data.test-split test if the recipe does not name it), or "
             "leave these videos out."
         )
-    _check_not_shared(pairs)
+    owners: dict[Path, VideoRecord] = {}
+    for record, place in pairs:
+        if place is not None and (owner := owners.setdefault(place, record)).path != record.path:
+            raise ConfigError(
+                f"{place} would be the flow of both {owner.video_id!r} and {record.video_id!r}. Keep the folders of the "
+                "videos in the folder of the flow."
+            )
     metadata = stored_metadata(located)
     check_flow_metadata(located.folder, metadata or FlowMetadata(), expected)
     flow = tuple(replace(record, path=place) for record, place in pairs if place is not None)
@@ -155,16 +161,6 @@ def _possible_names(record: VideoRecord, config: DataConfig) -> Iterator[str]:
             yield "/".join(parts[first:])
             if parts[-1].isdecimal():  # Something-Something V1: video 7, flow 000007
                 yield "/".join([*parts[first:-1], f"{int(parts[-1]):06d}"])
-
-
-def _check_not_shared(pairs: Sequence[tuple[VideoRecord, Path | None]]) -> None:
-    owners: dict[Path, VideoRecord] = {}
-    for record, place in pairs:
-        if place is not None and (owner := owners.setdefault(place, record)).path != record.path:
-            raise ConfigError(
-                f"{place} would be the flow of both {owner.video_id!r} and {record.video_id!r}. Keep the folders of the "
-                "videos in the folder of the flow."
-            )
 
 
 def stored_metadata(located: LocatedFlow) -> FlowMetadata | None:

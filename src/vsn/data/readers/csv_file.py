@@ -46,7 +46,14 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
     if present:
         split_name = find_split(config, split, present)
         rows = [row for row in rows if row.split == split_name]
-    _require_unique_ids(file, rows)
+    # Results and flow are found by id: two videos with one id would share them.
+    lines: dict[str, int] = {}
+    for row in rows:
+        if row.video_id and lines.setdefault(row.video_id, row.line) != row.line:
+            raise ConfigError(
+                f"{file}: lines {lines[row.video_id]} and {row.line} have the id {row.video_id!r}; the column id "
+                "names one video. Rename the column if it means something else."
+            )
     folders = list(dict.fromkeys([file.parent, *([root / config.videos] if config.videos else []), root]))
     listing = Listing()
     entries, missing = [], []
@@ -61,17 +68,6 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
     bases = f"the CSV file's folder, {'data.videos and ' if config.videos else ''}data.root"
     require_found(file, missing, len(rows), f"Paths are relative to {bases}.")
     return record_set(config, split, entries if present else hold_out(config, split, entries), classes)
-
-
-def _require_unique_ids(file: Path, rows: Sequence[_Row]) -> None:
-    # Results and flow are found by id: two videos with one id would share them.
-    lines: dict[str, int] = {}
-    for row in rows:
-        if row.video_id and lines.setdefault(row.video_id, row.line) != row.line:
-            raise ConfigError(
-                f"{file}: lines {lines[row.video_id]} and {row.line} have the id {row.video_id!r}; the column id "
-                "names one video. Rename the column if it means something else."
-            )
 
 
 def _exists(listing: Listing, path: str) -> bool:

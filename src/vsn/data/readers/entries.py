@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +50,12 @@ def record_set(
     for unlabeled videos in the training split.
     """
     if config.task == "arrow":
-        return RecordSet(tuple(_forward_and_reversed(entries)), ARROW_CLASSES, per_video=2, num_missing=num_missing)
+        both = []
+        for entry in entries:
+            forward = VideoRecord(entry.path, (0,), entry.video_id, listed_frames=entry.listed_frames)
+            # Adjacent, because `RecordSet.per_video` groups records by position.
+            both += [forward, replace(forward, labels=(1,), video_id=f"{entry.video_id}#reversed", reverse=True)]
+        return RecordSet(tuple(both), ARROW_CLASSES, per_video=2, num_missing=num_missing)
     if len(classes) < 2:
         only = f"the only class is {classes[0]!r}" if classes else "there is no class"
         raise ConfigError(f"{config.root}: {only}; a classifier needs two or more.")
@@ -78,15 +84,6 @@ def record_set(
         for entry in entries
     )
     return RecordSet(records, tuple(classes), multi_label=config.task == "multilabel", num_missing=num_missing)
-
-
-def _forward_and_reversed(entries: Iterable[Entry]) -> Iterator[VideoRecord]:
-    """The arrow of time: every video forward (label 0), then reversed (label 1)."""
-    # Adjacent, because `RecordSet.per_video` groups records by position.
-    for entry in entries:
-        listed = entry.listed_frames
-        yield VideoRecord(entry.path, (0,), entry.video_id, listed_frames=listed)
-        yield VideoRecord(entry.path, (1,), f"{entry.video_id}#reversed", reverse=True, listed_frames=listed)
 
 
 def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[Entry]:

@@ -68,7 +68,10 @@ def read_kinetics(config: DataConfig, split: str) -> RecordSet:
     for _, clip in of_split:
         candidates = by_stem.get(clip.name) or by_stem.get(clip.youtube_id)
         if candidates:
-            path = Path(_in_class_folder(candidates, clip.label))
+            # A few clips are listed in two classes: take the video in the folder of the label, else the first.
+            path = Path(candidates[0])
+            if len(candidates) > 1:
+                path = min(map(Path, candidates), key=lambda path: _plain(path.parent.name) != _plain(clip.label))
             labels = (clip.label,) if clip.label else ()
             entries.append(Entry(path, labels, video_id(path, Path(config.root))))
         else:
@@ -146,14 +149,6 @@ def _split_folders(folder: Path, split: str) -> list[Path]:
     matches = [(path, match) for path in sorted(folder.iterdir()) if (match := _FOLDER.fullmatch(path.name))]
     splits = [(path, canonical(match[1])) for path, match in matches if path.is_dir()]
     return [path for path, name in splits if name == split] if splits else [folder]
-
-
-def _in_class_folder(candidates: Sequence[str], label: str) -> str:
-    """The candidate in the folder of the label, else the first: a few clips are listed in two classes."""
-    if len(candidates) == 1:
-        return candidates[0]
-    plain = _plain(label)
-    return next((path for path in candidates if _plain(Path(path).parent.name) == plain), candidates[0])
 
 
 def _plain(name: str) -> str:
