@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from vsn.cli.options import Json, Root, Weights
 from vsn.config import ExportConfig, Protocol
-
-if TYPE_CHECKING:
-    from vsn.export.export import ExportReport
 
 
 def export(
@@ -44,11 +41,7 @@ def export(
     )
     if json_output:
         print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
-    else:
-        _print_report(report)
-
-
-def _print_report(report: ExportReport) -> None:
+        return
     metadata, check = report.metadata, report.check
     size = "any size" if metadata.height is None else f"{metadata.height}x{metadata.width}"
     print(f"{report.path}: {report.num_bytes / 1e6:.1f} MB, {metadata.precision}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -47,7 +46,10 @@ class TrainCommand(RecipeCommand):
             )
         # --init-from is a setting of the recipe under another name, so that the run records it.
         if self.init_from:
-            settings = _with_weights(settings, self.init_from)
+            if any(argument.partition("=")[0] == "--model.weights" for argument in settings.arguments):
+                raise ValueError("--init-from sets model.weights; leave out --init-from or --model.weights.")
+            arguments = (*settings.arguments, "--model.weights", str(self.init_from))
+            settings = dataclasses.replace(settings, arguments=arguments)
         recipe = settings.apply_to(self.recipe)
         # model.weights may name published weights or a file too; --init-from takes only a run.
         if self.init_from:
@@ -86,11 +88,3 @@ class TrainCommand(RecipeCommand):
             )
         else:
             print_line(console, f"{run.path} has finished. Test it with: vsn eval {run.path}")
-
-
-def _with_weights(settings: RecipeSettings, run: Path) -> RecipeSettings:
-    """Add the setting ``model.weights``."""
-    arguments: Sequence[str] = settings.arguments
-    if any(argument.partition("=")[0] == "--model.weights" for argument in arguments):
-        raise ValueError("--init-from sets model.weights; leave out --init-from or --model.weights.")
-    return dataclasses.replace(settings, arguments=(*arguments, "--model.weights", str(run)))

@@ -122,7 +122,7 @@ def _open_exported(path: Path) -> ServedModel:
             f"{path} is neither a run folder (made by `vsn train`) nor an exported model (.onnx, .xml or .pt2)."
         )
     predictor = ExportedPredictor.from_file(path)
-    recipe, facts = predictor.recipe, predictor.model.metadata
+    recipe, metadata = predictor.recipe, predictor.model.metadata
 
     # One by one: exported files may have a fixed batch size.
     def score(clips: Sequence[Clip]) -> list[Logits]:
@@ -132,11 +132,11 @@ def _open_exported(path: Path) -> ServedModel:
         recipe,
         predictor.classes,
         name=path.stem,
-        weights=facts.weights,
-        weights_sha256=facts.weights_hash,
+        weights=metadata.weights,
+        weights_sha256=metadata.weights_hash,
         device="cpu",
         accuracy=[],
-        exported=facts.to,
+        exported=metadata.to,
     )
     return ServedModel(recipe=recipe, classes=predictor.classes, score=score, predictor=None, card=card)
 

@@ -200,11 +200,8 @@ class Service:
         """Admit a request, write its video to a file, respond unless the client leaves, and delete the file."""
         running, config = self._running(), self.config
         if self._num_requests >= config.max_requests:
-            raise Problem(
-                "busy",
-                "The service is at its limit.",
-                limit=f"It takes {config.max_requests} videos at once (max_requests).",
-            )
+            limit = f"It takes {config.max_requests} videos at once (max_requests)."
+            raise Problem("busy", "The service is at its limit.", limit=limit)
         # No await between check and count: tasks of one event loop cannot interleave here.
         self._num_requests += 1
         self.metrics.in_progress.set(self._num_requests)
@@ -249,26 +246,21 @@ class Service:
                 outcome = await _result(running.pool.submit(job))
             if isinstance(outcome, WorkerFailure):
                 log.warning("An upload was not decoded: %s", outcome.reason)
-                outcome = self._worker_problem(outcome)
+                seconds = f"{self.config.decode_seconds:g} s"
+                if self._opened is None:
+                    outcome = _stopping()
+                elif outcome.timed_out:
+                    received = f"Decoding the video took over {seconds} and was stopped."
+                    outcome = Problem("decode_timeout", received, limit=f"The limit is {seconds}.")
+                else:
+                    # The text of an exception is for the log only: it may name paths of the server.
+                    reason = outcome.reason if "process died" in outcome.reason else "an unexpected error"
+                    outcome = Problem("decoder_crashed", f"Decoding the video failed: {reason}.")
             if isinstance(outcome, Problem):
                 if outcome.code in DECODE_FAILURES:
                     self.metrics.decode_failures.labels(outcome.code).inc()
                 raise outcome
             yield outcome
-
-    def _worker_problem(self, failure: WorkerFailure) -> Problem:
-        if self._opened is None:
-            return _stopping()
-        if failure.timed_out:
-            limit = f"{self.config.decode_seconds:g} s"
-            return Problem(
-                "decode_timeout",
-                f"Decoding the video took over {limit} and was stopped.",
-                limit=f"The limit is {limit}.",
-            )
-        # The text of an exception is for the log only: it may name paths of the server.
-        reason = failure.reason if "process died" in failure.reason else "an unexpected error"
-        return Problem("decoder_crashed", f"Decoding the video failed: {reason}.")
 
     async def _scores(self, clips: Sequence[Clip], progress: schemas.Progress) -> list[Logits]:
         """Return the logits of each clip, in order."""

@@ -76,16 +76,16 @@ class WindowStream:
         if len(frames) > 1 and len(windows) > 1:
             self.skipped += len(windows) - 1
             windows = windows[-1:]
-        return [self._predict(window, stacks) for window, stacks in windows]
-
-    def _predict(self, window: int, stacks: list[Stack]) -> WindowPrediction:
-        # What was before a break says nothing about what is after it.
-        if stacks[0][0].part != self._part:
-            self._part = stacks[0][0].part
-            self._labeler.reset()
-        logits = self._scorer.score([stack[0].number for stack in stacks], [images_of(stack) for stack in stacks])
-        arrived = stacks[-1][-1].arrived
-        return self._labeler.predict(window, logits, lag_ms=1000 * (time.perf_counter() - arrived))
+        predictions = []
+        for window, stacks in windows:
+            # What was before a break says nothing about what is after it.
+            if stacks[0][0].part != self._part:
+                self._part = stacks[0][0].part
+                self._labeler.reset()
+            logits = self._scorer.score([stack[0].number for stack in stacks], [images_of(stack) for stack in stacks])
+            lag_ms = 1000 * (time.perf_counter() - stacks[-1][-1].arrived)
+            predictions.append(self._labeler.predict(window, logits, lag_ms=lag_ms))
+        return predictions
 
 
 class Stream:
