@@ -71,7 +71,9 @@ def save_state(run: Run, state: dict[str, Any]) -> None:
     path, previous = (run.path / name for name in STATE_FILES)
     with _atomic_write(path) as temporary:
         torch.save(state, temporary)
-        _to_disk(temporary)  # before the old one is moved, or a power cut could lose both
+        # On disk before the old one is moved, or a power cut could lose both.
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
         if path.exists():
             path.replace(previous)
 
@@ -111,11 +113,6 @@ def load_state(run: Run) -> tuple[dict[str, Any], str]:
 def clear_leftovers(run: Run) -> None:
     """Delete the temporary files of `atomic_write` that a killed process left behind."""
     remove_temporary_files(run.path / name for name in ("state.pt", *WEIGHTS_FILES.values(), "metrics.jsonl"))
-
-
-def _to_disk(path: Path) -> None:
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

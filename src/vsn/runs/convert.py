@@ -7,23 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from vsn.config import (
-    ClipSpec,
-    ConfigError,
-    ConvertConfig,
-    DataConfig,
-    EvalConfig,
-    Modality,
-    ModelConfig,
-    Recipe,
-)
+from vsn.config import ClipSpec, ConfigError, ConvertConfig, DataConfig, EvalConfig, Modality, ModelConfig, Recipe
 from vsn.data.readers.class_names import read_class_list
 from vsn.data.views import num_test_frames
 from vsn.models import VideoClassifier, build_model
@@ -68,8 +58,8 @@ def convert_checkpoint(checkpoint: str | Path, to: str | Path, config: ConvertCo
     checkpoint, config = Path(checkpoint), config or ConvertConfig()
     # Before reading hundreds of megabytes.
     check_new(Path(to))
-    content = _read_checkpoint(checkpoint)
-    converter = _Converter(read_foreign(_state_dict(checkpoint, content)), config, _metadata(content))
+    state, metadata = _read_checkpoint(checkpoint)
+    converter = _Converter(read_foreign(state), config, metadata)
     foreign, notes = converter.foreign, converter.notes
     notes.append(f"{checkpoint.name}: parameter names of {LAYOUT_NAMES[foreign.layout]}.")
     model, classes = converter.model_config(), converter.class_names()
@@ -104,8 +94,8 @@ def convert_checkpoint(checkpoint: str | Path, to: str | Path, config: ConvertCo
     return Conversion(run, tuple(notes))
 
 
-def _read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """Read a checkpoint file without executing anything in it."""
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], _Metadata]:
+    """Read the weights and metadata of a checkpoint file without executing anything in it."""
     if not path.is_file():
         raise ConfigError(f"There is no checkpoint {path}.")
     try:
@@ -124,17 +114,13 @@ def _read_checkpoint(path: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{path} cannot be read as a checkpoint: {reason[:300]}") from error
     if not isinstance(content, Mapping):
         raise ConfigError(f"{path} holds a {type(content).__name__}; a checkpoint is a dict with a state_dict.")
-    return content
-
-
-def _state_dict(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
     # Some users save the bare state dict, without the training's other entries.
     state = content.get("state_dict", content)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(
             f"{path} has no state_dict of names to tensors; its entries are {', '.join(map(str, list(content)[:6]))}."
         )
-    return {str(name): tensor for name, tensor in state.items()}
+    return {str(name): tensor for name, tensor in state.items()}, _metadata(content.get("meta"))
 
 
 @dataclass(frozen=True)
@@ -146,8 +132,7 @@ class _Metadata:
     classes: tuple[str, ...] = ()
 
 
-def _metadata(content: Mapping[str, Any]) -> _Metadata:
-    meta = content.get("meta")
+def _metadata(meta: object) -> _Metadata:
     if not isinstance(meta, Mapping):
         return _Metadata()
     config = next((meta[key] for key in ("cfg", "config") if isinstance(meta.get(key), str)), "")
@@ -184,30 +169,22 @@ class _Converter:
         # No tensor's shape depends on T or on shift_div, so they cannot be detected.
         num_frames = self._number("num_frames", self.config.num_frames, self.metadata.num_frames)
         modality, length = self._modality()
+        tsn = ModelConfig(name=f"tsn_{self.backbone}", num_frames=num_frames, modality=modality, flow_length=length)
         shifted = self.foreign.shifted
         if not shifted:
             self.notes.append("TSN: no convolution follows a temporal shift.")
-            return ModelConfig(
-                name=f"tsn_{self.backbone}", num_frames=num_frames, modality=modality, flow_length=length
-            )
-        plan = plan_shift(self.backbone, shifted)
-        every = {1: "each one", 2: "every 2nd", 3: "every 3rd"}.get(plan.shift_every, f"every {plan.shift_every}th")
-        self.notes.append(f"TSM: {len(shifted)} blocks shift, {every} of {' '.join(plan.shift_places)}.")
-        return ModelConfig(
-            name=f"tsm_{self.backbone}",
-            num_frames=num_frames,
-            modality=modality,
-            flow_length=length,
-            shift_div=self._number("shift_div", self.config.shift_div, self.metadata.shift_div),
-            shift_places=plan.shift_places,
-            shift_every=plan.shift_every,
-        )
+            return tsn
+        places, every = plan_shift(self.backbone, shifted)
+        ordinal = {1: "each one", 2: "every 2nd", 3: "every 3rd"}.get(every, f"every {every}th")
+        self.notes.append(f"TSM: {len(shifted)} blocks shift, {ordinal} of {' '.join(places)}.")
+        shift_div = self._number("shift_div", self.config.shift_div, self.metadata.shift_div)
+        return replace(tsn, name=f"tsm_{self.backbone}", shift_div=shift_div, shift_places=places, shift_every=every)
 
     def _number(self, key: str, option: int, stated: int) -> int:
-        source = "from the option" if option else "from the checkpoint" if stated else "assumed"
-        advice = "" if option else f"; change it with --{key.replace('_', '-')}"
         value = option or stated or 8  # the default of both code bases
-        self.notes.append(f"{key} = {value} ({source}{advice}).")
+        source = "from the checkpoint" if stated else "assumed"
+        reason = "from the option" if option else f"{source}; change it with --{key.replace('_', '-')}"
+        self.notes.append(f"{key} = {value} ({reason}).")
         return value
 
     def _modality(self) -> tuple[Modality, int]:

@@ -42,14 +42,6 @@ class ForeignWeights:
     """Convolutions that follow a temporal shift; empty for a TSN."""
 
 
-@dataclass(frozen=True)
-class ShiftPlan:
-    """Which blocks of a backbone shift, as settings of `vsn.config.ModelConfig`."""
-
-    shift_places: tuple[str, ...]
-    shift_every: int
-
-
 # Networks that cannot be built here: a pattern of parameter names, and the reason.
 _UNSUPPORTED: tuple[tuple[str, str], ...] = (
     (
@@ -134,13 +126,9 @@ def _layout(state: Mapping[str, Tensor]) -> Layout:
 
 
 def _check_supported(state: Mapping[str, Tensor]) -> None:
-    # The first pattern in the table wins, so the more specific ones come first.
     problems = [(name, reason) for pattern, reason in _UNSUPPORTED for name in state if re.search(pattern, name)]
-    problems += [
-        (name, f"it is a 3D network, with a tensor of shape {tuple(tensor.shape)}")
-        for name, tensor in state.items()
-        if tensor.ndim == 5
-    ]
+    problems += [(name, f"it is a 3D network {tuple(t.shape)}") for name, t in state.items() if t.ndim == 5]
+    # The first pattern in the table wins, so the more specific ones come first.
     if problems:
         name, reason = problems[0]
         raise ConfigError(
@@ -191,8 +179,8 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def plan_shift(backbone: str, shifted: tuple[str, ...]) -> ShiftPlan:
-    """Return the settings with which exactly these convolutions of a backbone follow a shift.
+def plan_shift(backbone: str, shifted: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
+    """Return the settings ``shift_places`` and ``shift_every`` with which exactly these convolutions follow a shift.
 
     The official TSM shifts every second block of a ResNet-101, and every block of smaller ones.
 
@@ -207,7 +195,7 @@ def plan_shift(backbone: str, shifted: tuple[str, ...]) -> ShiftPlan:
     for every in range(1, max(map(len, stages.values())) + 1):
         plan = plan_placement(stages, places=(), shift_places=places, shift_every=every)
         if set(plan.shift) == set(shifted):
-            return ShiftPlan(places, every)
+            return places, every
     all_of_stages = plan_placement(stages, places=(), shift_places=places)
     # A block that should shift and does not, or the reverse: whichever exists shows what is irregular.
     odd = sorted(set(all_of_stages.shift) - set(shifted)) or sorted(set(shifted) - set(all_of_stages.shift))

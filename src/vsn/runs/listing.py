@@ -147,4 +147,4 @@ def _damaged_files(path: Path, *, epochs_done: int, finished: bool) -> Iterator[
 def _validation_rank(line: dict[str, float]) -> tuple[float, float]:
     """Higher top-1, then lower loss: the rule by which training keeps its best weights."""
     loss = line.get("val_loss")
-    return line["val_top1"], -float(loss) if loss is not None and is_number(loss) else -math.inf
+    return line["val_top1"], -loss if is_number(loss) else -math.inf

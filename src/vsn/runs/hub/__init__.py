@@ -10,7 +10,7 @@ import importlib.util
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,11 +33,7 @@ def local_run(run: str | Path) -> Path:
     Raises:
         HubError: not an address, or a repository that cannot be downloaded.
     """
-    return pull(run) if _is_address(run) else Path(run)
-
-
-def _is_address(name: str | Path) -> bool:
-    return Path(name).as_posix().startswith("hf:/")
+    return pull(run) if Path(run).as_posix().startswith("hf:/") else Path(run)
 
 
 def pull(
@@ -64,7 +60,7 @@ def pull(
         HubError: no such repository, not one that vsn wrote, or no network and nothing in the cache.
         RunError: a folder that is not a run.
     """
-    if _is_address(name):
+    if Path(name).as_posix().startswith("hf:/"):
         address = _ADDRESS.fullmatch(Path(name).as_posix())
         if address is None:
             raise HubError(f"Expected hf://user/name or hf://user/name@revision, got {name}.")
@@ -79,16 +75,15 @@ def pull(
         import huggingface_hub
 
         with _hub_errors(str(name), "downloaded"):
-            folder = Path(
-                huggingface_hub.snapshot_download(
-                    str(name),
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    token=token,
-                    local_files_only=local_files_only,
-                    allow_patterns=FILES,
-                )
+            snapshot = huggingface_hub.snapshot_download(
+                str(name),
+                revision=revision,
+                cache_dir=cache_dir,
+                token=token,
+                local_files_only=local_files_only,
+                allow_patterns=FILES,
             )
+        folder = Path(snapshot)
     check_repository(folder, str(name))
     return folder
 
@@ -135,10 +130,9 @@ def save_pretrained(
     """
     _require_package()
     folder = Path(folder)
-    repo = repo_id or folder.name
-    return _make_folder(
-        folder, lambda place: write_repository(Path(run), place, weights=weights, license=license, repo=repo)
-    )
+    with _new_folder(folder) as temporary:
+        write_repository(Path(run), temporary, weights=weights, license=license, repo=repo_id or folder.name)
+    return folder
 
 
 def push_to_hub(
@@ -193,8 +187,10 @@ def copy_run(name: str | Path, to: str | Path, *, revision: str | None = None) -
         RunError: the folder is not empty.
         HubError: as `pull`.
     """
-    folder = pull(name, revision=revision)
-    return _make_folder(Path(to), lambda place: shutil.copytree(folder, place, dirs_exist_ok=True))
+    source, to = pull(name, revision=revision), Path(to)
+    with _new_folder(to) as temporary:
+        shutil.copytree(source, temporary, dirs_exist_ok=True)
+    return to
 
 
 def _require_package() -> None:
@@ -234,10 +230,10 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _make_folder(folder: Path, write: Callable[[Path], object]) -> Path:
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
     check_new(folder)
     with atomic_write(folder, folder=True) as temporary:
-        write(temporary)
+        yield temporary
         if folder.is_dir():  # empty, by check_new
             folder.rmdir()
-    return folder

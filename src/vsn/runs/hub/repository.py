@@ -14,8 +14,8 @@ from vsn.config import Recipe
 from vsn.config.recipes import dump_recipe
 from vsn.runs.hub.card import write_card
 from vsn.runs.metadata import describe_preprocessing
-from vsn.runs.results import BadVideoEntry, EvalResult, list_results
-from vsn.runs.run import Run, RunError, WeightsKind, open_run, weights_file, weights_hash
+from vsn.runs.results import BadVideoEntry, list_results
+from vsn.runs.run import RunError, WeightsKind, file_sha256, open_run, weights_file, weights_hash
 from vsn.system.files import write_json, write_text
 
 FORMAT_VERSION = 1
@@ -51,15 +51,21 @@ def write_repository(run_dir: Path, folder: Path, *, weights: WeightsKind, licen
     # A published run is final: without a summary, `vsn runs` would call it resumable and damaged.
     if not (folder / "summary.json").exists():
         write_json(folder / "summary.json", {"note": "published before training finished"})
-    _write_weights(run, weights, folder / "model.safetensors", recipe)
-    results = _results_of(run, weights)
-    # The file may differ from the run's, see `_write_weights`, and results state the hash of what is published.
-    published_hash = weights_hash(Run(folder, recipe, run.classes))
+    if recipe.model == run.recipe.model:
+        shutil.copyfile(weights_file(run, weights), folder / "model.safetensors")
+    else:
+        # The file repeats the model's settings, here with the path of the starting weights: write it with the public ones.
+        tensors = load_file(weights_file(run, weights))
+        save_file(tensors, folder / "model.safetensors", metadata={"model": json.dumps(asdict(recipe.model))})
+    # Only results of exactly these weights; others are of the run's other weights, or from before it was resumed.
+    tested_hash = weights_hash(run, weights)
+    results = [r for r in list_results(run.path, damaged=[]) if r.weights_hash == tested_hash and r.is_measured]
+    # The published file may differ from the run's, see above, and results state the hash of what is published.
+    published_hash = file_sha256(folder / "model.safetensors")
     for result in results:
         # File names only; and the repository has one set of weights, which are its last.
         bad = [BadVideoEntry(path=PurePath(v["path"]).name, reason=v["reason"]) for v in result.bad_videos or ()]
-        published = replace(result, bad_videos=tuple(bad), weights="last", weights_hash=published_hash)
-        published.save(folder, None)
+        replace(result, bad_videos=tuple(bad), weights="last", weights_hash=published_hash).save(folder, None)
     card = write_card(
         recipe,
         run.classes,
@@ -70,22 +76,6 @@ def write_repository(run_dir: Path, folder: Path, *, weights: WeightsKind, licen
         repo=repo,
     )
     write_text(folder / "README.md", card)
-
-
-def _write_weights(run: Run, weights: WeightsKind, file: Path, recipe: Recipe) -> None:
-    if recipe.model == run.recipe.model:
-        shutil.copyfile(weights_file(run, weights), file)
-    else:
-        # The file repeats the model's settings, here with the path of the starting weights: write it with the public ones.
-        tensors = load_file(weights_file(run, weights))
-        save_file(tensors, file, metadata={"model": json.dumps(asdict(recipe.model))})
-
-
-def _results_of(run: Run, weights: WeightsKind) -> list[EvalResult]:
-    """Results of exactly these weights; the run may have others, of its other weights or from before it was resumed."""
-    published = weights_hash(run, weights)
-    results = list_results(run.path, damaged=[])
-    return [result for result in results if result.weights_hash == published and result.is_measured]
 
 
 def public_recipe(recipe: Recipe) -> Recipe:
@@ -116,8 +106,7 @@ def check_repository(folder: Path, name: str) -> None:
     run = open_run(folder)
     # Users edit config.json, which other tools show, and expect that it has an effect.
     stated, expected = _read_json(folder / CONFIG), describe_run(run.recipe, run.classes)
-    different = [key for key in expected if stated is not None and stated.get(key) != expected[key]]
-    if different:
+    if different := [key for key in expected if stated is not None and stated.get(key) != expected[key]]:
         raise HubError(
             f"{name}: {CONFIG} differs in {different[0]!r} from recipe.toml and classes.json, which build the model. "
             "Correct them, or write the folder again with save_pretrained."
