@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vsn.config import ConfigError, EvalConfig, Recipe, Source
+from vsn.config import ConfigError, EvalConfig, Source
 from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.open import label_array, open_split
 from vsn.data.video import VideoError
@@ -118,21 +118,16 @@ def extract_features(
         files = [file for path in videos for file in predictor.list_inputs(path)]
         work = _of_files(files, predictor, view, facts)
     else:
-        recipe = _recipe_of_data(opened.recipe, source, root)
-        split = split or recipe.data.train_split
-        workers = recipe.data.num_workers if num_workers is None else num_workers
+        data = replace(opened.recipe.data, cache="none", root=str(root or opened.recipe.data.root))
+        if source is not None and source != data.source:
+            # These name files of the data set that the run was trained on.
+            data = replace(data, source=source, annotations="", videos="", flow="", frame_template="")
+        split = split or data.train_split
+        facts |= {"split": split, "source": data.source}
         # The data's own classes: features are often extracted for another task.
-        facts |= {"split": split, "source": recipe.data.source}
-        work = _of_split(open_split(recipe, split, view=view, classes=None), predictor, view, facts, workers)
+        dataset = open_split(replace(opened.recipe, data=data), split, view=view, classes=None)
+        work = _of_split(dataset, predictor, view, facts, data.num_workers if num_workers is None else num_workers)
     return _extract(work, out, bad_videos, progress)
-
-
-def _recipe_of_data(recipe: Recipe, source: Source | None, root: str | Path | None) -> Recipe:
-    data = replace(recipe.data, cache="none", root=str(root or recipe.data.root))
-    if source is not None and source != data.source:
-        # These name files of the old data set.
-        data = replace(data, source=source, annotations="", videos="", flow="", frame_template="")
-    return replace(recipe, data=data)
 
 
 def _of_files(files: Sequence[Path], predictor: Predictor, view: EvalConfig, facts: dict[str, Any]) -> _Videos:
@@ -141,11 +136,10 @@ def _of_files(files: Sequence[Path], predictor: Predictor, view: EvalConfig, fac
     def extract(indices: list[int]) -> Iterator[tuple[int, Row | BadVideo]]:
         for index in indices:
             try:
-                features = predictor.features(files[index], per_frame=facts["per_frame"], protocol=view)
+                row: Row | BadVideo = predictor.features(files[index], per_frame=facts["per_frame"], protocol=view)
             except VideoError as error:
-                yield index, BadVideo(index, error.path, error.reason)
-            else:
-                yield index, features
+                row = BadVideo(index, error.path, error.reason)
+            yield index, row
 
     return _Videos([file.as_posix() for file in files], np.full(len(files), -1, np.int64), (), facts, extract)
 
@@ -163,9 +157,7 @@ def _of_split(
         for batches in view_loader(dataset, batch_size=view.batch_size, num_workers=num_workers, bad=bad):
             for batch in batches:
                 rows = view_features(
-                    predictor.model,
-                    batch.clips,
-                    predictor.precision,
+                    *(predictor.model, batch.clips, predictor.precision),
                     batch_size=view.batch_size,
                     per_frame=facts["per_frame"],
                 )
@@ -179,8 +171,7 @@ def _of_split(
 
 def _extract(work: _Videos, out: Path, bad_videos: BadFeatures, progress: bool) -> Features:
     """Extract the features that are missing; save regularly, when stopped, and at the end."""
-    repeated = [name for name, count in Counter(work.video_ids).items() if count > 1]
-    if repeated:
+    if repeated := [name for name, count in Counter(work.video_ids).items() if count > 1]:
         raise FeaturesError(f"{repeated[0]} is named more than once. Name each video once.")
     partial = out.with_name(f"{out.stem}.partial.npz")
     # index -> features; None: could not be read
@@ -223,8 +214,7 @@ def _resume(partial: Path, work: _Videos) -> dict[int, Row | None]:
     if not partial.is_file():
         return {}
     earlier, facts = load_features(partial), work.facts
-    different = sorted(k for k in facts.keys() | earlier.facts.keys() if facts.get(k) != earlier.facts.get(k))
-    if different:
+    if different := sorted(k for k in facts.keys() | earlier.facts.keys() if facts.get(k) != earlier.facts.get(k)):
         key = different[0]
         raise FeaturesError(
             f"{partial} was started with {key} {earlier.facts.get(key)!r}, now it is {facts.get(key)!r}. Use the earlier "

@@ -38,14 +38,13 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 def pick_test_device(recipe: Recipe, name: str | None) -> tuple[torch.device, str]:
     """Return device and precision for inference: ``name``, or the device of training if it exists on this machine."""
-    if name is None:
+    try:
+        device = pick_device(recipe.train.device if name is None else name)
+    except ConfigError:
+        if name is not None:
+            raise
         # The device of training may not exist here: a run trained on a GPU is often used on a laptop.
-        try:
-            device = pick_device(recipe.train.device)
-        except ConfigError:
-            device = pick_device("auto")
-    else:
-        device = pick_device(name)
+        device = pick_device("auto")
     # bf16 works on every device, fp16 only on CUDA.
     precision = recipe.train.precision
     return device, "fp32" if precision == "fp16" and device.type != "cuda" else precision

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ from markupsafe import Markup
 
 from vsn.report.render import render
 from vsn.report.runs import ReportRun
+from vsn.runs.run import is_number
 from vsn.scores.intervals import wilson_interval
 
 
@@ -22,8 +22,11 @@ def classes_section(runs: Sequence[ReportRun]) -> Markup:
     _, best = max(tested, key=lambda pair: pair[1].top1)
     assert best.scores is not None
     counts = [int(best.scores.members(index).sum()) for index in range(len(best.classes))]
-    # Computed once: each share is used for the order, the bar and the script's sorting.
-    shares = {run.name: [_class_share(run, name) for name in run.classes] for _, run in tested}
+    # Used for the order, the bars and the script's sorting. A class without a video gets -1, so that it sorts last.
+    shares = {
+        run.name: [value if is_number(value := run.results["forward"].per_class.get(c)) else -1.0 for c in run.classes]
+        for _, run in tested
+    }
     ranked = sorted(range(len(best.classes)), key=lambda c: (-shares[best.name][c], best.classes[c]))
 
     def interval(share: float, count: int) -> tuple[float, float] | None:
@@ -33,25 +36,8 @@ def classes_section(runs: Sequence[ReportRun]) -> Markup:
         low, high = np.clip(wilson_interval(share, count), 0.0, 1.0).tolist()
         return low, high
 
-    return render(
-        "classes.html",
-        tested=tested,
-        best=best,
-        rows=[
-            (
-                best.classes[c],
-                counts[c],
-                [
-                    (run.name, shares[run.name][c], index, interval(shares[run.name][c], counts[c]))
-                    for index, run in tested
-                ],
-            )
-            for c in ranked
-        ],
-    )
-
-
-def _class_share(run: ReportRun, name: str) -> float:
-    """The accuracy or average precision of a class; -1 if it has no video, so that it sorts last."""
-    value = run.results["forward"].per_class.get(name)
-    return float(value) if value is not None and math.isfinite(value) else -1.0
+    rows = []
+    for c in ranked:
+        bars = [(run.name, share := shares[run.name][c], index, interval(share, counts[c])) for index, run in tested]
+        rows.append((best.classes[c], counts[c], bars))
+    return render("classes.html", tested=tested, best=best, rows=rows)

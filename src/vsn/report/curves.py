@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -10,6 +9,7 @@ from markupsafe import Markup
 from vsn.report.charts import Series, line_chart
 from vsn.report.render import render
 from vsn.report.runs import ReportRun
+from vsn.runs.run import is_number
 
 # Title, whether values are shares of 1, and (phase, key of metrics.jsonl) of each line.
 _CHARTS = (
@@ -26,7 +26,10 @@ def curves_section(runs: Sequence[ReportRun]) -> Markup:
     charts = []
     for label, is_share, lines in _CHARTS:
         series = [
-            Series(run.name, index, phase, _points(run, key)) for index, run in enumerate(runs) for phase, key in lines
+            # A diverged epoch, whose loss is NaN, has no place on the axis.
+            Series(run.name, index, phase, [(m["epoch"], m[key]) for m in run.metrics if is_number(m.get(key))])
+            for index, run in enumerate(runs)
+            for phase, key in lines
         ]
         # Loss and top-1 are always expected; the others only exist for some runs.
         if label in ("Loss", "Top-1") or any(one.points for one in series):
@@ -37,8 +40,3 @@ def curves_section(runs: Sequence[ReportRun]) -> Markup:
         charts=charts if any(run.metrics for run in runs) else [],
         untrained=[(run.name, ["vsn", "train", "--resume", str(run.path)]) for run in runs if not run.metrics],
     )
-
-
-def _points(run: ReportRun, key: str) -> list[tuple[float, float]]:
-    pairs = [(float(line["epoch"]), float(line[key])) for line in run.metrics if line.get(key) is not None]
-    return [(x, y) for x, y in pairs if math.isfinite(y)]  # a diverged epoch has no place on the axis

@@ -100,8 +100,11 @@ def best_and_worst(
     # One run only: the page would be too large with the videos of all.
     run = max(tested, key=lambda run: run.top1)
     assert run.scores is not None
+    data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
+    # The run's own protocol if it has one view; several views would be several strips per video.
+    view = EvalConfig(protocol="fcn" if run.protocol == "fcn" else "center")
     try:
-        dataset = _open_dataset(run, root)
+        dataset = open_split(replace(run.recipe, data=data), run.split, view=view, classes=run.classes)
     except ConfigError as error:
         return Examples(problem=f"The videos of split {run.split} cannot be read: {error}")
     model, problem = _load_model(run, device)
@@ -124,22 +127,13 @@ def best_and_worst(
                     kept = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), MAX_FRAMES)).round().astype(int))
                     frames, heat = shrink(clip[kept]), None
                     if model is not None:
-                        maps = grad_cam(model, clip[None].to(model.mean.device), targets=[predicted], stage=stage).maps[
-                            0
-                        ]
+                        clips = clip[None].to(model.mean.device)
+                        maps = grad_cam(model, clips, targets=[predicted], stage=stage).maps[0]
                         heat, map_size = overlay(frames, maps.cpu()[kept]), (maps.shape[1], maps.shape[2])
                     example = replace(example, frames=frames, heat=heat)
                 examples.append(example)
                 bar.advance(task)
     return Examples(run=run.name, stage=stage, map_size=map_size, examples=tuple(examples), problem=problem)
-
-
-def _open_dataset(run: ReportRun, root: str | Path | None) -> VideoDataset:
-    """The split with one view per video: the run's if it has one, else a center crop."""
-    data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
-    # Several views would be several strips per video.
-    config = EvalConfig(protocol="fcn" if run.protocol == "fcn" else "center")
-    return open_split(replace(run.recipe, data=data), run.split, view=config, classes=run.classes)
 
 
 def _load_model(run: ReportRun, device: str) -> tuple[VideoClassifier | None, str]:

@@ -47,7 +47,7 @@ def order_section(runs: Sequence[ReportRun]) -> Markup:
 
 
 def _losses(reliance: Reliance) -> list[tuple[str, float]]:
-    """Classes with what they lose in the judging order, largest loss first."""
+    """Return (class, top-1 lost in the judging order), largest loss first."""
     losses = [
         (name, by_order["forward"].top1 - by_order[reliance.judged_by].top1)
         for name, by_order in reliance.classes.items()

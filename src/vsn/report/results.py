@@ -49,15 +49,13 @@ def summary_sentence(runs: Sequence[ReportRun]) -> str:
 
 
 def _multi_label_sentence(tested: Sequence[ReportRun]) -> str:
-    def mean_average_precision(run: ReportRun) -> float:
-        return run.results["forward"].mean_average_precision or 0.0
-
-    best, *others = sorted(tested, key=mean_average_precision, reverse=True)
-    behind = join_names([f"{run.name} ({percent(mean_average_precision(run))})" for run in others]) if others else ""
+    best, *others = sorted(tested, key=lambda run: -(run.results["forward"].mean or 0.0))
+    behind = [f"{run.name} ({percent(run.results['forward'].mean)})" for run in others]
+    result = best.results["forward"]
     return (
-        f"{best.name} has {'the best' if others else 'a'} mean average precision on "
-        f"{num_videos(best.results['forward'].num_videos)} of split {best.split}: {percent(mean_average_precision(best))}"
-        f"{', ahead of ' + behind if behind else ''}; its first choice is a label of {percent(best.top1)} of them."
+        f"{best.name} has {'the best' if others else 'a'} mean average precision on {num_videos(result.num_videos)} of "
+        f"split {best.split}: {percent(result.mean)}{f', ahead of {join_names(behind)}' if behind else ''}; its first "
+        f"choice is a label of {percent(best.top1)} of them."
     )
 
 
@@ -66,9 +64,13 @@ def results_section(runs: Sequence[ReportRun], *, table: Path | None, costs: Cos
     tested = [run for run in runs if run.results]
     columns: list[str] = []
     rows: list[Mapping[str, Any]] = []
-    note = _note((tested or runs)[0])
+    first = (tested or runs)[0]
+    note = f"Split {first.split}, protocol {first.protocol}{_VIEWS.get(first.protocol, '')}"
+    note += f", {num_videos(len(first.scores.video_ids))}." if first.scores is not None else "."
+    if first.is_multi_label:
+        note += " Top-1 and top-5 are hits on any label."
     if table is not None:
-        columns, rows = _read_table(Path(table))
+        columns, rows = _read_table(table)
         note += f" The table is {Path(table).name}."
     elif tested:
         # A column exists if any run has a value, so one run without costs does not hide them.
@@ -89,26 +91,15 @@ def results_section(runs: Sequence[ReportRun], *, table: Path | None, costs: Cos
 
 def _missing_tests(runs: Sequence[ReportRun]) -> Iterator[tuple[str, list[list[str]]]]:
     """Sentences about tests that are missing, each with the commands that run them."""
-    untested = [run for run in runs if not run.results]
-    if untested:
+    if untested := [run for run in runs if not run.results]:
         names = join_names([run.name for run in untested])
         sentence = f"Not tested on split {untested[0].split} with protocol {untested[0].protocol}: {names}."
         yield sentence, [run.eval_command() for run in untested]
-    no_best = [
-        run
-        for run in runs
-        if run.results and run.weights == "last" and not run.best and weights_file(run, "best").is_file()
-    ]
-    if no_best:
+    tested = [run for run in runs if run.results and run.weights == "last" and not run.best]
+    if no_best := [run for run in tested if weights_file(run, "best").is_file()]:
         names = join_names([run.name for run in no_best])
         sentence = f"The best weights of {names}, by validation, are not tested."
         yield sentence, [run.eval_command("--weights", "best") for run in no_best]
-
-
-def _note(run: ReportRun) -> str:
-    count = f", {num_videos(len(run.scores.video_ids))}" if run.scores is not None else ""
-    hits = " Top-1 and top-5 are hits on any label." if run.is_multi_label else ""
-    return f"Split {run.split}, protocol {run.protocol}{_VIEWS.get(run.protocol, '')}{count}.{hits}"
 
 
 def _read_table(path: Path) -> tuple[list[str], list[Mapping[str, Any]]]:

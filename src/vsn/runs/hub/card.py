@@ -37,14 +37,7 @@ def write_card(
 ) -> str:
     """Return a card: YAML settings of the hub, then Markdown. Needs huggingface_hub.
 
-    Args:
-        recipe: without private paths.
-        classes: in the order of the outputs.
-        results: of these weights.
-        versions: as in ``versions.json``.
-        converted: as in ``converted.json``, for a converted run.
-        license: of the weights.
-        repo: what ``from_pretrained`` takes.
+    ``results`` must be of the published weights; ``versions`` and ``converted`` are the contents of these JSON files.
     """
     from huggingface_hub import ModelCardData
 
