@@ -87,7 +87,14 @@ def grad_cam(
                     f"{name!r} runs {len(held)} times per forward pass; Grad-CAM needs a module that runs once. Choose a "
                     f"stage from {list(STAGES)}."
                 )
-            chosen = _targets(logits, targets)
+            num_clips, num_classes = logits.shape
+            classes = list(logits.argmax(dim=1).tolist() if targets is None else targets)
+            if len(classes) != num_clips or not all(0 <= label < num_classes for label in classes):
+                raise ValueError(
+                    f"grad_cam: targets are {classes}; expected a class in 0 to {num_classes - 1} for each of {num_clips} "
+                    "clips."
+                )
+            chosen = torch.tensor(classes, device=logits.device)
             (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), held[0])
     finally:
         handle.remove()
@@ -137,17 +144,6 @@ def overlay(
     colors = np.stack([np.interp(position, range(len(_COLORS)), channel) for channel in _COLORS.T], axis=-1)
     opacity = strength * (1 + 2 * heat[..., None]) / 3
     return np.rint((1 - opacity) * frames + opacity * colors).astype(np.uint8)
-
-
-def _targets(logits: Tensor, targets: Sequence[int] | None) -> Tensor:
-    if targets is None:
-        return logits.argmax(dim=1)
-    count, num_classes = logits.shape
-    if len(targets) != count or not all(0 <= target < num_classes for target in targets):
-        raise ValueError(
-            f"grad_cam: targets are {list(targets)}; expected a class in 0 to {num_classes - 1} for each of {count} clips."
-        )
-    return torch.tensor(list(targets), device=logits.device)
 
 
 def _feature_module(backbone: nn.Module, stage: str) -> str:

@@ -87,9 +87,8 @@ def check_run_weights(run: RunWeights, config: ModelConfig) -> None:
             f"model.weights names {run.file}, a run of {old.name!r}, whose weights do not fit {config.name!r}. It can start "
             f"from {sources.get(to_names, f'a run of {config.name!r}')}, a file or 'none'."
         )
-    if {"model.places"} <= _between_frames(old).keys() & _between_frames(
-        config
-    ).keys() and old.num_frames != config.num_frames:
+    both_shuffle = all("model.places" in _between_frames(model) for model in (old, config))
+    if both_shuffle and old.num_frames != config.num_frames:
         # Channel c is of frame c // (C / T): with another T it would be read as another frame's.
         raise ConfigError(
             f"model.num_frames is {config.num_frames}, but {run.file} was trained with {old.num_frames}, and each of its "
@@ -103,9 +102,8 @@ def has_same_features(run: RunWeights, config: ModelConfig) -> bool:
 
     The relations of a TRN depend on its kind and its T; other models pass the backbone's features to the head.
     """
-    if not {run.config.kind, config.kind} & {"trn", "mtrn"}:
-        return True
-    return (run.config.kind, run.config.num_frames) == (config.kind, config.num_frames)
+    has_relations = not {"trn", "mtrn"}.isdisjoint((run.config.kind, config.kind))
+    return not has_relations or (run.config.kind, run.config.num_frames) == (config.kind, config.num_frames)
 
 
 def describe_differences(run: RunWeights, config: ModelConfig) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from vsn.config import ConfigError, Recipe
 from vsn.models import VideoClassifier, initialize
@@ -62,10 +61,19 @@ def _load_classifier(model: VideoClassifier, source: RunWeights, classes: Sequen
     path = source.file.parent / "classes.json"
     if not path.is_file():
         return f"There is no classes.json next to {source.file}: the classifier is initialized at random."
-    old_classes, weight, bias = _read_classifier(source, path)
+    try:
+        old_classes = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Repair it, or start from another run.") from error
+    weight, bias = source.state["head.weight"], source.state["head.bias"]
+    if not isinstance(old_classes, list) or len(old_classes) != len(bias):
+        raise ConfigError(
+            f"{path} does not list the {len(bias)} classes of {source.file.name}: the files are from different runs. "
+            "Restore it, or start from another run."
+        )
     # Match by name, not by position. From a run with (wave, clap, jump) to (jump, sit, wave): rows 0 and 2
     # are its rows 2 and 0, and row 1 stays random.
-    old_row = {name: i for i, name in enumerate(old_classes)}
+    old_row = {str(name): i for i, name in enumerate(old_classes)}
     for row, name in enumerate(classes):
         if name in old_row:
             with torch.no_grad():
@@ -80,18 +88,3 @@ def _load_classifier(model: VideoClassifier, source: RunWeights, classes: Sequen
     if new:
         text += f"; {len(new)} new: {', '.join(new[:5])}" + (f" and {len(new) - 5} more" if len(new) > 5 else "")
     return text + "."
-
-
-def _read_classifier(source: RunWeights, path: Path) -> tuple[list[str], Tensor, Tensor]:
-    """Return the class names, the weight ``(num_classes, D)`` and the bias ``(num_classes,)`` of a run's classifier."""
-    try:
-        classes = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}. Repair it, or start from another run.") from error
-    weight, bias = source.state["head.weight"], source.state["head.bias"]
-    if not isinstance(classes, list) or len(classes) != len(bias):
-        raise ConfigError(
-            f"{path} does not list the {len(bias)} classes of {source.file.name}: the files are from different runs. "
-            "Restore it, or start from another run."
-        )
-    return list(map(str, classes)), weight, bias

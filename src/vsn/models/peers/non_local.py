@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
+from torch.nn import functional
 
-from vsn.config import ConfigError, Pairwise
-from vsn.models.peers.resnet3d import ResNet3d
+from vsn.config import Pairwise
+from vsn.models.peers.resnet3d import Bottleneck3d, ResNet3d
 
 PLACES: dict[str, dict[str, tuple[int, ...]]] = {
     "resnet50": {"layer2": (1, 3), "layer3": (1, 3, 5)},
@@ -29,15 +30,12 @@ class NonLocal3d(nn.Module):
         channels: C of the volume; theta, phi and g have half as many (section 3.3).
         pairwise: "embedded-gaussian", weights ``softmax(theta phi)`` (equation 4; as in the paper not divided by the square
             root of the width), or "dot-product", ``theta phi / N`` (equation 5).
-        subsample: max-pool the inputs of phi and g 1x2x2, for a quarter of the pairs (section 3.3). A height or width of
-            one pixel is not pooled.
     """
 
-    def __init__(self, channels: int, *, pairwise: Pairwise = "embedded-gaussian", subsample: bool = True) -> None:
+    def __init__(self, channels: int, *, pairwise: Pairwise = "embedded-gaussian") -> None:
         super().__init__()
         inner = channels // 2
         self.pairwise: Pairwise = pairwise
-        self.subsample = subsample
         self.theta = nn.Conv3d(channels, inner, 1)
         self.phi = nn.Conv3d(channels, inner, 1)
         self.g = nn.Conv3d(channels, inner, 1)
@@ -52,24 +50,19 @@ class NonLocal3d(nn.Module):
 
     def forward(self, volume: Tensor) -> Tensor:
         """``(B, C, T, H, W)`` to the same shape."""
+        # N positions attend to M, a quarter of them, after max-pooling 1x2x2 (section 3.3). One pixel cannot be pooled.
+        window = (1, min(2, volume.shape[3]), min(2, volume.shape[4]))
         theta = self.theta(volume).flatten(2).transpose(1, 2)  # (B, N, C/2)
-        phi = self._pooled(self.phi(volume)).flatten(2)  # (B, C/2, M)
-        g = self._pooled(self.g(volume)).flatten(2).transpose(1, 2)  # (B, M, C/2)
-        # N positions attend to M: all, or a quarter after pooling.
+        phi = functional.max_pool3d(self.phi(volume), window).flatten(2)  # (B, C/2, M)
+        g = functional.max_pool3d(self.g(volume), window).flatten(2).transpose(1, 2)  # (B, M, C/2)
         weights = theta @ phi  # (B, N, M)
         weights = weights.softmax(dim=2) if self.pairwise == "embedded-gaussian" else weights / phi.shape[2]
         mean = (weights @ g).transpose(1, 2).unflatten(2, volume.shape[2:])
         return volume + self.bn(self.out(mean))
 
-    def _pooled(self, volume: Tensor) -> Tensor:
-        if not self.subsample:
-            return volume
-        window = (1, min(2, volume.shape[3]), min(2, volume.shape[4]))
-        return nn.functional.max_pool3d(volume, window)
-
     def extra_repr(self) -> str:
-        """Show the settings."""
-        return f"pairwise={self.pairwise}, subsample={self.subsample}"
+        """Show the pairwise function."""
+        return f"pairwise={self.pairwise}"
 
 
 def insert_nonlocal(
@@ -81,18 +74,10 @@ def insert_nonlocal(
         body: the network.
         places: stage -> indices of its blocks, such as ``{"layer2": (1, 3)}``.
         pairwise: as in `NonLocal3d`.
-
-    Raises:
-        ConfigError: a block that does not exist.
     """
     for stage, numbers in places.items():
-        blocks = getattr(body, stage, None)
-        depth = len(blocks) if isinstance(blocks, nn.Sequential) else 0
         for number in numbers:
-            if not 0 <= number < depth:
-                raise ConfigError(
-                    f"There is no block {stage}.{number} for a non-local block to follow; {stage} has {depth} blocks."
-                )
-            block = blocks[number]  # type: ignore[index]
+            block = body.get_submodule(f"{stage}.{number}")
+            assert isinstance(block, Bottleneck3d)
             block.non_local = NonLocal3d(block.conv3.out_channels, pairwise=pairwise)
     return body
