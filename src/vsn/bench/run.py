@@ -221,25 +221,16 @@ def _summarize(rows: Sequence[BenchRow], baseline: str, config: BenchConfig) -> 
     protocols = {label: protocol_costs(subject) for label, subject in subjects.items()}
     for row in rows:
         row.multiply_adds, row.multiply_adds_of_protocols = costs[row.label], protocols[row.label]
-        base = baselines.get(row.variant)
+        base_ms = baselines[row.variant].times_ms if row.variant in baselines else {}
         if times := row.times_ms.get("latency"):
-            base_times = base.times_ms.get("latency") if base else None
-            row.latency = Speed(
-                batch_size=1,
-                rounds=len(times),
-                unit="ms",
-                spread=spread(times),
-                to_baseline=paired_ratio(times, base_times) if base_times else None,
-            )
+            ratio = paired_ratio(times, base) if (base := base_ms.get("latency")) else None
+            row.latency = Speed(batch_size=1, rounds=len(times), unit="ms", spread=spread(times), to_baseline=ratio)
         if times := row.times_ms.get("throughput"):
-            base_times = base.times_ms.get("throughput") if base else None
+            # Videos per second are inverse to times, and so is their ratio.
+            ratio = paired_ratio(base, times) if (base := base_ms.get("throughput")) else None
+            rates, unit = spread([1000 * config.batch_size / ms for ms in times]), "videos_per_second"
             row.throughput = Speed(
-                batch_size=config.batch_size,
-                rounds=len(times),
-                unit="videos_per_second",
-                spread=spread([1000 * config.batch_size / time_ms for time_ms in times]),
-                # Videos per second are inverse to times.
-                to_baseline=paired_ratio(base_times, times) if base_times else None,
+                batch_size=config.batch_size, rounds=len(times), unit=unit, spread=rates, to_baseline=ratio
             )
 
 

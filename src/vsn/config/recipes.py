@@ -7,7 +7,7 @@ import difflib
 import re
 import tomllib
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,11 +40,10 @@ def load_recipe(path: str | Path) -> Recipe:
     """
     # Merge the tables first and check them as a whole: a crop size may fit only the short side that the base sets.
     merged: dict[str, object] = {}
+    # Name of each table and setting ("train", "train.lr") -> the file that set it last, for errors.
     origin: dict[str, str] = {}
     for file, values in _read_chain(Path(path)):
-        _merge(merged, values)
-        # Remember which file set a value last, to name it in an error.
-        origin |= dict.fromkeys(_setting_names(values), str(file))
+        _merge(merged, values, origin, str(file))
     return _build(Recipe, merged, lambda name: origin.get(name, str(path)))
 
 
@@ -127,7 +126,12 @@ def _read_chain(path: Path) -> list[tuple[Path, dict[str, object]]]:
         # resolve(): a circle may go through two spellings of one path.
         if any(path.resolve() == file.resolve() for file, _ in chain):
             raise ConfigError(f"The recipes are based on one another in a circle: {trail}. Remove one `base`.")
-        values = _read_toml(path)
+        if not path.is_file():
+            raise ConfigError(f"No recipe at {str(path)!r}. `vsn recipe list` lists the recipes that come with vsn.")
+        try:
+            values: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not a TOML file: {error}.") from error
         base = values.pop("base", None)
         chain.append((path, values))
         if base is None:
@@ -146,30 +150,18 @@ def _read_chain(path: Path) -> list[tuple[Path, dict[str, object]]]:
             )
 
 
-def _read_toml(path: Path) -> dict[str, object]:
-    if not path.is_file():
-        raise ConfigError(f"No recipe at {str(path)!r}. `vsn recipe list` lists the recipes that come with vsn.")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not a TOML file: {error}.") from error
-
-
-def _merge(below: dict[str, object], above: Mapping[str, object]) -> None:
-    """Update the tables of a base with those of a recipe, key by key, in place."""
+def _merge(
+    below: dict[str, object], above: Mapping[str, object], origin: dict[str, str], file: str, prefix: str = ""
+) -> None:
+    """Update the tables of a base with those of a recipe, key by key, in place; note the file of each setting."""
     for key, value in above.items():
-        if isinstance(value, Mapping) and isinstance(table := below.get(key), dict):
-            _merge(table, value)
-        else:
-            below[key] = dict(value) if isinstance(value, Mapping) else value
-
-
-def _setting_names(values: Mapping[str, object], prefix: str = "") -> Iterator[str]:
-    """Yield the names of all tables and settings: "train", "train.lr"."""
-    for key, value in values.items():
-        yield f"{prefix}{key}"
+        origin[f"{prefix}{key}"] = file
         if isinstance(value, Mapping):
-            yield from _setting_names(value, f"{prefix}{key}.")
+            table = below.get(key)
+            below[key] = table = table if isinstance(table, dict) else {}
+            _merge(table, value, origin, file, f"{prefix}{key}.")
+        else:
+            below[key] = value
 
 
 def _build(cls: Any, values: object, where: Callable[[str], str], prefix: str = "") -> Any:
