@@ -33,7 +33,7 @@ from vsn.config import BenchConfig, Recipe
 from vsn.config.recipes import find_recipe, load_recipe
 from vsn.data.embedded.write import SynthSpec, write_dataset
 from vsn.data.flow.compute import flow_method
-from vsn.models.measure import count_multiply_adds, time_round
+from vsn.models.measure import count_multiply_adds, time_call_ms
 from vsn.runs.metadata import versions
 from vsn.runs.run import read_metrics
 from vsn.system.files import write_json
@@ -219,7 +219,7 @@ def _training_steps(task: Task, row: dict[str, Any], batch: int, seconds: float,
     times: list[float] = []
     begin = time.perf_counter()
     while len(times) < 3 or (time.perf_counter() - begin < seconds / 2 and len(times) < 50):
-        times.append(time_round({"step": lambda: step(batch)}, task.device)["step"])
+        times.append(time_call_ms(lambda: step(batch), task.device))
     rate = spread([1000 * batch / value for value in times])
     # A multiply-add is two operations, and the backward pass costs twice the forward pass.
     needed = 3 * 2 * count_multiply_adds(model, size=task.size)

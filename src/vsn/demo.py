@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from vsn.config import Recipe
 from vsn.data.dataset import VideoDataset
@@ -24,6 +23,7 @@ from vsn.runs.checkpoint import load_model
 from vsn.runs.metadata import versions
 from vsn.runs.run import Run
 from vsn.system.files import atomic_write, write_json
+from vsn.system.terminal import make_table
 from vsn.training.train import train_or_reuse
 
 NAMES = ("tsn", "tsm", "vsn")
@@ -146,9 +146,8 @@ def compare(runs: list[Run]) -> list[DemoRow]:
 
 def print_table(rows: list[DemoRow], console: Console) -> None:
     """Print the demo's table."""
-    table = Table(title="The embedded data set: classes differ only in the order of the frames")
-    for column in ("model", "params", "mult-adds", "top-1", "95% interval", "shuffled", "latency"):
-        table.add_column(column, justify="left" if column == "model" else "right")
+    columns = ("model", "params", "mult-adds", "top-1", "95% interval", "shuffled", "latency")
+    table = make_table(columns, title="The embedded data set: classes differ only in the order of the frames")
     for row in rows:
         low, high = row.top1_interval
         table.add_row(

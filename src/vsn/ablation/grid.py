@@ -105,8 +105,12 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
             raise ConfigError(f"--grid cannot vary {key}, which does not affect training; use `vsn eval` on one run.")
         if key in grid:
             raise ConfigError(f"--grid has {key} twice; give all its values at once: {key}=VALUE,VALUE.")
+        # An unknown setting is text here: `make_variant` refuses it, and offers the nearest name.
+        table, _, name = key.partition(".")
+        config = typing.get_type_hints(Recipe).get(table)
+        hint = typing.get_type_hints(config).get(name, str) if config else str
         # "4,8" is two values; "+" joins the items of one value of a list setting.
-        parsed = tuple(_parse_value(_type_of(key), value) for value in values.split(","))
+        parsed = tuple(_parse_value(hint, value) for value in values.split(","))
         if len(set(parsed)) < len(parsed):
             raise ConfigError(f"--grid {text} has the same value twice.")
         grid[key] = parsed
@@ -125,13 +129,6 @@ def grid_variants(base: Recipe, grid: Mapping[str, Sequence[Any]]) -> dict[tuple
         where = "--grid " + " ".join(f"{key}={format_value(value)}" for key, value in settings.items())
         variants[values] = make_variant(base, settings, where)
     return variants
-
-
-def _type_of(key: str) -> Any:
-    """Return the type of a setting; str for an unknown one, which `make_variant` refuses with the nearest name."""
-    table, _, name = key.partition(".")
-    config = typing.get_type_hints(Recipe).get(table)
-    return typing.get_type_hints(config).get(name, str) if config else str
 
 
 def _parse_value(hint: Any, text: str) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from vsn.models.measure import time_round
+from vsn.models.measure import time_call_ms
 from vsn.system.interrupt import StopRequest
 from vsn.system.progress import progress_bar
 
@@ -52,15 +52,14 @@ def time_rounds(
         for number in range(rounds):
             if number >= MIN_ROUNDS and seconds and time.perf_counter() - start > seconds:
                 break
-            of_round: dict[str, float] = {}
+            round_ms: dict[str, float] = {}
             for name in generator.sample(list(calls), len(calls)):
                 if stop is not None and stop.requested:
                     return times_ms
                 time.sleep(pause)  # not measured
-                of_round |= time_round({name: calls[name]}, device)
-                bar.advance(task)
-                bar.update(task, note=f"{name} {of_round[name]:.1f} ms")
+                round_ms[name] = time_call_ms(calls[name], device)
+                bar.update(task, advance=1, note=f"{name} {round_ms[name]:.1f} ms")
             # Appended only now, so that all calls have the same rounds.
-            for name, value in of_round.items():
+            for name, value in round_ms.items():
                 times_ms[name].append(value)
     return times_ms

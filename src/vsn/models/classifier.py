@@ -69,11 +69,7 @@ class VideoClassifier(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} defines no forward.")
 
     def normalized(self, clip: Tensor) -> Tensor:
-        """Check and normalize a clip: floating point ``(B, T, C', H, W)``, the backbone's input.
-
-        Raises:
-            ValueError: as `forward`.
-        """
+        """Check and normalize a clip: floating point ``(B, T, C', H, W)``, the backbone's input."""
         if clip.ndim != 5 or clip.shape[2] != self.num_channels:
             modality = "" if self.modality == "rgb" else f" of modality {self.modality!r}"
             raise ValueError(
@@ -110,10 +106,7 @@ class VideoClassifier(nn.Module):
 class FrameClassifier(VideoClassifier):
     """A 2D CNN on each frame of a clip, and the average of the frames' scores (TSN).
 
-    Args:
-        backbone: maps frames ``(N, C', H, W)`` to features ``(N, D)``.
-        config: as `VideoClassifier`.
-        feature_dim: D, or the features that a subclass makes of them.
+    The backbone maps frames ``(N, C', H, W)`` to features ``(N, D)``.
     """
 
     def __init__(self, backbone: nn.Module, config: ModelConfig, *, feature_dim: int) -> None:
@@ -139,12 +132,8 @@ class FrameClassifier(VideoClassifier):
 class VolumeClassifier(VideoClassifier):
     """A 3D network on a clip, whose features are averaged over time and space.
 
-    Args:
-        body: maps a volume ``(B, C', T, H, W)`` to features ``(B, D, T', H', W')``. It becomes `backbone`; its first
-            convolution is widened to the modality's channels.
-        config: as `VideoClassifier`.
-        feature_dim: D.
-        normalization: as `VideoClassifier`.
+    The body maps a volume ``(B, C', T, H, W)`` to features ``(B, D, T', H', W')``. It becomes `backbone`; its first
+    convolution is widened to the modality's channels.
     """
 
     def __init__(

@@ -36,25 +36,23 @@ def count_multiply_adds(config: ModelConfig, *, size: int | tuple[int, int]) -> 
     return int(counter.get_total_flops()) // 2
 
 
-def time_round(calls: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
-    """Time one call of each in milliseconds, in turn.
-
-    Taking turns, a drifting or busy machine slows all of them alike, so that their ratios are reliable where the
-    milliseconds are not. CUDA is timed by events on its stream, other devices by the host's clock after synchronizing.
-    """
-    return {name: _time_call(call, device) for name, call in calls.items()}
-
-
 @torch.inference_mode()
 def latency_ms(models: Mapping[str, nn.Module], clip: torch.Tensor, *, rounds: int = 20) -> dict[str, float]:
-    """Measure the median milliseconds of a forward pass of each model, in turn."""
-    calls = {name: partial(model, clip) for name, model in models.items()}
-    times = [time_round(calls, clip.device) for _ in range(rounds + 2)]
+    """Measure the median milliseconds of a forward pass of each model, in turn.
+
+    Taking turns, a drifting or busy machine slows all of them alike, so that their ratios are reliable where the
+    milliseconds are not.
+    """
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(rounds + 2):
+        for name, model in models.items():
+            times[name].append(time_call_ms(partial(model, clip), clip.device))
     # The first passes set up kernels and caches.
-    return {name: statistics.median(round_[name] for round_ in times[2:]) for name in models}
+    return {name: statistics.median(of_model[2:]) for name, of_model in times.items()}
 
 
-def _time_call(call: Callable[[], object], device: torch.device) -> float:
+def time_call_ms(call: Callable[[], object], device: torch.device) -> float:
+    """Time a call: on CUDA by events on its stream, elsewhere by the host's clock after synchronizing."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)

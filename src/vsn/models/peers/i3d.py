@@ -54,10 +54,7 @@ PLANS = {
 def i3d_body(kind: str, name: str, *, pairwise: Pairwise = "embedded-gaussian") -> ResNet3d:
     """Build the convolutions of ``{kind}_{name}``: a volume ``(B, C, T, H, W)`` to features ``(B, D, T', H', W')``.
 
-    Args:
-        kind: "c2d", "i3d" or "i3d-fine", with the prefix "nl-" for non-local blocks.
-        name: "resnet50" or "resnet101" (D = 2048), or "resnet26_thin" (D = 512).
-        pairwise: as in `vsn.models.peers.non_local.NonLocal3d`.
+    D is 2048, for the name "resnet26_thin" 512.
     """
     body = ResNet3d(SHAPES[name], PLANS[kind.removeprefix("nl-")])
     return insert_nonlocal(body, PLACES[name], pairwise=pairwise) if kind.startswith("nl-") else body

@@ -70,10 +70,7 @@ def insert_nonlocal(
 ) -> ResNet3d:
     """Insert non-local blocks after residual blocks of a 3D ResNet, in place; weight names do not change.
 
-    Args:
-        body: the network.
-        places: stage -> indices of its blocks, such as ``{"layer2": (1, 3)}``.
-        pairwise: as in `NonLocal3d`.
+    ``places`` maps a stage to the indices of its blocks: ``{"layer2": (1, 3)}``.
     """
     for stage, numbers in places.items():
         for number in numbers:

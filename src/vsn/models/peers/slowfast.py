@@ -115,15 +115,9 @@ class SlowFast(nn.Module):
 def slowfast_body(
     name: str, *, alpha: int, non_local: bool = False, pairwise: Pairwise = "embedded-gaussian"
 ) -> SlowFast:
-    """Build the pathways of ``slowfast_<name>``.
-
-    Args:
-        name: "resnet50", "resnet101" or "resnet26_thin".
-        alpha: fast frames per slow frame.
-        non_local: insert three non-local blocks into the slow pathway's res4 (paper, section 4: "+NL").
-        pairwise: as in `vsn.models.peers.non_local.NonLocal3d`.
-    """
+    """Build the pathways of ``slowfast_<name>``."""
     body = SlowFast(SHAPES[name], alpha=alpha)
+    # Three blocks in the slow pathway's res4 (paper, section 4: "+NL").
     if non_local:
         insert_nonlocal(body.slow, {"layer3": PLACES[name]["layer3"]}, pairwise=pairwise)
     return body

@@ -96,12 +96,7 @@ class FrameRelation(nn.Module):
 class RelationClassifier(FrameClassifier):
     """TRN: frame features, projected, to relations, to logits.
 
-    Args:
-        backbone: as `FrameClassifier`.
-        config: as `FrameClassifier`.
-        feature_dim: D, features of a frame.
-        scales: numbers of frames of the relations.
-        hidden: outputs of each relation.
+    There is a relation with ``hidden`` outputs for each number of frames in ``scales``.
     """
 
     def __init__(
