@@ -37,7 +37,7 @@ def move_data(run: Path, old: Path, new: Path) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 12, 100])
-def test_every_video_once_whatever_the_batch_size(finished_run: Path, batch_size: int):
+def test_every_video_once_for_any_batch_size(finished_run: Path, batch_size: int):
     run = open_run(finished_run)
     dataset = open_split(run.recipe, "train", classes=run.classes)  # 12 videos
     scores = score_videos(load_model(run), dataset, batch_size=batch_size, progress=False)
@@ -70,7 +70,7 @@ def test_views_are_averaged(finished_run: Path, protocol: Protocol, average: Ave
     ("protocol", "views"),
     [("fcn", 1), ("center", 1), ("3crop", 3), ("3crop-2clip", 6), ("10crop", 10), ("dense-10clip-3crop", 30)],
 )
-def test_what_a_protocol_costs_is_said(run: Path, protocol: Protocol, views: int):
+def test_protocol_costs_are_reported(run: Path, protocol: Protocol, views: int):
     result = evaluate_run(run, config=EvalConfig(protocol=protocol), progress=False)
     sizes = {
         "fcn": (36, 54),
@@ -83,14 +83,14 @@ def test_what_a_protocol_costs_is_said(run: Path, protocol: Protocol, views: int
     assert result["average"] == "logits"
 
 
-def test_mirror_images_of_classes_with_a_side_are_warned_of():
+def test_mirror_images_of_left_and_right_classes_give_a_warning():
     classes = ("wave", "swipe left", "swipe right")
     assert "2 of the 3 classes, for example 'swipe left'" in mirror_note(classes, "10crop")
     assert mirror_note(classes, "25x10")
     assert mirror_note(classes, "3crop") == mirror_note(("wave", "jump"), "10crop") == ""
 
 
-def test_files_say_what_they_hold(run: Path):
+def test_score_files_carry_metadata(run: Path):
     facts = {}
     for average in ("logits", "softmax"):
         evaluate_run(run, config=EvalConfig(protocol="3crop", average=average), progress=False)
@@ -110,7 +110,7 @@ def test_several_labels_have_no_softmax(tiny_data: Path):
         replace(recipe, data=replace(recipe.data, task="multilabel"), eval=EvalConfig(average="softmax"))
 
 
-def test_25x10_is_for_tsn_alone(tiny_data: Path, run: Path, tmp_path: Path, quiet: Console):
+def test_25x10_needs_a_tsn(tiny_data: Path, run: Path, tmp_path: Path, quiet: Console):
     config = EvalConfig(protocol="25x10")
     with pytest.raises(ConfigError, match=r"'25x10'.*T=25.*T=4"):
         evaluate_run(run, config=config, progress=False)
@@ -203,7 +203,7 @@ def test_unreadable_video_stops_evaluation(tiny_data: Path, tmp_path: Path, run:
     assert not (run / "eval").exists()
 
 
-def test_unreadable_video_counts_as_wrong_when_told(tiny_data: Path, tmp_path: Path, run: Path):
+def test_unreadable_video_counts_as_wrong_if_configured(tiny_data: Path, tmp_path: Path, run: Path):
     root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
     recipe = open_run(run).recipe
     before = evaluate_run(run, progress=False)
@@ -276,7 +276,7 @@ def test_video_listed_twice_is_refused(tiny_data: Path, tmp_path: Path, run: Pat
         open_split(recipe, "test", classes=open_run(run).classes)
 
 
-def test_run_of_a_device_that_is_not_here(run: Path):
+def test_run_of_a_device_that_this_machine_lacks(run: Path):
     text = (run / "recipe.toml").read_text()
     text = text.replace('device = "cpu"', 'device = "cuda:77"').replace('"fp32"', '"fp16"')
     (run / "recipe.toml").write_text(text)

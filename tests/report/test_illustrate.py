@@ -37,7 +37,7 @@ def test_the_page_shows_frames_and_their_heat(tested_run: Path, tmp_path: Path) 
     assert "Parameters" in page.words
 
 
-def test_frames_are_those_of_the_test_and_heat_is_of_the_class_said(tested_run: Path) -> None:
+def test_frames_equal_the_dataset_and_heat_is_of_the_predicted_class(tested_run: Path) -> None:
     runs = read_runs([tested_run])
     found = best_and_worst(runs, num_videos=1, stage="res4")
     assert found.map_size == (3, 4)  # 36x54 pixels at a stride of 16
@@ -78,7 +78,7 @@ def test_costs_are_measured_without_weights(tested_run: Path) -> None:
     assert multiply_adds > 1_000_000
 
 
-def test_what_is_gone_is_said(tested_run: Path, tmp_path: Path) -> None:
+def test_missing_videos_and_weights_are_reported(tested_run: Path, tmp_path: Path) -> None:
     runs = read_runs([tested_run])
     gone = best_and_worst(runs, root=tmp_path / "moved")
     assert gone.examples == ()
@@ -91,7 +91,7 @@ def test_what_is_gone_is_said(tested_run: Path, tmp_path: Path) -> None:
     assert {example.frames is None for example in no_heat.examples} == {False}
 
 
-def test_a_video_that_cannot_be_read_is_said(tested_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_unreadable_video_is_reported(tested_run: Path, tiny_data: Path, tmp_path: Path) -> None:
     data = shutil.copytree(tiny_data, tmp_path / "data")
     for path in data.rglob("*.mp4"):
         path.write_bytes(b"no video")

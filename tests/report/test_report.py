@@ -353,7 +353,7 @@ def test_a_report_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_an_unreadable_video_was_taken_for_nothing(tmp_path: Path) -> None:
+def test_unreadable_videos_are_not_in_the_confusion_matrix(tmp_path: Path) -> None:
     (run,) = read_runs(write_runs(tmp_path)[:1], "test")
     logits = run.scores.logits.copy()
     logits[run.scores.labels == 0] = np.nan

@@ -232,7 +232,7 @@ def test_hundreds_of_classes_are_data_for_a_canvas(tmp_path: Path) -> None:
             assert abs(place[low] - place[low + 1]) == 1
 
 
-def test_classes_taken_for_each_other_are_side_by_side() -> None:
+def test_confused_classes_are_side_by_side() -> None:
     counts = np.diag([9, 9, 9, 9, 9])
     counts[0, 3] = counts[3, 0] = 6
     counts[3, 1] = 3

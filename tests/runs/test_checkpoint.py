@@ -99,7 +99,7 @@ def garble(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda p: cut(p, 0), lambda p: cut(p, -200), garble, Path.unlink])
-def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(run: Path, log, damage, finished_run: Path):
+def test_a_damaged_state_falls_back_to_the_previous_one(run: Path, log, damage, finished_run: Path):
     damage(run / "state.pt")
     for name in ("summary.json", "model.safetensors"):
         (run / name).unlink()
@@ -118,7 +118,7 @@ def test_both_states_damaged(run: Path, quiet: Console):
         train(open_run(run).recipe, run, resume=True, console=quiet)
 
 
-def test_state_runs_no_code(run: Path):
+def test_loading_a_state_runs_no_code(run: Path):
     class Malicious:
         def __reduce__(self):
             return (run.joinpath("ran").touch, ())
@@ -154,7 +154,7 @@ def test_settings_that_a_resumed_run_may_change(run: Path, key: str, value: obje
         check_resumable(opened, recipe, opened.classes)
 
 
-def test_folder_that_is_no_run(tmp_path: Path):
+def test_folder_that_is_not_a_run(tmp_path: Path):
     with pytest.raises(RunError, match=r"is not a run folder \(made by `vsn train`\)"):
         open_run(tmp_path)
 
@@ -175,7 +175,7 @@ def test_folder_that_is_a_file(tmp_path: Path):
         new_run(tmp_path / "file", tiny_recipe(Path()), ("a", "b"))
 
 
-def test_metrics_grow_and_a_step_done_twice_stays_as_it_was(tmp_path: Path):
+def test_metrics_keep_the_first_record_of_a_step(tmp_path: Path):
     run = new_run(tmp_path, tiny_recipe(Path()), ("a", "b"))
     assert read_metrics(tmp_path) == []
     lines = [

@@ -186,7 +186,7 @@ def test_class_names_by_number(tmp_path: Path, tsm_file: Path):
     assert convert_checkpoint(tsm_file, tmp_path / "run", config).run.classes == tuple("edcba")
 
 
-def test_everything_guessed_is_said_and_kept(tmp_path: Path, tsm_file: Path):
+def test_assumptions_are_noted_and_saved(tmp_path: Path, tsm_file: Path):
     done = convert_checkpoint(tsm_file, tmp_path / "run")
     text = "\n".join(done.notes)
     for part in (

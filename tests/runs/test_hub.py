@@ -67,7 +67,7 @@ def test_what_is_saved_and_what_stays_private(tested_run: Path, saved: Path, tin
     assert load_recipe(saved / "recipe.toml").data.root == tiny_data.name
 
 
-def test_config_says_what_is_needed_to_build_and_to_feed(saved: Path):
+def test_config_holds_model_clip_and_classes(saved: Path):
     config = json.loads((saved / "config.json").read_text())
     assert config["library_name"] == "vsn"
     assert config["model"]["name"] == "vsn_resnet14_tiny"
@@ -163,7 +163,7 @@ def test_the_place_weights_started_from_stays_private(tested_run: Path, tiny_dat
     assert "| test | fcn |" in (again / "README.md").read_text()
 
 
-def test_a_converted_run_says_where_it_is_from(tmp_path: Path):
+def test_card_of_a_converted_run(tmp_path: Path):
     from tests.helpers.originals import RESNETS, TSM, random_state
     from vsn.runs.convert import convert_checkpoint
 
@@ -220,7 +220,7 @@ def test_push(tested_run: Path, fake_api: type[FakeApi]):
     assert 'from_pretrained("me/tiny-vsn")' in fake_api.card
 
 
-def test_push_that_fails_says_why(tested_run: Path, monkeypatch: pytest.MonkeyPatch):
+def test_failed_push_gives_the_reason(tested_run: Path, monkeypatch: pytest.MonkeyPatch):
     class Refusing(FakeApi):
         def create_repo(self, **settings: Any) -> Any:
             raise ConnectionError("no route")
@@ -327,7 +327,7 @@ def test_a_copy_can_be_tested_and_started_from(pulled, tiny_data: Path, tmp_path
         ("me/na..me", "got 'me/na..me'"),
     ],
 )
-def test_names_that_cannot_be_had(cached: Path, name: str, message: str):
+def test_names_that_cannot_be_downloaded(cached: Path, name: str, message: str):
     with pytest.raises(HubError, match=message):
         pull(name, cache_dir=cached)
 

@@ -11,7 +11,7 @@ def load(entry: str, *arguments: object, **settings: object) -> torch.nn.Module:
     return torch.hub.load(str(ROOT), entry, *arguments, source="local", **settings)
 
 
-def test_every_name_is_the_model_it_says():
+def test_every_entry_point_builds_its_model():
     names = ["tsm_resnet50", "tsn_resnet50", "vsn_resnet101", "vsn_resnet18", "vsn_resnet50"]
     module = runpy.run_path(str(ROOT / "hubconf.py"))
     entries = [name for name, one in module.items() if callable(one) and not name.startswith("_")]
@@ -45,6 +45,6 @@ def test_pretrained_asks_for_imagenet_weights():
         load("model", "vsn_resnet14_tiny", num_classes=9, pretrained=True)
 
 
-def test_a_run_of_a_folder_that_is_none(tmp_path: Path):
+def test_folder_that_is_not_a_run(tmp_path: Path):
     with pytest.raises(ValueError, match="is not a run folder"):
         load("run", str(tmp_path))

@@ -54,7 +54,7 @@ def test_without_labels_videos_are_counted_and_nothing_is_measured(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("name", "weights"), [("test-fcn-forward", "last"), ("test-fcn-forward-best", "best")])
-def test_before_weights_were_a_key_the_file_name_said_them(tmp_path: Path, name: str, weights: str):
+def test_without_a_weights_key_the_file_name_tells_which(tmp_path: Path, name: str, weights: str):
     path = tmp_path / f"{name}.json"
     path.write_text(json.dumps(DESCRIBED | {"top1": 0.5, "num_videos": 4, "unknown_key": 1}))
     result = EvalResult.load(path)

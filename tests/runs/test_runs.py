@@ -99,13 +99,13 @@ def test_before_the_first_epoch(run: Path):
     assert (summarize_run(run).state, summarize_run(run).epochs_done) == ("can be resumed", 0)
 
 
-def test_the_state_before_is_enough_to_resume(run: Path):
+def test_the_previous_state_is_enough_to_resume(run: Path):
     write_metrics(run, {"epoch": 1, "step": 3, "train_loss": 1.0})
     (run / "state.pt").rename(run / "state-before.pt")
     assert summarize_run(run).state == "can be resumed"
 
 
-def test_the_evaluation_to_be_quoted_is_of_the_recipes_split_and_protocol(tmp_path: Path):
+def test_the_first_evaluation_is_of_the_recipes_split_and_protocol(tmp_path: Path):
     run = write_run(tmp_path / "run", "vsn_resnet18", 0.7)
     shutil.copy(run / "eval" / "test-fcn-forward.json", run / "eval" / "a-center-forward.json")
     values = json.loads((run / "eval" / "a-center-forward.json").read_text())
@@ -186,7 +186,7 @@ def test_runs_are_found_two_levels_down_and_once(finished_run: Path, tmp_path: P
     assert found(tmp_path) == ["a", "b/c", "b/d"]
 
 
-def test_a_place_that_is_no_folder(tmp_path: Path):
+def test_path_that_is_not_a_folder(tmp_path: Path):
     with pytest.raises(RunsError, match=r"none is not a folder"):
         list_runs([tmp_path / "none"])
 

@@ -1,1 +1,1 @@
-"""What is done with models and data: training, evaluation, prediction, measuring."""
+"""Evaluate runs, predict labels of videos, and extract features."""

@@ -1,6 +1,6 @@
 """Draw SVG charts: lines over epochs, and reliability diagrams.
 
-Python computes the coordinates; ``templates/charts.svg.jinja`` holds the elements.
+Python computes the coordinates; ``templates/*.svg.jinja`` hold the elements.
 """
 
 from __future__ import annotations

@@ -111,7 +111,13 @@ def read_runs(run_dirs: Sequence[Path], split: str | None = None) -> list[Report
         _read_run(run, name, classes=classes, chosen=chosen, results=run_results)
         for run, name, run_results in zip(opened, names, results, strict=True)
     ]
-    return _with_same_videos(runs)
+    # Differences between runs are meaningful only on the same videos, in one order.
+    tested = [(index, run.scores, str(run.path)) for index, run in enumerate(runs) if run.scores is not None]
+    if len(tested) > 1:
+        indices, scores, paths = zip(*tested, strict=True)
+        for index, matched in zip(indices, match_scores(scores, paths)[0], strict=True):
+            runs[index] = replace(runs[index], scores=matched)
+    return runs
 
 
 def _choose(results: Sequence[Sequence[EvalResult]], runs: Sequence[Run], split: str | None) -> tuple[str, str]:
@@ -201,17 +207,6 @@ def check_classes(names: Sequence[str], classes: Sequence[str], file: Path) -> N
             f"{file} has {len(names)} classes, the first run {len(classes)}; they differ in {different[:3]}. Compare runs "
             "of one data set."
         )
-
-
-def _with_same_videos(runs: list[ReportRun]) -> list[ReportRun]:
-    """Bring the videos of all scores into the order of the first ones. Raises `ScoresError` for different videos."""
-    # Differences between runs are meaningful only on the same videos.
-    tested = [(index, run.scores, str(run.path)) for index, run in enumerate(runs) if run.scores is not None]
-    if len(tested) > 1:
-        indices, scores, names = zip(*tested, strict=True)
-        for index, matched in zip(indices, match_scores(scores, names)[0], strict=True):
-            runs[index] = replace(runs[index], scores=matched)
-    return runs
 
 
 def read_json(path: Path) -> dict[str, Any]:
