@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used. The message states the value, what is allowed and what to do."""
@@ -11,6 +13,15 @@ def require(holds: bool, message: str) -> None:
     """Raise `ConfigError` unless a rule holds."""
     if not holds:
         raise ConfigError(message)
+
+
+def quote_first(names: Sequence[str], limit: int = 3) -> str:
+    """Quote the first names, for a message.
+
+    >>> quote_first(["a", "b", "c", "d"])
+    "'a', 'b', 'c', ..."
+    """
+    return ", ".join(map(repr, names[:limit])) + (", ..." if len(names) > limit else "")
 
 
 def check_range(config: object, interval: str, *names: str, table: str = "") -> None:

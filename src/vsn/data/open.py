@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from vsn.config import ConfigError, EvalConfig, Recipe
+from vsn.config.errors import quote_first
 from vsn.data.dataset import VideoDataset
 from vsn.data.flow.find import with_flow
 from vsn.data.flow.values import expected_flow
@@ -88,7 +89,7 @@ def relabel(records: RecordSet, classes: Sequence[str]) -> RecordSet:
     if unknown:
         raise ConfigError(
             f"The model was not trained on {len(unknown)} of the data's {len(records.classes)} classes, for example "
-            f"{unknown[0]!r}; it knows {_shortened(classes)}. Rename the classes to those of the run's classes.json, "
+            f"{unknown[0]!r}; it knows {quote_first(classes, 5)}. Rename the classes to those of the run's classes.json, "
             "leave them out, or train a model on this data (--init-from RUN starts from these weights)."
         )
     index = {name: i for i, name in enumerate(classes)}
@@ -145,7 +146,7 @@ def _describe_data(recipe: Recipe, train: RecordSet, val_set: VideoDataset) -> s
         f"{len(val_set)} validation videos (split {recipe.data.val_split!r})."
     ]
     if absent:
-        lines.append(f"{len(absent)} classes have no training video: {_shortened(absent)}.")
+        lines.append(f"{len(absent)} classes have no training video: {quote_first(absent, 5)}.")
     if train.num_missing:
         lines.append(f"{train.num_missing} annotated training videos are not on disk and are left out.")
     # Of the first video: a wrong template reads no or the wrong frames of all. The note of `with_flow` names flow files.
@@ -165,7 +166,3 @@ def _preload(dataset: VideoDataset, console: Console) -> list[VideoError]:
     with progress_bar("videos", console=console) as bar:
         task = bar.add_task("decoding", total=len(dataset), note="")
         return dataset.preload(progress=lambda done, total: bar.update(task, completed=done, total=total))
-
-
-def _shortened(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")

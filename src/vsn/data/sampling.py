@@ -41,11 +41,7 @@ def sample_indices(
 
 
 def segment_indices(
-    num_video_frames: int,
-    num_frames: int,
-    generator: np.random.Generator | None,
-    *,
-    num_consecutive: int = 1,
+    num_video_frames: int, num_frames: int, generator: np.random.Generator | None, *, num_consecutive: int = 1
 ) -> np.ndarray:
     """Return one frame from each of `num_frames` equal segments: int64 `(num_frames,)`, never decreasing.
 

@@ -76,8 +76,8 @@ def examine(
     splits, findings = read_splits(data)
     # Decode a test clip and the last frame of each video, in processes that a broken file may kill.
     videos = choose_videos(splits, sample, recipe.train.seed)
-    look = partial(inspect_video, recipe=recipe, thorough=thorough)
-    reports = inspect_all("checking", look, {path: path for path in videos})
+    inspect = partial(inspect_video, recipe=recipe, thorough=thorough)
+    reports = inspect_all("checking", inspect, {path: path for path in videos})
 
     # A model on flow reads that in place of the videos, which are inspected all the same: their frames tell how many
     # fields there should be.
@@ -86,9 +86,9 @@ def examine(
         dataset_flow, flow_findings = find_flow(splits, recipe)
         findings += flow_findings
     if dataset_flow is not None:
-        look = partial(inspect_flow, recipe=recipe, layout=dataset_flow.layout, thorough=thorough)
+        inspect = partial(inspect_flow, recipe=recipe, layout=dataset_flow.layout, thorough=thorough)
         flow_paths = {path: dataset_flow.paths[path] for path in videos if path in dataset_flow.paths}
-        dataset_flow.reports.update(inspect_all("checking flow", look, flow_paths))
+        dataset_flow.reports.update(inspect_all("checking flow", inspect, flow_paths))
 
     # Measure the loader after the inspection, on readable videos only: one that hangs would stop it.
     evidence = Evidence(recipe, splits, reports, flow=dataset_flow, gpu_videos_per_second=gpu_videos_per_second)

@@ -93,17 +93,17 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
     # Counted from the packets, because headers are often wrong, and a truncated file keeps its header.
     if path.is_file():
         try:
-            facts = scan_video(path, decode_all=thorough)
+            scan = scan_video(path, decode_all=thorough)
         except VideoError:  # TorchCodec reads some files that PyAV does not: only the frames are known
             return replace(report, height=frames.shape[1], width=frames.shape[2], num_sizes=1)
-        height, width = facts.sizes[0]
+        height, width = scan.sizes[0]
         return replace(
             report,
-            announced=max(report.announced, facts.announced),
+            announced=max(report.announced, scan.announced),
             height=height,
             width=width,
-            num_sizes=len(facts.sizes),
-            key_interval=facts.key_interval,
+            num_sizes=len(scan.sizes),
+            key_interval=scan.key_interval,
         )
     # A folder of frames or a packed video: every frame can be read on its own, so one image gives the size.
     stored = open_video(path, frame_template=template)

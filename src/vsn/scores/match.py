@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from vsn.config.errors import quote_first
 from vsn.scores.scores import Scores, ScoresError
-
-_SHOWN = 3
 
 
 def match_scores(inputs: Sequence[Scores], names: Sequence[str], *, common: bool = False) -> tuple[list[Scores], int]:
@@ -35,7 +34,7 @@ def match_scores(inputs: Sequence[Scores], names: Sequence[str], *, common: bool
         if odd := sorted(set(first.classes) ^ set(other.classes)):
             raise ScoresError(
                 f"{names[0]} has {len(first.classes)} classes and {name} has {len(other.classes)}; they differ in "
-                f"{len(odd)}: {_some(odd)}. Classes must match by name, in any order."
+                f"{len(odd)}: {quote_first(odd)}. Classes must match by name, in any order."
             )
     # Models may be tested on other subsets, such as after videos were removed from YouTube.
     videos = [set(scores.video_ids.tolist()) for scores in inputs]
@@ -44,8 +43,8 @@ def match_scores(inputs: Sequence[Scores], names: Sequence[str], *, common: bool
         index = next(i for i, ids in enumerate(videos) if ids != union)
         missing = sorted(union - videos[index])
         raise ScoresError(
-            f"{names[index]} lacks {len(missing)} videos of the other files: {_some(missing)}. Use scores of one split, "
-            "or pass --common to keep the videos that all files have."
+            f"{names[index]} lacks {len(missing)} videos of the other files: {quote_first(missing)}. Use scores of one "
+            "split, or pass --common to keep the videos that all files have."
         )
     if not shared:
         raise ScoresError(f"{names[0]} and {names[1]} have no video in common. Use scores of one split.")
@@ -57,7 +56,7 @@ def match_scores(inputs: Sequence[Scores], names: Sequence[str], *, common: bool
             rows = different.any(axis=1) if first.multi_label else different
             raise ScoresError(
                 f"{names[0]} and {name} have different labels for {rows.sum()} videos: "
-                f"{_some(other.video_ids[rows].tolist())}. Test both with the same annotations."
+                f"{quote_first(other.video_ids[rows].tolist())}. Test both with the same annotations."
             )
     return matched, len(union) - len(shared)
 
@@ -77,7 +76,3 @@ def reorder_scores(scores: Scores, videos: Sequence[str], classes: tuple[str, ..
     return replace(
         scores, video_ids=scores.video_ids[rows], logits=scores.logits[rows][:, columns], labels=labels, classes=classes
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

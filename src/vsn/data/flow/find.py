@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vsn.config import ConfigError, DataConfig, FlowLayout
+from vsn.config.errors import quote_first
 from vsn.data.flow.stored import SUFFIX, FlowFolderReader, is_flow_file, open_flow
 from vsn.data.flow.values import METADATA_FILE, FlowMetadata, check_flow_metadata, read_flow_metadata
 from vsn.data.readers.files import Listing
@@ -71,12 +72,10 @@ def with_flow(records: RecordSet, config: DataConfig, expected: FlowMetadata) ->
     pairs = list(zip(records.records, located.places, strict=True))
     missing = [record.video_id for record, place in pairs if place is None]
     if missing:
-        examples = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
         raise ConfigError(
-            f"{located.folder}: {len(missing)} of {len(pairs)} videos have no flow there, for example {examples}. Expected "
-            f"a folder or {SUFFIX} file with the name of the video. Extract it (vsn flow extract takes the splits of "
-            "data.train_split, val_split and test_split; pass --data.test-split test if the recipe does not name it), or "
-            "leave these videos out."
+            f"{located.folder}: {len(missing)} of {len(pairs)} videos have no flow there, for example "
+            f"{quote_first(missing)}. Expected a folder or {SUFFIX} file with the name of the video. Leave these videos "
+            "out, or run `vsn flow extract`, with --data.test-split test if the recipe does not name the test split."
         )
     owners: dict[Path, VideoRecord] = {}
     for record, place in pairs:
@@ -184,13 +183,6 @@ def describe_located(located: LocatedFlow, metadata: FlowMetadata | None) -> str
     """
     assumed = "" if metadata else f" (assumed: there is no {located.folder / METADATA_FILE})"
     metadata = metadata or FlowMetadata()
-    return (
-        f"Flow: {_describe_storage(located)}; {metadata.method}, bound {metadata.bound:g} pixels, "
-        f"zero {metadata.zero}{assumed}."
-    )
-
-
-def _describe_storage(located: LocatedFlow) -> str:
     places = [place for place in located.places if place is not None]
     # The first readable flow stands for all: extraction writes one layout.
     for place in places:
@@ -203,7 +195,8 @@ def _describe_storage(located: LocatedFlow) -> str:
             raise ConfigError(
                 f"{place}: {reason}. Set data.flow to the folder of the flow, or data.flow_layout to 'rg' if this is flow."
             )
-        return flow.storage
+        values = f"{metadata.method}, bound {metadata.bound:g} pixels, zero {metadata.zero}{assumed}"
+        return f"Flow: {flow.storage}; {values}."
     raise ConfigError(f"{places[0]}: neither this nor any other flow of the data set can be read.")
 
 

@@ -253,11 +253,7 @@ def decode_field(data: bytes) -> np.ndarray:
 
 
 def write_flow_folder(
-    path: str | Path,
-    fields: Iterable[np.ndarray],
-    *,
-    layout: Literal["xy", "rg"] = "xy",
-    quality: int = QUALITY,
+    path: str | Path, fields: Iterable[np.ndarray], *, layout: Literal["xy", "rg"] = "xy", quality: int = QUALITY
 ) -> int:
     """Write fields, uint8 `(H, W, 2)`, as a folder of pictures atomically; return their number.
 

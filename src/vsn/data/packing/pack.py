@@ -20,13 +20,7 @@ from rich.filesize import decimal
 
 from vsn.config import ConfigError, DataConfig
 from vsn.data.packing.plan import PackDescription, PackPlan, make_plan
-from vsn.data.packing.shards import (
-    ShardContent,
-    UnreadVideo,
-    reusable_content,
-    shard_faults,
-    write_shard,
-)
+from vsn.data.packing.shards import ShardContent, UnreadVideo, reusable_content, shard_faults, write_shard
 from vsn.data.readers import read_records
 from vsn.data.video import VideoError
 from vsn.system.files import check_output_folder, remove_temporary_files, write_csv, write_json

@@ -37,12 +37,7 @@ def video_id(path: Path, root: Path) -> str:
 
 
 def record_set(
-    config: DataConfig,
-    split: str,
-    entries: Sequence[Entry],
-    classes: Sequence[str],
-    *,
-    num_missing: int = 0,
+    config: DataConfig, split: str, entries: Sequence[Entry], classes: Sequence[str], *, num_missing: int = 0
 ) -> RecordSet:
     """Return the records of a split for `config.task`.
 

@@ -239,8 +239,7 @@ def _stored_size(path: str | Path, name: str, data: bytes) -> tuple[int, int]:
             raise _damaged(path, name, error) from error
     if size[0] * size[1] > MAX_PIXELS:
         raise VideoError(
-            path,
-            f"frame {name} announces {size[0]}x{size[1]} pixels; the limit is {MAX_PIXELS // 10**6} million.",
+            path, f"frame {name} announces {size[0]}x{size[1]} pixels; the limit is {MAX_PIXELS // 10**6} million."
         )
     return size
 

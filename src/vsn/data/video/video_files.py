@@ -85,10 +85,7 @@ class FileReader(VideoReader):
     def __init__(self, path: str | Path, *, short_side: int | None = None, decode_first: bool = False) -> None:
         self.index, first = _index_packets(path, decode_first=decode_first)
         super().__init__(
-            path,
-            num_frames=len(self.index.pts),
-            frames_per_second=self.index.frames_per_second,
-            short_side=short_side,
+            path, num_frames=len(self.index.pts), frames_per_second=self.index.frames_per_second, short_side=short_side
         )
         if first is not None:
             self.metadata = self._metadata_from(first)

@@ -15,12 +15,7 @@ from vsn.system.files import atomic_write
 
 
 def write_video(
-    path: str | Path,
-    frames: Iterable[np.ndarray],
-    *,
-    frames_per_second: float,
-    crf: int = 23,
-    keyframe_every: int = 12,
+    path: str | Path, frames: Iterable[np.ndarray], *, frames_per_second: float, crf: int = 23, keyframe_every: int = 12
 ) -> None:
     """Write frames, uint8 `(H, W, 3)` RGB of one even size, as H.264 (yuv420p) in MP4.
 
