@@ -178,7 +178,7 @@ def test_table_9_is_shift_shuffle_and_both():
 
 
 def test_rows_do_not_depend_on_what_the_recipe_has_itself():
-    """A recipe of a TSM, or of a VSN with other blocks, gives the same networks."""
+    """A recipe of a TSM, or of a VSN with other blocks, results in the same networks."""
     others = (
         replace(BASE.model, name="tsm_resnet14_tiny"),
         replace(BASE.model, block="headtail", places=("res5",), shift=False),

@@ -251,6 +251,7 @@ def test_channels_last_of_2d_and_3d_weights():
 
 
 def test_json(results: BenchResults):
+    assert all(row.infer is None for row in results.rows)  # results keep no model in memory
     values = json.loads(json.dumps(results.to_json()))
     assert list(values) == [
         "command", "date", "versions", "device", "load_average", "settings", "baseline", "interrupted", "rows",

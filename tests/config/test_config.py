@@ -197,7 +197,7 @@ def test_recipe_loads_and_builds(path: Path):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "unused"),
     [
         ({}, []),
         ({"model": {"name": "tsn_resnet50", "places": ["res5"]}}, ["model.places"]),
@@ -231,9 +231,9 @@ def test_recipe_loads_and_builds(path: Path):
         ),
     ],
 )
-def test_settings_without_effect_are_said(values: dict, said: list[str]) -> None:
+def test_settings_without_effect_are_listed(values: dict, unused: list[str]) -> None:
     notes = unused_settings(recipe_from_dict(values))
-    assert [note.partition(" has no effect here: ")[0] for note in notes] == said
+    assert [note.partition(" has no effect here: ")[0] for note in notes] == unused
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_a_base_counts_from_the_folder_of_the_recipe_that_names_it(tmp_path: Pat
 
 
 def test_a_base_may_be_a_recipe_that_comes_with_vsn(tmp_path: Path):
-    # Also one that has the same name: a name never means a file beside it.
+    # Also one that has the same name: a name never means a file next to it.
     own = write(tmp_path, demo='base = "demo"\n[train]\nepochs = 1\n')
     demo = load_recipe(find_recipe("demo"))
     assert load_recipe(own).model == demo.model

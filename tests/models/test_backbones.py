@@ -36,7 +36,7 @@ def test_every_backbone_has_four_stages_and_gives_the_features_it_says(name: str
     for one in (block for stage in blocks.values() for block in stage):
         assert isinstance(backbone.get_submodule(one.head), nn.Conv2d)
         spatial = backbone.get_submodule(one.spatial)
-        if one.spatial == one.pointwise:  # beside a depthwise convolution
+        if one.spatial == one.pointwise:  # next to a depthwise convolution
             assert isinstance(spatial, nn.Linear) or (spatial.kernel_size, spatial.groups) == ((1, 1), 1)
         else:
             assert spatial.kernel_size == (3, 3)

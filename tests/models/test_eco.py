@@ -1,4 +1,4 @@
-"""ECO and its BN-Inception: counts, sizes, and the two streams beside a frame-by-frame loop."""
+"""ECO and its BN-Inception: counts, sizes, and the two streams against a frame-by-frame loop."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def norm(channels: int) -> int:
 
 
 def stage(inputs: int, outputs: int) -> int:
-    """Two convolutions from the former stage, three more, and four batch normalizations (none of the short cut)."""
+    """Two convolutions from the previous stage, three more, and four batch normalizations (none of the short cut)."""
     return 2 * conv3d(inputs, outputs) + 3 * conv3d(outputs, outputs) + 4 * norm(outputs)
 
 
@@ -112,7 +112,7 @@ def test_the_3d_blocks_are_written_out() -> None:
 
 
 def test_the_two_streams_beside_a_loop_over_frames() -> None:
-    """A frame goes through the 2D network alone; the 2D stream is the average of what it says of each."""
+    """The 2D network sees each frame separately; the 2D stream is the average of its outputs."""
     torch.manual_seed(0)
     body = EcoBody(full=True, divisor=4).eval()
     volume = torch.randn(2, 3, 4, 40, 36)
@@ -126,7 +126,7 @@ def test_the_two_streams_beside_a_loop_over_frames() -> None:
 
 
 def test_an_image_network_is_the_start_of_both(tmp_path) -> None:
-    """In the flat names of the Caffe model, classifier included; what it lacks is said."""
+    """In the flat names of the Caffe model, classifier included; missing weights are listed."""
     torch.manual_seed(3)
     network = BnInception()
     flat = {}

@@ -22,7 +22,7 @@ MODELS = {
 def model_that_sees_light(name: str, block: str, *, branch: float = 0.1) -> VideoClassifier:
     """Class 1 scores what is lit in any frame; class 0 nothing. What is not lit is exactly zero in every layer.
 
-    Residual branches count ``branch`` times beside the identity.
+    Residual branches count ``branch`` times in addition to the identity.
     """
     torch.manual_seed(0)
     model = vsn.create_model(name, num_classes=2, num_frames=T, block=block)
@@ -71,7 +71,7 @@ def test_frames_that_saw_nothing_are_dark(case: str, reached: set[int]) -> None:
 
 
 def test_maps_are_those_of_the_definition() -> None:
-    """Beside a loop over frames and channels, with the gradient of an average pool and a linear head."""
+    """Against a loop over frames and channels, with the gradient of an average pool and a linear head."""
     model = model_that_sees_light(*MODELS["vsn compact"], branch=1.0)
     torch.manual_seed(1)
     nn.init.normal_(model.head.weight)
@@ -95,8 +95,8 @@ def test_clips_of_a_batch_and_the_best_class() -> None:
     both = grad_cam(model, clips)
     assert both.targets.tolist() == both.logits.argmax(dim=1).tolist() == [1, 1]
     for row in range(2):
-        alone = grad_cam(model, clips[row : row + 1])
-        torch.testing.assert_close(both.maps[row], alone.maps[0])
+        single = grad_cam(model, clips[row : row + 1])
+        torch.testing.assert_close(both.maps[row], single.maps[0])
 
 
 def test_the_model_is_left_as_it_was() -> None:

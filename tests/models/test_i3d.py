@@ -27,7 +27,7 @@ def on_meta(name: str, **settings: int) -> nn.Module:
 
 
 def shapes_of(body: nn.Module, volume: torch.Tensor, names: tuple[str, ...]) -> list[tuple[int, ...]]:
-    """(T, H, W) of what each module gives."""
+    """(T, H, W) of each module's output."""
     seen: dict[str, tuple[int, ...]] = {}
     for name in names:
         body.get_submodule(name).register_forward_hook(
@@ -229,7 +229,7 @@ def test_2d_weights_start_a_non_local_network_whose_new_blocks_start_at_random(t
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "said"),
+    ("before", "now", "ending"),
     [
         ("tsm", "i3d", "inflated along time where kernels are longer"),
         ("c2d", "nl-i3d", "inflated along time where kernels are longer"),
@@ -239,11 +239,11 @@ def test_2d_weights_start_a_non_local_network_whose_new_blocks_start_at_random(t
         ("slowfast", "nl-slowfast", "only the non-local blocks are new"),
     ],
 )
-def test_a_start_from_a_run_of_another_kind_says_what_is_new(before: str, now: str, said: str) -> None:
+def test_a_start_from_a_run_of_another_kind_is_described(before: str, now: str, ending: str) -> None:
     source = RunWeights(Path("m.safetensors"), ModelConfig(name=f"{before}_{THIN}", num_frames=16))
     (line,) = describe_differences(source, ModelConfig(name=f"{now}_{THIN}"))
     assert line.startswith(f"This {now.upper()} starts from a {before.upper()}: same weights")
-    assert line.endswith(f" {said}.")
+    assert line.endswith(f" {ending}.")
 
 
 @pytest.mark.parametrize(

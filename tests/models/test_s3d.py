@@ -82,17 +82,17 @@ def test_gates_close_the_stem_and_every_branch_and_names_stay() -> None:
 
 
 def test_the_stems_gradient_is_right_from_the_fewest_frames_on() -> None:
-    """PyTorch's is not for five to seven frames on a CPU; beside the same in double precision, of another code."""
+    """PyTorch's is wrong for five to seven frames on a CPU; compared with an einsum in double precision."""
     body = S3dBody().train()
     stem, frames = body.features[0][1][0], torch.randn(1, 64, MIN_FRAMES, 8, 8)
     assert stem.kernel_size == (7, 1, 1)
     stem(frames).square().sum().backward()
     expected = torch.zeros_like(stem.weight)
-    said = stem(frames).detach()
+    output = stem(frames).detach()
     padded = nn.functional.pad(frames, (0, 0, 0, 0, 3, 3))
     for step in range(7):
-        seen = padded[:, :, step : step + 2 * said.shape[2] - 1 : 2]
-        expected[:, :, step, 0, 0] = torch.einsum("bothw,bithw->oi", 2 * said, seen)
+        seen = padded[:, :, step : step + 2 * output.shape[2] - 1 : 2]
+        expected[:, :, step, 0, 0] = torch.einsum("bothw,bithw->oi", 2 * output, seen)
     torch.testing.assert_close(stem.weight.grad, expected, rtol=1e-3, atol=1e-2)
 
 

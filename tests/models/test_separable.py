@@ -156,10 +156,10 @@ def test_each_shuffle_block_mixes_all_frames_and_none_did_before(name: str) -> N
 def test_mixing_matrix_says_the_same() -> None:
     backbone = built("mobilenet_v2", "cpu")
     one = residual_blocks(backbone)["res2"][-1]
-    alone = block_alone(backbone, one)
-    assert torch.equal(mixing_matrix(alone, num_frames=4, size=2), torch.eye(4, dtype=torch.bool))
+    isolated = block_alone(backbone, one)
+    assert torch.equal(mixing_matrix(isolated, num_frames=4, size=2), torch.eye(4, dtype=torch.bool))
     insert_temporal(backbone, num_frames=4, shift=False)
-    assert mixing_matrix(alone, num_frames=4, size=2).all()
+    assert mixing_matrix(isolated, num_frames=4, size=2).all()
 
 
 def test_around_the_depthwise_convolution_it_would_mix_nothing() -> None:

@@ -133,10 +133,10 @@ def test_weights_for_rgb_give_each_channel_their_mean(
 
 
 def test_weights_of_a_flow_model_are_taken_as_they_are(tmp_path: Path) -> None:
-    former = make("flow", 5)
-    save_file(dict(former.state_dict()), tmp_path / "run.safetensors")
+    earlier = make("flow", 5)
+    save_file(dict(earlier.state_dict()), tmp_path / "run.safetensors")
     model = make("flow", 5, weights=str(tmp_path / "run.safetensors"))
-    assert torch.equal(stem_of(model).weight, stem_of(former).weight)
+    assert torch.equal(stem_of(model).weight, stem_of(earlier).weight)
     with pytest.raises(
         ConfigError, match=r"'conv1.weight' has shape \(8, 10, 5, 5\), the backbone's has \(8, 2, 5, 5\)"
     ):
@@ -187,8 +187,8 @@ def differences_by_loop(clip: torch.Tensor, length: int, std: Sequence[float]) -
     rows = []
     for i in range(length):
         for color in range(3):
-            later, former = clip[:, :, 3 * (i + 1) + color], clip[:, :, 3 * i + color]
-            rows.append((later.float() - former.float()) / 255 / std[color])
+            later, earlier = clip[:, :, 3 * (i + 1) + color], clip[:, :, 3 * i + color]
+            rows.append((later.float() - earlier.float()) / 255 / std[color])
     return torch.stack(rows, dim=2)
 
 

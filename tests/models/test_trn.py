@@ -1,4 +1,4 @@
-"""TRN: relations beside loops over tuples; nothing drawn in evaluation; counts by hand."""
+"""TRN: relations against loops over tuples; nothing drawn in evaluation; counts by hand."""
 
 import math
 from itertools import combinations
@@ -115,7 +115,7 @@ def test_parameters_by_hand() -> None:
 
 
 def test_relations_cost_next_to_nothing() -> None:
-    """By hand: the projection of 8 frames, g on every tuple, h once; beside TSN's own classifier on 8 frames."""
+    """By hand: the projection of 8 frames, g on every tuple, h once; next to TSN's own classifier on 8 frames."""
     costs = {"num_classes": 174, "num_frames": 8, "size": 64}
     tsn = giga_multiply_adds("tsn_resnet50", **costs) * 1e9 - 8 * 2048 * 174
     tuples = sum(math.comb(8, scale) * scale * 256 * 256 for scale in range(2, 9))

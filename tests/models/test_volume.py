@@ -74,7 +74,7 @@ def test_a_peer_sees_flow(name: str) -> None:
 
 
 class Counted(nn.Module):
-    """A body that hands the volume on, and remembers it."""
+    """A body that returns the volume, and remembers it."""
 
     def forward(self, volume: Tensor) -> Tensor:
         self.seen = volume
@@ -129,10 +129,10 @@ def test_an_inflated_network_says_of_a_still_clip_what_the_2d_one_says_of_its_fr
     deep.load_state_dict(inflate(deep, flat.state_dict()))
     frame = torch.randn(2, 3, 8, 9)
     expected = flat.conv2(flat.conv1(frame).relu())
-    said = deep(frame[:, :, None].expand(-1, -1, 5, -1, -1))
-    assert said.shape[2] == 3
+    output = deep(frame[:, :, None].expand(-1, -1, 5, -1, -1))
+    assert output.shape[2] == 3
     for t in range(3):
-        torch.testing.assert_close(said[:, :, t], expected)
+        torch.testing.assert_close(output[:, :, t], expected)
 
 
 def test_only_what_lacks_time_is_inflated() -> None:

@@ -26,7 +26,7 @@ def test_text_and_json(tmp_path: Path):
 def test_failure_leaves_what_was_there(tmp_path: Path, error: BaseException, existed: bool):
     path = tmp_path / "a.bin"
     if existed:
-        path.write_bytes(b"former")
+        path.write_bytes(b"previous")
 
     def half_write() -> None:
         with atomic_write(path) as temporary:
@@ -36,17 +36,17 @@ def test_failure_leaves_what_was_there(tmp_path: Path, error: BaseException, exi
     with pytest.raises(type(error)):
         half_write()
     assert [p.name for p in tmp_path.iterdir()] == (["a.bin"] if existed else [])
-    assert not existed or path.read_bytes() == b"former"
+    assert not existed or path.read_bytes() == b"previous"
 
 
 def test_seen_whole_or_not_at_all(tmp_path: Path):
     path = tmp_path / "a.npz"
-    path.write_bytes(b"former")
+    path.write_bytes(b"previous")
     with atomic_write(path) as temporary:
         assert temporary.suffix == ".npz"
         assert temporary.parent == tmp_path
         temporary.write_bytes(b"new")
-        assert path.read_bytes() == b"former"
+        assert path.read_bytes() == b"previous"
     assert path.read_bytes() == b"new"
 
 

@@ -9,12 +9,12 @@ from vsn.system.interrupt import stop_requests
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_is_noted_and_the_former_ways_come_back(number: signal.Signals):
-    former = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    previous = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     with stop_requests() as request:
         assert not request.requested
         os.kill(os.getpid(), number)
         assert request.requested
-    assert {one: signal.getsignal(one) for one in former} == former
+    assert {one: signal.getsignal(one) for one in previous} == previous
 
 
 def test_a_second_ctrl_c_stops_at_once():
@@ -28,13 +28,13 @@ def test_a_second_ctrl_c_stops_at_once():
 
 def test_a_program_that_handles_signals_itself_keeps_its_way():
     seen = []
-    former = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     try:
         with stop_requests() as request:
             signal.raise_signal(signal.SIGTERM)
         assert (seen, request.requested) == ([signal.SIGTERM], False)
     finally:
-        signal.signal(signal.SIGTERM, former)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def test_threads_get_no_signals():

@@ -93,8 +93,8 @@ def test_a_run_from_training_to_report(
     scores = score_videos(load_model(run), dataset, batch_size=2, progress=False)
     predictor = Predictor.from_run(path, device="cpu")
     for record, expected in zip(dataset.records, softmax(scores.logits), strict=True):
-        said = predictor.predict(record.path, top_k=3)
-        by_name = dict(zip(said.labels, said.probabilities, strict=True))
+        prediction = predictor.predict(record.path, top_k=3)
+        by_name = dict(zip(prediction.labels, prediction.probabilities, strict=True))
         assert [by_name[label] for label in run.classes] == expected.tolist()
 
     page = illustrated_report([path], tmp_path / "report.html", title="t", num_videos=1)
@@ -186,7 +186,7 @@ def test_maps_of_every_frame(name: str, stage: str, steps: int, cells: int) -> N
 
 
 def test_maps_of_a_volume_are_those_of_the_definition() -> None:
-    """Beside a loop over steps and channels, with the gradient of the global average and a linear head."""
+    """Against a loop over steps and channels, with the gradient of the global average and a linear head."""
     torch.manual_seed(0)
     model = create_model("r2plus1d_34_thin", num_classes=3, num_frames=FRAMES).double().eval()
     nn.init.normal_(model.head.weight)
@@ -226,10 +226,10 @@ def start(run: Path, log: Log, name: str, *, num_frames: int = FRAMES) -> tuple[
 @pytest.mark.parametrize("name", ["trn_resnet14_tiny", *PEERS])
 def test_a_run_of_the_same_model_gives_everything(name: str, tmp_path: Path, log: Log) -> None:
     run = make_run(tmp_path / "run", name)
-    model, fresh, said = start(run, log, name)
+    model, fresh, printed = start(run, log, name)
     stored = weights_of(run)
     assert all(torch.equal(value, stored[key]) for key, value in model.state_dict().items())
-    assert (fresh, said) == ([], "2 of 2 classes start from the run's classifier.\n")
+    assert (fresh, printed) == ([], "2 of 2 classes start from the run's classifier.\n")
 
 
 @pytest.mark.parametrize(
@@ -240,14 +240,14 @@ def test_a_trn_takes_the_backbone_of_others_and_no_relations(
     before: str, num_frames: int, tmp_path: Path, log: Log
 ) -> None:
     run = make_run(tmp_path / "run", before, num_frames=num_frames)
-    model, fresh, said = start(run, log, "mtrn_resnet14_tiny")
+    model, fresh, printed = start(run, log, "mtrn_resnet14_tiny")
     stored = weights_of(run)
     for key, value in model.state_dict().items():
         if key.startswith("backbone."):
             assert torch.equal(value, stored[key])
     assert {name.split(".")[0] for name in fresh} == {"projection", "relations"}
-    assert f"{run} lacks projection, relations: " in said
-    assert "classifier of the run has other input features" in said
+    assert f"{run} lacks projection, relations: " in printed
+    assert "classifier of the run has other input features" in printed
     table = build_optimizer(model, TrainConfig(fresh_lr_mult=4.0), fresh=fresh).param_groups
     raised = {id(p) for group in table if group["lr_factor"] in (4, 8) for p in group["params"]}
     assert {key for key, p in model.named_parameters() if id(p) in raised} == set(fresh)
@@ -255,11 +255,11 @@ def test_a_trn_takes_the_backbone_of_others_and_no_relations(
 
 def test_a_tsn_starts_from_a_trn(tmp_path: Path, log: Log) -> None:
     run = make_run(tmp_path / "run", "trn_resnet14_tiny")
-    model, fresh, said = start(run, log, "tsn_resnet14_tiny")
+    model, fresh, printed = start(run, log, "tsn_resnet14_tiny")
     stored = weights_of(run)
     assert all(torch.equal(v, stored[f"backbone.{k}"]) for k, v in model.backbone.state_dict().items())
     assert not fresh
-    assert "This TSN starts from a TRN" in said
+    assert "This TSN starts from a TRN" in printed
 
 
 @pytest.mark.parametrize(

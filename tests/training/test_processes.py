@@ -153,9 +153,9 @@ def test_two_processes_train_as_one(tiny_data: Path, tmp_path: Path, quiet: Cons
     # A small learning rate: what differs in the last digits is not to grow.
     recipe = without_dropout(tiny_recipe(tiny_data, lr=1e-3, **settings))
     recipe = replace(recipe, train=replace(recipe.train, partial_bn=False))
-    alone = train(recipe, tmp_path / "alone", console=quiet).path
+    single = train(recipe, tmp_path / "single", console=quiet).path
     run_ranks(2, train_quietly, recipe, tmp_path / "two")
-    assert_close_runs(tmp_path / "two", alone)
+    assert_close_runs(tmp_path / "two", single)
 
 
 def test_mixing_over_processes(tiny_data: Path, tmp_path: Path):
@@ -177,9 +177,9 @@ def train_in_float64(recipe: Recipe, path: Path) -> None:
 def test_the_difference_of_two_processes_is_rounding(tiny_data: Path, tmp_path: Path):
     # AdamW makes much of small gradients, so that in float32 rounding soon grows; float64 has little to grow.
     recipe = without_dropout(tiny_recipe(tiny_data, optimizer="adamw", lr=2e-3, epochs=4))
-    train_in_float64(recipe, tmp_path / "alone")
+    train_in_float64(recipe, tmp_path / "single")
     run_ranks(2, train_in_float64, recipe, tmp_path / "two")
-    for ours, wanted in zip(metrics_of(tmp_path / "two"), metrics_of(tmp_path / "alone"), strict=True):
+    for ours, wanted in zip(metrics_of(tmp_path / "two"), metrics_of(tmp_path / "single"), strict=True):
         assert ours["train_loss"] == pytest.approx(wanted["train_loss"], rel=1e-5)
         assert ours["val_loss"] == pytest.approx(wanted["val_loss"], rel=1e-5)
 
@@ -268,14 +268,14 @@ def test_several_processes_score_as_one_to_the_last_digit(
     root = tmp_path / "data"
     shutil.copytree(tiny_data, root)
     (root / "wave" / "0.mp4").unlink()  # 11 videos in batches of 2: no count divides another
-    alone = evaluate_run(run, split="train", root=root, progress=False)
+    single = evaluate_run(run, split="train", root=root, progress=False)
     scores = load_scores(run / "eval" / "train-fcn-forward.npz")
     results = run_ranks(size, evaluated, run, root)
     again = load_scores(run / "eval" / "train-fcn-forward.npz")
     assert again.video_ids.tolist() == scores.video_ids.tolist()
     assert np.array_equal(again.logits, scores.logits)
     for result in results:
-        assert result | {"seconds": 0, "videos_per_second": 0} == alone | {
+        assert result | {"seconds": 0, "videos_per_second": 0} == single | {
             "seconds": 0,
             "videos_per_second": 0,
         }
@@ -320,6 +320,6 @@ def test_torchrun(tiny_data: Path, tmp_path: Path, quiet: Console):
         )
         assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0]["num_videos"] == 3  # only rank 0 prints
-    alone = train(recipe, tmp_path / "alone", console=quiet).path
-    assert_close_runs(tmp_path / "run", alone)
+    single = train(recipe, tmp_path / "single", console=quiet).path
+    assert_close_runs(tmp_path / "run", single)
     assert load_model(open_run(tmp_path / "run")) is not None

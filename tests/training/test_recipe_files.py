@@ -118,8 +118,8 @@ def test_the_header_says_what_it_is(path: Path):
     assert all(line.startswith("#") for line in header)
     assert len(header[0]) > 10
     assert header[1] == "#"
-    said = [line[2:12].strip() for line in header]
-    assert [word for word in ("command", "hardware", "hours", "accuracy", "source") if word not in said] == []
+    keys = [line[2:12].strip() for line in header]
+    assert [word for word in ("command", "hardware", "hours", "accuracy", "source") if word not in keys] == []
     assert f"vsn train {path.stem} " in "\n".join(header)
 
 

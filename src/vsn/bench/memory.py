@@ -42,12 +42,6 @@ def cpu_peak_bytes(subject: Subject, config: BenchConfig, variant: Variant, num_
 
     Returns None if the system cannot reset the recorded peak of a process, which Linux can.
 
-    Args:
-        subject: the model; its weights are random in that process, which changes no size.
-        config: threads and seed.
-        variant: how it is computed.
-        num_videos: of the batch.
-
     Raises:
         RuntimeError: the process failed; with the last line it wrote.
     """
@@ -56,6 +50,7 @@ def cpu_peak_bytes(subject: Subject, config: BenchConfig, variant: Variant, num_
     # Here memory that earlier models freed would be reused, and the peak not show. Pickle, not JSON: both ends are ours.
     done = subprocess.run(
         [sys.executable, "-m", "vsn.bench.memory"],
+        # Without the run: the weights are random in that process, which changes no size.
         input=pickle.dumps((replace(subject, run=None, evaluations=()), config, variant, num_videos)),
         capture_output=True,
         # glibc then returns every freed tensor to the system, so that the process holds only what it uses.

@@ -69,7 +69,7 @@ class BenchRow:
     weight_bytes: int
     """In fp32."""
     infer: Infer | None = None
-    """Maps clips to scores; None if preparing failed."""
+    """Maps clips to scores; None if preparing failed, and after the measurement."""
     times_ms: dict[str, list[float]] = field(default_factory=dict)
     """Times of each round, by part."""
     peak_bytes: dict[str, int | None] = field(default_factory=dict)

@@ -220,6 +220,7 @@ def _summarize(rows: Sequence[BenchRow], baseline: str, config: BenchConfig) -> 
     costs = {label: count_multiply_adds(s.config, size=s.size) for label, s in subjects.items()}
     protocols = {label: protocol_costs(subject) for label, subject in subjects.items()}
     for row in rows:
+        row.infer = None  # the results outlive the models, and must not keep them in memory
         row.multiply_adds, row.multiply_adds_of_protocols = costs[row.label], protocols[row.label]
         base_ms = baselines[row.variant].times_ms if row.variant in baselines else {}
         if times := row.times_ms.get("latency"):

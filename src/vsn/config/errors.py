@@ -33,7 +33,7 @@ def check_range(config: object, interval: str, *names: str, table: str = "") -> 
         names: of the fields.
         table: the prefix of the names in the message: "train." for "train.epochs is 0; it must be at least 1.".
     """
-    # NaN compares false with every bound, so that it is refused without a check of its own.
+    # NaN compares false with every bound, so that no other check is needed.
     low, high = map(float, interval[1:-1].split(","))
     allowed = f"in {interval}"
     if high == float("inf"):

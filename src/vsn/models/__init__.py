@@ -78,22 +78,10 @@ def create_model(
         torch.Size([2, 5])
     """
     config = ModelConfig(
-        name=name,
-        num_classes=num_classes,
-        num_frames=num_frames,
-        weights=weights,
-        dropout=dropout,
-        block=block,
-        places=tuple(places),
-        shift=shift,
-        shift_places=tuple(shift_places),
-        shift_div=shift_div,
-        shift_every=shift_every,
-        modality=modality,
-        flow_length=flow_length,
-        pairwise=pairwise,
-        alpha=alpha,
-    )
+        name=name, num_classes=num_classes, num_frames=num_frames, weights=weights, dropout=dropout, block=block,
+        places=tuple(places), shift=shift, shift_places=tuple(shift_places), shift_div=shift_div, shift_every=shift_every,
+        modality=modality, flow_length=flow_length, pairwise=pairwise, alpha=alpha,
+    )  # fmt: skip
     model = build_model(config)
     if weights != "none":
         initialize(model, config)

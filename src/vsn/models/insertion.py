@@ -58,13 +58,9 @@ def insert_temporal(
         >>> resnet(torch.rand(16, 3, 64, 64)).shape  # 2 clips of 8 frames
         torch.Size([16, 1000])
     """
+    stages = residual_blocks(backbone)
     plan = plan_placement(
-        residual_blocks(backbone),
-        block=block,
-        places=places,
-        shift=shift,
-        shift_places=shift_places,
-        shift_every=shift_every,
+        stages, block=block, places=places, shift=shift, shift_places=shift_places, shift_every=shift_every
     )
     return insert_at(backbone, num_frames=num_frames, placement=plan, shift_div=shift_div)
 
@@ -164,7 +160,7 @@ def insert_at(
     # New layers are made, and checked, before the first is put in, so that an error leaves the model unchanged.
     layers: dict[str, nn.Module] = {}
     for name in plan.shuffle:
-        if isinstance(dict(model.named_modules()).get(name), nn.Linear):
+        if any(n == name and isinstance(m, nn.Linear) for n, m in model.named_modules()):
             linear = _find(model, name, nn.Linear)
             _check_channels(name, num_frames, input=linear.in_features, output=linear.out_features)
             layers[name] = _convert(linear, ShuffleLinear, num_frames=num_frames)

@@ -28,8 +28,8 @@ def check_is_run(path: Path) -> None:
 def load_start(model: VideoClassifier, recipe: Recipe, classes: Sequence[str], console: Console) -> list[str]:
     """Load ``model.weights`` into a model in place, and print what does not start from them.
 
-    They are "none", a torchvision weight name, a timm tag, a weights file, or a run, which gives its backbone and the
-    rows of its classifier for classes of the same name.
+    They are "none", a torchvision weight name, a timm tag, a weights file, or a run. Of a run the backbone is loaded,
+    and the rows of its classifier for classes of the same name.
 
     Returns:
         Names, within the backbone, of the parameters that the weights lack; they take ``train.fresh_lr_mult``.
