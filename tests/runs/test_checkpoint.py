@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tests.helpers.tiny_runs import assert_same_weights, metrics_of, tiny_recipe
 from vsn.models import build_model
-from vsn.runs.checkpoint import load_model, load_state, save_weights
+from vsn.runs.checkpoint import load_checkpoint, load_model, save_weights
 from vsn.runs.metadata import write_run
 from vsn.runs.run import RunError, append_metrics, check_resumable, new_run, open_run, read_metrics
 from vsn.training.train import train
@@ -124,7 +124,7 @@ def test_loading_a_state_runs_no_code(run: Path):
             return (run.joinpath("ran").touch, ())
 
     torch.save(Malicious(), run / "state.pt")
-    _, note = load_state(open_run(run))
+    _, note = load_checkpoint(open_run(run))
     assert note.startswith("state.pt is damaged")
     assert not (run / "ran").exists()
 
@@ -133,7 +133,7 @@ def test_nothing_to_resume_from(run: Path):
     (run / "state.pt").unlink()
     (run / "state-before.pt").unlink()
     with pytest.raises(RunError, match="nothing to resume from"):
-        load_state(open_run(run))
+        load_checkpoint(open_run(run))
 
 
 @pytest.mark.parametrize(

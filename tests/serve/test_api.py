@@ -117,7 +117,7 @@ def test_the_timeline_is_that_of_the_command(live: Live, tmp_path: Path, served_
     assert segments
     for ours, theirs in zip(served["segments"], wanted["segments"], strict=True):
         assert ours["probability"] == pytest.approx(theirs["score"], abs=1e-5)
-    for ours, theirs in zip(served["windows"], wanted["answers"], strict=True):
+    for ours, theirs in zip(served["windows"], wanted["predictions"], strict=True):
         assert (ours["start_seconds"], ours["end_seconds"], ours["label"]) == tuple(
             theirs[key] for key in ("start", "end", "label")
         )

@@ -83,7 +83,7 @@ def windows_of(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".jsonl":
         lines = [json.loads(line) for line in path.read_text().splitlines()]
     else:
-        lines = json.loads(path.read_text())["answers"]
+        lines = json.loads(path.read_text())["predictions"]
     return [{key: line[key] for key in keys} for line in lines]
 
 
@@ -97,7 +97,7 @@ def test_the_timeline_has_the_predictions_of_the_stream(
     assert len(streamed) == 17
     assert streamed == windows_of(tmp_path / "b.json")
     facts = json.loads((tmp_path / "b.json").read_text())
-    assert (facts["seconds"], facts["window_seconds"], facts["every"], facts["num_answers"]) == (10.0, 2.0, 0.5, 17)
+    assert (facts["seconds"], facts["window_seconds"], facts["every"], facts["num_predictions"]) == (10.0, 2.0, 0.5, 17)
     output = capsys.readouterr()
     assert f"{long_video}: 10.0 seconds, " in output.out
     assert facts["segments"]

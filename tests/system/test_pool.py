@@ -121,7 +121,7 @@ def test_number_of_workers(num_workers: int | None, expected: int) -> None:
 def test_a_job_that_hangs_raises_or_dies_fails_and_the_others_go_on() -> None:
     results = dict(run_guarded(hang_or_half, range(6), num_workers=2, seconds_limit=2))
     assert {index: results[index] for index in (0, 4, 5)} == {0: 0.0, 4: 2.0, 5: 2.5}
-    assert results[1] == WorkerFailure("it takes over 2 s", timed_out=True)
+    assert results[1] == WorkerFailure("it exceeded the limit of 2 s", timed_out=True)
     assert results[2] == WorkerFailure("OSError: no")
     assert isinstance(results[3], WorkerFailure)
     assert "SIGKILL" in results[3].reason

@@ -15,8 +15,8 @@ from vsn.inference.evaluate import evaluate_run
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import open_run
 from vsn.training import train as train_module
-from vsn.training.progress import BestValidation, Progress
 from vsn.training.train import TrainingStopped, train
+from vsn.training.train_state import BestValidation
 
 
 def weights_kept(run: Path, kind: str) -> dict[str, torch.Tensor]:
@@ -150,8 +150,8 @@ def test_how_often_the_state_is_saved(
     from vsn.training import job
 
     saved = []
-    save = job.save_state
-    monkeypatch.setattr(job, "save_state", lambda run, state: (saved.append(1), save(run, state)))
+    save = job.save_checkpoint
+    monkeypatch.setattr(job, "save_checkpoint", lambda run, state: (saved.append(1), save(run, state)))
     train(tiny_recipe(tiny_data, save_minutes=minutes), tmp_path / "run", console=quiet)
     assert len(saved) == times  # at the start and after 2 epochs, or after each of 6 steps too
 
@@ -164,20 +164,20 @@ def test_time_decides_when_the_state_is_saved_within_an_epoch(
     clock = iter(range(0, 10**6, 100))  # a hundred seconds from one look to the next
     saved = []
     monkeypatch.setattr(job, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
-    monkeypatch.setattr(job, "save_state", lambda run, state: saved.append(state["progress"]["step"]))
+    monkeypatch.setattr(job, "save_checkpoint", lambda run, state: saved.append(state["progress"]["step"]))
     recipe = tiny_recipe(tiny_data, epochs=1, batch_size=2, save_minutes=5)  # 6 steps
     train(recipe, tmp_path / "run", console=quiet)
     assert saved == [0, 3, 6, 0]  # at the start, every third look, at the end of the epoch
 
 
 def test_state_of_an_older_version_still_resumes():
-    """The keys in `state.pt` as of 0.1: they stay, or `Progress.from_state` translates them."""
+    """The keys in `state.pt` as of 0.1: they stay, or `TrainState.from_state` translates them."""
     best = {"measure": "val_top1", "value": 0.5, "val_loss": 1.5, "step": 3, "epoch": 1.0}
     stored = {
         "epoch": 1, "step": 2, "loss_sum": 7.5, "hits": 4.0, "videos": 10.0, "bad": {"a.mp4": "empty"}, "fresh": ["bn1"],
         "best": best, "stale": 1, "validated": 2, "seconds": 9.5, "line": {"epoch": 1, "seconds": 9.5},
     }  # fmt: skip
-    progress = Progress.from_state(stored)
+    progress = TrainState.from_state(stored)
     assert progress.best == BestValidation(**best)
     assert progress.averages() == (0.75, 0.4)
     # A bad video is counted again only if it still cannot be read.

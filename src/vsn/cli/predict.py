@@ -243,7 +243,7 @@ def _write_timeline(
         predictions = [prediction_to_dict(prediction, classes, top_k) for prediction in timeline.predictions]
         for prediction in predictions:
             del prediction["lag_ms"]  # meaningless for a file
-        write_json(files.out, values | {"answers": predictions})
+        write_json(files.out, values | {"predictions": predictions})
     if files.plot is not None:
         write_plot(timeline, classes, files.plot, truth=truth)
     if json_output:

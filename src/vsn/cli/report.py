@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from vsn.cli.options import Root
+from vsn.config import STAGES
 
 
 def report(
@@ -17,7 +18,7 @@ def report(
     split: str = "",
     root: Root = None,
     videos: int = 4,
-    stage: str = "res5",
+    stage: str = STAGES[-1],
     device: str = "auto",
 ) -> None:
     """Write one self-contained HTML page about one or several runs, finished or not.

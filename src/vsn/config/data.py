@@ -135,7 +135,7 @@ class AugmentConfig:
     color_jitter: float = 0.0
     """Brightness, contrast and saturation change by a factor in 1 +- this; hue by a quarter of it."""
     rand_augment: int = 0
-    """Operations of RandAugment a clip (Cubuk et al., 2020)."""
+    """RandAugment operations per clip (Cubuk et al., 2020)."""
     rand_augment_magnitude: int = 9
     """Their strength, 0 to 30."""
     random_erasing: float = 0.0
@@ -143,7 +143,7 @@ class AugmentConfig:
     mixup: float = 0.0
     """Alpha of mixup between the clips of a batch (Zhang et al., 2018)."""
     cutmix: float = 0.0
-    """Alpha of CutMix between the clips of a batch (Yun et al., 2019); with mixup too, one of them a step."""
+    """Alpha of CutMix between the clips of a batch (Yun et al., 2019); with mixup too, one of the two is drawn per step."""
 
     def __post_init__(self) -> None:
         check_range(self, "[0, 1]", "color_jitter", "random_erasing", table="augment.")

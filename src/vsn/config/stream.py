@@ -14,7 +14,7 @@ class WindowConfig:
     seconds: float | None = None
     """Length of a window; default that of the clips the model was trained on (see docs/stream.md)."""
     every: float | None = None
-    """Seconds between answers; default the distance between a window's frames. Rounded to a multiple or an integer
+    """Seconds between predictions; default the distance between a window's frames. Rounded to a multiple or an integer
     fraction of that distance, so that windows share frames."""
     every_frames: int | None = None
     """The same in frames of the source, at its stated rate."""
@@ -36,7 +36,7 @@ class WindowConfig:
         check_range(self, "[0, 1]", "enter", "leave", "unknown")
         require(
             self.every is None or self.every_frames is None,
-            "every and every_frames both set the time between answers; pass only one of them.",
+            "every and every_frames both set the time between predictions; pass only one of them.",
         )
         # Two thresholds (hysteresis) keep a label from flickering around a single one.
         require(

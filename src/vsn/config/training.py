@@ -20,7 +20,8 @@ class TrainConfig:
     batch_size: int = 64
     """Videos per step over all processes: a recipe has the same steps on one GPU and on sixteen."""
     accumulate: int = 1
-    """Parts of a step whose gradients are accumulated, to save memory. Batch statistics are those of a part."""
+    """Parts of a step whose gradients are accumulated, to save memory. Each part is normalized by its own batch
+    statistics."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.01
     """Learning rate for lr_batch_size videos per step; scaled linearly with batch_size."""

@@ -50,7 +50,7 @@ class RecordSet:
     """Whether a record may have several labels (task "multilabel")."""
     num_missing: int = 0
     """Videos of the split that are listed but not on disk, and left out: Kinetics and Moments in Time,
-    whose links rot. Elsewhere a missing video is an error."""
+    whose source videos disappear from the web. Elsewhere a missing video is an error."""
 
 
 def list_videos(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Choose frames of a video: plain functions of integers and a generator.
+"""Choose frames of a video: pure functions of frame counts and an optional random generator.
 
 A video has N frames, a clip T. Every function returns indices in 0..N-1, int64. With a generator frames
 are drawn (training); without one they are fixed (validation, test). Sources: the TSN, TSM and Non-local
@@ -142,9 +142,9 @@ def rate_indices(
         raise ValueError(f"Expected clip_rate > 0 and video_rate >= 0 (0: unknown), got {clip_rate} and {video_rate}.")
     stride = video_rate / clip_rate if video_rate else 1.0
     # 25 fps at 5 per second: stride 5; 4 frames of 100 span 16, which leaves starts 0 to 84.
-    slack = max(0.0, num_video_frames - 1 - (num_frames - 1) * stride)
-    # slack + 1, so that the last start is as likely as the others after rounding down.
-    start = slack / 2 if generator is None else float(generator.uniform(0.0, slack + 1.0))
+    max_start = max(0.0, num_video_frames - 1 - (num_frames - 1) * stride)
+    # max_start + 1, so that the last start is as likely as the others after rounding down.
+    start = max_start / 2 if generator is None else float(generator.uniform(0.0, max_start + 1.0))
     indices = np.floor(start + stride * np.arange(num_frames)).astype(np.int64)
     return np.minimum(indices, num_video_frames - 1)
 
@@ -179,5 +179,5 @@ def _dense_from(starts: np.ndarray, num_video_frames: int, num_frames: int) -> n
 def _check_counts(num_video_frames: int, num_frames: int) -> None:
     if num_video_frames < 1 or num_frames < 1:
         raise ValueError(
-            f"Expected 1 frame or more of each, got a video of {num_video_frames} and a clip of {num_frames}."
+            f"A video and a clip need at least 1 frame each; got a video of {num_video_frames} and a clip of {num_frames}."
         )

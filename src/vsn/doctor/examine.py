@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vsn.config import Recipe
 from vsn.data.video.packed_files import packed_place
-from vsn.data.video.torchcodec_files import device_of
+from vsn.data.video.torchcodec_reader import device_of
 from vsn.doctor.checks import check_all
 from vsn.doctor.copies import find_copies
 from vsn.doctor.diagnosis import Diagnosis, summarize_evidence

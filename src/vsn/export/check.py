@@ -186,13 +186,13 @@ def export_accuracy(
             logits["exported"].append(video_logits(exported, clip.numpy(), average=average))
             bar.advance(task)
     ids = np.array([record.video_id for record in dataset.records])
-    of_pytorch, of_file = (
+    pytorch_scores, exported_scores = (
         Scores(ids, np.stack(values), label_array(dataset), dataset.classes) for values in logits.values()
     )
     return Accuracy(
         split=split,
         protocol=recipe.eval.protocol,
-        pytorch=summarize(of_pytorch),
-        exported=summarize(of_file),
-        agreement=float((of_pytorch.logits.argmax(axis=1) == of_file.logits.argmax(axis=1)).mean()),
+        pytorch=summarize(pytorch_scores),
+        exported=summarize(exported_scores),
+        agreement=float((pytorch_scores.logits.argmax(axis=1) == exported_scores.logits.argmax(axis=1)).mean()),
     )

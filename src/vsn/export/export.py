@@ -122,7 +122,7 @@ def export_run(
         config=config,
         classes=run.classes,
         weights=weights,
-        hash_of_weights=weights_hash(run, weights),
+        weights_sha256=weights_hash(run, weights),
         clips=clips,
         calibration=calibration,
     )
@@ -141,7 +141,7 @@ def export_model(
     config: ExportConfig | None = None,
     classes: Sequence[str] = (),
     weights: str = "",
-    hash_of_weights: str = "",
+    weights_sha256: str = "",
     clips: NDArray[np.uint8] | None = None,
     calibration: Sequence[NDArray[np.uint8]] | None = None,
 ) -> ExportReport:
@@ -154,7 +154,7 @@ def export_model(
         config: what to write; default ONNX.
         classes: names, in the order of the logits; default their numbers.
         weights: "last" or "best", for the metadata.
-        hash_of_weights: SHA-256 of the weights file, for the metadata.
+        weights_sha256: SHA-256 of the weights file, for the metadata.
         clips: uint8 ``(3, T, C, H, W)`` to compare on; default generated ones.
         calibration: for int8, uint8 clips ``(T, C, H, W)``; default the same as ``clips``.
 
@@ -181,7 +181,7 @@ def export_model(
         recipe=recipe_to_export(recipe),
         vsn=installed_version(),
         weights=weights,
-        weights_hash=hash_of_weights,
+        weights_hash=weights_sha256,
     )
     description = "given clips"
     if clips is None:
@@ -194,16 +194,16 @@ def export_model(
     reference = copy.deepcopy(model).cpu().float().eval()
     # The file gets its name only if it passes, so that an older one is kept otherwise.
     with atomic_write(path) as temporary:
-        weights_of_xml = temporary.with_suffix(".bin")
+        bin_file = temporary.with_suffix(".bin")
         try:
             _write(reference, temporary, config, metadata, clips if calibration is None else calibration, size)
             check = compare(reference, ExportedModel.from_file(temporary), clips)
             require_close(check, metadata.precision, path)
             # The .xml appears last, because it does not open without its .bin.
             if config.to == "openvino":
-                weights_of_xml.replace(path.with_suffix(".bin"))
+                bin_file.replace(path.with_suffix(".bin"))
         finally:
-            weights_of_xml.unlink(missing_ok=True)
+            bin_file.unlink(missing_ok=True)
     files = [path, path.with_suffix(".bin")] if config.to == "openvino" else [path]
     num_bytes = sum(file.stat().st_size for file in files)
     return ExportReport(path, metadata, num_bytes, description, check, note)

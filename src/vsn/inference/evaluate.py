@@ -66,25 +66,25 @@ def score_videos(
     """
     # Without torchrun one process reads everything.
     share = Share() if distributed is None else Share(distributed.rank, distributed.world_size)
-    bad_here: list[BadVideo] = []
-    loader = view_loader(dataset, batch_size=batch_size, num_workers=num_workers, share=share, bad=bad_here)
+    local_bad: list[BadVideo] = []
+    loader = view_loader(dataset, batch_size=batch_size, num_workers=num_workers, share=share, bad=local_bad)
     model.eval()
-    scored_here: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+    local_scores: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     stopped = False
     with progress_bar("videos", disable=not progress or share.rank != 0) as bar:
         task = bar.add_task("evaluating", total=-(-len(dataset) // share.world_size), note="")
         for batches in loader:
             # Between batches, so that a stop waits for one batch at most.
             stopped = stop is not None and stop.requested
-            if stopped or (bad_here and bad is None):
+            if stopped or (local_bad and bad is None):
                 break
             for batch in batches:
                 scores = view_scores(model, batch.clips, precision, batch_size=batch_size, average=average)
-                scored_here.append((batch.indices.numpy(), scores))
+                local_scores.append((batch.indices.numpy(), scores))
                 bar.advance(task, len(batch.indices))
     # Gather before raising: a process that raised on its own would leave the others waiting in the all-gather.
-    here = (scored_here, bad_here, stopped)
-    gathered = [here] if distributed is None else distributed.all_gather(here)
+    local = (local_scores, local_bad, stopped)
+    gathered = [local] if distributed is None else distributed.all_gather(local)
     if any(stopped for _, _, stopped in gathered):
         raise Stopped
     all_bad = [video for _, bad_videos, _ in gathered for video in bad_videos]

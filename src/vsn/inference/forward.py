@@ -104,7 +104,7 @@ def view_scores(
     """Return scores of videos, float32 `(B, num_classes)`, from clips `(B, T, C, H, W)` or `(B, views, T, C, H, W)`.
 
     With "logits" the logits of the views are averaged. With "softmax" their probabilities are, and the score is the
-    logarithm of the mean, of which a softmax gives the mean back.
+    logarithm of the mean: its softmax is that mean.
     """
     logits = forward_views(model, model, clips, precision, batch_size=batch_size)
     # One video at a time: sums over a batch round differently.

@@ -1,4 +1,4 @@
-"""Build plain 2D CNNs: torchvision's, timm's and thin ones of ours.
+"""Build plain 2D CNNs: torchvision's, timm's, and small ResNets defined here.
 
 A backbone keeps the weight names of its library. `remove_classifier` replaces its classifier by `nn.Identity`, so that it
 maps frames ``(N, 3, H, W)`` to features ``(N, D)``.

@@ -34,7 +34,7 @@ class ResidualBlock:
 
 # A family of backbones, by the Python module that defines it: class of its blocks -> head, spatial, tail and, where known,
 # pointwise, named relative to the block. To add a family, add its module here. All its blocks must be listed: the last of a
-# stage is the one that shuffles. RepVGG and MobileOne stay out: fusing their branches would drop the operations.
+# stage is the one that shuffles. RepVGG and MobileOne are not supported: fusing their branches would drop the operations.
 FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
     "torchvision.models.resnet": {
         # The first 3x3 of a basic block may have a stride, the second never has (our reading of the paper).
@@ -141,7 +141,7 @@ def residual_blocks(backbone: nn.Module) -> dict[str, list[ResidualBlock]]:
     if reason := _why_incomplete(backbone, by_stage, is_timm=is_timm):
         others = f" These do: {', '.join(TIMM_EXAMPLES)}. As tsn_timm/<name> it works without them." if is_timm else ""
         raise ConfigError(
-            f"{type(backbone).__name__} takes no temporal operations by itself: {reason}.{others} Name the modules instead: "
+            f"{type(backbone).__name__} is not supported by insert_temporal: {reason}.{others} Name the modules instead: "
             "insert_at(model, num_frames=8, shuffle=['layer1.2.conv2'], shift=['layer1.0.conv1'])."
         )
     *earlier, res3, res4, res5 = by_stage.values()

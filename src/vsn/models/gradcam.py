@@ -26,9 +26,9 @@ _COLORS = np.array([[0, 0, 96], [0, 96, 255], [0, 220, 160], [255, 220, 0], [255
 class GradCam(NamedTuple):
     """Maps of a class score, and the scores.
 
-    `maps` is float32 `(B, T, h, w)`, nonnegative, in units of the score; all frames of a clip share one scale, so that a
-    frame that contributes little is dark. `targets` is int64 `(B,)`, the classes of the maps. `logits` is float32
-    `(B, num_classes)`.
+    `maps` is float32 `(B, T, h, w)`, nonnegative: gradient times activation, not normalized; all frames of a clip share one
+    scale, so that a frame that contributes little is dark. `targets` is int64 `(B,)`, the classes of the maps. `logits` is
+    float32 `(B, num_classes)`.
     """
 
     maps: Tensor
@@ -37,7 +37,7 @@ class GradCam(NamedTuple):
 
 
 def grad_cam(
-    model: VideoClassifier, clip: Tensor, *, targets: Sequence[int] | None = None, stage: str = "res5"
+    model: VideoClassifier, clip: Tensor, *, targets: Sequence[int] | None = None, stage: str = STAGES[-1]
 ) -> GradCam:
     """Compute Grad-CAM of each frame of a clip: the ReLU of the channels weighted by their mean gradient in that frame.
 

@@ -97,7 +97,8 @@ def plan_placement(
         raise ConfigError(f"shift_every is {shift_every}; it must be at least 1.")
     if not any(stages.values()):
         raise ConfigError(
-            "This backbone has no residual blocks with an identity path, hence nothing to shift or shuffle. Use it as tsn_."
+            "This backbone has no residual blocks with an identity path, so there is nothing to shift or shuffle. "
+            "Use the model tsn_<backbone>."
         )
     # Small networks have no residual block in some stages: those have nothing to shuffle.
     shuffles = [stages[stage][-1] for stage in STAGES if stage in places and stages[stage]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vsn.config import ConfigError, EvalConfig
+from vsn.config import STAGES, ConfigError, EvalConfig
 from vsn.data.dataset import VideoDataset
 from vsn.data.open import open_split
 from vsn.data.video import VideoError
@@ -39,7 +39,7 @@ def illustrated_report(
     split: str | None = None,
     root: str | Path | None = None,
     num_videos: int = NUM_VIDEOS,
-    stage: str = "res5",
+    stage: str = STAGES[-1],
     device: str = "auto",
 ) -> Path:
     """Write the report with the costs of all runs, and the best and worst videos of the best one.
@@ -87,7 +87,7 @@ def best_and_worst(
     *,
     root: str | Path | None = None,
     num_videos: int = NUM_VIDEOS,
-    stage: str = "res5",
+    stage: str = STAGES[-1],
     device: str = "auto",
 ) -> Examples:
     """Find the videos that the best run by top-1 is most right and most wrong about, as it saw them.

@@ -54,7 +54,7 @@ def _check_stored_model(path: Path, config: ModelConfig) -> None:
         if stored[key] != now[key]:
             raise RunError(
                 f"{path} was trained with model.{key} = {stored[key]!r}, but recipe.toml says {now[key]!r}. "
-                "Restore it, or train a model with the new value."
+                "Restore that setting in recipe.toml, or train a model with the new value."
             )
 
 
@@ -66,7 +66,7 @@ def save_weights(run: Run, model: VideoClassifier, kind: WeightsKind = "last") -
         save_file(tensors, temporary, metadata={"model": json.dumps(asdict(run.recipe.model))})
 
 
-def save_state(run: Run, state: dict[str, Any]) -> None:
+def save_checkpoint(run: Run, state: dict[str, Any]) -> None:
     """Write what resuming needs to ``state.pt``, and keep the previous one as ``state-before.pt``."""
     path, previous = (run.path / name for name in STATE_FILES)
     with _atomic_write(path) as temporary:
@@ -78,8 +78,8 @@ def save_state(run: Run, state: dict[str, Any]) -> None:
             path.replace(previous)
 
 
-def load_state(run: Run) -> tuple[dict[str, Any], str]:
-    """Read what `save_state` wrote.
+def load_checkpoint(run: Run) -> tuple[dict[str, Any], str]:
+    """Read what `save_checkpoint` wrote.
 
     Returns:
         The state, and a note for the user when ``state.pt`` is missing or damaged and the previous one was read.
@@ -122,5 +122,5 @@ def _atomic_write(path: Path) -> Iterator[Path]:
         with atomic_write(path) as temporary:
             yield temporary
     except (OSError, RuntimeError, SafetensorError) as error:  # torch raises RuntimeError on a full disk
-        kept = f"the previous {path.name} is still there" if path.exists() else "no such file was written before"
+        kept = f"the previous {path.name} is still there" if path.exists() else "there is no earlier version"
         raise RunError(f"{path} cannot be written ({error}); {kept}. Is the disk full?") from error

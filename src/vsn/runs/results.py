@@ -19,7 +19,7 @@ from vsn.system.files import write_json
 
 _FOLDER = "eval"
 _ORDERS: tuple[str, ...] = get_args(FrameOrder)
-_IN_SCORES = frozenset({
+_FIELDS_IN_NPZ = frozenset({
     "split", "order", "model", "protocol", "num_frames", "num_views", "parameters", "multiply_adds", "average",
     "weights", "weights_hash",
 })  # fmt: skip
@@ -67,7 +67,7 @@ class EvalResult:
     num_unlabeled: int = 0
     """Above 0 (the test split of a benchmark) nothing is measured."""
     top1: float | None = None
-    """Share of 1, as all measures; for multi-label videos a hit on any of their labels."""
+    """Fraction in [0, 1], like all metrics; for multi-label videos a hit on any of their labels."""
     top1_interval: tuple[float, float] | None = None
     """95% bootstrap interval over videos."""
     top5: float | None = None
@@ -122,7 +122,7 @@ class EvalResult:
         """Write both files, or only the JSON where ``scores`` is None; return the result with its ``path``."""
         path, values = self.file_in(run_dir), self.to_json()
         if scores is not None:
-            facts = {key: value for key, value in values.items() if key in _IN_SCORES}
+            facts = {key: value for key, value in values.items() if key in _FIELDS_IN_NPZ}
             replace(scores, facts={**scores.facts, **facts}).save(path.with_suffix(".npz"))
         write_json(path, values)
         return replace(self, path=path)

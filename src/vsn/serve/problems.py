@@ -44,7 +44,7 @@ KINDS = {
     ),
     # The service
     "busy": _Kind(503, hint="Retry in a moment.", retry_after="2"),
-    "stopping": _Kind(503, "Open requests are not answered.", "Retry when it is back.", retry_after="10"),
+    "stopping": _Kind(503, "Requests in progress are cancelled.", "Retry when it is back.", retry_after="10"),
     "unknown_host": _Kind(421, hint="Start the service with --host to allow requests from elsewhere."),
     "other_origin": _Kind(
         403,

@@ -21,7 +21,7 @@ class WindowPrediction:
     start: float
     """Seconds of the video."""
     end: float
-    """Seconds; the last frame of the window is displayed half a frame distance earlier."""
+    """Seconds; the last frame of the window is displayed half a frame interval earlier."""
     label: str
     """A class name, or "unknown"."""
     probability: float

@@ -21,8 +21,7 @@ from av.video.frame import VideoFrame
 
 from vsn.config import LiveConfig
 from vsn.data.video import VideoError
-from vsn.data.video.reader import MAX_PIXELS
-from vsn.data.video.video_files import (
+from vsn.data.video.pyav_reader import (
     UNDECODABLE,
     FrameConverter,
     content_errors,
@@ -30,6 +29,7 @@ from vsn.data.video.video_files import (
     open_source,
     video_stream,
 )
+from vsn.data.video.reader import MAX_PIXELS
 
 Kind = Literal["file", "camera", "url"]
 

@@ -58,7 +58,7 @@ class Timeline:
         """Return all but the predictions, for JSON."""
         values = {key: value for key, value in vars(self).items() if key not in ("predictions", "segments")}
         segments = [asdict(segment) for segment in self.segments]
-        return values | {"num_answers": len(self.predictions), "segments": segments}
+        return values | {"num_predictions": len(self.predictions), "segments": segments}
 
 
 def make_timeline(

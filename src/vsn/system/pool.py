@@ -215,7 +215,7 @@ class GuardedWorker(Generic[Job, Result]):
             if time.monotonic() < self.deadline:
                 return None
             seconds = self._seconds_limit if self._started else _START_SECONDS
-            return self._fail(f"it takes over {seconds:g} s", timed_out=True)
+            return self._fail(f"it exceeded the limit of {seconds:g} s", timed_out=True)
         self.deadline = math.inf
         self.is_free = True
         # The first message says that the process has started and imported `work`.
@@ -262,7 +262,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
 
 def _exit_reason(exit_code: int | None) -> str:
     if exit_code is None:
-        return "it no longer answers"
+        return "it does not respond"
     if exit_code >= 0 or sys.platform == "win32":
         return f"exit status {exit_code}"
     try:

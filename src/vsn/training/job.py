@@ -16,7 +16,7 @@ from vsn.data.dataset import VideoDataset
 from vsn.inference.forward import autocast
 from vsn.models import VideoClassifier, build_model
 from vsn.models.run_weights import check_run_weights, find_run_weights
-from vsn.runs.checkpoint import save_state
+from vsn.runs.checkpoint import save_checkpoint
 from vsn.runs.run import Run
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import StopRequest
@@ -25,9 +25,9 @@ from vsn.training.batch_norm import synchronize_batch_norm
 from vsn.training.losses import Loss, build_loss
 from vsn.training.memory import checkpoint_activations, to_channels_last
 from vsn.training.optim import base_lr, build_ema, build_optimizer, freeze_parts, schedule_factor
-from vsn.training.progress import Progress
 from vsn.training.start import load_start
 from vsn.training.trackers import LogFunction
+from vsn.training.train_state import TrainState
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Job:
     loss: Loss
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    progress: Progress
+    progress: TrainState
     console: Console
     log: LogFunction = lambda values, step: None
     """Logs metrics to the trackers."""
@@ -103,7 +103,7 @@ class Job:
                 "scaler": self.scaler.state_dict(),
                 "progress": self.progress.state_dict(),
             }
-            save_state(self.run, state)
+            save_checkpoint(self.run, state)
         self.saved_at = time.monotonic()
 
     def save_when_due(self) -> None:
@@ -151,10 +151,10 @@ def start_job(
     torch.manual_seed(config.seed)
     model = build_model(recipe.model)
     if state is None:
-        progress = Progress(fresh=load_start(model, recipe, run.classes, console))
+        progress = TrainState(fresh=load_start(model, recipe, run.classes, console))
     else:
         model.load_state_dict(state["model"])
-        progress = Progress.from_state(state["progress"])
+        progress = TrainState.from_state(state["progress"])
 
     # The order matters from here on. The average copies the model on its device, before batch normalization
     # is synchronized: rank 0 validates and saves it with plain layers. The optimizer takes only parameters

@@ -22,7 +22,7 @@ from vsn.data.open import open_datasets
 from vsn.data.transforms import mix_clips
 from vsn.data.video import VideoError
 from vsn.inference.forward import autocast
-from vsn.runs.checkpoint import clear_leftovers, load_state, save_weights
+from vsn.runs.checkpoint import clear_leftovers, load_checkpoint, save_weights
 from vsn.runs.metadata import write_run
 from vsn.runs.run import (
     STATE_FILES,
@@ -123,8 +123,8 @@ def train(
                 line |= validate(job)
             line["seconds"] = time.perf_counter() - started
             job.progress.finish_epoch(line)
-            # In this order a kill at any point can be resumed: the state decides which epoch is next, and
-            # the line of a finished epoch is in the state too.
+            # In this order the run can be resumed after being killed at any point: the state decides which epoch is
+            # next, and the line of a finished epoch is in the state too.
             if distributed.is_rank0:
                 save_weights(run, job.eval_model)
                 job.save()
@@ -174,7 +174,7 @@ def train_epoch(job: Job) -> dict[str, float]:
     """Train the current epoch, or the steps of it that an interruption left; return its metrics."""
     config, progress = job.run.recipe.train, job.progress
     epoch = progress.epoch
-    validate_when_due(job)  # the signal that stopped the run may have cut a validation short
+    validate_when_due(job)  # the signal that stopped the run may have interrupted a validation
     job.train_mode()
     started, wait_seconds, videos_before = time.perf_counter(), 0.0, progress.videos
     with progress_bar("videos", console=job.console) as bar:
@@ -218,7 +218,7 @@ def train_step(job: Job, batch: Batch, weight: float, num_parts: int) -> None:
     recipe, config, progress, distributed = job.run.recipe, job.run.recipe.train, job.progress, job.distributed
     set_lr(job.optimizer, job.lr)
     # Seed dropout and mixing from (seed, epoch, step, rank): a resumed run draws the same numbers, and the
-    # state needs no random generator. Rank 0 adds nothing, as a run with one process.
+    # state needs no random generator. Rank 0 uses the same entropy as a run with one process.
     entropy = [config.seed, progress.epoch, progress.step - 1, *([distributed.rank] if distributed.rank else [])]
     torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
@@ -335,7 +335,7 @@ def _open_run(
     run = open_run(path)
     check_resumable(run, recipe, classes)
     clear_leftovers(run)
-    state, note = load_state(run)
+    state, note = load_checkpoint(run)
     if note:
         print_line(console, note)
     # The resumable settings are those of the recipe; the model's have the number of classes filled in.

@@ -14,7 +14,7 @@ from vsn.scores.metrics import average_precisions, top_k_hits
 from vsn.system.terminal import print_line
 from vsn.training.job import Job
 from vsn.training.losses import mean_loss
-from vsn.training.progress import BestValidation
+from vsn.training.train_state import BestValidation
 
 
 def validate(job: Job) -> dict[str, float]:

@@ -19,7 +19,7 @@ from vsn.data.readers import read_records
 from vsn.data.video import VideoError, VideoMetadata, open_video, write_video
 from vsn.data.video.jpeg import encode_jpeg
 from vsn.data.video.packed_files import Shard
-from vsn.data.video.video_files import FileReader
+from vsn.data.video.pyav_reader import PyAVReader
 from vsn.system.pool import run_in_processes
 
 SPLITS = ("train", "val", "test")
@@ -136,16 +136,16 @@ def test_a_packed_set_is_packed_again(packed: Path, tmp_path: Path) -> None:
 def stop_after(monkeypatch: pytest.MonkeyPatch, num_videos: int) -> None:
     """Ctrl-C in the middle of a video."""
     left = [num_videos]
-    original = FileReader.__iter__
+    original = PyAVReader.__iter__
 
-    def frames(self: FileReader) -> Iterator[np.ndarray]:
+    def frames(self: PyAVReader) -> Iterator[np.ndarray]:
         left[0] -= 1
         for i, frame in enumerate(original(self)):
             if left[0] < 0 and i == 3:
                 raise KeyboardInterrupt
             yield frame
 
-    monkeypatch.setattr(FileReader, "__iter__", frames)
+    monkeypatch.setattr(PyAVReader, "__iter__", frames)
 
 
 def test_a_stopped_pack_goes_on(tiny_data: Path, packed: Path, tmp_path: Path, monkeypatch) -> None:
@@ -344,10 +344,10 @@ def test_nothing_that_can_be_read(tmp_path: Path) -> None:
 def test_memory_does_not_depend_on_how_long_a_video_is(tmp_path: Path, monkeypatch) -> None:
     for name, num_frames in (("a", 40), ("b", 2)):
         write_video(tmp_path / "set" / name / "0.mp4", moving_texture(num_frames), frames_per_second=25)
-    original = FileReader.__iter__
+    original = PyAVReader.__iter__
     most = 0
 
-    def watched(self: FileReader) -> Iterator[np.ndarray]:
+    def watched(self: PyAVReader) -> Iterator[np.ndarray]:
         nonlocal most
         handed: list[weakref.ref[np.ndarray]] = []
         for frame in original(self):
@@ -355,7 +355,7 @@ def test_memory_does_not_depend_on_how_long_a_video_is(tmp_path: Path, monkeypat
             most = max(most, sum(one() is not None for one in handed))
             yield frame
 
-    monkeypatch.setattr(FileReader, "__iter__", watched)
+    monkeypatch.setattr(PyAVReader, "__iter__", watched)
     pack(tmp_path / "set", tmp_path / "out", splits=["train"])
     assert 1 <= most <= 2
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.helpers.videos import READERS, overwrite_packets
 from vsn.data.sampling import segment_indices
-from vsn.data.video import FewerFramesError, VideoError, VideoMetadata, open_video, video_files, write_video
+from vsn.data.video import FewerFramesError, VideoError, VideoMetadata, open_video, write_video
+from vsn.data.video import pyav_reader as video_files
 from vsn.data.video.reader import scaled_size
 
 # Top left, top right, bottom left, bottom right of the picture used for rotations.

@@ -20,7 +20,8 @@ from PIL import Image
 
 from tests.helpers.mutants import write_mutant, write_sources
 from tests.helpers.videos import READERS
-from vsn.data.video import VideoError, open_video, video_files, write_video
+from vsn.data.video import VideoError, open_video, write_video
+from vsn.data.video import pyav_reader as video_files
 from vsn.data.video.reader import MAX_PIXELS
 
 

@@ -13,7 +13,9 @@ import pytest
 from tests.data.video.test_decode import moving_squares, with_matrix
 from tests.helpers.videos import READERS, overwrite_packets
 from vsn.config import ConfigError, DataConfig, Recipe
-from vsn.data.video import VideoError, open_video, torchcodec_files, video_files, write_video
+from vsn.data.video import VideoError, open_video, write_video
+from vsn.data.video import pyav_reader as video_files
+from vsn.data.video import torchcodec_reader as torchcodec_files
 from vsn.doctor import examine
 
 

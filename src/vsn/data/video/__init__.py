@@ -1,7 +1,7 @@
 """Read and write videos: `open_video(path)` for files, folders of frames and packed videos, `write_video`.
 
 The path decides who reads it: a folder of frames (`frame_folders`), a video in a packed file
-(`packed_files`), or a video file, by PyAV (`video_files`) or TorchCodec (`torchcodec_files`).
+(`packed_files`), or a video file, by PyAV (`pyav_reader`) or TorchCodec (`torchcodec_reader`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from vsn.config import Decoder
 from vsn.data.video.frame_folders import FrameFolderReader
 from vsn.data.video.packed_files import PackedReader, packed_place
+from vsn.data.video.pyav_reader import PyAVReader
 from vsn.data.video.reader import FewerFramesError, VideoError, VideoMetadata, VideoReader
-from vsn.data.video.torchcodec_files import TorchCodecReader, device_of
-from vsn.data.video.video_files import FileReader
+from vsn.data.video.torchcodec_reader import TorchCodecReader, device_of
 from vsn.data.video.write import write_video
 
 __all__ = ["FewerFramesError", "VideoError", "VideoMetadata", "VideoReader", "open_video", "write_video"]
@@ -44,5 +44,5 @@ def open_video(
     if os.path.isdir(path):
         return FrameFolderReader(path, frame_template, short_side=short_side)
     if decoder == "pyav":
-        return FileReader(path, short_side=short_side)
+        return PyAVReader(path, short_side=short_side)
     return TorchCodecReader(path, short_side=short_side, device=device_of(decoder))

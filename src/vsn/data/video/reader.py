@@ -180,7 +180,7 @@ def frame_size(path: str | Path, height: int, width: int, short_side: int | None
     if short_side is None:
         return height, width
     size = scaled_size(height, width, short_side)
-    # A thin frame explodes: 10x10000 pixels with the shorter side at 256 would take 196 MB.
+    # An extreme aspect ratio can need a lot of memory: 10x10000 pixels with the shorter side at 256 would take 196 MB.
     if size[0] * size[1] > MAX_PIXELS:
         raise VideoError(
             path,

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vsn.config import ConfigError, Decoder
+from vsn.data.video.pyav_reader import PacketIndex, PyAVReader
 from vsn.data.video.reader import VideoMetadata, checked_indices, frame_size
-from vsn.data.video.video_files import FileReader, PacketIndex
 
 if TYPE_CHECKING:
     import torch
 
 _FORMATS = ("mov", "matroska")
-"""Containers whose key frame marks hold; real AVI files mark other frames as key frames."""
+"""Containers whose key-frame flags are reliable; AVI files in the wild flag other frames as key frames."""
 _CHUNK = 32
 """Frames decoded at a time while iterating over a video."""
 
@@ -66,7 +66,7 @@ def _check_installed() -> None:
             raise _load_error(error) from error
 
 
-class TorchCodecReader(FileReader):
+class TorchCodecReader(PyAVReader):
     """Read a video file through TorchCodec; what TorchCodec cannot read exactly, PyAV reads."""
 
     def __init__(self, path: str | Path, *, short_side: int | None, device: str) -> None:
@@ -76,14 +76,14 @@ class TorchCodecReader(FileReader):
         stamps = sorted({pts for pts in index.pts if pts is not None})
         # Without key frame marks that hold, a first key frame and one time stamp a frame, TorchCodec
         # would number the frames differently.
-        is_exact = (
+        has_same_numbering = (
             index.container_format.startswith(_FORMATS)
             and index.is_key[0]
             and index.time_base is not None
             and len(stamps) == self.num_frames
         )
         self._seconds = [float(pts * index.time_base) for pts in stamps] if index.time_base is not None else []
-        self._decoder = open_decoder(path, index, self.metadata, device=device) if is_exact else None
+        self._decoder = open_decoder(path, index, self.metadata, device=device) if has_same_numbering else None
 
     def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """See `VideoReader.frames_at`."""

@@ -20,7 +20,7 @@ class BestValidation:
 
 
 @dataclass
-class Progress:
+class TrainState:
     """How far a run has come. Field names are keys in `state.pt`: renaming one breaks resuming older runs."""
 
     epoch: int = 0
@@ -45,7 +45,7 @@ class Progress:
     """Metrics of the last finished epoch, as written to `metrics.jsonl`."""
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Progress:
+    def from_state(cls, state: dict[str, Any]) -> TrainState:
         """Rebuild the progress from what `state_dict` returned, also in older versions."""
         # Bad videos are found again: a file that was repaired since no longer counts.
         best = BestValidation(**state["best"]) if state["best"] else None

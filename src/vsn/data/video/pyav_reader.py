@@ -70,12 +70,12 @@ class PacketIndex:
     time_base: Fraction | None
     """Seconds of one unit of `pts`."""
     pts: tuple[int | None, ...]
-    """Presentation time stamp of each packet, in file order."""
+    """Presentation timestamp of each packet, in file order."""
     is_key: tuple[bool, ...]
     """Whether each packet is marked as a key frame."""
 
 
-class FileReader(VideoReader):
+class PyAVReader(VideoReader):
     """Read a video file through PyAV.
 
     Decoding starts at the first frame, so that indices are exact in every container, and stops behind
@@ -184,7 +184,7 @@ class FrameConverter:
 def open_container(path: str | Path) -> InputContainer:
     """Open a file for reading. Raises `VideoError` for a path that is no file, and PyAV's errors for content.
 
-    Safe for files from strangers: reads time out after a minute, frames of more than `MAX_PIXELS` are
+    Safe for untrusted files: reads time out after a minute, frames of more than `MAX_PIXELS` are
     not decoded, and no other file is opened.
     """
     try:
