@@ -26,7 +26,7 @@ def test_each_job_gets_its_own_result_or_failure(pool: DecodePool[str, str]):
     results = [future.result(120) for future in [pool.submit(job) for job in jobs]]
     assert results == [
         "A",
-        WorkerFailure("it takes over 1 s", timed_out=True),
+        WorkerFailure("it exceeded the limit of 1 s", timed_out=True),
         "B",
         WorkerFailure("its process died (SIGSEGV)"),
         "C",

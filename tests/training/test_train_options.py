@@ -16,7 +16,7 @@ from vsn.runs.checkpoint import load_model
 from vsn.runs.run import open_run
 from vsn.training import train as train_module
 from vsn.training.train import TrainingStopped, train
-from vsn.training.train_state import BestValidation
+from vsn.training.train_state import BestValidation, TrainState
 
 
 def weights_kept(run: Path, kind: str) -> dict[str, torch.Tensor]:
