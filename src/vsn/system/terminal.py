@@ -27,9 +27,8 @@ def make_table(columns: Sequence[str], *, title: str = "", left: Collection[str]
     if not ruled:
         table.box, table.pad_edge, table.padding = None, False, (0, 1, 0, 0)
     for index, column in enumerate(columns):
-        is_text = index == 0 or column in left
-        # Where the terminal is narrow, text folds first; numbers stay whole.
-        table.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+        # Where the terminal is narrow, rich folds the widest columns first. Never `no_wrap`, which cuts off digits.
+        table.add_column(column, justify="left" if index == 0 or column in left else "right", overflow="fold")
     return table
 
 
