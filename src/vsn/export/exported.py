@@ -173,12 +173,7 @@ def open_onnx(path: str | Path, num_threads: int) -> Run:
     options.intra_op_num_threads = num_threads
     options.log_severity_level = 3  # its warnings concern its optimizer; users cannot act on them
     session = ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-
-    def run(clips: NDArray[Any]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = session.run(["logits"], {"clip": clips})[0]
-        return logits
-
-    return run
+    return lambda clips: session.run(["logits"], {"clip": clips})[0]
 
 
 def open_openvino(path: str | Path, num_threads: int, precision: RunPrecision) -> Run:
@@ -199,11 +194,7 @@ def open_openvino(path: str | Path, num_threads: int, precision: RunPrecision) -
             f"{path} cannot be opened ({' '.join(str(error).split())[:300]}). Its weights are in "
             f"{Path(path).with_suffix('.bin').name}, which must be in the same folder."
         ) from error
-
-    def run(clips: NDArray[Any]) -> NDArray[np.float32]:
-        return np.array(request.infer([clips])[0], dtype=np.float32)
-
-    return run
+    return lambda clips: np.array(request.infer([clips])[0], dtype=np.float32)
 
 
 def _open_torch(path: str | Path, *, compiled: bool) -> Run:
