@@ -40,7 +40,7 @@ def train_until(point: str, recipe: Recipe, path: Path) -> None:
     of, name, number = {
         "after a step": (train_module, "train_step", 4),
         "writing the state": (checkpoint.torch, "save", 4),
-        "between the two states": (checkpoint, "_to_disk", 4),
+        "between the two states": (checkpoint.os, "fsync", 4),
         "writing the weights": (checkpoint, "save_file", 2),
         "after the state, before its line": (train_module, "append_metrics", 2),
         "writing the line": (files.Path, "write_text", None),
