@@ -1,6 +1,6 @@
 """A first hour with vsn, in cells: run it whole (`python docs/tutorial.py`), or cell by cell in an editor.
 
-Cells begin with `# %%`; VS Code, PyCharm, Spyder and Jupytext open such a file as a notebook. It needs vsn alone, no
+Cells begin with `# %%`; VS Code, PyCharm, Spyder and Jupytext open such a file as a notebook. It needs only vsn, no
 network and no GPU, and writes into the folder `vsn-tutorial` where it is started. With VSN_TUTORIAL=tiny in the
 environment everything is smaller: it runs in seconds, and nothing is learned. The tests run it so.
 """

@@ -112,7 +112,7 @@ def train(
         job.save()  # from here on the run can be resumed
 
     # Ctrl-C and SIGTERM only set `job.stop.requested`: `_sync_before_step` shares it between two steps, so that
-    # all ranks stop after the same one, and `_save_on_stop` saves the state.
+    # all ranks stop after the same one, and `_save_on_stop` saves the checkpoint, RUN/state.pt (`vsn.runs.checkpoint`).
     trackers = open_trackers(recipe.train.trackers if distributed.is_rank0 else (), run)
     with stop_requests() as job.stop, trackers as job.log, _save_on_stop(job):
         while job.progress.epoch < recipe.train.epochs and not job.stops_early:

@@ -78,7 +78,7 @@ class PacketIndex:
 class PyAVReader(VideoReader):
     """Read a video file through PyAV.
 
-    Decoding starts at the first frame, so that indices are exact in every container, and stops behind
+    Decoding starts at the first frame, so that indices are exact in every container, and stops after
     the last frame wanted.
     """
 
