@@ -11,11 +11,12 @@ from rich.console import Console
 
 from tests.helpers.tiny_runs import assert_same_weights, metrics_of, rename_data, tiny_recipe, weights_of
 from vsn.config import ConfigError, Recipe
+from vsn.data.open import open_datasets
 from vsn.inference.evaluate import evaluate_run
 from vsn.runs.checkpoint import load_model
-from vsn.runs.run import open_run
+from vsn.runs.run import RunError, open_run
 from vsn.training import train as train_module
-from vsn.training.train import TrainingStopped, train
+from vsn.training.train import TrainingStopped, train, train_or_reuse
 from vsn.training.train_state import BestValidation, TrainState
 
 
@@ -231,3 +232,16 @@ def test_fewer_videos_than_processes(tiny_data: Path, monkeypatch):
     distributed.world_size = 8
     with pytest.raises(ConfigError, match=r"batch_size = 5 .* 8 "):
         check_job(tiny_recipe(tiny_data), distributed)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "clips/a.mp4", "metrics.jsonl"])
+def test_a_folder_that_is_not_an_unstarted_run_is_kept(tiny_data: Path, tmp_path: Path, quiet: Console, name: str):
+    file = tmp_path / "run" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("the only copy")
+    (tmp_path / "run" / "recipe.toml").touch()
+    recipe = tiny_recipe(tiny_data)
+    datasets = open_datasets(recipe, quiet)
+    with pytest.raises(RunError, match="not empty"):
+        train_or_reuse(recipe, tmp_path / "run", datasets=datasets, console=quiet, command="vsn demo")
+    assert file.read_text() == "the only copy"

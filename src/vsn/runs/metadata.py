@@ -12,7 +12,7 @@ import torch
 from vsn.config import Recipe
 from vsn.config.recipes import dump_recipe
 from vsn.data.views import PROTOCOLS
-from vsn.runs.run import Run, RunError
+from vsn.runs.run import STATE_FILES, Run, RunError
 from vsn.system.allocator import keeps_freed_memory
 from vsn.system.files import write_json, write_text
 from vsn.system.version import installed_version
@@ -33,6 +33,14 @@ def write_run(run: Run) -> None:
         write_json(run.path / "preprocessing.json", describe_preprocessing(run.recipe))
     except OSError as error:
         raise RunError(f"The run folder {run.path} cannot be written: {error}. Choose another with --out.") from error
+
+
+def is_unstarted(path: Path) -> bool:
+    """Return whether a folder holds nothing but files of `write_run`, or temporary files of writing one."""
+    written = ("recipe.toml", "classes.json", "versions.json", "preprocessing.json")
+    # `atomic_write` names a temporary file .STEM-RANDOM.SUFFIX. The first checkpoint may have been interrupted too.
+    stems = tuple(f".{Path(name).stem}-" for name in (*written, *STATE_FILES))
+    return all(file.is_file() and (file.name in written or file.name.startswith(stems)) for file in path.iterdir())
 
 
 def describe_preprocessing(recipe: Recipe) -> dict[str, str]:

@@ -23,7 +23,7 @@ from vsn.data.transforms import mix_clips
 from vsn.data.video import VideoError
 from vsn.inference.forward import autocast
 from vsn.runs.checkpoint import clear_leftovers, load_checkpoint, save_weights
-from vsn.runs.metadata import write_run
+from vsn.runs.metadata import is_unstarted, write_run
 from vsn.runs.run import (
     STATE_FILES,
     Run,
@@ -149,8 +149,9 @@ def train_or_reuse(
 
     def look() -> tuple[bool, bool]:
         has_state, finished = any((path / name).is_file() for name in STATE_FILES), is_finished(path)
-        # A folder that was killed before it had a state cannot be resumed.
-        if path.is_dir() and not has_state and not finished:
+        # A run that was killed before its first checkpoint cannot be resumed. Any other folder without a checkpoint
+        # may be somebody's only copy, such as published weights: `train` refuses it.
+        if path.is_dir() and not has_state and not finished and is_unstarted(path):
             shutil.rmtree(path)
         return has_state, finished
 
