@@ -28,11 +28,11 @@ def test_each_job_gets_its_own_result_or_failure(pool: DecodePool[str, str]):
         "A",
         WorkerFailure("it exceeded the limit of 1 s", timed_out=True),
         "B",
-        WorkerFailure("its process died (SIGSEGV)"),
+        WorkerFailure("its process died (SIGSEGV)", died=True),
         "C",
         WorkerFailure("KeyError: 'no such thing'"),
         "D",
-        WorkerFailure("its process died (SIGSEGV)"),
+        WorkerFailure("its process died (SIGSEGV)", died=True),
         "E",
     ]
 

@@ -254,7 +254,7 @@ class Service:
                     outcome = Problem("decode_timeout", received, limit=f"The limit is {seconds}.")
                 else:
                     # The text of an exception is for the log only: it may name paths of the server.
-                    reason = outcome.reason if "process died" in outcome.reason else "an unexpected error"
+                    reason = outcome.reason if outcome.died else "an unexpected error"
                     outcome = Problem("decoder_crashed", f"Decoding the video failed: {reason}.")
             if isinstance(outcome, Problem):
                 if outcome.code in DECODE_FAILURES:

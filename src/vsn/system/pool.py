@@ -59,6 +59,8 @@ class WorkerFailure:
 
     reason: str
     timed_out: bool = False
+    died: bool = False
+    """The process ended by itself: the decoder crashed, or the system killed it for lack of memory."""
 
 
 def num_cpus() -> int:
@@ -180,7 +182,7 @@ class GuardedWorker(Generic[Job, Result]):
         context = context or multiprocessing.get_context("spawn")
         self.connection, child_connection = context.Pipe()
         self.process = context.Process(  # type: ignore[attr-defined]  # every context has one
-            target=_serve, args=(child_connection, work), daemon=True
+            target=_worker_main, args=(child_connection, work), daemon=True
         )
         self.process.start()
         child_connection.close()  # now only the child holds that end, so its death closes the pipe
@@ -209,7 +211,7 @@ class GuardedWorker(Generic[Job, Result]):
             answer: Any = self.connection.recv() if self.connection.poll() else None
         except (EOFError, OSError):
             self.process.join(5)  # the pipe closes a moment before the exit code is known
-            return self._fail(f"its process died ({_exit_reason(self.process.exitcode)})")
+            return self._fail(f"its process died ({_exit_reason(self.process.exitcode)})", died=True)
         # No answer yet: wait on, unless the time is over.
         if answer is None:
             if time.monotonic() < self.deadline:
@@ -226,7 +228,7 @@ class GuardedWorker(Generic[Job, Result]):
         assert index is not None
         return index, answer[0]
 
-    def _fail(self, reason: str, *, timed_out: bool = False) -> tuple[int, WorkerFailure] | None:
+    def _fail(self, reason: str, *, timed_out: bool = False, died: bool = False) -> tuple[int, WorkerFailure] | None:
         """Stop the process and return the failure of its job, None if it had none."""
         self.stop()
         if not self._started:
@@ -234,7 +236,7 @@ class GuardedWorker(Generic[Job, Result]):
                 f"A worker process did not start: {reason}. In a script, make this call under "
                 '`if __name__ == "__main__":`, or pass num_workers=0.'
             )
-        return None if self._index is None else (self._index, WorkerFailure(reason, timed_out))
+        return None if self._index is None else (self._index, WorkerFailure(reason, timed_out, died))
 
     def stop(self) -> None:
         """Kill the process."""
@@ -245,7 +247,7 @@ class GuardedWorker(Generic[Job, Result]):
         self.connection.close()
 
 
-def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
+def _worker_main(connection: Connection, work: Callable[[Any], Any]) -> None:
     """Work on jobs as they arrive, until killed: the main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to every process; the parent handles it
     with contextlib.suppress(EOFError, OSError):  # the parent is gone
