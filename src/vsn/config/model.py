@@ -90,7 +90,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The settings of the network. They are stored with the weights; a model is rebuilt from them only."""
+    """The settings of the network. A run's model is rebuilt from them; the copy in the weights file must agree."""
 
     name: str = "vsn_resnet50"
     """{tsn,tsm,vsn,trn,mtrn}_{backbone}, or a 3D network; `vsn.list_models()` lists the names."""

@@ -1,8 +1,9 @@
 """Choose frames of a video: pure functions of frame counts and an optional random generator.
 
 A video has N frames, a clip T. Every function returns indices in 0..N-1, int64. With a generator frames
-are drawn (training); without one they are fixed (validation, test). Sources: the TSN, TSM and Non-local
-code bases.
+are drawn (training); without one they are fixed (validation, test); `vsn.data.views.PROTOCOLS` names which
+function a test protocol uses. `vsn.stream.grid` follows the rule of `segment_indices`, in seconds. Sources: the
+TSN, TSM and Non-local code bases.
 """
 
 from __future__ import annotations

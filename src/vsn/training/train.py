@@ -113,6 +113,7 @@ def train(
 
     # Ctrl-C and SIGTERM only set `job.stop.requested`: `_sync_before_step` shares it between two steps, so that
     # all ranks stop after the same one, and `_save_on_stop` saves the checkpoint, RUN/state.pt (`vsn.runs.checkpoint`).
+    # A validation stops between two batches. A second Ctrl-C raises KeyboardInterrupt at once: nothing more is saved.
     trackers = open_trackers(recipe.train.trackers if distributed.is_rank0 else (), run)
     with stop_requests() as job.stop, trackers as job.log, _save_on_stop(job):
         while job.progress.epoch < recipe.train.epochs and not job.stops_early:

@@ -1,6 +1,6 @@
-"""Read video files through PyAV: the only module that handles containers and codecs.
+"""Read video files through PyAV, decoding from the first frame; open containers safely for other modules.
 
-Rotation metadata is applied. Pixels are taken as square, even if the container states another aspect
+`torchcodec_reader` seeks where a file's frame numbers allow it. Rotation metadata is applied. Pixels are taken as square, even if the container states another aspect
 ratio. FFmpeg runs with one thread, because worker processes or threads already run in parallel.
 """
 
