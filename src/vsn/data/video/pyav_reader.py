@@ -1,7 +1,8 @@
 """Read video files through PyAV, decoding from the first frame; open containers safely for other modules.
 
-`torchcodec_reader` seeks where a file's frame numbers allow it. Rotation metadata is applied. Pixels are taken as square, even if the container states another aspect
-ratio. FFmpeg runs with one thread, because worker processes or threads already run in parallel.
+`torchcodec_reader` seeks where a file's frame numbers allow it. Rotation metadata is applied. Pixels are taken as
+square, even if the container states another aspect ratio. FFmpeg runs with one thread, because worker processes or
+threads already run in parallel.
 """
 
 from __future__ import annotations
