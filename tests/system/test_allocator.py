@@ -37,11 +37,11 @@ def test_freed_memory_is_used_again():
 
 
 @pytest.mark.skipif(not GLIBC, reason="needs glibc")
-def test_commands_that_train_or_measure_keep_it():
+def test_commands_that_run_a_network_keep_it():
     code = (
         "from vsn import cli\n"
         "from vsn.system.allocator import keeps_freed_memory\n"
-        "for command in ('predict', 'eval'):\n"
+        "for command in ('runs', 'serve'):\n"
         "    try: cli.main([command, '--help'])\n"
         "    except SystemExit: pass\n"
         "    print('kept' if keeps_freed_memory() else 'returned')\n"

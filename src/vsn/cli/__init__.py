@@ -72,8 +72,10 @@ COMMANDS: Commands = {
     "hub": {"push": push, "save": save, "pull": pull},
     "recipe": {"list": list_recipes, "show": show_recipe},
 }
-KEEP_MEMORY = ("demo", "train", "ablate", "bench", "eval")
-"""Commands that run faster if the process keeps freed memory."""
+# Gains are measured for training and compiled networks (results/allocator-cpu.json, bench-memory-cpu.json). The other
+# commands that run a network keep memory too, because their published speeds and memory were measured so.
+KEEP_MEMORY = ("demo", "train", "ablate", "bench", "eval", "predict", "features", "stream", "serve")
+"""Commands whose process keeps freed memory; see `vsn.system.allocator`."""
 GROUPS = {
     "data": "Write the embedded data set; pack and examine data sets.",
     "flow": "Compute, store and look at optical flow.",

@@ -3,7 +3,7 @@
 By default glibc returns large freed blocks to the system, and the next step takes a page fault for each of their pages:
 the activations of a network are such blocks, allocated again for every clip. Measured (`results/allocator-cpu.json`):
 500 page faults a training step in place of 8,000 to 19,000, and a tenth less time; inference of a large network gains
-nothing. So only the commands that train or measure call it. The price: the process does not shrink until it ends.
+nothing. Only commands that run a network call it. The price: the process does not shrink until it ends.
 
 The environment variables of glibc (`MALLOC_TRIM_THRESHOLD_` and others) do the same, but have to be set before the
 process starts.
