@@ -3,13 +3,20 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tests.helpers.tiny_runs import assert_same_weights, metrics_of, tiny_recipe
+from vsn.config import ConfigError, ModelConfig
 from vsn.models import build_model
+from vsn.models.weights import initialize
+from vsn.models.weights_file import read_weights, write_weights
 from vsn.runs.checkpoint import load_checkpoint, load_model, save_weights
+from vsn.runs.hub.repository import write_repository
 from vsn.runs.metadata import write_run
 from vsn.runs.run import RunError, append_metrics, check_resumable, new_run, open_run, read_metrics
 from vsn.training.train import train
@@ -56,6 +63,51 @@ def test_damaged_weights(run: Path, keep: int):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(RunError, match=r"model\.safetensors is damaged"):
         load_model(open_run(run))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_weights_with_changed_bytes_are_not_used(run: Path, seed: int):
+    """The file keeps its form: its lengths and its JSON are right, only the tensors have changed."""
+    path = run / "model.safetensors"
+    data = np.frombuffer(path.read_bytes(), np.uint8).copy()
+    header = int.from_bytes(data[:8].tobytes(), "little")
+    generator = np.random.default_rng(seed)
+    for place in generator.integers(8 + header, len(data), generator.choice([1, 400])):
+        data[place] ^= generator.integers(1, 256)
+    path.write_bytes(data.tobytes())
+    assert load_file(path).keys() == build_model(open_run(run).recipe.model).state_dict().keys()
+    with pytest.raises(RunError, match=r"model\.safetensors is damaged.*checksum.*best\.safetensors"):
+        load_model(open_run(run))
+    with pytest.raises(ConfigError, match=r"model\.safetensors.*checksum"):
+        initialize(build_model(open_run(run).recipe.model), replace(open_run(run).recipe.model, weights=str(run)))
+    with pytest.raises(RunError, match="checksum"):
+        write_repository(run, run / "hub", weights="last", license=None, repo="a/b")
+
+
+def test_settings_stored_with_the_weights_are_part_of_the_checksum(run: Path):
+    path = run / "model.safetensors"
+    path.write_bytes(path.read_bytes().replace(b'dropout\\": 0.5', b'dropout\\": 0.1'))
+    with pytest.raises(RunError, match=r"model\.safetensors is damaged.*checksum"):
+        load_model(open_run(run))
+
+
+def test_weights_without_a_checksum_still_load(run: Path):
+    expected, path = load_model(open_run(run)).state_dict(), run / "model.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path), path, metadata={"model": metadata["model"]})
+    for name, tensor in load_model(open_run(run)).state_dict().items():
+        assert torch.equal(tensor, expected[name])
+
+
+def test_weights_of_any_type_are_checked(tmp_path: Path):
+    weights = {
+        "a": torch.arange(6.0).bfloat16().reshape(2, 3).T, "b": torch.tensor(3), "c": torch.zeros(0, 2),
+        "d": torch.tensor(True),
+    }  # fmt: skip
+    write_weights(tmp_path / "w.safetensors", weights, ModelConfig(name="tsn_resnet18"))
+    read = read_weights(tmp_path / "w.safetensors")
+    assert all(torch.equal(read[name], tensor) for name, tensor in weights.items())
 
 
 def test_weights_of_another_model(run: Path):

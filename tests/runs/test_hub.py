@@ -20,6 +20,7 @@ from vsn import cli
 from vsn.config import ConvertConfig
 from vsn.config.recipes import load_recipe
 from vsn.inference.evaluate import evaluate_run
+from vsn.models.weights_file import write_weights
 from vsn.runs.checkpoint import load_model
 from vsn.runs.hub import HubError, copy_run, from_pretrained, local_run, pull, push_to_hub, save_pretrained
 from vsn.runs.listing import summarize_run
@@ -137,11 +138,8 @@ def test_best_weights(tested_run: Path, tmp_path: Path):
     shutil.copy(run / "model.safetensors", run / "best.safetensors")
     with safe_open(run / "best.safetensors", framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = file.metadata()
     tensors["head.bias"] += 1
-    from safetensors.torch import save_file
-
-    save_file(tensors, run / "best.safetensors", metadata=metadata)
+    write_weights(run / "best.safetensors", tensors, open_run(run).recipe.model)
     folder = save_pretrained(run, tmp_path / "best", weights="best")
     assert torch.equal(from_pretrained(folder).head.bias, tensors["head.bias"])
     assert "These weights have not been evaluated." in (folder / "README.md").read_text()

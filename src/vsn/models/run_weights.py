@@ -14,11 +14,11 @@ from functools import cached_property
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from vsn.config import MODELS, ConfigError, ModelConfig
 from vsn.config.recipes import recipe_from_dict
+from vsn.models.weights_file import read_weights
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,15 @@ class RunWeights:
 
     @cached_property
     def state(self) -> Mapping[str, Tensor]:
-        """All weights of the model, read at first use."""
-        return load_file(self.file)
+        """All weights of the model, read at first use.
+
+        Raises:
+            ConfigError: a damaged file.
+        """
+        try:
+            return read_weights(self.file)
+        except (OSError, SafetensorError, ValueError) as error:
+            raise ConfigError(f"{self.file} cannot be read as weights: {error}") from error
 
 
 def find_run_weights(weights: str) -> RunWeights | None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torchvision.models as tv
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vsn.config import MODELS, ConfigError, ModelConfig
@@ -19,6 +18,7 @@ from vsn.models.backbones import build_backbone, remove_classifier
 from vsn.models.classifier import VideoClassifier
 from vsn.models.run_weights import RunWeights, check_run_weights, find_run_weights, has_same_features
 from vsn.models.stem import fit_stem
+from vsn.models.weights_file import read_weights
 
 # torchvision's names of classifiers, and that of ports of BN-Inception.
 _CLASSIFIERS = ("fc.", "classifier.", "last_linear.")
@@ -132,7 +132,7 @@ def _read_weight_file(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise ConfigError(f"model.weights names a file that does not exist: {str(path)!r}.")
     try:
-        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu")
+        state: Any = read_weights(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu")
     except Exception as error:  # the readers raise a dozen types for a damaged file
         raise ConfigError(f"{path} cannot be read as weights: {error}") from error
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state

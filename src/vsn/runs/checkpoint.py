@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from vsn.config import ModelConfig
 from vsn.models import VideoClassifier, build_model
+from vsn.models.weights_file import read_weights, write_weights
 from vsn.runs.run import STATE_FILES, WEIGHTS_FILES, Run, RunError, WeightsKind, weights_file
 from vsn.system.files import atomic_write, remove_temporary_files
 
@@ -33,11 +34,25 @@ def load_model(run: Run, kind: WeightsKind = "last") -> VideoClassifier:
     _check_stored_model(path, run.recipe.model)
     # From the run's own recipe, never from the folder's name: users rename folders.
     model = build_model(run.recipe.model)
+    weights = load_weights(run, kind)
     try:
-        model.load_state_dict(load_file(path), strict=True)
-    except Exception as error:  # safetensors and torch raise several types for damage and mismatch
-        raise RunError(f"{path} does not fit its recipe or is damaged: {error}") from error
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:  # torch's, for missing names and other shapes
+        raise RunError(f"{path} does not fit its recipe: {error}") from error
     return model.eval()
+
+
+def load_weights(run: Run, kind: WeightsKind = "last") -> dict[str, Tensor]:
+    """Read the last or the best weights of a run.
+
+    Raises:
+        RunError: the file cannot be read, or its content has another checksum than it states.
+    """
+    path, other = weights_file(run, kind), weights_file(run, "last" if kind == "best" else "best")
+    try:
+        return read_weights(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error}. Copy it again, use {other.name}, or train a new run.") from error
 
 
 def _check_stored_model(path: Path, config: ModelConfig) -> None:
@@ -59,11 +74,9 @@ def _check_stored_model(path: Path, config: ModelConfig) -> None:
 
 
 def save_weights(run: Run, model: VideoClassifier, kind: WeightsKind = "last") -> None:
-    """Write the weights, and with them the model's settings."""
-    # safetensors writes neither views nor tensors of a GPU.
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
+    """Write the weights, with the model's settings and a checksum."""
     with _atomic_write(weights_file(run, kind)) as temporary:
-        save_file(tensors, temporary, metadata={"model": json.dumps(asdict(run.recipe.model))})
+        write_weights(temporary, model.state_dict(), run.recipe.model)
 
 
 def save_checkpoint(run: Run, state: dict[str, Any]) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 from vsn.config import Recipe
 from vsn.config.recipes import dump_recipe
+from vsn.models.weights_file import write_weights
+from vsn.runs.checkpoint import load_weights
 from vsn.runs.hub.card import write_card
 from vsn.runs.metadata import describe_preprocessing
 from vsn.runs.results import BadVideoEntry, list_results
@@ -51,12 +51,13 @@ def write_repository(run_dir: Path, folder: Path, *, weights: WeightsKind, licen
     # A published run is final: without a summary, `vsn runs` would call it resumable and damaged.
     if not (folder / "summary.json").exists():
         write_json(folder / "summary.json", {"note": "published before training finished"})
+    # Read even where the file is only copied: damaged weights must not be published.
+    tensors = load_weights(run, weights)
     if recipe.model == run.recipe.model:
         shutil.copyfile(weights_file(run, weights), folder / "model.safetensors")
     else:
         # The file repeats the model's settings, here with the path of the starting weights: write it with the public ones.
-        tensors = load_file(weights_file(run, weights))
-        save_file(tensors, folder / "model.safetensors", metadata={"model": json.dumps(asdict(recipe.model))})
+        write_weights(folder / "model.safetensors", tensors, recipe.model)
     # Only results of exactly these weights; others are of the run's other weights, or from before it was resumed.
     tested_hash = weights_hash(run, weights)
     results = [r for r in list_results(run.path, damaged=[]) if r.weights_hash == tested_hash and r.is_measured]

@@ -1,0 +1,53 @@
+"""Write and read a file of weights: safetensors, with the model's settings and a checksum of all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vsn.config import ModelConfig
+
+_CHECKSUM = "sha256"
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """Write a state dict, and with it the model's settings and the checksum that `read_weights` compares."""
+    # safetensors writes neither views nor tensors of a GPU.
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in weights.items()}
+    model = json.dumps(asdict(config))
+    save_file(tensors, path, metadata={"model": model, _CHECKSUM: _checksum(tensors, model)})
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a safetensors file, of `write_weights` or of another program.
+
+    Raises:
+        OSError, SafetensorError: the file cannot be read.
+        ValueError: its content does not have the checksum that it states. Files without one are not checked.
+    """
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    tensors = load_file(path)
+    # safetensors compares lengths only: changed bytes would be used as weights.
+    if _CHECKSUM in metadata and metadata[_CHECKSUM] != _checksum(tensors, metadata.get("model", "")):
+        raise ValueError("its content has changed since it was written (wrong checksum)")
+    return tensors
+
+
+def _checksum(tensors: Mapping[str, Tensor], model: str) -> str:
+    """SHA-256 of the settings and of each tensor's name, type, shape and bytes, in the order of names."""
+    digest = hashlib.sha256(model.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        # As bytes, because numpy has no bfloat16; flat, because a scalar cannot be viewed as bytes.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
