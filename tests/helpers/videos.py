@@ -1,6 +1,7 @@
 """Read videos in every way, and damage them."""
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -24,4 +25,25 @@ def overwrite_packets(source: Path, target: Path, start: int = 0) -> Path:
     for position, size in places[start:]:
         content[position : position + size] = b"\xff" * size
     target.write_bytes(content)
+    return target
+
+
+def with_matrix(source: Path, target: Path, matrix: Sequence[float]) -> Path:
+    """A copy of an MP4 or MOV whose track header carries this display matrix (a, b, c, d)."""
+    content = bytearray(source.read_bytes())
+    start = content.index(b"tkhd") + 44  # type, version and flags, 7 words and 4 half words
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    target.write_bytes(content)
+    return target
+
+
+def remuxed(source: Path, target: Path) -> Path:
+    """A copy of a video file in the container of the target's suffix: the same packets."""
+    with av.open(str(source)) as container, av.open(str(target), "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
     return target

@@ -1,6 +1,5 @@
 import contextlib
 import pickle
-import struct
 from pathlib import Path
 
 import av
@@ -14,9 +13,6 @@ from vsn.data.sampling import segment_indices
 from vsn.data.video import FewerFramesError, VideoError, VideoMetadata, open_video, write_video
 from vsn.data.video import pyav_reader as video_files
 from vsn.data.video.reader import scaled_size
-
-# Top left, top right, bottom left, bottom right of the picture used for rotations.
-RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def moving_squares(num_frames: int, height: int = 64, width: int = 96) -> list[np.ndarray]:
@@ -32,16 +28,6 @@ def moving_squares(num_frames: int, height: int = 64, width: int = 96) -> list[n
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
     error = np.mean((first.astype(np.float64) - second.astype(np.float64)) ** 2)
     return float(10 * np.log10(255**2 / error))
-
-
-def with_matrix(source: Path, target: Path, matrix: tuple[int, int, int, int]) -> Path:
-    """A copy of an MP4 whose track header carries this display matrix (a, b, c, d)."""
-    content = bytearray(source.read_bytes())
-    start = content.index(b"tkhd") + 44  # type, version and flags, 7 words and 4 half words
-    a, b, c, d = (value << 16 for value in matrix)
-    content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    target.write_bytes(content)
-    return target
 
 
 # --- writing and reading back ----------------------------------------------------------------------
@@ -216,7 +202,7 @@ def test_fewer_frames_decode_than_are_announced(tmp_path: Path, frame_numbers) -
     assert frame_numbers(open_video(path).all_frames()) == list(range(18))
 
 
-# --- sizes and rotation ----------------------------------------------------------------------------
+# --- sizes and pixel formats -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -244,36 +230,6 @@ def test_probe(gray_video: Path) -> None:
     assert open_video(gray_video).metadata == VideoMetadata(
         num_frames=30, frames_per_second=12.0, height=32, width=48, rotation=0
     )
-
-
-# The matrices of ISO 14496-12: (x, y) of the stored picture goes to (a*x + c*y, b*x + d*y), y down.
-@pytest.mark.parametrize(
-    ("matrix", "rotation", "corners"),
-    [
-        ((1, 0, 0, 1), 0, [RED, GREEN, BLUE, WHITE]),
-        ((0, 1, -1, 0), 270, [BLUE, RED, WHITE, GREEN]),  # a phone held upright: a quarter turn clockwise
-        ((-1, 0, 0, -1), 180, [WHITE, BLUE, GREEN, RED]),
-        ((0, -1, 1, 0), 90, [GREEN, WHITE, RED, BLUE]),
-    ],
-)
-def test_rotation_metadata_turns_the_frames(
-    tmp_path: Path, matrix: tuple[int, int, int, int], rotation: int, corners: list[tuple[int, int, int]]
-) -> None:
-    picture = np.zeros((64, 96, 3), np.uint8)
-    picture[:32, :48], picture[:32, 48:], picture[32:, :48], picture[32:, 48:] = RED, GREEN, BLUE, WHITE
-    source = tmp_path / "stored.mp4"
-    write_video(source, [picture] * 3, frames_per_second=10, crf=5)
-    path = with_matrix(source, tmp_path / "turned.mp4", matrix)
-
-    height, width = (96, 64) if rotation in (90, 270) else (64, 96)
-    info = open_video(path).metadata
-    assert (info.rotation, info.height, info.width) == (rotation, height, width)
-    frame = open_video(path).frames_at([1])[0].astype(int)
-    assert frame.shape == (height, width, 3)
-    middles = [frame[y, x] for y in (height // 4, 3 * height // 4) for x in (width // 4, 3 * width // 4)]
-    assert np.abs(np.array(middles) - np.array(corners)).max() < 24
-    resized = (48, 32) if rotation in (90, 270) else (32, 48)
-    assert open_video(path, short_side=32).all_frames().shape == (3, *resized, 3)
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv444p", "yuv420p10le", "gray"])

@@ -302,41 +302,6 @@ def test_resizing_is_that_of_video_files(tmp_path: Path, short_side: int, size: 
     assert difference.max() <= 8
 
 
-@pytest.mark.parametrize(
-    ("orientation", "rotation", "corners"),  # gray of the corners: top left, top right, bottom left, right
-    [
-        (1, 0, [0, 80, 160, 240]),
-        (2, 0, [80, 0, 240, 160]),
-        (3, 180, [240, 160, 80, 0]),
-        (4, 0, [160, 240, 0, 80]),
-        (5, 0, [0, 160, 80, 240]),
-        (6, 270, [160, 0, 240, 80]),
-        (7, 0, [240, 80, 160, 0]),
-        (8, 90, [80, 240, 0, 160]),
-        (9, 0, [0, 80, 160, 240]),  # no such orientation
-    ],
-)
-def test_an_orientation_that_all_frames_share(
-    tmp_path: Path, orientation: int, rotation: int, corners: list[int]
-) -> None:
-    image = np.zeros((32, 48, 3), np.uint8)
-    image[:16, 24:], image[16:, :24], image[16:, 24:] = 80, 160, 240
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    for number in range(3):
-        picture(tmp_path / f"{number}.jpg", image, exif=exif, quality=95)
-    size = (48, 32) if 5 <= orientation <= 8 else (32, 48)
-    assert open_video(tmp_path).metadata == VideoMetadata(3, 0.0, *size, rotation)
-    frame = open_video(tmp_path).frames_at([2])[0, ..., 0].astype(int)
-    assert frame.shape == size
-    found = [frame[y, x] for y in (4, size[0] - 5) for x in (4, size[1] - 5)]
-    assert np.abs(np.array(found) - corners).max() < 8
-
-    picture(tmp_path / "1.jpg", image)  # one says otherwise: none is turned
-    assert open_video(tmp_path).frames_at([2]).shape == (1, 32, 48, 3)
-    assert open_video(tmp_path).metadata == VideoMetadata(3, 0.0, 32, 48, 0)
-
-
 # --- damage ----------------------------------------------------------------------------------------
 
 

@@ -10,8 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from tests.data.video.test_decode import moving_squares, with_matrix
-from tests.helpers.videos import READERS, overwrite_packets
+from tests.data.video.test_decode import moving_squares
+from tests.helpers.videos import READERS, overwrite_packets, with_matrix
 from vsn.config import ConfigError, DataConfig, Recipe
 from vsn.data.video import VideoError, open_video, write_video
 from vsn.data.video import pyav_reader as video_files
@@ -175,6 +175,16 @@ def test_rotation(tmp_path: Path, pyav_reads, decoder, matrix: tuple[int, int, i
     upright = replace(video.metadata, rotation=0)  # as before TorchCodec 0.11
     assert torchcodec_files.open_decoder(path, video.index, video.metadata, device="cpu") is not None
     assert torchcodec_files.open_decoder(path, video.index, upright, device="cpu") is None
+
+
+@needs_torchcodec
+@pytest.mark.parametrize("decoder", devices())
+@pytest.mark.parametrize("matrix", [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)])
+def test_mirrored_frames(tmp_path: Path, decoder, matrix: tuple[int, int, int, int]) -> None:
+    write_video(tmp_path / "stored.mp4", moving_squares(6), frames_per_second=10)
+    path = with_matrix(tmp_path / "stored.mp4", tmp_path / "mirrored.mp4", matrix)
+    ours = open_video(path, decoder=decoder).sample(centers)
+    assert np.array_equal(ours, open_video(path).sample(centers))  # PyAV reads them
 
 
 @needs_torchcodec

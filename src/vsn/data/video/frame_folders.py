@@ -11,7 +11,6 @@ import os
 import re
 import stat
 import string
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vsn.config import ConfigError
 from vsn.data.video.jpeg import decode_gray_jpeg, decode_jpeg
+from vsn.data.video.orientation import BY_EXIF, UPRIGHT, Orientation
 from vsn.data.video.reader import MAX_PIXELS, PictureReader, VideoError, VideoMetadata, resize_rgb
 
 _NUMBERED = re.compile(r"(.*?)([0-9]+)(\.(?:jpe?g|png|webp))", re.IGNORECASE | re.DOTALL)
@@ -28,17 +28,6 @@ _NUMBERED = re.compile(r"(.*?)([0-9]+)(\.(?:jpe?g|png|webp))", re.IGNORECASE | r
 _FLOW = re.compile(r"(?:^|[-_])[xy]_$", re.IGNORECASE)
 _KINDS_SHOWN = 5
 _ORIENTATION = 0x0112
-# How to turn a stored picture upright, by the value of its EXIF orientation; 1 is upright.
-_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: np.fliplr,
-    3: lambda image: np.rot90(image, 2),
-    4: np.flipud,
-    5: lambda image: image.swapaxes(0, 1),
-    6: lambda image: np.rot90(image, 3),
-    7: lambda image: np.rot90(image.swapaxes(0, 1), 2),
-    8: np.rot90,
-}
-_ROTATIONS = {3: 180, 6: 270, 8: 90}
 
 
 @dataclass(frozen=True)
@@ -94,18 +83,12 @@ class FrameFolderReader(PictureReader):
         self._files = describe_frames(path, template)
         name = self._files.name(0)
         data = _content(path, name)
-        height, width = _stored_size(path, name, data)
-        # Cameras write one EXIF orientation into every picture. Where pictures differ, tools have edited
-        # some of them, and which are turned already is unknown: none is turned.
-        self._orientation = _orientation(data)
-        if self._orientation != 1:
-            others = (self._files.name(index) for index in range(1, self._files.num_frames))
-            if any(_orientation(_content(path, other)) != self._orientation for other in others):
-                self._orientation = 1
-        if self._orientation >= 5:  # 5 to 8 exchange rows and columns
-            height, width = width, height
+        size = _stored_size(path, name, data)
+        orientation = _orientation(data)
         super().__init__(path, num_frames=self._files.num_frames, frames_per_second=0.0, short_side=short_side)
-        self.metadata = VideoMetadata(self.num_frames, 0.0, height, width, _ROTATIONS.get(self._orientation, 0))
+        self.metadata = VideoMetadata(
+            self.num_frames, 0.0, *orientation.exchanged(*size), orientation.rotation, orientation.mirrored
+        )
 
     def read_into(self, index: int, out: np.ndarray) -> None:
         """See `PictureReader.read_into`."""
@@ -113,12 +96,11 @@ class FrameFolderReader(PictureReader):
         data = _content(self.path, name)
         size = _stored_size(self.path, name, data)
         try:
-            if self._orientation == 1 and size == out.shape[:2] and _is_jpeg(data):
+            orientation = _orientation(data)
+            if orientation == UPRIGHT and size == out.shape[:2] and _is_jpeg(data):
                 decode_jpeg(data, out)  # saves a copy
                 return
-            image = decode_jpeg(data) if _is_jpeg(data) else _decode_other(data)
-            if self._orientation != 1:
-                image = _TURNS[self._orientation](image)
+            image = orientation.apply(decode_jpeg(data) if _is_jpeg(data) else _decode_other(data))
             out[:] = image if image.shape == out.shape else resize_rgb(image, *out.shape[:2])
         except Exception as error:  # Pillow raises many types for damaged bytes
             raise _damaged(self.path, name, error) from error
@@ -249,17 +231,17 @@ def _opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
 
 
-def _orientation(data: bytes) -> int:
-    """The EXIF orientation of a JPEG, 1 to 8."""
-    # Searching the bytes first spares most pictures a pass through Pillow.
-    if not _is_jpeg(data) or b"Exif\0\0" not in data[:65536]:
-        return 1
+def _orientation(data: bytes) -> Orientation:
+    """The orientation that the EXIF tags of a picture state."""
+    # Searching the bytes first spares most pictures a pass through Pillow. A JPEG begins with its tags.
+    has_tags = b"Exif\0\0" in data[:65536] if _is_jpeg(data) else b"eXIf" in data or b"EXIF" in data
+    if not has_tags:
+        return UPRIGHT
     try:
         with _opened(data) as picture:
-            value = picture.getexif().get(_ORIENTATION, 1)
+            return BY_EXIF.get(picture.getexif().get(_ORIENTATION, 1), UPRIGHT)
     except Exception:  # the picture is readable even if its tags are not
-        return 1
-    return value if value in _TURNS else 1
+        return UPRIGHT
 
 
 def _decode_other(data: bytes) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Read video files through PyAV, decoding from the first frame; open containers safely for other modules.
 
-`torchcodec_reader` seeks where a file's frame numbers allow it. Rotation metadata is applied. Pixels are taken as
-square, even if the container states another aspect ratio. FFmpeg runs with one thread, because worker processes or
-threads already run in parallel.
+`torchcodec_reader` seeks where a file's frame numbers allow it. Frames are turned and mirrored as their display
+matrix states. Pixels are taken as square, even if the container states another aspect ratio. FFmpeg runs with one
+thread, because worker processes or threads already run in parallel.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from vsn.data.video.orientation import frame_orientation
 from vsn.data.video.reader import (
     MAX_PIXELS,
     FewerFramesError,
@@ -134,12 +135,15 @@ class PyAVReader(VideoReader):
             raise self._nothing_decodes()
 
     def _metadata_from(self, first: VideoFrame) -> VideoMetadata:
-        converter = FrameConverter.of(self.path, first, None)
-        # A quarter turn exchanges height and width.
-        size = (converter.height, converter.width)
-        height, width = size[::-1] if converter.quarter_turns % 2 else size
+        size = FrameConverter.of(self.path, first, None)
+        orientation = frame_orientation(self.path, first)
         return VideoMetadata(
-            len(self.index.pts), self.frames_per_second, height, width, rotation=90 * converter.quarter_turns
+            len(self.index.pts),
+            self.frames_per_second,
+            size.height,
+            size.width,
+            orientation.rotation,
+            orientation.mirrored,
         )
 
     def _nothing_decodes(self) -> VideoError:
@@ -153,30 +157,28 @@ class PyAVReader(VideoReader):
 
 @dataclass(frozen=True)
 class FrameConverter:
-    """Convert the decoded frames of a video to RGB at one size, turned for display."""
+    """Convert the decoded frames of a video to RGB at one size, turned and mirrored for display."""
 
+    path: str | Path
     height: int
-    """Pixels, before turning."""
+    """Pixels, as displayed."""
     width: int
-    quarter_turns: int
-    """Counterclockwise."""
     # One reformatter for the whole video: creating one a frame costs four times the conversion.
     reformatter: VideoReformatter
 
     @classmethod
     def of(cls, path: str | Path, first: VideoFrame, short_side: int | None) -> FrameConverter:
         """Return the converter of a video that begins with this frame. Raises `VideoError` for too many pixels."""
-        # The shorter side stays the shorter side when turned.
-        height, width = frame_size(path, first.height, first.width, short_side)
-        return cls(height, width, round(first.rotation / 90) % 4, VideoReformatter())
+        displayed = frame_orientation(path, first).exchanged(first.height, first.width)
+        return cls(path, *frame_size(path, *displayed, short_side), VideoReformatter())
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
-        """Return a frame of any size as uint8 `(H, W, 3)`, RGB, resized and turned."""
+        """Return a frame of any size and orientation as uint8 `(H, W, 3)`, RGB, resized and as displayed."""
+        orientation = frame_orientation(self.path, frame)
+        height, width = orientation.exchanged(self.height, self.width)
         # By default a conversion starts a thread on every core; one is faster for frames of these sizes.
-        resized = self.reformatter.reformat(
-            frame, self.width, self.height, "rgb24", interpolation="BILINEAR", threads=1
-        )
-        return np.rot90(resized.to_ndarray(), self.quarter_turns)
+        resized = self.reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
+        return orientation.apply(resized.to_ndarray())
 
 
 # --- containers, shared with streams, checks of data sets and other decoders -------------------------

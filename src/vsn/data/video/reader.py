@@ -50,11 +50,13 @@ class VideoMetadata:
     frames_per_second: float
     """Average rate; 0.0 when unknown."""
     height: int
-    """Pixels, after rotation."""
+    """Pixels, as displayed."""
     width: int
-    """Pixels, after rotation."""
+    """Pixels, as displayed."""
     rotation: int
-    """Degrees that the stored frames are turned counterclockwise for display: 0, 90, 180 or 270."""
+    """Degrees that the first stored frame is turned counterclockwise for display: 0, 90, 180 or 270."""
+    mirrored: bool = False
+    """Whether it is then mirrored left to right."""
 
 
 class VideoReader(ABC):
@@ -84,7 +86,7 @@ class VideoReader(ABC):
 
     @cached_property
     def metadata(self) -> VideoMetadata:
-        """Size, rotation, number of frames and rate; a video file decodes its first frame. Raises `VideoError`."""
+        """Size, orientation, number of frames and rate; a video file decodes its first frame. Raises `VideoError`."""
         raise NotImplementedError
 
     @abstractmethod
@@ -194,7 +196,7 @@ def resize_rgb(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize a picture, uint8 `(H, W, C)`, to `(height, width, C)` (bilinear, antialiased)."""
     import torch  # four times as fast as Pillow
 
-    # Rotated frames have negative strides, and memory-mapped ones are read-only: torch takes neither.
+    # torch takes neither read-only pictures, such as Pillow's, nor negative strides.
     stored = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(stored, (height, width), mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()

@@ -148,9 +148,9 @@ def open_decoder(path: str | Path, index: PacketIndex, metadata: VideoMetadata, 
         if "libtorchcodec" in str(error):
             raise _load_error(error) from error
         return None
-    # TorchCodec before 0.11 does not apply rotation metadata.
-    is_same = len(decoder) == len(index.pts) and round(decoder.metadata.rotation or 0) % 360 == metadata.rotation
-    return decoder if is_same else None
+    # TorchCodec turns frames and does not mirror them; before 0.11 it did not turn them.
+    is_displayed = round(decoder.metadata.rotation or 0) % 360 == metadata.rotation and not metadata.mirrored
+    return decoder if is_displayed and len(decoder) == len(index.pts) else None
 
 
 def _resized(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
