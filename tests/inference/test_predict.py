@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 import vsn
 from vsn.config import ConfigError, EvalConfig
@@ -17,6 +15,7 @@ from vsn.data.views import PROTOCOLS
 from vsn.inference.evaluate import score_videos
 from vsn.inference.predict import Predictor
 from vsn.inference.prediction import Prediction
+from vsn.models.weights_file import read_weights, write_weights
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import RunError, open_run
 from vsn.scores.calibrate import Calibration, calibrated_probabilities
@@ -106,11 +105,9 @@ def test_top_k_below_one(predictor: Predictor, gray_video: Path):
 def test_best_weights_predict(finished_run: Path, tmp_path: Path, gray_video: Path):
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     last = vsn.Predictor.from_run(run, device="cpu").predict(gray_video)
-    weights = load_file(run / "model.safetensors")
-    with safe_open(run / "model.safetensors", framework="pt") as file:
-        metadata = file.metadata()
+    weights = read_weights(run / "model.safetensors")
     weights["head.bias"] += torch.tensor([0.0, 50.0, 0.0])
-    save_file(weights, run / "best.safetensors", metadata=metadata)
+    write_weights(run / "best.safetensors", weights, open_run(run).recipe.model)
     best = vsn.Predictor.from_run(run, device="cpu", weights="best").predict(gray_video)
     assert best.labels[0] == "swipe_right"
     assert best.probabilities[0] > 0.99 > last.probabilities[0]

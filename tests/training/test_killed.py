@@ -12,6 +12,7 @@ from rich.console import Console
 from tests.helpers.ranks import run_killed, train_quietly
 from tests.helpers.tiny_runs import assert_same_weights, metrics_of, tiny_recipe
 from vsn.config import Recipe
+from vsn.models import weights_file
 from vsn.runs import checkpoint
 from vsn.runs.run import is_finished
 from vsn.system import files
@@ -41,7 +42,7 @@ def train_until(point: str, recipe: Recipe, path: Path) -> None:
         "after a step": (train_module, "train_step", 4),
         "writing the state": (checkpoint.torch, "save", 4),
         "between the two states": (checkpoint.os, "fsync", 4),
-        "writing the weights": (checkpoint, "save_file", 2),
+        "writing the weights": (weights_file, "save_file", 2),
         "after the state, before its line": (train_module, "append_metrics", 2),
         "writing the line": (files.Path, "write_text", None),
         "before the summary": (train_module, "write_summary", 1),

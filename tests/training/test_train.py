@@ -331,6 +331,7 @@ def test_validation_every_second_epoch_and_after_the_last(tiny_data: Path, tmp_p
 def test_full_disk_keeps_the_former_file(
     tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console, monkeypatch, saver: str
 ):
+    from vsn.models import weights_file
     from vsn.runs import checkpoint
 
     path = tmp_path / "run"
@@ -344,7 +345,7 @@ def test_full_disk_keeps_the_former_file(
         Path(file).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    holder, name = (checkpoint.torch, "save") if saver == "torch.save" else (checkpoint, "save_file")
+    holder, name = (checkpoint.torch, "save") if saver == "torch.save" else (weights_file, "save_file")
     with monkeypatch.context() as patch:
         patch.setattr(holder, name, full)
         with pytest.raises(RunError, match=r"cannot be written \(.*No space left.*\); the previous"):
