@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from vsn.config import EvalConfig
 from vsn.config.recipes import dump_recipe, find_recipe, load_recipe
 from vsn.data.open import open_split
 from vsn.runs.run import open_run
-from vsn.system.interrupt import StopRequest
+from vsn.system.interrupt import Interrupted, StopRequest
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -400,14 +401,16 @@ def fail_with(error: BaseException) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
-        (KeyboardInterrupt(), 1, "vsn: stopped"),
+        (KeyboardInterrupt(), 130, "vsn: stopped"),
+        (Interrupted(signal.SIGTERM), 143, "vsn: stopped"),
         (RuntimeError("one\n\ttwo"), 1, "vsn: one two"),
         (ValueError(""), 1, ""),  # of a process other than rank 0, which has reported it
     ],
 )
 def test_errors_of_a_command(vsn: Run, monkeypatch, error: BaseException, status: int, message: str):
     monkeypatch.setattr(cli, "COMMANDS", {"fail": fail_with(error)})
-    assert vsn("fail") == (status, "", message)
+    number, out, err = vsn("fail")
+    assert (number, out, err.rstrip("\n")) == (status, "", message)
 
 
 def test_traceback_on_request(vsn: Run, monkeypatch):

@@ -1,10 +1,15 @@
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
-from vsn.system.interrupt import stop_requests
+from vsn.config import DataConfig
+from vsn.data.embedded import write
+from vsn.data.flow import extract
+from vsn.data.packing import pack
+from vsn.system.interrupt import Interrupted, stop_requests
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -48,3 +53,54 @@ def test_threads_get_no_signals():
     thread.start()
     thread.join()
     assert found == [False]
+
+
+def discarded_interrupt() -> None:
+    """Send Ctrl-C where Python discards the exception that it raises."""
+
+    class Deleted:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    Deleted()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_exception_that_python_discards_is_raised_again():
+    with stop_requests(raises=True) as stop:
+        stop.check()
+        discarded_interrupt()
+        with pytest.raises(Interrupted):
+            stop.check()
+    with stop_requests(raises=True), pytest.raises(Interrupted) as raised:
+        signal.raise_signal(signal.SIGTERM)
+    assert raised.value.exit_status == 143
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("command", ["extract", "synth", "pack"])
+def test_long_work_stops_after_the_item_that_discarded_the_signal(
+    command: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out, options = tmp_path / "out", {"num_workers": 0, "progress": False}
+    videos = extract.videos_of_folder(tiny_data)
+    module, function, work = {
+        "extract": (extract, "_extract", lambda: extract.extract_flow(videos, out, **options)),
+        "synth": (write, "_write", lambda: write.write_dataset(out, **options)),
+        "pack": (
+            pack,
+            "write_shard",
+            lambda: pack.pack_dataset(DataConfig(root=str(tiny_data)), out, **options),
+        ),
+    }[command]
+    usual, items = getattr(module, function), []
+
+    def interrupted(item: object, **settings: object) -> object:
+        items.append(item)
+        discarded_interrupt()
+        return usual(item, **settings)
+
+    monkeypatch.setattr(module, function, interrupted)
+    with pytest.raises(Interrupted):
+        work()
+    assert len(items) == 1

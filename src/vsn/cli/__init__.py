@@ -126,8 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Python flushes stdout at exit, and would print a second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None  # 128 + SIGPIPE, as a shell reports it
-    except KeyboardInterrupt:  # commands that can save their work catch the signal before
-        raise SystemExit("vsn: stopped") from None
+    except KeyboardInterrupt as error:  # commands that can save their work catch the signal before
+        print("vsn: stopped", file=sys.stderr)
+        raise SystemExit(getattr(error, "exit_status", 130)) from None  # 128 + SIGINT, as a shell reports it
     # Errors of users: bad settings, missing files, failed workers. Others are bugs, and keep their traceback.
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("VSN_TRACEBACK"):

@@ -137,17 +137,20 @@ def predict(
 def _for_each_file(files: Sequence[Path], work: Callable[[Path], None], *, json_output: bool) -> None:
     """Call ``work`` on every file. An unreadable file among thousands does not cost the others their labels."""
     from vsn.data.video import VideoError
+    from vsn.system.interrupt import stop_requests
 
     failed = False
-    for file in files:
-        try:
-            work(file)
-        except VideoError as error:
-            failed = True
-            if json_output:
-                print(json.dumps({"path": str(file), "error": error.reason}))
-            else:
-                print(f"{file}: cannot be read: {error.reason}", file=sys.stderr)
+    with stop_requests(raises=True) as stop:
+        for file in files:
+            try:
+                work(file)
+            except VideoError as error:
+                failed = True
+                if json_output:
+                    print(json.dumps({"path": str(file), "error": error.reason}))
+                else:
+                    print(f"{file}: cannot be read: {error.reason}", file=sys.stderr)
+            stop.check()
     if failed:
         raise SystemExit(1)
 
@@ -192,7 +195,7 @@ def _predict_timelines(
             # Ctrl-C ends the video early: what was labeled until then is written above.
             if stop.requested:
                 print("vsn: stopped; the timeline ends there", file=sys.stderr)
-                raise SystemExit(130)  # 128 + SIGINT
+                raise SystemExit(stop.error().exit_status)
 
         _for_each_file(inputs, predict_timeline, json_output=json_output)
 

@@ -20,6 +20,7 @@ from vsn.data.readers import NoSplitError, read_records
 from vsn.data.records import RecordSet
 from vsn.data.video import VideoError
 from vsn.data.video.frame_folders import describe_frames
+from vsn.system.interrupt import stop_requests
 from vsn.system.progress import progress_bar
 
 
@@ -163,6 +164,11 @@ def _describe_data(recipe: Recipe, train: RecordSet, val_set: VideoDataset) -> s
 
 def _preload(dataset: VideoDataset, console: Console) -> list[VideoError]:
     """Fill a data set's memory cache behind a progress bar; return the errors of unreadable videos."""
-    with progress_bar("videos", console=console) as bar:
+    with stop_requests(raises=True) as stop, progress_bar("videos", console=console) as bar:
         task = bar.add_task("decoding", total=len(dataset), note="")
-        return dataset.preload(progress=lambda done, total: bar.update(task, completed=done, total=total))
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            stop.check()
+
+        return dataset.preload(progress=progress)

@@ -19,6 +19,7 @@ from vsn.doctor.evidence import Evidence
 from vsn.doctor.flow import DatasetFlow, find_flow
 from vsn.doctor.splits import Split, choose_videos, read_splits
 from vsn.doctor.videos import Problem, VideoReport, inspect_flow, inspect_video
+from vsn.system.interrupt import stop_requests
 from vsn.system.pool import WorkerFailure, num_cpus, run_guarded
 from vsn.system.progress import progress_bar
 
@@ -136,7 +137,7 @@ def _inspect_all(
     """
     videos = list(paths)
     reports: dict[Path, VideoReport] = {}
-    with progress_bar("videos", disable=not progress) as bar:
+    with stop_requests(raises=True) as stop, progress_bar("videos", disable=not progress) as bar:
         task = bar.add_task(label, total=len(videos), note="")
         results = run_guarded(work, list(paths.values()), num_workers=num_workers, seconds_limit=seconds_limit)
         with contextlib.closing(results):
@@ -148,6 +149,7 @@ def _inspect_all(
                 else:
                     reports[path] = replace(result, path=path)
                 bar.advance(task)
+                stop.check()
     return {path: reports[path] for path in videos}
 
 

@@ -26,7 +26,7 @@ from vsn.runs.results import BadVideoEntry, EvalResult
 from vsn.runs.run import WeightsKind, open_run, weights_hash
 from vsn.scores.scores import Scores
 from vsn.system.distributed import Distributed
-from vsn.system.interrupt import Stopped, StopRequest
+from vsn.system.interrupt import Stopped, StopRequest, stop_requests
 from vsn.system.progress import progress_bar
 
 
@@ -176,17 +176,22 @@ def evaluate_split(
     dataset = open_split(recipe, split, view=config, classes=run.classes)
     bad: list[BadVideo] = []
     start = time.perf_counter()
-    scores = score_videos(
-        model,
-        dataset,
-        batch_size=config.batch_size,
-        num_workers=recipe.data.num_workers if num_workers is None else num_workers,
-        precision=precision,
-        average=config.average,
-        progress=progress,
-        bad=bad if config.bad_videos == "wrong" else None,
-        distributed=distributed,
-    )
+    with stop_requests() as stop:
+        try:
+            scores = score_videos(
+                model,
+                dataset,
+                batch_size=config.batch_size,
+                num_workers=recipe.data.num_workers if num_workers is None else num_workers,
+                precision=precision,
+                average=config.average,
+                progress=progress,
+                bad=bad if config.bad_videos == "wrong" else None,
+                distributed=distributed,
+                stop=stop,
+            )
+        except Stopped:
+            raise stop.error() from None
     # The files must say so: fusing and calibrating scores depends on it.
     if config.average == "softmax" and not scores.multi_label:
         scores = replace(scores, kind="log_probabilities")

@@ -189,8 +189,7 @@ def _extract(work: _Videos, out: Path, bad_videos: BadFeatures, progress: bool) 
                 else:
                     done[index] = row
                 bar.advance(task)
-                if stop.requested:
-                    raise KeyboardInterrupt
+                stop.check()
                 if time.monotonic() - saved > SAVE_SECONDS:
                     _save(partial, work, done)
                     saved = time.monotonic()

@@ -24,25 +24,54 @@ def interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-class StopRequest:
-    """A signal handler that records whether Ctrl-C or SIGTERM asked this process to stop."""
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM. Ends the process with the status that a shell reports for the signal."""
 
-    requested = False
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_status = 128 + number
+
+
+class StopRequest:
+    """A signal handler that records whether Ctrl-C or SIGTERM asked this process to stop.
+
+    Attributes:
+        requested: whether a signal arrived.
+        number: the signal; SIGINT until one arrives.
+    """
+
+    def __init__(self, *, raises: bool = False) -> None:
+        self.requested, self.number, self._raises = False, signal.SIGINT, raises
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Record the first request. A second Ctrl-C stops at once, for work that hangs."""
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
+        again, self.requested = self.requested, True
+        if not again:
+            self.number = signal.Signals(number)
+        if self._raises or (again and number == signal.SIGINT):
+            raise self.error()
+
+    def error(self) -> Interrupted:
+        """Return the exception that ends the process."""
+        return Interrupted(self.number)
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a signal arrived."""
+        if self.requested:
+            raise self.error()
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(*, raises: bool = False) -> Iterator[StopRequest]:
     """Record Ctrl-C and SIGTERM instead of ending the process; long work checks `requested` where it can stop cleanly.
 
     Handlers that a program has set itself stay. In other threads, which receive no signals, nothing is recorded.
+
+    Args:
+        raises: also raise `Interrupted` at once, for work that loses nothing. It must call `check` after each item: PyAV
+            discards what a signal raises while it reads the end of a file, Python what it raises in `__del__`.
     """
-    request = StopRequest()
+    request = StopRequest(raises=raises)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return

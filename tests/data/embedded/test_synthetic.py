@@ -343,7 +343,7 @@ def test_ctrl_c_leaves_whole_files_and_no_process(tmp_path: Path) -> None:
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-    assert errors.strip().endswith(b"KeyboardInterrupt")
+    assert errors.strip().endswith(b"Interrupted")
     files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".json"]
     assert 4 <= len(files) < 400
     for path in files:

@@ -25,6 +25,7 @@ from vsn.data.readers import NoSplitError, read_records
 from vsn.data.records import VIDEO_EXTENSIONS, list_videos
 from vsn.data.video import VideoError, open_video
 from vsn.system.files import check_output_folder, remove_temporary_files, write_csv, write_json
+from vsn.system.interrupt import stop_requests
 from vsn.system.pool import check_num_workers, num_cpus, run_in_processes
 from vsn.system.progress import progress_bar
 
@@ -221,13 +222,14 @@ def extract_flow(
     todo = [video for video in selected if not video.flow_path(out, settings.layout).exists()]
     results: list[ExtractedVideo] = []
     try:
-        with progress_bar("videos", disable=not progress) as bar:
+        with stop_requests(raises=True) as stop, progress_bar("videos", disable=not progress) as bar:
             task = bar.add_task("computing flow", total=len(selected), completed=len(selected) - len(todo), note="")
             extract = partial(_extract, out=out, settings=settings, device=device)
             for _, result in run_in_processes(extract, todo, num_workers=num_workers):
                 results.append(result)
                 num_failed = sum(bool(result.reason) for result in results)
                 bar.update(task, advance=1, note=f"{num_failed} failed" if num_failed else "")
+                stop.check()
     finally:
         remove_temporary_files(video.flow_path(out, settings.layout) for video in todo)
     # Processes finish in any order; the report must not depend on it.

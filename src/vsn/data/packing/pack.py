@@ -24,6 +24,7 @@ from vsn.data.packing.shards import ShardContent, UnreadVideo, reusable_content,
 from vsn.data.readers import read_records
 from vsn.data.video import VideoError
 from vsn.system.files import check_output_folder, remove_temporary_files, write_csv, write_json
+from vsn.system.interrupt import stop_requests
 from vsn.system.pool import check_num_workers, run_in_processes
 from vsn.system.progress import progress_bar
 
@@ -142,11 +143,12 @@ def pack_dataset(
         for name in (MARKER, VIDEOS):
             (out / name).unlink(missing_ok=True)
     try:
-        with progress_bar("videos", disable=not progress) as bar:
+        with stop_requests(raises=True) as stop, progress_bar("videos", disable=not progress) as bar:
             task = bar.add_task("packing", total=sum(len(job.videos) for job in todo), note="")
             for job, content in run_in_processes(write_shard, todo, num_workers=num_workers):
                 contents[job.path] = content
                 bar.advance(task, len(job.videos))
+                stop.check()
     finally:
         # Workers are killed on Ctrl-C, and then cannot remove their own.
         remove_temporary_files(job.path for job in todo)
@@ -266,6 +268,7 @@ def verify_pack(root: str | Path, *, num_workers: int | None = None, progress: b
     shards = _read_marker(root / MARKER)["shards"]
     faults: list[VideoError] = []
     with (
+        stop_requests(raises=True) as stop,
         progress_bar("files", disable=not progress) as bar,
         # Threads, not processes: reading and CRC-32 release the interpreter lock.
         ThreadPoolExecutor(check_num_workers(num_workers) or 1) as pool,
@@ -274,6 +277,7 @@ def verify_pack(root: str | Path, *, num_workers: int | None = None, progress: b
         for shard in pool.map(shard_faults, [root / name for name in shards]):
             faults += shard
             bar.advance(task)
+            stop.check()
     # A shard can be intact and still be another one, copied or packed again elsewhere.
     damaged = {fault.path for fault in faults}
     for name, sizes in shards.items():
