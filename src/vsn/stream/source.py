@@ -21,9 +21,9 @@ from av.video.frame import VideoFrame
 
 from vsn.config import LiveConfig
 from vsn.data.video import VideoError
+from vsn.data.video.frame_converter import FrameConverter
 from vsn.data.video.pyav_reader import (
     UNDECODABLE,
-    FrameConverter,
     content_errors,
     open_container,
     open_source,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.data.video.test_decode import moving_squares
+from tests.data.video.test_frame_converter import HLG, PQ, write_hdr
 from tests.helpers.videos import READERS, overwrite_packets, with_matrix
 from vsn.config import ConfigError, DataConfig, Recipe
 from vsn.data.video import VideoError, open_video, write_video
@@ -185,6 +186,15 @@ def test_mirrored_frames(tmp_path: Path, decoder, matrix: tuple[int, int, int, i
     path = with_matrix(tmp_path / "stored.mp4", tmp_path / "mirrored.mp4", matrix)
     ours = open_video(path, decoder=decoder).sample(centers)
     assert np.array_equal(ours, open_video(path).sample(centers))  # PyAV reads them
+
+
+@needs_torchcodec
+@pytest.mark.parametrize("decoder", devices())
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+def test_hdr(tmp_path: Path, decoder, transfer: int) -> None:
+    write_hdr(tmp_path / "hdr.mkv", transfer)
+    ours = open_video(tmp_path / "hdr.mkv", decoder=decoder).frames_at([0])
+    assert np.array_equal(ours, open_video(tmp_path / "hdr.mkv").frames_at([0]))  # PyAV reads it
 
 
 @needs_torchcodec

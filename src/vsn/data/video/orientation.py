@@ -69,7 +69,7 @@ def frame_orientation(path: str | Path, frame: VideoFrame) -> Orientation:
     try:
         matrix = _display_matrix(frame)
     except ValueError:  # side data that PyAV has no name for, such as the EXIF tags of a picture
-        matrix = _display_matrix(_without_unnamed_side_data(frame))
+        matrix = _display_matrix(filtered(frame, *(("sidedata", f"mode=delete:type={kind}") for kind in _UNNAMED)))
     if matrix is None:
         return UPRIGHT
     # (x, y) of the stored picture goes to (a*x + c*y, b*x + d*y), y down.
@@ -96,15 +96,14 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
     return None if data is None else struct.unpack("=9i", data)
 
 
-def _without_unnamed_side_data(frame: VideoFrame) -> VideoFrame:
-    """Return a frame whose side data PyAV can list: it raises for all of them if it has no name for one."""
+def filtered(frame: VideoFrame, *filters: tuple[str, str]) -> VideoFrame:
+    """Return a frame after FFmpeg's filters of these names and options."""
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1)
     )
-    kinds = [graph.add("sidedata", f"mode=delete:type={kind}") for kind in _UNNAMED]
-    graph.link_nodes(source, *kinds, graph.add("buffersink")).configure()
+    graph.link_nodes(source, *(graph.add(*each) for each in filters), graph.add("buffersink")).configure()
     graph.push(frame)
-    listable = graph.pull()
-    assert isinstance(listable, VideoFrame)
-    return listable
+    result = graph.pull()
+    assert isinstance(result, VideoFrame)
+    return result

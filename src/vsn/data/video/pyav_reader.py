@@ -1,8 +1,7 @@
 """Read video files through PyAV, decoding from the first frame; open containers safely for other modules.
 
-`torchcodec_reader` seeks where a file's frame numbers allow it. Frames are turned and mirrored as their display
-matrix states. Pixels are taken as square, even if the container states another aspect ratio. FFmpeg runs with one
-thread, because worker processes or threads already run in parallel.
+`torchcodec_reader` seeks where a file's frame numbers allow it. FFmpeg runs with one thread, because worker
+processes or threads already run in parallel.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from vsn.data.video.frame_converter import FrameConverter, is_hdr
 from vsn.data.video.orientation import frame_orientation
 from vsn.data.video.reader import (
     MAX_PIXELS,
@@ -33,7 +32,6 @@ from vsn.data.video.reader import (
     VideoMetadata,
     VideoReader,
     checked_indices,
-    frame_size,
 )
 
 # What PyAV and numpy raise for damaged content: mostly FFmpegError. Sizes read from a damaged header
@@ -144,6 +142,7 @@ class PyAVReader(VideoReader):
             size.width,
             orientation.rotation,
             orientation.mirrored,
+            is_hdr(first),
         )
 
     def _nothing_decodes(self) -> VideoError:
@@ -153,32 +152,6 @@ class PyAVReader(VideoReader):
             if not video_stream(self.path, container).codec_context.width:
                 reason += f"; the header is damaged, or announces more than {MAX_PIXELS // 10**6} million pixels"
         return VideoError(self.path, f"{reason}.")
-
-
-@dataclass(frozen=True)
-class FrameConverter:
-    """Convert the decoded frames of a video to RGB at one size, turned and mirrored for display."""
-
-    path: str | Path
-    height: int
-    """Pixels, as displayed."""
-    width: int
-    # One reformatter for the whole video: creating one a frame costs four times the conversion.
-    reformatter: VideoReformatter
-
-    @classmethod
-    def of(cls, path: str | Path, first: VideoFrame, short_side: int | None) -> FrameConverter:
-        """Return the converter of a video that begins with this frame. Raises `VideoError` for too many pixels."""
-        displayed = frame_orientation(path, first).exchanged(first.height, first.width)
-        return cls(path, *frame_size(path, *displayed, short_side), VideoReformatter())
-
-    def rgb(self, frame: VideoFrame) -> np.ndarray:
-        """Return a frame of any size and orientation as uint8 `(H, W, 3)`, RGB, resized and as displayed."""
-        orientation = frame_orientation(self.path, frame)
-        height, width = orientation.exchanged(self.height, self.width)
-        # By default a conversion starts a thread on every core; one is faster for frames of these sizes.
-        resized = self.reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
-        return orientation.apply(resized.to_ndarray())
 
 
 # --- containers, shared with streams, checks of data sets and other decoders -------------------------

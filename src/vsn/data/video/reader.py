@@ -57,6 +57,8 @@ class VideoMetadata:
     """Degrees that the first stored frame is turned counterclockwise for display: 0, 90, 180 or 270."""
     mirrored: bool = False
     """Whether it is then mirrored left to right."""
+    tone_mapped: bool = False
+    """Whether it has a high dynamic range (PQ or HLG), mapped to the standard range."""
 
 
 class VideoReader(ABC):

@@ -149,8 +149,12 @@ def open_decoder(path: str | Path, index: PacketIndex, metadata: VideoMetadata, 
             raise _load_error(error) from error
         return None
     # TorchCodec turns frames and does not mirror them; before 0.11 it did not turn them.
-    is_displayed = round(decoder.metadata.rotation or 0) % 360 == metadata.rotation and not metadata.mirrored
-    return decoder if is_displayed and len(decoder) == len(index.pts) else None
+    has_same_pictures = (
+        round(decoder.metadata.rotation or 0) % 360 == metadata.rotation
+        and not metadata.mirrored
+        and not metadata.tone_mapped  # TorchCodec reads the values of HDR as they are
+    )
+    return decoder if has_same_pictures and len(decoder) == len(index.pts) else None
 
 
 def _resized(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
