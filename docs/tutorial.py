@@ -113,7 +113,7 @@ from vsn.scores.reliance import temporal_reliance  # noqa: E402
 from vsn.scores.scores import load_scores  # noqa: E402
 
 vsn.evaluate_run(run, config=replace(recipe.eval, order="shuffled"), device="cpu")
-scores = {order: load_scores(find_scores(run, order=order)) for order in ("forward", "shuffled")}
+scores = {order: load_scores(find_scores([run], order=order)[0]) for order in ("forward", "shuffled")}
 reliance = temporal_reliance(scores)
 print(
     f"chance {reliance.chance:.0%}",

@@ -44,6 +44,8 @@ def test_demo_from_nothing_to_the_page(tmp_path: Path):
     for name in ("tsn", "tsm", "vsn"):
         evaluated = sorted(path.name for path in (tmp_path / "runs" / name / "eval").glob("*.json"))
         assert evaluated == ["test-fcn-forward.json", "test-fcn-shuffled.json"]
+        facts = json.loads((tmp_path / "runs" / name / "eval" / evaluated[0]).read_text())
+        assert {"weights_hash", "root", "videos_hash", "average", "protocol"} <= facts.keys()
     assert "report.html" in console.export_text()
 
     weights = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/model.safetensors")}

@@ -274,6 +274,15 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
         out = vsn("predict", "run", gray_video, "--calibration", "limit.json", "--json", "--top-k", "1")[1]
         assert json.loads(out).get("unknown", False) == marked
         assert len(json.loads(out)["predictions"]) == 1
+    Path("other.json").write_text(json.dumps(fitted | {"fitted_on": fitted["fitted_on"] | {"weights_hash": "0" * 64}}))
+    for command in (
+        ["predict", "run", gray_video],
+        ["predict", "run", gray_video, "--windows"],
+        ["stream", "run", gray_video],
+    ):
+        status, out, err = vsn(*command, "--calibration", "other.json")
+        assert (status, out) == (1, "")
+        assert "of other weights than those used here (00000000 1; here " in one_line(err)
 
     Path("empty").mkdir()
     status, _, err = vsn("predict", "run", "empty")

@@ -10,9 +10,12 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.helpers.made_scores import random_scores, scores_of, several, shuffled_names, sides
+from tests.helpers.tiny_runs import tiny_recipe
 from vsn import cli
 from vsn.cli.score_tables import print_results
+from vsn.runs.metadata import write_run
 from vsn.runs.results import EvalResult
+from vsn.runs.run import new_run
 from vsn.scores.calibrate import load_calibration
 from vsn.scores.fuse import fuse_scores, stratified_half
 from vsn.scores.metrics import summarize
@@ -37,6 +40,7 @@ def vsn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
                 return capsys.readouterr().err
         return capsys.readouterr().out
 
+    run.capsys = capsys  # type: ignore[attr-defined]
     return run
 
 
@@ -225,6 +229,27 @@ def test_calibrate(vsn: Run):
     assert report["threshold"] is None
     assert report["applied"]["note"].startswith("both scores are of split 'val'")
     assert "--apply TEST.npz" in vsn("calibrate", run)
+
+
+def test_outdated_scores_are_marked_where_they_are_named(vsn: Run):
+    run = Path("run")
+    old = save_result(run, random_scores(1), order="forward", weights_hash="0" * 64).scores_file
+    new = write("new", 2, weights_hash="1")
+    assert "outdated" not in vsn("compare", new, old)
+    (run / "model.safetensors").write_bytes(b"trained on")
+    assert "no scores of" in vsn("compare", new, run)
+    for command in (["compare", new, old], ["fuse", new, old], ["calibrate", old]):
+        cli.main([str(argument) for argument in command])
+        assert "Note: run/eval/test-fcn-forward.npz is outdated" in vsn.capsys.readouterr().err
+
+
+def test_runs_are_compared_on_the_split_of_the_report(vsn: Run):
+    """A second split that was tested later changes nothing."""
+    for number, name in enumerate(("a", "b")):
+        write_run(new_run(Path(name), tiny_recipe(Path("videos")), ("a", "b", "c", "d")))
+        save_result(Path(name), random_scores(number), order="forward")
+    save_result(Path("b"), random_scores(5), split="val", order="forward")
+    assert "a: a/eval/test-fcn-forward.npz\nb: b/eval/test-fcn-forward.npz" in vsn("compare", "a", "b")
 
 
 def save_result(run: Path, scores: Scores, **described) -> EvalResult:

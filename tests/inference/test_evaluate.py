@@ -19,6 +19,7 @@ from vsn.inference.evaluate import evaluate_run, mirror_note, score_videos
 from vsn.inference.forward import Average, autocast
 from vsn.models.measure import count_multiply_adds
 from vsn.runs.checkpoint import load_model
+from vsn.runs.results import find_scores
 from vsn.runs.run import open_run
 from vsn.scores.metrics import softmax
 from vsn.scores.scores import load_scores
@@ -92,16 +93,27 @@ def test_mirror_images_of_left_and_right_classes_give_a_warning():
 
 def test_score_files_carry_metadata(run: Path):
     facts = {}
-    for average in ("logits", "softmax"):
+    for average, name in (("logits", ""), ("softmax", "-softmax")):
         evaluate_run(run, config=EvalConfig(protocol="3crop", average=average), progress=False)
-        scores = load_scores(run / "eval" / "test-3crop-forward.npz")
+        scores = load_scores(run / "eval" / f"test-3crop-forward{name}.npz")
         facts[average] = scores.facts
         assert scores.kind == {"logits": "logits", "softmax": "log_probabilities"}[average]
     assert np.exp(scores.logits).sum(axis=1) == pytest.approx(np.ones(3), abs=1e-5)
     wanted = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
-    assert facts["softmax"] | {"average": "logits"} == facts["logits"]
+    assert facts["softmax"] == facts["logits"] | {"average": "softmax", "variant": "-softmax"}
+    assert facts["logits"]["root"] == open_run(run).recipe.data.root
     assert facts["softmax"]["weights_hash"] == wanted
     assert facts["softmax"]["num_views"] == 3
+
+
+def test_another_data_set_does_not_overwrite_the_test_of_the_recipes(run: Path, tiny_data: Path, tmp_path: Path):
+    own = evaluate_run(run, progress=False)
+    other = Path(shutil.copytree(tiny_data, tmp_path / "darker"))
+    result = evaluate_run(run, root=other, progress=False)
+    assert (result["root"], own["root"]) == (str(other), str(tiny_data))
+    assert result["videos_hash"] == own["videos_hash"]  # the same names: only the folder tells
+    assert json.loads((run / "eval" / "test-fcn-forward.json").read_text()) == own
+    assert find_scores([run]) == [run / "eval" / "test-fcn-forward.npz"]
 
 
 def test_several_labels_have_no_softmax(tiny_data: Path):
@@ -213,7 +225,7 @@ def test_unreadable_video_counts_as_wrong_if_configured(tiny_data: Path, tmp_pat
     result = evaluate_run(run, config=config, root=root, progress=False)
     assert result["bad_videos"] == [{"path": str(root / victim.video_id), "reason": "the file is empty."}]
     assert result["num_videos"] == before["num_videos"] == 3
-    scores = load_scores(run / "eval" / "test-fcn-forward.npz")
+    scores = load_scores(next((run / "eval").glob("test-fcn-forward@data-*.npz")))
     assert np.isnan(scores.logits).any(axis=1).tolist() == [False, True, False]
     assert result["per_class"][open_run(run).classes[victim.label]] == 0.0
 
@@ -250,7 +262,7 @@ def test_without_a_test_split_the_validation_split_is_tested(tiny_data: Path, tm
     (run / "recipe.toml").write_text(text)
     result = evaluate_run(run, root=tmp_path, progress=False)
     assert (result["split"], result["num_videos"]) == ("val", 3)
-    assert (run / "eval" / "val-fcn-forward.json").is_file()
+    assert [path.name.partition("@")[0] for path in (run / "eval").glob("*.json")] == ["val-fcn-forward"]
     with pytest.raises(ConfigError, match="there is no split 'test'"):
         evaluate_run(run, split="test", root=tmp_path, progress=False)
     (tmp_path / "list.csv").write_text("path,label,split\n" + rows[0] + "\n")

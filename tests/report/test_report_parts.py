@@ -18,6 +18,7 @@ from vsn.config.recipes import dump_recipe, load_recipe
 from vsn.report import read_runs, write_page, write_report
 from vsn.report.confusion import order_alike
 from vsn.report.render import points
+from vsn.report.results import summary_sentence
 from vsn.report.videos import Example, Examples, choose_examples
 from vsn.scores.calibrate import calibrate
 from vsn.scores.metrics import average_precisions
@@ -195,6 +196,50 @@ def test_calibration_is_applied_where_there_is_one(tmp_path: Path) -> None:
     for error in (calibration.ece_before, calibration.ece_after):
         assert f"ECE {100 * error:.1f}%" in page.words
     assert not [command for command in commands(page) if command[1] == "calibrate"]
+
+
+def test_a_calibration_of_other_weights_is_not_drawn(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "run", "tsm_resnet18", 0.7)
+    file = run_dir / "eval" / "test-fcn-forward.npz"
+    scores = load_scores(file)
+    replace(scores, facts={**scores.facts, "weights_hash": "1"}).save(file)
+    other = calibrate(replace(scores, facts={**scores.facts, "weights_hash": "2"}))
+    other.save(run_dir / "calibration.json")
+    page = written([run_dir], tmp_path / "x.html")
+    assert f"run, temperature {other.temperature:.3g}" not in page.words
+    assert [command for command in commands(page) if command[1] == "calibrate"]
+
+
+def test_results_of_earlier_weights_are_left_out(tmp_path: Path) -> None:
+    """A run that was resumed after its test has curves of its new weights and results of its old ones."""
+    first, second = write_runs(tmp_path)[:2]
+    for path in second.glob("eval/test-fcn-*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"weights_hash": "0" * 64}))
+    assert "share the best" in summary_of(first, second) or "ahead of TSN" in summary_of(first, second)
+    (second / "model.safetensors").write_bytes(b"trained on")
+    page = written([first, second], tmp_path / "x.html")
+    assert "Results of TSM are left out: the weights have changed since they were tested." in page.words
+    assert ["vsn", "eval", str(second), "--split", "test", "--protocol", "fcn"] in commands(page)
+    assert summary_of(first, second).startswith("TSN has a top-1 accuracy")
+
+
+def test_results_of_the_recipes_data_and_average_are_shown(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "run", "tsm_resnet18", 0.7)
+    own = read_runs([run_dir])[0].top1
+    for path in run_dir.glob("eval/test-fcn-forward.*"):
+        path.rename(path.with_stem(f"{path.stem}@darker-1a2b3c"))
+    other = run_dir / "eval" / "test-fcn-forward@darker-1a2b3c.json"
+    described = {"variant": "@darker-1a2b3c", "root": "/data/darker", "average": "logits"}
+    other.write_text(json.dumps(json.loads(other.read_text()) | described))
+    page = written([run_dir], tmp_path / "x.html")
+    assert "logits averaged, data in /data/darker" in page.words
+    labels = np.repeat(np.arange(20), 20)
+    write_eval(run_dir, "forward", np.eye(20)[labels], labels, CLASSES)
+    assert read_runs([run_dir])[0].top1 == 1.0 != own
+
+
+def summary_of(*run_dirs: Path) -> str:
+    return summary_sentence(read_runs(run_dirs))
 
 
 def embedded(source: str, key: str) -> object:

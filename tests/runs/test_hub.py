@@ -133,6 +133,20 @@ def test_results_of_other_weights_are_left_behind(tested_run: Path, saved: Path)
     assert result["weights_hash"] == weights_hash(open_run(saved))
 
 
+def test_results_on_another_data_set_are_left_behind(finished_run: Path, tiny_data: Path, tmp_path: Path):
+    """The card states the data of the recipe."""
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    evaluate_run(run, root=shutil.copytree(tiny_data, tmp_path / "darker"), progress=False)
+    evaluate_run(run, config=replace(open_run(run).recipe.eval, average="softmax"), progress=False)
+    assert len(list((run / "eval").glob("*.json"))) == 2
+    folder = save_pretrained(run, tmp_path / "saved")
+    assert not list(folder.glob("eval/*"))
+    evaluate_run(run, progress=False)
+    assert "root" not in json.loads(
+        (save_pretrained(run, tmp_path / "again") / "eval/test-fcn-forward.json").read_text()
+    )
+
+
 def test_best_weights(tested_run: Path, tmp_path: Path):
     run = Path(shutil.copytree(tested_run, tmp_path / "run"))
     shutil.copy(run / "model.safetensors", run / "best.safetensors")

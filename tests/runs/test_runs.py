@@ -43,6 +43,19 @@ def test_a_finished_run(run: Path, tiny_data: Path):
     assert found.written == 3e9
 
 
+def test_a_result_of_earlier_weights_is_marked(run: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("COLUMNS", "200")
+    evaluate_run(run, progress=False)
+    cli.main(["runs", str(run)])
+    assert "outdated" not in capsys.readouterr().out
+    shutil.copy(run / "best.safetensors", run / "model.safetensors")
+    (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes() + b" ")
+    cli.main(["runs", str(run)])
+    assert "fcn (outdated)" in capsys.readouterr().out
+    cli.main(["runs", str(run), "--json"])
+    assert json.loads(capsys.readouterr().out)[0]["evaluations"][0]["is_stale"]
+
+
 def test_best_and_last_over_epochs_and_validations_within_them(run: Path):
     write_metrics(
         run,

@@ -12,6 +12,7 @@ from vsn.scores.calibrate import (
     accepted_labels,
     calibrate,
     calibrated_probabilities,
+    check_calibration,
     choose_threshold,
     evaluate_calibration,
     expected_calibration_error,
@@ -21,6 +22,8 @@ from vsn.scores.calibrate import (
     negative_log_likelihood,
     reliability_curve,
 )
+from vsn.scores.facts import hash_videos
+from vsn.scores.fuse import fuse_scores
 from vsn.scores.scores import ScoresError
 
 
@@ -160,6 +163,7 @@ def test_calibration_round_trip(tmp_path: Path):
         "file": "val.npz",
         "num_videos": 200,
         "num_unreadable": 0,
+        "videos_hash": hash_videos(scores),
         "split": "val",
         "weights_hash": "1",
     }
@@ -205,8 +209,39 @@ def test_calibration_on_other_scores():
     assert evaluate_calibration(fitted, same_split).note.startswith("both scores are of split 'val'")
     other_weights = random_scores(2, scale=3, split="test", weights_hash="2")
     assert evaluate_calibration(fitted, other_weights).note.startswith("the scores are of other weights")
+    # The same videos under another split, and scores of other views.
+    same_videos = random_scores(1, scale=3, split="test", weights_hash="1")
+    assert evaluate_calibration(fitted, same_videos).note.startswith("both scores are of the same videos")
+    shown = calibrate(random_scores(1, scale=3, split="val", protocol="fcn"))
+    other_views = random_scores(2, num_videos=80, scale=3, split="test", protocol="center")
+    assert evaluate_calibration(shown, other_views).note.endswith("in protocol.")
     with pytest.raises(ScoresError, match=r"4 classes .* 3; .*\['d'\]"):
         evaluate_calibration(fitted, random_scores(2, num_classes=3))
+
+
+def test_a_calibration_of_other_weights_is_refused():
+    described = {"split": "val", "protocol": "fcn", "order": "forward", "average": "logits"}
+    scores = [random_scores(seed, scale=3, weights_hash=f"{seed}" * 64, **described) for seed in (1, 2)]
+    fitted = calibrate(scores[0], file="a/eval/val.npz")
+    view = {"protocol": "fcn", "average": "logits"}
+    assert check_calibration(fitted, weights={"1" * 64: 1.0}, **view) == ""
+    assert check_calibration(fitted, weights=None, **view) == ""
+    assert check_calibration(calibrate(random_scores(1, scale=3)), weights={"2" * 64: 1.0}, **view) == ""  # an old file
+    with pytest.raises(
+        ScoresError, match=r"a/eval/val\.npz, of other weights .*11111111 1; here 22222222 1.*vsn calibrate"
+    ):
+        check_calibration(fitted, weights={"2" * 64: 1.0}, **view)
+    note = check_calibration(fitted, weights={"1" * 64: 1.0}, protocol="3crop", average="softmax")
+    assert (
+        note
+        == "the calibration was fitted on scores of protocol 'fcn' (here '3crop'), average 'logits' (here 'softmax')."
+    )
+    fused = calibrate(fuse_scores(scores, weights=[1, 3]))
+    assert check_calibration(fused, weights={"1" * 64: 0.25, "2" * 64: 0.75}, **view) == ""
+    with pytest.raises(ScoresError, match=r"the same runs with other weights of the fusion .*0\.25.*here .*0\.5"):
+        check_calibration(fused, weights={"1" * 64: 0.5, "2" * 64: 0.5}, **view)
+    with pytest.raises(ScoresError, match="of other weights"):
+        check_calibration(fused, weights={"1" * 64: 1.0}, **view)
 
 
 def test_unreadable_videos_are_left_out_and_not_accepted():

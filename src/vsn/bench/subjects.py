@@ -158,5 +158,5 @@ def _read_run(path: Path, config: BenchConfig) -> Subject:
         num_clips=1,
         size=config.size or run.recipe.clip.crop_size,
         run=run,
-        evaluations=tuple(result for result in results if result.is_measured),
+        evaluations=tuple(result for result in results if result.is_measured and result.is_own and not result.is_stale),
     )

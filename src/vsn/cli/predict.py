@@ -117,11 +117,14 @@ def predict(
 
         predictor = of_run = Predictor.from_run(run, device=device, weights=weights)
         if windows:
+            check_calibrated(of_run, calibrated)
             _predict_timelines(of_run, videos, sliding, files, calibrated, top_k=top_k, json_output=json_output)
             return
         if flow_run is not None:
             of_flow = Predictor.from_run(flow_run, device=device, weights=weights)
             predictor = TwoStreamPredictor(of_run, of_flow, flow_weight=flow_weight)
+
+    check_calibrated(predictor, calibrated)
 
     def predict_labels(file: Path) -> None:
         # Calibration changes the probabilities of all classes.
@@ -132,6 +135,20 @@ def predict(
 
     inputs = [file for path in videos for file in predictor.list_inputs(path)]
     _for_each_file(inputs, predict_labels, json_output=json_output)
+
+
+def check_calibrated(
+    predictor: Predictor | TwoStreamPredictor | ExportedPredictor, calibration: Calibration | None
+) -> None:
+    """Refuse a calibration of other weights, and note on standard error if it was fitted on other views."""
+    from vsn.scores.calibrate import check_calibration
+
+    if calibration is None:
+        return
+    view = predictor.recipe.eval
+    note = check_calibration(calibration, weights=predictor.weight_shares, protocol=view.protocol, average=view.average)
+    if note:
+        print(f"Note: {note}", file=sys.stderr)
 
 
 def _for_each_file(files: Sequence[Path], work: Callable[[Path], None], *, json_output: bool) -> None:

@@ -34,7 +34,13 @@ def runs(
 
     summaries = list_runs(folders)
     if json_output:
-        rows = [{**vars(run), "evaluations": [result.to_json() for result in run.evaluations]} for run in summaries]
+        rows = [
+            {
+                **vars(run),
+                "evaluations": [{**result.to_json(), "is_stale": result.is_stale} for result in run.evaluations],
+            }
+            for run in summaries
+        ]
         print(json.dumps(rows, indent=2, default=str))
     elif not summaries:
         print(f"No runs in {', '.join(map(str, folders))}; `vsn train` writes them.")
@@ -57,10 +63,13 @@ def _cells(run: RunSummary) -> dict[str, str]:
     """Map the columns to the cells of a run."""
     test = ""
     if run.evaluations:
-        newest = run.evaluations[0]
+        main = run.evaluations[0]
         # Split and order are left out where they are the usual ones.
-        details = [newest.protocol, *({newest.split} - {"test"}), *({newest.order} - {"forward"})]
-        test = f"{newest.top1:.1%} {' '.join(details)}"
+        details = [main.protocol, *({main.split} - {"test"}), *({main.order} - {"forward"})]
+        details += [] if main.is_own else [main.variant.lstrip("-")]
+        # The run was trained on since.
+        details += ["(outdated)"] if main.is_stale else []
+        test = f"{main.top1:.1%} {' '.join(details)}"
     return {
         "run": str(run.path),
         "model": run.model,

@@ -218,16 +218,21 @@ def calibrate(
 
 
 def _load(paths: list[Path], split: str, protocol: str) -> tuple[list[str], list[Scores]]:
-    """Load score files, or those of run folders; note on standard error if they were tested differently."""
-    from vsn.runs.results import find_scores
+    """Load score files, or those of run folders; note on standard error what they should have in common and do not."""
+    from vsn.runs.results import find_scores, weights_changed
+    from vsn.scores.facts import different_facts
     from vsn.scores.scores import load_scores
 
-    files = [find_scores(path, split=split or None, protocol=protocol or None) for path in paths]
+    files = find_scores(paths, split=split or None, protocol=protocol or None)
     names, scores = [str(path) for path in files], [load_scores(path) for path in files]
     # Fusing or comparing scores of different views is possible, but rarely meant.
-    for key in ("split", "protocol", "order", "weights"):
-        values = [str(one.facts.get(key, "")) for one in scores]
-        if len(set(values)) > 1 and all(values):  # older files record fewer keys
-            pairs = ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
-            print(f"Note: the scores differ in their {key}: {pairs}.", file=sys.stderr)
+    for key, values in different_facts([one.facts for one in scores]).items():
+        pairs = ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
+        print(f"Note: the scores differ in their {key}: {pairs}.", file=sys.stderr)
+    # `find_scores` does not choose such a file, but it may be named.
+    for file, one in zip(files, scores, strict=True):
+        if weights_changed(
+            file.absolute().parent.parent, one.facts.get("weights", "last"), one.facts.get("weights_hash")
+        ):
+            print(f"Note: {file} is outdated: the weights of the run have changed since.", file=sys.stderr)
     return names, scores

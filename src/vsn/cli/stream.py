@@ -46,6 +46,7 @@ def stream(
         video: write the frames there with label and probability drawn on them, as MP4.
         top_k: classes per window.
     """
+    from vsn.cli.predict import check_calibrated
     from vsn.inference.predict import Predictor
     from vsn.inference.prediction import check_top_k
     from vsn.scores.calibrate import load_calibration
@@ -58,6 +59,7 @@ def stream(
         raise ValueError(f"--video is {str(video)!r}; it is written as .mp4.")
     calibrated = load_calibration(calibration) if calibration is not None else None
     predictor = Predictor.from_run(run, device=device, weights=weights)
+    check_calibrated(predictor, calibrated)
     opened = Stream(predictor, source, windows=windows, live=live, calibration=calibrated, protocol=protocol)
     print(opened.description, file=sys.stderr)
     # One stack for what is open while it runs: the file, the signal handler, the bar.

@@ -112,6 +112,7 @@ class ExportedPredictor:
         self.model = model
         self.recipe = model.metadata.to_recipe()
         self.classes = model.metadata.classes
+        self.weight_shares = {model.metadata.weights_hash: 1.0}
 
     @classmethod
     def from_file(

@@ -22,7 +22,7 @@ from vsn.inference.forward import Average, pick_test_device, view_loader, view_s
 from vsn.models import VideoClassifier
 from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.checkpoint import load_model
-from vsn.runs.results import BadVideoEntry, EvalResult
+from vsn.runs.results import BadVideoEntry, EvalResult, variant_of
 from vsn.runs.run import WeightsKind, open_run, weights_hash
 from vsn.scores.scores import Scores
 from vsn.system.distributed import Distributed
@@ -117,7 +117,7 @@ def evaluate_run(
     weights: WeightsKind = "last",
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate a run on a split, and write ``eval/<split>-<protocol>-<order>[-best].{json,npz}`` into its folder.
+    """Evaluate a run on a split, and write the result and the scores into its folder (`vsn.runs.results`).
 
     Under `torchrun` every process calls it and takes a share of the videos; rank 0 writes.
 
@@ -125,7 +125,8 @@ def evaluate_run(
         path: the run folder.
         split: default the recipe's ``data.test_split``, or ``data.val_split`` if the data has no such split.
         config: default the recipe's ``eval``.
-        root: where the data set is now; default the recipe's ``data.root``.
+        root: where the data set is now, or another data set with the same classes, whose result gets a name of its own;
+            default the recipe's ``data.root``.
         device: default the recipe's ``train.device``, or "auto" if this machine does not have it.
         num_workers: default the recipe's.
         weights: the last weights, or those of the best validation.
@@ -172,6 +173,8 @@ def evaluate_split(
     test_device, precision = pick_test_device(run.recipe, device)
     distributed = Distributed(str(test_device) if test_device.index is not None else test_device.type)
     model = load_model(run, weights).to(distributed.device)
+    # Now, because a training that goes on may replace the file during the evaluation.
+    tested_hash = weights_hash(run, weights)
     split = split or split_to_test(recipe)
     dataset = open_split(recipe, split, view=config, classes=run.classes)
     bad: list[BadVideo] = []
@@ -209,12 +212,20 @@ def evaluate_split(
         average=config.average,
         bad_videos=tuple(BadVideoEntry(path=str(video.path), reason=video.reason) for video in bad),
         weights=weights,
-        weights_hash=weights_hash(run, weights),
+        weights_hash=tested_hash,
+        root=str(Path(data.root).absolute()),
         # Reading and scoring the videos; the files are not written yet.
         seconds=(seconds := time.perf_counter() - start),
         videos_per_second=len(dataset) / seconds,
     )
-    return distributed.broadcast_from_rank0(lambda: result.save(run.path, scores))
+    videos_hash = result.videos_hash
+    assert videos_hash is not None, "stated by measure"
+
+    def save() -> EvalResult:
+        variant = variant_of(run, split=split, average=config.average, root=Path(data.root), videos_hash=videos_hash)
+        return replace(result, variant=variant).save(run.path, scores)
+
+    return distributed.broadcast_from_rank0(save)
 
 
 def mirror_note(classes: Sequence[str], protocol: Protocol) -> str:

@@ -14,7 +14,7 @@ from vsn.inference.prediction import Prediction, check_top_k
 from vsn.models import VideoClassifier
 from vsn.runs.checkpoint import load_model
 from vsn.runs.hub import local_run, pull
-from vsn.runs.run import WeightsKind, open_run
+from vsn.runs.run import WeightsKind, open_run, weights_hash
 
 
 class Predictor:
@@ -26,12 +26,20 @@ class Predictor:
     """
 
     def __init__(
-        self, model: VideoClassifier, recipe: Recipe, classes: tuple[str, ...], *, device: str = "auto"
+        self,
+        model: VideoClassifier,
+        recipe: Recipe,
+        classes: tuple[str, ...],
+        *,
+        device: str = "auto",
+        weights_hash: str | None = None,
     ) -> None:
         self.device, self.precision = pick_test_device(recipe, device)
         self.model = model.eval().to(self.device)
         self.recipe = recipe
         self.classes = classes
+        # What a calibration must have been fitted for (`vsn.scores.facts.weight_shares`).
+        self.weight_shares = None if weights_hash is None else {weights_hash: 1.0}
 
     @classmethod
     def from_run(cls, path: str | Path, *, device: str = "auto", weights: WeightsKind = "last") -> Predictor:
@@ -41,7 +49,8 @@ class Predictor:
             RunError: not a run, or it has no weights yet.
         """
         run = open_run(local_run(path))
-        return cls(load_model(run, weights), run.recipe, run.classes, device=device)
+        model = load_model(run, weights)
+        return cls(model, run.recipe, run.classes, device=device, weights_hash=weights_hash(run, weights))
 
     @classmethod
     def from_pretrained(
@@ -138,6 +147,11 @@ class TwoStreamPredictor:
         if not flow_weight > 0:
             raise ConfigError(f"The weight of flow is {flow_weight}; it must be above 0 (1: as much as the frames).")
         self.frames, self.flow, self.flow_weight = frames, flow, flow_weight
+        self.recipe = frames.recipe
+        self.weight_shares = None
+        if frames.weight_shares is not None and flow.weight_shares is not None:
+            parts = ((frames.weight_shares, 1.0), (flow.weight_shares, flow_weight))
+            self.weight_shares = {name: weight / (1 + flow_weight) for shares, weight in parts for name in shares}
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from markupsafe import Markup
 from vsn.report.charts import reliability_diagram
 from vsn.report.render import render
 from vsn.report.runs import ReportRun
-from vsn.runs.results import EvalResult
+from vsn.runs.results import EvalResult, list_results
 from vsn.scores.calibrate import NUM_BINS, load_calibration, reliability_curve
+from vsn.scores.facts import same_weights, weight_shares
 
 
 def calibration_section(runs: Sequence[ReportRun]) -> Markup:
@@ -24,18 +25,25 @@ def calibration_section(runs: Sequence[ReportRun]) -> Markup:
             continue
         charts.append(reliability_diagram(run.name, reliability_curve(run.scores), index))
         path = run.path / "calibration.json"
-        if path.is_file():
-            temperature = load_calibration(path).temperature
+        calibration = load_calibration(path) if path.is_file() else None
+        # One of other weights is left out: the run was trained on since, or it is of another run.
+        if calibration is not None and same_weights(
+            weight_shares(calibration.fitted_on), weight_shares(run.scores.facts)
+        ):
+            temperature = calibration.temperature
             curve = reliability_curve(run.scores, temperature=temperature)
             charts.append(reliability_diagram(f"{run.name}, temperature {temperature:.3g}", curve, index))
             continue
         # A calibration must be fitted on videos that are not those of the test.
         split = run.recipe.data.val_split
-        validation = (
-            EvalResult(split=split, protocol=run.protocol, order="forward").file_in(run.path).with_suffix(".npz")
+        test = EvalResult(split=split, protocol=run.protocol, order="forward", weights=run.weights)
+        validation = test.file_in(run.path).with_suffix(".npz")
+        results = list_results(
+            run.path, split=split, protocol=run.protocol, order="forward", weights=run.weights, damaged=[]
         )
-        if not validation.is_file():
-            commands.append(["vsn", "eval", str(run.path), "--split", split, "--protocol", run.protocol])
+        if not validation.is_file() or not any(result.is_own and not result.is_stale for result in results):
+            weights = ["--weights", "best"] if run.weights == "best" else []
+            commands.append(["vsn", "eval", str(run.path), "--split", split, "--protocol", run.protocol, *weights])
         commands.append(["vsn", "calibrate", str(validation), "--out", str(path)])
     return render(
         "calibration.html",

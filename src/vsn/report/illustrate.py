@@ -100,7 +100,9 @@ def best_and_worst(
     # One run only: the page would be too large with the videos of all.
     run = max(tested, key=lambda run: run.top1)
     assert run.scores is not None
-    data = replace(run.recipe.data, cache="none", root=str(root or run.recipe.data.root))
+    forward = run.results["forward"]
+    tested_root = run.recipe.data.root if forward.is_own or forward.root is None else forward.root
+    data = replace(run.recipe.data, cache="none", root=str(root or tested_root))
     # The run's own protocol if it has one view; several views would be several strips per video.
     view = EvalConfig(protocol="fcn" if run.protocol == "fcn" else "center")
     try:

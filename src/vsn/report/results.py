@@ -90,8 +90,18 @@ def results_section(runs: Sequence[ReportRun], *, table: Path | None, costs: Cos
 
 
 def _missing_tests(runs: Sequence[ReportRun]) -> Iterator[tuple[str, list[list[str]]]]:
-    """Sentences about tests that are missing, each with the commands that run them."""
-    if untested := [run for run in runs if not run.results]:
+    """Sentences about tests that are missing or outdated, each with the commands that run them."""
+    # Not shown: a report of a resumed run would mix new curves with old results.
+    if outdated := [run for run in runs if run.outdated]:
+        names = join_names([run.name for run in outdated])
+        sentence = f"Results of {names} are left out: the weights have changed since they were tested."
+        commands = [
+            run.eval_command(*(["--weights", "best"] if weights == "best" else []))
+            for run in outdated
+            for weights in run.outdated
+        ]
+        yield sentence, commands
+    if untested := [run for run in runs if not run.results and not run.outdated]:
         names = join_names([run.name for run in untested])
         sentence = f"Not tested on split {untested[0].split} with protocol {untested[0].protocol}: {names}."
         yield sentence, [run.eval_command() for run in untested]
@@ -135,12 +145,13 @@ def _describe(run: ReportRun) -> list[tuple[str, str]]:
     start = "at random" if recipe.model.weights == "none" else f"from {Path(recipe.model.weights).name}"
     data = Path(recipe.data.root).name or recipe.data.root or MISSING
     tested = f"split {run.split}, {run.protocol}, {run.weights} weights" if run.results else "not yet"
-    # Shown because a report of a resumed run would otherwise mix new curves with old results.
-    stale = run.results and run.results["forward"].is_stale(run)
+    forward = run.results.get("forward")
+    # Not in other cells: where it is not the recipe's.
+    other = f"{forward.average} averaged, data in {forward.root}" if forward is not None and not forward.is_own else ""
     return [
         (recipe.model.name, f"initialized {start}"),
         (f"{recipe.model.num_frames}, {recipe.clip.sampling}", f"short side {recipe.clip.short_side}"),
         (data, f"{recipe.data.source}, {len(run.classes)} classes"),
         (trained, f"batch {recipe.train.batch_size}, {recipe.train.optimizer}, lr {recipe.train.lr:g}"),
-        (tested, "outdated: the weights have changed since" if stale else ""),
+        (tested, other),
     ]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vsn.runs.results import EvalResult, list_results
+from vsn.runs.results import EvalResult, choose_test, list_results
 from vsn.runs.run import Run, WeightsKind, open_run, read_metrics
 from vsn.scores.match import match_scores, reorder_scores
 from vsn.scores.metrics import top_k_hits
@@ -43,6 +43,8 @@ class ReportRun(Run):
     """Which weights `results` and `scores` are of: the last, or the best if only those were tested."""
     results: dict[str, EvalResult] = field(default_factory=dict)
     """By order of frames; empty, or at least "forward"."""
+    outdated: tuple[WeightsKind, ...] = ()
+    """The weights whose results were left out, because they have changed since."""
     best: EvalResult | None = None
     """The result of the best weights with frames forward, when `results` are of the last."""
     scores: Scores | None = None
@@ -105,7 +107,9 @@ def read_runs(run_dirs: Sequence[Path], split: str | None = None) -> list[Report
     opened = [open_run(run_dir) for run_dir in run_dirs]
     # A result without a label is of `vsn submit`: there is nothing to report about it.
     results = [[result for result in list_results(run_dir) if result.is_measured] for run_dir in run_dirs]
-    chosen = _choose(results, opened, split)
+    first = opened[0].recipe
+    default = split or first.data.test_split, first.eval.protocol
+    chosen = choose_test(results, [run.recipe for run in opened], split=split) or default
     classes = opened[0].classes
     runs = [
         _read_run(run, name, classes=classes, chosen=chosen, results=run_results)
@@ -120,29 +124,16 @@ def read_runs(run_dirs: Sequence[Path], split: str | None = None) -> list[Report
     return runs
 
 
-def _choose(results: Sequence[Sequence[EvalResult]], runs: Sequence[Run], split: str | None) -> tuple[str, str]:
-    """Return the split and protocol that most runs were tested on with frames forward."""
-    tested = [
-        {(r.split, r.protocol) for r in run_results if r.order == "forward" and split in (None, r.split)}
-        for run_results in results
-    ]
-
-    # More runs first, then the recipes' own settings; the names break ties, so that the choice is stable.
-    def rank(key: tuple[str, str]) -> tuple[int, bool, bool, tuple[str, str]]:
-        own_split = any(run.recipe.data.test_split == key[0] for run in runs)
-        own_protocol = any(run.recipe.eval.protocol == key[1] for run in runs)
-        return sum(key in keys for keys in tested), own_split, own_protocol, key
-
-    first = runs[0].recipe
-    return max(set().union(*tested), key=rank, default=(split or first.data.test_split, first.eval.protocol))
-
-
 def _read_run(
     run: Run, name: str, *, classes: tuple[str, ...], chosen: tuple[str, str], results: Sequence[EvalResult]
 ) -> ReportRun:
     check_classes(run.classes, classes, run.path / "classes.json")
     versions = run.path / "versions.json"
-    shown = {(r.weights, r.order): r for r in results if (r.split, r.protocol) == chosen}
+    of_test = [result for result in results if (result.split, result.protocol) == chosen]
+    fresh = [result for result in of_test if not result.is_stale]
+    # One average and one data set: the recipe's, or the first other one that was tested.
+    variant = min((result.variant for result in fresh if result.order == "forward"), default="")
+    shown = {(r.weights, r.order): r for r in fresh if r.variant == variant}
     # The last weights are the usual result; the best ones are shown only if nothing else was tested.
     weights: WeightsKind = "last" if ("last", "forward") in shown else "best"
     report_run = ReportRun(
@@ -154,6 +145,7 @@ def _read_run(
         protocol=chosen[1],
         versions={k: str(v) for k, v in read_json(versions).items()} if versions.is_file() else {},
         metrics=read_metrics(run.path),
+        outdated=tuple(sorted({result.weights for result in of_test if result not in fresh})),
     )
     if (weights, "forward") not in shown:
         return report_run

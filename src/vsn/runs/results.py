@@ -1,27 +1,32 @@
-"""Save, load and list the results of `vsn eval` in a run folder. Does not import torch.
+"""Save, load and list the results of `vsn eval` in a run folder, and tell what each is of. Does not import torch.
 
-Each evaluation writes two files, ``RUN/eval/<split>-<protocol>-<order>[-best]``: ``.json`` holds an `EvalResult`,
-``.npz`` the scores of every video (`vsn.scores.scores.Scores`). No other module builds or parses these names.
+Each evaluation writes two files, ``RUN/eval/<split>-<protocol>-<order>[-best][-<average>][@<data>]``: ``.json`` holds an
+`EvalResult`, ``.npz`` the scores of every video (`vsn.scores.scores.Scores`). The average and the data are in the name
+where they are not those of the run's recipe. No other module builds or parses these names.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypedDict, get_args
 
 from vsn.config import FrameOrder, Recipe
-from vsn.runs.run import Run, WeightsKind, is_number, weights_file, weights_hash
+from vsn.runs.run import WEIGHTS_FILES, Run, WeightsKind, file_sha256, is_number, open_run
+from vsn.scores.facts import hash_videos
 from vsn.scores.metrics import MeanName, summarize
 from vsn.scores.scores import Scores, ScoresError
 from vsn.system.files import write_json
 
 _FOLDER = "eval"
-_ORDERS: tuple[str, ...] = get_args(FrameOrder)
+_NAME = re.compile(rf".+-({'|'.join(get_args(FrameOrder))})(-best)?(-logits|-softmax)?(@.+)?")
 _FIELDS_IN_NPZ = frozenset({
     "split", "order", "model", "protocol", "num_frames", "num_views", "parameters", "multiply_adds", "average",
-    "weights", "weights_hash",
+    "weights", "weights_hash", "root", "variant",
 })  # fmt: skip
 """Fields that the .npz file repeats: what the scores are of. No times, so that equal scores give equal files."""
 
@@ -61,6 +66,12 @@ class EvalResult:
     weights: WeightsKind = "last"
     weights_hash: str | None = None
     """SHA-256 of the file of weights that was evaluated."""
+    root: str | None = None
+    """Absolute path of the data set's folder."""
+    videos_hash: str | None = None
+    """Of the videos and their labels, see `vsn.scores.facts.hash_videos`."""
+    variant: str = ""
+    """End of the file name where average or data are not the recipe's: "-softmax", "@folder-1a2b3c"; see `variant_of`."""
     seconds: float | None = None
     videos_per_second: float | None = None
     num_videos: int = 0
@@ -81,11 +92,12 @@ class EvalResult:
 
     @classmethod
     def measure(cls, scores: Scores, **described: Any) -> EvalResult:
-        """Compute the measures of scores; ``described`` are the other fields.
+        """Compute the measures and the videos of scores; ``described`` are the other fields.
 
         Where any label is unknown, only the videos are counted.
         """
         # Test splits of benchmarks have no labels: `vsn submit` needs the scores, and there is nothing to measure.
+        described["videos_hash"] = hash_videos(scores)
         if scores.num_unlabeled:
             return cls(**described, num_videos=len(scores.video_ids), num_unlabeled=scores.num_unlabeled)
         # A tuple, so that a result equals what `load` reads.
@@ -130,11 +142,11 @@ class EvalResult:
     def file_in(self, run_dir: Path) -> Path:
         """Return the path of the JSON file in a run folder, existing or not."""
         best = "-best" if self.weights == "best" else ""
-        return run_dir / _FOLDER / f"{self.split}-{self.protocol}-{self.order}{best}.json"
+        return run_dir / _FOLDER / f"{self.split}-{self.protocol}-{self.order}{best}{self.variant}.json"
 
     def to_json(self) -> dict[str, Any]:
         """Return what the JSON file holds: the fields that have a value."""
-        values = {key: value for key, value in asdict(self).items() if key != "path" and value is not None}
+        values = {key: value for key, value in asdict(self).items() if key != "path" and value not in (None, "")}
         # JSON has lists; a caller may compare with what it reads from the file.
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
         if self.num_unlabeled:
@@ -164,12 +176,46 @@ class EvalResult:
         assert self.path is not None, "the result is not saved"
         return self.path.with_suffix(".npz")
 
-    def is_stale(self, run: Run) -> bool:
-        """Return whether the run's weights have changed since (it was resumed, say); False where that is unknown."""
-        if self.weights_hash is None:
-            return False
-        # Resuming and fine-tuning overwrite the weights and leave eval/ as it is.
-        return not weights_file(run, self.weights).is_file() or weights_hash(run, self.weights) != self.weights_hash
+    @property
+    def is_own(self) -> bool:
+        """Whether data and average are those of the run's recipe."""
+        return not self.variant
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the run's weights have changed since (it was resumed, say); False where that is unknown."""
+        assert self.path is not None, "the result is not saved"
+        return weights_changed(self.path.parent.parent, self.weights, self.weights_hash)
+
+
+def weights_changed(run_dir: Path, weights: WeightsKind, tested_hash: str | None) -> bool:
+    """Return whether the weights in a run folder are other than those tested; False where that is unknown."""
+    # Resuming and fine-tuning overwrite the weights and leave eval/ as it is.
+    file = run_dir / WEIGHTS_FILES[weights]
+    return tested_hash is not None and file.is_file() and file_sha256(file) != tested_hash
+
+
+def variant_of(run: Run, *, split: str, average: str, root: Path, videos_hash: str) -> str:
+    """Return the `EvalResult.variant` of a test: what of average and data is not as the run's recipe states.
+
+    Args:
+        run: the run that is tested.
+        split: of the data.
+        average: over the views.
+        root: folder of the data set.
+        videos_hash: of the videos that are tested.
+    """
+    name = "" if average == run.recipe.eval.average else f"-{average}"
+    own = Path(run.recipe.data.root)
+    if root.resolve() == own.resolve():
+        return name
+    # Where the recipe's folder does not exist, the data has moved to `root`, unless other videos were tested before.
+    earlier = [result for result in list_results(run.path, split=split, damaged=[]) if result.is_own]
+    if not own.is_dir() and all(result.videos_hash in (None, videos_hash) for result in earlier):
+        return name
+    # Two folders may have one name.
+    folder, path_hash = re.sub(r"[^\w.-]", "_", root.resolve().name), hashlib.sha256(str(root.resolve()).encode())
+    return f"{name}@{folder[:40]}-{path_hash.hexdigest()[:6]}"
 
 
 def list_results(
@@ -182,7 +228,7 @@ def list_results(
     recipe: Recipe | None = None,
     damaged: list[ResultError] | None = None,
 ) -> list[EvalResult]:
-    """Return the results in a run folder, those with frames forward first.
+    """Return the results in a run folder, those with frames forward first, then those with the recipe's data and average.
 
     Args:
         run_dir: the run folder.
@@ -197,7 +243,7 @@ def list_results(
     results = []
     for file in sorted((run_dir / _FOLDER).glob("*.json")):
         # The folder may hold other JSON, such as the calibration that `vsn calibrate --out` wrote there.
-        if file.stem.removesuffix("-best").rpartition("-")[2] not in _ORDERS:
+        if not _NAME.fullmatch(file.stem):
             continue
         try:
             result = EvalResult.load(file)
@@ -211,44 +257,99 @@ def list_results(
             results.append(result)
     # False sorts before True: the recipe's own results come first, and the order of file names breaks ties.
     own = (recipe.data.test_split, recipe.eval.protocol) if recipe else ("", "")
-    return sorted(results, key=lambda r: (r.order != "forward", r.split != own[0], r.protocol != own[1]))
+    return sorted(results, key=lambda r: (r.order != "forward", not r.is_own, r.split != own[0], r.protocol != own[1]))
+
+
+def choose_test(
+    results: Sequence[Sequence[EvalResult]],
+    recipes: Sequence[Recipe | None],
+    *,
+    split: str | None = None,
+    protocol: str | None = None,
+    order: str = "forward",
+) -> tuple[str, str] | None:
+    """Return the split and the protocol that most runs were tested on; None if there is none.
+
+    Args:
+        results: of each run.
+        recipes: of each run, None where it has none. Where as many runs were tested on each, their own settings win.
+        split: only this one; likewise ``protocol`` and ``order``.
+    """
+    tested = [
+        {
+            (r.split, r.protocol)
+            for r in of_run
+            if r.order == order and split in (None, r.split) and protocol in (None, r.protocol)
+        }
+        for of_run in results
+    ]
+    known = [recipe for recipe in recipes if recipe is not None]
+
+    # More runs first, then the recipes' own settings; the names break ties, so that the choice is stable.
+    def rank(key: tuple[str, str]) -> tuple[int, bool, bool, tuple[str, str]]:
+        own_split = any(recipe.data.test_split == key[0] for recipe in known)
+        own_protocol = any(recipe.eval.protocol == key[1] for recipe in known)
+        return sum(key in keys for keys in tested), own_split, own_protocol, key
+
+    return max(set().union(*tested), key=rank, default=None)
 
 
 def find_scores(
-    path: str | Path,
+    paths: Sequence[str | Path],
     *,
     split: str | None = None,
     protocol: str | None = None,
     order: str = "forward",
     weights: WeightsKind = "last",
-) -> Path:
-    """Return the scores file that a path means: itself, or the only one of a run folder that fits.
+) -> list[Path]:
+    """Return the scores files that paths mean: a file itself, or the one of a run folder that fits.
 
     Args:
-        path: a file, returned unchanged, or a run folder.
-        split: of a run folder, only scores of this split; likewise ``protocol``, ``order`` and ``weights``.
+        paths: files, returned unchanged, or run folders. Of the folders the split and the protocol are taken that
+            `choose_test` chooses, as a report does.
+        split: of run folders, only scores of this split; likewise ``protocol``, ``order`` and ``weights``.
 
     Raises:
-        ScoresError: the run folder has no such scores, or several.
+        ScoresError: a run folder has no such scores, only ones of weights that have changed since, or several.
+        RunError: a damaged run folder.
     """
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    damaged: list[ResultError] = []
-    results = list_results(path, split=split, protocol=protocol, order=order, weights=weights, damaged=damaged)
+    folders = [Path(path) for path in paths if Path(path).is_dir()]
+    damaged: dict[Path, list[ResultError]] = {folder: [] for folder in folders}
+    recipes = {folder: open_run(folder).recipe if (folder / "recipe.toml").is_file() else None for folder in folders}
     # Published runs have results without scores.
-    files = sorted(result.scores_file for result in results if result.scores_file.is_file())
-    if len(files) == 1:
-        return files[0]
-    wanted = {"split": split, "protocol": protocol, "order": order}
-    stated = ", ".join(f"{key} {value!r}" for key, value in wanted.items() if value is not None)
-    if files:
-        names = ", ".join(file.name for file in files)
-        raise ScoresError(
-            f"{path} has several scores of {stated}: {names}. Add --split and --protocol, or name the file."
-        )
-    # The command that would write these scores, without options that only repeat a default.
-    usual = {"order": "forward", "weights": "last"}
-    options = "".join(f" --{k} {v}" for k, v in {**wanted, "weights": weights}.items() if v != usual.get(k))
-    reason = f" ({damaged[0]})" if damaged else ""
-    raise ScoresError(f"{path} has no scores of {stated}{reason}; write them with `vsn eval {path}{options}`.")
+    results = {
+        folder: [
+            result
+            for result in list_results(folder, order=order, weights=weights, damaged=damaged[folder])
+            if result.scores_file.is_file()
+        ]
+        for folder in folders
+    }
+    chosen = choose_test(
+        [*results.values()], [*recipes.values()], split=split, protocol=protocol, order=order
+    )  # fmt: skip
+    split, protocol = chosen or (split, protocol)
+    files = []
+    for path in map(Path, paths):
+        if path not in results:
+            files.append(path)
+            continue
+        # The options that would write these scores, without those that only repeat a default.
+        wanted = {"split": split, "protocol": protocol, "order": order, "weights": weights}
+        usual = {"order": "forward", "weights": "last", "split": None, "protocol": None}
+        stated = ", ".join(f"{key} {value!r}" for key, value in wanted.items() if key == "order" or value != usual[key])
+        options = "".join(f" --{key} {value}" for key, value in wanted.items() if value != usual[key])
+        fitting = [r for r in results[path] if (r.split, r.protocol) == (split, protocol)]
+        fresh = [result for result in fitting if not result.is_stale]
+        # The recipe's own data and average, where they were tested.
+        fresh = [result for result in fresh if result.is_own] or fresh
+        if len(fresh) > 1:
+            names = ", ".join(result.scores_file.name for result in fresh)
+            raise ScoresError(f"{path} has several scores of {stated}: {names}. Name the file.")
+        if not fresh:
+            reasons = [str(error) for error in damaged[path]]
+            reasons += [f"{r.scores_file.name} is of other weights: the run was trained on since" for r in fitting]
+            reason = f" ({reasons[0]})" if reasons else ""
+            raise ScoresError(f"{path} has no scores of {stated}{reason}; write them with `vsn eval {path}{options}`.")
+        files.append(fresh[0].scores_file)
+    return files

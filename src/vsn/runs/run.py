@@ -19,6 +19,7 @@ import json
 import math
 import os
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -159,6 +160,13 @@ def weights_hash(run: Run, kind: WeightsKind = "last") -> str:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
+    stat = path.stat()
+    return _file_sha256(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+# The same weights are compared with each of a run's results. A file is written by renaming, which changes st_ino.
+@lru_cache
+def _file_sha256(path: Path, *_: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vsn.scores.facts import different_facts, hash_videos, same_weights, weight_shares
 from vsn.scores.intervals import Interval, bootstrap_interval
 from vsn.scores.metrics import log_softmax, require_labels, softmax, top_k_hits
 from vsn.scores.scores import Scores, ScoresError
@@ -24,6 +25,8 @@ from vsn.system.files import write_json
 FORMAT_VERSION = 1
 NUM_BINS = 15
 UNKNOWN = "unknown"
+_SHOWN = ("protocol", "order", "average")
+"""Facts of how a model is shown a video; with others it is confident in another way."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 
 
@@ -249,6 +252,7 @@ def calibrate(scores: Scores, *, precision: float | None = None, file: str = "")
             "file": file,
             "num_videos": len(scores.video_ids),
             "num_unreadable": int(scores.unreadable.sum()),
+            "videos_hash": hash_videos(scores),
             **scores.facts,
         },
     )
@@ -260,7 +264,7 @@ class AppliedCalibration(CalibrationQuality):
 
     num_videos: int
     note: str
-    """Why the quality is not that of new videos: scores of the same split, or of other weights; or ""."""
+    """Why the quality is not that of new videos: scores of the same videos, of other weights, of another test; or ""."""
 
 
 def evaluate_calibration(calibration: Calibration, scores: Scores) -> AppliedCalibration:
@@ -275,14 +279,54 @@ def evaluate_calibration(calibration: Calibration, scores: Scores) -> AppliedCal
         )
     fitted, facts = calibration.fitted_on, scores.facts
     # Measured on its own data, or for other weights, a calibration looks better or worse than it is.
-    hashes = {fitted.get("weights_hash"), facts.get("weights_hash")}
     note = ""
-    if len(hashes) == 2 and None not in hashes:
+    if not same_weights(weight_shares(fitted), weight_shares(facts)):
         note = "the scores are of other weights than the calibration was fitted for."
     elif "split" in fitted and fitted["split"] == facts.get("split"):
         note = f"both scores are of split {fitted['split']!r}; use another split to measure the calibration."
+    elif fitted.get("videos_hash") == hash_videos(scores):
+        note = "both scores are of the same videos; use other videos to measure the calibration."
+    elif differing := different_facts([fitted, facts], _SHOWN):
+        note = f"the scores differ from those of the calibration in {', '.join(differing)}."
     quality = measure_calibration(scores, calibration.temperature, calibration.threshold)
     return AppliedCalibration(**asdict(quality), num_videos=len(scores.video_ids), note=note)
+
+
+def check_calibration(
+    calibration: Calibration, *, weights: Mapping[str, float] | None, protocol: str, average: str
+) -> str:
+    """Check that a calibration was fitted for the model that it is applied to.
+
+    Args:
+        calibration: of `load_calibration`.
+        weights: of the model, see `vsn.scores.facts.weight_shares`; None: not known.
+        protocol: that the model shows videos with.
+        average: over the views.
+
+    Returns:
+        A note where the model shows videos in another way, else "".
+
+    Raises:
+        ScoresError: it was fitted on scores of other weights.
+    """
+    fitted = weight_shares(calibration.fitted_on)
+    if not same_weights(fitted, weights):
+        assert fitted is not None
+        assert weights is not None
+        same_runs = fitted.keys() == weights.keys()
+        raise ScoresError(
+            f"The calibration was fitted on {calibration.fitted_on.get('file') or 'scores'}, of "
+            f"{'the same runs with other weights of the fusion' if same_runs else 'other weights than those used here'} "
+            f"({_shares(fitted)}; here {_shares(weights)}). Fit one on scores of these: vsn calibrate RUN --out FILE."
+        )
+    facts = {"protocol": protocol, "average": average, "order": "forward"}
+    different = different_facts([calibration.fitted_on, facts], _SHOWN)
+    pairs = ", ".join(f"{key} {before!r} (here {now!r})" for key, (before, now) in different.items())
+    return f"the calibration was fitted on scores of {pairs}." if pairs else ""
+
+
+def _shares(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{name[:8]} {share:.2g}" for name, share in sorted(weights.items()))
 
 
 def load_calibration(path: str | Path) -> Calibration:

@@ -111,7 +111,11 @@ def open_model(path: Path, *, weights: WeightsKind = "last", device: str = "auto
         weights_sha256=weights_hash(run, weights),
         device=str(predictor.device),
         # A damaged result must not keep the service from starting: those are left out.
-        accuracy=[Accuracy(**asdict(result)) for result in list_results(path, weights=weights, damaged=[])],
+        accuracy=[
+            Accuracy(**asdict(result))
+            for result in list_results(path, weights=weights, damaged=[])
+            if result.is_own and not result.is_stale
+        ],
     )
     return ServedModel(recipe=run.recipe, classes=run.classes, score=score, predictor=predictor, card=card)
 

@@ -58,15 +58,21 @@ def write_repository(run_dir: Path, folder: Path, *, weights: WeightsKind, licen
     else:
         # The file repeats the model's settings, here with the path of the starting weights: write it with the public ones.
         write_weights(folder / "model.safetensors", tensors, recipe.model)
-    # Only results of exactly these weights; others are of the run's other weights, or from before it was resumed.
+    # Only results of exactly these weights; others are of the run's other weights, or from before it was resumed. And of
+    # the data and the average of the recipe, which the card states.
     tested_hash = weights_hash(run, weights)
-    results = [r for r in list_results(run.path, damaged=[]) if r.weights_hash == tested_hash and r.is_measured]
+    results = [
+        result
+        for result in list_results(run.path, damaged=[])
+        if result.weights_hash == tested_hash and result.is_measured and result.is_own
+    ]
     # The published file may differ from the run's, see above, and results state the hash of what is published.
     published_hash = file_sha256(folder / "model.safetensors")
     for result in results:
         # File names only; and the repository has one set of weights, which are its last.
         bad = [BadVideoEntry(path=PurePath(v["path"]).name, reason=v["reason"]) for v in result.bad_videos or ()]
-        replace(result, bad_videos=tuple(bad), weights="last", weights_hash=published_hash).save(folder, None)
+        public = replace(result, bad_videos=tuple(bad), weights="last", weights_hash=published_hash, root=None)
+        public.save(folder, None)
     card = write_card(
         recipe,
         run.classes,
