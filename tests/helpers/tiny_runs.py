@@ -1,14 +1,18 @@
 """Tiny recipes and runs: a network of a few thousand values, videos of 32 pixels, one thread."""
 
 import json
+import types
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from vsn.config import ClipSpec, DataConfig, EvalConfig, ModelConfig, Recipe, TrainConfig
+from vsn.training import losses
 
 
 def tiny_recipe(root: Path, *, model: str = "vsn_resnet14_tiny", **train_settings: Any) -> Recipe:
@@ -23,8 +27,8 @@ def tiny_recipe(root: Path, *, model: str = "vsn_resnet14_tiny", **train_setting
     )
 
 
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model.safetensors")
+def weights_of(run: Path, name: str = "model.safetensors") -> dict[str, torch.Tensor]:
+    return load_file(run / name)
 
 
 def assert_same_weights(run: Path, other: Path) -> None:
@@ -45,3 +49,16 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
 
 def rename_data(recipe: Recipe, **data_settings: Any) -> Recipe:
     return replace(recipe, data=replace(recipe.data, **data_settings))
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Let the loss of the number-th training step, counted from 1, pass through `act`."""
+    calls = 0
+
+    def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, **settings: float) -> torch.Tensor:
+        nonlocal calls
+        loss = torch.nn.functional.cross_entropy(logits, labels, **settings)
+        calls += "label_smoothing" in settings  # validation states none
+        return act(loss) if calls == number and "label_smoothing" in settings else loss
+
+    monkeypatch.setattr(losses, "functional", types.SimpleNamespace(cross_entropy=cross_entropy))

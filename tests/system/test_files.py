@@ -1,3 +1,4 @@
+import math
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from vsn.system.files import (
     atomic_write,
     check_output_folder,
     remove_temporary_files,
+    to_json,
     write_csv,
     write_json,
     write_text,
@@ -120,3 +122,17 @@ def test_output_is_not_mixed_with_other_files(tmp_path: Path):
         check_output_folder(tmp_path, SETTINGS, names=("a.json",))
     with pytest.raises(ConfigError, match=r"notes\.txt is a file"):
         check_output_folder(tmp_path / "notes.txt", SETTINGS, names=("a.json",))
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [(math.nan, "the value"), ({"a": [1, {"b": -math.inf}]}, r"a\[1\]\.b"), ([0.0, math.inf], r"\[1\]")],
+)
+def test_json_without_a_form_for_a_number_is_refused(tmp_path: Path, value: object, name: str):
+    with pytest.raises(ValueError, match=rf"^{name} is (nan|-?inf)"):
+        write_json(tmp_path / "x.json", value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_what_other_programs_read():
+    assert to_json({"é": (1, None)}) == '{"é": [1, null]}'

@@ -31,6 +31,7 @@ from vsn.scores.scores import load_scores
 from vsn.system.distributed import Distributed
 from vsn.training import train as train_module
 from vsn.training.batch_norm import synchronize_batch_norm
+from vsn.training.job import Job
 from vsn.training.train import TrainingStopped, train
 
 
@@ -251,6 +252,28 @@ def test_bad_videos_count_over_all_processes(tiny_data: Path, tmp_path: Path):
     messages = run_ranks(2, stopped_by, recipe, tmp_path / "too-many")
     assert messages[0] == messages[1]
     assert "3 of 12 videos" in messages[0]
+
+
+def diverged(recipe: Recipe, path: Path, step: int) -> str:
+    """Train with weights that become NaN in a step; return the message of this rank."""
+    usual = train_module.train_step
+
+    def broken(job: Job, *arguments: object) -> None:
+        usual(job, *arguments)
+        if job.steps_done == step:
+            with torch.no_grad():
+                job.model.head.weight.fill_(float("nan"))
+
+    train_module.train_step = broken
+    return stopped_by(recipe, path)
+
+
+@pytest.mark.parametrize(("step", "settings"), [(3, {}), (1, {"save_minutes": 0.0})])
+def test_all_processes_stop_when_the_weights_diverge(tiny_data: Path, tmp_path: Path, step: int, settings: dict):
+    messages = run_ranks(2, diverged, tiny_recipe(tiny_data, **settings), tmp_path / "run", step, seconds=60)
+    assert messages[0] == messages[1]
+    assert f"diverged in epoch 1, step {step}" in messages[0]
+    assert not list((tmp_path / "run").glob("*.safetensors"))
 
 
 # --- evaluation ---------------------------------------------------------------------------------------

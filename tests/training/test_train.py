@@ -1,7 +1,6 @@
 import json
 import shutil
 import signal
-import types
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from rich.console import Console
 
 from tests.conftest import TINY_CLASSES
-from tests.helpers.tiny_runs import assert_same_weights, metrics_of, rename_data, tiny_recipe, weights_of
+from tests.helpers.tiny_runs import assert_same_weights, at_step, metrics_of, rename_data, tiny_recipe, weights_of
 from vsn.config import AugmentConfig, ConfigError, EvalConfig, Recipe
 from vsn.data.readers import read_records
 from vsn.data.video import VideoError
@@ -23,24 +22,10 @@ from vsn.runs.checkpoint import load_model
 from vsn.runs.run import RunError, open_run
 from vsn.scores.scores import load_scores
 from vsn.system.interrupt import Stopped
-from vsn.training import losses
 from vsn.training import validate as validate_module
 from vsn.training.train import TrainingStopped, train
 
 Log = tuple[Console, Callable[[], str]]
-
-
-def at_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Let the loss of the number-th training step, counted from 1, pass through `act`."""
-    calls = 0
-
-    def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, **settings: float) -> torch.Tensor:
-        nonlocal calls
-        loss = torch.nn.functional.cross_entropy(logits, labels, **settings)
-        calls += "label_smoothing" in settings  # validation states none
-        return act(loss) if calls == number and "label_smoothing" in settings else loss
-
-    monkeypatch.setattr(losses, "functional", types.SimpleNamespace(cross_entropy=cross_entropy))
 
 
 def interrupt(loss: torch.Tensor) -> torch.Tensor:
@@ -265,7 +250,7 @@ def test_loss_that_is_not_finite(tiny_data: Path, tmp_path: Path, quiet: Console
     at_step(monkeypatch, 5, lambda loss: loss * float("nan"))
     with pytest.raises(
         TrainingStopped,
-        match=r"not finite in epoch 2, step 2, at learning rate 0\.01\..*: (\w+/\d\.mp4, ){4}\w+/",
+        match=r"epoch 2, step 2, at learning rate 0\.01: the loss is not finite .*(\w+/\d\.mp4, ){4}\w+/",
     ):
         train(tiny_recipe(tiny_data), path, console=quiet)
     assert len(metrics_of(path)) == 1

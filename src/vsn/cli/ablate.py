@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
 from vsn.cli.settings import RecipeCommand, RecipeSettings, command_line, print_unused_settings
+from vsn.system.files import to_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ class AblateCommand(RecipeCommand):
             states, missing = plan_ablation(recipe, spec, out)
             lines = [f"Table {key} is missing: {reason}" for key, reason in missing.items()]
             if self.json_output:
-                print(_to_json([dataclasses.asdict(state) for state in states]))
+                print(to_json([dataclasses.asdict(state) for state in states], indent=2))
             else:
                 print("\n".join([describe_states(states), *lines]))
             return
@@ -87,7 +87,7 @@ class AblateCommand(RecipeCommand):
         print_unused_settings(recipe, console)
         result = ablate(recipe, spec, out, command=command_line.get(), console=console)
         if is_rank0:
-            print(_to_json(result) if self.json_output else format_tables(result))
+            print(to_json(result, indent=2) if self.json_output else format_tables(result))
 
     def _print_saved(self, settings: RecipeSettings) -> None:
         """Print a saved ablation.json, after merging several if asked to."""
@@ -104,8 +104,4 @@ class AblateCommand(RecipeCommand):
             raise ValueError("--merge needs --out, the folder of the merged ablation.json.")
         else:
             result = merge_ablations(self.merge, self.out)
-        print(_to_json(result) if self.json_output else format_tables(result))
-
-
-def _to_json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+        print(to_json(result, indent=2) if self.json_output else format_tables(result))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import tyro
 
 from vsn.cli.options import Json
 from vsn.config import ConvertConfig
+from vsn.system.files import to_json
 
 
 def convert(
@@ -33,7 +33,7 @@ def convert(
     done = convert_checkpoint(checkpoint, to, settings)
     run, model = done.run.path, done.run.recipe.model.name
     if json_output:
-        print(json.dumps({"run": str(run), "model": model, "notes": done.notes}, indent=2))
+        print(to_json({"run": str(run), "model": model, "notes": done.notes}, indent=2))
         return
     print("\n".join(done.notes))
     # Without a data set there is nothing to test on yet.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import tyro
 from rich.console import Console
 
 from vsn.cli.settings import RecipeCommand, RecipeSettings
+from vsn.system.files import to_json
 
 
 def synth(
@@ -127,7 +127,7 @@ class DoctorCommand(RecipeCommand):
             gpu_videos_per_second=self.gpu_speed,
         )
         if self.json:
-            print(json.dumps(diagnosis.to_dict(), indent=2))
+            print(to_json(diagnosis.to_dict(), indent=2))
         else:
             print_page(diagnosis, Console())
         # A script can stop before a long training.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +11,7 @@ import tyro
 
 from vsn.cli.options import Json, Root, RunProtocol, Weights
 from vsn.config import FrameOrder
+from vsn.system.files import to_json
 
 
 def evaluate(
@@ -61,7 +61,7 @@ def evaluate(
     if os.environ.get("RANK", "0") != "0":  # under torchrun only rank 0 prints
         return
     if json_output:
-        print(json.dumps([result.to_json() for result in results], indent=2))
+        print(to_json([result.to_json() for result in results], indent=2))
         return
     print_results(run, results)
     # Mirrored views swap classes such as "to the left" and "to the right".

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import tyro
 
 from vsn.cli.options import Json, Root, Weights
 from vsn.config import ExportConfig, Protocol
+from vsn.system.files import to_json
 
 
 def export(
@@ -40,7 +40,7 @@ def export(
         run, settings, out=out, weights=weights, protocol=protocol, root=root, check_accuracy=check_accuracy
     )
     if json_output:
-        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        print(to_json(report.to_dict(), indent=2))
         return
     metadata, check = report.metadata, report.check
     size = "any size" if metadata.height is None else f"{metadata.height}x{metadata.width}"

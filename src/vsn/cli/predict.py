@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import tyro
 
 from vsn.cli.options import Device, Weights
 from vsn.config import WindowConfig
+from vsn.system.files import to_json
 
 if TYPE_CHECKING:
     from vsn.export.exported import ExportedPredictor
@@ -164,7 +164,7 @@ def _for_each_file(files: Sequence[Path], work: Callable[[Path], None], *, json_
             except VideoError as error:
                 failed = True
                 if json_output:
-                    print(json.dumps({"path": str(file), "error": error.reason}))
+                    print(to_json({"path": str(file), "error": error.reason}))
                 else:
                     print(f"{file}: cannot be read: {error.reason}", file=sys.stderr)
             stop.check()
@@ -178,7 +178,7 @@ def _print_prediction(prediction: Prediction, *, json_output: bool) -> None:
     if json_output:
         labels = [{"label": name, "probability": probability} for name, probability in pairs]
         unknown = {} if prediction.accepted else {"unknown": True}
-        print(json.dumps({"path": str(prediction.path), "predictions": labels, **unknown}))
+        print(to_json({"path": str(prediction.path), "predictions": labels, **unknown}))
         return
     line = ", ".join(f"{name} {probability:.1%}" for name, probability in pairs)
     print(f"{prediction.path}: {line if prediction.accepted else f'unknown ({line})'}")
@@ -267,7 +267,7 @@ def _write_timeline(
     if files.plot is not None:
         write_plot(timeline, classes, files.plot, truth=truth)
     if json_output:
-        print(json.dumps(values, ensure_ascii=False))
+        print(to_json(values))
         return
     for segment in timeline.segments:
         print(f"{segment.start:8.1f} to {segment.end:8.1f} s  {segment.score:4.0%}  {segment.label}")

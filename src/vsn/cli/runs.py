@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ import tyro
 from rich.console import Console
 
 from vsn.cli.options import Json
+from vsn.system.files import to_json
 from vsn.system.terminal import make_table, percent
 
 if TYPE_CHECKING:
@@ -37,11 +37,12 @@ def runs(
         rows = [
             {
                 **vars(run),
+                "path": str(run.path),
                 "evaluations": [{**result.to_json(), "is_stale": result.is_stale} for result in run.evaluations],
             }
             for run in summaries
         ]
-        print(json.dumps(rows, indent=2, default=str))
+        print(to_json(rows, indent=2))
     elif not summaries:
         print(f"No runs in {', '.join(map(str, folders))}; `vsn train` writes them.")
     else:

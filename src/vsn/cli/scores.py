@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from vsn.cli.options import Json
+from vsn.system.files import to_json
 from vsn.system.terminal import percent_interval
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def fuse(
     report = None if fused.num_unlabeled else fusion_report(matched, names, fused)
     if json_output:
         values = report.to_dict() if report else {"num_videos": len(fused.video_ids)}
-        print(json.dumps(values | {"left_out": left_out} | ({"searched": searched} if searched else {}), indent=2))
+        print(to_json(values | {"left_out": left_out} | ({"searched": searched} if searched else {}), indent=2))
         return
     if left_out:
         print(f"{left_out} videos are not in all files and were left out.")
@@ -120,7 +120,7 @@ def compare(
     comparison = compare_scores(*matched, seed=seed)
     if json_output:
         values = {"a": names[0], "b": names[1], "left_out": left_out, **comparison.to_dict()}
-        print(json.dumps(values, indent=2))
+        print(to_json(values, indent=2))
         return
     print(f"a: {names[0]}\nb: {names[1]}")
     if left_out:
@@ -212,7 +212,7 @@ def calibrate(
     if out is not None:
         fitted.save(out)
     if json_output:
-        print(json.dumps({**asdict(fitted), "applied": applied and {"file": name, **asdict(applied)}}, indent=2))
+        print(to_json({**asdict(fitted), "applied": applied and {"file": name, **asdict(applied)}}, indent=2))
     else:
         print_calibration(fitted, applied)
 

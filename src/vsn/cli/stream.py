@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ import tyro
 
 from vsn.cli.options import Device, RunProtocol, Weights
 from vsn.config import LiveConfig, WindowConfig
+from vsn.system.files import to_json
 
 if TYPE_CHECKING:
     from vsn.stream.labels import WindowPrediction
@@ -77,7 +77,7 @@ def stream(
         def write(prediction: WindowPrediction) -> None:
             values = prediction_to_dict(prediction, predictor.classes, top_k) | {"dropped": opened.summary.dropped}
             # Flushed, because a program at the other end of a pipe reacts to each line.
-            print(json.dumps(values, ensure_ascii=False), file=lines, flush=True)
+            print(to_json(values), file=lines, flush=True)
             bar.update(task, note=f"{prediction.label} {prediction.probability:.0%}")
 
         opened.run(write, video=video, stop=stop, on_seconds=lambda seconds: bar.update(task, completed=round(seconds)))

@@ -18,6 +18,7 @@ from vsn.export.metadata import SUFFIXES, ExportError, ExportMetadata, import_pa
 from vsn.inference.inputs import list_inputs, views_of_video
 from vsn.inference.prediction import Prediction, check_top_k
 from vsn.scores.metrics import log_softmax
+from vsn.scores.scores import require_finite
 
 Run = Callable[[NDArray[Any]], NDArray[np.float32]]
 RunPrecision = Literal["fp32", "bf16"]
@@ -160,7 +161,7 @@ def video_logits(
     """
     views = clips if clips.ndim == 5 else clips[None]
     # One view at a time, so that a video with many views needs no more memory.
-    logits = np.concatenate([model(view[None]) for view in views]).astype(np.float64)
+    logits = require_finite(np.concatenate([model(view[None]) for view in views])).astype(np.float64)
     # In float64 until the end, as `view_scores` averages.
     if average == "softmax":
         return np.log(np.exp(log_softmax(logits)).mean(axis=0)).astype(np.float32)

@@ -24,7 +24,7 @@ from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.checkpoint import load_model
 from vsn.runs.results import BadVideoEntry, EvalResult, variant_of
 from vsn.runs.run import WeightsKind, open_run, weights_hash
-from vsn.scores.scores import Scores
+from vsn.scores.scores import Scores, ScoresError
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import Stopped, StopRequest, stop_requests
 from vsn.system.progress import progress_bar
@@ -61,7 +61,8 @@ def score_videos(
         stop: checked after each batch.
 
     Raises:
-        VideoError: a video cannot be read, and ``bad`` is None.
+        VideoError: a video cannot be read, and ``bad`` is None; or none can be read.
+        ScoresError: a score is NaN or infinite.
         Stopped: ``stop`` was requested, here or in another process.
     """
     # Without torchrun one process reads everything.
@@ -70,7 +71,7 @@ def score_videos(
     loader = view_loader(dataset, batch_size=batch_size, num_workers=num_workers, share=share, bad=local_bad)
     model.eval()
     local_scores: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
-    stopped = False
+    stopped, not_finite = False, ""
     with progress_bar("videos", disable=not progress or share.rank != 0) as bar:
         task = bar.add_task("evaluating", total=-(-len(dataset) // share.world_size), note="")
         for batches in loader:
@@ -78,24 +79,32 @@ def score_videos(
             stopped = stop is not None and stop.requested
             if stopped or (local_bad and bad is None):
                 break
-            for batch in batches:
-                scores = view_scores(model, batch.clips, precision, batch_size=batch_size, average=average)
-                local_scores.append((batch.indices.numpy(), scores))
-                bar.advance(task, len(batch.indices))
+            try:
+                for batch in batches:
+                    scores = view_scores(model, batch.clips, precision, batch_size=batch_size, average=average)
+                    local_scores.append((batch.indices.numpy(), scores))
+                    bar.advance(task, len(batch.indices))
+            except ScoresError as error:
+                not_finite = str(error)
+                break
     # Gather before raising: a process that raised on its own would leave the others waiting in the all-gather.
-    local = (local_scores, local_bad, stopped)
+    local = (local_scores, local_bad, stopped, not_finite)
     gathered = [local] if distributed is None else distributed.all_gather(local)
-    if any(stopped for _, _, stopped in gathered):
+    if any(stopped for _, _, stopped, _ in gathered):
         raise Stopped
-    all_bad = [video for _, bad_videos, _ in gathered for video in bad_videos]
+    if errors := [error for *_, error in gathered if error]:
+        raise ScoresError(errors[0])
+    all_bad = [video for _, bad_videos, _, _ in gathered for video in bad_videos]
     if bad is None and all_bad:
         raise VideoError(all_bad[0].path, all_bad[0].reason)
+    if all_bad and len(all_bad) == len(dataset):
+        raise VideoError(all_bad[0].path, f"{all_bad[0].reason} None of the {len(dataset)} videos can be read.")
     if bad is not None:
         bad.extend(all_bad)
     # NaN stays for videos that could not be read.
     logits = np.full((len(dataset), model.head.out_features), np.nan, np.float32)
     num_scored = np.zeros(len(dataset), np.int64)
-    for scored, _, _ in gathered:
+    for scored, *_ in gathered:
         for indices, values in scored:
             logits[indices] = values
             num_scored[indices] += 1
@@ -138,7 +147,8 @@ def evaluate_run(
     Raises:
         RunError: no such run, or no weights yet.
         ConfigError: protocol, split, device or data do not fit.
-        VideoError: a video cannot be read, and ``config.bad_videos`` is "stop".
+        VideoError: a video cannot be read, and ``config.bad_videos`` is "stop"; or none can be read.
+        ScoresError: a score is NaN or infinite.
     """
     return evaluate_split(
         path,

@@ -18,6 +18,7 @@ from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.loader import Share, make_loader
 from vsn.data.views import PROTOCOLS
 from vsn.models import VideoClassifier
+from vsn.scores.scores import require_finite
 from vsn.system.distributed import pick_device
 
 Average = Literal["logits", "softmax"]
@@ -105,11 +106,14 @@ def view_scores(
 
     With "logits" the logits of the views are averaged. With "softmax" their probabilities are, and the score is the
     logarithm of the mean: its softmax is that mean.
+
+    Raises:
+        ScoresError: a score is NaN or infinite.
     """
     logits = forward_views(model, model, clips, precision, batch_size=batch_size)
     # One video at a time: sums over a batch round differently.
     scores = torch.stack([mean_of_views(video_logits, average) for video_logits in logits])
-    return scores.float().cpu().numpy()
+    return require_finite(scores.float().cpu().numpy())
 
 
 def mean_of_views(logits: torch.Tensor, average: Average) -> torch.Tensor:
@@ -145,6 +149,7 @@ def view_features(
 
     Raises:
         ConfigError: ``per_frame``, and the model has no features of single frames.
+        ScoresError: a feature is NaN or infinite.
     """
     inputs_of_head: list[torch.Tensor] = []
 
@@ -171,4 +176,4 @@ def view_features(
     axes = (1,) if per_frame or features.ndim == 3 else (1, 2)
     # One video at a time, as in `view_scores`.
     means = torch.stack([video[None].mean(dim=axes)[0] for video in features])
-    return means.cpu().numpy()
+    return require_finite(means.cpu().numpy())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vsn.config import ModelConfig
 from vsn.models import VideoClassifier, build_model
-from vsn.models.weights_file import read_weights, write_weights
+from vsn.models.weights_file import NotFiniteError, check_finite, read_weights, write_weights
 from vsn.runs.run import STATE_FILES, WEIGHTS_FILES, Run, RunError, WeightsKind, weights_file
 from vsn.system.files import atomic_write, remove_temporary_files
 
@@ -46,11 +46,16 @@ def load_weights(run: Run, kind: WeightsKind = "last") -> dict[str, Tensor]:
     """Read the last or the best weights of a run.
 
     Raises:
-        RunError: the file cannot be read, or its content has another checksum than it states.
+        RunError: the file cannot be read, its content has another checksum than it states, or a weight is not finite.
     """
     path, other = weights_file(run, kind), weights_file(run, "last" if kind == "best" else "best")
     try:
         return read_weights(path)
+    except NotFiniteError as error:
+        raise RunError(
+            f"{path} cannot be used: {error}. The training diverged. Use {other.name} (--weights "
+            f"{'last' if kind == 'best' else 'best'}), or train a new run with a lower train.lr."
+        ) from error
     except (OSError, SafetensorError, ValueError) as error:
         raise RunError(f"{path} is damaged: {error}. Copy it again, use {other.name}, or train a new run.") from error
 
@@ -116,6 +121,7 @@ def load_checkpoint(run: Run) -> tuple[dict[str, Any], str]:
                     raise ValueError("wrong checksum")
             # weights_only: a state file from elsewhere must not be able to run code.
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            check_finite(state["model"])
         except Exception as error:  # torch raises many types for a damaged file
             problems.append(f"{path.name} is damaged ({' '.join(str(error).split())[:200]})")
             continue

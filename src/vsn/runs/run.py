@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeGuard
 
 from vsn.config import ConfigError, Recipe
 from vsn.config.recipes import load_recipe
-from vsn.system.files import write_json, write_text
+from vsn.system.files import to_json, write_json, write_text
 
 WeightsKind = Literal["last", "best"]
 WEIGHTS_FILES: dict[WeightsKind, str] = {"last": "model.safetensors", "best": "best.safetensors"}
@@ -216,7 +216,7 @@ def append_metrics(run: Run, line: dict[str, float]) -> None:
         file = run.path / "metrics.jsonl"
         logged = file.read_text(encoding="utf-8") if file.is_file() else ""
         # Rewritten as a whole: an appended line could be cut in half by a crash.
-        write_text(file, f"{logged}{json.dumps(line)}\n")
+        write_text(file, f"{logged}{to_json(line)}\n")
 
 
 def write_bad_videos(run: Run, bad: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,22 @@ from vsn.system.npz import read_npz
 FORMAT_VERSION = 1
 
 ScoreKind = Literal["logits", "log_probabilities"]
+Float = TypeVar("Float", bound=np.floating)
 
 
 class ScoresError(ValueError):
     """Scores, or a file of scores, that cannot be used."""
+
+
+def require_finite(outputs: NDArray[Float]) -> NDArray[Float]:
+    """Return the outputs of a network. Raises `ScoresError` if one is NaN or infinite."""
+    # NaN in scores means a video that could not be read, so that such outputs would count as its failure.
+    if not np.isfinite(outputs).all():
+        raise ScoresError(
+            "The outputs of the network are not finite (NaN or infinity): its training diverged, or its precision is too "
+            "low. Use other weights (--weights best) or train.precision = 'fp32', or train with a lower train.lr."
+        )
+    return outputs
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from vsn.data.views import num_test_frames
 from vsn.inference.forward import autocast, mean_of_views, view_scores
 from vsn.inference.predict import Predictor
 from vsn.models.classifier import FrameClassifier
+from vsn.scores.scores import require_finite
 from vsn.stream.collect import window_views
 from vsn.stream.plan import check_windows
 from vsn.stream.split import CannotSplitError, SplitBackbone, split_backbone
@@ -84,7 +85,7 @@ class WindowScorer:
             crops = zip(*(self._features[number] for number in numbers), strict=True)
             logits = torch.cat([self._clip_logits(self._split, frames) for frames in crops])
         scores: NDArray[np.float32] = mean_of_views(logits.float(), view.average).float().cpu().numpy()
-        return scores
+        return require_finite(scores)
 
     def reset(self) -> None:
         """Drop all features: numbers may mean other images from now on."""

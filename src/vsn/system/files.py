@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -76,9 +77,34 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Return a value as JSON.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON does not have: other programs could not read it.
+    """
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        name, number = next(_not_finite(value), ("a number", "not finite"))
+        raise ValueError(f"{name} is {number}, which JSON cannot hold.") from None
+
+
+def _not_finite(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the names and values of numbers in nested lists and dicts that are NaN or infinite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield name or "the value", value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _not_finite(item, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _not_finite(item, f"{name}[{index}]")
+
+
 def write_json(path: str | Path, value: Any) -> None:
-    """Write indented JSON atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write indented JSON atomically. Raises `ValueError` as `to_json`."""
+    write_text(path, to_json(value, indent=2) + "\n")
 
 
 def write_csv(path: str | Path, rows: Iterable[Sequence[object]]) -> None:

@@ -16,6 +16,7 @@ from vsn.data.dataset import VideoDataset
 from vsn.inference.forward import autocast
 from vsn.models import VideoClassifier, build_model
 from vsn.models.run_weights import check_run_weights, find_run_weights
+from vsn.models.weights_file import check_finite
 from vsn.runs.checkpoint import save_checkpoint
 from vsn.runs.run import Run
 from vsn.system.distributed import Distributed
@@ -92,8 +93,23 @@ class Job:
         self.model.train()
         freeze_parts(self.model, self.run.recipe.train)
 
+    def check_finite(self) -> None:
+        """Raise `NotFiniteError` if a weight, batch statistic, moving average or state of the optimizer is not finite."""
+        tensors = dict(self.model.state_dict())
+        if self.ema:
+            tensors |= {f"average {name}": value for name, value in self.ema.module.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            # AdamW counts its steps in a tensor on the CPU.
+            tensors |= {f"optimizer {key} {index}": value for key, value in values.items() if key != "step"}
+        check_finite({name: tensor for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)})
+
     def save(self) -> None:
-        """Save the state on rank 0, so that the run can be resumed from here."""
+        """Save the state on rank 0, so that the run can be resumed from here.
+
+        Raises:
+            NotFiniteError: on every rank, see `check_finite`; nothing is written.
+        """
+        self.check_finite()
         if self.distributed.is_rank0:
             # No random generator's state: each step seeds its own.
             state = {
@@ -106,10 +122,10 @@ class Job:
             save_checkpoint(self.run, state)
         self.saved_at = time.monotonic()
 
-    def save_when_due(self) -> None:
-        """Save the state if the last save is train.save_minutes ago."""
-        if time.monotonic() - self.saved_at >= 60 * self.run.recipe.train.save_minutes:
-            self.save()
+    @property
+    def is_save_due(self) -> bool:
+        """Whether the last save is train.save_minutes ago; each rank has its own clock."""
+        return time.monotonic() - self.saved_at >= 60 * self.run.recipe.train.save_minutes
 
 
 def check_job(recipe: Recipe, distributed: Distributed, *, resume: bool = False) -> None:

@@ -22,6 +22,7 @@ from vsn.data.open import open_datasets
 from vsn.data.transforms import mix_clips
 from vsn.data.video import VideoError
 from vsn.inference.forward import autocast
+from vsn.models.weights_file import NotFiniteError
 from vsn.runs.checkpoint import clear_leftovers, load_checkpoint, save_weights
 from vsn.runs.metadata import is_unstarted, write_run
 from vsn.runs.run import (
@@ -33,6 +34,7 @@ from vsn.runs.run import (
     is_finished,
     new_run,
     open_run,
+    weights_file,
     write_bad_videos,
     write_summary,
 )
@@ -119,6 +121,7 @@ def train(
         while job.progress.epoch < recipe.train.epochs and not job.stops_early:
             started = time.perf_counter()
             line = train_epoch(job)
+            job.check_finite()  # an explosion in the last step shows in no later loss
             # The last epoch is always validated: its metrics end the run.
             if line["epoch"] % recipe.train.val_every == 0 or line["epoch"] == recipe.train.epochs:
                 line |= validate(job)
@@ -185,7 +188,7 @@ def train_epoch(job: Job) -> dict[str, float]:
         task = bar.add_task(description, total=len(job.train_set), completed=job.videos_done, note="")
         for batch, bad, seconds in _load_batches(job, epoch):
             wait_seconds += seconds
-            weight, num_parts = _sync_before_step(job, batch, bad)
+            weight, num_parts, save_is_due = _sync_before_step(job, batch, bad)
             progress.step += 1
             if weight:  # 0 if no video of the step could be read, on any rank
                 train_step(job, batch, weight, num_parts)
@@ -196,7 +199,8 @@ def train_epoch(job: Job) -> dict[str, float]:
             if job.steps_done % STEPS_PER_LOG == 0:
                 job.log({"running_loss": loss, "running_top1": top1, "lr": job.lr}, job.steps_done)
             validate_when_due(job)
-            job.save_when_due()
+            if save_is_due:
+                job.save()
     seconds = time.perf_counter() - started
     loss, top1 = progress.averages()
     return {
@@ -246,7 +250,9 @@ def train_step(job: Job, batch: Batch, weight: float, num_parts: int) -> None:
         num_hits += _num_hits(logits, targets)
     loss_sum, hits, videos = distributed.all_reduce_sum([loss_sum, num_hits, len(batch.targets)])
     if not math.isfinite(loss_sum):
-        raise _loss_not_finite(job, batch)
+        video_ids = [job.train_set.records[int(i)].video_id for i in batch.indices]
+        names = ", ".join(name for names in distributed.all_gather(video_ids) for name in names)
+        raise NotFiniteError(f"the loss is not finite for the videos {names}")
 
     # Unscale fp16 gradients before clipping, so that the limit holds for the true ones. Unlike a loss that is
     # not finite, gradients that are not only make the scaler skip the step and lower its scale.
@@ -286,25 +292,27 @@ def _load_batches(job: Job, epoch: int) -> Iterator[tuple[Batch, list[BadVideo],
         started = time.perf_counter()
 
 
-def _sync_before_step(job: Job, batch: Batch, bad: list[BadVideo]) -> tuple[float, int]:
-    """All-reduce what every rank must know before a step: the loss weight, signals, and bad videos.
+def _sync_before_step(job: Job, batch: Batch, bad: list[BadVideo]) -> tuple[float, int, bool]:
+    """All-reduce what every rank must know before a step: the loss weight, signals, bad videos, and the clock of rank 0.
 
     Returns:
-        The weight of the videos of all ranks, and the number of parts that are not empty on every rank.
+        The weight of the videos of all ranks, the number of parts that are not empty on every rank, and whether the state
+        is saved after the step.
     """
     accumulate = job.run.recipe.train.accumulate
     num_parts = min(accumulate, len(batch.targets))
     # One all-reduce for all of it: each costs a round trip. The number of parts needed is the maximum over
     # the ranks; summed as flags, 2 parts here and 1 there are [1, 1, 0] + [1, 0, 0] = [2, 1, 0], so 2.
     has_part = [part < num_parts for part in range(accumulate)]
-    weight, num_bad, stop, *counts = job.distributed.all_reduce_sum(
-        [job.loss.weight(batch.targets), len(bad), job.stop.requested, *has_part]
+    clock = job.distributed.is_rank0 and job.is_save_due
+    weight, num_bad, stop, save_is_due, *counts = job.distributed.all_reduce_sum(
+        [job.loss.weight(batch.targets), len(bad), job.stop.requested, clock, *has_part]
     )
     if stop:
         raise Stopped
     if num_bad:
         _record_bad(job, [video for videos in job.distributed.all_gather(bad) for video in videos])
-    return weight, sum(map(bool, counts))
+    return weight, sum(map(bool, counts)), bool(save_is_due)
 
 
 def _record_bad(job: Job, bad: list[BadVideo]) -> None:
@@ -346,11 +354,19 @@ def _open_run(
 
 @contextlib.contextmanager
 def _save_on_stop(job: Job) -> Iterator[None]:
-    """Save the state if a signal or a bad video stops the run between two steps, and say how to resume it."""
+    """Save the state if a signal or a bad video stops the run between two steps, and say how to go on.
+
+    A run that diverged is not saved.
+    """
     try:
         yield
+    except NotFiniteError as error:
+        raise _diverged(job, error) from error
     except (Stopped, VideoError) as error:
-        job.save()
+        try:
+            job.save()
+        except NotFiniteError as not_finite:
+            raise _diverged(job, not_finite) from not_finite
         place = f"epoch {job.progress.epoch + 1} after {job.progress.step} of {job.steps_per_epoch} steps"
         resume = f"continue with: vsn train --resume {job.run.path}"
         if isinstance(error, Stopped):
@@ -370,14 +386,20 @@ def _save_on_stop(job: Job) -> Iterator[None]:
         raise TrainingStopped(f"{OUT_OF_MEMORY} The run keeps its last saved state.") from error
 
 
-def _loss_not_finite(job: Job, batch: Batch) -> TrainingStopped:
-    """Build the error for a loss that is NaN or infinite; it names the videos of the step."""
-    video_ids = [job.train_set.records[int(i)].video_id for i in batch.indices]
-    names = ", ".join(name for names in job.distributed.all_gather(video_ids) for name in names)
+def _diverged(job: Job, error: NotFiniteError) -> TrainingStopped:
+    """Build the error for a loss, weights or scores that are NaN or infinite; it names the weights to go on from."""
+    weights = weights_file(job.run)
+    # Nothing that is not finite is written, so that a file of weights is from an epoch before.
+    advice = (
+        f"{weights} has the weights after epoch {job.progress.epoch}: train from them, vsn train RECIPE --init-from "
+        f"{weights}, with a lower train.lr, or with train.precision = 'fp32'."
+        if weights.is_file()
+        else f"No epoch has finished, so that there are no weights to go on from: delete {job.run.path}, and train again "
+        "with a lower train.lr, a train.warmup_epochs, or train.precision = 'fp32'."
+    )
     return TrainingStopped(
-        f"The loss is not finite in epoch {job.progress.epoch + 1}, step {job.progress.step}, at learning rate "
-        f"{job.lr:.3g}. The run keeps its last saved state. Train from its weights (--init-from {job.run.path}) with a "
-        f"lower train.lr, or with train.precision = 'fp32'. Videos of the batch: {names}."
+        f"The training diverged in epoch {job.progress.epoch + 1}, step {job.progress.step}, at learning rate "
+        f"{job.lr:.3g}: {error}. {advice} --resume would repeat these steps."
     )
 
 

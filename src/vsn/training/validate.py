@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from vsn.data.dataset import BadVideo
 from vsn.inference.evaluate import score_videos
+from vsn.models.weights_file import NotFiniteError
 from vsn.runs.checkpoint import save_weights
 from vsn.runs.run import append_metrics
 from vsn.scores.metrics import average_precisions, top_k_hits
+from vsn.scores.scores import ScoresError
 from vsn.system.terminal import print_line
 from vsn.training.job import Job
 from vsn.training.losses import mean_loss
@@ -22,23 +25,31 @@ def validate(job: Job) -> dict[str, float]:
 
     Raises:
         Stopped: a signal asked this or another process to stop.
-        VideoError: a video cannot be read, and `eval.bad_videos` is "stop".
+        VideoError: a video cannot be read, and `eval.bad_videos` is "stop"; or none can be read.
+        NotFiniteError: weights, scores or the loss are NaN or infinite.
     """
+    job.check_finite()
     recipe = job.run.recipe
     bad: list[BadVideo] = []
-    scores = score_videos(
-        job.eval_model,
-        job.val_set,
-        batch_size=recipe.eval.batch_size,
-        num_workers=recipe.data.num_workers,
-        precision=recipe.train.precision,
-        average=recipe.eval.average,
-        bad=bad if recipe.eval.bad_videos == "wrong" else None,
-        distributed=job.distributed,
-        stop=job.stop,
-    )
+    try:
+        scores = score_videos(
+            job.eval_model,
+            job.val_set,
+            batch_size=recipe.eval.batch_size,
+            num_workers=recipe.data.num_workers,
+            precision=recipe.train.precision,
+            average=recipe.eval.average,
+            bad=bad if recipe.eval.bad_videos == "wrong" else None,
+            distributed=job.distributed,
+            stop=job.stop,
+        )
+    except ScoresError:
+        raise NotFiniteError("the scores of the validation are not finite") from None
     # Every rank has all scores, so that all agree on the best weights and on stopping early.
     metrics = {"val_loss": mean_loss(scores), "val_top1": float(top_k_hits(scores, 1).mean())}
+    # Before the weights can become the best: NaN is neither smaller nor larger than another loss.
+    if not math.isfinite(metrics["val_loss"]):
+        raise NotFiniteError("the validation loss is not finite")
     if bad:
         metrics["val_bad_videos"] = len(bad)
     if scores.multi_label:
