@@ -21,14 +21,14 @@ from av.video.frame import VideoFrame
 
 from vsn.config import LiveConfig
 from vsn.data.video import VideoError
-from vsn.data.video.frame_converter import FrameConverter
-from vsn.data.video.pyav_reader import (
+from vsn.data.video.container import (
     UNDECODABLE,
     content_errors,
     open_container,
     open_source,
     video_stream,
 )
+from vsn.data.video.frame_converter import FrameConverter
 from vsn.data.video.reader import MAX_PIXELS
 
 Kind = Literal["file", "camera", "url"]

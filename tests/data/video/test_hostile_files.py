@@ -21,7 +21,7 @@ from PIL import Image
 from tests.helpers.mutants import write_mutant, write_sources
 from tests.helpers.videos import READERS
 from vsn.data.video import VideoError, open_video, write_video
-from vsn.data.video import pyav_reader as video_files
+from vsn.data.video import container as containers
 from vsn.data.video.reader import MAX_PIXELS
 
 
@@ -274,7 +274,7 @@ def test_a_playlist_opens_no_other_file(tmp_path: Path, gray_video: Path) -> Non
 
 
 def test_reading_that_stalls_is_given_up(gray_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_files, "_STALL_SECONDS", 0.0)
+    monkeypatch.setattr(containers, "_STALL_SECONDS", 0.0)
     for read in READERS.values():
         with pytest.raises(VideoError, match="stalled for 0 seconds"):
             read(gray_video)

@@ -15,8 +15,8 @@ from tests.data.video.test_frame_converter import HLG, PQ, write_hdr
 from tests.helpers.videos import READERS, overwrite_packets, with_matrix
 from vsn.config import ConfigError, DataConfig, Recipe
 from vsn.data.video import VideoError, open_video, write_video
-from vsn.data.video import pyav_reader as video_files
 from vsn.data.video import torchcodec_reader as torchcodec_files
+from vsn.data.video.pyav_reader import PyAVReader
 from vsn.doctor import examine
 
 
@@ -52,13 +52,14 @@ def centers(num_frames: int) -> list[int]:
 def pyav_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that PyAV decoded."""
     reads: list[str] = []
-    decoded_frames = video_files._decoded_frames
+    for way in ("_seek", "_count"):
+        read = getattr(PyAVReader, way)
 
-    def noted(path, container):
-        reads.append(Path(path).name)
-        return decoded_frames(path, container)
+        def noted(self, wanted, read=read):
+            reads.append(Path(self.path).name)
+            return read(self, wanted)
 
-    monkeypatch.setattr(video_files, "_decoded_frames", noted)
+        monkeypatch.setattr(PyAVReader, way, noted)
     return reads
 
 

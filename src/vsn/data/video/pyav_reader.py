@@ -1,30 +1,33 @@
-"""Read video files through PyAV, decoding from the first frame; open containers safely for other modules.
+"""Read video files through PyAV, decoding only what the wanted frames need.
 
-`torchcodec_reader` seeks where a file's frame numbers allow it. FFmpeg runs with one thread, because worker
-processes or threads already run in parallel.
+`packet_index` tells which packet shows a frame and where decoding may start. FFmpeg runs with one thread, because
+worker processes or threads already run in parallel.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
+from itertools import chain, groupby, islice, takewhile
 from pathlib import Path
 
-import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vsn.data.video.container import (
+    UNDECODABLE,
+    content_errors,
+    decoded_frames,
+    open_container,
+    read_packets,
+    video_stream,
+)
 from vsn.data.video.frame_converter import FrameConverter, is_hdr
 from vsn.data.video.orientation import frame_orientation
+from vsn.data.video.packet_index import CACHE, PacketIndex, file_key, index_packets
 from vsn.data.video.reader import (
     MAX_PIXELS,
     FewerFramesError,
@@ -34,109 +37,54 @@ from vsn.data.video.reader import (
     checked_indices,
 )
 
-# What PyAV and numpy raise for damaged content: mostly FFmpegError. Sizes read from a damaged header
-# cause the others.
-_CONTENT_ERRORS = (
-    av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, MemoryError, RuntimeError,
-)  # fmt: skip
-
-# Playlist formats open other files: a hostile one could name itself without end, or a pipe.
-_PLAYLISTS = {"concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp"}
-_OPTIONS = {
-    "protocol_whitelist": "file",
-    "format_whitelist": ",".join(sorted(av.formats_available - _PLAYLISTS)),
-    "max_pixels": str(MAX_PIXELS),
-}
-_STALL_SECONDS = 60.0
-UNDECODABLE = (av.FFmpegError, ValueError)
-"""What PyAV raises for a packet that does not decode; since version 19 a plain ValueError when no decoder opens."""
-_REFUSES_TAGS = int(av.__version__.partition(".")[0]) < 19
-"""Whether PyAV refuses files whose tags are in an unknown encoding unless told to ignore them."""
-
-
-@dataclass(frozen=True)
-class PacketIndex:
-    """The packets of a file's video stream, found in one demux pass, without decoding.
-
-    A packet stands for one frame. Packets that are never shown (an edit list cuts them off) are left out.
-    """
-
-    container_format: str
-    """FFmpeg's name, such as "mov,mp4,m4a,3gp,3g2,mj2"."""
-    stream_index: int | None
-    """Index of the video stream among all streams; None when it is the only video stream."""
-    frames_per_second: float
-    """Average rate; 0.0 when unknown."""
-    time_base: Fraction | None
-    """Seconds of one unit of `pts`."""
-    pts: tuple[int | None, ...]
-    """Presentation timestamp of each packet, in file order."""
-    is_key: tuple[bool, ...]
-    """Whether each packet is marked as a key frame."""
-
 
 class PyAVReader(VideoReader):
     """Read a video file through PyAV.
 
-    Decoding starts at the first frame, so that indices are exact in every container, and stops after
-    the last frame wanted.
+    Where the packets' time stamps and key frames can be trusted, `frames_at` decodes from the key frame before each
+    group of wanted frames, leaves out what no other frame refers to, and tells frames by their time stamps. Otherwise,
+    and when anything is not as the index says, it decodes from the first frame on and counts. Both give the same
+    frames; `index.obstacle` says which way is taken.
+
+    The file stays open until `close`. `num_decoded` counts the frames that `frames_at` decoded so far.
     """
 
-    def __init__(self, path: str | Path, *, short_side: int | None = None, decode_first: bool = False) -> None:
-        self.index, first = _index_packets(path, decode_first=decode_first)
+    def __init__(self, path: str | Path, *, short_side: int | None = None) -> None:
+        key = file_key(path)
+        index = CACHE.get(key) if key is not None else None
+        with content_errors(path):
+            container = open_container(path)
+            if index is not None:
+                self._file: _OpenFile | None = _OpenFile(path, container)
+            else:
+                index, kept = index_packets(path, container)
+                self._file = _OpenFile(path, container, kept, next_place=-1)
+                if key is not None and key == file_key(path):  # not replaced meanwhile
+                    CACHE.put(key, index)
+        self.index: PacketIndex = index
+        self.num_decoded = 0
+        self._must_count = bool(index.obstacle)
         super().__init__(
-            path, num_frames=len(self.index.pts), frames_per_second=self.index.frames_per_second, short_side=short_side
+            path, num_frames=index.num_frames, frames_per_second=index.frames_per_second, short_side=short_side
         )
-        if first is not None:
-            self.metadata = self._metadata_from(first)
+
+    def close(self) -> None:
+        """See `VideoReader.close`."""
+        if self._file is not None:
+            self._file.container.close()
+            self._file = None
 
     @cached_property
     def metadata(self) -> VideoMetadata:
         """See `VideoReader.metadata`."""
-        with content_errors(self.path), open_container(self.path) as container:
-            first = next(_decoded_frames(self.path, container), None)
-            if first is None:
-                raise self._nothing_decodes()
-            return self._metadata_from(first)
-
-    def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """See `VideoReader.frames_at`."""
-        indices = checked_indices(indices, self.num_frames)
-        wanted, last = set(indices), max(indices)
-        images: dict[int, np.ndarray] = {}
-        converter: FrameConverter | None = None
-        num_decoded = 0
-        with content_errors(self.path), open_container(self.path) as container:
-            for frame in _decoded_frames(self.path, container):
-                converter = converter or FrameConverter.of(self.path, frame, self.short_side)
-                if num_decoded in wanted:  # converting to RGB costs as much as decoding: only what is wanted
-                    images[num_decoded] = converter.rgb(frame)
-                num_decoded += 1
-                if num_decoded > last:
-                    break
-        if not num_decoded:
-            raise self._nothing_decodes()
-        # Truncated and damaged files announce frames that do not decode. Their number is known only now.
-        if len(images) < len(wanted):
-            announced, self.num_frames = self.num_frames, num_decoded
-            raise FewerFramesError(self.path, f"it announces {announced} frames, of which {num_decoded} decode.")
         with content_errors(self.path):
-            return np.stack([images[index] for index in indices])
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        converter: FrameConverter | None = None
-        with content_errors(self.path), open_container(self.path) as container:
-            for frame in _decoded_frames(self.path, container):
-                converter = converter or FrameConverter.of(self.path, frame, self.short_side)
-                yield converter.rgb(frame)
-        if converter is None:
+            first = next(self._frames_from_first(), None)
+        if first is None:
             raise self._nothing_decodes()
-
-    def _metadata_from(self, first: VideoFrame) -> VideoMetadata:
         size = FrameConverter.of(self.path, first, None)
         orientation = frame_orientation(self.path, first)
         return VideoMetadata(
-            len(self.index.pts),
+            self.index.num_frames,
             self.frames_per_second,
             size.height,
             size.width,
@@ -145,133 +93,163 @@ class PyAVReader(VideoReader):
             is_hdr(first),
         )
 
+    def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """See `VideoReader.frames_at`."""
+        indices = checked_indices(indices, self.num_frames)
+        wanted = sorted(set(indices))
+        images = None if self._must_count else self._seek(wanted)
+        if images is None:
+            self._must_count = True
+            images = self._count(wanted)
+        with content_errors(self.path):
+            return np.stack([images[index] for index in indices])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        converter: FrameConverter | None = None
+        # A container of its own: frames may be read by number while this loop runs.
+        with content_errors(self.path), open_container(self.path) as container:
+            stream = video_stream(self.path, container)
+            for frame in decoded_frames(stream, read_packets(self.path, container, stream)):
+                converter = converter or FrameConverter.of(self.path, frame, self.short_side)
+                yield converter.rgb(frame)
+        if converter is None:
+            raise self._nothing_decodes()
+
+    def _count(self, wanted: Sequence[int]) -> dict[int, np.ndarray]:
+        """Return these frames, ascending, decoding from the first one; raises `FewerFramesError`."""
+        images: dict[int, np.ndarray] = {}
+        converter: FrameConverter | None = None
+        num_decoded, remaining = 0, set(wanted)
+        with content_errors(self.path):
+            for frame in self._frames_from_first():
+                self.num_decoded += 1
+                converter = converter or FrameConverter.of(self.path, frame, self.short_side)
+                if num_decoded in remaining:  # converting to RGB costs as much as decoding: only what is wanted
+                    images[num_decoded] = converter.rgb(frame)
+                num_decoded += 1
+                if num_decoded > wanted[-1]:
+                    break
+        if not num_decoded:
+            raise self._nothing_decodes()
+        # Truncated and damaged files announce frames that do not decode. Their number is known only now.
+        if len(images) < len(wanted):
+            announced, self.num_frames = self.num_frames, num_decoded
+            raise FewerFramesError(self.path, f"it announces {announced} frames, of which {num_decoded} decode.")
+        return images
+
+    def _seek(self, wanted: Sequence[int]) -> dict[int, np.ndarray] | None:
+        """Return these frames, ascending, decoding as little as possible; None when the file is not as indexed."""
+        index = self.index
+        places = index.positions[wanted]
+        starts = index.starts[np.searchsorted(index.starts, places, side="right") - 1].tolist()
+        frame_of = {int(index.pts[place]): frame for place, frame in zip(places.tolist(), wanted, strict=True)}
+        images: dict[int, np.ndarray] = {}
+        converter: FrameConverter | None = None
+        with content_errors(self.path):
+            file = self._open()
+            try:
+                for start, group in groupby(zip(starts, places.tolist(), strict=True), key=lambda pair: pair[0]):
+                    for stamp, frame in file.decode(index, start, [place for _, place in group]):
+                        self.num_decoded += 1
+                        if stamp in frame_of:
+                            converter = converter or FrameConverter.of(self.path, frame, self.short_side)
+                            images[frame_of[stamp]] = converter.rgb(frame)
+            except (*UNDECODABLE, _NotAsIndexedError):
+                return None
+        return images if len(images) == len(wanted) else None
+
+    def _open(self) -> _OpenFile:
+        if self._file is None:
+            self._file = _OpenFile(self.path, open_container(self.path))
+        return self._file
+
+    def _frames_from_first(self) -> Iterator[VideoFrame]:
+        """Decode all frames in display order, as from a file just opened: seeking back is not exact in every format."""
+        if self._file is not None and not self._file.is_unread:
+            self.close()
+        return self._open().decode_all()
+
     def _nothing_decodes(self) -> VideoError:
         # FFmpeg refuses frames of more than max_pixels; the codec then has no width.
-        reason = f"none of its {len(self.index.pts)} frames decodes"
+        reason = f"none of its {self.index.num_frames} frames decodes"
         with content_errors(self.path), open_container(self.path) as container:
             if not video_stream(self.path, container).codec_context.width:
                 reason += f"; the header is damaged, or announces more than {MAX_PIXELS // 10**6} million pixels"
         return VideoError(self.path, f"{reason}.")
 
 
-# --- containers, shared with streams, checks of data sets and other decoders -------------------------
+class _NotAsIndexedError(Exception):
+    """A packet or a frame is not as the index says, or as other frames of the file must be."""
 
 
-def open_container(path: str | Path) -> InputContainer:
-    """Open a file for reading. Raises `VideoError` for a path that is no file, and PyAV's errors for content.
+class _OpenFile:
+    """An open container: packets from any place of its index, and the frames that they decode to.
 
-    Safe for untrusted files: reads time out after a minute, frames of more than `MAX_PIXELS` are
-    not decoded, and no other file is opened.
+    Args:
+        kept: all packets, when they are in memory already.
+        next_place: place of the packet that the container gives next; -1 when that is not known.
     """
-    try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise VideoError(path, "a folder, not a video file.")
-        if not stat.S_ISREG(status.st_mode):
-            raise VideoError(path, "not a regular file (a pipe, socket or device).")
-        with open(path, "rb"):  # a permission error here names its reason; FFmpeg's does not
-            pass
-    except (FileNotFoundError, NotADirectoryError):
-        raise VideoError(path, "no such file.") from None
-    except OSError as error:
-        raise VideoError(path, f"cannot be opened ({error.strerror}).") from None
-    if status.st_size == 0:
-        raise VideoError(path, "the file is empty.")
-    # Without "file:", FFmpeg takes a colon in the name as the end of a protocol.
-    return open_source(f"file:{path}", options=_OPTIONS, timeout=_STALL_SECONDS)
 
+    def __init__(
+        self, path: str | Path, container: InputContainer, kept: list[Packet] | None = None, *, next_place: int = 0
+    ) -> None:
+        self.container = container
+        self.stream: VideoStream = video_stream(path, container)
+        self._path, self._kept, self._next_place = path, kept, next_place
+        self.is_unread = kept is not None or next_place == 0
+        """Whether the first packet can be had, and nothing was decoded yet."""
+        self._size = (self.stream.width, self.stream.height)
 
-def open_source(source: str, *, options: dict[str, str], timeout: float) -> InputContainer:
-    """Call `av.open` for reading; accept files whose tags are in an unknown encoding."""
-    # Latin-1 titles are common in old AVI files, and say nothing about the frames.
-    if _REFUSES_TAGS:
-        return av.open(source, options=options, metadata_errors="ignore", timeout=timeout)  # type: ignore[call-overload,no-any-return,unused-ignore]
-    return av.open(source, options=options, timeout=timeout)
+    def decode_all(self) -> Iterator[VideoFrame]:
+        """Decode all frames of a file that is unread."""
+        unread = read_packets(self._path, self.container, self.stream) if self._kept is None else self._kept
+        self.is_unread, self._next_place = False, -1
+        return decoded_frames(self.stream, unread)
 
+    def decode(self, index: PacketIndex, start: int, wanted: list[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """Decode from a packet where decoding may start; yield time stamps and frames until the wanted packets' are out.
 
-def video_stream(path: str | Path, container: InputContainer) -> VideoStream:
-    """Return the first video stream that is not a cover picture, ready to decode. Raises `VideoError`."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:  # the cover picture of a sound file
-            if stream.codec_context is None:
-                raise VideoError(path, "no decoder for its video stream.")
-            # Options of a decoder must be set before it opens.
-            if not stream.codec_context.is_open:
-                stream.codec_context.thread_count = 1
-                stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            return stream
-    raise VideoError(path, "it has no video stream.")
+        Raises `_NotAsIndexedError`, and PyAV's errors for packets that do not decode.
+        """
+        codec = self.stream.codec_context
+        stamps = index.pts[start : max(wanted) + 1].tolist()
+        missing = {stamps[place - start] for place in wanted}
+        coming = self._seek(index, start) if self._kept is None else self._kept[start : start + len(stamps)]
+        self.is_unread, self._next_place = False, -1
+        skipping, codec.skip_frame = False, "DEFAULT"
+        shown = -(2**63)
+        needed = takewhile(lambda _: bool(missing), zip(stamps, coming, strict=False))
+        # Told by None that no more packets come, the decoder gives the frames that it holds back.
+        for stamp, packet in chain(needed, [(None, None)]):
+            if packet is not None:
+                if packet.pts != stamp:
+                    raise _NotAsIndexedError
+                if index.skips_unreferenced and skipping == (stamp in missing):
+                    skipping = not skipping
+                    codec.skip_frame = "NONREF" if skipping else "DEFAULT"
+            for frame in codec.decode(packet):
+                # All frames get the size of the first frame of the file, which is not known here.
+                is_as_first = (frame.width, frame.height) == self._size
+                if frame.is_corrupt or not is_as_first or frame.pts is None or frame.pts <= shown:
+                    raise _NotAsIndexedError
+                shown = frame.pts
+                missing.discard(shown)
+                yield shown, frame
+        codec.flush_buffers()
 
-
-@contextlib.contextmanager
-def content_errors(path: str | Path) -> Iterator[None]:
-    """Convert the errors that damaged content raises to a `VideoError` that names the file."""
-    try:
-        yield
-    except VideoError:
-        raise
-    except av.ExitError:
-        raise VideoError(path, f"opening it stalled for {_STALL_SECONDS:.0f} seconds.") from None
-    except av.FFmpegError as error:
-        raise VideoError(path, f"not a video that FFmpeg can read ({error.strerror}).") from error
-    except _CONTENT_ERRORS as error:
-        raise VideoError(path, f"cannot be decoded ({type(error).__name__}: {error}).") from error
-
-
-def _index_packets(path: str | Path, *, decode_first: bool) -> tuple[PacketIndex, VideoFrame | None]:
-    """Index a file in one pass; with `decode_first` also return the first frame that decodes. Raises `VideoError`."""
-    # Counted, because the header's number of frames is often wrong.
-    pts: list[int | None] = []
-    is_key: list[bool] = []
-    first: VideoFrame | None = None
-    with content_errors(path), open_container(path) as container:
-        stream = video_stream(path, container)
-        rate = stream.average_rate or stream.guessed_rate
-        for packet in _packets(path, container, stream):
-            if decode_first and first is None:
-                first = next(iter(decode_packet(stream, packet)), None)
-            # Edit lists of MP4 cut packets off, which decode and are not shown.
-            if not packet.is_discard:
-                pts.append(packet.pts)
-                is_key.append(packet.is_keyframe)
-        if decode_first and first is None:  # a decoder may hold the only frame until the end
-            first = next(iter(decode_packet(stream, None)), None)
-        index = PacketIndex(
-            container_format=container.format.name,
-            stream_index=stream.index if len(container.streams.video) > 1 else None,
-            frames_per_second=float(rate) if rate else 0.0,
-            time_base=stream.time_base,
-            pts=tuple(pts),
-            is_key=tuple(is_key),
-        )
-    if not pts:
-        raise VideoError(path, "its video stream is empty.")
-    return index, first
-
-
-def _packets(path: str | Path, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """Yield packets that hold data; of a truncated file, those before the cut."""
-    try:
-        for packet in container.demux(stream):
-            if packet.size:  # decoders take an empty packet for the end of the stream
-                yield packet
-    except av.ExitError:
-        raise VideoError(path, f"reading it stalled for {_STALL_SECONDS:.0f} seconds.") from None
-    except av.FFmpegError:  # a truncated file
-        return
-
-
-def _decoded_frames(path: str | Path, container: InputContainer) -> Iterator[VideoFrame]:
-    """Yield frames in display order. Packets that do not decode are skipped, as players do."""
-    stream = video_stream(path, container)
-    for packet in _packets(path, container, stream):
-        yield from decode_packet(stream, packet)
-    yield from decode_packet(stream, None)  # flush: codecs with B-frames hold frames back
-
-
-def decode_packet(stream: VideoStream, packet: Packet | None) -> Sequence[VideoFrame]:
-    """Return the frames that a packet completes, none when it does not decode. Packet None flushes the decoder."""
-    try:
-        return stream.decode(packet)
-    except UNDECODABLE:
-        return ()
+    def _seek(self, index: PacketIndex, start: int) -> Iterator[Packet]:
+        """Return the packets from place `start` on, where decoding may start."""
+        if self._next_place == start:
+            return read_packets(self._path, self.container, self.stream)
+        starts = index.starts[: np.searchsorted(index.starts, start, side="right")]
+        # Some containers search by time of decoding, which is before that of display: a start further back always fits.
+        for key in dict.fromkeys((*starts[:-4:-1].tolist(), 0)):
+            self.container.seek(int(index.pts[key]), stream=self.stream, backward=True)
+            coming = read_packets(self._path, self.container, self.stream)
+            first = next(coming, None)
+            if first is None or first.pts is None:
+                continue
+            landed = np.flatnonzero(index.pts == first.pts).tolist()
+            if landed and landed[0] <= start:
+                return islice(chain([first], coming), start - landed[0], None)
+        raise _NotAsIndexedError

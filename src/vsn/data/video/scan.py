@@ -7,7 +7,7 @@ from pathlib import Path
 
 import av
 
-from vsn.data.video.pyav_reader import content_errors, decode_packet, open_container, video_stream
+from vsn.data.video.container import content_errors, decode_packet, open_container, video_stream
 
 _KEY_FRAMES_DECODED = 16
 

@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vsn.config import ConfigError, Decoder
-from vsn.data.video.pyav_reader import PacketIndex, PyAVReader
+from vsn.data.video.packet_index import PacketIndex
+from vsn.data.video.pyav_reader import PyAVReader
 from vsn.data.video.reader import VideoMetadata, checked_indices, frame_size
 
 if TYPE_CHECKING:
     import torch
 
-_FORMATS = ("mov", "matroska")
-"""Containers whose key-frame flags are reliable; AVI files in the wild flag other frames as key frames."""
 _CHUNK = 32
 """Frames decoded at a time while iterating over a video."""
 
@@ -70,20 +69,11 @@ class TorchCodecReader(PyAVReader):
     """Read a video file through TorchCodec; what TorchCodec cannot read exactly, PyAV reads."""
 
     def __init__(self, path: str | Path, *, short_side: int | None, device: str) -> None:
-        super().__init__(path, short_side=short_side, decode_first=True)
-        # In display order: TorchCodec sorts frames by time stamp.
+        super().__init__(path, short_side=short_side)
+        # Where frames are told by time stamps, TorchCodec numbers them in the same way.
         index = self.index
-        stamps = sorted({pts for pts in index.pts if pts is not None})
-        # Without key frame marks that hold, a first key frame and one time stamp a frame, TorchCodec
-        # would number the frames differently.
-        has_same_numbering = (
-            index.container_format.startswith(_FORMATS)
-            and index.is_key[0]
-            and index.time_base is not None
-            and len(stamps) == self.num_frames
-        )
-        self._seconds = [float(pts * index.time_base) for pts in stamps] if index.time_base is not None else []
-        self._decoder = open_decoder(path, index, self.metadata, device=device) if has_same_numbering else None
+        self._seconds = [float(stamp * index.time_base) for stamp in index.pts[index.positions].tolist()]
+        self._decoder = None if index.obstacle else open_decoder(path, index, self.metadata, device=device)
 
     def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """See `VideoReader.frames_at`."""
@@ -154,7 +144,7 @@ def open_decoder(path: str | Path, index: PacketIndex, metadata: VideoMetadata, 
         and not metadata.mirrored
         and not metadata.tone_mapped  # TorchCodec reads the values of HDR as they are
     )
-    return decoder if has_same_pictures and len(decoder) == len(index.pts) else None
+    return decoder if has_same_pictures and len(decoder) == index.num_frames else None
 
 
 def _resized(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

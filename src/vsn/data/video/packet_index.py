@@ -1,0 +1,256 @@
+"""Index the packets of a video file: which frame each one shows, and where decoding may start.
+
+One pass over the packets, without decoding, tells the frame numbers that a player would show. Where time stamps and key
+frames can be trusted, single frames can then be decoded without those before them (`pyav_reader`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from av.codec.context import CodecContext
+from av.container import InputContainer
+from av.packet import Packet
+
+from vsn.data.video.container import read_packets, video_stream
+from vsn.data.video.reader import VideoError
+
+_SEEKABLE_FORMATS = ("mov", "matroska")
+"""Containers that seek to a packet. Others, such as AVI and MPEG-TS, guess positions or mark key frames wrongly."""
+_ONE_PACKET_A_FRAME = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "prores", "dnxhd", "ffv1"}
+"""Codecs of which each packet completes exactly one shown frame, or is known to be hidden. In others, such as MPEG-4
+part 2, a packet may hold two frames or none."""
+_CACHE_BYTES = 64 * 2**20
+_KEPT_BYTES = 16 * 2**20
+_PACKET_BYTES = 400
+"""About the memory of a packet besides its data."""
+
+
+@dataclass(frozen=True, eq=False)
+class PacketIndex:
+    """The packets of a file's video stream.
+
+    A packet stands for one frame. Hidden packets are decoded and not shown: an edit list cuts them off, or only other
+    frames refer to them.
+    """
+
+    container_format: str
+    """FFmpeg's name, such as "mov,mp4,m4a,3gp,3g2,mj2"."""
+    stream_index: int | None
+    """Index of the video stream among all streams; None when it is the only video stream."""
+    frames_per_second: float
+    """Average rate; 0.0 when unknown."""
+    time_base: Fraction | None
+    """Seconds of one unit of `pts`."""
+    num_frames: int
+    """Packets that are shown."""
+    pts: np.ndarray
+    """Presentation time stamp of each packet in file order, hidden ones too, int64; empty when some have none."""
+    positions: np.ndarray
+    """Of each frame in the order of display, the place of its packet in the file, int32; empty as `pts`."""
+    starts: np.ndarray
+    """Places of the packets where decoding may start, int32: key frames across which no frame refers."""
+    skips_unreferenced: bool
+    """Whether the decoder knows which frames no other refers to, and can leave them out."""
+    obstacle: str
+    """Why frames are decoded from the first one on, such as "time stamps repeat"; empty when decoding may start at
+    any of `starts`."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the arrays."""
+        return self.pts.nbytes + self.positions.nbytes + self.starts.nbytes
+
+
+def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIndex, list[Packet] | None]:
+    """Index the video stream of a container that has just been opened, which is read to its end.
+
+    Returns the index, and the packets unless they take too much memory. Raises `VideoError`.
+    """
+    stream = video_stream(path, container)
+    codec = stream.codec_context
+    name = codec.codec.canonical_name
+    rate = stream.average_rate or stream.guessed_rate
+    pts: list[int | None] = []
+    hidden: list[int] = []
+    keys: list[int] = []
+    kept: list[Packet] | None = []
+    num_bytes = 0
+    obstacle = _untrusted_kind(container.format.name, name)
+    for position, packet in enumerate(read_packets(path, container, stream)):
+        pts.append(packet.pts)
+        num_bytes += packet.size + _PACKET_BYTES
+        if kept is not None:
+            kept.append(packet)
+            kept = kept if num_bytes <= _KEPT_BYTES else None
+        # Counted, because the header's number of frames is often wrong.
+        if packet.is_discard or _is_hidden(name, packet):
+            hidden.append(position)
+        if packet.is_keyframe and _is_access_point(codec, packet):
+            keys.append(position)
+        if packet.is_corrupt:
+            obstacle = obstacle or "a packet is damaged"
+        if position and packet.has_sidedata("new_extradata"):
+            obstacle = obstacle or "the stream changes its parameters"
+    num_frames = len(pts) - len(hidden)
+    if not num_frames:
+        raise VideoError(path, "its video stream is empty.")
+    stamps = positions = starts = np.empty(0, np.int64)
+    if None in pts or stream.time_base is None:
+        obstacle = obstacle or "time stamps are missing"
+    else:
+        stamps = np.array(pts, np.int64)
+        order = np.argsort(stamps, kind="stable")
+        if (np.diff(stamps[order]) == 0).any():
+            obstacle = obstacle or "time stamps repeat"
+        if codec.has_b_frames and (np.diff(stamps) > 0).all():
+            obstacle = obstacle or "time stamps are those of decoding, not of display"
+        positions = np.delete(order, np.flatnonzero(np.isin(order, hidden))) if hidden else order
+        starts = _closed_starts(stamps, keys)
+        if not len(starts) or starts[0] != 0:
+            obstacle = obstacle or "it does not begin with a key frame"
+    index = PacketIndex(
+        container_format=container.format.name,
+        stream_index=stream.index if len(container.streams.video) > 1 else None,
+        frames_per_second=float(rate) if rate else 0.0,
+        time_base=stream.time_base,
+        num_frames=num_frames,
+        pts=stamps,
+        positions=positions.astype(np.int32),
+        starts=starts.astype(np.int32),
+        skips_unreferenced=_can_skip_unreferenced(codec),
+        obstacle=obstacle,
+    )
+    return index, kept
+
+
+class PacketIndexCache:
+    """The indices of the files read last, up to a number of bytes; a file that changed is indexed again."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+        self._indices: OrderedDict[tuple[object, ...], PacketIndex] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[object, ...]) -> PacketIndex | None:
+        """Return the index of a file, see `file_key`; None when it is not there."""
+        with self._lock:
+            index = self._indices.get(key)
+            if index is not None:
+                self._indices.move_to_end(key)
+            return index
+
+    def put(self, key: tuple[object, ...], index: PacketIndex) -> None:
+        """Keep an index; the ones used longest ago make room."""
+        with self._lock:
+            if key in self._indices:
+                return
+            self._indices[key] = index
+            self._num_bytes += index.num_bytes + _OBJECT_BYTES
+            while self._num_bytes > self._max_bytes:
+                self._num_bytes -= self._indices.popitem(last=False)[1].num_bytes + _OBJECT_BYTES
+
+    def clear(self) -> None:
+        """Forget all indices."""
+        with self._lock:
+            self._indices.clear()
+            self._num_bytes = 0
+
+
+_OBJECT_BYTES = 1500
+"""About the memory of an index without its arrays' data, and of its key."""
+CACHE = PacketIndexCache(_CACHE_BYTES)
+"""The cache of this process."""
+
+
+def file_key(path: str | Path) -> tuple[object, ...] | None:
+    """Return what identifies the content of a file; None when it cannot be read."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # a name with a null byte
+        return None
+    return os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+
+
+def _untrusted_kind(container_format: str, codec: str) -> str:
+    """Return why a kind of file is not seekable; empty when it may be."""
+    if not container_format.startswith(_SEEKABLE_FORMATS):
+        return f"the container ({container_format}) does not seek exactly"
+    if codec not in _ONE_PACKET_A_FRAME:
+        return f"a packet of its codec ({codec}) may hold any number of frames"
+    return ""
+
+
+def _closed_starts(pts: np.ndarray, keys: list[int]) -> np.ndarray:
+    """Return the keys that are shown after all packets before them and before all packets after them, int64.
+
+    Frames that follow a key in the file and precede it in time may refer across it (an open GOP).
+    """
+    places = np.array(keys, np.int64)
+    latest_before = np.concatenate([[np.iinfo(np.int64).min], np.maximum.accumulate(pts)[:-1]])
+    earliest_from = np.minimum.accumulate(pts[::-1])[::-1]
+    is_closed = (latest_before[places] < pts[places]) & (pts[places] == earliest_from[places])
+    return places[is_closed]
+
+
+# --- bit streams -------------------------------------------------------------------------------------
+
+
+def _is_hidden(codec: str, packet: Packet) -> bool:
+    """Return whether a packet of VP8 or VP9 holds only a frame that is not shown."""
+    if codec not in ("vp8", "vp9"):
+        return False
+    data = memoryview(packet)
+    first = data[0]
+    if codec == "vp8":  # RFC 6386, 9.1: bit 4 is show_frame
+        return not first >> 4 & 1
+    if data[-1] >> 5 == 0b110:  # a superframe, whose last frame is shown
+        return False
+    # VP9 bitstream specification, 6.2: marker (2 bits), profile (2; 3 adds a reserved bit), show_existing_frame,
+    # frame_type, show_frame.
+    shift = 1 if first >> 4 & 0b11 == 0b11 else 0
+    shows_existing, shows = first >> (3 - shift) & 1, first >> (1 - shift) & 1
+    return not (shows_existing or shows)
+
+
+def _is_access_point(codec: CodecContext, packet: Packet) -> bool:
+    """Return whether a packet that is marked as a key frame is one across which no later frame refers.
+
+    Containers also mark recovery points of H.264, where decoding only begins to be right.
+    """
+    if codec.name == "h264":
+        return 5 in (byte & 31 for byte in _nal_headers(codec, packet, 4))  # an IDR picture
+    if codec.name == "hevc":
+        return any(16 <= byte >> 1 & 63 <= 21 for byte in _nal_headers(codec, packet, 21))  # BLA, IDR or CRA
+    return True
+
+
+def _nal_headers(codec: CodecContext, packet: Packet, length_place: int) -> Iterator[int]:
+    """Yield the first byte of each NAL unit; `length_place` is that of the unit's length in the codec's header."""
+    data, header = bytes(packet), codec.extradata or b""
+    if header[:1] != b"\x01":  # Annex B: units begin with 0 0 1
+        yield from (unit[0] for unit in data.split(b"\0\0\1")[1:] if unit)
+        return
+    size = (header[length_place] & 3) + 1 if len(header) > length_place else 4
+    start = 0
+    while start + size < len(data):
+        yield data[start + size]
+        start += size + int.from_bytes(data[start : start + size], "big")
+
+
+def _can_skip_unreferenced(codec: CodecContext) -> bool:
+    """Return whether frames that the decoder takes for unreferenced are referred to by no frame."""
+    if codec.name == "hevc":
+        # "Sub-layer non-reference" pictures may be referred to from higher temporal layers: only with a single layer
+        # does nothing refer to them. ISO 14496-15: byte 21 of the header holds the number of layers.
+        header = codec.extradata or b""
+        return header[:1] == b"\x01" and len(header) > 21 and header[21] >> 3 & 7 == 1
+    return codec.name == "h264"

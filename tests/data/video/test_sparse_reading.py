@@ -1,0 +1,370 @@
+"""Frames read with as little decoding as possible equal those decoded from the first frame on."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.helpers.videos import overwrite_packets, with_matrix
+from vsn.data.video import FewerFramesError, VideoError, open_video, packet_index, pyav_reader, write_video
+from vsn.data.video.packet_index import CACHE, PacketIndexCache, file_key
+from vsn.data.video.pyav_reader import PyAVReader
+
+NUM_FRAMES = 45
+
+
+def moving(num_frames: int, height: int = 48, width: int = 80, seed: int = 0) -> list[np.ndarray]:
+    """A textured picture that moves, so that every frame differs and refers to others."""
+    noise = np.random.default_rng(seed).integers(0, 255, (height * 2, width * 2, 3), dtype=np.uint8)
+    smooth = noise.reshape(height, 2, width, 2, 3).mean((1, 3)).astype(np.uint8)
+    return [np.roll(smooth, (i, 2 * i), (0, 1)) for i in range(num_frames)]
+
+
+def encode(
+    path: Path,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    *,
+    frames: list[np.ndarray] | None = None,
+    pixels: str = "yuv420p",
+    container_options: dict[str, str] | None = None,
+    stamps: Callable[[int], int] = lambda i: i,
+) -> Path:
+    """Encode frames at 25 a second, frame i at `stamps(i)` of them."""
+    frames = moving(NUM_FRAMES) if frames is None else frames
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=25, options=options or {})
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pixels
+        for i, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = stamps(i), Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def remux(source: Path, target: Path, change: Callable[[int, av.Packet], bool] = lambda i, packet: True) -> Path:
+    """Copy the packets for which `change` returns true; it may change them."""
+    with av.open(str(source)) as reading, av.open(str(target), "w") as writing:
+        stream = writing.add_stream_from_template(reading.streams.video[0])
+        for i, packet in enumerate(packet for packet in reading.demux(video=0) if packet.size):
+            if change(i, packet):
+                packet.stream = stream
+                writing.mux(packet)
+    return target
+
+
+def from_first(path: Path) -> np.ndarray:
+    return open_video(path).all_frames()
+
+
+def obstacle(path: Path) -> str:
+    with PyAVReader(path) as video:
+        return video.index.obstacle
+
+
+@pytest.fixture(autouse=True)
+def _no_index_of_other_tests() -> Iterator[None]:
+    CACHE.clear()
+    yield
+    CACHE.clear()
+
+
+# --- equality ----------------------------------------------------------------------------------------
+
+KINDS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "h264": (".mp4", "libx264", {"g": "12", "bf": "3"}),
+    "h264 in matroska": (".mkv", "libx264", {"g": "12", "bf": "3", "x264-params": "b-pyramid=normal:ref=4"}),
+    "h264 of two frames": (".mp4", "libx264", {"g": "3", "bf": "2", "x264-params": "scenecut=0"}),
+    "h264 of one frame": (".mov", "libx264", {"g": "1"}),
+    "h264 of one key": (".mp4", "libx264", {"g": "250", "bf": "8"}),
+    "h264 open": (".mp4", "libx264", {"g": "9", "bf": "3", "x264-params": "open-gop=1"}),
+    "h264 refreshed": (".mkv", "libx264", {"g": "10", "bf": "0", "x264-params": "intra-refresh=1"}),
+    "h264 interlaced": (".mp4", "libx264", {"g": "12", "bf": "2", "flags": "+ildct+ilme"}),
+    "hevc": (".mp4", "libx265", {"x265-params": "keyint=12:bframes=3:open-gop=0:log-level=none"}),
+    "hevc open": (".mkv", "libx265", {"x265-params": "keyint=12:bframes=3:open-gop=1:log-level=none"}),
+    "hevc layers": (".mp4", "libx265", {"x265-params": "keyint=15:bframes=4:temporal-layers=3:log-level=none"}),
+    "vp8": (".webm", "libvpx", {"g": "15", "auto-alt-ref": "1", "lag-in-frames": "12", "b": "100k"}),
+    "vp9": (".webm", "libvpx-vp9", {"g": "15", "auto-alt-ref": "1", "lag-in-frames": "12", "cpu-used": "8"}),
+    "av1": (".mp4", "libsvtav1", {"g": "15", "preset": "12"}),
+    "motion jpeg": (".mkv", "mjpeg", {}),
+    "mpeg4": (".mp4", "mpeg4", {"g": "12", "bf": "2"}),
+    "mpeg2": (".mkv", "mpeg2video", {"g": "12", "bf": "2"}),
+    "avi": (".avi", "mpeg4", {"g": "12"}),
+    "transport stream": (".ts", "libx264", {"g": "12", "bf": "3"}),
+    "fragments": (".mp4", "libx264", {"g": "12", "bf": "3", "movflags": "frag_keyframe+empty_moov"}),
+}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, np.ndarray]]:
+    """Return a video of a kind and its frames, decoded from the first one on."""
+    folder = tmp_path_factory.mktemp("kinds")
+    made: dict[str, tuple[Path, np.ndarray]] = {}
+
+    def video(kind: str) -> tuple[Path, np.ndarray]:
+        if kind not in made:
+            extension, codec, options = KINDS[kind]
+            options = dict(options)
+            container = {"movflags": options.pop("movflags")} if "movflags" in options else {}
+            path = folder / (kind.replace(" ", "-") + extension)
+            size = (64, 96) if codec == "libsvtav1" else (48, 80)
+            encode(
+                path, codec, options,
+                frames=moving(NUM_FRAMES, *size), container_options=container,
+                pixels="yuvj420p" if codec == "mjpeg" else "yuv420p",
+            )  # fmt: skip
+            made[kind] = path, from_first(path)
+        return made[kind]
+
+    return video
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["packets in memory", "packets in the file"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_frames_equal_those_decoded_from_the_first(videos, kind: str, kept: bool, monkeypatch) -> None:
+    if not kept:
+        monkeypatch.setattr(packet_index, "_KEPT_BYTES", 0)
+    path, expected = videos(kind)
+    assert len(expected) == NUM_FRAMES
+    draws = random.Random(kind)
+    check_random_reads(path, expected, draws, 12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_thousands_of_index_sets(videos, kind: str, monkeypatch) -> None:
+    path, expected = videos(kind)
+    for number in range(10):
+        monkeypatch.setattr(packet_index, "_KEPT_BYTES", 2**24 * (number % 2))
+        CACHE.clear()
+        check_random_reads(path, expected, random.Random(f"{kind} {number}"), 10)
+
+
+def check_random_reads(path: Path, expected: np.ndarray, draws: random.Random, num_readers: int) -> None:
+    """Each reader reads twice: nothing may be left over from the first time."""
+    for _ in range(num_readers):
+        with open_video(path) as video:
+            for _ in range(2):
+                wanted = [draws.randrange(len(expected)) for _ in range(draws.choice([1, 1, 2, 3, 8, 20]))]
+                np.testing.assert_array_equal(video.frames_at(wanted), expected[wanted], err_msg=str(wanted))
+
+
+@pytest.mark.parametrize("rotation", [(0, 1, -1, 0), (-1, 0, 0, -1)])
+def test_turned_frames(tmp_path: Path, rotation: tuple[int, int, int, int]) -> None:
+    path = with_matrix(encode(tmp_path / "plain.mp4", options={"g": "10"}), tmp_path / "turned.mp4", rotation)
+    expected = from_first(path)
+    np.testing.assert_array_equal(open_video(path).frames_at([44, 21, 3]), expected[[44, 21, 3]])
+
+
+def test_odd_and_real_videos(shared_data: Path) -> None:
+    folder = shared_data / "data/odd-videos"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    draws = random.Random(0)
+    for path in sorted(folder.iterdir()):
+        try:
+            expected = open_video(path, short_side=32).all_frames()
+        except VideoError:
+            continue
+        with open_video(path, short_side=32) as video:
+            try:
+                wanted = [draws.randrange(video.num_frames) for _ in range(8)]
+                frames = video.frames_at(wanted)
+            except FewerFramesError:
+                wanted = [draws.randrange(video.num_frames) for _ in range(8)]
+                frames = video.frames_at(wanted)
+            np.testing.assert_array_equal(frames, expected[wanted], err_msg=str(path))
+
+
+# --- what is decoded ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["packets in memory", "packets in the file"])
+def test_only_what_the_wanted_frames_need_is_decoded(tmp_path: Path, kept: bool, monkeypatch) -> None:
+    if not kept:
+        monkeypatch.setattr(packet_index, "_KEPT_BYTES", 0)
+    params = {"x264-params": "keyint=12:min-keyint=12:scenecut=0:bframes=3:b-adapt=0:b-pyramid=none"}
+    path = encode(tmp_path / "video.mp4", options=params, frames=moving(96))
+    # In the order of display, each group of 12: I B B B P B B B P B B P.
+    for wanted, needed in (([60], 1), ([64], 2), ([68], 3), ([62], 3), ([62, 62, 68], 4), ([62, 12, 85], 7)):
+        with PyAVReader(path) as video:
+            video.frames_at(wanted)
+            assert video.num_decoded == needed, wanted
+
+
+def test_only_wanted_frames_are_converted(gray_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    converted, rgb = [], pyav_reader.FrameConverter.rgb
+    monkeypatch.setattr(pyav_reader.FrameConverter, "rgb", lambda self, frame: converted.append(1) or rgb(self, frame))
+    open_video(gray_video).frames_at([2, 7, 7])
+    assert len(converted) == 2
+
+
+def test_one_open_for_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened, open_container = encode(tmp_path / "video.mp4", options={"g": "10"}), [], pyav_reader.open_container
+    monkeypatch.setattr(pyav_reader, "open_container", lambda path: opened.append(path) or open_container(path))
+    with open_video(path) as video:
+        assert video.metadata.height == 48
+        video.frames_at([30])
+        video.frames_at([3, 40])
+    assert len(opened) == 1
+
+
+# --- the cache of indices ----------------------------------------------------------------------------
+
+
+def test_a_file_is_indexed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = encode(tmp_path / "video.mp4", options={"g": "10"})
+    first = open_video(path).frames_at([5, 33])
+    monkeypatch.setattr(pyav_reader, "index_packets", None)
+    with open_video(path) as video:
+        np.testing.assert_array_equal(video.frames_at([5, 33]), first)
+
+
+def test_a_changed_file_is_indexed_again(tmp_path: Path) -> None:
+    path = encode(tmp_path / "video.mp4")
+    assert open_video(path).num_frames == NUM_FRAMES
+    encode(path, frames=moving(20))
+    assert open_video(path).num_frames == 20
+
+
+def test_a_file_replaced_while_open_stays_the_old_one(tmp_path: Path) -> None:
+    path, other = encode(tmp_path / "video.mp4", options={"g": "5"}), encode(tmp_path / "x.mp4", frames=moving(8))
+    expected = from_first(path)
+    CACHE.clear()
+    with open_video(path) as video:
+        os.replace(other, path)
+        np.testing.assert_array_equal(video.frames_at([30, 2]), expected[[30, 2]])
+    assert open_video(path).num_frames == 8
+
+
+def test_the_cache_is_bounded(tmp_path: Path) -> None:
+    path = encode(tmp_path / "video.mp4")
+    with PyAVReader(path) as video:
+        index = video.index
+    cache = PacketIndexCache(10 * (index.num_bytes + 3000))
+    for number in range(1000):
+        cache.put((number,), index)
+    held = [number for number in range(1000) if cache.get((number,)) is not None]
+    assert held == list(range(1000 - len(held), 1000))
+    assert 5 <= len(held) <= 20
+    assert file_key(tmp_path / "none.mp4") is None
+
+
+# --- files that are read from the first frame on -----------------------------------------------------
+
+
+def test_kinds_that_are_not_trusted(videos) -> None:
+    reasons = {kind: obstacle(videos(kind)[0]) for kind in KINDS}
+    assert {kind: reason for kind, reason in reasons.items() if reason} == {
+        "mpeg4": "a packet of its codec (mpeg4) may hold any number of frames",
+        "mpeg2": "a packet of its codec (mpeg2video) may hold any number of frames",
+        "avi": "the container (avi) does not seek exactly",
+        "transport stream": "the container (mpegts) does not seek exactly",
+    }
+
+
+def test_time_stamps_that_repeat(tmp_path: Path) -> None:
+    source = encode(tmp_path / "source.mkv", options={"g": "10", "bf": "0"})
+
+    def repeat(i: int, packet: av.Packet) -> bool:
+        if i == 20:
+            packet.pts = packet.dts = packet.pts - 40
+        return True
+
+    path = remux(source, tmp_path / "repeated.mkv", repeat)
+    assert obstacle(path) == "time stamps repeat"
+    np.testing.assert_array_equal(open_video(path).frames_at([30, 20]), from_first(path)[[30, 20]])
+
+
+def test_time_stamps_of_decoding(tmp_path: Path) -> None:
+    """Some tools number packets in the order of the file although frames are shown in another."""
+    source = encode(tmp_path / "source.mkv", options={"g": "10", "bf": "3"})
+
+    def renumber(i: int, packet: av.Packet) -> bool:
+        packet.pts = packet.dts = 40 * i
+        return True
+
+    path = remux(source, tmp_path / "renumbered.mkv", renumber)
+    assert obstacle(path) == "time stamps are those of decoding, not of display"
+    expected = from_first(path)
+    np.testing.assert_array_equal(open_video(path).frames_at([33, 22]), expected[[33, 22]])
+
+
+def test_a_first_packet_that_is_no_key_frame(tmp_path: Path) -> None:
+    source = encode(tmp_path / "source.mp4", options={"g": "10", "bf": "0"})
+    path = remux(source, tmp_path / "headless.mp4", lambda i, packet: i >= 4)
+    assert obstacle(path) == "it does not begin with a key frame"
+
+
+def test_a_packet_that_does_not_decode(tmp_path: Path) -> None:
+    """Frames are counted then, as from the first one: the number that decodes is known only at the end."""
+    source = encode(tmp_path / "source.mp4", options={"g": "1"})
+    path = overwrite_packets(source, tmp_path / "damaged.mp4", start=30)
+    with open_video(path) as video:
+        np.testing.assert_array_equal(video.frames_at([20, 4]), from_first(source)[[20, 4]])
+        with pytest.raises(FewerFramesError, match=r"45 frames.* 30 "):
+            video.frames_at([3, 40])
+        assert video.num_frames == 30
+
+
+def test_a_size_that_changes(tmp_path: Path) -> None:
+    """Frames of all sizes are resized to the first frame's, wherever decoding begins."""
+    parts = [
+        encode(tmp_path / f"{i}.ts", options={"g": "10", "bf": "0"}, frames=moving(20, *size))
+        for i, size in enumerate([(48, 80), (64, 96)])
+    ]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+
+    def continue_time(i: int, packet: av.Packet) -> bool:
+        packet.pts = packet.dts = i * 3600
+        return True
+
+    path = remux(joined, tmp_path / "joined.mkv", continue_time)
+    assert obstacle(path) == ""
+    expected = from_first(path)
+    for wanted in ([5, 35], [35], [30, 39, 20], [12]):
+        frames = open_video(path).sample(lambda n, wanted=wanted: [min(i, n - 1) for i in wanted])
+        np.testing.assert_array_equal(frames, expected[np.minimum(wanted, len(expected) - 1)])
+
+
+def test_a_file_that_was_cut_without_encoding(tmp_path: Path) -> None:
+    """An edit list hides the frames before the cut."""
+    source = encode(tmp_path / "source.mp4", options={"g": "15", "bf": "2"})
+    path = remux(source, tmp_path / "cut.mp4", lambda i, packet: _earlier(packet, 7))
+    expected = from_first(path)
+    for wanted in ([0], [20, 30], [len(expected) - 1]):
+        np.testing.assert_array_equal(open_video(path).frames_at(wanted), expected[wanted])
+
+
+def _earlier(packet: av.Packet, num_frames: int) -> bool:
+    shift = num_frames * int(1 / (25 * packet.time_base))
+    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+    return True
+
+
+def test_many_key_frames_and_one_in_an_hour(tmp_path: Path) -> None:
+    many = encode(tmp_path / "many.mkv", "mjpeg", frames=[np.full((16, 16, 3), i % 250, np.uint8) for i in range(3000)],
+                  pixels="yuvj420p")  # fmt: skip
+    with open_video(many) as video:
+        assert len(video.index.starts) == 3000
+        assert abs(int(video.frames_at([2999]).mean()) - 249) <= 3
+    black = [np.zeros((16, 16, 3), np.uint8)] * 2999
+    one = encode(tmp_path / "one.mkv", options={"g": "100000", "bf": "0", "x264-params": "scenecut=0"},
+                 frames=[*black, np.full((16, 16, 3), 200, np.uint8)])  # fmt: skip
+    with open_video(one) as video:
+        assert len(video.index.starts) == 1
+        assert abs(int(video.frames_at([2999]).mean()) - 200) <= 3
+
+
+def test_written_videos_are_seekable(tmp_path: Path) -> None:
+    write_video(tmp_path / "ours.mp4", moving(30), frames_per_second=10)
+    assert obstacle(tmp_path / "ours.mp4") == ""
