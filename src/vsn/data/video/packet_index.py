@@ -79,6 +79,7 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
     name = codec.codec.canonical_name
     rate = stream.average_rate or stream.guessed_rate
     pts: list[int | None] = []
+    is_delayed = False
     hidden: list[int] = []
     keys: list[int] = []
     kept: list[Packet] | None = []
@@ -86,6 +87,7 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
     obstacle = _untrusted_kind(container.format.name, name)
     for position, packet in enumerate(read_packets(path, container, stream)):
         pts.append(packet.pts)
+        is_delayed = is_delayed or packet.dts != packet.pts
         num_bytes += packet.size + _PACKET_BYTES
         if kept is not None:
             kept.append(packet)
@@ -110,7 +112,9 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
         order = np.argsort(stamps, kind="stable")
         if (np.diff(stamps[order]) == 0).any():
             obstacle = obstacle or "time stamps repeat"
-        if codec.has_b_frames and (np.diff(stamps) > 0).all():
+        # Frames that change places need a delay between decoding and display. Matroska stores no times of decoding.
+        is_ordered = is_delayed and not container.format.name.startswith("matroska")
+        if codec.has_b_frames and not is_ordered and (np.diff(stamps) > 0).all():
             obstacle = obstacle or "time stamps are those of decoding, not of display"
         positions = np.delete(order, np.flatnonzero(np.isin(order, hidden))) if hidden else order
         starts = _closed_starts(stamps, keys)
