@@ -372,3 +372,55 @@ def test_written_videos_are_seekable(tmp_path: Path) -> None:
     write_video(tmp_path / "still.mp4", moving(1) * 30, frames_per_second=10)
     assert obstacle(tmp_path / "still.mp4") == ""
     assert obstacle(tmp_path / "ours.mp4") == ""
+
+
+# --- time --------------------------------------------------------------------------------------------
+
+
+def test_times_are_those_of_the_time_stamps(tmp_path: Path) -> None:
+    path = encode(tmp_path / "video.mkv", options={"g": "10", "bf": "2"}, stamps=lambda i: 7 + (i if i < 20 else 5 * i))
+    expected = np.array([i if i < 20 else 5 * i for i in range(NUM_FRAMES)]) / 25
+    with open_video(path) as video:
+        np.testing.assert_allclose(video.times, expected, atol=1e-3)
+
+
+def test_times_without_time_stamps_follow_the_rate(tmp_path: Path) -> None:
+    path = encode(tmp_path / "video.avi", "mpeg4", {"bf": "2"})
+    with open_video(path) as video:
+        np.testing.assert_allclose(video.times, np.arange(NUM_FRAMES) / 25)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (0, None, range(45)),
+        (0.4, 0.8, range(10, 20)),
+        (0.41, 0.81, range(10, 21)),  # frame 10 is on the screen from 0.40 to 0.44
+        (0.41, 0.42, range(10, 11)),
+        (1.79, 99, range(44, 45)),
+    ],
+)
+def test_a_part_in_seconds(tmp_path: Path, start: float, end: float | None, expected: range) -> None:
+    path = encode(tmp_path / "video.mp4", options={"g": "5"})
+    whole = from_first(path)
+    with open_video(path) as video:
+        assert video.indices_between(start, end) == expected
+        np.testing.assert_array_equal(video.frames_between(start, end), whole[expected.start : expected.stop])
+
+
+def test_a_part_of_a_long_file_costs_what_the_part_costs(tmp_path: Path) -> None:
+    path = encode(tmp_path / "video.mp4", options={"g": "10"}, frames=moving(300))
+    with PyAVReader(path) as video:
+        video.frames_between(8.0, 8.4)
+        assert video.num_decoded <= 12
+
+
+@pytest.mark.parametrize(("start", "end"), [(-1, 2), (2, 2), (3, 1), (float("nan"), 1)])
+def test_parts_that_cannot_be(gray_video: Path, start: float, end: float) -> None:
+    with open_video(gray_video) as video, pytest.raises(ValueError, match=r"0 <= start < end, in seconds, got start"):
+        video.indices_between(start, end)
+
+
+def test_a_part_after_the_end(gray_video: Path) -> None:
+    with open_video(gray_video) as video, pytest.raises(VideoError, match=r"lasts 2.50 s; the part begins at 2.5 s"):
+        video.indices_between(2.5)

@@ -74,6 +74,14 @@ class PyAVReader(VideoReader):
             self._file.container.close()
             self._file = None
 
+    @property
+    def times(self) -> np.ndarray:
+        """See `VideoReader.times`."""
+        stamps = self.index.pts[self.index.positions[: self.num_frames]]
+        if not len(stamps) or self.index.time_base is None:
+            return super().times
+        return (stamps - stamps[0]) * float(self.index.time_base)
+
     @cached_property
     def metadata(self) -> VideoMetadata:
         """See `VideoReader.metadata`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,6 +86,41 @@ class VideoReader(ABC):
 
     def close(self) -> None:  # noqa: B027 - most readers hold nothing open
         """Release what the reader holds open."""
+
+    @property
+    def times(self) -> np.ndarray:
+        """Seconds from the first frame to each frame, ascending, float64 `(num_frames,)`.
+
+        From the time stamps of a video file; evenly spaced by `frames_per_second` (1 when unknown) where a file has no
+        usable ones, and for frames that are stored as pictures.
+        """
+        return np.arange(self.num_frames) / (self.frames_per_second or 1.0)
+
+    def indices_between(self, start: float, end: float | None = None) -> range:
+        """Return the indices of the frames that are shown from `start` on and before `end`, in seconds.
+
+        The frame that is on the screen at `start` is the first. `end` None: to the last frame. The range is never
+        empty.
+
+        Raises:
+            VideoError: the part begins after the last frame.
+            ValueError: `start` is negative, or `end` is not after it.
+        """
+        if not 0 <= start < (math.inf if end is None else end):
+            raise ValueError(f"Expected 0 <= start < end, in seconds, got start {start} and end {end}.")
+        times = self.times
+        # Half a millisecond of tolerance: containers round time stamps to one.
+        spacing = float(times[-1]) / (len(times) - 1) if len(times) > 1 else 1 / (self.frames_per_second or 1.0)
+        seconds = float(times[-1]) + spacing
+        if start >= seconds:
+            raise VideoError(self.path, f"it lasts {seconds:.2f} s; the part begins at {start:g} s.")
+        first = int(np.searchsorted(times, start + 5e-4, side="right")) - 1
+        stop = len(times) if end is None else int(np.searchsorted(times, end - 5e-4, side="left"))
+        return range(max(first, 0), max(stop, first + 1))
+
+    def frames_between(self, start: float, end: float | None = None) -> np.ndarray:
+        """Return the frames of a part, uint8 `(n, H, W, 3)`; `start`, `end` and errors as in `indices_between`."""
+        return self.frames_at(self.indices_between(start, end))
 
     @cached_property
     def metadata(self) -> VideoMetadata:
