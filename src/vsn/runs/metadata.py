@@ -13,6 +13,7 @@ from vsn.config import Recipe
 from vsn.config.recipes import dump_recipe
 from vsn.data.views import PROTOCOLS
 from vsn.runs.run import STATE_FILES, Run, RunError
+from vsn.runs.videos import VIDEOS_FILE
 from vsn.system.allocator import keeps_freed_memory
 from vsn.system.files import write_json, write_text
 from vsn.system.version import installed_version
@@ -37,7 +38,7 @@ def write_run(run: Run) -> None:
 
 def is_unstarted(path: Path) -> bool:
     """Return whether a folder holds nothing but files of `write_run`, or temporary files of writing one."""
-    written = ("recipe.toml", "classes.json", "versions.json", "preprocessing.json")
+    written = ("recipe.toml", "classes.json", "versions.json", "preprocessing.json", VIDEOS_FILE)
     # `atomic_write` names a temporary file .STEM-RANDOM.SUFFIX. The first checkpoint may have been interrupted too.
     stems = tuple(f".{Path(name).stem}-" for name in (*written, *STATE_FILES))
     return all(file.is_file() and (file.name in written or file.name.startswith(stems)) for file in path.iterdir())

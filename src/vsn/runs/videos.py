@@ -1,0 +1,71 @@
+"""Record which videos a run is trained and validated on, in RUN/videos.json. Does not import torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vsn.config.errors import quote_first
+from vsn.data.records import VideoRecord
+from vsn.runs.run import RunError
+from vsn.system.files import write_text
+
+VIDEOS_FILE = "videos.json"
+Videos = dict[str, dict[str, str]]
+"""For "train" and "val": the id of each video -> the names of its classes, separated by "|"."""
+
+
+def list_videos_of_run(train: Sequence[VideoRecord], val: Sequence[VideoRecord], classes: Sequence[str]) -> Videos:
+    """Return what `RUN/videos.json` holds for these records."""
+    return {
+        name: {record.video_id: "|".join(classes[label] for label in record.labels) for record in records}
+        for name, records in (("train", train), ("val", val))
+    }
+
+
+def read_videos(path: Path) -> Videos | None:
+    """Return the videos of the run in a folder; None for a run of a version that did not record them."""
+    file = path / VIDEOS_FILE
+    if not file.is_file():
+        return None
+    try:
+        videos = json.loads(file.read_text(encoding="utf-8"))
+        return {name: dict(videos[name]) for name in ("train", "val")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{file} cannot be read: {error!r}. Delete it: only changes of the data are found by it."
+        ) from error
+
+
+def record_videos(path: Path, videos: Videos) -> list[str]:
+    """Write `RUN/videos.json` for a new run; for a resumed one, describe how its data has changed since it began."""
+    before = read_videos(path)
+    if before is None:
+        # Escaped: names of files need not be UTF-8.
+        write_text(path / VIDEOS_FILE, json.dumps(videos, indent=1) + "\n")
+        return []
+    changes = [
+        f"{kind} videos: {', '.join(parts)}"
+        for name, kind in (("train", "training"), ("val", "validation"))
+        if (parts := _describe_change(before[name], videos[name]))
+    ]
+    if not changes:
+        return []
+    return [
+        f"The data has changed since this run began; {'; '.join(changes)}. The run continues on the videos that are there "
+        "now: its results are of both, and its learning rate counts steps of the new epochs."
+    ]
+
+
+def _describe_change(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    removed = [video for video in before if video not in now]
+    added = [video for video in now if video not in before]
+    relabeled = [video for video, label in now.items() if before.get(video, label) != label]
+    parts = [
+        f"{len(videos)} {what} ({quote_first(videos, 2)})"
+        for videos, what in ((removed, "removed"), (added, "added"), (relabeled, "with another label"))
+        if videos
+    ]
+    gone = sorted(set(before.values()) - set(now.values()))
+    return [*parts, f"none left of {quote_first(gone)}"] if gone else parts

@@ -1,0 +1,59 @@
+"""The videos of a run, and how they have changed when it is resumed."""
+
+from pathlib import Path
+
+import pytest
+
+from vsn.data.records import VideoRecord
+from vsn.runs.run import RunError
+from vsn.runs.videos import list_videos_of_run, read_videos, record_videos
+
+CLASSES = ("a", "b", "c")
+
+
+def records(**labels: int | tuple[int, ...]) -> list[VideoRecord]:
+    return [
+        VideoRecord(Path(name), label if isinstance(label, tuple) else (label,), name) for name, label in labels.items()
+    ]
+
+
+TRAIN, VAL = records(x=0, y=1, z=2), records(v=0, w=1)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "said"),
+    [
+        (TRAIN, VAL, ""),
+        (TRAIN[::-1], VAL, ""),  # the order of the records is that of the reader
+        (TRAIN[1:], VAL, "training videos: 1 removed ('x'), none left of 'a'."),
+        (TRAIN, VAL[:1], "validation videos: 1 removed ('w'), none left of 'b'."),
+        ([*TRAIN, *records(n=0, m=1, o=2)], VAL, "training videos: 3 added ('n', 'm', ...)."),
+        (records(x=0, y=2, z=2), VAL, "training videos: 1 with another label ('y'), none left of 'b'."),
+        (records(x=0, y=(1, 2), z=2), VAL, "1 with another label ('y')"),
+        ([*TRAIN[:2], VAL[0]], [TRAIN[2], VAL[1]],
+         "training videos: 1 removed ('z'), 1 added ('v'), none left of 'c'; validation"),
+    ],
+)  # fmt: skip
+def test_changes_are_described(tmp_path: Path, train: list[VideoRecord], val: list[VideoRecord], said: str) -> None:
+    assert record_videos(tmp_path, list_videos_of_run(TRAIN, VAL, CLASSES)) == []
+    lines = record_videos(tmp_path, list_videos_of_run(train, val, CLASSES))
+    assert len(lines) == bool(said)
+    assert said in "".join(lines)
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    videos = list_videos_of_run(records(**{"a\udcff": 0}), VAL, CLASSES)
+    record_videos(tmp_path, videos)
+    assert read_videos(tmp_path) == videos
+    assert record_videos(tmp_path, videos) == []
+
+
+def test_a_run_that_recorded_none(tmp_path: Path) -> None:
+    assert read_videos(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"train": {}}', '{"train": {}, "val": 3}'])
+def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "videos.json").write_text(text)
+    with pytest.raises(RunError, match=r"videos.json cannot be read.*Delete it"):
+        read_videos(tmp_path)
