@@ -21,12 +21,12 @@ from PIL import Image
 from rich.console import Console
 
 from vsn.config import ClipSpec, DataConfig, ModelConfig, Recipe
+from vsn.data.copies import find_copies
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video import write_video
 from vsn.doctor import Diagnosis, Finding, examine, print_page
 from vsn.doctor import examine as examine_function
 from vsn.doctor.checks import check_all
-from vsn.doctor.copies import find_copies
 from vsn.doctor.evidence import Evidence, Loading
 from vsn.doctor.splits import Split, choose_videos, read_splits
 from vsn.doctor.videos import VideoReport, inspect_video
@@ -325,15 +325,28 @@ def test_listed_twice(data):
         rows += [(path.relative_to(data).as_posix(), name, split)] * (2 if path.name == "test0.mp4" else 1)
     with (data / "clips.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    found = only(diagnose(data, source="csv"), "listed-twice", "error")
-    assert len(found.items) == 2
+    found = only(diagnose(data, source="csv"), "as-read", "note")
+    assert "2 lines repeat videos" in found.message
     assert "test/jump/test0.mp4" in found.message
 
 
 # --- splits ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("split", "severity"), [("train", "error"), ("val", "error"), ("test", "note")])
+def test_validation_on_a_held_out_part_is_said(data):
+    shutil.rmtree(data / "val")
+    diagnosis = diagnose(data)
+    assert "held out for validation" in only(diagnosis, "as-read", "note").message
+    assert [(split.name, split.num_videos) for split in diagnosis.splits] == [("train", 4), ("val", 2), ("test", 2)]
+
+
+def test_overlap_that_is_allowed_is_a_warning(data):
+    shutil.copy(data / "train/jump/train1.mp4", data / "val/jump/other.mp4")
+    assert diagnose(data, allow_overlap=True).healthy
+    assert not diagnose(data).healthy
+
+
+@pytest.mark.parametrize(("split", "severity"), [("train", "error"), ("test", "note")])
 def test_absent_split(data, split, severity):
     shutil.rmtree(data / split)
     diagnosis = diagnose(data)
@@ -341,8 +354,7 @@ def test_absent_split(data, split, severity):
     assert repr(split) in diagnosis.findings[0].message
     assert diagnosis.healthy == (severity == "note")
     command, setting = {
-        "train": ("`vsn train` stops", "data.train_split"),
-        "val": ("`vsn train` stops", "data.val_split"),
+        "train": ("`vsn train` stops", "nothing to train on"),
         "test": ("'train', 'val'", "`vsn eval`"),
     }[split]
     assert command in diagnosis.findings[0].message
@@ -361,7 +373,8 @@ def test_validation_and_test_share_a_split(tiny_data, tmp_path):
     for i, path in enumerate(sorted(tiny_data.rglob("*.mp4"))):
         write(tmp_path / path.relative_to(tiny_data), i)
     diagnosis = diagnose(tmp_path)
-    found = only(diagnosis, "val-is-test", "note")
+    assert codes(diagnosis) == [("val-is-test", "note"), ("as-read", "note")]
+    found = diagnosis.findings[0]
     assert "val and test" in found.message
     assert [(split.name, split.num_videos) for split in diagnosis.splits] == [
         ("train", 12),
@@ -671,7 +684,7 @@ def test_damaged_and_unusual_videos(shared_data, tmp_path, thorough):
         (folder / path.name).symlink_to(path)
     diagnosis = diagnose(tmp_path, num_frames=8, clip=ClipSpec(), thorough=thorough)
     found = {finding.code: " ".join(finding.items) for finding in diagnosis.findings}
-    assert set(found) == {"truncated", "single-frame", "variable-size", "val-is-test", "costly"}
+    assert set(found) == {"truncated", "single-frame", "variable-size", "val-is-test", "as-read", "costly"}
     for name in ("attachment631-small.mp4", "white_zombie_scrunch-part.mp4", "mp4-init-nonkeyframe.mp4"):
         assert name in found["truncated"]
     assert "crop-to-container-dims-canon.mp4" in found["single-frame"]

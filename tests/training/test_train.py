@@ -10,11 +10,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from tests.conftest import TINY_CLASSES
+from tests.conftest import TINY_CLASSES, gray_frames
 from tests.helpers.tiny_runs import assert_same_weights, at_step, metrics_of, rename_data, tiny_recipe, weights_of
 from vsn.config import AugmentConfig, ConfigError, EvalConfig, Recipe
 from vsn.data.readers import read_records
-from vsn.data.video import VideoError
+from vsn.data.video import VideoError, write_video
 from vsn.inference.evaluate import evaluate_run
 from vsn.inference.predict import Predictor
 from vsn.models import build_model, initialize
@@ -36,8 +36,8 @@ def interrupt(loss: torch.Tensor) -> torch.Tensor:
 def test_run_folder_holds_everything(finished_run: Path):
     names = {path.name for path in finished_run.iterdir()}
     assert names == {
-        "recipe.toml", "classes.json", "versions.json", "preprocessing.json", "metrics.jsonl", "model.safetensors",
-        "best.safetensors", "state.pt", "state-before.pt", "summary.json", "tensorboard",
+        "recipe.toml", "classes.json", "versions.json", "preprocessing.json", "videos.json", "metrics.jsonl",
+        "model.safetensors", "best.safetensors", "state.pt", "state-before.pt", "summary.json", "tensorboard",
     }  # fmt: skip
     first, second = metrics_of(finished_run)
     assert set(first) == {
@@ -208,7 +208,12 @@ def test_several_labels_a_video(tiny_data: Path, tmp_path: Path, log: Log):
     rows += [f"{tiny_data}/wave/0.mp4,wave|first,train"]
     (tmp_path / "list.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
     recipe = rename_data(
-        tiny_recipe(tmp_path, epochs=1), source="csv", task="multilabel", test_split="val", flip="random"
+        tiny_recipe(tmp_path, epochs=1),
+        source="csv",
+        task="multilabel",
+        test_split="val",
+        flip="random",
+        allow_overlap=True,
     )
     run = train(recipe, tmp_path / "run", console=log[0])
     assert run.classes == ("first", *TINY_CLASSES)
@@ -232,6 +237,30 @@ def test_existing_run_is_refused_before_anything_is_read(tmp_path: Path, finishe
 def test_resuming_with_other_settings_is_refused(tiny_data: Path, finished_run: Path, quiet: Console):
     with pytest.raises(RunError, match=r"train\.epochs was 2 and is 3"):
         train(tiny_recipe(tiny_data, epochs=3), finished_run, resume=True, console=quiet)
+
+
+def test_resuming_on_other_videos_says_so(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: Console, log: Log
+):
+    root = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    at_step(monkeypatch, 2, interrupt)
+    with pytest.raises(TrainingStopped):
+        train(tiny_recipe(root), tmp_path / "run", console=quiet)
+    videos = json.loads((tmp_path / "run/videos.json").read_text())
+    assert {name: len(ids) for name, ids in videos.items()} == {"train": 12, "val": 3}
+    gone, only_val = next(iter(videos["train"])), next(iter(videos["val"]))
+    (root / gone).unlink()
+    (root / only_val).unlink()
+    write_video(root / "wave/new.mp4", gray_frames(20), frames_per_second=10)
+    console, printed = log
+    train(tiny_recipe(root), tmp_path / "run", resume=True, console=console)
+    text = printed()
+    assert "The data has changed since this run began" in text
+    assert repr(gone) in text
+    assert "'wave/new.mp4'" in text
+    assert (
+        json.loads((tmp_path / "run/videos.json").read_text()) == videos
+    )  # since the run began, not since the last resume
 
 
 def test_resuming_on_other_classes_is_refused(tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console):
@@ -365,7 +394,15 @@ def test_vsn_learns_the_arrow_of_time_and_tsn_cannot(
         optimizer="adamw", schedule="cosine", head_lr_mult=1.0,
     )  # fmt: skip
     recipe = replace(
-        rename_data(recipe, task="arrow", val_split="train", test_split="train", flip="never", cache="memory"),
+        rename_data(
+            recipe,
+            task="arrow",
+            val_split="train",
+            test_split="train",
+            allow_overlap=True,
+            flip="never",
+            cache="memory",
+        ),
         model=replace(recipe.model, dropout=0.0),
         clip=replace(recipe.clip, short_side=32, crop_scales=(1.0,)),
     )

@@ -90,6 +90,8 @@ class DataConfig:
     """Name of the test split, the default of `vsn eval`."""
     val_fraction: float = 0.2
     """Share of each class held out for validation if the data has no splits."""
+    allow_overlap: bool = False
+    """Train although a video is in two splits; otherwise that is an error."""
     split_seed: int = 0
     """Seed of the held-out share."""
     task: Task = "classify"

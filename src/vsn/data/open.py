@@ -16,12 +16,14 @@ from vsn.config.errors import quote_first
 from vsn.data.dataset import VideoDataset
 from vsn.data.flow.find import with_flow
 from vsn.data.flow.values import expected_flow
+from vsn.data.overlap import check_splits
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.records import RecordSet
 from vsn.data.video import VideoError
 from vsn.data.video.frame_folders import describe_frames
 from vsn.system.interrupt import stop_requests
 from vsn.system.progress import progress_bar
+from vsn.system.terminal import print_line
 
 
 def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, VideoDataset]:
@@ -41,13 +43,21 @@ def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, Video
             f"{recipe.data.root}: {len(unlabeled)} videos of the training split {recipe.data.train_split!r} have no "
             f"label, for example {unlabeled[0]!r}. Only data.task = 'arrow' trains without labels."
         )
+    val = relabel(read_records(recipe.data, recipe.data.val_split), records.classes)
+    splits = [(recipe.data.train_split, records), (recipe.data.val_split, val)]
+    # Training uses no test videos: a test split that cannot be read is an error of `vsn eval`.
+    if recipe.data.test_split not in dict(splits):
+        with contextlib.suppress(ConfigError):
+            splits.append((recipe.data.test_split, read_records(recipe.data, recipe.data.test_split)))
+    # A note about the whole list is in both, with another example.
+    notes = {note.partition(", for example ")[0]: note for note in (*val.notes, *records.notes)}.values()
+    records, found = check_splits(recipe.data, splits)
     located, records, flow_note = _with_stored_flow(recipe, records)
     train_set = VideoDataset(records, located, train=True)
     # Validation during training shows frames in order, also for a recipe that tests shuffled frames.
-    forward = replace(recipe.eval, order="forward")
-    val_set = open_split(recipe, recipe.data.val_split, view=forward, classes=train_set.classes)
-    for note in filter(None, (_describe_data(recipe, records, val_set), flow_note)):
-        console.print(note, highlight=False, soft_wrap=True)
+    val_set = _open_records(recipe, val, view=replace(recipe.eval, order="forward"))
+    for note in filter(None, (*notes, *found, _describe_data(recipe, records, val_set), flow_note)):
+        print_line(console, note)
     if recipe.data.cache == "memory":
         _preload(train_set, console)  # unreadable training videos count against data.bad_videos during training
         errors = _preload(val_set, console)
@@ -64,19 +74,16 @@ def open_split(
     Labels index `classes`, those of the model, matched by name; None: the classes of the data.
 
     Raises:
-        ConfigError: the data cannot be read, has classes unknown to the model, or lists a video twice.
+        ConfigError: the data cannot be read, or has classes unknown to the model.
     """
     records = read_records(recipe.data, split)
     # The same class may have another label in this data: only its name identifies it.
     if classes is not None:
         records = relabel(records, classes)
-    counts = Counter(record.video_id for record in records.records)
-    repeated = [video_id for video_id, count in counts.items() if count > 1]
-    if repeated:  # it would count twice in the accuracy
-        raise ConfigError(
-            f"{recipe.data.root}: {len(repeated)} videos of split {split!r} are listed more than once, for example "
-            f"{repeated[0]!r}; list each video once."
-        )
+    return _open_records(recipe, records, view=view)
+
+
+def _open_records(recipe: Recipe, records: RecordSet, *, view: EvalConfig | None) -> VideoDataset:
     recipe, records, _ = _with_stored_flow(recipe, records)
     return VideoDataset(records, recipe, train=False, view=view)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vsn.config import ConfigError
@@ -31,6 +31,8 @@ class VideoRecord:
     """Show the sampled frames last first."""
     listed_frames: int = 0
     """Frames that its list states, 0 when it states none. Only the doctor compares; reading counts the frames."""
+    place: str = field(default="", compare=False)
+    """Where the annotations list it, for messages: "clips.csv, line 3"; "" for a video in a class folder."""
 
     @property
     def label(self) -> int:
@@ -51,6 +53,11 @@ class RecordSet:
     num_missing: int = 0
     """Videos of the split that are listed but not on disk, and left out: Kinetics and Moments in Time,
     whose source videos disappear from the web. Elsewhere a missing video is an error."""
+    held_out_of: str | None = None
+    """The split of the data that these are a part of, where it has no validation split: "" where it has no splits. None
+    for a whole split."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What the reader decided and the user should know, one sentence each: `vsn train` and the doctor print them."""
 
 
 def list_videos(folder: Path) -> list[Path]:

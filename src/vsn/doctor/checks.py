@@ -54,6 +54,13 @@ def check_roles(evidence: Evidence) -> Iterator[Finding]:
         yield make_finding("not-on-disk", items, missing=counted(sum(n for _, n in incomplete), "annotated video"))
 
 
+def check_reading(evidence: Evidence) -> Iterator[Finding]:
+    """Pass on what the reader decided, such as a held-out part, or a separator."""
+    notes = dict.fromkeys(note for split in evidence.splits for note in split.records.notes)
+    for note in notes:
+        yield make_finding("as-read", note=note.rstrip("."))
+
+
 # --- labels ----------------------------------------------------------------------------------------
 
 
@@ -279,13 +286,10 @@ def check_cost(evidence: Evidence) -> Iterator[Finding]:
 
 def check_copies(evidence: Evidence) -> Iterator[Finding]:
     """Find the same content in two splits, twice in one split, or with two labels."""
-    # Groups of paths with one content; a path without copies is its own group, because a split may list it twice.
+    # Groups of paths with one content; a path without copies is its own group, because two splits may list it.
     copied = {path for group in evidence.copies for path in group}
     groups = [*evidence.copies, *((path,) for path in evidence.places if path not in copied)]
-    items: dict[str, list[str]] = {
-        code: [] for code in ("leak", "label-conflict", "listed-twice", "copies", "val-in-test")
-    }
-    tested_twice = False
+    items: dict[str, list[str]] = {code: [] for code in ("leak", "label-conflict", "copies", "val-in-test")}
     for group in groups:
         places = [place for path in group for place in evidence.places[path]]
         # A leak from training biases the result more than one from validation: of a group report only the worse.
@@ -296,14 +300,10 @@ def check_copies(evidence: Evidence) -> Iterator[Finding]:
         if pair := _first_pair(places, lambda a, b: set(a.classes) != set(b.classes) and a.classes and b.classes):
             items["label-conflict"].append(" and ".join(f"{place} is {', '.join(place.classes)}" for place in pair))
         elif pair := _first_pair(places, lambda a, b: a.split is b.split):
-            # The same file on two lines of a list, or a second file with the same content.
-            same_path = any(set(pair) <= set(evidence.places[path]) for path in group)
-            items["listed-twice" if same_path else "copies"].append(f"{pair[0]} is {pair[1].video_id}")
-            tested_twice |= same_path and pair[0].split.roles != ("train",)
+            items["copies"].append(f"{pair[0]} is {pair[1].video_id}")
     for code, found in items.items():
-        # `vsn eval` rejects a split that lists a video twice; training counts it double.
-        lesser: Severity | None = "warning" if code == "listed-twice" and not tested_twice else None
-        yield from _found(code, found, severity=lesser)
+        is_allowed = code == "leak" and evidence.recipe.data.allow_overlap
+        yield from _found(code, found, severity="warning" if is_allowed else None)
 
 
 def _first_pair(places: list[Place], condition: Callable[[Place, Place], object]) -> tuple[Place, Place] | None:
@@ -352,6 +352,7 @@ def check_loading(evidence: Evidence) -> Iterator[Finding]:
 
 CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_roles,
+    check_reading,
     check_readable,
     check_copies,
     check_unlabeled,

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from vsn.config import Recipe
+from vsn.data.copies import find_copies
 from vsn.data.video.packed_files import packed_place
 from vsn.data.video.torchcodec_reader import device_of
 from vsn.doctor.checks import check_all
-from vsn.doctor.copies import find_copies
 from vsn.doctor.diagnosis import Diagnosis, summarize_evidence
 from vsn.doctor.evidence import Evidence
 from vsn.doctor.flow import DatasetFlow, find_flow

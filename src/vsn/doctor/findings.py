@@ -43,6 +43,7 @@ _TEMPLATES: dict[str, tuple[Severity, str, str]] = {
     "val-is-test": ("note", "Validation and testing use the same videos ({split})",
         "Use three splits if the validation accuracy selects anything; else the test accuracy is too high."),
     "not-on-disk": ("warning", "{missing} not on disk and left out", "Report the number of videos with the results."),
+    "as-read": ("note", "{note}", "If this is not what you mean, change the annotations."),
     # Labels.
     "no-test-labels": ("note", "The {number:,} videos of {split} have no labels", "Accuracy cannot be computed there."),
     "unlabeled": ("error", "{videos} without a label in {split}", "Label them, or remove them from the annotations."),
@@ -82,10 +83,8 @@ _TEMPLATES: dict[str, tuple[Severity, str, str]] = {
     "leak": ("error", "{videos} of the training split also used for validation or testing",
         "Remove one of each pair: accuracy on training videos is meaningless."),
     "label-conflict": ("error", "{videos} present twice, with different labels", "Keep the right label."),
-    "listed-twice": ("error", "{videos} listed more than once in a split",
-        "Keep one line of each; `vsn eval` rejects such a split."),
     "copies": ("warning", "{videos} present more than once in a split, under different names",
-        "Keep one of each: copies count double."),
+        "Keep one of each: training leaves out the others, and evaluation counts all."),
     "val-in-test": ("warning", "{videos} used for both validation and testing",
         "Remove one of each pair, or select nothing by the validation accuracy."),
     # Flow.

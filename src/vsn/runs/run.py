@@ -5,7 +5,7 @@ A run folder holds:
 - ``recipe.toml``: all settings; ``classes.json``: class names; ``versions.json``: library versions and hardware;
   ``preprocessing.json``: how a video becomes a clip;
 - ``metrics.jsonl``: one line per epoch, and one per validation within an epoch;
-- ``bad_videos.json``: videos that could not be read;
+- ``videos.json``: the videos it is trained and validated on; ``bad_videos.json``: those that could not be read;
 - ``model.safetensors`` and ``best.safetensors``: the last and the best weights, in the backbone's own names;
 - ``state.pt``: what resuming needs; ``state-before.pt``: the previous ``state.pt``;
 - ``summary.json``: written when training is finished;
@@ -33,9 +33,9 @@ STATE_FILES = ("state.pt", "state-before.pt")
 """What a run resumes from: the last state, and the one saved before it."""
 
 RESUMABLE_SETTINGS = frozenset({
-    "data.root", "data.annotations", "data.videos", "data.num_workers", "data.cache", "data.bad_videos", "train.device",
-    "train.save_minutes", "train.trackers", "train.compile", "train.checkpoint_activations",
-    "eval.batch_size",
+    "data.root", "data.annotations", "data.videos", "data.allow_overlap", "data.num_workers", "data.cache",
+    "data.bad_videos", "train.device", "train.save_minutes", "train.trackers", "train.compile",
+    "train.checkpoint_activations", "eval.batch_size",
 })  # fmt: skip
 """Settings that a resumed run may change: they change no weights beyond rounding."""
 

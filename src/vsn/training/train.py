@@ -38,6 +38,7 @@ from vsn.runs.run import (
     write_bad_videos,
     write_summary,
 )
+from vsn.runs.videos import list_videos_of_run, record_videos
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import Stopped, stop_requests
 from vsn.system.progress import progress_bar
@@ -107,6 +108,8 @@ def train(
     job = start_job(run, (train_set, val_set), state, distributed, console)
     if distributed.is_rank0:
         write_run(run)
+        for note in record_videos(run.path, list_videos_of_run(train_set.records, val_set.records, run.classes)):
+            print_line(console, note)
         # A run that was killed after saving its state and before writing the metrics lacks that line.
         if resume and job.progress.line:
             append_metrics(run, job.progress.line)

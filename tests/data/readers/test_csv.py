@@ -20,7 +20,7 @@ def test_csv_with_splits(tmp_path: Path) -> None:
     config = write_csv(
         tmp_path,
         "path,label,subject,split\n"
-        'x/1.mp4,wave,S1,train\ny/2.mp4,"clap, hands",S2,train\n3.mp4,jump,S3,test\n',
+        'x/1.mp4,wave,S1,train\ny/2.mp4,"clap, hands",S2,train\n3.mp4,jump,S3,val\n',
         "x/1.mp4", "y/2.mp4", "3.mp4",
     )  # fmt: skip
     train = read_records(config, "train")
@@ -29,7 +29,7 @@ def test_csv_with_splits(tmp_path: Path) -> None:
         VideoRecord(tmp_path / "x/1.mp4", (2,), "x/1.mp4"),
         VideoRecord(tmp_path / "y/2.mp4", (0,), "y/2.mp4"),
     )
-    assert ids(read_records(config, "test")) == ["3.mp4"]
+    assert ids(read_records(config, "val")) == ["3.mp4"]
 
 
 def test_csv_as_spreadsheets_write_it(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_csv_paths_count_from_its_folder_then_from_root(tmp_path: Path) -> None:
     outside = touch(tmp_path / "outside", "3.mp4") / "3.mp4"
     root = touch(tmp_path / "root", "lists/1.mp4", "1.mp4", "2.mp4")
     (root / "lists/clips.csv").write_text(f"path,label,split\n1.mp4,a,train\n2.mp4,b,train\n{outside},b,train\n")
-    config = DataConfig(root=str(root), source="csv", annotations="lists/clips.csv")
+    config = DataConfig(root=str(root), source="csv", annotations="lists/clips.csv", val_split="none")
     assert ids(read_records(config, "train")) == ["lists/1.mp4", "2.mp4", outside.as_posix()]
 
 
@@ -66,7 +66,7 @@ def test_csv_split_aliases(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "split", "message"),
     [
-        ("file,label\n1.mp4,a\n", "train", "'file,label'.* path,label"),
+        ("scene,label\n1.mp4,a\n", "train", "'scene,label'.* path,label"),
         ("1.mp4;a\n", "train", "the header is '1.mp4;a'"),
         ("", "train", "the header is 'empty'"),
         ("path,label\n", "train", "no line follows the header"),
@@ -76,8 +76,7 @@ def test_csv_split_aliases(tmp_path: Path) -> None:
         ("path,label,split\n1.mp4,a,train\n2.mp4,b,\n", "train", "line 3: the split is empty"),
         ("path,label\n1.mp4,a|\n", "train", r"line 2: .*'a\|'"),
         ("path,label\n1.mp4,a\n2.mp4,a\n", "train", "the only class is 'a'"),
-        ("path,label,split\n1.mp4,a,train\n2.mp4,b,test\n", "val",
-         "no split 'val'; present: 'test', 'train'. Set data.val_split .* \"test\""),
+        ("path,label,split\n1.mp4,a,train\n2.mp4,b,test\n", "dev", "no split 'dev'; present: 'test', 'train'"),
         ("path,label\n1.mp4,a\nm1.mp4,a\n2.mp4,b\nm2.mp4,b\nm3.mp4,b\nm4.mp4,b\n", "train",
          r"4 of 6 videos are missing: 'm1.mp4' \(line 3\), 'm2.mp4' \(line 5\), 'm3.mp4' \(line 6\), \.\.\."),
         ("path,label\n1.mp4,a\nm1.mp4,b\n", "train", r"1 of 2 videos are missing: 'm1.mp4' \(line 3\)\. "),
@@ -91,7 +90,7 @@ def test_csv_that_cannot_be_read(tmp_path: Path, text: str, split: str, message:
 
 def test_csv_of_several_labels(tmp_path: Path) -> None:
     text = "path,label,split\n1.mp4,b | a|b,train\n2.mp4,c,train\n3.mp4,a,test\n"
-    config = write_csv(tmp_path, text, "1.mp4", "2.mp4", "3.mp4")
+    config = replace(write_csv(tmp_path, text, "1.mp4", "2.mp4", "3.mp4"), val_split="test")
     train = read_records(replace(config, task="multilabel"), "train")
     assert (train.classes, train.multi_label) == (("a", "b", "c"), True)
     assert [record.labels for record in train.records] == [(1, 0), (2,)]
@@ -113,7 +112,7 @@ def test_csv_of_several_labels_is_held_out_as_one_class(tmp_path: Path) -> None:
 def test_csv_paths_of_every_kind(tmp_path: Path) -> None:
     touch(tmp_path, "shards/0.vsnpack", "frames/7/00001.jpg", "media/2.mp4")
     text = "path,label,split,id\nshards/0.vsnpack/3,a,train,seven\nframes/7,b,train,\n2.mp4,b,train,the second\n"
-    config = replace(write_csv(tmp_path, text), videos="media")
+    config = replace(write_csv(tmp_path, text), videos="media", val_split="none")
     assert read_records(config, "train").records == (
         VideoRecord(tmp_path / "shards/0.vsnpack/3", (0,), "seven"),
         VideoRecord(tmp_path / "frames/7", (1,), "frames/7"),
@@ -129,7 +128,7 @@ def test_csv_paths_of_every_kind(tmp_path: Path) -> None:
 
 def test_csv_ids_that_are_not_ids(tmp_path: Path) -> None:
     config = write_csv(tmp_path, "path,label,id\n1.mp4,a,S1\n2.mp4,b,S1\n", "1.mp4", "2.mp4")
-    with pytest.raises(ConfigError, match=r"lines 2 and 3 .*'S1'"):
+    with pytest.raises(ConfigError, match=r"line 2 and .*line 3 have the id 'S1'"):
         read_records(config, "train")
 
 
@@ -155,7 +154,7 @@ def test_csv_for_the_arrow_of_time_needs_no_label(tmp_path: Path) -> None:
 
 def test_csv_in_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_bytes("path,label\n1.mp4,Übung\n".encode("latin-1"))
-    with pytest.raises(ConfigError, match="not a CSV file in UTF-8"):
+    with pytest.raises(ConfigError, match=r"not text in UTF-8.*Übung"):
         read_records(DataConfig(root=str(tmp_path), source="csv"), "train")
 
 
@@ -164,7 +163,7 @@ def test_which_csv(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"0 \(none\).*data\.annotations"):
         read_records(config, "train")
     write_csv(tmp_path, "path,label,split\n1.mp4,a,train\n2.mp4,b,train\n", "1.mp4", "2.mp4", name="a.csv")
-    assert len(read_records(config, "train").records) == 2
+    assert read_records(config, "train").classes == ("a", "b")
     touch(tmp_path, "b.csv")
     with pytest.raises(ConfigError, match=r"2 \(a\.csv, b\.csv\)"):
         read_records(config, "train")
@@ -176,15 +175,9 @@ def test_gestures(shared_data: Path) -> None:
     root = shared_data / "data/gestures"
     if not root.is_dir():
         pytest.skip(f"no {root}")
-    config = DataConfig(root=str(root), source="csv")
+    config = DataConfig(root=str(root), source="csv", val_split="test")
     train, test = read_records(config, "train"), read_records(config, "test")
     assert (len(train.records), len(test.records), len(train.classes)) == (360, 90, 15)
     assert {record.path.name.split("_")[0] for record in test.records} == {"S2", "S9"}
     names = {train.classes[a]: train.classes[b] for a, b in opposite_labels(train.classes).items()}
     assert names == {"left": "right", "right": "left"}
-
-
-def test_misspelt_split_column_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("path,label,Split\nx.mp4,a,train\n")
-    with pytest.raises(ConfigError, match="unknown column 'Split'; did you mean 'split'"):
-        read_records(DataConfig(root=str(tmp_path), source="csv"), "train")

@@ -86,7 +86,7 @@ def test_class_names_from_a_file(tmp_path: Path, name: str, text: str, folder: s
 def test_which_list(tmp_path: Path, names: tuple[str, ...], fold: int, expected: str) -> None:
     files = {name: f"v{i} 3 {i}\nw 3 1\n" for i, name in enumerate(names)}
     lay(tmp_path, files, *(f"v{i}/1.jpg" for i in range(len(names))), "w/1.jpg")
-    assert ids(read_records(tsn(tmp_path, fold=fold), "train"))[0] == f"v{names.index(expected)}"
+    assert ids(read_records(tsn(tmp_path, fold=fold, val_split="none"), "train"))[0] == f"v{names.index(expected)}"
 
 
 def test_lists_named_by_a_pattern(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_mmaction2_takes_no_video_of_another_split(tmp_path: Path) -> None:
 def test_mmaction2_frame_folders(tmp_path: Path) -> None:
     lay(tmp_path, {"train_rawframes.txt": "a/x 163 1\n100218 3 0\nz.mp4 12 1\n"})
     lay(tmp_path, {}, "rawframes/a/x/1.jpg", "rawframes/100218/1.jpg", "rawframes/z.mp4/1.jpg")
-    train = read_records(mmaction2(tmp_path), "train")
+    train = read_records(mmaction2(tmp_path, val_split="none"), "train")
     assert train.classes == ("0", "1")
     assert labels(train) == [(1,), (0,), (1,)]
     assert [record.listed_frames for record in train.records] == [163, 3, 12]
@@ -198,9 +198,9 @@ def test_mmaction2_lists_with_an_offset(tmp_path: Path, task: str, lines: str) -
 
 def test_mmaction2_several_labels(tmp_path: Path) -> None:
     """Two numbers or more after a path: of a folder, the first counts frames; of a video, all are labels."""
-    lines = "x.mp4 0 3\ny 163 1 2\nz.mp4 2\nx.mp4 3 0 3\n"
-    lay(tmp_path, {"train.txt": lines}, "x.mp4", "y/1.jpg", "z.mp4")
-    train = read_records(mmaction2(tmp_path, task="multilabel"), "train")
+    lines = "x.mp4 0 3\ny 163 1 2\nz.mp4 2\nw.mp4 3 0 3\n"
+    lay(tmp_path, {"train.txt": lines}, "w.mp4", "x.mp4", "y/1.jpg", "z.mp4")
+    train = read_records(mmaction2(tmp_path, task="multilabel", val_split="none"), "train")
     assert labels(train) == [(0, 3), (1, 2), (2,), (3, 0)]
     assert (train.classes, train.multi_label) == (("0", "1", "2", "3"), True)
     lay(tmp_path, {"train.txt": lines.replace("y 163 1 2\n", "y 163 1\n")})
@@ -240,7 +240,7 @@ def test_mmaction2_lines_read_back(tmp_path_factory: pytest.TempPathFactory, pat
 def test_slowfast(tmp_path: Path, separator: str) -> None:
     files = {"train.csv": f"a b/x.mp4{separator}1\ny.mp4{separator}0\n", "test.csv": "z.mp4\n"}
     lay(tmp_path, files, "a b/x.mp4", "y.mp4", "z.mp4")
-    config = DataConfig(root=str(tmp_path), source="slowfast-list", separator=separator)
+    config = DataConfig(root=str(tmp_path), source="slowfast-list", separator=separator, val_split="test")
     assert labels(read_records(config, "train")) == [(1,), (0,)]
     assert ids(read_records(config, "train")) == ["a b/x.mp4", "y.mp4"]
     assert labels(read_records(config, "test")) == [()]

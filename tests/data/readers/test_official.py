@@ -220,7 +220,7 @@ UCF_VIDEOS = ["YoYo/v_YoYo_g08_c01", "ApplyEyeMakeup/v_A_g08_c01", "YoYo/v_YoYo_
 )
 def test_ucf101_layouts(tmp_path: Path, annotations: str, folder: str, suffix: str) -> None:
     lay(tmp_path, below(annotations, UCF), *(f"{folder}/{name}{suffix}" for name in UCF_VIDEOS))
-    config = DataConfig(root=str(tmp_path), source="ucf101")
+    config = DataConfig(root=str(tmp_path), source="ucf101", val_split="test")
     train = read_records(config, "train")
     assert train.classes == ("ApplyEyeMakeup", "YoYo")
     assert labels(train) == [(1,), (0,)]
@@ -230,7 +230,7 @@ def test_ucf101_layouts(tmp_path: Path, annotations: str, folder: str, suffix: s
 
 def test_ucf101_without_class_folders(tmp_path: Path) -> None:
     lay(tmp_path, UCF, *(f"videos/{Path(name).name}.avi" for name in UCF_VIDEOS))
-    config = DataConfig(root=str(tmp_path), source="ucf101")
+    config = DataConfig(root=str(tmp_path), source="ucf101", val_split="test")
     assert ids(read_records(config, "train")) == ["videos/v_YoYo_g08_c01.avi", "videos/v_A_g08_c01.avi"]
 
 

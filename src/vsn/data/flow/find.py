@@ -11,7 +11,7 @@ from vsn.config import ConfigError, DataConfig, FlowLayout
 from vsn.config.errors import quote_first
 from vsn.data.flow.stored import SUFFIX, FlowFolderReader, is_flow_file, open_flow
 from vsn.data.flow.values import METADATA_FILE, FlowMetadata, check_flow_metadata, read_flow_metadata
-from vsn.data.readers.files import Listing
+from vsn.data.readers.listing import Listing
 from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, VideoRecord, walk_folders
 from vsn.data.video import VideoError
 from vsn.data.video.frame_folders import read_picture

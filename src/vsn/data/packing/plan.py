@@ -72,7 +72,7 @@ def make_plan(
         raise ConfigError(f"short_side is {short_side}; it must be 8 pixels or more.")
     if not 1 <= quality <= 100:
         raise ConfigError(f"quality is {quality}; JPEG quality must be between 1 and 100.")
-    sets, missing_splits = _read_splits(config, splits)
+    config, sets, missing_splits = _read_splits(config, splits)
     videos = _distinct_videos(sets)
     # What decides the bytes of the shards, and so whether existing ones can be kept.
     settings = {"short_side": short_side, "quality": quality}
@@ -112,8 +112,13 @@ def make_plan(
     return PackPlan(config, sets, missing_splits, jobs, description)
 
 
-def _read_splits(config: DataConfig, splits: Sequence[str] | None) -> tuple[dict[str, RecordSet], dict[str, str]]:
-    """Read the named splits, or the train, val and test split of the settings as far as the data set has them."""
+def _read_splits(
+    config: DataConfig, splits: Sequence[str] | None
+) -> tuple[DataConfig, dict[str, RecordSet], dict[str, str]]:
+    """Read the named splits, or the train, val and test split of the settings as far as the data set has them.
+
+    Returns also the settings that read these splits.
+    """
     sets: dict[str, RecordSet] = {}
     missing: dict[str, str] = {}
     for split in dict.fromkeys(splits or (config.train_split, config.val_split, config.test_split)):
@@ -124,6 +129,11 @@ def _read_splits(config: DataConfig, splits: Sequence[str] | None) -> tuple[dict
             if splits or split == config.train_split:
                 raise
             missing[split] = str(error)
+            continue
+        if split == config.train_split and sets[split].held_out_of:
+            # The pack has the splits of its source: a run on it may hold out another share, or validate on the test split.
+            config = replace(config, val_split=config.train_split)
+            sets[split] = read_records(config, config.train_split)
     # Refuse now what videos.csv could not give back, before hours of packing.
     for records in sets.values():
         for name in records.classes:
@@ -132,7 +142,7 @@ def _read_splits(config: DataConfig, splits: Sequence[str] | None) -> tuple[dict
                     f"{config.root}: the class name {name!r} cannot be stored: videos.csv separates labels by '|', and "
                     "strips spaces around a name. Rename the class."
                 )
-    return sets, missing
+    return config, sets, missing
 
 
 def _distinct_videos(sets: dict[str, RecordSet]) -> list[SourceVideo]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vsn.config import ConfigError
+from vsn.config.errors import quote_first
 from vsn.data.readers.files import read_json, read_lines
 
 
@@ -33,6 +35,28 @@ class ClassList:
         if not isinstance(label, int) or not 0 <= label < len(self.names):
             raise ValueError(f"the label is {label!r}; the classes of {self.file.name} are 0 to {len(self.names) - 1}.")
         return self.names[label]
+
+
+def unify_spellings(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Map names of classes to one spelling for those that differ only in case, spaces or Unicode form; and a note.
+
+    >>> unify_spellings(["Wave", "turnleft", "wave", "turn left"])[0]
+    {'Wave': 'wave', 'turn left': 'turn left', 'turnleft': 'turn left', 'wave': 'wave'}
+    """
+    groups: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        plain = unicodedata.normalize("NFC", name).casefold()
+        groups.setdefault("".join(plain.split()), []).append(name)
+    # With its spaces, and in lower case: the same choice in every split, whichever spellings it has.
+    spelled = {
+        name: max(group, key=lambda name: (len(name.split()), name)) for group in groups.values() for name in group
+    }
+    several = [group for group in groups.values() if len(group) > 1]
+    if not several:
+        return spelled, ()
+    named = "; ".join(f"{quote_first(group)} as {spelled[group[0]]!r}" for group in several[:3])
+    more = "; ..." if len(several) > 3 else ""
+    return spelled, (f"Classes that differ only in case or spaces are read as one: {named}{more}.",)
 
 
 def read_class_list(file: Path) -> ClassList:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from vsn.config import ConfigError, DataConfig
-from vsn.data.readers.class_names import ClassList
-from vsn.data.readers.entries import Entry, hold_out, record_set, video_id
-from vsn.data.readers.files import Line, Listing, errors_at, read_csv_rows, read_json, require_found
-from vsn.data.readers.splits import find_split, means
+from vsn.config.errors import quote_first
+from vsn.data.readers.class_names import ClassList, unify_spellings
+from vsn.data.readers.entries import Entry, absolute_path, record_set, video_id
+from vsn.data.readers.files import Line, errors_at, read_json, require_found
+from vsn.data.readers.listing import Listing, locate
+from vsn.data.readers.splits import check_split_names, choose_split, is_used, means, no_splits
+from vsn.data.readers.table import read_table
 from vsn.data.records import RecordSet
 
 _PACK, _UNFINISHED_PACK = "pack.json", "pack.unfinished.json"
@@ -26,7 +31,9 @@ class _Row(NamedTuple):
 
 
 def read_csv(config: DataConfig, split: str) -> RecordSet:
-    """Read a CSV file with a header: columns `path`, `label`, and optionally `split` and `id`; others are ignored.
+    """Read a CSV file with a header: columns `path`, `label`, and optionally `split` and `id`.
+
+    See `read_table` for what spreadsheets write, and for other columns.
 
     The file is `data.annotations`, or the only `.csv` in root; in a packed set it is `videos.csv`, and
     `pack.json` next to it states the classes and their order. A path is a video file, a folder of
@@ -39,43 +46,65 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
     if not config.annotations and (root / _UNFINISHED_PACK).is_file():
         raise ConfigError(f"{root} holds an unfinished pack; run the same `vsn data pack` again to complete it.")
     file = _annotation_file(config, root)
-    rows = _read_rows(config, file)
+    rows, notes = _read_rows(config, file)
     # Classes of all splits, so that each split has the same labels.
-    classes = _packed_classes(file, rows) or sorted({name for row in rows for name in row.class_names})
-    present = sorted({row.split for row in rows} - {""})
-    if present:
-        split_name = find_split(config, split, present)
-        rows = [row for row in rows if row.split == split_name]
-    # Results and flow are found by id: two videos with one id would share them.
-    lines: dict[str, int] = {}
-    for row in rows:
-        if row.video_id and lines.setdefault(row.video_id, row.line) != row.line:
-            raise ConfigError(
-                f"{file}: lines {lines[row.video_id]} and {row.line} have the id {row.video_id!r}; the column id "
-                "names one video. Rename the column if it means something else."
-            )
-    folders = list(dict.fromkeys([file.parent, *([root / config.videos] if config.videos else []), root]))
+    classes: Sequence[str] = _packed_classes(file, rows)
+    if not classes:
+        spelled, more = unify_spellings(name for row in rows for name in row.class_names)
+        rows = [
+            row._replace(class_names=tuple(dict.fromkeys(spelled[name] for name in row.class_names))) for row in rows
+        ]
+        classes, notes = sorted(set(spelled.values())), (*notes, *more)
+    by_split = Counter(row.split for row in rows if row.split)
+    check_split_names(config, by_split, str(file))
+    choice = choose_split(config, split, sorted(by_split)) if by_split else no_splits(config, split)
+    if unused := [name for name in by_split if not is_used(config, name)]:
+        num_lines = sum(by_split[name] for name in unused)
+        notes = (*notes, f"{file.name}: {num_lines} lines of the splits {quote_first(unused)} are not used.")
+    rows = [row for row in rows if not by_split or row.split in choice.names]
+    return record_set(config, split, _find_entries(config, file, rows), classes, choice=choice, notes=notes)
+
+
+def _find_entries(config: DataConfig, file: Path, rows: Sequence[_Row]) -> list[Entry]:
+    root = Path(config.root)
+    folders = list(dict.fromkeys(map(str, [file.parent, *([root / config.videos] if config.videos else []), root])))
     listing = Listing()
     entries, missing = [], []
     for row in rows:
-        candidates = (os.path.join(folder, row.path) for folder in folders)
-        existing = next((path for path in candidates if _exists(listing, path)), None)
+        existing, is_respelled = locate(listing, folders, (row.path,), partial(_find, listing))
         if existing is None:
             missing.append(Line(row.path, (), f"line {row.line}"))
         else:
             path = Path(existing)
-            entries.append(Entry(path, row.class_names, row.video_id or video_id(path, root)))
+            entries.append(
+                Entry(
+                    path,
+                    row.class_names,
+                    row.video_id or video_id(path, root),
+                    place=f"{file.name}, line {row.line}",
+                    respelled=row.path if is_respelled else "",
+                )
+            )
+    # Results and flow are found by id: two videos with one id would share them.
+    first_of: dict[str, Entry] = {}
+    for entry in entries:
+        first = first_of.setdefault(entry.video_id, entry)
+        if absolute_path(first.path) != absolute_path(entry.path):
+            raise ConfigError(
+                f"{config.root}: {first.place} and {entry.place} have the id {entry.video_id!r}; the column id names "
+                "one video. Begin its name with # if it means something else."
+            )
     bases = f"the CSV file's folder, {'data.videos and ' if config.videos else ''}data.root"
     require_found(file, missing, len(rows), f"Paths are relative to {bases}.")
-    return record_set(config, split, entries if present else hold_out(config, split, entries), classes)
+    return entries
 
 
-def _exists(listing: Listing, path: str) -> bool:
+def _find(listing: Listing, path: str) -> str | None:
     # "shard-00000.vsnpack/17" is a file and a number in it.
     shard, number = os.path.split(path)
     if shard.endswith(".vsnpack") and number.isdecimal():
-        return listing.is_folder(shard) is False
-    return listing.is_folder(path) is not None
+        return path if listing.is_folder(shard) is False else None
+    return None if listing.is_folder(path) is None else path
 
 
 def _annotation_file(config: DataConfig, root: Path) -> Path:
@@ -107,12 +136,12 @@ def _packed_classes(file: Path, rows: Sequence[_Row]) -> tuple[str, ...]:
     return classes.names
 
 
-def _read_rows(config: DataConfig, file: Path) -> list[_Row]:
+def _read_rows(config: DataConfig, file: Path) -> tuple[list[_Row], tuple[str, ...]]:
     required = ("path",) if config.task == "arrow" else ("path", "label")
     optional = tuple(name for name in ("label", "split", "id") if name not in required)
-    columns, rows = read_csv_rows(file, required, optional)
+    table = read_table(file, required, optional)
     parsed = []
-    for line, cells in rows:
+    for line, cells in table.rows:
         # Test labels are often withheld by the authors of a data set.
         may_be_empty = {"id"}
         if config.task == "arrow" or means(cells["split"], "test"):
@@ -121,9 +150,9 @@ def _read_rows(config: DataConfig, file: Path) -> list[_Row]:
         names = tuple(dict.fromkeys(part.strip() for part in label.split("|"))) if label else ()
         with errors_at(file, f"line {line}"):
             for name, value in cells.items():
-                if not value and name in columns and name not in may_be_empty:
+                if not value and name in table.columns and name not in may_be_empty:
                     raise ValueError(f"the {name} is empty; every video needs one.")
             if "" in names:
                 raise ValueError(f"the label is {label!r}; expected class names separated by |.")
         parsed.append(_Row(line, cells["path"], names, cells["split"], cells["id"]))
-    return parsed
+    return parsed, table.notes

@@ -29,7 +29,7 @@ def read_diving48(config: DataConfig, split: str) -> RecordSet:
     folders = annotation_folders(config)
     classes = read_class_list(require_file(config, folders, "Diving48_vocab.json"))
     names = {name: (f"Diving48_V2_{name}.json",) for name in ("train", "test")}
-    _, file = require_split_file(config, split, folders, names)
+    choice, file = require_split_file(config, split, folders, names)
 
     def parse(entry: dict[str, Any]) -> Line:
         video = entry.get("vid_name")
@@ -39,4 +39,4 @@ def read_diving48(config: DataConfig, split: str) -> RecordSet:
 
     usual = ("rgb", "Diving48_rgb/rgb", "Diving48_rgb", "videos", "frames", "rawframes")
     entries, _ = find_videos(config, file, parse_entries(file, parse), usual)
-    return record_set(config, split, entries, classes.names)
+    return record_set(config, split, entries, classes.names, choice=choice)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from vsn.config import ConfigError, DataConfig
-from vsn.data.readers.splits import NoSplitError, means
+from vsn.data.readers.splits import SplitChoice, means
 from vsn.data.records import RecordSet, VideoRecord
 
 ARROW_CLASSES = ("forward", "reversed")
@@ -24,6 +25,18 @@ class Entry(NamedTuple):
     video_id: str
     listed_frames: int = 0
     """See `VideoRecord.listed_frames`."""
+    place: str = ""
+    """Its place in the annotations: "clips.csv, line 3"; "" for a video that no file lists."""
+    respelled: str = ""
+    """Its name as listed, where that is spelled otherwise than on disk."""
+
+
+class _Facts(TypedDict):
+    """Fields that the record sets of every task have."""
+
+    num_missing: int
+    held_out_of: str | None
+    notes: tuple[str, ...]
 
 
 def video_id(path: Path, root: Path) -> str:
@@ -37,20 +50,39 @@ def video_id(path: Path, root: Path) -> str:
 
 
 def record_set(
-    config: DataConfig, split: str, entries: Sequence[Entry], classes: Sequence[str], *, num_missing: int = 0
+    config: DataConfig,
+    split: str,
+    entries: Sequence[Entry],
+    classes: Sequence[str],
+    *,
+    choice: SplitChoice,
+    num_missing: int = 0,
+    notes: Sequence[str] = (),
 ) -> RecordSet:
-    """Return the records of a split for `config.task`.
+    """Return the records of a split for `config.task`; a video that is listed several times is one record.
 
-    Raises `ConfigError` for fewer than two classes, for several labels where the task takes one, and
-    for unlabeled videos in the training split.
+    The entries are those of the splits of `choice`; where that holds out a part, the records are those of one part.
+
+    Raises `ConfigError` for fewer than two classes, for several labels where the task takes one, for a video that is
+    listed with different labels, and for unlabeled videos in the training split.
     """
+    entries, repeated = _each_once(config, entries)
+    facts: _Facts = {
+        "num_missing": num_missing,
+        "held_out_of": "".join(choice.names[:1]) if choice.held_out else None,
+        "notes": (*notes, *choice.notes, *_describe_spelling(entries), *repeated),
+    }
+    if choice.held_out:
+        entries = hold_out(config, split, entries)
     if config.task == "arrow":
         both = []
         for entry in entries:
-            forward = VideoRecord(entry.path, (0,), entry.video_id, listed_frames=entry.listed_frames)
+            forward = VideoRecord(
+                entry.path, (0,), entry.video_id, listed_frames=entry.listed_frames, place=entry.place
+            )
             # Adjacent, because `RecordSet.per_video` groups records by position.
             both += [forward, replace(forward, labels=(1,), video_id=f"{entry.video_id}#reversed", reverse=True)]
-        return RecordSet(tuple(both), ARROW_CLASSES, per_video=2, num_missing=num_missing)
+        return RecordSet(tuple(both), ARROW_CLASSES, per_video=2, **facts)
     if len(classes) < 2:
         only = f"the only class is {classes[0]!r}" if classes else "there is no class"
         raise ConfigError(f"{config.root}: {only}; a classifier needs two or more.")
@@ -75,23 +107,66 @@ def record_set(
             tuple(labels[name] for name in entry.class_names),
             entry.video_id,
             listed_frames=entry.listed_frames,
+            place=entry.place,
         )
         for entry in entries
     )
-    return RecordSet(records, tuple(classes), multi_label=config.task == "multilabel", num_missing=num_missing)
+    return RecordSet(records, tuple(classes), multi_label=config.task == "multilabel", **facts)
+
+
+def _each_once(config: DataConfig, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """Return the entries without those that repeat an earlier one, and a note about them.
+
+    Raises `ConfigError` for a video that is listed with different labels.
+    """
+    first_of: dict[str, Entry] = {}
+    repeated = []
+    for entry in entries:
+        first = first_of.setdefault(absolute_path(entry.path), entry)
+        if first is entry:
+            continue
+        if config.task != "arrow" and set(first.class_names) != set(entry.class_names):
+            both = " and ".join(repr("|".join(names)) for names in (first.class_names, entry.class_names))
+            advice = "write all its labels in one line" if config.task == "multilabel" else "keep the right one"
+            raise ConfigError(
+                f"{config.root}: {first.place} and {entry.place} give {first.video_id!r} different labels, {both}; "
+                f"{advice}."
+            )
+        repeated.append((first, entry))
+    if not repeated:
+        return list(entries), []
+    first, again = repeated[0]
+    count = "1 line repeats a video" if len(repeated) == 1 else f"{len(repeated)} lines repeat videos"
+    note = f"{count}, which counts once: for example {first.video_id!r} ({first.place} and {again.place})."
+    return list(first_of.values()), [note]
+
+
+def absolute_path(path: Path) -> str:
+    """Return a path by which two records of one video are equal, whatever they are relative to."""
+    plain = os.path.abspath(path)
+    # "clips/../a.mp4" is "a.mp4", unless clips is a link to a folder elsewhere.
+    if ".." in path.parts and not os.path.samefile(os.path.dirname(plain), path.parent):
+        return os.path.realpath(path)
+    return plain
+
+
+def _describe_spelling(entries: Sequence[Entry]) -> list[str]:
+    respelled = [entry for entry in entries if entry.respelled]
+    if not respelled:
+        return []
+    first = respelled[0]
+    return [
+        "Paths are spelled otherwise on disk (slashes, upper and lower case, or Unicode forms), for example "
+        f"{first.respelled!r} ({first.place}), found as {first.path.as_posix()!r}."
+    ]
 
 
 def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[Entry]:
-    """Return the training part, or the held-out part, of data that states no splits, stratified by class.
+    """Return the training part, or the held-out part, of videos, stratified by class.
 
     Multi-label videos count as one class, because few of them share all labels.
     """
     training = means(split, config.train_split)
-    if not training and not means(split, config.val_split) and not means(split, config.test_split):
-        raise NoSplitError(
-            f"{config.root}: the data states no splits, so there is no split {split!r}.",
-            f"Choose {config.train_split!r}, {config.val_split!r} or {config.test_split!r}.",
-        )
     # Sorted by id: the order of a file system must not change the split.
     by_class: dict[tuple[str, ...], list[Entry]] = {}
     for entry in sorted(entries, key=lambda entry: entry.video_id):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vsn.config import ConfigError, DataConfig
-from vsn.data.readers.entries import Entry, hold_out, record_set, video_id
-from vsn.data.readers.splits import find_split, means
+from vsn.data.readers.class_names import unify_spellings
+from vsn.data.readers.entries import Entry, record_set, video_id
+from vsn.data.readers.splits import SplitChoice, check_split_names, choose_split, means, no_splits
 from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, is_video, walk_folders
 
 
@@ -27,14 +28,24 @@ def read_folder(config: DataConfig, split: str) -> RecordSet:
         split_folders = named
     if not split_folders:
         entries = _entries(config, root)
-        classes = sorted({name for entry in entries for name in entry.class_names})
-        return record_set(config, split, hold_out(config, split, entries), classes)
-    entries = _entries(config, root / find_split(config, split, [folder.name for folder in split_folders]))
+        return _record_set(config, split, entries, (), no_splits(config, split))
+    check_split_names(config, (folder.name for folder in _sub_folders(root)), config.root)
+    choice = choose_split(config, split, [folder.name for folder in split_folders])
+    entries = [entry for name in choice.names for entry in _entries(config, root / name)]
     # Classes of all splits: a class without videos in this split keeps its label.
     names = {name for entry in entries for name in entry.class_names}
     for other in split_folders if config.task != "arrow" else ():
         names |= {folder.name for folder in _sub_folders(other) if folder.name not in names and _any_video(folder)}
-    return record_set(config, split, entries, sorted(names))
+    return _record_set(config, split, entries, names, choice)
+
+
+def _record_set(
+    config: DataConfig, split: str, entries: Sequence[Entry], names: Iterable[str], choice: SplitChoice
+) -> RecordSet:
+    """Return the records; the classes are those of the entries, and `names`."""
+    spelled, notes = unify_spellings([*names, *(name for entry in entries for name in entry.class_names)])
+    entries = [entry._replace(class_names=tuple(spelled[name] for name in entry.class_names)) for entry in entries]
+    return record_set(config, split, entries, sorted(set(spelled.values())), choice=choice, notes=notes)
 
 
 def _entries(config: DataConfig, folder: Path) -> list[Entry]:

@@ -7,7 +7,7 @@ from functools import partial
 from vsn.config import DataConfig
 from vsn.data.readers.entries import record_set
 from vsn.data.readers.files import Line, annotation_folders, find_videos, no_file, parse_lines
-from vsn.data.readers.splits import find_split
+from vsn.data.readers.splits import choose_split
 from vsn.data.records import RecordSet
 
 _MARKS = {"train": "1", "test": "2"}
@@ -31,7 +31,8 @@ def read_hmdb51(config: DataConfig, split: str) -> RecordSet:
     folder = next((folder for folder in folders if any(folder.glob(f"*{ending}"))), None)
     if folder is None:
         no_file(config, folders, f"<class>{ending}")
-    wanted = _MARKS[find_split(config, split, list(_MARKS))]
+    choice = choose_split(config, split, _MARKS)
+    wanted = _MARKS[choice.names[0]]
     classes = sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
 
     def parse(class_name: str, line: str) -> Line | None:
@@ -43,4 +44,4 @@ def read_hmdb51(config: DataConfig, split: str) -> RecordSet:
     lines = [line for name in classes for line in parse_lines(folder / f"{name}{ending}", partial(parse, name))]
     usual = ("hmdb51_org", "hmdb51", "videos", "frames", "rawframes")
     entries, _ = find_videos(config, folder, lines, usual, flat=True)
-    return record_set(config, split, entries, classes)
+    return record_set(config, split, entries, classes, choice=choice)

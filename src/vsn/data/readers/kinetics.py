@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vsn.config import ConfigError, DataConfig
+from vsn.data.readers.class_names import unify_spellings
 from vsn.data.readers.entries import Entry, record_set, video_id
 from vsn.data.readers.files import (
     Line,
     annotation_folders,
     errors_at,
     no_file,
-    read_csv_rows,
     require_found,
     video_folders,
 )
-from vsn.data.readers.splits import canonical, find_split, same_split
+from vsn.data.readers.splits import canonical, choose_split, same_split
+from vsn.data.readers.table import read_table
 from vsn.data.records import VIDEO_EXTENSIONS, RecordSet, walk_folders
 
 _VERSIONS = (
@@ -57,7 +58,8 @@ def read_kinetics(config: DataConfig, split: str) -> RecordSet:
     Links rot: videos that are missing are left out and counted in `num_missing`.
     """
     clips = [(file, clip) for file in _annotation_files(config) for clip in _read_clips(file)]
-    split_name = find_split(config, split, list(dict.fromkeys(clip.split for _, clip in clips)))
+    choice = choose_split(config, split, [clip.split for _, clip in clips])
+    split_name = choice.names[0]
     of_split = [(file, clip) for file, clip in clips if clip.split == split_name]
     # Downloaders name the folders differently (CVDF, ActivityNet's crawler, MMAction2, SlowFast).
     folders = video_folders(config, "videos", "compress", "clips", "frames", "rawframes", *_VERSIONS)
@@ -79,8 +81,10 @@ def read_kinetics(config: DataConfig, split: str) -> RecordSet:
     if not entries:
         advice = f"Looked in {folder}; set data.videos to the folder that holds them."
         require_found(of_split[0][0], missing, len(of_split), advice)
-    classes = sorted({clip.label for _, clip in clips} - {""})
-    return record_set(config, split, entries, classes, num_missing=len(missing))
+    spelled, notes = unify_spellings({clip.label for _, clip in clips} - {""})
+    entries = [entry._replace(class_names=tuple(spelled[name] for name in entry.class_names)) for entry in entries]
+    classes = sorted(set(spelled.values()))
+    return record_set(config, split, entries, classes, choice=choice, num_missing=len(missing), notes=notes)
 
 
 def _annotation_files(config: DataConfig) -> list[Path]:
@@ -105,9 +109,9 @@ def _annotation_files(config: DataConfig) -> list[Path]:
 
 
 def _read_clips(file: Path) -> list[_Clip]:
-    _, rows = read_csv_rows(file, ("youtube_id", "time_start", "time_end", "split"), ("label",))
+    table = read_table(file, ("youtube_id", "time_start", "time_end", "split"), ("label",), official=True)
     clips = []
-    for line, row in rows:
+    for line, row in table.rows:
         with errors_at(file, f"line {line}"):
             # Some releases write seconds as "5.0".
             try:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from vsn.config import ConfigError, DataConfig
 from vsn.data.readers.class_names import read_class_list
-from vsn.data.readers.entries import hold_out, record_set
-from vsn.data.readers.files import Line, Listing, find_videos, parse_lines, video_folders
-from vsn.data.readers.splits import canonical, find_split, same_split
+from vsn.data.readers.entries import record_set
+from vsn.data.readers.files import Line, find_videos, parse_lines, video_folders
+from vsn.data.readers.listing import Listing
+from vsn.data.readers.splits import canonical, choose_split, no_splits, same_split
 from vsn.data.records import VIDEO_EXTENSIONS, RecordSet
 
 _SPLITS = ("train", "val", "test")
@@ -122,7 +123,8 @@ def _read_list(config: DataConfig, split: str, parse: _Parse, *, listing: Listin
     20BN, or the list's folder; with `data.videos`, only to that.
     """
     files = _find_lists(config)
-    split_name = "" if "" in files else find_split(config, split, list(files))
+    choice = no_splits(config, split) if "" in files else choose_split(config, split, files)
+    split_name = choice.names[0] if choice.names else ""
     parsed = {name: parse_lines(file, parse) for name, file in files.items()}
     # The lists of all splits: a class may have no video in this one.
     largest = max((int(label) for lines in parsed.values() for line in lines for label in line.class_names), default=-1)
@@ -134,7 +136,7 @@ def _read_list(config: DataConfig, split: str, parse: _Parse, *, listing: Listin
     ]
     folders = _video_folders(config, split_name) + ([] if config.videos else [file.parent])
     entries, _ = find_videos(config, file, lines, folders=list(dict.fromkeys(folders)), listing=listing)
-    return record_set(config, split, entries if split_name else hold_out(config, split, entries), classes)
+    return record_set(config, split, entries, classes, choice=choice)
 
 
 def _video_folders(config: DataConfig, split: str) -> list[Path]:

@@ -38,7 +38,7 @@ def read_moments(config: DataConfig, split: str) -> RecordSet:
     """
     folders = annotation_folders(config)
     classes = read_class_list(require_file(config, folders, "moments_categories.txt", "mmit_categories.txt"))
-    split_name, file = require_split_file(config, split, folders, _FILES)
+    choice, file = require_split_file(config, split, folders, _FILES)
 
     def parse(line: str) -> Line:
         video, *cells = (cell.strip() for cell in next(csv.reader([line])))
@@ -51,7 +51,7 @@ def read_moments(config: DataConfig, split: str) -> RecordSet:
 
     # The official archive has a folder for each split.
     below = video_folders(config, "videos")
-    of_split = [place for folder in below for name in same_split(split_name) if (place := folder / name).is_dir()]
+    of_split = [place for folder in below for name in same_split(choice.names[0]) if (place := folder / name).is_dir()]
     lines = parse_lines(file, parse)
     entries, num_missing = find_videos(config, file, lines, folders=(*of_split, *below), may_miss=True)
-    return record_set(config, split, entries, classes.names, num_missing=num_missing)
+    return record_set(config, split, entries, classes.names, choice=choice, num_missing=num_missing)

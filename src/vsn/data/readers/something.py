@@ -62,9 +62,9 @@ def _read(config: DataConfig, split: str, name: str, suffix: str, usual: Sequenc
     folders = annotation_folders(config, name, f"20bn-{name}")
     classes = read_class_list(require_file(config, folders, f"{name}-labels.{suffix}", f"labels.{suffix}"))
     names = {each: (f"{name}-{each}.{suffix}", f"{each}.{suffix}") for each in ("train", "validation", "test")}
-    split_name, file = require_split_file(config, split, folders, names)
+    choice, file = require_split_file(config, split, folders, names)
     # The authors withhold the test labels; Qualcomm's redistribution includes them.
-    answers = _test_answers(file, classes) if split_name == "test" else {}
+    answers = _test_answers(file, classes) if choice.names == ("test",) else {}
 
     def parse_csv(line: str) -> Line:
         video, _, label = (part.strip() for part in line.partition(";"))
@@ -86,7 +86,7 @@ def _read(config: DataConfig, split: str, name: str, suffix: str, usual: Sequenc
 
     lines = parse_lines(file, parse_csv) if suffix == "csv" else parse_entries(file, parse_json)
     entries, _ = find_videos(config, file, lines, usual)
-    return record_set(config, split, entries, classes.names)
+    return record_set(config, split, entries, classes.names, choice=choice)
 
 
 def _test_answers(file: Path, classes: ClassList) -> dict[str, str]:

@@ -1,10 +1,13 @@
-"""Match names of splits: "val" is "validation"."""
+"""Choose a split of a data set: match its name, "val" being "validation", or hold a part of another out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from vsn.config import ConfigError, DataConfig
+from vsn.config.errors import quote_first
 
 
 class NoSplitError(ConfigError):
@@ -44,16 +47,102 @@ def canonical(name: str) -> str:
     return next((names[0] for names in _ALIASES if name.lower() in names), name)
 
 
-def find_split(config: DataConfig, split: str, present: Sequence[str]) -> str:
-    """Return the name that a split has in the data; `NoSplitError` when it has none."""
-    # The exact name, then its aliases, then any spelling: "val" finds "val" before "Validation".
-    for name in (*(alias for alias in same_split(split) if alias in present), *present):
-        if means(name, split):
-            return name
-    # Name the setting that holds the wrong name; suggest another split than the training split.
-    settings = [name for name in ("train_split", "val_split", "test_split") if getattr(config, name) == split]
-    others = [name for name in present if not means(name, config.train_split)] or list(present)
-    advice = "Choose one of them."
-    if settings:
-        advice = f'Set data.{settings[0]} to one of them, for example "{others[0]}" (`vsn eval` takes --split).'
-    raise NoSplitError(f"{config.root}: there is no split {split!r}; present: {', '.join(map(repr, present))}.", advice)
+class SplitChoice(NamedTuple):
+    """Where the videos of a split are."""
+
+    names: tuple[str, ...]
+    """Splits of the data that hold them: several where the data spells one in several ways."""
+    held_out: bool = False
+    """Whether the training and the validation videos are parts of these."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about the choice, one sentence each."""
+
+
+def choose_split(config: DataConfig, split: str, present: Iterable[str]) -> SplitChoice:
+    """Choose a split of data whose splits are `present`; `NoSplitError` when there is none of this name.
+
+    Data with a training and no validation split has a part of the training videos held out: validating on the test
+    split would choose the weights by it.
+
+    >>> choose_split(DataConfig(), "val", ["train", "validation", "test"]).names
+    ('validation',)
+    >>> choose_split(DataConfig(), "val", ["train", "test"])[:2]
+    (('train',), True)
+    """
+    present = list(dict.fromkeys(present))
+    in_training = [name for name in present if means(name, config.train_split)]
+    held_out = (
+        bool(in_training)
+        and canonical(config.val_split) == "val"
+        and not any(means(name, config.val_split) for name in present)
+    )
+    if held_out and (means(split, config.train_split) or means(split, config.val_split)):
+        note = (
+            f"There is no split {config.val_split!r}: {config.val_fraction:.0%} of each class of {in_training[0]!r} are "
+            "held out for validation (data.val_fraction)."
+        )
+        return SplitChoice(tuple(in_training), True, (*_describe_spellings(in_training), note))
+    names = tuple(name for name in present if means(name, split))
+    if names:
+        return SplitChoice(names, notes=_describe_spellings(names))
+    reason = f"{config.root}: there is no split {split!r}; present: {', '.join(map(repr, present))}."
+    raise NoSplitError(reason, _advise(config, split, present, held_out=held_out))
+
+
+def no_splits(config: DataConfig, split: str) -> SplitChoice:
+    """Choose a split of data that states none: the held-out part is the validation and the test split.
+
+    Raises `NoSplitError` for another split.
+    """
+    names = (config.train_split, config.val_split, config.test_split)
+    if not any(means(split, name) for name in names):
+        raise NoSplitError(
+            f"{config.root}: the data states no splits, so there is no split {split!r}.",
+            f"Choose {', '.join(map(repr, names[:2]))} or {names[2]!r}.",
+        )
+    note = (
+        f"The data states no splits: {config.val_fraction:.0%} of each class are held out for validation and testing "
+        "(data.val_fraction)."
+    )
+    return SplitChoice((), True, (note,))
+
+
+def is_used(config: DataConfig, name: str) -> bool:
+    """Return whether a split of the data is the training, validation or test split."""
+    return any(means(name, split) for split in (config.train_split, config.val_split, config.test_split))
+
+
+def check_split_names(config: DataConfig, names: Iterable[str], where: str) -> None:
+    """Raise `ConfigError` for a name that is nearly, but not, that of a split: its videos would be left out."""
+    for name in names:
+        # "train2" is a split of its own.
+        if is_used(config, name) or canonical(name) in ("train", "val", "test") or not name.isalpha():
+            continue
+        near = difflib.get_close_matches(
+            name.lower(), [alias for names in _ALIASES for alias in names], n=1, cutoff=0.8
+        )
+        if near:
+            raise ConfigError(f"{where} has the split {name!r}; did you mean {near[0]!r}?")
+
+
+def _describe_spellings(names: Sequence[str]) -> tuple[str, ...]:
+    return (f"The splits {quote_first(names)} are read as one.",) if len(names) > 1 else ()
+
+
+def _advise(config: DataConfig, split: str, present: Sequence[str], *, held_out: bool) -> str:
+    """Return what to do about a missing split: never to train or to validate on the test split."""
+    usual = (config.train_split, config.val_split, config.test_split)
+    settings = [f"{role}_split" for role, name in zip(("train", "val", "test"), usual, strict=True) if name == split]
+    unlike = {"train_split": ("val", "test"), "val_split": ("train", "test"), "test_split": ("train",)}
+    if not settings:
+        return "Choose one of them."
+    setting = settings[0]
+    others = [name for name in present if canonical(name) not in unlike[setting]]
+    others = [name for name in others if setting == "train_split" or not means(name, config.train_split)]
+    if others:
+        return f'Set data.{setting} to one of them, for example "{others[0]}" (`vsn eval` takes --split).'
+    if setting == "train_split":
+        return "There is nothing to train on: mark videos as this split, or state no splits, and a part is held out."
+    if setting == "val_split":
+        return 'Leave data.val_split at "val", and a part of the training videos is held out.'
+    return f"`vsn eval` takes --split {config.val_split}, the part that is held out." if held_out else "Add one."

@@ -23,7 +23,7 @@ def read_ucf101(config: DataConfig, split: str) -> RecordSet:
     folders = annotation_folders(config, official, f"UCF101TrainTestSplits-RecognitionTask/{official}", "splits")
     classes = read_class_list(require_file(config, folders, "classInd.txt"))
     names = {name: (f"{name}list{config.fold:02d}.txt",) for name in ("train", "test")}
-    _, file = require_split_file(config, split, folders, names)
+    choice, file = require_split_file(config, split, folders, names)
 
     def parse(line: str) -> Line:
         video, _, stated = line.partition(" ")
@@ -36,4 +36,4 @@ def read_ucf101(config: DataConfig, split: str) -> RecordSet:
 
     usual = ("UCF-101", "UCF101", "videos", "frames", "rawframes")
     entries, _ = find_videos(config, file, parse_lines(file, parse), usual, flat=True)
-    return record_set(config, split, entries, classes.names)
+    return record_set(config, split, entries, classes.names, choice=choice)

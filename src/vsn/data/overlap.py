@@ -1,0 +1,157 @@
+"""Compare the splits of a data set before training: videos in two of them, copies, classes that nothing teaches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+from vsn.config import ConfigError, DataConfig
+from vsn.config.errors import quote_first
+from vsn.data.copies import find_copies
+from vsn.data.readers.entries import absolute_path
+from vsn.data.records import VIDEO_EXTENSIONS, RecordSet, VideoRecord
+from vsn.data.video import VideoError, open_video
+
+MAX_COMPARED = 20_000
+"""Videos up to which training looks for copies: one look at the size of each takes a network disk seconds. The doctor
+looks for them in data sets of any size."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A video in a split."""
+
+    role: int
+    """0 to train, 1 to validate, 2 to test."""
+    split: str
+    record: VideoRecord
+    class_names: tuple[str, ...]
+    """Sorted; empty where the data states no labels."""
+
+    def __str__(self) -> str:
+        return repr(self.record.video_id) + (f" ({self.record.place})" if self.record.place else "")
+
+
+_Pair = tuple[_Place, _Place]
+
+
+def check_splits(config: DataConfig, splits: Sequence[tuple[str, RecordSet]]) -> tuple[RecordSet, list[str]]:
+    """Return the training records without copies of other records, and notes for the user.
+
+    Videos are the same when their paths are, or the bytes of their files. Folders of frames and packed videos are
+    compared by their paths, and so are the files of a data set of more than `MAX_COMPARED` videos.
+
+    Args:
+        config: settings of the data set.
+        splits: names and records: those to train on, to validate on, and perhaps to test on.
+
+    Raises:
+        ConfigError: a video is in two splits and `config.allow_overlap` is off, or has two labels; or a class has videos
+            in another split and none to train on.
+    """
+    train = splits[0][1]
+    _check_classes(config, splits)
+    places = [_places(role, name, records) for role, (name, records) in enumerate(splits)]
+    same_path = [
+        (a[path], b[path])
+        for a, b in combinations(places, 2)
+        # A held-out part may be the validation and the test split.
+        if a is places[0] or a.keys() != b.keys()
+        for path in a
+        if path in b
+    ]
+    notes = _check_pairs(config, same_path, same_path)
+    by_path: dict[str, _Place] = {}
+    for part in places:
+        by_path = part | by_path
+    if len(by_path) > MAX_COMPARED:
+        notes.append(
+            f"Copies under other names are looked for in up to {MAX_COMPARED:,} videos; `vsn data doctor` looks in all."
+        )
+        return train, notes
+
+    files = [Path(path) for path in by_path if Path(path).suffix.lower() in VIDEO_EXTENSIONS]
+    # Failed downloads are alike too, such as one error page under many names; training counts them as unreadable.
+    copies = [group for group in find_copies(files) if _is_video(group[0])]
+    groups = [sorted((by_path[str(path)] for path in group), key=lambda place: place.role) for group in copies]
+    pairs = [pair for group in groups for pair in combinations(group, 2)]
+    # No list says that a copy belongs into the held-out part or into the other: it is left out of training.
+    is_held_out = train.held_out_of is not None
+    across = [(a, b) for a, b in pairs if a.role != b.role and not (is_held_out and a.role + b.role == 1)]
+    notes += _check_pairs(config, pairs, across)
+    dropped: set[Path] = set()
+    for group in groups:
+        of_train = [place.record.path for place in group if place.role == 0]
+        is_in_both = is_held_out and any(place.role == 1 for place in group)
+        dropped.update(of_train if is_in_both else of_train[1:])
+    if dropped:
+        first = next(a if a.record.path in dropped else b for a, b in pairs if {a.record.path, b.record.path} & dropped)
+        notes.append(f"Left out of training as copies of other videos: {len(dropped)}, for example {first}.")
+    elsewhere = [b for a, b in pairs if a.role == b.role != 0]
+    if elsewhere:
+        names = quote_first(list(dict.fromkeys(place.split for place in elsewhere)))
+        notes.append(f"Copies in {names} that count too: {len(elsewhere)}, for example {elsewhere[0]}.")
+    kept = tuple(record for record in train.records if record.path not in dropped)
+    return replace(train, records=kept), notes
+
+
+def _is_video(path: Path) -> bool:
+    try:
+        open_video(path).close()
+    except VideoError:
+        return False
+    return True
+
+
+def _places(role: int, split: str, records: RecordSet) -> dict[str, _Place]:
+    # The labels of task "arrow" say forward or reversed, not what is filmed.
+    names = () if records.per_video > 1 else records.classes
+    return {
+        absolute_path(record.path): _Place(role, split, record, tuple(sorted(names[i] for i in record.labels if names)))
+        for record in records.records[:: records.per_video]
+    }
+
+
+def _check_pairs(config: DataConfig, pairs: Sequence[_Pair], across: Sequence[_Pair]) -> list[str]:
+    """Raise `ConfigError` for pairs of the same video with two labels, and for those `across` splits.
+
+    Returns a note where `config.allow_overlap` permits these.
+    """
+    for a, b in pairs:
+        if a.class_names and b.class_names and a.class_names != b.class_names:
+            both = " and ".join(f"{place} is {quote_first(place.class_names)}" for place in (a, b))
+            raise ConfigError(f"{config.root}: the same video has two labels: {both}. Keep the right one.")
+    if not across:
+        return []
+    a, b = across[0]
+    number = "1 video is" if len(across) == 1 else f"{len(across)} videos are"
+    message = f"{number} in two splits, for example {a} in {a.split!r}"
+    message += f" and {b} in {b.split!r}" if str(a) != str(b) else f" and {b.split!r}"
+    if config.allow_overlap:
+        return [f"{message}; data.allow_overlap permits it."]
+    raise ConfigError(
+        f"{config.root}: {message}. Accuracy on videos that were trained on says nothing about others: keep each in one "
+        "split. data.allow_overlap = true permits it."
+    )
+
+
+def _check_classes(config: DataConfig, splits: Sequence[tuple[str, RecordSet]]) -> None:
+    """Raise `ConfigError` for classes with videos in another split than that to train on, which is the first."""
+    (train_name, train), *others = splits
+    if train.per_video > 1:
+        return
+    trained = {train.classes[label] for record in train.records for label in record.labels}
+    untrained: dict[str, _Place] = {}
+    for role, (name, records) in enumerate(others, 1):
+        for record in records.records:
+            for class_name in {records.classes[label] for label in record.labels} - trained:
+                untrained.setdefault(class_name, _Place(role, name, record, ()))
+    if untrained:
+        place = untrained[min(untrained)]
+        raise ConfigError(
+            f"{config.root}: {quote_first(sorted(untrained))} cannot be learned without videos in {train_name!r}; in "
+            f"{place.split!r} there is {place}. Move some of their videos to {train_name!r}, remove the others, or correct "
+            "the labels."
+        )
