@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from tests.helpers.clips import clip_dataset
 from vsn.config import ClipSpec, DataConfig, ModelConfig, Recipe
@@ -16,7 +17,8 @@ from vsn.data.dataset import BadVideo, Sample, VideoDataset
 from vsn.data.loader import Batch, Share, balanced_weights, collate, epoch_keys, make_loader, step_batches
 from vsn.data.readers import read_records
 from vsn.data.records import RecordSet, VideoRecord
-from vsn.data.video import VideoError
+from vsn.data.video import VideoError, pyav_reader
+from vsn.data.video.packet_index import CACHE
 
 SPEC = ClipSpec(short_side=32, crop_size=24)
 
@@ -255,3 +257,27 @@ def test_a_worker_that_hangs_is_given_up_and_killed(records: RecordSet, monkeypa
     with pytest.raises(RuntimeError, match="for 1 seconds"):
         next(loading)
     assert not multiprocessing.active_children()
+
+
+@forks
+def test_workers_of_a_later_epoch_do_not_index_files_again(
+    records: RecordSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index_packets, log = pyav_reader.index_packets, tmp_path / "indexed"
+
+    def noted(path, container):
+        with log.open("a") as file:
+            file.write(f"{path}\n")
+        return index_packets(path, container)
+
+    monkeypatch.setattr(pyav_reader, "index_packets", noted)
+    CACHE.clear()
+    dataset = clip_dataset(records, clip=SPEC, num_frames=4, train=True)
+    for epoch in range(3):
+        assert all(make_loader(dataset, batch_size=2, num_workers=2, epoch=epoch, shuffle=True))
+    paths = log.read_text().split()
+    assert sorted(paths) == sorted({str(record.path) for record in records.records})
+    # What the thread does that copies batches to pinned memory, with a GPU.
+    CACHE.clear()
+    assert dataset[0]
+    CACHE.add(pin_memory(CACHE.take_new()))

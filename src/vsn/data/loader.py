@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from vsn.data.dataset import BadVideo, Sample, VideoDataset
 from vsn.data.records import VideoRecord
 from vsn.data.video import VideoError
+from vsn.data.video.packet_index import CACHE, FileKey, PacketIndex
 from vsn.system.interrupt import interrupts_blocked
 
 WORKER_SECONDS = 600
@@ -137,7 +138,8 @@ class _VideoLoader(DataLoader[Any]):
         with interrupts_blocked():  # workers inherit the mask: the training process handles Ctrl-C
             batches_of_workers: Any = super().__iter__()
         try:
-            for batches, bad in batches_of_workers:
+            for batches, bad, indices in batches_of_workers:
+                CACHE.add(indices)
                 # Workers return errors as values: raised there, PyTorch would wrap them in its own text.
                 if bad and self.bad is None:
                     raise VideoError(bad[0].path, bad[0].reason)
@@ -161,9 +163,10 @@ class _VideoLoader(DataLoader[Any]):
                         worker.join()
 
 
-def _ignore_sigterm(worker: int) -> None:
-    """Leave SIGTERM, which a scheduler sends to all processes, to the training process: it stops its workers."""
+def _start_worker(worker: int) -> None:
+    # SIGTERM, which a scheduler sends to all processes, is left to the training process: it stops its workers.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    CACHE.take_new()  # the training process, which a worker is a copy of, has these
 
 
 def make_loader(
@@ -202,7 +205,7 @@ def make_loader(
         batch_sampler=step_batches(keys[start:], batch_size, share, together=together, whole=whole),
         num_workers=num_workers,
         timeout=WORKER_SECONDS if num_workers else 0,  # PyTorch rejects a timeout without workers
-        worker_init_fn=_ignore_sigterm,
+        worker_init_fn=_start_worker,
         collate_fn=_collate_readable,
         pin_memory=torch.cuda.is_available(),
     )
@@ -210,6 +213,8 @@ def make_loader(
     return loader
 
 
-def _collate_readable(samples: Sequence[Sample | BadVideo]) -> tuple[list[Batch], list[BadVideo]]:
+def _collate_readable(
+    samples: Sequence[Sample | BadVideo],
+) -> tuple[list[Batch], list[BadVideo], list[tuple[FileKey, PacketIndex]]]:
     bad = [sample for sample in samples if isinstance(sample, BadVideo)]
-    return collate([sample for sample in samples if isinstance(sample, Sample)]), bad
+    return collate([sample for sample in samples if isinstance(sample, Sample)]), bad, CACHE.take_new()

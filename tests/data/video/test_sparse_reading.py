@@ -14,7 +14,7 @@ import pytest
 
 from tests.helpers.videos import overwrite_packets, with_matrix
 from vsn.data.video import FewerFramesError, VideoError, open_video, packet_index, pyav_reader, write_video
-from vsn.data.video.packet_index import CACHE, PacketIndexCache, file_key
+from vsn.data.video.packet_index import CACHE, FileKey, PacketIndexCache, file_key
 from vsn.data.video.pyav_reader import PyAVReader
 
 NUM_FRAMES = 45
@@ -249,12 +249,15 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
     path = encode(tmp_path / "video.mp4")
     with PyAVReader(path) as video:
         index = video.index
+    keys = [FileKey(str(number), 0, 0, 0, 0) for number in range(1000)]
     cache = PacketIndexCache(10 * (index.num_bytes + 3000))
-    for number in range(1000):
-        cache.put((number,), index)
-    held = [number for number in range(1000) if cache.get((number,)) is not None]
+    for key in keys:
+        cache.put(key, index)
+    held = [number for number in range(1000) if cache.get(keys[number]) is not None]
     assert held == list(range(1000 - len(held), 1000))
     assert 5 <= len(held) <= 20
+    assert len(cache.take_new()) == len(held)
+    assert cache.take_new() == []
     assert file_key(tmp_path / "none.mp4") is None
 
 

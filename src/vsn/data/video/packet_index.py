@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from av.codec.context import CodecContext
@@ -135,16 +136,32 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
     return index, kept
 
 
+class FileKey(NamedTuple):
+    """What identifies the content of a file."""
+
+    path: str
+    num_bytes: int
+    modified: int
+    """Nanoseconds."""
+    inode: int
+    device: int
+
+
 class PacketIndexCache:
-    """The indices of the files read last, up to a number of bytes; a file that changed is indexed again."""
+    """The indices of the files read last, up to a number of bytes; a file that changed is indexed again.
+
+    Worker processes end with their epoch: what they index is moved to the process that starts them with `take_new`
+    and `add`, and the next workers, where they are forked, begin with it.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._num_bytes = 0
-        self._indices: OrderedDict[tuple[object, ...], PacketIndex] = OrderedDict()
+        self._indices: OrderedDict[FileKey, PacketIndex] = OrderedDict()
+        self._new: dict[FileKey, None] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[object, ...]) -> PacketIndex | None:
+    def get(self, key: FileKey) -> PacketIndex | None:
         """Return the index of a file, see `file_key`; None when it is not there."""
         with self._lock:
             index = self._indices.get(key)
@@ -152,20 +169,36 @@ class PacketIndexCache:
                 self._indices.move_to_end(key)
             return index
 
-    def put(self, key: tuple[object, ...], index: PacketIndex) -> None:
-        """Keep an index; the ones used longest ago make room."""
+    def put(self, key: FileKey, index: PacketIndex) -> None:
+        """Keep an index made here; the ones used longest ago make room."""
+        self.add([(key, index)])
         with self._lock:
-            if key in self._indices:
-                return
-            self._indices[key] = index
-            self._num_bytes += index.num_bytes + _OBJECT_BYTES
+            self._new[key] = None
+
+    def add(self, indices: Iterable[tuple[FileKey, PacketIndex]]) -> None:
+        """Keep indices made by another process."""
+        with self._lock:
+            for key, index in indices:
+                if key not in self._indices:
+                    self._indices[key] = index
+                    self._num_bytes += index.num_bytes + _OBJECT_BYTES
             while self._num_bytes > self._max_bytes:
-                self._num_bytes -= self._indices.popitem(last=False)[1].num_bytes + _OBJECT_BYTES
+                key, index = self._indices.popitem(last=False)
+                self._num_bytes -= index.num_bytes + _OBJECT_BYTES
+                self._new.pop(key, None)
+
+    def take_new(self) -> list[tuple[FileKey, PacketIndex]]:
+        """Return what was `put` since the last call."""
+        with self._lock:
+            new = [(key, self._indices[key]) for key in self._new if key in self._indices]
+            self._new.clear()
+            return new
 
     def clear(self) -> None:
         """Forget all indices."""
         with self._lock:
             self._indices.clear()
+            self._new.clear()
             self._num_bytes = 0
 
 
@@ -175,13 +208,13 @@ CACHE = PacketIndexCache(_CACHE_BYTES)
 """The cache of this process."""
 
 
-def file_key(path: str | Path) -> tuple[object, ...] | None:
+def file_key(path: str | Path) -> FileKey | None:
     """Return what identifies the content of a file; None when it cannot be read."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # a name with a null byte
         return None
-    return os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+    return FileKey(os.path.abspath(path), status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
 
 
 def _untrusted_kind(container_format: str, codec: str) -> str:
