@@ -168,6 +168,19 @@ def test_data_that_moved_is_still_the_data_of_the_recipe(tmp_path: Path):
     assert variant(run, moved, videos_hash="2", split="val") == ""
 
 
+def test_a_second_folder_with_the_same_videos_is_another_data_set(tmp_path: Path):
+    """Blurred copies, say, tested where the recipe's folder does not exist."""
+    first, second = tmp_path / "plain", tmp_path / "blurred"
+    first.mkdir()
+    second.mkdir()
+    run = Run(tmp_path / "run", tiny_recipe(tmp_path / "gone"), ("a", "b"))
+    tested = save(run.path, root=str(first))
+    assert variant(run, first, videos_hash=tested.videos_hash) == ""
+    assert variant(run, second, videos_hash=tested.videos_hash).startswith("@blurred-")
+    first.rmdir()
+    assert variant(run, second, videos_hash=tested.videos_hash) == ""  # moved again
+
+
 def test_own_data_and_average_come_first(tmp_path: Path):
     others = [save(tmp_path, variant=name) for name in ("-softmax", "@other-1a2b3c")]
     with pytest.raises(ScoresError, match=r"several .*forward-softmax\.npz, test-fcn-forward@other.*file"):

@@ -240,6 +240,9 @@ def test_a_calibration_of_other_weights_is_refused():
     assert check_calibration(fused, weights={"1" * 64: 0.25, "2" * 64: 0.75}, **view) == ""
     with pytest.raises(ScoresError, match=r"the same runs with other weights of the fusion .*0\.25.*here .*0\.5"):
         check_calibration(fused, weights={"1" * 64: 0.5, "2" * 64: 0.5}, **view)
+    logits = calibrate(fuse_scores(scores, logits=True))
+    note = check_calibration(logits, weights={"1" * 64: 0.5, "2" * 64: 0.5}, **view)
+    assert note == "the calibration was fitted on scores of fusion 'logits' (here 'softmax')."
     with pytest.raises(ScoresError, match="of other weights"):
         check_calibration(fused, weights={"1" * 64: 1.0}, **view)
 

@@ -209,9 +209,15 @@ def variant_of(run: Run, *, split: str, average: str, root: Path, videos_hash: s
     own = Path(run.recipe.data.root)
     if root.resolve() == own.resolve():
         return name
-    # Where the recipe's folder does not exist, the data has moved to `root`, unless other videos were tested before.
+    # Where the recipe's folder does not exist, the data has moved to `root`, unless other videos were tested before, or
+    # those of another folder that is still there.
     earlier = [result for result in list_results(run.path, split=split, damaged=[]) if result.is_own]
-    if not own.is_dir() and all(result.videos_hash in (None, videos_hash) for result in earlier):
+    has_moved = all(
+        result.videos_hash in (None, videos_hash)
+        and (result.root is None or Path(result.root).resolve() == root.resolve() or not Path(result.root).is_dir())
+        for result in earlier
+    )
+    if not own.is_dir() and has_moved:
         return name
     # Two folders may have one name.
     folder, path_hash = re.sub(r"[^\w.-]", "_", root.resolve().name), hashlib.sha256(str(root.resolve()).encode())

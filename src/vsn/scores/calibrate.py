@@ -25,8 +25,8 @@ from vsn.system.files import write_json
 FORMAT_VERSION = 1
 NUM_BINS = 15
 UNKNOWN = "unknown"
-_SHOWN = ("protocol", "order", "average")
-"""Facts of how a model is shown a video; with others it is confident in another way."""
+_SHOWN = ("protocol", "order", "average", "fusion")
+"""Facts of how scores are made with equal weights; with others a model is confident in another way."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 
 
@@ -320,6 +320,8 @@ def check_calibration(
             f"({_shares(fitted)}; here {_shares(weights)}). Fit one on scores of these: vsn calibrate RUN --out FILE."
         )
     facts = {"protocol": protocol, "average": average, "order": "forward"}
+    # Two streams are fused by their probabilities.
+    facts |= {"fusion": "softmax"} if weights is not None and len(weights) > 1 else {}
     different = different_facts([calibration.fitted_on, facts], _SHOWN)
     pairs = ", ".join(f"{key} {before!r} (here {now!r})" for key, (before, now) in different.items())
     return f"the calibration was fitted on scores of {pairs}." if pairs else ""
