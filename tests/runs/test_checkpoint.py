@@ -177,7 +177,8 @@ def test_loading_a_state_runs_no_code(run: Path):
 
     torch.save(Malicious(), run / "state.pt")
     _, note = load_checkpoint(open_run(run))
-    assert note.startswith("state.pt is damaged")
+    assert note.startswith("state.pt is damaged (it holds more than tensors")
+    assert "still be loaded" not in note  # torch's advice
     assert not (run / "ran").exists()
 
 
@@ -217,7 +218,7 @@ def test_folder_that_cannot_be_written(tmp_path: Path):
         new_run(tmp_path / "file" / "deep" / "run", tiny_recipe(Path()), ("a", "b"))
     run = new_run(tmp_path / "run", tiny_recipe(Path()), ("a", "b"))
     (tmp_path / "run").write_text("")  # created in the meantime
-    with pytest.raises(RunError, match=r"The run folder .*run cannot be written: .*another with --out"):
+    with pytest.raises(RunError, match=r"The run folder .*run cannot be written: .*another folder"):
         write_run(run)
 
 

@@ -239,6 +239,16 @@ def test_damaged_runs_are_refused(tmp_path: Path, log: Log, damage: Callable[[Pa
         start_from(run, log)
 
 
+def test_a_file_that_would_execute_code_is_refused_in_one_line(tmp_path: Path):
+    torch.save({"conv1.weight": torch.zeros(1), "made": Path("x")}, tmp_path / "unsafe.pth")
+    with pytest.raises(
+        ConfigError, match=r"cannot be read as weights: it holds more than tensors.*: it needs"
+    ) as error:
+        create_model("tsn_resnet14_tiny", num_classes=2, weights=str(tmp_path / "unsafe.pth"))
+    assert "still be loaded" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_only_a_run_is_a_run(tmp_path: Path):
     run = make_run(tmp_path / "run")
     check_is_run(run)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torchvision.models as tv
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vsn.config import MODELS, ConfigError, ModelConfig
@@ -18,7 +18,7 @@ from vsn.models.backbones import build_backbone, remove_classifier
 from vsn.models.classifier import VideoClassifier
 from vsn.models.run_weights import RunWeights, check_run_weights, find_run_weights, has_same_features
 from vsn.models.stem import fit_stem
-from vsn.models.weights_file import NotFiniteError, check_finite, read_weights
+from vsn.models.weights_file import NotFiniteError, check_finite, read_pickled, read_weights
 
 # torchvision's names of classifiers, and that of ports of BN-Inception.
 _CLASSIFIERS = ("fc.", "classifier.", "last_linear.")
@@ -132,8 +132,8 @@ def _read_weight_file(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise ConfigError(f"model.weights names a file that does not exist: {str(path)!r}.")
     try:
-        state: Any = read_weights(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu")
-    except Exception as error:  # the readers raise a dozen types for a damaged file
+        state: Any = read_weights(path) if path.suffix == ".safetensors" else read_pickled(path)
+    except (OSError, SafetensorError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as weights: {error}") from error
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -1,12 +1,19 @@
-"""Write and read a file of weights: safetensors, with the model's settings and a checksum of all of it."""
+"""Write and read a file of weights: safetensors, with the model's settings and a checksum of all of it.
+
+Reads the pickled files of other programs too, without executing code in them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -39,6 +46,10 @@ def check_finite(weights: Mapping[str, Tensor]) -> None:
         raise NotFiniteError(f"{len(bad)} of {len(tensors)} tensors hold NaN or infinity: {quote_first(bad)}")
 
 
+class UnsafeFileError(ValueError):
+    """A file that holds more than tensors and plain values, so that reading it could execute code."""
+
+
 def write_weights(path: Path, weights: Mapping[str, Tensor], config: ModelConfig) -> None:
     """Write a state dict, and with it the model's settings and the checksum that `read_weights` compares.
 
@@ -68,6 +79,28 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError("its content has changed since it was written (wrong checksum)")
     check_finite(tensors)
     return tensors
+
+
+def read_pickled(path: Path) -> Any:
+    """Read a file of `torch.save` that holds tensors and plain values.
+
+    Raises:
+        UnsafeFileError: it holds other objects.
+        ValueError: it cannot be read; one line.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a pickle protocol that users cannot choose
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's long message says how to load the file in spite of it; only the name of the class is of use.
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise UnsafeFileError(
+            "it holds more than tensors and plain values, and reading it could execute code"
+            + (f": it needs {refused[1]}" if refused else "")
+        ) from error
+    except Exception as error:  # torch raises many types for a damaged file
+        raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())[:300]) from error
 
 
 def _checksum(tensors: Mapping[str, Tensor], model: str) -> str:

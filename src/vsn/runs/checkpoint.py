@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vsn.config import ModelConfig
 from vsn.models import VideoClassifier, build_model
-from vsn.models.weights_file import NotFiniteError, check_finite, read_weights, write_weights
+from vsn.models.weights_file import NotFiniteError, check_finite, read_pickled, read_weights, write_weights
 from vsn.runs.run import STATE_FILES, WEIGHTS_FILES, Run, RunError, WeightsKind, weights_file
 from vsn.system.files import atomic_write, remove_temporary_files
 
@@ -119,10 +119,9 @@ def load_checkpoint(run: Run) -> tuple[dict[str, Any], str]:
             with zipfile.ZipFile(path) as archive:  # torch.save writes checksums, but torch.load ignores them
                 if archive.testzip():
                     raise ValueError("wrong checksum")
-            # weights_only: a state file from elsewhere must not be able to run code.
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = read_pickled(path)
             check_finite(state["model"])
-        except Exception as error:  # torch raises many types for a damaged file
+        except Exception as error:  # zipfile raises many types for a damaged file
             problems.append(f"{path.name} is damaged ({' '.join(str(error).split())[:200]})")
             continue
         return state, f"{problems[0]}; resuming from {previous.name}, the state saved before it." if problems else ""

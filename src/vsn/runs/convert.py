@@ -19,8 +19,9 @@ from vsn.data.views import num_test_frames
 from vsn.models import VideoClassifier, build_model
 from vsn.models.backbones import FLOW_MEAN, FLOW_STD, IMAGENET_STD, build_backbone
 from vsn.models.stem import stem_name
+from vsn.models.weights_file import UnsafeFileError, read_pickled
 from vsn.runs.checkpoint import save_weights
-from vsn.runs.foreign import LAYOUT_NAMES, ForeignWeights, find_backbone, plan_shift, read_foreign
+from vsn.runs.foreign import LAYOUT_NAMES, ForeignWeights, find_backbone, plan_shift, read_foreign, refuse_unused
 from vsn.runs.metadata import write_run
 from vsn.runs.run import Run, check_new, file_sha256, new_run, write_summary
 from vsn.system.files import write_json
@@ -57,7 +58,7 @@ def convert_checkpoint(checkpoint: str | Path, to: str | Path, config: ConvertCo
     """
     checkpoint, config = Path(checkpoint), config or ConvertConfig()
     # Before reading hundreds of megabytes.
-    check_new(Path(to))
+    check_new(Path(to), "--to")
     state, metadata = _read_checkpoint(checkpoint)
     converter = _Converter(read_foreign(state), config, metadata)
     foreign, notes = converter.foreign, converter.notes
@@ -75,7 +76,7 @@ def convert_checkpoint(checkpoint: str | Path, to: str | Path, config: ConvertCo
         f"Videos: {model.num_frames} frames, sampling {config.sampling!r}, shorter side {recipe.clip.short_side}, protocol "
         f"{config.protocol!r} with crops of {recipe.clip.crop_size} pixels (assumed; see --sampling, --protocol)."
     )
-    run = new_run(Path(to), recipe, classes)
+    run = new_run(Path(to), recipe, classes, option="--to")
     network = build_model(run.recipe.model)
     _load_weights(network, backbone, foreign)
     # Nothing is written before this line, so a refused checkpoint leaves no folder.
@@ -99,19 +100,15 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], _Metadata]:
     if not path.is_file():
         raise ConfigError(f"There is no checkpoint {path}.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types
-        reason = " ".join(str(error).split())
-        if "weights_only" in reason or "Unsupported" in reason:
-            # The name of the refused class is somewhere in torch's long message.
-            refused = re.search(r"GLOBAL ([\w.]+)", reason)
-            raise ConfigError(
-                f"{path} holds more than tensors and plain values, and reading it could execute code: "
-                f"{f'it needs {refused[1]}' if refused else reason[:200]}. If you trust its source, extract the weights "
-                f"once, with its own packages: torch.save({{'state_dict': torch.load({path.name!r}, map_location='cpu', "
-                "weights_only=False)['state_dict']}, 'weights.pth'), and convert weights.pth."
-            ) from error
-        raise ConfigError(f"{path} cannot be read as a checkpoint: {reason[:300]}") from error
+        content = read_pickled(path)
+    except UnsafeFileError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error}. If you trust its source, extract the weights once, with its own packages: "
+            f"torch.save({{'state_dict': torch.load({path.name!r}, map_location='cpu', weights_only=False)['state_dict']}}, "
+            "'weights.pth'), and convert weights.pth."
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be read as a checkpoint: {error}") from error
     if not isinstance(content, Mapping):
         raise ConfigError(f"{path} holds a {type(content).__name__}; a checkpoint is a dict with a state_dict.")
     # Some users save the bare state dict, without the training's other entries.
@@ -301,6 +298,7 @@ def _load_weights(network: VideoClassifier, weights: Mapping[str, Tensor], forei
     state = network.backbone.state_dict()
     # Old checkpoints lack the batch counts; they stay zero.
     counts = {name: tensor for name, tensor in state.items() if name.endswith("num_batches_tracked")}
-    kept = {name: tensor for name, tensor in weights.items() if name in state}
-    network.backbone.load_state_dict(counts | kept, strict=True)
+    # A second classifier, say: `find_backbone` compares no classifiers.
+    refuse_unused([foreign.names[name] for name in weights if name not in state])
+    network.backbone.load_state_dict(counts | dict(weights), strict=True)
     network.head.load_state_dict({"weight": foreign.head_weight, "bias": foreign.head_bias}, strict=True)

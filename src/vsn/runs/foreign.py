@@ -11,7 +11,7 @@ Two naming schemes are known:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from vsn.config import STAGES, ConfigError
+from vsn.config.errors import quote_first
 from vsn.models.backbones import THIN_BACKBONES, TORCHVISION_BACKBONES, build_backbone
 from vsn.models.blocks import residual_blocks
 from vsn.models.insertion import plan_placement
+from vsn.models.weights_file import NotFiniteError, check_finite
 
 Layout = Literal["tsm", "mmaction2"]
 LAYOUT_NAMES: dict[Layout, str] = {"tsm": "TSM or TSN-PyTorch", "mmaction2": "MMAction2"}
@@ -40,6 +42,8 @@ class ForeignWeights:
     """``(num_classes,)``."""
     shifted: tuple[str, ...]
     """Convolutions that follow a temporal shift; empty for a TSN."""
+    names: dict[str, str]
+    """Name in ``backbone`` -> name in the checkpoint."""
 
 
 # Networks that cannot be built here: a pattern of parameter names, and the reason.
@@ -49,7 +53,8 @@ _UNSUPPORTED: tuple[tuple[str, str], ...] = (
         "its backbone is BN-Inception, whose layers differ from every backbone that is converted",
     ),
     (r"\.(nl|non_local_block)\.", "it has non-local blocks, which a TSM here does not have"),
-    (r"^consensus\.", "it combines frames by relations (TRN), where TSN and TSM take a mean"),
+    (r"^neck\.", "it combines the stages of its backbone (TPN), where TSN and TSM use the last one"),
+    (r"^(cls_head\.)?consensus\.", "it combines frames by relations (TRN), where TSN and TSM take a mean"),
     (r"layer2\.net\.\d", "it pools over time (temporal_pool), so its last stages have fewer frames"),
     (
         r"layer\d\.\d+\.net\.",
@@ -75,7 +80,8 @@ def read_foreign(state: Mapping[str, Tensor]) -> ForeignWeights:
         state: names to tensors; a prefix ``module.`` of all names, from `DistributedDataParallel`, is removed.
 
     Raises:
-        ConfigError: names of neither code base, or a network other than TSN and TSM on a residual network.
+        ConfigError: names of neither code base, a network other than TSN and TSM on a residual network, tensors that
+            such a network does not have, or values that are not finite.
     """
     if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
@@ -91,11 +97,18 @@ def read_foreign(state: Mapping[str, Tensor]) -> ForeignWeights:
             f"The checkpoint has no classifier {head}.weight and {head}.bias, as {LAYOUT_NAMES[layout]} has. If it is only "
             "a backbone, start from it with --model.weights FILE."
         )
+    try:
+        check_finite(state)
+    except NotFiniteError as error:
+        raise ConfigError(f"The checkpoint's training failed: {error}. Use an earlier checkpoint.") from error
     backbone: dict[str, Tensor] = {}
-    shifted = []
+    names: dict[str, str] = {}
+    unused, shifted = [], []
     for foreign_name, tensor in state.items():
-        # Everything else is the classifier, or belongs to the training.
-        if not foreign_name.startswith(prefix) or foreign_name.rpartition(".")[0] == head:
+        if foreign_name in (f"{head}.weight", f"{head}.bias"):
+            continue
+        if not foreign_name.startswith(prefix):
+            unused.append(foreign_name)
             continue
         name = foreign_name.removeprefix(prefix)
         for pattern, replacement in _CONV_MODULE if layout == "mmaction2" else ():
@@ -104,10 +117,23 @@ def read_foreign(state: Mapping[str, Tensor]) -> ForeignWeights:
         if match := re.match(r"(.*conv1)\.net\.", name):
             shifted.append(match[1])
             name = name.replace(".net.", ".", 1)
-        backbone[name] = tensor
+        # Two names for one layer: with and without a shift, say.
+        if name in backbone:
+            unused.append(foreign_name)
+        backbone[name], names[name] = tensor, foreign_name
+    refuse_unused(unused)
     return ForeignWeights(
-        layout, backbone, state[f"{head}.weight"], state[f"{head}.bias"], tuple(dict.fromkeys(shifted))
+        layout, backbone, state[f"{head}.weight"], state[f"{head}.bias"], tuple(dict.fromkeys(shifted)), names
     )
+
+
+def refuse_unused(names: Sequence[str]) -> None:
+    """Raise `ConfigError` if there are tensors for which a TSN or TSM has no place: it would be another network."""
+    if names:
+        raise ConfigError(
+            f"The checkpoint has {len(names)} tensors that a TSN or TSM does not have: {quote_first(names, 5)}. It cannot "
+            "be converted without them. If they belong to its training only, save a checkpoint without them."
+        )
 
 
 def _layout(state: Mapping[str, Tensor]) -> Layout:

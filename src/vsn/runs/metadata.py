@@ -33,7 +33,7 @@ def write_run(run: Run) -> None:
         write_json(run.path / "versions.json", versions())
         write_json(run.path / "preprocessing.json", describe_preprocessing(run.recipe))
     except OSError as error:
-        raise RunError(f"The run folder {run.path} cannot be written: {error}. Choose another with --out.") from error
+        raise RunError(f"The run folder {run.path} cannot be written: {error}. Choose another folder.") from error
 
 
 def is_unstarted(path: Path) -> bool:

@@ -57,14 +57,14 @@ class Run:
     classes: tuple[str, ...]
 
 
-def new_run(path: Path, recipe: Recipe, classes: tuple[str, ...]) -> Run:
+def new_run(path: Path, recipe: Recipe, classes: tuple[str, ...], *, option: str = "--out") -> Run:
     """Check that a run can be created, and return it; `vsn.runs.metadata.write_run` then writes the folder.
 
     Raises:
         RunError: the folder is not empty or cannot be created.
         ConfigError: ``model.num_classes`` contradicts the data.
     """
-    check_new(path)
+    check_new(path, option)
     if recipe.model.num_classes not in (0, len(classes)):
         raise ConfigError(
             f"model.num_classes is {recipe.model.num_classes}, but the data has {len(classes)} classes. Set it to "
@@ -74,13 +74,16 @@ def new_run(path: Path, recipe: Recipe, classes: tuple[str, ...]) -> Run:
     return Run(path, replace(recipe, model=replace(recipe.model, num_classes=len(classes))), classes)
 
 
-def check_new(path: Path) -> None:
-    """Raise `RunError` unless the folder can be created, or exists and is empty."""
+def check_new(path: Path, option: str = "--out") -> None:
+    """Raise `RunError` unless the folder can be created, or exists and is empty; ``option`` is the one that names it."""
     # The nearest folder that exists decides whether the missing ones below it can be created.
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if existing != path.absolute() and not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise RunError(f"The run folder {path} cannot be created: {existing} is not a writable folder.")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # Only the commands that train have --out, and --resume.
+        if option != "--out":
+            raise RunError(f"{path} exists and is not empty. Choose another folder with {option}.")
         raise RunError(
             f"{path} exists and is not empty. Continue that run with --resume, or choose another folder with --out."
         )

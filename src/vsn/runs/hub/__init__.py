@@ -232,7 +232,7 @@ def _one_line(error: Exception) -> str:
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    check_new(folder)
+    check_new(folder, "--to")
     with atomic_write(folder, folder=True) as temporary:
         yield temporary
         if folder.is_dir():  # empty, by check_new
