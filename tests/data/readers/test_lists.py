@@ -178,33 +178,60 @@ def test_mmaction2_frame_folders(tmp_path: Path) -> None:
     assert [record.listed_frames for record in train.records] == [163, 3, 12]
 
 
+@pytest.mark.parametrize("task", ["classify", "multilabel", "arrow"])
 @pytest.mark.parametrize(
-    ("task", "lines"),
+    "lines",
     [
-        ("classify", "a/x 0 163 1\nb 3 0\n"),
-        ("classify", "b 3 0\nmissing 0 163 1\n"),
-        ("multilabel", "b 3 0\na/x 0 80 1\na/x 80 83 0\n"),
-        ("arrow", "a/x 0 80 1\na/x 80 83 0\n"),
+        "a/x 0 163 1\nb 0 3 0\n",
+        "b 0 2 0\nmissing 0 163 1\n",
+        "b 1 1 0\na/x 80 83 0\n",  # one part of each folder
+        "a/x 0 80 1\na/x 80 83 0\n",
+        "v.mp4 0 60 1\nv.mp4 60 40 0\n",
+        "v.mp4 0 60 1\nw.mp4 12 48 0\n",
+        "v.mp4 163 1\nw.mp4 41 0\n",  # the numbers of frames of rawframes
     ],
 )
-def test_mmaction2_lists_with_an_offset(tmp_path: Path, task: str, lines: str) -> None:
-    lay(tmp_path, {"train.txt": lines}, "rawframes/a/x/1.jpg", "rawframes/b/1.jpg")
-    with pytest.raises(
-        ConfigError,
-        match=r"line \d: expected a folder.*multilabel.*with_offset.*'.*'",
-    ):
+def test_mmaction2_lists_of_parts_are_refused(tmp_path: Path, task: str, lines: str) -> None:
+    lay(
+        tmp_path,
+        {"train.txt": lines},
+        "v.mp4",
+        "w.mp4",
+        *(f"rawframes/{v}/{i}.jpg" for v in ("a/x", "b") for i in range(9)),
+    )
+    with pytest.raises(ConfigError, match="with_offset.*not supported"):
         read_records(mmaction2(tmp_path, task=task), "train")
+
+
+@pytest.mark.parametrize("source", ["tsn-list", "slowfast-list"])
+def test_other_lists_of_parts_name_the_cause(tmp_path: Path, source: Source) -> None:
+    lay(tmp_path, {"train.txt": "v 0 163 1\n"}, "v/1.jpg")
+    with pytest.raises(ConfigError, match=r"missing: 'v 0.*more numbers than this format"):
+        read_records(DataConfig(root=str(tmp_path), source=source), "train")
+
+
+def test_as_many_labels_of_every_video_are_labels_where_the_classes_are_named(tmp_path: Path) -> None:
+    lay(tmp_path, {"train.txt": "v.mp4 0 2 1\nw.mp4 1 2 0\n", "classes.txt": "a\nb\nc\n"}, "v.mp4", "w.mp4")
+    train = read_records(mmaction2(tmp_path, task="multilabel", val_split="none"), "train")
+    assert labels(train) == [(0, 2, 1), (1, 2, 0)]
+
+
+def test_folders_with_two_labels_each(tmp_path: Path) -> None:
+    files = (f"{v}/{i}.jpg" for v in "vw" for i in range(100))
+    lay(tmp_path, {"train.txt": "v 100 2 1\nw 99 2 0\n"}, *files)
+    train = read_records(mmaction2(tmp_path, task="multilabel", val_split="none"), "train")
+    assert labels(train) == [(2, 1), (2, 0)]
 
 
 def test_mmaction2_several_labels(tmp_path: Path) -> None:
     """Two numbers or more after a path: of a folder, the first counts frames; of a video, all are labels."""
-    lines = "x.mp4 0 3\ny 163 1 2\nz.mp4 2\nw.mp4 3 0 3\n"
+    lines = "x.mp4 0 3\ny 1 1 2\nz.mp4 2\nw.mp4 3 0 3\n"
     lay(tmp_path, {"train.txt": lines}, "w.mp4", "x.mp4", "y/1.jpg", "z.mp4")
     train = read_records(mmaction2(tmp_path, task="multilabel", val_split="none"), "train")
     assert labels(train) == [(0, 3), (1, 2), (2,), (3, 0)]
     assert (train.classes, train.multi_label) == (("0", "1", "2", "3"), True)
-    lay(tmp_path, {"train.txt": lines.replace("y 163 1 2\n", "y 163 1\n")})
-    with pytest.raises(ConfigError, match=r"'x.mp4' has 2 labels \('0', '3'\).*Set data.task = \"multilabel\""):
+    lay(tmp_path, {"train.txt": lines.replace("y 1 1 2\n", "y 1 1\n")})
+    with pytest.raises(ConfigError, match=r"one label, got 'x.mp4 0 3'.*set data.task = \"multilabel\""):
         read_records(mmaction2(tmp_path), "train")
 
 

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from vsn.config import ConfigError, DataConfig
 from vsn.data.readers.class_names import read_class_list
@@ -13,7 +14,7 @@ from vsn.data.readers.entries import record_set
 from vsn.data.readers.files import Line, find_videos, parse_lines, video_folders
 from vsn.data.readers.listing import Listing
 from vsn.data.readers.splits import canonical, choose_split, no_splits, same_split
-from vsn.data.records import VIDEO_EXTENSIONS, RecordSet
+from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet
 
 _SPLITS = ("train", "val", "test")
 _LIST_FOLDERS = ("", "annotations", "labels", "lists")
@@ -26,14 +27,15 @@ _CLASS_FILES = (
     "label_map.txt", "classInd.txt", "label_map*.txt", "*label_map.txt", "*class_names.json", "*classnames.json",
     "labels.json",
 )  # fmt: skip
-_OFFSET = (
-    'expected a folder, its number of frames and one label. Several labels need data.task = "multilabel"; lists with '
-    "an offset before the number of frames (with_offset) are not supported"
-)
+_PARTS = "Lists of parts of videos (with_offset: an offset before the number of frames) are not supported yet"
 
 
 _Parse = Callable[[str], Line]
 """Parses a line; the class names are labels, in digits: the lists state no names."""
+
+
+class _Check(Protocol):
+    def __call__(self, file: Path, lines: Sequence[Line], *, has_names: bool) -> None: ...
 
 
 def read_tsn_list(config: DataConfig, split: str) -> RecordSet:
@@ -57,30 +59,53 @@ def read_mmaction2_list(config: DataConfig, split: str) -> RecordSet:
     """Read lists of MMAction2: `video label [label ...]`, or `folder num_frames label [label ...]` (rawframes).
 
     A line with two numbers or more is of rawframes when its path is a folder, or, when it does not exist,
-    has no video extension. Lists with an offset (`with_offset`: `folder offset num_frames label`) look as if
-    a folder had two labels: they are refused when `config.task` takes one label, or when a folder is listed
-    with different first numbers. See `_read_list` for the places of files.
+    has no video extension.
+
+    Lists of parts (`with_offset`: `path offset num_frames label`) look as if a video had several labels. They are
+    refused when `config.task` takes one label, when a path is listed with different numbers, when a folder has
+    another number of frames than the first number, and when every video file has the same number of labels, two
+    or more, and no file names the classes. See `_read_list` for the places of files.
     """
     listing = Listing()
     folders = [folder for name in _SPLITS for folder in _video_folders(config, name)]
     bases = [os.fspath(folder) for folder in dict.fromkeys(folders)]
-    first_numbers: dict[str, str] = {}
+    numbers_of: dict[str, tuple[str, ...]] = {}
 
     def parse(line: str) -> Line:
         # The numbers behind the last word that is no number: "a b/x.mp4 3 7" -> "a b/x.mp4", [3, 7].
         words = line.split()
         start = next((i for i in range(1, len(words)) if all(map(str.isdecimal, words[i:]))), len(words))
         path, numbers = line.rsplit(None, len(words) - start)[0], tuple(words[start:])
-        if len(numbers) < 2 or not _is_frames(listing, bases, path):
+        if len(numbers) < 2:
             return Line(path, numbers)
-        if len(numbers) > 2:
-            # "v 0 163 1" and "v 80 83 0" are two parts of one video, not 0 and 80 frames.
-            several = first_numbers.setdefault(path, numbers[0]) != numbers[0]
-            if several or config.task == "classify":
-                raise ValueError(f"{_OFFSET}, got {line!r}.")
+        folder = _frames_folder(listing, bases, path)
+        if folder is not None and len(numbers) == 2:
+            return Line(path, numbers[1:], listed_frames=int(numbers[0]))
+        if config.task == "classify":
+            form = "a video file and one label" if folder is None else "a folder, its number of frames and one label"
+            raise ValueError(
+                f'expected {form}, got {line!r}. {_PARTS}. If all are labels, set data.task = "multilabel".'
+            )
+        # "v 0 163 1" and "v 80 83 0" are two parts of one video, not 0 and 80 frames.
+        if numbers_of.setdefault(path, numbers) != numbers:
+            raise ValueError(f"{path!r} is listed with other numbers before, got {line!r}. {_PARTS}.")
+        if folder is None:
+            return Line(path, numbers)
+        num_images = sum(os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS for name in listing.names(folder))
+        if len(numbers) == 3 and num_images and abs(int(numbers[0]) - num_images) > 2 + num_images // 50:
+            raise ValueError(f"the folder has {num_images} frames, got {line!r}. {_PARTS}.")
         return Line(path, numbers[1:], listed_frames=int(numbers[0]))
 
-    return _read_list(config, split, parse, listing=listing)
+    def check(file: Path, lines: Sequence[Line], *, has_names: bool) -> None:
+        counts = {len(line.class_names) for line in lines if not line.listed_frames}
+        if not has_names and len(counts) == 1 and max(counts) > 1:
+            raise ConfigError(
+                f"{file}: every video has {max(counts)} numbers, for example {lines[0].name!r} "
+                f"{' '.join(lines[0].class_names)}. {_PARTS}. If all are labels, state the names of the classes in "
+                "classes.txt, a name on each line."
+            )
+
+    return _read_list(config, split, parse, listing=listing, check=check)
 
 
 def read_slowfast_list(config: DataConfig, split: str) -> RecordSet:
@@ -100,16 +125,19 @@ def read_slowfast_list(config: DataConfig, split: str) -> RecordSet:
     return _read_list(config, split, parse)
 
 
-def _is_frames(listing: Listing, bases: Sequence[str], path: str) -> bool:
+def _frames_folder(listing: Listing, bases: Sequence[str], path: str) -> str | None:
+    """Return the folder of frames that a path names, also one that does not exist; None for a video file."""
     for base in bases:
         is_folder = listing.is_folder(os.path.join(base, path))
         if is_folder is not None:
-            return is_folder
-    return os.path.splitext(path)[1].lower() not in VIDEO_EXTENSIONS
+            return os.path.join(base, path) if is_folder else None
+    return None if os.path.splitext(path)[1].lower() in VIDEO_EXTENSIONS else os.path.join(bases[0], path)
 
 
-def _read_list(config: DataConfig, split: str, parse: _Parse, *, listing: Listing | None = None) -> RecordSet:
-    """Read the split's list.
+def _read_list(
+    config: DataConfig, split: str, parse: _Parse, *, listing: Listing | None = None, check: _Check | None = None
+) -> RecordSet:
+    """Read the split's list; `check` raises `ConfigError` for lines that are wrong as a whole.
 
     Lists are the `.txt`, `.csv` and `.lst` files in root, root/annotations, root/labels or root/lists
     whose name has the split as a word (`train_videofolder.txt`, `ucf101_val_split_1_videos.txt`: of
@@ -129,7 +157,10 @@ def _read_list(config: DataConfig, split: str, parse: _Parse, *, listing: Listin
     # The lists of all splits: a class may have no video in this one.
     largest = max((int(label) for lines in parsed.values() for line in lines for label in line.class_names), default=-1)
     file = files[split_name]
-    classes = _class_names(config, file, largest)
+    class_file = _class_file(config, file)
+    if check is not None:
+        check(file, parsed[split_name], has_names=class_file is not None)
+    classes = _class_names(file, class_file, largest)
     lines = [
         line._replace(class_names=tuple(classes[label] for label in dict.fromkeys(map(int, line.class_names))))
         for line in parsed[split_name]
@@ -198,17 +229,21 @@ def _stated_lists(config: DataConfig) -> dict[str, Path]:
     return files
 
 
-def _class_names(config: DataConfig, file: Path, largest: int) -> tuple[str, ...]:
-    candidates = [
+def _class_file(config: DataConfig, file: Path) -> Path | None:
+    candidates = (
         path
         for pattern in _CLASS_FILES
         for folder in dict.fromkeys((file.parent, Path(config.root)))
         for path in sorted(folder.glob(pattern))
         if path != file
-    ]
-    if not candidates:
+    )
+    return next(candidates, None)
+
+
+def _class_names(file: Path, class_file: Path | None, largest: int) -> tuple[str, ...]:
+    if class_file is None:
         return tuple(map(str, range(largest + 1)))
-    classes = read_class_list(candidates[0])
+    classes = read_class_list(class_file)
     if largest >= len(classes.names):
         raise ConfigError(
             f"{file}: the largest label of the lists is {largest}, and {classes.file} states {len(classes.names)} classes, "
