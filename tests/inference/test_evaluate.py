@@ -10,12 +10,13 @@ import torch
 from rich.console import Console
 
 from tests.helpers.tiny_runs import tiny_recipe
+from vsn.cli.score_tables import print_results
 from vsn.config import ConfigError, EvalConfig, Protocol
 from vsn.data.open import open_split, relabel
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video import VideoError
 from vsn.data.views import PROTOCOLS
-from vsn.inference.evaluate import evaluate_run, mirror_note, score_videos
+from vsn.inference.evaluate import evaluate_run, evaluate_split, mirror_note, score_videos
 from vsn.inference.forward import Average, autocast
 from vsn.models.measure import count_multiply_adds
 from vsn.runs.checkpoint import load_model
@@ -277,6 +278,24 @@ def test_data_that_moved(tiny_data: Path, tmp_path: Path, run: Path):
     with pytest.raises(ConfigError, match="there is no such folder"):
         evaluate_run(run, progress=False)
     assert evaluate_run(run, root=moved, progress=False)["per_class"] == before["per_class"]
+
+
+def test_a_test_on_the_validation_videos_says_so(
+    tiny_data: Path, tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Data without splits: one held-out part is the validation and the test split."""
+    result = evaluate_split(run, progress=False)
+    assert (result.split, result.num_validated) == ("test", 3)
+    print_results(run, [result])
+    assert "Chosen on these videos" in capsys.readouterr().out
+    assert evaluate_split(run, split="train", progress=False).num_validated == 0
+    # Another data set with the same names is another matter.
+    other = Path(shutil.copytree(tiny_data, tmp_path / "other"))
+    assert evaluate_split(run, root=other, progress=False).num_validated == 0
+    # Runs of earlier versions tell by the name of the split only.
+    (run / "videos.json").unlink()
+    assert evaluate_split(run, split="val", progress=False).num_validated == 3
+    assert evaluate_split(run, progress=False).choice_note == ""
 
 
 def test_video_listed_twice_counts_once(tiny_data: Path, tmp_path: Path, run: Path):

@@ -38,6 +38,8 @@ def print_results(run: Path, results: Sequence[EvalResult]) -> None:
         row = (percent(result.top1), percent_interval(result.top1_interval), percent(result.top5), percent(result.mean))
         table.add_row(result.order, *row)
     console.print(table)
+    if first.choice_note:
+        print(first.choice_note)
     if first.multiply_adds and first.num_views and first.videos_per_second:
         views = f"{first.num_views} views, " if first.num_views > 1 else ""
         seconds = 1 / first.videos_per_second

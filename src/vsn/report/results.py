@@ -69,6 +69,8 @@ def results_section(runs: Sequence[ReportRun], *, table: Path | None, costs: Cos
     note += f", {num_videos(len(first.scores.video_ids))}." if first.scores is not None else "."
     if first.is_multi_label:
         note += " Top-1 and top-5 are hits on any label."
+    choices = dict.fromkeys(run.results["forward"].choice_note for run in tested)
+    note += "".join(f" {text}" for text in choices if text)
     if table is not None:
         columns, rows = _read_table(table)
         note += f" The table is {Path(table).name}."

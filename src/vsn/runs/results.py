@@ -77,6 +77,8 @@ class EvalResult:
     num_videos: int = 0
     num_unlabeled: int = 0
     """Above 0 (the test split of a benchmark) nothing is measured."""
+    num_validated: int | None = None
+    """Videos among these that training validated on: weights, epochs and settings may be chosen by them."""
     top1: float | None = None
     """Fraction in [0, 1], like all metrics; for multi-label videos a hit on any of their labels."""
     top1_interval: tuple[float, float] | None = None
@@ -164,6 +166,14 @@ class EvalResult:
     def mean(self) -> float | None:
         """Mean over classes of top-1, or of average precision for multi-label videos."""
         return self.mean_class if self.mean_average_precision is None else self.mean_average_precision
+
+    @property
+    def choice_note(self) -> str:
+        """A sentence that says whether the accuracy was chosen on the same videos; "" when not, or unknown."""
+        if not self.num_validated:
+            return ""
+        which = "these videos" if self.num_validated == self.num_videos else f"{self.num_validated} of these videos"
+        return f"Chosen on {which}: training validated on them, so the accuracy may be too high for others."
 
     @property
     def is_measured(self) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vsn.config.errors import quote_first
 from vsn.data.records import VideoRecord
-from vsn.runs.run import RunError
+from vsn.runs.run import Run, RunError
 from vsn.system.files import write_text
 
 VIDEOS_FILE = "videos.json"
@@ -36,6 +36,14 @@ def read_videos(path: Path) -> Videos | None:
         raise RunError(
             f"{file} cannot be read: {error!r}. Delete it: only changes of the data are found by it."
         ) from error
+
+
+def count_validated(run: Run, split: str, ids: Sequence[str]) -> int | None:
+    """Return how many of the videos `ids` of a split the run was validated on; None where that is unknown."""
+    videos = read_videos(run.path)
+    if videos is not None:
+        return len(videos["val"].keys() & set(ids))
+    return len(ids) if split == run.recipe.data.val_split else None
 
 
 def record_videos(path: Path, videos: Videos) -> list[str]:

@@ -60,6 +60,9 @@ def write_card(
         data_name=_data_name(recipe),
         classes=classes,
         results=results,
+        choice_notes=sorted(
+            {f"Split {result.split!r}: {result.choice_note}" for result in results if result.choice_note}
+        ),
         num_bad=sum(len(result.bad_videos or ()) for result in results),
         versions=", ".join(f"{name} {versions[name]}" for name in ("vsn", "torch", "torchvision") if name in versions),
         preprocessing=describe_preprocessing(recipe),
