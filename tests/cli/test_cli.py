@@ -390,7 +390,7 @@ def test_pack(vsn: Run, tiny_data: Path, tmp_path: Path):
     assert status == 1
     assert "vsn data pack needs --out" in err
     status, out, _ = vsn("data", "pack", "--verify", tmp_path / "packed", "--workers", "1")
-    assert (status, out) == (0, f"{tmp_path / 'packed'}: all frames are intact\n")
+    assert (status, out) == (0, f"{tmp_path / 'packed'}: all frames and the list are intact\n")
     shard = next((tmp_path / "packed").glob("*.vsnpack"))
     content = bytearray(shard.read_bytes())
     content[300] ^= 255

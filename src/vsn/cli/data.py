@@ -64,7 +64,7 @@ class PackCommand(RecipeCommand):
     max_bad: float = 0.0
     """Share of the videos that may be unreadable; they are listed in bad.csv and left out."""
     verify: Path | None = None
-    """Check every frame of this packed data set instead of writing one; the exit status is 1 if one is damaged."""
+    """Check the frames and the list of this packed data set instead of writing one; the exit status is 1 for damage."""
 
     def run(self, settings: RecipeSettings) -> None:
         """Pack, or verify a packed data set."""
@@ -75,7 +75,7 @@ class PackCommand(RecipeCommand):
             damaged = verify_pack(self.verify, num_workers=self.workers)
             for error in damaged:
                 print(error)
-            print(f"{self.verify}: {f'{len(damaged)} errors' if damaged else 'all frames are intact'}")
+            print(f"{self.verify}: {f'{len(damaged)} errors' if damaged else 'all frames and the list are intact'}")
             raise SystemExit(1 if damaged else 0)
         recipe = settings.apply_to(self.recipe)
         if recipe.model.modality == "flow":

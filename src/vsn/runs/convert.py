@@ -23,8 +23,8 @@ from vsn.models.weights_file import UnsafeFileError, read_pickled
 from vsn.runs.checkpoint import save_weights
 from vsn.runs.foreign import LAYOUT_NAMES, ForeignWeights, find_backbone, plan_shift, read_foreign, refuse_unused
 from vsn.runs.metadata import write_run
-from vsn.runs.run import Run, check_new, file_sha256, new_run, write_summary
-from vsn.system.files import write_json
+from vsn.runs.run import Run, check_new, new_run, write_summary
+from vsn.system.files import file_sha256, write_json
 
 _MMACTION2_FLOW = 128
 """Mean and standard deviation, in bytes, with which MMAction2 normalizes flow."""

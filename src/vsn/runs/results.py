@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, TypedDict, get_args
 
 from vsn.config import FrameOrder, Recipe
-from vsn.runs.run import WEIGHTS_FILES, Run, WeightsKind, file_sha256, is_number, open_run
+from vsn.runs.run import WEIGHTS_FILES, Run, WeightsKind, is_number, open_run
 from vsn.scores.facts import hash_videos
 from vsn.scores.metrics import MeanName, summarize
 from vsn.scores.scores import Scores, ScoresError
-from vsn.system.files import write_json
+from vsn.system.files import file_sha256, write_json
 
 _FOLDER = "eval"
 _NAME = re.compile(rf".+-({'|'.join(get_args(FrameOrder))})(-best)?(-logits|-softmax)?(@.+)?")

@@ -14,18 +14,16 @@ A run folder holds:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 from vsn.config import ConfigError, Recipe
 from vsn.config.recipes import load_recipe
-from vsn.system.files import to_json, write_json, write_text
+from vsn.system.files import file_sha256, to_json, write_json, write_text
 
 WeightsKind = Literal["last", "best"]
 WEIGHTS_FILES: dict[WeightsKind, str] = {"last": "model.safetensors", "best": "best.safetensors"}
@@ -159,19 +157,6 @@ def weights_file(run: Run, kind: WeightsKind = "last") -> Path:
 def weights_hash(run: Run, kind: WeightsKind = "last") -> str:
     """Return the SHA-256 of a weights file; results carry it to state which weights they are of."""
     return file_sha256(weights_file(run, kind))
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    stat = path.stat()
-    return _file_sha256(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
-
-
-# The same weights are compared with each of a run's results. A file is written by renaming, which changes st_ino.
-@lru_cache
-def _file_sha256(path: Path, *_: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

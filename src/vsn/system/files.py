@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import math
@@ -12,6 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,19 @@ def write_csv(path: str | Path, rows: Iterable[Sequence[object]]) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    stat = path.stat()
+    return _file_sha256(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+# The same weights are compared with each of a run's results. A file is written by renaming, which changes st_ino.
+@lru_cache
+def _file_sha256(path: Path, *_: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_output_folder(folder: Path, settings: Mapping[str, Any], *, names: Sequence[str]) -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from pathlib import Path
@@ -177,3 +178,50 @@ def test_verification_finds_a_shard_of_other_videos(copy: Path) -> None:
     (fault,) = verify_pack(copy, progress=False)
     assert fault.path == str(second)
     assert "other videos than pack.json" in fault.reason
+
+
+def edited(text: str, fault: str) -> str:
+    header, *rows = text.splitlines(keepends=True)
+    path, label, *rest = rows[3].split(",")
+    relabeled = ",".join([path, "wave" if label != "wave" else "swipe_left", *rest])
+    return {
+        "cut": "".join([header, *rows[:-1]]),
+        "a row twice": text + rows[0],
+        "empty": "",
+        "cut within a line": text[:-20],
+        "another label": text.replace(rows[3], relabeled),
+        "two rows exchanged": "".join([header, *rows[:3], rows[4], rows[3], *rows[5:]]),
+        "another split": text.replace(",train,", ",val,", 1),
+    }[fault]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("cut", "it has 17 rows; it was written with 18 rows"), ("a row twice", "19 rows"), ("empty", "0 rows"),
+        *((fault, "has changed") for fault in ("cut within a line", "another label", "two rows exchanged", "another split")),
+    ],
+)  # fmt: skip
+def test_verification_finds_another_list_of_videos(copy: Path, fault: str, reason: str) -> None:
+    file = copy / "videos.csv"
+    file.write_text(edited(file.read_text(), fault))
+    (error,) = verify_pack(copy, progress=False)
+    assert error.path == str(file)
+    assert reason in error.reason
+
+
+def test_verification_finds_a_list_that_is_gone(copy: Path) -> None:
+    (copy / "videos.csv").unlink()
+    assert [error.path for error in verify_pack(copy, progress=False)] == [str(copy / "videos.csv")]
+
+
+def test_a_pack_without_a_checksum_of_its_list_is_read(copy: Path) -> None:
+    """As earlier versions wrote it: only the number of videos is known."""
+    marker = json.loads((copy / "pack.json").read_text())
+    del marker["list"]
+    (copy / "pack.json").write_text(json.dumps(marker))
+    assert verify_pack(copy, progress=False) == ()
+    assert read_records(packed_config(copy), "train").records
+    text = (copy / "videos.csv").read_text()
+    (copy / "videos.csv").write_text("\n".join(text.splitlines()[:5]) + "\n")
+    assert "4 videos" in verify_pack(copy, progress=False)[0].reason

@@ -8,13 +8,15 @@ labels, classes and order of the original.
 
 from __future__ import annotations
 
+import csv
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 from rich.filesize import decimal
 
@@ -23,7 +25,7 @@ from vsn.data.packing.plan import PackDescription, PackPlan, make_plan
 from vsn.data.packing.shards import ShardContent, UnreadVideo, reusable_content, shard_faults, write_shard
 from vsn.data.readers import read_records
 from vsn.data.video import VideoError
-from vsn.system.files import check_output_folder, remove_temporary_files, write_csv, write_json
+from vsn.system.files import check_output_folder, file_sha256, remove_temporary_files, write_csv, write_json
 from vsn.system.interrupt import stop_requests
 from vsn.system.pool import check_num_workers, run_in_processes
 from vsn.system.progress import progress_bar
@@ -32,6 +34,13 @@ MARKER = "pack.json"
 UNFINISHED = "pack.unfinished.json"
 VIDEOS = "videos.csv"
 BAD = "bad.csv"
+
+
+class PackList(TypedDict):
+    """What `pack.json` states about `videos.csv`."""
+
+    rows: int
+    sha256: str
 
 
 class PackMarker(PackDescription):
@@ -46,6 +55,8 @@ class PackMarker(PackDescription):
     bytes_out: int
     shards: dict[str, dict[str, int]]
     """File name -> number of videos, frames and bytes."""
+    list: NotRequired[PackList]
+    """Of `videos.csv`; packs of earlier versions lack it."""
     versions: dict[str, str]
 
 
@@ -178,7 +189,8 @@ def pack_dataset(
     # The marker comes last but one: without it the folder is not a pack, and the same command continues.
     _report_bad(summary, plan, max_bad)
     write_csv(out / VIDEOS, [("path", "label", "split", "id"), *rows])
-    write_json(out / MARKER, _marker(plan, summary, contents))
+    file_list: PackList = {"rows": len(rows), "sha256": file_sha256(out / VIDEOS)}
+    write_json(out / MARKER, _marker(plan, summary, contents, file_list))
     _check_records(plan, places)
     (out / UNFINISHED).unlink(missing_ok=True)
     return summary
@@ -234,7 +246,9 @@ def _check_records(plan: PackPlan, places: Mapping[Path, str]) -> None:
             )
 
 
-def _marker(plan: PackPlan, summary: PackSummary, contents: Mapping[Path, ShardContent]) -> PackMarker:
+def _marker(
+    plan: PackPlan, summary: PackSummary, contents: Mapping[Path, ShardContent], file_list: PackList
+) -> PackMarker:
     return {
         **plan.description,
         "classes": list(plan.classes),
@@ -245,6 +259,7 @@ def _marker(plan: PackPlan, summary: PackSummary, contents: Mapping[Path, ShardC
         "bytes_in": summary.bytes_in,
         "bytes_out": summary.bytes_out,
         "shards": {path.name: _shard_sizes(content) for path, content in sorted(contents.items())},
+        "list": file_list,
         "versions": {name: version(name) for name in ("av", "numpy", "pillow")},
     }
 
@@ -254,7 +269,7 @@ def _shard_sizes(content: ShardContent) -> dict[str, int]:
 
 
 def verify_pack(root: str | Path, *, num_workers: int | None = None, progress: bool = True) -> tuple[VideoError, ...]:
-    """Read a whole pack and compare it with its checksums; return what is damaged or missing.
+    """Read a whole pack, its frames and its list, and compare it with its checksums; return what is damaged or missing.
 
     Args:
         root: Folder of the pack.
@@ -265,7 +280,8 @@ def verify_pack(root: str | Path, *, num_workers: int | None = None, progress: b
         ConfigError: There is no finished pack.
     """
     root = Path(root)
-    shards = _read_marker(root / MARKER)["shards"]
+    marker = _read_marker(root / MARKER)
+    shards = marker["shards"]
     faults: list[VideoError] = []
     with (
         stop_requests(raises=True) as stop,
@@ -284,7 +300,26 @@ def verify_pack(root: str | Path, *, num_workers: int | None = None, progress: b
         path = root / name
         if not any(fault.startswith(str(path)) for fault in damaged) and _shard_sizes(ShardContent.of(path)) != sizes:
             faults.append(VideoError(path, f"it holds other videos than {MARKER} lists; delete it and pack again."))
-    return tuple(faults)
+    return (*faults, *_list_faults(root / VIDEOS, marker))
+
+
+def _list_faults(path: Path, marker: PackMarker) -> Iterator[VideoError]:
+    """Yield what is wrong with the list of videos: a row that is lost or changed is a video lost or learned wrongly."""
+    if not path.is_file():
+        yield VideoError(path, "it is missing; pack again.")
+        return
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        rows = [row for row in csv.reader(file) if row][1:]
+    if "list" not in marker:
+        # Of an earlier version: all that is known is how many videos it listed.
+        if (num_videos := len({row[0] for row in rows})) != marker["num_videos"]:
+            yield VideoError(path, f"it lists {num_videos} videos, and {marker['num_videos']} were packed; pack again.")
+    elif len(rows) != marker["list"]["rows"]:
+        yield VideoError(
+            path, f"it has {len(rows)} rows; it was written with {marker['list']['rows']} rows. Pack again."
+        )
+    elif file_sha256(path) != marker["list"]["sha256"]:
+        yield VideoError(path, "a label, a split, an id or the order has changed since it was written; pack again.")
 
 
 def _read_marker(path: Path) -> PackMarker:

@@ -15,8 +15,8 @@ from vsn.runs.checkpoint import load_weights
 from vsn.runs.hub.card import write_card
 from vsn.runs.metadata import describe_preprocessing
 from vsn.runs.results import BadVideoEntry, list_results
-from vsn.runs.run import RunError, WeightsKind, file_sha256, open_run, weights_file, weights_hash
-from vsn.system.files import write_json, write_text
+from vsn.runs.run import RunError, WeightsKind, open_run, weights_file, weights_hash
+from vsn.system.files import file_sha256, write_json, write_text
 
 FORMAT_VERSION = 1
 CONFIG = "config.json"
