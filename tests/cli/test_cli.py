@@ -445,3 +445,10 @@ def test_help_and_what_is_mistyped_do_not_wait_for_torch(line: str):
     )
     done = subprocess.run([sys.executable, "-c", code, *line.split()], capture_output=True, text=True, timeout=120)
     assert done.stdout.endswith("\ntorch False\n"), done.stderr
+
+
+@pytest.mark.parametrize("option", ["--train.learning-rate", "--learning_rate=0.1", "--train.wd"])
+def test_settings_under_the_names_of_other_programs(vsn: Run, option: str):
+    status, _, err = vsn("train", "demo", option, "0.1")
+    assert status == 1
+    assert re.search(r"did you mean --train\.(lr|weight-decay)\?$", one_line(err))

@@ -1,9 +1,14 @@
+import dataclasses
+import importlib
+import math
+import pkgutil
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from vsn import config
 from vsn.config import (
     STAGES,
     ClipSpec,
@@ -14,8 +19,13 @@ from vsn.config import (
     ModelConfig,
     Recipe,
     TrainConfig,
+    WindowConfig,
 )
+from vsn.config.model import ModelKind
 from vsn.config.recipes import dump_recipe, load_recipe, recipe_from_dict, unused_settings
+from vsn.data.embedded.scenes import Difficulty
+from vsn.data.embedded.write import SynthSpec
+from vsn.data.flow.extract import FlowSettings
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
@@ -281,3 +291,79 @@ def test_settings_that_contradict(values: dict, message: str) -> None:
 def test_flow_and_differences_allow_what_makes_sense(values: dict) -> None:
     recipe = recipe_from_dict(values).to_dict()
     assert {table: {key: recipe[table][key] for key in part} for table, part in values.items()} == values
+
+
+# --- every number has its range ---------------------------------------------------------------------
+
+TABLES = sorted(
+    {
+        value
+        for module in pkgutil.iter_modules(config.__path__, "vsn.config.")
+        for value in vars(importlib.import_module(module.name)).values()
+        if dataclasses.is_dataclass(value) and isinstance(value, type) and value not in (Recipe, ModelKind)
+    },
+    key=lambda table: table.__name__,
+)
+NUMBERS = [
+    (table, field.name)
+    for table in (*TABLES, FlowSettings, SynthSpec, Difficulty)
+    for field in dataclasses.fields(table)
+    if re.search(r"\b(int|float)\b", str(field.type))
+]
+MAY_BE_INFINITE = {
+    "TrainConfig.save_minutes", "LiveConfig.stop_after", "ServeConfig.max_upload_mb", "ServeConfig.upload_seconds",
+    "ServeConfig.max_seconds", "ServeConfig.decode_seconds", "ServeConfig.window_seconds", "ServeConfig.batch_wait_ms",
+    "ServeConfig.timeline_seconds",
+}  # fmt: skip
+MAY_BE_MINUS_ONE = {"BenchConfig.seconds"}
+
+
+@pytest.mark.parametrize(("table", "name"), NUMBERS, ids=lambda value: getattr(value, "__name__", value))
+def test_every_number_has_its_range(table: type, name: str):
+    """A new setting without `check_range` fails here: it accepts NaN."""
+    full = f"{table.__name__}.{name}"
+    refused = [math.nan, -math.inf, -2.5, -1e300]
+    refused += [] if full in MAY_BE_MINUS_ONE else [-1]
+    refused += [] if full in MAY_BE_INFINITE else [math.inf]
+    is_list = "tuple" in str({field.name: field.type for field in dataclasses.fields(table)}[name])
+    for value in refused:
+        with pytest.raises(ValueError, match=name):
+            table(**{name: (value,) if is_list else value})
+
+
+def test_the_test_above_sees_the_settings():
+    assert len(NUMBERS) > 80
+    assert {
+        (TrainConfig, "lr"),
+        (TrainConfig, "milestones"),
+        (WindowConfig, "every"),
+        (ClipSpec, "crop_scales"),
+    } <= set(NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"momentum": 1.0}, r"momentum is 1\.0; it must be in \[0, 1\)"),
+        ({"momentum": 2.0}, "momentum is 2"),
+        ({"weight_decay": 1.5}, "weight_decay is 1.5"),
+        ({"clip_grad_norm": -1.0}, r"clip_grad_norm is -1\.0; it must be at least 0"),
+        ({"lr": math.inf}, r"lr is inf; it must be a finite number above 0"),
+        ({"milestones": (10, 0)}, r"milestones is \[10, 0\]; each must be at least 1"),
+        ({"seed": 2**64}, "seed is 18446744073709551616"),
+    ],
+)
+def test_settings_of_training_that_cannot_be_meant(settings: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "near"),
+    [("train", "learning_rate", "train.lr"), ("train", "wd", "train.weight_decay"), ("data", "workers", "data.num_workers"),
+     ("train", "max_grad_norm", "train.clip_grad_norm"), ("train", "num_epochs", "train.epochs"),
+     ("model", "lr", "train.lr"), ("train", "num_frames", "model.num_frames")],
+)  # fmt: skip
+def test_names_of_other_programs_are_understood(table: str, key: str, near: str):
+    with pytest.raises(ConfigError, match=f"did you mean '{re.escape(near)}'"):
+        recipe_from_dict({table: {key: 1}})

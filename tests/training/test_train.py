@@ -294,6 +294,7 @@ def test_loss_that_is_not_finite(tiny_data: Path, tmp_path: Path, quiet: Console
         ({"freeze": ("layer9",)}, r"freeze.*'layer9'.*conv1, bn1,.* layer4"),
         ({"precision": "fp16"}, "'fp16' needs a CUDA device"),
         ({"device": "nonsense"}, "The device is 'nonsense'"),
+        ({"epochs": 2, "warmup_epochs": 2.5}, r"warmup_epochs is 2.5, .*epochs = 2"),
     ],
 )
 def test_refusals_leave_no_folder(tiny_data: Path, tmp_path: Path, quiet: Console, settings, message: str):

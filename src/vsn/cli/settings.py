@@ -14,8 +14,8 @@ from typing import Annotated, TypeVar
 import tyro
 from rich.console import Console
 
-from vsn.config import Recipe
-from vsn.config.recipes import find_recipe, load_recipe, unused_settings
+from vsn.config import ConfigError, Recipe
+from vsn.config.recipes import OTHER_NAMES, find_recipe, load_recipe, unused_settings
 from vsn.system.terminal import print_line
 
 command_line: ContextVar[str] = ContextVar("command_line", default="vsn")
@@ -31,7 +31,17 @@ class RecipeSettings:
     show_help: bool
 
     def apply_to(self, recipe: str, default: Recipe | None = None) -> Recipe:
-        """Change settings of the named recipe; of ``default``, or of a recipe of defaults, if no recipe is named."""
+        """Change settings of the named recipe; of ``default``, or of a recipe of defaults, if no recipe is named.
+
+        Raises:
+            ConfigError: no such recipe; or a setting under the name that another program gives it.
+        """
+        # tyro offers names that look alike, and nothing for --train.learning-rate.
+        for argument in self.arguments:
+            option = argument.partition("=")[0]
+            key = option.removeprefix("--").rpartition(".")[2].replace("-", "_")
+            if option.startswith("--") and key in OTHER_NAMES:
+                raise ConfigError(f"Unknown setting {option}; did you mean --{OTHER_NAMES[key].replace('_', '-')}?")
         return tyro.cli(
             Recipe,
             default=load_recipe(find_recipe(recipe)) if recipe else default or Recipe(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vsn.config.errors import check_range, require
+from vsn.config.errors import SEEDS, check_range, require
 from vsn.config.model import ModelConfig
 
 # The axes of `vsn bench`: each combination of values is one row, where the runtime has it.
@@ -73,10 +73,11 @@ class BenchConfig:
                 0 < len(chosen) == len(set(chosen)) and set(chosen) <= set(allowed),
                 f"bench {key} are {list(chosen)}; choose at least one, each once, from {list(allowed)}.",
             )
-        check_range(self, "[0, inf)", "batch_size", "num_frames", "size", "batches", "threads", "seed", table="bench ")
+        check_range(self, "[0, inf)", "batch_size", "num_frames", "size", "batches", "threads", table="bench ")
+        check_range(self, SEEDS, "seed", table="bench ")
         # Without warm-up the first batch, which compiles kernels, would be measured.
         check_range(self, "[1, inf)", "num_classes", "warmup", table="bench ")
         require(
-            self.seconds >= 0 or self.seconds == -1,
+            0 <= self.seconds < float("inf") or self.seconds == -1,
             f"bench seconds is {self.seconds:g}; it must be at least 0 (no limit), or -1 (as the device needs).",
         )

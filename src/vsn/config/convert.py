@@ -42,10 +42,10 @@ class ConvertConfig:
     """Its folder, as in data.root; can be given later with `vsn eval --root`."""
 
     def __post_init__(self) -> None:
-        check_range(self, "[0, inf)", "num_frames")
+        check_range(self, "[0, inf)", "num_frames", "shift_div")
         # 1/shift_div of the channels move each way, hence at least 2.
         require(
-            self.shift_div == 0 or self.shift_div >= 2,
+            self.shift_div != 1,
             f"shift_div is {self.shift_div}; it must be at least 2, or 0 (as the checkpoint states).",
         )
         require(

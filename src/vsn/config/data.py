@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vsn.config.errors import check_range, require
+from vsn.config.errors import SEEDS, check_range, require
 
 Sampling = Literal["segment", "dense", "rate"]
 # Layouts that vsn defines, official files of data sets, lists of other code bases. Each has a reader in `vsn.data.readers`.
@@ -42,16 +42,14 @@ class ClipSpec:
 
     def __post_init__(self) -> None:
         check_range(self, "(0, inf)", "frames_per_second", table="clip.")
-        check_range(self, "[8, inf)", "crop_size", table="clip.")
+        check_range(self, "[8, inf)", "crop_size", "short_side", table="clip.")
         # Crops are cut from the resized frame.
         require(
             self.short_side >= self.crop_size,
             f"clip.short_side is {self.short_side}, smaller than clip.crop_size {self.crop_size}. Set it to at least that.",
         )
-        require(
-            bool(self.crop_scales) and all(0 < scale <= 1 for scale in self.crop_scales),
-            f"clip.crop_scales is {list(self.crop_scales)}; it needs at least one value, each in (0, 1].",
-        )
+        require(bool(self.crop_scales), "clip.crop_scales is []; it needs at least one value, in (0, 1].")
+        check_range(self, "(0, 1]", "crop_scales", table="clip.")
         # Recipes are checked against the Literal; this is for objects made in Python.
         require(self.crop_positions in (5, 13), f"clip.crop_positions is {self.crop_positions}; it must be 5 or 13.")
 
@@ -116,7 +114,8 @@ class DataConfig:
         check_range(self, "(0, 1)", "val_fraction", table="data.")
         check_range(self, "[0, 1]", "bad_videos", table="data.")
         check_range(self, "[1, inf)", "fold", table="data.")
-        check_range(self, "[0, inf)", "split_seed", "num_workers", table="data.")
+        check_range(self, "[0, inf)", "num_workers", table="data.")
+        check_range(self, SEEDS, "split_seed", table="data.")
         require(bool(self.separator), "data.separator is empty; it must be the text between path and label.")
         # A multi-label video counts for several classes, and the arrow of time has its own two.
         require(

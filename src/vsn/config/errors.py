@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+SEEDS = f"[0, {2**63 - 1}]"
+"""What PyTorch, NumPy and TOML take as a seed."""
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used. The message states the value, what is allowed and what to do."""
@@ -25,7 +28,9 @@ def quote_first(names: Sequence[str], limit: int = 3) -> str:
 
 
 def check_range(config: object, interval: str, *names: str, table: str = "") -> None:
-    """Check that numeric fields of a dataclass lie in an interval. NaN lies in none; None is not checked.
+    """Check that numeric fields of a dataclass, or each item of a tuple, lie in an interval.
+
+    NaN lies in none; None is not checked.
 
     Args:
         config: the dataclass.
@@ -40,7 +45,10 @@ def check_range(config: object, interval: str, *names: str, table: str = "") -> 
         allowed = f"at least {low:g}" if interval[0] == "[" else f"above {low:g}"
     for name in names:
         value = getattr(config, name)
-        if value is not None:
-            above = value >= low if interval[0] == "[" else value > low
-            below = value <= high if interval[-1] == "]" else value < high
-            require(above and below, f"{table}{name} is {value}; it must be {allowed}.")
+        is_list = isinstance(value, tuple)
+        for item in value if is_list else () if value is None else (value,):
+            above = item >= low if interval[0] == "[" else item > low
+            below = item <= high if interval[-1] == "]" else item < high
+            finite = "a finite number " if item == high == float("inf") else ""
+            shown, subject = (list(value), "each") if is_list else (value, "it")
+            require(above and below, f"{table}{name} is {shown}; {subject} must be {finite}{allowed}.")

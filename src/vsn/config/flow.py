@@ -40,6 +40,6 @@ class Tvl1Config:
     def __post_init__(self) -> None:
         # Above 0.25 the dual update need not converge.
         check_range(self, "(0, 0.25]", "tau", table="TV-L1 ")
-        check_range(self, "(0, inf]", "lambda_", "theta", table="TV-L1 ")
+        check_range(self, "(0, inf)", "lambda_", "theta", table="TV-L1 ")
         check_range(self, "(0, 1)", "zfactor", table="TV-L1 ")
         check_range(self, "[1, inf)", "nscales", "nwarps", "iterations", table="TV-L1 ")

@@ -68,6 +68,31 @@ def dump_recipe(recipe: Recipe) -> str:
     return tomli_w.dumps(recipe.to_dict())
 
 
+OTHER_NAMES = {
+    "learning_rate": "train.lr", "base_lr": "train.lr", "wd": "train.weight_decay", "workers": "data.num_workers",
+    "max_grad_norm": "train.clip_grad_norm", "grad_clip": "train.clip_grad_norm", "bs": "train.batch_size",
+    "num_segments": "model.num_frames", "amp": "train.precision", "data_path": "data.root",
+}  # fmt: skip
+"""What other programs call some settings, by their last word."""
+
+
+def nearest_setting(name: str) -> str:
+    """Return the full name of the setting that is nearest to an unknown one, such as "train.learning_rate"; "" for none.
+
+    >>> nearest_setting("train.epoch"), nearest_setting("model.lr"), nearest_setting("train.learning_rate")
+    ('train.epochs', 'train.lr', 'train.lr')
+    """
+    table, _, key = name.rpartition(".")
+    tables = {name: {key: f"{name}.{key}" for key in settings} for name, settings in Recipe().to_dict().items()}
+    # In its own table first; then under the name of another program, or in another table.
+    own = tables.get(table) or {name: name for name in tables}
+    if near := difflib.get_close_matches(key, own, n=1):
+        return own[near[0]]
+    others = {key: full for settings in tables.values() for key, full in settings.items()} | OTHER_NAMES
+    near = difflib.get_close_matches(key, others, n=1, cutoff=0.8)
+    return others[near[0]] if near else ""
+
+
 def unused_settings(recipe: Recipe) -> list[str]:
     """List settings that differ from their default but have no effect with the other settings, each with the reason."""
     model, train = recipe.model, recipe.train
@@ -175,8 +200,8 @@ def _build(cls: Any, values: object, where: Callable[[str], str], prefix: str = 
     for key, value in values.items():
         name = f"{prefix}{key}"
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"did you mean {prefix + near[0]!r}?" if near else f"allowed here: {', '.join(hints)}."
+            near = nearest_setting(name)
+            hint = f"did you mean {near!r}?" if near else f"allowed here: {', '.join(hints)}."
             raise ConfigError(f"{where(name)}: unknown setting {name!r}; {hint}")
         if dataclasses.is_dataclass(hints[key]):
             arguments[key] = _build(hints[key], value, where, f"{name}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vsn.config.errors import check_range, require
+from vsn.config.errors import SEEDS, check_range, require
 
 FrameOrder = Literal["forward", "reversed", "shuffled", "still"]
 Protocol = Literal["fcn", "center", "3crop", "3crop-2clip", "10crop", "25x10", "dense-10clip-3crop"]
@@ -75,12 +75,15 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "[1, inf)", "epochs", "batch_size", "accumulate", "val_every", table="train.")
-        counts = ("val_steps", "early_stop", "lr_batch_size", "warmup_epochs", "seed")
-        check_range(self, "[0, inf)", *counts, table="train.")
+        counts = ("val_steps", "early_stop", "lr_batch_size", "warmup_epochs")
+        check_range(self, "[0, inf)", *counts, "clip_grad_norm", "head_lr_mult", "fresh_lr_mult", table="train.")
+        check_range(self, SEEDS, "seed", table="train.")
+        check_range(self, "[1, inf)", "milestones", table="train.")
         check_range(self, "[0, inf]", "save_minutes", table="train.")  # inf: only after epochs
         check_range(self, "(0, inf)", "lr", table="train.")
-        # Half-open: at 1 the average would never change, and targets would be uniform.
-        check_range(self, "[0, 1)", "ema", "label_smoothing", table="train.")
+        # Half-open: at 1 averages would never change, velocities never decay, and targets would be uniform.
+        check_range(self, "[0, 1)", "momentum", "ema", "label_smoothing", table="train.")
+        check_range(self, "[0, 1]", "weight_decay", table="train.")
         require(
             self.accumulate <= self.batch_size,
             f"train.accumulate is {self.accumulate}, more than train.batch_size {self.batch_size}; each part needs a video.",
@@ -107,4 +110,4 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         check_range(self, "[1, inf)", "batch_size", table="eval.")
-        check_range(self, "[0, inf)", "seed", table="eval.")
+        check_range(self, SEEDS, "seed", table="eval.")

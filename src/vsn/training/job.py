@@ -142,6 +142,12 @@ def check_job(recipe: Recipe, distributed: Distributed, *, resume: bool = False)
             "train.partial_bn freezes batch statistics, but model.weights is 'none'. Set pretrained weights, or "
             "train.partial_bn = false (--train.no-partial-bn)."
         )
+    # Here and not in the recipe: older runs, which are still tested, may have it.
+    if not resume and config.warmup_epochs > config.epochs:
+        raise ConfigError(
+            f"train.warmup_epochs is {config.warmup_epochs:g}, and the run has train.epochs = {config.epochs}: it would end "
+            "before the learning rate reaches train.lr. Set a shorter warm-up, or 0."
+        )
     # A resumed run has its own weights; the run that it started from may be deleted.
     if not resume and (source := find_run_weights(recipe.model.weights)):
         check_run_weights(source, recipe.model)

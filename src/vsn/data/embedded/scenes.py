@@ -21,12 +21,13 @@ from __future__ import annotations
 import colorsys
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vsn.config.errors import check_range
 from vsn.data.embedded.sprites import PATTERNS, SHAPES, Floats, Frames, Ints, Sprite, draw_sprite
 
 _COLOR_HUES = {"red": 0.0, "green": 0.35, "blue": 0.62}
@@ -73,6 +74,9 @@ class Difficulty:
     blink_shift: float = 0.12
     """Largest shift of the blinks against the segments, in segments. Up to 0.5, centers meet every blink; random frames
     of the segments, as in training, miss shift * (1 - shift) of them."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "[0, inf)", *(field.name for field in fields(self)))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 import av
 import numpy as np
 
+from vsn.config.errors import SEEDS, check_range
 from vsn.data.embedded.scenes import CLASSES, GROUPS, NUM_SEGMENTS, Difficulty, group_of, render_scene
 from vsn.data.embedded.sprites import Frames
 from vsn.data.video import write_video
@@ -58,16 +59,14 @@ class SynthSpec:
     def __post_init__(self) -> None:
         if not self.groups or not set(self.groups) <= set(GROUPS) or len(set(self.groups)) < len(self.groups):
             raise ValueError(f"groups is {self.groups}; choose from {', '.join(GROUPS)}, each at most once.")
+        counts = (f"num_{split}_per_class" for split in SPLITS)
+        check_range(self, "[0, inf)", *counts)
+        check_range(self, SEEDS, "seed")
+        check_range(self, "(0, inf)", "num_seconds", "frames_per_second")
         # As floats: 4 and 4.0 seconds are one spec and need one fingerprint.
         object.__setattr__(self, "num_seconds", tuple(float(bound) for bound in self.num_seconds))
         if not 96 <= self.size <= 128 or self.size % 2:
             raise ValueError(f"size is {self.size}; it must be an even number of pixels from 96 to 128.")
-        for split in SPLITS:
-            count = self.num_per_class(split)
-            if count < 0:
-                raise ValueError(f"num_{split}_per_class is {count}; it must be 0 or more.")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must be 0 or more.")
         if not self.lengths():
             raise ValueError(
                 f"num_seconds {self.num_seconds} and frames_per_second {self.frames_per_second} "

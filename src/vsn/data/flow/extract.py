@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from vsn.config import ConfigError, DataConfig, Decoder, FlowMethod, StoredLayout, Tvl1Config
+from vsn.config.errors import check_range
 from vsn.data.flow.compute import CPU_PIXELS, METHOD_NAMES, flow_method, iter_fields
 from vsn.data.flow.stored import QUALITY, SUFFIX, write_flow_file, write_flow_folder
 from vsn.data.flow.values import METADATA_FILE, FlowMetadata
@@ -49,10 +50,8 @@ class FlowSettings:
             value = getattr(self, key)
             if value not in get_args(allowed):
                 raise ConfigError(f"{key} is {value!r}; choose from {', '.join(get_args(allowed))}.")
-        if self.short_side is not None and self.short_side < 8:
-            raise ConfigError(f"short_side is {self.short_side}; it must be 8 pixels or more, or None to keep sizes.")
-        if not self.bound > 0:
-            raise ConfigError(f"bound is {self.bound}; it must be above 0 pixels.")
+        check_range(self, "[8, inf)", "short_side")
+        check_range(self, "(0, inf)", "bound")
 
     @property
     def metadata(self) -> FlowMetadata:
