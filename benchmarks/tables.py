@@ -250,9 +250,22 @@ def timelines_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def decoding_table(rows: list[dict[str, Any]]) -> str:
+    """Format the summary of `decoding_equality.py`: per folder and decoder, how many files equal FFmpeg's frames."""
+    lines = [_head("videos", "decoder", "files", "frames", "equal", "differ", "FFmpeg cannot read", "largest mean")]
+    lines += [
+        f"| {row['folder']} | {row['decoder']} | {row['files']:,} | {row['frames']:,} | {row['equal']:,} | "
+        f"{row['differs']} | {row['only_here']} | {row['largest_mean']:.1f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     measured = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    if "pairs" in measured:
+    if "summary" in measured:
+        print(decoding_table(measured["summary"]))
+    elif "pairs" in measured:
         print(streams_table(measured["pairs"]))
     elif "parts" in measured:
         print(load_table(measured))

@@ -87,8 +87,9 @@ def ours(frame: VideoFrame, short_side: int | None) -> np.ndarray:
 
 
 def ffmpegs(frame: VideoFrame, height: int, width: int, options: str = "") -> np.ndarray:
-    """The frame after FFmpeg's filter `scale`."""
-    scaled = filtered(frame, ("scale", f"{width}:{height}:flags=bilinear{options}"), ("format", "rgb24"))
+    """The frame after FFmpeg's filter `scale`: bicubic at its own size, as by default, and bilinear at others."""
+    flags = "bicubic" if (frame.height, frame.width) == (height, width) else "bilinear"
+    scaled = filtered(frame, ("scale", f"{width}:{height}:flags={flags}{options}"), ("format", "rgb24"))
     return scaled.to_ndarray()
 
 

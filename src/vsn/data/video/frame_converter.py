@@ -48,9 +48,15 @@ class FrameConverter:
         height, width = orientation.exchanged(self.height, self.width)
         if corrections := self._corrections(frame):
             frame = filtered(frame, ("setparams", ":".join(corrections)))
-        # By default a conversion starts a thread on every core; one is faster for frames of these sizes.
+        # Color often has fewer pixels than brightness, so that it is interpolated at any size: like FFmpeg's tool.
+        is_resized = (frame.height, frame.width) != (height, width)
         resized = self.reformatter.reformat(
-            frame, width, height, "rgb48le" if is_hdr(frame) else "rgb24", interpolation="BILINEAR", threads=1
+            frame,
+            width,
+            height,
+            "rgb48le" if is_hdr(frame) else "rgb24",
+            interpolation="BILINEAR" if is_resized else "BICUBIC",
+            threads=1,  # by default a conversion starts a thread on every core
         ).to_ndarray()
         return orientation.apply(tone_mapped(resized, frame.color_trc) if is_hdr(frame) else resized)
 
