@@ -230,6 +230,18 @@ def test_frame_sizes_that_change(data, tmp_path, thorough):
     assert "train/wave/two.ts (train): 2 sizes, the first 48x32" in found.message
 
 
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_pictures_of_a_folder_in_different_sizes(tmp_path, is_turned):
+    """Of a camera that is turned by a quarter: the same size as displayed, if the pictures say so."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for number in range(8):
+        size, tags = ({}, {}) if number < 4 else ({"height": 48, "width": 32}, {"exif": turned} if is_turned else {})
+        Image.fromarray(pictures(99, 8, **size)[number]).save(tmp_path / f"{number}.jpg", **tags)
+    report = inspect_video(tmp_path, recipe_of(DataConfig()), thorough=True)
+    assert (report.num_sizes, report.height, report.width) == (1 if is_turned else 2, 32, 48)
+
+
 def test_costly_videos(data):
     write(data / "test" / "wave" / "large.mp4", 99, height=96, width=160)
     found = only(diagnose(data), "costly", "note")

@@ -13,7 +13,7 @@ from vsn.config import ConfigError, FlowLayout, Recipe
 from vsn.data.flow.stored import open_flow
 from vsn.data.sampling import segment_indices, stack_indices
 from vsn.data.video import VideoError, open_video
-from vsn.data.video.frame_folders import describe_frames
+from vsn.data.video.frame_folders import FrameFolderReader, describe_frames
 from vsn.data.video.packed_files import packed_place
 from vsn.data.video.scan import scan_video
 
@@ -110,7 +110,10 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
     info = stored.metadata
     sizes = {(info.height, info.width)}
     if thorough:
-        sizes |= {(frame.shape[0], frame.shape[1]) for frame in stored}
+        for _ in stored:  # every frame decodes
+            pass
+    if thorough and isinstance(stored, FrameFolderReader):
+        sizes = stored.displayed_sizes()
     names = ""
     if path.is_dir():
         files = describe_frames(path, template)

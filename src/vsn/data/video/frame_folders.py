@@ -90,6 +90,15 @@ class FrameFolderReader(PictureReader):
             self.num_frames, 0.0, *orientation.exchanged(*size), orientation.rotation, orientation.mirrored
         )
 
+    def displayed_sizes(self) -> set[tuple[int, int]]:
+        """Return the different (height, width) of all pictures; they are read at that of the first. Raises `VideoError`."""
+        sizes = set()
+        for index in range(self.num_frames):
+            name = self._files.name(index)
+            data = _content(self.path, name)
+            sizes.add(_orientation(data).exchanged(*_stored_size(self.path, name, data)))
+        return sizes
+
     def read_into(self, index: int, out: np.ndarray) -> None:
         """See `PictureReader.read_into`."""
         name = self._files.name(index)
