@@ -263,7 +263,20 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
     assert [line["path"] for line in lines] == [f"videos/{i}.mp4" for i in range(5)]
     assert lines[2].keys() == {"path", "error"}
     assert sum(p["probability"] for p in lines[0]["predictions"]) == pytest.approx(1)
-    assert vsn("predict", "run", gray_video)[0] == 0
+    whole = vsn("predict", "run", gray_video)[1]
+    assert vsn("predict", "run", gray_video, "--start", "0", "--end", "9")[1] == whole
+    assert vsn("predict", "run", gray_video, "--start", "2", "--end", "2.4")[1] != whole
+    status, out, err = vsn("predict", "run", gray_video, "--start", "2.5")
+    assert (status, out) == (1, "")
+    assert one_line(err) == f"{gray_video}: cannot be read: it lasts 2.50 s; the part begins at 2.5 s.\n"
+    for wrong, message in (
+        (("--start", "-1"), "part of the video is -1 to its end seconds; the start must be 0 or more"),
+        (("--start", "2", "--end", "1"), "part of the video is 2 to 1 seconds"),
+        (("--windows", "--end", "1"), "--start and --end are for labels"),
+    ):
+        status, out, err = vsn("predict", "run", gray_video, *wrong)
+        assert (status, out) == (1, "")
+        assert message in one_line(err)
 
     assert vsn("eval", "run", "--split", "val")[0] == 0
     assert vsn("calibrate", "run", "--split", "val", "--out", "calibration.json")[0] == 0

@@ -256,7 +256,7 @@ def test_clips_of_several_sizes_score_as_one_by_one(served_run: Path):
 
 
 def test_the_reason_of_a_decoding_error_has_no_server_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def fail(path: Path) -> None:
+    def fail(path: Path, *, short_side: int) -> None:
         raise VideoError(path, f"No space left: {str(path)!r}")
 
     monkeypatch.setattr("vsn.serve.decoding.open_video", fail)

@@ -47,6 +47,8 @@ def predict(
     device: Device = "auto",
     precision: Literal["fp32", "bf16"] = "fp32",
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    start: float = 0.0,
+    end: float | None = None,
     windows: bool = False,
     sliding: Annotated[WindowConfig, tyro.conf.arg(name="")] = WindowConfig(),  # noqa: B008  (frozen)
     files: Annotated[TimelineFiles, tyro.conf.arg(name="")] = TimelineFiles(),
@@ -66,15 +68,19 @@ def predict(
         top_k: how many labels to print.
         precision: of an OpenVINO .xml file. bf16 is faster and less exact; the CPU must support it.
         json_output: print one JSON object per line.
+        start: label the part of each video from here on, in seconds.
+        end: end of that part; default the end of the video.
         windows: a timeline for each file, not one label.
         sliding: with --windows: length and stride of the windows, and when a label counts.
         files: files that a timeline is written to, and compared with.
     """
+    from vsn.data.video import Part
     from vsn.export.exported import ExportedPredictor, is_exported
     from vsn.inference.prediction import check_top_k
     from vsn.scores.calibrate import load_calibration
 
     check_top_k(top_k)
+    part = Part(start, end) if start or end is not None else None
     # Only an exported file has one of the suffixes; everything else is a run folder or a hub address.
     exported = is_exported(run)
     # Options of timelines that were given; a default may be given too, and does no harm.
@@ -89,6 +95,7 @@ def predict(
     refused = [
         (not videos, "vsn predict needs video files, or folders of them, after the run folder."),
         (changed and not windows, f"{' '.join(changed[:1])} is for timelines; add --windows, or leave it out."),
+        (windows and part, "--start and --end are for labels; a timeline covers the whole file. Leave them out."),
         (windows and flow_run, "--flow-run does not work with --windows: a timeline takes one run on frames."),
         (windows and exported, f"{run} is an exported file; --windows needs the run folder it was exported from."),
         (exported and flow_run, f"--flow-run needs a run folder; {only_runs}."),
@@ -128,7 +135,7 @@ def predict(
 
     def predict_labels(file: Path) -> None:
         # Calibration changes the probabilities of all classes.
-        prediction = predictor.predict(file, top_k=len(predictor.classes) if calibrated else top_k)
+        prediction = predictor.predict(file, top_k=len(predictor.classes) if calibrated else top_k, part=part)
         if calibrated is not None:
             prediction = prediction.calibrated(calibrated, top_k=top_k)
         _print_prediction(prediction, json_output=json_output)

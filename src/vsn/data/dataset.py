@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +50,20 @@ class BadVideo(NamedTuple):
     reason: str
 
 
+def open_as_in(recipe: Recipe, path: Path, *, num_threads: int = 1) -> VideoReader:
+    """Open a video, or stored flow for a flow model, as a recipe reads it; see `open_video` and `open_flow`."""
+    data, short_side = recipe.data, recipe.clip.short_side
+    if recipe.model.modality == "flow":
+        return open_flow(path, layout=data.flow_layout, short_side=short_side)
+    return open_video(
+        path,
+        short_side=short_side,
+        frame_template=data.frame_template,
+        decoder=data.decoder,
+        num_threads=num_threads,
+    )
+
+
 class VideoDataset(Dataset[Sample]):
     """Clips of the records of a split, made as the recipe states.
 
@@ -70,7 +85,7 @@ class VideoDataset(Dataset[Sample]):
             Worker processes would each fill their own copy: use `num_workers=0`.
         train: training clips rather than test clips.
         view: protocol, order of frames and seed of test clips; the recipe's by default.
-        open_reader: opens a video instead of `open_video` or `open_flow`, at `clip.short_side`.
+        open_reader: opens a video, at `clip.short_side`; default `open_as_in` of the recipe.
     """
 
     def __init__(
@@ -95,7 +110,7 @@ class VideoDataset(Dataset[Sample]):
         self.num_frames = model.num_frames if train else num_test_frames(model, view.protocol)
         self.order: FrameOrder = "forward" if train else view.order
         self.seed = recipe.train.seed if train else view.seed
-        self._open_reader = open_reader
+        self._open = open_reader or partial(open_as_in, recipe)
         self._flipped_labels = flipped_labels(self.classes, recipe.data.flip) if train else {}
         self._cached: dict[Path, tuple[np.ndarray, float] | VideoError] = {}
 
@@ -215,14 +230,6 @@ class VideoDataset(Dataset[Sample]):
         indices = stack_indices(starts, num_video_frames, num_consecutive).reshape(len(starts), -1)
         # The same frames forward and reversed: only their order tells the two apart.
         return (indices[:, ::-1] if reverse else indices).ravel()
-
-    def _open(self, path: Path) -> VideoReader:
-        data, short_side = self.recipe.data, self.clip.short_side
-        if self._open_reader is not None:
-            return self._open_reader(path)
-        if self.recipe.model.modality == "flow":
-            return open_flow(path, layout=data.flow_layout, short_side=short_side)
-        return open_video(path, short_side=short_side, frame_template=data.frame_template, decoder=data.decoder)
 
     def _fill_cache(self, path: Path) -> None:
         try:

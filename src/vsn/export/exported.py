@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsn.config import EvalConfig
+from vsn.data.video import Part
 from vsn.export.metadata import SUFFIXES, ExportError, ExportMetadata, import_package, read_metadata
 from vsn.inference.inputs import list_inputs, views_of_video
 from vsn.inference.prediction import Prediction, check_top_k
@@ -129,22 +130,25 @@ class ExportedPredictor:
         """
         return list_inputs(self.recipe, path)
 
-    def predict(self, path: str | Path, *, top_k: int = 5, protocol: EvalConfig | None = None) -> Prediction:
+    def predict(
+        self, path: str | Path, *, top_k: int = 5, protocol: EvalConfig | None = None, part: Part | None = None
+    ) -> Prediction:
         """Predict the most probable classes of one video.
 
         Args:
             path: a video file or a folder of frames; for a flow model also stored flow.
             top_k: how many classes, 1 or more; at most all.
             protocol: the view; default the one the model was exported for.
+            part: the seconds of the video to label; default all.
 
         Raises:
-            VideoError: the file cannot be read as a video.
+            VideoError: the file cannot be read as a video, or ends before the part.
             ConfigError: stored flow does not fit the model, or flow cannot be computed here.
             ExportError: clips of the protocol have another size or T than the model takes.
         """
         check_top_k(top_k)
         path, view = Path(path), protocol or self.recipe.eval
-        clips = views_of_video(path, self.recipe, view).numpy()
+        clips = views_of_video(path, self.recipe, view, part=part).numpy()
         logits = video_logits(self.model, clips, average=view.average)
         return Prediction.from_logits(
             path, logits, self.classes, multi_label=self.recipe.data.task == "multilabel", top_k=top_k

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from vsn.config import EvalConfig, Recipe
-from vsn.data.dataset import VideoDataset
+from vsn.data.dataset import VideoDataset, open_as_in
 from vsn.data.flow.compute import ComputedFlowReader, flow_method, method_named
 from vsn.data.flow.find import flow_of_video, list_flow
 from vsn.data.flow.values import expected_flow
@@ -21,8 +21,9 @@ from vsn.data.records import (
     list_videos,
     walk_folders,
 )
-from vsn.data.video import VideoError
+from vsn.data.video import Part, PartReader, VideoError, VideoReader
 from vsn.data.video.frame_folders import describe_frames
+from vsn.system.pool import num_cpus
 
 
 def list_inputs(recipe: Recipe, path: str | Path) -> list[Path]:
@@ -55,44 +56,67 @@ def _frame_folders(folder: Path, template: str) -> list[Path]:
     return folders
 
 
-def views_of_video(path: Path, recipe: Recipe, view: EvalConfig, *, device: str = "cpu") -> torch.Tensor:
+def views_of_video(
+    video: Path | VideoReader,
+    recipe: Recipe,
+    view: EvalConfig,
+    *,
+    part: Part | None = None,
+    device: str = "cpu",
+    num_threads: int | None = None,
+) -> torch.Tensor:
     """Read the views of a video that a protocol selects: uint8 ``(T, C, H, W)``, or ``(views, T, C, H, W)``.
 
     Args:
-        path: a video file or a folder of frames; for a flow model also its stored flow, a folder of pictures or a
-            `.vsnflow` file. Without stored flow it is computed as for training.
+        video: a video file or a folder of frames, or a reader of it at the recipe's `clip.short_side`; for a flow
+            model also its stored flow, a folder of pictures or a `.vsnflow` file. Without stored flow it is computed as
+            for training.
         recipe: the run's.
         view: protocol and order of frames.
+        part: the seconds to read; None: the whole video.
         device: where flow is computed.
+        num_threads: that decode, see `vsn.data.video.open_video`; None: one per CPU.
 
     Raises:
-        VideoError: the file cannot be read as a video.
+        VideoError: the file cannot be read as a video, or ends before the part.
         ConfigError: stored flow does not fit the model, or flow cannot be computed here.
     """
-    model = recipe.model
+    model, path = recipe.model, Path(video.path) if isinstance(video, VideoReader) else video
+    # One video is read once, and its flow need not have the layout of the training data.
+    recipe = replace(recipe, data=replace(recipe.data, cache="none", flow_layout="auto"))
 
-    def open_computed_flow(path: Path) -> ComputedFlowReader:
-        method = method_named(model.flow_method)
-        # Flow is computed at the size of stored flow, which may differ from the size of the model's clips.
-        return ComputedFlowReader(
-            path,
-            # Only our TV-L1 runs on a GPU; OpenCV's methods do not.
-            flow_method(method, device if method == "tvl1" else "cpu"),
-            bound=model.flow_bound,
-            computed_short_side=expected_flow(recipe).short_side,
-            short_side=recipe.clip.short_side,
-            frame_template=recipe.data.frame_template,
-            decoder=recipe.data.decoder,
-        )
+    def open_reader(path: Path) -> VideoReader:
+        if model.modality == "flow" and not flow_of_video(path, expected_flow(recipe)):
+            return _computed_flow(path, recipe, device)
+        if model.modality != "flow" and isinstance(video, VideoReader):
+            return video
+        return open_as_in(recipe, path, num_threads=num_threads or num_cpus())
 
-    stored = model.modality == "flow" and flow_of_video(path, expected_flow(recipe))
+    def open_part(path: Path) -> VideoReader:
+        reader = open_reader(path)
+        return reader if part is None else PartReader(reader, part)
+
     # A data set of one video, so that prediction is evaluation to the last bit.
     dataset = VideoDataset(
         RecordSet((VideoRecord(path=path, labels=(), video_id=path.name),), classes=()),
-        # One video is read once, and its flow need not have the layout of the training data.
-        replace(recipe, data=replace(recipe.data, cache="none", flow_layout="auto")),
+        recipe,
         train=False,
         view=view,
-        open_reader=open_computed_flow if model.modality == "flow" and not stored else None,
+        open_reader=open_part,
     )
     return dataset[0].clip
+
+
+def _computed_flow(path: Path, recipe: Recipe, device: str) -> ComputedFlowReader:
+    method = method_named(recipe.model.flow_method)
+    # Flow is computed at the size of stored flow, which may differ from the size of the model's clips.
+    return ComputedFlowReader(
+        path,
+        # Only our TV-L1 runs on a GPU; OpenCV's methods do not.
+        flow_method(method, device if method == "tvl1" else "cpu"),
+        bound=recipe.model.flow_bound,
+        computed_short_side=expected_flow(recipe).short_side,
+        short_side=recipe.clip.short_side,
+        frame_template=recipe.data.frame_template,
+        decoder=recipe.data.decoder,
+    )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsn.config import ConfigError, EvalConfig, Recipe
+from vsn.data.video import Part
 from vsn.inference.forward import check_per_frame, pick_test_device, view_features, view_scores
 from vsn.inference.inputs import list_inputs, views_of_video
 from vsn.inference.prediction import Prediction, check_top_k
@@ -71,7 +72,9 @@ class Predictor:
         """Return the videos that a path names: itself, or those of a folder. See `vsn.inference.inputs.list_inputs`."""
         return list_inputs(self.recipe, path)
 
-    def predict(self, path: str | Path, *, top_k: int = 5, protocol: EvalConfig | None = None) -> Prediction:
+    def predict(
+        self, path: str | Path, *, top_k: int = 5, protocol: EvalConfig | None = None, part: Part | None = None
+    ) -> Prediction:
         """Return the most probable classes of one video.
 
         Args:
@@ -79,15 +82,16 @@ class Predictor:
                 `.vsnflow` file. Without stored flow it is computed as for training.
             top_k: number of classes, 1 or more; at most all.
             protocol: the views; default the run's.
+            part: the seconds of the video to label; default all.
 
         Raises:
-            VideoError: the file cannot be read as a video.
+            VideoError: the file cannot be read as a video, or ends before the part.
             ConfigError: stored flow does not fit the model, or flow cannot be computed here.
         """
         # Before a video is decoded.
         check_top_k(top_k)
         path, view = Path(path), protocol or self.recipe.eval
-        clips = views_of_video(path, self.recipe, view, device=str(self.device))[None]
+        clips = views_of_video(path, self.recipe, view, part=part, device=str(self.device))[None]
         logits = view_scores(self.model, clips, self.precision, batch_size=view.batch_size, average=view.average)[0]
         is_multi_label = self.recipe.data.task == "multilabel"
         return Prediction.from_logits(path, logits, self.classes, multi_label=is_multi_label, top_k=top_k)
@@ -162,11 +166,11 @@ class TwoStreamPredictor:
         """Return the videos that a path names; see `Predictor.list_inputs`."""
         return self.frames.list_inputs(path)
 
-    def predict(self, path: str | Path, *, top_k: int = 5) -> Prediction:
+    def predict(self, path: str | Path, *, top_k: int = 5, part: Part | None = None) -> Prediction:
         """Return the most probable classes of one video file or folder of frames; see `Predictor.predict`."""
         check_top_k(top_k)
         # All classes, because the best fused class may be in neither stream's top k.
-        frames, flow = (stream.predict(path, top_k=len(self.classes)) for stream in (self.frames, self.flow))
+        frames, flow = (stream.predict(path, top_k=len(self.classes), part=part) for stream in (self.frames, self.flow))
         flow_probability = dict(zip(flow.labels, flow.probabilities, strict=True))
         fused = {
             label: (probability + self.flow_weight * flow_probability[label]) / (1 + self.flow_weight)

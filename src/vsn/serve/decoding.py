@@ -57,7 +57,8 @@ def decode_upload(job: DecodeJob) -> Decoded | Problem:
     """Decode a file within the limits. A fault of the file is returned, not raised: it is the response."""
     limits, recipe = job.limits, job.recipe
     try:
-        info = open_video(job.path).metadata
+        video = open_video(job.path, short_side=recipe.clip.short_side)
+        info = video.metadata
     except VideoError as error:
         return Problem("not_a_video", f"The file cannot be opened as a video: {_reason(error, job)}")
     seconds = info.num_frames / (info.frames_per_second or UNKNOWN_RATE)
@@ -72,7 +73,7 @@ def decode_upload(job: DecodeJob) -> Decoded | Problem:
     if seconds > limits.max_seconds:
         return Problem("too_long", f"The video lasts {seconds:.1f} s.", limit=f"The limit is {limits.max_seconds:g} s.")
     try:
-        clip = views_of_video(job.path, recipe, recipe.eval)
+        clip = views_of_video(video, recipe, recipe.eval, num_threads=1)  # other files are decoded meanwhile
         windows = None
         if job.timeline and seconds > limits.timeline_seconds:
             # At a low frame rate a window may not hold the consecutive frames of one instant (rgbdiff).

@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 from tests.helpers.videos import overwrite_packets, with_matrix
-from vsn.data.video import FewerFramesError, VideoError, open_video, packet_index, pyav_reader, write_video
+from vsn.data.video import (
+    FewerFramesError,
+    Part,
+    PartReader,
+    VideoError,
+    open_video,
+    packet_index,
+    pyav_reader,
+    write_video,
+)
 from vsn.data.video.packet_index import CACHE, FileKey, PacketIndexCache, file_key
 from vsn.data.video.pyav_reader import PyAVReader
 
@@ -420,8 +429,47 @@ def test_a_part_of_a_long_file_costs_what_the_part_costs(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("start", "end"), [(-1, 2), (2, 2), (3, 1), (float("nan"), 1)])
 def test_parts_that_cannot_be(gray_video: Path, start: float, end: float) -> None:
-    with open_video(gray_video) as video, pytest.raises(ValueError, match=r"0 <= start < end, in seconds, got start"):
+    with (
+        open_video(gray_video) as video,
+        pytest.raises(ValueError, match="the start must be 0 or more"),
+    ):
         video.indices_between(start, end)
+
+
+def test_a_part_is_a_video_of_its_own(tmp_path: Path) -> None:
+    whole = encode(tmp_path / "whole.mkv", "mjpeg", pixels="yuvj420p")
+    cut = remux(whole, tmp_path / "cut.mkv", lambda i, packet: 10 <= i < 30)
+    with PartReader(open_video(whole, short_side=40), Part(0.4, 1.2)) as part, open_video(cut, short_side=40) as video:
+        assert (part.num_frames, part.frames_per_second) == (video.num_frames, video.frames_per_second)
+        assert part.metadata == video.metadata
+        np.testing.assert_allclose(part.times, video.times, atol=1e-9)
+        np.testing.assert_array_equal(part.frames_at([19, 0, 7]), video.frames_at([19, 0, 7]))
+        np.testing.assert_array_equal(part.all_frames(), video.all_frames())
+        with pytest.raises(ValueError, match=r"0 to 19"):
+            part.frames_at([20])
+
+
+def test_a_part_of_which_fewer_frames_decode(tmp_path: Path) -> None:
+    source = encode(tmp_path / "source.mp4", options={"g": "1"})
+    path = overwrite_packets(source, tmp_path / "damaged.mp4", start=30)
+    with PartReader(open_video(path), Part(0.8, 1.6)) as part:
+        frames = part.sample(lambda num_frames: [0, num_frames - 1])
+        assert part.num_frames == 10
+        np.testing.assert_array_equal(frames, from_first(source)[[20, 29]])
+
+
+@pytest.mark.parametrize("num_threads", [2, 5])
+def test_any_number_of_threads_gives_the_same_frames(tmp_path: Path, num_threads: int, monkeypatch) -> None:
+    monkeypatch.setattr(pyav_reader, "_LARGE_PIXELS", 0)
+    path = encode(tmp_path / "video.mp4", options={"g": "12", "bf": "3"})
+    expected = from_first(path)
+    draws = random.Random(0)
+    for _ in range(10):
+        wanted = [draws.randrange(NUM_FRAMES) for _ in range(5)]
+        with open_video(path, num_threads=num_threads) as video:
+            assert video._file.stream.codec_context.thread_count == num_threads
+            np.testing.assert_array_equal(video.frames_at(wanted), expected[wanted])
+            assert not video._must_count
 
 
 def test_a_part_after_the_end(gray_video: Path) -> None:

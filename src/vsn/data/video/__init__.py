@@ -13,15 +13,29 @@ from vsn.config import Decoder
 from vsn.data.video.frame_folders import FrameFolderReader
 from vsn.data.video.packed_files import PackedReader, packed_place
 from vsn.data.video.pyav_reader import PyAVReader
-from vsn.data.video.reader import FewerFramesError, VideoError, VideoMetadata, VideoReader
+from vsn.data.video.reader import FewerFramesError, Part, PartReader, VideoError, VideoMetadata, VideoReader
 from vsn.data.video.torchcodec_reader import TorchCodecReader, device_of
 from vsn.data.video.write import write_video
 
-__all__ = ["FewerFramesError", "VideoError", "VideoMetadata", "VideoReader", "open_video", "write_video"]
+__all__ = [
+    "FewerFramesError",
+    "Part",
+    "PartReader",
+    "VideoError",
+    "VideoMetadata",
+    "VideoReader",
+    "open_video",
+    "write_video",
+]
 
 
 def open_video(
-    path: str | Path, *, short_side: int | None = None, frame_template: str = "", decoder: Decoder = "pyav"
+    path: str | Path,
+    *,
+    short_side: int | None = None,
+    frame_template: str = "",
+    decoder: Decoder = "pyav",
+    num_threads: int = 1,
 ) -> VideoReader:
     """Open a video file, a folder of numbered frames or a video in a packed file.
 
@@ -33,6 +47,8 @@ def open_video(
         short_side: pixels of the shorter side of the frames; None keeps the stored size.
         frame_template: names of the frame files of a folder, such as "img_{:05d}.jpg"; empty: detected.
         decoder: reads video files.
+        num_threads: that PyAV decodes large frames with; for a process that reads one video at a time. The frames are
+            the same for any number.
 
     Raises:
         VideoError: the video cannot be read.
@@ -44,5 +60,5 @@ def open_video(
     if os.path.isdir(path):
         return FrameFolderReader(path, frame_template, short_side=short_side)
     if decoder == "pyav":
-        return PyAVReader(path, short_side=short_side)
+        return PyAVReader(path, short_side=short_side, num_threads=num_threads)
     return TorchCodecReader(path, short_side=short_side, device=device_of(decoder))

@@ -37,6 +37,9 @@ from vsn.data.video.reader import (
     checked_indices,
 )
 
+_LARGE_PIXELS = 1280 * 720
+"""Frames from which on several threads decode faster than one."""
+
 
 class PyAVReader(VideoReader):
     """Read a video file through PyAV.
@@ -49,16 +52,17 @@ class PyAVReader(VideoReader):
     The file stays open until `close`. `num_decoded` counts the frames that `frames_at` decoded so far.
     """
 
-    def __init__(self, path: str | Path, *, short_side: int | None = None) -> None:
+    def __init__(self, path: str | Path, *, short_side: int | None = None, num_threads: int = 1) -> None:
+        self._num_threads = num_threads
         key = file_key(path)
         index = CACHE.get(key) if key is not None else None
         with content_errors(path):
             container = open_container(path)
             if index is not None:
-                self._file: _OpenFile | None = _OpenFile(path, container)
+                self._file: _OpenFile | None = _OpenFile(path, container, num_threads)
             else:
                 index, kept = index_packets(path, container)
-                self._file = _OpenFile(path, container, kept, next_place=-1)
+                self._file = _OpenFile(path, container, num_threads, kept, next_place=-1)
                 if key is not None and key == file_key(path):  # not replaced meanwhile
                     CACHE.put(key, index)
         self.index: PacketIndex = index
@@ -168,7 +172,7 @@ class PyAVReader(VideoReader):
 
     def _open(self) -> _OpenFile:
         if self._file is None:
-            self._file = _OpenFile(self.path, open_container(self.path))
+            self._file = _OpenFile(self.path, open_container(self.path), self._num_threads)
         return self._file
 
     def _frames_from_first(self) -> Iterator[VideoFrame]:
@@ -194,15 +198,25 @@ class _OpenFile:
     """An open container: packets from any place of its index, and the frames that they decode to.
 
     Args:
+        num_threads: that decode large frames; small ones are decoded by one.
         kept: all packets, when they are in memory already.
         next_place: place of the packet that the container gives next; -1 when that is not known.
     """
 
     def __init__(
-        self, path: str | Path, container: InputContainer, kept: list[Packet] | None = None, *, next_place: int = 0
+        self,
+        path: str | Path,
+        container: InputContainer,
+        num_threads: int,
+        kept: list[Packet] | None = None,
+        *,
+        next_place: int = 0,
     ) -> None:
         self.container = container
         self.stream: VideoStream = video_stream(path, container)
+        if num_threads > 1 and self.stream.width * self.stream.height >= _LARGE_PIXELS:
+            self.stream.codec_context.thread_count = num_threads
+            self.stream.codec_context.thread_type = "AUTO"
         self._path, self._kept, self._next_place = path, kept, next_place
         self.is_unread = kept is not None or next_place == 0
         """Whether the first packet can be had, and nothing was decoded yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -62,6 +62,23 @@ class VideoMetadata:
     """Whether it has a high dynamic range (PQ or HLG), mapped to the standard range."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a video, in seconds. Raises `ValueError` unless 0 <= start < end."""
+
+    start: float = 0.0
+    end: float | None = None
+    """None: to the end of the video."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < (math.inf if self.end is None else self.end):
+            end = "its end" if self.end is None else f"{self.end:g}"
+            raise ValueError(
+                f"The part of the video is {self.start:g} to {end} seconds; the start must be 0 or more, and the end "
+                "after it."
+            )
+
+
 class VideoReader(ABC):
     """Frames of one video, uint8 RGB; a context manager.
 
@@ -106,8 +123,7 @@ class VideoReader(ABC):
             VideoError: the part begins after the last frame.
             ValueError: `start` is negative, or `end` is not after it.
         """
-        if not 0 <= start < (math.inf if end is None else end):
-            raise ValueError(f"Expected 0 <= start < end, in seconds, got start {start} and end {end}.")
+        Part(start, end)
         times = self.times
         # Half a millisecond of tolerance: containers round time stamps to one.
         spacing = float(times[-1]) / (len(times) - 1) if len(times) > 1 else 1 / (self.frames_per_second or 1.0)
@@ -183,6 +199,51 @@ class PictureReader(VideoReader):
     def all_frames(self) -> np.ndarray:
         """See `VideoReader.all_frames`."""
         return self.frames_at(range(self.num_frames))  # into one array: stacking a list takes twice the memory
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for index in range(self.num_frames):
+            yield self.frames_at([index])[0]
+
+
+class PartReader(VideoReader):
+    """The frames of a part of a video, as a video of its own. Raises `VideoError` for a part after the last frame."""
+
+    def __init__(self, whole: VideoReader, part: Part) -> None:
+        self._whole, self._part = whole, part
+        super().__init__(
+            whole.path,
+            num_frames=len(self._range),
+            frames_per_second=whole.frames_per_second,
+            short_side=whole.short_side,
+        )
+
+    def close(self) -> None:
+        """See `VideoReader.close`."""
+        self._whole.close()
+
+    @property
+    def _range(self) -> range:
+        return self._whole.indices_between(self._part.start, self._part.end)
+
+    @property
+    def times(self) -> np.ndarray:
+        """See `VideoReader.times`."""
+        times = self._whole.times[self._range.start : self._range.stop]
+        return times - times[0]
+
+    @cached_property
+    def metadata(self) -> VideoMetadata:
+        """See `VideoReader.metadata`."""
+        return replace(self._whole.metadata, num_frames=self.num_frames)
+
+    def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """See `VideoReader.frames_at`."""
+        part = self._range
+        try:
+            return self._whole.frames_at([part[index] for index in checked_indices(indices, len(part))])
+        except FewerFramesError:
+            self.num_frames = len(self._range)
+            raise
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for index in range(self.num_frames):
