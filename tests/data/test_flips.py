@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.class_lists import JESTER, SOMETHING
 from vsn.config import FlipRule
-from vsn.data.flips import flipped_labels, has_side, opposite_labels, propose_flip_rule
+from vsn.data.flips import flipped_labels, has_side, opposite_labels, propose_flip_rule, unclear_pairs
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,46 @@ from vsn.data.flips import flipped_labels, has_side, opposite_labels, propose_fl
         ("clock", False),
         ("up", False),
         ("", False),
+        # Joined words, abbreviations, other languages.
+        ("swipeleft", True),
+        ("LEFTTURN", True),
+        ("lefthand", True),
+        ("turnright", True),
+        ("handsleftward", True),
+        ("spin_cw", True),
+        ("CCW", True),
+        ("spinACW", True),
+        ("anticlockwise", True),
+        ("rgt_hook", True),
+        ("rechtsabbiegen", True),
+        ("linker Haken", True),
+        ("à_droite", True),
+        ("pied droit", True),
+        ("mano IZQUIERDA", True),
+        ("manoderecha", True),
+        ("mão esquerda", True),
+        ("mano sinistra", True),
+        ("Höger", True),
+        ("sağ el", True),
+        ("w lewo", True),
+        ("налево", True),
+        ("向右", True),
+        ("左转", True),
+        ("왼손", True),
+        ("우회전", True),
+        ("顺时针", True),
+        # The same letters without a side.
+        ("brightness", False),
+        ("copyright", False),
+        ("playwright", False),
+        ("destroy", False),
+        ("solve", False),
+        ("cleft", False),
+        ("linking", False),
+        ("clockwork", False),
+        ("правило", False),
+        ("turn_l", False),
+        ("l", False),
     ],
 )
 def test_has_side(name: str, expected: bool) -> None:
@@ -58,10 +98,53 @@ def test_has_side(name: str, expected: bool) -> None:
         (("bright", "bleft"), {}),
         (("left", "Left", "right"), {}),  # which of the two would right become?
         ((), {}),
+        (("swipeleft", "swiperight"), {0: 1, 1: 0}),
+        (("swipeleft", "Swipe Right"), {0: 1, 1: 0}),
+        (("cw", "counter-clockwise", "ccw2"), {0: 1, 1: 0}),
+        (("mano izquierda", "mano derecha"), {0: 1, 1: 0}),
+        (("linkshänder", "rechtshänder"), {0: 1, 1: 0}),
+        (("左转", "右转"), {0: 1, 1: 0}),
+        (("turn_l", "turn_r"), {}),  # only the user knows
     ],
 )
 def test_opposite_labels(classes: tuple[str, ...], expected: dict[int, int]) -> None:
     assert opposite_labels(classes) == expected
+
+
+@pytest.mark.parametrize(
+    ("classes", "pairs"),
+    [
+        (("turn_l", "wave", "turn_r"), [(0, 2)]),
+        (("turnL", "turnR"), [(0, 1)]),
+        (("lhand", "rhand", "turnl", "turnr"), [(0, 1), (2, 3)]),
+        (("L", "R"), [(0, 1)]),
+        (("u", "d", "l", "r"), [(2, 3)]),
+        (tuple("abcdefghijklmnopqrstuvwxyz"), []),
+        (("hook izq", "hook der", "main_g", "main_d"), [(0, 1), (2, 3)]),
+        (("swipe l 2", "swipe r 2", "swipe r 3"), [(0, 1)]),
+        (("lock", "rock", "lace", "race", "load", "road"), []),
+        (("turn_l", "turn_left", "turn_r"), [(0, 2)]),
+        (("left l", "left r"), []),  # flipped by no rule but random
+        (("turn_l", "turn-l", "turn_r"), []),  # which of the two would turn_r become?
+        (("turn_l", "spin_r"), []),
+        ((), []),
+    ],
+)
+def test_unclear_pairs(classes: tuple[str, ...], pairs: list[tuple[int, int]]) -> None:
+    assert unclear_pairs(classes) == pairs
+    paired = {label for pair in pairs for label in pair}
+    assert not paired & flipped_labels(classes, "auto").keys()
+    swapped = flipped_labels(classes, "swap")
+    assert all(swapped[a] == b and swapped[b] == a for a, b in pairs)
+    if pairs:
+        rule, why = propose_flip_rule(classes)
+        assert rule == "auto"
+        assert f"{classes[pairs[0][0]]!r} and {classes[pairs[0][1]]!r}" in why
+
+
+def test_a_group_without_a_unique_pair_is_not_flipped() -> None:
+    assert flipped_labels(("turn_l", "turn-l", "turn_r", "wave"), "auto") == {3: 3}
+    assert flipped_labels(("turn_l", "turn-l", "turn_r", "wave"), "swap") == {3: 3}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +186,10 @@ def test_proposed_rule(classes: tuple[str, ...], rule: FlipRule, reason: str) ->
     assert why.endswith(".")
 
 
-names = st.lists(st.sampled_from(["left", "right", "turn", "out", "clockwise", "Counterclockwise"]), max_size=4)
+names = st.lists(
+    st.sampled_from(["left", "right", "turn", "out", "clockwise", "ccw", "swipeleft", "l", "R", "izquierda"]),
+    max_size=4,
+)
 
 
 @example(["turn right out", "turn left out"])

@@ -470,6 +470,10 @@ def test_gap_in_the_class_numbers_of_a_list(data):
     [
         ("random", ("swipe left", "swipe right"), [("flip", "error")]),
         ("random", ("jump", "wave"), []),
+        ("random", ("swipeleft", "swiperight"), [("flip", "error")]),
+        ("random", ("swipe_l", "swipe_r"), [("flip-unclear", "warning")]),
+        ("auto", ("swipe_l", "swipe_r"), [("flip-unclear", "warning")]),
+        ("swap", ("swipe_l", "swipe_r"), []),
         ("auto", ("swipe left", "swipe right"), []),
         ("swap", ("swipe left", "swipe right"), []),
     ],
@@ -478,8 +482,37 @@ def test_flips(flip, names, expected):
     findings = check_all(evidence({"train": dict.fromkeys(names, 2)}, flip=flip))
     assert codes(findings) == expected
     if expected:
-        assert "swipe left" in findings[0].message
+        assert names[0] in findings[0].message
         assert '"swap"' in findings[0].advice
+
+
+@pytest.mark.parametrize(
+    ("names", "flip", "expected"),
+    [
+        (("forehand", "backhand"), "auto", [("mirrored", "warning")]),
+        (("forehand", "backhand"), "never", []),
+        (("swipe left", "swipe right"), "auto", []),  # not flipped
+    ],
+)
+def test_classes_that_are_mirror_images(tmp_path, names, flip, expected):
+    for label, name in enumerate(names):
+        for number in range(12):
+            write_video(tmp_path / name / f"{number}.mp4", moving_square(label, number), frames_per_second=10)
+    diagnosis = diagnose(tmp_path, flip=flip, num_frames=6)
+    assert [pair for pair in codes(diagnosis) if pair[0] not in ("as-read", "val-is-test")] == expected
+    if expected:
+        assert "backhand and forehand" in diagnosis.findings[0].message
+
+
+def moving_square(label: int, number: int) -> list[np.ndarray]:
+    """A square that moves to the right, or to the left, in a row of its own."""
+    frames = []
+    for i in range(10):
+        frame = np.full((36, 48, 3), 60 + number, np.uint8)
+        left = 4 * i if label == 0 else 40 - 4 * i
+        frame[2 * number : 2 * number + 10, left : left + 8] = 220
+        frames.append(frame)
+    return frames
 
 
 def test_videos_without_labels():

@@ -14,6 +14,7 @@ from rich.console import Console
 from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.config.errors import quote_first
 from vsn.data.dataset import VideoDataset
+from vsn.data.flips import describe_pairs, unclear_pairs
 from vsn.data.flow.find import with_flow
 from vsn.data.flow.values import expected_flow
 from vsn.data.overlap import check_splits
@@ -153,6 +154,8 @@ def _describe_data(recipe: Recipe, train: RecordSet, val_set: VideoDataset) -> s
         f"{len(train.records)} training videos of {len(counts)} classes ({spread}), "
         f"{len(val_set)} validation videos (split {recipe.data.val_split!r})."
     ]
+    if recipe.data.flip == "auto" and train.per_video == 1 and (pairs := unclear_pairs(train.classes)):
+        lines.append(f"Not flipped: {describe_pairs(train.classes, pairs)}")
     if absent:
         lines.append(f"{len(absent)} classes have no training video: {quote_first(absent, 5)}.")
     if train.num_missing:

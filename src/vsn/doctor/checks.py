@@ -9,9 +9,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, get_args
 
-from vsn.data.flips import has_side, propose_flip_rule
+from vsn.data.flips import describe_pairs, flipped_labels, has_side, propose_flip_rule, unclear_pairs
 from vsn.doctor.evidence import Evidence
 from vsn.doctor.findings import Finding, Severity, counted, make_finding
+from vsn.doctor.mirror import mirrored_pairs
 from vsn.doctor.splits import Place
 from vsn.doctor.videos import Problem
 from vsn.system.pool import num_cpus
@@ -133,9 +134,29 @@ def check_flips(evidence: Evidence) -> Iterator[Finding]:
     classes = evidence.splits[0].records.classes if evidence.splits else ()
     # "swipe left" mirrored shows "swipe right" with the label "swipe left". Task "arrow" does not use the names.
     sided = [name for name in classes if has_side(name)]
-    if sided and evidence.recipe.data.flip == "random" and evidence.recipe.data.task != "arrow":
+    flip = evidence.recipe.data.flip
+    if evidence.recipe.data.task == "arrow":
+        return
+    if sided and flip == "random":
         rule, reason = propose_flip_rule(classes)
         yield make_finding("flip", sided, rule=rule, reason=reason)
+    # "random" and "swap" are the answers to the question whether these are sides; the first may be a default.
+    if flip in ("auto", "random") and (pairs := unclear_pairs(classes)):
+        items = [f"{classes[a]} and {classes[b]}" for a, b in pairs]
+        yield make_finding("flip-unclear", items, question=describe_pairs(classes, pairs).rstrip("."))
+
+
+def check_mirrored(evidence: Evidence) -> Iterator[Finding]:
+    """Find classes that look like another one in a mirror, and are flipped without changing the label."""
+    train = evidence.split_of("train")
+    if train is None or train.records.per_video > 1 or train.records.multi_label:
+        return
+    flipped = flipped_labels(train.records.classes, evidence.recipe.data.flip)
+    motions: dict[str, list[bytes]] = {}
+    for record in train.videos:
+        if flipped.get(record.label) == record.label and (report := evidence.reports.get(record.path)):
+            motions.setdefault(train.records.classes[record.label], []).append(report.motion)
+    yield from _found("mirrored", [f"{a} and {b}" for a, b in mirrored_pairs(motions)])
 
 
 # --- videos ----------------------------------------------------------------------------------------
@@ -359,6 +380,7 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_classes,
     check_balance,
     check_flips,
+    check_mirrored,
     check_truncated,
     check_short,
     check_sizes,

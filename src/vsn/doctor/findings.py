@@ -57,6 +57,9 @@ _TEMPLATES: dict[str, tuple[Severity, str, str]] = {
         "{advice}"),
     "flip": ("error", 'data.flip = "random" mirrors videos of {classes} without changing the label',
         'Set data.flip = "{rule}": {reason}'),
+    "flip-unclear": ("warning", "The names of classes may differ in left and right only", "{question}."),
+    "mirrored": ("warning", "In a mirror, videos of a class look like those of another",
+        'If they differ in left and right, set data.flip = "never", or name them with "left" and "right" and set "swap".'),
     # Videos.
     "missing": ("error", "{videos} not found", "Get the files, or remove their lines from the annotations."),
     "empty": ("error", "{videos} empty", "Download or extract them again, or remove them."),

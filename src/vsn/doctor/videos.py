@@ -16,6 +16,7 @@ from vsn.data.video import VideoError, open_video
 from vsn.data.video.frame_folders import FrameFolderReader, describe_frames
 from vsn.data.video.packed_files import packed_place
 from vsn.data.video.scan import scan_video
+from vsn.doctor.mirror import motion_of
 
 Problem = Literal["", "missing", "empty", "unreadable", "crashed", "too-slow"]
 _FIELDS_PER_READ = 64
@@ -43,6 +44,8 @@ class VideoReport:
     """Largest distance between key frames; 1 for images."""
     frame_names: str = ""
     """Naming scheme of a frame folder: "img_{:05d}.jpg from 1"."""
+    motion: bytes = b""
+    """Where the sampled frames change, see `vsn.doctor.mirror.motion_of`."""
     pixels: str = ""
     """Hash of the sampled frames: identifies copies among videos of packed files."""
     seconds: float = 0.0
@@ -87,6 +90,7 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
         num_frames=video.num_frames,
         announced=announced,
         frames_per_second=video.frames_per_second,
+        motion=motion_of(frames[:-1]),
         pixels=hashlib.sha256(repr(counts).encode() + frames.tobytes()).hexdigest(),
         seconds=seconds,
     )
