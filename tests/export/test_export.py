@@ -1,6 +1,7 @@
 """Exported files: scores equal to PyTorch's, metadata, errors."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -150,6 +151,27 @@ def test_shares_as_input(tmp_path: Path):
 
 
 @pytest.mark.slow
+def axes(value) -> list[str | int]:
+    return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+
+
+@pytest.mark.parametrize("any_size", [False, True])
+def test_axes_of_an_onnx_file_have_names(tmp_path: Path, onnx_file, any_size: bool):
+    file = onnx_file[1]
+    if any_size:
+        model, recipe = small()
+        file = export_model(model, recipe, tmp_path / "m.onnx", config=ExportConfig(any_size=True)).path
+    graph = onnx.load(file).graph
+    size = ["height", "width"] if any_size else [SIZE, SIZE]
+    assert axes(graph.input[0]) == ["batch", 4, 3 if any_size else 9, *size]
+    assert axes(graph.output[0]) == ["batch", 5]
+    named = [axis.denotation for axis in graph.input[0].type.tensor_type.shape.dim]
+    assert named == ["batch", "frames", "channels", "height", "width"]
+    inside = " ".join(str(size) for value in graph.value_info for size in axes(value))
+    assert not re.findall(r"\bs\d+\b", inside)
+    assert [one.shape for one in ort.InferenceSession(str(file)).get_inputs()] == [axes(graph.input[0])]
+
+
 def test_any_size(tmp_path: Path):
     model, recipe = small()
     report = export_model(model, recipe, tmp_path / "m.onnx", config=ExportConfig(any_size=True))

@@ -161,8 +161,9 @@ def test_halves_use_the_first_of_several_labels():
         assert half.tolist() == stratified_half(plain, seed=seed).tolist()
 
 
-def test_search_without_labels_scores_zero():
-    assert search_weights([several([[1, 0], [0, 1]] * 2, [[0, 0]] * 4)] * 2).score == 0.0
+def test_search_without_labels_is_refused():
+    with pytest.raises(ScoresError, match="4 of 4 videos have no label"):
+        search_weights([several([[1, 0], [0, 1]] * 2, [[0, 0]] * 4)] * 2)
 
 
 @pytest.mark.parametrize("logits", [False, True])

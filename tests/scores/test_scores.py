@@ -12,6 +12,15 @@ from vsn.scores.metrics import (
 from vsn.scores.scores import Scores, ScoresError, load_scores
 
 
+def test_multi_label_videos_without_labels_are_unknown_only_if_all_are():
+    """A video may show none of the classes; where no video has a label, the labels are withheld."""
+    some, none = several([[1, 0], [0, 1]], [[1, 0], [0, 0]]), several([[1, 0], [0, 1]], [[0, 0], [0, 0]])
+    assert (some.num_unlabeled, none.num_unlabeled) == (0, 2)
+    assert top_k_hits(some, 1).tolist() == [True, False]
+    with pytest.raises(ScoresError, match=r"2 of 2 videos have no label, for example '0\.mp4'"):
+        top_k_hits(none, 1)
+
+
 def test_multi_label_round_trip(tmp_path: Path):
     scores = several([[3, 0], [2, 1]], [[1, 0], [1, 1]])
     scores.save(tmp_path / "scores.npz")
@@ -124,5 +133,5 @@ def test_labels_out_of_range():
         scores_of([[1, 0], [1, 0]], [0, 2])
     with pytest.raises(ScoresError, match="0 videos"):
         top_k_hits(scores_of([[1, 0]], [0]).take(np.array([], int)), 1)
-    with pytest.raises(ScoresError, match="No video has a label of any class"):
+    with pytest.raises(ScoresError, match="1 of 1 videos have no label"):
         summarize(several([[1, 0]], [[0, 0]]))

@@ -39,7 +39,7 @@ def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, Video
     # Readers refuse unlabeled videos of a split that means training; this one may be called "test".
     records = read_records(recipe.data, recipe.data.train_split)
     unlabeled = [record.video_id for record in records.records if not record.labels]
-    if unlabeled:
+    if unlabeled and (not records.multi_label or len(unlabeled) == len(records.records)):
         raise ConfigError(
             f"{recipe.data.root}: {len(unlabeled)} videos of the training split {recipe.data.train_split!r} have no "
             f"label, for example {unlabeled[0]!r}. Only data.task = 'arrow' trains without labels."

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -21,6 +22,9 @@ from torch import Tensor, nn
 
 from vsn.config import ExportConfig
 from vsn.export.metadata import KEY, ExportError, ExportMetadata, import_package
+
+AXES = ("batch", "frames", "channels", "height", "width")
+"""Of a clip."""
 
 
 def trace(form: nn.Module, clip: Tensor, *, any_size: bool) -> torch.export.ExportedProgram:
@@ -47,9 +51,25 @@ def write_onnx(
         )
     assert written is not None
     model = written.model_proto
+    _name_axes(model.graph)
     if metadata is not None:
         onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
     onnx.save(model, str(path))
+
+
+def _name_axes(graph: Any) -> None:
+    """Name the axes of an ONNX graph: torch calls those of any size s53 and the like, which users see and set."""
+    symbols = {}
+    for value, names in ((graph.input[0], AXES), (graph.output[0], ("batch", "classes"))):
+        for axis, name in zip(value.type.tensor_type.shape.dim, names, strict=True):
+            axis.denotation = name
+            if axis.dim_param:
+                symbols[axis.dim_param] = name
+    # Inside the graph they are parts of expressions, such as "4*s53".
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param:
+                axis.dim_param = re.sub(r"\b[a-z]\d+\b", lambda match: symbols.get(match[0], match[0]), axis.dim_param)
 
 
 def write_openvino(graph: Any, path: Path, metadata: ExportMetadata, *, fp16: bool) -> None:

@@ -57,9 +57,10 @@ def require_labels(scores: Scores, what: str) -> None:
     if len(scores.video_ids) == 0:
         raise ScoresError(f"The scores hold 0 videos; {what} needs at least one.")
     if scores.num_unlabeled:
+        example = scores.video_ids[0 if scores.multi_label else scores.labels.argmin()]
         raise ScoresError(
             f"{scores.num_unlabeled} of {len(scores.labels)} videos have no label, for example "
-            f"{str(scores.video_ids[scores.labels == -1][0])!r}; {what} needs labels for all videos."
+            f"{str(example)!r}; {what} needs labels for all videos."
         )
 
 
@@ -151,8 +152,6 @@ def summarize(scores: Scores) -> Summary:
     hits = top_k_hits(scores, 1)
     # Per class first, then the mean, so that rare classes count as much as frequent ones.
     per_class = average_precisions(scores) if scores.multi_label else per_class_accuracy(scores)
-    if not per_class:
-        raise ScoresError("No video has a label of any class; there is nothing to measure.")
     return Summary(
         num_videos=len(hits),
         top1=float(hits.mean()),

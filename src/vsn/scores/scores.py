@@ -90,8 +90,10 @@ class Scores:
 
     @property
     def num_unlabeled(self) -> int:
-        """Number of videos with an unknown label; 0 for multi-label videos."""
-        return 0 if self.multi_label else int((self.labels == -1).sum())
+        """Number of videos with an unknown label. Multi-label videos may have none; all are unknown if all have none."""
+        if self.multi_label:
+            return 0 if self.labels.any() else len(self.labels)
+        return int((self.labels == -1).sum())
 
     @property
     def unreadable(self) -> NDArray[np.bool_]:

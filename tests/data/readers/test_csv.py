@@ -2,10 +2,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.helpers.laid_out import ids, touch
-from vsn.config import ConfigError, DataConfig
+from vsn.config import ConfigError, DataConfig, ModelConfig, Recipe
 from vsn.data.flips import opposite_labels
+from vsn.data.open import label_array, open_datasets
 from vsn.data.readers import read_records
 from vsn.data.records import VideoRecord
 
@@ -139,6 +141,20 @@ def test_csv_of_a_test_split_without_labels(tmp_path: Path) -> None:
     assert read_records(config, "train").classes == ("a", "b")
     with pytest.raises(ConfigError, match=r"1 of the 1 training videos have no label, for example '3.mp4'"):
         read_records(replace(config, train_split="test"), "test")
+
+
+def test_a_multi_label_video_may_show_none_of_the_classes(tmp_path: Path) -> None:
+    text = "path,label,split\n1.mp4,a|b,train\n2.mp4,,train\n3.mp4,b,val\n4.mp4,,val\n5.mp4,,none\n"
+    config = replace(write_csv(tmp_path, text, *(f"{i}.mp4" for i in range(1, 6))), task="multilabel")
+    assert [record.labels for record in read_records(config, "train").records] == [(0, 1), ()]
+    recipe = Recipe(model=ModelConfig(name="tsn_resnet14_tiny"), data=config)
+    datasets = open_datasets(recipe, Console(quiet=True))
+    labels = [label_array(dataset).tolist() for dataset in datasets]
+    assert labels == [[[True, True], [False, False]], [[False, True], [False, False]]]
+    with pytest.raises(ConfigError, match="1 of the 1 training videos have no label"):
+        read_records(replace(config, train_split="none"), "none")
+    with pytest.raises(ConfigError, match="line 3: the label is empty"):
+        read_records(replace(config, task="classify"), "train")
 
 
 def test_csv_for_the_arrow_of_time_needs_no_label(tmp_path: Path) -> None:

@@ -38,8 +38,9 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
     The file is `data.annotations`, or the only `.csv` in root; in a packed set it is `videos.csv`, and
     `pack.json` next to it states the classes and their order. A path is a video file, a folder of
     frames, or a video in a packed file (`x.vsnpack/3`), relative to the CSV file's folder, else to
-    `data.videos`, else to root. A label may be several, as `a|b` (task "multilabel"). The test split may
-    leave labels empty, and task "arrow" needs none. `id` replaces the path as the video's name in results.
+    `data.videos`, else to root. A label may be several, as `a|b`, or empty for none of the classes
+    (task "multilabel"). The test split may leave labels empty, and task "arrow" needs none. `id`
+    replaces the path as the video's name in results.
     """
     root = Path(config.root)
     # An interrupted pack has a list of the videos packed so far, which would pass for a complete data set.
@@ -144,7 +145,8 @@ def _read_rows(config: DataConfig, file: Path) -> tuple[list[_Row], tuple[str, .
     for line, cells in table.rows:
         # Test labels are often withheld by the authors of a data set.
         may_be_empty = {"id"}
-        if config.task == "arrow" or means(cells["split"], "test"):
+        # A multi-label video may show none of the classes.
+        if config.task in ("arrow", "multilabel") or means(cells["split"], "test"):
             may_be_empty.add("label")
         label = cells["label"]
         names = tuple(dict.fromkeys(part.strip() for part in label.split("|"))) if label else ()

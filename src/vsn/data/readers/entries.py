@@ -87,7 +87,9 @@ def record_set(
         only = f"the only class is {classes[0]!r}" if classes else "there is no class"
         raise ConfigError(f"{config.root}: {only}; a classifier needs two or more.")
     unlabeled = [entry.video_id for entry in entries if not entry.class_names]
-    if unlabeled and means(split, config.train_split):
+    # One multi-label video may show none of the classes, but not all of them.
+    lacks_labels = unlabeled and (config.task != "multilabel" or len(unlabeled) == len(entries))
+    if lacks_labels and means(split, config.train_split):
         raise ConfigError(
             f"{config.root}: {len(unlabeled)} of the {len(entries)} training videos have no label, for "
             f"example {unlabeled[0]!r}. Set data.train_split to a split that has labels."
