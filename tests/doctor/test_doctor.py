@@ -242,6 +242,15 @@ def test_pictures_of_a_folder_in_different_sizes(tmp_path, is_turned):
     assert (report.num_sizes, report.height, report.width) == (1 if is_turned else 2, 32, 48)
 
 
+def test_long_videos_that_do_not_seek(data):
+    encode(data / "test" / "wave" / "long.ts", pictures(99, 140))
+    found = only(diagnose(data), "not-seekable", "note")
+    assert (
+        "test/wave/long.ts (test): 140 frames; seekable: no, the container (mpegts) does not seek exactly"
+        in found.message
+    )
+
+
 def test_costly_videos(data):
     write(data / "test" / "wave" / "large.mp4", 99, height=96, width=160)
     found = only(diagnose(data), "costly", "note")

@@ -302,6 +302,18 @@ def check_cost(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def check_seeking(evidence: Evidence) -> Iterator[Finding]:
+    """Find long videos in which single frames cannot be read without those before them."""
+    if evidence.reads_frames:
+        many = MANY_FRAMES * evidence.recipe.model.num_frames
+        items = [
+            evidence.name(report.path, f"{report.num_frames} frames; seekable: no, {report.obstacle}")
+            for report in evidence.readable
+            if report.obstacle and report.num_frames > many
+        ]
+        yield from _found("not-seekable", items)
+
+
 # --- copies ----------------------------------------------------------------------------------------
 
 
@@ -387,6 +399,7 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_frame_names,
     check_listed_frames,
     check_cost,
+    check_seeking,
     check_flow,
     check_loading,
 )

@@ -82,6 +82,8 @@ _TEMPLATES: dict[str, tuple[Severity, str, str]] = {
         "If frames are missing, extract them again. A list that counts one less throughout may count flow."),
     "costly": ("note", "{videos} expensive to decode (about {latency_ms:.0f} ms per clip)",
         "`vsn data pack` stores frames of {short_side} pixels that are read one by one."),
+    "not-seekable": ("note", "{videos} decoded from the first frame on, because of their files",
+        "Reading long ones is slow. `vsn data pack` stores frames that are read one by one; or encode H.264 in MP4."),
     # Copies.
     "leak": ("error", "{videos} of the training split also used for validation or testing",
         "Remove one of each pair: accuracy on training videos is meaningless."),

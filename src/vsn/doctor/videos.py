@@ -42,6 +42,8 @@ class VideoReport:
     """Number of different frame sizes."""
     key_interval: int = 0
     """Largest distance between key frames; 1 for images."""
+    obstacle: str = ""
+    """Why frames are decoded from the first one on; empty when they are not."""
     frame_names: str = ""
     """Naming scheme of a frame folder: "img_{:05d}.jpg from 1"."""
     motion: bytes = b""
@@ -90,6 +92,7 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
         num_frames=video.num_frames,
         announced=announced,
         frames_per_second=video.frames_per_second,
+        obstacle=video.obstacle,
         motion=motion_of(frames[:-1]),
         pixels=hashlib.sha256(repr(counts).encode() + frames.tobytes()).hexdigest(),
         seconds=seconds,

@@ -47,7 +47,7 @@ class PyAVReader(VideoReader):
     Where the packets' time stamps and key frames can be trusted, `frames_at` decodes from the key frame before each
     group of wanted frames, leaves out what no other frame refers to, and tells frames by their time stamps. Otherwise,
     and when anything is not as the index says, it decodes from the first frame on and counts. Both give the same
-    frames; `index.obstacle` says which way is taken.
+    frames; `obstacle` says which way is taken.
 
     The file stays open until `close`. `num_decoded` counts the frames that `frames_at` decoded so far.
     """
@@ -67,7 +67,8 @@ class PyAVReader(VideoReader):
                     CACHE.put(key, index)
         self.index: PacketIndex = index
         self.num_decoded = 0
-        self._must_count = bool(index.obstacle)
+        self.obstacle = index.obstacle
+        self._must_count = bool(self.obstacle)
         super().__init__(
             path, num_frames=index.num_frames, frames_per_second=index.frames_per_second, short_side=short_side
         )

@@ -84,8 +84,11 @@ class VideoReader(ABC):
 
     Frames have the size of the first frame, or that size with the shorter side at `short_side` pixels.
 
-    Attributes: `path`; `num_frames`, see `VideoMetadata`; `frames_per_second`, 0.0 when unknown; `short_side`.
+    Attributes: `path`; `num_frames`, see `VideoMetadata`; `frames_per_second`, 0.0 when unknown; `short_side`;
+    `obstacle`, why frames are decoded from the first one on, such as "time stamps repeat", empty when they are not.
     """
+
+    obstacle = ""
 
     def __init__(
         self, path: str | Path, *, num_frames: int, frames_per_second: float, short_side: int | None = None
