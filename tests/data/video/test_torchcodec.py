@@ -191,6 +191,20 @@ def test_mirrored_frames(tmp_path: Path, decoder, matrix: tuple[int, int, int, i
 
 @needs_torchcodec
 @pytest.mark.parametrize("decoder", devices())
+def test_palettes(tmp_path: Path, decoder) -> None:
+    path = tmp_path / "palette.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("qtrle", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "gray"
+        for image in moving_squares(6, 32, 48):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    ours = open_video(path, decoder=decoder).sample(centers)
+    assert np.array_equal(ours, open_video(path).sample(centers))  # PyAV reads them: TorchCodec shows them black
+
+
+@needs_torchcodec
+@pytest.mark.parametrize("decoder", devices())
 @pytest.mark.parametrize("transfer", [PQ, HLG])
 def test_hdr(tmp_path: Path, decoder, transfer: int) -> None:
     write_hdr(tmp_path / "hdr.mkv", transfer)
