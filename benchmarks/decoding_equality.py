@@ -24,6 +24,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("folders", type=Path, nargs="*")
     parser.add_argument("--made", type=Path, metavar="WORK", help="generate videos in this folder and compare them too")
-    parser.add_argument("--limit", type=int, default=1000, help="files of a folder")
+    parser.add_argument("--limit", type=int, default=1000, help="files of each folder, not of the generated ones")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of files")
     options = parser.parse_args(arguments)
     if not options.folders and options.made is None:
@@ -205,11 +206,12 @@ def main(arguments: list[str] | None = None) -> None:
     ffmpeg = shutil.which("ffmpeg")
     tool = f"PyAV {av.__version__}, filters"
     if ffmpeg:
-        version = subprocess.run([ffmpeg, "-version"], capture_output=True, text=True, check=True).stdout
-        tool = " ".join(version.split()[:3])
+        stated = subprocess.run([ffmpeg, "-version"], capture_output=True, text=True, check=True).stdout
+        tool = " ".join(stated.split()[:3])
     refused = make_videos(options.made) if options.made else []
-    folders = [*options.folders, *([options.made] if options.made else [])]
-    files = {folder: video_files(folder, options.limit, options.seed) for folder in folders}
+    files = {folder: video_files(folder, options.limit, options.seed) for folder in options.folders}
+    if options.made:
+        files[options.made] = video_files(options.made, sys.maxsize, options.seed)
     decoders = installed_decoders()
     summary: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
@@ -231,6 +233,7 @@ def main(arguments: list[str] | None = None) -> None:
     facts = describe_run(
         __file__, [options.out.name, *names, "--limit", str(options.limit), "--seed", str(options.seed)]
     )
+    facts["versions"] |= {name: version(name) for name in decoders if name != "pyav"}
     facts |= {"ffmpeg": tool, "not_encoded": refused, "summary": summary, "rows": rows}
     write_json(options.out, facts)
 
