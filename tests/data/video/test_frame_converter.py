@@ -148,10 +148,11 @@ def test_matrices_that_ffmpeg_does_not_convert(matrix: int) -> None:
 
 
 @pytest.mark.parametrize("short_side", [None, 24])
-def test_interlaced_frames_are_resized_whole(short_side: int | None) -> None:
-    frame = filtered(stored("yuv420p"), ("setfield", "mode=tff"))
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuvj420p", "yuv422p10le"])
+def test_interlaced_frames_are_resized_whole(pixel_format: str, short_side: int | None) -> None:
+    frame = filtered(stored(pixel_format), ("setfield", "mode=tff"))
     assert frame.interlaced_frame
-    assert np.array_equal(ours(frame, short_side), ours(stored("yuv420p"), short_side))
+    assert np.array_equal(ours(frame, short_side), ours(stored(pixel_format), short_side))
 
 
 def test_a_frame_of_another_size_or_format() -> None:
