@@ -71,15 +71,21 @@ def hdr_frame(transfer: int) -> VideoFrame:
     return frame
 
 
-def write_hdr(path: Path, transfer: int) -> None:
-    frame = hdr_frame(transfer)
+def write_frame(path: Path, frame: VideoFrame, **tags: int) -> Path:
+    """A lossless video of one frame with these color properties."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=10)
-        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv444p10le"
-        codec = stream.codec_context
-        codec.color_range, codec.colorspace, codec.color_primaries, codec.color_trc = 1, 9, 9, transfer
+        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, frame.format.name
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+            setattr(frame, name, value)
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return path
+
+
+def write_hdr(path: Path, transfer: int) -> None:
+    write_frame(path, hdr_frame(transfer), color_range=1, colorspace=9, color_primaries=9, color_trc=transfer)
 
 
 def ours(frame: VideoFrame, short_side: int | None) -> np.ndarray:
@@ -140,11 +146,11 @@ def test_matrices_that_say_nothing(pixel_format: str, matrix: int, read_as: str)
 
 
 @pytest.mark.parametrize("matrix", [8, 12, 14])
-def test_matrices_that_ffmpeg_does_not_convert(matrix: int) -> None:
-    frame = stored("yuv444p")
-    frame.colorspace = matrix
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_matrices_that_ffmpeg_does_not_convert(tmp_path: Path, matrix: int, read) -> None:
+    path = write_frame(tmp_path / "made.mkv", stored("yuv444p"), colorspace=matrix)
     with pytest.raises(VideoError, match=rf"matrix {matrix} of .*zscale"):
-        ours(frame, None)
+        read(path)
 
 
 @pytest.mark.parametrize("short_side", [None, 24])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.data.video.test_decode import moving_squares
-from tests.data.video.test_frame_converter import HLG, PQ, write_hdr
+from tests.data.video.test_frame_converter import HLG, PQ, stored, write_frame, write_hdr
 from tests.helpers.videos import READERS, overwrite_packets, with_matrix
 from vsn.config import ConfigError, DataConfig, Recipe
 from vsn.data.video import VideoError, open_video, write_video
@@ -187,6 +187,14 @@ def test_mirrored_frames(tmp_path: Path, decoder, matrix: tuple[int, int, int, i
     path = with_matrix(tmp_path / "stored.mp4", tmp_path / "mirrored.mp4", matrix)
     ours = open_video(path, decoder=decoder).sample(centers)
     assert np.array_equal(ours, open_video(path).sample(centers))  # PyAV reads them
+
+
+@needs_torchcodec
+@pytest.mark.parametrize("decoder", devices())
+def test_matrices_that_ffmpeg_does_not_convert(tmp_path: Path, decoder) -> None:
+    path = write_frame(tmp_path / "made.mkv", stored("yuv444p"), colorspace=8)  # older FFmpegs take it as BT.601
+    with pytest.raises(VideoError, match="matrix 8 of"):
+        open_video(path, decoder=decoder).frames_at([0])
 
 
 @needs_torchcodec

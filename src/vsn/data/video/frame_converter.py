@@ -38,9 +38,14 @@ class FrameConverter:
 
     @classmethod
     def of(cls, path: str | Path, first: VideoFrame, short_side: int | None) -> FrameConverter:
-        """Return the converter of a video that begins with this frame. Raises `VideoError` for too many pixels."""
+        """Return the converter of a video that begins with this frame.
+
+        Raises `VideoError` for too many pixels, and for colors that FFmpeg does not convert.
+        """
         displayed = frame_orientation(path, first).exchanged(first.height, first.width)
-        return cls(path, *frame_size(path, *displayed, short_side), VideoReformatter())
+        converter = cls(path, *frame_size(path, *displayed, short_side), VideoReformatter())
+        converter._corrections(first)
+        return converter
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
         """Return a frame of any size and orientation as uint8 `(H, W, 3)`, RGB, resized and as displayed."""
