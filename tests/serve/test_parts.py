@@ -23,10 +23,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from tests.helpers.fake_runs import write_eval
 from tests.helpers.tiny_runs import tiny_recipe
+from tests.helpers.videos import with_matrix
 from tests.serve.conftest import LIMITS, LiveServer, make_video, wait_until
 from vsn import Predictor, cli
 from vsn.config import ConfigError, ServeConfig, WindowConfig
-from vsn.data.video import VideoError
+from vsn.data.video import VideoError, write_video
 from vsn.models import build_model
 from vsn.runs.checkpoint import save_weights
 from vsn.runs.metadata import write_run
@@ -264,6 +265,20 @@ def test_the_reason_of_a_decoding_error_has_no_server_path(tmp_path: Path, monke
     assert isinstance(found, Problem)
     assert "No space left: 'the file'" in str(found)
     assert str(tmp_path) not in str(found)
+
+
+def test_a_mirrored_upload_is_read_mirrored(tmp_path: Path):
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:32, :48] = 200  # top left
+    write_video(tmp_path / "stored.mp4", [picture] * 8, frames_per_second=10)
+    mirrored = with_matrix(tmp_path / "stored.mp4", tmp_path / "mirrored.mp4", (-1, 0, 0, 1))
+    recipe = tiny_recipe(tmp_path)
+    clips = []
+    for path in (tmp_path / "stored.mp4", mirrored):
+        found = decode_upload(DecodeJob(path=path, recipe=recipe, limits=ServeConfig()))
+        assert isinstance(found, Decoded)
+        clips.append(found.clip[..., ::-1] if path == mirrored else found.clip)
+    assert np.abs(clips[0].astype(int) - clips[1]).mean() < 3
 
 
 # --- timelines -----------------------------------------------------------------------------------------
