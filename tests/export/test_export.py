@@ -590,3 +590,17 @@ def test_a_folder_named_as_a_file_is_a_run(finished_run: Path, tmp_path: Path, g
     run = shutil.copytree(finished_run, tmp_path / "run.onnx")
     cli.main(["predict", str(run), str(gray_video), "--device", "cpu"])
     assert "gray.mp4: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change", [lambda clip: clip * 255, lambda clip: (clip - 0.45) / 0.225, lambda clip: clip * np.nan]
+)
+def test_float_clips_outside_the_range_are_refused(tmp_path: Path, change):
+    model, recipe = small()
+    exported = ExportedModel.from_file(
+        export_model(model, recipe, tmp_path / "m.onnx", config=ExportConfig(input="float32")).path
+    )
+    clips = clips_of(model, 1).astype(np.float32) / np.float32(255)
+    exported(clips)
+    with pytest.raises(ExportError, match=r"float clips in \[0, 1\], got values from"):
+        exported(change(clips).astype(np.float32))

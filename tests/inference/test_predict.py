@@ -154,3 +154,11 @@ def test_a_calibrated_prediction_has_a_class(prediction: Prediction):
 def test_a_class_of_probability_0_stays_there():
     sure = Prediction(Path("a.mp4"), ("b", "a", "c"), (1.0, 0.0, 0.0))
     assert sure.calibrated(calibration(temperature=3.0)).probabilities == (1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("top_k", ["3", 2.5, None, True])
+def test_top_k_of_another_type(predictor: Predictor, gray_video: Path, top_k: Any):
+    with pytest.raises(
+        TypeError, match=rf"top_k is {top_k!r}, of type {type(top_k).__name__}; it must be a whole number"
+    ):
+        predictor.predict(gray_video, top_k=top_k)

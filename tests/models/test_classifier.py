@@ -1,8 +1,11 @@
 """The whole model: layouts, sizes, costs, and what TSN, TSM and VSN share."""
 
 import copy
+import math
 import pickle
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torchvision.models as tv
@@ -11,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vsn.config import ConfigError, ModelConfig
 from vsn.models import build_model, create_model
-from vsn.models.classifier import FrameClassifier
+from vsn.models.classifier import FrameClassifier, VideoClassifier
 
 THIN = "resnet26_thin"
 
@@ -217,3 +220,67 @@ def test_impossible_models_are_refused(settings: dict, message: str) -> None:
 def test_a_config_without_classes_builds_no_model() -> None:
     with pytest.raises(ConfigError, match="num_classes is 0"):
         build_model(ModelConfig(name=f"vsn_{THIN}"))
+
+
+def tiny(name: str = "vsn_resnet14_tiny", **settings) -> VideoClassifier:
+    return create_model(name, num_classes=3, num_frames=4, **settings).eval()
+
+
+@pytest.mark.parametrize("name", ["tsn_resnet14_tiny", "vsn_resnet14_tiny", "eco_lite", "trn_resnet14_tiny"])
+@pytest.mark.parametrize(
+    ("change", "values"),
+    [
+        (lambda clip: clip * 255, "from 0.* to 25"), (lambda clip: (clip - 0.45) / 0.225, "from -2 to 2"),
+        (lambda clip: clip.log(), "from -inf to"), (lambda clip: clip.where(clip < 0.9, math.nan), "from nan to nan"),
+        (lambda clip: clip + 0.01, "from 0.01 to 1.01"),
+    ],
+)  # fmt: skip
+def test_float_clips_outside_the_range_are_refused(name: str, change: Callable[[Tensor], Tensor], values: str):
+    model, clip = tiny(name), torch.linspace(0, 1, 2 * 4 * 3 * 64 * 64).view(2, 4, 3, 64, 64)
+    with pytest.raises(ValueError, match=rf"float clip in \[0, 1\], got values {values}"):
+        model(change(clip))
+    model.train()
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        model(change(clip))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_float_clips_of_any_precision(dtype: torch.dtype):
+    model, clip = tiny(), torch.randint(0, 256, (1, 4, 3, 32, 32), dtype=torch.uint8)
+    expected = model(clip)
+    for one in (clip.to(dtype) / 255, clip.to(dtype) / 255 + torch.tensor(1e-6, dtype=dtype)):
+        torch.testing.assert_close(model(one), expected, atol=3e-2, rtol=0)
+
+
+def test_the_range_is_not_read_in_a_graph():
+    """A compiled graph that waits for values would be cut in two; an exported one cannot raise."""
+    model = tiny()
+    program = torch.export.export(model, (torch.rand(1, 4, 3, 32, 32),))
+    torch.compile(model, fullgraph=True, backend="eager")(torch.rand(1, 4, 3, 32, 32))
+    assert not [node for node in program.graph.nodes if "aminmax" in str(node.target)]
+
+
+@pytest.mark.parametrize("clip", [np.zeros((1, 4, 3, 32, 32), np.uint8), [[1]], None, "clip.mp4"])
+def test_a_clip_is_a_tensor(clip: object):
+    with pytest.raises(TypeError, match=rf"tensor, got {type(clip).__name__}"):
+        tiny()(clip)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_classes": 2.5}, r"model\.num_classes is 2\.5, of type float; it must be a whole number"),
+        ({"num_classes": "3"}, r"model\.num_classes is '3', of type str"),
+        ({"num_classes": True}, "of type bool"), ({"num_classes": None}, "of type NoneType"),
+        ({"num_frames": 8.0}, r"model\.num_frames is 8\.0"), ({"dropout": "0.5"}, r"model\.dropout is '0\.5'.*a number"),
+        ({"name": 3}, r"model\.name is 3, of type int"),
+    ],
+)  # fmt: skip
+def test_settings_of_another_type(settings: dict, message: str):
+    with pytest.raises(TypeError, match=message):
+        create_model(**({"name": "tsn_resnet14_tiny", "num_classes": 3} | settings))
+
+
+def test_whole_numbers_of_numpy_are_numbers():
+    model = create_model("tsn_resnet14_tiny", num_classes=np.int64(3), num_frames=np.int32(4), dropout=np.float32(0.25))
+    assert model.head.out_features == 3

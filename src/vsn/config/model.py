@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vsn.config.errors import ConfigError, check_range, require
+from vsn.config.errors import ConfigError, ConfigTypeError, check_range, require
 
 # The paper's names of the four stages of a ResNet, used for all backbones (`vsn.models.blocks`).
 STAGES = ("res2", "res3", "res4", "res5")
@@ -70,6 +70,8 @@ def split_name(name: str) -> tuple[str, str]:
         >>> split_name("vsn_resnet50"), split_name("eco_lite")
         (('vsn', 'resnet50'), ('eco_lite', ''))
     """
+    if not isinstance(name, str):
+        raise ConfigTypeError(f"model.name is {name!r}, of type {type(name).__name__}; it must be a string.")
     # Whole networks first: their names may hold underscores, and "eco_lite" is not an ECO with a backbone "lite".
     if name in MODELS and not MODELS[name].backbones:
         return name, ""

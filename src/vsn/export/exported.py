@@ -78,7 +78,7 @@ class ExportedModel:
         For a model exported for float32, uint8 clips are divided by 255.
 
         Raises:
-            ExportError: T, C, size or dtype differ from those the file was exported for.
+            ExportError: T, C, size or dtype differ from those the file was exported for, or floats are outside [0, 1].
         """
         metadata, dtype = self.metadata, self.metadata.input
         expected = (metadata.num_frames, metadata.channels, metadata.height, metadata.width)
@@ -96,6 +96,12 @@ class ExportedModel:
         if clips.dtype != np.dtype(dtype):
             allowed = "float32 in [0, 1], or uint8" if dtype == "float32" else "uint8"
             raise ExportError(f"Expected clips of dtype {allowed}, got {clips.dtype}.")
+        # As `VideoClassifier.normalized` does; NaN is in no range.
+        if dtype == "float32" and clips.size and not (clips.min() >= -1e-3 and clips.max() <= 1 + 1e-3):
+            raise ExportError(
+                f"Expected float clips in [0, 1], got values from {clips.min():.3g} to {clips.max():.3g}. Pass uint8, or "
+                "divide by 255; the model normalizes by itself."
+            )
         # A crop is a view into its frames; runtimes read contiguous memory.
         return self._run(np.ascontiguousarray(clips))
 

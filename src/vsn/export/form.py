@@ -85,6 +85,7 @@ class ExportForm(nn.Module):
             # ((x / 255) - mean) / std = (x - 255 mean) / (255 std): saves one pass over the pixels.
             self.model.mean *= 255
             self.model.std *= 255
+            self.model.clip_max = 255.0
 
     def forward(self, clip: Tensor) -> Tensor:
         """Map a clip ``(B, T, C, H, W)``, uint8 or float32 in [0, 1], to logits ``(B, num_classes)``, float32."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsn.config import ConfigError
+from vsn.config.errors import require_number
 from vsn.scores.calibrate import Calibration, calibrated_probabilities
 from vsn.scores.metrics import sigmoid, softmax
 
@@ -62,6 +63,7 @@ class Prediction:
 
 
 def check_top_k(top_k: int) -> None:
-    """Raise `ValueError` if ``top_k`` is below 1."""
+    """Raise `ValueError` if ``top_k`` is below 1, `ConfigTypeError` if it is no whole number."""
+    require_number(top_k, "top_k", whole=True)
     if top_k < 1:
         raise ValueError(f"top_k is {top_k}; it must be 1 or more.")

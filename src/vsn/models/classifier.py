@@ -21,6 +21,10 @@ KINETICS: Normalization = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.21
 """Mean and standard deviation of the pixels of Kinetics, with which torchvision's video networks were trained."""
 
 
+_ROUNDING = 1e-3
+"""By which a float clip may leave its range."""
+
+
 class VideoClassifier(nn.Module):
     """The base class of all models; a subclass defines `forward`.
 
@@ -48,6 +52,8 @@ class VideoClassifier(nn.Module):
         self.any_num_frames = config.any_num_frames
         self.modality: Modality = config.modality
         self.num_channels = config.clip_channels
+        self.clip_max = 1.0
+        """Largest value of a float clip; its smallest is 0."""
         mean, std = (FLOW_MEAN, FLOW_STD) if config.modality == "flow" else normalization
         # Not persistent: weight files hold weights only, and an exported model is self-contained.
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
@@ -64,12 +70,21 @@ class VideoClassifier(nn.Module):
             Logits ``(B, num_classes)``, float32 or wider.
 
         Raises:
-            ValueError: another layout, or another T than the model was built for.
+            TypeError: no tensor.
+            ValueError: another layout or type, another T than the model was built for, or floating point outside [0, 1]
+                (see `normalized`).
         """
         raise NotImplementedError(f"{type(self).__name__} defines no forward.")
 
     def normalized(self, clip: Tensor) -> Tensor:
-        """Check and normalize a clip: floating point ``(B, T, C', H, W)``, the backbone's input."""
+        """Check and normalize a clip: floating point ``(B, T, C', H, W)``, the backbone's input.
+
+        The values of a float clip are compared with [0, 1]: 0 to 255, or normalized frames, would give other scores. Not
+        while training on a GPU, where the answer would wait for the device in each step, and not in a compiled or
+        exported graph, which cannot stop. uint8 needs no check.
+        """
+        if not isinstance(clip, Tensor):
+            raise TypeError(f"Expected a clip as a tensor, got {type(clip).__name__}. Use torch.as_tensor(clip).")
         if clip.ndim != 5 or clip.shape[2] != self.num_channels:
             modality = "" if self.modality == "rgb" else f" of modality {self.modality!r}"
             raise ValueError(
@@ -85,6 +100,16 @@ class VideoClassifier(nn.Module):
             raise ValueError(
                 f"Expected a clip of uint8 or float in [0, 1], got {clip.dtype}. Convert it with clip.byte()."
             )
+        # "meta" has shapes only; multiply-adds are counted there.
+        waits = clip.is_cuda and self.training
+        if clip.is_floating_point() and clip.numel() and not (waits or clip.is_meta or torch.compiler.is_compiling()):
+            low, high = torch.stack(clip.detach().aminmax()).tolist()  # one synchronization
+            # NaN is in no range.
+            if not (low >= -_ROUNDING and high <= self.clip_max + _ROUNDING):
+                raise ValueError(
+                    f"Expected a float clip in [0, {self.clip_max:g}], got values from {low:.3g} to {high:.3g}. Pass uint8, "
+                    "or divide by 255; the model normalizes by itself."
+                )
         return self.normalize(clip)
 
     def normalize(self, clip: Tensor) -> Tensor:
@@ -96,6 +121,8 @@ class VideoClassifier(nn.Module):
         # Clips are uint8 until here: a quarter of the bytes from the loader to the device.
         if clip.dtype == torch.uint8:
             clip = clip.to(self.mean.dtype) / 255
+        elif clip.dtype == torch.float64:  # frames divided by NumPy
+            clip = clip.to(self.mean.dtype)
         if self.modality != "rgbdiff":
             return (clip - self.mean) / self.std
         # The mean cancels in a difference, the standard deviation does not.
