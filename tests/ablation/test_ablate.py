@@ -515,7 +515,7 @@ def test_an_interrupted_ablation_resumes(
     assert [state.state for state in states] == ["done", "begun", "to do", "to do"]
 
     (out / "runs" / "shift=false-seed0").mkdir()  # killed before it had a state
-    (out / "runs" / "shift=false-seed0" / "recipe.toml").write_text("")
+    (out / "runs" / "shift=false-seed0" / "versions.json").write_text("")
     facts = ablate(recipe, spec, out, console=quiet)
     assert weights_times(out).items() >= first.items()
     for path in sorted((whole / "runs").iterdir()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import zipfile
@@ -141,4 +142,8 @@ def _atomic_write(path: Path) -> Iterator[Path]:
             yield temporary
     except (OSError, RuntimeError, SafetensorError) as error:  # torch raises RuntimeError on a full disk
         kept = f"the previous {path.name} is still there" if path.exists() else "there is no earlier version"
-        raise RunError(f"{path} cannot be written ({error}); {kept}. Is the disk full?") from error
+        # Of a full disk torch and safetensors have no error number.
+        may_be_full = getattr(error, "errno", None) in (None, errno.ENOSPC, errno.EDQUOT)
+        raise RunError(
+            f"{path} cannot be written ({error}); {kept}.{' Is the disk full?' if may_be_full else ''}"
+        ) from error

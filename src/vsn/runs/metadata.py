@@ -16,6 +16,7 @@ from vsn.runs.run import STATE_FILES, Run, RunError
 from vsn.runs.videos import VIDEOS_FILE
 from vsn.system.allocator import keeps_freed_memory
 from vsn.system.files import write_json, write_text
+from vsn.system.lock import LOCK_FILE
 from vsn.system.version import installed_version
 
 
@@ -26,22 +27,26 @@ def write_run(run: Run) -> None:
         RunError: it cannot be written.
     """
     try:
-        # The recipe first: a folder without it would not be recognized as a run.
         run.path.mkdir(parents=True, exist_ok=True)
-        write_text(run.path / "recipe.toml", dump_recipe(run.recipe))
-        write_json(run.path / "classes.json", list(run.classes))
         write_json(run.path / "versions.json", versions())
+        write_json(run.path / "classes.json", list(run.classes))
         write_json(run.path / "preprocessing.json", describe_preprocessing(run.recipe))
+        # The recipe last: a folder with a recipe is a run, and can be resumed if the process is killed here.
+        write_text(run.path / "recipe.toml", dump_recipe(run.recipe))
     except OSError as error:
         raise RunError(f"The run folder {run.path} cannot be written: {error}. Choose another folder.") from error
 
 
 def is_unstarted(path: Path) -> bool:
     """Return whether a folder holds nothing but files of `write_run`, or temporary files of writing one."""
-    written = ("recipe.toml", "classes.json", "versions.json", "preprocessing.json", VIDEOS_FILE)
+    written = ("recipe.toml", "classes.json", "versions.json", "preprocessing.json", VIDEOS_FILE, LOCK_FILE)
     # `atomic_write` names a temporary file .STEM-RANDOM.SUFFIX. The first checkpoint may have been interrupted too.
     stems = tuple(f".{Path(name).stem}-" for name in (*written, *STATE_FILES))
-    return all(file.is_file() and (file.name in written or file.name.startswith(stems)) for file in path.iterdir())
+    names = {file.name for file in path.iterdir()}
+    left = {name for name in names - {LOCK_FILE} if not name.startswith(stems)}
+    # In the order of `write_run`: a folder with, say, a recipe only is somebody's own.
+    in_order = not left or ("versions.json" in left and ("recipe.toml" not in left or left >= set(written[:4])))
+    return left <= set(written) and in_order
 
 
 def describe_preprocessing(recipe: Recipe) -> dict[str, str]:

@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeGuard
 from vsn.config import ConfigError, Recipe
 from vsn.config.recipes import load_recipe
 from vsn.system.files import file_sha256, to_json, write_json, write_text
+from vsn.system.lock import LOCK_FILE
 
 WeightsKind = Literal["last", "best"]
 WEIGHTS_FILES: dict[WeightsKind, str] = {"last": "model.safetensors", "best": "best.safetensors"}
@@ -78,13 +79,14 @@ def check_new(path: Path, option: str = "--out") -> None:
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if existing != path.absolute() and not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise RunError(f"The run folder {path} cannot be created: {existing} is not a writable folder.")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(file.name != LOCK_FILE for file in path.iterdir())):
         # Only the commands that train have --out, and --resume.
         if option != "--out":
             raise RunError(f"{path} exists and is not empty. Choose another folder with {option}.")
-        raise RunError(
-            f"{path} exists and is not empty. Continue that run with --resume, or choose another folder with --out."
-        )
+        hint = "Choose another folder with --out."
+        if (path / "recipe.toml").is_file():
+            hint = "Continue that run with --resume, or choose another folder with --out."
+        raise RunError(f"{path} exists and is not empty. {hint}")
 
 
 def check_resumable(run: Run, recipe: Recipe, classes: tuple[str, ...]) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vsn.config import ConfigError
+from vsn.system.lock import LOCK_FILE
 
 # The names that `tempfile` makes for `atomic_write`: .NAME-abcd1234.SUFFIX
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)-[a-z0-9_]{8}(?P<suffix>\.[^.]*)?", re.DOTALL)
@@ -148,7 +149,7 @@ def check_output_folder(folder: Path, settings: Mapping[str, Any], *, names: Seq
         raise ConfigError(f"{folder} is a file, and the output needs a folder. Choose another name.")
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
-        if any(folder.iterdir()):
+        if any(not file.name.startswith(LOCK_FILE) for file in folder.iterdir()):
             raise ConfigError(f"{folder} holds other files and no {names[0]}. Choose a new or an empty folder.")
         return
     try:

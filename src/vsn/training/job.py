@@ -21,6 +21,7 @@ from vsn.runs.checkpoint import save_checkpoint
 from vsn.runs.run import Run
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import StopRequest
+from vsn.system.lock import FolderLock
 from vsn.system.terminal import print_line
 from vsn.training.batch_norm import synchronize_batch_norm
 from vsn.training.losses import Loss, build_loss
@@ -52,6 +53,8 @@ class Job:
     log: LogFunction = lambda values, step: None
     """Logs metrics to the trackers."""
     stop: StopRequest = field(default_factory=StopRequest)
+    lock: FolderLock | None = None
+    """On the run folder; rank 0 holds it."""
     saved_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -93,6 +96,11 @@ class Job:
         self.model.train()
         freeze_parts(self.model, self.run.recipe.train)
 
+    def check_folder(self) -> None:
+        """Raise `LockError` if the run folder was renamed or deleted. Call it before writing into it."""
+        if self.lock:
+            self.lock.check()
+
     def check_finite(self) -> None:
         """Raise `NotFiniteError` if a weight, batch statistic, moving average or state of the optimizer is not finite."""
         tensors = dict(self.model.state_dict())
@@ -110,6 +118,7 @@ class Job:
             NotFiniteError: on every rank, see `check_finite`; nothing is written.
         """
         self.check_finite()
+        self.check_folder()
         if self.distributed.is_rank0:
             # No random generator's state: each step seeds its own.
             state = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,6 +27,7 @@ from vsn.runs.metadata import is_unstarted, write_run
 from vsn.runs.run import (
     STATE_FILES,
     Run,
+    RunError,
     append_metrics,
     check_new,
     check_resumable,
@@ -41,6 +41,7 @@ from vsn.runs.run import (
 from vsn.runs.videos import list_videos_of_run, record_videos
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import Stopped, stop_requests
+from vsn.system.lock import LOCK_FILE, FolderLock, lock_folder
 from vsn.system.progress import progress_bar
 from vsn.system.terminal import print_line
 from vsn.training.job import Job, check_job, start_job
@@ -90,6 +91,7 @@ def train(
 
     Raises:
         ConfigError, RunError: the recipe, or the run folder, cannot be trained.
+        LockError: another process trains this run, or its folder was renamed or deleted meanwhile.
         VideoError: training videos cannot be read, more than `data.bad_videos` allows, or a validation video; the state
             is saved.
         TrainingStopped: Ctrl-C or SIGTERM (the state is saved), a loss that is not finite, or no memory.
@@ -101,21 +103,39 @@ def train(
 
     # Find mistakes in the recipe before decoding videos, which can take hours, and before creating a folder.
     check_job(recipe, distributed, resume=resume)
-    if distributed.is_rank0 and not resume:
+    if resume:
+        open_run(path)
+    elif distributed.is_rank0 and not (path.is_dir() and is_unstarted(path)):
         check_new(path)
-    train_set, val_set = datasets or open_datasets(recipe, console)
-    run, state = distributed.broadcast_from_rank0(lambda: _open_run(recipe, path, train_set.classes, resume, console))
-    job = start_job(run, (train_set, val_set), state, distributed, console)
-    if distributed.is_rank0:
-        write_run(run)
-        for note in record_videos(run.path, list_videos_of_run(train_set.records, val_set.records, run.classes)):
-            print_line(console, note)
-        # A run that was killed after saving its state and before writing the metrics lacks that line.
-        if resume and job.progress.line:
-            append_metrics(run, job.progress.line)
-    if not resume:
-        job.save()  # from here on the run can be resumed
+    with contextlib.ExitStack() as stack:
+        lock = None
+        # A run to resume is locked before it is read, a new one before its folder is written.
+        if distributed.is_rank0 and path.is_dir():
+            lock = stack.enter_context(_lock_run(path))
+        datasets = datasets or open_datasets(recipe, console)
+        if distributed.is_rank0 and not lock:
+            lock = stack.enter_context(_lock_run(path))
+        classes = datasets[0].classes
+        run, state = distributed.broadcast_from_rank0(lambda: _open_run(recipe, path, classes, resume, console))
+        job = start_job(run, datasets, state, distributed, console)
+        job.lock = lock
+        if distributed.is_rank0:
+            write_run(run)
+            videos = list_videos_of_run(job.train_set.records, job.val_set.records, run.classes)
+            for note in record_videos(run.path, videos):
+                print_line(console, note)
+            # A run that was killed after saving its state and before writing the metrics lacks that line.
+            if job.progress.line:
+                append_metrics(run, job.progress.line)
+        if state is None:
+            job.save()  # from here on the run can be resumed
+        _train_epochs(job)
+    return run
 
+
+def _train_epochs(job: Job) -> None:
+    """Train, validate and save the epochs that are left, and write the summary."""
+    run, recipe, distributed = job.run, job.run.recipe, job.distributed
     # Ctrl-C and SIGTERM only set `job.stop.requested`: `_sync_before_step` shares it between two steps, so that
     # all ranks stop after the same one, and `_save_on_stop` saves the checkpoint, RUN/state.pt (`vsn.runs.checkpoint`).
     # A validation stops between two batches. A second Ctrl-C raises KeyboardInterrupt at once: nothing more is saved.
@@ -132,17 +152,18 @@ def train(
             job.progress.finish_epoch(line)
             # In this order the run can be resumed after being killed at any point: the state decides which epoch is
             # next, and the line of a finished epoch is in the state too.
+            job.check_folder()
             if distributed.is_rank0:
                 save_weights(run, job.eval_model)
                 job.save()
                 append_metrics(run, line)
             job.log(line, job.steps_done)
             print_line(job.console, describe_epoch(line, recipe.train.epochs))
+    job.check_folder()
     if distributed.is_rank0:  # the summary marks the run as finished
         progress = job.progress.state_dict()
         write_summary(run, {key: progress[key] for key in ("epoch", "seconds", "best")})
     print_line(job.console, describe_end(job))
-    return run
 
 
 def train_or_reuse(
@@ -154,16 +175,10 @@ def train_or_reuse(
         TrainingStopped: as `train`, but it tells to repeat ``command``: resuming this run would leave out the others.
     """
 
-    def look() -> tuple[bool, bool]:
-        has_state, finished = any((path / name).is_file() for name in STATE_FILES), is_finished(path)
-        # A run that was killed before its first checkpoint cannot be resumed. Any other folder without a checkpoint
-        # may be somebody's only copy, such as published weights: `train` refuses it.
-        if path.is_dir() and not has_state and not finished and is_unstarted(path):
-            shutil.rmtree(path)
-        return has_state, finished
-
     # Rank 0 looks at the folder and the others follow: it may create files before they look.
-    has_state, finished = Distributed(recipe.train.device).broadcast_from_rank0(look)
+    has_state, finished = Distributed(recipe.train.device).broadcast_from_rank0(
+        lambda: (any((path / name).is_file() for name in STATE_FILES), is_finished(path))
+    )
     if finished:
         run = open_run(path)
         check_resumable(run, recipe, datasets[0].classes)
@@ -325,6 +340,7 @@ def _record_bad(job: Job, bad: list[BadVideo]) -> None:
     if not new:
         return
     known.update({video.path: video.reason for video in new})
+    job.check_folder()
     if job.distributed.is_rank0:
         write_bad_videos(job.run, known)
     share = job.run.recipe.data.bad_videos
@@ -342,17 +358,43 @@ def _record_bad(job: Job, bad: list[BadVideo]) -> None:
 def _open_run(
     recipe: Recipe, path: Path, classes: tuple[str, ...], resume: bool, console: Console
 ) -> tuple[Run, dict[str, Any] | None]:
-    """Return a new run and None, or the run to resume and its state."""
+    """Return a new run and None, or the run to resume and its state.
+
+    A run that was killed before its first save has nothing to resume from, and nothing to lose: it starts over.
+    """
+    is_left = path.is_dir() and is_unstarted(path) and any(file.name != LOCK_FILE for file in path.iterdir())
+    if is_left:
+        print_line(console, f"{path} was stopped before its first save; it starts over.")
     if not resume:
+        if is_left:
+            for file in path.iterdir():
+                if file.name != LOCK_FILE:
+                    file.unlink()
         return new_run(path, recipe, classes), None
     run = open_run(path)
     check_resumable(run, recipe, classes)
     clear_leftovers(run)
-    state, note = load_checkpoint(run)
+    state, note = (None, "") if is_left else load_checkpoint(run)
     if note:
         print_line(console, note)
     # The resumable settings are those of the recipe; the model's have the number of classes filled in.
     return Run(path, replace(recipe, model=run.recipe.model), run.classes), state
+
+
+@contextlib.contextmanager
+def _lock_run(path: Path) -> Iterator[FolderLock]:
+    """Hold the run folder, so that no other process writes into it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(lock_folder(path))
+        except OSError as error:
+            hint = (
+                "A resumed run writes into its own folder: copy it to a disk that can be written, and resume the copy."
+                if (path / "recipe.toml").is_file()
+                else "Choose another with --out."
+            )
+            raise RunError(f"The run folder {path} cannot be written ({error.strerror}). {hint}") from error
+        yield lock
 
 
 @contextlib.contextmanager

@@ -69,6 +69,7 @@ def _keep_best(job: Job, metrics: Mapping[str, float]) -> None:
     job.progress.stale = 0
     epoch = round(job.steps_done / job.steps_per_epoch, 4)
     job.progress.best = BestValidation(measure=measure, value=value, val_loss=loss, step=job.steps_done, epoch=epoch)
+    job.check_folder()
     if job.distributed.is_rank0:
         save_weights(job.run, job.eval_model, "best")
 
@@ -83,6 +84,7 @@ def validate_when_due(job: Job) -> None:
         return
     line = {"epoch": round(steps / job.steps_per_epoch, 4), "step": steps, "lr": job.lr} | validate(job)
     job.progress.validated = steps
+    job.check_folder()
     if job.distributed.is_rank0:
         append_metrics(job.run, line)
     job.log(line, steps)
