@@ -385,8 +385,9 @@ def test_doctor(vsn: Run, tiny_data: Path, tmp_path: Path):
     status, out, _ = vsn("data", "doctor", "--data.root", healthy, *size, "--json")
     assert status == 0
     assert not [finding for finding in json.loads(out)["findings"] if finding["severity"] == "error"]
-    # The tiny data has the same gray videos under three names.
-    status, out, _ = vsn("data", "doctor", "--data.root", tiny_data, *size)
+    sick = Path(shutil.copytree(tiny_data, tmp_path / "sick"))
+    shutil.copy(next(sick.glob("wave/*.mp4")), sick / "swipe_left/copy.mp4")
+    status, out, _ = vsn("data", "doctor", "--data.root", sick, *size)
     assert status == 1
     assert "ERROR" in out
 

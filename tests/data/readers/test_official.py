@@ -202,6 +202,19 @@ def test_moments_errors(tmp_path: Path, changes: dict[str, str | None], message:
         read_records(DataConfig(root=str(tmp_path), source="moments"), "train")
 
 
+def test_kinetics_two_parts_of_one_file(tmp_path: Path) -> None:
+    """Neither "listed twice" nor two labels of a video: the file is all of it."""
+    header = "label,youtube_id,time_start,time_end,split\n"
+    rows = "ab,x,5,15,train\nab,x,30,40,train\ncd,y,0,10,train\n"
+    lay(tmp_path, {"train.csv": header + rows}, "videos/x.mp4", "videos/y.mp4")
+    with pytest.raises(
+        ConfigError, match=r"lines 2 and 3 are two parts of the video 'x'.*x_000005_000015.mp4 and x_000030"
+    ):
+        read_records(kinetics(tmp_path), "train")
+    lay(tmp_path, {"train.csv": header + rows.replace("30,40", "5,15")})
+    assert len(read_records(replace(kinetics(tmp_path), val_split="none"), "train").records) == 2
+
+
 # --- UCF101 and HMDB51 -----------------------------------------------------------------------------
 
 UCF: Files = {

@@ -82,11 +82,13 @@ def test_the_lists_that_were_refused(shared_data: Path, name: str) -> None:
     [
         (table(ROWS).replace("open", "öffnen").encode("latin-1"), r"line 2 has the byte 0xf6.*öffnen.*Save it as UTF-8"),
         (table(ROWS, end="\r").replace("b1.mp4,close", "b1.mp4,Übung").encode("cp1252"), "line 5 .*Übung"),
+        (b"PK\3\4rest of a workbook", "xlsx"),
         (table(ROWS).encode("utf-16-le"), "UTF-16 without a byte order mark"),
         (table(ROWS).replace("open", "öffnen").encode("utf-16-le"), "UTF-16"),
         (table(ROWS).encode("utf-16") + b"x", "its byte order mark states UTF-16"),
         (table([("C:\\data\\" + row[0], *row[1:]) for row in ROWS]), "path on a Windows machine"),
         (table([(row[0].replace("/", "%20"), *row[1:]) for row in ROWS]), "web address"),
+        (table([(row[0].removesuffix(".mp4"), *row[1:]) for row in ROWS]), "There is 'clips/a1.mp4'"),
         (table([(f"'{row[0]}'", *row[1:]) for row in ROWS]), "quotes are part of the name"),
         (table([(row[0].replace("a", "Ã¼"), *row[1:]) for row in ROWS]), "letters were damaged"),
         (table([('"clips/a1.mp4', "open", "train"), *ROWS]), "is not CSV"),
@@ -179,6 +181,71 @@ def test_lists_written_on_windows(tmp_path: Path, source: Source, text: str) -> 
     train = read_records(DataConfig(root=str(tmp_path), source=source, val_split="none"), "train")
     assert ids(train) == ["clips/a1.mp4", "clips/b1.mp4"]
     assert "spelled otherwise on disk" in train.notes[0]
+
+
+# --- splits and classes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("splits", "train", "notes"),
+    [
+        (("train", "Train", "val"), [1, 2], ["The splits 'Train', 'train' are read as one."]),
+        (("TRAIN", "training", "Validation"), [1, 2], ["The splits 'TRAIN', 'training' are read as one."]),
+        (("train", "unused", "val"), [1], ["1 lines of the splits 'unused' are not used."]),
+        (("train", "train2", "val"), [1], ["1 lines of the splits 'train2' are not used."]),
+        (("train", "train", "val"), [1, 2], []),
+    ],
+)
+def test_spellings_of_splits(tmp_path: Path, splits: tuple[str, str, str], train: list[int], notes: list[str]) -> None:
+    rows = [(f"{i}.mp4", "ab"[i % 2], split) for i, split in enumerate(splits, 1)]
+    config = lay(tmp_path, table([*rows, ("4.mp4", "a", "val")]), *(f"{i}.mp4" for i in range(1, 5)))
+    records = read_records(config, "train")
+    assert ids(records) == [f"{i}.mp4" for i in train]
+    assert [note.removeprefix("clips.csv: ") for note in records.notes] == notes
+
+
+@pytest.mark.parametrize("split", ["trian", "Tets", "validaton", "trains"])
+def test_misspelt_splits_are_refused(tmp_path: Path, split: str) -> None:
+    with pytest.raises(ConfigError, match=f"has the split '{split}'; did you mean"):
+        read_records(lay(tmp_path, table([*ROWS, ("clips/a1.mp4", "open", split)])), "train")
+    root = touch(tmp_path / "folders", "train/a/1.mp4", "train/b/1.mp4", "val/a/2.mp4", f"{split}/a/3.mp4")
+    with pytest.raises(ConfigError, match=f"{split} holds videos and is no split; did you mean"):
+        read_records(DataConfig(root=str(root)), "train")
+
+
+def test_a_folder_without_videos_is_no_misspelt_split(tmp_path: Path) -> None:
+    root = touch(tmp_path, "train/a/1.mp4", "train/b/1.mp4", "val/a/2.mp4", "trained/model.pt")
+    assert len(read_records(DataConfig(root=str(root)), "train").records) == 2
+
+
+def test_spellings_of_classes(tmp_path: Path) -> None:
+    rows = [("1.mp4", "Wave", "train"), ("2.mp4", "wave", "train"), ("3.mp4", "turn  Left", "train"),
+            ("4.mp4", "turn left", "val"), ("5.mp4", "WAVE", "val")]  # fmt: skip
+    config = lay(tmp_path, table(rows), *(row[0] for row in rows))
+    train, val = read_records(config, "train"), read_records(config, "val")
+    assert train.classes == val.classes == ("turn left", "wave")
+    assert [record.label for record in (*train.records, *val.records)] == [1, 1, 0, 0, 1]
+    assert "'WAVE', 'Wave', 'wave' as 'wave'" in train.notes[0]
+
+
+def test_spellings_of_class_folders(tmp_path: Path) -> None:
+    nfd = unicodedata.normalize("NFD", "café")
+    root = touch(
+        tmp_path, "train/Wave/1.mp4", f"train/{nfd}/1.mp4", "val/wave/2.mp4", "Val/café/3.mp4", "val/WAVE /4.mp4"
+    )
+    config = DataConfig(root=str(root))
+    train, val = read_records(config, "train"), read_records(config, "val")
+    assert train.classes == val.classes
+    assert len(train.classes) == 2
+    assert sorted(ids(val)) == ["Val/café/3.mp4", "val/WAVE /4.mp4", "val/wave/2.mp4"]
+    assert {r.video_id: r.label for r in val.records}["Val/café/3.mp4"] == train.records[1].label
+    assert any("are read as one" in note for note in val.notes)
+
+
+def test_upper_case_names_of_lists(tmp_path: Path) -> None:
+    touch(tmp_path, *(row[0] for row in ROWS))
+    (tmp_path / "CLIPS.CSV").write_text(table(ROWS))
+    assert len(read_records(DataConfig(root=str(tmp_path), source="csv"), "train").records) == 4
 
 
 CELLS = st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="|/\\%'"), min_size=1).map(

@@ -15,7 +15,7 @@ from vsn.data.readers.class_names import ClassList, unify_spellings
 from vsn.data.readers.entries import Entry, absolute_path, record_set, video_id
 from vsn.data.readers.files import Line, errors_at, read_json, require_found
 from vsn.data.readers.listing import Listing, locate
-from vsn.data.readers.splits import check_split_names, choose_split, is_used, means, no_splits
+from vsn.data.readers.splits import choose_split, is_used, means, near_split, no_splits
 from vsn.data.readers.table import read_table
 from vsn.data.records import RecordSet
 
@@ -57,7 +57,9 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
         ]
         classes, notes = sorted(set(spelled.values())), (*notes, *more)
     by_split = Counter(row.split for row in rows if row.split)
-    check_split_names(config, by_split, str(file))
+    for name in by_split:
+        if near := near_split(config, name):
+            raise ConfigError(f"{file} has the split {name!r}; did you mean {near!r}?")
     choice = choose_split(config, split, sorted(by_split)) if by_split else no_splits(config, split)
     if unused := [name for name in by_split if not is_used(config, name)]:
         num_lines = sum(by_split[name] for name in unused)
@@ -90,13 +92,17 @@ def _find_entries(config: DataConfig, file: Path, rows: Sequence[_Row]) -> list[
     first_of: dict[str, Entry] = {}
     for entry in entries:
         first = first_of.setdefault(entry.video_id, entry)
-        if absolute_path(first.path) != absolute_path(entry.path):
+        if first is not entry and absolute_path(first.path) != absolute_path(entry.path):
             raise ConfigError(
                 f"{config.root}: {first.place} and {entry.place} have the id {entry.video_id!r}; the column id names "
                 "one video. Begin its name with # if it means something else."
             )
     bases = f"the CSV file's folder, {'data.videos and ' if config.videos else ''}data.root"
-    require_found(file, missing, len(rows), f"Paths are relative to {bases}.")
+    # Lists from web pages often leave out the extension.
+    others = (listing.find(os.path.join(folder, line.name)) for line in missing[:1] for folder in folders)
+    other = next(filter(None, others), None)
+    advice = f" There is {video_id(Path(other), root)!r}: write names as on disk." if other else ""
+    require_found(file, missing, len(rows), f"Paths are relative to {bases}.{advice}")
     return entries
 
 
@@ -116,7 +122,8 @@ def _annotation_file(config: DataConfig, root: Path) -> Path:
         return file
     if (root / _PACK).is_file():  # it may also hold a list of the videos that could not be packed
         return root / "videos.csv"
-    files = sorted(path for path in root.glob("*.csv") if path.is_file() and not path.name.startswith("."))
+    tables = (path for path in root.iterdir() if path.suffix.lower() == ".csv" and not path.name.startswith("."))
+    files = sorted(path for path in tables if path.is_file())
     if len(files) != 1:
         names = ", ".join(path.name for path in files) or "none"
         raise ConfigError(

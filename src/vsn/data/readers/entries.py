@@ -145,9 +145,10 @@ def _each_once(config: DataConfig, entries: Sequence[Entry]) -> tuple[list[Entry
 
 def absolute_path(path: Path) -> str:
     """Return a path by which two records of one video are equal, whatever they are relative to."""
-    plain = os.path.abspath(path)
+    text = os.fspath(path)
+    plain = os.path.abspath(text)
     # "clips/../a.mp4" is "a.mp4", unless clips is a link to a folder elsewhere.
-    if ".." in path.parts and not os.path.samefile(os.path.dirname(plain), path.parent):
+    if ".." in text and not os.path.samefile(os.path.dirname(plain), path.parent):
         return os.path.realpath(path)
     return plain
 

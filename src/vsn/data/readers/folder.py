@@ -8,7 +8,7 @@ from pathlib import Path
 from vsn.config import ConfigError, DataConfig
 from vsn.data.readers.class_names import unify_spellings
 from vsn.data.readers.entries import Entry, record_set, video_id
-from vsn.data.readers.splits import SplitChoice, check_split_names, choose_split, means, no_splits
+from vsn.data.readers.splits import SplitChoice, choose_split, means, near_split, no_splits
 from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, is_video, walk_folders
 
 
@@ -29,7 +29,10 @@ def read_folder(config: DataConfig, split: str) -> RecordSet:
     if not split_folders:
         entries = _entries(config, root)
         return _record_set(config, split, entries, (), no_splits(config, split))
-    check_split_names(config, (folder.name for folder in _sub_folders(root)), config.root)
+    for folder in _sub_folders(root):
+        near = near_split(config, folder.name)
+        if near and _any_video(folder):
+            raise ConfigError(f"{folder} holds videos and is no split; did you mean {near!r}?")
     choice = choose_split(config, split, [folder.name for folder in split_folders])
     entries = [entry for name in choice.names for entry in _entries(config, root / name)]
     # Classes of all splits: a class without videos in this split keeps its label.

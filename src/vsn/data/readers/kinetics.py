@@ -67,15 +67,23 @@ def read_kinetics(config: DataConfig, split: str) -> RecordSet:
     # One walk over the folders, not a look-up a clip: class folders are spelled in too many ways to guess.
     by_stem, folder = _index_videos(folders, split_name, names)
     entries, missing = [], []
-    for _, clip in of_split:
+    clip_of: dict[str, _Clip] = {}
+    for file, clip in of_split:
         candidates = by_stem.get(clip.name) or by_stem.get(clip.youtube_id)
         if candidates:
             # A few clips are listed in two classes: take the video in the folder of the label, else the first.
             path = Path(candidates[0])
             if len(candidates) > 1:
                 path = min(map(Path, candidates), key=lambda path: _plain(path.parent.name) != _plain(clip.label))
+            first = clip_of.setdefault(os.fspath(path), clip)
+            if first.name != clip.name:
+                raise ConfigError(
+                    f"{file}: lines {first.line} and {clip.line} are two parts of the video {clip.youtube_id!r}, and "
+                    f"{path.name} is all of it. Cut it into {first.name}.mp4 and {clip.name}.mp4."
+                )
             labels = (clip.label,) if clip.label else ()
-            entries.append(Entry(path, labels, video_id(path, Path(config.root))))
+            place = f"{file.name}, line {clip.line}"
+            entries.append(Entry(path, labels, video_id(path, Path(config.root)), place=place))
         else:
             missing.append(Line(f"{clip.name}.mp4", (), f"line {clip.line}"))
     if not entries:

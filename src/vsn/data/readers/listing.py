@@ -89,7 +89,7 @@ def locate(
     Returns the path, None when absent, and whether it is spelled otherwise than listed: with slashes for
     backslashes, in another case or Unicode form. A path that is spelled as listed always takes precedence.
     """
-    paths = [os.path.join(base, name) for base in bases for name in names]
+    paths = (os.path.join(base, name) for base in bases for name in names)
     existing = next(filter(None, map(find, paths)), None)
     if existing is not None:
         return existing, False

@@ -112,17 +112,14 @@ def is_used(config: DataConfig, name: str) -> bool:
     return any(means(name, split) for split in (config.train_split, config.val_split, config.test_split))
 
 
-def check_split_names(config: DataConfig, names: Iterable[str], where: str) -> None:
-    """Raise `ConfigError` for a name that is nearly, but not, that of a split: its videos would be left out."""
-    for name in names:
-        # "train2" is a split of its own.
-        if is_used(config, name) or canonical(name) in ("train", "val", "test") or not name.isalpha():
-            continue
-        near = difflib.get_close_matches(
-            name.lower(), [alias for names in _ALIASES for alias in names], n=1, cutoff=0.8
-        )
-        if near:
-            raise ConfigError(f"{where} has the split {name!r}; did you mean {near[0]!r}?")
+def near_split(config: DataConfig, name: str) -> str | None:
+    """Return the name of a split that a name nearly is, and was meant to be: its videos would be left out."""
+    # "train2" is a split of its own.
+    if is_used(config, name) or canonical(name) in ("train", "val", "test") or not name.isalpha():
+        return None
+    aliases = [alias for names in _ALIASES for alias in names]
+    swapped = [alias for alias in aliases if sorted(alias) == sorted(name.lower())]  # "tets"
+    return next(iter([*swapped, *difflib.get_close_matches(name.lower(), aliases, n=1, cutoff=0.8)]), None)
 
 
 def _describe_spellings(names: Sequence[str]) -> tuple[str, ...]:

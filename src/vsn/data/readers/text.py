@@ -15,6 +15,11 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
+_BINARY = {
+    b"PK\3\4": "an .xlsx or .ods workbook, or a ZIP archive",
+    b"\xd0\xcf\x11\xe0": "an .xls workbook",
+    b"\x1f\x8b": "compressed by gzip",
+}
 _SAVE = 'Save it as UTF-8 ("CSV UTF-8" in a spreadsheet).'
 
 
@@ -30,6 +35,9 @@ def read_text(file: Path) -> str:
 def decode_file(file: Path) -> tuple[str, str]:
     """Do what `read_text` does; return the name of the encoding too."""
     data = file.read_bytes()
+    for signature, kind in _BINARY.items():
+        if data.startswith(signature):
+            raise ConfigError(f"{file}: not text: {kind}. Save it as text in UTF-8.")
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
