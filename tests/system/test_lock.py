@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from vsn.config import DataConfig
+from vsn.data.embedded import write
+from vsn.data.flow import extract
+from vsn.data.packing import pack
 from vsn.system import lock as lock_module
 from vsn.system.lock import LOCK_FILE, LockError, lock_folder
 
@@ -111,3 +115,44 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(lock_module, "_lock", none)
     with lock_folder(tmp_path) as lock:
         lock.check()
+
+
+@pytest.mark.parametrize("command", ["extract", "extract a shard", "synth", "pack"])
+def test_commands_that_write_a_folder_hold_it(
+    command: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A second process with the same output is refused while the first works, and touches nothing."""
+    out, options = tmp_path / "out", {"num_workers": 0, "progress": False}
+    shard = {"shard": (1, 3)} if "shard" in command else {}
+    videos = extract.videos_of_folder(tiny_data)
+    module, function, work = {
+        "extract": (extract, "_extract", lambda: extract.extract_flow(videos, out, **shard, **options)),
+        "synth": (write, "_write", lambda: write.write_dataset(out, **options)),
+        "pack": (pack, "write_shard", lambda: pack.pack_dataset(DataConfig(root=str(tiny_data)), out, **options)),
+    }[command.partition(" ")[0]]
+    refused: list[str] = []
+
+    def second(*_: object, **__: object) -> None:
+        before = sorted(path.name for path in out.iterdir())
+        ours, theirs = FORK.Pipe()
+
+        def again() -> None:
+            try:
+                work()
+            except LockError as error:
+                theirs.send(str(error))
+
+        process = FORK.Process(target=again, daemon=True)
+        process.start()
+        assert ours.poll(20)
+        refused.append(ours.recv())
+        process.join()
+        assert sorted(path.name for path in out.iterdir()) == before
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, function, second)
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert len(refused) == 1
+    assert f"is being written by process {os.getpid()}" in refused[0]
+    assert not list(out.glob(f"{LOCK_FILE}*"))

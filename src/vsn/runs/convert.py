@@ -25,6 +25,7 @@ from vsn.runs.foreign import LAYOUT_NAMES, ForeignWeights, find_backbone, plan_s
 from vsn.runs.metadata import write_run
 from vsn.runs.run import Run, check_new, new_run, write_summary
 from vsn.system.files import file_sha256, write_json
+from vsn.system.lock import lock_folder
 
 _MMACTION2_FLOW = 128
 """Mean and standard deviation, in bytes, with which MMAction2 normalizes flow."""
@@ -80,18 +81,20 @@ def convert_checkpoint(checkpoint: str | Path, to: str | Path, config: ConvertCo
     network = build_model(run.recipe.model)
     _load_weights(network, backbone, foreign)
     # Nothing is written before this line, so a refused checkpoint leaves no folder.
-    write_run(run)
-    converted = {
-        "file": checkpoint.name,
-        "sha256": file_sha256(checkpoint),
-        "layout": foreign.layout,
-        "shifted": list(foreign.shifted),
-        "notes": notes,
-    }
-    write_json(run.path / "converted.json", converted)
-    save_weights(run, network)
-    # Last, because it marks the run as finished.
-    write_summary(run, {"converted_from": checkpoint.name, "epochs": 0})
+    with lock_folder(run.path):
+        check_new(run.path, "--to")
+        write_run(run)
+        converted = {
+            "file": checkpoint.name,
+            "sha256": file_sha256(checkpoint),
+            "layout": foreign.layout,
+            "shifted": list(foreign.shifted),
+            "notes": notes,
+        }
+        write_json(run.path / "converted.json", converted)
+        save_weights(run, network)
+        # Last, because it marks the run as finished.
+        write_summary(run, {"converted_from": checkpoint.name, "epochs": 0})
     return Conversion(run, tuple(notes))
 
 

@@ -26,6 +26,7 @@ from vsn.data.embedded.sprites import Frames
 from vsn.data.video import write_video
 from vsn.system.files import check_output_folder, remove_temporary_files, write_json
 from vsn.system.interrupt import stop_requests
+from vsn.system.lock import lock_folder
 from vsn.system.pool import check_num_workers, run_in_processes
 from vsn.system.progress import progress_bar
 
@@ -156,19 +157,20 @@ def write_dataset(
     todo = [video for video in _videos(root, spec) if not video.path.is_file()]
     if (root / MARKER).is_file() and not todo:  # complete: leave it untouched
         return root
-    if not (root / MARKER).is_file():
-        write_json(root / UNFINISHED, description)
-    try:
-        with stop_requests(raises=True) as stop, progress_bar("videos", disable=not progress) as bar:
-            task = bar.add_task("writing", total=len(todo), note="")
-            for _ in run_in_processes(partial(_write, spec=spec), todo, num_workers=num_workers):
-                bar.advance(task)
-                stop.check()
-    finally:
-        remove_temporary_files(video.path for video in todo)
-    write_json(root / MARKER, description)
-    (root / UNFINISHED).unlink(missing_ok=True)
-    return root
+    with lock_folder(root):
+        if not (root / MARKER).is_file():
+            write_json(root / UNFINISHED, description)
+        try:
+            with stop_requests(raises=True) as stop, progress_bar("videos", disable=not progress) as bar:
+                task = bar.add_task("writing", total=len(todo), note="")
+                for _ in run_in_processes(partial(_write, spec=spec), todo, num_workers=num_workers):
+                    bar.advance(task)
+                    stop.check()
+        finally:
+            remove_temporary_files(video.path for video in todo)
+        write_json(root / MARKER, description)
+        (root / UNFINISHED).unlink(missing_ok=True)
+        return root
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from vsn.data.records import VIDEO_EXTENSIONS, list_videos
 from vsn.data.video import VideoError, open_video
 from vsn.system.files import check_output_folder, remove_temporary_files, write_csv, write_json
 from vsn.system.interrupt import stop_requests
+from vsn.system.lock import LOCK_FILE, lock_folder
 from vsn.system.pool import check_num_workers, num_cpus, run_in_processes
 from vsn.system.progress import progress_bar
 
@@ -220,17 +221,19 @@ def extract_flow(
         write_json(out / METADATA_FILE, settings.description())
     todo = [video for video in selected if not video.flow_path(out, settings.layout).exists()]
     results: list[ExtractedVideo] = []
-    try:
-        with stop_requests(raises=True) as stop, progress_bar("videos", disable=not progress) as bar:
-            task = bar.add_task("computing flow", total=len(selected), completed=len(selected) - len(todo), note="")
-            extract = partial(_extract, out=out, settings=settings, device=device)
-            for _, result in run_in_processes(extract, todo, num_workers=num_workers):
-                results.append(result)
-                num_failed = sum(bool(result.reason) for result in results)
-                bar.update(task, advance=1, note=f"{num_failed} failed" if num_failed else "")
-                stop.check()
-    finally:
-        remove_temporary_files(video.flow_path(out, settings.layout) for video in todo)
+    # Machines that share the work have a shard each; two processes with one shard would delete each other's files.
+    with lock_folder(out, name=LOCK_FILE if count == 1 else f"{LOCK_FILE}-{index}-of-{count}"):
+        try:
+            with stop_requests(raises=True) as stop, progress_bar("videos", disable=not progress) as bar:
+                task = bar.add_task("computing flow", total=len(selected), completed=len(selected) - len(todo), note="")
+                extract = partial(_extract, out=out, settings=settings, device=device)
+                for _, result in run_in_processes(extract, todo, num_workers=num_workers):
+                    results.append(result)
+                    num_failed = sum(bool(result.reason) for result in results)
+                    bar.update(task, advance=1, note=f"{num_failed} failed" if num_failed else "")
+                    stop.check()
+        finally:
+            remove_temporary_files(video.flow_path(out, settings.layout) for video in todo)
     # Processes finish in any order; the report must not depend on it.
     failed = tuple(sorted((result for result in results if result.reason), key=lambda result: result.video.name))
     # One report per machine, or they would overwrite each other's.

@@ -27,6 +27,7 @@ from vsn.data.readers import read_records
 from vsn.data.video import VideoError
 from vsn.system.files import check_output_folder, file_sha256, remove_temporary_files, write_csv, write_json
 from vsn.system.interrupt import stop_requests
+from vsn.system.lock import lock_folder
 from vsn.system.pool import check_num_workers, run_in_processes
 from vsn.system.progress import progress_bar
 
@@ -144,56 +145,61 @@ def pack_dataset(
         raise ConfigError(f"max_bad is {max_bad}; it must be between 0 and 1.")
     plan = make_plan(config, out, splits=splits, short_side=short_side, quality=quality)
     check_output_folder(out, plan.description, names=(MARKER, UNFINISHED))
-    out.mkdir(parents=True, exist_ok=True)
-    # Continue: shards that exist and would come out the same are kept.
-    contents = {job.path: content for job in plan.jobs if (content := reusable_content(job)) is not None}
-    todo = [job for job in plan.jobs if job.path not in contents]
-    if todo or not (out / MARKER).is_file():
-        write_json(out / UNFINISHED, plan.description)
-        # A finished pack that lost shards may get other rows, so it must not be readable meanwhile.
-        for name in (MARKER, VIDEOS):
-            (out / name).unlink(missing_ok=True)
-    try:
-        with stop_requests(raises=True) as stop, progress_bar("videos", disable=not progress) as bar:
-            task = bar.add_task("packing", total=sum(len(job.videos) for job in todo), note="")
-            for job, content in run_in_processes(write_shard, todo, num_workers=num_workers):
-                contents[job.path] = content
-                bar.advance(task, len(job.videos))
-                stop.check()
-    finally:
-        # Workers are killed on Ctrl-C, and then cannot remove their own.
-        remove_temporary_files(job.path for job in todo)
-    places = _places_in_pack(plan, contents)
-    rows = [
-        (places[record.path], "|".join(plan.classes[label] for label in plan.labels(record)), split, record.video_id)
-        for split, records in plan.splits.items()
-        for record in records.records
-        if record.path in places and not record.reverse
-    ]
-    parts = [contents[job.path] for job in plan.jobs]
-    summary = PackSummary(
-        out=out,
-        task=config.task,
-        splits={split: sum(row[2] == split for row in rows) for split in plan.splits},
-        missing_splits=plan.missing_splits,
-        num_missing=sum(records.num_missing for records in plan.splits.values()),
-        num_videos=len(places),
-        num_frames=sum(part.num_frames for part in parts),
-        num_shards=len(parts),
-        num_written=len(todo),
-        bad=tuple(video for part in parts for video in part.bad),
-        bytes_in=sum(part.bytes_in for part in parts),
-        bytes_out=sum(part.bytes_out for part in parts),
-        seconds=time.perf_counter() - start,
-    )
-    # The marker comes last but one: without it the folder is not a pack, and the same command continues.
-    _report_bad(summary, plan, max_bad)
-    write_csv(out / VIDEOS, [("path", "label", "split", "id"), *rows])
-    file_list: PackList = {"rows": len(rows), "sha256": file_sha256(out / VIDEOS)}
-    write_json(out / MARKER, _marker(plan, summary, contents, file_list))
-    _check_records(plan, places)
-    (out / UNFINISHED).unlink(missing_ok=True)
-    return summary
+    with lock_folder(out):
+        # Continue: shards that exist and would come out the same are kept.
+        contents = {job.path: content for job in plan.jobs if (content := reusable_content(job)) is not None}
+        todo = [job for job in plan.jobs if job.path not in contents]
+        if todo or not (out / MARKER).is_file():
+            write_json(out / UNFINISHED, plan.description)
+            # A finished pack that lost shards may get other rows, so it must not be readable meanwhile.
+            for name in (MARKER, VIDEOS):
+                (out / name).unlink(missing_ok=True)
+        try:
+            with stop_requests(raises=True) as stop, progress_bar("videos", disable=not progress) as bar:
+                task = bar.add_task("packing", total=sum(len(job.videos) for job in todo), note="")
+                for job, content in run_in_processes(write_shard, todo, num_workers=num_workers):
+                    contents[job.path] = content
+                    bar.advance(task, len(job.videos))
+                    stop.check()
+        finally:
+            # Workers are killed on Ctrl-C, and then cannot remove their own.
+            remove_temporary_files(job.path for job in todo)
+        places = _places_in_pack(plan, contents)
+        rows = [
+            (
+                places[record.path],
+                "|".join(plan.classes[label] for label in plan.labels(record)),
+                split,
+                record.video_id,
+            )
+            for split, records in plan.splits.items()
+            for record in records.records
+            if record.path in places and not record.reverse
+        ]
+        parts = [contents[job.path] for job in plan.jobs]
+        summary = PackSummary(
+            out=out,
+            task=config.task,
+            splits={split: sum(row[2] == split for row in rows) for split in plan.splits},
+            missing_splits=plan.missing_splits,
+            num_missing=sum(records.num_missing for records in plan.splits.values()),
+            num_videos=len(places),
+            num_frames=sum(part.num_frames for part in parts),
+            num_shards=len(parts),
+            num_written=len(todo),
+            bad=tuple(video for part in parts for video in part.bad),
+            bytes_in=sum(part.bytes_in for part in parts),
+            bytes_out=sum(part.bytes_out for part in parts),
+            seconds=time.perf_counter() - start,
+        )
+        # The marker comes last but one: without it the folder is not a pack, and the same command continues.
+        _report_bad(summary, plan, max_bad)
+        write_csv(out / VIDEOS, [("path", "label", "split", "id"), *rows])
+        file_list: PackList = {"rows": len(rows), "sha256": file_sha256(out / VIDEOS)}
+        write_json(out / MARKER, _marker(plan, summary, contents, file_list))
+        _check_records(plan, places)
+        (out / UNFINISHED).unlink(missing_ok=True)
+        return summary
 
 
 def _places_in_pack(plan: PackPlan, contents: Mapping[Path, ShardContent]) -> dict[Path, str]:
