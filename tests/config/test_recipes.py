@@ -8,7 +8,7 @@ import pytest
 
 from vsn.cli.recipes import GROUPS
 from vsn.config import ConfigError, Recipe
-from vsn.config.recipes import dump_recipe, find_recipe, load_recipe, recipe_folder, recipe_from_dict
+from vsn.config.recipes import dump_recipe, find_recipe, load_recipe, recipe_folder, recipe_from_dict, recorded_recipe
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -34,6 +34,17 @@ def test_tables_are_laid_over_the_base_key_by_key(tmp_path: Path):
             "clip": {"sampling": "dense"},
         }
     )
+
+
+def test_what_a_run_recorded_before_a_setting_existed_is_what_was_done_then(tmp_path: Path):
+    settings = Recipe().to_dict()
+    assert recorded_recipe(settings).clip.by == "time"
+    del settings["clip"]["by"]
+    assert recorded_recipe(settings).clip.by == recorded_recipe({}).clip.by == "index"
+    path = tmp_path / "recipe.toml"
+    path.write_text("[train]\nepochs = 7\n")
+    assert (load_recipe(path, recorded=True).clip.by, load_recipe(path).clip.by) == ("index", "time")
+    assert load_recipe(path, recorded=True).train.epochs == 7
 
 
 def test_a_base_counts_from_the_folder_of_the_recipe_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,9 +2,11 @@
 
 import struct
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 
 from vsn.data.video import open_video
 
@@ -47,3 +49,29 @@ def remuxed(source: Path, target: Path) -> Path:
                 packet.stream = stream
                 output.mux(packet)
     return target
+
+
+def timed_video(
+    path: Path,
+    times: Sequence[float],
+    *,
+    values: Sequence[int] | None = None,
+    unit: Fraction = Fraction(1, 1000),
+    options: dict[str, str] | None = None,
+    side: int = 32,
+) -> Path:
+    """Write gray pictures that are shown at these seconds; `values` are 5, 10, 15, ... by default."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    codec = "libvpx" if path.suffix == ".webm" else "libx264"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30, options=options or {})
+        stream.height = stream.width = side
+        stream.pix_fmt, stream.time_base = "yuv420p", unit
+        stream.codec_context.time_base = unit
+        for i, seconds in enumerate(times):
+            value = 5 + 5 * i % 245 if values is None else values[i]
+            frame = av.VideoFrame.from_ndarray(np.full((side, side, 3), value, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(seconds / unit), unit
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path

@@ -361,6 +361,17 @@ def test_a_folder_whose_files_disagree(saved: Path, tmp_path: Path):
         from_pretrained(folder)
 
 
+def test_a_folder_of_before_clip_by_samples_as_it_was_trained(saved: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(saved, tmp_path / "x"))
+    config = json.loads((folder / "config.json").read_text())
+    del config["clip"]["by"]
+    (folder / "config.json").write_text(json.dumps(config))
+    recipe = (folder / "recipe.toml").read_text()
+    (folder / "recipe.toml").write_text(recipe.replace('by = "time"\n', ""))
+    from_pretrained(folder)
+    assert open_run(folder).recipe.clip.by == "index"
+
+
 def test_saving_needs_a_new_folder_and_weights(tested_run: Path, tmp_path: Path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()

@@ -22,7 +22,7 @@ from vsn.ablation.paper_tables import Table, figures_of, format_table, make_tabl
 from vsn.ablation.plan import AblationSpec, PlannedRun, RunState, data_key, plan_runs, run_states, uses_own_videos
 from vsn.ablation.results import FILE, Ablation, RunResult, TestOrder, load_ablation
 from vsn.config import ConfigError, Recipe
-from vsn.config.recipes import recipe_from_dict
+from vsn.config.recipes import recorded_recipe
 from vsn.data.embedded.write import SynthSpec, write_dataset
 from vsn.data.open import open_datasets
 from vsn.inference.evaluate import evaluate_run
@@ -137,7 +137,7 @@ def open_ablation(base: Recipe, spec: AblationSpec, out: Path, command: str = ""
     }  # fmt: skip
     if (out / FILE).is_file():
         ablation = load_ablation(out / FILE)
-        stored = recipe_from_dict(ablation["recipe"], str(out / FILE))
+        stored = recorded_recipe(ablation["recipe"], str(out / FILE))
         # Rows of one table must share every setting that affects results; the seed is that of each run.
         changed = [key for key in changed_settings(stored, base) if key not in RESUMABLE_SETTINGS | {"train.seed"}]
         if changed:
@@ -170,9 +170,9 @@ def merge_ablations(folders: Sequence[Path], out: Path) -> Ablation:
     if (out / FILE).exists():
         raise RunError(f"{out / FILE} exists; choose another folder with --out.")
     merged, *others = (load_ablation(folder / FILE) for folder in folders)
-    base = recipe_from_dict(merged["recipe"])
+    base = recorded_recipe(merged["recipe"])
     for folder, other in zip(folders[1:], others, strict=True):
-        recipe = recipe_from_dict(other["recipe"], str(folder / FILE))
+        recipe = recorded_recipe(other["recipe"], str(folder / FILE))
         differing = set(changed_settings(recipe, base)) - RESUMABLE_SETTINGS - {"train.seed"}
         differing |= {"backbones"} if other["backbones"] != merged["backbones"] else set()
         differing |= {"grid"} if list(other["grid"]) != list(merged["grid"]) else set()
@@ -198,7 +198,7 @@ def merge_ablations(folders: Sequence[Path], out: Path) -> Ablation:
 def format_tables(ablation: Ablation) -> str:
     """Format all tables as Markdown, then the tables that are missing."""
     tables, _ = _tables_of(ablation)
-    recipe, seeds = recipe_from_dict(ablation["recipe"]), ablation["seeds"]
+    recipe, seeds = recorded_recipe(ablation["recipe"]), ablation["seeds"]
     source = "the embedded data set" if recipe.data.source == "synthetic" else recipe.data.root or recipe.data.source
     data = [source]
     if ablation["runs"]:
@@ -217,7 +217,7 @@ def _tables_of(ablation: Ablation) -> tuple[list[Table], dict[str, str]]:
         key: [tuple(value) if isinstance(value, list) else value for value in values]
         for key, values in ablation["grid"].items()
     }
-    return make_tables(recipe_from_dict(ablation["recipe"]), ablation["tables"], grid, ablation["backbones"])
+    return make_tables(recorded_recipe(ablation["recipe"]), ablation["tables"], grid, ablation["backbones"])
 
 
 def _update_figures(ablation: Ablation, tables: Sequence[Table], missing: Mapping[str, str]) -> None:

@@ -57,6 +57,7 @@ class ExtractCommand(RecipeCommand):
             layout=self.layout,
             short_side=short_side or None,  # 0 keeps the size
             bound=recipe.model.flow_bound,
+            by=recipe.clip.by,
         )
         videos = videos_of_folder(self.videos) if self.videos else videos_of_data_set(recipe.data, self.out)
         shard = int(index), int(count)

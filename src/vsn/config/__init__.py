@@ -14,7 +14,18 @@ from typing import Any
 
 from vsn.config.bench import BenchConfig
 from vsn.config.convert import ClassOrder, ConvertConfig
-from vsn.config.data import AugmentConfig, ClipSpec, DataConfig, Decoder, FlipRule, FlowLayout, Sampling, Source, Task
+from vsn.config.data import (
+    AugmentConfig,
+    ClipSpec,
+    DataConfig,
+    Decoder,
+    FlipRule,
+    FlowLayout,
+    SampledBy,
+    Sampling,
+    Source,
+    Task,
+)
 from vsn.config.errors import ConfigError, require
 from vsn.config.export import ExportConfig, ExportFormat, InputType
 from vsn.config.flow import FlowMethod, StoredLayout, Tvl1Config

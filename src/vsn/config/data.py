@@ -8,6 +8,7 @@ from typing import Literal
 from vsn.config.errors import SEEDS, check_range, require
 
 Sampling = Literal["segment", "dense", "rate"]
+SampledBy = Literal["time", "index"]
 # Layouts that vsn defines, official files of data sets, lists of other code bases. Each has a reader in `vsn.data.readers`.
 # fmt: off
 Source = Literal[
@@ -31,6 +32,9 @@ class ClipSpec:
     window of 64 (Non-local, TSM on Kinetics); rate: T frames in a row at frames_per_second."""
     frames_per_second: float = 8.0
     """Frames per second of video (sampling = "rate")."""
+    by: SampledBy = "time"
+    """time: parts, windows and consecutive frames of a video are equal in time, also where its frames are unevenly spaced;
+    index: they are equal in numbers of frames, as before this setting existed. The same at a constant rate."""
     short_side: int = 256
     """Pixels of the shorter side to which frames are first resized."""
     crop_size: int = 224

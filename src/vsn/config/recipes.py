@@ -29,8 +29,16 @@ def recipe_from_dict(values: Mapping[str, object], where: str = "recipe") -> Rec
     return _build(Recipe, values, lambda _: where)
 
 
-def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from a TOML file, on top of the recipe that its ``base`` names.
+def recorded_recipe(values: Mapping[str, object], where: str = "recipe") -> Recipe:
+    """Build the `Recipe` of what a run or an exported file recorded; raises as `recipe_from_dict`.
+
+    Settings that did not exist when it was recorded have the value of what vsn then did, not their default.
+    """
+    return recipe_from_dict(with_recorded_settings(values), where)
+
+
+def load_recipe(path: str | Path, *, recorded: bool = False) -> Recipe:
+    """Read a recipe from a TOML file, on top of the recipe that its ``base`` names; `recorded`: see `recorded_recipe`.
 
     A base is the name of a recipe that comes with vsn, or a file ending in .toml, relative to the recipe that names it. It
     may have a base itself. Tables are merged key by key.
@@ -44,7 +52,23 @@ def load_recipe(path: str | Path) -> Recipe:
     origin: dict[str, str] = {}
     for file, values in _read_chain(Path(path)):
         _merge(merged, values, origin, str(file))
-    return _build(Recipe, merged, lambda name: origin.get(name, str(path)))
+    return _build(
+        Recipe, with_recorded_settings(merged) if recorded else merged, lambda name: origin.get(name, str(path))
+    )
+
+
+_BEFORE_THE_SETTING: dict[str, dict[str, object]] = {"clip": {"by": "index"}}
+"""What vsn did before a setting existed, where its default is something else."""
+
+
+def with_recorded_settings(values: Mapping[str, object]) -> dict[str, object]:
+    """Return recorded tables of settings, with the value of those that did not exist then."""
+    tables = dict(values)
+    for name, settings in _BEFORE_THE_SETTING.items():
+        table = tables.get(name, {})
+        if isinstance(table, Mapping):
+            tables[name] = {**settings, **table}
+    return tables
 
 
 def recipe_folder() -> Path:

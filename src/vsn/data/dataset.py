@@ -26,7 +26,8 @@ from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import frame_order, sample_indices, stack_indices
 from vsn.data.transforms import augment_clip, contiguous_planes, multiscale_corner_crop, stack_channels
 from vsn.data.transforms import flip as flip_frames
-from vsn.data.video import VideoError, VideoReader, open_video
+from vsn.data.video import VideoError, VideoReader, at_constant_rate, open_video
+from vsn.data.video.reader import MemoryReader
 from vsn.data.views import clip_indices, crop_views, num_test_frames
 
 
@@ -112,7 +113,7 @@ class VideoDataset(Dataset[Sample]):
         self.seed = recipe.train.seed if train else view.seed
         self._open = open_reader or partial(open_as_in, recipe)
         self._flipped_labels = flipped_labels(self.classes, recipe.data.flip) if train else {}
-        self._cached: dict[Path, tuple[np.ndarray, float] | VideoError] = {}
+        self._cached: dict[Path, MemoryReader | VideoError] = {}
 
     def __len__(self) -> int:
         return len(self.records)
@@ -200,18 +201,21 @@ class VideoDataset(Dataset[Sample]):
 
     def _sampled_frames(self, record: VideoRecord, seed: tuple[int, ...]) -> np.ndarray:
         """Sampled frames at `clip.short_side`, by clip and segment: uint8 `(clips * T * L, H, W, C)`."""
-        if self.recipe.data.cache == "memory":
-            if record.path not in self._cached:
-                self._fill_cache(record.path)
-            cached = self._cached[record.path]
-            if isinstance(cached, VideoError):
-                raise VideoError(cached.path, cached.reason)
-            frames, rate = cached
-            sampled: np.ndarray = frames[self._indices(len(frames), rate, seed, reverse=record.reverse)]
-            return sampled
-        with self._open(record.path) as video:
+        with self._reader(record.path) as stored:
+            video = at_constant_rate(stored) if self.clip.by == "time" else stored
             rate = video.frames_per_second
             return video.sample(lambda num_frames: self._indices(num_frames, rate, seed, reverse=record.reverse))
+
+    def _reader(self, path: Path) -> VideoReader:
+        """A reader of the video, from memory with `data.cache = "memory"`."""
+        if self.recipe.data.cache != "memory":
+            return self._open(path)
+        if path not in self._cached:
+            self._fill_cache(path)
+        cached = self._cached[path]
+        if isinstance(cached, VideoError):
+            raise VideoError(cached.path, cached.reason)
+        return cached
 
     def _indices(self, num_video_frames: int, video_rate: float, seed: tuple[int, ...], *, reverse: bool) -> np.ndarray:
         """Indices of the frames of every clip, in the order they are shown: int64 `(clips * T * L,)`."""
@@ -234,7 +238,7 @@ class VideoDataset(Dataset[Sample]):
     def _fill_cache(self, path: Path) -> None:
         try:
             with self._open(path) as video:
-                self._cached[path] = video.all_frames(), video.frames_per_second
+                self._cached[path] = MemoryReader(video)
         except VideoError as error:
             self._cached[path] = VideoError(error.path, error.reason)  # a copy, whose traceback keeps no frames alive
 
@@ -244,7 +248,7 @@ class VideoDataset(Dataset[Sample]):
         if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
             return
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        sizes = [0 if isinstance(video, VideoError) else video[0].nbytes for video in list(self._cached.values())]
+        sizes = [0 if isinstance(video, VideoError) else video.num_bytes for video in list(self._cached.values())]
         needed = num_videos * sum(sizes) / len(sizes)
         if needed > 0.8 * available:
             raise ValueError(

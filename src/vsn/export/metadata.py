@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from xml.etree import ElementTree
 
 from vsn.config import ExportFormat, InputType, Recipe
-from vsn.config.recipes import recipe_from_dict
+from vsn.config.recipes import recorded_recipe
 
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2", "aoti": ".pt2"}
 Precision = Literal["fp32", "fp16", "int8"]
@@ -61,7 +61,7 @@ class ExportMetadata:
 
     def to_recipe(self) -> Recipe:
         """Return the settings as a recipe; settings that are not recorded have their defaults."""
-        return recipe_from_dict(self.recipe, "the recipe of an exported file")
+        return recorded_recipe(self.recipe, "the recipe of an exported file")
 
 
 def recipe_to_export(recipe: Recipe) -> Mapping[str, object]:

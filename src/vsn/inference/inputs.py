@@ -119,4 +119,5 @@ def _computed_flow(path: Path, recipe: Recipe, device: str) -> ComputedFlowReade
         short_side=recipe.clip.short_side,
         frame_template=recipe.data.frame_template,
         decoder=recipe.data.decoder,
+        by=recipe.clip.by,
     )

@@ -69,8 +69,9 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, str]:
         "dense": "at equal distances in the middle 64 frames of the video",
         "rate": f"{recipe.clip.frames_per_second:g} a second, from the middle of the video",
     }
+    by = "" if recipe.clip.by == "time" else ", by frame numbers also where frames are unevenly spaced in time"
     return {
-        "frames": f"{recipe.model.num_frames}: {sampling[recipe.clip.sampling]}",
+        "frames": f"{recipe.model.num_frames}: {sampling[recipe.clip.sampling]}{by}",
         "resize": f"shorter side to {side} pixels, bilinear",
         "protocol": recipe.eval.protocol,
         "view": crops[plan.crops] + clips[plan.clips],

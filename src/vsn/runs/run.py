@@ -141,7 +141,7 @@ def open_run(path: str | Path) -> Run:
         is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         if not is_list or not classes or len(set(classes)) < len(classes):
             raise ValueError(f"classes.json holds {str(classes)[:80]}; expected a list of different names")
-        return Run(path, load_recipe(path / "recipe.toml"), tuple(classes))
+        return Run(path, load_recipe(path / "recipe.toml", recorded=True), tuple(classes))
     except FileNotFoundError as error:
         # FileNotFoundError names the missing file; the folder itself is the more likely mistake.
         reason = f"it has no {Path(error.filename).name}" if path.is_dir() else "the folder does not exist"

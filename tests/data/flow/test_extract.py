@@ -16,9 +16,9 @@ import pytest
 
 from tests.helpers.lookalikes import make_csv, make_something_v1
 from tests.helpers.motions import end_point_error, moving_video
-from tests.helpers.videos import overwrite_packets
+from tests.helpers.videos import overwrite_packets, timed_video
 from vsn.cli import main
-from vsn.config import ConfigError, DataConfig
+from vsn.config import ConfigError, DataConfig, SampledBy
 from vsn.data.flow.compute import ComputedFlowReader, flow_method, iter_fields, method_named, to_gray
 from vsn.data.flow.extract import (
     ExtractSummary,
@@ -31,7 +31,7 @@ from vsn.data.flow.extract import (
 )
 from vsn.data.flow.find import with_flow
 from vsn.data.flow.stored import open_flow
-from vsn.data.flow.values import FlowMetadata, bytes_to_flow
+from vsn.data.flow.values import ZERO, FlowMetadata, bytes_to_flow
 from vsn.data.readers import read_records
 from vsn.data.video import FewerFramesError, VideoError, open_video, write_video
 
@@ -325,6 +325,23 @@ def test_computed_fields_are_those_stored(videos: Path, tmp_path: Path) -> None:
     resized = ComputedFlowReader(video, flow_method("tvl1"), bound=20, computed_short_side=32, short_side=16)
     smaller = open_flow(tmp_path / "a" / "3.vsnflow", short_side=16)
     assert np.array_equal(resized.frames_at([4]), smaller.frames_at([4]))
+
+
+@pytest.mark.parametrize("by", ["time", "index"])
+def test_flow_of_unevenly_spaced_frames(tmp_path: Path, by: SampledBy) -> None:
+    """By time there is a field for each step of the constant rate: no motion while a frame lasts."""
+    times = [0, 0.4, 0.5, 0.6, 1.0]
+    path = timed_video(tmp_path / "videos" / "v.mp4", times, values=[20, 60, 120, 60, 20])
+    run(tmp_path / "videos", tmp_path / "flow", replace(SMALL, method="farneback", by=by))
+    stored = open_flow(tmp_path / "flow" / "v.vsnflow")
+    computed = ComputedFlowReader(
+        path, flow_method("farneback"), bound=20, computed_short_side=32, short_side=32, by=by
+    )
+    assert stored.num_frames == computed.num_frames == (10 if by == "time" else 4)
+    every = range(stored.num_frames)
+    assert np.array_equal(stored.frames_at(every), computed.frames_at(every))
+    if by == "time":
+        assert (stored.frames_at([0, 1, 2, 6, 7, 8]) == ZERO).all()
 
 
 def test_flow_of_a_damaged_video_counts_the_frames_that_decode(tmp_path: Path) -> None:

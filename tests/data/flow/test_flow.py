@@ -111,6 +111,7 @@ def test_why_facts_say_nothing_is_said(tmp_path: Path, text: str, why: str) -> N
         (FlowMetadata(bound=15.0), r"bound is 15\.0.*model\.flow_bound is 20\.0"),
         (FlowMetadata(method="raft"), r"method is 'raft'.*model\.flow_method is 'tv-l1'"),
         (FlowMetadata(short_side=64), r"short_side is 64.*model\.flow_short_side.*clip\.short_side, is 256"),
+        (FlowMetadata(by="index"), r"by is 'index'.*clip\.by is 'time'"),
         (FlowMetadata(zero=127), r"zero = 127.*128"),
     ],
 )  # fmt: skip
@@ -131,7 +132,7 @@ def test_the_size_flow_was_computed_at_is_read_back(tmp_path: Path) -> None:
 
 def test_the_model_says_how_its_flow_is_to_be_stored() -> None:
     recipe = Recipe(model=ModelConfig(flow_bound=15.0, flow_method="farneback"))
-    assert expected_flow(recipe) == FlowMetadata(15.0, "farneback", short_side=recipe.clip.short_side)
+    assert expected_flow(recipe) == FlowMetadata(15.0, "farneback", short_side=recipe.clip.short_side, by="time")
 
 
 # --- layouts ---------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from vsn.config import ConfigError, Decoder, FlowMethod
+from vsn.config import ConfigError, Decoder, FlowMethod, SampledBy
 from vsn.data.flow.stored import FlowReader, decode_field, encode_field
 from vsn.data.flow.values import flow_to_bytes
-from vsn.data.video import FewerFramesError, VideoError, open_video
+from vsn.data.video import FewerFramesError, VideoError, at_constant_rate, open_video
 
 ComputeFlow = Callable[[np.ndarray], np.ndarray]
 """Gray frames, uint8 `(n + 1, H, W)` -> motion from each to the next in pixels, float32 `(n, H, W, 2)`."""
@@ -129,8 +129,10 @@ class ComputedFlowReader(FlowReader):
         short_side: int | None = None,
         frame_template: str = "",
         decoder: Decoder = "pyav",
+        by: SampledBy = "time",
     ) -> None:
-        self._video = open_video(path, short_side=computed_short_side, frame_template=frame_template, decoder=decoder)
+        video = open_video(path, short_side=computed_short_side, frame_template=frame_template, decoder=decoder)
+        self._video = at_constant_rate(video) if by == "time" else video
         self._compute = compute
         self._bound = bound
         super().__init__(path, num_frames=0, frames_per_second=self._video.frames_per_second, short_side=short_side)

@@ -17,14 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from vsn.config import ConfigError, DataConfig, Decoder, FlowMethod, StoredLayout, Tvl1Config
+from vsn.config import ConfigError, DataConfig, Decoder, FlowMethod, SampledBy, StoredLayout, Tvl1Config
 from vsn.config.errors import check_range
 from vsn.data.flow.compute import CPU_PIXELS, METHOD_NAMES, flow_method, iter_fields
 from vsn.data.flow.stored import QUALITY, SUFFIX, write_flow_file, write_flow_folder
 from vsn.data.flow.values import METADATA_FILE, FlowMetadata
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.records import VIDEO_EXTENSIONS, list_videos
-from vsn.data.video import VideoError, open_video
+from vsn.data.video import VideoError, at_constant_rate, open_video
 from vsn.system.files import check_output_folder, remove_temporary_files, write_csv, write_json
 from vsn.system.interrupt import stop_requests
 from vsn.system.lock import LOCK_FILE, lock_folder
@@ -45,9 +45,11 @@ class FlowSettings:
     """Shorter side, pixels, that frames are resized to before; None: not resized."""
     bound: float = FlowMetadata.bound
     """Motion, pixels, that byte 255 stands for."""
+    by: SampledBy = "time"
+    """Whether fields are those of frames at a constant rate, or of stored frames (`clip.by`)."""
 
     def __post_init__(self) -> None:
-        for key, allowed in (("method", FlowMethod), ("layout", StoredLayout)):
+        for key, allowed in (("method", FlowMethod), ("layout", StoredLayout), ("by", SampledBy)):
             value = getattr(self, key)
             if value not in get_args(allowed):
                 raise ConfigError(f"{key} is {value!r}; choose from {', '.join(get_args(allowed))}.")
@@ -57,7 +59,7 @@ class FlowSettings:
     @property
     def metadata(self) -> FlowMetadata:
         """What readers need to know of the stored flow."""
-        return FlowMetadata(self.bound, METHOD_NAMES[self.method], short_side=self.short_side)
+        return FlowMetadata(self.bound, METHOD_NAMES[self.method], short_side=self.short_side, by=self.by)
 
     def description(self) -> dict[str, Any]:
         """Return the content of `flow.json`: what readers need, and how the flow was made."""
@@ -276,7 +278,8 @@ def _extract(video: FlowVideo, *, out: Path, settings: FlowSettings, device: str
     try:
         with open_video(
             video.path, short_side=settings.short_side, frame_template=video.frame_template, decoder=video.decoder
-        ) as frames:
+        ) as stored:
+            frames = at_constant_rate(stored) if settings.by == "time" else stored
             rate = frames.frames_per_second
             fields = iter_fields(video.path, frames, compute, bound=settings.bound, pixels_at_once=pixels_at_once)
             if settings.layout == "file":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vsn.config import ConfigError, Recipe
+from vsn.config import ConfigError, Recipe, SampledBy
 from vsn.system.files import write_json
 
 METADATA_FILE = "flow.json"
@@ -28,13 +28,15 @@ class FlowMetadata:
     """The byte of no motion."""
     short_side: int | None = None
     """Shorter side, pixels, of the frames whose flow was computed; None: not known."""
+    by: SampledBy | None = None
+    """Whether its frames were at a constant rate, or as stored (`clip.by`); None: not known."""
 
 
 def expected_flow(recipe: Recipe) -> FlowMetadata:
     """Return how flow must be stored for a recipe's model."""
     model = recipe.model
     side = model.flow_short_side or recipe.clip.short_side
-    return FlowMetadata(model.flow_bound, model.flow_method, short_side=side)
+    return FlowMetadata(model.flow_bound, model.flow_method, short_side=side, by=recipe.clip.by)
 
 
 def flow_to_bytes(flow: np.ndarray, bound: float) -> np.ndarray:
@@ -81,6 +83,7 @@ def read_flow_metadata(folder: str | Path) -> FlowMetadata | None:
             method=str(values["method"]),
             zero=int(values["zero"]),
             short_side=None if side is None else int(side),
+            by=values.get("by"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
@@ -104,6 +107,7 @@ def differing_metadata(stored: FlowMetadata, expected: FlowMetadata) -> list[str
         "bound": "model.flow_bound",
         "method": "model.flow_method",
         "short_side": "model.flow_short_side, or where that is 0 clip.short_side,",
+        "by": "clip.by",
     }
     pairs = ((key, setting, getattr(stored, key), getattr(expected, key)) for key, setting in settings.items())
     differences = [

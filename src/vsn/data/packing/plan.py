@@ -15,7 +15,7 @@ from vsn.data.readers import NoSplitError, read_records
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video.packed_files import SUFFIX
 
-FORMAT = 1
+FORMAT = 2
 """Incremented when the same plan gives other files."""
 _MAX_VIDEOS = 64
 """Videos of a shard, at most."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from vsn.config import Decoder
 from vsn.data.video import VideoError, open_video
+from vsn.data.video.constant_rate import is_at_constant_rate
 from vsn.data.video.jpeg import MAX_SIDE, decode_jpeg, encode_jpeg
 from vsn.data.video.packed_files import FOOTER, FRAME, MAGIC, VIDEO, Shard, packed_place
 from vsn.system.files import atomic_write
@@ -143,19 +144,25 @@ def write_shard(job: ShardJob) -> ShardContent:
     with atomic_write(job.path) as temporary:
         ids: list[str] = []
         counts: list[int] = []
+        times: dict[int, list[float]] = {}
         bad: list[UnreadVideo] = []
         bytes_in = 0
         with temporary.open("wb") as file:
             writer = ShardWriter(file)
             for video in job.videos:
                 try:
-                    counts.append(_write_video(writer, video, job))
+                    stored = _write_video(writer, video, job)
+                    if stored.times:
+                        times[len(ids)] = stored.times
+                    counts.append(stored.num_frames)
                     ids.append(video.video_id)
                     bytes_in += _num_source_bytes(video.path)
                 except VideoError as error:
                     writer.discard_video()  # frames before the damaged one are written already
                     bad.append(UnreadVideo(video.video_id, error.reason, _stamp(video.path)))
-            description = {"pack": job.pack, "ids": ids, "bad": bad, "bytes_in": bytes_in}
+            description: dict[str, object] = {"pack": job.pack, "ids": ids, "bad": bad, "bytes_in": bytes_in}
+            if times:
+                description["times"] = times
             writer.finish(json.dumps(description, ensure_ascii=False, separators=(",", ":")).encode())
         # Read back now: damage found at training time would cost a run, and the source may be gone by then.
         if faults := shard_faults(temporary):
@@ -166,8 +173,16 @@ def write_shard(job: ShardJob) -> ShardContent:
     return content
 
 
-def _write_video(writer: ShardWriter, video: SourceVideo, job: ShardJob) -> int:
-    """Append a video and return the number of its frames. Raises `VideoError`."""
+class _Stored(NamedTuple):
+    """A video that was appended to a shard."""
+
+    num_frames: int
+    times: list[float]
+    """Seconds of each frame and of the end; empty where frames are evenly spaced."""
+
+
+def _write_video(writer: ShardWriter, video: SourceVideo, job: ShardJob) -> _Stored:
+    """Append a video to a shard. Raises `VideoError`."""
     source = open_video(video.path, frame_template=job.frame_template).metadata
     # Never enlarge: that would cost space and add nothing.
     short_side = job.short_side if min(source.height, source.width) > job.short_side else None
@@ -183,7 +198,11 @@ def _write_video(writer: ShardWriter, video: SourceVideo, job: ShardJob) -> int:
     if not num_frames:
         raise VideoError(video.path, "no frame can be decoded.")
     writer.end_video(frames_per_second=source.frames_per_second, height=height, width=width)
-    return num_frames
+    # Of a damaged file fewer frames may decode than have time stamps; of some codecs more.
+    seconds = [*frames.times.tolist(), frames.seconds]
+    if is_at_constant_rate(frames) or num_frames >= len(seconds):
+        return _Stored(num_frames, [])
+    return _Stored(num_frames, [round(second, 6) for second in seconds[: num_frames + 1]])
 
 
 def reusable_content(job: ShardJob) -> ShardContent | None:

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from vsn.config import Decoder
+from vsn.data.video.constant_rate import at_constant_rate
 from vsn.data.video.frame_folders import FrameFolderReader
 from vsn.data.video.packed_files import PackedReader, packed_place
 from vsn.data.video.pyav_reader import PyAVReader
@@ -24,6 +25,7 @@ __all__ = [
     "VideoError",
     "VideoMetadata",
     "VideoReader",
+    "at_constant_rate",
     "open_video",
     "write_video",
 ]

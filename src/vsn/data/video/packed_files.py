@@ -5,7 +5,7 @@ Layout of `shard-00000.vsnpack`, numbers little-endian:
     "vsnpack1"
     for each video: its frames, one JPEG after the other, then its frame table (`FRAME`, a row a frame)
     the video table (`VIDEO`, a row a video)
-    description: JSON; "ids" names the videos
+    description: JSON; "ids" names the videos, "times" holds seconds of unevenly spaced frames and of the end, by row
     footer (`FOOTER`)
 
 A video's path is `shard-00000.vsnpack/17`: the shard, and the row in its video table. Everything read is
@@ -55,9 +55,20 @@ class PackedReader(PictureReader):
             frames_per_second=float(video["frames_per_second"]),
             short_side=short_side,
         )
+        self._times = self._shard.times(self._number)
         self.metadata = VideoMetadata(
             self.num_frames, self.frames_per_second, int(video["height"]), int(video["width"]), rotation=0
         )
+
+    @property
+    def times(self) -> np.ndarray:
+        """See `VideoReader.times`."""
+        return super().times if self._times is None else self._times[:-1]
+
+    @property
+    def last_seconds(self) -> float:
+        """See `VideoReader.last_seconds`."""
+        return super().last_seconds if self._times is None else float(self._times[-1] - self._times[-2])
 
     def read_into(self, index: int, out: np.ndarray) -> None:
         """See `PictureReader.read_into`."""
@@ -89,6 +100,7 @@ class Shard:
         command = "vsn flow extract" if self._is_flow else "vsn data pack"
         self._rewrite = f"delete the file and run `{command}` again"
         self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._times: dict[int, np.ndarray] | None = None
         self._handle = -1  # for __del__, when opening fails
         self._lock = threading.Lock()
         try:
@@ -121,6 +133,14 @@ class Shard:
         """What the writer states about the shard; "ids" are the ids of its videos, in their order."""
         description: dict[str, Any] = json.loads(self._description)
         return description
+
+    def times(self, number: int) -> np.ndarray | None:
+        """Return the seconds of a video's frames and of its end; None where frames are evenly spaced."""
+        # Most shards have none: their description is not parsed.
+        if self._times is None:
+            stored = self.description.get("times", {}) if b'"times"' in self._description else {}
+            self._times = {int(row): np.array(times, np.float64) for row, times in stored.items()}
+        return self._times.get(number)
 
     def read(self, position: int, size: int) -> bytes:
         """Read `size` bytes at a position. Raises `VideoError` when they cannot be read."""

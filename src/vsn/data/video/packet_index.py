@@ -28,6 +28,11 @@ _SEEKABLE_FORMATS = ("mov", "matroska")
 _ONE_PACKET_A_FRAME = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "prores", "dnxhd", "ffv1"}
 """Codecs of which each packet completes exactly one shown frame, or is known to be hidden. In others, such as MPEG-4
 part 2, a packet may hold two frames or none."""
+MAX_STEP_SECONDS, MAX_BACK_SECONDS = 10.0, 0.1
+"""In formats whose clock may restart, such as MPEG-TS, a longer step of the decoding time, or one further back, is a
+restart. FFmpeg's tools have the same limits; in other formats a long step is a pause."""
+_CLOCK_RESTARTS = 0x200
+"""FFmpeg's flag of such formats, AVFMT_TS_DISCONT."""
 _CACHE_BYTES = 64 * 2**20
 _KEPT_BYTES = 16 * 2**20
 _PACKET_BYTES = 400
@@ -53,9 +58,12 @@ class PacketIndex:
     num_frames: int
     """Packets that are shown."""
     pts: np.ndarray
-    """Presentation time stamp of each packet in file order, hidden ones too, int64; empty when some have none."""
+    """Presentation time stamp of each packet in file order, hidden ones too, int64; without the jumps of a clock that
+    restarts. Of decoding where a container stores no others; empty when some packets have neither."""
     positions: np.ndarray
     """Of each frame in the order of display, the place of its packet in the file, int32; empty as `pts`."""
+    last_seconds: float
+    """How long the last frame is shown; 0.0 when unknown."""
     starts: np.ndarray
     """Places of the packets where decoding may start, int32: key frames across which no frame refers."""
     skips_unreferenced: bool
@@ -80,7 +88,8 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
     name = codec.codec.canonical_name
     rate = stream.average_rate or stream.guessed_rate
     pts: list[int | None] = []
-    is_delayed = False
+    dts: list[int | None] = []
+    durations: list[int] = []
     hidden: list[int] = []
     keys: list[int] = []
     kept: list[Packet] | None = []
@@ -88,7 +97,8 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
     obstacle = _untrusted_kind(container.format.name, name)
     for position, packet in enumerate(read_packets(path, container, stream)):
         pts.append(packet.pts)
-        is_delayed = is_delayed or packet.dts != packet.pts
+        dts.append(packet.dts)
+        durations.append(packet.duration or 0)
         num_bytes += packet.size + _PACKET_BYTES
         if kept is not None:
             kept.append(packet)
@@ -106,19 +116,32 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
     if not num_frames:
         raise VideoError(path, "its video stream is empty.")
     stamps = positions = starts = np.empty(0, np.int64)
-    if None in pts or stream.time_base is None:
+    last_seconds = 0.0
+    if None in pts:
         obstacle = obstacle or "time stamps are missing"
-    else:
-        stamps = np.array(pts, np.int64)
+    # AVI stores times of decoding only, from which FFmpeg guesses those of display. Frames are shown as far apart.
+    known = dts if None in pts or container.format.name == "avi" else pts
+    if stream.time_base is not None and None not in known:
+        stamps = np.array(known, np.int64)
+        flags = container.format.flags  # an enumeration, or an integer, depending on PyAV's version
+        if int(getattr(flags, "value", flags)) & _CLOCK_RESTARTS:
+            # Times of display step back too where there are B-frames.
+            clock, max_back = (stamps, MAX_STEP_SECONDS) if None in dts else (np.array(dts, np.int64), MAX_BACK_SECONDS)
+            unit = float(stream.time_base)
+            stamps = stamps + _clock_offsets(clock, max_step=MAX_STEP_SECONDS / unit, max_back=max_back / unit)
         order = np.argsort(stamps, kind="stable")
         if (np.diff(stamps[order]) == 0).any():
             obstacle = obstacle or "time stamps repeat"
         # Frames that change places need a delay between decoding and display. Matroska stores no times of decoding.
+        is_delayed = dts != pts
         is_ordered = is_delayed and not container.format.name.startswith("matroska")
         if codec.has_b_frames and not is_ordered and (np.diff(stamps) > 0).all():
             obstacle = obstacle or "time stamps are those of decoding, not of display"
         positions = np.delete(order, np.flatnonzero(np.isin(order, hidden))) if hidden else order
         starts = _closed_starts(stamps, keys)
+        # With B-frames a duration is a distance of decoding times: that of the last frame says nothing then.
+        if len(positions) and (np.diff(stamps) > 0).all():
+            last_seconds = durations[positions[-1]] * float(stream.time_base)
         if not len(starts) or starts[0] != 0:
             obstacle = obstacle or "it does not begin with a key frame"
     index = PacketIndex(
@@ -129,6 +152,7 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
         num_frames=num_frames,
         pts=stamps,
         positions=positions.astype(np.int32),
+        last_seconds=last_seconds,
         starts=starts.astype(np.int32),
         skips_unreferenced=_can_skip_unreferenced(codec),
         obstacle=obstacle,
@@ -224,6 +248,17 @@ def _untrusted_kind(container_format: str, codec: str) -> str:
     if codec not in _ONE_PACKET_A_FRAME:
         return f"a packet of its codec ({codec}) may hold any number of frames"
     return ""
+
+
+def _clock_offsets(stamps: np.ndarray, *, max_step: float, max_back: float) -> np.ndarray:
+    """Return what to add to each time stamp, in file order, so that a clock that restarts runs on.
+
+    The two frames at a restart are as far apart as frames usually are.
+    """
+    steps = np.diff(stamps)
+    restarts = (steps > max_step) | (steps < -max_back)
+    usual = int(np.median(steps[~restarts])) if not restarts.all() else 0
+    return np.concatenate([[0], np.cumsum(np.where(restarts, usual - steps, 0))])
 
 
 def _closed_starts(pts: np.ndarray, keys: list[int]) -> np.ndarray:

@@ -83,9 +83,18 @@ class PyAVReader(VideoReader):
     def times(self) -> np.ndarray:
         """See `VideoReader.times`."""
         stamps = self.index.pts[self.index.positions[: self.num_frames]]
-        if not len(stamps) or self.index.time_base is None:
+        # Some writers give most frames the same stamp.
+        is_usable = len(stamps) > 0 and np.count_nonzero(np.diff(stamps)) >= len(stamps) // 2
+        if not is_usable or self.index.time_base is None:
             return super().times
         return (stamps - stamps[0]) * float(self.index.time_base)
+
+    @property
+    def last_seconds(self) -> float:
+        """See `VideoReader.last_seconds`."""
+        if self.index.last_seconds and self.num_frames == self.index.num_frames:
+            return self.index.last_seconds
+        return super().last_seconds
 
     @cached_property
     def metadata(self) -> VideoMetadata:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from vsn.config import Recipe
-from vsn.config.recipes import dump_recipe
+from vsn.config.recipes import dump_recipe, with_recorded_settings
 from vsn.models.weights_file import write_weights
 from vsn.runs.checkpoint import load_weights
 from vsn.runs.hub.card import write_card
@@ -113,6 +113,8 @@ def check_repository(folder: Path, name: str) -> None:
     run = open_run(folder)
     # Users edit config.json, which other tools show, and expect that it has an effect.
     stated, expected = _read_json(folder / CONFIG), describe_run(run.recipe, run.classes)
+    if stated is not None:
+        stated = with_recorded_settings(stated)
     if different := [key for key in expected if stated is not None and stated.get(key) != expected[key]]:
         raise HubError(
             f"{name}: {CONFIG} differs in {different[0]!r} from recipe.toml and classes.json, which build the model. "
