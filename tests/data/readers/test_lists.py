@@ -273,6 +273,12 @@ def test_slowfast(tmp_path: Path, separator: str) -> None:
     assert labels(read_records(config, "test")) == [()]
 
 
+def test_slowfast_without_its_separator_names_the_setting(tmp_path: Path) -> None:
+    lay(tmp_path, {"train.csv": "x.mp4,1\ny.mp4,0\n"}, "x.mp4", "y.mp4")
+    with pytest.raises(ConfigError, match=r"set data.separator"):
+        read_records(DataConfig(root=str(tmp_path), source="slowfast-list"), "train")
+
+
 def test_slowfast_with_another_separator(tmp_path: Path) -> None:
     lay(tmp_path, {"train.csv": "x 1.mp4,1\n"}, "x 1.mp4")
     with pytest.raises(ConfigError, match=r"line 1: expected a path, ' ' \(data.separator\).*'x 1.mp4,1'"):

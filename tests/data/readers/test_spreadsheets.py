@@ -88,6 +88,10 @@ def test_the_lists_that_were_refused(shared_data: Path, name: str) -> None:
         (table(ROWS).encode("utf-16") + b"x", "its byte order mark states UTF-16"),
         (table([("C:\\data\\" + row[0], *row[1:]) for row in ROWS]), "path on a Windows machine"),
         (table([(row[0].replace("/", "%20"), *row[1:]) for row in ROWS]), "web address"),
+        (table([(f"“{row[0]}”", *row[1:]) for row in ROWS]), "quotes are part of the name"),
+        (table([(f"/{row[0]}", *row[1:]) for row in ROWS]), "begin with / are those of a disk"),
+        (table(ROWS, separator="|"), "separated by commas, semicolons or tabs"),
+        (table(ROWS, separator=" "), "separated by commas, semicolons or tabs"),
         (table([(row[0].removesuffix(".mp4"), *row[1:]) for row in ROWS]), "There is 'clips/a1.mp4'"),
         (table([(f"'{row[0]}'", *row[1:]) for row in ROWS]), "quotes are part of the name"),
         (table([(row[0].replace("a", "Ã¼"), *row[1:]) for row in ROWS]), "letters were damaged"),
@@ -191,8 +195,8 @@ def test_lists_written_on_windows(tmp_path: Path, source: Source, text: str) -> 
     [
         (("train", "Train", "val"), [1, 2], ["The splits 'Train', 'train' are read as one."]),
         (("TRAIN", "training", "Validation"), [1, 2], ["The splits 'TRAIN', 'training' are read as one."]),
-        (("train", "unused", "val"), [1], ["1 lines of the splits 'unused' are not used."]),
-        (("train", "train2", "val"), [1], ["1 lines of the splits 'train2' are not used."]),
+        (("train", "unused", "val"), [1], ["lines of the splits 'unused' are not used: 1."]),
+        (("train", "train2", "val"), [1], ["lines of the splits 'train2' are not used: 1."]),
         (("train", "train", "val"), [1, 2], []),
     ],
 )
@@ -209,7 +213,7 @@ def test_misspelt_splits_are_refused(tmp_path: Path, split: str) -> None:
     with pytest.raises(ConfigError, match=f"has the split '{split}'; did you mean"):
         read_records(lay(tmp_path, table([*ROWS, ("clips/a1.mp4", "open", split)])), "train")
     root = touch(tmp_path / "folders", "train/a/1.mp4", "train/b/1.mp4", "val/a/2.mp4", f"{split}/a/3.mp4")
-    with pytest.raises(ConfigError, match=f"{split} holds videos and is no split; did you mean"):
+    with pytest.raises(ConfigError, match=f"{split} holds videos and is no split. Did you mean"):
         read_records(DataConfig(root=str(root)), "train")
 
 
@@ -218,14 +222,26 @@ def test_a_folder_without_videos_is_no_misspelt_split(tmp_path: Path) -> None:
     assert len(read_records(DataConfig(root=str(root)), "train").records) == 2
 
 
+def test_a_folder_beside_the_splits_is_named(tmp_path: Path) -> None:
+    """It was the validation split of its authors; a part of the training videos is held out in its place."""
+    videos = (f"{split}/{c}/{i}.mp4" for split in ("train", "dev") for c in "ab" for i in range(3))
+    root = touch(tmp_path, *videos, "flow/other/1.mp4")
+    train = read_records(DataConfig(root=str(root)), "train")
+    assert len(train.records) == 4
+    assert any("'dev' (data.val_split" in note for note in train.notes)
+    dev = DataConfig(root=str(root), val_split="dev")
+    assert read_records(dev, "train").notes == ()
+    assert len(read_records(dev, "dev").records) == 6
+
+
 def test_spellings_of_classes(tmp_path: Path) -> None:
     rows = [("1.mp4", "Wave", "train"), ("2.mp4", "wave", "train"), ("3.mp4", "turn  Left", "train"),
-            ("4.mp4", "turn left", "val"), ("5.mp4", "WAVE", "val")]  # fmt: skip
+            ("4.mp4", "turn left", "val"), ("5.mp4", "W\u200bAVE", "val")]  # fmt: skip
     config = lay(tmp_path, table(rows), *(row[0] for row in rows))
     train, val = read_records(config, "train"), read_records(config, "val")
     assert train.classes == val.classes == ("turn left", "wave")
     assert [record.label for record in (*train.records, *val.records)] == [1, 1, 0, 0, 1]
-    assert "'WAVE', 'Wave', 'wave' as 'wave'" in train.notes[0]
+    assert "as 'wave'" in train.notes[0]
 
 
 def test_spellings_of_class_folders(tmp_path: Path) -> None:

@@ -45,11 +45,15 @@ def unify_spellings(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ..
     """
     groups: dict[str, list[str]] = {}
     for name in sorted(set(names)):
-        plain = unicodedata.normalize("NFC", name).casefold()
-        groups.setdefault("".join(plain.split()), []).append(name)
+        plain = "".join(unicodedata.normalize("NFC", name).casefold().split())
+        # Without characters that take no space, such as those that web pages put between letters.
+        visible = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
+        groups.setdefault(visible, []).append(name)
     # With its spaces, and in lower case: the same choice in every split, whichever spellings it has.
     spelled = {
-        name: max(group, key=lambda name: (len(name.split()), name)) for group in groups.values() for name in group
+        name: max(group, key=lambda name: (name.isprintable(), len(name.split()), name))
+        for group in groups.values()
+        for name in group
     }
     several = [group for group in groups.values() if len(group) > 1]
     if not several:

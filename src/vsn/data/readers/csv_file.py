@@ -63,7 +63,7 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
     choice = choose_split(config, split, sorted(by_split)) if by_split else no_splits(config, split)
     if unused := [name for name in by_split if not is_used(config, name)]:
         num_lines = sum(by_split[name] for name in unused)
-        notes = (*notes, f"{file.name}: {num_lines} lines of the splits {quote_first(unused)} are not used.")
+        notes = (*notes, f"{file.name}: lines of the splits {quote_first(unused)} are not used: {num_lines}.")
     rows = [row for row in rows if not by_split or row.split in choice.names]
     return record_set(config, split, _find_entries(config, file, rows), classes, choice=choice, notes=notes)
 

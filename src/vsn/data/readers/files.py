@@ -214,8 +214,13 @@ def require_found(file: Path, missing: Sequence[Line], num_lines: int, advice: s
 # What makes a listed name wrong, where the name shows it.
 _CAUSES = (
     (r"^[A-Za-z]:[\\/]", " That is a path on a Windows machine: write paths relative to the list."),
-    (r"^['\"].*['\"]$", " The quotes are part of the name: remove them."),
+    (
+        r"^['\"\u2018-\u201f\u00ab\u00bb].*['\"\u2018-\u201f\u00ab\u00bb]$",
+        " The quotes are part of the name: remove them.",
+    ),
     (r"%[0-9A-Fa-f]{2}", " That is written as in a web address: write a space for %20."),
+    (r"[,;\t]\s*\d+$", " The name ends in a separator and a number: set data.separator."),
+    (r"^/", " Paths that begin with / are those of a disk: write paths relative to the list."),
     (r"\s\d+$", " The name ends in numbers: the line has more numbers than this format."),
     (r"[ÃÂ][\x80-\xbf€-™]|\ufffd", " Its letters were damaged when the list was saved: save it as UTF-8 again."),
 )

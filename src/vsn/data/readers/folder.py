@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vsn.config import ConfigError, DataConfig
+from vsn.config.errors import quote_first
 from vsn.data.readers.class_names import unify_spellings
 from vsn.data.readers.entries import Entry, record_set, video_id
-from vsn.data.readers.splits import SplitChoice, choose_split, means, near_split, no_splits
+from vsn.data.readers.splits import SplitChoice, choose_split, is_used, means, near_split, no_splits
 from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, is_video, walk_folders
 
 
@@ -29,16 +30,31 @@ def read_folder(config: DataConfig, split: str) -> RecordSet:
     if not split_folders:
         entries = _entries(config, root)
         return _record_set(config, split, entries, (), no_splits(config, split))
-    for folder in _sub_folders(root):
+    # Beside the splits: another split, or none of them, such as the flow.
+    others = [
+        folder for folder in _sub_folders(root) if folder not in split_folders and not is_used(config, folder.name)
+    ]
+    for folder in others:
         near = near_split(config, folder.name)
         if near and _any_video(folder):
-            raise ConfigError(f"{folder} holds videos and is no split; did you mean {near!r}?")
+            raise ConfigError(
+                f"{folder} holds videos and is no split. Did you mean {near!r}? Rename it, or set data.{near}_split to it."
+            )
+    class_names = {below.name for folder in split_folders for below in _sub_folders(folder)}
+    unused = [
+        folder.name
+        for folder in others
+        if any(below.name in class_names and _any_video(below) for below in _sub_folders(folder))
+    ]
     choice = choose_split(config, split, [folder.name for folder in split_folders])
     entries = [entry for name in choice.names for entry in _entries(config, root / name)]
     # Classes of all splits: a class without videos in this split keeps its label.
     names = {name for entry in entries for name in entry.class_names}
     for other in split_folders if config.task != "arrow" else ():
         names |= {folder.name for folder in _sub_folders(other) if folder.name not in names and _any_video(folder)}
+    if unused:
+        note = f"Not used, though it has folders of the same classes: {quote_first(unused)} (data.val_split names a split)."
+        choice = choice._replace(notes=(*choice.notes, note))
     return _record_set(config, split, entries, names, choice)
 
 

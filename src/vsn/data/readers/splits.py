@@ -119,7 +119,8 @@ def near_split(config: DataConfig, name: str) -> str | None:
         return None
     aliases = [alias for names in _ALIASES for alias in names]
     swapped = [alias for alias in aliases if sorted(alias) == sorted(name.lower())]  # "tets"
-    return next(iter([*swapped, *difflib.get_close_matches(name.lower(), aliases, n=1, cutoff=0.8)]), None)
+    near = [*swapped, *difflib.get_close_matches(name.lower(), aliases, n=1, cutoff=0.8)]
+    return canonical(near[0]) if near else None
 
 
 def _describe_spellings(names: Sequence[str]) -> tuple[str, ...]:

@@ -29,8 +29,8 @@ _PART = re.compile(
 )
 """Columns that name a part of a video."""
 _SAME_MEANING = {
-    "path": "file filename file_name filepath file_path video videos video_path video_name name clip",
-    "label": "class classes category target action gesture class_name y",
+    "path": "file filename file_name filepath file_path video videos video_path video_name name clip clip_path",
+    "label": "tag class classes category target action gesture class_name y",
     "split": "subset set partition usage phase mode",
 }
 
@@ -125,7 +125,8 @@ def _check_columns(
         is_row = any(header.lower().find(extension) > 0 for extension in VIDEO_EXTENSIONS)
         advice = " Its first line is a video: add a line with the names of the columns." if is_row else ""
         raise ConfigError(
-            f"{file}: the header is {header.strip() or 'empty'!r}; it needs the columns {','.join(required)}.{advice}"
+            f"{file}: the header is {header.strip() or 'empty'!r}; it needs the columns {','.join(required)}, separated "
+            f"by commas, semicolons or tabs.{advice}"
         )
     if official:
         return
