@@ -136,3 +136,9 @@ def test_json_without_a_form_for_a_number_is_refused(tmp_path: Path, value: obje
 
 def test_json_is_what_other_programs_read():
     assert to_json({"é": (1, None)}) == '{"é": [1, null]}'
+
+
+def test_a_folder_in_place_of_a_file(tmp_path: Path):
+    with pytest.raises(ConfigError, match=f"{tmp_path} is a folder"):
+        write_text(tmp_path, "x")
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,8 @@
 """One run folder has one writer, and a run that was killed at once starts over."""
 
 import os
+import shlex
+import shutil
 import signal
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
@@ -13,9 +15,10 @@ from rich.console import Console
 
 from tests.helpers.ranks import _CONTEXT, run_killed
 from tests.helpers.tiny_runs import assert_same_weights, at_step, metrics_of, tiny_recipe
-from vsn.config import Recipe
+from vsn.config import ConfigError, Recipe
 from vsn.runs import metadata
-from vsn.runs.run import RunError, is_finished
+from vsn.runs.checkpoint import load_model
+from vsn.runs.run import RunError, is_finished, open_run
 from vsn.system.lock import LOCK_FILE, LockError
 from vsn.training import job as job_module
 from vsn.training import train as train_module
@@ -147,3 +150,36 @@ def test_a_read_only_folder_is_resumed_elsewhere(tiny_data: Path, tmp_path: Path
     with pytest.raises(RunError, match=r"Read-only file system.*copy it") as refused:
         train(recipe, path, resume=True, console=quiet)
     assert "--out" not in str(refused.value)
+
+
+def test_a_run_in_a_folder_with_a_space_is_resumed_by_the_printed_command(
+    tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch
+):
+    from tests.training.test_train import interrupt
+
+    path = tmp_path / "my runs" / "a'b"
+    at_step(monkeypatch, 1, interrupt)
+    with pytest.raises(train_module.TrainingStopped) as stopped:
+        train(tiny_recipe(tiny_data), path, console=quiet)
+    command = shlex.split(str(stopped.value).partition("continue with: ")[2])
+    assert command == ["vsn", "train", "--resume", str(path)]
+
+
+def test_resuming_when_the_data_moved(tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch):
+    from tests.training.test_train import interrupt
+
+    data, path = tmp_path / "data", tmp_path / "run"
+    data.symlink_to(tiny_data)
+    at_step(monkeypatch, 1, interrupt)
+    with pytest.raises(train_module.TrainingStopped):
+        train(tiny_recipe(data), path, console=quiet)
+    data.unlink()
+    with pytest.raises(ConfigError, match=f"vsn train --resume {path} --data.root FOLDER"):
+        train(tiny_recipe(data), path, resume=True, console=quiet)
+
+
+def test_best_weights_that_are_missing(finished_run: Path, tmp_path: Path):
+    path = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    (path / "best.safetensors").unlink()
+    with pytest.raises(RunError, match=r"no best weights \(best\.safetensors\).*--weights last"):
+        load_model(open_run(path), "best")

@@ -10,6 +10,7 @@ import tyro
 from vsn.cli.options import Json
 from vsn.config import ConvertConfig
 from vsn.system.files import to_json
+from vsn.system.terminal import shell_quote
 
 
 def convert(
@@ -37,5 +38,5 @@ def convert(
         return
     print("\n".join(done.notes))
     # Without a data set there is nothing to test on yet.
-    command = f"vsn eval {run}" if settings.root else f"vsn predict {run} VIDEO"
+    command = f"vsn eval {shell_quote(run)}" if settings.root else f"vsn predict {shell_quote(run)} VIDEO"
     print(f"{run} is a run of {model}. Next: {command}")

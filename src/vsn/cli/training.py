@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from vsn.cli.settings import RecipeCommand, RecipeSettings, print_unused_settings
-from vsn.system.terminal import print_line
+from vsn.system.terminal import print_line, shell_quote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ class TrainCommand(RecipeCommand):
         elif settings.arguments:
             raise ValueError(
                 f"{run.path} has finished, so {settings.arguments[0]} has no effect. To train further, start a new run "
-                f"from its weights: vsn train RECIPE --init-from {run.path}"
+                f"from its weights: vsn train RECIPE --init-from {shell_quote(run.path)}"
             )
         else:
-            print_line(console, f"{run.path} has finished. Test it with: vsn eval {run.path}")
+            print_line(console, f"{run.path} has finished. Test it with: vsn eval {shell_quote(run.path)}")

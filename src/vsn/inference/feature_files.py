@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vsn.system.files import atomic_write
 from vsn.system.npz import read_npz
+from vsn.system.terminal import shell_quote
 
 FORMAT_VERSION = 1
 
@@ -69,7 +70,9 @@ def load_features(path: str | Path) -> Features:
     """
     path = Path(path)
     keys = ("video_ids", "features", "labels", "classes", "facts", "format_version")
-    arrays = read_npz(path, keys, kind="features", command=f"vsn features RUN --out {path}", error_type=FeaturesError)
+    arrays = read_npz(
+        path, keys, kind="features", command=f"vsn features RUN --out {shell_quote(path)}", error_type=FeaturesError
+    )
     if (version := int(arrays["format_version"])) != FORMAT_VERSION:
         raise FeaturesError(f"{path} has format version {version}; this vsn reads version {FORMAT_VERSION}.")
     return Features(

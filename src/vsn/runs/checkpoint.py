@@ -31,6 +31,8 @@ def load_model(run: Run, kind: WeightsKind = "last") -> VideoClassifier:
     """
     path = weights_file(run, kind)
     if not path.is_file():
+        if kind == "best" and weights_file(run, "last").is_file():
+            raise RunError(f"{run.path} has no best weights ({path.name}); use its last ones (--weights last).")
         raise RunError(f"{run.path} has no weights yet ({path.name}); its training has not finished an epoch.")
     _check_stored_model(path, run.recipe.model)
     # From the run's own recipe, never from the folder's name: users rename folders.

@@ -21,6 +21,7 @@ from vsn.scores.facts import hash_videos
 from vsn.scores.metrics import MeanName, summarize
 from vsn.scores.scores import Scores, ScoresError
 from vsn.system.files import file_sha256, write_json
+from vsn.system.terminal import shell_quote
 
 _FOLDER = "eval"
 _NAME = re.compile(rf".+-({'|'.join(get_args(FrameOrder))})(-best)?(-logits|-softmax)?(@.+)?")
@@ -366,6 +367,8 @@ def find_scores(
             reasons = [str(error) for error in damaged[path]]
             reasons += [f"{r.scores_file.name} is of other weights: the run was trained on since" for r in fitting]
             reason = f" ({reasons[0]})" if reasons else ""
-            raise ScoresError(f"{path} has no scores of {stated}{reason}; write them with `vsn eval {path}{options}`.")
+            raise ScoresError(
+                f"{path} has no scores of {stated}{reason}; write them with `vsn eval {shell_quote(path)}{options}`."
+            )
         files.append(fresh[0].scores_file)
     return files

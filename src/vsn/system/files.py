@@ -31,8 +31,13 @@ def atomic_write(path: str | Path, *, folder: bool = False) -> Iterator[Path]:
     When the block fails (full disk, Ctrl-C), the temporary file is removed and `path` stays as it was. The temporary
     name keeps the suffix, which some writers look at. With `folder=True`, yield a new folder; then nothing may be at
     `path`.
+
+    Raises:
+        ConfigError: a file is to be written, and a folder is at `path`.
     """
     path = Path(path)
+    if path.is_dir() and not folder:
+        raise ConfigError(f"{path} is a folder, and the output is a file. Name a file, for example one in it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     if folder:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+
+def shell_quote(path: object) -> str:
+    """Quote a path for the shell, where a message shows a command to copy.
+
+    >>> shell_quote("runs/a"), shell_quote("my runs/a")
+    ('runs/a', "'my runs/a'")
+    """
+    return shlex.quote(str(path))
 
 
 def print_line(console: Console, line: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from vsn.config import Recipe
+from vsn.config import ConfigError, Recipe
 from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.loader import Batch, Share, make_loader
 from vsn.data.open import open_datasets
@@ -43,7 +43,7 @@ from vsn.system.distributed import Distributed
 from vsn.system.interrupt import Stopped, stop_requests
 from vsn.system.lock import LOCK_FILE, FolderLock, lock_folder
 from vsn.system.progress import progress_bar
-from vsn.system.terminal import print_line
+from vsn.system.terminal import print_line, shell_quote
 from vsn.training.job import Job, check_job, start_job
 from vsn.training.memory import OUT_OF_MEMORY, is_out_of_memory
 from vsn.training.optim import set_lr
@@ -112,7 +112,14 @@ def train(
         # A run to resume is locked before it is read, a new one before its folder is written.
         if distributed.is_rank0 and path.is_dir():
             lock = stack.enter_context(_lock_run(path))
-        datasets = datasets or open_datasets(recipe, console)
+        try:
+            datasets = datasets or open_datasets(recipe, console)
+        except ConfigError as error:
+            if not resume or Path(recipe.data.root).is_dir():
+                raise
+            raise ConfigError(
+                f"{error} If the data moved: vsn train --resume {shell_quote(path)} --data.root FOLDER"
+            ) from error
         if distributed.is_rank0 and not lock:
             lock = stack.enter_context(_lock_run(path))
         classes = datasets[0].classes
@@ -413,7 +420,7 @@ def _save_on_stop(job: Job) -> Iterator[None]:
         except NotFiniteError as not_finite:
             raise _diverged(job, not_finite) from not_finite
         place = f"epoch {job.progress.epoch + 1} after {job.progress.step} of {job.steps_per_epoch} steps"
-        resume = f"continue with: vsn train --resume {job.run.path}"
+        resume = f"continue with: vsn train --resume {shell_quote(job.run.path)}"
         if isinstance(error, Stopped):
             if not job.distributed.is_rank0:
                 raise TrainingStopped("") from None  # rank 0 prints the message
@@ -437,7 +444,7 @@ def _diverged(job: Job, error: NotFiniteError) -> TrainingStopped:
     # Nothing that is not finite is written, so that a file of weights is from an epoch before.
     advice = (
         f"{weights} has the weights after epoch {job.progress.epoch}: train from them, vsn train RECIPE --init-from "
-        f"{weights}, with a lower train.lr, or with train.precision = 'fp32'."
+        f"{shell_quote(weights)}, with a lower train.lr, or with train.precision = 'fp32'."
         if weights.is_file()
         else f"No epoch has finished, so that there are no weights to go on from: delete {job.run.path}, and train again "
         "with a lower train.lr, a train.warmup_epochs, or train.precision = 'fp32'."

@@ -14,7 +14,7 @@ from vsn.runs.checkpoint import save_weights
 from vsn.runs.run import append_metrics
 from vsn.scores.metrics import average_precisions, top_k_hits
 from vsn.scores.scores import ScoresError
-from vsn.system.terminal import print_line
+from vsn.system.terminal import print_line, shell_quote
 from vsn.training.job import Job
 from vsn.training.losses import mean_loss
 from vsn.training.train_state import BestValidation
@@ -125,5 +125,5 @@ def describe_end(job: Job) -> str:
     if job.stops_early and progress.epoch < config.epochs:
         lines.append(f"Stopped early: no improvement in {config.early_stop} validations (train.early_stop).")
     lines.append(f"Last weights: {path / 'model.safetensors'}; best: {path / 'best.safetensors'}.")
-    lines.append(f"Test it with: vsn eval {path}   (or vsn eval {path} --weights best)")
+    lines.append(f"Test it with: vsn eval {shell_quote(path)}   (or vsn eval {shell_quote(path)} --weights best)")
     return "\n".join(lines)

@@ -30,6 +30,7 @@ from vsn.system.interrupt import stop_requests
 from vsn.system.lock import LOCK_FILE, lock_folder
 from vsn.system.pool import check_num_workers, num_cpus, run_in_processes
 from vsn.system.progress import progress_bar
+from vsn.system.terminal import shell_quote
 
 # A GPU computes many pairs at once. Some processes, which decode and encode, keep it busy.
 _GPU_PIXELS, _GPU_WORKERS = 32 * 256 * 340, 4
@@ -168,7 +169,9 @@ class ExtractSummary:
         metadata = self.settings.metadata
         method = "" if metadata.method == FlowMetadata.method else f" --model.flow-method {metadata.method}"
         bound = "" if metadata.bound == FlowMetadata.bound else f" --model.flow-bound {metadata.bound:g}"
-        lines.append(f"Train on it with --model.modality flow --data.flow {self.out.absolute()}{method}{bound}")
+        lines.append(
+            f"Train on it with --model.modality flow --data.flow {shell_quote(self.out.absolute())}{method}{bound}"
+        )
         return "\n".join(lines)
 
 

@@ -30,6 +30,7 @@ from vsn.system.interrupt import stop_requests
 from vsn.system.lock import lock_folder
 from vsn.system.pool import check_num_workers, run_in_processes
 from vsn.system.progress import progress_bar
+from vsn.system.terminal import shell_quote
 
 MARKER = "pack.json"
 UNFINISHED = "pack.unfinished.json"
@@ -104,7 +105,7 @@ class PackSummary:
         if self.task == "arrow":
             lines.append("Labels are not stored: data.task = 'arrow' does not use them.")
         task = "" if self.task == "classify" else f" --data.task {self.task}"
-        lines.append(f"Read it with --data.source csv --data.root {self.out}{task}")
+        lines.append(f"Read it with --data.source csv --data.root {shell_quote(self.out)}{task}")
         return "\n".join(lines)
 
 

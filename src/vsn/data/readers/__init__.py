@@ -21,6 +21,7 @@ from vsn.data.readers.something import read_jester, read_something_v1, read_some
 from vsn.data.readers.splits import NoSplitError
 from vsn.data.readers.ucf101 import read_ucf101
 from vsn.data.records import RecordSet
+from vsn.system.terminal import shell_quote
 
 __all__ = ["NoSplitError", "read_records"]
 
@@ -58,7 +59,9 @@ def read_records(config: DataConfig, split: str) -> RecordSet:
         raise ConfigError("data.root is empty; set it to the folder of the data set.")
     # Checked here for all readers: each would report its annotation file as missing.
     if not Path(config.root).is_dir():
-        advice = f"; `vsn data synth {config.root}` writes the embedded data set there" * (config.source == "synthetic")
+        advice = f"; `vsn data synth {shell_quote(config.root)}` writes the embedded data set there" * (
+            config.source == "synthetic"
+        )
         is_relative = not Path(config.root).is_absolute()
         where = f" It is relative to the working directory, {Path.cwd()}." if is_relative else ""
         raise ConfigError(f"data.root is {config.root!r}, and there is no such folder{advice}.{where}")
