@@ -47,7 +47,7 @@ from vsn.system.terminal import print_line, shell_quote
 from vsn.training.job import Job, check_job, start_job
 from vsn.training.memory import OUT_OF_MEMORY, is_out_of_memory
 from vsn.training.optim import set_lr
-from vsn.training.trackers import open_trackers
+from vsn.training.trackers import check_trackers, open_trackers
 from vsn.training.validate import describe_end, describe_epoch, validate, validate_when_due
 
 STEPS_PER_LOG = 20
@@ -107,6 +107,8 @@ def train(
         open_run(path)
     elif distributed.is_rank0 and not (path.is_dir() and is_unstarted(path)):
         check_new(path)
+    if distributed.is_rank0:
+        check_trackers(recipe.train.trackers)
     with contextlib.ExitStack() as stack:
         lock = None
         # A run to resume is locked before it is read, a new one before its folder is written.
@@ -146,7 +148,7 @@ def _train_epochs(job: Job) -> None:
     # Ctrl-C and SIGTERM only set `job.stop.requested`: `_sync_before_step` shares it between two steps, so that
     # all ranks stop after the same one, and `_save_on_stop` saves the checkpoint, RUN/state.pt (`vsn.runs.checkpoint`).
     # A validation stops between two batches. A second Ctrl-C raises KeyboardInterrupt at once: nothing more is saved.
-    trackers = open_trackers(recipe.train.trackers if distributed.is_rank0 else (), run)
+    trackers = open_trackers(recipe.train.trackers if distributed.is_rank0 else (), run, job.steps_done, job.console)
     with stop_requests() as job.stop, trackers as job.log, _save_on_stop(job):
         while job.progress.epoch < recipe.train.epochs and not job.stops_early:
             started = time.perf_counter()
