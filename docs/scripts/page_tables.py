@@ -279,9 +279,39 @@ def _read(name: str) -> Any:
     return json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
 
 
+INTERVAL_METHODS = {
+    "share": "mid-P",
+    "share, reversed copies": "mid-P of the independent videos",
+    "difference": "Tango's score",
+    "difference, reversed copies": "Tango's score of the independent videos",
+    "gain of a fusion over the best of two": "Tango's score",
+    "mean-class difference": "Tango's score of the independent videos",
+    "share that depends on order": "Fieller, with half a video per outcome",
+    "precision of the threshold holds": "one-sided mid-P at each threshold",
+    "median ratio of times": "ordered rounds",
+    "mean average precision, percentile bootstrap (not printed)": "percentile bootstrap",
+}
+
+
+def interval_table() -> str:
+    """Return the lowest, median and highest simulated coverage of each kind of interval."""
+    rows = _read("interval-coverage-cpu.json")["rows"]
+    lines = []
+    for kind, method in INTERVAL_METHODS.items():
+        cases = [row for row in rows if row["interval"] == kind]
+        values = [row["coverage"] for row in cases]
+        count = (
+            f"{len(cases)}, exact" if cases[0]["draws"] == "exact" else f"{len(cases)} of {cases[0]['draws']:,} draws"
+        )
+        figures = (min(values), statistics.median(values), max(values))
+        lines.append((kind, method, count, *(f"{value:.1%}" for value in figures)))
+    return table(("interval", "method", "cases", "lowest", "median", "highest"), lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "demo": demo_table,
     "demo-quick": quick_table,
+    "intervals": interval_table,
     "latency": latency_table,
     "peers": peer_table,
     "protocol-costs": protocol_table,

@@ -220,7 +220,8 @@ def test_calibrate(vsn: Run):
     found = load_calibration("c.json")
     assert found.fitted_on["file"] == "run/eval/val-fcn-forward.npz"
     assert f"Temperature {found.temperature:.3f}, fitted on 200 videos of run/eval" in page
-    assert f"Threshold {found.threshold:.4f}: below it the label is 'unknown'. Requested precision 80.0%." in page
+    assert f"Threshold {found.threshold:.4f}: below it the label is 'unknown'." in page
+    assert "Requested precision 80.0%, with 95% certainty." in page
     assert "Applied to: accepts " in page
     assert "Note:" not in page
     assert "test.npz" in ElementTree.fromstring(Path("c.svg").read_text()).attrib["aria-label"]
@@ -274,7 +275,7 @@ def test_what_eval_prints(vsn: Run, capsys: pytest.CaptureFixture[str], monkeypa
     row = next(line for line in page.splitlines() if "pull [x]" in line)
     assert "90.0% (" in row
     assert "60.0% (" in row
-    assert "shuffled: -30.0 points against forward (95% interval -45.0 to -17.5)" in page
+    assert "shuffled: -30.0 points against forward (95% interval -45.4 to -18.1)" in page
     assert "75% (95% interval" in page
     assert "top-1 by class" not in page
     print_results(run, evaluated(run, {"forward": 36}))

@@ -88,7 +88,26 @@ def quoted_figures() -> dict[str, list[str]]:
     packing = measured("loading-memory-cpu")["data_set"]
     headtail, compact = spread("7", "headtail"), spread("7", "compact")
     shift_only, both = spread("9", "+ temporal shift"), spread("9", "+ combination")
+    intervals = measured("interval-coverage-cpu")
+    coverages: dict[str, list[float]] = {}
+    for row in intervals["rows"]:
+        coverages.setdefault(row["interval"], []).append(row["coverage"])
+    shares = {(r["num_videos"], r["p"]): r["coverage"] for r in intervals["rows"] if r["interval"] == "share"}
+    mid_p, wilson, bootstrap = (intervals["methods"][method] for method in ("mid-P", "Wilson", "percentile bootstrap"))
+    holds, average_precision = (
+        next(values for kind, values in coverages.items() if kind.startswith(start))
+        for start in ("precision of", "mean average")
+    )
     return {
+        "evaluation.md": [
+            f"coverage is {mid_p['least']:.1%} at the least and {mid_p['mean']:.1%} on average",
+            f"Wilson's: {wilson['least']:.1%} and {wilson['mean']:.1%}",
+            f"bootstrap: {bootstrap['least']:.1%} and {bootstrap['mean']:.1%}",
+            *(f"{shares[60, 0.95]:.1%} for 60 videos at 95%", f"{shares[20, 0.99]:.1%} for 20 videos at 99%"),
+            f"down to {min(coverages['mean-class difference']):.1%}",
+            f"{min(holds):.1%} to {max(holds):.1%} of simulated draws",
+            f"true value in {min(average_precision):.1%}",
+        ],
         "index.md": [f"{demo['seconds'] / 60:.1f} minutes"],
         "tour.md": [f"{quick['seconds'] / 60:.1f} minutes"],
         "install.md": start_up_figures("plain", "extras"),

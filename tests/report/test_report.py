@@ -105,11 +105,11 @@ def test_summary_names_best_run_interval_and_doubt(tmp_path: Path) -> None:
         write_eval(run_dir, "forward", np.eye(2, dtype=np.float32)[predicted], labels, classes)
     dirs = [tmp_path / name for name in ("poor", "good", "near")]
     assert summary_sentence(read_runs(dirs, "test")) == (
-        "good is best by top-1 on 100 videos of split test: 90.0% (95% interval 84.0\N{EN DASH}95.0%), ahead of "
+        "good is best by top-1 on 100 videos of split test: 90.0% (95% interval 82.9\N{EN DASH}94.8%), ahead of "
         "near (88.0%) and poor (60.0%); its interval overlaps that of near."
     )
     assert summary_sentence(read_runs(dirs[:1], "test")) == (
-        "poor has a top-1 accuracy of 60.0% (95% interval 51.0\N{EN DASH}69.0%) on 100 videos of split test."
+        "poor has a top-1 accuracy of 60.0% (95% interval 50.2\N{EN DASH}69.3%) on 100 videos of split test."
     )
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from vsn.scores.calibrate import (
 )
 from vsn.scores.facts import hash_videos
 from vsn.scores.fuse import fuse_scores
+from vsn.scores.intervals import share_interval
 from vsn.scores.scores import ScoresError
 
 
@@ -107,26 +109,45 @@ def test_a_confidence_of_one_is_in_the_last_bin():
     assert (bins[-1].count, bins[-1].confidence) == (1, 1.0)
 
 
+def levels(*parts: tuple[float, int, int]):
+    """Scores of so many videos (right, wrong) at each confidence."""
+    shares = [p for p, right, wrong in parts for _ in range(right + wrong)]
+    return two_sided(shares, [hit for _, right, wrong in parts for hit in [1] * right + [0] * wrong])
+
+
 def test_threshold_by_hand():
-    """.9 right, .8 right, .7 wrong, .6 right, .55 wrong: the lowest with three in four is .6."""
-    scores = two_sided([0.6, 0.9, 0.7, 0.55, 0.8], [1, 1, 0, 0, 1])
-    assert choose_threshold(scores, 0.75) == pytest.approx(0.6)
-    assert choose_threshold(scores, 1.0) == pytest.approx(0.8)
-    assert choose_threshold(scores, 0.6) == pytest.approx(0.55)
-    quality = measure_calibration(scores, 1.0, choose_threshold(scores, 0.75))
-    assert (quality.coverage, quality.precision) == (pytest.approx(0.8), pytest.approx(0.75))
+    """60 of 60 are right at .9, 114 of 120 at .8 or above, 150 of 200 at .6 or above.
+
+    With 95% certainty 60 of 60 means more than 96.2% (half of 0.962^60 is 0.05), 114 of 120 more than 90.7%.
+    """
+    scores = levels((0.6, 36, 44), (0.9, 60, 0), (0.8, 54, 6))
+    assert choose_threshold(scores, 0.96) == pytest.approx(0.9)
+    assert choose_threshold(scores, 0.91) == pytest.approx(0.9)
+    assert choose_threshold(scores, 0.90) == pytest.approx(0.8)
+    assert choose_threshold(scores, 0.69) == pytest.approx(0.6)
+    quality = measure_calibration(scores, 1.0, choose_threshold(scores, 0.9))
+    assert (quality.coverage, quality.precision) == (pytest.approx(0.6), pytest.approx(0.95))
     low, high = quality.precision_interval
-    assert low < 0.75 < high
+    assert low < 0.9 < 0.95 < high
     nobody = measure_calibration(scores, 1.0, 0.99)
     assert (nobody.coverage, nobody.precision, nobody.precision_interval) == (0.0, None, None)
 
 
-@given(st.integers(0, 1000), st.floats(0.3, 1))
+def test_a_clip_and_its_reversed_copy_are_no_two_witnesses():
+    scores = levels((0.9, 60, 0))
+    copies = replace(scores, video_ids=np.array([f"{i // 2}.mp4{'#reversed' * (i % 2)}" for i in range(60)]))
+    assert choose_threshold(scores, 0.94) == pytest.approx(0.9)
+    with pytest.raises(ScoresError, match=r"94\.0%.* 60 of 60 .*92\.6%"):
+        choose_threshold(copies, 0.94)
+
+
+@given(st.integers(0, 1000), st.floats(0.3, 0.95))
 def test_threshold_is_the_lowest(seed: int, precision: float):
-    scores = random_scores(seed, strength=2)
+    scores = random_scores(seed, num_videos=40, strength=2)
     values = calibrated_probabilities(scores.logits, 1.0)
     confidence, right = values.max(axis=1), values.argmax(axis=1) == scores.labels
-    good = [t for t in confidence.tolist() if right[confidence >= t].mean() >= precision]
+    bounds = {t: share_interval(right[confidence >= t], confidence=0.9)[0] for t in confidence.tolist()}
+    good = [t for t, bound in bounds.items() if bound >= precision]
     if good:
         assert choose_threshold(scores, precision) == min(good)
     else:
@@ -134,13 +155,24 @@ def test_threshold_is_the_lowest(seed: int, precision: float):
             choose_threshold(scores, precision)
 
 
+def test_the_precision_holds_on_other_videos():
+    """Before, the lowest threshold at which the videos seen have the precision held it in half of the draws."""
+    generator, held = np.random.default_rng(0), []
+    for _ in range(40):
+        confidence = 1 / (1 + np.exp(-np.abs(generator.normal(3, 2, 200))))
+        right = generator.random(200) < confidence
+        threshold = choose_threshold(two_sided(confidence.tolist(), right.astype(int).tolist()), 0.9)
+        held.append(confidence[confidence >= threshold - 1e-6].mean() >= 0.9)  # the confidence is the true chance
+    assert np.mean(held) >= 0.85
+
+
 def test_equal_confidences_are_accepted_together():
-    scores = two_sided([0.9, 0.9, 0.8], [1, 0, 1])
-    assert choose_threshold(scores, 2 / 3) == pytest.approx(0.8)
-    with pytest.raises(ScoresError, match=r"90\.0%.* 66\.7%, for 3 of 3"):
+    scores = levels((0.9, 60, 60), (0.8, 60, 0))
+    assert choose_threshold(scores, 0.6) == pytest.approx(0.8)
+    with pytest.raises(ScoresError, match=r"90\.0%.* 180 of 180 .* 66\.7%"):
         choose_threshold(scores, 0.9)
-    for precision in (0, 1.2, math.nan):
-        with pytest.raises(ScoresError, match="precision above 0 and at most 1"):
+    for precision in (0, 1, 1.2, math.nan):
+        with pytest.raises(ScoresError, match="precision above 0 and below 1"):
             choose_threshold(scores, precision)
 
 

@@ -6,7 +6,6 @@ import pytest
 from tests.helpers.made_scores import random_scores, scores_of, several, sides
 from vsn.scores.compare import compare_scores
 from vsn.scores.intervals import mcnemar
-from vsn.scores.metrics import per_class_accuracy
 
 
 def test_by_hand():
@@ -43,31 +42,26 @@ def test_swapping_the_models_negates_differences():
     ]
 
 
-def test_mean_class_interval_by_loop():
-    a, b = random_scores(1, num_videos=30, num_classes=3), random_scores(2, num_videos=30, num_classes=3)
-    generator, differences = np.random.default_rng(4), []
-    by_id = np.argsort(a.video_ids)  # videos are drawn in the order of their names
-    for _ in range(2000):
-        drawn = by_id[generator.integers(30, size=30)]
-        means = [np.mean(list(per_class_accuracy(_with_copies(one, drawn)).values())) for one in (a, b)]
-        differences.append(means[1] - means[0])
-    assert compare_scores(a, b, seed=4).mean.interval == pytest.approx(tuple(np.percentile(differences, [2.5, 97.5])))
+def test_classes_of_one_video_show_no_difference_where_there_is_none():
+    """Models without a difference on 60 classes of one video: a class that a bootstrap does not draw must not be lost.
 
-
-def _with_copies(scores, rows):
-    return scores_of(
-        scores.logits[rows].tolist(),
-        scores.labels[rows].tolist(),
-        ids=[f"{i}" for i in range(len(rows))],
-    )
+    The percentile bootstrap of before claimed a difference in 13 of these 100 test sets; 5 are expected.
+    """
+    labels, classes, claimed = list(range(60)), [str(i) for i in range(60)], 0
+    for seed in range(100):
+        right = np.random.default_rng(seed).random((2, 60)) < 0.5
+        a, b = (scores_of((np.eye(60) * hits).tolist(), labels, classes=classes) for hits in right)
+        low, high = compare_scores(a, b).mean.interval
+        claimed += not low <= 0 <= high
+    assert claimed <= 8
 
 
 def test_equal_scores_have_no_difference_but_an_interval():
     a = random_scores(1, num_videos=40)
     found = compare_scores(a, a)
     assert (found.top1.difference, found.mcnemar_p, found.changed) == (0.0, 1.0, [])
-    assert found.top1.interval == pytest.approx((-0.0881, 0.0881), abs=1e-4)
-    assert found.mean.interval == pytest.approx((-0.0881, 0.0881), abs=1e-4)
+    assert found.top1.interval == pytest.approx((-0.0876, 0.0876), abs=1e-4)
+    assert found.mean.interval == pytest.approx((-0.0876, 0.0876), abs=1e-4)
 
 
 def test_mcnemar_counts_a_clip_and_its_reversed_copy_once():

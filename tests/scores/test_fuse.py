@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.made_scores import random_scores, scores_of, several, sides
 from vsn.scores.fuse import ModelCosts, fuse_scores, fusion_report, model_costs, search_weights, stratified_half
-from vsn.scores.intervals import paired_interval
+from vsn.scores.intervals import difference_interval
 from vsn.scores.metrics import probabilities, softmax, top_k_hits
 from vsn.scores.scores import Scores, ScoresError, load_scores
 
@@ -238,8 +238,8 @@ def test_gain_counts_a_clip_and_its_reversed_copy_once():
     report = fusion_report([a, b], ["a", "b"], fuse_scores([a, b], weights=[3, 1]))
     changes = np.array([1.0] * 30 + [0.0] * 10) - ([0.0] * 4 + [1.0] * 36)
     assert report.best_single == "b"
-    assert report.gain_interval == paired_interval(changes, groups=a.groups)
-    assert report.gain_interval != paired_interval(changes)
+    assert report.gain_interval == difference_interval(changes, groups=a.groups)
+    assert report.gain_interval != difference_interval(changes)
 
 
 def test_fusion_report():

@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -6,107 +7,207 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsn.scores.intervals import (
-    bootstrap_draws,
-    bootstrap_interval,
+    difference_interval,
+    loss_share_interval,
     mcnemar,
-    paired_interval,
-    percentiles,
-    wilson_interval,
+    median_interval,
+    share_interval,
+    share_p_value,
 )
 
 
-def interval_by_loop(values: list[float], groups: list[int], draws: int, seed: int) -> tuple[float, float]:
-    """Groups drawn with replacement, one draw at a time, one video at a time."""
-    names = sorted(set(groups))
-    generator, means = np.random.default_rng(seed), []
-    for _ in range(draws):
-        drawn = [names[i] for i in generator.integers(len(names), size=len(names))]
-        found = [v for name in drawn for v, group in zip(values, groups, strict=True) if group == name]
-        means.append(sum(found) / len(found))
-    return tuple(np.percentile(means, [2.5, 97.5]).tolist())
+def chance_of_more(num_hits: int, n: int, p: Fraction) -> Fraction:
+    """P(X > num_hits) + P(X = num_hits) / 2 of X binomial (n, p), without rounding."""
+    chances = [math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(num_hits, n + 1)]
+    return sum(chances[1:], chances[0] / 2)
 
 
-@given(st.integers(4, 25), st.integers(1, 8), st.integers(0, 1000))
-def test_bootstrap_by_loop(num_videos: int, num_groups: int, seed: int):
+@pytest.mark.parametrize(("num_hits", "n"), [(1, 1), (1, 2), (3, 20), (19, 20), (57, 60), (99, 100), (200, 400)])
+@pytest.mark.parametrize("confidence", [0.95, 0.9])
+def test_bounds_of_a_share_are_where_the_binomial_tails_say(num_hits: int, n: int, confidence: float):
+    low, high = share_interval(np.arange(n) < num_hits, confidence=confidence)
+    tail = (1 - confidence) / 2
+    assert float(chance_of_more(num_hits, n, Fraction(low))) == pytest.approx(tail, rel=1e-6)
+    if num_hits < n:
+        assert float(chance_of_more(num_hits, n, Fraction(high))) == pytest.approx(1 - tail, rel=1e-6)
+    else:
+        assert high == 1
+    mirrored = share_interval(np.arange(n) >= num_hits, confidence=confidence)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-9)
+
+
+@given(st.integers(0, 30), st.integers(1, 30), st.floats(0.05, 0.95))
+def test_p_value_says_whether_the_lower_bound_is_above(num_hits: int, n: int, share: float):
+    hits = np.arange(n) < num_hits
+    assert (share_p_value(hits, share) <= 0.05) == (share_interval(hits, confidence=0.9)[0] >= share)
+
+
+def test_all_right_leaves_the_share_that_half_the_chance_excludes():
+    """P(20 of 20) / 2 = p^20 / 2 = 0.025 at p = 0.861."""
+    assert share_interval(np.ones(20, bool)) == pytest.approx((0.05 ** (1 / 20), 1))
+    assert share_interval(np.zeros(20, bool)) == pytest.approx((0, 1 - 0.05 ** (1 / 20)))
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 1000))
+def test_intervals_contain_the_value_seen(num_videos: int, num_groups: int, seed: int):
     generator = np.random.default_rng(seed)
-    hits = generator.random(num_videos) < 0.5
-    hits[:2] = True, False
-    groups = (np.arange(num_videos) % (num_groups + 2)).tolist()
-    expected = interval_by_loop(hits.astype(float).tolist(), groups, 20, seed)
-    if expected[0] < expected[1]:
-        assert bootstrap_interval(hits, groups=groups, draws=20, seed=seed) == pytest.approx(expected)
-        assert paired_interval(hits.astype(float), groups=groups, draws=20, seed=seed) == pytest.approx(expected)
+    hits = generator.random(num_videos) < generator.random()
+    groups = generator.integers(num_groups, size=num_videos).astype(str).tolist()
+    low, high = share_interval(hits, groups=groups)
+    assert 0 <= low <= hits.mean() + 1e-9
+    assert hits.mean() - 1e-9 <= high <= 1
+    changes, classes = generator.integers(-1, 2, num_videos), generator.integers(4, size=num_videos)
+    mean = np.mean([changes[classes == c].mean() for c in set(classes.tolist())])
+    low, high = difference_interval(changes, groups=groups, classes=classes)
+    assert -1 <= low <= mean + 1e-9
+    assert mean - 1e-9 <= high <= 1
 
 
-def test_draws_do_not_depend_on_block_size(monkeypatch):
-    hits = np.arange(40) < 30
-    whole = bootstrap_interval(hits)
-    monkeypatch.setattr("vsn.scores.intervals._MAX_DRAWN", 70)
-    assert bootstrap_interval(hits) == whole
+def test_a_share_of_25000_videos():
+    # 1.96 * sqrt(0.8 * 0.2 / 25000) = 0.00496
+    assert share_interval(np.arange(25_000) < 20_000) == pytest.approx((0.79501, 0.80492), abs=1e-5)
 
 
-def test_bootstrap_draws_of_the_mean_equal_the_interval():
-    values = np.arange(30) % 3 == 0
-    drawn = bootstrap_draws(lambda weights: float(weights @ values / weights.sum()), 30)
-    assert percentiles(drawn) == pytest.approx(bootstrap_interval(values))
+def test_pairs_that_are_always_equal_count_once():
+    hits, groups = np.repeat(np.arange(50) < 40, 2), np.repeat(np.arange(50), 2).astype(str).tolist()
+    assert share_interval(hits, groups=groups) == pytest.approx(share_interval(np.arange(50) < 40))
+    changes = np.repeat(np.arange(50) < 10, 2).astype(int)
+    alone = difference_interval((np.arange(50) < 10).astype(int))
+    assert difference_interval(changes, groups=groups) == pytest.approx(alone)
 
 
-def test_confidence_sets_the_width():
-    values = np.arange(30) % 3 == 0
-    drawn = bootstrap_draws(lambda weights: float(weights @ values / weights.sum()), 30)
-    half = percentiles(drawn, 0.5)
-    assert bootstrap_interval(values, confidence=0.5) == pytest.approx(half)
-    assert paired_interval(values.astype(float), confidence=0.5) == pytest.approx(half)
-    assert half == pytest.approx(tuple(np.percentile(drawn, [25, 75]).tolist()))
-    missed = 1 - 0.25 ** (1 / 20)
-    assert paired_interval(np.zeros(20), confidence=0.5) == pytest.approx((-missed, missed))
-    assert bootstrap_interval(np.ones(20, bool), confidence=0.5) == pytest.approx((1 - missed, 1))
-    pairs, groups = np.tile([True, False], 50), np.repeat(np.arange(50), 2).tolist()
-    assert bootstrap_interval(pairs, groups=groups, confidence=0.5) == wilson_interval(0.5, 50, 0.5)
+def test_all_right_pairs_count_once():
+    pairs = np.repeat(np.arange(20), 2).astype(str).tolist()
+    assert share_interval(np.ones(40, bool), groups=pairs) == pytest.approx(share_interval(np.ones(20, bool)))
+    assert difference_interval(np.zeros(40), groups=pairs) == pytest.approx(difference_interval(np.zeros(20)))
 
 
-def test_defaults_are_2000_draws_and_seed_0():
-    changes = np.random.default_rng(1).normal(scale=0.2, size=25)
-    assert paired_interval(changes) == paired_interval(changes, draws=2000, seed=0, confidence=0.95)
-    drawn = [
-        bootstrap_draws(lambda counts: float(counts @ changes), 25, **stated)
-        for stated in ({}, {"draws": 2000, "seed": 0})
-    ]
-    np.testing.assert_array_equal(*drawn)
+def test_pairs_of_which_one_is_right_count_twice_at_most():
+    """Nothing varies between pairs; an interval of width 0 would claim certainty."""
+    hits, pairs = np.tile([True, False], 50), np.repeat(np.arange(50), 2).astype(str).tolist()
+    assert share_interval(hits, groups=pairs) == pytest.approx(share_interval(np.tile([True, False], 100)))
 
 
-def test_paired_interval_cancels_common_difficulty():
-    """Two models alike on 398 of 400 videos: each is uncertain by 5 points, their difference by less than 1."""
-    first = np.arange(400) < 200
-    second = first.copy()
-    second[[200, 201]] = True
-    low, high = paired_interval(second.astype(float) - first)
-    assert 0 <= low <= 0.005 <= high <= 0.0125
-    assert np.ptp(bootstrap_interval(first)) > 0.08
+def test_the_order_of_videos_and_the_names_of_groups_do_not_matter():
+    generator = np.random.default_rng(3)
+    hits, groups = generator.random(60) < 0.7, generator.integers(25, size=60)
+    order = generator.permutation(60)
+    first = share_interval(hits, groups=groups.astype(str).tolist())
+    assert share_interval(hits[order], groups=[f"v{99 - g}" for g in groups[order]]) == pytest.approx(first)
+
+
+def score_by_grid(won: int, lost: int, n: int, difference: float) -> float:
+    """Tango's statistic: the shares of most likelihood with this difference, found by trying 200,000 of them."""
+    shares = np.linspace(max(0.0, -difference), (1 - difference) / 2, 200_001)[1:-1]  # of videos lost
+    same = 1 - difference - 2 * shares
+    likelihood = won * np.log(shares + difference) + lost * np.log(shares) + (n - won - lost) * np.log(same)
+    share = shares[likelihood.argmax()]
+    return (won - lost - n * difference) / math.sqrt(n * (2 * share + difference * (1 - difference)))
+
+
+@pytest.mark.parametrize(("won", "lost", "n"), [(7, 3, 100), (1, 2, 30), (12, 1, 40), (200, 150, 1000), (5, 9, 14)])
+def test_bounds_of_a_difference_are_where_the_score_is_1_96(won: int, lost: int, n: int):
+    low, high = difference_interval(np.repeat([1, -1, 0], [won, lost, n - won - lost]))
+    assert score_by_grid(won, lost, n, low) == pytest.approx(1.96, abs=2e-3)
+    assert score_by_grid(won, lost, n, high) == pytest.approx(-1.96, abs=2e-3)
+    back = difference_interval(np.repeat([-1, 1, 0], [won, lost, n - won - lost]))
+    assert back == pytest.approx((-high, -low), abs=1e-9)
 
 
 @pytest.mark.parametrize(
     ("changes", "interval"),
     [
-        (np.zeros(20), (-0.1684, 0.1684)),  # 1 - 0.025 ** (1/20) of the videos may yet change
-        (np.ones(20), (1 - 2 * 0.1684, 1.0)),
-        (-np.ones(20), (-1.0, -1 + 2 * 0.1684)),
+        (np.zeros(20), (-0.16113, 0.16113)),  # z^2 / (n + z^2)
+        (np.ones(20), (1 - 2 * 0.16113, 1.0)),
+        (-np.ones(20), (-1.0, -1 + 2 * 0.16113)),
     ],
 )
 def test_differences_without_spread_have_an_interval(changes, interval):
-    assert paired_interval(changes) == pytest.approx(interval, abs=1e-4)
+    assert difference_interval(changes) == pytest.approx(interval, abs=1e-4)
 
 
-def test_groups_are_drawn_together():
-    changes = np.repeat((np.arange(50) < 10).astype(float), 2)
-    separate = paired_interval(changes)
-    together = paired_interval(changes, groups=[str(i // 2) for i in range(100)])
-    assert np.ptp(together) > 1.2 * np.ptp(separate)
+def test_common_difficulty_cancels():
+    """Two models alike on 398 of 400 videos: each is uncertain by 5 points, their difference by less than 1.5."""
+    first = np.arange(400) < 200
+    second = first.copy()
+    second[[200, 201]] = True
+    low, high = difference_interval(second.astype(int) - first)
+    assert low < 0.005 < high
+    assert high - low < 0.025
+    assert np.ptp(share_interval(first)) > 0.08
+
+
+def test_classes_of_equal_size_have_the_mean_over_videos():
+    changes, classes = np.tile([1, 0, 0, -1, 0, 0, 1, 0], 10), np.repeat(np.arange(10), 8)
+    assert difference_interval(changes, classes=classes) == pytest.approx(difference_interval(changes), abs=0.01)
+
+
+def test_rare_classes_make_the_mean_over_classes_uncertain():
+    """Of 10 classes, one has 2 videos and a tenth of the weight."""
+    changes = np.concatenate([np.tile([1, 0, 0, 0, -1, 0], 60), [1, 0]])
+    classes = np.concatenate([np.repeat(np.arange(9), 40), [9, 9]])
+    by_class, by_video = difference_interval(changes, classes=classes), difference_interval(changes)
+    assert np.ptp(by_class) > 1.5 * np.ptp(by_video)
+    assert by_class[0] < 0.05 < by_class[1]
+
+
+def test_a_class_of_one_video_is_counted():
+    """Left out, the one gain would not be seen; weighed by a tenth, it widens the interval to both sides."""
+    changes, classes = np.zeros(91, int), np.repeat(np.arange(10), [10] * 9 + [1])
+    without = difference_interval(changes, classes=classes)
+    changes[-1] = 1
+    low, high = difference_interval(changes, classes=classes)
+    assert low < 0.1 < high
+    assert high > without[1] + 0.1
+
+
+def test_share_that_depends_on_order_by_loop():
+    """The share r is inside where the mean of loss - r * above is within 1.96 standard errors of 0."""
+    forward, shuffled = np.arange(40) < 36, np.arange(40) < 24
+    pairs = [*zip(forward.tolist(), shuffled.tolist(), [1.0] * 40, strict=True)]
+    pairs += [(a, b, 0.5) for a in (True, False) for b in (True, False)]
+    low, high = loss_share_interval(forward, shuffled, chance=0.5)
+    assert low < 0.75 < high
+    for share, inside in ((low - 1e-4, False), (low + 1e-4, True), (high - 1e-4, True), (high + 1e-4, False)):
+        total = sum(weight for *_, weight in pairs)
+        rests = [((a - b) - share * (a - 0.5), weight) for a, b, weight in pairs]
+        mean = sum(rest * weight for rest, weight in rests) / total
+        variance = sum(weight * (rest - mean) ** 2 for rest, weight in rests) / total**2
+        assert (abs(mean) <= 1.959964 * math.sqrt(variance)) == inside
+
+
+def test_share_of_a_model_at_chance_has_no_interval():
+    assert loss_share_interval(np.arange(40) < 22, np.arange(40) < 20, chance=0.5) is None
+    assert loss_share_interval(np.arange(40) < 2, np.arange(40) < 1, chance=0.5) is None
+
+
+def test_share_of_copies_counts_once():
+    forward, other = (np.repeat(np.arange(40) < n, 2) for n in (36, 24))
+    groups = np.repeat(np.arange(40), 2).astype(str).tolist()
+    together = loss_share_interval(forward, other, chance=0.5, groups=groups)
+    apart = loss_share_interval(forward, other, chance=0.5)
+    assert np.ptp(together) > 1.2 * np.ptp(apart)
+
+
+@pytest.mark.parametrize(
+    ("values", "interval"),
+    [
+        ([3.0], (3, 3)),
+        ([1, 2, 3, 4, 5], (1, 5)),  # 93.75%
+        # Of 6, the range has 96.875% and the second to the fifth 78.125%: 0.1 of the way by chance, and by
+        # Hettmansperger and Sheather 5 * 0.1 / (1 + 4 * 0.1) of the gap.
+        ([10, 20, 30, 40, 50, 60], (10 + 10 * 0.5 / 1.4, 60 - 10 * 0.5 / 1.4)),
+    ],
+)
+def test_interval_of_a_median_by_hand(values, interval):
+    assert median_interval(values) == pytest.approx(interval)
+    assert median_interval(values[::-1]) == pytest.approx(interval)
 
 
 def test_no_videos():
-    with pytest.raises(ValueError, match="videos, got 0"):
-        bootstrap_interval(np.zeros(0, bool))
+    for call in (share_interval, difference_interval):
+        with pytest.raises(ValueError, match="videos, got 0"):
+            call(np.zeros(0, bool))
 
 
 @pytest.mark.parametrize(
@@ -137,39 +238,3 @@ def test_mcnemar_of_a_large_test_set():
     assert mcnemar(12000, 12400) == pytest.approx(0.01064, rel=0.01)
     with pytest.raises(ValueError, match="-1 and 2"):
         mcnemar(-1, 2)
-
-
-def test_wilson_by_hand():
-    assert wilson_interval(0.5, 100) == pytest.approx((0.40383, 0.59617), abs=1e-5)
-
-
-@pytest.mark.parametrize(("num_hits", "n"), [(0, 50), (10, 50), (25, 50), (49, 50), (50, 50), (1, 1)])
-def test_interval_contains_the_mean(num_hits: int, n: int):
-    hits = np.arange(n) < num_hits
-    low, high = bootstrap_interval(hits)
-    assert 0 <= low <= hits.mean() <= high <= 1
-    assert bootstrap_interval(hits) == (low, high)
-    assert bootstrap_interval(hits, confidence=0.5)[0] >= low
-
-
-def test_interval_is_about_two_standard_errors():
-    low, high = bootstrap_interval(np.arange(400) < 200)
-    assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.005)
-    assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.005)
-
-
-def test_interval_counts_a_group_once():
-    hits = np.repeat(np.arange(50) < 40, 2)
-    separate, together = (bootstrap_interval(hits, groups=g) for g in (None, np.repeat(np.arange(50), 2)))
-    assert together[1] - together[0] > 1.2 * (separate[1] - separate[0])
-
-
-@pytest.mark.parametrize(("hits", "interval"), [(np.ones(20, bool), (0.8316, 1)), (np.zeros(20, bool), (0, 0.1684))])
-def test_interval_without_spread_is_the_exact_bound(hits, interval):
-    assert bootstrap_interval(hits) == pytest.approx(interval, abs=1e-4)
-
-
-def test_interval_of_half_right_pairs_has_a_width():
-    hits, pairs = np.tile([True, False], 50), np.repeat(np.arange(50), 2)
-    low, high = bootstrap_interval(hits, groups=pairs)
-    assert (low, high) == pytest.approx((0.3664, 0.6336), abs=1e-3)

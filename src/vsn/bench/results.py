@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from vsn.scores.intervals import percentiles
+from vsn.scores.intervals import median_interval
 
 if TYPE_CHECKING:
     from vsn.bench.runtimes import Infer, Variant
@@ -150,10 +150,8 @@ def spread(values: Sequence[float]) -> Spread:
     return {"median": float(middle), "p10": float(low), "p90": float(high)}
 
 
-def paired_ratio(
-    times: Sequence[float], base: Sequence[float], *, confidence: float = 0.95, draws: int = 2000, seed: int = 0
-) -> Ratio:
-    """Compute the median over rounds of ``times[i] / base[i]``, with its percentile bootstrap interval.
+def paired_ratio(times: Sequence[float], base: Sequence[float]) -> Ratio:
+    """Compute the median over rounds of ``times[i] / base[i]``, with its 95% interval (fewer than 6: their range).
 
     Both times of a round were measured shortly after each other, so that a slow phase of the machine cancels out:
 
@@ -168,7 +166,4 @@ def paired_ratio(
         raise ValueError(f"Expected the same rounds of both, 1 or more; got {len(times)} and {len(base)}.")
     # The median of ratios, not the ratio of medians, which would lose the pairs.
     ratios = np.asarray(times, np.float64) / np.asarray(base, np.float64)
-    # Bootstrap over rounds, not over single times, to keep the pairs.
-    drawn = np.random.default_rng(seed).integers(len(ratios), size=(draws, len(ratios)))
-    low, high = percentiles(np.median(ratios[drawn], axis=1), confidence)
-    return {"ratio": float(np.median(ratios)), "interval": [low, high]}
+    return {"ratio": float(np.median(ratios)), "interval": list(median_interval(ratios.tolist()))}

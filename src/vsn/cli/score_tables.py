@@ -130,7 +130,7 @@ def print_comparison(comparison: Comparison, *, show_all: bool = False) -> None:
     console.print(table)
     print(
         f"Only a is right on {comparison.only_a} videos, only b on {comparison.only_b}: McNemar's exact p = "
-        f"{comparison.mcnemar_p:.2g}. Differences are in points, with paired bootstrap intervals.",
+        f"{comparison.mcnemar_p:.2g}. Differences are in points, with intervals of the paired difference.",
     )
     if any(comparison.num_unreadable):
         in_a, in_b = comparison.num_unreadable
@@ -178,7 +178,7 @@ def print_calibration(fitted: Calibration, applied: AppliedCalibration | None) -
     if fitted.threshold is not None:
         print(
             f"Threshold {fitted.threshold:.4f}: below it the label is 'unknown'. "
-            f"Requested precision {percent(fitted.wanted_precision)}.",
+            f"Requested precision {percent(fitted.wanted_precision)}, with 95% certainty.",
         )
         for name, row in rows:
             accepted = f"{name.capitalize()}: accepts {percent(row.coverage)} of the videos"

@@ -98,17 +98,15 @@ def compare(
     common: bool = False,
     split: Split = "",
     protocol: ScoreProtocol = "",
-    seed: int = 0,
     show_all: Annotated[bool, tyro.conf.arg(name="all")] = False,
     json_output: Json = False,
 ) -> None:
     """Compare two models video by video: is B better than A, in which classes, on which videos.
 
-    Paired bootstrap of the difference, McNemar's exact test, and the classes and videos that changed.
+    Interval of the paired difference, McNemar's exact test, and the classes and videos that changed.
 
     Args:
         common: compare on the videos that both have, and report how many were left out.
-        seed: of the bootstrap.
         show_all: print every class and every video that changed.
     """
     from vsn.cli.score_tables import print_comparison
@@ -117,7 +115,7 @@ def compare(
 
     names, inputs = _load([a, b], split, protocol)
     matched, left_out = match_scores(inputs, names, common=common)
-    comparison = compare_scores(*matched, seed=seed)
+    comparison = compare_scores(*matched)
     if json_output:
         values = {"a": names[0], "b": names[1], "left_out": left_out, **comparison.to_dict()}
         print(to_json(values, indent=2))
@@ -179,8 +177,8 @@ def calibrate(
 ) -> None:
     """Fit a temperature on validation scores, so that probabilities match how often labels are right.
 
-    With --precision, also choose the lowest probability at which labels are right that often; below
-    it the label is "unknown".
+    With --precision, also choose the lowest probability from which labels are right that often, with 95%
+    certainty; below it the label is "unknown".
 
     Args:
         apply: scores of other videos, to measure the calibration on; a file, or a run folder.

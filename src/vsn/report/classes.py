@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from markupsafe import Markup
 
 from vsn.report.render import render
 from vsn.report.runs import ReportRun
 from vsn.runs.run import is_number
-from vsn.scores.intervals import wilson_interval
+from vsn.scores.metrics import per_class_intervals
 
 
 def classes_section(runs: Sequence[ReportRun]) -> Markup:
@@ -29,15 +28,13 @@ def classes_section(runs: Sequence[ReportRun]) -> Markup:
     }
     ranked = sorted(range(len(best.classes)), key=lambda c: (-shares[best.name][c], best.classes[c]))
 
-    def interval(share: float, count: int) -> tuple[float, float] | None:
-        # The Wilson interval is for a share of videos, which an average precision is not.
-        if best.is_multi_label or share < 0 or not count:
-            return None
-        low, high = np.clip(wilson_interval(share, count), 0.0, 1.0).tolist()
-        return low, high
-
+    # An average precision, of multi-label data, is no share of videos and has no interval.
+    intervals = {
+        run.name: per_class_intervals(run.scores) for _, run in tested if run.scores and not best.is_multi_label
+    }
     rows = []
     for c in ranked:
-        bars = [(run.name, share := shares[run.name][c], index, interval(share, counts[c])) for index, run in tested]
-        rows.append((best.classes[c], counts[c], bars))
+        name = best.classes[c]
+        bars = [(run.name, shares[run.name][c], index, intervals.get(run.name, {}).get(name)) for index, run in tested]
+        rows.append((name, counts[c], bars))
     return render("classes.html", tested=tested, best=best, rows=rows)

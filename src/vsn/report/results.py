@@ -11,7 +11,7 @@ from markupsafe import Markup
 from vsn.report.render import MISSING, format_value, join_names, num_videos, percent, percent_range, render
 from vsn.report.runs import ReportError, ReportRun, read_json
 from vsn.runs.run import weights_file
-from vsn.scores.intervals import bootstrap_interval
+from vsn.scores.intervals import share_interval
 from vsn.scores.metrics import top_k_hits
 from vsn.scores.reliance import ORDERS
 
@@ -129,7 +129,7 @@ def _result_row(run: ReportRun, costs: Costs) -> dict[str, Any]:
     row |= {key: forward[key] for key in shown if key in forward}
     if run.scores is not None:
         # The result file has no interval of top-5, so compute it from the scores.
-        row["top5_interval"] = bootstrap_interval(top_k_hits(run.scores, 5), groups=run.scores.groups)
+        row["top5_interval"] = share_interval(top_k_hits(run.scores, 5), groups=run.scores.groups)
     if run.best is not None:
         row |= {"top1_best": run.best.top1, "top1_best_interval": run.best.top1_interval}
     row |= {f"top1_{order}": result.top1 for order, result in run.results.items() if order != "forward"}

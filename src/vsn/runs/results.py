@@ -83,7 +83,7 @@ class EvalResult:
     top1: float | None = None
     """Fraction in [0, 1], like all metrics; for multi-label videos a hit on any of their labels."""
     top1_interval: tuple[float, float] | None = None
-    """95% bootstrap interval over videos."""
+    """95% interval over videos."""
     top5: float | None = None
     mean_average_precision: float | None = None
     """Of multi-label videos; others have `mean_class`."""

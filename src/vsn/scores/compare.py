@@ -8,7 +8,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from vsn.scores.intervals import Interval, bootstrap_draws, mcnemar, no_spread_interval, paired_interval, percentiles
+from vsn.scores.intervals import Interval, difference_interval, mcnemar
 from vsn.scores.metrics import MeanName, predicted_classes, summarize, top_k_hits
 from vsn.scores.scores import Scores
 
@@ -38,7 +38,7 @@ class Difference:
     difference: float
     """b minus a."""
     interval: Interval | None
-    """95% paired bootstrap interval; None for average precision."""
+    """95% interval of the paired difference; None for average precision."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,12 @@ class Comparison:
         }
 
 
-def compare_scores(a: Scores, b: Scores, *, seed: int = 0) -> Comparison:
+def compare_scores(a: Scores, b: Scores) -> Comparison:
     """Compare two models; differences are b minus a.
 
     Args:
         a: of the same videos and classes in the same order as b: `vsn.scores.match.match_scores`.
         b: the other.
-        seed: of the bootstrap, 2000 draws over videos; a clip and its reversed copy are drawn together.
 
     Raises:
         ScoresError: videos without a known label.
@@ -103,14 +102,14 @@ def compare_scores(a: Scores, b: Scores, *, seed: int = 0) -> Comparison:
             summaries[0].top1,
             summaries[1].top1,
             float(changes.mean()),
-            paired_interval(changes.astype(float), groups=a.groups, seed=seed),
+            difference_interval(changes, groups=a.groups),
         ),
         mean_name=summaries[0].mean_name,
         mean=Difference(
             summaries[0].mean,
             summaries[1].mean,
             summaries[1].mean - summaries[0].mean,
-            None if a.multi_label else _mean_class_interval(changes, a, seed),
+            None if a.multi_label else difference_interval(changes, groups=a.groups, classes=a.labels),
         ),
         only_a=int((changes < 0).sum()),
         only_b=int((changes > 0).sum()),
@@ -118,25 +117,6 @@ def compare_scores(a: Scores, b: Scores, *, seed: int = 0) -> Comparison:
         classes=_class_changes(a, changes, summaries[0].per_class, summaries[1].per_class),
         changed=_video_changes(a, b, changes),
     )
-
-
-def _mean_class_interval(changes: NDArray[np.int64], scores: Scores, seed: int) -> Interval:
-    """Return the paired bootstrap interval of the difference in mean-class accuracy.
-
-    A class that is not drawn is left out of the mean of that draw.
-    """
-    labels, num_classes = scores.labels, len(scores.classes)
-
-    def difference(counts: NDArray[np.int64]) -> float:
-        videos = np.bincount(labels, counts, minlength=num_classes)
-        drawn = videos > 0
-        gained = np.bincount(labels, counts * changes, minlength=num_classes)
-        return float((gained[drawn] / videos[drawn]).mean())
-
-    draws = bootstrap_draws(difference, len(changes), groups=scores.groups, seed=seed)
-    if np.ptp(draws) > 0:
-        return percentiles(draws)
-    return no_spread_interval(float(draws[0]), len(set(scores.groups)))
 
 
 def _class_changes(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsn.scores.intervals import Interval, paired_interval
+from vsn.scores.intervals import Interval, difference_interval
 from vsn.scores.metrics import (
     Summary,
     average_precisions,
@@ -245,7 +245,7 @@ class FusionReport:
     gain: float
     """Top-1 of the fused scores over that input."""
     gain_interval: Interval
-    """95% paired bootstrap interval."""
+    """95% interval of the paired difference."""
     map_gain: float | None
     """Gain in mean average precision; None unless the scores are multi-label."""
 
@@ -279,6 +279,6 @@ def fusion_report(inputs: Sequence[Scores], names: Sequence[str], fused: Scores)
         fused=fused_row,
         best_single=names[best],
         gain=float(changes.mean()),
-        gain_interval=paired_interval(changes, groups=fused.groups),
+        gain_interval=difference_interval(changes, groups=fused.groups),
         map_gain=fused_row.summary.mean - rows[best].summary.mean if fused.multi_label else None,
     )

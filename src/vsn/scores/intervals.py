@@ -1,110 +1,117 @@
-"""Compute confidence intervals over videos (percentile bootstrap, Wilson) and McNemar's exact test."""
+"""Compute 95% confidence intervals over videos, without random draws, and McNemar's exact test.
+
+`results/interval-coverage-cpu.json` holds how often each interval contains the true value in simulations.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Interval = tuple[float, float]
+Groups = Sequence[str] | NDArray[Any] | None
 
-_MAX_DRAWN = 1_000_000
-"""Drawn indices held in memory at a time: 2000 draws of a large test set would take gigabytes."""
+CONFIDENCE = 0.95
 
 
-def bootstrap_interval(
-    hits: NDArray[np.bool_],
-    *,
-    groups: Sequence[str] | None = None,
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+def share_interval(hits: NDArray[np.bool_], *, groups: Groups = None, confidence: float = CONFIDENCE) -> Interval:
+    """Return the mid-P interval of the mean of ``(N,)`` bool.
+
+    The values of p at which the binomial chance of more hits than seen, plus half the chance of as many, is between
+    the two tails (Lancaster, 1961). Videos of one of ``groups`` (``(N,)``, default one group per video), such as a
+    clip and its reversed copy, count as fewer independent videos.
+    """
+    share, _, count = _independent_videos(hits.astype(np.float64), groups)
+    tail = (1 - confidence) / 2
+    low = 0.0 if not hits.any() else _root(lambda p: _chance_of_more(share * count, count, p) - tail, 0.0, 1.0)
+    high = 1.0 if hits.all() else _root(lambda p: _chance_of_more(share * count, count, p) - (1 - tail), 0.0, 1.0)
+    return low, high
+
+
+def share_p_value(hits: NDArray[np.bool_], share: float, *, groups: Groups = None) -> float:
+    """Return the one-sided mid-P value of a mean of ``(N,)`` bool above ``share``: small if it is surely above.
+
+    It is at most 0.05 where the lower bound of the 90% interval is at least ``share``.
+    """
+    mean, _, count = _independent_videos(hits.astype(np.float64), groups)
+    return _chance_of_more(mean * count, count, share)
+
+
+def difference_interval(
+    changes: NDArray[Any], *, groups: Groups = None, classes: NDArray[Any] | None = None
 ) -> Interval:
-    """Return the percentile bootstrap interval of the mean of ``(N,)`` bool.
+    """Return Tango's score interval (1998) of the mean difference of two models on the same videos.
 
-    Videos of one of ``groups`` (``(N,)``, default one group per video) are drawn together: a clip and its
-    reversed copy are not independent.
+    Args:
+        changes: ``(N,)``; 1 where only the second model is right, -1 where only the first is, else 0. What is hard
+            for both cancels.
+        groups: as for `share_interval`.
+        classes: ``(N,)`` class of each video: the mean over classes of the mean of each, instead of the mean over
+            videos.
     """
-    means, num_groups = _drawn_means(hits.astype(float), groups, draws, seed)
-    # All right or all wrong: every draw has the same mean, so take the exact binomial bound instead.
-    if hits.all() or not hits.any():
-        bound = ((1 - confidence) / 2) ** (1 / num_groups)
-        return (float(bound), 1.0) if hits.all() else (0.0, float(1 - bound))
-    # No spread otherwise, say each group half right: an interval of width 0 would claim certainty.
-    if np.ptp(means) == 0:
-        return wilson_interval(float(hits.mean()), num_groups, confidence)
-    return percentiles(means, confidence)
+    mean, square, count = _independent_videos(np.asarray(changes, np.float64), groups, classes)
+    z, lost = _quantile(), count * (square - mean) / 2
+
+    def score(difference: float) -> float:
+        # Standardized distance of the mean from a true difference, under the most likely shares that have it.
+        b = (2 - mean) * count * difference - square * count
+        share = (math.sqrt(max(b * b + 8 * count * lost * difference * (1 - difference), 0.0)) - b) / (4 * count)
+        variance = (2 * share + difference * (1 - difference)) / count
+        return (mean - difference) / math.sqrt(max(variance, 1e-300))
+
+    return _root(lambda d: z - score(d), -1.0, mean), _root(lambda d: -z - score(d), mean, 1.0)
 
 
-def paired_interval(
-    changes: NDArray[np.floating],
-    *,
-    groups: Sequence[str] | None = None,
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Return the percentile bootstrap interval of the mean of ``(N,)`` differences of two models, each -1 to 1.
+def loss_share_interval(
+    forward: NDArray[np.bool_], other: NDArray[np.bool_], *, chance: float, groups: Groups = None
+) -> Interval | None:
+    """Return Fieller's interval (1954) of (a - b) / (a - chance), of the means a and b of two ``(N,)`` bool.
 
-    Both models keep their videos in every draw, so that what is hard for both cancels. Without spread, as when no
-    video changed, see `no_spread_interval`.
+    None if a is not above ``chance`` by its interval: then no share of the distance can be excluded.
     """
-    means, num_groups = _drawn_means(np.asarray(changes, np.float64), groups, draws, seed)
-    if np.ptp(means) > 0:
-        return percentiles(means, confidence)
-    return no_spread_interval(float(means[0]), num_groups, confidence)
+    index, num_groups = _group_index(groups, len(forward))
+    # Half a video of each of the four outcomes, as Agresti and Min (2005): otherwise a few changes, or none, would
+    # give an interval that is too narrow.
+    loss = np.concatenate([forward.astype(np.float64) - other, [0, 1, -1, 0]])
+    above = np.concatenate([forward.astype(np.float64), [1, 1, 0, 0]]) - chance
+    weights = np.concatenate([np.ones(len(forward)), np.full(4, 0.5)])
+    index = np.concatenate([index, num_groups + np.arange(4)])
+    total = weights.sum()
+    a, b = weights @ loss / total, weights @ above / total
+    sums = np.array([np.bincount(index, np.sqrt(weights) * part) for part in (loss - a, above - b)])
+    covariance = sums @ sums.T * (_quantile() / total) ** 2
+    # The ratios r with (a - r b)^2 <= z^2 var(a - r b): between the two roots of a square in r.
+    square, middle, constant = b * b - covariance[1, 1], a * b - covariance[0, 1], a * a - covariance[0, 0]
+    if b <= 0 or square <= 0:
+        return None
+    half = math.sqrt(max(middle * middle - square * constant, 0.0))
+    return float((middle - half) / square), float((middle + half) / square)
 
 
-def bootstrap_draws(
-    statistic: Callable[[NDArray[np.int64]], float],
-    num_videos: int,
-    *,
-    groups: Sequence[str] | None = None,
-    draws: int = 2000,
-    seed: int = 0,
-) -> NDArray[np.float64]:
-    """Return ``(draws,)`` values of a statistic of resampled videos.
+def median_interval(values: Sequence[float]) -> Interval:
+    """Return the interval of the median between two ordered values (Hettmansperger and Sheather, 1986).
 
-    ``statistic`` takes ``(N,)`` int64 counts: how often each video was drawn, equal within a group.
+    The interval between the k-th lowest and the k-th highest of n values contains the median unless fewer than k lie
+    on one side of it, a binomial chance; between two k it is interpolated. Fewer than 6 values cannot reach 95%: they
+    give their range, which contains the median in 1 - 2^(1-n) of cases (5 values: 93.75%).
     """
-    group_index, num_groups = _group_index(groups, num_videos)
-    generator = np.random.default_rng(seed)
-    # One seeded generator, and groups in the order of their names: equal scores give equal intervals.
-    values = np.empty(draws)
-    for draw in range(draws):
-        drawn = generator.integers(num_groups, size=num_groups)
-        values[draw] = statistic(np.bincount(drawn, minlength=num_groups)[group_index])
-    return values
+    ordered, n = sorted(values), len(values)
 
+    def contains(k: int) -> float:
+        return 1 - 2 * sum(math.comb(n, i) for i in range(k)) / 2**n
 
-def percentiles(values: NDArray[np.float64], confidence: float = 0.95) -> Interval:
-    """Return the bounds of the central share ``confidence`` of bootstrap values."""
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(values, [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def no_spread_interval(difference: float, num_groups: int, confidence: float = 0.95) -> Interval:
-    """Return the interval of a difference of two shares whose bootstrap draws are all equal.
-
-    If a share u of all groups differs from those seen, n groups miss it with probability (1-u)^n. The largest u that
-    is missed with probability (1-confidence)/2 moves the difference by at most u * (1 + its size).
-    """
-    missed = 1 - ((1 - confidence) / 2) ** (1 / num_groups)
-    half = missed * (1 + abs(difference))
-    return max(difference - half, -1.0), min(difference + half, 1.0)
-
-
-def wilson_interval(share: float, count: int, confidence: float = 0.95) -> Interval:
-    """Return Wilson's score interval of a share of ``count`` independent draws."""
-    # Unlike share +- z * standard error, it stays within 0 to 1 and has a width at 0 and 1.
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    return middle - half, middle + half
+    k = max((k for k in range(1, n // 2 + 1) if contains(k) >= CONFIDENCE), default=0)
+    if k == 0:
+        return ordered[0], ordered[-1]
+    excess = (contains(k) - CONFIDENCE) / (contains(k) - contains(k + 1))
+    inward = (n - k) * excess / (k + (n - 2 * k) * excess)
+    low, high = ((1 - inward) * ordered[i] + inward * ordered[j] for i, j in ((k - 1, k), (n - k, n - k - 1)))
+    return low, high
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -125,22 +132,84 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * math.fsum(map(math.exp, tail)))
 
 
-def _drawn_means(
-    values: NDArray[np.float64], groups: Sequence[str] | None, draws: int, seed: int
-) -> tuple[NDArray[np.float64], int]:
-    """Return bootstrap means of ``(N,)`` values, and the number of groups."""
+def _independent_videos(
+    values: NDArray[np.float64], groups: Groups, classes: NDArray[Any] | None = None
+) -> tuple[float, float, float]:
+    """Return the mean of ``(N,)`` values, the mean of their squares, and a number of independent videos.
+
+    So many videos without groups and classes would know the mean equally well: N without both, N / 2 for pairs that
+    are always equal. With ``classes`` the means are over classes.
+    """
     group_index, num_groups = _group_index(groups, len(values))
-    # A group contributes the sum and the number of its videos, so that draws of groups need no videos.
-    total, size = np.bincount(group_index, values), np.bincount(group_index)
-    generator, means = np.random.default_rng(seed), np.empty(draws)
-    rows = max(1, _MAX_DRAWN // num_groups)
-    for start in range(0, draws, rows):
-        drawn = generator.integers(num_groups, size=(min(rows, draws - start), num_groups))
-        means[start : start + rows] = total[drawn].sum(axis=1) / size[drawn].sum(axis=1)
-    return means, num_groups
+    _, class_index = np.unique(np.zeros(len(values)) if classes is None else classes, return_inverse=True)
+    sizes, sums = np.bincount(class_index), np.bincount(class_index, values)
+    weights = 1 / (len(sizes) * sizes[class_index])
+    mean, square = float(weights @ values), float(weights @ values**2)
+    spread = square - mean * mean
+    group_weights = np.bincount(group_index, weights)
+    # Without spread nothing says how much groups are alike, so they count as fully alike.
+    if spread < 1e-12 or num_groups == 1:
+        return mean, square, float(1 / np.sum(group_weights**2))
+    # Classes are not drawn, so that only what varies within a class is uncertain. One group says nothing of that:
+    # such classes are taken as draws of one kind.
+    pairs = np.unique(np.stack([class_index, group_index]), axis=1)
+    class_groups = np.bincount(pairs[0])[class_index]
+    single = class_groups == 1
+    deviations = values - np.where(single, mean, (sums / sizes)[class_index])
+    drawn = np.where(single, num_groups, class_groups)
+    residuals = np.bincount(group_index, weights * deviations * np.sqrt(drawn / (drawn - 1)))
+    variance = float(np.sum(residuals**2))
+    # Videos of a group that differ more than chance (one right, its copy wrong) at most double the number.
+    most = 2 / float(np.sum(weights**2))
+    return mean, square, min(spread / variance + 1, most) if variance > 0 else most
 
 
-def _group_index(groups: Sequence[str] | None, num_videos: int) -> tuple[NDArray[np.intp], int]:
+def _chance_of_more(hits: float, count: float, p: float) -> float:
+    """Return P(X > hits) + P(X = hits) / 2 of X binomial (count, p); continuous in hits and count."""
+    at_least = _incomplete_beta(hits, count - hits + 1, p) if hits > 0 else 1.0
+    more = _incomplete_beta(hits + 1, count - hits, p) if hits < count else 0.0
+    return (at_least + more) / 2
+
+
+def _incomplete_beta(a: float, b: float, x: float) -> float:
+    """Return the regularized incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22)."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):  # the fraction converges fast on the other side
+        return 1 - _incomplete_beta(b, a, 1 - x)
+    logarithm = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    # Lentz's method: the value as a product of ratios of successive numerators and denominators.
+    value = numerator = 1.0
+    denominator = 0.0
+    for step in range(100_000):
+        m = step // 2
+        if step == 0:
+            term = 1.0
+        elif step % 2 == 0:
+            term = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        else:
+            term = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        denominator = 1 / (1 + term * denominator)
+        numerator = 1 + term / numerator
+        value *= numerator * denominator
+        if abs(numerator * denominator - 1) < 1e-13:
+            break
+    return math.exp(logarithm) / a * (value - 1)
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Return where an increasing function is 0, or the end nearest to it."""
+    for _ in range(45):
+        middle = (low + high) / 2
+        low, high = (middle, high) if function(middle) < 0 else (low, middle)
+    return (low + high) / 2
+
+
+def _quantile() -> float:
+    return NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+
+
+def _group_index(groups: Groups, num_videos: int) -> tuple[NDArray[np.intp], int]:
     if num_videos == 0:
         raise ValueError("Expected one or more videos, got 0.")
     if groups is None:

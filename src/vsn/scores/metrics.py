@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vsn.scores.intervals import bootstrap_interval
+from vsn.scores.intervals import Interval, share_interval
 from vsn.scores.scores import Scores, ScoresError
 
 UNREADABLE = "(unreadable)"
@@ -115,6 +115,13 @@ def per_class_accuracy(scores: Scores) -> dict[str, float]:
     }
 
 
+def per_class_intervals(scores: Scores) -> dict[str, Interval]:
+    """Return the 95% interval of the top-1 accuracy of each class that has videos, by name."""
+    hits, groups = top_k_hits(scores, 1), np.array(scores.groups)
+    members = {name: scores.members(index) for index, name in enumerate(scores.classes)}
+    return {name: share_interval(hits[own], groups=groups[own].tolist()) for name, own in members.items() if own.any()}
+
+
 @dataclass(frozen=True)
 class Summary:
     """Accuracy over a set of videos, as shares of 1."""
@@ -122,8 +129,8 @@ class Summary:
     num_videos: int
     top1: float
     """Of multi-label videos: a hit on any label."""
-    top1_interval: tuple[float, float]
-    """95% bootstrap interval."""
+    top1_interval: Interval
+    """95% interval."""
     top5: float
     mean_name: MeanName
     """Mean over classes of top-1; of average precision for multi-label videos."""
@@ -155,7 +162,7 @@ def summarize(scores: Scores) -> Summary:
     return Summary(
         num_videos=len(hits),
         top1=float(hits.mean()),
-        top1_interval=bootstrap_interval(hits, groups=scores.groups),
+        top1_interval=share_interval(hits, groups=scores.groups),
         top5=float(top_k_hits(scores, 5).mean()),
         mean_name="mean_average_precision" if scores.multi_label else "mean_class",
         mean=float(np.mean(list(per_class.values()))),

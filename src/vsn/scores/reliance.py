@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vsn.scores.intervals import Interval, bootstrap_draws, bootstrap_interval, paired_interval, percentiles
+from vsn.scores.intervals import Interval, difference_interval, loss_share_interval, share_interval
 from vsn.scores.match import match_scores
-from vsn.scores.metrics import top_k_hits
+from vsn.scores.metrics import per_class_intervals, top_k_hits
 from vsn.scores.scores import Scores, ScoresError
 
 ORDERS = ("forward", "reversed", "shuffled", "still")
@@ -29,7 +26,7 @@ class ClassAccuracy:
 
     top1: float
     interval: Interval
-    """95% bootstrap interval."""
+    """95% interval."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class OrderAccuracy(ClassAccuracy):
     loss: float
     """Top-1 forward minus top-1 in this order."""
     loss_interval: Interval
-    """95% paired bootstrap interval."""
+    """95% interval of the paired difference."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +101,9 @@ def temporal_reliance(by_order: Mapping[str, Scores]) -> Reliance:
     accuracies = {
         order: OrderAccuracy(
             float(order_hits.mean()),
-            bootstrap_interval(order_hits, groups=groups),
+            share_interval(order_hits, groups=groups),
             float((forward - order_hits).mean()),
-            (0.0, 0.0) if order == "forward" else paired_interval(forward - order_hits, groups=groups),
+            (0.0, 0.0) if order == "forward" else difference_interval(forward - order_hits, groups=groups),
         )
         for order, order_hits in hits.items()
     }
@@ -115,30 +112,13 @@ def temporal_reliance(by_order: Mapping[str, Scores]) -> Reliance:
     # A model at chance has nothing to lose: a share of almost 0 points above chance would be noise.
     share, interval = None, None
     if accuracies["forward"].interval[0] > chance:
-        share, interval = _share_on_order(forward, forward - hits[judge], groups, chance)
+        interval = loss_share_interval(hits["forward"], hits[judge], chance=chance, groups=groups)
+    if interval is not None:
+        share = accuracies[judge].loss / (accuracies["forward"].top1 - chance)
     by_class: dict[str, dict[str, ClassAccuracy]] = {}
-    for index, name in enumerate(matched[0].classes):
-        members = np.flatnonzero(matched[0].members(index))
-        if len(members):
-            class_groups = np.array(groups)[members].tolist()
-            class_hits = {order: order_hits[members] for order, order_hits in hits.items()}
-            by_class[name] = {
-                order: ClassAccuracy(float(right.mean()), bootstrap_interval(right, groups=class_groups))
-                for order, right in class_hits.items()
-            }
+    for order, scores in zip(orders, matched, strict=True):
+        for name, class_interval in per_class_intervals(scores).items():
+            members = scores.members(scores.classes.index(name))
+            top1 = float(hits[order][members].mean())
+            by_class.setdefault(name, {})[order] = ClassAccuracy(top1, class_interval)
     return Reliance(len(forward), chance, accuracies, by_class, judge, share, interval)
-
-
-def _share_on_order(
-    forward: NDArray[np.float64], loss: NDArray[np.float64], groups: Sequence[str], chance: float
-) -> tuple[float, Interval]:
-    """Return the loss as a share of top-1 forward above chance, and its bootstrap interval."""
-
-    def drawn_share(counts: NDArray[np.int64]) -> float:
-        above = float(counts @ forward - chance * counts.sum())
-        # The share of a draw at or below chance is undefined, so it stays out of the percentiles.
-        return float(counts @ loss) / above if above > 0 else np.nan
-
-    draws = bootstrap_draws(drawn_share, len(forward), groups=groups)
-    share = float(loss.mean() / (forward.mean() - chance))
-    return share, percentiles(draws[np.isfinite(draws)])

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vsn.scores.intervals import Interval, bootstrap_interval
+from vsn.scores.intervals import Interval, share_interval
 from vsn.scores.metrics import top_k_hits
 from vsn.scores.scores import Scores, ScoresError
 
@@ -151,7 +151,7 @@ class Marks:
 
     top1: float
     top1_interval: Interval
-    """95% bootstrap interval."""
+    """95% interval."""
     top5: float
 
 
@@ -167,7 +167,7 @@ def mark(scores: Scores, answers: Mapping[str, str]) -> Marks:
     labels = np.array([class_index[answers[video]] for video in server_ids(scores)], dtype=np.int64)
     labeled = replace(scores, labels=labels)
     hits = top_k_hits(labeled, 1)
-    return Marks(float(hits.mean()), bootstrap_interval(hits), float(top_k_hits(labeled, TOP_K).mean()))
+    return Marks(float(hits.mean()), share_interval(hits), float(top_k_hits(labeled, TOP_K).mean()))
 
 
 def _read_text(path: Path) -> str:

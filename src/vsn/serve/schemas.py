@@ -146,7 +146,7 @@ class Accuracy(BaseModel):
     order: str
     num_videos: int
     top1: float | None = None
-    top1_interval: tuple[float, float] | None = Field(default=None, description="95% bootstrap interval")
+    top1_interval: tuple[float, float] | None = Field(default=None, description="95% interval")
     top5: float | None = None
     mean_average_precision: float | None = Field(default=None, description="of multi-label models")
 
