@@ -1,5 +1,7 @@
 """CSV lists as people and spreadsheets write them: read as meant, or refused with the cause."""
 
+import doctest
+import importlib
 import unicodedata
 from pathlib import Path
 
@@ -143,6 +145,13 @@ def test_words_that_only_contain_end_are_no_parts(tmp_path: Path) -> None:
     header = (*HEADER, "gender", "num_frames", "fps", "weekend", "trend")
     with pytest.raises(ConfigError, match="unknown columns 'weekend', 'trend'"):
         read_records(lay(tmp_path, table([(*row, *"12345") for row in ROWS], header=header)), "train")
+
+
+@pytest.mark.parametrize("name", ["readers.class_names", "readers.splits", "readers.entries", "flips"])
+def test_examples_in_docstrings(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"vsn.data.{name}"))
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 # --- names on disk ---------------------------------------------------------------------------------

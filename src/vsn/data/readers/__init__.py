@@ -47,8 +47,9 @@ def read_records(config: DataConfig, split: str) -> RecordSet:
     """Read the records of one split of the data set that `config` describes.
 
     Data without stated splits is split here: `val_fraction` of each class is both the validation and the
-    test split, the rest the training split. Records of a split without labels have none; the training
-    split must have them.
+    test split, the rest the training split. Where only the validation split is absent, `val_fraction` of each class
+    of the training split is that. Records of a split without labels have none; the training split must have them.
+    A video that is listed several times is one record. `notes` state what was decided so.
 
     Raises:
         ConfigError: something is missing; names it. Only Kinetics and Moments in Time may lack videos,

@@ -41,7 +41,7 @@ def unify_spellings(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ..
     """Map names of classes to one spelling for those that differ only in case, spaces or Unicode form; and a note.
 
     >>> unify_spellings(["Wave", "turnleft", "wave", "turn left"])[0]
-    {'Wave': 'wave', 'turn left': 'turn left', 'turnleft': 'turn left', 'wave': 'wave'}
+    {'Wave': 'wave', 'wave': 'wave', 'turn left': 'turn left', 'turnleft': 'turn left'}
     """
     groups: dict[str, list[str]] = {}
     for name in sorted(set(names)):
