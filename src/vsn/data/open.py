@@ -46,8 +46,9 @@ def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, Video
         )
     val = relabel(read_records(recipe.data, recipe.data.val_split), records.classes)
     splits = [(recipe.data.train_split, records), (recipe.data.val_split, val)]
-    # Training uses no test videos: a test split that cannot be read is an error of `vsn eval`.
-    if recipe.data.test_split not in dict(splits):
+    # Training uses no test videos: a test split that cannot be read is an error of `vsn eval`. Without stated splits it is
+    # the validation split.
+    if recipe.data.test_split not in dict(splits) and records.held_out_of != "":
         with contextlib.suppress(ConfigError):
             splits.append((recipe.data.test_split, read_records(recipe.data, recipe.data.test_split)))
     # A note about the whole list is in both, with another example.
