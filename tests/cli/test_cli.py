@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import signal
@@ -44,6 +45,20 @@ def one_line(text: str) -> str:
     assert len(text.strip().splitlines()) == 1
     assert "Traceback" not in text
     return text
+
+
+@pytest.mark.parametrize("command", ["--help", "predict --help"])
+def test_help_in_a_narrow_terminal(command: str):
+    """In a process of its own: without a bound it never ends."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (20, 20))"
+    code = f"{limit}; import sys; from vsn import cli; cli.main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command.split()], env=os.environ | {"COLUMNS": "1"}, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0
+    # Only the boxes are fitted to the width.
+    assert {len(line) for line in done.stdout.splitlines() if line.startswith("│")} == {cli.MIN_COLUMNS}
 
 
 def commands(table: cli.Commands = cli.COMMANDS, group: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

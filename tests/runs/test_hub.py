@@ -2,8 +2,12 @@
 
 import json
 import shutil
+import socket
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from vsn.config import ConvertConfig
 from vsn.config.recipes import load_recipe
 from vsn.inference.evaluate import evaluate_run
 from vsn.models.weights_file import write_weights
+from vsn.runs import hub
 from vsn.runs.checkpoint import load_model
 from vsn.runs.hub import HubError, copy_run, from_pretrained, local_run, pull, push_to_hub, save_pretrained
 from vsn.runs.listing import summarize_run
@@ -276,6 +281,7 @@ def pulled(saved: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str 
         return str(saved)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # the fake needs no network
     return asked
 
 
@@ -347,6 +353,32 @@ def test_names_that_cannot_be_downloaded(cached: Path, name: str, message: str):
 def test_no_network_is_one_line(cached: Path, gray_video: Path):
     with pytest.raises(SystemExit, match="vsn: me/absent could not be downloaded: no connection"):
         cli.main(["predict", "hf://me/absent", str(gray_video)])
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A hub that takes connections and never answers, as behind a firewall."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+        monkeypatch.setattr(hub, "_CONNECT_SECONDS", 0.2)
+        yield server
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(no_hub: socket.socket, tmp_path: Path):
+    start = time.monotonic()
+    with pytest.raises(HubError, match="no connection to the hub, and it is not in the local cache"):
+        pull("nobody/nothing", cache_dir=tmp_path)
+    assert time.monotonic() - start < 10
+
+
+def test_a_push_without_a_network_is_one_line(tested_run: Path, monkeypatch: pytest.MonkeyPatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"  # closed, so that connections are refused
+    monkeypatch.setattr(huggingface_hub, "HfApi", partial(huggingface_hub.HfApi, endpoint=address))
+    with pytest.raises(HubError, match=r"me/x could not be uploaded: .*refused") as error:
+        push_to_hub(tested_run, "me/x", token="t")
+    assert "\n" not in str(error.value)
 
 
 def test_a_folder_whose_files_disagree(saved: Path, tmp_path: Path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
@@ -76,6 +77,8 @@ COMMANDS: Commands = {
 # commands that run a network keep memory too, because their published speeds and memory were measured so.
 KEEP_MEMORY = ("demo", "train", "ablate", "bench", "eval", "predict", "features", "stream", "serve")
 """Commands whose process keeps freed memory; see `vsn.system.allocator`."""
+MIN_COLUMNS = 40
+"""Width of the output in a narrower terminal, such as a pane of an editor."""
 GROUPS = {
     "data": "Write the embedded data set; pack and examine data sets.",
     "flow": "Compute, store and look at optical flow.",
@@ -104,6 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # The arguments as given, not sys.argv: tests and other programs call main(["train", ...]).
     command_line.set(shlex.join(["vsn", *arguments]))
+    # tyro divides the width into columns of help, and never ends where one of them is left no place.
+    if shutil.get_terminal_size().columns < MIN_COLUMNS:
+        os.environ["COLUMNS"] = str(MIN_COLUMNS)
     try:
         if arguments[:1] == ["--version"]:
             print(f"vsn {vsn.__version__}")

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from vsn.models import VideoClassifier
 
 # Path("hf://user/name") has one slash only: hf:/user/name
+_CONNECT_SECONDS = 5
+_TRANSPORTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
+"""Packages through which versions of huggingface_hub reach the network; their errors share no class."""
 _ADDRESS = re.compile(r"hf:/{1,2}(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>.+))?")
 
 
@@ -80,7 +83,7 @@ def pull(
                 revision=revision,
                 cache_dir=cache_dir,
                 token=token,
-                local_files_only=local_files_only,
+                local_files_only=local_files_only or not _is_reachable(),
                 allow_patterns=FILES,
             )
         folder = Path(snapshot)
@@ -170,7 +173,9 @@ def push_to_hub(
 
     with _hub_errors(repo_id, "uploaded"), tempfile.TemporaryDirectory() as temporary:
         # Before hashing and copying weights.
-        huggingface_hub.utils.validate_repo_id(repo_id)
+        from huggingface_hub.utils import validate_repo_id
+
+        validate_repo_id(repo_id)
         # One commit of a complete folder: other users never see a part of it.
         write_repository(Path(run), Path(temporary), weights=weights, license=license, repo=repo_id)
         api = huggingface_hub.HfApi(token=token)
@@ -224,6 +229,26 @@ def _hub_errors(name: str, action: str) -> Iterator[None]:
         if isinstance(error, FileNotFoundError):
             raise
         raise HubError(f"{name} could not be {action}: {_one_line(error)}") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _TRANSPORTS:
+            raise
+        raise HubError(
+            f"{name} could not be {action}: no connection to the hub ({_one_line(error)}). Check the network."
+        ) from error
+
+
+def _is_reachable() -> bool:
+    """Return whether the hub answers. Without a network its package would wait for minutes and print its attempts."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_CONNECT_SECONDS)
+    except Exception:  # of the operating system, TLS, a proxy, or one of several packages
+        return False
+    return True
 
 
 def _one_line(error: Exception) -> str:
