@@ -294,12 +294,17 @@ def test_loss_that_is_not_finite(tiny_data: Path, tmp_path: Path, quiet: Console
         ({"freeze": ("layer9",)}, r"freeze.*'layer9'.*conv1, bn1,.* layer4"),
         ({"precision": "fp16"}, "'fp16' needs a CUDA device"),
         ({"device": "nonsense"}, "The device is 'nonsense'"),
+        ({"batch_size": 11, "model": "tsn_resnet14_tiny"}, r"1 video of 12 \(train\.batch_size = 11"),
+        ({"batch_size": 2, "accumulate": 2, "model": "tsn_resnet14_tiny"}, r"train\.accumulate = 2"),
         ({"epochs": 2, "warmup_epochs": 2.5}, r"warmup_epochs is 2.5, .*epochs = 2"),
     ],
 )
 def test_refusals_leave_no_folder(tiny_data: Path, tmp_path: Path, quiet: Console, settings, message: str):
+    recipe = tiny_recipe(tiny_data, **settings)
+    if "model" in settings:  # one frame, whose last features are one pixel
+        recipe = replace(recipe, model=replace(recipe.model, num_frames=1))
     with pytest.raises(ConfigError, match=message):
-        train(tiny_recipe(tiny_data, **settings), tmp_path / "run", console=quiet)
+        train(recipe, tmp_path / "run", console=quiet)
     assert not (tmp_path / "run").exists()
 
 
@@ -415,3 +420,37 @@ def test_what_was_drawn_before_changes_nothing(tiny_data: Path, tmp_path: Path, 
     torch.rand(1000)
     train(tiny_recipe(tiny_data), tmp_path / "run", console=quiet)
     assert_same_weights(tmp_path / "run", finished_run)
+
+
+def test_an_epoch_without_a_video_stops(tiny_data: Path, tmp_path: Path, finished_run: Path, log: Log):
+    """All training videos are gone, and data.bad_videos allows it; once they are back, the run goes on as if nothing was."""
+    root, path = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(tiny_data, root)
+    recipe = rename_data(tiny_recipe(root), bad_videos=1.0)
+    videos = [record.path for record in read_records(recipe.data, "train").records]
+    contents = [video.read_bytes() for video in videos]
+    for video in videos:
+        video.write_bytes(b"")
+    console, said = log
+    with pytest.raises(VideoError, match=r"None of the 12 training videos"):
+        train(recipe, path, console=console)
+    assert "nan" not in said()
+    assert not (path / "metrics.jsonl").exists()
+    for video, content in zip(videos, contents, strict=True):
+        video.write_bytes(content)
+    train(recipe, path, resume=True, console=console)
+    assert_same_weights(path, finished_run)
+    assert metrics_of(path) == metrics_of(finished_run)
+
+
+def test_another_number_of_threads_is_said(tiny_data: Path, tmp_path: Path, log: Log, monkeypatch):
+    console, said = log
+    at_step(monkeypatch, 1, interrupt)
+    with pytest.raises(TrainingStopped) as stopped:
+        train(tiny_recipe(tiny_data, epochs=1), tmp_path / "run", console=console)
+    assert stopped.value.exit_status == 130
+    versions = json.loads((tmp_path / "run" / "versions.json").read_text())
+    assert versions["num_threads"] == torch.get_num_threads()
+    (tmp_path / "run" / "versions.json").write_text(json.dumps(versions | {"num_threads": 63}))
+    train(tiny_recipe(tiny_data, epochs=1), tmp_path / "run", resume=True, console=console)
+    assert f"trained with 63 threads, and this process has {torch.get_num_threads()}" in said()

@@ -139,12 +139,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("VSN_TRACEBACK"):
             raise
+        status = getattr(error, "exit_status", 1)
         if not str(error):  # one of several processes: rank 0 has reported the error
-            raise SystemExit(1) from None
+            raise SystemExit(status) from None
         # torchrun mixes the output of all processes.
         rank = os.environ.get("RANK", "0")
         who = "vsn" if rank == "0" else f"vsn (rank {rank})"
-        raise SystemExit(f"{who}: {' '.join(str(error).split())}") from None
+        message = f"{who}: {' '.join(str(error).split())}"
+        if status == 1:
+            raise SystemExit(message) from None
+        print(message, file=sys.stderr)
+        raise SystemExit(status) from None
 
 
 def _overview(commands: Commands) -> tyro.extras.SubcommandApp:

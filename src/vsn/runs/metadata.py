@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +36,21 @@ def write_run(run: Run) -> None:
         write_text(run.path / "recipe.toml", dump_recipe(run.recipe))
     except OSError as error:
         raise RunError(f"The run folder {run.path} cannot be written: {error}. Choose another folder.") from error
+
+
+def different_threads(path: Path) -> str:
+    """Say so if a run was trained with another number of threads than this process has; "" otherwise."""
+    try:
+        before = json.loads((path / "versions.json").read_text(encoding="utf-8"))["num_threads"]
+    except (OSError, ValueError, KeyError, TypeError):  # written by an older version, or a copy of a part of the run
+        return ""
+    now = torch.get_num_threads()
+    if before == now:
+        return ""
+    return (
+        f"The run was trained with {before} threads, and this process has {now}: sums on a CPU round differently, so that "
+        "the weights will differ in their last bits. Set OMP_NUM_THREADS for equal ones."
+    )
 
 
 def is_unstarted(path: Path) -> bool:

@@ -167,6 +167,33 @@ def check_job(recipe: Recipe, distributed: Distributed, *, resume: bool = False)
         )
 
 
+def _check_smallest_step(recipe: Recipe, num_videos: int) -> None:
+    """Raise `ConfigError` if batch normalization cannot compute the statistics of the smallest part of a step.
+
+    It needs two values of a channel: two videos, frames or pixels.
+    """
+    config, model, size = recipe.train, recipe.model, recipe.clip.crop_size
+    steps = {min(config.batch_size, num_videos), num_videos % config.batch_size or config.batch_size}
+    smallest = max(1, min(steps) // config.accumulate)
+    # The meta device has shapes only: this computes nothing, and needs no memory.
+    with torch.device("meta"):
+        network = build_model(model).train()
+        clips = torch.zeros(smallest, model.num_frames, model.clip_channels, size, size)
+    freeze_parts(network, config)
+    try:
+        with torch.no_grad():
+            network(clips)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            f"A step, or a part of one, has {smallest} video of {num_videos} (train.batch_size = {config.batch_size}, "
+            f"train.accumulate = {config.accumulate}), too few for batch normalization with clip.crop_size = {size} and "
+            f"model.num_frames = {model.num_frames}. Set a batch size that leaves more videos for the last step, a smaller "
+            "train.accumulate, larger crops, or train.partial_bn."
+        ) from error
+
+
 def start_job(
     run: Run,
     datasets: tuple[VideoDataset, VideoDataset],
@@ -178,6 +205,8 @@ def start_job(
     recipe, config, train_set = run.recipe, run.recipe.train, datasets[0]
     if distributed.device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # training clips have one size
+    if distributed.world_size == 1:  # several ranks compute statistics together
+        _check_smallest_step(recipe, len(train_set))
     # The same seed on all ranks: they start from equal weights. Steps seed themselves, see `train_step`.
     torch.manual_seed(config.seed)
     model = build_model(recipe.model)

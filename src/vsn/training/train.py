@@ -23,7 +23,7 @@ from vsn.data.video import VideoError
 from vsn.inference.forward import autocast
 from vsn.models.weights_file import NotFiniteError
 from vsn.runs.checkpoint import clear_leftovers, load_checkpoint, save_weights
-from vsn.runs.metadata import is_unstarted, write_run
+from vsn.runs.metadata import different_threads, is_unstarted, write_run
 from vsn.runs.run import (
     STATE_FILES,
     Run,
@@ -60,11 +60,12 @@ class TrainingStopped(RuntimeError):  # noqa: N818  (not always an error)
     Attributes:
         place: where a signal stopped the run after saving it, such as "epoch 2 after 1 of 3 steps"; "" after an
             error, and on every rank but 0.
+        exit_status: of the command; after a signal the one that a shell reports for it.
     """
 
-    def __init__(self, message: str, *, place: str = "") -> None:
+    def __init__(self, message: str, *, place: str = "", exit_status: int = 1) -> None:
         super().__init__(message)
-        self.place = place
+        self.place, self.exit_status = place, exit_status
 
 
 def train(
@@ -199,7 +200,7 @@ def train_or_reuse(
             raise
         place = f"{stopped.place} of {path.name}"
         message = f"Stopped in {place}; the same `{command}` command with the same --out continues from there"
-        raise TrainingStopped(message, place=place) from None
+        raise TrainingStopped(message, place=place, exit_status=stopped.exit_status) from None
 
 
 def train_epoch(job: Job) -> dict[str, float]:
@@ -354,9 +355,14 @@ def _record_bad(job: Job, bad: list[BadVideo]) -> None:
         write_bad_videos(job.run, known)
     share = job.run.recipe.data.bad_videos
     num_videos = len({record.path for record in job.train_set.records})
-    if len(known) > share * num_videos:
+    none_left = len(known) == num_videos
+    if none_left and not job.progress.videos:
+        job.progress.step = 0  # nothing was trained: once the videos are back, the epoch is
+    if len(known) > share * num_videos or none_left:
         reason = new[-1].reason
-        if len(known) > 1:
+        if none_left:
+            reason += f" None of the {num_videos} training videos can be read; see {job.run.path / 'bad_videos.json'}."
+        elif len(known) > 1:
             reason += (
                 f" {len(known)} of {num_videos} videos cannot be read, more than data.bad_videos = {share:g} allows; see "
                 f"{job.run.path / 'bad_videos.json'}."
@@ -384,8 +390,9 @@ def _open_run(
     check_resumable(run, recipe, classes)
     clear_leftovers(run)
     state, note = (None, "") if is_left else load_checkpoint(run)
-    if note:
-        print_line(console, note)
+    for line in (note, different_threads(path)):
+        if line:
+            print_line(console, line)
     # The resumable settings are those of the recipe; the model's have the number of classes filled in.
     return Run(path, replace(recipe, model=run.recipe.model), run.classes), state
 
@@ -424,9 +431,10 @@ def _save_on_stop(job: Job) -> Iterator[None]:
         place = f"epoch {job.progress.epoch + 1} after {job.progress.step} of {job.steps_per_epoch} steps"
         resume = f"continue with: vsn train --resume {shell_quote(job.run.path)}"
         if isinstance(error, Stopped):
+            status = job.stop.error().exit_status
             if not job.distributed.is_rank0:
-                raise TrainingStopped("") from None  # rank 0 prints the message
-            raise TrainingStopped(f"Stopped in {place}; {resume}", place=place) from None
+                raise TrainingStopped("", exit_status=status) from None  # rank 0 prints the message
+            raise TrainingStopped(f"Stopped in {place}, and saved; {resume}", place=place, exit_status=status) from None
         print_line(
             job.console,
             f"Stopped in {place}: a video cannot be read. Repair or remove it (`vsn data doctor` finds all of them), or "
