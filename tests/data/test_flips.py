@@ -122,6 +122,9 @@ def test_opposite_labels(classes: tuple[str, ...], expected: dict[int, int]) -> 
         (tuple("abcdefghijklmnopqrstuvwxyz"), []),
         (("hook izq", "hook der", "main_g", "main_d"), [(0, 1), (2, 3)]),
         (("swipe l 2", "swipe r 2", "swipe r 3"), [(0, 1)]),
+        (("slide l2r", "slide r2l", "wave ltr", "wave rtl"), [(0, 1), (2, 3)]),
+        (("l to r", "r to l", "l to l"), []),  # a group of three
+        (("hand l g", "hand r g"), [(0, 1)]),
         (("lock", "rock", "lace", "race", "load", "road"), []),
         (("turn_l", "turn_left", "turn_r"), [(0, 2)]),
         (("left l", "left r"), []),  # flipped by no rule but random
@@ -187,7 +190,7 @@ def test_proposed_rule(classes: tuple[str, ...], rule: FlipRule, reason: str) ->
 
 
 names = st.lists(
-    st.sampled_from(["left", "right", "turn", "out", "clockwise", "ccw", "swipeleft", "l", "R", "izquierda"]),
+    st.sampled_from(["left", "right", "turn", "out", "clockwise", "ccw", "swipeleft", "l", "R", "lhand", "izquierda"]),
     max_size=4,
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 from vsn.config import FlipRule
@@ -29,7 +30,9 @@ _NO_SIDE = re.compile(
     r"(?:b|f|w|up|out|down|al|copy|birth|forth|sp|(?:play|cart|ship|wheel)w)right|right(?:eous|ful)|leftovers?$|cleft|leftis"
 )
 # What may stand for left and right, where two names of classes differ in nothing else.
-_ABBREVIATIONS = "l r    lt rt    lh rh    lhs rhs    lf rf    li re    izq der    esq dir    sx dx    g d"
+_ABBREVIATIONS = (
+    "l r    lt rt    lh rh    lhs rhs    lf rf    li re    izq der    esq dir    sx dx    g d    ltr rtl    lr rl"
+)
 _JOINED = re.compile(
     r"(?P<first>[lr])(?:hand|arm|leg|foot|eye|ear|side|turn|swipe|wave|punch|kick|hook|jab|knee|thumb|finger|fist|elbow)s?"
     r"|(?:hand|arm|leg|foot|eye|ear|side|turn|swipe|wave|punch|kick|hook|jab|move|go|look|lean|point|slide)(?P<last>[lr])"
@@ -52,8 +55,10 @@ def unclear_pairs(classes: Sequence[str]) -> list[tuple[int, int]]:
     >>> unclear_pairs(("turn_l", "wave", "turn_r", "rock", "lock", "lhand", "rhand"))
     [(0, 2), (5, 6)]
     """
-    groups = _unclear_groups(classes)
-    return sorted({(found[0], found[1]) for found in groups.values() if len(found) == 2})
+    pairs = {(found[0], found[1]) for found in _unclear_groups(classes).values() if len(found) == 2}
+    # "l to r" would be paired with "r to l" and with "l to l": a label has one opposite or none.
+    counts = Counter(label for pair in pairs for label in pair)
+    return sorted(pair for pair in pairs if counts[pair[0]] == counts[pair[1]] == 1)
 
 
 def _unclear_groups(classes: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
@@ -65,13 +70,20 @@ def _unclear_groups(classes: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
         # L and R among directions (U, D, F, B, ...), but not in an alphabet.
         if has_side(name) or (len(name) == 1 and not letters <= set("lrudfbnsewc")):
             continue
-        for position, word in enumerate(words):
-            match = _JOINED.fullmatch(word)
-            joined = (word[1:] if match["first"] else word[:-1]) if match else ""
-            if kind := joined or _PAIR_OF_ABBREVIATION.get(word, ""):
-                key = (*words[:position], f"<{kind}>", *words[position + 1 :])
-                labels.setdefault(key, {})[label] = word
+        kinds = {position: kind for position, word in enumerate(words) if (kind := _kind_of(word))}
+        # Each alone, and all together: "l2r" and "r2l" differ in two.
+        for chosen in (*([position] for position in kinds), *([list(kinds)] if len(kinds) > 1 else [])):
+            key = tuple(f"<{kinds[i]}>" if i in chosen else word for i, word in enumerate(words))
+            labels.setdefault(key, {})[label] = " ".join(words)
     return {key: list(found) for key, found in labels.items() if len(set(found.values())) > 1}
+
+
+def _kind_of(word: str) -> str:
+    """Return what two words have in common that may be two sides: "l/r" of "l" and "r", "hand" of "lhand" and "rhand"."""
+    match = _JOINED.fullmatch(word)
+    if match:
+        return word[1:] if match["first"] else word[:-1]
+    return _PAIR_OF_ABBREVIATION.get(word, "")
 
 
 def describe_pairs(classes: Sequence[str], pairs: Sequence[tuple[int, int]]) -> str:

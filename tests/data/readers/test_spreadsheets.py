@@ -326,6 +326,15 @@ def test_a_link_to_a_folder_makes_another_video(tmp_path: Path) -> None:
     assert len(read_records(config, "train").records) == 6
 
 
+def test_ids_that_count_anew_in_each_split_are_refused(tmp_path: Path) -> None:
+    """The flow of both would be one file, and a test result would pass for one on validation videos."""
+    text = "path,label,split,id\n1.mp4,a,train,1\n2.mp4,b,train,2\n3.mp4,a,val,1\n"
+    touch(tmp_path, "1.mp4", "2.mp4", "3.mp4")
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ConfigError, match=r"lines 2 and 4 have the id '1'.*#"):
+        read_records(DataConfig(root=str(tmp_path), source="csv"), "train")
+
+
 def test_ids_of_repeated_lines(tmp_path: Path) -> None:
     text = "path,label,id\n1.mp4,a,x\n2.mp4,b,y\n1.mp4,a,x\n"
     touch(tmp_path, "1.mp4", "2.mp4")

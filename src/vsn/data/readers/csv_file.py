@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from vsn.config import ConfigError, DataConfig
 from vsn.config.errors import quote_first
 from vsn.data.readers.class_names import ClassList, unify_spellings
-from vsn.data.readers.entries import Entry, absolute_path, record_set, video_id
+from vsn.data.readers.entries import Entry, record_set, video_id
 from vsn.data.readers.files import Line, errors_at, read_json, require_found
 from vsn.data.readers.listing import Listing, locate
 from vsn.data.readers.splits import choose_split, is_used, means, near_split, no_splits
@@ -48,6 +49,7 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
         raise ConfigError(f"{root} holds an unfinished pack; run the same `vsn data pack` again to complete it.")
     file = _annotation_file(config, root)
     rows, notes = _read_rows(config, file)
+    _check_ids(file, rows)
     # Classes of all splits, so that each split has the same labels.
     classes: Sequence[str] = _packed_classes(file, rows)
     if not classes:
@@ -66,6 +68,22 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
         notes = (*notes, f"{file.name}: lines of the splits {quote_first(unused)} are not used: {num_lines}.")
     rows = [row for row in rows if not by_split or row.split in choice.names]
     return record_set(config, split, _find_entries(config, file, rows), classes, choice=choice, notes=notes)
+
+
+def _check_ids(file: Path, rows: Sequence[_Row]) -> None:
+    """Raise `ConfigError` for two videos with one id, of any split: results and flow are found by it."""
+    first_of: dict[str, _Row] = {}
+    for row in rows:
+        first = first_of.setdefault(row.video_id, row)
+        if row.video_id and first is not row and _plain_path(first.path) != _plain_path(row.path):
+            raise ConfigError(
+                f"{file}: lines {first.line} and {row.line} have the id {row.video_id!r}; the column id names one video. "
+                "Begin the column's name with # if it means something else."
+            )
+
+
+def _plain_path(path: str) -> str:
+    return posixpath.normpath(path.replace("\\", "/")).casefold()
 
 
 def _find_entries(config: DataConfig, file: Path, rows: Sequence[_Row]) -> list[Entry]:
@@ -87,15 +105,6 @@ def _find_entries(config: DataConfig, file: Path, rows: Sequence[_Row]) -> list[
                     place=f"{file.name}, line {row.line}",
                     respelled=row.path if is_respelled else "",
                 )
-            )
-    # Results and flow are found by id: two videos with one id would share them.
-    first_of: dict[str, Entry] = {}
-    for entry in entries:
-        first = first_of.setdefault(entry.video_id, entry)
-        if first is not entry and absolute_path(first.path) != absolute_path(entry.path):
-            raise ConfigError(
-                f"{config.root}: {first.place} and {entry.place} have the id {entry.video_id!r}; the column id names "
-                "one video. Begin its name with # if it means something else."
             )
     bases = f"the CSV file's folder, {'data.videos and ' if config.videos else ''}data.root"
     # Lists from web pages often leave out the extension.
