@@ -45,6 +45,8 @@ from vsn.data.flips import flipped_labels, has_side, opposite_labels, propose_fl
         ("CCW", True),
         ("spinACW", True),
         ("anticlockwise", True),
+        ("anticlock", True),
+        ("turn_counter_clock", True),
         ("rgt_hook", True),
         ("rechtsabbiegen", True),
         ("linker Haken", True),
@@ -65,6 +67,7 @@ from vsn.data.flips import flipped_labels, has_side, opposite_labels, propose_fl
         ("顺时针", True),
         # The same letters without a side.
         ("brightness", False),
+        ("delft", False),
         ("copyright", False),
         ("playwright", False),
         ("destroy", False),

@@ -12,13 +12,13 @@ from vsn.config import FlipRule
 # Pairs of parts of words that a horizontal flip exchanges; "up" and "towards" stay what they are. Stems, so that
 # "swipeleft", "leftwards" and "izquierdo" have them too.
 _STEMS = """
-    left right    lft rgt    links rechts    linke rechte    gauche droite    izquierd derech    esquerd direit
+    left right    links rechts    linke rechte    gauche droite    izquierd derech    esquerd direit
     kiri kanan    左 右    ひだり みぎ    왼 오른    좌회전 우회전    좌측 우측    влево вправо    налево направо
     ซ้าย ขวา    يسار يمين    顺时针 逆时针    順時針 逆時針    clockwise counterclockwise
 """
 # Whole words: parts of other words have these letters too, such as "destroy" and "solve".
 _WORDS = """
-    sinistra destra    sinistro destro    vänster höger    vasen oikea    lewo prawo    lewa prawa    lewy prawy
+    lft rgt    sinistra destra    sinistro destro    vänster höger    vasen oikea    lewo prawo    lewa prawa    lewy prawy
     vlevo vpravo    levo pravo    sola sağa    sol sağ    stanga dreapta    левый правый    левая правая    левой правой
     trái phải    horario antihorario    horaire antihoraire    venstre høyre    बाएं दाएं
 """
@@ -172,7 +172,7 @@ def _words(name: str) -> tuple[str, ...]:
     "TurnLeft" and "turnleft" -> turn, left; "anti-clockwise" -> counterclockwise.
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
-    joined = re.sub(r"\b(?:counter|anti)[\s_-]*(?=clockwise)", "counter", _plain(spaced).replace("_", " "))
+    joined = re.sub(r"(?:counter|anti)[\s_-]*clock(?:wise)?", "counterclockwise", _plain(spaced).replace("_", " "))
     words = (_SAME_WORDS.get(word, word) for word in re.findall(r"[^\W\d]+|\d+", joined))
     return tuple(part for word in words for part in ([word] if _NO_SIDE.match(word) else _STEM.split(word)) if part)
 
