@@ -18,6 +18,7 @@ from vsn.config.recipes import dump_recipe, find_recipe, load_recipe
 from vsn.data.open import open_split
 from vsn.runs.run import open_run
 from vsn.system.interrupt import Interrupted, StopRequest
+from vsn.training.train import TrainingStopped
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -442,6 +443,8 @@ def fail_with(error: BaseException) -> Callable[[], None]:
         (KeyboardInterrupt(), 130, "vsn: stopped"),
         (Interrupted(signal.SIGTERM), 143, "vsn: stopped"),
         (RuntimeError("one\n\ttwo"), 1, "vsn: one two"),
+        (TrainingStopped("stopped", exit_status=143), 143, "vsn: stopped"),
+        (TrainingStopped("", exit_status=0), 0, ""),
         (ValueError(""), 1, ""),  # of a process other than rank 0, which has reported it
     ],
 )

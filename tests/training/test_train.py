@@ -449,6 +449,12 @@ def test_another_number_of_threads_is_said(tiny_data: Path, tmp_path: Path, log:
     with pytest.raises(TrainingStopped) as stopped:
         train(tiny_recipe(tiny_data, epochs=1), tmp_path / "run", console=console)
     assert stopped.value.exit_status == 130
+    monkeypatch.undo()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    at_step(monkeypatch, 1, interrupt)
+    with pytest.raises(TrainingStopped) as stopped:
+        train(tiny_recipe(tiny_data, epochs=1), tmp_path / "second", console=console)
+    assert stopped.value.exit_status == 0
     versions = json.loads((tmp_path / "run" / "versions.json").read_text())
     assert versions["num_threads"] == torch.get_num_threads()
     (tmp_path / "run" / "versions.json").write_text(json.dumps(versions | {"num_threads": 63}))

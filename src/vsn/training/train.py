@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -60,7 +61,7 @@ class TrainingStopped(RuntimeError):  # noqa: N818  (not always an error)
     Attributes:
         place: where a signal stopped the run after saving it, such as "epoch 2 after 1 of 3 steps"; "" after an
             error, and on every rank but 0.
-        exit_status: of the command; after a signal the one that a shell reports for it.
+        exit_status: of the command; after a signal the one that a shell reports for it, but 0 under `torchrun`.
     """
 
     def __init__(self, message: str, *, place: str = "", exit_status: int = 1) -> None:
@@ -431,7 +432,8 @@ def _save_on_stop(job: Job) -> Iterator[None]:
         place = f"epoch {job.progress.epoch + 1} after {job.progress.step} of {job.steps_per_epoch} steps"
         resume = f"continue with: vsn train --resume {shell_quote(job.run.path)}"
         if isinstance(error, Stopped):
-            status = job.stop.error().exit_status
+            # torchrun takes any other status for a failure: it prints a traceback, and may start the processes again.
+            status = 0 if "TORCHELASTIC_RUN_ID" in os.environ else job.stop.error().exit_status
             if not job.distributed.is_rank0:
                 raise TrainingStopped("", exit_status=status) from None  # rank 0 prints the message
             raise TrainingStopped(f"Stopped in {place}, and saved; {resume}", place=place, exit_status=status) from None
