@@ -263,14 +263,14 @@ def test_a_worker_that_hangs_is_given_up_and_killed(records: RecordSet, monkeypa
 def test_workers_of_a_later_epoch_do_not_index_files_again(
     records: RecordSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index_packets, log = pyav_reader.index_packets, tmp_path / "indexed"
+    index_from_table, log = pyav_reader.index_from_table, tmp_path / "indexed"
 
     def noted(path, container):
         with log.open("a") as file:
             file.write(f"{path}\n")
-        return index_packets(path, container)
+        return index_from_table(path, container)
 
-    monkeypatch.setattr(pyav_reader, "index_packets", noted)
+    monkeypatch.setattr(pyav_reader, "index_from_table", noted)
     CACHE.clear()
     dataset = clip_dataset(records, clip=SPEC, num_frames=4, train=True)
     for epoch in range(3):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
+import re
+import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +26,16 @@ from vsn.data.video import (
     pyav_reader,
     write_video,
 )
-from vsn.data.video.packet_index import CACHE, FileKey, PacketIndexCache, file_key
+from vsn.data.video.container import open_container
+from vsn.data.video.packet_index import (
+    CACHE,
+    FileKey,
+    PacketIndex,
+    PacketIndexCache,
+    file_key,
+    index_from_table,
+    index_packets,
+)
 from vsn.data.video.pyav_reader import PyAVReader
 
 NUM_FRAMES = 45
@@ -233,6 +245,7 @@ def test_a_file_is_indexed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path = encode(tmp_path / "video.mp4", options={"g": "10"})
     first = open_video(path).frames_at([5, 33])
     monkeypatch.setattr(pyav_reader, "index_packets", None)
+    monkeypatch.setattr(pyav_reader, "index_from_table", None)
     with open_video(path) as video:
         np.testing.assert_array_equal(video.frames_at([5, 33]), first)
 
@@ -268,6 +281,98 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
     assert len(cache.take_new()) == len(held)
     assert cache.take_new() == []
     assert file_key(tmp_path / "none.mp4") is None
+
+
+# --- the table of MP4 and MOV ------------------------------------------------------------------------
+
+
+def table_of(path: Path) -> PacketIndex | None:
+    with open_container(path) as container:
+        return index_from_table(path, container)
+
+
+@pytest.mark.parametrize("kind", ["h264", "h264 of one frame", "h264 of one key", "hevc", "hevc layers", "av1"])
+def test_the_table_says_what_the_packets_say(videos, kind: str) -> None:
+    path, _ = videos(kind)
+    with open_container(path) as container:
+        packets, _ = index_packets(path, container)
+    table = table_of(path)
+    for field in dataclasses.fields(PacketIndex):
+        if field.name != "from_table":
+            np.testing.assert_array_equal(getattr(table, field.name), getattr(packets, field.name), err_msg=field.name)
+
+
+def test_no_packet_is_read_to_open_a_plain_file(videos, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, expected = videos("h264")
+    monkeypatch.setattr(pyav_reader, "index_packets", None)
+    with open_video(path) as video:
+        assert video.num_frames == NUM_FRAMES
+        np.testing.assert_array_equal(video.frames_at([30, 3]), expected[[30, 3]])
+
+
+def test_key_frames_that_the_table_marks_and_that_are_none(videos) -> None:
+    """Frames refer across them: the packets tell it when decoding is to start there."""
+    path, expected = videos("h264 open")
+    assert len(table_of(path).starts) > 1
+    with PyAVReader(path) as video:
+        np.testing.assert_array_equal(video.frames_at([44, 40]), expected[[44, 40]])
+        assert len(video.index.starts) == 1
+        assert not video.index.from_table
+
+
+def wrong_tables() -> dict[str, Callable[[bytes], bytes]]:
+    """Ways to damage the table of a file."""
+
+    def numbers(name: bytes, start: int, *values: int) -> Callable[[bytes], bytes]:
+        def change(content: bytes) -> bytes:
+            place = content.index(name) + 4 + start
+            return content[:place] + struct.pack(f">{len(values)}I", *values) + content[place + 4 * len(values) :]
+
+        return change
+
+    return {
+        "cut": lambda content: content[: len(content) * 2 // 3],
+        "more samples": numbers(b"stsz", 8, 2**31),
+        "fewer samples": numbers(b"stsz", 8, 3),
+        "times of many": numbers(b"stts", 8, 2**32 - 1),
+        "keys outside": numbers(b"stss", 8, 1000),
+        "no keys": numbers(b"stss", 4, 0),
+        "other offsets": numbers(b"ctts", 12, 7),
+        "chunks outside": numbers(b"stco", 8, 2**31),
+        "a box of no size": numbers(b"stbl", 0, 0),
+        "a cut edit": numbers(b"elst", 12, 2048),
+        "two formats": numbers(b"stsd", 4, 2),
+    }
+
+
+@pytest.mark.parametrize("damage", wrong_tables())
+def test_tables_that_are_wrong(tmp_path: Path, damage: str) -> None:
+    """Whatever the table says, frames are those that decoding from the first gives."""
+    source = encode(
+        tmp_path / "source.mp4", options={"g": "10", "bf": "2"}, container_options={"movflags": "faststart"}
+    )
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(wrong_tables()[damage](source.read_bytes()))
+    try:
+        expected = from_first(path)
+    except VideoError as error:
+        with pytest.raises(VideoError, match=re.escape(error.reason[:20])):
+            open_video(path).sample(lambda num_frames: [num_frames - 1])
+        return
+    CACHE.clear()
+    with open_video(path) as video:
+        frames = video.sample(lambda num_frames: [num_frames - 1, num_frames // 2])
+        count = video.num_frames
+    np.testing.assert_array_equal(frames, expected[[count - 1, count // 2]])
+
+
+def test_an_early_x264_is_read_from_its_first_frame(tmp_path: Path) -> None:
+    """Before build 151 it wrote 4:4:4 in a way that decoders know from the first packet only."""
+    source = encode(tmp_path / "source.mp4", options={"g": "10"}, pixels="yuv444p")
+    assert obstacle(source) == ""
+    path = tmp_path / "early.mp4"
+    path.write_bytes(re.sub(rb"x264 - core \d+", b"x264 - core 142", source.read_bytes()))
+    assert obstacle(path).startswith("an early version of x264 wrote it")
 
 
 # --- files that are read from the first frame on -----------------------------------------------------

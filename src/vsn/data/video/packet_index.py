@@ -1,26 +1,30 @@
 """Index the packets of a video file: which frame each one shows, and where decoding may start.
 
-One pass over the packets, without decoding, tells the frame numbers that a player would show. Where time stamps and key
-frames can be trusted, single frames can then be decoded without those before them (`pyav_reader`).
+One pass over the packets, without decoding, or the table of a plain MP4 or MOV file, tells the frame numbers that a player
+would show. Where time stamps and key frames can be trusted, single frames can then be decoded without those before them
+(`pyav_reader`).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from av.codec.context import CodecContext
 from av.container import InputContainer
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
 
 from vsn.data.video.container import read_packets, video_stream
+from vsn.data.video.mp4_table import read_sample_table
 from vsn.data.video.reader import VideoError
 
 _SEEKABLE_FORMATS = ("mov", "matroska")
@@ -35,6 +39,8 @@ _CLOCK_RESTARTS = 0x200
 """FFmpeg's flag of such formats, AVFMT_TS_DISCONT."""
 _CACHE_BYTES = 64 * 2**20
 _KEPT_BYTES = 16 * 2**20
+_FIRST_BYTES = 2000
+_EARLY_X264 = "an early version of x264 wrote it, whose faults only the first packet tells"
 _PACKET_BYTES = 400
 """About the memory of a packet besides its data."""
 
@@ -71,6 +77,8 @@ class PacketIndex:
     obstacle: str
     """Why frames are decoded from the first one on, such as "time stamps repeat"; empty when decoding may start at
     any of `starts`."""
+    from_table: bool
+    """Whether it is from the table of an MP4 or MOV file. That table may be wrong, and mark other frames as key frames."""
 
     @property
     def num_bytes(self) -> int:
@@ -86,7 +94,6 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
     stream = video_stream(path, container)
     codec = stream.codec_context
     name = codec.codec.canonical_name
-    rate = stream.average_rate or stream.guessed_rate
     pts: list[int | None] = []
     dts: list[int | None] = []
     durations: list[int] = []
@@ -94,7 +101,7 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
     keys: list[int] = []
     kept: list[Packet] | None = []
     num_bytes = 0
-    obstacle = _untrusted_kind(container.format.name, name)
+    obstacle = ""
     for position, packet in enumerate(read_packets(path, container, stream)):
         pts.append(packet.pts)
         dts.append(packet.dts)
@@ -106,21 +113,21 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
         # Counted, because the header's number of frames is often wrong.
         if packet.is_discard or _is_hidden(name, packet):
             hidden.append(position)
-        if packet.is_keyframe and _is_access_point(codec, packet):
+        if packet.is_keyframe and is_access_point(codec, packet):
             keys.append(position)
+        if not position and _is_of_early_x264(codec, bytes(packet)[:_FIRST_BYTES]):
+            obstacle = _EARLY_X264
         if packet.is_corrupt:
             obstacle = obstacle or "a packet is damaged"
         if position and packet.has_sidedata("new_extradata"):
             obstacle = obstacle or "the stream changes its parameters"
-    num_frames = len(pts) - len(hidden)
-    if not num_frames:
+    if len(pts) == len(hidden):
         raise VideoError(path, "its video stream is empty.")
-    stamps = positions = starts = np.empty(0, np.int64)
-    last_seconds = 0.0
     if None in pts:
         obstacle = obstacle or "time stamps are missing"
     # AVI stores times of decoding only, from which FFmpeg guesses those of display. Frames are shown as far apart.
     known = dts if None in pts or container.format.name == "avi" else pts
+    stamps = np.empty(0, np.int64)
     if stream.time_base is not None and None not in known:
         stamps = np.array(known, np.int64)
         flags = container.format.flags  # an enumeration, or an integer, depending on PyAV's version
@@ -129,35 +136,85 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
             clock, max_back = (stamps, MAX_STEP_SECONDS) if None in dts else (np.array(dts, np.int64), MAX_BACK_SECONDS)
             unit = float(stream.time_base)
             stamps = stamps + _clock_offsets(clock, max_step=MAX_STEP_SECONDS / unit, max_back=max_back / unit)
-        order = np.argsort(stamps, kind="stable")
-        if (np.diff(stamps[order]) == 0).any():
+    index = _assembled(
+        container, stream, stamps, keys,
+        num_frames=len(pts) - len(hidden), hidden=hidden, durations=durations, is_delayed=dts != pts, obstacle=obstacle,
+    )  # fmt: skip
+    return index, kept
+
+
+def index_from_table(path: str | Path, container: InputContainer) -> PacketIndex | None:
+    """Index a plain MP4 or MOV file by its table of samples; no packet is read. None for other files."""
+    stream = video_stream(path, container)
+    is_known = container.format.name.startswith("mov") and len(container.streams.video) == 1
+    # Whether frames of VP8 and VP9 are hidden only their packets tell.
+    if not is_known or stream.codec_context.codec.canonical_name in ("vp8", "vp9"):
+        return None
+    table = read_sample_table(path)
+    if table is None or stream.time_base != Fraction(1, table.timescale) or stream.start_time is None:
+        return None
+    with open(path, "rb") as file:
+        file.seek(table.first_offset)
+        if _is_of_early_x264(stream.codec_context, file.read(_FIRST_BYTES)):
+            return None
+    index = _assembled(
+        container, stream, table.pts - table.pts.min() + stream.start_time, table.keys.tolist(),
+        num_frames=len(table.pts), hidden=[], durations=table.durations, is_delayed=bool((table.pts != table.dts).any()),
+        obstacle="", from_table=True,
+    )  # fmt: skip
+    # Where the table's marks do not suffice, the packets may tell more.
+    return None if index.obstacle else index
+
+
+def _assembled(
+    container: InputContainer,
+    stream: VideoStream,
+    pts: np.ndarray,
+    keys: list[int],
+    *,
+    num_frames: int,
+    hidden: list[int],
+    durations: Sequence[int] | np.ndarray,
+    is_delayed: bool,
+    obstacle: str,
+    from_table: bool = False,
+) -> PacketIndex:
+    """Return the index of packets with these time stamps (empty when some have none), some of them hidden."""
+    codec = stream.codec_context
+    obstacle = _untrusted_kind(container.format.name, codec.codec.canonical_name) or obstacle
+    last_seconds = 0.0
+    starts = positions = pts
+    if len(pts) and stream.time_base is not None:
+        order = np.argsort(pts, kind="stable")
+        positions = order[~np.isin(order, hidden)] if hidden else order
+        starts = _closed_starts(pts, keys)
+        is_ascending = bool((np.diff(pts) > 0).all())
+        if (np.diff(pts[order]) == 0).any():
             obstacle = obstacle or "time stamps repeat"
         # Frames that change places need a delay between decoding and display. Matroska stores no times of decoding.
-        is_delayed = dts != pts
         is_ordered = is_delayed and not container.format.name.startswith("matroska")
-        if codec.has_b_frames and not is_ordered and (np.diff(stamps) > 0).all():
+        if codec.has_b_frames and not is_ordered and is_ascending:
             obstacle = obstacle or "time stamps are those of decoding, not of display"
-        positions = np.delete(order, np.flatnonzero(np.isin(order, hidden))) if hidden else order
-        starts = _closed_starts(stamps, keys)
         # With B-frames a duration is a distance of decoding times: that of the last frame says nothing then.
-        if len(positions) and (np.diff(stamps) > 0).all():
-            last_seconds = durations[positions[-1]] * float(stream.time_base)
+        if is_ascending:
+            last_seconds = float(durations[positions[-1]] * stream.time_base)
         if not len(starts) or starts[0] != 0:
             obstacle = obstacle or "it does not begin with a key frame"
-    index = PacketIndex(
+    rate = stream.average_rate or stream.guessed_rate
+    return PacketIndex(
         container_format=container.format.name,
         stream_index=stream.index if len(container.streams.video) > 1 else None,
         frames_per_second=float(rate) if rate else 0.0,
         time_base=stream.time_base,
         num_frames=num_frames,
-        pts=stamps,
+        pts=pts,
         positions=positions.astype(np.int32),
         last_seconds=last_seconds,
         starts=starts.astype(np.int32),
         skips_unreferenced=_can_skip_unreferenced(codec),
         obstacle=obstacle,
+        from_table=from_table,
     )
-    return index, kept
 
 
 class FileKey(NamedTuple):
@@ -194,10 +251,12 @@ class PacketIndexCache:
             return index
 
     def put(self, key: FileKey, index: PacketIndex) -> None:
-        """Keep an index made here; the ones used longest ago make room."""
-        self.add([(key, index)])
+        """Keep an index made here, instead of an earlier one; the ones used longest ago make room."""
         with self._lock:
+            if (earlier := self._indices.pop(key, None)) is not None:
+                self._num_bytes -= earlier.num_bytes + _OBJECT_BYTES
             self._new[key] = None
+        self.add([(key, index)])
 
     def add(self, indices: Iterable[tuple[FileKey, PacketIndex]]) -> None:
         """Keep indices made by another process."""
@@ -293,7 +352,7 @@ def _is_hidden(codec: str, packet: Packet) -> bool:
     return not (shows_existing or shows)
 
 
-def _is_access_point(codec: CodecContext, packet: Packet) -> bool:
+def is_access_point(codec: VideoCodecContext, packet: Packet) -> bool:
     """Return whether a packet that is marked as a key frame is one across which no later frame refers.
 
     Containers also mark recovery points of H.264, where decoding only begins to be right.
@@ -305,7 +364,7 @@ def _is_access_point(codec: CodecContext, packet: Packet) -> bool:
     return True
 
 
-def _nal_headers(codec: CodecContext, packet: Packet, length_place: int) -> Iterator[int]:
+def _nal_headers(codec: VideoCodecContext, packet: Packet, length_place: int) -> Iterator[int]:
     """Yield the first byte of each NAL unit; `length_place` is that of the unit's length in the codec's header."""
     data, header = bytes(packet), codec.extradata or b""
     if header[:1] != b"\x01":  # Annex B: units begin with 0 0 1
@@ -318,7 +377,17 @@ def _nal_headers(codec: CodecContext, packet: Packet, length_place: int) -> Iter
         start += size + int.from_bytes(data[start : start + size], "big")
 
 
-def _can_skip_unreferenced(codec: CodecContext) -> bool:
+def _is_of_early_x264(codec: VideoCodecContext, first: bytes) -> bool:
+    """Return whether the first packet, by its first bytes, tells a fault of its encoder that the decoder must know.
+
+    Only that packet tells it, so that decoding cannot start elsewhere.
+    """
+    found = re.search(rb"x264 - core (\d+)", first) if codec.name == "h264" else None
+    build = int(found[1]) if found else 1000
+    return build < 34 or (build < 151 and "444" in (codec.pix_fmt or ""))
+
+
+def _can_skip_unreferenced(codec: VideoCodecContext) -> bool:
     """Return whether frames that the decoder takes for unreferenced are referred to by no frame."""
     if codec.name == "hevc":
         # "Sub-layer non-reference" pictures may be referred to from higher temporal layers: only with a single layer

@@ -27,7 +27,14 @@ from vsn.data.video.container import (
 )
 from vsn.data.video.frame_converter import FrameConverter, is_hdr
 from vsn.data.video.orientation import frame_orientation
-from vsn.data.video.packet_index import CACHE, PacketIndex, file_key, index_packets
+from vsn.data.video.packet_index import (
+    CACHE,
+    PacketIndex,
+    file_key,
+    index_from_table,
+    index_packets,
+    is_access_point,
+)
 from vsn.data.video.reader import (
     MAX_PIXELS,
     FewerFramesError,
@@ -54,24 +61,32 @@ class PyAVReader(VideoReader):
 
     def __init__(self, path: str | Path, *, short_side: int | None = None, num_threads: int = 1) -> None:
         self._num_threads = num_threads
+        self._file: _OpenFile | None = None
+        self.path, self.num_decoded = path, 0
         key = file_key(path)
         index = CACHE.get(key) if key is not None else None
         with content_errors(path):
-            container = open_container(path)
-            if index is not None:
-                self._file: _OpenFile | None = _OpenFile(path, container, num_threads)
-            else:
-                index, kept = index_packets(path, container)
-                self._file = _OpenFile(path, container, num_threads, kept, next_place=-1)
+            container = self._open().container
+            if index is None:
+                index = index_from_table(path, container) or self._index_packets()
                 if key is not None and key == file_key(path):  # not replaced meanwhile
                     CACHE.put(key, index)
-        self.index: PacketIndex = index
-        self.num_decoded = 0
-        self.obstacle = index.obstacle
-        self._must_count = bool(self.obstacle)
+        self._use(index)
         super().__init__(
             path, num_frames=index.num_frames, frames_per_second=index.frames_per_second, short_side=short_side
         )
+
+    def _use(self, index: PacketIndex) -> None:
+        self.index = index
+        self.obstacle = index.obstacle
+        self._must_count = bool(index.obstacle)
+
+    def _index_packets(self) -> PacketIndex:
+        self.close()
+        container = open_container(self.path)
+        index, kept = index_packets(self.path, container)
+        self._file = _OpenFile(self.path, container, self._num_threads, kept, next_place=-1)
+        return index
 
     def close(self) -> None:
         """See `VideoReader.close`."""
@@ -120,6 +135,9 @@ class PyAVReader(VideoReader):
         indices = checked_indices(indices, self.num_frames)
         wanted = sorted(set(indices))
         images = None if self._must_count else self._seek(wanted)
+        if images is None and self.index.from_table:
+            self._replace_table()
+            images = None if self._must_count else self._seek(wanted)
         if images is None:
             self._must_count = True
             images = self._count(wanted)
@@ -136,6 +154,17 @@ class PyAVReader(VideoReader):
                 yield converter.rgb(frame)
         if converter is None:
             raise self._nothing_decodes()
+
+    def _replace_table(self) -> None:
+        """Index the packets of a file whose table is wrong; raises `FewerFramesError` when their number differs."""
+        listed = self.num_frames
+        with content_errors(self.path):
+            self._use(self._index_packets())
+        if (key := file_key(self.path)) is not None:
+            CACHE.put(key, self.index)
+        self.num_frames = self.index.num_frames
+        if self.num_frames != listed:
+            raise FewerFramesError(self.path, f"it lists {listed} frames and holds {self.num_frames}.")
 
     def _count(self, wanted: Sequence[int]) -> dict[int, np.ndarray]:
         """Return these frames, ascending, decoding from the first one; raises `FewerFramesError`."""
@@ -255,6 +284,8 @@ class _OpenFile:
         for stamp, packet in chain(needed, [(None, None)]):
             if packet is not None:
                 if packet.pts != stamp:
+                    raise _NotAsIndexedError
+                if index.from_table and stamp == stamps[0] and not is_access_point(codec, packet):
                     raise _NotAsIndexedError
                 if index.skips_unreferenced and skipping == (stamp in missing):
                     skipping = not skipping

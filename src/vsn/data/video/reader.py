@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -167,11 +168,11 @@ class VideoReader(ABC):
 
     def sample(self, choose: Callable[[int], Sequence[int] | np.ndarray]) -> np.ndarray:
         """Return the frames at `choose(num_frames)`; in a damaged file, `num_frames` is the frames that decode."""
-        # How many that are is known only after the first attempt.
-        try:
-            return self.frames_at(choose(self.num_frames))
-        except FewerFramesError:
-            return self.frames_at(choose(self.num_frames))
+        # How many that are is known only after an attempt. A file whose list of packets is wrong may take two.
+        for _ in range(2):
+            with contextlib.suppress(FewerFramesError):
+                return self.frames_at(choose(self.num_frames))
+        return self.frames_at(choose(self.num_frames))
 
     @abstractmethod
     def __iter__(self) -> Iterator[np.ndarray]:
