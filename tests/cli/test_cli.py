@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.fake_runs import write_run
 from tests.helpers.lookalikes import make_frame_folders
 from tests.helpers.tiny_runs import tiny_recipe
 from vsn import __version__, cli
@@ -60,6 +61,41 @@ def test_help_in_a_narrow_terminal(command: str):
     assert done.returncode == 0
     # Only the boxes are fitted to the width.
     assert {len(line) for line in done.stdout.splitlines() if line.startswith("│")} == {cli.MIN_COLUMNS}
+
+
+def test_errors_of_the_operating_system_are_sentences(vsn: Run, tmp_path: Path):
+    (tmp_path / "file").touch()
+    status, _, err = vsn("demo", "--quick", "--out", tmp_path / "file" / "demo")
+    assert status == 1
+    assert "file/demo/videos cannot be used: Not a directory. A part of the path is a file" in one_line(err)
+    assert "Errno" not in err
+
+
+def test_models_on_timm_backbones(vsn: Run):
+    pytest.importorskip("timm")
+    assert vsn("models", "vsn_timm/resnet26d") == (0, "vsn_timm/resnet26d\n", "")
+    assert "not listed; pass one name" in one_line(vsn("models", "vsn_timm/resnet*")[2])
+    for name in ("vsn_timm/resnet26x", "van_timm/resnet26d", "vsn_timm/vit_tiny_patch16_224"):
+        status, out, err = vsn("models", name)
+        assert (status, out) == (1, "")
+        assert "timm" in one_line(err)
+
+
+def test_an_environment_without_utf_8(tmp_path: Path):
+    """Names are escaped on the screen, and an error says how to read them."""
+    run = write_run(tmp_path / "é" / "run", "tsn_resnet18", 0.5)
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "PYTHONCOERCECLOCALE": "0"}
+
+    def printed(*arguments: object) -> str:
+        command = [sys.executable, "-m", "vsn", *map(str, arguments)]
+        done = subprocess.run(command, env=os.environ | ascii_only, capture_output=True, text=True, timeout=60)
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    assert "tsn_resnet18" in printed("runs", run.parent)
+    text = (run / "recipe.toml").read_text(encoding="utf-8")
+    (run / "recipe.toml").write_text(text.replace('root = ""', f'root = "{tmp_path}/é"'), encoding="utf-8")
+    assert "Set PYTHONUTF8=1" in one_line(printed("eval", run))
 
 
 def commands(table: cli.Commands = cli.COMMANDS, group: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

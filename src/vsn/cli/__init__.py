@@ -5,7 +5,10 @@ Modules of the package are imported inside the commands, so that help and mistyp
 
 from __future__ import annotations
 
+import codecs
+import errno
 import inspect
+import io
 import os
 import shlex
 import shutil
@@ -107,6 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # The arguments as given, not sys.argv: tests and other programs call main(["train", ...]).
     command_line.set(shlex.join(["vsn", *arguments]))
+    # Where the output cannot hold a character, such as that of a box or of a class name, it is escaped.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     # tyro divides the width into columns of help, and never ends where one of them is left no place.
     if shutil.get_terminal_size().columns < MIN_COLUMNS:
         os.environ["COLUMNS"] = str(MIN_COLUMNS)
@@ -145,11 +151,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # torchrun mixes the output of all processes.
         rank = os.environ.get("RANK", "0")
         who = "vsn" if rank == "0" else f"vsn (rank {rank})"
-        message = f"{who}: {' '.join(str(error).split())}"
+        message = f"{who}: {' '.join(_describe_error(error).split())}"
         if status == 1:
             raise SystemExit(message) from None
         print(message, file=sys.stderr)
         raise SystemExit(status) from None
+
+
+_ADVICE = {
+    errno.EACCES: "Choose another place, or change its permissions.",
+    errno.EPERM: "Choose another place, or change its permissions.",
+    errno.EROFS: "Choose a place that can be written.",
+    errno.ENOTDIR: "A part of the path is a file; choose another place.",
+    errno.ENOSPC: "Free some space, or choose another place.",
+}
+
+
+def _describe_error(error: Exception) -> str:
+    """Return the message of an error; those of the operating system and of codecs become sentences."""
+    message = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        advice = _ADVICE.get(error.errno or 0, "Check the path.")
+        message = f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}. {advice}"
+    # Then a file with such a name is not found, although it is there.
+    encoding = sys.getfilesystemencoding()
+    if codecs.lookup(encoding).name != "utf-8" and (isinstance(error, UnicodeError) or not message.isascii()):
+        message += (
+            f" Names of files are {encoding} in this environment, which lacks characters used here. Set PYTHONUTF8=1, or a "
+            "locale of UTF-8 such as LC_ALL=C.UTF-8."
+        )
+    return message
 
 
 def _overview(commands: Commands) -> tyro.extras.SubcommandApp:
