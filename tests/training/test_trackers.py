@@ -323,6 +323,7 @@ def run_killed_and_resumed(folder: Path, name: str, **environment: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_mlflow_on_sqlite_is_killed_and_resumed(tmp_path: Path):
     mlflow = pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path / 'runs.db'}"

@@ -103,9 +103,10 @@ def open_trackers(names: tuple[Tracker, ...], run: Run, step: int, console: Cons
 
     def report(name: Tracker, error: Exception, what: str) -> None:
         logs.pop(name, None)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         metrics_file = run.path / "metrics.jsonl"
-        print_line(console, f"The tracker {name!r} {what}: {reason}. Training goes on; {metrics_file} has all epochs.")
+        print_line(
+            console, f"The tracker {name!r} {what}: {_reason(error)}. Training goes on; {metrics_file} has all epochs."
+        )
 
     def log_all(metrics: Mapping[str, float], step: int) -> None:
         for name, log in list(logs.items()):
@@ -122,7 +123,7 @@ def open_trackers(names: tuple[Tracker, ...], run: Run, step: int, console: Cons
                 logs[name], closing[name] = _OPEN[name](run, step)
             except Exception as error:
                 raise RunError(
-                    f"The tracker {name!r} cannot be opened for {run.path}: {str(error).strip() or type(error).__name__}. "
+                    f"The tracker {name!r} cannot be opened for {run.path}: {_reason(error)}. "
                     "Repair it, or leave it out of --train.trackers; `vsn train --resume` continues the run."
                 ) from error
         yield log_all
@@ -135,6 +136,11 @@ def open_trackers(names: tuple[Tracker, ...], run: Run, step: int, console: Cons
                     close(finished)
                 except Exception as error:
                     report(name, error, "could not be closed")
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 @dataclass
