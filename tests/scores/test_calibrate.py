@@ -155,6 +155,16 @@ def test_threshold_is_the_lowest(seed: int, precision: float):
             choose_threshold(scores, precision)
 
 
+def test_many_videos_take_a_thousand_thresholds(monkeypatch: pytest.MonkeyPatch):
+    """The share is just above the precision at every threshold, so that all of them are tested: 20,000 took minutes."""
+    tested = []
+    monkeypatch.setattr("vsn.scores.calibrate.share_p_value", lambda *_, **__: tested.append(1) or 1.0)
+    shares = np.linspace(0.99, 0.51, 4000)
+    with pytest.raises(ScoresError, match=r"90\.0%"):
+        choose_threshold(two_sided(shares.tolist(), ([1] * 10 + [0]) * 363 + [1] * 7), 0.9)
+    assert 500 < len(tested) <= 1000
+
+
 def test_the_precision_holds_on_other_videos():
     """Before, the lowest threshold at which the videos seen have the precision held it in half of the draws."""
     generator, held = np.random.default_rng(0), []

@@ -25,6 +25,8 @@ from vsn.system.files import write_json
 FORMAT_VERSION = 1
 NUM_BINS = 15
 UNKNOWN = "unknown"
+MAX_CANDIDATES = 1000
+"""Thresholds that are tested for a precision."""
 _SHOWN = ("protocol", "order", "average", "fusion")
 """Facts of how scores are made with equal weights; with others a model is confident in another way."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
@@ -167,6 +169,8 @@ def choose_threshold(scores: Scores, precision: float, *, temperature: float = 1
     # A threshold accepts all videos of equal confidence, so only the last of each tie is a candidate.
     ends = np.append(ranked[1:] != ranked[:-1], True)
     candidates = np.flatnonzero(ends & (reached >= precision))[::-1]
+    # Of many, every so many: neighbors differ by a few videos.
+    candidates = candidates[:: -(-len(candidates) // MAX_CANDIDATES) or 1]
     p_values = []
     for last in candidates:
         p_values.append(share_p_value(right[order[: last + 1]], precision, groups=groups[: last + 1]))

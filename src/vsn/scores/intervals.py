@@ -152,8 +152,8 @@ def _independent_videos(
         return mean, square, float(1 / np.sum(group_weights**2))
     # Classes are not drawn, so that only what varies within a class is uncertain. One group says nothing of that:
     # such classes are taken as draws of one kind.
-    pairs = np.unique(np.stack([class_index, group_index]), axis=1)
-    class_groups = np.bincount(pairs[0])[class_index]
+    pairs = np.unique(class_index * num_groups + group_index)
+    class_groups = np.bincount(pairs // num_groups)[class_index]
     single = class_groups == 1
     deviations = values - np.where(single, mean, (sums / sizes)[class_index])
     drawn = np.where(single, num_groups, class_groups)
