@@ -28,7 +28,7 @@ def test_demo_from_nothing_to_the_page(tmp_path: Path):
     )
     console = Console(record=True, width=200)
     (tmp_path / "runs" / "tsn").mkdir(parents=True)  # of a demo that was killed before it had a state
-    (tmp_path / "runs" / "tsn" / "recipe.toml").touch()
+    (tmp_path / "runs" / "tsn" / "versions.json").touch()
     rows = run_demo(tmp_path, recipe, spec=SPEC, console=console)
     assert [row.model for row in rows] == ["TSN", "TSM", "VSN"]
     assert len({row.multiply_adds for row in rows}) == 1

@@ -84,7 +84,7 @@ def check_new(path: Path, option: str = "--out") -> None:
         if option != "--out":
             raise RunError(f"{path} exists and is not empty. Choose another folder with {option}.")
         hint = "Choose another folder with --out."
-        if (path / "recipe.toml").is_file():
+        if (path / "recipe.toml").is_file() and (path / "classes.json").is_file():
             hint = "Continue that run with --resume, or choose another folder with --out."
         raise RunError(f"{path} exists and is not empty. {hint}")
 
