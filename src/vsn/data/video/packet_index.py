@@ -113,14 +113,15 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
         # Counted, because the header's number of frames is often wrong.
         if packet.is_discard or _is_hidden(name, packet):
             hidden.append(position)
-        if packet.is_keyframe and is_access_point(codec, packet):
-            keys.append(position)
+        if packet.is_keyframe:
+            if is_access_point(codec, packet):
+                keys.append(position)
+            if position and packet.has_sidedata("new_extradata"):
+                obstacle = obstacle or "the stream changes its parameters"
         if not position and _is_of_early_x264(codec, bytes(packet)[:_FIRST_BYTES]):
             obstacle = _EARLY_X264
         if packet.is_corrupt:
             obstacle = obstacle or "a packet is damaged"
-        if position and packet.has_sidedata("new_extradata"):
-            obstacle = obstacle or "the stream changes its parameters"
     if len(pts) == len(hidden):
         raise VideoError(path, "its video stream is empty.")
     if None in pts:
