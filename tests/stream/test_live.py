@@ -313,7 +313,7 @@ def read_everything(reader: LiveReader) -> list[int]:
 
 def test_a_file_read_fast_waits_for_its_reader(gray_video: Path):
     config = LiveConfig(fast=True, max_waiting=3)
-    reader = LiveReader(Source(str(gray_video), config), config, short_side=32, wanted=lambda end: True)
+    reader = LiveReader(Source(str(gray_video), config), config, short_side=32, wanted=lambda frame: True)
     time.sleep(0.3)
     assert len(reader._waiting) == 3
     assert read_everything(reader) == list(range(30))
@@ -323,7 +323,7 @@ def test_a_file_read_fast_waits_for_its_reader(gray_video: Path):
 def test_a_file_in_real_time_drops_its_oldest_frames(gray_video: Path):
     config = LiveConfig(max_waiting=4)
     begin = time.perf_counter()
-    reader = LiveReader(Source(str(gray_video), config), config, short_side=32, wanted=lambda end: True)
+    reader = LiveReader(Source(str(gray_video), config), config, short_side=32, wanted=lambda frame: True)
     reader._thread.join(10)
     assert time.perf_counter() - begin > 29 / 12  # the last frame was due then
     assert read_everything(reader) == [26, 27, 28, 29]
@@ -334,17 +334,17 @@ def test_only_wanted_frames_are_converted(gray_video: Path, monkeypatch: pytest.
     config, converted = LiveConfig(fast=True), []
     source, picture = Source(str(gray_video), config), Source.picture
     monkeypatch.setattr(Source, "picture", lambda *a: converted.append(1) or picture(*a))
-    reader = LiveReader(source, config, short_side=32, wanted=lambda end: round(end * 12) % 10 == 0)
+    reader = LiveReader(source, config, short_side=32, wanted=lambda frame: round(frame.end * 12) % 10 == 0)
     assert read_everything(reader) == [9, 19, 29]
     assert len(converted) == 3
 
 
 def test_close_and_stop_after_end_the_thread(gray_video: Path):
     config = LiveConfig(stop_after=1.0)
-    reader = LiveReader(Source(str(gray_video), config), config, short_side=32, wanted=lambda end: True)
+    reader = LiveReader(Source(str(gray_video), config), config, short_side=32, wanted=lambda frame: True)
     assert read_everything(reader) == list(range(12))
     slow = LiveConfig()
-    reader = LiveReader(Source(str(gray_video), slow), slow, short_side=32, wanted=lambda end: True)
+    reader = LiveReader(Source(str(gray_video), slow), slow, short_side=32, wanted=lambda frame: True)
     reader.take(5.0)
     reader.close()
     assert not reader._thread.is_alive()
@@ -355,7 +355,7 @@ def test_errors_of_the_thread_are_raised_after_its_last_frames(serve: Serve, tmp
     body = write_stream(tmp_path / "a.ts", range(20)).read_bytes()
     config = LiveConfig(fast=True, reconnects=0)
     source = Source(serve((body, len(body) // 2), length=True), config)
-    reader = LiveReader(source, config, short_side=32, wanted=lambda end: True)
+    reader = LiveReader(source, config, short_side=32, wanted=lambda frame: True)
     taken = []
 
     def take() -> None:

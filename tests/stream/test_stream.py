@@ -252,7 +252,7 @@ def test_stacks_are_consecutive_for_any_dropped_frames(
     found: list[tuple[int, list[Any]]] = []
     for number in range(60):
         shown = replace(frame(number, 0.05 * number, part=number >= broken), end=0.05 * (number + 1))
-        if wanted(shown.end) and number not in dropped:
+        if wanted(shown) and number not in dropped:
             found += finder.feed(shown)
     assert [window for window, _ in found] == sorted({window for window, _ in found})
     for window, stacks in found:

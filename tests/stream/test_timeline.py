@@ -37,13 +37,22 @@ def test_consecutive_predictions_merge_into_a_segment():
         answer(0.0, "a", 0.6), answer(1.0, "a", 0.8), answer(2.0, "unknown", 0.2),
         answer(3.0, "b", 0.9), answer(4.0, "a", 0.5),
     ]  # fmt: skip
-    assert merge(answers, 8.5) == (
+    assert merge(answers, [(0.0, 8.5)]) == (
         Segment(0.0, 3.5, "a", pytest.approx(0.7)),
         Segment(4.5, 5.5, "b", 0.9),
         Segment(5.5, 8.5, "a", 0.5),
     )
-    assert merge(answers[:1], 4.2) == (Segment(0.0, 4.2, "a", 0.6),)
-    assert merge(answers[2:3], 6.0) == ()
+    assert merge(answers[:1], [(0.0, 4.2)]) == (Segment(0.0, 4.2, "a", 0.6),)
+    assert merge(answers[2:3], [(0.0, 6.0)]) == ()
+
+
+def test_no_segment_spans_a_break():
+    answers = [answer(0.0, "a"), answer(1.0, "a"), answer(20.0, "a"), answer(30.0, "b")]
+    assert merge(answers, [(0.0, 5.5), (20.0, 24.5), (29.5, 40.0)]) == (
+        Segment(0.0, 5.5, "a", 0.5),
+        Segment(20.0, 24.5, "a", 0.5),
+        Segment(29.5, 40.0, "b", 0.5),
+    )
 
 
 def test_share_right_is_a_share_of_time():
@@ -119,7 +128,8 @@ def test_truth_json_and_plot(finished_run: Path, long_video: Path, tmp_path: Pat
 
 def test_the_plot_shows_predictions_and_truth(tmp_path: Path):
     answers = tuple(answer(float(i), "swipe_left", 0.9) for i in range(6))
-    timeline = Timeline("a/long.mp4", 10.0, 4.0, 1.0, answers, merge(answers, 10.0))
+    parts = ((0.0, 10.0),)
+    timeline = Timeline("a/long.mp4", 10.0, parts, 4.0, 1.0, answers, merge(answers, parts))
     truth = [Segment(0.0, 5.0, "swipe_right"), Segment(5.0, 9.0, "cost $1, _x")]
     for name in ("a.svg", "b.svg"):
         write_plot(timeline, CLASSES, tmp_path / name, truth=truth)

@@ -81,8 +81,7 @@ def test_windows_are_those_of_the_stream(
 
 def test_a_video_longer_than_announced_has_max_windows(noise_video: Path) -> None:
     found = read_windows(noise_video, tiny_recipe(Path()), seconds=0.4, max_windows=3, video_seconds=0.5)
-    assert found.numbers == (0, 1, 2)  # the container says 4 seconds
-    assert found.grid.every == pytest.approx(1.3)
+    assert found.numbers == (0, 1, 2)  # of 4 seconds
 
 
 def test_windows_of_a_video_that_decodes_in_part(noise_video: Path, tmp_path: Path) -> None:

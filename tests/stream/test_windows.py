@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,11 @@ def test_windows_on_a_grid(every: float | None, spacing: int, stride: int, got: 
     assert [window for window in complete if window is not None] == [0, 1, 2, 3]
 
 
+def until(end: float, *, seconds: float = 0.0, part: int = 0) -> SimpleNamespace:
+    """A frame that is displayed until `end`."""
+    return SimpleNamespace(part=part, seconds=seconds, end=end)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     num_video_frames=st.integers(1, 300),
@@ -54,7 +60,7 @@ def test_windows_on_a_grid(every: float | None, spacing: int, stride: int, got: 
 )
 def test_a_window_as_long_as_a_video_has_the_frames_of_evaluation(num_video_frames: int, num_frames: int, rate: float):
     walk = GridWalk(WindowGrid.of(num_video_frames / rate, num_frames, None))
-    found = [number for number in range(num_video_frames) for _ in walk.take((number + 1) / rate)]
+    found = [number for number in range(num_video_frames) for _ in walk.take(until((number + 1) / rate))]
     expected = segment_indices(num_video_frames, num_frames, None).tolist()
     assert len(found) == num_frames
     for place, (one, other) in enumerate(zip(found, expected, strict=True)):
@@ -65,19 +71,25 @@ def test_a_window_as_long_as_a_video_has_the_frames_of_evaluation(num_video_fram
 
 def test_the_next_frame_replaces_a_dropped_one():
     walk = GridWalk(WindowGrid.of(4.0, 4, None))  # instants at 0.5, 1.5, 2.5, ...
-    assert [walk.take(end) for end in (0.5, 1.0, 3.0, 3.4)] == [[], [0], [1, 2], []]
+    assert [walk.take(until(end)) for end in (0.5, 1.0, 3.0, 3.4)] == [[], [0], [1, 2], []]
 
 
 def test_a_frame_that_ends_at_an_instant_does_not_take_it_for_rounding():
     walk = GridWalk(WindowGrid.of(1.2, 2, None))  # instants at 0.3, 0.9
     assert 0.1 + 0.1 + 0.1 > 0.3
-    assert walk.take(0.1 + 0.1 + 0.1) == []
-    assert walk.take(0.4) == [0]
+    assert walk.take(until(0.1 + 0.1 + 0.1)) == []
+    assert walk.take(until(0.4)) == [0]
 
 
 def test_between_windows_that_leave_gaps_nothing_is_needed():
     walk = GridWalk(WindowGrid.of(1.0, 2, every=2.0))
-    assert walk.take(4.0) == [0, 1, 4, 5]
+    assert walk.take(until(4.0)) == [0, 1, 4, 5]
+
+
+def test_steps_of_a_break_belong_to_no_frame():
+    walk = GridWalk(WindowGrid.of(4.0, 4, None))
+    assert walk.take(until(2.0)) == [0, 1]
+    assert walk.take(until(1e12, seconds=1e12 - 2, part=1)) == [int(1e12) - 2, int(1e12) - 1]
 
 
 # --- labels -----------------------------------------------------------------------------------------

@@ -259,7 +259,7 @@ def _write_timeline(
     json_output: bool,
 ) -> None:
     """Print a timeline, and write it to those of ``files``."""
-    from vsn.cli.stream import prediction_to_dict
+    from vsn.cli.stream import describe_breaks, prediction_to_dict
     from vsn.stream.timeline import share_right, write_plot
     from vsn.system.files import write_json
 
@@ -281,5 +281,7 @@ def _write_timeline(
     # Seconds without a confident label belong to no segment.
     labeled = sum(segment.end - segment.start for segment in timeline.segments)
     print(f"{timeline.path}: {timeline.seconds:.1f} seconds, {labeled / timeline.seconds:.0%} of them with a label")
+    if breaks := describe_breaks(timeline.parts):
+        print(breaks)
     if truth:
         print(f"{values['share_right']:.1%} of the time labeled in {files.truth} has the right label here")

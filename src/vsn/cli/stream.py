@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +19,9 @@ from vsn.system.files import to_json
 if TYPE_CHECKING:
     from vsn.stream.labels import WindowPrediction
     from vsn.stream.stream import StreamSummary
+
+
+_BREAKS_SHOWN = 5
 
 
 def stream(
@@ -100,6 +105,18 @@ def prediction_to_dict(prediction: WindowPrediction, classes: tuple[str, ...], t
     }
 
 
+def describe_breaks(parts: Sequence[tuple[float, float]]) -> str:
+    """Say where windows start over: at long pauses and restarts of the clock. Empty for a source of one part."""
+    breaks = [
+        f"{end:.1f} to {start:.1f} s" if start - end > 0.05 else f"{start:.1f} s"
+        for (_, end), (start, _) in itertools.pairwise(parts)
+    ]
+    if not breaks:
+        return ""
+    more = f" and {len(breaks) - _BREAKS_SHOWN} more" if len(breaks) > _BREAKS_SHOWN else ""
+    return f"no window spans the breaks at {', '.join(breaks[:_BREAKS_SHOWN])}{more}"
+
+
 def describe_summary(summary: StreamSummary) -> str:
     """Summarize a stream in a few lines."""
     lines = [
@@ -115,6 +132,8 @@ def describe_summary(summary: StreamSummary) -> str:
             "reused"
         )
     lines.append(f"dropped: {summary.dropped} frames; skipped: {summary.skipped} windows")
+    if breaks := describe_breaks(summary.parts):
+        lines.append(breaks)
     if summary.undecodable:
         lines.append(f"{summary.undecodable} packets could not be decoded")
     if summary.reconnected:

@@ -21,8 +21,6 @@ from vsn.stream.plan import TooShortWindowError
 MAX_SIDE = 224
 """Pixels of the longer side of a returned frame."""
 JPEG_QUALITY = 80
-UNKNOWN_RATE = 25.0
-"""Frames per second of a video that does not state its rate; used only for its duration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,7 @@ class Decoded:
 
     info: VideoMetadata
     seconds: float
-    """Duration: number of frames divided by their rate."""
+    """Duration, by the time stamps."""
     clip: NDArray[np.uint8]
     """`(T, C, H, W)`, or `(views, T, C, H, W)`, as `vsn predict` samples it."""
     jpegs: tuple[bytes, ...]
@@ -61,7 +59,7 @@ def decode_upload(job: DecodeJob) -> Decoded | Problem:
         info = video.metadata
     except VideoError as error:
         return Problem("not_a_video", f"The file cannot be opened as a video: {_reason(error, job)}")
-    seconds = info.num_frames / (info.frames_per_second or UNKNOWN_RATE)
+    seconds = video.seconds
     # Before decoding: a few kilobytes of video can hold gigabytes of frames.
     num_pixels = info.height * info.width
     if num_pixels > limits.max_pixels:

@@ -74,6 +74,9 @@ class Timeline(BaseModel):
     """A long video over time, as `vsn predict --windows` gives it with these window_seconds and every_seconds."""
 
     seconds: float = Field(description="duration that was decoded")
+    parts: list[tuple[float, float]] = Field(
+        description="start and end of each part, in seconds: windows do not span long pauses and restarts of the clock"
+    )
     window_seconds: float
     every_seconds: float = Field(description="from one window to the next")
     segments: list[TimelineSegment]

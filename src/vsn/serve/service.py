@@ -299,6 +299,7 @@ def make_timeline(
     timeline = scored_timeline("", windows, logits, classes=classes, config=WindowConfig())
     return schemas.Timeline(
         seconds=timeline.seconds,
+        parts=list(timeline.parts),
         window_seconds=timeline.window_seconds,
         every_seconds=timeline.every,
         segments=[

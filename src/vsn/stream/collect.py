@@ -37,7 +37,7 @@ class WindowCollector:
 
     def feed(self, frame: LiveFrame) -> list[tuple[int, list[Stack]]]:
         """Return number and stacks of each window that is complete with the next frame."""
-        steps = self._walk.take(frame.end)
+        steps = self._walk.take(frame)
         # After a break neither open stacks nor earlier instants may join what follows.
         if frame.part != self._part:
             self._part = frame.part

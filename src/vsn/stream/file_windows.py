@@ -23,6 +23,8 @@ class FileWindows:
     grid: WindowGrid
     seconds: float
     """Duration that was read."""
+    parts: tuple[tuple[float, float], ...]
+    """Start and end of each part; no window spans a break between two (see `Source.frames`)."""
     numbers: tuple[int, ...]
     """Number of each window on the grid, ascending."""
     clips: tuple[np.ndarray, ...]
@@ -34,7 +36,7 @@ def read_windows(
 ) -> FileWindows:
     """Read the windows of `vsn predict --windows`, further apart where there would be more than `max_windows`.
 
-    Windows last `seconds`, by default as long as training clips; `video_seconds` is the approximate duration of the video.
+    Windows last `seconds`, by default as long as training clips; `video_seconds` is the duration of the video.
 
     Raises:
         VideoError: the file cannot be opened, or no frame decodes.
@@ -48,11 +50,16 @@ def read_windows(
     except BaseException:
         source.close()
         raise
-    # Of the two durations the longer one: too many windows cost more than windows too far apart.
-    grid = spread(grid, max_windows=max_windows, video_seconds=max(video_seconds, source.announced_seconds or 0.0))
+    grid = spread(grid, max_windows=max_windows, video_seconds=video_seconds)
     # The same reader and collector as in `vsn stream`, so that the timelines of both are equal.
     collector, numbers, clips = WindowCollector(grid, num_consecutive), list[int](), list[np.ndarray]()
-    reader = LiveReader(source, live, short_side=recipe.clip.short_side, wanted=FrameFilter(grid, num_consecutive))
+    reader = LiveReader(
+        source,
+        live,
+        short_side=recipe.clip.short_side,
+        wanted=FrameFilter(grid, num_consecutive),
+        longest_still=grid.seconds,
+    )
     try:
         while (frames := reader.take()) is not None:
             for frame in frames:
@@ -62,4 +69,4 @@ def read_windows(
                     clips.append(window_views([images_of(stack) for stack in stacks], recipe, protocol).numpy())
     finally:
         reader.close()
-    return FileWindows(grid, reader.seconds, tuple(numbers), tuple(clips))
+    return FileWindows(grid, reader.seconds, tuple(reader.parts), tuple(numbers), tuple(clips))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Protocol
 
 _EPSILON = 1e-6
 """Seconds; a sum of frame durations may miss an instant by rounding (0.1 + 0.1 + 0.1 > 0.3)."""
@@ -69,6 +71,13 @@ class WindowGrid:
         """Seconds of a step since the start of the video."""
         return self.step_seconds * (step + self.spacing / 2)
 
+    def step_from(self, seconds: float) -> int:
+        """The first step at or after a time."""
+        step = max(0, math.ceil(seconds / self.step_seconds - self.spacing / 2) - 1)
+        while self.instant(step) < seconds - _EPSILON:
+            step += 1
+        return step
+
     def steps_of(self, window: int) -> range:
         """Steps of a window, numbered from 0."""
         first = window * self.stride
@@ -90,22 +99,41 @@ class WindowGrid:
         return start, start + self.seconds
 
 
+class Displayed(Protocol):
+    """A frame on the screen of a source."""
+
+    @property
+    def part(self) -> int:
+        """Number of breaks of the source before it."""
+
+    @property
+    def seconds(self) -> float:
+        """Start of its display."""
+
+    @property
+    def end(self) -> float:
+        """End of its display."""
+
+
 class GridWalk:
     """Assign steps to frames in order: to each those before its end that no earlier frame took.
 
     At a constant rate that is the frame on display at the instant. If a frame was dropped, the next takes its steps.
+    Steps of a break belong to no frame.
     """
 
     def __init__(self, grid: WindowGrid) -> None:
         self.grid = grid
         self._next = 0
+        self._part = 0
 
-    def take(self, end: float) -> list[int]:
-        """Return the needed steps of the next frame, which is displayed until `end`."""
-        # A frame that lasts long (a still, a gap in the source) takes several steps.
-        first = self._next
-        while self.grid.instant(self._next) < end - _EPSILON:
-            self._next += 1
+    def take(self, frame: Displayed) -> list[int]:
+        """Return the needed steps of the next frame."""
+        if frame.part != self._part:
+            self._part = frame.part
+            self._next = max(self._next, self.grid.step_from(frame.seconds))
+        # A frame that lasts long takes several steps.
+        first, self._next = self._next, max(self._next, self.grid.step_from(frame.end))
         return [step for step in range(first, self._next) if self.grid.is_needed(step)]
 
 
@@ -115,10 +143,10 @@ class FrameFilter:
     def __init__(self, grid: WindowGrid, num_consecutive: int) -> None:
         self._walk, self._num_consecutive, self._num_left = GridWalk(grid), num_consecutive, 0
 
-    def __call__(self, end: float) -> bool:
-        """Whether the frame displayed until `end` is one of the `num_consecutive` frames from an instant on."""
+    def __call__(self, frame: Displayed) -> bool:
+        """Whether the next frame is one of the `num_consecutive` frames from an instant on."""
         # Instants closer than the frames of one restart the count: their stacks overlap.
-        if self._walk.take(end):
+        if self._walk.take(frame):
             self._num_left = self._num_consecutive
         self._num_left -= 1
         return self._num_left >= 0

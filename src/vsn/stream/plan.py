@@ -133,5 +133,5 @@ def _training_lengths(recipe: Recipe) -> list[float]:
         except (VideoError, ConfigError):
             continue
         if video.frames_per_second:
-            lengths.append(video.num_frames / video.frames_per_second)
+            lengths.append(video.seconds)
     return lengths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -45,10 +46,12 @@ class LiveReader:
         source: an open source; the reader closes it.
         config: how to read it.
         short_side: shorter side of the images, in pixels.
-        wanted: called in the thread with the `end` of each frame, in order: whether the frame is needed.
+        wanted: called in the thread with each frame, in order: whether it is needed.
+        longest_still: seconds after which a picture is a pause, see `Source.frames`.
         pictures: return every frame, with its full-size picture.
 
-    Attributes: `num_frames` and `seconds` read; needed frames `dropped`; whether the source waits (`lossless`).
+    Attributes: `num_frames` and `seconds` read; start and end of each part of the source (`parts`); needed frames
+    `dropped`; whether the source waits (`lossless`).
     """
 
     def __init__(
@@ -57,21 +60,24 @@ class LiveReader:
         config: LiveConfig,
         *,
         short_side: int,
-        wanted: Callable[[float], bool],
+        wanted: Callable[[SourceFrame], bool],
+        longest_still: float = math.inf,
         pictures: bool = False,
     ) -> None:
         self.dropped = self.num_frames = 0
         self.seconds = 0.0
+        self.parts: list[tuple[float, float]] = []
         self.lossless = config.fast and source.finite
         self._real_time = source.finite and not config.fast
         self._source, self._config = source, config
         self._short_side, self._wanted, self._pictures = short_side, wanted, pictures
+        self._longest_still = longest_still
         self._waiting: deque[LiveFrame] = deque()
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._ended = False
         self._error: BaseException | None = None
-        self._start = 0.0
+        self._part, self._start = -1, 0.0
         self._thread = threading.Thread(target=self._run, name="vsn-live", daemon=True)
         self._thread.start()
 
@@ -103,7 +109,7 @@ class LiveReader:
     def _run(self) -> None:
         limit = self._config.stop_after
         try:
-            for frame in self._source.frames(self._stop):
+            for frame in self._source.frames(self._stop, longest_still=self._longest_still):
                 if self._stop.is_set() or (limit is not None and frame.seconds >= limit):
                     break
                 self._handle(frame)
@@ -118,18 +124,20 @@ class LiveReader:
 
     def _handle(self, frame: SourceFrame) -> None:
         now = time.perf_counter()
-        # The clock of real time starts with the first frame, not when the file is opened.
-        if self.num_frames == 0:
-            self._start = now - frame.seconds
+        # The clock of real time starts with the first frame, not when the file is opened. Pauses are left out.
+        if frame.part != self._part:
+            self._part, self._start = frame.part, now - frame.seconds
+            self.parts.append((frame.seconds, frame.end))
+        self.parts[-1] = (self.parts[-1][0], frame.end)
         due = self._start + frame.seconds
         if self._real_time and due > now:
             self._stop.wait(due - now)
         # Frames are numbered before any is left out: gaps in the numbers show the collector what is missing.
         number = self.num_frames
         self.num_frames += 1
-        self.seconds = frame.end
+        self.seconds = self._source.seconds
         # Called for every frame, also where all are returned: it counts them.
-        if not self._wanted(frame.end) and not self._pictures:
+        if not self._wanted(frame) and not self._pictures:
             return
         # Conversion and resizing cost more than decoding: only for needed frames, and here, in parallel to the model.
         image = self._source.picture(frame, self._short_side)

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import threading
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -29,6 +30,7 @@ from vsn.data.video.container import (
     video_stream,
 )
 from vsn.data.video.frame_converter import FrameConverter
+from vsn.data.video.packet_index import MAX_BACK_SECONDS, MAX_STEP_SECONDS, clock_may_restart
 from vsn.data.video.reader import MAX_PIXELS
 
 Kind = Literal["file", "camera", "url"]
@@ -39,8 +41,10 @@ _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"),
 _PLAYLISTS = {"hls", "dash", "rtsp", "sdp"}
 """Formats whose size is that of a playlist or description: it does not mean that the source ends."""
 _MAX_WAIT_SECONDS = 30.0
-_JUMP_SECONDS, _BACK_SECONDS = 10.0, 1.0
-"""A live source whose time stamps jump further ahead or back has restarted its clock."""
+_LIVE_BACK_SECONDS = 1.0
+"""A live source whose time stamps step further back has restarted its clock; less is a packet out of order."""
+_LONGEST_STILL_FRAMES = 3
+"""A picture is no pause unless it is on display for longer than as many frames."""
 _END_SLACK_SECONDS = 0.5
 USUAL_RATE = 25.0
 """Frames per second of a source that does not announce its rate."""
@@ -70,7 +74,7 @@ class SourceFrame:
     """A decoded frame, not yet converted, with its time."""
 
     part: int
-    """Number of breaks (lost connections, jumps of time stamps) before it; windows do not span breaks."""
+    """Number of breaks (lost connections, restarts of the clock, long pauses) before it; windows do not span breaks."""
     seconds: float
     """Start of its display, since the first frame."""
     end: float
@@ -88,6 +92,7 @@ class Source:
         announced_seconds: duration, as announced; None if it is not.
         reconnected: connections that were lost and restored.
         undecodable: packets that were skipped because they do not decode.
+        seconds: end of the last frame that was given.
 
     Raises:
         VideoError: no such file or camera, or a URL that is refused or silent.
@@ -111,9 +116,13 @@ class Source:
             self.close()
             raise
         self.finite = self.kind == "file" or (self.kind == "url" and (length is not None or is_sized))
+        # Whose time stamps may restart, and what is a restart.
+        self._restarts = not self.finite or clock_may_restart(self._container)
+        self._max_step, self._max_back = MAX_STEP_SECONDS, MAX_BACK_SECONDS if self.finite else _LIVE_BACK_SECONDS
         self._converters: dict[int | None, FrameConverter] = {}
         # Of the last frame: its part, and start and end of its display.
         self._part, self._seconds, self._end = 0, -1.0, 0.0
+        self.seconds = 0.0
 
     def close(self) -> None:
         """Close the source. A second call does nothing."""
@@ -129,19 +138,43 @@ class Source:
                 self._converters[short_side] = FrameConverter.of(self.name, frame.stored, short_side)
             return np.ascontiguousarray(self._converters[short_side].rgb(frame.stored))
 
-    def frames(self, stop: threading.Event) -> Iterator[SourceFrame]:
+    def frames(self, stop: threading.Event, *, longest_still: float = math.inf) -> Iterator[SourceFrame]:
         """Give every frame that decodes, until the end of a finite source, or until `stop` is set.
 
         A lost connection is restored after waits that double, with `reconnects` attempts in a row. A finite source
-        continues after the last frame; frames of a live source start a new part.
+        continues after the last frame; frames of a live source start a new part. So do frames after a picture that was
+        on display for more than `longest_still` seconds, which ends after these.
 
         Raises:
             VideoError: the connection could not be restored, or nothing decodes.
         """
+        longest_still = max(longest_still, _LONGEST_STILL_FRAMES / (self.frames_per_second or USUAL_RATE))
+        last: SourceFrame | None = None
+        error: VideoError | None = None
+        try:
+            for frame in self._placed_frames(stop, longest_still):
+                given: SourceFrame | None = frame
+                # A frame of a file is on display until the next. That of a camera is given at once.
+                if self.finite:
+                    given, last = last, frame
+                    given = given and replace(given, end=min(frame.seconds, given.seconds + longest_still))
+                if given is not None:
+                    self.seconds = given.end
+                    yield given
+        except VideoError as problem:
+            error = problem
+        if last is not None and not stop.is_set():
+            self.seconds = last.end
+            yield replace(last, end=min(last.end, last.seconds + longest_still))
+        if error is not None:
+            raise error
+
+    def _placed_frames(self, stop: threading.Event, longest_still: float) -> Iterator[SourceFrame]:
+        """Give every frame that decodes, as `frames` does; how long it is displayed is that of its packet."""
         num_attempts = 0
         while True:
             before = self._end
-            lost = yield from self._connection(stop)
+            lost = yield from self._connection(stop, longest_still)
             # `reconnects` counts attempts in a row: frames reset it.
             if self._end > before:
                 num_attempts = 0
@@ -161,7 +194,7 @@ class Source:
         if self._end == 0.0 and not stop.is_set():
             raise VideoError(self.name, "none of its frames decodes.")
 
-    def _connection(self, stop: threading.Event) -> Generator[SourceFrame, None, str | None]:
+    def _connection(self, stop: threading.Event, longest_still: float) -> Generator[SourceFrame, None, str | None]:
         """Give the frames of one connection; return why it was lost, None at the end."""
         # Seconds on our clock = time stamp - origin. A live connection continues where the last one ended.
         origin: float | None = None
@@ -191,11 +224,14 @@ class Source:
                 # The last frames of a decoder come without the unit of their time stamps.
                 unit = stored.time_base or stream.time_base
                 stamp = None if stored.pts is None or unit is None else float(stored.pts * unit)
-                duration = float((stored.duration or 0) * (unit or 0)) or 1 / (self.frames_per_second or USUAL_RATE)
+                usual = 1 / (self.frames_per_second or USUAL_RATE)
+                duration = float((stored.duration or 0) * (unit or 0)) or usual
+                if stream.codec_context.has_b_frames:  # the duration of a packet is a distance of decoding times
+                    duration = min(duration, usual)
                 if origin is None and stamp is not None:
                     origin = stamp - offset
                 seconds = None if stamp is None or origin is None else stamp - origin
-                frame = self._place(stored, seconds, duration)
+                frame = self._place(stored, seconds, duration, longest_still)
                 if frame is None:
                     continue
                 # The clock of the source restarted: from here on count from this frame.
@@ -207,20 +243,23 @@ class Source:
                 return lost
         return None
 
-    def _place(self, stored: VideoFrame, seconds: float | None, duration: float) -> SourceFrame | None:
+    def _place(
+        self, stored: VideoFrame, seconds: float | None, duration: float, longest_still: float
+    ) -> SourceFrame | None:
         """Put a frame on the clock; None if it was given before the connection was lost."""
         part = self._part
         if seconds is None:
             seconds = self._end
-        elif self.finite:
+        elif self.finite and self.reconnected and seconds + duration / 2 < self._end:
             # After a reconnection a file starts over. Half a frame of tolerance: time stamps are rounded.
-            if self.reconnected and seconds + duration / 2 < self._end:
-                return None
-        elif seconds - self._end > _JUMP_SECONDS or seconds < self._seconds - _BACK_SECONDS:
+            return None
+        elif self._restarts and (seconds - self._end > self._max_step or seconds < self._seconds - self._max_back):
             part, seconds = part + 1, self._end
         # Time stamps that do not rise, as some AVI files have them.
         if seconds <= self._seconds:
             seconds = self._end
+        if self._end and seconds - self._seconds > longest_still:
+            part = self._part + 1
         return SourceFrame(part, seconds, seconds + duration, stored)
 
     def _reconnect(self, lost: str, num_attempts: int, stop: threading.Event) -> int:

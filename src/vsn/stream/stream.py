@@ -35,6 +35,8 @@ class StreamSummary:
     source: str
     """Name, without user and password."""
     seconds: float = 0.0
+    parts: tuple[tuple[float, float], ...] = ()
+    """Start and end of each part; no window spans a break between two (see `Source.frames`)."""
     num_frames: int = 0
     num_predictions: int = 0
     skipped: int = 0
@@ -174,6 +176,7 @@ class Stream:
             live,
             short_side=self._short_side,
             wanted=FrameFilter(self.grid, scorer.num_consecutive),
+            longest_still=self.grid.seconds,
             pictures=video is not None,
         )
         try:
@@ -187,7 +190,7 @@ class Stream:
         finally:
             reader.close()
             summary.num_frames, summary.dropped = reader.num_frames, reader.dropped
-            summary.seconds = max(summary.seconds, reader.seconds)
+            summary.seconds, summary.parts = max(summary.seconds, reader.seconds), tuple(reader.parts)
             summary.skipped = self._windows.skipped
             summary.undecodable, summary.reconnected = self._source.undecodable, self._source.reconnected
             summary.frames_seen, summary.frames_computed = scorer.num_frames_seen, scorer.num_frames_computed

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +45,8 @@ class Timeline:
     path: str
     seconds: float
     """Duration, as far as it was read."""
+    parts: tuple[tuple[float, float], ...]
+    """Start and end of each part: a long pause, or a restart of the file's clock, begins another."""
     window_seconds: float
     every: float
     """Seconds from one prediction to the next."""
@@ -85,7 +88,9 @@ def make_timeline(
     predictions: list[WindowPrediction] = []
     summary = stream.run(predictions.append, stop=stop, on_seconds=on_seconds)
     interrupted = stop is not None and stop.requested
-    return _timeline(path, stream.grid, predictions, seconds=summary.seconds, interrupted=interrupted)
+    return _timeline(
+        path, stream.grid, predictions, seconds=summary.seconds, parts=summary.parts, interrupted=interrupted
+    )
 
 
 def scored_timeline(
@@ -98,8 +103,16 @@ def scored_timeline(
 ) -> Timeline:
     """Return the timeline of `make_timeline` for windows that were scored elsewhere."""
     labeler = WindowLabeler(classes, config, windows.grid)
-    predictions = [labeler.predict(number, scores) for number, scores in zip(windows.numbers, logits, strict=True)]
-    return _timeline(path, windows.grid, predictions, seconds=windows.seconds)
+    predictions: list[WindowPrediction] = []
+    last_part = 0
+    for number, scores in zip(windows.numbers, logits, strict=True):
+        start, end = windows.grid.interval(number)
+        part = _part_at((start + end) / 2, windows.parts)
+        if part != last_part:  # what was before a break says nothing about what is after it
+            labeler.reset()
+        last_part = part
+        predictions.append(labeler.predict(number, scores))
+    return _timeline(path, windows.grid, predictions, seconds=windows.seconds, parts=windows.parts)
 
 
 def _timeline(
@@ -108,31 +121,47 @@ def _timeline(
     predictions: Sequence[WindowPrediction],
     *,
     seconds: float,
+    parts: tuple[tuple[float, float], ...],
     interrupted: bool = False,
 ) -> Timeline:
-    segments = merge(predictions, seconds)
-    return Timeline(str(path), seconds, grid.seconds, grid.every, tuple(predictions), segments, interrupted)
+    segments = merge(predictions, parts)
+    return Timeline(str(path), seconds, parts, grid.seconds, grid.every, tuple(predictions), segments, interrupted)
 
 
-def merge(predictions: Sequence[WindowPrediction], seconds: float) -> tuple[Segment, ...]:
+def merge(predictions: Sequence[WindowPrediction], parts: Sequence[tuple[float, float]]) -> tuple[Segment, ...]:
     """Merge consecutive predictions with one label into segments.
 
-    A prediction covers the time nearest to the middle of its window; the first starts at 0, the last ends with the
-    video, at `seconds`.
+    A prediction covers the time nearest to the middle of its window, within its part of the video, of which `parts` are
+    start and end: the first of a part starts with it, the last ends with it.
     """
+
+    def part_of(prediction: WindowPrediction) -> int:
+        return _part_at((prediction.start + prediction.end) / 2, parts)
+
+    return tuple(
+        segment
+        for part, members in itertools.groupby(predictions, key=part_of)
+        for segment in _merge_part(list(members), *parts[part])
+    )
+
+
+def _part_at(seconds: float, parts: Sequence[tuple[float, float]]) -> int:
+    """The last part that begins before a time."""
+    return max(0, bisect.bisect_right(parts, seconds, key=lambda part: part[0]) - 1)
+
+
+def _merge_part(predictions: Sequence[WindowPrediction], begin: float, finish: float) -> Iterator[Segment]:
     # Windows overlap, so each prediction gets the time that is closest to it: edges are half way between middles.
     middles = [(prediction.start + prediction.end) / 2 for prediction in predictions]
-    edges = [0.0, *((a + b) / 2 for a, b in itertools.pairwise(middles)), seconds]
-    segments: list[Segment] = []
+    edges = [begin, *((a + b) / 2 for a, b in itertools.pairwise(middles)), finish]
     first = 0
     for label, members in itertools.groupby(predictions, key=lambda prediction: prediction.label):
         probabilities = [prediction.probability for prediction in members]
         end = first + len(probabilities)
         if label != UNKNOWN:
             score = math.fsum(probabilities) / len(probabilities)
-            segments.append(Segment(edges[first], edges[end], label, score))
+            yield Segment(edges[first], edges[end], label, score)
         first = end
-    return tuple(segments)
 
 
 # --- ground truth -------------------------------------------------------------------------------------

@@ -33,10 +33,7 @@ _ONE_PACKET_A_FRAME = {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "prores", "
 """Codecs of which each packet completes exactly one shown frame, or is known to be hidden. In others, such as MPEG-4
 part 2, a packet may hold two frames or none."""
 MAX_STEP_SECONDS, MAX_BACK_SECONDS = 10.0, 0.1
-"""In formats whose clock may restart, such as MPEG-TS, a longer step of the decoding time, or one further back, is a
-restart. FFmpeg's tools have the same limits; in other formats a long step is a pause."""
-_CLOCK_RESTARTS = 0x200
-"""FFmpeg's flag of such formats, AVFMT_TS_DISCONT."""
+"""Where a clock may restart, a longer step of the decoding time, or one further back, is a restart: FFmpeg's limits."""
 _CACHE_BYTES = 64 * 2**20
 _KEPT_BYTES = 16 * 2**20
 _FIRST_BYTES = 2000
@@ -131,8 +128,7 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
     stamps = np.empty(0, np.int64)
     if stream.time_base is not None and None not in known:
         stamps = np.array(known, np.int64)
-        flags = container.format.flags  # an enumeration, or an integer, depending on PyAV's version
-        if int(getattr(flags, "value", flags)) & _CLOCK_RESTARTS:
+        if clock_may_restart(container):
             # Times of display step back too where there are B-frames.
             clock, max_back = (stamps, MAX_STEP_SECONDS) if None in dts else (np.array(dts, np.int64), MAX_BACK_SECONDS)
             unit = float(stream.time_base)
@@ -308,6 +304,12 @@ def _untrusted_kind(container_format: str, codec: str) -> str:
     if codec not in _ONE_PACKET_A_FRAME:
         return f"a packet of its codec ({codec}) may hold any number of frames"
     return ""
+
+
+def clock_may_restart(container: InputContainer) -> bool:
+    """Return whether a format has clocks that restart, such as MPEG-TS; in others a long step of time is a pause."""
+    flags = container.format.flags  # an enumeration, or an integer, depending on PyAV's version
+    return bool(int(getattr(flags, "value", flags)) & 0x200)  # AVFMT_TS_DISCONT
 
 
 def _clock_offsets(stamps: np.ndarray, *, max_step: float, max_back: float) -> np.ndarray:
