@@ -1,6 +1,7 @@
 import http.server
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -205,6 +206,20 @@ def test_a_tracker_that_fails_is_reported_once_and_the_others_go_on(
     assert printed.count(f"'{name}' failed at step 3") == 1
     assert "the server is gone. Training goes on" in printed
     assert printed.count("The tracker") == 1
+
+
+def test_tensorboard_whose_folder_is_gone_is_reported_without_a_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    run = written_run(tmp_path / "mine")
+    with open_trackers(("tensorboard",), run, 0, Console(width=500)) as log:
+        for step in range(1, 5):
+            log({"loss": 1 / step}, step)
+            if step == 2:
+                shutil.rmtree(run.path / "tensorboard")
+    out, err = capfd.readouterr()
+    assert out.count("'tensorboard' failed at step 3") == 1
+    assert "Traceback" not in out + err
 
 
 def test_a_tracker_that_cannot_be_closed_is_reported(

@@ -185,10 +185,14 @@ Opened = tuple[LogFunction, Callable[[bool], None]]
 def _open_tensorboard(run: Run, step: int) -> Opened:
     from torch.utils.tensorboard import SummaryWriter
 
+    folder = run.path / "tensorboard"
     # No hyperparameters: `add_hparams` would list a second run next to this one.
-    writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1)
+    writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def log(metrics: Mapping[str, float], step: int) -> None:
+        if not folder.is_dir():
+            # Here: the thread that writes would print a traceback.
+            raise FileNotFoundError(f"{folder} is gone")
         for key, value in metrics.items():
             writer.add_scalar(key, value, step)
         writer.flush()  # the default is every two minutes, too late for a run that is killed
