@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from tests.helpers.videos import timed_video
 from vsn.config import ClipSpec, DataConfig, ModelConfig, Recipe
 from vsn.data.copies import find_copies
 from vsn.data.records import RecordSet, VideoRecord
@@ -249,6 +250,23 @@ def test_long_videos_that_do_not_seek(data):
         "test/wave/long.ts (test): 140 frames; seekable: no, the container (mpegts) does not seek exactly"
         in found.message
     )
+
+
+@pytest.mark.parametrize(
+    ("by", "severity", "advice"), [("time", "note", "equal in time"), ("index", "warning", 'clip.by = "time"')]
+)
+def test_unevenly_spaced_frames(data, by, severity, advice):
+    # One frame a second, then 25: on average 13.
+    times = [*range(5), *(5 + i / 25 for i in range(125))]
+    timed_video(data / "test" / "wave" / "uneven.mkv", times, side=64, options={"g": "5"})
+    diagnosis = diagnose(data, clip=replace(CLIP, by=by))
+    found = only(diagnosis, "uneven", severity)
+    assert (
+        "test/wave/uneven.mkv (test): 13.0 frames per second on average, 25.0 where it moves, 10.0 s, one frame stays 1.0 s"
+        in found.message
+    )
+    assert advice in found.advice
+    assert diagnosis.splits[-1].frames_per_second.max == pytest.approx(13, abs=0.1)
 
 
 def test_costly_videos(data):

@@ -238,6 +238,20 @@ def check_sizes(evidence: Evidence) -> Iterator[Finding]:
     yield from _found("variable-size", items)
 
 
+def check_times(evidence: Evidence) -> Iterator[Finding]:
+    """Find videos whose frames are unevenly spaced in time."""
+    items = [
+        evidence.name(
+            report.path,
+            f"{report.frames_per_second:.1f} frames per second on average, {report.usual_rate:.1f} where it moves, "
+            f"{report.duration:.1f} s, one frame stays {report.longest_still:.1f} s",
+        )
+        for report in evidence.readable
+        if report.usual_rate
+    ]
+    yield from _found(f"uneven/{evidence.recipe.clip.by}", items)
+
+
 def check_frame_names(evidence: Evidence) -> Iterator[Finding]:
     """Find frame folders with different naming schemes."""
     folders: dict[str, list[Path]] = {}
@@ -398,6 +412,7 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_sizes,
     check_frame_names,
     check_listed_frames,
+    check_times,
     check_cost,
     check_seeking,
     check_flow,

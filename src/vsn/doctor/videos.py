@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from vsn.config import ConfigError, FlowLayout, Recipe
 from vsn.data.flow.stored import open_flow
 from vsn.data.sampling import segment_indices, stack_indices
-from vsn.data.video import VideoError, open_video
+from vsn.data.video import VideoError, VideoReader, at_constant_rate, open_video
 from vsn.data.video.frame_folders import FrameFolderReader, describe_frames
 from vsn.data.video.packed_files import packed_place
 from vsn.data.video.scan import scan_video
@@ -35,7 +37,13 @@ class VideoReport:
     announced: int = 0
     """Frames that the container announces or stores, the larger number."""
     frames_per_second: float = 0.0
-    """0 if unknown."""
+    """Average by the time stamps; 0 if unknown."""
+    usual_rate: float = 0.0
+    """Frames per second at which most frames follow each other, where they are unevenly spaced in time; else 0."""
+    duration: float = 0.0
+    """Of a video with unevenly spaced frames, in seconds."""
+    longest_still: float = 0.0
+    """The longest time that one of its frames is displayed, in seconds."""
     height: int = 0
     width: int = 0
     num_sizes: int = 0
@@ -97,6 +105,7 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
         pixels=hashlib.sha256(repr(counts).encode() + frames.tobytes()).hexdigest(),
         seconds=seconds,
     )
+    report = _with_times(report, video)
     # Counted from the packets, because headers are often wrong, and a truncated file keeps its header.
     if path.is_file():
         try:
@@ -127,6 +136,20 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
         names = f"{files.template} from {files.start}"
     return replace(
         report, height=info.height, width=info.width, num_sizes=len(sizes), key_interval=1, frame_names=names
+    )
+
+
+def _with_times(report: VideoReport, video: VideoReader) -> VideoReport:
+    """Add what the times of a video's frames tell, where they are unevenly spaced."""
+    even = at_constant_rate(video)
+    if even is video:
+        return report
+    return replace(
+        report,
+        frames_per_second=video.num_frames / video.seconds,
+        usual_rate=even.frames_per_second,
+        duration=video.seconds,
+        longest_still=float(np.diff(video.times, append=video.seconds).max()),
     )
 
 
