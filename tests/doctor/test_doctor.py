@@ -269,6 +269,13 @@ def test_unevenly_spaced_frames(data, by, severity, advice):
     assert diagnosis.splits[-1].frames_per_second.max == pytest.approx(13, abs=0.1)
 
 
+def test_a_rate_that_is_announced_wrongly(data):
+    timed_video(data / "test" / "wave" / "announced.mkv", [i / 12 for i in range(20)], side=64)  # as 30
+    diagnosis = diagnose(data)
+    assert codes(diagnosis) == []
+    assert diagnosis.splits[-1].frames_per_second.max == pytest.approx(12, abs=0.1)
+
+
 def test_costly_videos(data):
     write(data / "test" / "wave" / "large.mp4", 99, height=96, width=160)
     found = only(diagnose(data), "costly", "note")

@@ -15,6 +15,7 @@ from vsn.config import ConfigError, FlowLayout, Recipe
 from vsn.data.flow.stored import open_flow
 from vsn.data.sampling import segment_indices, stack_indices
 from vsn.data.video import VideoError, VideoReader, at_constant_rate, open_video
+from vsn.data.video.constant_rate import even_interval
 from vsn.data.video.frame_folders import FrameFolderReader, describe_frames
 from vsn.data.video.packed_files import packed_place
 from vsn.data.video.scan import scan_video
@@ -142,8 +143,8 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
 def _with_times(report: VideoReport, video: VideoReader) -> VideoReport:
     """Add what the times of a video's frames tell, where they are unevenly spaced."""
     even = at_constant_rate(video)
-    if even is video:
-        return report
+    if even is video or even_interval(video) is not None:
+        return replace(report, frames_per_second=even.frames_per_second)
     return replace(
         report,
         frames_per_second=video.num_frames / video.seconds,

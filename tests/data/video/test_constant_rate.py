@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.videos import timed_video
 from vsn.data.video import Part, PartReader, VideoReader, at_constant_rate, open_video
-from vsn.data.video.reader import checked_indices
+from vsn.data.video.reader import checked_indices, usual_interval
 
 RATES = [1.0, 10.0, 12.5, 24000 / 1001, 24.0, 25.0, 30000 / 1001, 30.0, 50.0, 60000 / 1001, 120.0, 240.0, 960.0, 1000.0]
 UNITS = {"exact": 0.0, "matroska": 1 / 1000, "quicktime": 1 / 600, "transport stream": 1 / 90_000}
@@ -84,6 +84,22 @@ def test_a_rate_that_is_announced_wrongly() -> None:
     assert shown(video) == list(range(100))
 
 
+def test_the_rate_of_rounded_time_stamps() -> None:
+    """GIF has hundredths of a second: 59.94 frames per second are 1 or 2 of them apart."""
+    stored = NumberedReader(rounded(np.arange(360) * 1001 / 60000, 1 / 100), rate=100.0)
+    video = at_constant_rate(stored)
+    assert video.frames_per_second == pytest.approx(59.94, rel=0.001)
+    assert shown(video) == [number % 256 for number in range(360)]
+
+
+@pytest.mark.parametrize("unit", ["exact", "matroska", "transport stream"])
+def test_the_usual_rate_does_not_depend_on_rounding(unit: str) -> None:
+    """Of frames 1/30 second apart two of three were dropped at random: most are two steps apart, others one or three."""
+    steps = np.random.default_rng(1).choice([1, 2, 3], 200, p=[0.3, 0.4, 0.3])
+    times = rounded(np.cumsum([0, *steps]) / 30, UNITS[unit])
+    assert usual_interval(times) == pytest.approx(2 / 30, abs=1e-4)
+
+
 # Seconds of the frames, how long the last one is shown, frames per second at a constant rate, stored frames shown there.
 CASES: dict[str, tuple[list[float], float, float, list[int]]] = {
     "slow, then fast": ([0, 1, 2, 2.1, 2.2, 2.3], 0.1, 10, [0] * 10 + [1] * 10 + [2, 3, 4, 5]),
@@ -140,6 +156,9 @@ STAMPS = {
     "slow, then fast": [*range(0, 1000, 200), *range(1000, 2000, 40)],
     "four of five lost": [*range(0, 1000, 40), *range(1000, 2000, 200)],
     "irregular": np.cumsum([0, *np.random.default_rng(1).choice([17, 33, 41, 130, 500], 50)]).tolist(),
+    "dropped at random": np.cumsum(
+        [0, *np.random.default_rng(2).choice([40, 80, 120], 60, p=[0.3, 0.4, 0.3])]
+    ).tolist(),
     "a still": [*range(0, 400, 40), 4000, 4040, 4080],
 }
 

@@ -71,7 +71,7 @@ def test_a_wrap_of_33_bits_in_the_middle(plain: Path, tmp_path: Path) -> None:
         assert video.times == pytest.approx(EVEN, abs=1e-3)
 
 
-@pytest.mark.parametrize("jump", [3.0, 9.0])
+@pytest.mark.parametrize("jump", [3.0, 9.0, 9.99])
 def test_a_pause_of_a_transport_stream_is_time(plain: Path, tmp_path: Path, jump: float) -> None:
     with open_video(shifted(plain, tmp_path / "pause.ts", lambda i: jump if i >= 30 else 0)) as video:
         assert video.seconds == pytest.approx(2 + jump, abs=0.05)

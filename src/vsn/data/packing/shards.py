@@ -202,7 +202,7 @@ def _write_video(writer: ShardWriter, video: SourceVideo, job: ShardJob) -> _Sto
     seconds = [*frames.times.tolist(), frames.seconds]
     if is_at_constant_rate(frames) or num_frames >= len(seconds):
         return _Stored(num_frames, [])
-    return _Stored(num_frames, [round(second, 6) for second in seconds[: num_frames + 1]])
+    return _Stored(num_frames, seconds[: num_frames + 1])
 
 
 def reusable_content(job: ShardJob) -> ShardContent | None:

@@ -33,26 +33,30 @@ def at_constant_rate(video: VideoReader) -> VideoReader:
 def is_at_constant_rate(video: VideoReader) -> bool:
     """Return whether frames are evenly spaced by `video.frames_per_second`, if that is known.
 
-    Each frame, and the end, must be within half a frame of even times: rounded time stamps, jitter, 3:2 pulldown and a
-    single lost frame are even. The rate may differ by 2%: 29.97 is often announced as 30.
+    The rate may differ by half a frame, in longer videos by 2%: 29.97 is often announced as 30.
     """
-    times, rate = video.times, video.frames_per_second
-    if len(times) == 1:
+    rate, num_intervals = video.frames_per_second, video.num_frames - 1
+    if not num_intervals:
         return True
-    # Half a frame, or 2% of a longer video.
-    num_intervals = len(times) - 1
-    if (
-        rate
-        and abs(float(times[-1]) * rate - num_intervals) > max(0.5, 0.02 * num_intervals) + _ROUNDING_SECONDS * rate
-    ):
-        return False
+    difference = abs(float(video.times[-1]) - num_intervals / rate) if rate else 0.0
+    is_announced = not rate or difference <= max(0.5, 0.02 * num_intervals) / rate + _ROUNDING_SECONDS
+    return is_announced and even_interval(video) is not None
+
+
+def even_interval(video: VideoReader) -> float | None:
+    """Return the seconds between the frames of a video of several, if they are evenly spaced; else None.
+
+    Each frame, and the end, must be within half a frame of even times: rounded time stamps, jitter, 3:2 pulldown and a
+    single lost frame are even.
+    """
+    times = video.times
     # A last frame that lasts belongs to the spacing, one that is cut off does not.
-    if video.last_seconds > float(times[-1]) / num_intervals:
+    if video.last_seconds > float(times[-1]) / (len(times) - 1):
         times = np.append(times, video.seconds)
     numbers = np.arange(len(times)) - (len(times) - 1) / 2
     # The slope of the straight line with the least squared distances.
     interval = float(numbers @ times) / float(numbers @ numbers)
-    return bool(np.ptp(times - interval * numbers) <= interval + _ROUNDING_SECONDS)
+    return interval if np.ptp(times - interval * numbers) <= interval + _ROUNDING_SECONDS else None
 
 
 class ConstantRateReader(VideoReader):
@@ -60,15 +64,22 @@ class ConstantRateReader(VideoReader):
 
     def __init__(self, video: VideoReader) -> None:
         self._video = video
-        self._interval = usual_interval(video.times)
-        super().__init__(video.path, num_frames=0, frames_per_second=1 / self._interval, short_side=video.short_side)
+        super().__init__(video.path, num_frames=0, frames_per_second=0.0, short_side=video.short_side)
         self._place()
 
     def _place(self) -> None:
-        # The first frame of the constant rate that shows each stored one. Half a frame of tolerance, as FFmpeg's filter
-        # `fps`: rounded time stamps must not skip and repeat frames.
-        self._first = np.floor(self._video.times / self._interval + 0.5).astype(np.int64)
-        self.num_frames = max(int(self._first[-1]) + 1, round(self._video.seconds / self._interval))
+        """Find the first frame of the constant rate that shows each stored one, int64 `(num_stored,)`."""
+        video = self._video
+        interval = even_interval(video)
+        if interval is not None:  # at another rate than announced: the frames as they are
+            self._first, self.num_frames = np.arange(video.num_frames), video.num_frames
+        else:
+            interval = usual_interval(video.times)
+            # Half a frame of tolerance, as FFmpeg's filter `fps`: rounded time stamps must not skip and repeat frames.
+            # A little more for times half way between two: rounding errors must not decide.
+            self._first = np.floor(video.times / interval + 0.501).astype(np.int64)
+            self.num_frames = max(int(self._first[-1]) + 1, round(video.seconds / interval))
+        self.frames_per_second = 1 / interval
 
     def close(self) -> None:
         """See `VideoReader.close`."""

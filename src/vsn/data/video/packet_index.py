@@ -318,8 +318,8 @@ def _clock_offsets(stamps: np.ndarray, *, max_step: float, max_back: float) -> n
     The two frames at a restart are as far apart as frames usually are.
     """
     steps = np.diff(stamps)
-    restarts = (steps > max_step) | (steps < -max_back)
-    usual = int(np.median(steps[~restarts])) if not restarts.all() else 0
+    usual = int(np.median(steps)) if len(steps) else 0
+    restarts = (steps - usual > max_step) | (steps < -max_back)
     return np.concatenate([[0], np.cumsum(np.where(restarts, usual - steps, 0))])
 
 
