@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vsn.config import ConfigError
 from vsn.config.errors import quote_first
+from vsn.data.readers.entries import Entry
 from vsn.data.readers.files import read_json, read_lines
 
 
@@ -61,6 +62,23 @@ def unify_spellings(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ..
     named = "; ".join(f"{quote_first(group)} as {spelled[group[0]]!r}" for group in several[:3])
     more = "; ..." if len(several) > 3 else ""
     return spelled, (f"Classes that differ only in case or spaces are read as one: {named}{more}.",)
+
+
+def unify_classes(
+    entries: Iterable[Entry], names: Iterable[str] = ()
+) -> tuple[list[Entry], list[str], tuple[str, ...]]:
+    """Spell the classes of entries as `unify_spellings` does; return the entries, all classes, sorted, and the note.
+
+    The classes are those of the entries, and `names`.
+    """
+    entries = list(entries)
+    spelled, notes = unify_spellings([*names, *(name for entry in entries for name in entry.class_names)])
+    # A dict drops a class that a multi-label video has in two spellings.
+    unified = [
+        entry._replace(class_names=tuple(dict.fromkeys(spelled[name] for name in entry.class_names)))
+        for entry in entries
+    ]
+    return unified, sorted(set(spelled.values())), notes
 
 
 def read_class_list(file: Path) -> ClassList:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from vsn.config import ConfigError, DataConfig
 from vsn.config.errors import quote_first
-from vsn.data.readers.class_names import ClassList, unify_spellings
+from vsn.data.readers.class_names import ClassList, unify_classes
 from vsn.data.readers.entries import Entry, record_set, video_id
 from vsn.data.readers.files import Line, errors_at, read_json, require_found
 from vsn.data.readers.listing import Listing, locate
@@ -50,14 +50,7 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
     file = _annotation_file(config, root)
     rows, notes = _read_rows(config, file)
     _check_ids(file, rows)
-    # Classes of all splits, so that each split has the same labels.
     classes: Sequence[str] = _packed_classes(file, rows)
-    if not classes:
-        spelled, more = unify_spellings(name for row in rows for name in row.class_names)
-        rows = [
-            row._replace(class_names=tuple(dict.fromkeys(spelled[name] for name in row.class_names))) for row in rows
-        ]
-        classes, notes = sorted(set(spelled.values())), (*notes, *more)
     by_split = Counter(row.split for row in rows if row.split)
     for name in by_split:
         if near := near_split(config, name):
@@ -66,8 +59,12 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
     if unused := [name for name in by_split if not is_used(config, name)]:
         num_lines = sum(by_split[name] for name in unused)
         notes = (*notes, f"{file.name}: lines of the splits {quote_first(unused)} are not used: {num_lines}.")
-    rows = [row for row in rows if not by_split or row.split in choice.names]
-    return record_set(config, split, _find_entries(config, file, rows), classes, choice=choice, notes=notes)
+    entries = _find_entries(config, file, [row for row in rows if not by_split or row.split in choice.names])
+    if not classes:
+        # Of all splits, so that each split has the same labels.
+        entries, classes, more = unify_classes(entries, (name for row in rows for name in row.class_names))
+        notes = (*notes, *more)
+    return record_set(config, split, entries, classes, choice=choice, notes=notes)
 
 
 def _check_ids(file: Path, rows: Sequence[_Row]) -> None:

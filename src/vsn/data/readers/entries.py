@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from vsn.config import ConfigError, DataConfig
 from vsn.data.readers.splits import SplitChoice, means
@@ -30,13 +30,9 @@ class Entry(NamedTuple):
     respelled: str = ""
     """Its name as listed, where that is spelled otherwise than on disk."""
 
-
-class _Facts(TypedDict):
-    """Fields that the record sets of every task have."""
-
-    num_missing: int
-    held_out_of: str | None
-    notes: tuple[str, ...]
+    def record(self, labels: tuple[int, ...]) -> VideoRecord:
+        """Return the record of the video with these labels."""
+        return VideoRecord(self.path, labels, self.video_id, listed_frames=self.listed_frames, place=self.place)
 
 
 def video_id(path: Path, root: Path) -> str:
@@ -67,22 +63,22 @@ def record_set(
     listed with different labels, and for unlabeled videos in the training split.
     """
     entries, repeated = _each_once(config, entries)
-    facts: _Facts = {
-        "num_missing": num_missing,
-        "held_out_of": "".join(choice.names[:1]) if choice.held_out else None,
-        "notes": (*notes, *choice.notes, *_describe_spelling(entries), *repeated),
-    }
+    empty = RecordSet(
+        (),
+        tuple(classes),
+        num_missing=num_missing,
+        held_out_of="".join(choice.names[:1]) if choice.held_out else None,
+        notes=(*notes, *choice.notes, *_describe_spelling(entries), *repeated),
+    )
     if choice.held_out:
         entries = hold_out(config, split, entries)
     if config.task == "arrow":
         both = []
         for entry in entries:
-            forward = VideoRecord(
-                entry.path, (0,), entry.video_id, listed_frames=entry.listed_frames, place=entry.place
-            )
+            forward = entry.record((0,))
             # Adjacent, because `RecordSet.per_video` groups records by position.
             both += [forward, replace(forward, labels=(1,), video_id=f"{entry.video_id}#reversed", reverse=True)]
-        return RecordSet(tuple(both), ARROW_CLASSES, per_video=2, **facts)
+        return replace(empty, records=tuple(both), classes=ARROW_CLASSES, per_video=2)
     if len(classes) < 2:
         only = f"the only class is {classes[0]!r}" if classes else "there is no class"
         raise ConfigError(f"{config.root}: {only}; a classifier needs two or more.")
@@ -103,17 +99,8 @@ def record_set(
             )
     # Readers state names; labels are their positions in `classes`.
     labels = {name: label for label, name in enumerate(classes)}
-    records = tuple(
-        VideoRecord(
-            entry.path,
-            tuple(labels[name] for name in entry.class_names),
-            entry.video_id,
-            listed_frames=entry.listed_frames,
-            place=entry.place,
-        )
-        for entry in entries
-    )
-    return RecordSet(records, tuple(classes), multi_label=config.task == "multilabel", **facts)
+    records = tuple(entry.record(tuple(labels[name] for name in entry.class_names)) for entry in entries)
+    return replace(empty, records=records, multi_label=config.task == "multilabel")
 
 
 def _each_once(config: DataConfig, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
@@ -144,7 +131,7 @@ def _each_once(config: DataConfig, entries: Sequence[Entry]) -> tuple[list[Entry
 
 
 def absolute_path(path: Path) -> str:
-    """Return a path by which two records of one video are equal, whatever they are relative to."""
+    """Return a path that is equal for two records of one video, relative to different folders."""
     text = os.fspath(path)
     plain = os.path.abspath(text)
     # "clips/../a.mp4" is "a.mp4", unless clips is a link to a folder elsewhere.

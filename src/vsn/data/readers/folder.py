@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vsn.config import ConfigError, DataConfig
 from vsn.config.errors import quote_first
-from vsn.data.readers.class_names import unify_spellings
+from vsn.data.readers.class_names import unify_classes
 from vsn.data.readers.entries import Entry, record_set, video_id
-from vsn.data.readers.splits import SplitChoice, choose_split, is_used, means, near_split, no_splits
+from vsn.data.readers.splits import choose_split, is_used, means, near_split, no_splits
 from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, is_video, walk_folders
 
 
@@ -28,8 +28,8 @@ def read_folder(config: DataConfig, split: str) -> RecordSet:
     if config.task == "arrow" and len(named) > 1:
         split_folders = named
     if not split_folders:
-        entries = _entries(config, root)
-        return _record_set(config, split, entries, (), no_splits(config, split))
+        entries, classes, notes = unify_classes(_entries(config, root))
+        return record_set(config, split, entries, classes, choice=no_splits(config, split), notes=notes)
     # Beside the splits: another split, or none of them, such as the flow.
     others = [
         folder for folder in _sub_folders(root) if folder not in split_folders and not is_used(config, folder.name)
@@ -55,16 +55,8 @@ def read_folder(config: DataConfig, split: str) -> RecordSet:
     if unused:
         note = f"Not used, though it has folders of the same classes: {quote_first(unused)} (data.val_split names a split)."
         choice = choice._replace(notes=(*choice.notes, note))
-    return _record_set(config, split, entries, names, choice)
-
-
-def _record_set(
-    config: DataConfig, split: str, entries: Sequence[Entry], names: Iterable[str], choice: SplitChoice
-) -> RecordSet:
-    """Return the records; the classes are those of the entries, and `names`."""
-    spelled, notes = unify_spellings([*names, *(name for entry in entries for name in entry.class_names)])
-    entries = [entry._replace(class_names=tuple(spelled[name] for name in entry.class_names)) for entry in entries]
-    return record_set(config, split, entries, sorted(set(spelled.values())), choice=choice, notes=notes)
+    entries, classes, notes = unify_classes(entries, names)
+    return record_set(config, split, entries, classes, choice=choice, notes=notes)
 
 
 def _entries(config: DataConfig, folder: Path) -> list[Entry]:

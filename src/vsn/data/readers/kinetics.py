@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vsn.config import ConfigError, DataConfig
-from vsn.data.readers.class_names import unify_spellings
+from vsn.data.readers.class_names import unify_classes
 from vsn.data.readers.entries import Entry, record_set, video_id
 from vsn.data.readers.files import (
     Line,
@@ -89,9 +89,7 @@ def read_kinetics(config: DataConfig, split: str) -> RecordSet:
     if not entries:
         advice = f"Looked in {folder}; set data.videos to the folder that holds them."
         require_found(of_split[0][0], missing, len(of_split), advice)
-    spelled, notes = unify_spellings({clip.label for _, clip in clips} - {""})
-    entries = [entry._replace(class_names=tuple(spelled[name] for name in entry.class_names)) for entry in entries]
-    classes = sorted(set(spelled.values()))
+    entries, classes, notes = unify_classes(entries, {clip.label for _, clip in clips} - {""})
     return record_set(config, split, entries, classes, choice=choice, num_missing=len(missing), notes=notes)
 
 
