@@ -20,7 +20,7 @@ import numpy as np
 from vsn.config import ConfigError, DataConfig, Source
 from vsn.data.readers import read_records
 from vsn.data.records import VideoRecord
-from vsn.data.video import VideoError, open_video, write_video
+from vsn.data.video import VideoError, at_constant_rate, open_video, write_video
 from vsn.data.video.reader import resize_rgb
 from vsn.system.files import write_text
 
@@ -34,7 +34,7 @@ def choose(records: Sequence[VideoRecord], count: int, seed: int) -> list[VideoR
 
 def frames_at_rate(path: Path, rate: float, size: tuple[int, int] | None) -> list[np.ndarray]:
     """Return the frames of a video at `rate` per second, by repeating or dropping, with even height and width."""
-    video = open_video(path)
+    video = at_constant_rate(open_video(path))
     images, own_rate = video.all_frames(), video.frames_per_second
     own_rate = own_rate or rate
     count = max(1, round(len(images) / own_rate * rate))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.motions import moving_video
-from tests.helpers.videos import overwrite_packets
+from tests.helpers.videos import overwrite_packets, timed_video
 from vsn.cli import main
 from vsn.data.flow.show import flow_colors
 from vsn.data.video import open_video, write_video
@@ -59,6 +59,17 @@ def test_a_damaged_video_shows_the_frames_that_decode(tmp_path: Path) -> None:
     picture = np.asarray(Image.open(tmp_path / "v.png"))
     decoded = open_video(damaged).all_frames()
     assert np.array_equal(picture[:32], np.concatenate([decoded[1], decoded[3]], 1))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".mp4"])
+def test_frames_unevenly_spaced_in_time(tmp_path: Path, suffix: str) -> None:
+    path = timed_video(tmp_path / "v.mp4", [0, 0.8, 0.9, 1.0, 1.1], values=[20, 60, 100, 140, 180])
+    main(["flow", "show", str(path), "--out", str(tmp_path / f"out{suffix}"), "--short-side", "32", "--pairs", "2"])
+    if suffix == ".png":  # of 11 fields at ten frames a second the third and the ninth
+        picture = np.asarray(Image.open(tmp_path / "out.png"))
+        assert picture[5, [5, 37], 0].tolist() == pytest.approx([20, 60], abs=2)
+    else:
+        assert open_video(tmp_path / "out.mp4").num_frames == 11
 
 
 def test_what_stands_still_is_white(tmp_path: Path) -> None:

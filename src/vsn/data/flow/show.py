@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from vsn.config import ConfigError
 from vsn.data.flow.compute import ComputedFlowReader, ComputeFlow, iter_fields
 from vsn.data.flow.values import ZERO, bytes_to_flow
-from vsn.data.video import open_video, write_video
+from vsn.data.video import at_constant_rate, open_video, write_video
 from vsn.system.files import atomic_write
 
 # Hues at the corners of the wheel, and their positions on it: red to yellow are 15 steps, yellow to green 6, ...
@@ -89,7 +89,8 @@ def show_flow(
         return [int((i + 0.5) * num_fields / count) for i in range(count)]
 
     flow = _motions(flow_reader.sample(centers), bound)
-    frames = open_video(video, short_side=short_side).frames_at(centers(flow_reader.num_frames))
+    num_fields = flow_reader.num_frames
+    frames = at_constant_rate(open_video(video, short_side=short_side)).sample(lambda _: centers(num_fields))
     scale = _full_color_motion(flow)
     rows = [np.concatenate(list(frames), 1), np.concatenate(list(flow_colors(flow, scale)), 1)]
     picture = np.concatenate([*rows, _legend(rows[0].shape[1], scale)])
@@ -99,7 +100,7 @@ def show_flow(
 
 
 def _show_film(video: str | Path, out: Path, compute: ComputeFlow, *, bound: float, short_side: int | None) -> float:
-    frames = open_video(video, short_side=short_side)
+    frames = at_constant_rate(open_video(video, short_side=short_side))
     # The scale depends on all fields, so keep them until they are drawn: as bytes, an eighth of the motions' size.
     fields = list(iter_fields(video, frames, compute, bound=bound))
     scale = _full_color_motion(_motions(np.stack(fields), bound))

@@ -23,6 +23,8 @@ from vsn.data.video.reader import FewerFramesError, VideoMetadata, VideoReader, 
 
 _ROUNDING_SECONDS = 1e-3
 """Containers round time stamps to a millisecond."""
+_MAX_SHARE = 0.99
+"""Share of a video's time in which one frame may stay."""
 
 
 def at_constant_rate(video: VideoReader) -> VideoReader:
@@ -74,11 +76,18 @@ class ConstantRateReader(VideoReader):
         if interval is not None:  # at another rate than announced: the frames as they are
             self._first, self.num_frames = np.arange(video.num_frames), video.num_frames
         else:
-            interval = usual_interval(video.times)
+            times, seconds = video.times.copy(), video.seconds
+            interval = usual_interval(times)
+            # As good as all of the time in one frame: an error of the clock, or no video that any clip could show.
+            stays = np.diff(times, append=seconds)
+            longest = int(stays.argmax())
+            if stays[longest] > _MAX_SHARE * seconds:
+                times[longest + 1 :] -= stays[longest] - interval
+                seconds -= stays[longest] - interval
             # Half a frame of tolerance, as FFmpeg's filter `fps`: rounded time stamps must not skip and repeat frames.
             # A little more for times half way between two: rounding errors must not decide.
-            self._first = np.floor(video.times / interval + 0.501).astype(np.int64)
-            self.num_frames = max(int(self._first[-1]) + 1, round(video.seconds / interval))
+            self._first = np.floor(times / interval + 0.501).astype(np.int64)
+            self.num_frames = max(int(self._first[-1]) + 1, round(seconds / interval))
         self.frames_per_second = 1 / interval
 
     def close(self) -> None:
