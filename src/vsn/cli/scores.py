@@ -223,14 +223,14 @@ def _load(paths: list[Path], split: str, protocol: str) -> tuple[list[str], list
 
     files = find_scores(paths, split=split or None, protocol=protocol or None)
     names, scores = [str(path) for path in files], [load_scores(path) for path in files]
+    facts = [each.facts for each in scores]
     # Fusing or comparing scores of different views is possible, but rarely meant.
-    for key, values in different_facts([one.facts for one in scores]).items():
+    for key, values in different_facts(facts).items():
         pairs = ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
         print(f"Note: the scores differ in their {key}: {pairs}.", file=sys.stderr)
     # `find_scores` does not choose such a file, but it may be named.
-    for file, one in zip(files, scores, strict=True):
-        if weights_changed(
-            file.absolute().parent.parent, one.facts.get("weights", "last"), one.facts.get("weights_hash")
-        ):
+    for file, stated in zip(files, facts, strict=True):
+        run = file.absolute().parent.parent
+        if weights_changed(run, stated.get("weights", "last"), stated.get("weights_hash")):
             print(f"Note: {file} is outdated: the weights of the run have changed since.", file=sys.stderr)
     return names, scores

@@ -106,7 +106,7 @@ def prediction_to_dict(prediction: WindowPrediction, classes: tuple[str, ...], t
 
 
 def describe_breaks(parts: Sequence[tuple[float, float]]) -> str:
-    """Say where windows start over: at long pauses and restarts of the clock. Empty for a source of one part."""
+    """List where windows start over: at long pauses and restarts of the clock. Empty for a source of one part."""
     breaks = [
         f"{end:.1f} to {start:.1f} s" if start - end > 0.05 else f"{start:.1f} s"
         for (_, end), (start, _) in itertools.pairwise(parts)

@@ -40,7 +40,7 @@ _JOINED = re.compile(
 
 
 def has_side(name: str) -> bool:
-    """Return whether a class name says left, right, clockwise or counterclockwise, in one of several languages.
+    """Return whether a class name contains left, right, clockwise or counterclockwise, in one of several languages.
 
     >>> [has_side(name) for name in ("swipe_left", "TurnRight", "lefthand", "ccw", "links abbiegen", "leftovers")]
     [True, True, True, True, True, False]
@@ -50,7 +50,7 @@ def has_side(name: str) -> bool:
 
 
 def unclear_pairs(classes: Sequence[str]) -> list[tuple[int, int]]:
-    """Return pairs of labels whose names differ only in what may stand for left and right: only the user knows.
+    """Return pairs of labels whose names differ only in what may stand for left and right: the user has to decide.
 
     >>> unclear_pairs(("turn_l", "wave", "turn_r", "rock", "lock", "lhand", "rhand"))
     [(0, 2), (5, 6)]

@@ -53,12 +53,12 @@ def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, Video
             splits.append((recipe.data.test_split, read_records(recipe.data, recipe.data.test_split)))
     # A note about the whole list is in both, with another example.
     notes = {note.partition(", for example ")[0]: note for note in (*val.notes, *records.notes)}.values()
-    records, found = check_splits(recipe.data, splits)
+    records, split_notes = check_splits(recipe.data, splits)
     located, records, flow_note = _with_stored_flow(recipe, records)
     train_set = VideoDataset(records, located, train=True)
     # Validation during training shows frames in order, also for a recipe that tests shuffled frames.
     val_set = _open_records(recipe, val, view=replace(recipe.eval, order="forward"))
-    for note in filter(None, (*notes, *found, _describe_data(recipe, records, val_set), flow_note)):
+    for note in filter(None, (*notes, *split_notes, _describe_data(recipe, records, val_set), flow_note)):
         print_line(console, note)
     if recipe.data.cache == "memory":
         _preload(train_set, console)  # unreadable training videos count against data.bad_videos during training

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 _ROWS, _COLUMNS = 6, 8
 MIN_VIDEOS = 10
-"""Videos of a class below which nothing is said about it."""
+"""A class with fewer videos is not compared."""
 MIN_SHARE = 0.75
 """Share of the videos of both classes that must look like their own class, and mirrored like the other. On 15 gestures of
 24 videos each, left and right reach 0.83, and no other pair more than 0.58."""

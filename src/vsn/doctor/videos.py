@@ -141,7 +141,7 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
 
 
 def _with_times(report: VideoReport, video: VideoReader) -> VideoReport:
-    """Add what the times of a video's frames tell, where they are unevenly spaced."""
+    """Add the rate of a video, and the measures of frames that are unevenly spaced in time."""
     even = at_constant_rate(video)
     if even is video or even_interval(video) is not None:
         return replace(report, frames_per_second=even.frames_per_second)

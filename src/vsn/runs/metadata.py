@@ -39,7 +39,7 @@ def write_run(run: Run) -> None:
 
 
 def different_threads(path: Path) -> str:
-    """Say so if a run was trained with another number of threads than this process has; "" otherwise."""
+    """Return a note if a run was trained with another number of threads than this process has; "" otherwise."""
     try:
         before = json.loads((path / "versions.json").read_text(encoding="utf-8"))["num_threads"]
     except (OSError, ValueError, KeyError, TypeError):  # written by an older version, or a copy of a part of the run
@@ -60,7 +60,7 @@ def is_unstarted(path: Path) -> bool:
     stems = tuple(f".{Path(name).stem}-" for name in (*written, *STATE_FILES))
     names = {file.name for file in path.iterdir()}
     left = {name for name in names - {LOCK_FILE} if not name.startswith(stems)}
-    # In the order of `write_run`: a folder with, say, a recipe only is somebody's own.
+    # In the order of `write_run`: a folder with only a recipe, for example, was made by the user.
     in_order = not left or ("versions.json" in left and ("recipe.toml" not in left or left >= set(written[:4])))
     return left <= set(written) and in_order
 

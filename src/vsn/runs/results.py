@@ -1,4 +1,4 @@
-"""Save, load and list the results of `vsn eval` in a run folder, and tell what each is of. Does not import torch.
+"""Save, load and list the results of `vsn eval` in a run folder, and compare them with its present weights and data.
 
 Each evaluation writes two files, ``RUN/eval/<split>-<protocol>-<order>[-best][-<average>][@<data>]``: ``.json`` holds an
 `EvalResult`, ``.npz`` the scores of every video (`vsn.scores.scores.Scores`). The average and the data are in the name
@@ -342,20 +342,18 @@ def find_scores(
         ]
         for folder in folders
     }
-    chosen = choose_test(
-        [*results.values()], [*recipes.values()], split=split, protocol=protocol, order=order
-    )  # fmt: skip
-    split, protocol = chosen or (split, protocol)
+    tested = choose_test(list(results.values()), list(recipes.values()), split=split, protocol=protocol, order=order)
+    split, protocol = tested or (split, protocol)
+    # The options that would write these scores, without those that only repeat a default.
+    wanted = {"split": split, "protocol": protocol, "order": order, "weights": weights}
+    usual = {"order": "forward", "weights": "last", "split": None, "protocol": None}
+    stated = ", ".join(f"{key} {value!r}" for key, value in wanted.items() if key == "order" or value != usual[key])
+    options = "".join(f" --{key} {value}" for key, value in wanted.items() if value != usual[key])
     files = []
     for path in map(Path, paths):
         if path not in results:
             files.append(path)
             continue
-        # The options that would write these scores, without those that only repeat a default.
-        wanted = {"split": split, "protocol": protocol, "order": order, "weights": weights}
-        usual = {"order": "forward", "weights": "last", "split": None, "protocol": None}
-        stated = ", ".join(f"{key} {value!r}" for key, value in wanted.items() if key == "order" or value != usual[key])
-        options = "".join(f" --{key} {value}" for key, value in wanted.items() if value != usual[key])
         fitting = [r for r in results[path] if (r.split, r.protocol) == (split, protocol)]
         fresh = [result for result in fitting if not result.is_stale]
         # The recipe's own data and average, where they were tested.

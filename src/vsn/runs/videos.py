@@ -1,4 +1,4 @@
-"""Record which videos a run is trained and validated on, in RUN/videos.json. Does not import torch."""
+"""Record which videos a run is trained and validated on, in RUN/videos.json."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def _describe_change(before: Mapping[str, str], now: Mapping[str, str]) -> list[
     added = [video for video in now if video not in before]
     relabeled = [video for video, label in now.items() if before.get(video, label) != label]
     parts = [
-        f"{len(videos)} {what} ({quote_first(videos, 2)})"
-        for videos, what in ((removed, "removed"), (added, "added"), (relabeled, "with another label"))
+        f"{len(videos)} {change} ({quote_first(videos, 2)})"
+        for videos, change in ((removed, "removed"), (added, "added"), (relabeled, "with another label"))
         if videos
     ]
     gone = sorted(set(before.values()) - set(now.values()))

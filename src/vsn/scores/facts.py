@@ -17,7 +17,7 @@ COMPARED = ("split", "protocol", "order", "weights", "average", "root")
 
 
 def hash_videos(scores: Scores) -> str:
-    """Return a SHA-256 of the videos and their labels by name, whatever their order and that of the classes."""
+    """Return a SHA-256 of the videos and their labels by name, the same for any order of videos and classes."""
     digest = hashlib.sha256()
     for row in scores.video_ids.argsort():
         labels = scores.labels[row].nonzero()[0] if scores.multi_label else [scores.labels[row]]
@@ -57,5 +57,5 @@ def same_weights(first: Mapping[str, float] | None, second: Mapping[str, float] 
 
 def different_facts(facts: Sequence[Mapping[str, Any]], keys: Sequence[str] = COMPARED) -> dict[str, list[str]]:
     """Return the facts that differ, with the value of each scores; facts that one of them does not state are left out."""
-    values = {key: [str(one.get(key) or "") for one in facts] for key in keys}
+    values = {key: [str(each.get(key) or "") for each in facts] for key in keys}
     return {key: stated for key, stated in values.items() if all(stated) and len(set(stated)) > 1}

@@ -52,7 +52,7 @@ def check_trackers(names: tuple[Tracker, ...]) -> None:
             # urllib uses the proxies of the environment, as the services' own packages do.
             urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=ANSWER_SECONDS).close()
         except urllib.error.HTTPError:
-            pass  # an answer, if not a friendly one
+            pass  # an error status is an answer too
         except (OSError, ValueError, http.client.HTTPException) as error:
             if isinstance(getattr(error, "reason", None), ssl.SSLError):
                 continue  # the packages have their own certificates
@@ -101,18 +101,18 @@ def open_trackers(names: tuple[Tracker, ...], run: Run, step: int, console: Cons
     """
     logs: dict[Tracker, LogFunction] = {}
 
-    def report(name: Tracker, error: Exception, what: str) -> None:
+    def report(name: Tracker, error: Exception, event: str) -> None:
         logs.pop(name, None)
         metrics_file = run.path / "metrics.jsonl"
         print_line(
-            console, f"The tracker {name!r} {what}: {_reason(error)}. Training goes on; {metrics_file} has all epochs."
+            console, f"The tracker {name!r} {event}: {_reason(error)}. Training goes on; {metrics_file} has all epochs."
         )
 
     def log_all(metrics: Mapping[str, float], step: int) -> None:
         for name, log in list(logs.items()):
             try:
                 log(metrics, step)
-            except Exception as error:  # of any library: a curve is not worth a training
+            except Exception as error:  # of any library: training must not stop because of a curve
                 report(name, error, f"failed at step {step} and gets no more points")
 
     closing: dict[Tracker, Callable[[bool], None]] = {}
@@ -205,7 +205,7 @@ def _open_wandb(run: Run, step: int) -> Opened:
 
     identity = _Identity.read(run, "wandb")
     if identity is None:
-        # Runs of before have the name of their folder as id.
+        # Runs of earlier versions have the name of their folder as id.
         known = (run.path / "wandb").is_dir()
         identity = _Identity(run.path.name if known else uuid.uuid4().hex)
         identity.write(run, "wandb")

@@ -22,7 +22,7 @@ _CONVERTED = {0, 1, 2, 4, 5, 6, 7, 9}
 """Those that FFmpeg converts: RGB, BT.709, unspecified, FCC, BT.601 (two numbers), SMPTE 240M, BT.2020."""
 _CONSTANT_LUMINANCE = 10
 _OTHERS = {8, 11, 12, 13, 14, 15, 16, 17}
-"""Those that it knows and does not convert, such as YCgCo and ICtCp. The rest is reserved."""
+"""Those that it names and does not convert, such as YCgCo and ICtCp. The rest is reserved."""
 
 
 @dataclass(frozen=True)
