@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.tiny_runs import tiny_recipe
+from tests.helpers.videos import timed_video
 from tests.stream.test_stream import make_predictor
 from vsn.config import ConfigError, LiveConfig, WindowConfig
-from vsn.data.video import VideoError, write_video
+from vsn.data.video import VideoError, open_video, write_video
+from vsn.inference.inputs import views_of_video
 from vsn.stream import scorer as window_scores
 from vsn.stream.collect import window_views
 from vsn.stream.file_windows import read_windows
@@ -77,6 +79,32 @@ def test_windows_are_those_of_the_stream(
     assert [found.grid.interval(number)[0] for number in found.numbers] == starts
     assert len(seen) == len(found.clips) <= most
     assert all(np.array_equal(clip, views) for clip, views in zip(found.clips, seen, strict=True))
+
+
+@pytest.mark.parametrize("length", [0, 2, 7])
+@pytest.mark.parametrize("extension", [".mp4", ".mkv"])
+def test_a_window_of_unevenly_spaced_frames_has_those_of_evaluation(
+    tmp_path: Path, extension: str, length: int
+) -> None:
+    """A window as long as the video: the same pictures, and the same differences."""
+    # A frame stays for up to 0.36 seconds, others for 0.04; the first and the last second are even.
+    steps = np.concatenate([[1] * 25, np.random.default_rng(0).choice([1, 1, 1, 2, 5, 9], 40), [1] * 25])
+    times = (np.cumsum([0, *steps]) / 25).tolist()
+    values = [round(20 + 200 * seconds / times[-1]) for seconds in times]
+    path = timed_video(tmp_path / f"video{extension}", times, values=values, options={"bf": "2"})
+    model = {"modality": "rgbdiff", "flow_length": length} if length else {}
+    recipe = make_predictor(**model).recipe
+    with open_video(path) as video:
+        seconds = video.seconds
+    found = read_windows(path, recipe, seconds=seconds, max_windows=1, video_seconds=seconds)
+    expected = views_of_video(path, recipe, recipe.eval).numpy().astype(int)
+    got = found.clips[0][0].astype(int)
+    assert got.shape == expected.shape
+    # Instants may fall on either side of the same frame: at most one step of brightness, of a frame that stays.
+    assert np.abs(got - expected).max() <= 200 * 0.36 / times[-1] + 2
+    if length:
+        motion, wanted = (np.diff(clip.reshape(4, length + 1, -1).mean(-1), axis=1) for clip in (got, expected))
+        assert np.abs(motion.sum(1) - wanted.sum(1)).max() <= 200 * 0.36 / times[-1] + 2
 
 
 def test_a_video_longer_than_announced_has_max_windows(noise_video: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,19 +20,30 @@ Stack = tuple[LiveFrame, ...]
 """The consecutive frames of an instant: one, or L + 1 for frame differences."""
 
 
+@dataclass
+class _OpenStack:
+    """An incomplete stack."""
+
+    steps: list[int]
+    start: float
+    """Seconds at which its first frame is on display."""
+    frames: list[LiveFrame] = field(default_factory=list)
+
+
 class WindowCollector:
     """Take frames in order and return the windows that they complete. No window spans a break of the source.
 
-    The `num_consecutive` frames of an instant are neighbors in the source. If one of them was dropped, the instant
-    starts over with the next frame.
+    The `num_consecutive` frames of an instant are neighbors in the source. Where frames are unevenly spaced in time, they
+    are those on display at equal distances (`WindowGrid.frame_interval`), as in evaluation. If one of them was dropped,
+    the instant starts over with the next frame.
     """
 
     def __init__(self, grid: WindowGrid, num_consecutive: int = 1) -> None:
         self._grid, self._walk, self._num_consecutive = grid, GridWalk(grid), num_consecutive
         self._stacks: dict[int, Stack] = {}
         """Complete stacks by step."""
-        self._open: list[tuple[list[int], list[LiveFrame]]] = []
-        """Steps and frames of incomplete stacks, oldest first: those of close instants overlap."""
+        self._open: list[_OpenStack] = []
+        """Oldest first: those of close instants overlap."""
         self._next_number = 0
         self._part = 0
 
@@ -46,18 +58,27 @@ class WindowCollector:
         # Frames were dropped in between: differences across the hole would show motion that is not there. Restart the
         # stacks of those instants with this frame.
         if frame.number != self._next_number:
-            steps = [step for open_steps, _ in self._open for step in open_steps] + steps
+            steps = [step for stack in self._open for step in stack.steps] + steps
             self._open.clear()
         self._next_number = frame.number + 1
-        if steps:
-            self._open.append((steps, []))
-        for _, stack in self._open:
-            # Without the full-size picture: windows of a long stream would keep many of them in memory.
-            stack.append(replace(frame, picture=None))
+        interval = self._grid.frame_interval
+        if interval:
+            # Each instant has its own distances from the frame's begin and end.
+            self._open += [_OpenStack([step], max(self._grid.instant(step), frame.seconds)) for step in steps]
+        elif steps:
+            self._open.append(_OpenStack(steps, frame.seconds))
+        # Without the full-size picture: windows of a long stream would keep many of them in memory.
+        small = replace(frame, picture=None)
+        for stack in self._open:
+            num_shown = 1
+            if interval:  # how many of its frames begin before the end of this one, less those it has
+                num_shown = math.ceil((frame.end - stack.start) / interval - 1e-3) - len(stack.frames)
+            num_missing = self._num_consecutive - len(stack.frames)
+            stack.frames += [small] * min(num_shown, num_missing)
         complete: list[tuple[int, list[Stack]]] = []
-        while self._open and len(self._open[0][1]) == self._num_consecutive:
-            steps, stack = self._open.pop(0)
-            complete += self._complete(steps, tuple(stack))
+        while self._open and len(self._open[0].frames) == self._num_consecutive:
+            stack = self._open.pop(0)
+            complete += self._complete(stack.steps, tuple(stack.frames))
         return complete
 
     def _complete(self, steps: list[int], stack: Stack) -> Iterator[tuple[int, list[Stack]]]:

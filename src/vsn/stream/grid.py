@@ -32,6 +32,8 @@ class WindowGrid:
         spacing: steps from one frame of a window to the next.
         stride: steps from one window to the next.
         tail: seconds from the first to the last frame of an instant; 0.0 for a single frame.
+        frame_interval: seconds between the frames of an instant, where those of the source are unevenly spaced; 0.0:
+            they are neighbors in the source.
     """
 
     seconds: float
@@ -39,9 +41,12 @@ class WindowGrid:
     spacing: int
     stride: int
     tail: float = 0.0
+    frame_interval: float = 0.0
 
     @classmethod
-    def of(cls, seconds: float, num_frames: int, every: float | None, *, tail: float = 0.0) -> WindowGrid:
+    def of(
+        cls, seconds: float, num_frames: int, every: float | None, *, tail: float = 0.0, frame_interval: float = 0.0
+    ) -> WindowGrid:
         """Return the grid whose windows start nearest to `every` seconds apart; None: as far as its instants.
 
         To share instants, windows are a multiple of S / T apart, or a whole fraction of it. `tail` is below `seconds`.
@@ -55,7 +60,7 @@ class WindowGrid:
         # spacing 2 (0.25 seconds).
         ratio = 1.0 if every is None else every * num_frames / (seconds - tail)
         spacing, stride = (1, round(ratio)) if ratio >= 1 else (round(1 / ratio), 1)
-        return cls(seconds, num_frames, spacing, stride, tail)
+        return cls(seconds, num_frames, spacing, stride, tail, frame_interval)
 
     @property
     def step_seconds(self) -> float:
@@ -142,11 +147,13 @@ class FrameFilter:
 
     def __init__(self, grid: WindowGrid, num_consecutive: int) -> None:
         self._walk, self._num_consecutive, self._num_left = GridWalk(grid), num_consecutive, 0
+        self._until = -1.0
 
     def __call__(self, frame: Displayed) -> bool:
         """Whether the next frame is one of the `num_consecutive` frames from an instant on."""
         # Instants closer than the frames of one restart the count: their stacks overlap.
-        if self._walk.take(frame):
+        if steps := self._walk.take(frame):
             self._num_left = self._num_consecutive
+            self._until = max(self._walk.grid.instant(steps[-1]), frame.seconds) + self._walk.grid.tail + _EPSILON
         self._num_left -= 1
-        return self._num_left >= 0
+        return frame.seconds <= self._until if self._walk.grid.frame_interval else self._num_left >= 0

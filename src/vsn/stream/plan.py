@@ -67,6 +67,8 @@ def plan_grid(recipe: Recipe, windows: WindowConfig, source: Source, *, num_fram
         seconds, reason = window_seconds(recipe, rate)
     # The instants of a window divide what is left before the consecutive frames of the last one.
     num_consecutive = recipe.model.num_consecutive
+    interval = source.uneven_interval() if num_consecutive > 1 and recipe.clip.by == "time" else 0.0
+    rate = 1 / interval if interval else rate
     tail = (num_consecutive - 1) / (rate or USUAL_RATE)
     if tail >= seconds:
         raise TooShortWindowError(
@@ -74,7 +76,7 @@ def plan_grid(recipe: Recipe, windows: WindowConfig, source: Source, *, num_fram
             f"frames per instant, {tail:.2f} seconds at {rate or USUAL_RATE:g} frames per second. Set longer windows "
             "with --seconds, or use a source with a higher frame rate."
         )
-    return WindowGrid.of(seconds, num_frames, every, tail=tail), reason
+    return WindowGrid.of(seconds, num_frames, every, tail=tail, frame_interval=interval), reason
 
 
 def spread(grid: WindowGrid, *, max_windows: int, video_seconds: float) -> WindowGrid:

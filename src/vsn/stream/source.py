@@ -21,7 +21,8 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from vsn.config import LiveConfig
-from vsn.data.video import VideoError
+from vsn.data.video import VideoError, at_constant_rate, open_video
+from vsn.data.video.constant_rate import even_interval
 from vsn.data.video.container import (
     UNDECODABLE,
     content_errors,
@@ -123,6 +124,19 @@ class Source:
         # Of the last frame: its part, and start and end of its display.
         self._part, self._seconds, self._end = 0, -1.0, 0.0
         self.seconds = 0.0
+
+    def uneven_interval(self) -> float:
+        """Return the usual seconds between the frames of a file that are unevenly spaced in time, else 0.0.
+
+        Reads the packets of the file. Raises `VideoError`.
+        """
+        if self.kind != "file":
+            return 0.0
+        with open_video(self._source) as video:
+            even = at_constant_rate(video)
+            # Evenly spaced frames are neighbors at any rate.
+            is_even = even is video or even_interval(video) is not None
+            return 0.0 if is_even else 1 / even.frames_per_second
 
     def close(self) -> None:
         """Close the source. A second call does nothing."""
