@@ -8,6 +8,8 @@ from vsn.serve.decoding import Decoded, DecodeJob, decode_upload
 from vsn.serve.problems import Problem
 
 HANG, CRASH, FAIL = b"planted: hang", b"planted: crash", b"planted: fail"
+KILLED, KILLED_ONCE = b"planted: killed from outside", b"planted: killed if there is no "
+"""The second is followed by a path and a line break; that file is made first."""
 WAIT = b"planted: wait for "
 """Is followed by a path, and read until that file is there."""
 
@@ -19,6 +21,13 @@ def planted_decode(job: DecodeJob) -> Decoded | Problem:
         time.sleep(3600)
     if begins.startswith(CRASH):
         os.kill(os.getpid(), signal.SIGSEGV)
+    if begins.startswith(KILLED):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if begins.startswith(KILLED_ONCE):
+        marker = begins.removeprefix(KILLED_ONCE).partition(b"\n")[0]
+        if not os.path.exists(marker):
+            open(marker, "wb").close()
+            os.kill(os.getpid(), signal.SIGKILL)
     if begins.startswith(FAIL):
         raise KeyError(str(job.path))
     if begins.startswith(WAIT):

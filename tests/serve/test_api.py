@@ -1,5 +1,6 @@
 """The service over HTTP, from outside."""
 
+import asyncio
 import base64
 import json
 import os
@@ -12,13 +13,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
-from tests.helpers.planted import CRASH, FAIL, HANG, WAIT
+from tests.helpers.planted import CRASH, FAIL, HANG, KILLED, KILLED_ONCE, WAIT
 from tests.serve.conftest import CLASSES, LIMITS, Live, make_video, wait_until
 from vsn import Predictor, __version__, cli
 from vsn.data.video.jpeg import decode_jpeg
 from vsn.data.views import PROTOCOLS
 from vsn.runs.run import open_run, weights_hash
+from vsn.serve.guards import Guards
+from vsn.serve.metrics import Metrics
 
 
 def post(live: Live, content: bytes, path: str = "/v1/predict", **settings: object) -> httpx.Response:
@@ -174,6 +178,7 @@ def bad_uploads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         "large": bytes(1_200_000),
         "empty": b"",
         "crash": CRASH,
+        "killed": KILLED,
         "fail": FAIL,
     }
 
@@ -187,6 +192,7 @@ def bad_uploads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         ("large", 413, "too_large", r"1\.2 MB.* 1 MB"),
         ("empty", 422, "bad_form", "'video' is empty"),
         ("crash", 422, "decoder_crashed", "SIGSEGV"),
+        ("killed", 503, "decoder_killed", "SIGKILL"),
         ("fail", 422, "decoder_crashed", "unexpected error"),
     ],
 )
@@ -197,7 +203,7 @@ def test_refused_uploads(live: Live, bad_uploads, clip: Path, name, status, code
     assert kind == [status, code]
     assert re.search(values, message)
     assert str(live.uploads) not in answer.text
-    decoding = code in ("not_a_video", "decoder_crashed")
+    decoding = code in ("not_a_video", "decoder_crashed", "decoder_killed")
     assert live.metric("vsn_decode_failures_total", reason=code) - failures == decoding
     labeled(post(live, clip.read_bytes()))
     assert live.files() == []
@@ -253,6 +259,13 @@ def test_a_file_that_hangs_times_out_and_other_requests_are_answered(live: Live,
     assert " 3 s" in found[2]
     assert live.metric("vsn_stage_seconds_sum", stage="upload") - uploading < 3  # without the time of decoding
     labeled(post(live, clip.read_bytes()))
+
+
+def test_a_decoder_that_is_killed_once_costs_no_request(live: Live, clip: Path, tmp_path: Path):
+    marker = tmp_path / "killed"
+    answer = post(live, KILLED_ONCE + bytes(marker) + b"\n" + clip.read_bytes())
+    assert marker.exists()
+    assert error_of(answer)[:2] == (415, "not_a_video")  # decoded by the second process: the marker makes it no video
 
 
 class SlowUpload:
@@ -346,6 +359,41 @@ def test_pages_of_other_sites_are_refused(live: Live, clip: Path):
     labeled(post(live, clip.read_bytes(), headers={"origin": live.url}))
     found = error_of(post(live, clip.read_bytes(), headers={"host": "evil.example"}))
     assert found[:2] == (421, "unknown_host")
+
+
+MALFORMED = ["[::1", "http://[x", "[", "]", "[::1]x", "[zz]", "a:b:c", "http://a@[", "\x7f", "a b", "[::1]:99999999"]
+
+
+@pytest.mark.parametrize("header", ["Host", "Origin"])
+@pytest.mark.parametrize("value", MALFORMED)
+@pytest.mark.parametrize("path", ["/v1/model", "/nowhere"])
+def test_malformed_hosts_and_origins_are_refused_in_one_line(
+    live: Live, header: str, value: str, path: str, caplog: pytest.LogCaptureFixture
+):
+    address = live.url.removeprefix("http://")
+    fields = {"Host": address, "Origin": live.url, header: value}
+    lines = "".join(f"{name}: {text}\r\n" for name, text in fields.items())
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\n{lines}Connection: close\r\n\r\n".encode("latin-1"))
+        answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    assert answer.split()[1] in ("400", "403", "421")
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_malformed_host_is_refused_where_any_host_is_allowed():
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("reached")
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    guards = Guards(app, metrics=Metrics(max_batch=1), paths=[], hosts=[])
+    scope = {"type": "http", "path": "/", "method": "GET", "headers": [(b"host", b"[::1")]}
+    asyncio.run(guards(scope, None, send))
+    assert sent[0]["status"] == 400
 
 
 def test_openapi_describes_every_route_with_examples(live: Live):

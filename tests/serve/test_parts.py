@@ -86,10 +86,15 @@ def test_waiting_items_form_batches_in_order(gate: Gate, batcher: Batcher[int, i
     assert gate.batches == [[0], [1, 2, 3], [4, 5]]
 
 
-def test_an_error_fails_only_its_batch(gate: Gate, batcher: Batcher[int, int]):
+def test_an_error_fails_only_its_item(gate: Gate, batcher: Batcher[int, int]):
+    first = batcher.submit(0)
+    assert gate.begun.wait(60)
+    good, bad, other = (batcher.submit(number) for number in (1, 13, 2))
     gate.open.set()
+    assert [one.result(60) for one in (first, good, other)] == [0, 2, 4]
     with pytest.raises(ArithmeticError, match="unlucky"):
-        batcher.submit(13).result(60)
+        bad.result(60)
+    assert gate.batches == [[0], [1, 13, 2], [1], [13], [2]]
     assert batcher.submit(4).result(60) == 8
 
 

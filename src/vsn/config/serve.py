@@ -25,10 +25,15 @@ class ServeConfig:
     """Maximum duration of a video."""
     max_pixels: int = 4096 * 2304
     """Maximum pixels of a frame, height times width."""
+    max_model_pixels: int | None = None
+    """Maximum pixels that the model computes for a video: of a resized frame, times frames, times views; default 4 times
+    those of a square video."""
     decode_seconds: float = 30.0
     """Maximum time to decode a video; then its process is replaced."""
     decode_workers: int = 2
     """Processes that decode videos."""
+    predict_seconds: float = 60.0
+    """Maximum time of a request in the model, waiting for other requests included."""
     max_requests: int = 32
     """Maximum concurrent requests: uploading, waiting and computed. More are rejected."""
     max_batch: int = 8
@@ -46,10 +51,20 @@ class ServeConfig:
         require(self.host != "", "host is empty; it must be an address such as 127.0.0.1, or 0.0.0.0 for all.")
         check_range(self, "[0, 65535]", "port")
         check_range(
-            self, "[1, inf)", "top_k", "max_pixels", "decode_workers", "max_requests", "max_batch", "max_windows"
+            self,
+            "[1, inf)",
+            "top_k",
+            "max_pixels",
+            "max_model_pixels",
+            "decode_workers",
+            "max_requests",
+            "max_batch",
+            "max_windows",
         )
         # Closed at infinity: these limits may be turned off with inf.
-        check_range(self, "(0, inf]", "max_upload_mb", "upload_seconds", "max_seconds", "decode_seconds")
+        check_range(
+            self, "(0, inf]", "max_upload_mb", "upload_seconds", "max_seconds", "decode_seconds", "predict_seconds"
+        )
         check_range(self, "[0.01, inf]", "window_seconds")
         check_range(self, "[0, inf]", "batch_wait_ms", "timeline_seconds")
 

@@ -11,9 +11,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from vsn.config import ClipSpec, ConfigError, Modality, ModelConfig, Protocol
+from vsn.config import ClipSpec, ConfigError, Modality, ModelConfig, Protocol, Recipe
 from vsn.data.sampling import dense_clip_indices, sample_indices, segment_indices, two_clip_indices
 from vsn.data.transforms import center_crop, flip, resize_short_side
+from vsn.data.video.reader import scaled_size
 
 DENSE_CLIPS = 10
 _NUM_CLIPS = {"one": 1, "two": 2, "dense": DENSE_CLIPS}
@@ -93,6 +94,20 @@ def clip_indices(
         clip, num_video_frames, num_frames, None, video_rate=video_rate, num_consecutive=num_consecutive
     )
     return indices[None]
+
+
+def num_view_pixels(recipe: Recipe, height: int, width: int) -> int:
+    """Return the pixels that a network computes for a video of this size: of a resized frame, times frames and views.
+
+    Crops are counted as whole frames, because whole frames are read.
+
+    >>> num_view_pixels(Recipe(), 240, 320)  # 8 frames of 256x341
+    698368
+    """
+    protocol, model = recipe.eval.protocol, recipe.model
+    frame_height, frame_width = scaled_size(height, width, recipe.clip.short_side)
+    num_frames = num_test_frames(model, protocol) * model.num_consecutive
+    return frame_height * frame_width * num_frames * PROTOCOLS[protocol].num_views
 
 
 def crop_views(frames: torch.Tensor, spec: ClipSpec, protocol: Protocol, modality: Modality = "rgb") -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from vsn.serve.decoding import max_model_pixels
 from vsn.serve.guards import LOOPBACK, Guards, is_loopback
 from vsn.serve.problems import Problem
 from vsn.serve.schemas import Card, Error, Health, HeatMaps, Prediction, Progress
@@ -28,7 +30,15 @@ PAGE = {
     "/serve.js": ("serve.js", "text/javascript"),
     "/favicon.svg": ("serve.svg", "image/svg+xml"),
 }
-_LIMITS = ("max_upload_mb", "max_seconds", "max_pixels", "max_requests", "timeline_seconds")
+_LIMITS = (
+    "max_upload_mb",
+    "max_seconds",
+    "max_pixels",
+    "max_model_pixels",
+    "max_requests",
+    "predict_seconds",
+    "timeline_seconds",
+)
 
 # The routes read the body themselves, as it arrives: a parameter of type UploadFile would store all of it first.
 # So the body is declared for OpenAPI here.
@@ -50,8 +60,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         413: "the upload is too large",
         415: "not a form, or not a video",
         422: "an invalid setting, form or video: too long, too large, damaged",
-        503: "too many requests at once, or the service is stopping; see Retry-After",
-        504: "decoding the video took too long",
+        503: "too many requests at once, a decoder that was killed, or the service is stopping; see Retry-After",
+        504: "decoding the video, or the model, took too long",
     }.items()
 }
 RequestId = Annotated[
@@ -62,6 +72,8 @@ RequestId = Annotated[
 def create_app(service: Service) -> FastAPI:
     """Return the service as an ASGI application, which opens the service at startup and closes it at shutdown."""
     model, config = service.model, service.config
+
+    limits = replace(config, max_model_pixels=max_model_pixels(config, model.recipe))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -112,7 +124,7 @@ def create_app(service: Service) -> FastAPI:
     @app.get("/v1/model", response_model_exclude_none=True)
     async def card() -> Card:
         """Return the model card: classes, preprocessing, measured accuracy; and the limits of the service."""
-        return model.card.model_copy(update={"limits": {key: getattr(config, key) for key in _LIMITS}})
+        return model.card.model_copy(update={"limits": {key: getattr(limits, key) for key in _LIMITS}})
 
     @app.get("/healthz")
     async def healthz() -> Health:

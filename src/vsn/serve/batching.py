@@ -16,7 +16,8 @@ class Batcher(Generic[Item, Score]):
     """Collect items into batches for a function that must not run twice at once.
 
     Args:
-        score: returns a result for each item of a batch, in order. Its exception is the result of the whole batch.
+        score: returns a result for each item of a batch, in order. After an exception the items of the batch run one by
+            one: only those that fail alone get it.
         max_batch: most items of a batch.
         wait_ms: how long the first item of a batch waits for others.
         on_batch: receives the number of items of each batch.
@@ -33,12 +34,19 @@ class Batcher(Generic[Item, Score]):
         self._score, self._on_batch = score, on_batch
         self._max_batch, self._wait_seconds = max_batch, wait_ms / 1000
         self._items: queue.SimpleQueue[tuple[Item, Future[Score]]] = queue.SimpleQueue()
+        self._busy_since: float | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
 
     @property
     def num_waiting(self) -> int:
         """Items in the queue."""
         return self._items.qsize()
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the running batch or call has taken; 0.0 while there is none."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def submit(self, item: Item) -> Future[Score]:
         """Queue an item. Cancelling its future before its batch starts leaves it out."""
@@ -52,7 +60,7 @@ class Batcher(Generic[Item, Score]):
     def call(self, work: Callable[[], Any]) -> Future[Any]:
         """Call a function in the thread that owns the model, between two batches."""
         try:
-            return self._thread.submit(work)
+            return self._thread.submit(self._work, work)
         except RuntimeError:  # closed
             future: Future[Any] = Future()
             future.cancel()
@@ -64,6 +72,13 @@ class Batcher(Generic[Item, Score]):
         while not self._items.empty():
             self._items.get()[1].cancel()
 
+    def _work(self, work: Callable[[], Any]) -> Any:
+        self._busy_since = time.monotonic()
+        try:
+            return work()
+        finally:
+            self._busy_since = None
+
     def _run_batch(self) -> None:
         batch: list[tuple[Item, Future[Score]]] = []
         deadline = time.monotonic() + self._wait_seconds
@@ -74,6 +89,9 @@ class Batcher(Generic[Item, Score]):
                 break
         # A client that has gone cancels its future: its clip costs nothing.
         batch = [(item, future) for item, future in batch if future.set_running_or_notify_cancel()]
+        self._score_all(batch)
+
+    def _score_all(self, batch: list[tuple[Item, Future[Score]]]) -> None:
         if not batch:
             return
         try:
@@ -82,9 +100,12 @@ class Batcher(Generic[Item, Score]):
             # strict: a model that loses a clip must not give the scores of one video to another.
             pairs = list(zip(batch, results, strict=True))
         except Exception as error:
-            # The thread lives on: the next batch may be fine.
-            for _, future in batch:
-                future.set_exception(error)
+            # The thread lives on: the next batch may be fine. So may the other items of this one.
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+            else:
+                for entry in batch:
+                    self._score_all([entry])
             return
         for (_, future), result in pairs:
             future.set_result(result)

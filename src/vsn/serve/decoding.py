@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vsn.config import Recipe, ServeConfig
 from vsn.data.video import VideoError, VideoMetadata, open_video
 from vsn.data.video.jpeg import encode_jpeg
+from vsn.data.views import num_view_pixels
 from vsn.inference.inputs import views_of_video
 from vsn.serve.problems import Problem
 from vsn.stream.file_windows import FileWindows, read_windows
@@ -68,6 +69,8 @@ def decode_upload(job: DecodeJob) -> Decoded | Problem:
             f"The frames have {info.width}x{info.height} = {num_pixels} pixels.",
             limit=f"The limit is {limits.max_pixels}.",
         )
+    if (problem := _too_many_model_pixels(job, info.height, info.width)) is not None:
+        return problem
     if seconds > limits.max_seconds:
         return Problem("too_long", f"The video lasts {seconds:.1f} s.", limit=f"The limit is {limits.max_seconds:g} s.")
     try:
@@ -88,6 +91,24 @@ def decode_upload(job: DecodeJob) -> Decoded | Problem:
     # JPEG here, not in the service: encoding then runs in parallel, and less crosses the pipe.
     jpegs = tuple(encode_jpeg(frame, quality=JPEG_QUALITY) for frame in small_frames(clip)) if job.frames else ()
     return Decoded(info=info, seconds=seconds, clip=clip.numpy(), jpegs=jpegs, windows=windows)
+
+
+def max_model_pixels(limits: ServeConfig, recipe: Recipe) -> int:
+    """Return the limit of `num_view_pixels`: as set, or 4 times a square video, which wide screens do not exceed."""
+    side = recipe.clip.short_side
+    return limits.max_model_pixels or 4 * num_view_pixels(recipe, side, side)
+
+
+def _too_many_model_pixels(job: DecodeJob, height: int, width: int) -> Problem | None:
+    limit, num_pixels = max_model_pixels(job.limits, job.recipe), num_view_pixels(job.recipe, height, width)
+    if num_pixels <= limit:
+        return None
+    return Problem(
+        "too_many_model_pixels",
+        f"For frames of {width}x{height} pixels the model would compute {num_pixels} pixels: its shorter side is "
+        f"resized to {job.recipe.clip.short_side}.",
+        limit=f"The limit is {limit}.",
+    )
 
 
 def _reason(error: VideoError, job: DecodeJob) -> str:

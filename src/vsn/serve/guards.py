@@ -93,6 +93,12 @@ class Guards:
 
     def _refusal(self, headers: Headers) -> Problem | None:
         host, origin = headers.get("host", ""), headers.get("origin")
+        # Checked where any host is allowed too: the application makes URLs of it.
+        for name, value, url in (("Host", host, f"//{host}"), ("Origin", origin or "", origin or "")):
+            try:
+                _ = urlsplit(url).port
+            except ValueError:
+                return Problem("bad_header", f"The header {name} is {value[:80]!r}.")
         if self._hosts and urlsplit(f"//{host}").hostname not in self._hosts:
             allowed = ", ".join(sorted(self._hosts))
             return Problem("unknown_host", f"The request is for the host {host[:80]!r}.", limit=f"Expected {allowed}.")

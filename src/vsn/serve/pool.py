@@ -68,6 +68,11 @@ class DecodePool(Generic[Job, Result]):
         return sum(not worker.is_gone for worker in list(self._workers.values()))
 
     @property
+    def num_busy(self) -> int:
+        """Processes that work on a job, also of a client that has left."""
+        return sum(not worker.is_free and not worker.is_gone for worker in list(self._workers.values()))
+
+    @property
     def num_waiting(self) -> int:
         """Jobs in the queue."""
         return self._jobs.qsize()

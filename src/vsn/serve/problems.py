@@ -33,9 +33,16 @@ KINDS = {
     ),
     "cannot_decode": _Kind(422, "At least one frame must decode.", _CONVERT),
     "decoder_crashed": _Kind(422, "Other requests are not affected.", _CONVERT),
+    "decoder_killed": _Kind(
+        503,
+        "It was tried twice.",
+        "Retry in a moment. The system ends processes when memory runs out.",
+        retry_after="10",
+    ),
     "decode_timeout": _Kind(504, hint=_SMALLER),
     "too_long": _Kind(422, hint="Cut it, or send it in parts."),
     "too_many_pixels": _Kind(422, hint="Scale it down; the model reads small frames."),
+    "too_many_model_pixels": _Kind(422, hint="Crop it: the longer side has too many pixels for the shorter one."),
     # Settings of a request
     "bad_setting": _Kind(422, "/openapi.json lists the allowed values."),
     "unknown_label": _Kind(422, "Expected one of the classes that /v1/model lists."),
@@ -45,6 +52,8 @@ KINDS = {
     # The service
     "busy": _Kind(503, hint="Retry in a moment.", retry_after="2"),
     "stopping": _Kind(503, "Requests in progress are cancelled.", "Retry when it is back.", retry_after="10"),
+    "predict_timeout": _Kind(504, hint="Retry when fewer requests run, or send a shorter video."),
+    "bad_header": _Kind(400, "Expected a host name or address, with a port if it is not the usual one.", "Correct it."),
     "unknown_host": _Kind(421, hint="Start the service with --host to allow requests from elsewhere."),
     "other_origin": _Kind(
         403,

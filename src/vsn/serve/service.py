@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
@@ -82,12 +83,22 @@ class Service:
         self._progress: dict[str, schemas.Progress] = {}
         self._opened: _Running | None = None
 
-        def gauge(name: str, text: str, value: Callable[[_Running], int]) -> None:
+        def gauge(name: str, text: str, value: Callable[[_Running], float]) -> None:
             self.metrics.add_gauge(name, text, lambda: value(self._opened) if self._opened else 0)
 
         gauge("vsn_model_queue_length", "Clips that wait for the model", lambda running: running.batcher.num_waiting)
         gauge("vsn_decode_queue_length", "Videos that wait for a decoder", lambda running: running.pool.num_waiting)
+        gauge(
+            "vsn_model_busy_seconds",
+            "Time that the running batch has taken; also of clients that have left",
+            lambda running: running.batcher.busy_seconds,
+        )
         gauge("vsn_decoders_ready", "Decoding processes", lambda running: running.pool.num_ready)
+        gauge(
+            "vsn_decoders_busy",
+            "Processes that decode a video; also of clients that have left",
+            lambda running: running.pool.num_busy,
+        )
         gauge("vsn_upload_files", "Uploads on disk", lambda running: running.uploads.num_files)
 
     def open(self) -> None:
@@ -126,6 +137,11 @@ class Service:
         opened = self._opened
         if opened is None:
             return "the service is starting or stopping"
+        if self._num_requests >= self.config.max_requests:
+            return f"all {self.config.max_requests} requests at once are taken (max_requests)"
+        limit = self.config.predict_seconds
+        if opened.batcher.busy_seconds > limit:
+            return f"the model has computed one batch for more than {limit:g} s (predict_seconds)"
         return "" if opened.pool.num_ready else "no decoding process has started yet"
 
     def progress(self, request_id: str) -> schemas.Progress:
@@ -144,7 +160,8 @@ class Service:
                 decoded = time.perf_counter()
                 windows = video.windows
                 clips = [video.clip, *(windows.clips if windows else ())]
-                logits, *window_logits = await self._scores(clips, upload.progress)
+                async with self._model_time():
+                    logits, *window_logits = await self._scores(clips, upload.progress)
             end = time.perf_counter()
             return schemas.Prediction(
                 predictions=[
@@ -174,7 +191,7 @@ class Service:
         target = model.index_of(label) if label else None
 
         async def respond(upload: _Upload) -> schemas.HeatMaps:
-            async with self._decoded(upload.path, frames=True, timeline=False) as video:
+            async with self._decoded(upload.path, frames=True, timeline=False) as video, self._model_time():
                 (logits,) = await self._scores([video.clip], upload.progress)
                 index = int(logits.argmax()) if target is None else target
                 # Grad-CAM needs gradients of the model: in its thread, between batches.
@@ -244,6 +261,9 @@ class Service:
         async with running.memory_slots:
             with self._timed("decode"):
                 outcome = await _result(running.pool.submit(job))
+                # The file may be fine. If it is what takes the memory, it does so twice.
+                if isinstance(outcome, WorkerFailure) and outcome.killed and self._opened is not None:
+                    outcome = await _result(running.pool.submit(job))
             if isinstance(outcome, WorkerFailure):
                 log.warning("An upload was not decoded: %s", outcome.reason)
                 seconds = f"{self.config.decode_seconds:g} s"
@@ -252,6 +272,8 @@ class Service:
                 elif outcome.timed_out:
                     received = f"Decoding the video took over {seconds} and was stopped."
                     outcome = Problem("decode_timeout", received, limit=f"The limit is {seconds}.")
+                elif outcome.killed:
+                    outcome = Problem("decoder_killed", f"Decoding the video was interrupted: {outcome.reason}.")
                 else:
                     # The text of an exception is for the log only: it may name paths of the server.
                     reason = outcome.reason if outcome.died else "an unexpected error"
@@ -261,6 +283,20 @@ class Service:
                     self.metrics.decode_failures.labels(outcome.code).inc()
                 raise outcome
             yield outcome
+
+    @contextlib.asynccontextmanager
+    async def _model_time(self) -> AsyncIterator[None]:
+        """Raise `Problem` (504) when the block takes longer than a request may; its clips then leave the queue."""
+        seconds = self.config.predict_seconds
+        try:
+            async with asyncio.timeout(None if math.isinf(seconds) else seconds):
+                yield
+        except TimeoutError:
+            raise Problem(
+                "predict_timeout",
+                f"The model, with the requests before this one, took over {seconds:g} s.",
+                limit=f"The limit is {seconds:g} s.",
+            ) from None
 
     async def _scores(self, clips: Sequence[Clip], progress: schemas.Progress) -> list[Logits]:
         """Return the logits of each clip, in order."""

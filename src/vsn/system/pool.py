@@ -61,6 +61,8 @@ class WorkerFailure:
     timed_out: bool = False
     died: bool = False
     """The process ended by itself: the decoder crashed, or the system killed it for lack of memory."""
+    killed: bool = False
+    """It died of a signal from outside, not of its job: of the system for lack of memory, or of an operator."""
 
 
 def num_cpus() -> int:
@@ -211,7 +213,8 @@ class GuardedWorker(Generic[Job, Result]):
             answer: Any = self.connection.recv() if self.connection.poll() else None
         except (EOFError, OSError):
             self.process.join(5)  # the pipe closes a moment before the exit code is known
-            return self._fail(f"its process died ({_exit_reason(self.process.exitcode)})", died=True)
+            code = self.process.exitcode
+            return self._fail(f"its process died ({_exit_reason(code)})", died=True, killed=_is_killed(code))
         # No answer yet: wait on, unless the time is over.
         if answer is None:
             if time.monotonic() < self.deadline:
@@ -228,7 +231,9 @@ class GuardedWorker(Generic[Job, Result]):
         assert index is not None
         return index, answer[0]
 
-    def _fail(self, reason: str, *, timed_out: bool = False, died: bool = False) -> tuple[int, WorkerFailure] | None:
+    def _fail(
+        self, reason: str, *, timed_out: bool = False, died: bool = False, killed: bool = False
+    ) -> tuple[int, WorkerFailure] | None:
         """Stop the process and return the failure of its job, None if it had none."""
         self.stop()
         if not self._started:
@@ -236,7 +241,7 @@ class GuardedWorker(Generic[Job, Result]):
                 f"A worker process did not start: {reason}. In a script, make this call under "
                 '`if __name__ == "__main__":`, or pass num_workers=0.'
             )
-        return None if self._index is None else (self._index, WorkerFailure(reason, timed_out, died))
+        return None if self._index is None else (self._index, WorkerFailure(reason, timed_out, died, killed))
 
     def stop(self) -> None:
         """Kill the process."""
@@ -260,6 +265,16 @@ def _worker_main(connection: Connection, work: Callable[[Any], Any]) -> None:
                 result = WorkerFailure(f"{type(error).__name__}: {error}")
             # In a tuple, for a job may return None, which `poll` takes for "no answer yet".
             connection.send((result,))
+
+
+_CRASHES = ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP")
+"""Signals that a process causes by what it does."""
+
+
+def _is_killed(exit_code: int | None) -> bool:
+    if exit_code is None or exit_code >= 0 or sys.platform == "win32":
+        return False
+    return -exit_code not in {getattr(signal, name, None) for name in _CRASHES}
 
 
 def _exit_reason(exit_code: int | None) -> str:

@@ -16,6 +16,8 @@ import numpy as np
 MAX_PIXELS = 36_000_000
 """Largest frame that is read or resized to, in pixels; 8192x4320 fits. A damaged header of a few bytes may announce
 sizes that would exhaust the memory."""
+MAX_ASPECT = 16
+"""Longest side of a frame that is resized, as a multiple of its shorter side. Wide screens have 4."""
 
 
 class VideoError(ValueError):
@@ -358,7 +360,8 @@ def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 def frame_size(path: str | Path, height: int, width: int, short_side: int | None) -> tuple[int, int]:
     """Return the (height, width) that frames of this stored size are read at; see `scaled_size`.
 
-    Raises `VideoError` when the stored or the resized frame has more than `MAX_PIXELS`.
+    Raises `VideoError` when the stored or the resized frame has more than `MAX_PIXELS`, and when a frame to resize has a
+    longer side of more than `MAX_ASPECT` times the shorter one.
     """
     limit = f"the limit is {MAX_PIXELS // 10**6} million"
     if height * width > MAX_PIXELS:
@@ -366,7 +369,13 @@ def frame_size(path: str | Path, height: int, width: int, short_side: int | None
     if short_side is None:
         return height, width
     size = scaled_size(height, width, short_side)
-    # An extreme aspect ratio can need a lot of memory: 10x10000 pixels with the shorter side at 256 would take 196 MB.
+    # What a network computes grows with the longer side: a picture of 16x8000 pixels is a file of 200 bytes.
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise VideoError(
+            path,
+            f"its frames of {height}x{width} pixels would have {size[0]}x{size[1]} with the shorter side at {short_side}; "
+            f"for the longer side the limit is {MAX_ASPECT} times the shorter side. Crop the video.",
+        )
     if size[0] * size[1] > MAX_PIXELS:
         raise VideoError(
             path,
