@@ -133,7 +133,8 @@ def test_scores_of_weights_that_have_changed_are_not_chosen(tmp_path: Path):
 
 
 def variant(run: Run, root: Path, **options) -> str:
-    return variant_of(run, **({"split": "test", "average": "logits", "root": root, "videos_hash": "1"} | options))
+    values = {"split": "test", "protocol": "fcn", "order": "forward", "average": "logits", "videos_hash": "1"}
+    return variant_of(run, EvalResult(root=str(root), **(values | options)))
 
 
 def test_the_name_says_what_is_not_as_the_recipe_states(tmp_path: Path):

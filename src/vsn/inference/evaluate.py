@@ -229,11 +229,9 @@ def evaluate_split(
         seconds=(seconds := time.perf_counter() - start),
         videos_per_second=len(dataset) / seconds,
     )
-    videos_hash = result.videos_hash
-    assert videos_hash is not None, "stated by measure"
 
     def save() -> EvalResult:
-        variant = variant_of(run, split=split, average=config.average, root=Path(data.root), videos_hash=videos_hash)
+        variant = variant_of(run, result)
         # Another data set may have the same names.
         num_validated = 0 if "@" in variant else count_validated(run, split, scores.video_ids.tolist())
         return replace(result, variant=variant, num_validated=num_validated).save(run.path, scores)

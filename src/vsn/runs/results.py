@@ -206,32 +206,25 @@ def weights_changed(run_dir: Path, weights: WeightsKind, tested_hash: str | None
     return tested_hash is not None and file.is_file() and file_sha256(file) != tested_hash
 
 
-def variant_of(run: Run, *, split: str, average: str, root: Path, videos_hash: str) -> str:
-    """Return the `EvalResult.variant` of a test: what of average and data is not as the run's recipe states.
-
-    Args:
-        run: the run that is tested.
-        split: of the data.
-        average: over the views.
-        root: folder of the data set.
-        videos_hash: of the videos that are tested.
-    """
-    name = "" if average == run.recipe.eval.average else f"-{average}"
-    own = Path(run.recipe.data.root)
-    if root.resolve() == own.resolve():
+def variant_of(run: Run, result: EvalResult) -> str:
+    """Return the `EvalResult.variant` of a new result: what of its average and data is not as the run's recipe states."""
+    assert result.root is not None, "stated by vsn.inference.evaluate"
+    name = "" if result.average == run.recipe.eval.average else f"-{result.average}"
+    root, own = Path(result.root).resolve(), Path(run.recipe.data.root)
+    if root == own.resolve():
         return name
     # Where the recipe's folder does not exist, the data has moved to `root`, unless other videos were tested before, or
     # those of another folder that is still there.
-    earlier = [result for result in list_results(run.path, split=split, damaged=[]) if result.is_own]
     has_moved = all(
-        result.videos_hash in (None, videos_hash)
-        and (result.root is None or Path(result.root).resolve() == root.resolve() or not Path(result.root).is_dir())
-        for result in earlier
+        tested.videos_hash in (None, result.videos_hash)
+        and (tested.root is None or Path(tested.root).resolve() == root or not Path(tested.root).is_dir())
+        for tested in list_results(run.path, split=result.split, damaged=[])
+        if tested.is_own
     )
     if not own.is_dir() and has_moved:
         return name
     # Two folders may have one name.
-    folder, path_hash = re.sub(r"[^\w.-]", "_", root.resolve().name), hashlib.sha256(str(root.resolve()).encode())
+    folder, path_hash = re.sub(r"[^\w.-]", "_", root.name), hashlib.sha256(str(root).encode())
     return f"{name}@{folder[:40]}-{path_hash.hexdigest()[:6]}"
 
 

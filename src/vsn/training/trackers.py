@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from rich.console import Console
 
@@ -143,37 +143,30 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-@dataclass
 class _Identity:
-    """A run in a service, as `IDENTITY_FILE` has it."""
+    """The run in a service, as `IDENTITY_FILE` has it: `id`, "" for a new run, and the last step sent of each metric."""
 
-    id: str
-    steps: dict[str, int] = field(default_factory=dict)
-    """Metric -> the last step that was sent."""
+    def __init__(self, run: Run, name: Tracker) -> None:
+        self._file, self._name = run.path / IDENTITY_FILE, name
+        stored = self._read().get(name, {})
+        self.id: str = stored.get("id", "")
+        self._steps: dict[str, int] = stored.get("steps", {})
 
-    @classmethod
-    def read(cls, run: Run, name: Tracker) -> _Identity | None:
-        """Return the stored identity of a run; None if it has none."""
-        try:
-            stored = json.loads((run.path / IDENTITY_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        return cls(**stored[name]) if name in stored else None
+    def _read(self) -> dict[str, Any]:
+        return json.loads(self._file.read_text(encoding="utf-8")) if self._file.is_file() else {}
 
-    def write(self, run: Run, name: Tracker) -> None:
+    def write(self) -> None:
         """Store it next to those of other trackers."""
-        path = run.path / IDENTITY_FILE
-        stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        write_json(path, stored | {name: asdict(self)})
+        write_json(self._file, self._read() | {self._name: {"id": self.id, "steps": self._steps}})
 
-    def log_new(self, run: Run, name: Tracker, log: LogFunction) -> LogFunction:
+    def log_new(self, log: LogFunction) -> LogFunction:
         """Return ``log`` without the points that the service has: it cannot delete those after the restored step."""
 
         def log_new(metrics: Mapping[str, float], step: int) -> None:
-            if new := {key: value for key, value in metrics.items() if step > self.steps.get(key, -1)}:
+            if new := {key: value for key, value in metrics.items() if step > self._steps.get(key, -1)}:
                 log(new, step)
-                self.steps |= dict.fromkeys(new, step)
-                self.write(run, name)
+                self._steps |= dict.fromkeys(new, step)
+                self.write()
 
         return log_new
 
@@ -203,19 +196,18 @@ def _open_tensorboard(run: Run, step: int) -> Opened:
 def _open_wandb(run: Run, step: int) -> Opened:
     import wandb
 
-    identity = _Identity.read(run, "wandb")
-    if identity is None:
+    identity = _Identity(run, "wandb")
+    if not identity.id:
         # Runs of earlier versions have the name of their folder as id.
-        known = (run.path / "wandb").is_dir()
-        identity = _Identity(run.path.name if known else uuid.uuid4().hex)
-        identity.write(run, "wandb")
+        identity.id = run.path.name if (run.path / "wandb").is_dir() else uuid.uuid4().hex
+        identity.write()
     tracked = wandb.init(project=PROJECT, name=run.path.name, id=identity.id, resume="allow", dir=str(run.path))
     tracked.config.update(flat_settings(run.recipe), allow_val_change=True)
 
     def log(metrics: Mapping[str, float], step: int) -> None:
         tracked.log(dict(metrics), step=step)
 
-    return identity.log_new(run, "wandb", log), lambda finished: tracked.finish(exit_code=0 if finished else 1)
+    return identity.log_new(log), lambda finished: tracked.finish(exit_code=0 if finished else 1)
 
 
 def _open_mlflow(run: Run, step: int) -> Opened:
@@ -224,12 +216,12 @@ def _open_mlflow(run: Run, step: int) -> Opened:
     # By default it repeats a request to a server that is gone for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    identity = _Identity.read(run, "mlflow")
-    if identity is None:
+    identity = _Identity(run, "mlflow")
+    if not identity.id:
         mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
         tracked = mlflow.start_run(run_name=run.path.name)
-        identity = _Identity(tracked.info.run_id)
-        identity.write(run, "mlflow")
+        identity.id = tracked.info.run_id
+        identity.write()
     else:
         tracked = mlflow.start_run(run_id=identity.id)
     known = tracked.data.params
@@ -242,7 +234,7 @@ def _open_mlflow(run: Run, step: int) -> Opened:
     def log(metrics: Mapping[str, float], step: int) -> None:
         mlflow.log_metrics(dict(metrics), step=step)
 
-    return identity.log_new(run, "mlflow", log), lambda finished: mlflow.end_run("FINISHED" if finished else "KILLED")
+    return identity.log_new(log), lambda finished: mlflow.end_run("FINISHED" if finished else "KILLED")
 
 
 _OPEN: dict[Tracker, Callable[[Run, int], Opened]] = {

@@ -14,8 +14,8 @@ from vsn.config import ConfigError, DataConfig
 from vsn.config.errors import quote_first
 from vsn.data.readers.class_names import ClassList, unify_classes
 from vsn.data.readers.entries import Entry, record_set, video_id
-from vsn.data.readers.files import Line, errors_at, read_json, require_found
-from vsn.data.readers.listing import Listing, locate
+from vsn.data.readers.files import Line, errors_at, find_lines, read_json, require_found
+from vsn.data.readers.listing import Listing
 from vsn.data.readers.splits import choose_split, is_used, means, near_split, no_splits
 from vsn.data.readers.table import read_table
 from vsn.data.records import RecordSet
@@ -87,22 +87,8 @@ def _find_entries(config: DataConfig, file: Path, rows: Sequence[_Row]) -> list[
     root = Path(config.root)
     folders = list(dict.fromkeys(map(str, [file.parent, *([root / config.videos] if config.videos else []), root])))
     listing = Listing()
-    entries, missing = [], []
-    for row in rows:
-        existing, is_respelled = locate(listing, folders, (row.path,), partial(_find, listing))
-        if existing is None:
-            missing.append(Line(row.path, (), f"line {row.line}"))
-        else:
-            path = Path(existing)
-            entries.append(
-                Entry(
-                    path,
-                    row.class_names,
-                    row.video_id or video_id(path, root),
-                    place=f"{file.name}, line {row.line}",
-                    respelled=row.path if is_respelled else "",
-                )
-            )
+    lines = [Line(row.path, row.class_names, f"line {row.line}", video_id=row.video_id) for row in rows]
+    entries, missing = find_lines(config, file, lines, folders, listing, partial(_find, listing))
     bases = f"the CSV file's folder, {'data.videos and ' if config.videos else ''}data.root"
     # Lists from web pages often leave out the extension.
     others = (listing.find(os.path.join(folder, line.name)) for line in missing[:1] for folder in folders)

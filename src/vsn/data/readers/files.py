@@ -108,6 +108,8 @@ class Line(NamedTuple):
     """Its place in the file, for messages: "line 3". `parse_lines` and `parse_entries` set it."""
     listed_frames: int = 0
     """See `VideoRecord.listed_frames`."""
+    video_id: str = ""
+    """Its id; empty where that is its path."""
 
 
 @contextlib.contextmanager
@@ -172,13 +174,33 @@ def find_videos(
     of a name, without its class folder. Raises `ConfigError` when any is missing, or, with `may_miss`, when all are.
     """
     listing = listing or Listing()
-    root = Path(config.root)
     bases = [str(folder) for folder in folders or video_folders(config, *usual)]
+    entries, missing = find_lines(config, file, lines, bases, listing, listing.find, flat=flat)
+    if not may_miss or not entries:
+        require_found(file, missing, len(lines), f"Looked in {', '.join(bases)}; {_SET_VIDEOS}")
+    return entries, len(missing)
+
+
+_SET_VIDEOS = "set data.videos to the folder that holds them."
+
+
+def find_lines(
+    config: DataConfig,
+    file: Path,
+    lines: Sequence[Line],
+    bases: Sequence[str],
+    listing: Listing,
+    find: Callable[[str], str | None],
+    *,
+    flat: bool = False,
+) -> tuple[list[Entry], list[Line]]:
+    """Find the videos of lines below the folders `bases`, as `locate` does; return them and the lines without a video."""
+    root = Path(config.root)
     entries, missing = [], []
     for line in lines:
         # UCF101 lists "YoYo/v_YoYo_g01_c01.avi"; some copies have all videos in one folder.
         names = (line.name, os.path.basename(line.name)) if flat else (line.name,)
-        existing, is_respelled = locate(listing, bases, names, listing.find)
+        existing, is_respelled = locate(listing, bases, names, find)
         if existing is None:
             missing.append(line)
         else:
@@ -187,18 +209,13 @@ def find_videos(
                 Entry(
                     path,
                     line.class_names,
-                    video_id(path, root),
+                    line.video_id or video_id(path, root),
                     line.listed_frames,
                     place=f"{file.name}, {line.where}",
                     respelled=line.name if is_respelled else "",
                 )
             )
-    if not may_miss or not entries:
-        require_found(file, missing, len(lines), f"Looked in {', '.join(bases)}; {_SET_VIDEOS}")
-    return entries, len(missing)
-
-
-_SET_VIDEOS = "set data.videos to the folder that holds them."
+    return entries, missing
 
 
 def require_found(file: Path, missing: Sequence[Line], num_lines: int, advice: str) -> None:
