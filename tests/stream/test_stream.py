@@ -1,6 +1,7 @@
 """Streams: the same scores with and without reuse, the same answers in real time and fast, clean ends."""
 
 import importlib
+import itertools
 import json
 import os
 import re
@@ -267,6 +268,26 @@ def test_stacks_are_consecutive_for_any_dropped_frames(
             assert [one[0] for one in numbers] == on_display
     if not dropped and broken in (0, 60):
         assert len(found) >= (2.2 - 0.05 * (count - 1)) // grid.every
+
+
+@settings(deadline=None)
+@given(steps=st.lists(st.sampled_from([1, 1, 2, 3, 7]), min_size=40, max_size=80), count=st.integers(2, 4))
+def test_stacks_of_unevenly_spaced_frames_are_on_display_at_equal_distances(steps: list[int], count: int) -> None:
+    interval = 0.05
+    grid = WindowGrid.of(0.8, 4, None, tail=interval * (count - 1), frame_interval=interval)
+    starts = [0.03 * sum(steps[:number]) for number in range(len(steps) + 1)]
+    wanted, finder = FrameFilter(grid, count), WindowCollector(grid, count)
+    found: list[tuple[int, list[Any]]] = []
+    for number, (start, end) in enumerate(itertools.pairwise(starts)):
+        shown = replace(frame(number, start), end=end)
+        if wanted(shown):
+            found += finder.feed(shown)
+    assert found
+    for window, stacks in found:
+        for step, stack in zip(grid.steps_of(window), stacks, strict=True):
+            instants = [grid.instant(step) + place * interval for place in range(count)]
+            due = [max(i for i, start in enumerate(starts[:-1]) if start <= instant + 1e-4) for instant in instants]
+            assert [one.number for one in stack] == due
 
 
 def test_a_window_too_short_for_one_instant_is_refused(noise_video: Path):

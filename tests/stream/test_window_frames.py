@@ -81,14 +81,15 @@ def test_windows_are_those_of_the_stream(
     assert all(np.array_equal(clip, views) for clip, views in zip(found.clips, seen, strict=True))
 
 
+@pytest.mark.parametrize(("usual", "others"), [(1, [1, 1, 1, 2, 5, 9]), (3, [1, 1, 1, 3, 3, 9])])
 @pytest.mark.parametrize("length", [0, 2, 7])
 @pytest.mark.parametrize("extension", [".mp4", ".mkv"])
 def test_a_window_of_unevenly_spaced_frames_has_those_of_evaluation(
-    tmp_path: Path, extension: str, length: int
+    tmp_path: Path, extension: str, length: int, usual: int, others: list[int]
 ) -> None:
     """A window as long as the video: the same pictures, and the same differences."""
     # A frame stays for up to 0.36 seconds, others for 0.04; the first and the last second are even.
-    steps = np.concatenate([[1] * 25, np.random.default_rng(0).choice([1, 1, 1, 2, 5, 9], 40), [1] * 25])
+    steps = np.concatenate([[usual] * 25, np.random.default_rng(0).choice(others, 40), [usual] * 25])
     times = (np.cumsum([0, *steps]) / 25).tolist()
     values = [round(20 + 200 * seconds / times[-1]) for seconds in times]
     path = timed_video(tmp_path / f"video{extension}", times, values=values, options={"bf": "2"})
