@@ -27,6 +27,7 @@ from vsn.data.video import (
     write_video,
 )
 from vsn.data.video.container import open_container
+from vsn.data.video.mp4_table import read_sample_table
 from vsn.data.video.packet_index import (
     CACHE,
     FileKey,
@@ -345,6 +346,54 @@ def wrong_tables() -> dict[str, Callable[[bytes], bytes]]:
     }
 
 
+def unclear_tables() -> dict[str, Callable[[bytes], bytes]]:
+    """Ways to make a table say something else than FFmpeg reads from it, or take gigabytes."""
+
+    def numbers(name: bytes, start: int, *values: int, last: bool = False) -> Callable[[bytes], bytes]:
+        def change(content: bytes) -> bytes:
+            place = (content.rindex(name) if last else content.index(name)) + 4 + start
+            return content[:place] + struct.pack(f">{len(values)}I", *values) + content[place + 4 * len(values) :]
+
+        return change
+
+    return {
+        # The box "stsc" names the first chunk of each run of chunks.
+        "a run of two billion chunks": numbers(b"stsc", 8, 2**31 + 1),
+        "samples of another format": numbers(b"stsc", 16, 2),
+        "no units of the movie": numbers(b"mvhd", 12, 0),
+        "no units of the track": lambda content: numbers(b"mdhd", 12, 0)(content.replace(b"edts", b"free")),
+        "fewer offsets than are there": numbers(b"ctts", 4, 5),
+        "more keys than are there": numbers(b"stss", 4, 9),
+        "keys in disorder": numbers(b"stss", 8, 1, 21, 11),
+        "steps back": numbers(b"stts", 20, 2**32 - 512),
+        "samples in another file": numbers(b"url ", 0, 0),
+        "sound outside the file": numbers(b"stco", 8, 2**32 - 1, last=True),
+        "an edit that cuts the frames after a pause": numbers(b"elst", 8, 3000),
+    }
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("change", unclear_tables())
+def test_tables_that_are_not_used(tmp_path: Path, change: str) -> None:
+    with av.open(str(tmp_path / "plain.mp4"), "w") as container:
+        pictures, sound = container.add_stream("libx264", rate=25, options={"g": "10"}), container.add_stream("aac")
+        pictures.height, pictures.width, pictures.pix_fmt = 48, 80, "yuv420p"
+        for i, image in enumerate(moving(NUM_FRAMES)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            # A pause of two seconds in the middle.
+            frame.pts, frame.time_base = i + 50 * (i > 20), Fraction(1, 25)
+            container.mux(pictures.encode(frame))
+        container.mux(pictures.encode(None))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate, silence.pts = 48000, 0
+        container.mux(sound.encode(silence))
+        container.mux(sound.encode(None))
+    assert read_sample_table(tmp_path / "plain.mp4") is not None
+    path = tmp_path / "changed.mp4"
+    path.write_bytes(unclear_tables()[change]((tmp_path / "plain.mp4").read_bytes()))
+    assert read_sample_table(path) is None
+
+
 @pytest.mark.parametrize("damage", wrong_tables())
 def test_tables_that_are_wrong(tmp_path: Path, damage: str) -> None:
     """Whatever the table says, frames are those that decoding from the first gives."""
@@ -420,6 +469,22 @@ def test_a_first_packet_that_is_no_key_frame(tmp_path: Path) -> None:
     source = encode(tmp_path / "source.mp4", options={"g": "10", "bf": "0"})
     path = remux(source, tmp_path / "headless.mp4", lambda i, packet: i >= 4)
     assert obstacle(path) == "it does not begin with a key frame"
+
+
+def test_a_first_packet_that_is_marked_as_a_key_frame_and_is_none(tmp_path: Path) -> None:
+    """The frames before the first true key frame do not decode: frames are counted after it."""
+    source = encode(tmp_path / "source.mp4", options={"g": "10", "bf": "0", "sc_threshold": "0"})
+
+    def mark(i: int, packet: av.Packet) -> bool:
+        packet.is_keyframe = packet.is_keyframe or i == 4
+        _earlier(packet, 4)
+        return i >= 4
+
+    path = remux(source, tmp_path / "headless.mp4", mark)
+    assert read_sample_table(path).keys.tolist() == [0, 6, 16, 26, 36]
+    expected = from_first(path)
+    assert len(expected) == 35
+    np.testing.assert_array_equal(open_video(path).frames_at([18]), expected[[18]])
 
 
 def test_a_packet_that_does_not_decode(tmp_path: Path) -> None:

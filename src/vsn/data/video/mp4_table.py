@@ -1,7 +1,8 @@
 """Read the table of samples of an MP4 or MOV file: times and key frames of all packets, without reading the packets.
 
 For long files, and files on a network, this is many times as fast as reading all packets. Only plain files are
-understood: one video track, no fragments, no empty or cut edits, nothing truncated. ISO/IEC 14496-12 describes the boxes.
+understood: one video track, no fragments, no empty or cut edits, no other files, nothing truncated or said twice. ISO/IEC
+14496-12 describes the boxes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ import numpy as np
 
 _MAX_TABLE_BYTES = 64 * 2**20
 _MAX_SAMPLES = 10_000_000
+_MAX_BOXES = 1000
+_READ_BOXES = {
+    b"mvhd", b"mvex", b"mdia", b"edts", b"elst", b"mdhd", b"hdlr", b"minf", b"dinf", b"dref", b"stbl",
+    b"stsd", b"stsz", b"stsc", b"stco", b"co64", b"stts", b"ctts", b"stss",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class SampleTable:
     """Places of the samples marked as key frames, int64."""
     first_offset: int
     """Where the first sample begins in the file."""
+    first_bytes: int
+    """Size of the first sample."""
 
 
 def read_sample_table(path: str | Path) -> SampleTable | None:
@@ -55,7 +63,7 @@ def _movie(file: BinaryIO) -> bytes | None:
         start = 8
         if size == 1:
             (size,), start = struct.unpack(">Q", file.read(8)), 16
-        if name in (b"moof", b"sidx"):  # fragments
+        if name in (b"moof", b"sidx") or 0 < size < start:  # fragments, or damaged
             return None
         if name == b"moov":
             if movie is not None or not start <= size <= _MAX_TABLE_BYTES:
@@ -69,62 +77,107 @@ def _movie(file: BinaryIO) -> bytes | None:
 
 
 def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    start = 0
+    start = number = 0
     while start + 8 <= len(content):
         size, name = struct.unpack_from(">I4s", content, start)
-        if size < 8:
-            raise ValueError("a box of no size")
+        number += 1
+        if size < 8 or number > _MAX_BOXES:
+            raise ValueError("a box of no size, or too many")
         yield name, content[start + 8 : start + size]
         start += size
 
 
+def _named_boxes(content: bytes) -> dict[bytes, bytes]:
+    boxes: dict[bytes, bytes] = {}
+    for name, box in _boxes(content):
+        # Which of two counts depends on the reader.
+        if name in boxes and name in _READ_BOXES:
+            raise ValueError("two boxes of one name")
+        boxes[name] = box
+    return boxes
+
+
 def _video_samples(movie: bytes, file_size: int) -> SampleTable | None:
-    boxes = list(_boxes(movie))
-    tracks = [track for track in (dict(_boxes(box)) for name, box in boxes if name == b"trak") if _is_video(track)]
-    if len(tracks) != 1 or b"mvex" in dict(boxes):
+    boxes = _named_boxes(movie)
+    all_tracks = [_named_boxes(box) for name, box in _boxes(movie) if name == b"trak"]
+    tracks = [track for track in all_tracks if _is_video(track)]
+    if len(tracks) != 1 or b"mvex" in boxes:
         return None
-    media = dict(_boxes(tracks[0][b"mdia"]))
-    table = dict(_boxes(dict(_boxes(media[b"minf"]))[b"stbl"]))
-    timescale = struct.unpack_from(">I", media[b"mdhd"], 20 if media[b"mdhd"][0] == 1 else 12)[0]
-    sizes = _sizes(table[b"stsz"])
+    # FFmpeg stops at what it cannot read, such as a sound outside the file.
+    if any((_offsets(_tables(track)) >= file_size).any() for track in all_tracks):
+        return None
+    media = _named_boxes(tracks[0][b"mdia"])
+    table = _tables(tracks[0])
+    timescale = _timescale(media[b"mdhd"])
+    sizes = _sizes(table[b"stsz"], file_size)
     num_samples = len(sizes)
     offsets = _offsets(table)
     has_one_format = struct.unpack_from(">I", table[b"stsd"], 4)[0] == 1
-    if not has_one_format or not (sizes > 0).all() or not _is_complete(table, offsets, sizes, file_size):
+    is_plain = has_one_format and _is_self_contained(_named_boxes(media[b"minf"]))
+    if not is_plain or not _is_complete(table, offsets, sizes, file_size):
         return None
     durations = _repeated(table[b"stts"], num_samples)
     dts = np.cumsum(durations) - durations
     # Offsets of version 0 are unsigned by the standard, and signed in files.
     pts = dts + _repeated(table[b"ctts"], num_samples) if b"ctts" in table else dts
-    keys = _numbers(table[b"stss"], 8) - 1 if b"stss" in table else np.arange(num_samples)
-    if (keys < 0).any() or (keys >= num_samples).any() or not _shows_all(tracks[0], pts, durations, timescale, movie):
+    keys = _entries(table[b"stss"], 1)[:, 0] - 1 if b"stss" in table else np.arange(num_samples)
+    is_ascending = (np.diff(keys, prepend=-1) > 0).all() and (keys < num_samples).all()
+    if (durations < 0).any() or not is_ascending:
         return None
-    return SampleTable(timescale, dts, pts, durations, keys, int(offsets[0]))
+    if not _shows_all(tracks[0], pts, durations, keys, timescale=timescale, movie_timescale=_timescale(boxes[b"mvhd"])):
+        return None
+    return SampleTable(timescale, dts, pts, durations, keys, int(offsets[0]), int(sizes[0]))
+
+
+def _tables(track: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """The boxes that list the samples of a track."""
+    return _named_boxes(_named_boxes(_named_boxes(track[b"mdia"])[b"minf"])[b"stbl"])
 
 
 def _is_video(track: dict[bytes, bytes]) -> bool:
-    return dict(_boxes(track[b"mdia"]))[b"hdlr"][8:12] == b"vide"
+    return _named_boxes(track[b"mdia"])[b"hdlr"][8:12] == b"vide"
 
 
-def _numbers(box: bytes, start: int) -> np.ndarray:
-    """The numbers of 32 bits with a sign from this byte on, int64."""
-    return np.frombuffer(box[start : start + (len(box) - start) // 4 * 4], ">i4").astype(np.int64)
+def _timescale(header: bytes) -> int:
+    """Units of a second, of the movie's or the track's header."""
+    timescale = int(struct.unpack_from(">I", header, 20 if header[0] == 1 else 12)[0])
+    if not timescale:
+        raise ValueError("no units of time")
+    return timescale
 
 
-def _sizes(box: bytes) -> np.ndarray:
-    """Bytes of each sample."""
+def _is_self_contained(information: dict[bytes, bytes]) -> bool:
+    """Whether the samples are in this file, not in another one."""
+    references = _named_boxes(information[b"dinf"])[b"dref"] if b"dinf" in information else b""
+    # The flag of each reference that says so is 1.
+    return all(reference[3] & 1 for _, reference in _boxes(references[8:]))
+
+
+def _numbers(box: bytes, start: int, number: int) -> np.ndarray:
+    """So many numbers of 32 bits with a sign from this byte on, int64. Raises `ValueError` when the box has fewer."""
+    return np.frombuffer(box, ">i4", number, start).astype(np.int64)
+
+
+def _entries(box: bytes, num_columns: int) -> np.ndarray:
+    """The rows of numbers that the box announces, int64: it may be longer."""
+    (number,) = struct.unpack_from(">I", box, 4)
+    return _numbers(box, 8, number * num_columns).reshape(-1, num_columns)
+
+
+def _sizes(box: bytes, file_size: int) -> np.ndarray:
+    """Bytes of each sample; none is empty."""
     size, number = struct.unpack_from(">II", box, 4)
-    if number > _MAX_SAMPLES:
+    if number > min(_MAX_SAMPLES, file_size):
         raise ValueError("too many samples")
-    sizes = np.full(number, size, np.int64) if size else _numbers(box, 12)
-    if len(sizes) != number:
-        raise ValueError("not all sizes")
+    sizes = np.full(number, size, np.int64) if size else _numbers(box, 12, number)
+    if not (sizes > 0).all():
+        raise ValueError("an empty sample")
     return sizes
 
 
 def _repeated(box: bytes, num_samples: int) -> np.ndarray:
     """The values of pairs (how often, value), one for each sample, int64."""
-    counts, values = _numbers(box, 8).reshape(-1, 2).T
+    counts, values = _entries(box, 2).T
     if (counts < 0).any() or counts.sum() != num_samples:
         raise ValueError("not one value a sample")
     return np.repeat(values, counts)
@@ -132,33 +185,45 @@ def _repeated(box: bytes, num_samples: int) -> np.ndarray:
 
 def _offsets(table: dict[bytes, bytes]) -> np.ndarray:
     """Where each chunk, a run of samples, begins in the file, int64."""
-    if b"co64" in table:
-        return np.frombuffer(table[b"co64"][8:], ">u8").astype(np.int64)
-    return np.frombuffer(table[b"stco"][8:], ">u4").astype(np.int64)
+    name, kind = (b"co64", ">i8") if b"co64" in table else (b"stco", ">u4")
+    (number,) = struct.unpack_from(">I", table[name], 4)
+    return np.frombuffer(table[name], kind, number, 8).astype(np.int64)
 
 
 def _is_complete(table: dict[bytes, bytes], offsets: np.ndarray, sizes: np.ndarray, file_size: int) -> bool:
     """Whether all samples lie within the file."""
-    first_chunks, per_chunk, _ = _numbers(table[b"stsc"], 8).reshape(-1, 3).T
-    samples = np.repeat(per_chunk, np.diff(first_chunks, append=len(offsets) + 1))
+    first_chunks, per_chunk, formats = _entries(table[b"stsc"], 3).T
+    num_chunks = np.diff(first_chunks, append=len(offsets) + 1)
+    if first_chunks[0] != 1 or (num_chunks < 1).any() or (per_chunk < 1).any() or (formats != 1).any():
+        return False
+    samples = np.repeat(per_chunk, num_chunks)
     ends = np.cumsum(samples)
-    if len(samples) != len(offsets) or ends[-1] != len(sizes):
+    if ends[-1] != len(sizes) or (offsets < 0).any():
         return False
     total = np.concatenate([[0], np.cumsum(sizes)])
     return bool((offsets + total[ends] - total[ends - samples] <= file_size).all())
 
 
-def _shows_all(track: dict[bytes, bytes], pts: np.ndarray, durations: np.ndarray, timescale: int, movie: bytes) -> bool:
+def _shows_all(
+    track: dict[bytes, bytes],
+    pts: np.ndarray,
+    durations: np.ndarray,
+    keys: np.ndarray,
+    *,
+    timescale: int,
+    movie_timescale: int,
+) -> bool:
     """Whether an edit list, if there is one, shows all samples from the first one on."""
-    edits = dict(_boxes(track[b"edts"])).get(b"elst") if b"edts" in track else None
+    edits = _named_boxes(track[b"edts"]).get(b"elst") if b"edts" in track else None
     if edits is None:
         return True
     is_long = edits[0] == 1
     if struct.unpack_from(">I", edits, 4)[0] != 1:
         return False
     length, media_time, rate = struct.unpack_from(">QqI" if is_long else ">IiI", edits, 8)
-    header = dict(_boxes(movie))[b"mvhd"]
-    movie_timescale = struct.unpack_from(">I", header, 20 if header[0] == 1 else 12)[0]
-    # One frame of tolerance: the length is rounded to the units of the movie.
-    shown = length / movie_timescale * timescale + durations.max()
-    return bool(rate == 0x10000 and media_time == pts.min() and shown >= pts.max() - pts.min() + durations[-1])
+    shown = (2 * length * timescale + movie_timescale) // (2 * movie_timescale)  # rounded, as FFmpeg does
+    since_first = pts - pts.min()
+    # FFmpeg cuts off all that follows a key frame at the end of the edit.
+    last_keys = keys[since_first[keys] + durations[keys] >= shown]
+    ends_early = (last_keys < len(pts) - 1).any()
+    return bool(rate == 0x10000 and media_time == pts.min() and shown > since_first.max() and not ends_early)

@@ -111,7 +111,7 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
         if packet.is_discard or _is_hidden(name, packet):
             hidden.append(position)
         if packet.is_keyframe:
-            if is_access_point(codec, packet):
+            if is_access_point(codec, bytes(packet)):
                 keys.append(position)
             if position and packet.has_sidedata("new_extradata"):
                 obstacle = obstacle or "the stream changes its parameters"
@@ -152,8 +152,11 @@ def index_from_table(path: str | Path, container: InputContainer) -> PacketIndex
         return None
     with open(path, "rb") as file:
         file.seek(table.first_offset)
-        if _is_of_early_x264(stream.codec_context, file.read(_FIRST_BYTES)):
-            return None
+        first = file.read(table.first_bytes)
+    # Where the first frame is no access point, frames may be missing before the next one: decoding tells how many.
+    codec = stream.codec_context
+    if _is_of_early_x264(codec, first[:_FIRST_BYTES]) or not is_access_point(codec, first):
+        return None
     index = _assembled(
         container, stream, table.pts - table.pts.min() + stream.start_time, table.keys.tolist(),
         num_frames=len(table.pts), hidden=[], durations=table.durations, is_delayed=bool((table.pts != table.dts).any()),
@@ -355,21 +358,21 @@ def _is_hidden(codec: str, packet: Packet) -> bool:
     return not (shows_existing or shows)
 
 
-def is_access_point(codec: VideoCodecContext, packet: Packet) -> bool:
-    """Return whether a packet that is marked as a key frame is one across which no later frame refers.
+def is_access_point(codec: VideoCodecContext, data: bytes) -> bool:
+    """Return whether a packet, by its data, that is marked as a key frame is one across which no later frame refers.
 
     Containers also mark recovery points of H.264, where decoding only begins to be right.
     """
     if codec.name == "h264":
-        return 5 in (byte & 31 for byte in _nal_headers(codec, packet, 4))  # an IDR picture
+        return 5 in (byte & 31 for byte in _nal_headers(codec, data, 4))  # an IDR picture
     if codec.name == "hevc":
-        return any(16 <= byte >> 1 & 63 <= 21 for byte in _nal_headers(codec, packet, 21))  # BLA, IDR or CRA
+        return any(16 <= byte >> 1 & 63 <= 21 for byte in _nal_headers(codec, data, 21))  # BLA, IDR or CRA
     return True
 
 
-def _nal_headers(codec: VideoCodecContext, packet: Packet, length_place: int) -> Iterator[int]:
+def _nal_headers(codec: VideoCodecContext, data: bytes, length_place: int) -> Iterator[int]:
     """Yield the first byte of each NAL unit; `length_place` is that of the unit's length in the codec's header."""
-    data, header = bytes(packet), codec.extradata or b""
+    header = codec.extradata or b""
     if header[:1] != b"\x01":  # Annex B: units begin with 0 0 1
         yield from (unit[0] for unit in data.split(b"\0\0\1")[1:] if unit)
         return

@@ -285,7 +285,7 @@ class _OpenFile:
             if packet is not None:
                 if packet.pts != stamp:
                     raise _NotAsIndexedError
-                if index.from_table and stamp == stamps[0] and not is_access_point(codec, packet):
+                if index.from_table and stamp == stamps[0] and not is_access_point(codec, bytes(packet)):
                     raise _NotAsIndexedError
                 if index.skips_unreferenced and skipping == (stamp in missing):
                     skipping = not skipping
