@@ -13,7 +13,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from vsn.data.video.orientation import filtered, frame_orientation
+from vsn.data.video.orientation import FrameOrientations, filtered, frame_orientation
 from vsn.data.video.reader import VideoError, frame_size
 from vsn.data.video.tone_mapping import HDR_TRANSFERS, tone_mapped
 
@@ -35,6 +35,7 @@ class FrameConverter:
     width: int
     # One reformatter for the whole video: creating one a frame costs four times the conversion.
     reformatter: VideoReformatter
+    orientations: FrameOrientations
 
     @classmethod
     def of(cls, path: str | Path, first: VideoFrame, short_side: int | None) -> FrameConverter:
@@ -43,13 +44,13 @@ class FrameConverter:
         Raises `VideoError` for too many pixels, and for colors that FFmpeg does not convert.
         """
         displayed = frame_orientation(path, first).exchanged(first.height, first.width)
-        converter = cls(path, *frame_size(path, *displayed, short_side), VideoReformatter())
+        converter = cls(path, *frame_size(path, *displayed, short_side), VideoReformatter(), FrameOrientations(path))
         converter._corrections(first)
         return converter
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
         """Return a frame of any size and orientation as uint8 `(H, W, 3)`, RGB, resized and as displayed."""
-        orientation = frame_orientation(self.path, frame)
+        orientation = self.orientations.of(frame)
         height, width = orientation.exchanged(self.height, self.width)
         if corrections := self._corrections(frame):
             frame = filtered(frame, ("setparams", ":".join(corrections)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import struct
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from av.video.frame import VideoFrame
 
 from vsn.data.video.reader import VideoError
 
+_UNCOLLECTED_PIXELS = 32 * 2**20
 _TOLERANCE_DEGREES = 1
 # PyAV names the first kinds of side data; FFmpeg 8 has four more.
 _UNNAMED = range(len(Type), len(Type) + 16)
@@ -89,6 +91,30 @@ def frame_orientation(path: str | Path, frame: VideoFrame) -> Orientation:
     if a * d - b * c < 0:
         return Orientation((90 * quarters + 180) % 360, mirrored=True)
     return Orientation(-90 * quarters % 360)
+
+
+class FrameOrientations:
+    """The orientations of the frames of a video, see `frame_orientation`; it may change at key frames."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        self._by_angle: dict[int | None, Orientation] = {}
+        self._num_pixels = 0
+
+    def of(self, frame: VideoFrame) -> Orientation:
+        """Return the orientation of a frame, read from its side data or known from one of the same angle before."""
+        try:
+            angle = frame.rotation
+        except (ArithmeticError, ValueError):  # a matrix of no angle
+            angle = None
+        if frame.key_frame or angle not in self._by_angle:
+            self._by_angle[angle] = frame_orientation(self._path, frame)
+            # PyAV ties a frame and its side data into a cycle: the frame's memory is free once garbage is collected.
+            self._num_pixels += frame.width * frame.height
+            if self._num_pixels > _UNCOLLECTED_PIXELS:
+                gc.collect(1)
+                self._num_pixels = 0
+        return self._by_angle[angle]
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
