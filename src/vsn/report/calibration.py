@@ -42,8 +42,7 @@ def calibration_section(runs: Sequence[ReportRun]) -> Markup:
             run.path, split=split, protocol=run.protocol, order="forward", weights=run.weights, damaged=[]
         )
         if not validation.is_file() or not any(result.is_own and not result.is_stale for result in results):
-            weights = ["--weights", "best"] if run.weights == "best" else []
-            commands.append(["vsn", "eval", str(run.path), "--split", split, "--protocol", run.protocol, *weights])
+            commands.append(run.eval_command(split=split, weights=run.weights))
         commands.append(["vsn", "calibrate", str(validation), "--out", str(path)])
     return render(
         "calibration.html",

@@ -28,7 +28,7 @@ def order_section(runs: Sequence[ReportRun]) -> Markup:
     ]
     # Each run may lack other orders, so each has its own command.
     commands = [
-        run.eval_command("--order", *absent, *(["--weights", "best"] if run.weights == "best" else []))
+        run.eval_command("--order", *absent, weights=run.weights)
         for _, run in tested
         if (absent := [order for order in ORDERS if order not in run.results])
     ]

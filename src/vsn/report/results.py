@@ -97,12 +97,7 @@ def _missing_tests(runs: Sequence[ReportRun]) -> Iterator[tuple[str, list[list[s
     if outdated := [run for run in runs if run.outdated]:
         names = join_names([run.name for run in outdated])
         sentence = f"Results of {names} are left out: the weights have changed since they were tested."
-        commands = [
-            run.eval_command(*(["--weights", "best"] if weights == "best" else []))
-            for run in outdated
-            for weights in run.outdated
-        ]
-        yield sentence, commands
+        yield sentence, [run.eval_command(weights=weights) for run in outdated for weights in run.outdated]
     if untested := [run for run in runs if not run.results and not run.outdated]:
         names = join_names([run.name for run in untested])
         sentence = f"Not tested on split {untested[0].split} with protocol {untested[0].protocol}: {names}."
@@ -111,7 +106,7 @@ def _missing_tests(runs: Sequence[ReportRun]) -> Iterator[tuple[str, list[list[s
     if no_best := [run for run in tested if weights_file(run, "best").is_file()]:
         names = join_names([run.name for run in no_best])
         sentence = f"The best weights of {names}, by validation, are not tested."
-        yield sentence, [run.eval_command("--weights", "best") for run in no_best]
+        yield sentence, [run.eval_command(weights="best") for run in no_best]
 
 
 def _read_table(path: Path) -> tuple[list[str], list[Mapping[str, Any]]]:

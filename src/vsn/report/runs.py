@@ -77,9 +77,11 @@ class ReportRun(Run):
             np.add.at(counts, (self.scores.labels[readable], self.scores.logits[readable].argmax(axis=1)), 1)
         return counts
 
-    def eval_command(self, *arguments: str) -> list[str]:
-        """Return the command that tests this run as the report's other figures were."""
-        return ["vsn", "eval", str(self.path), "--split", self.split, "--protocol", self.protocol, *arguments]
+    def eval_command(self, *arguments: str, split: str = "", weights: WeightsKind = "last") -> list[str]:
+        """Return the command that tests this run as the report's other figures were, or on another split."""
+        best = ["--weights", "best"] if weights == "best" else []
+        command = ["vsn", "eval", str(self.path), "--split", split or self.split, "--protocol", self.protocol]
+        return [*command, *arguments, *best]
 
 
 def read_runs(run_dirs: Sequence[Path], split: str | None = None) -> list[ReportRun]:
