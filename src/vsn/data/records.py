@@ -15,6 +15,11 @@ VIDEO_EXTENSIONS = frozenset({
     ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv",
 })  # fmt: skip
 IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp"})
+# Thumbnails, deleted files and archives' extra files; in a data set they would be classes and videos.
+_SYSTEM_NAMES = frozenset({
+    "#recycle", "$recycle.bin", "@eadir", "@recycle", "__macosx", "desktop.ini", "lost+found", "system volume information",
+    "thumbs.db",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,19 @@ def walk_folders(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
             continue
         seen.add(real)
         # Sorted in place: `os.walk` visits this list, and the order of a file system is arbitrary.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         yield Path(parent), folders, sorted(files)
 
 
 def is_video(path: Path) -> bool:
     """Return whether a path is a file, not hidden, with one of `VIDEO_EXTENSIONS`."""
-    return path.suffix.lower() in VIDEO_EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in VIDEO_EXTENSIONS and not is_hidden(path.name) and path.is_file()
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a name is hidden, or one that operating systems and network disks give to files of their own.
+
+    >>> is_hidden(".DS_Store"), is_hidden("@eaDir"), is_hidden("wave")
+    (True, True, False)
+    """
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES

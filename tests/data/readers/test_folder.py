@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -255,3 +256,79 @@ def test_a_split_that_is_not_there_is_an_error_of_its_own(tmp_path: Path) -> Non
         read_records(DataConfig(root=str(root)), "test")
     with pytest.raises(NoSplitError, match="states no splits"):
         read_records(DataConfig(root=str(root / "train")), "dev")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("train/a/1.mp4", "train/b/1.mp4", "train/x.mp4", "val/a/2.mp4", "val/y.mp4"), "'train/x.mp4'"),
+        (("train/a/1.mp4", "train/b/1.mp4", "val/a/2.mp4", "val/y.mp4"), "'val/y.mp4'"),
+        (("a/train/1.mp4", "a/val/2.mp4", "b/train/1.mp4"), "'a/train'.*split/class/video"),
+        (("a/Training/1.mp4", "b/test/2.mp4"), "'a/Training'.*split/class/video"),
+        (("a/train/v1/1.jpg", "a/val/v2/1.jpg", "b/train/v3/1.jpg"), "'a/train'.*split/class/video"),
+        (("train60/a/1.mp4", "train60/b/1.mp4", "val20/a/2.mp4"), "'train60'.*data.train_split"),
+        (("my_train/a/1.mp4", "my_test/a/2.mp4"), "'my_test'.*data.test_split"),
+        (("train set/a/v1/1.jpg", "test set/a/v2/1.jpg"), "'test set'.*data.test_split"),
+        (("dataset/a/1.mp4", "dataset/b/2.mp4"), "set data.root to .*dataset"),
+        (("dataset/train/a/1.mp4", "dataset/val/b/2.mp4"), "set data.root to .*dataset"),
+    ],
+)  # fmt: skip
+def test_splits_are_not_taken_for_classes(tmp_path: Path, files: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_records(DataConfig(root=str(touch(tmp_path, *files))), "train")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("train_arrives/1.mp4", "train_arrives/2.mp4", "test_tube/1.mp4", "test_tube/2.mp4"),
+        ("train_arrives/v1/1.jpg", "train_arrives/v2/1.jpg", "test_tube/v1/1.jpg", "test_tube/v2/1.jpg"),
+        ("bus/train/1.mp4", "bus/2.mp4", "tram/train/1.mp4", "tram/2.mp4"),
+        ("bus/1.mp4", "bus/2.mp4", "train/1.mp4", "train/deep/2.mp4"),
+    ],
+)
+def test_classes_are_not_taken_for_splits(tmp_path: Path, files: tuple[str, ...]) -> None:
+    names = {file.split("/")[0] for file in files}
+    assert read_records(DataConfig(root=str(touch(tmp_path, *files))), "train").classes == tuple(sorted(names))
+
+
+CLIPS = ("a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4")
+SPLITS = ("train/a/1.mp4", "train/b/1.mp4", "val/a/2.mp4", "val/b/2.mp4")
+
+
+@pytest.mark.parametrize(
+    ("files", "note"),
+    [
+        ((*CLIPS, "x.mp4", "y.mov"), "not in a class folder are not read: 2, for example 'x.mp4'"),
+        ((*SPLITS, "x.mp4"), "not in a class folder are not read: 1, for example 'x.mp4'"),
+        ((*CLIPS, "c/x.zip", "d/.keep"), "without videos are no classes: 'c', 'd'"),
+        ((*SPLITS, "train/c/x.txt"), "without videos are no classes: 'train/c'"),
+        ((*CLIPS, "b/1.gif", "b/2.GIF", "b/3.vob"), r"not read: \.gif \(2\), \.vob \(1\)"),
+        ((*CLIPS, "b/v1/1.jpg", "b/v1/2.jpg", "b/v2/1.jpg"), "frames .* are not read: 2, for example 'b/v1'"),
+        (("kitchen/cut/1.mp4", "kitchen/2.mp4", "sport/golf/1.mp4"), "'kitchen/cut/1.mp4' has the class 'kitchen'"),
+        (("ann/wave/v1/1.jpg", "ann/clap/v1/1.jpg", "bob/wave/v1/1.jpg"), "'ann/clap/v1' has the class 'ann'"),
+        ((*SPLITS, "c/c/1.mp4"), "Not used.*'c'"),
+        ((*SPLITS, "a/1.mp4", "dev/a/3.mp4"), "Not used.*'a', 'dev'"),
+    ],
+)  # fmt: skip
+def test_what_is_not_read_is_noted(tmp_path: Path, files: tuple[str, ...], note: str) -> None:
+    notes = read_records(DataConfig(root=str(touch(tmp_path, *files))), "train").notes
+    assert any(re.search(note, text) for text in notes), notes
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("a/.DS_Store", "a/Thumbs.db", "a/1.jpg", "a/desktop.ini", "list.csv", "README.md", ".cache/1.mp4"),
+        ("@eaDir/1.mp4/x.jpg", "a/@eaDir/1.mp4", "#recycle/1.mp4", "$RECYCLE.BIN/1.mp4"),
+        ("__MACOSX/a/1.mp4", "System Volume Information/1.mp4", "lost+found/1.mp4"),
+    ],
+)
+@pytest.mark.parametrize("files", [CLIPS, SPLITS])
+def test_what_systems_leave_in_folders_changes_nothing(
+    tmp_path: Path, files: tuple[str, ...], extra: tuple[str, ...]
+) -> None:
+    plain = read_records(DataConfig(root=str(touch(tmp_path / "clips", *files))), "train")
+    read = read_records(DataConfig(root=str(touch(tmp_path / "clips", *extra))), "train")
+    assert read == plain
+    assert read.notes == plain.notes

@@ -234,7 +234,7 @@ def test_a_folder_without_videos_is_no_misspelt_split(tmp_path: Path) -> None:
 def test_a_folder_beside_the_splits_is_named(tmp_path: Path) -> None:
     """It was the validation split of its authors; a part of the training videos is held out in its place."""
     videos = (f"{split}/{c}/{i}.mp4" for split in ("train", "dev") for c in "ab" for i in range(3))
-    root = touch(tmp_path, *videos, "flow/other/1.mp4")
+    root = touch(tmp_path, *videos, "flow/other/v/1.jpg")
     train = read_records(DataConfig(root=str(root)), "train")
     assert len(train.records) == 4
     assert any("'dev' (data.val_split" in note for note in train.notes)

@@ -2,15 +2,68 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vsn.config import ConfigError, DataConfig
 from vsn.config.errors import quote_first
 from vsn.data.readers.class_names import unify_classes
 from vsn.data.readers.entries import Entry, record_set, video_id
-from vsn.data.readers.splits import choose_split, is_used, means, near_split, no_splits
-from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, is_video, walk_folders
+from vsn.data.readers.splits import (
+    canonical,
+    choose_split,
+    is_split_name,
+    is_used,
+    means,
+    near_split,
+    no_splits,
+)
+from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, is_hidden, is_video, walk_folders
+
+
+@dataclass
+class _Unread:
+    """What class folders hold that is not read or has no class of its own, for notes to the user.
+
+    The lists hold paths relative to the root.
+    """
+
+    loose: list[str] = field(default_factory=list)
+    """Videos outside class folders."""
+    empty: list[str] = field(default_factory=list)
+    """Class folders without videos."""
+    frame_folders: list[str] = field(default_factory=list)
+    """Folders of frames of classes that have video files."""
+    extensions: Counter[str] = field(default_factory=Counter)
+    """Of files that are neither videos nor images."""
+    below: list[tuple[str, str]] = field(default_factory=list)
+    """Videos in folders of a class folder, and their class: these folders may be meant as classes."""
+
+    def notes(self) -> list[str]:
+        notes = []
+        if self.loose:
+            notes.append(
+                f"Videos that are not in a class folder are not read: {len(self.loose)}, for example {self.loose[0]!r}."
+            )
+        if self.empty:
+            notes.append(f"Folders without videos are no classes: {quote_first(self.empty)}.")
+        if self.frame_folders:
+            notes.append(
+                "Folders of frames in a class folder that has video files are not read: "
+                f"{len(self.frame_folders)}, for example {self.frame_folders[0]!r}."
+            )
+        if self.extensions:
+            counts = ", ".join(f"{extension} ({number})" for extension, number in self.extensions.most_common(8))
+            notes.append(f"Files in class folders that are not videos by their extension are not read: {counts}.")
+        if self.below:
+            path, name = self.below[0]
+            notes.append(
+                f"Videos in folders of a class folder: {len(self.below)}, for example {path!r} has the class {name!r}."
+            )
+        return notes
 
 
 def read_folder(config: DataConfig, split: str) -> RecordSet:
@@ -23,12 +76,16 @@ def read_folder(config: DataConfig, split: str) -> RecordSet:
     root = Path(config.root)
     split_names = (split, config.train_split, config.val_split, config.test_split, "train", "val", "test")
     named = [folder for folder in _sub_folders(root) if any(means(folder.name, name) for name in split_names)]
-    split_folders = [folder for folder in named if _is_split(folder, is_only=len(named) == 1)]
+    split_folders = [folder for folder in named if _is_split(config, folder, is_only=len(named) == 1)]
     # Without class folders a split folder looks like a class; two or more with split names are splits.
     if config.task == "arrow" and len(named) > 1:
         split_folders = named
+    unread = _Unread()
     if not split_folders:
-        entries, classes, notes = unify_classes(_entries(config, root))
+        if config.task != "arrow":
+            _check_no_splits(config, root)
+        entries, classes, notes = unify_classes(_entries(config, root, unread))
+        notes = (*notes, *unread.notes())
         return record_set(config, split, entries, classes, choice=no_splits(config, split), notes=notes)
     # Beside the splits: another split, or none of them, such as the flow.
     others = [
@@ -44,42 +101,98 @@ def read_folder(config: DataConfig, split: str) -> RecordSet:
     unused = [
         folder.name
         for folder in others
-        if any(below.name in class_names and _any_video(below) for below in _sub_folders(folder))
+        if _has_videos(folder)
+        or any(below.name in class_names and _any_video(below) for below in _sub_folders(folder))
+        or any(map(_has_videos, _first_folders(folder)))
     ]
     choice = choose_split(config, split, [folder.name for folder in split_folders])
-    entries = [entry for name in choice.names for entry in _entries(config, root / name)]
+    if config.task != "arrow":
+        unread.loose += [path.name for path in sorted(root.iterdir()) if is_video(path)]
+    entries = [entry for name in choice.names for entry in _entries(config, root / name, unread)]
     # Classes of all splits: a class without videos in this split keeps its label.
     names = {name for entry in entries for name in entry.class_names}
     for other in split_folders if config.task != "arrow" else ():
         names |= {folder.name for folder in _sub_folders(other) if folder.name not in names and _any_video(folder)}
     if unused:
-        note = f"Not used, though it has folders of the same classes: {quote_first(unused)} (data.val_split names a split)."
+        note = (
+            f"Not used, though beside the splits and with videos: {quote_first(unused)} (data.val_split names a split)."
+        )
         choice = choice._replace(notes=(*choice.notes, note))
     entries, classes, notes = unify_classes(entries, names)
+    notes = (*notes, *unread.notes())
     return record_set(config, split, entries, classes, choice=choice, notes=notes)
 
 
-def _entries(config: DataConfig, folder: Path) -> list[Entry]:
+def _check_no_splits(config: DataConfig, root: Path) -> None:
+    """Raise `ConfigError` for folders in the place of classes that are splits, or that hold splits or all the data."""
+    folders = _sub_folders(root)
+    inner = [
+        below
+        for folder in folders
+        for below in _sub_folders(folder)
+        if is_split_name(canonical(below.name)) and _any_video(below)
+    ]
+    holders = {below.parent for below in inner}
+    if len({canonical(below.name) for below in inner}) > 1 and len(folders) > 1 and len(holders) > 1:
+        raise ConfigError(
+            f"{root}: {video_id(inner[0], root)!r} is a split in a class folder. Move it to split/class/video, or rename "
+            "the folders if they are no splits."
+        )
+    # A folder of frames is a video: "train_arrives/clip1/1.jpg" is in a class.
+    of_classes = [
+        folder for folder in folders if not _has_videos(folder) and any(map(_any_video, _first_folders(folder)))
+    ]
+    splits = {folder.name: name for folder in of_classes if (name := _split_in(folder.name))}
+    if len(set(splits.values())) > 1:
+        first = next(iter(splits))
+        raise ConfigError(
+            f"{root}: {first!r} would be a class, and is a split by its name. Rename it to {splits[first]!r}, or set "
+            f"data.{splits[first]}_split to it."
+        )
+    if len(of_classes) == 1 and not any(map(_any_video, set(folders) - set(of_classes))):
+        raise ConfigError(
+            f"{root}: {of_classes[0].name!r} is the only class, and a classifier needs two or more. If the folders in it "
+            f"are the classes or the splits, set data.root to {str(of_classes[0])!r}."
+        )
+
+
+def _split_in(name: str) -> str | None:
+    """Return the split that a part of a name means.
+
+    >>> _split_in("train60"), _split_in("my_testset"), _split_in("trainer")
+    ('train', 'test', None)
+    """
+    parts = (part.removesuffix("set").removesuffix("data") for part in re.split(r"[\W\d_]+", name.lower()))
+    return next(filter(is_split_name, map(canonical, parts)), None)
+
+
+def _entries(config: DataConfig, folder: Path, unread: _Unread) -> list[Entry]:
     """The videos of a folder's class folders; in the arrow of time those at any depth, without labels.
 
-    Raises `ConfigError` when there is none.
+    Adds what it does not read to `unread`. Raises `ConfigError` when there is none.
     """
     root = Path(config.root)
     if config.task == "arrow":
-        entries = [Entry(path, (), video_id(path, root)) for path in _videos(folder)]
+        entries = [Entry(path, (), video_id(path, root)) for path in _videos(root, folder, unread)]
     else:
-        entries = [
-            Entry(path, (class_folder.name,), video_id(path, root))
-            for class_folder in _sub_folders(folder)
-            for path in _videos(class_folder)
-        ]
+        entries = []
+        for class_folder in _sub_folders(folder):
+            paths = list(_videos(root, class_folder, unread))
+            entries += [Entry(path, (class_folder.name,), video_id(path, root)) for path in paths]
+            unread.below += [(video_id(path, root), class_folder.name) for path in paths if path.parent != class_folder]
+            if not paths:
+                unread.empty.append(video_id(class_folder, root))
+        unread.loose += [video_id(path, root) for path in sorted(folder.iterdir()) if is_video(path)]
     if not entries:
         raise _no_videos(folder)
     return entries
 
 
-def _videos(folder: Path) -> Iterator[Path]:
-    """The video files below a folder, sorted by path; its folders of frames when there are no files."""
+def _videos(root: Path, folder: Path, unread: _Unread) -> Iterator[Path]:
+    """The video files below a folder, sorted by path; its folders of frames when there are no files.
+
+    Adds what it does not read to `unread`.
+    """
     # Folders may hold pictures next to video files (thumbnails): frames count only where there is no video file.
     frame_folders = []
     any_file = False
@@ -88,10 +201,19 @@ def _videos(folder: Path) -> Iterator[Path]:
             if is_video(parent / name):
                 any_file = True
                 yield parent / name
-        if parent != folder and not any_file and _holds_frames(folders, files):
+            elif not is_hidden(name) and not _is_image(name):
+                unread.extensions[Path(name).suffix.lower() or name] += 1
+        if parent != folder and _holds_frames(folders, files):
             frame_folders.append(parent)
-    if not any_file:
+    if any_file:
+        unread.frame_folders += [video_id(path, root) for path in sorted(frame_folders)]
+    else:
         yield from sorted(frame_folders)
+
+
+def _has_videos(folder: Path) -> bool:
+    """Whether a folder holds video files itself."""
+    return any(is_video(path) for path in folder.iterdir())
 
 
 def _any_video(folder: Path) -> bool:
@@ -106,22 +228,34 @@ def _holds_frames(folders: Sequence[str], files: Sequence[str]) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in IMAGE_EXTENSIONS and not name.startswith(".")
+    return Path(name).suffix.lower() in IMAGE_EXTENSIONS and not is_hidden(name)
 
 
-def _is_split(folder: Path, *, is_only: bool) -> bool:
+def _is_split(config: DataConfig, folder: Path, *, is_only: bool) -> bool:
     """Whether a folder with the name of a split is one: it holds class folders, and no videos itself.
 
-    A class may be called "test". The only folder with such a name is a class when all its folders hold frames.
+    A class may be called "test". The only folder with such a name is a class when all its folders hold frames, or
+    when it holds videos. Raises `ConfigError` for one of several that holds videos and class folders.
     """
     below = _sub_folders(folder)
-    if not below or any(is_video(path) for path in folder.iterdir()):
+    loose = sorted(path for path in folder.iterdir() if is_video(path))
+    if loose and not is_only and config.task != "arrow" and any(map(_any_video, below)):
+        raise ConfigError(
+            f"{config.root}: the split {folder.name!r} holds class folders, and videos that are not in one: {len(loose)}, "
+            f"for example {video_id(loose[0], Path(config.root))!r}. Move them into class folders."
+        )
+    if not below or loose:
         return False
     return not is_only or not all(_holds_frames(*next(walk_folders(parent))[1:]) for parent in below)
 
 
 def _sub_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+
+
+def _first_folders(folder: Path) -> list[Path]:
+    # Enough to tell a layout; a class of folders of frames has thousands.
+    return _sub_folders(folder)[:20]
 
 
 def _no_videos(folder: Path) -> ConfigError:

@@ -47,6 +47,11 @@ def canonical(name: str) -> str:
     return next((names[0] for names in _ALIASES if name.lower() in names), name)
 
 
+def is_split_name(name: str) -> bool:
+    """Return whether a name is that of a split, or an alias of one."""
+    return any(name.lower() in names for names in _ALIASES)
+
+
 class SplitChoice(NamedTuple):
     """Where the videos of a split are."""
 
@@ -115,7 +120,7 @@ def is_used(config: DataConfig, name: str) -> bool:
 def near_split(config: DataConfig, name: str) -> str | None:
     """Return the name of a split that a name nearly is, and was meant to be: its videos would be left out."""
     # "train2" is a split of its own.
-    if is_used(config, name) or canonical(name) in ("train", "val", "test") or not name.isalpha():
+    if is_used(config, name) or is_split_name(name) or not name.isalpha():
         return None
     aliases = [alias for names in _ALIASES for alias in names]
     swapped = [alias for alias in aliases if sorted(alias) == sorted(name.lower())]  # "tets"
