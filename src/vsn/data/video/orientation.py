@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import struct
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ import av
 import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 
 from vsn.data.video.reader import VideoError
 
-_UNCOLLECTED_PIXELS = 32 * 2**20
 _TOLERANCE_DEGREES = 1
 # PyAV names the first kinds of side data; FFmpeg 8 has four more.
 _UNNAMED = range(len(Type), len(Type) + 16)
@@ -99,7 +98,7 @@ class FrameOrientations:
     def __init__(self, path: str | Path) -> None:
         self._path = path
         self._by_angle: dict[int | None, Orientation] = {}
-        self._num_pixels = 0
+        self._reformatter = VideoReformatter()
 
     def of(self, frame: VideoFrame) -> Orientation:
         """Return the orientation of a frame, read from its side data or known from one of the same angle before."""
@@ -108,12 +107,13 @@ class FrameOrientations:
         except (ArithmeticError, ValueError):  # a matrix of no angle
             angle = None
         if frame.key_frame or angle not in self._by_angle:
-            self._by_angle[angle] = frame_orientation(self._path, frame)
-            # PyAV ties a frame and its side data into a cycle: the frame's memory is free once garbage is collected.
-            self._num_pixels += frame.width * frame.height
-            if self._num_pixels > _UNCOLLECTED_PIXELS:
-                gc.collect(1)
-                self._num_pixels = 0
+            # PyAV ties a frame and its side data into a cycle, which keeps their memory until garbage is collected:
+            # a tiny copy is tied instead.
+            try:
+                copy = self._reformatter.reformat(frame, 16, 16, "rgb24", interpolation="POINT", threads=1)
+            except (av.FFmpegError, ValueError):  # colors that FFmpeg does not convert
+                copy = frame
+            self._by_angle[angle] = frame_orientation(self._path, copy)
         return self._by_angle[angle]
 
 
