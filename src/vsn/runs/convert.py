@@ -77,12 +77,11 @@ def convert_checkpoint(checkpoint: str | Path, to: str | Path, config: ConvertCo
         f"Videos: {model.num_frames} frames, sampling {config.sampling!r}, shorter side {recipe.clip.short_side}, protocol "
         f"{config.protocol!r} with crops of {recipe.clip.crop_size} pixels (assumed; see --sampling, --protocol)."
     )
-    run = new_run(Path(to), recipe, classes, option="--to")
-    network = build_model(run.recipe.model)
-    _load_weights(network, backbone, foreign)
-    # Nothing is written before this line, so a refused checkpoint leaves no folder.
-    with lock_folder(run.path):
-        check_new(run.path, "--to")
+    # The lock removes a folder that it made and that stays empty, so that a refused checkpoint leaves none.
+    with lock_folder(Path(to)):
+        run = new_run(Path(to), recipe, classes, option="--to")
+        network = build_model(run.recipe.model)
+        _load_weights(network, backbone, foreign)
         write_run(run)
         converted = {
             "file": checkpoint.name,

@@ -150,7 +150,7 @@ def _independent_videos(
     # Without spread nothing says how much groups are alike, so they count as fully alike.
     if spread < 1e-12 or num_groups == 1:
         return mean, square, float(1 / np.sum(group_weights**2))
-    # Classes are not drawn, so that only what varies within a class is uncertain. One group says nothing of that:
+    # Classes are not drawn, so that only what varies within a class is uncertain. One group does not show it:
     # such classes are taken as draws of one kind.
     pairs = np.unique(class_index * num_groups + group_index)
     class_groups = np.bincount(pairs // num_groups)[class_index]
