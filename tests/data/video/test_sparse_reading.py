@@ -487,6 +487,49 @@ def test_a_first_packet_that_is_marked_as_a_key_frame_and_is_none(tmp_path: Path
     np.testing.assert_array_equal(open_video(path).frames_at([18]), expected[[18]])
 
 
+@pytest.mark.parametrize("container", ["mp4", "mkv"])
+@pytest.mark.parametrize(
+    "joint", ["drops what is not shown yet", "end of sequence", "end after a frame", "broken link"]
+)
+def test_frames_that_are_dropped_at_a_joint(tmp_path: Path, joint: str, container: str) -> None:
+    """Decoders show fewer frames of HEVC than there are packets; frames after a joint are counted without those."""
+    is_open = joint != "drops what is not shown yet"
+    parameters = f"log-level=none:keyint=10:min-keyint=10:scenecut=0:b-adapt=0:bframes=3:open-gop={int(is_open)}"
+    source = encode(tmp_path / "source.mp4", "libx265", {"x265-params": parameters})
+
+    def joined(i: int, data: bytes) -> bytes:
+        changed, start = bytearray(), 0
+        while start < len(data):
+            end = start + 4 + int.from_bytes(data[start : start + 4], "big")
+            unit = bytearray(data[start:end])
+            if i and 16 <= unit[4] >> 1 <= 21:
+                if joint == "drops what is not shown yet":
+                    unit[6] |= 0x40
+                elif joint == "broken link":
+                    unit[4] = 16 << 1
+                elif joint == "end of sequence":
+                    changed += b"\0\0\0\2\x48\1"
+            changed += unit
+            start = end
+        if joint == "end after a frame" and i in frames_before_keys:
+            changed += b"\0\0\0\2\x48\1"
+        return bytes(changed)
+
+    path = tmp_path / f"joined.{container}"
+    with av.open(str(source)) as original, av.open(str(path), "w") as copy:
+        stream = copy.add_stream_from_template(original.streams.video[0])
+        packets = [packet for packet in original.demux(video=0) if packet.size]
+        frames_before_keys = {i - 1 for i, packet in enumerate(packets) if packet.is_keyframe}
+        for i, packet in enumerate(packets):
+            new = av.Packet(joined(i, bytes(packet)))
+            new.pts, new.dts, new.time_base, new.stream = packet.pts, packet.dts, packet.time_base, stream
+            new.is_keyframe = packet.is_keyframe
+            copy.mux(new)
+    expected = from_first(path)
+    assert len(expected) < NUM_FRAMES
+    np.testing.assert_array_equal(open_video(path).frames_at([32]), expected[[32]])
+
+
 def test_a_packet_that_does_not_decode(tmp_path: Path) -> None:
     """Frames are counted then, as from the first one: the number that decodes is known only at the end."""
     source = encode(tmp_path / "source.mp4", options={"g": "1"})

@@ -39,10 +39,10 @@ class SampleTable:
     """Distances of the times of decoding, int64."""
     keys: np.ndarray
     """Places of the samples marked as key frames, int64."""
-    first_offset: int
-    """Where the first sample begins in the file."""
-    first_bytes: int
-    """Size of the first sample."""
+    offsets: np.ndarray
+    """Where each sample begins in the file, int64."""
+    sizes: np.ndarray
+    """Bytes of each sample, int64."""
 
 
 def read_sample_table(path: str | Path) -> SampleTable | None:
@@ -111,10 +111,10 @@ def _video_samples(movie: bytes, file_size: int) -> SampleTable | None:
     timescale = _timescale(media[b"mdhd"])
     sizes = _sizes(table[b"stsz"], file_size)
     num_samples = len(sizes)
-    offsets = _offsets(table)
+    offsets = _sample_offsets(table, sizes)
     has_one_format = struct.unpack_from(">I", table[b"stsd"], 4)[0] == 1
     is_plain = has_one_format and _is_self_contained(_named_boxes(media[b"minf"]))
-    if not is_plain or not _is_complete(table, offsets, sizes, file_size):
+    if not is_plain or (offsets + sizes > file_size).any():
         return None
     durations = _repeated(table[b"stts"], num_samples)
     dts = np.cumsum(durations) - durations
@@ -126,7 +126,7 @@ def _video_samples(movie: bytes, file_size: int) -> SampleTable | None:
         return None
     if not _shows_all(tracks[0], pts, durations, keys, timescale=timescale, movie_timescale=_timescale(boxes[b"mvhd"])):
         return None
-    return SampleTable(timescale, dts, pts, durations, keys, int(offsets[0]), int(sizes[0]))
+    return SampleTable(timescale, dts, pts, durations, keys, offsets, sizes)
 
 
 def _tables(track: dict[bytes, bytes]) -> dict[bytes, bytes]:
@@ -190,18 +190,19 @@ def _offsets(table: dict[bytes, bytes]) -> np.ndarray:
     return np.frombuffer(table[name], kind, number, 8).astype(np.int64)
 
 
-def _is_complete(table: dict[bytes, bytes], offsets: np.ndarray, sizes: np.ndarray, file_size: int) -> bool:
-    """Whether all samples lie within the file."""
+def _sample_offsets(table: dict[bytes, bytes], sizes: np.ndarray) -> np.ndarray:
+    """Where each sample begins in the file, int64."""
+    offsets = _offsets(table)
     first_chunks, per_chunk, formats = _entries(table[b"stsc"], 3).T
     num_chunks = np.diff(first_chunks, append=len(offsets) + 1)
     if first_chunks[0] != 1 or (num_chunks < 1).any() or (per_chunk < 1).any() or (formats != 1).any():
-        return False
+        raise ValueError("not the chunks that are there")
     samples = np.repeat(per_chunk, num_chunks)
     ends = np.cumsum(samples)
     if ends[-1] != len(sizes) or (offsets < 0).any():
-        return False
-    total = np.concatenate([[0], np.cumsum(sizes)])
-    return bool((offsets + total[ends] - total[ends - samples] <= file_size).all())
+        raise ValueError("not all samples")
+    before = np.cumsum(sizes) - sizes
+    return np.repeat(offsets - before[ends - samples], samples) + before
 
 
 def _shows_all(

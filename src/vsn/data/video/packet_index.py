@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from av.container import InputContainer
@@ -24,7 +24,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vsn.data.video.container import read_packets, video_stream
-from vsn.data.video.mp4_table import read_sample_table
+from vsn.data.video.mp4_table import SampleTable, read_sample_table
 from vsn.data.video.reader import VideoError
 
 _SEEKABLE_FORMATS = ("mov", "matroska")
@@ -38,6 +38,10 @@ _CACHE_BYTES = 64 * 2**20
 _KEPT_BYTES = 16 * 2**20
 _FIRST_BYTES = 2000
 _EARLY_X264 = "an early version of x264 wrote it, whose faults only the first packet tells"
+_DROPS_FRAMES = "a key frame makes decoders drop frames beside it"
+_HEAD_BYTES = 4096
+_ENDS_OF_SEQUENCE = (b"\2\x48\1", b"\2\x4a\1")
+"""How a packet of HEVC ends in which the last NAL unit is one of end of sequence, or of bit stream."""
 _PACKET_BYTES = 400
 """About the memory of a packet besides its data."""
 
@@ -115,6 +119,8 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
                 keys.append(position)
             if position and packet.has_sidedata("new_extradata"):
                 obstacle = obstacle or "the stream changes its parameters"
+        if name == "hevc" and _ends_sequence(codec, bytes(packet), is_first=not position):
+            obstacle = obstacle or _DROPS_FRAMES
         if not position and _is_of_early_x264(codec, bytes(packet)[:_FIRST_BYTES]):
             obstacle = _EARLY_X264
         if packet.is_corrupt:
@@ -150,13 +156,14 @@ def index_from_table(path: str | Path, container: InputContainer) -> PacketIndex
     table = read_sample_table(path)
     if table is None or stream.time_base != Fraction(1, table.timescale) or stream.start_time is None:
         return None
-    with open(path, "rb") as file:
-        file.seek(table.first_offset)
-        first = file.read(table.first_bytes)
-    # Where the first frame is no access point, frames may be missing before the next one: decoding tells how many.
+    # Only data tells where frames are missing: before the first access point, or at a joint of HEVC.
     codec = stream.codec_context
-    if _is_of_early_x264(codec, first[:_FIRST_BYTES]) or not is_access_point(codec, first):
-        return None
+    with open(path, "rb") as file:
+        first = _read_at(file, table.offsets[0], table.sizes[0])
+        if _is_of_early_x264(codec, first[:_FIRST_BYTES]) or not is_access_point(codec, first):
+            return None
+        if codec.name == "hevc" and _has_joints(codec, file, table):
+            return None
     index = _assembled(
         container, stream, table.pts - table.pts.min() + stream.start_time, table.keys.tolist(),
         num_frames=len(table.pts), hidden=[], durations=table.durations, is_delayed=bool((table.pts != table.dts).any()),
@@ -164,6 +171,18 @@ def index_from_table(path: str | Path, container: InputContainer) -> PacketIndex
     )  # fmt: skip
     # Where the table's marks do not suffice, the packets may tell more.
     return None if index.obstacle else index
+
+
+def _has_joints(codec: VideoCodecContext, file: BinaryIO, table: SampleTable) -> bool:
+    """Return whether frames of HEVC may be dropped at a key frame, or whether its first bytes do not tell."""
+    for place in table.keys[table.keys > 0].tolist():
+        head = _read_at(file, table.offsets[place], min(table.sizes[place], _HEAD_BYTES))
+        if not is_access_point(codec, head) or _ends_sequence(codec, head, is_first=False):
+            return True
+        size = table.sizes[place - 1]
+        if size > 3 and _read_at(file, table.offsets[place - 1] + size - 3, 3) in _ENDS_OF_SEQUENCE:
+            return True
+    return False
 
 
 def _assembled(
@@ -341,6 +360,11 @@ def _closed_starts(pts: np.ndarray, keys: list[int]) -> np.ndarray:
 # --- bit streams -------------------------------------------------------------------------------------
 
 
+def _read_at(file: BinaryIO, offset: int, num_bytes: int) -> bytes:
+    file.seek(offset)
+    return file.read(num_bytes)
+
+
 def _is_hidden(codec: str, packet: Packet) -> bool:
     """Return whether a packet of VP8 or VP9 holds only a frame that is not shown."""
     if codec not in ("vp8", "vp9"):
@@ -364,22 +388,36 @@ def is_access_point(codec: VideoCodecContext, data: bytes) -> bool:
     Containers also mark recovery points of H.264, where decoding only begins to be right.
     """
     if codec.name == "h264":
-        return 5 in (byte & 31 for byte in _nal_headers(codec, data, 4))  # an IDR picture
+        return 5 in (unit[0] & 31 for unit in _nal_units(codec, data, 4))  # an IDR picture
     if codec.name == "hevc":
-        return any(16 <= byte >> 1 & 63 <= 21 for byte in _nal_headers(codec, data, 21))  # BLA, IDR or CRA
+        return any(16 <= unit[0] >> 1 & 63 <= 21 for unit in _nal_units(codec, data, 21))  # BLA, IDR or CRA
     return True
 
 
-def _nal_headers(codec: VideoCodecContext, data: bytes, length_place: int) -> Iterator[int]:
-    """Yield the first byte of each NAL unit; `length_place` is that of the unit's length in the codec's header."""
+def _ends_sequence(codec: VideoCodecContext, data: bytes, *, is_first: bool) -> bool:
+    """Return whether a packet of HEVC ends a sequence at a place where decoders may drop frames.
+
+    Such packets come from joining and cutting streams. Frames that are not shown yet are dropped at an IDR picture that
+    says so (no_output_of_prior_pics_flag), and those that refer across a joint (BLA, or CRA after an end of sequence).
+    """
+    for unit in _nal_units(codec, data, 21):
+        kind = unit[0] >> 1 & 63
+        drops_earlier = kind in (19, 20) and len(unit) > 2 and unit[2] & 0x40  # IDR; ITU-T H.265, 7.3.6.1
+        if kind in (36, 37) or (not is_first and (16 <= kind <= 18 or drops_earlier)):
+            return True
+    return False
+
+
+def _nal_units(codec: VideoCodecContext, data: bytes, length_place: int) -> Iterator[bytes]:
+    """Yield the first 3 bytes of each NAL unit; `length_place` is that of the unit's length in the codec's header."""
     header = codec.extradata or b""
     if header[:1] != b"\x01":  # Annex B: units begin with 0 0 1
-        yield from (unit[0] for unit in data.split(b"\0\0\1")[1:] if unit)
+        yield from (unit[:3] for unit in data.split(b"\0\0\1")[1:] if unit)
         return
     size = (header[length_place] & 3) + 1 if len(header) > length_place else 4
     start = 0
     while start + size < len(data):
-        yield data[start + size]
+        yield data[start + size : start + size + 3]
         start += size + int.from_bytes(data[start : start + size], "big")
 
 
