@@ -2,7 +2,9 @@
 
 import doctest
 import importlib
+import re
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -265,6 +267,65 @@ def test_spellings_of_class_folders(tmp_path: Path) -> None:
     assert sorted(ids(val)) == ["Val/café/3.mp4", "val/WAVE /4.mp4", "val/wave/2.mp4"]
     assert {r.video_id: r.label for r in val.records}["Val/café/3.mp4"] == train.records[1].label
     assert any("are read as one" in note for note in val.notes)
+
+
+@pytest.mark.parametrize(
+    ("written", "classes"),
+    [
+        (("0", "0.0", "1.00", "1"), ("0", "1")),
+        (("01", "1", "1.0", "2"), ("1", "2")),
+        (("007", "08"), ("007", "08")),
+        (("1.5", "1.50", "-1", "1"), ("-1", "1", "1.5", "1.50")),
+        (("hand wave", "hand_wave", "Hand-Wave", "clap"), ("clap", "hand wave")),
+        (("1-2", "12", "1 2", "1_2"), ("1 2", "1-2", "12")),
+        (("T-1", "T1", "T+1"), ("T+1", "T-1", "T1")),
+    ],
+)
+def test_forms_of_one_class(tmp_path: Path, written: tuple[str, ...], classes: tuple[str, ...]) -> None:
+    rows = [(f"{i}-{j}.mp4", label) for i in range(2) for j, label in enumerate(written)]
+    config = lay(tmp_path, table(rows, header=("path", "label")), *(row[0] for row in rows))
+    train = read_records(config, "train")
+    assert train.classes == classes
+    assert any("are read as one" in note for note in train.notes) == (len(classes) < len(written))
+
+
+@pytest.mark.parametrize("cell", ["#N/A", "#REF!", "#NAME?", "#DIV/0!", "#NV", "#WERT!", "#VALUE!"])
+@pytest.mark.parametrize("column", [1, 2])
+def test_errors_of_formulas_are_no_values(tmp_path: Path, cell: str, column: int) -> None:
+    rows = [list(row) for row in ROWS]
+    rows[1][column] = cell
+    config = lay(tmp_path, table(rows), *(row[0] for row in ROWS))
+    with pytest.raises(ConfigError, match=f"line 3: .*{re.escape(repr(cell))}.*formula"):
+        read_records(config, "train")
+
+
+@pytest.mark.parametrize("cell", ["NaN", "null", "N/A", "?", "None"])
+def test_words_for_empty_cells_are_noted(tmp_path: Path, cell: str) -> None:
+    rows = [(f"{i}.mp4", cell if i == 1 else "ab"[i % 2]) for i in range(8)]
+    config = lay(tmp_path, table(rows, header=("path", "label")), *(row[0] for row in rows))
+    train = read_records(config, "train")
+    assert cell in train.classes
+    assert any(repr(cell) in note and "line 3" in note for note in train.notes)
+
+
+def test_one_list_for_each_split(tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        lay(tmp_path, table(ROWS), *(row[0] for row in ROWS))
+        (tmp_path / f"{name}.csv").write_text(table(ROWS))
+    with pytest.raises(ConfigError, match="column split"):
+        read_records(DataConfig(root=str(tmp_path), source="csv"), "train")
+
+
+def test_lock_files_of_spreadsheets_are_no_lists(tmp_path: Path) -> None:
+    config = lay(tmp_path, table(ROWS), *(row[0] for row in ROWS))
+    (tmp_path / "~$list.csv").write_text("x")
+    assert len(read_records(replace(config, annotations=""), "train").records) == 4
+
+
+def test_addresses_are_no_paths(tmp_path: Path) -> None:
+    config = lay(tmp_path, table([("https://example.org/1.mp4", "a", "train")]))
+    with pytest.raises(ConfigError, match=r"web address.*[Dd]ownload"):
+        read_records(config, "train")
 
 
 def test_upper_case_names_of_lists(tmp_path: Path) -> None:

@@ -39,21 +39,24 @@ class ClassList:
 
 
 def unify_spellings(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Map names of classes to one spelling for those that differ only in case, spaces or Unicode form; and a note.
+    """Map names of classes to one spelling for those that differ only in form; and a note.
+
+    Forms are case, spaces, hyphens and underscores between letters, Unicode forms, and those of a whole number.
 
     >>> unify_spellings(["Wave", "turnleft", "wave", "turn left"])[0]
     {'Wave': 'wave', 'wave': 'wave', 'turn left': 'turn left', 'turnleft': 'turn left'}
+    >>> unify_spellings(["1", "1.0", "02"])[0]
+    {'02': '02', '1': '1', '1.0': '1'}
     """
     groups: dict[str, list[str]] = {}
     for name in sorted(set(names)):
-        plain = "".join(unicodedata.normalize("NFC", name).casefold().split())
-        # Without characters that take no space, such as those that web pages put between letters.
-        visible = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
-        groups.setdefault(visible, []).append(name)
+        groups.setdefault(_plain(name), []).append(name)
     # With its spaces, and in lower case: the same choice in every split, whichever spellings it has.
     spelled = {
-        name: max(group, key=lambda name: (name.isprintable(), len(name.split()), name))
-        for group in groups.values()
+        name: plain
+        if plain.isdecimal() and len(group) > 1
+        else max(group, key=lambda name: (name.isprintable(), len(name.split()), name))
+        for plain, group in groups.items()
         for name in group
     }
     several = [group for group in groups.values() if len(group) > 1]
@@ -61,7 +64,23 @@ def unify_spellings(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ..
         return spelled, ()
     named = "; ".join(f"{quote_first(group)} as {spelled[group[0]]!r}" for group in several[:3])
     more = "; ..." if len(several) > 3 else ""
-    return spelled, (f"Classes that differ only in case or spaces are read as one: {named}{more}.",)
+    return spelled, (
+        f"Classes that differ only in case, spaces, hyphens or the form of a number are read as one: {named}{more}.",
+    )
+
+
+def _plain(name: str) -> str:
+    """Return what the spellings of one class have in common."""
+    plain = unicodedata.normalize("NFC", name).casefold()
+    # Without characters that take no space, such as those that web pages put between letters.
+    visible = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
+    # Spreadsheets and data frames write 1.0 for 1 in a column that has an empty cell.
+    if number := re.fullmatch(r"\s*0*(\d+)(?:\.0+)?\s*", visible, re.ASCII):
+        return number[1]
+    joined = re.sub(r"(?<=[^\W\d_])[\s_-]+(?=[^\W\d_])", "", visible)
+    # "1 2" is not 12.
+    spaced = re.sub(r"(?<=\d)[\s_]+(?=\d)", "\0", joined)
+    return "".join(spaced.split()).replace("\0", " ")
 
 
 def unify_classes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -20,6 +21,8 @@ from vsn.data.readers.splits import choose_split, is_used, means, near_split, no
 from vsn.data.readers.table import read_table
 from vsn.data.records import RecordSet
 
+_FORMULA_ERROR = re.compile(r"#(?:N/A|NV|[A-Z0/]+[!?])")
+_WORDS_FOR_EMPTY = frozenset({"nan", "na", "n/a", "null", "none", "?", "-"})
 _PACK, _UNFINISHED_PACK = "pack.json", "pack.unfinished.json"
 
 
@@ -114,12 +117,15 @@ def _annotation_file(config: DataConfig, root: Path) -> Path:
         return file
     if (root / _PACK).is_file():  # it may also hold a list of the videos that could not be packed
         return root / "videos.csv"
-    tables = (path for path in root.iterdir() if path.suffix.lower() == ".csv" and not path.name.startswith("."))
+    tables = (
+        path for path in root.iterdir() if path.suffix.lower() == ".csv" and not path.name.startswith((".", "~$"))
+    )
     files = sorted(path for path in tables if path.is_file())
     if len(files) != 1:
         names = ", ".join(path.name for path in files) or "none"
         raise ConfigError(
-            f"{config.root}: expected one .csv file, got {len(files)} ({names}); set data.annotations to one."
+            f"{config.root}: expected one .csv file, got {len(files)} ({names}); set data.annotations to one. Lists of "
+            "several splits go into one file, with a column split."
         )
     return files[0]
 
@@ -151,9 +157,19 @@ def _read_rows(config: DataConfig, file: Path) -> tuple[list[_Row], tuple[str, .
         names = tuple(dict.fromkeys(part.strip() for part in label.split("|"))) if label else ()
         with errors_at(file, f"line {line}"):
             for name, value in cells.items():
+                if _FORMULA_ERROR.fullmatch(value):
+                    raise ValueError(f"the {name} is {value!r}, the error of a formula; write the value itself.")
                 if not value and name in table.columns and name not in may_be_empty:
                     raise ValueError(f"the {name} is empty; every video needs one.")
             if "" in names:
                 raise ValueError(f"the label is {label!r}; expected class names separated by |.")
         parsed.append(_Row(line, cells["path"], names, cells["split"], cells["id"]))
-    return parsed, table.notes
+    empty = [(row.line, name) for row in parsed for name in row.class_names if name.lower() in _WORDS_FOR_EMPTY]
+    if not empty:
+        return parsed, table.notes
+    line, name = empty[0]
+    note = (
+        f"{file.name}: the class {name!r} (line {line}) is a word for an empty cell. If it is no class, remove its lines: "
+        f"{len(empty)}."
+    )
+    return parsed, (*table.notes, note)

@@ -230,6 +230,7 @@ def require_found(file: Path, missing: Sequence[Line], num_lines: int, advice: s
 
 # What makes a listed name wrong, where the name shows it.
 _CAUSES = (
+    (r"^[a-z]+://", " That is a web address: download the videos, and write paths relative to the list."),
     (r"^[A-Za-z]:[\\/]", " That is a path on a Windows machine: write paths relative to the list."),
     (
         r"^['\"\u2018-\u201f\u00ab\u00bb].*['\"\u2018-\u201f\u00ab\u00bb]$",
