@@ -219,7 +219,8 @@ def _assembled(
             last_seconds = float(durations[positions[-1]] * stream.time_base)
         if not len(starts) or starts[0] != 0:
             obstacle = obstacle or "it does not begin with a key frame"
-    rate = stream.average_rate or stream.guessed_rate
+    # Without time stamps the average is FFmpeg's default of 25, and its guess the rate in the header of the codec.
+    rate = (stream.average_rate if len(pts) else None) or stream.guessed_rate or stream.average_rate
     return PacketIndex(
         container_format=container.format.name,
         stream_index=stream.index if len(container.streams.video) > 1 else None,
