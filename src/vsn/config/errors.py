@@ -37,6 +37,11 @@ def quote_first(names: Sequence[str], limit: int = 3) -> str:
     return ", ".join(map(repr, names[:limit])) + (", ..." if len(names) > limit else "")
 
 
+def one_line(error: object) -> str:
+    """Return the message of a library's error, which may have many lines, as one of at most 300 characters."""
+    return " ".join(str(error).split())[:300]
+
+
 def require_number(value: object, name: str, *, whole: bool = False) -> None:
     """Raise `ConfigTypeError` unless a value is a number, or a whole number; numbers of NumPy are, bool is not."""
     kind = numbers.Integral if whole else numbers.Real

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsn.config import EvalConfig
+from vsn.config.errors import one_line
 from vsn.data.video import Part
 from vsn.export.metadata import SUFFIXES, ExportError, ExportMetadata, import_package, read_metadata
 from vsn.inference.inputs import list_inputs, views_of_video
@@ -203,7 +204,7 @@ def open_openvino(path: str | Path, num_threads: int, precision: RunPrecision) -
         request = core.compile_model(os.fspath(path), "CPU", settings).create_infer_request()
     except RuntimeError as error:  # the weights are missing or do not match
         raise ExportError(
-            f"{path} cannot be opened ({' '.join(str(error).split())[:300]}). Its weights are in "
+            f"{path} cannot be opened ({one_line(error)}). Its weights are in "
             f"{Path(path).with_suffix('.bin').name}, which must be in the same folder."
         ) from error
     return lambda clips: np.array(request.infer([clips])[0], dtype=np.float32)
@@ -218,7 +219,7 @@ def _open_torch(path: str | Path, *, compiled: bool) -> Run:
         else:
             module = torch.export.load(os.fspath(path)).module()
     except Exception as error:  # torch raises several types for damaged files
-        raise ExportError(f"{path} cannot be opened ({' '.join(str(error).split())[:300]}).") from error
+        raise ExportError(f"{path} cannot be opened ({one_line(error)}).") from error
 
     def run(clips: NDArray[Any]) -> NDArray[np.float32]:
         with torch.inference_mode():

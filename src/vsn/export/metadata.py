@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 from xml.etree import ElementTree
 
 from vsn.config import ExportFormat, InputType, Recipe
+from vsn.config.errors import one_line
 from vsn.config.recipes import recorded_recipe
 
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2", "aoti": ".pt2"}
@@ -98,7 +99,7 @@ def read_metadata(path: str | Path) -> ExportMetadata:
     except ExportError:
         raise
     except Exception as error:  # ONNX Runtime raises its own types for damaged files
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise ExportError(f"{path} is damaged or not an exported model ({reason}).") from error
     if text is None:
         raise ExportError(

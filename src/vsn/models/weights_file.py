@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vsn.config import ModelConfig
-from vsn.config.errors import quote_first
+from vsn.config.errors import one_line, quote_first
 
 _CHECKSUM = "sha256"
 
@@ -100,7 +100,7 @@ def read_pickled(path: Path) -> Any:
             + (f": it needs {refused[1]}" if refused else "")
         ) from error
     except Exception as error:  # torch raises many types for a damaged file
-        raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())[:300]) from error
+        raise ValueError(one_line(f"{type(error).__name__}: {error}")) from error
 
 
 def _checksum(tensors: Mapping[str, Tensor], model: str) -> str:

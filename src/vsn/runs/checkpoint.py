@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vsn.config import ModelConfig
+from vsn.config.errors import one_line
 from vsn.models import VideoClassifier, build_model
 from vsn.models.weights_file import NotFiniteError, check_finite, read_pickled, read_weights, write_weights
 from vsn.runs.run import STATE_FILES, WEIGHTS_FILES, Run, RunError, WeightsKind, weights_file
@@ -125,7 +126,7 @@ def load_checkpoint(run: Run) -> tuple[dict[str, Any], str]:
             state: dict[str, Any] = read_pickled(path)
             check_finite(state["model"])
         except Exception as error:  # zipfile raises many types for a damaged file
-            problems.append(f"{path.name} is damaged ({' '.join(str(error).split())[:200]})")
+            problems.append(f"{path.name} is damaged ({one_line(error)})")
             continue
         return state, f"{problems[0]}; resuming from {previous.name}, the state saved before it." if problems else ""
     raise RunError(f"{run.path} cannot be resumed: {' and '.join(problems)}. Train a new run.")

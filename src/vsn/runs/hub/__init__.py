@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vsn.config.errors import one_line
 from vsn.runs.checkpoint import load_model
 from vsn.runs.hub.repository import FILES, HubError, check_repository, write_repository
 from vsn.runs.run import WeightsKind, check_new, open_run
@@ -218,22 +219,22 @@ def _hub_errors(name: str, action: str) -> Iterator[None]:
             "download it elsewhere (vsn hub pull NAME --to RUN) and name the folder."
         ) from error
     except HFValidationError as error:
-        raise HubError(f"Expected a repository name user/name, got {name!r}. ({_one_line(error)})") from error
+        raise HubError(f"Expected a repository name user/name, got {name!r}. ({one_line(error)})") from error
     except HfHubHTTPError as error:
         raise HubError(
-            f"{name} could not be {action}: {_one_line(error)} Check the name; a private repository needs a token "
+            f"{name} could not be {action}: {one_line(error)} Check the name; a private repository needs a token "
             "(hf auth login)."
         ) from error
     except OSError as error:  # connection errors; ours are ValueErrors
         # A file of the run is missing, which is not the hub's error.
         if isinstance(error, FileNotFoundError):
             raise
-        raise HubError(f"{name} could not be {action}: {_one_line(error)}") from error
+        raise HubError(f"{name} could not be {action}: {one_line(error)}") from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in _TRANSPORTS:
             raise
         raise HubError(
-            f"{name} could not be {action}: no connection to the hub ({_one_line(error)}). Check the network."
+            f"{name} could not be {action}: no connection to the hub ({one_line(error)}). Check the network."
         ) from error
 
 
@@ -249,10 +250,6 @@ def _is_reachable() -> bool:
     except Exception:  # of the operating system, TLS, a proxy, or one of several packages
         return False
     return True
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 @contextmanager
