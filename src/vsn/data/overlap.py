@@ -106,11 +106,9 @@ def _is_video(path: Path) -> bool:
 
 
 def _places(role: int, split: str, records: RecordSet) -> dict[str, _Place]:
-    # The labels of task "arrow" say forward or reversed, not what is filmed.
-    names = () if records.per_video > 1 else records.classes
     return {
-        absolute_path(record.path): _Place(role, split, record, tuple(sorted(names[i] for i in record.labels if names)))
-        for record in records.records[:: records.per_video]
+        absolute_path(record.path): _Place(role, split, record, tuple(sorted(records.classes_of(record))))
+        for record in records.videos
     }
 
 
@@ -140,13 +138,11 @@ def _check_pairs(config: DataConfig, pairs: Sequence[_Pair], across: Sequence[_P
 def _check_classes(config: DataConfig, splits: Sequence[tuple[str, RecordSet]]) -> None:
     """Raise `ConfigError` for classes with videos in another split than that to train on, which is the first."""
     (train_name, train), *others = splits
-    if train.per_video > 1:
-        return
-    trained = {train.classes[label] for record in train.records for label in record.labels}
+    trained = {name for record in train.videos for name in train.classes_of(record)}
     untrained: dict[str, _Place] = {}
     for role, (name, records) in enumerate(others, 1):
-        for record in records.records:
-            for class_name in {records.classes[label] for label in record.labels} - trained:
+        for record in records.videos:
+            for class_name in {*records.classes_of(record)} - trained:
                 untrained.setdefault(class_name, _Place(role, name, record, ()))
     if untrained:
         place = untrained[min(untrained)]

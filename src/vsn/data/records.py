@@ -64,6 +64,15 @@ class RecordSet:
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What the reader decided and the user should know, one sentence each: `vsn train` and the doctor print them."""
 
+    @property
+    def videos(self) -> tuple[VideoRecord, ...]:
+        """One record per video: a clip and its reversed copy (task "arrow") count once."""
+        return self.records[:: self.per_video]
+
+    def classes_of(self, record: VideoRecord) -> tuple[str, ...]:
+        """Return the annotated classes of a record; none in task "arrow", whose labels are forward and reversed."""
+        return () if self.per_video > 1 else tuple(self.classes[label] for label in record.labels)
+
 
 def list_videos(folder: Path) -> list[Path]:
     """Return the video files at any depth below a folder, by extension, sorted by path. Raises `ConfigError` for none."""

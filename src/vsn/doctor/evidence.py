@@ -47,11 +47,9 @@ class Evidence:
         """Path -> all its entries in the splits."""
         places: dict[Path, list[Place]] = {}
         for split in self.splits:
-            # The labels of task "arrow" are made, not annotated, so copies cannot conflict in them.
-            names = () if split.records.per_video > 1 else split.records.classes
             for record in split.videos:
-                classes = tuple(names[label] for label in record.labels) if names else ()
-                places.setdefault(record.path, []).append(Place(split, record.video_id, classes))
+                place = Place(split, record.video_id, split.records.classes_of(record))
+                places.setdefault(record.path, []).append(place)
         return places
 
     @property

@@ -35,8 +35,8 @@ class Split:
 
     @property
     def videos(self) -> tuple[VideoRecord, ...]:
-        """One record per video: a clip and its reversed copy (task "arrow") count once."""
-        return self.records.records[:: self.records.per_video]
+        """See `RecordSet.videos`."""
+        return self.records.videos
 
     @property
     def paths(self) -> list[Path]:
@@ -45,12 +45,11 @@ class Split:
 
     def class_counts(self) -> Counter[str]:
         """Return the number of videos of each class; empty for task "arrow", which has no labels."""
-        # The labels of task "arrow" say forward or reversed, not what is filmed.
         if self.records.per_video > 1:
             return Counter()
         counts = Counter(dict.fromkeys(self.records.classes, 0))
         for record in self.videos:
-            counts.update(self.records.classes[label] for label in record.labels)
+            counts.update(self.records.classes_of(record))
         return counts
 
 
