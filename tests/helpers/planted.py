@@ -11,7 +11,7 @@ HANG, CRASH, FAIL = b"planted: hang", b"planted: crash", b"planted: fail"
 KILLED, KILLED_ONCE = b"planted: killed from outside", b"planted: killed if there is no "
 """The second is followed by a path and a line break; that file is made first."""
 WAIT = b"planted: wait for "
-"""Is followed by a path, and read until that file is there."""
+"""Is followed by a path, or a path and a line break, and read until that file is there."""
 
 
 def planted_decode(job: DecodeJob) -> Decoded | Problem:
@@ -31,7 +31,7 @@ def planted_decode(job: DecodeJob) -> Decoded | Problem:
     if begins.startswith(FAIL):
         raise KeyError(str(job.path))
     if begins.startswith(WAIT):
-        while not os.path.exists(begins.removeprefix(WAIT)):
+        while not os.path.exists(begins.removeprefix(WAIT).partition(b"\n")[0]):
             time.sleep(0.05)
     return decode_upload(job)
 

@@ -11,7 +11,6 @@ import httpx
 import numpy as np
 import pytest
 import torch
-import uvicorn
 
 from tests.helpers.fake_runs import write_eval
 from tests.helpers.planted import planted_decode
@@ -22,8 +21,8 @@ from vsn.models import build_model
 from vsn.runs.checkpoint import save_weights
 from vsn.runs.metadata import write_run
 from vsn.runs.run import new_run
-from vsn.serve.app import create_app
 from vsn.serve.models import open_model
+from vsn.serve.server import make_server
 from vsn.serve.service import Service
 
 CLASSES = ("swipe left", "swipe right", "wave")
@@ -40,6 +39,7 @@ LIMITS = ServeConfig(
     timeline_seconds=3.0,
     window_seconds=1.0,
     max_windows=4,
+    shutdown_seconds=0.5,
 )
 
 
@@ -102,8 +102,7 @@ class LiveServer:
 
     def __init__(self, service: Service) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(create_app(service), log_level="error", timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(config)
+        self._server = make_server(service)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
 
     def __enter__(self) -> str:

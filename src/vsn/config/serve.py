@@ -15,6 +15,12 @@ class ServeConfig:
     """Address to listen on; the default accepts only this machine."""
     port: int = 8000
     """Port to listen on; 0: any free one."""
+    max_connections: int = 256
+    """Maximum open connections; beyond it the one that has waited longest for its request is closed."""
+    header_seconds: float = 10.0
+    """Maximum time for the headers of a request."""
+    shutdown_seconds: float = 20.0
+    """Time that requests have to finish after Ctrl-C or SIGTERM; then they get 503."""
     top_k: int = 5
     """Default number of labels per answer."""
     max_upload_mb: float = 100.0
@@ -59,6 +65,7 @@ class ServeConfig:
             "decode_workers",
             "max_requests",
             "max_batch",
+            "max_connections",
             "max_windows",
         )
         # Closed at infinity: these limits may be turned off with inf.
@@ -66,6 +73,8 @@ class ServeConfig:
             self, "(0, inf]", "max_upload_mb", "upload_seconds", "max_seconds", "decode_seconds", "predict_seconds"
         )
         check_range(self, "[0.01, inf]", "window_seconds")
+        check_range(self, "(0, inf)", "header_seconds")
+        check_range(self, "[0, inf)", "shutdown_seconds")
         check_range(self, "[0, inf]", "batch_wait_ms", "timeline_seconds")
 
     @property

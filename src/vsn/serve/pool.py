@@ -126,8 +126,8 @@ class DecodePool(Generic[Job, Result]):
         if slot in self._workers:
             self._workers.pop(slot).stop()
         try:
-            # Ctrl-C goes to the whole process group; children must not see it while they import.
-            with interrupts_blocked():
+            # Ctrl-C goes to the whole process group, and so does the SIGTERM of systemd: what is decoded may finish.
+            with interrupts_blocked(terminations=True):
                 worker = GuardedWorker(self._work, seconds_limit=self._seconds_limit, context=self._context)
             while not worker.is_free:
                 wait([worker.connection], _POLL_SECONDS)

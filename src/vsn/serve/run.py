@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 from rich.console import Console
@@ -19,33 +18,17 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
     """
     # Imported here: the command must say what to install, and `vsn --help` must not wait for it.
     try:
-        import uvicorn
-
-        from vsn.serve.app import create_app
         from vsn.serve.guards import is_loopback
         from vsn.serve.models import open_model
+        from vsn.serve.server import listen, run_service
         from vsn.serve.service import Service
     except ModuleNotFoundError as error:
         raise ConfigError(f'vsn serve needs {error.name}, which is not installed: pip install "vsn[serve]"') from error
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    model = open_model(path, weights=weights, device=device)
-    service = Service(model, config)
-    settings = uvicorn.Config(
-        create_app(service),
-        log_level="warning",
-        server_header=False,
-        # Anybody can send X-Forwarded-For; nothing here needs the address of a client.
-        proxy_headers=False,
-        timeout_graceful_shutdown=5,
-        timeout_keep_alive=5,
-    )
-    # Bound before uvicorn starts: with port 0 the URL must be known, and a taken port is an error in one line.
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    try:
-        listener = socket.create_server((config.host, config.port), family=family, backlog=256)
-    except OSError as error:
-        raise ConfigError(f"Cannot listen: {error.strerror}. Choose another --port, or 0 for any free one.") from error
-    with listener as sock:
+    # Before the model is opened, which takes seconds. With port 0 the URL is known only now.
+    with listen(config) as sock:
+        model = open_model(path, weights=weights, device=device)
+        service = Service(model, config)
         host, port = sock.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         # No markup: rich would take the brackets of an IPv6 address for a style.
@@ -57,7 +40,7 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
                 "authentication. Put a proxy with authentication and TLS in front of it."
             )
         try:
-            uvicorn.Server(settings).run(sockets=[sock])
+            run_service(service, sock)
         except KeyboardInterrupt:
             console.print("vsn: stopped")
         finally:

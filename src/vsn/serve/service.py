@@ -80,6 +80,8 @@ class Service:
         self.metrics = Metrics(max_batch=config.max_batch)
         self._decode, self._uploads_parent = decode, uploads
         self._num_requests = 0
+        self._is_refusing = False
+        self._stop = asyncio.Event()
         self._progress: dict[str, schemas.Progress] = {}
         self._opened: _Running | None = None
 
@@ -132,10 +134,18 @@ class Service:
             opened.batcher.close()
             opened.uploads.close()
 
+    def refuse_requests(self) -> None:
+        """Refuse new requests; those in progress go on."""
+        self._is_refusing = True
+
+    def stop_requests(self) -> None:
+        """Answer the requests in progress with a `Problem` (503). For the thread of the event loop."""
+        self._stop.set()
+
     def why_not_ready(self) -> str:
         """Return why a request would not be answered now; "" if it would."""
         opened = self._opened
-        if opened is None:
+        if opened is None or self._is_refusing:
             return "the service is starting or stopping"
         if self._num_requests >= self.config.max_requests:
             return f"all {self.config.max_requests} requests at once are taken (max_requests)"
@@ -216,6 +226,8 @@ class Service:
     ) -> Outcome:
         """Admit a request, write its video to a file, respond unless the client leaves, and delete the file."""
         running, config = self._running(), self.config
+        if self._is_refusing:
+            raise _stopping()
         if self._num_requests >= config.max_requests:
             limit = f"It takes {config.max_requests} videos at once (max_requests)."
             raise Problem("busy", "The service is at its limit.", limit=limit)
@@ -227,7 +239,8 @@ class Service:
         request_id = request_id[:64]
         if request_id:
             self._progress[request_id] = progress
-        try:
+
+        async def receive_and_respond() -> Outcome:
             with running.uploads.file() as path:
                 with self._timed("upload"):
                     num_bytes = await receive_video(
@@ -240,11 +253,27 @@ class Service:
                     )
                 progress.stage = "decode"
                 return await while_connected(request, respond(_Upload(path, num_bytes, progress)))
+
+        try:
+            return await self._until_stopped(receive_and_respond())
         finally:
             # Runs on every way out: response, problem, disconnect, shutdown. So does the deletion of the file.
             self._progress.pop(request_id, None)
             self._num_requests -= 1
             self.metrics.in_progress.set(self._num_requests)
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+        """Run `work` until `stop_requests`: then cancel it and raise `Problem` (503)."""
+        working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            raise _stopping()
+        finally:
+            working.cancel()
+            stopping.cancel()
+            await asyncio.gather(working, stopping, return_exceptions=True)
 
     @contextlib.asynccontextmanager
     async def _decoded(self, path: Path, *, frames: bool, timeline: bool) -> AsyncIterator[Decoded]:

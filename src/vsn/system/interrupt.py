@@ -6,18 +6,26 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
 
 @contextlib.contextmanager
-def interrupts_blocked() -> Iterator[None]:
-    """Start processes inside that never receive Ctrl-C; this process receives it when the block ends."""
+def interrupts_blocked(*, terminations: bool = False) -> Iterator[None]:
+    """Start processes inside that never receive Ctrl-C; this process receives it when the block ends.
+
+    Args:
+        terminations: the same for SIGTERM, which systemd sends to all processes of a service. Only for processes that
+            this one kills when it ends.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    # Python unblocks both signals when it starts its resource tracker, which it does with the first process.
+    resource_tracker.ensure_running()
     # A child inherits the mask. To ignore the signal in the child would be too late: it could arrive during imports.
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *([signal.SIGTERM] * terminations)})
     try:
         yield
     finally:

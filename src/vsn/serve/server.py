@@ -1,0 +1,191 @@
+"""Run the HTTP server: listen, bound connections and the log, stop without losing requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import socket
+import time
+from collections.abc import Callable
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from vsn.config import ConfigError, ServeConfig
+from vsn.serve.app import create_app
+from vsn.serve.service import Service
+
+_RESERVED_HANDLES = 64
+"""Open files besides connections and uploads: pipes to the decoders, the model, listening."""
+_SEND_SECONDS = 30.0
+"""Maximum time for a client to take what was sent."""
+_ANSWER_SECONDS = 5.0
+"""Time for the answers to requests that are stopped."""
+
+
+def listen(config: ServeConfig) -> socket.socket:
+    """Return a listening socket. Raises `ConfigError` when the port is taken."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.port), family=family, backlog=256)
+    except OSError as error:
+        raise ConfigError(f"Cannot listen: {error.strerror}. Choose another --port, or 0 for any free one.") from error
+
+
+def run_service(service: Service, sock: socket.socket) -> None:
+    """Serve until Ctrl-C or SIGTERM; requests then have `shutdown_seconds` to finish."""
+    make_server(service).run(sockets=[sock])
+
+
+def make_server(service: Service) -> uvicorn.Server:
+    """Return the server of a service, not yet running."""
+    config = service.config
+
+    class Connection(_Connection):
+        max_connections = connections_allowed(config, _raise_handles(config))
+        header_seconds = config.header_seconds
+
+    settings = uvicorn.Config(
+        create_app(service),
+        http=Connection,
+        ws="none",
+        log_level="warning",
+        server_header=False,
+        # Anybody can send X-Forwarded-For; nothing here needs the address of a client.
+        proxy_headers=False,
+        # Only a safeguard: `Service.stop_requests` answers them before.
+        timeout_graceful_shutdown=math.ceil(config.shutdown_seconds + _ANSWER_SECONDS),
+        timeout_keep_alive=5,
+    )
+    # After uvicorn has configured its loggers.
+    for name in ("uvicorn.error", "asyncio", "vsn.serve"):
+        logging.getLogger(name).addFilter(_SPARINGLY)
+    return _Server(settings, service)
+
+
+class _Server(uvicorn.Server):
+    """A server that answers the requests it cannot finish, rather than closing their connections."""
+
+    def __init__(self, settings: uvicorn.Config, service: Service) -> None:
+        super().__init__(settings)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.refuse_requests()
+        asyncio.get_running_loop().call_later(self._service.config.shutdown_seconds, self._service.stop_requests)
+        await super().shutdown(sockets)
+
+
+class _Connection(H11Protocol):
+    """A connection whose headers must arrive in time, and which gives way to a new one while it waits for them."""
+
+    max_connections: int
+    header_seconds: float
+    _headers_due: asyncio.TimerHandle | None = None
+    _sent_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            waiting = [one for one in self.connections if isinstance(one, _Connection) and one._headers_due is not None]
+            # Of all that say nothing the one that has done so longest; without one, the new connection.
+            oldest = min(waiting, key=lambda one: one._headers_due.when() if one._headers_due else 0.0, default=self)
+            oldest._abort()
+        if not transport.is_closing():
+            self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timers()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._expect_headers()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._expect_headers()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._sent_due is None:
+            self._sent_due = self.loop.call_later(_SEND_SECONDS, self._abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._sent_due is not None:
+            self._sent_due.cancel()
+            self._sent_due = None
+
+    def _expect_headers(self) -> None:
+        """Start the time limit of headers, unless it runs; end it while a request is processed."""
+        is_processing = self.cycle is not None and not self.cycle.response_complete
+        if is_processing or self.transport.is_closing():
+            if self._headers_due is not None:
+                self._headers_due.cancel()
+            self._headers_due = None
+        elif self._headers_due is None:
+            self._headers_due = self.loop.call_later(self.header_seconds, self._abort)
+
+    def _abort(self) -> None:
+        # At once: a closed connection would keep its handle until what was sent has arrived. uvicorn forgets it only
+        # in the next round of the event loop, after more connections.
+        self.connections.discard(self)
+        self._cancel_timers()
+        self.transport.abort()
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._headers_due, self._sent_due):
+            if timer is not None:
+                timer.cancel()
+        self._headers_due = self._sent_due = None
+
+
+def connections_allowed(config: ServeConfig, num_handles: float) -> int:
+    """Return how many connections fit with the uploads into the open files that the system allows a process."""
+    # Without a free handle a server cannot accept a connection, and the event loop reports each attempt.
+    free = num_handles - config.max_requests - _RESERVED_HANDLES
+    return int(max(1, min(config.max_connections, free)))
+
+
+def _raise_handles(config: ServeConfig) -> float:
+    """Raise the limit of open files to what the service needs, where the system allows it; return the limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.inf
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = config.max_connections + config.max_requests + _RESERVED_HANDLES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return needed
+    limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit
+
+
+class Sparingly(logging.Filter):
+    """Let each message pass `most` times in `seconds`: clients cause messages, and must not fill the disk."""
+
+    def __init__(self, *, most: int = 10, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._most, self._seconds, self._clock = most, seconds, clock
+        self._passed: dict[str, tuple[float, int]] = {}
+        """Message without its values -> when its count began, and the count."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to write a message. The first one after a pause states how many were left out."""
+        message, now = str(record.msg)[:200], self._clock()
+        began, count = self._passed.get(message, (now, 0))
+        if now - began >= self._seconds:
+            if count > self._most:
+                record.msg = f"{record.msg} ({count - self._most} such messages were left out)"
+            began, count = now, 0
+        # Messages that hold values are many: forget all rather than fill the memory.
+        if len(self._passed) > 1000:
+            self._passed.clear()
+        self._passed[message] = (began, count + 1)
+        return count < self._most
+
+
+_SPARINGLY = Sparingly()
