@@ -55,14 +55,13 @@ def different_threads(path: Path) -> str:
 
 def is_unstarted(path: Path) -> bool:
     """Return whether a folder holds nothing but files of `write_run`, or temporary files of writing one."""
-    written = ("recipe.toml", "classes.json", "versions.json", "preprocessing.json", VIDEOS_FILE, LOCK_FILE)
+    created = {"recipe.toml", "classes.json", "versions.json", "preprocessing.json"}
     # `atomic_write` names a temporary file .STEM-RANDOM.SUFFIX. The first checkpoint may have been interrupted too.
-    stems = tuple(f".{Path(name).stem}-" for name in (*written, *STATE_FILES))
-    names = {file.name for file in path.iterdir()}
-    left = {name for name in names - {LOCK_FILE} if not name.startswith(stems)}
+    stems = tuple(f".{Path(name).stem}-" for name in (*created, VIDEOS_FILE, *STATE_FILES))
+    left = {file.name for file in path.iterdir() if file.name != LOCK_FILE and not file.name.startswith(stems)}
     # In the order of `write_run`: a folder with only a recipe, for example, was made by the user.
-    in_order = not left or ("versions.json" in left and ("recipe.toml" not in left or left >= set(written[:4])))
-    return left <= set(written) and in_order
+    in_order = not left or ("versions.json" in left and ("recipe.toml" not in left or left >= created))
+    return in_order and left <= created | {VIDEOS_FILE}
 
 
 def describe_preprocessing(recipe: Recipe) -> dict[str, str]:

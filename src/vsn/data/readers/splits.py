@@ -39,7 +39,7 @@ def same_split(split: str) -> tuple[str, ...]:
 
 def means(name: str, split: str) -> bool:
     """Return whether `name` is a name of `split`, in upper or lower case."""
-    return name.lower() in {alias.lower() for alias in same_split(split)}
+    return canonical(name.lower()) == canonical(split.lower())
 
 
 def canonical(name: str) -> str:
@@ -135,11 +135,10 @@ def _describe_spellings(names: Sequence[str]) -> tuple[str, ...]:
 def _advise(config: DataConfig, split: str, present: Sequence[str], *, held_out: bool) -> str:
     """Return what to do about a missing split: never to train or to validate on the test split."""
     usual = (config.train_split, config.val_split, config.test_split)
-    settings = [f"{role}_split" for role, name in zip(("train", "val", "test"), usual, strict=True) if name == split]
     unlike = {"train_split": ("val", "test"), "val_split": ("train", "test"), "test_split": ("train",)}
-    if not settings:
+    setting = next((key for key, name in zip(unlike, usual, strict=True) if name == split), "")
+    if not setting:
         return "Choose one of them."
-    setting = settings[0]
     others = [name for name in present if canonical(name) not in unlike[setting]]
     others = [name for name in others if setting == "train_split" or not means(name, config.train_split)]
     if others:
