@@ -127,10 +127,7 @@ def _check_no_splits(config: DataConfig, root: Path) -> None:
     """Raise `ConfigError` for folders in the place of classes that are splits, or that hold splits or all the data."""
     folders = _sub_folders(root)
     inner = [
-        below
-        for folder in folders
-        for below in _sub_folders(folder)
-        if is_split_name(canonical(below.name)) and _any_video(below)
+        below for folder in folders for below in _sub_folders(folder) if is_split_name(below.name) and _any_video(below)
     ]
     holders = {below.parent for below in inner}
     if len({canonical(below.name) for below in inner}) > 1 and len(folders) > 1 and len(holders) > 1:
