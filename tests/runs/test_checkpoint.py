@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from vsn.models.weights_file import read_weights, write_weights
 from vsn.runs.checkpoint import load_checkpoint, load_model, save_weights
 from vsn.runs.hub.repository import write_repository
 from vsn.runs.metadata import write_run
-from vsn.runs.run import RunError, append_metrics, check_resumable, new_run, open_run, read_metrics
+from vsn.runs.run import RunError, WeightsKind, append_metrics, check_resumable, new_run, open_run, read_metrics
 from vsn.training.train import train
 
 
@@ -108,6 +109,33 @@ def test_weights_of_any_type_are_checked(tmp_path: Path):
     write_weights(tmp_path / "w.safetensors", weights, ModelConfig(name="tsn_resnet18"))
     read = read_weights(tmp_path / "w.safetensors")
     assert all(torch.equal(read[name], tensor) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize("weights", ["last", "best"])
+@pytest.mark.parametrize("change", [lambda names: names[::-1], sorted, lambda names: [names[1], "other"]])
+def test_classes_in_another_order_are_refused(
+    tmp_path: Path, weights: WeightsKind, change: Callable[[list[str]], list[str]]
+):
+    run = new_run(tmp_path / "run", tiny_recipe(Path("videos")), ("wave", "clap"))
+    write_run(run)
+    save_weights(run, build_model(run.recipe.model), weights)
+    classes = run.path / "classes.json"
+    load_model(open_run(run.path), weights)
+    classes.write_text(json.dumps(change(["wave", "clap"])))
+    with pytest.raises(RunError, match=r"'wave', 'clap'.*classes\.json"):
+        load_model(open_run(run.path), weights)
+
+
+def test_classes_may_be_renamed_and_old_weights_state_none(tmp_path: Path):
+    run = new_run(tmp_path / "run", tiny_recipe(Path("videos")), ("wave", "clap"))
+    write_run(run)
+    save_weights(run, build_model(run.recipe.model))
+    classes = run.path / "classes.json"
+    classes.write_text(json.dumps(["Wave!", "clap"]))
+    load_model(open_run(run.path))
+    write_weights(run.path / "model.safetensors", build_model(run.recipe.model).state_dict(), run.recipe.model)
+    classes.write_text(json.dumps(["clap", "wave"]))
+    load_model(open_run(run.path))
 
 
 def test_weights_of_another_model(run: Path):

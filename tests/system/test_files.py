@@ -23,6 +23,11 @@ def test_text_and_json(tmp_path: Path):
     assert (tmp_path / "deep" / "a.json").read_text(encoding="utf-8") == '{\n  "a": "ü"\n}\n'
 
 
+def test_full_disk_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"out\.html"), atomic_write(tmp_path / "out.html"):
+        raise OSError(28, "No space left on device")  # as a write raises it, without a name
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
 @pytest.mark.parametrize("existed", [True, False])
 def test_failure_leaves_what_was_there(tmp_path: Path, error: BaseException, existed: bool):

@@ -216,6 +216,10 @@ def other_classes(run: Path) -> None:
     (run / "classes.json").write_text('["a", "b"]')
 
 
+def classes_in_another_order(run: Path) -> None:
+    (run / "classes.json").write_text(json.dumps(RUN_CLASSES[::-1]))
+
+
 def no_json(run: Path) -> None:
     (run / "classes.json").write_text("[")
 
@@ -229,6 +233,7 @@ def no_json(run: Path) -> None:
         ),
         (half_weights, r"model\.safetensors cannot be read as weights"),
         (other_classes, r"classes\.json .* 3 classes of model\.safetensors"),
+        (classes_in_another_order, "'wave', 'clap', 'jump'.*another order"),
         (no_json, r"classes\.json cannot be read"),
     ],
 )

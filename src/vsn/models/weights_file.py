@@ -10,7 +10,7 @@ import json
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor
 from vsn.config import ModelConfig
 from vsn.config.errors import one_line, quote_first
 
-_CHECKSUM = "sha256"
+_CHECKSUM, _CLASSES = "sha256", "classes"
 
 
 class NotFiniteError(ValueError):
@@ -50,8 +50,10 @@ class UnsafeFileError(ValueError):
     """A file that holds more than tensors and plain values, so that reading it could execute code."""
 
 
-def write_weights(path: Path, weights: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """Write a state dict, and with it the model's settings and the checksum that `read_weights` compares.
+def write_weights(
+    path: Path, weights: Mapping[str, Tensor], config: ModelConfig, *, classes: Sequence[str] = ()
+) -> None:
+    """Write a state dict, and with it the model's settings, its classes, and the checksum that `read_weights` compares.
 
     Raises:
         NotFiniteError: a weight is NaN or infinite; nothing is written.
@@ -60,7 +62,26 @@ def write_weights(path: Path, weights: Mapping[str, Tensor], config: ModelConfig
     # safetensors writes neither views nor tensors of a GPU.
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in weights.items()}
     model = json.dumps(asdict(config))
-    save_file(tensors, path, metadata={"model": model, _CHECKSUM: _checksum(tensors, model)})
+    metadata = {"model": model, _CHECKSUM: _checksum(tensors, model)}
+    if classes:
+        metadata[_CLASSES] = json.dumps(list(classes))
+    save_file(tensors, path, metadata=metadata)
+
+
+def check_class_order(path: Path, classes: Sequence[str]) -> None:
+    """Check that classes are in the order in which a file of weights was trained. Files without classes are not checked.
+
+    Raises:
+        ValueError: a class has another place. New names are allowed: a class may be renamed.
+    """
+    with safe_open(path, framework="pt") as file:
+        trained = json.loads((file.metadata() or {}).get(_CLASSES, "[]"))
+    place = {name: i for i, name in enumerate(trained)}
+    if any(place.get(name, i) != i for i, name in enumerate(classes)):
+        raise ValueError(
+            f"{path} was trained on the classes {quote_first(trained, 5)}, and classes.json has them in another order, "
+            f"{quote_first(classes, 5)}. Each output would get the name of another class: restore classes.json."
+        )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

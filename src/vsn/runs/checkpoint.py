@@ -19,7 +19,14 @@ from torch import Tensor
 from vsn.config import ModelConfig
 from vsn.config.errors import one_line
 from vsn.models import VideoClassifier, build_model
-from vsn.models.weights_file import NotFiniteError, check_finite, read_pickled, read_weights, write_weights
+from vsn.models.weights_file import (
+    NotFiniteError,
+    check_class_order,
+    check_finite,
+    read_pickled,
+    read_weights,
+    write_weights,
+)
 from vsn.runs.run import STATE_FILES, WEIGHTS_FILES, Run, RunError, WeightsKind, weights_file
 from vsn.system.files import atomic_write, remove_temporary_files
 
@@ -36,6 +43,10 @@ def load_model(run: Run, kind: WeightsKind = "last") -> VideoClassifier:
             raise RunError(f"{run.path} has no best weights ({path.name}); use its last ones (--weights last).")
         raise RunError(f"{run.path} has no weights yet ({path.name}); its training has not finished an epoch.")
     _check_stored_model(path, run.recipe.model)
+    try:
+        check_class_order(path, run.classes)
+    except ValueError as error:
+        raise RunError(str(error)) from None
     # From the run's own recipe, never from the folder's name: users rename folders.
     model = build_model(run.recipe.model)
     weights = load_weights(run, kind)
@@ -85,7 +96,7 @@ def _check_stored_model(path: Path, config: ModelConfig) -> None:
 def save_weights(run: Run, model: VideoClassifier, kind: WeightsKind = "last") -> None:
     """Write the weights, with the model's settings and a checksum."""
     with _atomic_write(weights_file(run, kind)) as temporary:
-        write_weights(temporary, model.state_dict(), run.recipe.model)
+        write_weights(temporary, model.state_dict(), run.recipe.model, classes=run.classes)
 
 
 def save_checkpoint(run: Run, state: dict[str, Any]) -> None:

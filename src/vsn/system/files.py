@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -53,6 +54,11 @@ def atomic_write(path: str | Path, *, folder: bool = False) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod((0o777 if folder else 0o666) & ~umask)
         temporary.replace(path)
+    except OSError as error:
+        # A write states no name, and the message would not say which disk is full.
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
     finally:
         _remove(temporary)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from vsn.config import ConfigError, Recipe
 from vsn.models import VideoClassifier, initialize
 from vsn.models.run_weights import RunWeights, describe_differences, find_run_weights, has_same_features
+from vsn.models.weights_file import check_class_order
 from vsn.system.terminal import print_line
 
 
@@ -71,6 +72,10 @@ def _load_classifier(model: VideoClassifier, source: RunWeights, classes: Sequen
             f"{path} does not list the {len(bias)} classes of {source.file.name}: the files are from different runs. "
             "Restore it, or start from another run."
         )
+    try:
+        check_class_order(source.file, old_classes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     # Match by name, not by position. From a run with (wave, clap, jump) to (jump, sit, wave): rows 0 and 2
     # are its rows 2 and 0, and row 1 stays random.
     old_row = {str(name): i for i, name in enumerate(old_classes)}

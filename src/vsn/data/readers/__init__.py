@@ -65,7 +65,10 @@ def read_records(config: DataConfig, split: str) -> RecordSet:
         )
         is_relative = not Path(config.root).is_absolute()
         where = f" It is relative to the working directory, {Path.cwd()}." if is_relative else ""
-        raise ConfigError(f"data.root is {config.root!r}, and there is no such folder{advice}.{where}")
+        raise ConfigError(
+            f"data.root is {config.root!r}, and there is no such folder{advice}.{where} Where the data has "
+            "moved, pass its new place with --data.root, or --root of `vsn eval`."
+        )
     if config.source not in _READERS:
         raise ConfigError(f"data.source is {config.source!r}; allowed are {', '.join(_READERS)}.")
     return _READERS[config.source](config, split)

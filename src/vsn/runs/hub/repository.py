@@ -57,7 +57,7 @@ def write_repository(run_dir: Path, folder: Path, *, weights: WeightsKind, licen
         shutil.copyfile(weights_file(run, weights), folder / "model.safetensors")
     else:
         # The file repeats the model's settings, here with the path of the starting weights: write it with the public ones.
-        write_weights(folder / "model.safetensors", tensors, recipe.model)
+        write_weights(folder / "model.safetensors", tensors, recipe.model, classes=run.classes)
     # Only results of exactly these weights; others are of the run's other weights, or from before it was resumed. And of
     # the data and the average of the recipe, which the card states.
     tested_hash = weights_hash(run, weights)
