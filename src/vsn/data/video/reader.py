@@ -172,9 +172,10 @@ class VideoReader(ABC):
                 return self.frames_at(choose(self.num_frames))
         return self.frames_at(choose(self.num_frames))
 
-    @abstractmethod
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield every frame that decodes, uint8 `(H, W, 3)`. Memory does not grow with the length of the video."""
+        for index in range(self.num_frames):
+            yield self.frames_at([index])[0]
 
     def all_frames(self) -> np.ndarray:
         """Return every frame that decodes, uint8 `(n, H, W, 3)`. Raises `VideoError`."""
@@ -209,10 +210,6 @@ class PictureReader(VideoReader):
     def all_frames(self) -> np.ndarray:
         """See `VideoReader.all_frames`."""
         return self.frames_at(range(self.num_frames))  # into one array: stacking a list takes twice the memory
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for index in range(self.num_frames):
-            yield self.frames_at([index])[0]
 
 
 class PartReader(VideoReader):
@@ -277,10 +274,6 @@ class PartReader(VideoReader):
         except FewerFramesError:
             self.num_frames = len(self._range)
             raise
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for index in range(self.num_frames):
-            yield self.frames_at([index])[0]
 
 
 def usual_interval(times: np.ndarray) -> float:
