@@ -530,6 +530,25 @@ def test_frames_that_are_dropped_at_a_joint(tmp_path: Path, joint: str, containe
     np.testing.assert_array_equal(open_video(path).frames_at([32]), expected[[32]])
 
 
+def test_a_table_of_contents_that_points_elsewhere(tmp_path: Path) -> None:
+    """Every search of the container ends at the last cluster: frames are counted from the first one, not from there."""
+    path = encode(
+        tmp_path / "video.mkv", options={"g": "5", "bf": "0"}, container_options={"cluster_time_limit": "150"}
+    )
+    expected = from_first(path)
+    content = bytearray(path.read_bytes())
+    cues = content.rindex(b"\x1c\x53\xbb\x6b")
+    # Element F1, of two bytes, is the position of a cluster.
+    places = [cues + match.end() for match in re.finditer(rb"\xf1\x82", content[cues:])]
+    for place in places:
+        content[place : place + 2] = content[places[-1] : places[-1] + 2]
+    path.write_bytes(content)
+    np.testing.assert_array_equal(from_first(path), expected)
+    for index in (7, 3, 22):
+        with PyAVReader(path) as video:  # reads the file: its packets are not in memory
+            np.testing.assert_array_equal(video.frames_at([index]), expected[[index]])
+
+
 def test_a_packet_that_does_not_decode(tmp_path: Path) -> None:
     """Frames are counted then, as from the first one: the number that decodes is known only at the end."""
     source = encode(tmp_path / "source.mp4", options={"g": "1"})

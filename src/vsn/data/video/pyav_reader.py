@@ -6,7 +6,7 @@ worker processes or threads already run in parallel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, groupby, islice, takewhile
 from pathlib import Path
@@ -275,8 +275,15 @@ class _OpenFile:
         codec = self.stream.codec_context
         stamps = index.pts[start : max(wanted) + 1].tolist()
         missing = {stamps[place - start] for place in wanted}
-        coming = self._seek(index, start) if self._kept is None else self._kept[start : start + len(stamps)]
-        self.is_unread, self._next_place = False, -1
+        # A search that fails has moved the container, too.
+        next_place, self.is_unread, self._next_place = self._next_place, False, -1
+        coming: Iterable[Packet]
+        if self._kept is not None:
+            coming = self._kept[start : start + len(stamps)]
+        elif next_place == start:
+            coming = read_packets(self._path, self.container, self.stream)
+        else:
+            coming = self._seek(index, start)
         skipping, codec.skip_frame = False, "DEFAULT"
         shown = -(2**63)
         needed = takewhile(lambda _: bool(missing), zip(stamps, coming, strict=False))
@@ -302,8 +309,6 @@ class _OpenFile:
 
     def _seek(self, index: PacketIndex, start: int) -> Iterator[Packet]:
         """Return the packets from place `start` on, where decoding may start."""
-        if self._next_place == start:
-            return read_packets(self._path, self.container, self.stream)
         starts = index.starts[: np.searchsorted(index.starts, start, side="right")]
         # Some containers search by time of decoding, which is before that of display: a start further back always fits.
         for key in dict.fromkeys((*starts[:-4:-1].tolist(), 0)):
