@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from difflib import get_close_matches
 from importlib.resources import files
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, Query, Request, Response
+from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from vsn.serve.decoding import max_model_pixels
-from vsn.serve.guards import LOOPBACK, Guards, is_loopback
+from vsn.serve.guards import LOOPBACK, NO_RESPONSE, Guards, is_loopback
 from vsn.serve.problems import Problem
 from vsn.serve.schemas import Card, Error, Health, HeatMaps, Prediction, Progress
 from vsn.serve.service import Service
 from vsn.system.version import installed_version
-
-log = logging.getLogger("vsn.serve")
 
 PAGE = {
     "/": ("serve.html", "text/html"),
@@ -62,6 +61,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         422: "an invalid setting, form or video: too long, too large, damaged",
         503: "too many requests at once, a decoder that was killed, or the service is stopping; see Retry-After",
         504: "decoding the video, or the model, took too long",
+        507: "the service cannot store the upload",
     }.items()
 }
 RequestId = Annotated[
@@ -92,6 +92,7 @@ def create_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
+        dependencies=[Depends(_check_query)],
     )
 
     @app.post("/v1/predict", responses=_ERRORS, openapi_extra=_FORM)
@@ -156,6 +157,24 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
+def _check_query(request: Request) -> None:
+    """Refuse parameters that a route does not have: a setting with a typing error would be ignored in silence."""
+    route = request.scope.get("route")
+    # Links to the page carry parameters of other programs.
+    if not isinstance(route, APIRoute) or not route.include_in_schema:
+        return
+    known = [parameter.alias for parameter in route.dependant.query_params]
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if name not in known:
+            nearest = get_close_matches(name, known, n=1)
+            hint = f"Did you mean {nearest[0]!r}?" if nearest else "Leave it out."
+            expected = f"Expected {', '.join(known) or 'none'}."
+            raise Problem("bad_setting", f"The parameter {name[:80]!r} is unknown.", limit=expected, hint=hint)
+        if names.count(name) > 1:
+            raise Problem("bad_setting", f"The parameter {name} is set {names.count(name)} times.", hint="Set it once.")
+
+
 def _static_file(name: str, media_type: str) -> Callable[[], Awaitable[Response]]:
     # Read once, at startup: a missing file then fails there.
     content = files("vsn").joinpath("static", name).read_bytes()
@@ -191,11 +210,5 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def disconnected(_: Request, error: ClientDisconnect) -> Response:
-        # Only for the counters: there is no client to read it. 499 is nginx's status for this.
-        return Response(status_code=499)
-
-    @app.exception_handler(Exception)
-    async def internal(request: Request, error: Exception) -> Response:
-        # The text of the exception is for the log: it may contain paths.
-        log.error("A request failed", exc_info=error)
-        return await problem(request, Problem("internal", "The service failed on this request."))
+        # Only for the counters: there is no client to read it.
+        return Response(status_code=NO_RESPONSE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -27,6 +28,9 @@ SECURITY_HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Cache-Control": "no-store",
 }
+log = logging.getLogger("vsn.serve")
+NO_RESPONSE = 499
+"""Counted as the status if the client leaves before a response, as by nginx."""
 _DRAIN_SECONDS = 2.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -56,7 +60,7 @@ class Guards:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        status = 499  # stays if the client leaves before a response
+        status = NO_RESPONSE
         headers = Headers(scope=scope)
         body_left = "content-length" in headers or "transfer-encoding" in headers
 
@@ -85,8 +89,18 @@ class Guards:
         problem = self._refusal(headers)
         app = self._app if problem is None else JSONResponse(problem.body(), problem.status)
         path = scope["path"] if scope["path"] in self._paths else "other"
+        # The server leaves out the body of a response to HEAD.
+        inner = {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
         try:
-            await app(scope, tracked_receive, guarded_send)
+            await app(inner, tracked_receive, guarded_send)
+        except Exception as error:
+            # Here, not in the application: outside of this middleware it would be neither counted nor guarded.
+            if status != NO_RESPONSE:
+                raise
+            # The text of the exception is for the log: it may contain paths.
+            log.error("A request failed", exc_info=error)
+            problem = Problem("internal", "The service failed on this request.")
+            await JSONResponse(problem.body(), problem.status)(scope, tracked_receive, guarded_send)
         finally:
             self._metrics.requests.labels(path, str(status)).inc()
             self._metrics.request_seconds.labels(path).observe(time.perf_counter() - start)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from vsn.config import ConfigError, Recipe
-from vsn.data.views import PROTOCOLS
+from vsn.data.views import PROTOCOLS, num_test_frames
 from vsn.export.exported import ExportedPredictor, is_exported, video_logits
 from vsn.inference.forward import view_scores
 from vsn.inference.predict import Predictor
@@ -23,6 +23,7 @@ from vsn.models.gradcam import grad_cam, overlay
 from vsn.runs.metadata import describe_preprocessing
 from vsn.runs.results import list_results
 from vsn.runs.run import WeightsKind, open_run, weights_hash
+from vsn.scores.scores import ScoresError, require_finite
 from vsn.serve.decoding import small_frames
 from vsn.serve.problems import Problem
 from vsn.serve.schemas import Accuracy, Card
@@ -44,6 +45,8 @@ class ServedModel:
     """Logits `(num_classes,)` for each clip; clips may differ in size."""
     predictor: Predictor | None
     """Source of heat maps; None for an exported file."""
+    fixed_size: tuple[int | None, int | None] = (None, None)
+    """Height and width of the clips of an exported file; None: any."""
     card: Card
     """What /v1/model returns, without the limits of the service."""
 
@@ -53,6 +56,23 @@ class ServedModel:
             Path(), logits, self.classes, multi_label=self.recipe.data.task == "multilabel", top_k=top_k
         )
         return list(zip(prediction.labels, prediction.probabilities, strict=True))
+
+    def check(self) -> None:
+        """Label a gray clip. Raises `ConfigError` for a model whose scores are not finite."""
+        spec, model = self.recipe.clip, self.recipe.model
+        num_frames = num_test_frames(model, self.recipe.eval.protocol)
+        num_views = PROTOCOLS[self.recipe.eval.protocol].num_views
+        # The size that the views of a square video have.
+        side = spec.short_side if PROTOCOLS[self.recipe.eval.protocol].crops in ("whole", "three") else spec.crop_size
+        height, width = self.fixed_size
+        shape = (num_frames, model.clip_channels, height or side, width or side)
+        clip = np.full(shape if num_views == 1 else (num_views, *shape), 128, np.uint8)
+        try:
+            (logits,) = self.score([clip])
+            probabilities = [probability for _, probability in self.top(logits, len(self.classes))]
+            require_finite(np.array(probabilities, np.float32))
+        except ScoresError as error:
+            raise ConfigError(f"The model cannot be served. {error}") from None
 
     def index_of(self, label: str) -> int:
         """Return the index of a class. Raises `Problem` (422) for an unknown label."""
@@ -142,7 +162,14 @@ def _open_exported(path: Path) -> ServedModel:
         accuracy=[],
         exported=metadata.to,
     )
-    return ServedModel(recipe=recipe, classes=predictor.classes, score=score, predictor=None, card=card)
+    return ServedModel(
+        recipe=recipe,
+        classes=predictor.classes,
+        score=score,
+        predictor=None,
+        card=card,
+        fixed_size=(metadata.height, metadata.width),
+    )
 
 
 def _card(recipe: Recipe, classes: Sequence[str], *, exported: str = "", **source: Any) -> Card:

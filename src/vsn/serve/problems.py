@@ -61,6 +61,7 @@ KINDS = {
         "Send it from a program, or use a proxy that serves your page too.",
     ),
     "http": _Kind(404, "/openapi.json lists the routes.", "Check the URL."),
+    "cannot_store": _Kind(507, "This is a fault of the service.", "Retry later.", retry_after="60"),
     "internal": _Kind(500, "This is a bug or a lack of resources.", "See the log of the service."),
 }
 

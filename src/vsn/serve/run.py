@@ -28,6 +28,7 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
     # Before the model is opened, which takes seconds. With port 0 the URL is known only now.
     with listen(config) as sock:
         model = open_model(path, weights=weights, device=device)
+        model.check()
         service = Service(model, config)
         host, port = sock.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -12,7 +12,7 @@ _PREDICTION = """{
   "protocol": "fcn", "num_frames": 8,
   "video": {"num_bytes": 381044, "num_frames": 90, "frames_per_second": 30.0, "seconds": 3.0, "width": 640, "height": 480},
   "timing": {"upload_ms": 4.1, "decode_ms": 88.0, "predict_ms": 61.5, "total_ms": 153.9},
-  "frames": [], "timeline": null
+  "note": "", "frames": [], "timeline": null
 }"""
 _ERROR = """{"error": {
   "code": "too_long", "message": "The video lasts 1204.0 s. The limit is 600 s. Cut it, or send it in parts.",
@@ -92,6 +92,7 @@ class Prediction(BaseModel):
     protocol: str = Field(description="test protocol: see docs/evaluation.md")
     num_frames: int = Field(description="frames of a clip, T")
     video: VideoInfo
+    note: str = Field(default="", description="what limits the answer, such as a still picture; empty for most videos")
     timing: Timing
     frames: list[str] = Field(default=[], description="with frames=true: the sampled frames, JPEG as data: URLs")
     timeline: Timeline | None = Field(

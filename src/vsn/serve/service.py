@@ -34,6 +34,7 @@ from vsn.system.pool import WorkerFailure
 
 log = logging.getLogger("vsn.serve")
 Outcome = TypeVar("Outcome")
+STILL = "The file has one frame, a still picture: motion and the order of frames cannot be judged."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +182,7 @@ class Service:
                 protocol=model.recipe.eval.protocol,
                 num_frames=model.recipe.model.num_frames,
                 video=schemas.VideoInfo(num_bytes=upload.num_bytes, seconds=video.seconds, **asdict(video.info)),
+                note=STILL if video.info.num_frames == 1 else "",
                 timing=schemas.Timing(
                     upload_ms=round(1000 * (received - start), 2),
                     decode_ms=round(1000 * (decoded - received), 2),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from vsn.serve.problems import Problem
 
+log = logging.getLogger("vsn.serve")
 FIELD = b"video"
 FORM_BYTES = 64 * 1024
 """Bytes of a form besides the video: boundaries, headers, other fields."""
@@ -29,19 +31,27 @@ class UploadFolder:
     """
 
     def __init__(self, parent: Path | None = None) -> None:
-        parent = parent or Path(tempfile.gettempdir())
-        _delete_leftovers(parent)
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        self._parent = parent or Path(tempfile.gettempdir())
+        _delete_leftovers(self._parent)
+        self._make()
+
+    def _make(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
         self._lock = _take_lock(self.path / "starting")
         # Other services look for "lock": it appears only now, already locked, so that none deletes a new folder.
         (self.path / "starting").rename(self.path / "lock")
 
     @contextlib.contextmanager
     def file(self) -> Iterator[Path]:
-        """Create a file with a random name; delete it at the end of the block."""
-        # mkstemp: mode 0600, and no name that a client could predict or choose.
-        handle, name = tempfile.mkstemp(prefix="upload-", dir=self.path)
-        os.close(handle)
+        """Create a file with a random name; delete it at the end of the block. Raises `Problem` (507)."""
+        with _storing():
+            # Programs that clean up folders of temporary files delete it after days.
+            if not self.path.is_dir():
+                self._lock.close()
+                self._make()
+            # mkstemp: mode 0600, and no name that a client could predict or choose.
+            handle, name = tempfile.mkstemp(prefix="upload-", dir=self.path)
+            os.close(handle)
         try:
             yield Path(name)
         finally:
@@ -99,7 +109,7 @@ async def receive_video(
     The file name and type in the form are ignored: both are chosen by the client.
 
     Raises:
-        Problem: no form (415), no video or several (422), too large (413), too slow (408).
+        Problem: no form (415), no video or several (422), too large (413), too slow (408), no space on the disk (507).
     """
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
@@ -107,10 +117,10 @@ async def receive_video(
         raise Problem("not_a_form", received)
     # Refuse early if the length is announced; it may be absent or wrong, so bytes are counted as well.
     if content_length.isdecimal() and int(content_length) > max_bytes + FORM_BYTES:
-        raise _too_large(f"The upload has {_megabytes(int(content_length))}.", max_bytes)
+        raise _too_large(f"The upload has {shown_bytes(int(content_length))}.", max_bytes)
     try:
         async with asyncio.timeout(max_seconds):
-            with target.open("wb") as file:
+            with _storing(), target.open("wb") as file:
                 form = _Form(options[b"boundary"], file, max_bytes)
                 async for chunk in chunks:
                     form.write(chunk)
@@ -120,7 +130,7 @@ async def receive_video(
     except TimeoutError:
         raise Problem(
             "upload_too_slow",
-            f"Received {_megabytes(target.stat().st_size)} in {max_seconds:g} s.",
+            f"Received {shown_bytes(target.stat().st_size)} in {max_seconds:g} s.",
             limit=f"The limit is {max_seconds:g} s.",
         ) from None
 
@@ -153,7 +163,7 @@ class _Form:
         self._parser.write(chunk)
         self._num_received += len(chunk)
         if self._num_received > self._max_bytes + FORM_BYTES:
-            raise _too_large(f"Received more than {_megabytes(self._max_bytes)}.", self._max_bytes)
+            raise _too_large(f"Received more than {shown_bytes(self._max_bytes)}.", self._max_bytes)
 
     def finish(self) -> int:
         """Return the size of the video. Raises `Problem` (422) for a form without one, with several, or truncated."""
@@ -189,16 +199,41 @@ class _Form:
             return
         self._num_bytes += end - start
         if self._num_bytes > self._max_bytes:
-            raise _too_large(f"Received more than {_megabytes(self._max_bytes)}.", self._max_bytes)
+            raise _too_large(f"Received more than {shown_bytes(self._max_bytes)}.", self._max_bytes)
         self._file.write(data[start:end])
 
     def _end_form(self) -> None:
         self._is_complete = True
 
 
-def _megabytes(num_bytes: float) -> str:
-    return f"{num_bytes / 1e6:.3g} MB"
+def shown_bytes(num_bytes: float) -> str:
+    """Return a size as people write it.
+
+    >>> shown_bytes(1.2e6), shown_bytes(1e10)
+    ('1.2 MB', '10 GB')
+    """
+    if num_bytes < 1000:
+        return f"{num_bytes:.0f} byte{'s' if num_bytes != 1 else ''}"
+    value = float(num_bytes)
+    for unit in ("KB", "MB", "GB", "TB"):
+        value /= 1000
+        # Rounded as below: 999,999 bytes are 1 MB, not 1000 KB.
+        if float(f"{value:.3g}") < 1000 or unit == "TB":
+            break
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
+@contextlib.contextmanager
+def _storing() -> Iterator[None]:
+    """Convert errors of the disk to a `Problem` (507), with one line in the log."""
+    try:
+        yield
+    except OSError as error:
+        # Without the path, which is of the server.
+        reason = error.strerror or type(error).__name__
+        log.error("An upload cannot be stored: %s", reason)
+        raise Problem("cannot_store", f"The service cannot store the upload: {reason}.") from None
 
 
 def _too_large(received: str, max_bytes: int) -> Problem:
-    return Problem("too_large", received, limit=f"The limit is {_megabytes(max_bytes)}.")
+    return Problem("too_large", received, limit=f"The limit is {shown_bytes(max_bytes)}.")

@@ -157,7 +157,7 @@ function showResult() {
   const info = answer.video;
   $("facts").textContent = `${info.seconds.toFixed(1)} s, ${info.num_frames} frames of ${info.width}×${info.height}; ` +
     `protocol ${answer.protocol}, ${answer.num_frames} frames; decoded in ${answer.timing.decode_ms.toFixed(0)} ms, ` +
-    `predicted in ${answer.timing.predict_ms.toFixed(0)} ms.`;
+    `predicted in ${answer.timing.predict_ms.toFixed(0)} ms. ${answer.note}`;
   showTimeline();
   showFrames(answer.frames);
   $("heat").setAttribute("aria-pressed", "false");
