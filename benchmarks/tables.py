@@ -261,6 +261,26 @@ def decoding_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def readers_table(rows: list[dict[str, Any]]) -> str:
+    """Format the output of `decoding.py` on one CPU: frames decoded, milliseconds, and ratios to other readers."""
+    rivals = {
+        "TorchCodec exact": "TorchCodec exact",
+        "TorchCodec approximate": "approximate",
+        "decord": "decord",
+        "OpenCV": "OpenCV",
+        "PyAV from the first frame": "PyAV from the first",
+    }
+    lines = [_head("file", "frames decoded", "first read ms", "later ms", *rivals.values())]
+    for row in rows:
+        times, ratios = row["1 CPU"]["milliseconds"], row["1 CPU"]["ratios"]["vsn"]
+        shares = (f"{ratios[name]:.2f}" if name in ratios else "fails" for name in rivals)
+        lines.append(
+            f"| {row['kind']} | {row['decoded']:,} of {row['num_frames']:,} | {times['vsn, first read']:.1f} | "
+            f"{times['vsn']:.1f} | {' | '.join(shares)} |"
+        )
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     measured = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if "summary" in measured:
@@ -281,6 +301,8 @@ if __name__ == "__main__":
         print(parity_table(measured["rows"]))
     elif "video" in measured["rows"][0]:
         print(timelines_table(measured["rows"]))
+    elif "1 CPU" in measured["rows"][0]:
+        print(readers_table(measured["rows"]))
     elif "variant" in measured["rows"][0]:
         print(inference_table(measured["rows"]))
     else:
