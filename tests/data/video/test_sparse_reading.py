@@ -160,6 +160,14 @@ def test_any_frames_equal_those_decoded_from_the_first(videos, kind: str, kept: 
     check_random_reads(path, expected, draws, 12)
 
 
+def test_interlaced_frames_are_counted(videos) -> None:
+    """A packet may hold one field of two, such as in broadcasts, so that packets do not count frames."""
+    path, expected = videos("h264 interlaced")
+    with PyAVReader(path) as video:
+        np.testing.assert_array_equal(video.frames_at([40]), expected[[40]])
+        assert video.num_decoded > 40
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_thousands_of_index_sets(videos, kind: str, monkeypatch) -> None:

@@ -300,7 +300,9 @@ class _OpenFile:
             for frame in codec.decode(packet):
                 # All frames get the size of the first frame of the file, which is not known here.
                 is_as_first = (frame.width, frame.height) == self._size
-                if frame.is_corrupt or not is_as_first or frame.pts is None or frame.pts <= shown:
+                # Of interlaced frames a packet may hold one field of two, so that packets do not count frames.
+                is_one_packet = not frame.interlaced_frame
+                if frame.is_corrupt or not (is_as_first and is_one_packet) or frame.pts is None or frame.pts <= shown:
                     raise _NotAsIndexedError
                 shown = frame.pts
                 missing.discard(shown)
