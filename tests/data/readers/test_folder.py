@@ -308,12 +308,22 @@ SPLITS = ("train/a/1.mp4", "train/b/1.mp4", "val/a/2.mp4", "val/b/2.mp4")
         (("kitchen/cut/1.mp4", "kitchen/2.mp4", "sport/golf/1.mp4"), "'kitchen/cut/1.mp4' has the class 'kitchen'"),
         (("ann/wave/v1/1.jpg", "ann/clap/v1/1.jpg", "bob/wave/v1/1.jpg"), "'ann/clap/v1' has the class 'ann'"),
         ((*SPLITS, "c/c/1.mp4"), "Not used.*'c'"),
+        ((*SPLITS, "test/1.mp4"), "not in a class folder are not read: 1, for example 'test/1.mp4'"),
+        ((*SPLITS[:2], "train/a/3.mp4", "Val/1.mp4", "Val/2.mp4"), "not read: 2, for example 'Val/1.mp4'"),
         ((*SPLITS, "a/1.mp4", "dev/a/3.mp4"), "Not used.*'a', 'dev'"),
     ],
 )  # fmt: skip
 def test_what_is_not_read_is_noted(tmp_path: Path, files: tuple[str, ...], note: str) -> None:
     notes = read_records(DataConfig(root=str(touch(tmp_path, *files))), "train").notes
     assert any(re.search(note, text) for text in notes), notes
+
+
+@pytest.mark.parametrize("target", ["gone.mp4", "b.mp4"])
+def test_links_to_files_that_are_gone_are_noted(tmp_path: Path, target: str) -> None:
+    root = touch(tmp_path, *CLIPS)
+    (root / "b" / "b.mp4").symlink_to(root / "b" / target)  # gone, or a link to itself
+    notes = read_records(DataConfig(root=str(root)), "train").notes
+    assert any(re.search("[Ll]inks .* 1, for example 'b/b.mp4'", note) for note in notes), notes
 
 
 @pytest.mark.parametrize(

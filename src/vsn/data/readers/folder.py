@@ -37,6 +37,8 @@ class _Unread:
     """Class folders without videos."""
     frame_folders: list[str] = field(default_factory=list)
     """Folders of frames of classes that have video files."""
+    broken_links: list[str] = field(default_factory=list)
+    """Videos by their extension, of which only a link is there."""
     extensions: Counter[str] = field(default_factory=Counter)
     """Of files that are neither videos nor images."""
     below: list[tuple[str, str]] = field(default_factory=list)
@@ -54,6 +56,11 @@ class _Unread:
             notes.append(
                 "Folders of frames in a class folder that has video files are not read: "
                 f"{len(self.frame_folders)}, for example {self.frame_folders[0]!r}."
+            )
+        if self.broken_links:
+            notes.append(
+                f"Links to files that do not exist are not read: {len(self.broken_links)}, for example "
+                f"{self.broken_links[0]!r}."
             )
         if self.extensions:
             counts = ", ".join(f"{extension} ({number})" for extension, number in self.extensions.most_common(8))
@@ -107,7 +114,8 @@ def read_folder(config: DataConfig, split: str) -> RecordSet:
     ]
     choice = choose_split(config, split, [folder.name for folder in split_folders])
     if config.task != "arrow":
-        unread.loose += [path.name for path in sorted(root.iterdir()) if is_video(path)]
+        for folder in (root, *(folder for folder in named if folder not in split_folders)):
+            unread.loose += [video_id(path, root) for path in sorted(folder.iterdir()) if is_video(path)]
     entries = [entry for name in choice.names for entry in _entries(config, root / name, unread)]
     # Classes of all splits: a class without videos in this split keeps its label.
     names = {name for entry in entries for name in entry.class_names}
@@ -198,6 +206,8 @@ def _videos(root: Path, folder: Path, unread: _Unread) -> Iterator[Path]:
             if is_video(parent / name):
                 any_file = True
                 yield parent / name
+            elif Path(name).suffix.lower() in VIDEO_EXTENSIONS and not is_hidden(name):
+                unread.broken_links.append(video_id(parent / name, root))
             elif not is_hidden(name) and not _is_image(name):
                 unread.extensions[Path(name).suffix.lower() or name] += 1
         if parent != folder and _holds_frames(folders, files):
