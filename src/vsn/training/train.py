@@ -112,10 +112,9 @@ def train(
     if distributed.is_rank0:
         check_trackers(recipe.train.trackers)
     with contextlib.ExitStack() as stack:
-        lock = None
-        # A run to resume is locked before it is read, a new one before its folder is written.
-        if distributed.is_rank0 and path.is_dir():
-            lock = stack.enter_context(_lock_run(path))
+        # Before the data is read: of two commands with one folder, the second is refused at once. A new folder that stays
+        # empty is removed.
+        lock = stack.enter_context(_lock_run(path)) if distributed.is_rank0 else None
         try:
             datasets = datasets or open_datasets(recipe, console)
         except ConfigError as error:
@@ -124,8 +123,6 @@ def train(
             raise ConfigError(
                 f"{error} If the data moved: vsn train --resume {shell_quote(path)} --data.root FOLDER"
             ) from error
-        if distributed.is_rank0 and not lock:
-            lock = stack.enter_context(_lock_run(path))
         classes = datasets[0].classes
         run, state = distributed.broadcast_from_rank0(lambda: _open_run(recipe, path, classes, resume, console))
         job = start_job(run, datasets, state, distributed, console)
