@@ -159,5 +159,39 @@ def test_sizes_are_as_people_write_them(num_bytes: float, shown: str):
     assert shown_bytes(num_bytes) == shown
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/nowhere", {}, 404),
+        ("GET", "/v1/predict", {}, 405),
+        ("POST", "/v1/predict", {}, 415),
+        ("POST", "/v1/predict?top_k=x", {}, 422),
+        ("GET", "/healthz", {"host": "evil.example"}, 421),
+        ("GET", "/healthz", {"host": "[::1"}, 400),
+        ("GET", "/healthz", {"origin": "https://evil.example"}, 403),
+    ],
+)
+def test_every_error_is_a_problem_of_rfc_9457(live: Live, method: str, path: str, headers: dict, status: int):
+    with live.client() as client:
+        answer = client.request(method, path, headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    body = answer.json()
+    assert (body["type"], body["status"]) == ("about:blank", status)
+    assert body["detail"] == body["error"]["message"]
+    assert body["title"]
+    assert set(body["error"]) == {"code", "message", "received", "limit", "hint"}
+
+
+def test_openapi_has_an_example_of_each_error(live: Live):
+    with live.client() as client:
+        api = client.get("/openapi.json").json()
+    responses = api["paths"]["/v1/predict"]["post"]["responses"]
+    errors = {int(status): response["content"] for status, response in responses.items() if int(status) >= 400}
+    assert {408, 413, 415, 422, 503, 504, 507} <= set(errors)
+    for status, content in errors.items():
+        assert list(content) == ["application/problem+json"]
+        assert content["application/problem+json"]["example"]["status"] == status
+
+
 def test_a_problem_of_storage_is_no_problem_of_the_client():
     assert Problem("cannot_store", "x").status == 507

@@ -11,14 +11,13 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from vsn.serve.decoding import max_model_pixels
-from vsn.serve.guards import LOOPBACK, NO_RESPONSE, Guards, is_loopback
-from vsn.serve.problems import Problem
+from vsn.serve.guards import LOOPBACK, NO_RESPONSE, Guards, is_loopback, problem_response
+from vsn.serve.problems import KINDS, MEDIA_TYPE, Problem
 from vsn.serve.schemas import Card, Error, Health, HeatMaps, Prediction, Progress
 from vsn.serve.service import Service
 from vsn.system.version import installed_version
@@ -147,6 +146,7 @@ def create_app(service: Service) -> FastAPI:
     for path, (name, media_type) in PAGE.items():
         app.add_api_route(path, _static_file(name, media_type), methods=["GET"], include_in_schema=False)
     _add_error_handlers(app)
+    _describe_errors(app.openapi())
     # On loopback only local names are valid hosts; elsewhere a proxy may use any.
     app.add_middleware(
         Guards,
@@ -185,12 +185,25 @@ def _static_file(name: str, media_type: str) -> Callable[[], Awaitable[Response]
     return respond
 
 
+def _describe_errors(api: dict[str, Any]) -> None:
+    """Give every error of the schema its media type and an example; FastAPI describes all JSON as application/json."""
+    for path in api["paths"].values():
+        for operation in path.values():
+            for status, response in operation["responses"].items():
+                codes = [code for code, kind in KINDS.items() if str(kind.status) == status]
+                # A probe that is not ready responds with its usual JSON.
+                if "/Error" in str(response.get("content")) and codes:
+                    schema = response["content"]["application/json"]["schema"]
+                    example = Problem(codes[0], "What was received.").body()
+                    response["content"] = {MEDIA_TYPE: {"schema": schema, "example": example}}
+
+
 def _add_error_handlers(app: FastAPI) -> None:
     """Give every error, also those of FastAPI and Starlette, the same JSON."""
 
     @app.exception_handler(Problem)
     async def problem(_: Request, error: Problem) -> Response:
-        return JSONResponse(error.body(), error.status, headers=error.headers)
+        return problem_response(error)
 
     @app.exception_handler(RequestValidationError)
     async def bad_setting(request: Request, error: RequestValidationError) -> Response:
@@ -205,8 +218,9 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> Response:
         # Truncated: a client chooses method and path, and both go into the response.
         received = f"{request.method[:16]} {request.url.path[:80]!r}: {error.detail}."
-        body = Problem("http", received, status=error.status_code).body()
-        return JSONResponse(body, error.status_code, headers=error.headers)
+        response = problem_response(Problem("http", received, status=error.status_code))
+        response.headers.update(error.headers or {})
+        return response
 
     @app.exception_handler(ClientDisconnect)
     async def disconnected(_: Request, error: ClientDisconnect) -> Response:

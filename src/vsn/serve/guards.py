@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vsn.serve.metrics import Metrics
-from vsn.serve.problems import Problem
+from vsn.serve.problems import MEDIA_TYPE, Problem
 
 SECURITY_HEADERS = {
     # The page loads its own script and style, shows frames from responses (data:), and plays the chosen video (blob:).
@@ -38,6 +38,11 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 def is_loopback(host: str) -> bool:
     """Whether a listening address is reachable only from this machine."""
     return host in LOOPBACK or host.startswith("127.")
+
+
+def problem_response(problem: Problem) -> JSONResponse:
+    """Return the response of a problem."""
+    return JSONResponse(problem.body(), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
 class Guards:
@@ -87,7 +92,7 @@ class Guards:
 
         # A refused request never reaches the application, but gets the same headers and is counted.
         problem = self._refusal(headers)
-        app = self._app if problem is None else JSONResponse(problem.body(), problem.status)
+        app = self._app if problem is None else problem_response(problem)
         path = scope["path"] if scope["path"] in self._paths else "other"
         # The server leaves out the body of a response to HEAD.
         inner = {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
@@ -100,7 +105,7 @@ class Guards:
             # The text of the exception is for the log: it may contain paths.
             log.error("A request failed", exc_info=error)
             problem = Problem("internal", "The service failed on this request.")
-            await JSONResponse(problem.body(), problem.status)(scope, tracked_receive, guarded_send)
+            await problem_response(problem)(scope, tracked_receive, guarded_send)
         finally:
             self._metrics.requests.labels(path, str(status)).inc()
             self._metrics.request_seconds.labels(path).observe(time.perf_counter() - start)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+MEDIA_TYPE = "application/problem+json"
 
 
 class _Kind(NamedTuple):
@@ -81,7 +84,13 @@ class Problem(Exception):  # noqa: N818  (a response, not an error in our code)
     def __str__(self) -> str:
         return " ".join(filter(None, (self.received, self.limit, self.hint)))
 
-    def body(self) -> dict[str, dict[str, str]]:
-        """The JSON of the response, as `vsn.serve.schemas.Error` describes it."""
+    def body(self) -> dict[str, Any]:
+        """The JSON of the response, as `vsn.serve.schemas.Error` describes it: RFC 9457, with `error` as an extension."""
         fields = {"code": self.code, "message": str(self), "received": self.received}
-        return {"error": {**fields, "limit": self.limit, "hint": self.hint}}
+        return {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": str(self),
+            "error": {**fields, "limit": self.limit, "hint": self.hint},
+        }

@@ -14,7 +14,8 @@ _PREDICTION = """{
   "timing": {"upload_ms": 4.1, "decode_ms": 88.0, "predict_ms": 61.5, "total_ms": 153.9},
   "note": "", "frames": [], "timeline": null
 }"""
-_ERROR = """{"error": {
+_ERROR = """{"type": "about:blank", "title": "Unprocessable Entity", "status": 422,
+"detail": "The video lasts 1204.0 s. The limit is 600 s. Cut it, or send it in parts.", "error": {
   "code": "too_long", "message": "The video lasts 1204.0 s. The limit is 600 s. Cut it, or send it in parts.",
   "received": "The video lasts 1204.0 s.", "limit": "The limit is 600 s.", "hint": "Cut it, or send it in parts."
 }}"""
@@ -120,10 +121,14 @@ class ErrorDetail(BaseModel):
 
 
 class Error(BaseModel):
-    """The response to a request that is refused or that failed."""
+    """The response to a request that is refused or that failed, as RFC 9457 describes it."""
 
     model_config = _example(_ERROR)
 
+    type: str = Field(description="always about:blank; error.code is for programs")
+    title: str = Field(description="name of the status")
+    status: int
+    detail: str = Field(description="error.message")
     error: ErrorDetail
 
 
