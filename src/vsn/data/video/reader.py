@@ -148,6 +148,10 @@ class VideoReader(ABC):
         stop = len(times) if end is None else int(np.searchsorted(times, end - 5e-4, side="left"))
         return range(max(first, 0), max(stop, first + 1))
 
+    def frames_between(self, start: float, end: float | None = None) -> np.ndarray:
+        """Return the frames of a part in seconds, uint8 `(n, H, W, 3)`; see `indices_between`."""
+        return self.frames_at(self.indices_between(start, end))
+
     @cached_property
     def metadata(self) -> VideoMetadata:
         """Size, orientation, number of frames and rate; a video file decodes its first frame. Raises `VideoError`."""
