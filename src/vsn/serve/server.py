@@ -16,8 +16,12 @@ from vsn.config import ConfigError, ServeConfig
 from vsn.serve.app import create_app
 from vsn.serve.service import Service
 
-_RESERVED_HANDLES = 64
-"""Open files besides connections and uploads: pipes to the decoders, the model, listening."""
+_ACCEPTED_AT_ONCE = 16
+_RESERVED_HANDLES = 64 + 3 * _ACCEPTED_AT_ONCE
+"""Open files besides connections and uploads: pipes to the decoders, the model, listening, and connections that are
+accepted before earlier ones are closed: the event loop takes three rounds for that."""
+_WAITING = 256
+"""Connections that wait in the system to be accepted."""
 _SEND_SECONDS = 30.0
 """Maximum time for a client to take what was sent."""
 _ANSWER_SECONDS = 5.0
@@ -28,7 +32,7 @@ def listen(config: ServeConfig) -> socket.socket:
     """Return a listening socket. Raises `ConfigError` when the port is taken."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
-        return socket.create_server((config.host, config.port), family=family, backlog=256)
+        return socket.create_server((config.host, config.port), family=family, backlog=_WAITING)
     except OSError as error:
         raise ConfigError(f"Cannot listen: {error.strerror}. Choose another --port, or 0 for any free one.") from error
 
@@ -51,6 +55,8 @@ def make_server(service: Service) -> uvicorn.Server:
         http=Connection,
         ws="none",
         log_level="warning",
+        # asyncio accepts as many connections in a row before it looks at the first of them.
+        backlog=_ACCEPTED_AT_ONCE,
         server_header=False,
         # Anybody can send X-Forwarded-For; nothing here needs the address of a client.
         proxy_headers=False,
@@ -70,6 +76,12 @@ class _Server(uvicorn.Server):
     def __init__(self, settings: uvicorn.Config, service: Service) -> None:
         super().__init__(settings)
         self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # More connections may wait in the system than are accepted at once.
+        for sock in sockets or []:
+            sock.listen(_WAITING)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.refuse_requests()
