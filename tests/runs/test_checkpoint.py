@@ -126,6 +126,15 @@ def test_classes_in_another_order_are_refused(
         load_model(open_run(run.path), weights)
 
 
+@pytest.mark.parametrize("classes", [["wave"], ["wave", "clap", "jump"]])
+def test_number_of_classes_is_that_of_the_model(tmp_path: Path, classes: list[str]):
+    run = new_run(tmp_path / "run", tiny_recipe(Path("videos")), ("wave", "clap"))
+    write_run(run)
+    (run.path / "classes.json").write_text(json.dumps(classes))
+    with pytest.raises(RunError, match=rf"classes\.json .*{len(classes)}.*model\.num_classes.* 2"):
+        open_run(run.path)
+
+
 def test_classes_may_be_renamed_and_old_weights_state_none(tmp_path: Path):
     run = new_run(tmp_path / "run", tiny_recipe(Path("videos")), ("wave", "clap"))
     write_run(run)

@@ -141,7 +141,14 @@ def open_run(path: str | Path) -> Run:
         is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         if not is_list or not classes or len(set(classes)) < len(classes):
             raise ValueError(f"classes.json holds {str(classes)[:80]}; expected a list of different names")
-        return Run(path, load_recipe(path / "recipe.toml", recorded=True), tuple(classes))
+        recipe = load_recipe(path / "recipe.toml", recorded=True)
+        # Outputs without a name would be an IndexError, and names without an output would never be predicted.
+        if recipe.model.num_classes not in (0, len(classes)):
+            raise ValueError(
+                f"classes.json lists {len(classes)} classes, and model.num_classes in recipe.toml is "
+                f"{recipe.model.num_classes}; restore the one that was changed"
+            )
+        return Run(path, recipe, tuple(classes))
     except FileNotFoundError as error:
         # FileNotFoundError names the missing file; the folder itself is the more likely mistake.
         reason = f"it has no {Path(error.filename).name}" if path.is_dir() else "the folder does not exist"
