@@ -237,8 +237,9 @@ def test_only_wanted_frames_are_converted(gray_video: Path, monkeypatch: pytest.
     assert len(converted) == 2
 
 
-def test_one_open_for_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, opened, open_container = encode(tmp_path / "video.mp4", options={"g": "10"}), [], pyav_reader.open_container
+@pytest.mark.parametrize("name", ["video.mp4", "video.mkv"])
+def test_one_open_for_everything(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened, open_container = encode(tmp_path / name, options={"g": "10"}), [], pyav_reader.open_container
     monkeypatch.setattr(pyav_reader, "open_container", lambda path: opened.append(path) or open_container(path))
     with open_video(path) as video:
         assert video.metadata.height == 48

@@ -82,8 +82,9 @@ class PyAVReader(VideoReader):
         self._must_count = bool(index.obstacle)
 
     def _index_packets(self) -> PacketIndex:
-        self.close()
-        container = open_container(self.path)
+        if self._file is not None and not self._file.is_unread:
+            self.close()
+        container = self._open().container
         index, kept = index_packets(self.path, container)
         self._file = _OpenFile(self.path, container, self._num_threads, kept, next_place=-1)
         return index
