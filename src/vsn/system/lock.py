@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def _open_locked(folder: Path, name: str) -> int:
         except OSError as error:
             # "No locks available" and the like: a file system without them.
             if error.errno in _HELD:
-                holder = os.read(handle, 200).decode(errors="replace") or "another process"
+                holder = _read_holder(handle)
                 os.close(handle)
                 raise LockError(
                     f"{folder} is being written by {holder}. Wait until it ends, stop it, or choose another folder."
@@ -94,6 +95,15 @@ def _open_locked(folder: Path, name: str) -> int:
     os.ftruncate(handle, 0)
     os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
     return handle
+
+
+def _read_holder(handle: int) -> str:
+    """Return what the holder of a lock wrote; it may have the lock already, and be about to write."""
+    for _ in range(100):
+        if holder := os.pread(handle, 200, 0) if hasattr(os, "pread") else os.read(handle, 200):
+            return holder.decode(errors="replace")
+        time.sleep(0.01)
+    return "another process"
 
 
 # Locks of a process (POSIX), not of an open file (`flock`): a worker that a killed process has forked does not keep them,
