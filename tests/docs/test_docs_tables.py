@@ -41,6 +41,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("export-parity-gestures-cpu", "parity_table", "rows", "export"),
         ("serve-load-cpu", "load_table", "", "serve"),
         ("decoding-equality-cpu", "decoding_table", "summary", "data"),
+        ("decoding-cpu", "readers_table", "rows", "data"),
         ("loading-cpu", "loading_table", "rows", "data"),
         ("loading-long-cpu", "loading_table", "rows", "data"),
         ("gestures-arrow-cpu", "runs_table", "runs", "clips"),
