@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import socket
 import traceback
 from collections.abc import Callable
@@ -44,7 +45,14 @@ def run_ranks(size: int, function: Callable[..., Any], *arguments: Any, seconds:
     return [value for _, value in found]
 
 
+def _unblock_signals() -> None:
+    """The fork server of all tests may have been started by one that blocks signals, as the service does."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
 def _one_rank(rank: int, size: int, port: int, answer: Any, function: Callable[..., Any], arguments: Any) -> None:
+    _unblock_signals()
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
@@ -78,5 +86,6 @@ def run_killed(function: Callable[..., Any], *arguments: Any, after: float | Non
 
 
 def _one_thread(function: Callable[..., Any], arguments: Any) -> None:
+    _unblock_signals()
     torch.set_num_threads(1)
     function(*arguments)
