@@ -277,6 +277,25 @@ def test_a_file_replaced_while_open_stays_the_old_one(tmp_path: Path) -> None:
     assert open_video(path).num_frames == 8
 
 
+def test_a_file_replaced_while_its_table_is_replaced_is_not_remembered(videos, tmp_path: Path, monkeypatch) -> None:
+    """The index of the old file must not stand for the new one."""
+    path = tmp_path / "video.mp4"
+    path.write_bytes(videos("h264 open")[0].read_bytes())  # its table marks key frames that are none
+    other, index_of = encode(tmp_path / "x.mp4", frames=moving(8)), pyav_reader.index_packets
+
+    def replaced_meanwhile(path, container):
+        index = index_of(path, container)
+        os.replace(other, path)
+        return index
+
+    with PyAVReader(path) as video:
+        monkeypatch.setattr(pyav_reader, "index_packets", replaced_meanwhile)
+        video.frames_at([44])
+        assert not video.index.from_table
+    monkeypatch.undo()
+    assert open_video(path).num_frames == 8
+
+
 def test_the_cache_is_bounded(tmp_path: Path) -> None:
     path = encode(tmp_path / "video.mp4")
     with PyAVReader(path) as video:

@@ -29,6 +29,7 @@ from vsn.data.video.frame_converter import FrameConverter, is_hdr
 from vsn.data.video.orientation import frame_orientation
 from vsn.data.video.packet_index import (
     CACHE,
+    FileKey,
     PacketIndex,
     file_key,
     index_from_table,
@@ -69,8 +70,7 @@ class PyAVReader(VideoReader):
             container = self._open().container
             if index is None:
                 index = index_from_table(path, container) or self._index_packets()
-                if key is not None and key == file_key(path):  # not replaced meanwhile
-                    CACHE.put(key, index)
+                self._remember(key, index)
         self._use(index)
         super().__init__(
             path, num_frames=index.num_frames, frames_per_second=index.frames_per_second, short_side=short_side
@@ -80,6 +80,10 @@ class PyAVReader(VideoReader):
         self.index = index
         self.obstacle = index.obstacle
         self._must_count = bool(index.obstacle)
+
+    def _remember(self, key: FileKey | None, index: PacketIndex) -> None:
+        if key is not None and key == file_key(self.path):  # else the file was replaced while it was indexed
+            CACHE.put(key, index)
 
     def _index_packets(self) -> PacketIndex:
         if self._file is not None and not self._file.is_unread:
@@ -158,11 +162,10 @@ class PyAVReader(VideoReader):
 
     def _replace_table(self) -> None:
         """Index the packets of a file whose table is wrong; raises `FewerFramesError` when their number differs."""
-        listed = self.num_frames
+        listed, key = self.num_frames, file_key(self.path)
         with content_errors(self.path):
             self._use(self._index_packets())
-        if (key := file_key(self.path)) is not None:
-            CACHE.put(key, self.index)
+        self._remember(key, self.index)
         self.num_frames = self.index.num_frames
         if self.num_frames != listed:
             raise FewerFramesError(self.path, f"it lists {listed} frames and holds {self.num_frames}.")
