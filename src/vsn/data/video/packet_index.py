@@ -1,6 +1,6 @@
 """Index the packets of a video file: which frame each one shows, and where decoding may start.
 
-One pass over the packets, without decoding, or the table of a plain MP4 or MOV file, tells the frame numbers that a player
+One pass over the packets, without decoding, or the table of a plain MP4 or MOV file, gives the frame numbers that a player
 would show. Where time stamps and key frames can be trusted, single frames can then be decoded without those before them
 (`pyav_reader`).
 """
@@ -8,10 +8,9 @@ would show. Where time stamps and key frames can be trusted, single frames can t
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +22,13 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
+from vsn.data.video.bit_streams import (
+    can_skip_unreferenced,
+    ends_sequence,
+    is_access_point,
+    is_hidden,
+    is_of_early_x264,
+)
 from vsn.data.video.container import read_packets, video_stream
 from vsn.data.video.mp4_table import SampleTable, read_sample_table
 from vsn.data.video.reader import VideoError
@@ -37,7 +43,7 @@ MAX_STEP_SECONDS, MAX_BACK_SECONDS = 10.0, 0.1
 _CACHE_BYTES = 64 * 2**20
 _KEPT_BYTES = 16 * 2**20
 _FIRST_BYTES = 2000
-_EARLY_X264 = "an early version of x264 wrote it, whose faults only the first packet tells"
+_EARLY_X264 = "an early version of x264 wrote it, whose errors can be corrected only from the first packet on"
 _DROPS_FRAMES = "a key frame makes decoders drop frames beside it"
 _HEAD_BYTES = 4096
 _ENDS_OF_SEQUENCE = (b"\2\x48\1", b"\2\x4a\1")
@@ -112,16 +118,16 @@ def index_packets(path: str | Path, container: InputContainer) -> tuple[PacketIn
             kept.append(packet)
             kept = kept if num_bytes <= _KEPT_BYTES else None
         # Counted, because the header's number of frames is often wrong.
-        if packet.is_discard or _is_hidden(name, packet):
+        if packet.is_discard or is_hidden(name, packet):
             hidden.append(position)
         if packet.is_keyframe:
             if is_access_point(codec, bytes(packet)):
                 keys.append(position)
             if position and packet.has_sidedata("new_extradata"):
                 obstacle = obstacle or "the stream changes its parameters"
-        if name == "hevc" and _ends_sequence(codec, bytes(packet), is_first=not position):
+        if name == "hevc" and ends_sequence(codec, bytes(packet), is_first=not position):
             obstacle = obstacle or _DROPS_FRAMES
-        if not position and _is_of_early_x264(codec, bytes(packet)[:_FIRST_BYTES]):
+        if not position and is_of_early_x264(codec, bytes(packet)[:_FIRST_BYTES]):
             obstacle = _EARLY_X264
         if packet.is_corrupt:
             obstacle = obstacle or "a packet is damaged"
@@ -156,11 +162,11 @@ def index_from_table(path: str | Path, container: InputContainer) -> PacketIndex
     table = read_sample_table(path)
     if table is None or stream.time_base != Fraction(1, table.timescale) or stream.start_time is None:
         return None
-    # Only data tells where frames are missing: before the first access point, or at a joint of HEVC.
+    # Only the data shows where frames are missing: before the first access point, or at a joint of HEVC.
     codec = stream.codec_context
     with open(path, "rb") as file:
         first = _read_at(file, table.offsets[0], table.sizes[0])
-        if _is_of_early_x264(codec, first[:_FIRST_BYTES]) or not is_access_point(codec, first):
+        if is_of_early_x264(codec, first[:_FIRST_BYTES]) or not is_access_point(codec, first):
             return None
         if codec.name == "hevc" and _has_joints(codec, file, table):
             return None
@@ -173,11 +179,16 @@ def index_from_table(path: str | Path, container: InputContainer) -> PacketIndex
     return None if index.obstacle else index
 
 
+def _read_at(file: BinaryIO, offset: int, num_bytes: int) -> bytes:
+    file.seek(offset)
+    return file.read(num_bytes)
+
+
 def _has_joints(codec: VideoCodecContext, file: BinaryIO, table: SampleTable) -> bool:
-    """Return whether frames of HEVC may be dropped at a key frame, or whether its first bytes do not tell."""
+    """Return whether frames of HEVC may be dropped at a key frame, or whether its first bytes do not show it."""
     for place in table.keys[table.keys > 0].tolist():
         head = _read_at(file, table.offsets[place], min(table.sizes[place], _HEAD_BYTES))
-        if not is_access_point(codec, head) or _ends_sequence(codec, head, is_first=False):
+        if not is_access_point(codec, head) or ends_sequence(codec, head, is_first=False):
             return True
         size = table.sizes[place - 1]
         if size > 3 and _read_at(file, table.offsets[place - 1] + size - 3, 3) in _ENDS_OF_SEQUENCE:
@@ -231,7 +242,7 @@ def _assembled(
         positions=positions.astype(np.int32),
         last_seconds=last_seconds,
         starts=starts.astype(np.int32),
-        skips_unreferenced=_can_skip_unreferenced(codec),
+        skips_unreferenced=can_skip_unreferenced(codec),
         obstacle=obstacle,
         from_table=from_table,
     )
@@ -356,87 +367,3 @@ def _closed_starts(pts: np.ndarray, keys: list[int]) -> np.ndarray:
     earliest_from = np.minimum.accumulate(pts[::-1])[::-1]
     is_closed = (latest_before[places] < pts[places]) & (pts[places] == earliest_from[places])
     return places[is_closed]
-
-
-# --- bit streams -------------------------------------------------------------------------------------
-
-
-def _read_at(file: BinaryIO, offset: int, num_bytes: int) -> bytes:
-    file.seek(offset)
-    return file.read(num_bytes)
-
-
-def _is_hidden(codec: str, packet: Packet) -> bool:
-    """Return whether a packet of VP8 or VP9 holds only a frame that is not shown."""
-    if codec not in ("vp8", "vp9"):
-        return False
-    data = memoryview(packet)
-    first = data[0]
-    if codec == "vp8":  # RFC 6386, 9.1: bit 4 is show_frame
-        return not first >> 4 & 1
-    if data[-1] >> 5 == 0b110:  # a superframe, whose last frame is shown
-        return False
-    # VP9 bitstream specification, 6.2: marker (2 bits), profile (2; 3 adds a reserved bit), show_existing_frame,
-    # frame_type, show_frame.
-    shift = 1 if first >> 4 & 0b11 == 0b11 else 0
-    shows_existing, shows = first >> (3 - shift) & 1, first >> (1 - shift) & 1
-    return not (shows_existing or shows)
-
-
-def is_access_point(codec: VideoCodecContext, data: bytes) -> bool:
-    """Return whether a packet, by its data, that is marked as a key frame is one across which no later frame refers.
-
-    Containers also mark recovery points of H.264, where decoding only begins to be right.
-    """
-    if codec.name == "h264":
-        return 5 in (unit[0] & 31 for unit in _nal_units(codec, data, 4))  # an IDR picture
-    if codec.name == "hevc":
-        return any(16 <= unit[0] >> 1 & 63 <= 21 for unit in _nal_units(codec, data, 21))  # BLA, IDR or CRA
-    return True
-
-
-def _ends_sequence(codec: VideoCodecContext, data: bytes, *, is_first: bool) -> bool:
-    """Return whether a packet of HEVC ends a sequence at a place where decoders may drop frames.
-
-    Such packets come from joining and cutting streams. Frames that are not shown yet are dropped at an IDR picture that
-    says so (no_output_of_prior_pics_flag), and those that refer across a joint (BLA, or CRA after an end of sequence).
-    """
-    for unit in _nal_units(codec, data, 21):
-        kind = unit[0] >> 1 & 63
-        drops_earlier = kind in (19, 20) and len(unit) > 2 and unit[2] & 0x40  # IDR; ITU-T H.265, 7.3.6.1
-        if kind in (36, 37) or (not is_first and (16 <= kind <= 18 or drops_earlier)):
-            return True
-    return False
-
-
-def _nal_units(codec: VideoCodecContext, data: bytes, length_place: int) -> Iterator[bytes]:
-    """Yield the first 3 bytes of each NAL unit; `length_place` is that of the unit's length in the codec's header."""
-    header = codec.extradata or b""
-    if header[:1] != b"\x01":  # Annex B: units begin with 0 0 1
-        yield from (unit[:3] for unit in data.split(b"\0\0\1")[1:] if unit)
-        return
-    size = (header[length_place] & 3) + 1 if len(header) > length_place else 4
-    start = 0
-    while start + size < len(data):
-        yield data[start + size : start + size + 3]
-        start += size + int.from_bytes(data[start : start + size], "big")
-
-
-def _is_of_early_x264(codec: VideoCodecContext, first: bytes) -> bool:
-    """Return whether the first packet, by its first bytes, tells a fault of its encoder that the decoder must know.
-
-    Only that packet tells it, so that decoding cannot start elsewhere.
-    """
-    found = re.search(rb"x264 - core (\d+)", first) if codec.name == "h264" else None
-    build = int(found[1]) if found else 1000
-    return build < 34 or (build < 151 and "444" in (codec.pix_fmt or ""))
-
-
-def _can_skip_unreferenced(codec: VideoCodecContext) -> bool:
-    """Return whether frames that the decoder takes for unreferenced are referred to by no frame."""
-    if codec.name == "hevc":
-        # "Sub-layer non-reference" pictures may be referred to from higher temporal layers: only with a single layer
-        # does nothing refer to them. ISO 14496-15: byte 21 of the header holds the number of layers.
-        header = codec.extradata or b""
-        return header[:1] == b"\x01" and len(header) > 21 and header[21] >> 3 & 7 == 1
-    return codec.name == "h264"

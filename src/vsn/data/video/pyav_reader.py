@@ -1,6 +1,6 @@
 """Read video files through PyAV, decoding only what the wanted frames need.
 
-`packet_index` tells which packet shows a frame and where decoding may start. FFmpeg runs with one thread, because
+`packet_index` finds which packet shows a frame and where decoding may start. FFmpeg runs with one thread, because
 worker processes or threads already run in parallel.
 """
 
@@ -17,6 +17,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vsn.data.video.bit_streams import is_access_point
 from vsn.data.video.container import (
     UNDECODABLE,
     content_errors,
@@ -34,7 +35,6 @@ from vsn.data.video.packet_index import (
     file_key,
     index_from_table,
     index_packets,
-    is_access_point,
 )
 from vsn.data.video.reader import (
     MAX_PIXELS,
@@ -53,7 +53,7 @@ class PyAVReader(VideoReader):
     """Read a video file through PyAV.
 
     Where the packets' time stamps and key frames can be trusted, `frames_at` decodes from the key frame before each
-    group of wanted frames, leaves out what no other frame refers to, and tells frames by their time stamps. Otherwise,
+    group of wanted frames, leaves out what no other frame refers to, and identifies frames by their time stamps. Otherwise,
     and when anything is not as the index says, it decodes from the first frame on and counts. Both give the same
     frames; `obstacle` says which way is taken.
 

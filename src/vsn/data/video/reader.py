@@ -283,7 +283,7 @@ class PartReader(VideoReader):
 def usual_interval(times: np.ndarray) -> float:
     """Return the seconds between frames that most frames of a video have, more or less.
 
-    The median tells the rate at which the video moves: the average would count pauses, and the rate that a file announces
+    The median gives the rate at which the video moves: the average would count pauses, and the rate that a file announces
     depends on its container. The mean of the intervals near it undoes their rounding: 33, 33 and 34 ms are 30 a second.
     Where frames of a constant rate were dropped, half of a median of two steps is not near it, whatever the rounding.
     """
