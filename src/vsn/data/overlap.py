@@ -1,4 +1,4 @@
-"""Compare the splits of a data set before training: videos in two of them, copies, classes that nothing teaches."""
+"""Compare the splits of a data set before training: videos in two of them, copies, classes without training videos."""
 
 from __future__ import annotations
 
