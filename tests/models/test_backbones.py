@@ -261,6 +261,7 @@ def test_initialize_fills_a_temporal_model_and_leaves_out_the_classifier(tmp_pat
         ("densenet121", "densenet121-imagenet-fp16.safetensors", ""),
     ],
 )
+@pytest.mark.filterwarnings("ignore:bn1.running_var. 1 of 64 values overflowed float16")
 def test_real_weights_load(shared_data: Path, name: str, file: str, missing: str) -> None:
     path = shared_data / "weights" / file
     if not path.is_file():
@@ -269,3 +270,20 @@ def test_real_weights_load(shared_data: Path, name: str, file: str, missing: str
     loaded = load_pretrained(backbone, name, str(path))
     assert loaded.describe_missing() == missing
     assert backbone(torch.zeros(1, 3, 64, 64)).isfinite().all()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_variances_that_overflowed_float16_are_read_as_its_largest_value(tmp_path: Path, suffix: str) -> None:
+    state = {name: tensor.half() for name, tensor in build_backbone("resnet18").state_dict().items()}
+    state["bn1.running_var"][3] = torch.inf
+    path = tmp_path / f"weights{suffix}"
+    write = save_file if suffix == ".safetensors" else torch.save
+    write(state, path)
+    backbone = build_backbone("resnet18")
+    with pytest.warns(UserWarning, match="bn1.running_var: 1 of 64 values overflowed float16"):
+        load_pretrained(backbone, "resnet18", str(path))
+    assert backbone.state_dict()["bn1.running_var"].tolist() == [1, 1, 1, 65504, *[1] * 60]
+    state["bn1.running_mean"][3] = torch.inf  # of any other tensor nothing is known
+    write(state, path)
+    with pytest.warns(UserWarning, match="running_var"), pytest.raises(ConfigError, match="running_mean"):
+        load_pretrained(backbone, "resnet18", str(path))

@@ -18,7 +18,7 @@ from vsn.models.backbones import build_backbone, remove_classifier
 from vsn.models.classifier import VideoClassifier
 from vsn.models.run_weights import RunWeights, check_run_weights, find_run_weights, has_same_features
 from vsn.models.stem import fit_stem
-from vsn.models.weights_file import NotFiniteError, check_finite, read_pickled, read_weights
+from vsn.models.weights_file import NotFiniteError, check_finite, clamp_variances, read_pickled, read_weights
 
 # torchvision's names of classifiers, and that of ports of BN-Inception.
 _CLASSIFIERS = ("fc.", "classifier.", "last_linear.")
@@ -138,6 +138,7 @@ def _read_weight_file(path: Path) -> Mapping[str, Tensor]:
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(f"{path} holds no state dict (names to tensors).")
+    state = clamp_variances(state)
     try:
         check_finite(state)
     except NotFiniteError as error:

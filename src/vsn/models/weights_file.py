@@ -46,6 +46,26 @@ def check_finite(weights: Mapping[str, Tensor]) -> None:
         raise NotFiniteError(f"{len(bad)} of {len(tensors)} tensors hold NaN or infinity: {quote_first(bad)}")
 
 
+def clamp_variances(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights, with the batch variances that overflowed float16 at its largest value, and a warning for each.
+
+    A file converted to float16 holds infinity where a variance of the float32 file was above 65,504, as the first layer's
+    are in networks whose input is in [0, 255]. Its channel would be constant, and stay so: no update of a running average
+    leaves infinity. 65,504 is the nearest value that float16 has.
+    """
+    clamped = dict(weights)
+    for name, tensor in weights.items():
+        if name.endswith("running_var") and tensor.dtype == torch.float16 and (overflowed := tensor == torch.inf).any():
+            largest = torch.finfo(torch.float16).max
+            clamped[name] = tensor.masked_fill(overflowed, largest)
+            warnings.warn(
+                f"{name}: {int(overflowed.sum())} of {tensor.numel()} values overflowed float16 when the file was written; "
+                f"they are read as {largest:,.0f}.",
+                stacklevel=2,
+            )
+    return clamped
+
+
 class UnsafeFileError(ValueError):
     """A file that holds more than tensors and plain values, so that reading it could execute code."""
 
@@ -87,6 +107,8 @@ def check_class_order(path: Path, classes: Sequence[str]) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a safetensors file, of `write_weights` or of another program.
 
+    Batch variances that overflowed float16 are read as `clamp_variances` says.
+
     Raises:
         OSError, SafetensorError: the file cannot be read.
         ValueError: its content does not have the checksum that it states. Files without one are not checked.
@@ -98,6 +120,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     # safetensors compares lengths only: changed bytes would be used as weights.
     if _CHECKSUM in metadata and metadata[_CHECKSUM] != _checksum(tensors, metadata.get("model", "")):
         raise ValueError("its content has changed since it was written (wrong checksum)")
+    tensors = clamp_variances(tensors)
     check_finite(tensors)
     return tensors
 

@@ -23,7 +23,7 @@ from vsn.config.errors import quote_first
 from vsn.models.backbones import THIN_BACKBONES, TORCHVISION_BACKBONES, build_backbone
 from vsn.models.blocks import residual_blocks
 from vsn.models.insertion import plan_placement
-from vsn.models.weights_file import NotFiniteError, check_finite
+from vsn.models.weights_file import NotFiniteError, check_finite, clamp_variances
 
 Layout = Literal["tsm", "mmaction2"]
 LAYOUT_NAMES: dict[Layout, str] = {"tsm": "TSM or TSN-PyTorch", "mmaction2": "MMAction2"}
@@ -97,6 +97,7 @@ def read_foreign(state: Mapping[str, Tensor]) -> ForeignWeights:
             f"The checkpoint has no classifier {head}.weight and {head}.bias, as {LAYOUT_NAMES[layout]} has. If it is only "
             "a backbone, start from it with --model.weights FILE."
         )
+    state = clamp_variances(state)
     try:
         check_finite(state)
     except NotFiniteError as error:
