@@ -4,7 +4,7 @@
 
 The video is H.264, 640x480 pixels, 30 frames. Eight frames are decoded, resized and cropped to 224x224 as in evaluation,
 and go through a network of random weights. Variants alternate in every round. ONNX Runtime and OpenVINO need the extra
-vsn[export].
+vsn-video[export].
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Pairs of 340x256 pixels are generated: a texture in affine motion, and in front of it an ellipse of another texture with
 another motion. Each round measures every method with 1 and 2 cores in random order; as in extraction, one process of one
-thread per core. Rates are medians over rounds. Needs the extra vsn[flow].
+thread per core. Rates are medians over rounds. Needs the extra vsn-video[flow].
 """
 
 from __future__ import annotations

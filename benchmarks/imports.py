@@ -35,6 +35,7 @@ DESCRIBE = """
 import json, sys
 from importlib.metadata import distribution, distributions
 from pathlib import Path
+from vsn.config.distribution import DISTRIBUTION
 from vsn.runs.metadata import versions
 
 names = sorted({package.metadata["Name"].lower().replace("_", "-") for package in distributions()})
@@ -43,7 +44,7 @@ for path in Path(sys.prefix).rglob("*"):
     if path.is_file() and not path.is_symlink():
         seen[path.stat().st_ino] = path.stat().st_size
 extras = {}
-for line in distribution("vsn").requires or []:
+for line in distribution(DISTRIBUTION).requires or []:
     if "extra ==" in line:
         name = line.split(";")[0].split(">")[0].split("=")[0].strip().lower().replace("_", "-")
         extras.setdefault(line.split("extra ==")[1].strip(" '\\""), set()).add(name)

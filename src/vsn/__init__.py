@@ -61,7 +61,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name == "__version__":
-        from vsn.system.version import installed_version
+        from vsn.config.distribution import installed_version
 
         return installed_version()
     raise AttributeError(f"module 'vsn' has no attribute {name!r}")

@@ -486,5 +486,5 @@ def test_plots_that_cannot_be(tmp_path: Path, results: BenchResults, monkeypatch
     with pytest.raises(BenchError, match="vsn eval RUN"):
         write_plot(results, tmp_path / "plot.png")
     monkeypatch.setattr("vsn.bench.plot.find_spec", lambda name: None)
-    with pytest.raises(BenchError, match=r"pip install 'vsn\[plot\]'"):
+    with pytest.raises(BenchError, match=r"pip install .vsn-video\[plot\]"):
         check_plot(Path("plot.png"), TINY)

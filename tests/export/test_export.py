@@ -500,7 +500,7 @@ def test_damaged_facts(tmp_path: Path, exported_run: ExportReport, change, messa
 def test_a_missing_package_is_named_before_anything_is_done(tmp_path: Path, monkeypatch, package: str):
     monkeypatch.setitem(sys.modules, package, None)
     model, recipe = small()
-    with pytest.raises(ExportError, match=rf"{package}, which is not installed.*pip install 'vsn\[export\]'"):
+    with pytest.raises(ExportError, match=rf"{package}, which is not installed.*pip install .vsn-video\[export\]"):
         export_model(model, recipe, tmp_path / "model.onnx")
 
 

@@ -1,6 +1,5 @@
 """timm backbones: every accepted family mixes frames, everything else is refused with a reason."""
 
-import re
 import sys
 import warnings
 
@@ -172,7 +171,7 @@ def test_unknown_names_are_offered_the_nearest(name: str, message: str) -> None:
 
 def test_without_timm_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ConfigError, match=re.escape("not installed: pip install 'vsn[timm]'")):
+    with pytest.raises(ConfigError, match=r"not installed: pip install .vsn-video\[timm\]"):
         create_model("vsn_timm/resnet26d", num_classes=2)
 
 

@@ -431,5 +431,5 @@ def test_failing_halfway_leaves_nothing(tested_run: Path, tmp_path: Path, monkey
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert local_run("runs/x") == Path("runs/x")
-    with pytest.raises(HubError, match=r"huggingface_hub.*pip install 'vsn\[hub\]'"):
+    with pytest.raises(HubError, match=r"huggingface_hub.*pip install .vsn-video\[hub\]"):
         pull("me/x")

@@ -443,7 +443,7 @@ def test_clips_of_a_failed_request_are_not_scored(served_run: Path, tmp_path: Pa
 def test_without_the_extra_the_error_names_it(served_run: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "vsn.serve.server")  # other tests imported it
-    with pytest.raises(SystemExit, match=r"uvicorn.*pip install \"vsn\[serve\]\""):
+    with pytest.raises(SystemExit, match=r"uvicorn.*pip install .vsn-video\[serve\]"):
         cli.main(["serve", str(served_run)])
 
 

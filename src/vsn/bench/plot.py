@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vsn.bench.results import BenchError, BenchResults
+from vsn.config.distribution import install_command
 from vsn.runs.results import list_results
 from vsn.system.files import atomic_write
 
@@ -49,7 +50,7 @@ def check_plot(path: Path, names: Sequence[str]) -> None:
     if path.suffix not in (".png", ".svg"):
         raise BenchError(f"--plot is {path.name!r}; expected .png or .svg.")
     if find_spec("matplotlib") is None:
-        raise BenchError("--plot needs matplotlib, which is not installed: pip install 'vsn[plot]'.")
+        raise BenchError(f"--plot needs matplotlib, which is not installed: {install_command('plot')}.")
     if not any(Path(name).is_dir() and list_results(Path(name), damaged=[]) for name in names):
         raise BenchError(
             "--plot draws the accuracy of tested runs, and none is named. Test one with `vsn eval RUN` and name its folder."

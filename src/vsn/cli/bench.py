@@ -32,7 +32,7 @@ def bench(
         names: names of models (`vsn models` lists them), or run folders.
         settings: what is measured.
         json_file: write all results there, with hardware, versions, command and date.
-        plot: draw the accuracy of tested runs against their cost there (.png or .svg); needs vsn[plot].
+        plot: draw the accuracy of tested runs against their cost there (.png or .svg); needs vsn-video[plot].
         plot_by: the cost in that plot.
     """
     from vsn.bench.plot import check_plot, write_plot

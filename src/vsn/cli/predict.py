@@ -31,7 +31,7 @@ class TimelineFiles:
     out: Path | None = None
     """With --windows: write the timeline there as JSON, with the label of every window."""
     plot: Path | None = None
-    """With --windows: draw it there (.svg or .png); needs vsn[plot]."""
+    """With --windows: draw it there (.svg or .png); needs vsn-video[plot]."""
     truth: Path | None = None
     """With --windows: a CSV start,end,label of true labels; prints the share of that time with the right label."""
 

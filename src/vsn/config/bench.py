@@ -37,7 +37,7 @@ class BenchConfig:
     dtypes: tuple[BenchDtype, ...] = ("fp32",)
     """Of weights and activations: PyTorch fp32, bf16 and fp16, ONNX Runtime fp32 and int8, OpenVINO fp32, bf16, int8."""
     runtimes: tuple[BenchRuntime, ...] = ("torch",)
-    """onnxruntime and openvino compute the exported model, on a CPU; they need vsn[export]."""
+    """onnxruntime and openvino compute the exported model, on a CPU; they need vsn-video[export]."""
     batch_size: int = 16
     """Videos per batch for throughput; 0: measure only latency, which is of one video."""
     num_frames: int = 0

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from vsn.config import ExportConfig, Protocol, Recipe
+from vsn.config.distribution import installed_version
 from vsn.data.views import PROTOCOLS, num_test_frames
 from vsn.export.check import (
     Accuracy,
@@ -42,7 +43,6 @@ from vsn.runs.checkpoint import load_model
 from vsn.runs.metadata import describe_preprocessing
 from vsn.runs.run import WeightsKind, open_run, weights_hash
 from vsn.system.files import atomic_write
-from vsn.system.version import installed_version
 
 
 @dataclass(frozen=True)

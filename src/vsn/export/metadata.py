@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 from xml.etree import ElementTree
 
 from vsn.config import ExportFormat, InputType, Recipe
+from vsn.config.distribution import install_command
 from vsn.config.errors import one_line
 from vsn.config.recipes import recorded_recipe
 
@@ -158,5 +159,5 @@ def import_package(package: str, purpose: str) -> Any:
     except ImportError as error:
         raise ExportError(
             f"{purpose} needs the package {package}, which is not installed or does not load ({error}): "
-            "pip install 'vsn[export]'."
+            f"{install_command('export')}."
         ) from error

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from vsn.config import ConfigError
+from vsn.config.distribution import install_command
 from vsn.models.stem import widen_stem
 
 # Of RGB in [0, 1]; torchvision's weights expect these.
@@ -124,7 +125,7 @@ def _build_timm(name: str) -> nn.Module:
         import timm
     except ImportError as error:
         raise ConfigError(
-            "A timm/ backbone needs the package timm, which is not installed: pip install 'vsn[timm]'."
+            f"A timm/ backbone needs the package timm, which is not installed: {install_command('timm')}."
         ) from error
     # create_model would take some unknown names for something to download.
     if not timm.is_model(name):

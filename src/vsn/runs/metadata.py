@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from vsn.config import Recipe
+from vsn.config.distribution import installed_version
 from vsn.config.recipes import dump_recipe
 from vsn.data.views import PROTOCOLS
 from vsn.runs.run import STATE_FILES, Run, RunError
@@ -18,7 +19,6 @@ from vsn.runs.videos import VIDEOS_FILE
 from vsn.system.allocator import keeps_freed_memory
 from vsn.system.files import write_json, write_text
 from vsn.system.lock import LOCK_FILE
-from vsn.system.version import installed_version
 
 
 def write_run(run: Run) -> None:

@@ -15,12 +15,12 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from vsn.config.distribution import installed_version
 from vsn.serve.decoding import max_model_pixels
 from vsn.serve.guards import LOOPBACK, NO_RESPONSE, Guards, is_loopback, problem_response
 from vsn.serve.problems import KINDS, MEDIA_TYPE, Problem
 from vsn.serve.schemas import Card, Error, Health, HeatMaps, Prediction, Progress
 from vsn.serve.service import Service
-from vsn.system.version import installed_version
 
 PAGE = {
     "/": ("serve.html", "text/html"),

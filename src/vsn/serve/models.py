@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from vsn.config import ConfigError, Recipe
+from vsn.config.distribution import installed_version
 from vsn.data.views import PROTOCOLS, num_test_frames
 from vsn.export.exported import ExportedPredictor, is_exported, video_logits
 from vsn.inference.forward import view_scores
@@ -28,7 +29,6 @@ from vsn.serve.decoding import small_frames
 from vsn.serve.problems import Problem
 from vsn.serve.schemas import Accuracy, Card
 from vsn.stream.plan import check_windows
-from vsn.system.version import installed_version
 
 Clip = NDArray[np.uint8]
 """`(T, C, H, W)`, or `(views, T, C, H, W)`."""

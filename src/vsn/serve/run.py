@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from vsn.config import ConfigError, ServeConfig
+from vsn.config.distribution import install_command
 from vsn.runs.run import WeightsKind
 
 
@@ -23,7 +24,9 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
         from vsn.serve.server import listen, run_service
         from vsn.serve.service import Service
     except ModuleNotFoundError as error:
-        raise ConfigError(f'vsn serve needs {error.name}, which is not installed: pip install "vsn[serve]"') from error
+        raise ConfigError(
+            f"vsn serve needs {error.name}, which is not installed: {install_command('serve')}"
+        ) from error
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     # Before the model is opened, which takes seconds. With port 0 the URL is known only now.
     with listen(config) as sock:

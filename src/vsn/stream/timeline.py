@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsn.config import ConfigError, LiveConfig, WindowConfig
+from vsn.config.distribution import install_command
 from vsn.inference.predict import Predictor
 from vsn.scores.calibrate import UNKNOWN, Calibration
 from vsn.stream.file_windows import FileWindows
@@ -222,7 +223,7 @@ def check_plot(path: Path) -> None:
     if path.suffix not in (".png", ".svg"):
         raise ConfigError(f"Expected --plot to end in .svg or .png, got {str(path)!r}.")
     if find_spec("matplotlib") is None:
-        raise ConfigError("--plot needs matplotlib, which is not installed: pip install 'vsn[plot]'.")
+        raise ConfigError(f"--plot needs matplotlib, which is not installed: {install_command('plot')}.")
 
 
 def write_plot(timeline: Timeline, classes: Sequence[str], path: Path, *, truth: Sequence[Segment] = ()) -> Path:

@@ -219,7 +219,7 @@ def test_motions_grow_with_the_picture() -> None:
 
 
 def both(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    pytest.importorskip("cv2.optflow", reason="OpenCV, the extra vsn[flow], is not installed")
+    pytest.importorskip("cv2.optflow", reason="OpenCV, the extra vsn-video[flow], is not installed")
     return flow_method("tvl1")(frames), flow_method("tvl1-opencv")(frames)
 
 
@@ -250,7 +250,7 @@ def test_opencv_finds_the_same_in_real_videos(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("method", ["dis", "farneback"])
 def test_other_methods_of_opencv_run(method: str) -> None:
-    pytest.importorskip("cv2", reason="OpenCV, the extra vsn[flow], is not installed")
+    pytest.importorskip("cv2", reason="OpenCV, the extra vsn-video[flow], is not installed")
     first, second, truth = moved_pair(translation(2, 1))
     flow = flow_method(method)(np.stack([first, second]))[0]
     assert flow.dtype == np.float32

@@ -72,7 +72,7 @@ def test_not_installed(gray_video: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for read in READERS.values():
         with pytest.raises(
             ConfigError,
-            match=r'pip install "vsn\[torchcodec\]"',
+            match=r'pip install "vsn-video\[torchcodec\]"',
         ):
             read(gray_video, decoder="torchcodec")
 

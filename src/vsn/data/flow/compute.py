@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from vsn.config import ConfigError, Decoder, FlowMethod, SampledBy
+from vsn.config.distribution import install_command
 from vsn.data.flow.stored import FlowReader, decode_field, encode_field
 from vsn.data.flow.values import flow_to_bytes
 from vsn.data.video import FewerFramesError, VideoError, at_constant_rate, open_video
@@ -179,8 +180,8 @@ def opencv_flow(frames: np.ndarray, method: Literal["tvl1-opencv", "dis", "farne
         cv2.optflow  # noqa: B018 - only the contrib build has it
     except (ImportError, AttributeError):
         raise ConfigError(
-            "This flow method needs opencv-contrib-python-headless (plain OpenCV lacks TV-L1): pip install "
-            '"vsn[flow]". --method tvl1 needs no extra package.'
+            "This flow method needs opencv-contrib-python-headless (plain OpenCV lacks TV-L1): "
+            f"{install_command('flow')}. --method tvl1 needs no extra package."
         ) from None
     # The worker processes give the parallelism.
     cv2.setNumThreads(1)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vsn.config import ConfigError, Decoder
+from vsn.config.distribution import install_command
 from vsn.data.video.packet_index import PacketIndex
 from vsn.data.video.pyav_reader import PyAVReader
 from vsn.data.video.reader import VideoMetadata, checked_indices, frame_size
@@ -52,8 +53,8 @@ def _check_installed() -> None:
         from torchcodec.decoders import VideoDecoder
     except ModuleNotFoundError as error:
         raise ConfigError(
-            'data.decoder asks for TorchCodec, which is not installed. Install it with pip install "vsn[torchcodec]", or '
-            'set data.decoder = "pyav".'
+            "data.decoder asks for TorchCodec, which is not installed. Install it with "
+            f'{install_command("torchcodec")}, or set data.decoder = "pyav".'
         ) from error
     except (ImportError, RuntimeError, OSError) as error:
         raise _load_error(error) from error

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vsn.config.distribution import install_command
 from vsn.config.errors import one_line
 from vsn.runs.checkpoint import load_model
 from vsn.runs.hub.repository import FILES, HubError, check_repository, write_repository
@@ -202,7 +203,7 @@ def copy_run(name: str | Path, to: str | Path, *, revision: str | None = None) -
 def _require_package() -> None:
     if importlib.util.find_spec("huggingface_hub") is None:
         raise HubError(
-            "The Hugging Face hub needs the package huggingface_hub, which is not installed: pip install 'vsn[hub]'."
+            f"The Hugging Face hub needs the package huggingface_hub, which is not installed: {install_command('hub')}."
         )
 
 
