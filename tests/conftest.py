@@ -13,6 +13,7 @@ import torch
 from hypothesis import settings
 from rich.console import Console
 
+from tests.helpers.external import check_required
 from tests.helpers.packs import moving_texture, pack, packed_config
 from tests.helpers.tiny_runs import tiny_recipe
 from vsn.data.readers import read_records
@@ -32,6 +33,7 @@ def pytest_configure() -> None:
 
     Generated examples have no deadline: on a busy machine the 200 ms that hypothesis allows pass by themselves.
     """
+    check_required()
     settings.register_profile("no deadline", deadline=None)
     settings.load_profile("no deadline")
     keep_freed_memory()

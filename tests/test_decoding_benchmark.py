@@ -1,13 +1,13 @@
 """benchmarks/decoding_equality.py: which files of a folder are read as FFmpeg reads them."""
 
 import json
-import shutil
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+from tests.helpers.external import program
 from tests.helpers.videos import with_matrix
 from tests.test_benchmarks import script
 from vsn.data.video import write_video
@@ -22,8 +22,8 @@ def equality(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def reference(equality: ModuleType, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     if request.param == "filters":
         monkeypatch.setattr(equality.shutil, "which", lambda name: None)
-    elif not shutil.which("ffmpeg"):
-        pytest.skip("no ffmpeg on the path")
+    else:
+        program("ffmpeg")
     return request.param
 
 

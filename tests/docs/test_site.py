@@ -1,7 +1,6 @@
 """The documentation becomes a site: strictly, with every link going somewhere, and nothing loaded from elsewhere."""
 
 import re
-import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
@@ -11,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from tests.helpers.docs_pages import ROOT, help_page, script
+from tests.helpers.external import chromium
 from vsn import cli
 
 LOADS = {
@@ -22,7 +22,6 @@ LOADS = {
     "object": "data",
     "use": "href",
 }
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def entries(nav: list[dict]) -> Iterator[str]:
@@ -148,20 +147,14 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path):
     assert (tmp_path / "mine.txt").is_file()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 def test_a_browser_asks_nobody_else(site: Path):
-    playwright = pytest.importorskip("playwright.sync_api")
     asked: list[str] = []
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--allow-file-access-from-files"]
-        )
+    with chromium("--allow-file-access-from-files") as browser:
         page = browser.new_context(viewport={"width": 390, "height": 800}).new_page()
         page.on("request", lambda request: asked.append(request.url))
         widths = {}
         for name in ("index", "scaling"):
             page.goto((site / f"{name}.html").as_uri())
             widths[name] = page.evaluate("document.documentElement.scrollWidth")
-        browser.close()
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert {name: width for name, width in widths.items() if width > 390} == {}

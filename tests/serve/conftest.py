@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import torch
 
+from tests.helpers.external import chromium
 from tests.helpers.fake_runs import write_eval
 from tests.helpers.planted import planted_decode
 from tests.helpers.tiny_runs import tiny_recipe
@@ -124,6 +126,13 @@ def live(served_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         wait_until(lambda: not service.why_not_ready(), "a decoder is ready")
         yield Live(url, service, uploads)
     assert list(uploads.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, with a camera that shows a test picture."""
+    with chromium("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The page at /, in a real browser."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,20 +8,6 @@ from typing import Any
 import pytest
 
 from tests.serve.conftest import Live, make_video
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright to drive a browser with")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *camera])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

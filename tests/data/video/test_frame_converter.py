@@ -1,6 +1,5 @@
 """Decoded frames to RGB: equal to FFmpeg's filter `scale` for every pixel format, matrix and range; HDR mapped."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
+from tests.helpers.external import program
 from tests.helpers.videos import READERS
 from vsn.data.video import VideoError, open_video
 from vsn.data.video.frame_converter import FrameConverter
@@ -184,9 +184,9 @@ def test_hdr_is_mapped_as_ffmpeg_maps_it(tmp_path: Path, transfer: int, read: st
 
 @pytest.mark.parametrize("transfer", HDR_COLORS)
 def test_hdr_is_mapped_as_by_the_tool(tmp_path: Path, transfer: int) -> None:
-    ffmpeg = shutil.which("ffmpeg")
-    command = [ffmpeg or "", "-v", "error", "-i", str(tmp_path / "hdr.mkv"), "-vf", TONE_MAPPING]
-    if not ffmpeg or "zscale" not in subprocess.run([ffmpeg, "-filters"], capture_output=True, text=True).stdout:
+    ffmpeg = program("ffmpeg")
+    command = [ffmpeg, "-v", "error", "-i", str(tmp_path / "hdr.mkv"), "-vf", TONE_MAPPING]
+    if "zscale" not in subprocess.run([ffmpeg, "-filters"], capture_output=True, text=True).stdout:
         pytest.skip("no ffmpeg with the filter zscale")
     write_hdr(tmp_path / "hdr.mkv", transfer)
     made = subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True)

@@ -1,0 +1,70 @@
+"""Programs and packages that tests use where they are installed. VSN_REQUIRE="nginx,chromium" names those that must be."""
+
+import importlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+PROGRAMS = {
+    "chromium": ("chromium", "chromium-browser", "google-chrome"),
+    "ffmpeg": ("ffmpeg",),
+    # Not on the path of users other than root.
+    "nginx": ("nginx", "/usr/sbin/nginx"),
+}
+"""Component -> names of its program."""
+MODULES = {
+    "chromium": "playwright.sync_api",
+    "mlflow": "mlflow",
+    "nncf": "nncf",
+    "openvino": "openvino",
+    "torchcodec": "torchcodec.decoders",
+    "wandb": "wandb",
+}
+"""Component -> Python module without which its tests are skipped."""
+
+
+def check_required() -> None:
+    """Raise `pytest.UsageError` when a component that VSN_REQUIRE names is not usable: its tests would be skipped."""
+    names = {name.strip() for name in os.environ.get("VSN_REQUIRE", "").split(",")} - {""}
+    known = PROGRAMS.keys() | MODULES.keys()
+    if unknown := names - known:
+        raise pytest.UsageError(f"VSN_REQUIRE has {sorted(unknown)}; expected some of {', '.join(sorted(known))}.")
+    for name in sorted(names):
+        if name in PROGRAMS and find_program(name) is None:
+            raise pytest.UsageError(f"VSN_REQUIRE has {name}, and there is no program {' or '.join(PROGRAMS[name])}.")
+        if name in MODULES:
+            try:
+                importlib.import_module(MODULES[name])
+            # Packages with libraries of their own fail in many ways.
+            except Exception as error:
+                raise pytest.UsageError(
+                    f"VSN_REQUIRE has {name}; {MODULES[name]} cannot be imported: {error}"
+                ) from error
+
+
+def find_program(name: str) -> str | None:
+    """The path of a component's program, or None."""
+    return next(filter(None, map(shutil.which, PROGRAMS[name])), None)
+
+
+def program(name: str) -> str:
+    """Return the path of a component's program; without it the test is skipped."""
+    path = find_program(name)
+    if path is None:
+        pytest.skip(f"no {name} on this machine")
+    return path
+
+
+@contextmanager
+def chromium(*arguments: str) -> Iterator[Any]:
+    """A headless browser. Its event loop takes the thread: close it before tests that run their own."""
+    path = program("chromium")
+    playwright = pytest.importorskip(MODULES["chromium"], reason="no playwright to drive a browser with")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox", *arguments])
+        yield browser
+        browser.close()
