@@ -37,11 +37,15 @@ class Row:
 
 ROWS = (
     Row("tsn_resnet50", "Wang et al. 2016", 8, 224, "none for this backbone"),
+    Row("tsn_bn_inception", "Wang et al. 2016", 8, 224, "10.7M, 16G (VSN paper, Table 2)"),
+    Row("tsn_timm/inception_v3", "Wang et al. 2016", 8, 299, "none"),
+    Row("tsn_timm/inception_resnet_v2", "backbone of Long et al. 2018", 8, 299, "none"),
     Row("tsm_resnet50", "Lin et al. 2018", 8, 224, "24.3M, 33G (VSN paper, Table 2)"),
     Row("vsn_resnet50", "Ma et al.", 8, 224, "24.3M, 33G (VSN paper)"),
     Row("vsn_resnet101", "Ma et al.", 8, 224, "63G (VSN paper)"),
     Row("trn_resnet50", "Zhou et al. 2018", 8, 224, "none for this backbone"),
     Row("mtrn_resnet50", "Zhou et al. 2018", 8, 224, "none for this backbone"),
+    Row("mtrn_bn_inception", "Zhou et al. 2018", 8, 224, "18.3M, 16G (VSN paper, Table 2); see below"),
     Row("eco_lite", "Zolfaghari et al. 2018", 16, 224),
     Row("eco", "Zolfaghari et al. 2018", 16, 224, "47.5M, 64G (VSN paper, Table 2)"),
     Row("s3d", "Xie et al. 2018", 64, 224, "8.77M, 66.4G; see below"),

@@ -59,7 +59,7 @@ def test_list_models_names_every_backbone_with_every_kind_that_takes_any() -> No
     assert len(names) == len(set(names))
     for kind in ("tsn", "tsm", "vsn"):
         own = [name for name in names if name.startswith(f"{kind}_")]
-        assert own == [f"{kind}_{name}" for name in (*TORCHVISION_BACKBONES, *THIN_BACKBONES)]
+        assert own == [f"{kind}_{name}" for name in (*TORCHVISION_BACKBONES, "bn_inception", *THIN_BACKBONES)]
     assert {"tsn_resnet50", "tsm_resnet50", "vsn_resnet50", f"vsn_{THIN}"} <= set(names)
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 from tests.helpers.peers import giga_multiply_adds, make, make_clip, num_parameters
 from vsn.config import ConfigError, ModelConfig
 from vsn.models import initialize
-from vsn.models.peers.bn_inception import BnInception, max_pool
+from vsn.models.bn_inception import BnInception, max_pool
 from vsn.models.peers.eco import EcoBody
 
 
@@ -142,7 +142,7 @@ def test_an_image_network_is_the_start_of_both(tmp_path) -> None:
         model = make(name, num_classes=2, num_frames=4)
         loaded = initialize(model, config)
         assert loaded.describe_missing() == "res3, res4, res5"
-        for own in ("conv1_7x7_s2.weight", "inception_3c.double_3x3_1_bn.weight"):
+        for own in ("conv1_7x7_s2_bn.weight", "inception_3c.double_3x3_1_bn.weight"):
             assert torch.equal(model.backbone.state_dict()[own], network.state_dict()[own])
 
 

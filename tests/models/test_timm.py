@@ -13,6 +13,7 @@ from vsn.models.backbones import build_backbone, remove_classifier
 from vsn.models.blocks import TIMM_EXAMPLES, residual_blocks
 from vsn.models.insertion import insert_temporal, mixing_matrix
 from vsn.models.layers import ShiftConv2d, ShuffleConv2d
+from vsn.models.measure import count_multiply_adds, count_parameters
 
 timm = pytest.importorskip("timm")
 
@@ -210,3 +211,14 @@ def test_a_failed_download_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) ->
     message = r"test_resnet .*\(no network\).*model\.weights"
     with pytest.raises(ConfigError, match=message):
         create_model("tsn_timm/test_resnet", num_classes=5, weights="pretrained")
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "giga"), [("inception_v3", 22.61, 45.7), ("inception_resnet_v2", 54.92, 105.2)]
+)
+def test_inceptions_of_the_papers_table_3_count_at_their_own_size(name: str, millions: float, giga: float) -> None:
+    config = ModelConfig(name=f"tsn_timm/{name}", num_classes=400)
+    with torch.device("meta"):
+        model = build_model(config)
+    assert count_parameters(model) / 1e6 == pytest.approx(millions, abs=0.005)
+    assert count_multiply_adds(config, size=299) / 1e9 == pytest.approx(giga, abs=0.05)

@@ -1,4 +1,4 @@
-"""Build plain 2D CNNs: torchvision's, timm's, and small ResNets defined here.
+"""Build plain 2D CNNs: torchvision's, timm's, BN-Inception, and small ResNets defined here.
 
 A backbone keeps the weight names of its library. `remove_classifier` replaces its classifier by `nn.Identity`, so that it
 maps frames ``(N, 3, H, W)`` to features ``(N, D)``.
@@ -15,14 +15,9 @@ from torchvision.models.resnet import Bottleneck
 
 from vsn.config import ConfigError
 from vsn.config.distribution import install_command
+from vsn.models.bn_inception import BnInceptionClassifier
+from vsn.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 from vsn.models.stem import widen_stem
-
-# Of RGB in [0, 1]; torchvision's weights expect these.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-# TSN: bytes of flow are centered at 128, and divided by the mean of ImageNet's three standard deviations.
-FLOW_MEAN = (0.5,)
-FLOW_STD = (0.226,)
 
 # A name here makes `tsn_<name>`; shift and shuffle also need its family in `vsn.models.blocks`.
 # fmt: off
@@ -86,7 +81,7 @@ THIN_BACKBONES: dict[str, tuple[int, tuple[int, int, int, int]]] = {
 
 def list_backbones() -> list[str]:
     """List the backbones that need no extra package. timm's are ``timm/<name>``."""
-    return [*TORCHVISION_BACKBONES, *THIN_BACKBONES]
+    return [*TORCHVISION_BACKBONES, "bn_inception", *THIN_BACKBONES]
 
 
 def build_backbone(name: str, *, in_channels: int = 3) -> nn.Module:
@@ -104,6 +99,8 @@ def build_backbone(name: str, *, in_channels: int = 3) -> nn.Module:
     elif name in THIN_BACKBONES:
         width, layers = THIN_BACKBONES[name]
         backbone = ThinResNet(width=width, layers=layers)
+    elif name == "bn_inception":
+        backbone = BnInceptionClassifier()
     elif name in TORCHVISION_BACKBONES:
         # torchvision computes a RegNet's widths with tensors, which have no values on the meta device.
         device = torch.get_default_device()

@@ -125,6 +125,9 @@ def residual_blocks(backbone: nn.Module) -> dict[str, list[ResidualBlock]]:
     Raises:
         ConfigError: the family is not known, or the variant has other blocks, such as attention, between the known ones.
     """
+    # A network defined here may list its own.
+    if callable(own := getattr(backbone, "residual_blocks", None)):
+        return own()
     # Base classes too, so that a subclass of torchvision's ResNet is one of its family.
     modules = [cls.__module__ for cls in type(backbone).__mro__]
     for module in modules:

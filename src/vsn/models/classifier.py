@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from vsn.config import Modality, ModelConfig
-from vsn.models.backbones import FLOW_MEAN, FLOW_STD, IMAGENET_MEAN, IMAGENET_STD, rgb_normalization
+from vsn.models.backbones import rgb_normalization
+from vsn.models.normalization import FLOW_MEAN, FLOW_STD, IMAGENET_MEAN, IMAGENET_STD
 from vsn.models.stem import widen_stem
 
 Normalization = tuple[Sequence[float], Sequence[float]]

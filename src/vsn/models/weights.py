@@ -86,8 +86,7 @@ def _initialize_body(body: nn.Module, config: ModelConfig, run: RunWeights | Non
     name = config.backbone if MODELS[config.kind].inflated else config.name
     state = _read_weights(name, config.weights, run)
     state = {name: weight for name, weight in state.items() if not name.startswith(_CLASSIFIERS)}
-    convert = getattr(body, "convert_weights", None)  # for bodies whose published weights have other names
-    state = inflate(body, convert(state) if callable(convert) else state)
+    state = inflate(body, _converted(body, state))
     return _load_partial(body, state, config.weights, run)
 
 
@@ -108,7 +107,13 @@ def load_pretrained(backbone: nn.Module, name: str, weights: str, *, run: RunWei
     """
     if weights == "none":
         return LoadedWeights((), tuple(backbone.state_dict()))
-    return _load_partial(backbone, _read_weights(name, weights, run), weights, run)
+    return _load_partial(backbone, _converted(backbone, _read_weights(name, weights, run)), weights, run)
+
+
+def _converted(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Convert weights to the names of a network whose published files have others."""
+    convert = getattr(network, "convert_weights", None)
+    return convert(state) if callable(convert) else state
 
 
 def _read_weights(name: str, weights: str, run: RunWeights | None) -> dict[str, Tensor]:

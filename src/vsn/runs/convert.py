@@ -17,7 +17,8 @@ from vsn.config import ClipSpec, ConfigError, ConvertConfig, DataConfig, EvalCon
 from vsn.data.readers.class_names import read_class_list
 from vsn.data.views import num_test_frames
 from vsn.models import VideoClassifier, build_model
-from vsn.models.backbones import FLOW_MEAN, FLOW_STD, IMAGENET_STD, build_backbone
+from vsn.models.backbones import build_backbone
+from vsn.models.normalization import FLOW_MEAN, FLOW_STD, IMAGENET_STD
 from vsn.models.stem import stem_name
 from vsn.models.weights_file import UnsafeFileError, read_pickled
 from vsn.runs.checkpoint import save_weights

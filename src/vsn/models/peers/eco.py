@@ -18,7 +18,6 @@ downloaded; a file of BN-Inception's fits (`model.weights`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import torch
@@ -26,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vsn.config import ModelConfig
+from vsn.models.bn_inception import HIGH_BLOCKS, BnInception
 from vsn.models.classifier import VolumeClassifier
-from vsn.models.peers.bn_inception import HIGH_BLOCKS, BnInception
 
 # Prefixes of the weights of BN-Inception that ECO Lite does not have.
 _ONLY_IN_ECO = ("inception_3c.3x3", "inception_3c.double_3x3_2", "inception_4", "inception_5")
@@ -130,9 +129,9 @@ class EcoBody(BnInception):
         return torch.cat([functional.adaptive_avg_pool3d(part, 1) for part in (features, by_frame)], dim=1)
 
     def convert_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Rename the Caffe model's flat names, which PyTorch ports kept, and drop weights that ECO Lite does not have."""
-        nested = {re.sub(r"^(inception_\d[a-e])_", r"\1.", name): value for name, value in state.items()}
-        return {name: value for name, value in nested.items() if self.full or not name.startswith(_ONLY_IN_ECO)}
+        """Convert a file of BN-Inception, and drop weights that ECO Lite does not have."""
+        own = super().convert_weights(state)
+        return {name: value for name, value in own.items() if self.full or not name.startswith(_ONLY_IN_ECO)}
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv3d:

@@ -1,19 +1,30 @@
-"""Define BN-Inception, the 2D network of ECO.
+"""Define BN-Inception: the 2D network of TSN and TRN as published, and of ECO.
 
 Source: Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
 Shift", ICML 2015, appendix: the variant with two 3x3 convolutions for each 5x5. Names, and biases before batch
 normalization, are those of the Caffe model that TSN and ECO start from (its `inception_3a_1x1` is `inception_3a.1x1` here).
 With a classifier of 1000 classes that model has 11,295,240 parameters; a test counts ours.
+
+Files in the names of the Caffe model expect BGR bytes minus a mean; `BnInception.convert_weights` rewrites their first
+convolution for the normalized RGB that every model here computes.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vsn.config import STAGES, ConfigError
+from vsn.models.blocks import ResidualBlock
+from vsn.models.normalization import IMAGENET_MEAN, IMAGENET_STD
+
+CAFFE_MEAN = (104.0, 117.0, 128.0)
+"""Of BGR bytes; the Caffe model and its PyTorch ports subtract it, and divide by nothing."""
 HIGH_BLOCKS = ("4a", "4b", "4c", "4d", "4e", "5a", "5b")
 
 
@@ -163,10 +174,72 @@ class BnInception(nn.Module):
         low = self.low(frames)
         return self.high(low, self.shared(low))
 
+    def convert_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Convert a file in the Caffe model's flat names; weights in our names are returned unchanged.
+
+        The names become nested (``inception_3a_1x1``: ``inception_3a.1x1``), and the first convolution takes normalized RGB
+        instead of BGR bytes minus `CAFFE_MEAN`. Equal but at the border: there the file's network sees the mean where ours
+        sees ImageNet's, 1% apart.
+
+        Raises:
+            ConfigError: a file in Caffe's names of a network on other than 3 channels.
+        """
+        flat = re.compile(r"^(inception_\d[a-e])_")
+        if not any(flat.match(name) for name in state):
+            return dict(state)
+        nested = {flat.sub(r"\1.", name).replace("last_linear.", "fc."): value for name, value in state.items()}
+        # The oldest port keeps batch normalization as (1, C).
+        nested = {
+            name: value.squeeze(0) if "_bn." in name and value.ndim == 2 else value for name, value in nested.items()
+        }
+        if (weight := nested.get("conv1_7x7_s2.weight")) is not None:
+            if weight.shape[1] != 3:
+                raise ConfigError(
+                    f"The file's first convolution takes {weight.shape[1]} channels; in the Caffe model's names only "
+                    "weights for images, of 3 channels, are converted. Take those, or a file in the names of this network."
+                )
+            # byte = 255 (std z + mean) for our normalized z: the scale goes into the weight, the rest into the bias.
+            scale = 255 * torch.tensor(IMAGENET_STD, dtype=torch.float64, device=weight.device).view(1, 3, 1, 1)
+            shift = 255 * torch.tensor(IMAGENET_MEAN, dtype=torch.float64) - torch.tensor(CAFFE_MEAN[::-1]).double()
+            rgb = weight.flip(1).double()
+            nested["conv1_7x7_s2.weight"] = (rgb * scale).to(weight.dtype)
+            if (bias := nested.get("conv1_7x7_s2.bias")) is not None:
+                moved = (rgb.sum(dim=(2, 3)) * shift.to(weight.device)).sum(dim=1)
+                nested["conv1_7x7_s2.bias"] = (bias.double() + moved).to(bias.dtype)
+        return nested
+
     def _block(self, name: str) -> InceptionBlock:
         block = self.get_submodule(f"inception_{name}")
         assert isinstance(block, InceptionBlock)
         return block
+
+
+class BnInceptionClassifier(BnInception):
+    """BN-Inception with its classifier, a backbone for any model on frames: ``(N, 3, H, W)`` to logits, or to features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc: nn.Module = nn.Linear(self.feature_dim, 1000)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Logits ``(N, 1000)`` of frames ``(N, 3, H, W)``; features ``(N, 1024)`` if ``fc`` is removed."""
+        return self.fc(super().forward(frames).mean(dim=(2, 3)))
+
+    def residual_blocks(self) -> dict[str, list[ResidualBlock]]:
+        """List the inception blocks by stage, for `vsn.models.blocks.residual_blocks`.
+
+        An inception block has no addition; the branch of the 3x3 convolution takes the temporal operations, and the others
+        keep each frame's own features, as an identity path does (ours; neither TSM's nor the VSN paper's). A stage begins
+        with the block that halves the size, as in a ResNet; res2 has no inception block.
+        """
+        stages = {"res2": (), "res3": ("3a", "3b"), "res4": ("3c", "4a", "4b", "4c", "4d"), "res5": ("4e", "5a", "5b")}
+        return {
+            stage: [
+                ResidualBlock(name, f"{name}.3x3_reduce", f"{name}.3x3", f"{name}.3x3_bn", f"{name}.3x3_reduce")
+                for name in (f"inception_{block}" for block in stages[stage])
+            ]
+            for stage in STAGES
+        }
 
 
 def max_pool(frames: Tensor) -> Tensor:
