@@ -24,6 +24,7 @@ from vsn.cli.bench import bench
 from vsn.cli.convert import convert
 from vsn.cli.data import DoctorCommand, PackCommand, synth
 from vsn.cli.demo import demo
+from vsn.cli.env import env
 from vsn.cli.evaluate import evaluate
 from vsn.cli.export import export
 from vsn.cli.features import features
@@ -71,6 +72,7 @@ COMMANDS: Commands = {
     "report": report,
     "models": models,
     "runs": runs,
+    "env": env,
     "data": {"synth": synth, "pack": PackCommand, "doctor": DoctorCommand},
     "flow": {"extract": ExtractCommand, "show": show},
     "hub": {"push": push, "save": save, "pull": pull},

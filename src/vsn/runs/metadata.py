@@ -17,6 +17,7 @@ from vsn.data.views import PROTOCOLS
 from vsn.runs.run import STATE_FILES, Run, RunError
 from vsn.runs.videos import VIDEOS_FILE
 from vsn.system.allocator import keeps_freed_memory
+from vsn.system.environment import processor
 from vsn.system.files import write_json, write_text
 from vsn.system.lock import LOCK_FILE
 
@@ -107,17 +108,8 @@ def versions() -> dict[str, Any]:
         "av": metadata.version("av"),
         # Speed, and the last bits of results, depend on the hardware and the number of threads.
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "num_threads": torch.get_num_threads(),
         "keeps_freed_memory": keeps_freed_memory(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def _processor() -> str:
-    # platform.processor() is empty or "x86_64" on Linux; the kernel knows the model's name.
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
