@@ -136,6 +136,29 @@ def pair_cases() -> Iterator[Case]:
             yield "share, reversed copies", {"num_videos": 2 * num_pairs, "p": p, "correlation": correlation}, draw
 
 
+def group_cases() -> Iterator[Case]:
+    """Shares of 45 videos of each of a few people, whose accuracies differ; also by a bootstrap of the people."""
+    for num_groups in (5, 10, 25):
+        groups = np.arange(num_groups).repeat(45)
+        for p, deviation in ((0.45, 0.12), (0.8, 0.12), (0.9, 0.08), (0.6, 0.0)):
+
+            def hits_of(generator, n=num_groups, p=p, deviation=deviation):
+                spread = p * (1 - p) / deviation**2 - 1 if deviation else 1e9
+                return generator.random((n, 45)) < generator.beta(p * spread, (1 - p) * spread, (n, 1))
+
+            def draw(generator, hits_of=hits_of, groups=groups, p=p):
+                return contains(share_interval(hits_of(generator).ravel(), groups=groups), p)
+
+            def bootstrap(generator, hits_of=hits_of, n=num_groups, p=p):
+                means = hits_of(generator).mean(axis=1)
+                low, high = np.percentile(means[generator.integers(n, size=(1000, n))].mean(axis=1), [2.5, 97.5])
+                return contains((low, high), p)
+
+            case = {"groups": num_groups, "num_videos": 45 * num_groups, "p": p, "deviation": deviation}
+            yield "share, groups", case, draw
+            yield "share, percentile bootstrap of groups (not printed)", case, bootstrap
+
+
 def difference_cases() -> Iterator[Case]:
     for n in (20, 60, 400, 2000):
         for changed, gain in ((0.05, 0.0), (0.05, 0.035), (0.2, 0.0), (0.2, 0.1), (0.6, 0.2)):
@@ -313,6 +336,7 @@ def simulate(cases: Iterator[Case], draws: int, seed: int) -> list[dict[str, Any
 def all_cases() -> Iterator[Case]:
     """Return every simulated case of every interval that the project prints."""
     yield from pair_cases()
+    yield from group_cases()
     yield from difference_cases()
     yield from fusion_cases()
     yield from mean_class_cases()

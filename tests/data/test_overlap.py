@@ -196,3 +196,12 @@ def test_a_class_without_any_video_is_named(tmp_path: Path) -> None:
     lay(tmp_path, {"train.txt": "x/1.mp4 0\ny/1.mp4 1\n", "val.txt": "z/1.mp4 0\n"})
     _, _, text = open_sets(DataConfig(root=str(tmp_path), source="slowfast-list"))
     assert "'never'" in text
+
+
+def test_a_group_in_two_splits_is_a_note(tmp_path: Path) -> None:
+    rows = ROWS.splitlines()
+    people = {"a1": "p1", "a2": "p2", "b1": "p3", "b2": "p2", "a3": "p3", "b3": "p4"}
+    write_videos(tmp_path, {f"{name}.mp4": f"video {name}" for name in VIDEOS})
+    lay(tmp_path, {"clips.csv": "path,label,split,group\n" + "".join(f"{r},{people[r[:2]]}\n" for r in rows)})
+    text = open_sets(DataConfig(root=str(tmp_path), source="csv"))[2]
+    assert "1 group is in 'train' and in another split, for example 'p3' in 'val'" in text

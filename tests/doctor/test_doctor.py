@@ -386,6 +386,17 @@ def test_validation_on_a_held_out_part_is_said(data):
     assert [(split.name, split.num_videos) for split in diagnosis.splits] == [("train", 4), ("val", 2), ("test", 2)]
 
 
+def test_a_person_who_is_in_two_splits(data):
+    """A person of validation and testing only is no finding."""
+    people = {"train": ["ann", "ben"], "val": ["ben", "col"], "test": ["col"]}
+    for split, names in people.items():
+        for number, path in enumerate(sorted((data / split).glob("*/*.mp4"))):
+            path.rename(path.with_name(f"{names[number % len(names)]}_{path.name}"))
+    found = only(diagnose(data, group_pattern="/([a-z]+)_"), "group-leak", "warning")
+    assert found.items == ("ben (train: 3 videos, val: 1 video)",)
+    assert not codes(diagnose(data))
+
+
 def test_overlap_that_is_allowed_is_a_warning(data):
     shutil.copy(data / "train/jump/train1.mp4", data / "val/jump/other.mp4")
     assert diagnose(data, allow_overlap=True).healthy

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.made_scores import random_scores, scores_of, several
+from vsn.scores.match import match_scores
 from vsn.scores.metrics import (
     summarize,
     top_k_hits,
@@ -135,3 +136,20 @@ def test_labels_out_of_range():
         top_k_hits(scores_of([[1, 0]], [0]).take(np.array([], int)), 1)
     with pytest.raises(ScoresError, match="1 of 1 videos have no label"):
         summarize(several([[1, 0]], [[0, 0]]))
+
+
+def test_stated_groups_stay_with_their_videos(tmp_path: Path):
+    """In files, selections and other orders; intervals are over them."""
+    scores = replace(random_scores(0, num_videos=40), stated_groups=np.repeat(["p", "q", "r", "s"], 10))
+    scores.save(tmp_path / "s.npz")
+    loaded = load_scores(tmp_path / "s.npz")
+    assert loaded.groups == scores.groups
+    assert loaded.take(np.array([35, 2])).groups == ["s", "p"]
+    other = loaded.take(np.arange(40)[::-1])
+    (first, second), _ = match_scores([loaded, other], ["a", "b"])
+    assert first.groups == second.groups == scores.groups
+    low, high = summarize(scores).top1_interval
+    alone_low, alone_high = summarize(replace(scores, stated_groups=None)).top1_interval
+    assert high - low != pytest.approx(alone_high - alone_low)
+    with pytest.raises(ValueError, match=r"groups of 40 videos.*\(3,\)"):
+        replace(scores, stated_groups=np.array(["p", "q", "r"]))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
-from vsn.config.errors import SEEDS, check_range, require
+from vsn.config.errors import SEEDS, ConfigError, check_range, require
 
 Sampling = Literal["segment", "dense", "rate"]
 SampledBy = Literal["time", "index"]
@@ -92,6 +93,10 @@ class DataConfig:
     """Name of the test split, the default of `vsn eval`."""
     val_fraction: float = 0.2
     """Share of each class held out for validation if the data has no splits."""
+    group_pattern: str = ""
+    """Regular expression with one group in parentheses, searched in the id of each video (its path relative to root):
+    what it finds is the video's group, such as a person or a recording, which a held-out part or a fold has whole or not
+    at all: "/(S\\d+)_". Empty: the column group of a CSV file, or the groups that the data set states."""
     allow_overlap: bool = False
     """Train although a video is in two splits; otherwise that is an error."""
     split_seed: int = 0
@@ -120,6 +125,7 @@ class DataConfig:
         check_range(self, "[1, inf)", "fold", table="data.")
         check_range(self, "[0, inf)", "num_workers", table="data.")
         check_range(self, SEEDS, "split_seed", table="data.")
+        self._check_group_pattern()
         require(bool(self.separator), "data.separator is empty; it must be the text between path and label.")
         # A multi-label video counts for several classes, and the arrow of time has its own two.
         require(
@@ -130,6 +136,18 @@ class DataConfig:
         require(
             self.decoder != "torchcodec-cuda" or self.num_workers == 0,
             f"data.num_workers is {self.num_workers}; with decoder 'torchcodec-cuda' it must be 0.",
+        )
+
+    def _check_group_pattern(self) -> None:
+        shown = f"data.group_pattern is {self.group_pattern!r}"
+        try:
+            num_groups = re.compile(self.group_pattern).groups
+        except re.error as error:
+            raise ConfigError(f"{shown}, which is no regular expression: {error}.") from None
+        require(
+            not self.group_pattern or num_groups == 1,
+            f"{shown}, with {num_groups} groups in parentheses; it must have one, around what names the group, as in "
+            '"(person[0-9]+)_". Write (?:...) for parentheses that name nothing.',
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from vsn.config import ConfigError, DataConfig
 from vsn.config.errors import quote_first
 from vsn.data.copies import find_copies
+from vsn.data.groups import groups_in_training
 from vsn.data.readers.entries import absolute_path
 from vsn.data.records import VIDEO_EXTENSIONS, RecordSet, VideoRecord
 from vsn.data.video import VideoError, open_video
@@ -62,7 +63,7 @@ def check_splits(config: DataConfig, splits: Sequence[tuple[str, RecordSet]]) ->
         for path in a
         if path in b
     ]
-    notes = _check_pairs(config, same_path, same_path)
+    notes = [*_check_pairs(config, same_path, same_path), *_describe_shared_groups(splits)]
     by_path: dict[str, _Place] = {}
     for part in places:
         by_path = part | by_path
@@ -133,6 +134,18 @@ def _check_pairs(config: DataConfig, pairs: Sequence[_Pair], across: Sequence[_P
         f"{config.root}: {message}. Accuracy on videos that were trained on says nothing about others: keep each in one "
         "split. data.allow_overlap = true permits it."
     )
+
+
+def _describe_shared_groups(splits: Sequence[tuple[str, RecordSet]]) -> list[str]:
+    shared = groups_in_training({name: [r.group for r in records.videos] for name, records in splits}, splits[0][0])
+    if not shared:
+        return []
+    group, others = next(iter(shared.items()))
+    number = "1 group is" if len(shared) == 1 else f"{len(shared)} groups are"
+    return [
+        f"{number} in {splits[0][0]!r} and in another split, for example {group!r} in {quote_first(others)}: the accuracy "
+        "there says less about other groups."
+    ]
 
 
 def _check_classes(config: DataConfig, splits: Sequence[tuple[str, RecordSet]]) -> None:

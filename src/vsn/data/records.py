@@ -36,6 +36,8 @@ class VideoRecord:
     """Show the sampled frames last first."""
     listed_frames: int = 0
     """Frames that its list states, 0 when it states none. Only the doctor compares; reading counts the frames."""
+    group: str = ""
+    """What may not be split between training and testing: a person, a place, a recording; "" where none is stated."""
     place: str = field(default="", compare=False)
     """Where the annotations list it, for messages: "clips.csv, line 3"; "" for a video in a class folder."""
 

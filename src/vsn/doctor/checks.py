@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any, get_args
 
 from vsn.data.flips import describe_pairs, flipped_labels, has_side, propose_flip_rule, unclear_pairs
+from vsn.data.groups import groups_in_training
 from vsn.doctor.evidence import Evidence
 from vsn.doctor.findings import Finding, Severity, counted, make_finding
 from vsn.doctor.mirror import mirrored_pairs
@@ -353,6 +354,19 @@ def check_copies(evidence: Evidence) -> Iterator[Finding]:
         yield from _found(code, found, severity="warning" if is_allowed else None)
 
 
+def check_groups(evidence: Evidence) -> Iterator[Finding]:
+    """Find groups, such as a person, of the training split that are in another split too."""
+    train = evidence.split_of("train")
+    if train is None:
+        return
+    videos = {split.name: Counter(record.group for record in split.videos) for split in evidence.splits}
+    items = []
+    for group, others in groups_in_training(videos, train.name).items():
+        counts = [f"{name}: {counted(videos[name][group], 'video')}" for name in (train.name, *others)]
+        items.append(f"{group} ({', '.join(counts)})")
+    yield from _found("group-leak", items)
+
+
 def _first_pair(places: list[Place], condition: Callable[[Place, Place], object]) -> tuple[Place, Place] | None:
     return next(((a, b) for a in places for b in places if a is not b and condition(a, b)), None)
 
@@ -402,6 +416,7 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_reading,
     check_readable,
     check_copies,
+    check_groups,
     check_unlabeled,
     check_classes,
     check_balance,

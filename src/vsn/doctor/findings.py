@@ -29,8 +29,11 @@ class Finding:
 _FIX = "Fix this, then run the doctor again."
 _FLOW_AGAIN = "Delete it and run `vsn flow extract` again, which writes only what is missing."
 
-# Code, or code/variant -> severity, problem, advice. {videos} and {classes} are the number of items with its noun, {n} is
-# the number; the other fields come from the check.
+_COUNTED = {"videos": "video", "classes": "class", "groups": "group"}
+"""Field of a template -> the noun that the number of items stands before."""
+
+# Code, or code/variant -> severity, problem, advice. {videos}, {classes} and {groups} are the number of items with its noun,
+# {n} is the number; the other fields come from the check.
 # fmt: off
 _TEMPLATES: dict[str, tuple[Severity, str, str]] = {
     # Splits.
@@ -96,6 +99,9 @@ _TEMPLATES: dict[str, tuple[Severity, str, str]] = {
         "Keep one of each: training leaves out the others, and evaluation counts all."),
     "val-in-test": ("warning", "{videos} used for both validation and testing",
         "Remove one of each pair, or select nothing by the validation accuracy."),
+    "group-leak": ("warning", "{groups} in the training split and in another",
+        "The accuracy there says less about other groups, such as other people: keep each group in one split, or state no "
+        "splits, and whole groups are held out."),
     # Flow.
     "no-flow": ("error", "{error}", _FIX),
     "flow-files": ("error", "{error}", _FIX),
@@ -139,7 +145,8 @@ def make_finding(
     # format does not look into inserted values, so names of videos and classes may have braces.
     usual_severity, problem, advice = _TEMPLATES[code]
     number = len(items)
-    problem = problem.format(n=number, videos=counted(number, "video"), classes=counted(number, "class"), **fields)
+    counts = {nouns: counted(number, noun) for nouns, noun in _COUNTED.items()}
+    problem = problem.format(n=number, **counts, **fields)
     example = f"{': ' if number == 1 else ', for example '}{items[0]}" if items else ""
     return Finding(
         code.partition("/")[0],

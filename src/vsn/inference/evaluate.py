@@ -113,7 +113,9 @@ def score_videos(
     # The promise of the docstring, checked at every evaluation: a repeated or lost video would change the accuracy.
     assert (num_scored == 1).all(), "a video was not scored, or twice"
     video_ids = np.array([record.video_id for record in dataset.records])
-    return Scores(video_ids, logits, label_array(dataset), dataset.classes)
+    groups = np.array([record.group for record in dataset.records])
+    stated_groups = groups if (groups != "").all() else None
+    return Scores(video_ids, logits, label_array(dataset), dataset.classes, stated_groups=stated_groups)
 
 
 def evaluate_run(

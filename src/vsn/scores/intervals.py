@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from statistics import NormalDist
 from typing import Any
 
@@ -24,7 +25,7 @@ def share_interval(hits: NDArray[np.bool_], *, groups: Groups = None, confidence
 
     The values of p at which the binomial chance of more hits than seen, plus half the chance of as many, is between
     the two tails (Lancaster, 1961). Videos of one of ``groups`` (``(N,)``, default one group per video), such as a
-    clip and its reversed copy, count as fewer independent videos.
+    clip and its reversed copy, count as fewer independent videos, and those of few groups as fewer still (Student's t).
     """
     share, _, count = _independent_videos(hits.astype(np.float64), groups)
     tail = (1 - confidence) / 2
@@ -84,7 +85,7 @@ def loss_share_interval(
     total = weights.sum()
     a, b = weights @ loss / total, weights @ above / total
     sums = np.array([np.bincount(index, np.sqrt(weights) * part) for part in (loss - a, above - b)])
-    covariance = sums @ sums.T * (_quantile() / total) ** 2
+    covariance = sums @ sums.T * (_group_quantile(num_groups, len(forward)) / total) ** 2
     # The ratios r with (a - r b)^2 <= z^2 var(a - r b): between the two roots of a square in r.
     square, middle, constant = b * b - covariance[1, 1], a * b - covariance[0, 1], a * a - covariance[0, 0]
     if b <= 0 or square <= 0:
@@ -141,6 +142,7 @@ def _independent_videos(
     are always equal. With ``classes`` the means are over classes.
     """
     group_index, num_groups = _group_index(groups, len(values))
+    few = (_quantile() / _group_quantile(num_groups, len(values))) ** 2
     _, class_index = np.unique(np.zeros(len(values)) if classes is None else classes, return_inverse=True)
     sizes, sums = np.bincount(class_index), np.bincount(class_index, values)
     weights = 1 / (len(sizes) * sizes[class_index])
@@ -161,7 +163,7 @@ def _independent_videos(
     variance = float(np.sum(residuals**2))
     # Videos of a group that differ more than chance (one right, its copy wrong) at most double the number.
     most = 2 / float(np.sum(weights**2))
-    return mean, square, min(spread / variance + 1, most) if variance > 0 else most
+    return mean, square, few * (min(spread / variance + 1, most) if variance > 0 else most)
 
 
 def _chance_of_more(hits: float, count: float, p: float) -> float:
@@ -207,6 +209,18 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
 
 def _quantile() -> float:
     return NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+
+
+def _group_quantile(num_groups: int, num_videos: int) -> float:
+    """Return the distance of a bound in standard deviations: Student's t where these are known from few groups."""
+    return _t_quantile(num_groups - 1) if 1 < num_groups < num_videos else _quantile()
+
+
+@cache
+def _t_quantile(freedom: int) -> float:
+    """Return the upper quantile of Student's t distribution that leaves (1 - CONFIDENCE) / 2 above it."""
+    # P(|T| > t) = I_x(freedom / 2, 1 / 2) with x = freedom / (freedom + t^2); t = 13 of one degree of freedom.
+    return _root(lambda t: 1 - CONFIDENCE - _incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t)), 0.0, 20.0)
 
 
 def _group_index(groups: Groups, num_videos: int) -> tuple[NDArray[np.intp], int]:

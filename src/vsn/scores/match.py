@@ -64,15 +64,11 @@ def match_scores(inputs: Sequence[Scores], names: Sequence[str], *, common: bool
 def reorder_scores(scores: Scores, videos: Sequence[str], classes: tuple[str, ...]) -> Scores:
     """Return the scores of these videos, in this order, with the columns and labels in the order of ``classes``."""
     row_of = {video: index for index, video in enumerate(scores.video_ids.tolist())}
-    rows = np.array([row_of[video] for video in videos])
+    scores = scores.take(np.array([row_of[video] for video in videos]))
     column_of = {name: index for index, name in enumerate(scores.classes)}
     columns = np.array([column_of[name] for name in classes])
-    if scores.multi_label:
-        labels = scores.labels[rows][:, columns]
-    else:
-        # argsort inverts the permutation: old class index -> new one. The appended -1 is what index -1, an
-        # unknown label, selects.
-        labels = np.append(np.argsort(columns), -1)[scores.labels[rows]]
-    return replace(
-        scores, video_ids=scores.video_ids[rows], logits=scores.logits[rows][:, columns], labels=labels, classes=classes
-    )
+    # argsort inverts the permutation: old class index -> new one. The appended -1 is what index -1, an unknown label,
+    # selects.
+    new_index = np.append(np.argsort(columns), -1)
+    labels = scores.labels[:, columns] if scores.multi_label else new_index[scores.labels]
+    return replace(scores, logits=scores.logits[:, columns], labels=labels, classes=classes)

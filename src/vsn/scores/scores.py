@@ -48,6 +48,7 @@ class Scores:
         kind: "logits" of a network, or "log_probabilities" of a softmax fusion. The softmax of either gives
             probabilities.
         facts: metadata as JSON values: split, protocol, order, weights_hash and so on.
+        stated_groups: ``(N,)`` str; the group of each video, such as a person, or None where the data states none.
 
     Raises:
         ValueError: shapes that do not match, a duplicate video or class, labels out of range.
@@ -59,6 +60,7 @@ class Scores:
     classes: tuple[str, ...]
     kind: ScoreKind = "logits"
     facts: dict[str, Any] = field(default_factory=dict)
+    stated_groups: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         n, shape = len(self.video_ids), (len(self.video_ids), len(self.classes))
@@ -67,6 +69,8 @@ class Scores:
                 f"Expected logits {shape} and labels int64 {(n,)} or bool {shape} for {n} videos and {shape[1]} classes, "
                 f"got logits {self.logits.shape} and labels {self.labels.dtype} {self.labels.shape}."
             )
+        if self.stated_groups is not None and self.stated_groups.shape != (n,):
+            raise ValueError(f"Expected the groups of {n} videos, got an array of shape {self.stated_groups.shape}.")
         # Matching, fusing and submitting go by name, so names must be unique.
         if len(set(self.video_ids.tolist())) != n:
             raise ValueError("The scores hold a video more than once.")
@@ -85,7 +89,12 @@ class Scores:
 
     @property
     def groups(self) -> list[str]:
-        """``(N,)`` names of the source videos: a clip and its reversed copy share one."""
+        """``(N,)`` names of what was drawn: the stated groups, or the source videos, which a clip and its copy share.
+
+        Intervals count on the videos of one group being alike.
+        """
+        if self.stated_groups is not None:
+            return list(self.stated_groups.tolist())
         return [video_id.removesuffix("#reversed") for video_id in self.video_ids.tolist()]
 
     @property
@@ -106,21 +115,29 @@ class Scores:
 
     def take(self, rows: NDArray[Any]) -> Scores:
         """Return the scores of some videos: ``rows`` are indices, or bool ``(N,)``."""
-        return replace(self, video_ids=self.video_ids[rows], logits=self.logits[rows], labels=self.labels[rows])
+        return replace(
+            self,
+            video_ids=self.video_ids[rows],
+            logits=self.logits[rows],
+            labels=self.labels[rows],
+            stated_groups=None if self.stated_groups is None else self.stated_groups[rows],
+        )
 
     def save(self, path: Path) -> None:
         """Write as .npz, atomically; `load_scores` reads it."""
+        arrays: dict[str, Any] = {
+            "video_ids": self.video_ids,
+            "scores": self.logits,
+            "labels": self.labels,
+            "classes": np.array(self.classes),
+            "format_version": np.array(FORMAT_VERSION),
+            "kind": np.array(self.kind),
+            "facts": np.array(json.dumps(self.facts)),
+        }
+        if self.stated_groups is not None:
+            arrays["groups"] = self.stated_groups
         with atomic_write(path) as temporary:
-            np.savez_compressed(
-                temporary,
-                video_ids=self.video_ids,
-                scores=self.logits,
-                labels=self.labels,
-                classes=np.array(self.classes),
-                format_version=np.array(FORMAT_VERSION),
-                kind=np.array(self.kind),
-                facts=np.array(json.dumps(self.facts)),
-            )
+            np.savez_compressed(temporary, **arrays)
 
 
 def load_scores(path: str | Path) -> Scores:
@@ -153,6 +170,7 @@ def load_scores(path: str | Path) -> Scores:
             tuple(arrays["classes"].astype(str).tolist()),
             kind,  # type: ignore[arg-type]
             facts,
+            arrays["groups"].astype(str) if "groups" in arrays else None,
         )
     # ScoresError is a ValueError: pass on the message about the version.
     except ScoresError:

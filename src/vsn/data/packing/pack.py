@@ -1,9 +1,9 @@
 """Pack a data set for sparse reading: few files, frames resized once, every frame a JPEG.
 
 Eight of 300 frames then cost eight small decodes. The folder holds `shard-*.vsnpack` (format: see
-`vsn.data.video.packed_files`), `videos.csv` (path, label, split, id), `bad.csv` if videos could not be read, and
-`pack.json` (settings, class names, source), which is written last. `data.source = "csv"` reads it, with the ids,
-labels, classes and order of the original.
+`vsn.data.video.packed_files`), `videos.csv` (path, label, split, id, and group where the data has groups), `bad.csv` if
+videos could not be read, and `pack.json` (settings, class names, source), which is written last. `data.source = "csv"`
+reads it, with the ids, labels, groups, classes and order of the original.
 """
 
 from __future__ import annotations
@@ -166,12 +166,15 @@ def pack_dataset(
             # Workers are killed on Ctrl-C, and then cannot remove their own.
             remove_temporary_files(job.path for job in todo)
         places = _places_in_pack(plan, contents)
+        # A cell of the column must not be empty, so that it stands for all videos or for none.
+        has_groups = all(record.group for records in plan.splits.values() for record in records.records)
         rows = [
             (
                 places[record.path],
                 "|".join(plan.classes[label] for label in plan.labels(record)),
                 split,
                 record.video_id,
+                *((record.group,) if has_groups else ()),
             )
             for split, records in plan.splits.items()
             for record in records.records
@@ -195,7 +198,7 @@ def pack_dataset(
         )
         # The marker comes last but one: without it the folder is not a pack, and the same command continues.
         _report_bad(summary, plan, max_bad)
-        write_csv(out / VIDEOS, [("path", "label", "split", "id"), *rows])
+        write_csv(out / VIDEOS, [("path", "label", "split", "id", *(("group",) if has_groups else ())), *rows])
         file_list: PackList = {"rows": len(rows), "sha256": file_sha256(out / VIDEOS)}
         write_json(out / MARKER, _marker(plan, summary, contents, file_list))
         _check_records(plan, places)

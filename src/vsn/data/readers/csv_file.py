@@ -32,10 +32,11 @@ class _Row(NamedTuple):
     class_names: tuple[str, ...]
     split: str
     video_id: str
+    group: str
 
 
 def read_csv(config: DataConfig, split: str) -> RecordSet:
-    """Read a CSV file with a header: columns `path`, `label`, and optionally `split` and `id`.
+    """Read a CSV file with a header: columns `path`, `label`, and optionally `split`, `id` and `group`.
 
     See `read_table` for what spreadsheets write, and for other columns.
 
@@ -44,7 +45,7 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
     frames, or a video in a packed file (`x.vsnpack/3`), relative to the CSV file's folder, else to
     `data.videos`, else to root. A label may be several, as `a|b`, or empty for none of the classes
     (task "multilabel"). The test split may leave labels empty, and task "arrow" needs none. `id`
-    replaces the path as the video's name in results.
+    replaces the path as the video's name in results. `group` names what may not be split, such as a person.
     """
     root = Path(config.root)
     # An interrupted pack has a list of the videos packed so far, which would pass for a complete data set.
@@ -90,7 +91,9 @@ def _find_entries(config: DataConfig, file: Path, rows: Sequence[_Row]) -> list[
     root = Path(config.root)
     folders = list(dict.fromkeys(map(str, [file.parent, *([root / config.videos] if config.videos else []), root])))
     listing = Listing()
-    lines = [Line(row.path, row.class_names, f"line {row.line}", video_id=row.video_id) for row in rows]
+    lines = [
+        Line(row.path, row.class_names, f"line {row.line}", video_id=row.video_id, group=row.group) for row in rows
+    ]
     entries, missing = find_lines(config, file, lines, folders, listing, partial(_find, listing))
     bases = f"the CSV file's folder, {'data.videos and ' if config.videos else ''}data.root"
     # Lists from web pages often leave out the extension.
@@ -144,7 +147,7 @@ def _packed_classes(file: Path, rows: Sequence[_Row]) -> tuple[str, ...]:
 
 def _read_rows(config: DataConfig, file: Path) -> tuple[list[_Row], tuple[str, ...]]:
     required = ("path",) if config.task == "arrow" else ("path", "label")
-    optional = tuple(name for name in ("label", "split", "id") if name not in required)
+    optional = tuple(name for name in ("label", "split", "id", "group") if name not in required)
     table = read_table(file, required, optional)
     parsed = []
     for line, cells in table.rows:
@@ -163,7 +166,7 @@ def _read_rows(config: DataConfig, file: Path) -> tuple[list[_Row], tuple[str, .
                     raise ValueError(f"the {name} is empty; every video needs one.")
             if "" in names:
                 raise ValueError(f"the label is {label!r}; expected class names separated by |.")
-        parsed.append(_Row(line, cells["path"], names, cells["split"], cells["id"]))
+        parsed.append(_Row(line, cells["path"], names, cells["split"], cells["id"], cells["group"]))
     empty = [(row.line, name) for row in parsed for name in row.class_names if name.lower() in _WORDS_FOR_EMPTY]
     if not empty:
         return parsed, table.notes

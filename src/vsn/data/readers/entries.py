@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from vsn.config import ConfigError, DataConfig
+from vsn.config.errors import quote_first
+from vsn.data.groups import hold_out_groups
 from vsn.data.readers.splits import SplitChoice, means
 from vsn.data.records import RecordSet, VideoRecord
 
@@ -29,10 +32,14 @@ class Entry(NamedTuple):
     """Its place in the annotations: "clips.csv, line 3"; "" for a video that no file lists."""
     respelled: str = ""
     """Its name as listed, where that is spelled otherwise than on disk."""
+    group: str = ""
+    """See `VideoRecord.group`."""
 
     def record(self, labels: tuple[int, ...]) -> VideoRecord:
         """Return the record of the video with these labels."""
-        return VideoRecord(self.path, labels, self.video_id, listed_frames=self.listed_frames, place=self.place)
+        return VideoRecord(
+            self.path, labels, self.video_id, listed_frames=self.listed_frames, group=self.group, place=self.place
+        )
 
 
 def video_id(path: Path, root: Path) -> str:
@@ -60,9 +67,11 @@ def record_set(
     The entries are those of the splits of `choice`; where that holds out a part, the records are those of one part.
 
     Raises `ConfigError` for fewer than two classes, for several labels where the task takes one, for a video that is
-    listed with different labels, and for unlabeled videos in the training split.
+    listed with different labels, for unlabeled videos in the training split, and for ids in which
+    `config.group_pattern` finds no group.
     """
     entries, repeated = _each_once(config, entries)
+    entries = _with_groups(config, entries)
     empty = RecordSet(
         (),
         tuple(classes),
@@ -71,7 +80,9 @@ def record_set(
         notes=(*notes, *choice.notes, *_describe_spelling(entries), *repeated),
     )
     if choice.held_out:
-        entries = hold_out(config, split, entries)
+        kept = hold_out(config, split, entries)
+        empty = replace(empty, notes=(*empty.notes, *_describe_held_groups(config, split, entries, kept)))
+        entries = kept
     if config.task == "arrow":
         both = []
         for entry in entries:
@@ -130,6 +141,22 @@ def _each_once(config: DataConfig, entries: Sequence[Entry]) -> tuple[list[Entry
     return list(first_of.values()), [note]
 
 
+def _with_groups(config: DataConfig, entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries with the groups that `config.group_pattern` finds in their ids."""
+    if not config.group_pattern:
+        return list(entries)
+    found = [re.search(config.group_pattern, entry.video_id) for entry in entries]
+    # A group that took no part in the match is None, an empty one names nothing.
+    missing = [entry.video_id for entry, match in zip(entries, found, strict=True) if not (match and match[1])]
+    if missing:
+        raise ConfigError(
+            f"{config.root}: data.group_pattern {config.group_pattern!r} finds no group in {len(missing)} of "
+            f"{len(entries)} videos, for example {quote_first(missing)}. It is searched in the path "
+            "relative to data.root, or in the id that a CSV file states."
+        )
+    return [entry._replace(group=match[1]) for entry, match in zip(entries, found, strict=True) if match]
+
+
 def absolute_path(path: Path) -> str:
     """Return a path that is equal for two records of one video, relative to different folders."""
     text = os.fspath(path)
@@ -152,11 +179,17 @@ def _describe_spelling(entries: Sequence[Entry]) -> list[str]:
 
 
 def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[Entry]:
-    """Return the training part, or the held-out part, of videos, stratified by class.
+    """Return the training part, or the held-out part, of videos, stratified by class; in whole groups if they have some.
 
     Multi-label videos count as one class, because few of them share all labels.
     """
     training = means(split, config.train_split)
+    if entries and all(entry.group for entry in entries):
+        classes = [() if config.task == "multilabel" else entry.class_names for entry in entries]
+        groups = [entry.group for entry in entries]
+        is_held = hold_out_groups(classes, groups, config.val_fraction, seed=config.split_seed)
+        chosen = [entry for entry, of_held in zip(entries, is_held, strict=True) if of_held != training]
+        return sorted(chosen, key=lambda entry: entry.video_id)
     # Sorted by id: the order of a file system must not change the split.
     by_class: dict[tuple[str, ...], list[Entry]] = {}
     for entry in sorted(entries, key=lambda entry: entry.video_id):
@@ -174,6 +207,18 @@ def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[E
     if not chosen:
         raise ConfigError(f"{config.root}: every class has one video, so none is left for split {split!r}.")
     return chosen
+
+
+def _describe_held_groups(config: DataConfig, split: str, entries: Sequence[Entry], kept: Sequence[Entry]) -> list[str]:
+    groups, of_part = ({entry.group for entry in part} for part in (entries, kept))
+    if "" in groups:
+        return []
+    training = means(split, config.train_split)
+    held, num_held = (groups - of_part, len(entries) - len(kept)) if training else (of_part, len(kept))
+    return [
+        f"Held out in whole groups: {len(held)} of {len(groups)} ({quote_first(sorted(held))}), {num_held} of "
+        f"{len(entries)} videos."
+    ]
 
 
 def _rank(seed: int, video_id: str) -> bytes:

@@ -110,6 +110,8 @@ class Line(NamedTuple):
     """See `VideoRecord.listed_frames`."""
     video_id: str = ""
     """Its id; empty where that is its path."""
+    group: str = ""
+    """See `VideoRecord.group`."""
 
 
 @contextlib.contextmanager
@@ -213,6 +215,7 @@ def find_lines(
                     line.listed_frames,
                     place=f"{file.name}, {line.where}",
                     respelled=line.name if is_respelled else "",
+                    group=line.group,
                 )
             )
     return entries, missing

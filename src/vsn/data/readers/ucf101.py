@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
+
 from vsn.config import DataConfig
 from vsn.data.readers.class_names import read_class_list
 from vsn.data.readers.entries import record_set
@@ -16,7 +19,8 @@ def read_ucf101(config: DataConfig, split: str) -> RecordSet:
     These files are in root/ucfTrainTestlist, the same below root/UCF101TrainTestSplits-RecognitionTask,
     root, root/annotations, root/labels or root/splits. Videos (or another container, or a folder of frames
     `v_x`) are, in class folders or without, in root/UCF-101, root/UCF101, root/videos, root/frames,
-    root/rawframes or root.
+    root/rawframes or root. The clips of a class that were cut from one recording are a group (g01 to g25 in their
+    names): "v_YoYo_g01".
     """
     official = "ucfTrainTestlist"
     # The archive of the splits unpacks to either of two levels.
@@ -32,7 +36,8 @@ def read_ucf101(config: DataConfig, split: str) -> RecordSet:
         # A list of another release, or edited by hand, would silently permute the classes.
         if stated and stated.strip() != str(number):
             raise ValueError(f"the number of {name!r} is {stated.strip()}; in {classes.file.name} it is {number}.")
-        return Line(video, (name,))
+        recording = re.match(r"v_.+_g\d+(?=_c\d+)", posixpath.basename(video))
+        return Line(video, (name,), group=recording[0] if recording else "")
 
     usual = ("UCF-101", "UCF101", "videos", "frames", "rawframes")
     entries, _ = find_videos(config, file, parse_lines(file, parse), usual, flat=True)
