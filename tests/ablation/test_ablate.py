@@ -9,12 +9,15 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from tests.helpers.tiny_runs import assert_same_weights, tiny_recipe
 from tests.training.test_train import at_step, interrupt
 from vsn.ablation import run as ablate_module
+from vsn.ablation.fuse import ENSEMBLES, ensemble_grid, fuse_grid
 from vsn.ablation.grid import grid_variants, make_variant, parse_grid, run_name
 from vsn.ablation.paper_tables import (
     PAPER_FLOW,
@@ -34,7 +37,12 @@ from vsn.ablation.run import ablate, format_tables, merge_ablations, open_ablati
 from vsn.cli import main
 from vsn.config import STAGES, ConfigError, ModelConfig, Recipe
 from vsn.data.embedded.write import SynthSpec, write_dataset
+from vsn.models import build_model
+from vsn.models.measure import count_multiply_adds, count_parameters
+from vsn.runs.results import find_scores
 from vsn.runs.run import RunError
+from vsn.scores.metrics import probabilities
+from vsn.scores.scores import ScoresError, load_scores
 from vsn.training import train as train_module
 from vsn.training.train import TrainingStopped
 
@@ -450,6 +458,40 @@ def copied(out: Path, to: Path) -> Path:
 
 def weights_times(out: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("runs/*/model.safetensors")}
+
+
+def test_the_runs_of_a_grid_are_fused_seed_by_seed(ablated: tuple[Path, Recipe], tmp_path: Path):
+    out, recipe = copied(ablated[0], tmp_path), ablated[1]
+    grid = parse_grid(["model.shift=true,false"])
+    (fused,) = fuse_grid(recipe, AblationSpec(grid=grid), out)
+    files = [out / "runs" / f"{name}-seed0" for name in ("recipe", "shift=false")]
+    parts = [load_scores(file) for file in find_scores(files)]
+    assert (fused.seed, fused.report.num_videos) == (0, len(parts[0].video_ids))
+    expected = sum(probabilities(part) for part in parts) / 2
+    np.testing.assert_allclose(probabilities(load_scores(fused.file)), expected, rtol=1e-5)
+    assert [row.name for row in fused.report.inputs] == ["recipe", "shift=false"]
+    assert fused.report.fused.costs.parameters == sum(row.costs.parameters for row in fused.report.inputs)
+
+    shutil.rmtree(files[1])
+    with pytest.raises(ScoresError, match="shift=false-seed0"):
+        fuse_grid(recipe, AblationSpec(grid=grid), out)
+    with pytest.raises(ConfigError, match="--fuse needs two runs"):
+        fuse_grid(recipe, AblationSpec(grid=parse_grid(["model.shift=true"])), out)
+
+
+def test_the_published_ensemble_costs_what_the_paper_states():
+    base = Recipe(model=ModelConfig(name="eco_lite", num_classes=400))
+    models = [
+        variant.recipe.model for variant in grid_variants(base, parse_grid(ensemble_grid("eco-en-lite", base))).values()
+    ]
+    assert sum(model.num_frames for model in models) == 92
+    with torch.device("meta"):
+        parameters = sum(count_parameters(build_model(model)) for model in models)
+    assert parameters / 1e6 == pytest.approx(150, abs=0.05)  # the paper's Table 2
+    assert sum(count_multiply_adds(model, size=224) for model in models) / 1e9 == pytest.approx(267, abs=0.5)
+    assert len(grid_variants(base, parse_grid(ENSEMBLES["eco-en-lite-rf"]))) == 8
+    with pytest.raises(ConfigError, match=r"'vsn_resnet14_tiny'.*'eco_lite'"):
+        ensemble_grid("eco-en-lite", BASE)
 
 
 def test_finished_runs_are_kept_and_more_is_added(

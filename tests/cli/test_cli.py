@@ -106,7 +106,18 @@ def commands(table: cli.Commands = cli.COMMANDS, group: tuple[str, ...] = ()) ->
 OPTIONS = {
     "train": ["RECIPE", "--out", "--init-from", "--resume", "vsn recipe show"],
     "train demo": ["--model.name", "--train.epochs", "--data.root", "--eval.protocol"],
-    "ablate": ["--tables", "--grid", "--seeds", "--backbones", "--dry-run", "--show", "--merge", "--json"],
+    "ablate": [
+        "--tables",
+        "--grid",
+        "--fuse",
+        "--ensemble",
+        "--seeds",
+        "--backbones",
+        "--dry-run",
+        "--show",
+        "--merge",
+        "--json",
+    ],
     "ablate demo": ["--model.name", "--train.epochs"],
     "eval": ["PATH", "--split", "--protocol", "--order", "--root", "--bad-videos", "--json"],
     "bench": ["--modes", "--runtimes", "--baseline", "--batches", "--json", "--plot", "Table 6"],
@@ -224,6 +235,9 @@ def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
         ("ablate", "recipe.*vsn ablate demo"),
         ("ablate demo", "--tables"),
         ("ablate demo --grid model.blok=x", "--grid model.blok=x: .*'model.blok'.*'model.block'"),
+        ("ablate demo --fuse --tables 9", "--fuse.*--grid"),
+        ("ablate demo --ensemble eco-en-lite --grid model.shift=true,false", "--ensemble.*--grid"),
+        ("ablate demo --ensemble eco-en-lite", "'vsn_resnet26_thin'.*'eco_lite'"),
         ("ablate --merge a", "--merge needs --out"),
         ("ablate demo --show a.json", "--show.*recipe"),
         ("ablate --show a.json --train.epochs 3", "--show.*settings"),
@@ -414,6 +428,21 @@ def test_ablate(vsn: Run, tiny_data: Path, tmp_path: Path, monkeypatch):
     assert vsn("ablate", "--show", written) == (0, out, "")
     facts = json.loads(vsn(*command, "--json")[1])
     assert facts == json.loads(written.read_text())
+    lengths = (
+        "ablate",
+        "mine.toml",
+        "--grid",
+        "model.num_frames=2,4",
+        "--train.epochs",
+        "1",
+        "--out",
+        "lengths",
+        "--fuse",
+    )
+    status, out, _ = vsn(*lengths)
+    assert (status, "mean of softmax scores" in out) == (0, True)
+    (fused,) = json.loads(vsn(*lengths, "--json")[1])["fused"]
+    assert (fused["fused"]["frames"], Path(fused["file"]).is_file()) == ("2+4", True)
     assert facts["commands"][0] == "vsn " + " ".join([*command, "--shuffled"])
     assert (facts["recipe"]["train"]["epochs"], len(facts["runs"])) == (1, 1)
     (state,) = json.loads(vsn(*command, "--seeds", "1", "--dry-run", "--json")[1])

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
 from vsn.cli.settings import RecipeCommand, RecipeSettings, command_line, print_unused_settings
 from vsn.system.files import to_json
+
+if TYPE_CHECKING:
+    from vsn.ablation.fuse import FusedSeed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +26,8 @@ class AblateCommand(RecipeCommand):
     runs to those that are finished.
 
     `vsn ablate demo --tables 7 8 9 --seeds 0 1 2 --shuffled` runs the paper's ablations on the embedded data
-    set, `vsn ablate demo --grid model.block=compact,headtail model.num_frames=4,8` every combination.
+    set, `vsn ablate demo --grid model.block=compact,headtail model.num_frames=4,8` every combination,
+    `vsn ablate demo-eco-lite --ensemble eco-en-lite` trains four networks and averages their scores.
     """
 
     tables: tuple[Literal[5, 7, 8, 9], ...] = ()
@@ -32,6 +36,10 @@ class AblateCommand(RecipeCommand):
     grid: tuple[str, ...] = ()
     """SETTING=VALUE,VALUE ...: every combination; + joins the items of a list, as in
     model.places=res5,res4+res5."""
+    fuse: bool = False
+    """Also average the scores of all runs of --grid, as an ensemble, for each seed."""
+    ensemble: Literal["eco-en-lite", "eco-en-lite-rf"] | None = None
+    """The grid of a published ensemble, and --fuse: ECO Lite with 16, 20, 24 and 32 frames; -rf on RGB and on flow."""
     seeds: tuple[int, ...] = (0,)
     """Train every recipe with each of these seeds."""
     backbones: tuple[str, ...] = ()
@@ -61,14 +69,21 @@ class AblateCommand(RecipeCommand):
             )
         # Settings are checked before torch is imported, which takes seconds.
         recipe = settings.apply_to(self.recipe)
+        from vsn.ablation.fuse import ensemble_grid, fuse_grid
         from vsn.ablation.grid import parse_grid
         from vsn.ablation.plan import AblationSpec, describe_states
         from vsn.ablation.run import ablate, format_tables, plan_ablation
+        from vsn.cli.score_tables import print_fusion
 
+        if self.ensemble and self.grid:
+            raise ValueError("--ensemble is a grid of its own; leave out --grid, or use --grid with --fuse.")
+        if self.fuse and not (self.grid or self.ensemble):
+            raise ValueError("--fuse averages the runs of a grid; pass --grid SETTING=VALUE,VALUE, or --ensemble.")
+        grid = ensemble_grid(self.ensemble, recipe) if self.ensemble else self.grid
         out = self.out or Path("runs") / f"ablation-{Path(self.recipe).stem}"
         spec = AblationSpec(
             tables=self.tables,
-            grid=parse_grid(self.grid),
+            grid=parse_grid(grid),
             backbones=self.backbones,
             seeds=self.seeds,
             shuffled=self.shuffled,
@@ -86,8 +101,20 @@ class AblateCommand(RecipeCommand):
         console = Console(stderr=True, quiet=not is_rank0)
         print_unused_settings(recipe, console)
         result = ablate(recipe, spec, out, command=command_line.get(), console=console)
-        if is_rank0:
-            print(to_json(result, indent=2) if self.json_output else format_tables(result))
+        if not is_rank0:
+            return
+        fused = fuse_grid(recipe, spec, out) if self.fuse or self.ensemble else []
+        if self.json_output:
+            added = {"fused": [_fused_to_dict(one) for one in fused]} if fused else {}
+            print(to_json({**result, **added}, indent=2))
+            return
+        print(format_tables(result))
+        for one in fused:
+            print(f"\nSeed {one.seed}, fused into {one.file}:")
+            if one.report:
+                print_fusion(one.report)
+            else:
+                print("Some videos have no label: no accuracy was computed.")
 
     def _print_saved(self, settings: RecipeSettings) -> None:
         """Print a saved ablation.json, after merging several if asked to."""
@@ -105,3 +132,8 @@ class AblateCommand(RecipeCommand):
         else:
             result = merge_ablations(self.merge, self.out)
         print(to_json(result, indent=2) if self.json_output else format_tables(result))
+
+
+def _fused_to_dict(fused: FusedSeed) -> dict[str, Any]:
+    report = {} if fused.report is None else fused.report.to_dict()
+    return {"seed": fused.seed, "file": str(fused.file), **report}
