@@ -144,6 +144,7 @@ def test_refused_values(config: type, settings: dict[str, object], message: str)
         ("s3d_foo", "s3d"),
         ("r2plus1d_50", "r2plus1d_34"),
         ("i3d_resnet18", "i3d_resnet101"),
+        ("i3d_inception_v3", "i3d_inception"),
         ("nl-i3d", "nl-i3d_resnet50"),
         ("vsm_resnet50", "vsn_resnet50"),
         ("resnet50", "tsn_resnet50"),

@@ -20,12 +20,13 @@ SMALL = (
     "s3dg",
     "r2plus1d_34_thin",
     "i3d_resnet26_thin",
+    "i3d_inception_thin",
 )
 
 
 def test_every_small_peer_is_listed_and_so_are_those_of_full_width() -> None:
     names = set(list_models())
-    assert set(SMALL) | {"eco", "eco_lite", "r2plus1d_18", "r2plus1d_34", "mtrn_resnet50"} <= names
+    assert set(SMALL) | {"eco", "eco_lite", "i3d_inception", "r2plus1d_18", "r2plus1d_34", "mtrn_resnet50"} <= names
     for name in names:
         assert ModelConfig(name=name).name == name
 
@@ -189,6 +190,7 @@ def test_what_torchvision_publishes_is_loaded_without_its_classifier(
         ("eco_thin", 13, "inception_3a", "res5"),
         ("eco_lite_thin", 5, "inception_3a", "res5"),
         ("s3d", 10, "features.3", "features.15"),
+        ("i3d_inception_thin", 10, "conv3", "inception5b"),
         ("r2plus1d_34_thin", 16, "layer1.0", "layer4.2"),
         ("trn_resnet26_thin", 8, "layer1.0", "layer4.1"),
     ],

@@ -39,9 +39,12 @@ PEERS = (
     "s3dg",
     "r2plus1d_34_thin",
     "nl-i3d_resnet26_thin",
+    "i3d_inception_thin",
     "slowfast_resnet26_thin",
 )
 """One of each kind of network, the smallest there is."""
+QUICK = ("mtrn_resnet14_tiny", "eco_thin", "nl-i3d_resnet26_thin")
+"""A 2D, a 3D and a non-local network; the others take longer, or are as these."""
 FRAMES = 8
 
 
@@ -55,15 +58,9 @@ def make_clip(batch: int = 1, size: int = 64) -> torch.Tensor:
     return torch.randint(0, 256, (batch, FRAMES, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
-# A 2D, a 3D and a non-local network by default; the other 3D networks take longer.
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(
-            name, marks=[pytest.mark.slow] if name in ("s3dg", "r2plus1d_34_thin", "slowfast_resnet26_thin") else []
-        )
-        for name in PEERS
-    ],
+    [pytest.param(name, marks=[pytest.mark.slow] if name not in QUICK else []) for name in PEERS],
 )
 def test_a_run_from_training_to_report(
     name: str, tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
@@ -168,6 +165,8 @@ def test_the_stem_of_flow_and_the_frozen_parts(name: str) -> None:
         ("eco_lite_thin", "res2", 8, 8),
         ("s3d", "res5", 1, 2),
         ("s3d", "res4", 2, 4),
+        ("i3d_inception_thin", "res5", 1, 2),
+        ("i3d_inception_thin", "res4", 2, 4),
         ("r2plus1d_34_thin", "res5", 1, 4),
         ("r2plus1d_34_thin", "layer2", 4, 16),
     ],

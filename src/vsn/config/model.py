@@ -27,6 +27,8 @@ class ModelKind:
     """Names of 3D ResNets; "2d" for any 2D backbone, applied to each frame; empty for a whole network."""
     inflated: bool = False
     """A 3D network that takes the weights of its 2D backbone, inflated along time."""
+    image_network: str = ""
+    """Name of torchvision's 2D network whose weights a whole 3D network takes, inflated along time."""
 
 
 # 3D ResNets exist in these sizes; the thin one is for CPUs and tests.
@@ -43,6 +45,8 @@ MODELS: dict[str, ModelKind] = {
     "c2d": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
     "i3d": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
     "i3d-fine": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
+    "i3d_inception": ModelKind("peers.i3d_inception", image_network="googlenet"),
+    "i3d_inception_thin": ModelKind("peers.i3d_inception"),
     "nl-c2d": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
     "nl-i3d": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
     "nl-i3d-fine": ModelKind("peers.i3d", RESNETS_3D, inflated=True),

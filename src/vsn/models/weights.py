@@ -83,7 +83,8 @@ def _initialize_body(body: nn.Module, config: ModelConfig, run: RunWeights | Non
     if config.weights == "none":
         return LoadedWeights((), tuple(body.state_dict()))
     # Inflated networks take published image weights, others their own video weights.
-    name = config.backbone if MODELS[config.kind].inflated else config.name
+    entry = MODELS[config.kind]
+    name = config.backbone if entry.inflated else entry.image_network or config.name
     state = _read_weights(name, config.weights, run)
     state = {name: weight for name, weight in state.items() if not name.startswith(_CLASSIFIERS)}
     state = inflate(body, _converted(body, state))
