@@ -9,7 +9,8 @@ import vsn
 from vsn.config.distribution import DISTRIBUTION, install_command
 
 ROOT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT_FILE = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PROJECT_FILE["project"]
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
@@ -31,3 +32,12 @@ def test_every_install_command_names_the_distribution_and_an_extra() -> None:
     assert {"serve", "export", "flow"} <= extras
     assert extras <= set(PROJECT["optional-dependencies"])
     assert install_command("serve") == 'pip install "vsn-video[serve]"'
+
+
+def test_the_source_distribution_has_all_that_its_tests_read() -> None:
+    include = PROJECT_FILE["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    made = {"PKG-INFO", "build", "dist", "runs", "site", "mutants"}  # by builds, tests and users
+    there = {
+        path.name for path in ROOT.iterdir() if not path.name.startswith(".") and not path.name.startswith("vsn-demo")
+    }
+    assert there - made == {name.removeprefix("/") for name in include} | {"pyproject.toml"}
