@@ -3,15 +3,16 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 from vsn.serve.decoding import Decoded, DecodeJob, decode_upload
 from vsn.serve.problems import Problem
 
 HANG, CRASH, FAIL = b"planted: hang", b"planted: crash", b"planted: fail"
 KILLED, KILLED_ONCE = b"planted: killed from outside", b"planted: killed if there is no "
-"""The second is followed by a path and a line break; that file is made first."""
+"""The second is followed by a path and a line break, and then the video; the file of that path is made first."""
 WAIT = b"planted: wait for "
-"""Is followed by a path, or a path and a line break, and read until that file is there."""
+"""Is followed by a path, or a path, a line break and a video, which is read as soon as that file is there."""
 
 
 def planted_decode(job: DecodeJob) -> Decoded | Problem:
@@ -28,12 +29,19 @@ def planted_decode(job: DecodeJob) -> Decoded | Problem:
         if not os.path.exists(marker):
             open(marker, "wb").close()
             os.kill(os.getpid(), signal.SIGKILL)
+        drop_first_line(job.path)
     if begins.startswith(FAIL):
         raise KeyError(str(job.path))
     if begins.startswith(WAIT):
         while not os.path.exists(begins.removeprefix(WAIT).partition(b"\n")[0]):
             time.sleep(0.05)
+        drop_first_line(job.path)
     return decode_upload(job)
+
+
+def drop_first_line(path: Path) -> None:
+    """Leave what follows the instruction: a video, or nothing."""
+    path.write_bytes(path.read_bytes().partition(b"\n")[2])
 
 
 def shout(job: str) -> str:

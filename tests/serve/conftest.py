@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from vsn.serve.models import open_model
 from vsn.serve.server import make_server
 from vsn.serve.service import Service
 
+KEY, OTHER = "k" * 24, "colon:and/slash+0123456789"
+"""API keys of alice and bob."""
 CLASSES = ("swipe left", "swipe right", "wave")
 LIMITS = ServeConfig(
     port=0,
@@ -139,3 +141,23 @@ def browser() -> Iterator[Any]:
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 frames of 32x48 pixels, 1.2 seconds."""
     return make_video(tmp_path_factory.mktemp("clips") / "clip.mp4")
+
+
+def key_file(folder: Path, text: str, mode: int = 0o600) -> Path:
+    path = folder / "keys.txt"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+@pytest.fixture(scope="session")
+def guarded(served_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A service that needs a key, of alice or of bob."""
+    folder = tmp_path_factory.mktemp("keys")
+    config = replace(LIMITS, api_key_file=key_file(folder, f"# of the lab\n\nalice:{KEY}\n bob:{OTHER} \n"))
+    (folder / "uploads").mkdir()
+    model = open_model(served_run, device="cpu")
+    service = Service(model, config, decode=planted_decode, uploads=folder / "uploads")
+    with LiveServer(service) as url:
+        wait_until(lambda: not service.why_not_ready(), "it is ready")
+        yield Live(url, service, folder / "uploads")

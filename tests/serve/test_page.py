@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.serve.conftest import Live, make_video
+from tests.serve.conftest import KEY, Live, make_video
 
 
 @pytest.fixture
@@ -145,3 +145,16 @@ def test_a_recording_from_the_camera(open_page: Any):
     assert page.inner_text("#result-title") == "Recording"
     assert page.locator("#frames img").count() == 4
     picture(page, "recording")
+
+
+def test_the_page_of_a_service_with_keys(browser: Any, guarded: Live, clip: Path):
+    with browser.new_context() as stranger, pytest.raises(Exception, match="ERR_INVALID_AUTH_CREDENTIALS"):
+        stranger.new_page().goto(guarded.url)
+    # As typed into the browser's prompt.
+    with browser.new_context(http_credentials={"username": "anyone", "password": KEY}) as context:
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(guarded.url)
+        page.set_input_files("#file", clip)
+        page.wait_for_selector("#result:not([hidden])")
+        assert page.inner_text("#result-title") == "clip.mp4"

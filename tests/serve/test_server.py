@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from tests.helpers.planted import WAIT
-from tests.serve.conftest import LIMITS, LiveServer, wait_until
+from tests.serve.conftest import LIMITS, Live, LiveServer, wait_until
 from vsn.config import ServeConfig
 from vsn.serve.models import open_model
 from vsn.serve.server import Sparingly, connections_allowed
@@ -85,6 +85,7 @@ def test_a_signal_to_the_group_lets_requests_finish(served_run: Path, clip: Path
     good, endless = WAIT + bytes(gate) + b"\n" + clip.read_bytes(), WAIT + bytes(never)
     settings = {"decode_workers": 2, "shutdown_seconds": 4.0}
     with process(served_run, tmp_path, **settings) as service, ThreadPoolExecutor(20) as pool:
+        labels_before = service.post(clip.read_bytes()).json()["predictions"]
         waiting = [pool.submit(service.post, endless)]
         wait_until(lambda: service.metric("vsn_decoders_busy") == 1, "one is decoded")
         waiting += [pool.submit(service.post, good) for _ in range(19)]
@@ -96,7 +97,7 @@ def test_a_signal_to_the_group_lets_requests_finish(served_run: Path, clip: Path
         service.running.wait(30)
     # The first never ends; the others are read by the second decoder.
     assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "stopping")
-    assert {answer.json()["error"]["code"] for answer in answers[1:]} == {"not_a_video"}
+    assert [answer.json()["predictions"] for answer in answers[1:]] == [labels_before] * 19
     assert "Traceback" not in service.log.read_text()
     assert list((tmp_path / "uploads").iterdir()) == []
 
@@ -180,6 +181,41 @@ def test_garbage_does_not_fill_the_log(served_run: Path, tmp_path: Path, caplog:
         finally:
             logging.getLogger("uvicorn.error").removeHandler(caplog.handler)
     assert 0 < len([one for one in caplog.records if "Invalid HTTP" in one.getMessage()]) <= 10
+
+
+CHUNKED = BEGUN.replace(b"Content-Length: 1000", b"Transfer-Encoding: chunked").partition(b"--x")[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",  # TLS
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: " + 70_000 * b"x",
+        b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        CHUNKED + b"5\r\n--x\r\n\r\nno length\r\n",
+    ],
+)
+def test_what_is_not_http_is_a_problem_as_every_other(live: Live, content: bytes):
+    def counted() -> dict[str, float]:
+        places = {"other": "400", "/v1/predict": "400", "left": "499"}
+        return {
+            name: live.metric("vsn_requests_total", path=name.replace("left", "/v1/predict"), status=status)
+            for name, status in places.items()
+        }
+
+    before, place = counted(), "/v1/predict" if content.startswith(CHUNKED) else "other"
+    head, _, body = read_to_end(connect(live.url, content)).partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 400 Bad Request\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head.split("\r\n")[1:])}
+    assert headers["content-type"] == "application/problem+json"
+    assert int(headers["content-length"]) == len(body)
+    assert headers["x-content-type-options"] == "nosniff"
+    assert json.loads(body)["error"]["code"] == "bad_request"
+    wait_until(lambda: counted()[place] > before[place], "it is counted")
+    assert counted() == before | {place: before[place] + 1}
+    assert live.files() == []
 
 
 def test_a_service_whose_requests_are_all_taken_is_not_ready(served_run: Path, tmp_path: Path):

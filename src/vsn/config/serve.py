@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from vsn.config.errors import check_range, require
 
@@ -15,6 +16,8 @@ class ServeConfig:
     """Address to listen on; the default accepts only this machine."""
     port: int = 8000
     """Port to listen on; 0: any free one."""
+    api_key_file: Path | None = None
+    """File of the keys that requests must have, one NAME:KEY a line; default: no key is needed. Read at startup."""
     max_connections: int = 256
     """Maximum open connections; beyond it the one that has waited longest for its request is closed."""
     header_seconds: float = 10.0

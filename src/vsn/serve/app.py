@@ -17,7 +17,8 @@ from starlette.requests import ClientDisconnect
 
 from vsn.config.distribution import installed_version
 from vsn.serve.decoding import max_model_pixels
-from vsn.serve.guards import LOOPBACK, NO_RESPONSE, Guards, is_loopback, problem_response
+from vsn.serve.guards import LOOPBACK, NO_KEY_NEEDED, NO_RESPONSE, Guards, is_loopback, problem_response
+from vsn.serve.keys import read_keys
 from vsn.serve.problems import KINDS, MEDIA_TYPE, Problem
 from vsn.serve.schemas import Card, Error, Health, HeatMaps, Prediction, Progress
 from vsn.serve.service import Service
@@ -71,7 +72,7 @@ RequestId = Annotated[
 def create_app(service: Service) -> FastAPI:
     """Return the service as an ASGI application, which opens the service at startup and closes it at shutdown."""
     model, config = service.model, service.config
-
+    keys = read_keys(config.api_key_file) if config.api_key_file else None
     limits = replace(config, max_model_pixels=max_model_pixels(config, model.recipe))
 
     @contextlib.asynccontextmanager
@@ -146,6 +147,8 @@ def create_app(service: Service) -> FastAPI:
     for path, (name, media_type) in PAGE.items():
         app.add_api_route(path, _static_file(name, media_type), methods=["GET"], include_in_schema=False)
     _add_error_handlers(app)
+    if keys is not None:
+        _describe_keys(app.openapi())
     _describe_errors(app.openapi())
     # On loopback only local names are valid hosts; elsewhere a proxy may use any.
     app.add_middleware(
@@ -153,6 +156,7 @@ def create_app(service: Service) -> FastAPI:
         metrics=service.metrics,
         paths=[*PAGE, *app.openapi()["paths"], "/metrics", "/openapi.json"],
         hosts=[*LOOPBACK, config.host] if is_loopback(config.host) else [],
+        keys=keys,
     )
     return app
 
@@ -183,6 +187,24 @@ def _static_file(name: str, media_type: str) -> Callable[[], Awaitable[Response]
         return Response(content, media_type=media_type)
 
     return respond
+
+
+def _describe_keys(api: dict[str, Any]) -> None:
+    """Declare that every route but the probes needs a key."""
+    text = "a key of the file that --api-key-file names"
+    api["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": text},
+        "basic": {"type": "http", "scheme": "basic", "description": f"any user; as password {text}"},
+    }
+    api["security"] = [{"bearer": []}, {"basic": []}]
+    for path, operations in api["paths"].items():
+        for operation in operations.values():
+            if path in NO_KEY_NEEDED:
+                operation["security"] = []
+            else:
+                schema = {"$ref": "#/components/schemas/Error"}
+                content = {"application/json": {"schema": schema}}
+                operation["responses"]["401"] = {"description": "no valid key", "content": content}
 
 
 def _describe_errors(api: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vsn.serve.keys import CHALLENGES, CLIENT, ApiKeys
 from vsn.serve.metrics import Metrics
 from vsn.serve.problems import MEDIA_TYPE, Problem
 
@@ -31,7 +32,11 @@ SECURITY_HEADERS = {
 log = logging.getLogger("vsn.serve")
 NO_RESPONSE = 499
 """Counted as the status if the client leaves before a response, as by nginx."""
+SENT_STATUS = "vsn_sent_status"
+"""Key of a request's state: the status that the server sent in place of the application's."""
 _DRAIN_SECONDS = 2.0
+NO_KEY_NEEDED = frozenset({"/healthz", "/readyz"})
+"""Probes of a system that starts services send none, and learn nothing else."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -42,7 +47,10 @@ def is_loopback(host: str) -> bool:
 
 def problem_response(problem: Problem) -> JSONResponse:
     """Return the response of a problem."""
-    return JSONResponse(problem.body(), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+    response = JSONResponse(problem.body(), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+    for challenge in CHALLENGES if problem.code == "no_key" else ():
+        response.headers.append("WWW-Authenticate", challenge)
+    return response
 
 
 class Guards:
@@ -53,10 +61,19 @@ class Guards:
         paths: known paths; all others are counted as "other", so that a scanner cannot fill memory with labels.
         hosts: accepted values of the header Host; empty: any. The check stops DNS rebinding: a page of another site
             whose name was made to resolve to this machine.
+        keys: of which a request must have one; None: no key is needed.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: Sequence[str], hosts: Sequence[str]) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        paths: Sequence[str],
+        hosts: Sequence[str],
+        keys: ApiKeys | None = None,
+    ) -> None:
+        self._app, self._metrics, self._keys = app, metrics, keys
         self._paths, self._hosts = frozenset(paths), frozenset(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,7 +108,7 @@ class Guards:
             await send(message)
 
         # A refused request never reaches the application, but gets the same headers and is counted.
-        problem = self._refusal(headers)
+        problem = self._refusal(headers) or self._key_refusal(headers, scope["path"])
         app = self._app if problem is None else problem_response(problem)
         path = scope["path"] if scope["path"] in self._paths else "other"
         # The server leaves out the body of a response to HEAD.
@@ -103,10 +120,11 @@ class Guards:
             if status != NO_RESPONSE:
                 raise
             # The text of the exception is for the log: it may contain paths.
-            log.error("A request failed", exc_info=error)
+            log.error("A request of %s failed", CLIENT.get(), exc_info=error)
             problem = Problem("internal", "The service failed on this request.")
             await problem_response(problem)(scope, tracked_receive, guarded_send)
         finally:
+            status = scope.get("state", {}).get(SENT_STATUS, status)
             self._metrics.requests.labels(path, str(status)).inc()
             self._metrics.request_seconds.labels(path).observe(time.perf_counter() - start)
 
@@ -124,4 +142,18 @@ class Guards:
         # Browsers send Origin with every POST of a page; programs such as curl do not.
         if origin is not None and urlsplit(origin).netloc != host:
             return Problem("other_origin", f"The request comes from a page of {origin[:80]!r}.")
+        return None
+
+    def _key_refusal(self, headers: Headers, path: str) -> Problem | None:
+        if self._keys is None or path in NO_KEY_NEEDED:
+            return None
+        authorization = headers.get("authorization", "")
+        name = self._keys.name_of(authorization)
+        if name is None:
+            self._metrics.key_requests.labels("").inc()
+            # Without what was sent, which may be a key of something else.
+            received = "The key of the request is not valid." if authorization else "The request has no key."
+            return Problem("no_key", received)
+        CLIENT.set(name)
+        self._metrics.key_requests.labels(name).inc()
         return None

@@ -31,6 +31,12 @@ class Metrics:
         self.requests = Counter(
             "vsn_requests", "Responses; status 499: the client left before", ["path", "status"], registry=registry
         )
+        self.key_requests = Counter(
+            "vsn_key_requests",
+            "Requests by the name of their key; without a valid one the name is empty",
+            ["name"],
+            registry=registry,
+        )
         self.request_seconds = Histogram(
             "vsn_request_seconds",
             "From the first byte of a request to the last of its response",

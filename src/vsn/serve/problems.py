@@ -56,6 +56,12 @@ KINDS = {
     "busy": _Kind(503, hint="Retry in a moment.", retry_after="2"),
     "stopping": _Kind(503, "Requests in progress are cancelled.", "Retry when it is back.", retry_after="10"),
     "predict_timeout": _Kind(504, hint="Retry when fewer requests run, or send a shorter video."),
+    "bad_request": _Kind(400, "Expected a request of HTTP/1.1.", "Check the URL: the service itself speaks no TLS."),
+    "no_key": _Kind(
+        401,
+        "Expected the header 'Authorization: Bearer KEY', or a browser's prompt with the key as password and any user.",
+        "Ask the operator of the service for a key.",
+    ),
     "bad_header": _Kind(400, "Expected a host name or address, with a port if it is not the usual one.", "Correct it."),
     "unknown_host": _Kind(421, hint="Start the service with --host to allow requests from elsewhere."),
     "other_origin": _Kind(

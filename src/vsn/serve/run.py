@@ -20,6 +20,7 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
     # Imported here: the command must say what to install, and `vsn --help` must not wait for it.
     try:
         from vsn.serve.guards import is_loopback
+        from vsn.serve.keys import read_keys
         from vsn.serve.models import open_model
         from vsn.serve.server import listen, run_service
         from vsn.serve.service import Service
@@ -28,6 +29,8 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
             f"vsn serve needs {error.name}, which is not installed: {install_command('serve')}"
         ) from error
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if config.api_key_file is not None:
+        read_keys(config.api_key_file)  # only to report errors now; the application reads it again
     # Before the model is opened, which takes seconds. With port 0 the URL is known only now.
     with listen(config) as sock:
         model = open_model(path, weights=weights, device=device)
@@ -39,9 +42,10 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
         line = f"{model.card.model} with {len(model.classes)} classes at {url} (stop with Ctrl-C)"
         console.print(line, markup=False)
         if not is_loopback(config.host):
+            missing = "no encryption: keys can be read on the way" if config.api_key_file else "no authentication"
             console.print(
-                f"[yellow]Warning:[/yellow] {config.host} is reachable from other machines, and the service has no "
-                "authentication. Put a proxy with authentication and TLS in front of it."
+                f"[yellow]Warning:[/yellow] {config.host} is reachable from other machines, and the service has {missing}. "
+                f"Put a proxy with {'' if config.api_key_file else 'authentication and '}TLS in front of it."
             )
         try:
             run_service(service, sock)

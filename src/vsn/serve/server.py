@@ -9,11 +9,15 @@ import socket
 import time
 from collections.abc import Callable
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vsn.config import ConfigError, ServeConfig
 from vsn.serve.app import create_app
+from vsn.serve.guards import SECURITY_HEADERS, SENT_STATUS, problem_response
+from vsn.serve.metrics import Metrics
+from vsn.serve.problems import Problem
 from vsn.serve.service import Service
 
 _ACCEPTED_AT_ONCE = 16
@@ -49,6 +53,7 @@ def make_server(service: Service) -> uvicorn.Server:
     class Connection(_Connection):
         max_connections = connections_allowed(config, _raise_handles(config))
         header_seconds = config.header_seconds
+        metrics = service.metrics
 
     settings = uvicorn.Config(
         create_app(service),
@@ -94,6 +99,7 @@ class _Connection(H11Protocol):
 
     max_connections: int
     header_seconds: float
+    metrics: Metrics
     _headers_due: asyncio.TimerHandle | None = None
     _sent_due: asyncio.TimerHandle | None = None
 
@@ -118,6 +124,26 @@ class _Connection(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._expect_headers()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP, in the form of every other error."""
+        is_processing = self.cycle is not None and not self.cycle.response_complete
+        # After the beginning of another response nothing can be said.
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            response = problem_response(Problem("bad_request", "What was received is not a valid request of HTTP."))
+            headers = {**SECURITY_HEADERS, **response.headers, "connection": "close"}
+            for event in (
+                h11.Response(status_code=response.status_code, headers=list(headers.items()), reason=b"Bad Request"),
+                h11.Data(data=bytes(response.body)),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+            # A request in progress is counted when it ends, with this status.
+            if is_processing:
+                self.scope["state"][SENT_STATUS] = response.status_code
+            else:
+                self.metrics.requests.labels("other", str(response.status_code)).inc()
+        self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -21,6 +21,7 @@ from vsn.data.video.jpeg import encode_jpeg
 from vsn.serve import schemas
 from vsn.serve.batching import Batcher
 from vsn.serve.decoding import JPEG_QUALITY, Decoded, DecodeJob, decode_upload
+from vsn.serve.keys import CLIENT
 from vsn.serve.metrics import DECODE_FAILURES, Metrics
 from vsn.serve.models import Clip, Logits, ServedModel
 from vsn.serve.pool import DecodePool
@@ -296,7 +297,7 @@ class Service:
                 if isinstance(outcome, WorkerFailure) and outcome.killed and self._opened is not None:
                     outcome = await _result(running.pool.submit(job))
             if isinstance(outcome, WorkerFailure):
-                log.warning("An upload was not decoded: %s", outcome.reason)
+                log.warning("An upload of %s was not decoded: %s", CLIENT.get(), outcome.reason)
                 seconds = f"{self.config.decode_seconds:g} s"
                 if self._opened is None:
                     outcome = _stopping()
