@@ -23,6 +23,7 @@ from rich.console import Console
 from tests.helpers.videos import timed_video
 from vsn.config import ClipSpec, DataConfig, ModelConfig, Recipe
 from vsn.data.copies import find_copies
+from vsn.data.part import VideoPart
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video import write_video
 from vsn.doctor import Diagnosis, Finding, examine, print_page
@@ -170,7 +171,7 @@ def test_missing_file_in_the_annotations(data):
 
 
 def test_missing_file(tmp_path):
-    report = inspect_video(tmp_path / "gone.mp4", recipe_of(DataConfig()))
+    report = inspect_video(VideoPart(tmp_path / "gone.mp4"), recipe_of(DataConfig()))
     assert (report.problem, report.num_frames) == ("missing", 0)
 
 
@@ -214,7 +215,7 @@ def test_key_frames_that_do_not_decode(data):
     for packet, is_key in packets:
         content = content.replace(packet, bytes(len(packet))) if is_key else content
     path.write_bytes(content)
-    report = inspect_video(path, recipe_of(DataConfig()))
+    report = inspect_video(VideoPart(path), recipe_of(DataConfig()))
     assert report.problem == ""
     assert (report.height, report.width) == (32, 48)
     assert 0 < report.num_frames < report.announced == 60
@@ -239,7 +240,7 @@ def test_pictures_of_a_folder_in_different_sizes(tmp_path, is_turned):
     for number in range(8):
         size, tags = ({}, {}) if number < 4 else ({"height": 48, "width": 32}, {"exif": turned} if is_turned else {})
         Image.fromarray(pictures(99, 8, **size)[number]).save(tmp_path / f"{number}.jpg", **tags)
-    report = inspect_video(tmp_path, recipe_of(DataConfig()), thorough=True)
+    report = inspect_video(VideoPart(tmp_path), recipe_of(DataConfig()), thorough=True)
     assert (report.num_sizes, report.height, report.width) == (1 if is_turned else 2, 32, 48)
 
 
@@ -626,13 +627,13 @@ def test_frame_that_does_not_decode(tmp_path, thorough):
 # --- processes -------------------------------------------------------------------------------------
 
 
-def look_or_fail(path: Path, **settings: Any) -> VideoReport:
+def look_or_fail(video: VideoPart, **settings: Any) -> VideoReport:
     """What a decoder may do to its process, by the file's name."""
-    if path.stem == "train1":
+    if video.path.stem == "train1":
         os._exit(3)
-    if path.stem == "train2":
+    if video.path.stem == "train2":
         time.sleep(60)
-    return inspect_video(path, **settings)
+    return inspect_video(video, **settings)
 
 
 def test_video_that_crashes_its_worker_and_video_that_hangs(data, monkeypatch):

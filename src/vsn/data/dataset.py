@@ -22,11 +22,12 @@ from vsn.config import EvalConfig, FrameOrder, Recipe
 from vsn.data.flips import flipped_labels
 from vsn.data.flow.stored import open_flow
 from vsn.data.flow.values import ZERO
+from vsn.data.part import VideoPart
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.sampling import frame_order, sample_indices, stack_indices
 from vsn.data.transforms import augment_clip, contiguous_planes, multiscale_corner_crop, stack_channels
 from vsn.data.transforms import flip as flip_frames
-from vsn.data.video import VideoError, VideoReader, at_constant_rate, open_video
+from vsn.data.video import VideoError, VideoReader, at_constant_rate, open_video, part_reader
 from vsn.data.video.reader import MemoryReader
 from vsn.data.views import clip_indices, crop_views, num_test_frames
 
@@ -113,7 +114,7 @@ class VideoDataset(Dataset[Sample]):
         self.seed = recipe.train.seed if train else view.seed
         self._open = open_reader or partial(open_as_in, recipe)
         self._flipped_labels = flipped_labels(self.classes, recipe.data.flip) if train else {}
-        self._cached: dict[Path, MemoryReader | VideoError] = {}
+        self._cached: dict[VideoPart, MemoryReader | VideoError] = {}
 
     def __len__(self) -> int:
         return len(self.records)
@@ -156,7 +157,10 @@ class VideoDataset(Dataset[Sample]):
             try:
                 samples.append(self[key])
             except VideoError as error:
-                samples.append(BadVideo(key[1] if isinstance(key, tuple) else key, error.path, error.reason))
+                index = key[1] if isinstance(key, tuple) else key
+                part = self.records[index].part
+                path = error.path if part is None else f"{error.path}#{part}"
+                samples.append(BadVideo(index, path, error.reason))
         return samples
 
     def preload(self, *, num_threads: int = 4, progress: Callable[[int, int], None] | None = None) -> list[VideoError]:
@@ -167,21 +171,21 @@ class VideoDataset(Dataset[Sample]):
         """
         if self.recipe.data.cache != "memory":
             raise ValueError(f'data.cache is {self.recipe.data.cache!r}; set it to "memory" to preload.')
-        # Once for each path: forward and reversed records share a video.
-        paths = list(dict.fromkeys(record.path for record in self.records if record.path not in self._cached))
+        # Once for each video or segment: forward and reversed records share one.
+        shown = list(dict.fromkeys(record.shown for record in self.records if record.shown not in self._cached))
         # Threads suffice: PyAV releases the GIL while it decodes.
         with ThreadPoolExecutor(num_threads) as pool:
-            jobs = [pool.submit(self._fill_cache, path) for path in paths]
+            jobs = [pool.submit(self._fill_cache, video) for video in shown]
             try:
                 for num_done, job in enumerate(as_completed(jobs), 1):
                     job.result()
                     if num_done == min(8, len(jobs)):  # estimate from the first videos, before memory runs out
-                        self._check_memory(len(paths))
+                        self._check_memory(len(shown))
                     if progress is not None:
                         progress(num_done, len(jobs))
             finally:
                 pool.shutdown(cancel_futures=True)
-        return [error for path in paths if isinstance(error := self._cached[path], VideoError)]
+        return [error for video in shown if isinstance(error := self._cached[video], VideoError)]
 
     def _views(self, frames: torch.Tensor) -> torch.Tensor:
         """The views of the protocol, clip by clip: `(views, T, C, H, W)`, or `(T, C, H, W)` of a single view."""
@@ -201,18 +205,18 @@ class VideoDataset(Dataset[Sample]):
 
     def _sampled_frames(self, record: VideoRecord, seed: tuple[int, ...]) -> np.ndarray:
         """Sampled frames at `clip.short_side`, by clip and segment: uint8 `(clips * T * L, H, W, C)`."""
-        with self._reader(record.path) as stored:
+        with self._reader(record.shown) as stored:
             video = at_constant_rate(stored) if self.clip.by == "time" else stored
             rate = video.frames_per_second
             return video.sample(lambda num_frames: self._indices(num_frames, rate, seed, reverse=record.reverse))
 
-    def _reader(self, path: Path) -> VideoReader:
-        """A reader of the video, from memory with `data.cache = "memory"`."""
+    def _reader(self, shown: VideoPart) -> VideoReader:
+        """A reader of the video or segment, from memory with `data.cache = "memory"`."""
         if self.recipe.data.cache != "memory":
-            return self._open(path)
-        if path not in self._cached:
-            self._fill_cache(path)
-        cached = self._cached[path]
+            return part_reader(self._open(shown.path), shown.part)
+        if shown not in self._cached:
+            self._fill_cache(shown)
+        cached = self._cached[shown]
         if isinstance(cached, VideoError):
             raise VideoError(cached.path, cached.reason)
         return cached
@@ -235,12 +239,12 @@ class VideoDataset(Dataset[Sample]):
         # The same frames forward and reversed: only their order tells the two apart.
         return (indices[:, ::-1] if reverse else indices).ravel()
 
-    def _fill_cache(self, path: Path) -> None:
+    def _fill_cache(self, shown: VideoPart) -> None:
         try:
-            with self._open(path) as video:
-                self._cached[path] = MemoryReader(video)
+            with part_reader(self._open(shown.path), shown.part) as video:
+                self._cached[shown] = MemoryReader(video)
         except VideoError as error:
-            self._cached[path] = VideoError(error.path, error.reason)  # a copy, whose traceback keeps no frames alive
+            self._cached[shown] = VideoError(error.path, error.reason)  # a copy, whose traceback keeps no frames alive
 
     def _check_memory(self, num_videos: int) -> None:
         """Raise `ValueError` when all videos, if like those decoded so far, would not fit in memory."""

@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +14,21 @@ from rich.console import Console
 
 from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.config.errors import quote_first
-from vsn.data.dataset import VideoDataset
+from vsn.data.dataset import VideoDataset, open_as_in
 from vsn.data.flips import describe_pairs, unclear_pairs
 from vsn.data.flow.find import with_flow
 from vsn.data.flow.values import expected_flow
 from vsn.data.overlap import check_splits
 from vsn.data.readers import NoSplitError, read_records
-from vsn.data.records import RecordSet
-from vsn.data.video import VideoError
+from vsn.data.records import RecordSet, VideoRecord
+from vsn.data.video import OutsideVideoError, VideoError, part_reader
 from vsn.data.video.frame_folders import describe_frames
 from vsn.system.interrupt import stop_requests
 from vsn.system.progress import progress_bar
 from vsn.system.terminal import print_line
+
+MAX_FILES_CHECKED = 200
+"""Files whose segments training compares with their length before it starts: that of one takes milliseconds."""
 
 
 def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, VideoDataset]:
@@ -54,6 +58,8 @@ def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, Video
     # A note about the whole list is in both, with another example.
     notes = {note.partition(", for example ")[0]: note for note in (*val.notes, *records.notes)}.values()
     records, split_notes = check_splits(recipe.data, splits)
+    if recipe.model.modality != "flow":  # the flow of a segment is stored on its own
+        _check_ends(recipe, [records, val])
     located, records, flow_note = _with_stored_flow(recipe, records)
     train_set = VideoDataset(records, located, train=True)
     # Validation during training shows frames in order, also for a recipe that tests shuffled frames.
@@ -88,6 +94,32 @@ def open_split(
 def _open_records(recipe: Recipe, records: RecordSet, *, view: EvalConfig | None) -> VideoDataset:
     recipe, records, _ = _with_stored_flow(recipe, records)
     return VideoDataset(records, recipe, train=False, view=view)
+
+
+def _check_ends(recipe: Recipe, record_sets: Sequence[RecordSet]) -> None:
+    """Raise `ConfigError` for segments outside of their files: found now, not hours later as unreadable videos.
+
+    Looks at the last segment of up to `MAX_FILES_CHECKED` files; `vsn data doctor` looks at all.
+    """
+    last_of: dict[Path, VideoRecord] = {}
+    for record in (record for records in record_sets for record in records.videos if record.part):
+        last = last_of.setdefault(record.path, record)
+        if (record.end or record.start) > (last.end or last.start):
+            last_of[record.path] = record
+    outside = []
+    for record in list(last_of.values())[:MAX_FILES_CHECKED]:
+        try:
+            with open_as_in(recipe, record.path) as video:
+                part_reader(video, record.part)
+        except OutsideVideoError as error:
+            outside.append(f"{record.video_id!r} ({record.place}): {error.reason}")
+        except VideoError:  # counted when its clips are read
+            continue
+    if outside:
+        raise ConfigError(
+            f"{recipe.data.root}: {len(outside)} files have segments after their end, for example {outside[0]} Correct "
+            "start and end: they are seconds."
+        )
 
 
 def relabel(records: RecordSet, classes: Sequence[str]) -> RecordSet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -11,7 +11,8 @@ from vsn.config import ConfigError, DataConfig
 from vsn.config.errors import quote_first
 from vsn.data.copies import find_copies
 from vsn.data.groups import groups_in_training
-from vsn.data.readers.entries import absolute_path
+from vsn.data.part import Part, overlapping_pairs, shared_fraction
+from vsn.data.readers.entries import MAX_SHARED, absolute_path
 from vsn.data.records import VIDEO_EXTENSIONS, RecordSet, VideoRecord
 from vsn.data.video import VideoError, open_video
 
@@ -41,8 +42,9 @@ _Pair = tuple[_Place, _Place]
 def check_splits(config: DataConfig, splits: Sequence[tuple[str, RecordSet]]) -> tuple[RecordSet, list[str]]:
     """Return the training records without copies of other records, and notes for the user.
 
-    Videos are the same when their paths are, or the bytes of their files. Folders of frames and packed videos are
-    compared by their paths, and so are the files of a data set of more than `MAX_COMPARED` videos.
+    Videos are the same when their paths are, or the bytes of their files; segments, when they overlap in one of these.
+    Folders of frames and packed videos are compared by their paths, and so are the files of a data set of more than
+    `MAX_COMPARED` videos.
 
     Args:
         config: settings of the data set.
@@ -54,19 +56,21 @@ def check_splits(config: DataConfig, splits: Sequence[tuple[str, RecordSet]]) ->
     """
     train = splits[0][1]
     _check_classes(config, splits)
-    places = [_places(role, name, records) for role, (name, records) in enumerate(splits)]
-    same_path = [
+    by_role = [_places(role, name, records) for role, (name, records) in enumerate(splits)]
+    same_file = [
         (a[path], b[path])
-        for a, b in combinations(places, 2)
+        for a, b in combinations(by_role, 2)
         # A held-out part may be the validation and the test split.
-        if a is places[0] or a.keys() != b.keys()
+        if a is by_role[0] or _shown(a) != _shown(b)
         for path in a
         if path in b
     ]
-    notes = [*_check_pairs(config, same_path, same_path), *_describe_shared_groups(splits)]
-    by_path: dict[str, _Place] = {}
-    for part in places:
-        by_path = part | by_path
+    pairs_of_file = [_overlapping([*a, *b], lambda a, b: a.role != b.role) for a, b in same_file]
+    same = [pair for pairs in pairs_of_file for pair in pairs]
+    notes = [*_check_pairs(config, same, same), *_describe_shared_groups(splits)]
+    by_path: dict[str, list[_Place]] = {}
+    for path, places in (item for of_role in by_role for item in of_role.items()):
+        by_path.setdefault(path, []).extend(places)
     if len(by_path) > MAX_COMPARED:
         notes.append(
             f"Copies under other names are looked for in up to {MAX_COMPARED:,} videos; `vsn data doctor` looks in all."
@@ -76,25 +80,30 @@ def check_splits(config: DataConfig, splits: Sequence[tuple[str, RecordSet]]) ->
     files = [Path(path) for path in by_path if Path(path).suffix.lower() in VIDEO_EXTENSIONS]
     # Failed downloads are alike too, such as one error page under many names; training counts them as unreadable.
     copies = [group for group in find_copies(files) if _is_video(group[0])]
-    groups = [sorted((by_path[str(path)] for path in group), key=lambda place: place.role) for group in copies]
-    pairs = [pair for group in groups for pair in combinations(group, 2)]
+    pairs = [
+        pair
+        for group in copies
+        for pair in _overlapping(
+            (place for path in group for place in by_path[str(path)]), lambda a, b: a.record.path != b.record.path
+        )
+    ]
     # No list says that a copy belongs into the held-out part or into the other: it is left out of training.
     is_held_out = train.held_out_of is not None
-    across = [(a, b) for a, b in pairs if a.role != b.role and not (is_held_out and a.role + b.role == 1)]
+    in_held_out = [(a, b) for a, b in pairs if is_held_out and (a.role, b.role) == (0, 1)]
+    across = [(a, b) for a, b in pairs if a.role != b.role and (a, b) not in in_held_out]
     notes += _check_pairs(config, pairs, across)
-    dropped: set[Path] = set()
-    for group in groups:
-        of_train = [place.record.path for place in group if place.role == 0]
-        is_in_both = is_held_out and any(place.role == 1 for place in group)
-        dropped.update(of_train if is_in_both else of_train[1:])
+    dropped = {a.record.shown: a for a, _ in in_held_out}
+    for a, b in pairs:
+        if a.role == b.role == 0 and a.record.shown not in dropped:
+            dropped.setdefault(b.record.shown, b)
     if dropped:
-        first = next(a if a.record.path in dropped else b for a, b in pairs if {a.record.path, b.record.path} & dropped)
+        first = next(iter(dropped.values()))
         notes.append(f"Left out of training as copies of other videos: {len(dropped)}, for example {first}.")
     elsewhere = [b for a, b in pairs if a.role == b.role != 0]
     if elsewhere:
         names = quote_first(list(dict.fromkeys(place.split for place in elsewhere)))
         notes.append(f"Copies in {names} that count too: {len(elsewhere)}, for example {elsewhere[0]}.")
-    kept = tuple(record for record in train.records if record.path not in dropped)
+    kept = tuple(record for record in train.records if record.shown not in dropped)
     return replace(train, records=kept), notes
 
 
@@ -106,11 +115,24 @@ def _is_video(path: Path) -> bool:
     return True
 
 
-def _places(role: int, split: str, records: RecordSet) -> dict[str, _Place]:
-    return {
-        absolute_path(record.path): _Place(role, split, record, tuple(sorted(records.classes_of(record))))
-        for record in records.videos
-    }
+def _places(role: int, split: str, records: RecordSet) -> dict[str, list[_Place]]:
+    """Map each file, by its absolute path, to its videos or segments in a split."""
+    places: dict[str, list[_Place]] = {}
+    for record in records.videos:
+        place = _Place(role, split, record, tuple(sorted(records.classes_of(record))))
+        places.setdefault(absolute_path(record.path), []).append(place)
+    return places
+
+
+def _shown(places: dict[str, list[_Place]]) -> set[tuple[str, Part | None]]:
+    return {(path, place.record.part) for path, members in places.items() for place in members}
+
+
+def _overlapping(places: Iterable[_Place], condition: Callable[[_Place, _Place], bool]) -> list[_Pair]:
+    """Return the pairs of places of one content that show the same frames, the training video first."""
+    pairs = overlapping_pairs(places, lambda place: place.record.part)
+    ordered = ((a, b) if a.role <= b.role else (b, a) for a, b in pairs)
+    return sorted((pair for pair in ordered if condition(*pair)), key=lambda pair: (pair[0].role, pair[1].role))
 
 
 def _check_pairs(config: DataConfig, pairs: Sequence[_Pair], across: Sequence[_Pair]) -> list[str]:
@@ -119,13 +141,17 @@ def _check_pairs(config: DataConfig, pairs: Sequence[_Pair], across: Sequence[_P
     Returns a note where `config.allow_overlap` permits these.
     """
     for a, b in pairs:
-        if a.class_names and b.class_names and a.class_names != b.class_names:
+        is_same = shared_fraction(a.record.part, b.record.part) > MAX_SHARED
+        if is_same and a.class_names and b.class_names and a.class_names != b.class_names:
             both = " and ".join(f"{place} is {quote_first(place.class_names)}" for place in (a, b))
             raise ConfigError(f"{config.root}: the same video has two labels: {both}. Keep the right one.")
     if not across:
         return []
     a, b = across[0]
-    number = "1 video is" if len(across) == 1 else f"{len(across)} videos are"
+    if any(place.record.part for pair in across for place in pair):
+        number = f"{len(across)} pairs of segments overlap"
+    else:
+        number = "1 video is" if len(across) == 1 else f"{len(across)} videos are"
     message = f"{number} in two splits, for example {a} in {a.split!r}"
     message += f" and {b} in {b.split!r}" if str(a) != str(b) else f" and {b.split!r}"
     if config.allow_overlap:

@@ -1,4 +1,4 @@
-"""Describe a data set: labeled videos, not yet read, and the class names."""
+"""Describe a data set: labeled videos and segments of videos, not yet read, and the class names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vsn.config import ConfigError
+from vsn.data.part import Part, VideoPart
 
 # Containers of the supported data sets and of common cameras.
 VIDEO_EXTENSIONS = frozenset({
@@ -24,14 +25,15 @@ _SYSTEM_NAMES = frozenset({
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """One labeled video, not yet read."""
+    """One labeled video, or a labeled segment of one, not yet read."""
 
     path: Path
     """A video file, a folder of frames, or a video inside a packed file."""
     labels: tuple[int, ...]
     """Indices into the classes: one, several (task "multilabel"), or none when unknown."""
     video_id: str
-    """Path relative to the root, with forward slashes; "#reversed" follows for a reversed copy."""
+    """Path relative to the root, with forward slashes; then the times of a segment, as in "day1.mp4#t=12.5,20"; then
+    "#reversed" for a reversed copy."""
     reverse: bool = False
     """Show the sampled frames last first."""
     listed_frames: int = 0
@@ -40,11 +42,25 @@ class VideoRecord:
     """What may not be split between training and testing: a person, a place, a recording; "" where none is stated."""
     place: str = field(default="", compare=False)
     """Where the annotations list it, for messages: "clips.csv, line 3"; "" for a video in a class folder."""
+    start: float = 0.0
+    """Seconds at which the segment begins; 0 for a whole video."""
+    end: float | None = None
+    """Seconds at which the segment ends; None: with the video."""
 
     @property
     def label(self) -> int:
         """The only label, or the first; -1 when unknown."""
         return self.labels[0] if self.labels else -1
+
+    @property
+    def part(self) -> Part | None:
+        """The segment, None for a whole video."""
+        return Part(self.start, self.end) if self.start or self.end is not None else None
+
+    @property
+    def shown(self) -> VideoPart:
+        """What it shows: equal for records of the same frames."""
+        return VideoPart(self.path, self.part)
 
 
 @dataclass(frozen=True)

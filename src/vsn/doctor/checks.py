@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any, get_args
 
 from vsn.data.flips import describe_pairs, flipped_labels, has_side, propose_flip_rule, unclear_pairs
 from vsn.data.groups import groups_in_training
+from vsn.data.part import VideoPart, overlapping_pairs, shared_fraction
+from vsn.data.readers.entries import MAX_SHARED
 from vsn.doctor.evidence import Evidence
 from vsn.doctor.findings import Finding, Severity, counted, make_finding
 from vsn.doctor.mirror import mirrored_pairs
@@ -155,7 +156,7 @@ def check_mirrored(evidence: Evidence) -> Iterator[Finding]:
     flipped = flipped_labels(train.records.classes, evidence.recipe.data.flip)
     motions: dict[str, list[bytes]] = {}
     for record in train.videos:
-        if flipped.get(record.label) == record.label and (report := evidence.reports.get(record.path)):
+        if flipped.get(record.label) == record.label and (report := evidence.reports.get(record.shown)):
             motions.setdefault(train.records.classes[record.label], []).append(report.motion)
     yield from _found("mirrored", [f"{a} and {b}" for a, b in mirrored_pairs(motions)])
 
@@ -167,34 +168,34 @@ def check_readable(evidence: Evidence) -> Iterator[Finding]:
     """Find videos, or their flow, that cannot be read: one finding per problem."""
     kinds = [("", evidence.reports)] + ([("flow-", evidence.flow.reports)] if evidence.flow is not None else [])
     for prefix, reports in kinds:
-        problems = {path: report.problem for path, report in reports.items()}
+        problems = {video: report.problem for video, report in reports.items()}
         for problem in get_args(Problem)[1:]:  # the first is "", no problem
-            bad = [path for path, its_problem in problems.items() if its_problem == problem]
+            bad = [video for video, its_problem in problems.items() if its_problem == problem]
             severity, effect = unreadable_effect(evidence, bad, problems)
             if not prefix and not evidence.reads_frames:
                 severity, effect = (
                     "warning",
                     "A run on flow reads no frames; `vsn flow extract` and a run on frames do.",
                 )
-            items = [evidence.name(path, reports[path].reason.rstrip(".")) for path in bad]
+            items = [evidence.name(video, reports[video].reason.rstrip(".")) for video in bad]
             yield from _found(f"{prefix}{problem}", items, severity=severity, effect=effect)
 
 
 def unreadable_effect(
-    evidence: Evidence, bad: Collection[Path], problems: Mapping[Path, Problem]
+    evidence: Evidence, bad: Collection[VideoPart], problems: Mapping[VideoPart, Problem]
 ) -> tuple[Severity, str]:
     """Return the severity and the effect on a run if the videos `bad`, or their flow, cannot be read.
 
     `problems` has every video inspected, with "" for those without a problem.
     """
-    if any(problems[path] in ("crashed", "too-slow") for path in bad):
+    if any(problems[video] in ("crashed", "too-slow") for video in bad):
         return "error", "A run would crash or hang there."
     train = evidence.split_of("train")
-    trained = [path for path in train.paths if path in problems] if train else []
+    trained = [video for video in train.shown if video in problems] if train else []
     # Training tolerates a share of bad videos, validation and testing none.
     limit = evidence.recipe.data.bad_videos
-    over_limit = sum(bool(problems[path]) for path in trained) > limit * len(trained)
-    roles = {role for path in bad for place in evidence.places[path] for role in place.split.roles}
+    over_limit = sum(bool(problems[video]) for video in trained) > limit * len(trained)
+    roles = {role for video in bad for place in evidence.places[video] for role in place.split.roles}
     effects = []
     if "train" in roles:
         effects.append(
@@ -211,7 +212,7 @@ def unreadable_effect(
 def check_truncated(evidence: Evidence) -> Iterator[Finding]:
     """Find files that end before the frames that their header announces, or whose tail does not decode."""
     items = [
-        evidence.name(report.path, f"{report.num_frames} of {report.announced} frames")
+        evidence.name(report.video, f"{report.num_frames} of {report.announced} frames")
         for report in evidence.readable
         if report.announced - report.num_frames > max(2, LOST_SHARE * report.announced)
     ]
@@ -223,16 +224,16 @@ def check_short(evidence: Evidence) -> Iterator[Finding]:
     # A single frame is often a cover picture or a failed extraction, so it is another finding than a short video.
     num_frames = evidence.recipe.model.num_frames
     short = [report for report in evidence.readable if report.num_frames < num_frames]
-    single = [evidence.name(report.path) for report in short if report.num_frames == 1]
+    single = [evidence.name(report.video) for report in short if report.num_frames == 1]
     yield from _found("single-frame", single, num_frames=num_frames)
-    several = [evidence.name(r.path, counted(r.num_frames, "frame")) for r in short if r.num_frames > 1]
+    several = [evidence.name(r.video, counted(r.num_frames, "frame")) for r in short if r.num_frames > 1]
     yield from _found("too-short", several, num_frames=num_frames)
 
 
 def check_sizes(evidence: Evidence) -> Iterator[Finding]:
     """Find videos whose frames change size."""
     items = [
-        evidence.name(report.path, f"{report.num_sizes} sizes, the first {report.width}x{report.height}")
+        evidence.name(report.video, f"{report.num_sizes} sizes, the first {report.width}x{report.height}")
         for report in evidence.readable
         if report.num_sizes > 1
     ]
@@ -243,7 +244,7 @@ def check_times(evidence: Evidence) -> Iterator[Finding]:
     """Find videos whose frames are unevenly spaced in time."""
     items = [
         evidence.name(
-            report.path,
+            report.video,
             f"{report.frames_per_second:.1f} frames per second on average, {report.usual_rate:.1f} where it moves, "
             f"{report.duration:.1f} s, one frame stays {report.longest_still:.1f} s",
         )
@@ -255,15 +256,15 @@ def check_times(evidence: Evidence) -> Iterator[Finding]:
 
 def check_frame_names(evidence: Evidence) -> Iterator[Finding]:
     """Find frame folders with different naming schemes."""
-    folders: dict[str, list[Path]] = {}
+    folders: dict[str, list[VideoPart]] = {}
     for report in evidence.reports.values():
         if report.frame_names:
-            folders.setdefault(report.frame_names, []).append(report.path)
+            folders.setdefault(report.frame_names, []).append(report.video)
     if len(folders) > 1:
         most_common_first = sorted(folders.items(), key=lambda pair: -len(pair[1]))
         items = [
-            f"{scheme}: {counted(len(paths), 'folder')}, such as {evidence.name(paths[0])}"
-            for scheme, paths in reversed(most_common_first)
+            f"{scheme}: {counted(len(videos), 'folder')}, such as {evidence.name(videos[0])}"
+            for scheme, videos in reversed(most_common_first)
         ]
         yield make_finding("mixed-frame-names", items)
 
@@ -271,22 +272,22 @@ def check_frame_names(evidence: Evidence) -> Iterator[Finding]:
 def check_listed_frames(evidence: Evidence) -> Iterator[Finding]:
     """Find videos with more or fewer frames than their list file states."""
     listed = {
-        record.path: record.listed_frames
+        record.shown: record.listed_frames
         for split in evidence.splits
         for record in split.videos
         if record.listed_frames
     }
     different = [
-        (report.num_frames, number, report.path)
+        (report.num_frames, number, report.video)
         for report in evidence.readable
-        if (number := listed.get(report.path)) and number != report.num_frames
+        if (number := listed.get(report.video)) and number != report.num_frames
     ]
     # Most missing frames first.
     different.sort(key=lambda row: (row[0] - row[1], row[2]))
     num_fewer = sum(present < number for present, number, _ in different)
     yield from _found(
         "listed-frames",
-        [evidence.name(path, f"{present} of {number} frames") for present, number, path in different],
+        [evidence.name(video, f"{present} of {number} frames") for present, number, video in different],
         severity="warning" if num_fewer else "note",
         num_fewer=num_fewer,
     )
@@ -306,7 +307,7 @@ def check_cost(evidence: Evidence) -> Iterator[Finding]:
         expensive.sort(key=lambda report: -report.seconds)
         items = [
             evidence.name(
-                r.path,
+                r.video,
                 f"{r.num_frames} frames of {r.width}x{r.height}, key frames up to {r.key_interval} apart, "
                 f"{1000 * r.seconds:.0f} ms",
             )
@@ -322,7 +323,7 @@ def check_seeking(evidence: Evidence) -> Iterator[Finding]:
     if evidence.reads_frames:
         many = MANY_FRAMES * evidence.recipe.model.num_frames
         items = [
-            evidence.name(report.path, f"{report.num_frames} frames; seekable: no, {report.obstacle}")
+            evidence.name(report.video, f"{report.num_frames} frames; seekable: no, {report.obstacle}")
             for report in evidence.readable
             if report.obstacle and report.num_frames > many
         ]
@@ -334,24 +335,50 @@ def check_seeking(evidence: Evidence) -> Iterator[Finding]:
 
 def check_copies(evidence: Evidence) -> Iterator[Finding]:
     """Find the same content in two splits, twice in one split, or with two labels."""
-    # Groups of paths with one content; a path without copies is its own group, because two splits may list it.
+    # Groups of files with one content; a file without copies is its own group, because two splits may list it.
     copied = {path for group in evidence.copies for path in group}
-    groups = [*evidence.copies, *((path,) for path in evidence.places if path not in copied)]
+    groups = [*evidence.copies, *((path,) for path in evidence.places_of_file if path not in copied)]
     items: dict[str, list[str]] = {code: [] for code in ("leak", "label-conflict", "copies", "val-in-test")}
     for group in groups:
-        places = [place for path in group for place in evidence.places[path]]
+        places = [place for path in group for place in evidence.places_of_file[path]]
+        pairs = _pairs(places)
         # A leak from training biases the result more than one from validation: of a group report only the worse.
-        if pair := _first_pair(places, lambda a, b: "train" in a.split.roles and "train" not in b.split.roles):
-            items["leak"].append(f"{pair[0]} is {pair[1]}")
-        elif pair := _first_pair(places, lambda a, b: "val" in a.split.roles and "val" not in b.split.roles):
+        if pair := _first(pairs, lambda a, b: "train" in a.split.roles and "train" not in b.split.roles):
+            items["leak"].append(f"{pair[0]} is {pair[1]}" if _is_whole(pair) else f"{pair[0]} overlaps {pair[1]}")
+        elif pair := _first(pairs, lambda a, b: "val" in a.split.roles and "val" not in b.split.roles):
             items["val-in-test"].append(f"{pair[0]} is {pair[1]}")
-        if pair := _first_pair(places, lambda a, b: set(a.classes) != set(b.classes) and a.classes and b.classes):
+        if pair := _first(pairs, _has_two_labels):
             items["label-conflict"].append(" and ".join(f"{place} is {', '.join(place.classes)}" for place in pair))
-        elif pair := _first_pair(places, lambda a, b: a.split is b.split):
-            items["copies"].append(f"{pair[0]} is {pair[1].video_id}")
+        elif pair := _first(pairs, lambda a, b: a.split is b.split and a.record.path != b.record.path):
+            items["copies"].append(f"{pair[0]} is {pair[1].record.video_id}")
     for code, found in items.items():
         is_allowed = code == "leak" and evidence.recipe.data.allow_overlap
         yield from _found(code, found, severity="warning" if is_allowed else None)
+
+
+_Pairs = Sequence[tuple[Place, Place]]
+
+
+def _pairs(places: Sequence[Place]) -> _Pairs:
+    """Return the pairs of places of one content that show the same frames, in both orders, by their order in `places`."""
+    found = overlapping_pairs(enumerate(places), lambda place: place[1].record.part)
+    both = sorted(
+        (pair for (i, a), (j, b) in found for pair in ((i, j, a, b), (j, i, b, a))), key=lambda pair: pair[:2]
+    )
+    return [(a, b) for _, _, a, b in both]
+
+
+def _first(pairs: _Pairs, condition: Callable[[Place, Place], object]) -> tuple[Place, Place] | None:
+    return next((pair for pair in pairs if condition(*pair)), None)
+
+
+def _is_whole(pair: tuple[Place, Place]) -> bool:
+    return all(place.record.part is None for place in pair)
+
+
+def _has_two_labels(a: Place, b: Place) -> bool:
+    is_same = shared_fraction(a.record.part, b.record.part) > MAX_SHARED
+    return is_same and bool(a.classes and b.classes) and set(a.classes) != set(b.classes)
 
 
 def check_groups(evidence: Evidence) -> Iterator[Finding]:
@@ -367,10 +394,6 @@ def check_groups(evidence: Evidence) -> Iterator[Finding]:
     yield from _found("group-leak", items)
 
 
-def _first_pair(places: list[Place], condition: Callable[[Place, Place], object]) -> tuple[Place, Place] | None:
-    return next(((a, b) for a in places for b in places if a is not b and condition(a, b)), None)
-
-
 # --- flow and loading --------------------------------------------------------------------------------
 
 
@@ -381,14 +404,14 @@ def check_flow(evidence: Evidence) -> Iterator[Finding]:
     readable = [report for report in evidence.flow.reports.values() if not report.problem]
     # N frames make N - 1 fields, or N where the last is repeated.
     lengths = [
-        evidence.name(video.path, f"{counted(flow.num_frames, 'field')} for {counted(video.num_frames, 'frame')}")
+        evidence.name(video.video, f"{counted(flow.num_frames, 'field')} for {counted(video.num_frames, 'frame')}")
         for flow in readable
-        if not (video := evidence.reports[flow.path]).problem
+        if not (video := evidence.reports[flow.video]).problem
         and flow.num_frames not in (video.num_frames - 1, video.num_frames)
     ]
     yield from _found("flow-length", lengths)
     if side := evidence.flow.short_side:
-        sizes = [evidence.name(r.path, f"{r.width}x{r.height}") for r in readable if min(r.height, r.width) != side]
+        sizes = [evidence.name(r.video, f"{r.width}x{r.height}") for r in readable if min(r.height, r.width) != side]
         yield from _found("flow-size", sizes, side=side)
 
 

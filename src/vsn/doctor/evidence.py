@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from vsn.config import Recipe
+from vsn.data.part import VideoPart
 from vsn.doctor.flow import DatasetFlow
 from vsn.doctor.splits import Place, Split
 from vsn.doctor.videos import VideoReport
@@ -32,10 +33,10 @@ class Evidence:
 
     recipe: Recipe
     splits: tuple[Split, ...]
-    reports: dict[Path, VideoReport]
+    reports: dict[VideoPart, VideoReport]
     """Of the videos inspected."""
     copies: tuple[tuple[Path, ...], ...] = ()
-    """Groups of different paths with the same content."""
+    """Groups of different files with the same content."""
     flow: DatasetFlow | None = None
     """None unless the model takes stored flow and there is some."""
     loading: Loading | None = None
@@ -43,13 +44,21 @@ class Evidence:
     """Training speed of the GPU, as given by the user."""
 
     @cached_property
-    def places(self) -> dict[Path, list[Place]]:
-        """Path -> all its entries in the splits."""
-        places: dict[Path, list[Place]] = {}
+    def places(self) -> dict[VideoPart, list[Place]]:
+        """Video or segment -> all its entries in the splits."""
+        places: dict[VideoPart, list[Place]] = {}
         for split in self.splits:
             for record in split.videos:
-                place = Place(split, record.video_id, split.records.classes_of(record))
-                places.setdefault(record.path, []).append(place)
+                place = Place(split, record, split.records.classes_of(record))
+                places.setdefault(record.shown, []).append(place)
+        return places
+
+    @cached_property
+    def places_of_file(self) -> dict[Path, list[Place]]:
+        """File -> all entries of it and of its segments."""
+        places: dict[Path, list[Place]] = {}
+        for shown, of_video in self.places.items():
+            places.setdefault(shown.path, []).extend(of_video)
         return places
 
     @property
@@ -66,12 +75,12 @@ class Evidence:
         """Return the split that serves as "train", "val" or "test"."""
         return next((split for split in self.splits if role in split.roles), None)
 
-    def name(self, path: Path, detail: str = "") -> str:
+    def name(self, video: VideoPart, detail: str = "") -> str:
         """Return `id (split): detail` of a video; with both splits if it is in two."""
-        places = self.places[path]
+        places = self.places[video]
         splits = dict.fromkeys(place.split.name for place in places)
-        return f"{places[0].video_id} ({', '.join(splits)})" + (f": {detail}" if detail else "")
+        return f"{places[0].record.video_id} ({', '.join(splits)})" + (f": {detail}" if detail else "")
 
     def checked(self, split: Split) -> list[VideoReport]:
         """Return the reports of a split's videos, each once."""
-        return [self.reports[path] for path in split.paths if path in self.reports]
+        return [self.reports[video] for video in split.shown if video in self.reports]

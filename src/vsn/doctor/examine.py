@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from vsn.config import Recipe
 from vsn.data.copies import find_copies
+from vsn.data.part import VideoPart
 from vsn.data.video.packed_files import packed_place
 from vsn.data.video.torchcodec_reader import device_of
 from vsn.doctor.checks import check_all
@@ -22,6 +24,8 @@ from vsn.doctor.videos import Problem, VideoReport, inspect_flow, inspect_video
 from vsn.system.interrupt import stop_requests
 from vsn.system.pool import WorkerFailure, num_cpus, run_guarded
 from vsn.system.progress import progress_bar
+
+T = TypeVar("T")
 
 
 def examine(
@@ -78,7 +82,7 @@ def examine(
     # Decode a test clip and the last frame of each video, in processes that a broken file may kill.
     videos = choose_videos(splits, sample, recipe.train.seed)
     inspect = partial(inspect_video, recipe=recipe, thorough=thorough)
-    reports = inspect_all("checking", inspect, {path: path for path in videos})
+    reports = inspect_all("checking", inspect, {video: video for video in videos})
 
     # A model on flow reads that in place of the videos, which are inspected all the same: their frames tell how many
     # fields there should be.
@@ -88,7 +92,7 @@ def examine(
         findings += flow_findings
     if dataset_flow is not None:
         inspect = partial(inspect_flow, recipe=recipe, layout=dataset_flow.layout, thorough=thorough)
-        flow_paths = {path: dataset_flow.paths[path] for path in videos if path in dataset_flow.paths}
+        flow_paths = {video: dataset_flow.paths[video] for video in videos if video in dataset_flow.paths}
         dataset_flow.reports.update(inspect_all("checking flow", inspect, flow_paths))
 
     # Measure the loader after the inspection, on readable videos only: one that hangs would stop it.
@@ -106,7 +110,7 @@ def examine(
         evidence = replace(evidence, loading=loading)
         # Random clips may hit damaged frames that the test clip did not.
         loaded = reports if dataset_flow is None else dataset_flow.reports
-        loaded.update((path, VideoReport(path, "unreadable", reason)) for path, reason in failed.items())
+        loaded.update((video, VideoReport(video, "unreadable", reason)) for video, reason in failed.items())
     with _phase("looking for copies", progress):
         evidence = replace(evidence, copies=_all_copies(splits, reports))
     findings += check_all(evidence)
@@ -124,43 +128,43 @@ def _phase(name: str, progress: bool) -> Iterator[None]:
 
 def _inspect_all(
     label: str,
-    work: Callable[[Path], VideoReport],
-    paths: Mapping[Path, Path],
+    work: Callable[[T], VideoReport],
+    read: Mapping[VideoPart, T],
     *,
     num_workers: int,
     seconds_limit: float,
     progress: bool,
-) -> dict[Path, VideoReport]:
-    """Run `work` on the values of `paths`, the path to read of each video, in guarded processes.
+) -> dict[VideoPart, VideoReport]:
+    """Run `work` on the values of `read`, what to read of each video, in guarded processes.
 
     Returns a report per video, in their order.
     """
-    videos = list(paths)
-    reports: dict[Path, VideoReport] = {}
+    videos = list(read)
+    reports: dict[VideoPart, VideoReport] = {}
     with stop_requests(raises=True) as stop, progress_bar("videos", disable=not progress) as bar:
         task = bar.add_task(label, total=len(videos), note="")
-        results = run_guarded(work, list(paths.values()), num_workers=num_workers, seconds_limit=seconds_limit)
+        results = run_guarded(work, list(read.values()), num_workers=num_workers, seconds_limit=seconds_limit)
         with contextlib.closing(results):
             for index, result in results:
-                path = videos[index]
+                video = videos[index]
                 if isinstance(result, WorkerFailure):
                     problem: Problem = "too-slow" if result.timed_out else "crashed"
-                    reports[path] = VideoReport(path, problem, result.reason)
+                    reports[video] = VideoReport(video, problem, result.reason)
                 else:
-                    reports[path] = replace(result, path=path)
+                    reports[video] = replace(result, video=video)
                 bar.advance(task)
                 stop.check()
-    return {path: reports[path] for path in videos}
+    return {video: reports[video] for video in videos}
 
 
-def _all_copies(splits: Sequence[Split], reports: dict[Path, VideoReport]) -> tuple[tuple[Path, ...], ...]:
+def _all_copies(splits: Sequence[Split], reports: dict[VideoPart, VideoReport]) -> tuple[tuple[Path, ...], ...]:
     """Find copies of all videos; among those in packed files, which are no files, by pixels if they were inspected."""
-    paths = dict.fromkeys(path for split in splits for path in split.paths)
+    paths = dict.fromkeys(video.path for split in splits for video in split.shown)
     # A packed file holds many videos and stores JPEG frames, so bytes of files tell nothing of copies in it.
     packed = [path for path in paths if packed_place(path) is not None]
     by_pixels: dict[str, list[Path]] = {}
     for path in packed:
-        if path in reports and reports[path].pixels:
-            by_pixels.setdefault(reports[path].pixels, []).append(path)
+        if (report := reports.get(VideoPart(path))) and report.pixels:
+            by_pixels.setdefault(report.pixels, []).append(path)
     same_pixels = tuple(tuple(group) for group in by_pixels.values() if len(group) > 1)
     return find_copies(paths.keys() - set(packed) if packed else paths) + same_pixels

@@ -71,6 +71,8 @@ _TEMPLATES: dict[str, tuple[Severity, str, str]] = {
     "crashed": ("error", "{videos} crashed the decoding process", "Remove them, or convert them with FFmpeg."),
     "too-slow": ("error", "{videos} exceeded the time limit for decoding",
         "Remove them, cut them into parts, or convert them with FFmpeg."),
+    "outside": ("error", "{videos} outside of their files",
+        "Correct start and end: they are seconds from the beginning of the file."),
     "truncated": ("warning", "{videos} truncated or damaged",
         "Download or copy them again: the frames that are left may not show the labeled action."),
     "single-frame": ("warning", "{videos} with a single frame, repeated {num_frames} times",

@@ -9,6 +9,7 @@ from pathlib import Path
 from vsn.config import ConfigError, FlowLayout, Recipe
 from vsn.data.flow.find import describe_located, locate_flow, stored_metadata
 from vsn.data.flow.values import FlowMetadata, differing_metadata, expected_flow
+from vsn.data.part import VideoPart
 from vsn.data.records import RecordSet
 from vsn.doctor.findings import Finding, make_finding
 from vsn.doctor.splits import Place, Split
@@ -23,9 +24,9 @@ class DatasetFlow:
 
     folder: Path
     layout: FlowLayout
-    paths: dict[Path, Path] = field(default_factory=dict)
+    paths: dict[VideoPart, Path] = field(default_factory=dict)
     """Video -> its flow; without the videos that have none."""
-    reports: dict[Path, VideoReport] = field(default_factory=dict)
+    reports: dict[VideoPart, VideoReport] = field(default_factory=dict)
     """Video -> report, of the videos inspected."""
     metadata: FlowMetadata = field(default_factory=FlowMetadata)
     """As in `flow.json`, or the defaults if there is none."""
@@ -42,7 +43,7 @@ def find_flow(splits: Sequence[Split], recipe: Recipe) -> tuple[DatasetFlow | No
     flow: DatasetFlow | None = None
     missing: list[str] = []
     # Flow -> the videos that would use it. More than one is an error: videos "a/1" and "b/1" both match flow "1".
-    owners: dict[Path, dict[Path, Place]] = {}
+    owners: dict[Path, dict[VideoPart, Place]] = {}
     for split in splits:
         try:
             located = locate_flow(RecordSet(split.videos, split.records.classes), recipe.data)
@@ -51,12 +52,12 @@ def find_flow(splits: Sequence[Split], recipe: Recipe) -> tuple[DatasetFlow | No
             continue
         flow = flow or DatasetFlow(located.folder, located.layout)
         for record, path in zip(split.videos, located.places, strict=True):
-            place = Place(split, record.video_id, ())
+            place = Place(split, record, ())
             if path is None:
                 missing.append(str(place))
             else:
-                flow.paths[record.path] = path
-                owners.setdefault(path, {}).setdefault(record.path, place)
+                flow.paths[record.shown] = path
+                owners.setdefault(path, {}).setdefault(record.shown, place)
         # The first split with flow tells how all of it is stored.
         if not flow.description and any(located.places):
             try:

@@ -11,6 +11,7 @@ import numpy as np
 
 from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.loader import make_loader
+from vsn.data.part import VideoPart
 from vsn.doctor.evidence import Evidence, Loading
 
 _MAX_CLIPS = 2048
@@ -18,7 +19,7 @@ _MAX_CLIPS = 2048
 
 def measure_loading(
     evidence: Evidence, *, num_workers: int, max_seconds: float
-) -> tuple[Loading | None, dict[Path, str]]:
+) -> tuple[Loading | None, dict[VideoPart, str]]:
     """Load random training clips of the readable videos, or their flow, for about `max_seconds`.
 
     Returns the speed, None without clips to measure, and the reason of each video that failed to load.
@@ -28,17 +29,20 @@ def measure_loading(
         return None, {}
     records = train.records
     reports = evidence.reports if flow is None else flow.reports
-    readable = {path for path, report in reports.items() if not report.problem}
+    readable = {video for video, report in reports.items() if not report.problem}
     step, seed = records.per_video, recipe.train.seed
-    starts = [i for i in range(0, len(records.records), step) if records.records[i].path in readable]
+    starts = [i for i in range(0, len(records.records), step) if records.records[i].shown in readable]
     chosen = np.random.default_rng(seed).permutation(starts)[: _MAX_CLIPS // step].tolist()
     if not chosen:
         return None, {}
     # A clip and its reversed copy are neighbors and stay together.
     subset = replace(records, records=tuple(r for i in chosen for r in records.records[i : i + step]))
-    videos = [record.path for record in subset.records]
+    videos = [record.shown for record in subset.records]
     if flow is not None:
-        subset = replace(subset, records=tuple(replace(r, path=flow.paths[r.path]) for r in subset.records))
+        paths = [flow.paths[video] for video in videos]
+        # The flow of a segment is stored on its own.
+        of_flow = (replace(r, path=p, start=0.0, end=None) for r, p in zip(subset.records, paths, strict=True))
+        subset = replace(subset, records=tuple(of_flow))
     # Without a cache, whose second epoch would be faster than the first.
     data = replace(recipe.data, cache="none", flow_layout=flow.layout if flow else recipe.data.flow_layout)
     dataset = VideoDataset(subset, replace(recipe, data=data), train=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from vsn.config import ConfigError, DataConfig
+from vsn.data.part import VideoPart
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.doctor.findings import Finding, make_finding
@@ -39,9 +39,9 @@ class Split:
         return self.records.videos
 
     @property
-    def paths(self) -> list[Path]:
-        """The path of each video, once."""
-        return list(dict.fromkeys(record.path for record in self.videos))
+    def shown(self) -> list[VideoPart]:
+        """Each video or segment, once."""
+        return list(dict.fromkeys(record.shown for record in self.videos))
 
     def class_counts(self) -> Counter[str]:
         """Return the number of videos of each class; empty for task "arrow", which has no labels."""
@@ -58,11 +58,11 @@ class Place:
     """An entry of a video in a split."""
 
     split: Split
-    video_id: str
+    record: VideoRecord
     classes: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.video_id} ({self.split.name})"
+        return f"{self.record.video_id} ({self.split.name})"
 
 
 def read_splits(config: DataConfig) -> tuple[tuple[Split, ...], list[Finding]]:
@@ -77,8 +77,8 @@ def read_splits(config: DataConfig) -> tuple[tuple[Split, ...], list[Finding]]:
             errors[role] = error
             continue
         # Held-out data often has one list for validation and test: inspect and count its videos once.
-        paths = [record.path for record in records.records]
-        same = next((split for split in splits if [r.path for r in split.records.records] == paths), None)
+        shown = [record.shown for record in records.records]
+        same = next((split for split in splits if [r.shown for r in split.records.records] == shown), None)
         if same is None:
             splits.append(Split(name, (role,), records))
         else:
@@ -100,15 +100,15 @@ def read_splits(config: DataConfig) -> tuple[tuple[Split, ...], list[Finding]]:
     return tuple(splits), findings
 
 
-def choose_videos(splits: Sequence[Split], sample: int | None, seed: int) -> list[Path]:
+def choose_videos(splits: Sequence[Split], sample: int | None, seed: int) -> list[VideoPart]:
     """Return the videos to inspect, each once: all, or `sample` of each split."""
     # A dict keeps the order and drops videos that two splits share.
-    chosen: dict[Path, None] = {}
+    chosen: dict[VideoPart, None] = {}
     for number, split in enumerate(splits):
-        paths = split.paths
-        if sample is not None and sample < len(paths):
+        videos = split.shown
+        if sample is not None and sample < len(videos):
             # One generator per split: the sample of a split does not depend on the size of the others.
-            drawn = np.random.default_rng([seed, number]).choice(len(paths), sample, replace=False)
-            paths = [paths[index] for index in sorted(drawn)]
-        chosen |= dict.fromkeys(paths)
+            drawn = np.random.default_rng([seed, number]).choice(len(videos), sample, replace=False)
+            videos = [videos[index] for index in sorted(drawn)]
+        chosen |= dict.fromkeys(videos)
     return list(chosen)

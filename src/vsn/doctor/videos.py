@@ -13,24 +13,25 @@ import numpy as np
 
 from vsn.config import ConfigError, FlowLayout, Recipe
 from vsn.data.flow.stored import open_flow
+from vsn.data.part import VideoPart
 from vsn.data.sampling import segment_indices, stack_indices
-from vsn.data.video import VideoError, VideoReader, at_constant_rate, open_video
+from vsn.data.video import OutsideVideoError, VideoError, VideoReader, at_constant_rate, open_video, part_reader
 from vsn.data.video.constant_rate import even_interval
 from vsn.data.video.frame_folders import FrameFolderReader, describe_frames
 from vsn.data.video.packed_files import packed_place
 from vsn.data.video.scan import scan_video
 from vsn.doctor.mirror import motion_of
 
-Problem = Literal["", "missing", "empty", "unreadable", "crashed", "too-slow"]
+Problem = Literal["", "missing", "empty", "unreadable", "crashed", "too-slow", "outside"]
 _FIELDS_PER_READ = 64
 
 
 @dataclass(frozen=True)
 class VideoReport:
-    """Properties of a video, or of the flow of a video; with a `problem` the numbers are 0."""
+    """Properties of a video or a segment, or of its flow; with a `problem` the numbers are 0."""
 
-    path: Path
-    """Of the video, also in the report of its flow."""
+    video: VideoPart
+    """The video or segment, also in the report of its flow."""
     problem: Problem = ""
     reason: str = ""
     num_frames: int = 0
@@ -50,7 +51,7 @@ class VideoReport:
     num_sizes: int = 0
     """Number of different frame sizes."""
     key_interval: int = 0
-    """Largest distance between key frames; 1 for images."""
+    """Largest distance between key frames; 1 for images, 0 if unknown, as of a segment."""
     obstacle: str = ""
     """Why frames are decoded from the first one on; empty when they are not."""
     frame_names: str = ""
@@ -63,33 +64,35 @@ class VideoReport:
     """Time to read the frames of one clip."""
 
 
-def inspect_video(path: Path, recipe: Recipe, *, thorough: bool = False) -> VideoReport:
+def inspect_video(video: VideoPart, recipe: Recipe, *, thorough: bool = False) -> VideoReport:
     """Read the frames of a test clip and the last frame, or all. Never raises for the content of a video."""
-    return _report_errors(path, lambda: _inspect_video(path, recipe, thorough))
+    return _report_errors(video, lambda: _inspect_video(video, recipe, thorough))
 
 
 def inspect_flow(path: Path, recipe: Recipe, *, layout: FlowLayout, thorough: bool = False) -> VideoReport:
     """Read the flow fields of a test clip and the last field, or all. Never raises for the content of the flow."""
-    return _report_errors(path, lambda: _inspect_flow(path, recipe, layout, thorough))
+    return _report_errors(VideoPart(path), lambda: _inspect_flow(path, recipe, layout, thorough))
 
 
-def _report_errors(path: Path, inspect: Callable[[], VideoReport]) -> VideoReport:
+def _report_errors(video: VideoPart, inspect: Callable[[], VideoReport]) -> VideoReport:
     try:
         return inspect()
+    except OutsideVideoError as error:
+        return VideoReport(video, "outside", error.reason)
     except VideoError as error:
-        return VideoReport(path, _classify_problem(path), error.reason)
+        return VideoReport(video, _classify_problem(video.path), error.reason)
     except ConfigError as error:
-        return VideoReport(path, "unreadable", str(error))
+        return VideoReport(video, "unreadable", str(error))
     except Exception as error:  # a bug of ours with this video must not end the check of the others
-        return VideoReport(path, "unreadable", f"{type(error).__name__}: {error}")
+        return VideoReport(video, "unreadable", f"{type(error).__name__}: {error}")
 
 
-def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
+def _inspect_video(shown: VideoPart, recipe: Recipe, thorough: bool) -> VideoReport:
     template, num_frames = recipe.data.frame_template, recipe.model.num_frames
+    path, part = shown
     start = time.perf_counter()
-    with open_video(
-        path, short_side=recipe.clip.short_side, frame_template=template, decoder=recipe.data.decoder
-    ) as video:
+    whole = open_video(path, short_side=recipe.clip.short_side, frame_template=template, decoder=recipe.data.decoder)
+    with part_reader(whole, part) as video:
         announced = video.num_frames
         # The last frame too: it is missing in truncated files.
         frames = video.sample(lambda n: [*segment_indices(n, num_frames, None).tolist(), n - 1])
@@ -97,7 +100,7 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
     # The pixels of a short clip may equal those of a longer video, so the length is hashed too.
     counts = (video.num_frames, video.frames_per_second)
     report = VideoReport(
-        path,
+        shown,
         num_frames=video.num_frames,
         announced=announced,
         frames_per_second=video.frames_per_second,
@@ -108,7 +111,7 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
     )
     report = _with_times(report, video)
     # Counted from the packets, because headers are often wrong, and a truncated file keeps its header.
-    if path.is_file():
+    if path.is_file() and part is None:
         try:
             scan = scan_video(path, decode_all=thorough)
         except VideoError:  # TorchCodec reads some files that PyAV does not: only the frames are known
@@ -122,8 +125,9 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
             num_sizes=len(scan.sizes),
             key_interval=scan.key_interval,
         )
-    # A folder of frames or a packed video: every frame can be read on its own, so one image gives the size.
-    stored = open_video(path, frame_template=template)
+    # A folder of frames or a packed video: every frame can be read on its own, so one image gives the size. The whole file
+    # of a segment is not scanned: it may have a thousand.
+    stored = part_reader(open_video(path, frame_template=template), part)
     info = stored.metadata
     sizes = {(info.height, info.width)}
     if thorough:
@@ -136,7 +140,12 @@ def _inspect_video(path: Path, recipe: Recipe, thorough: bool) -> VideoReport:
         files = describe_frames(path, template)
         names = f"{files.template} from {files.start}"
     return replace(
-        report, height=info.height, width=info.width, num_sizes=len(sizes), key_interval=1, frame_names=names
+        report,
+        height=info.height,
+        width=info.width,
+        num_sizes=len(sizes),
+        key_interval=0 if path.is_file() else 1,
+        frame_names=names,
     )
 
 
@@ -162,7 +171,7 @@ def _inspect_flow(path: Path, recipe: Recipe, layout: FlowLayout, thorough: bool
     # In parts, because all fields of a long video may not fit in memory.
     for start in range(0, num_fields if thorough else 0, _FIELDS_PER_READ):
         flow.frames_at(range(start, min(start + _FIELDS_PER_READ, num_fields)))
-    return VideoReport(path, num_frames=num_fields, height=fields.shape[1], width=fields.shape[2])
+    return VideoReport(VideoPart(path), num_frames=num_fields, height=fields.shape[1], width=fields.shape[2])
 
 
 def _classify_problem(path: Path) -> Problem:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from vsn.config import ConfigError, Protocol, Recipe, WindowConfig
 from vsn.data.readers import read_records
 from vsn.data.sampling import DENSE_WINDOW
-from vsn.data.video import VideoError, open_video
+from vsn.data.video import VideoError, open_video, part_reader
 from vsn.data.views import PROTOCOLS, num_test_frames
 from vsn.stream.grid import WindowGrid
 from vsn.stream.source import USUAL_RATE, Source
@@ -130,8 +130,9 @@ def _training_lengths(recipe: Recipe) -> list[float]:
     lengths = []
     count = min(NUM_PROBED, len(records))
     for index in range(count):
+        record = records[index * len(records) // count]
         try:
-            video = open_video(records[index * len(records) // count].path, frame_template=recipe.data.frame_template)
+            video = part_reader(open_video(record.path, frame_template=recipe.data.frame_template), record.part)
         except (VideoError, ConfigError):
             continue
         if video.frames_per_second:

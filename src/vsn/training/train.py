@@ -352,7 +352,7 @@ def _record_bad(job: Job, bad: list[BadVideo]) -> None:
     if job.distributed.is_rank0:
         write_bad_videos(job.run, known)
     share = job.run.recipe.data.bad_videos
-    num_videos = len({record.path for record in job.train_set.records})
+    num_videos = len({record.shown for record in job.train_set.records})
     none_left = len(known) == num_videos
     if none_left and not job.progress.videos:
         job.progress.step = 0  # nothing was trained: once the videos are back, the epoch is

@@ -113,7 +113,7 @@ def test_refused_with_the_cause(tmp_path: Path, content: str | bytes, cause: str
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (("start", "end"), "'start', 'end' name parts of videos, which are not supported yet"),
+        (("start", "end"), "starts at '1' and ends at '1'"),
         (("Start_Time",), "'start_time' name parts"),
         (("t_end",), "'t_end' name parts"),
         (("startFrame",), "'startframe' name parts"),

@@ -667,8 +667,8 @@ def test_times_without_time_stamps_follow_the_rate(tmp_path: Path) -> None:
     [
         (0, None, range(45)),
         (0.4, 0.8, range(10, 20)),
-        (0.41, 0.81, range(10, 21)),  # frame 10 is on the screen from 0.40 to 0.44
-        (0.41, 0.42, range(10, 11)),
+        (0.41, 0.81, range(11, 21)),  # frame 10 begins at 0.40, frame 20 at 0.80
+        (0.41, 0.42, range(10, 11)),  # no frame begins there: the one on the screen
         (1.79, 99, range(44, 45)),
     ],
 )

@@ -22,9 +22,10 @@ from vsn.config.errors import check_range
 from vsn.data.flow.compute import CPU_PIXELS, METHOD_NAMES, flow_method, iter_fields
 from vsn.data.flow.stored import QUALITY, SUFFIX, write_flow_file, write_flow_folder
 from vsn.data.flow.values import METADATA_FILE, FlowMetadata
+from vsn.data.part import Part, VideoPart
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.records import VIDEO_EXTENSIONS, list_videos
-from vsn.data.video import VideoError, at_constant_rate, open_video
+from vsn.data.video import VideoError, at_constant_rate, open_video, part_reader
 from vsn.system.files import check_output_folder, remove_temporary_files, write_csv, write_json
 from vsn.system.interrupt import stop_requests
 from vsn.system.lock import LOCK_FILE, lock_folder
@@ -73,13 +74,15 @@ class FlowSettings:
 
 @dataclass(frozen=True)
 class FlowVideo:
-    """A video whose flow is to be stored."""
+    """A video, or a segment of one, whose flow is to be stored."""
 
     path: Path
     name: str
     """Name of its flow in the folder, with folders, without extension."""
     frame_template: str = ""
     decoder: Decoder = "pyav"
+    part: Part | None = None
+    """The segment, None for a whole video."""
 
     def flow_path(self, out: Path, layout: StoredLayout) -> Path:
         """Return where its flow is stored: a file or a folder."""
@@ -91,7 +94,7 @@ def videos_of_data_set(config: DataConfig, out: Path) -> list[FlowVideo]:
 
     Raises `ConfigError` for a data set that cannot be read, or has none of these splits.
     """
-    videos: dict[Path, FlowVideo] = {}
+    videos: dict[VideoPart, FlowVideo] = {}
     no_split: NoSplitError | None = None
     for split in dict.fromkeys((config.train_split, config.val_split, config.test_split)):
         try:
@@ -102,8 +105,9 @@ def videos_of_data_set(config: DataConfig, out: Path) -> list[FlowVideo]:
         for record in records:
             # Stored pictures of flow look like a folder of frames to a reader.
             if not record.reverse and not record.path.absolute().is_relative_to(out.absolute()):
-                video = FlowVideo(record.path, flow_name(record.video_id), config.frame_template, config.decoder)
-                videos.setdefault(record.path, video)
+                name = flow_name(record.video_id)
+                video = FlowVideo(record.path, name, config.frame_template, config.decoder, record.part)
+                videos.setdefault(record.shown, video)
     if not videos and no_split is not None:
         raise no_split
     return list(videos.values())
@@ -279,9 +283,10 @@ def _extract(video: FlowVideo, *, out: Path, settings: FlowSettings, device: str
     compute = flow_method(settings.method, device)
     pixels_at_once = CPU_PIXELS if device == "cpu" else _GPU_PIXELS
     try:
-        with open_video(
+        whole = open_video(
             video.path, short_side=settings.short_side, frame_template=video.frame_template, decoder=video.decoder
-        ) as stored:
+        )
+        with part_reader(whole, video.part) as stored:
             frames = at_constant_rate(stored) if settings.by == "time" else stored
             rate = frames.frames_per_second
             fields = iter_fields(video.path, frames, compute, bound=settings.bound, pixels_at_once=pixels_at_once)

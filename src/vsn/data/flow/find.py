@@ -79,14 +79,15 @@ def with_flow(records: RecordSet, config: DataConfig, expected: FlowMetadata) ->
         )
     owners: dict[Path, VideoRecord] = {}
     for record, place in pairs:
-        if place is not None and (owner := owners.setdefault(place, record)).path != record.path:
+        if place is not None and (owner := owners.setdefault(place, record)).shown != record.shown:
             raise ConfigError(
                 f"{place} would be the flow of both {owner.video_id!r} and {record.video_id!r}. Keep the folders of the "
                 "videos in the folder of the flow."
             )
     metadata = stored_metadata(located)
     check_flow_metadata(located.folder, metadata or FlowMetadata(), expected)
-    flow = tuple(replace(record, path=place) for record, place in pairs if place is not None)
+    # The flow of a segment is stored on its own, so it is all of what is there.
+    flow = tuple(replace(record, path=place, start=0.0, end=None) for record, place in pairs if place is not None)
     return FlowRecords(replace(records, records=flow), located.layout, describe_located(located, metadata))
 
 
@@ -126,6 +127,11 @@ def locate_flow(records: RecordSet, config: DataConfig) -> LocatedFlow:
             f"and in the folders of the videos, such as {records.records[0].path}, for pictures such as flow_x_00001.jpg. "
             "Extract the flow first (vsn flow extract), and set data.flow to its folder."
         )
+    if segment := next((record for record in records.records if record.part), None):
+        raise ConfigError(
+            f"{config.root}: flow in the folders of the frames has no times, and {segment.video_id!r} is a segment. Extract "
+            "the flow of the segments (vsn flow extract), and set data.flow to its folder."
+        )
     return LocatedFlow(root, "xy", tuple(record.path for record in records.records))
 
 
@@ -150,10 +156,14 @@ def _find_place(record: VideoRecord, config: DataConfig, folder: Path, listing: 
 
 
 def _possible_names(record: VideoRecord, config: DataConfig) -> Iterator[str]:
-    """Yield the names that the flow of a video may have, the longest first: from its id, then from its path."""
+    """Yield the names that the flow of a video may have, the longest first: from its id, then from its path.
+
+    A segment has its id's only: flow with the name of the file would be that of the whole file.
+    """
     # video_id "videos/a/1.mp4" gives videos/a/1, videos/a/000001, a/1, a/000001, 1, 000001.
     root = Path(config.root).as_posix().rstrip("/") + "/"
-    for text in dict.fromkeys((record.video_id, record.path.as_posix().removeprefix(root))):
+    path = record.path.as_posix().removeprefix(root)
+    for text in dict.fromkeys((record.video_id, path if record.part is None else record.video_id)):
         stem, extension = os.path.splitext(text)
         parts = (stem if extension.lower() in VIDEO_EXTENSIONS else text).strip("/").split("/")
         for first in range(len(parts)):

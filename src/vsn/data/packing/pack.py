@@ -23,6 +23,7 @@ from rich.filesize import decimal
 from vsn.config import ConfigError, DataConfig
 from vsn.data.packing.plan import PackDescription, PackPlan, make_plan
 from vsn.data.packing.shards import ShardContent, UnreadVideo, reusable_content, shard_faults, write_shard
+from vsn.data.part import VideoPart
 from vsn.data.readers import read_records
 from vsn.data.video import VideoError
 from vsn.system.files import check_output_folder, file_sha256, remove_temporary_files, write_csv, write_json
@@ -170,7 +171,7 @@ def pack_dataset(
         has_groups = all(record.group for records in plan.splits.values() for record in records.records)
         rows = [
             (
-                places[record.path],
+                places[record.shown],
                 "|".join(plan.classes[label] for label in plan.labels(record)),
                 split,
                 record.video_id,
@@ -178,7 +179,7 @@ def pack_dataset(
             )
             for split, records in plan.splits.items()
             for record in records.records
-            if record.path in places and not record.reverse
+            if record.shown in places and not record.reverse
         ]
         parts = [contents[job.path] for job in plan.jobs]
         summary = PackSummary(
@@ -206,15 +207,15 @@ def pack_dataset(
         return summary
 
 
-def _places_in_pack(plan: PackPlan, contents: Mapping[Path, ShardContent]) -> dict[Path, str]:
-    """Map source paths to paths in the pack, such as "shard-00003.vsnpack/17", without unreadable videos."""
+def _places_in_pack(plan: PackPlan, contents: Mapping[Path, ShardContent]) -> dict[VideoPart, str]:
+    """Map source videos to paths in the pack, such as "shard-00003.vsnpack/17", without unreadable videos."""
     # The number of a video in its shard counts readable videos only: with ids a, b, c and b unreadable, c is 1.
     places = {}
     for job in plan.jobs:
         numbers = {video_id: number for number, video_id in enumerate(contents[job.path].ids)}
         for video in job.videos:
             if video.video_id in numbers:
-                places[video.path] = f"{job.path.name}/{numbers[video.video_id]}"
+                places[video.shown] = f"{job.path.name}/{numbers[video.video_id]}"
     return places
 
 
@@ -224,7 +225,7 @@ def _report_bad(summary: PackSummary, plan: PackPlan, max_bad: float) -> None:
     if not bad:
         path.unlink(missing_ok=True)
         return
-    sources = {video.video_id: video.path for job in plan.jobs for video in job.videos}
+    sources = {video.video_id: video.shown.path for job in plan.jobs for video in job.videos}
     write_csv(
         path, [("id", "path", "reason"), *((video.video_id, sources[video.video_id], video.reason) for video in bad)]
     )
@@ -239,12 +240,12 @@ def _report_bad(summary: PackSummary, plan: PackPlan, max_bad: float) -> None:
         )
 
 
-def _check_records(plan: PackPlan, places: Mapping[Path, str]) -> None:
+def _check_records(plan: PackPlan, places: Mapping[VideoPart, str]) -> None:
     """Read the records as training will; raise `ConfigError` unless they are those of the source."""
     # A pack is read for years. Reading it back once is cheap, and finds what CSV cannot represent.
     config = plan.packed_config
     for split, records in plan.splits.items():
-        expected = [(record.video_id, record.labels) for record in records.records if record.path in places]
+        expected = [(record.video_id, record.labels) for record in records.records if record.shown in places]
         if not expected:  # every video of the split is unreadable
             continue
         packed = read_records(config, split)

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from vsn.config import ConfigError, DataConfig
 from vsn.data.packing.shards import ShardJob, SourceVideo
+from vsn.data.part import VideoPart
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video.packed_files import SUFFIX
@@ -147,23 +148,23 @@ def _read_splits(
 
 def _distinct_videos(sets: dict[str, RecordSet]) -> list[SourceVideo]:
     """Return each video once, even if several splits have it, in the order in which shards take them."""
-    id_of: dict[Path, str] = {}
-    path_of: dict[str, Path] = {}
+    id_of: dict[VideoPart, str] = {}
+    shown_of: dict[str, VideoPart] = {}
     for records in sets.values():
         for record in records.records:
             if record.reverse:  # the same video, played backwards (task "arrow")
                 continue
-            video_id = id_of.setdefault(record.path, record.video_id)
-            other = path_of.setdefault(video_id, record.path)
-            if other != record.path:
-                raise ConfigError(f"{other} and {record.path} have the same id, {video_id!r}. Rename one of them.")
+            video_id = id_of.setdefault(record.shown, record.video_id)
+            other = shown_of.setdefault(video_id, record.shown)
+            if other != record.shown:
+                raise ConfigError(f"{other} and {record.shown} have the same id, {video_id!r}. Rename one of them.")
             try:
                 video_id.encode()
             except UnicodeEncodeError:
                 raise ConfigError(
                     f"{record.path!r}: the name is not UTF-8, the encoding of videos.csv. Rename the video."
                 ) from None
-    videos = [SourceVideo(path, video_id) for path, video_id in id_of.items()]
+    videos = [SourceVideo(shown, video_id) for shown, video_id in id_of.items()]
     # Ordered by a hash, each shard has videos of many classes: even an unshuffled read mixes them.
     return sorted(videos, key=lambda video: hashlib.sha256(video.video_id.encode()).digest())
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vsn.config import Decoder
-from vsn.data.video import VideoError, open_video
+from vsn.data.part import VideoPart
+from vsn.data.video import VideoError, open_video, part_reader
 from vsn.data.video.constant_rate import is_at_constant_rate
 from vsn.data.video.jpeg import MAX_SIDE, decode_jpeg, encode_jpeg
 from vsn.data.video.packed_files import FOOTER, FRAME, MAGIC, VIDEO, Shard, packed_place
@@ -22,9 +23,9 @@ from vsn.system.files import atomic_write
 
 
 class SourceVideo(NamedTuple):
-    """A video to pack."""
+    """A video, or a segment of one, to pack."""
 
-    path: Path
+    shown: VideoPart
     video_id: str
 
 
@@ -156,10 +157,10 @@ def write_shard(job: ShardJob) -> ShardContent:
                         times[len(ids)] = stored.times
                     counts.append(stored.num_frames)
                     ids.append(video.video_id)
-                    bytes_in += _num_source_bytes(video.path)
+                    bytes_in += _num_source_bytes(video.shown.path)
                 except VideoError as error:
                     writer.discard_video()  # frames before the damaged one are written already
-                    bad.append(UnreadVideo(video.video_id, error.reason, _stamp(video.path)))
+                    bad.append(UnreadVideo(video.video_id, error.reason, _stamp(video.shown.path)))
             description: dict[str, object] = {"pack": job.pack, "ids": ids, "bad": bad, "bytes_in": bytes_in}
             if times:
                 description["times"] = times
@@ -183,20 +184,22 @@ class _Stored(NamedTuple):
 
 def _write_video(writer: ShardWriter, video: SourceVideo, job: ShardJob) -> _Stored:
     """Append a video to a shard. Raises `VideoError`."""
-    source = open_video(video.path, frame_template=job.frame_template).metadata
+    path, part = video.shown
+    source = open_video(path, frame_template=job.frame_template).metadata
     # Never enlarge: that would cost space and add nothing.
     short_side = job.short_side if min(source.height, source.width) > job.short_side else None
-    frames = open_video(video.path, short_side=short_side, frame_template=job.frame_template, decoder=job.decoder)
+    whole = open_video(path, short_side=short_side, frame_template=job.frame_template, decoder=job.decoder)
+    frames = part_reader(whole, part)
     num_frames, height, width = 0, 0, 0
     # One frame at a time.
     for frame in frames:
         height, width = frame.shape[:2]
         if max(height, width) > MAX_SIDE:
-            raise VideoError(video.path, f"frames have {height}x{width} pixels; a JPEG has at most {MAX_SIDE} a side.")
+            raise VideoError(path, f"frames have {height}x{width} pixels; a JPEG has at most {MAX_SIDE} a side.")
         writer.add_frame(encode_jpeg(np.ascontiguousarray(frame), quality=job.quality))
         num_frames += 1
     if not num_frames:
-        raise VideoError(video.path, "no frame can be decoded.")
+        raise VideoError(path, "no frame can be decoded.")
     writer.end_video(frames_per_second=source.frames_per_second, height=height, width=width)
     # Of a damaged file fewer frames may decode than have time stamps; of some codecs more.
     seconds = [*frames.times.tolist(), frames.seconds]
@@ -221,7 +224,7 @@ def reusable_content(job: ShardJob) -> ShardContent | None:
     # A video that could not be read and has changed since, for example copied again, may be readable now.
     bad_stamps = {bad.video_id: bad.stamp for bad in content.bad}
     changed = any(
-        _stamp(video.path) != bad_stamps[video.video_id] for video in job.videos if video.video_id in bad_stamps
+        _stamp(video.shown.path) != bad_stamps[video.video_id] for video in job.videos if video.video_id in bad_stamps
     )
     return None if changed else content
 

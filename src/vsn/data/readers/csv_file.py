@@ -1,4 +1,4 @@
-"""Read a CSV file of the user: path, label, and split where the data states its splits."""
+"""Read a CSV file of the user: path, label, times of segments, and split where the data states its splits."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from vsn.config import ConfigError, DataConfig
 from vsn.config.errors import quote_first
+from vsn.data.part import Part, format_seconds, parse_part, parse_seconds
 from vsn.data.readers.class_names import ClassList, unify_classes
 from vsn.data.readers.entries import Entry, record_set, video_id
 from vsn.data.readers.files import Line, errors_at, find_lines, read_json, require_found
@@ -33,10 +34,11 @@ class _Row(NamedTuple):
     split: str
     video_id: str
     group: str
+    part: Part | None
 
 
 def read_csv(config: DataConfig, split: str) -> RecordSet:
-    """Read a CSV file with a header: columns `path`, `label`, and optionally `split`, `id` and `group`.
+    """Read a CSV file with a header: columns `path`, `label`, and optionally `start`, `end`, `split`, `id` and `group`.
 
     See `read_table` for what spreadsheets write, and for other columns.
 
@@ -46,6 +48,9 @@ def read_csv(config: DataConfig, split: str) -> RecordSet:
     `data.videos`, else to root. A label may be several, as `a|b`, or empty for none of the classes
     (task "multilabel"). The test split may leave labels empty, and task "arrow" needs none. `id`
     replaces the path as the video's name in results. `group` names what may not be split, such as a person.
+
+    With `start` and `end` a line is a segment of a video: seconds, or times as video players show them (1:02.5, 1:00:03).
+    Without a start it begins with the video, without an end it ends with it, without both it is the whole video.
     """
     root = Path(config.root)
     # An interrupted pack has a list of the videos packed so far, which would pass for a complete data set.
@@ -76,10 +81,11 @@ def _check_ids(file: Path, rows: Sequence[_Row]) -> None:
     first_of: dict[str, _Row] = {}
     for row in rows:
         first = first_of.setdefault(row.video_id, row)
-        if row.video_id and first is not row and _plain_path(first.path) != _plain_path(row.path):
+        shown, first_shown = (_plain_path(row.path), row.part), (_plain_path(first.path), first.part)
+        if row.video_id and first is not row and shown != first_shown:
             raise ConfigError(
-                f"{file}: lines {first.line} and {row.line} have the id {row.video_id!r}; the column id names one video. "
-                "Begin the column's name with # if it means something else."
+                f"{file}: lines {first.line} and {row.line} have the id {row.video_id!r}; the column id names one video or "
+                "segment. Begin the column's name with # if it means something else."
             )
 
 
@@ -92,7 +98,8 @@ def _find_entries(config: DataConfig, file: Path, rows: Sequence[_Row]) -> list[
     folders = list(dict.fromkeys(map(str, [file.parent, *([root / config.videos] if config.videos else []), root])))
     listing = Listing()
     lines = [
-        Line(row.path, row.class_names, f"line {row.line}", video_id=row.video_id, group=row.group) for row in rows
+        Line(row.path, row.class_names, f"line {row.line}", video_id=row.video_id, group=row.group, part=row.part)
+        for row in rows
     ]
     entries, missing = find_lines(config, file, lines, folders, listing, partial(_find, listing))
     bases = f"the CSV file's folder, {'data.videos and ' if config.videos else ''}data.root"
@@ -147,12 +154,12 @@ def _packed_classes(file: Path, rows: Sequence[_Row]) -> tuple[str, ...]:
 
 def _read_rows(config: DataConfig, file: Path) -> tuple[list[_Row], tuple[str, ...]]:
     required = ("path",) if config.task == "arrow" else ("path", "label")
-    optional = tuple(name for name in ("label", "split", "id", "group") if name not in required)
+    optional = tuple(name for name in ("label", "split", "id", "group", "start", "end") if name not in required)
     table = read_table(file, required, optional)
     parsed = []
     for line, cells in table.rows:
         # Test labels are often withheld by the authors of a data set.
-        may_be_empty = {"id"}
+        may_be_empty = {"id", "start", "end"}
         # A multi-label video may show none of the classes.
         if config.task in ("arrow", "multilabel") or means(cells["split"], "test"):
             may_be_empty.add("label")
@@ -166,13 +173,28 @@ def _read_rows(config: DataConfig, file: Path) -> tuple[list[_Row], tuple[str, .
                     raise ValueError(f"the {name} is empty; every video needs one.")
             if "" in names:
                 raise ValueError(f"the label is {label!r}; expected class names separated by |.")
-        parsed.append(_Row(line, cells["path"], names, cells["split"], cells["id"], cells["group"]))
+            part = parse_part(cells["start"], cells["end"])
+        parsed.append(_Row(line, cells["path"], names, cells["split"], cells["id"], cells["group"], part))
+    notes = (*table.notes, *_describe_clock_times(file, table.rows))
     empty = [(row.line, name) for row in parsed for name in row.class_names if name.lower() in _WORDS_FOR_EMPTY]
     if not empty:
-        return parsed, table.notes
+        return parsed, notes
     line, name = empty[0]
     note = (
         f"{file.name}: the class {name!r} (line {line}) is a word for an empty cell. If it is no class, remove its lines: "
         f"{len(empty)}."
     )
-    return parsed, (*table.notes, note)
+    return parsed, (*notes, note)
+
+
+def _describe_clock_times(file: Path, rows: Sequence[tuple[int, dict[str, str]]]) -> tuple[str, ...]:
+    """Return how times with a colon are read: 1:30 might have been meant as hours and minutes."""
+    for line, cells in rows:
+        for name in ("start", "end"):
+            if ":" in cells[name]:
+                seconds = format_seconds(parse_seconds(cells[name]))
+                return (
+                    f"{file.name}: times are read as minutes:seconds or hours:minutes:seconds: {cells[name]!r} (line "
+                    f"{line}) is {seconds} seconds.",
+                )
+    return ()

@@ -13,14 +13,17 @@ from typing import NamedTuple
 from vsn.config import ConfigError, DataConfig
 from vsn.config.errors import quote_first
 from vsn.data.groups import hold_out_groups
+from vsn.data.part import Part, overlapping_pairs, shared_fraction
 from vsn.data.readers.splits import SplitChoice, means
 from vsn.data.records import RecordSet, VideoRecord
 
 ARROW_CLASSES = ("forward", "reversed")
+MAX_SHARED = 0.1
+"""Share of the shorter of two segments with different labels that may overlap: people set times a little apart."""
 
 
 class Entry(NamedTuple):
-    """A video as a reader finds it, with its classes by name."""
+    """A video, or a segment of one, as a reader finds it, with its classes by name."""
 
     path: Path
     class_names: tuple[str, ...]
@@ -34,22 +37,35 @@ class Entry(NamedTuple):
     """Its name as listed, where that is spelled otherwise than on disk."""
     group: str = ""
     """See `VideoRecord.group`."""
+    part: Part | None = None
+    """The segment, None for a whole video."""
 
     def record(self, labels: tuple[int, ...]) -> VideoRecord:
         """Return the record of the video with these labels."""
+        part = self.part or Part()
         return VideoRecord(
-            self.path, labels, self.video_id, listed_frames=self.listed_frames, group=self.group, place=self.place
+            self.path,
+            labels,
+            self.video_id,
+            listed_frames=self.listed_frames,
+            group=self.group,
+            place=self.place,
+            start=part.start,
+            end=part.end,
         )
 
 
-def video_id(path: Path, root: Path) -> str:
-    """Return the path relative to the root if it is below it, with forward slashes.
+def video_id(path: Path, root: Path, part: Part | None = None) -> str:
+    """Return the path relative to the root if it is below it, with forward slashes, and the times of a segment.
 
     >>> video_id(Path("data/wave/1.mp4"), Path("data"))
     'wave/1.mp4'
+    >>> video_id(Path("data/day1.mp4"), Path("data"), Part(12.5, 20))
+    'day1.mp4#t=12.5,20'
     """
     text, prefix = path.as_posix(), root.as_posix()
-    return text.removeprefix(prefix if prefix.endswith("/") else f"{prefix}/")  # ten times as fast as relative_to
+    name = text.removeprefix(prefix if prefix.endswith("/") else f"{prefix}/")  # ten times as fast as relative_to
+    return name if part is None else f"{name}#{part}"
 
 
 def record_set(
@@ -67,10 +83,11 @@ def record_set(
     The entries are those of the splits of `choice`; where that holds out a part, the records are those of one part.
 
     Raises `ConfigError` for fewer than two classes, for several labels where the task takes one, for a video that is
-    listed with different labels, for unlabeled videos in the training split, and for ids in which
-    `config.group_pattern` finds no group.
+    listed with different labels, for segments of different labels that overlap, for unlabeled videos in the training
+    split, and for ids in which `config.group_pattern` finds no group.
     """
     entries, repeated = _each_once(config, entries)
+    repeated += _check_overlaps(config, entries)
     entries = _with_groups(config, entries)
     empty = RecordSet(
         (),
@@ -119,10 +136,10 @@ def _each_once(config: DataConfig, entries: Sequence[Entry]) -> tuple[list[Entry
 
     Raises `ConfigError` for a video that is listed with different labels.
     """
-    first_of: dict[str, Entry] = {}
+    first_of: dict[tuple[str, Part | None], Entry] = {}
     repeated = []
     for entry in entries:
-        first = first_of.setdefault(absolute_path(entry.path), entry)
+        first = first_of.setdefault((absolute_path(entry.path), entry.part), entry)
         if first is entry:
             continue
         if config.task != "arrow" and set(first.class_names) != set(entry.class_names):
@@ -142,9 +159,14 @@ def _each_once(config: DataConfig, entries: Sequence[Entry]) -> tuple[list[Entry
 
 
 def _with_groups(config: DataConfig, entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries with the groups that `config.group_pattern` finds in their ids."""
+    """Return the entries with the groups that `config.group_pattern` finds in their ids.
+
+    Without groups, all segments of a file are one: people, place and light are the same in them.
+    """
     if not config.group_pattern:
-        return list(entries)
+        if not any(entry.part for entry in entries) or any(entry.group for entry in entries):
+            return list(entries)
+        return [entry._replace(group=_file_group(config, entry)) for entry in entries]
     found = [re.search(config.group_pattern, entry.video_id) for entry in entries]
     # A group that took no part in the match is None, an empty one names nothing.
     missing = [entry.video_id for entry, match in zip(entries, found, strict=True) if not (match and match[1])]
@@ -155,6 +177,38 @@ def _with_groups(config: DataConfig, entries: Sequence[Entry]) -> list[Entry]:
             "relative to data.root, or in the id that a CSV file states."
         )
     return [entry._replace(group=match[1]) for entry, match in zip(entries, found, strict=True) if match]
+
+
+def _check_overlaps(config: DataConfig, entries: Sequence[Entry]) -> list[str]:
+    """Return a note about segments with different labels that overlap a little, as those set by hand do.
+
+    Raises `ConfigError` for those that overlap much, where the task takes one label for each.
+    """
+    if config.task != "classify" or not any(entry.part for entry in entries):
+        return []
+    by_path: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_path.setdefault(absolute_path(entry.path), []).append(entry)
+    pairs = [
+        (a, b)
+        for members in by_path.values()
+        for a, b in overlapping_pairs(members, lambda entry: entry.part)
+        if set(a.class_names) != set(b.class_names)
+    ]
+    if not pairs:
+        return []
+    a, b = max(pairs, key=lambda pair: shared_fraction(pair[0].part, pair[1].part))
+    both = " and ".join(
+        f"{entry.video_id!r} ({'|'.join(entry.class_names) or 'no label'}{f', {entry.place}' if entry.place else ''})"
+        for entry in (a, b)
+    )
+    if shared_fraction(a.part, b.part) > MAX_SHARED:
+        raise ConfigError(
+            f"{config.root}: segments with different labels overlap, {len(pairs)} in all, for example {both}. With "
+            f"data.task 'classify' at most {MAX_SHARED:.0%} of a segment may overlap. Correct the times, or set data.task = "
+            '"multilabel", and write all labels of a segment.'
+        )
+    return [f"Segments with different labels overlap a little: {len(pairs)}, for example {both}."]
 
 
 def absolute_path(path: Path) -> str:
@@ -187,7 +241,14 @@ def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[E
     if entries and all(entry.group for entry in entries):
         classes = [() if config.task == "multilabel" else entry.class_names for entry in entries]
         groups = [entry.group for entry in entries]
-        is_held = hold_out_groups(classes, groups, config.val_fraction, seed=config.split_seed)
+        try:
+            is_held = hold_out_groups(classes, groups, config.val_fraction, seed=config.split_seed)
+        except ConfigError:
+            if groups != [_file_group(config, entry) for entry in entries]:
+                raise
+            # One long file, or a class in one: what does not overlap is better than nothing, and the user is told.
+            groups = _overlapping_groups(entries)
+            is_held = hold_out_groups(classes, groups, config.val_fraction, seed=config.split_seed)
         chosen = [entry for entry, of_held in zip(entries, is_held, strict=True) if of_held != training]
         return sorted(chosen, key=lambda entry: entry.video_id)
     # Sorted by id: the order of a file system must not change the split.
@@ -209,11 +270,34 @@ def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[E
     return chosen
 
 
+def _file_group(config: DataConfig, entry: Entry) -> str:
+    return video_id(entry.path, Path(config.root))
+
+
+def _overlapping_groups(entries: Sequence[Entry]) -> list[str]:
+    """Return a group for each entry: the same for segments that show the same frames, also by way of others."""
+    groups = [entry.video_id for entry in entries]
+    by_path: dict[str, list[int]] = {}
+    for index, entry in enumerate(entries):
+        by_path.setdefault(absolute_path(entry.path), []).append(index)
+    for members in by_path.values():
+        # By their start, so that the group of the earlier one is settled.
+        for a, b in overlapping_pairs(members, lambda index: entries[index].part):
+            groups[b] = groups[a]
+    return groups
+
+
 def _describe_held_groups(config: DataConfig, split: str, entries: Sequence[Entry], kept: Sequence[Entry]) -> list[str]:
     groups, of_part = ({entry.group for entry in part} for part in (entries, kept))
     if "" in groups:
         return []
     training = means(split, config.train_split)
+    if of_part == groups:
+        return [
+            "Segments are held out of files that are trained on too, because whole files would leave no training videos of "
+            f"a class: {len(kept)} of {len(entries)} segments are in this part. Accuracy on them tells little about other "
+            "files."
+        ]
     held, num_held = (groups - of_part, len(entries) - len(kept)) if training else (of_part, len(kept))
     return [
         f"Held out in whole groups: {len(held)} of {len(groups)} ({quote_first(sorted(held))}), {num_held} of "

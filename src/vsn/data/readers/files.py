@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from vsn.config import ConfigError, DataConfig
+from vsn.data.part import Part
 from vsn.data.readers.entries import Entry, video_id
 from vsn.data.readers.listing import Listing, locate
 from vsn.data.readers.splits import SplitChoice, choose_split
@@ -109,9 +110,11 @@ class Line(NamedTuple):
     listed_frames: int = 0
     """See `VideoRecord.listed_frames`."""
     video_id: str = ""
-    """Its id; empty where that is its path."""
+    """Its id; empty where that is its path and times."""
     group: str = ""
     """See `VideoRecord.group`."""
+    part: Part | None = None
+    """The segment, None for a whole video."""
 
 
 @contextlib.contextmanager
@@ -211,11 +214,12 @@ def find_lines(
                 Entry(
                     path,
                     line.class_names,
-                    line.video_id or video_id(path, root),
+                    line.video_id or video_id(path, root, line.part),
                     line.listed_frames,
                     place=f"{file.name}, {line.where}",
                     respelled=line.name if is_respelled else "",
                     group=line.group,
+                    part=line.part,
                 )
             )
     return entries, missing

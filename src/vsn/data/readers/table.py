@@ -132,9 +132,11 @@ def _check_columns(
         return
     parts = [name for name in others if _PART.search(words[name])]
     if parts:
+        advice = ": divide numbers of frames by the frames per second" if any("frame" in name for name in parts) else ""
         raise ConfigError(
-            f"{file}: the columns {quote_first(parts)} name parts of videos, which are not supported yet: whole videos "
-            "would be used. Cut the parts into files of their own, and remove these columns."
+            f"{file}: the columns {quote_first(parts)} name parts of videos; whole videos would be used. Name them 'start' "
+            f"and 'end', with times in seconds{advice}. If the videos are cut there already, begin the columns' names "
+            "with #."
         )
     unknown = [name for name in others if words[name] not in _UNUSED.split()]
     if unknown:

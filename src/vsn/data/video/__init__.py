@@ -10,16 +10,26 @@ import os
 from pathlib import Path
 
 from vsn.config import Decoder
+from vsn.data.part import Part
 from vsn.data.video.constant_rate import at_constant_rate
 from vsn.data.video.frame_folders import FrameFolderReader
 from vsn.data.video.packed_files import PackedReader, packed_place
 from vsn.data.video.pyav_reader import PyAVReader
-from vsn.data.video.reader import FewerFramesError, Part, PartReader, VideoError, VideoMetadata, VideoReader
+from vsn.data.video.reader import (
+    FewerFramesError,
+    OutsideVideoError,
+    PartReader,
+    VideoError,
+    VideoMetadata,
+    VideoReader,
+    part_reader,
+)
 from vsn.data.video.torchcodec_reader import TorchCodecReader, device_of
 from vsn.data.video.write import write_video
 
 __all__ = [
     "FewerFramesError",
+    "OutsideVideoError",
     "Part",
     "PartReader",
     "VideoError",
@@ -27,6 +37,7 @@ __all__ = [
     "VideoReader",
     "at_constant_rate",
     "open_video",
+    "part_reader",
     "write_video",
 ]
 

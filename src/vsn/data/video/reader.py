@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +12,18 @@ from typing import Self
 
 import numpy as np
 
+from vsn.data.part import Part
+
 MAX_PIXELS = 36_000_000
 """Largest frame that is read or resized to, in pixels; 8192x4320 fits. A damaged header of a few bytes may announce
 sizes that would exhaust the memory."""
 MAX_ASPECT = 16
 """Longest side of a frame that is resized, as a multiple of its shorter side. Wide screens have 4."""
+
+
+MAX_PAST_END = 0.5
+"""Seconds that a segment may end after its video: tools round the end up."""
+_FRAMES_AT_ONCE = 32
 
 
 class VideoError(ValueError):
@@ -45,6 +51,10 @@ class FewerFramesError(VideoError):
     """
 
 
+class OutsideVideoError(VideoError):
+    """A part begins or ends after the end of its video."""
+
+
 @dataclass(frozen=True)
 class VideoMetadata:
     """Properties of a video, counted from its content rather than taken from its header."""
@@ -63,23 +73,6 @@ class VideoMetadata:
     """Whether it is then mirrored left to right."""
     tone_mapped: bool = False
     """Whether it has a high dynamic range (PQ or HLG), mapped to the standard range."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of a video, in seconds. Raises `ValueError` unless 0 <= start < end."""
-
-    start: float = 0.0
-    end: float | None = None
-    """None: to the end of the video."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start < (math.inf if self.end is None else self.end):
-            end = "its end" if self.end is None else f"{self.end:g}"
-            raise ValueError(
-                f"The part of the video is {self.start:g} to {end} seconds; the start must be 0 or more, and the end "
-                "after it."
-            )
 
 
 class VideoReader(ABC):
@@ -130,23 +123,33 @@ class VideoReader(ABC):
         return float(self.times[-1]) + self.last_seconds
 
     def indices_between(self, start: float, end: float | None = None) -> range:
-        """Return the indices of the frames that are shown from `start` on and before `end`, in seconds.
+        """Return the indices of the frames of a part in seconds: those whose time stamps are in `[start, end)`.
 
-        The frame that is on the screen at `start` is the first. `end` None: to the last frame. The range is never
-        empty.
+        So each frame is in one of two parts that follow each other, and the frames are those of a file that FFmpeg cuts
+        and encodes. A frame that began before the part belongs to it where it stays on the screen for longer than a usual
+        frame, as in a slide show, and where no other frame begins in the part: the range is never empty. `end` None: to
+        the last frame.
 
         Raises:
-            VideoError: the part begins after the last frame.
+            OutsideVideoError: the part begins after the last frame.
             ValueError: `start` is negative, or `end` is not after it.
         """
-        Part(start, end)
+        part = Part(start, end)
         times, seconds = self.times, self.seconds
         if start >= seconds:
-            raise VideoError(self.path, f"it lasts {seconds:.2f} s; the part begins at {start:g} s.")
+            raise _outside(self, part)
         # Half a millisecond of tolerance: containers round time stamps to one.
-        first = int(np.searchsorted(times, start + 5e-4, side="right")) - 1
+        first = int(np.searchsorted(times, start - 5e-4, side="left"))
         stop = len(times) if end is None else int(np.searchsorted(times, end - 5e-4, side="left"))
-        return range(max(first, 0), max(stop, first + 1))
+        # The times are compared first: the usual interval of a long file takes longer to find.
+        if first >= stop or (times[first] - start > 0 and times[first] - start > self._long_interval):
+            first = max(first - 1, 0)
+        return range(first, max(stop, first + 1))
+
+    @property
+    def _long_interval(self) -> float:
+        """Seconds for which a usual frame is not shown, with tolerance."""
+        return 1.5 * usual_interval(self.times) if self.num_frames > 1 else self.seconds
 
     def frames_between(self, start: float, end: float | None = None) -> np.ndarray:
         """Return the frames of a part in seconds, uint8 `(n, H, W, 3)`; see `indices_between`."""
@@ -217,53 +220,49 @@ class PictureReader(VideoReader):
 
 
 class PartReader(VideoReader):
-    """The frames of a part of a video, as a video of its own. Raises `VideoError` for a part after the last frame."""
+    """The frames of a part of a video, as a video of its own; see `VideoReader.indices_between`.
+
+    Raises `OutsideVideoError` for a part after the last frame.
+    """
 
     def __init__(self, whole: VideoReader, part: Part) -> None:
         self._whole, self._part = whole, part
         super().__init__(
-            whole.path,
-            num_frames=len(self._range),
-            frames_per_second=whole.frames_per_second,
-            short_side=whole.short_side,
+            whole.path, num_frames=0, frames_per_second=whole.frames_per_second, short_side=whole.short_side
         )
+        self.obstacle = whole.obstacle
+        self._locate()
+
+    def _locate(self) -> None:
+        """Find the frames of the part and their times."""
+        whole, part = self._whole, self._part
+        self._range = whole.indices_between(part.start, part.end)
+        self.num_frames = len(self._range)
+        first, stop = self._range.start, self._range.stop
+        times = whole.times
+        self._times = times[first:stop] - times[first]
+        # A frame that lasts since before the part counts from its beginning.
+        self._times[1:] -= max(0.0, part.start - float(times[first]))
+        shown_from = max(float(times[stop - 1]), part.start if self.num_frames == 1 else 0.0)
+        shown = (float(times[stop]) if stop < len(times) else whole.seconds) - shown_from
+        # A frame that lasts until long after the part counts to its end.
+        if part.end is not None and part.end - shown_from < shown and shown > (interval := whole._long_interval):
+            shown = min(shown, max(part.end - shown_from, interval))
+        self._last_seconds = shown
 
     def close(self) -> None:
         """See `VideoReader.close`."""
         self._whole.close()
 
     @property
-    def _range(self) -> range:
-        return self._whole.indices_between(self._part.start, self._part.end)
-
-    @property
     def times(self) -> np.ndarray:
         """See `VideoReader.times`."""
-        whole, first = self._whole.times, self._range.start
-        times = whole[first : self._range.stop] - whole[first]
-        # A frame that lasts since long before the part counts from its beginning.
-        before = self._part.start - float(whole[first])
-        if before > self._interval:
-            times[1:] -= before
-        return times
+        return self._times
 
     @property
     def last_seconds(self) -> float:
         """See `VideoReader.last_seconds`."""
-        whole, stop = self._whole.times, self._range.stop
-        next_start = float(whole[stop]) if stop < len(whole) else self._whole.seconds
-        # A frame that lasts until long after the part counts to its end.
-        shown_from = max(float(whole[stop - 1]), self._part.start if stop - self._range.start == 1 else 0.0)
-        shown = next_start - shown_from
-        if self._part.end is None or shown <= self._interval:
-            return shown
-        return min(shown, max(self._part.end - shown_from, self._interval))
-
-    @property
-    def _interval(self) -> float:
-        """The usual time between frames, with tolerance."""
-        whole = self._whole
-        return 1.5 * usual_interval(whole.times) if whole.num_frames > 1 else whole.seconds
+        return self._last_seconds
 
     @cached_property
     def metadata(self) -> VideoMetadata:
@@ -272,12 +271,50 @@ class PartReader(VideoReader):
 
     def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """See `VideoReader.frames_at`."""
-        part = self._range
         try:
-            return self._whole.frames_at([part[index] for index in checked_indices(indices, len(part))])
+            return self._whole.frames_at([self._range[index] for index in checked_indices(indices, self.num_frames)])
         except FewerFramesError:
-            self.num_frames = len(self._range)
+            self._locate()
             raise
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        # Several at once: one by one, each would be decoded from the key frame before it.
+        num_read = 0
+        while num_read < self.num_frames:
+            with contextlib.suppress(FewerFramesError):  # then there are fewer to read
+                frames = self.frames_at(range(num_read, min(num_read + _FRAMES_AT_ONCE, self.num_frames)))
+                num_read += len(frames)
+                yield from frames
+
+
+def part_reader(whole: VideoReader, part: Part | None) -> VideoReader:
+    """Return the segment of a video that a record shows, as a video of its own; None: the video itself.
+
+    Raises `OutsideVideoError`, and closes the video, for a segment that does not end within it: its times mean something
+    else. Half a second is tolerated, because tools round the end of a video up.
+    """
+    if part is None:
+        return whole
+    try:
+        if part.end is not None and part.end > whole.seconds + MAX_PAST_END:
+            raise _outside(whole, part)
+        return PartReader(whole, part)
+    except BaseException:
+        whole.close()
+        raise
+
+
+def _outside(video: VideoReader, part: Part) -> OutsideVideoError:
+    """Return the error of a part that is not within a video, with a hint where its times look like numbers of frames."""
+    end = "its end" if part.end is None else f"{part.end:g}"
+    reason = f"it lasts {video.seconds:.2f} s; the part begins at {part.start:g} s and ends at {end}."
+    are_whole = all(time is None or float(time).is_integer() for time in (part.start, part.end))
+    if are_whole and (part.end or part.start) <= video.num_frames:
+        reason += (
+            f" It has {video.num_frames} frames: if the times are numbers of frames, divide them by its "
+            f"{video.num_frames / video.seconds:.4g} frames per second."
+        )
+    return OutsideVideoError(video.path, reason)
 
 
 def usual_interval(times: np.ndarray) -> float:
