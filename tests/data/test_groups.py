@@ -1,6 +1,7 @@
 """Groups: what may not be on both sides of a split is not, and what cannot be divided is an error that says so."""
 
 import csv
+import doctest
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.laid_out import ids, lay, touch
 from vsn.config import ConfigError, DataConfig
+from vsn.data import groups as groups_module
 from vsn.data.groups import assign_folds, hold_out_groups
 from vsn.data.packing.pack import pack_dataset
 from vsn.data.readers import read_records
@@ -28,6 +30,10 @@ def people(root: Path, rows: list[tuple[str, str, str]] = PEOPLE, *, header: str
     lines = "\n".join(",".join(row) for row in rows)
     lay(root, {"clips.csv": f"{header}\n{lines}\n"}, *(row[0] for row in rows))
     return DataConfig(root=str(root), source="csv")
+
+
+def test_examples() -> None:
+    assert doctest.testmod(groups_module) == (0, 1)
 
 
 # --- folds -----------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from vsn.cli.evaluate import evaluate
 from vsn.cli.export import export
 from vsn.cli.features import features
 from vsn.cli.flow import ExtractCommand, show
+from vsn.cli.folds import FoldsCommand
 from vsn.cli.hub import pull, push, save
 from vsn.cli.models import models
 from vsn.cli.predict import predict
@@ -57,6 +58,7 @@ COMMANDS: Commands = {
     "demo": demo,
     "train": TrainCommand,
     "ablate": AblateCommand,
+    "folds": FoldsCommand,
     "bench": bench,
     "eval": evaluate,
     "predict": predict,
@@ -80,7 +82,7 @@ COMMANDS: Commands = {
 }
 # Gains are measured for training and compiled networks (results/allocator-cpu.json, bench-memory-cpu.json). The other
 # commands that run a network keep memory too, because their published speeds and memory were measured so.
-KEEP_MEMORY = ("demo", "train", "ablate", "bench", "eval", "predict", "features", "stream", "serve")
+KEEP_MEMORY = ("demo", "train", "ablate", "folds", "bench", "eval", "predict", "features", "stream", "serve")
 """Commands whose process keeps freed memory; see `vsn.system.allocator`."""
 MIN_COLUMNS = 40
 """Width of the output in a narrower terminal, such as a pane of an editor."""

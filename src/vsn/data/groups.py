@@ -83,11 +83,10 @@ def hold_out_groups(
             return held
     alone = missing_classes(classes, held)
     groups_of = sorted({group for name, group in zip(classes, groups, strict=True) if name == alone[0]})
-    shown = "|".join(alone[0]) if isinstance(alone[0], tuple) else str(alone[0])
     raise ConfigError(
-        f"No held-out part of whole groups leaves every class videos to train on: {shown!r} has videos of "
-        f"{len(groups_of)} of {num_groups} groups ({quote_first(groups_of)}). Add videos of it by other groups, remove the "
-        "class, or state the splits."
+        f"No held-out part of whole groups leaves every class videos to train on: {describe_class(alone[0])!r} has videos "
+        f"of {len(groups_of)} of {num_groups} groups ({quote_first(groups_of)}). Add videos of it by other groups, remove "
+        "the class, or state the splits."
     )
 
 
@@ -95,6 +94,15 @@ def missing_classes(classes: Sequence[Hashable], held: NDArray[np.bool_]) -> lis
     """Return the classes all of whose videos are held out, in the order of their first video."""
     trained = {name for name, is_held in zip(classes, held, strict=True) if not is_held}
     return [name for name in dict.fromkeys(classes) if name not in trained]
+
+
+def describe_class(name: Hashable) -> str:
+    """Return a class, or the classes of a multi-label video, as text.
+
+    >>> describe_class(("wave", "clap")), describe_class("wave")
+    ('wave|clap', 'wave')
+    """
+    return "|".join(map(str, name)) if isinstance(name, tuple) else str(name)
 
 
 def groups_in_training(splits: Mapping[str, Iterable[str]], train: str) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from typing import Literal
 from safetensors import SafetensorError, safe_open
 
 from vsn.config import Recipe
+from vsn.runs.folds import is_folds
 from vsn.runs.results import EvalResult, ResultError, list_results
 from vsn.runs.run import STATE_FILES, RunError, is_finished, is_number, open_run, read_metrics
 
@@ -71,10 +72,11 @@ def list_runs(folders: Sequence[Path]) -> list[RunSummary]:
 
 
 def _find_runs(folder: Path, depth: int) -> Iterator[Path]:
-    """Yield runs at or below a folder; a run folder is not searched for other runs."""
-    if any((folder / name).is_file() for name in _RUN_FILES):
+    """Yield runs at or below a folder; a run folder is searched for other runs only if it holds those of folds."""
+    is_run = any((folder / name).is_file() for name in _RUN_FILES)
+    if is_run:
         yield folder
-    elif depth:
+    if (not is_run or is_folds(folder)) and depth:
         for child in sorted(folder.iterdir()):
             if child.is_dir() and not child.name.startswith("."):
                 yield from _find_runs(child, depth - 1)
@@ -102,8 +104,9 @@ def summarize_run(path: Path) -> RunSummary:
     epochs_done = max((int(line["epoch"]) for line in metrics if "train_loss" in line), default=0)
     epochs = recipe.train.epochs if recipe else 0
     # A crash between the last epoch and summary.json leaves a run with nothing more to train.
-    finished = is_finished(path) or 0 < epochs <= epochs_done
-    reasons += _damaged_files(path, epochs_done=epochs_done, finished=finished)
+    finished = is_finished(path) or 0 < epochs <= epochs_done or is_folds(path)
+    # The folder of folds has no weights of its own.
+    reasons += [] if is_folds(path) else _damaged_files(path, epochs_done=epochs_done, finished=finished)
     validated = [line for line in metrics if is_number(line.get("val_top1"))]
     best = max(validated, key=_validation_rank, default=None)
     return RunSummary(

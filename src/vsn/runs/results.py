@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypedDict, get_args
 
 from vsn.config import FrameOrder, Recipe
+from vsn.runs.folds import OUT_OF_FOLD, is_folds
 from vsn.runs.run import WEIGHTS_FILES, Run, WeightsKind, is_number, open_run
 from vsn.scores.facts import hash_videos
 from vsn.scores.metrics import MeanName, summarize
@@ -335,6 +336,9 @@ def find_scores(
         ]
         for folder in folders
     }
+    # Every video is held out there: no other split is to be told apart from it.
+    if results and all(is_folds(folder) for folder in results):
+        split = OUT_OF_FOLD
     tested = choose_test(list(results.values()), list(recipes.values()), split=split, protocol=protocol, order=order)
     split, protocol = tested or (split, protocol)
     # The options that would write these scores, without those that only repeat a default.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +120,26 @@ def per_class_intervals(scores: Scores) -> dict[str, Interval]:
     hits, groups = top_k_hits(scores, 1), np.array(scores.groups)
     members = {name: scores.members(index) for index, name in enumerate(scores.classes)}
     return {name: share_interval(hits[own], groups=groups[own].tolist()) for name, own in members.items() if own.any()}
+
+
+class GroupAccuracy(NamedTuple):
+    """Top-1 on the videos of one group, such as a person."""
+
+    group: str
+    num_videos: int
+    top1: float
+    """A share of 1."""
+
+
+def accuracy_by_group(scores: Scores) -> list[GroupAccuracy]:
+    """Return the top-1 accuracy of each stated group, lowest first; nothing where no groups are stated."""
+    if scores.stated_groups is None:
+        return []
+    hits = top_k_hits(scores, 1)
+    names, index = np.unique(scores.stated_groups, return_inverse=True)
+    sizes, right = np.bincount(index), np.bincount(index, hits)
+    rows = zip(names.tolist(), sizes.tolist(), (right / sizes).tolist(), strict=True)
+    return sorted((GroupAccuracy(*row) for row in rows), key=lambda row: (row.top1, row.group))
 
 
 @dataclass(frozen=True)

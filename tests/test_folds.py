@@ -1,0 +1,224 @@
+"""Cross-validation: every video is scored once, by the run that has seen neither it nor anything of its group."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tests.helpers.laid_out import lay
+from tests.helpers.tiny_runs import assert_same_weights, at_step, rename_data, tiny_recipe
+from tests.training.test_train import interrupt
+from vsn.cli import main
+from vsn.config import ConfigError, Recipe
+from vsn.folds import FoldSpec, cross_validate, divide, out_of_fold, plan
+from vsn.inference.evaluate import evaluate_run
+from vsn.runs.listing import list_runs
+from vsn.runs.results import find_scores
+from vsn.runs.run import RunError
+from vsn.scores.scores import load_scores
+from vsn.system.lock import LockError
+from vsn.training.train import TrainingStopped
+
+PEOPLE = r"/(\d)\.mp4"
+"""Video i of each class of `tiny_data` is of person i."""
+
+
+def recipe_of(root: Path, **train: Any) -> Recipe:
+    return rename_data(tiny_recipe(root, epochs=1, **train), group_pattern=PEOPLE)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory, quiet: Console) -> Path:
+    out = tmp_path_factory.mktemp("folds") / "people"
+    cross_validate(recipe_of(tiny_data), FoldSpec(3), out, console=quiet)
+    return out
+
+
+def test_every_video_is_scored_once_by_a_run_that_does_not_know_its_group(folder: Path, tiny_data: Path) -> None:
+    result = out_of_fold(folder)
+    scores = load_scores(result.scores_file)
+    paths = [path.relative_to(tiny_data).as_posix() for path in sorted(tiny_data.rglob("*.mp4"))]
+    assert sorted(scores.video_ids.tolist()) == paths
+    seen: set[str] = set()
+    for number in (1, 2, 3):
+        run = folder / f"fold-{number}"
+        videos = json.loads((run / "videos.json").read_text())
+        people = [{name[-5] for name in videos[part]} for part in ("train", "val")]
+        assert not people[0] & people[1]
+        assert len(videos["train"]) + len(videos["val"]) == 15
+        own = load_scores(find_scores([run])[0])
+        rows = [scores.video_ids.tolist().index(name) for name in own.video_ids.tolist()]
+        np.testing.assert_array_equal(scores.logits[rows], own.logits)
+        assert set(own.video_ids.tolist()) == set(videos["val"])
+        seen |= set(videos["val"])
+    assert seen == set(paths)
+    assert scores.groups == [name[-5] for name in scores.video_ids.tolist()]
+    assert (result.num_videos, result.choice_note) == (15, "")
+    stated = json.loads((folder / "folds.json").read_text())
+    assert sum(fold["top1"] * fold["num_videos"] for fold in stated["folds"]) == pytest.approx(15 * result.top1)
+
+
+def test_the_folder_passes_for_a_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["compare", str(folder), str(folder), "--json"])
+    assert json.loads(capsys.readouterr().out)["num_videos"] == 15
+    # `vsn calibrate` asks for the validation split.
+    assert find_scores([folder], split="val") == [out_of_fold(folder).scores_file]
+    main(["report", str(folder), "--out", str(tmp_path / "report.html"), "--device", "cpu"])
+    page = (tmp_path / "report.html").read_text()
+    assert "out-of-fold" in page
+    assert "data:image/jpeg" in page
+    summaries = list_runs([folder.parent])
+    assert [(run.path.name, run.state) for run in summaries] == [
+        ("people", "finished"), ("fold-1", "finished"), ("fold-2", "finished"), ("fold-3", "finished"),
+    ]  # fmt: skip
+
+
+def test_a_fold_is_a_run_like_any_other(folder: Path, tmp_path: Path) -> None:
+    """Tested on its own it finds its list, and gives what it gave."""
+    copy = shutil.copytree(folder / "fold-2", tmp_path / "fold-2")
+    shutil.rmtree(copy / "eval")
+    again = evaluate_run(copy, progress=False)
+    assert again["top1"] == json.loads((folder / "folds.json").read_text())["folds"][1]["top1"]
+    assert again["split"] == "val"
+
+
+def test_a_second_call_trains_nothing(folder: Path, tiny_data: Path, quiet: Console) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("fold-*/*.safetensors")}
+    scores = out_of_fold(folder).scores_file.read_bytes()
+    cross_validate(recipe_of(tiny_data), FoldSpec(3), folder, console=quiet)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert out_of_fold(folder).scores_file.read_bytes() == scores
+
+
+def test_an_interrupted_call_goes_on(
+    folder: Path, tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "folds"
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, interrupt)  # in the second fold
+        with pytest.raises(TrainingStopped, match="fold-2; the same `vsn folds`"):
+            cross_validate(recipe_of(tiny_data), FoldSpec(3), out, console=quiet)
+    with pytest.raises(RunError, match="no joined scores yet"):
+        out_of_fold(out)
+    done = plan(recipe_of(tiny_data), FoldSpec(3), out)
+    assert [fold["top1"] is not None for fold in done] == [True, False, False]
+    cross_validate(recipe_of(tiny_data), FoldSpec(3), out, console=quiet)
+    for number in (1, 2, 3):
+        assert_same_weights(out / f"fold-{number}", folder / f"fold-{number}")
+    assert out_of_fold(out).top1 == out_of_fold(folder).top1
+
+
+def test_time_left_is_printed_from_the_second_fold_on(folder: Path, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, copy := tmp_path / "folds")
+    for name in ("fold-2", "fold-3", "eval"):
+        shutil.rmtree(copy / name)
+    stated = json.loads((copy / "folds.json").read_text())
+    for fold in stated["folds"][1:]:
+        fold |= {"top1": None, "seconds": None}
+    stated["folds"][0]["seconds"] = 600.0
+    (copy / "folds.json").write_text(json.dumps(stated))
+    console = Console(record=True, width=200, file=io.StringIO())
+    recipe = recipe_of(tiny_data)
+    cross_validate(recipe, FoldSpec(3), copy, console=console)
+    assert "[2/3] fold-2" in console.export_text(clear=False)
+    assert "minutes left" in console.export_text()
+
+
+# --- what is divided -------------------------------------------------------------------------------
+
+
+def csv_recipe(root: Path, text: str) -> Recipe:
+    names = [line.split(",")[0] for line in text.splitlines()[1:]]
+    lay(root, {"clips.csv": text}, *names)
+    return rename_data(tiny_recipe(root), source="csv")
+
+
+ROWS = "".join(
+    f"{name}{person}{split[:2]}.mp4,{name},p{person},{split}\n"
+    for name in "ab" for person in range(4) for split in ("train", "test")
+)  # fmt: skip
+
+
+def test_a_test_split_is_left_alone_unless_it_is_named(tmp_path: Path) -> None:
+    config = csv_recipe(tmp_path, "path,label,group,split\n" + ROWS).data
+    usual, both = divide(config, FoldSpec(4)), divide(config, FoldSpec(4, splits=("train", "test")))
+    assert {record.video_id[2:4] for record in usual.records} == {"tr"}
+    assert len(usual.records) == 8
+    assert len(both.records) == 16
+    assert usual.splits == ("train", "val")
+    assert both.splits == ("train", "test", "val")
+
+
+def test_single_videos(tmp_path: Path) -> None:
+    config = csv_recipe(tmp_path, "path,label,group,split\n" + ROWS).data
+    division = divide(config, FoldSpec(2, by="video"))
+    people = [{division.records[row].group for row in np.flatnonzero(division.folds == fold)} for fold in (0, 1)]
+    assert people[0] & people[1]
+    assert division.groups_of(0) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "spec", "message"),
+    [
+        ("path,label\na1.mp4,a\nb1.mp4,b\na2.mp4,a\nb2.mp4,b\n", FoldSpec(2), r"4 of 4 videos have no group.*--by"),
+        ("path,label,group,split\n" + ROWS, FoldSpec(5), r"4 groups .*5 folds.*2 to 4 folds"),
+        ("path,label,group,split\n" + ROWS, FoldSpec(1), "1 folds"),
+        (
+            "path,label,group,split\n" + ROWS + "c.mp4,c,p1,train\n",
+            FoldSpec(2),
+            r"without fold \d there are no videos of 'c'.*the group 'p1'",
+        ),
+        ("path,label,group,split\n" + ROWS, FoldSpec(2, splits=("train", "extra")), "no split 'extra'"),
+    ],
+)  # fmt: skip
+def test_data_that_cannot_be_divided(tmp_path: Path, text: str, spec: FoldSpec, message: str, quiet: Console) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cross_validate(csv_recipe(tmp_path / "data", text), spec, tmp_path / "out", console=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+# --- the folder ------------------------------------------------------------------------------------
+
+
+def test_other_settings_and_other_videos_are_refused(
+    folder: Path, tiny_data: Path, tmp_path: Path, quiet: Console
+) -> None:
+    recipe = recipe_of(tiny_data)
+    for other, spec, message in (
+        (replace(recipe, train=replace(recipe.train, lr=0.5)), FoldSpec(3), r"train\.lr was .* and is 0\.5"),
+        (recipe, FoldSpec(2), "number 3, not 2"),
+        (recipe, FoldSpec(3, by="video"), "by 'group', not 'video'"),
+    ):
+        with pytest.raises(RunError, match=message):
+            cross_validate(other, spec, folder, console=quiet)
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    shutil.copy(
+        data / "jump/1.mp4" if (data / "jump").is_dir() else next(data.rglob("1.mp4")), next(data.iterdir()) / "6.mp4"
+    )
+    with pytest.raises(RunError, match="the data has changed"):
+        cross_validate(rename_data(recipe, root=str(data)), FoldSpec(3), folder, console=quiet)
+
+
+def test_early_stopping_by_the_held_out_videos_is_refused(tiny_data: Path, tmp_path: Path, quiet: Console) -> None:
+    with pytest.raises(ConfigError, match=r"train\.early_stop is 2"):
+        cross_validate(recipe_of(tiny_data, early_stop=2), FoldSpec(3), tmp_path / "out", console=quiet)
+
+
+def test_one_writer_at_a_time(tiny_data: Path, tmp_path: Path, quiet: Console) -> None:
+    code = "import sys, vsn.system.lock as l\nwith l.lock_folder(l.Path(sys.argv[1])): print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "out")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(LockError, match=str(holder.pid)):
+            cross_validate(recipe_of(tiny_data), FoldSpec(3), tmp_path / "out", console=quiet)
+        holder.communicate(b"\n")
