@@ -5,8 +5,8 @@ Figure 3; details that the paper omits (no biases, epsilon 0.001, the padding, a
 the authors' released code. Two-stream I3D is two of these networks, on RGB and on flow, and the average of their scores
 (`vsn fuse`).
 
-- Padding is TensorFlow's SAME, as the released weights expect: where sizes are even, a strided kernel has one zero more at
-  the end than at the start.
+- Padding is TensorFlow's SAME, as the released weights expect: a strided kernel has one zero more at the end than at the
+  start (`pad_same`).
 - Names of the weights are those of torchvision's GoogLeNet, whose ImageNet weights are inflated
   (``model.weights = "IMAGENET1K_V1"``). Files with the names of the PyTorch port of the released Kinetics weights
   (``Mixed_3b.b1a.conv3d.weight``) are converted. Both expect pixels in [-1, 1].
@@ -68,7 +68,7 @@ class Unit(nn.Module):
     def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1) -> None:
         super().__init__()
         self.size, self.stride = size, stride
-        # A strided kernel is padded in `forward`, by the size of the input.
+        # A strided kernel is padded in `forward`, unevenly.
         padding = size // 2 if stride == 1 else 0
         self.conv = nn.Conv3d(inputs, outputs, size, stride=stride, padding=padding, bias=False)
         self.bn = nn.BatchNorm3d(outputs, eps=1e-3)
@@ -176,13 +176,14 @@ def _own_name(name: str) -> str:
 
 
 def pad_same(volume: Tensor, size: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
-    """Pad a volume with zeros as TensorFlow's SAME: a kernel of this size and stride has ceil(n / stride) outputs.
+    """Pad a volume with zeros, so that a kernel of this size and stride has ceil(n / stride) outputs.
 
-    Example: 64 frames, kernel 7, stride 2 take 5 more: 2 before the first and 3 after the last; 63 take 3 and 3.
+    Where the stride divides n, it sees what it sees with TensorFlow's SAME: 64 frames, kernel 7, stride 2 take 2 zeros
+    before the first and 3 after the last; one more is in no window. TensorFlow would give odd sizes 3 and 3; the same
+    amounts for all sizes keep exported files for any size simple, and published clips have no odd sizes.
     """
     amounts: list[int] = []
-    for axis in (2, 1, 0):  # `pad` begins with the last axis
-        length, kernel, step = volume.shape[axis + 2], size[axis], stride[axis]
-        total = max(0, kernel - ((length - 1) % step + 1))
-        amounts += [total // 2, total - total // 2]
+    for kernel, step in zip(reversed(size), reversed(stride), strict=True):  # `pad` begins with the last axis
+        before = (kernel - step) // 2
+        amounts += [before, kernel - 1 - before]
     return functional.pad(volume, amounts)
