@@ -145,6 +145,8 @@ def test_refused_values(config: type, settings: dict[str, object], message: str)
         ("r2plus1d_50", "r2plus1d_34"),
         ("i3d_resnet18", "i3d_resnet101"),
         ("i3d_inception_v3", "i3d_inception"),
+        ("cost_resnet18", "cost_resnet101"),
+        ("cost-b_resnet50", "cost-a_resnet50"),
         ("nl-i3d", "nl-i3d_resnet50"),
         ("vsm_resnet50", "vsn_resnet50"),
         ("resnet50", "tsn_resnet50"),

@@ -237,6 +237,7 @@ def test_2d_weights_start_a_non_local_network_whose_new_blocks_start_at_random(t
         ("nl-c2d", "c2d", "only the non-local blocks are removed"),
         ("i3d", "i3d-fine", "only the strides are new to them"),
         ("slowfast", "nl-slowfast", "only the non-local blocks are new"),
+        ("tsn", "cost", "inflated along time where kernels are longer"),
     ],
 )
 def test_a_start_from_a_run_of_another_kind_is_described(before: str, now: str, ending: str) -> None:

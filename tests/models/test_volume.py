@@ -21,12 +21,27 @@ SMALL = (
     "r2plus1d_34_thin",
     "i3d_resnet26_thin",
     "i3d_inception_thin",
+    "cost_resnet26_thin",
+    "cost-a_resnet26_thin",
 )
 
 
 def test_every_small_peer_is_listed_and_so_are_those_of_full_width() -> None:
     names = set(list_models())
-    assert set(SMALL) | {"eco", "eco_lite", "i3d_inception", "r2plus1d_18", "r2plus1d_34", "mtrn_resnet50"} <= names
+    assert (
+        set(SMALL)
+        | {
+            "eco",
+            "eco_lite",
+            "i3d_inception",
+            "cost_resnet101",
+            "cost-a_resnet50",
+            "r2plus1d_18",
+            "r2plus1d_34",
+            "mtrn_resnet50",
+        }
+        <= names
+    )
     for name in names:
         assert ModelConfig(name=name).name == name
 

@@ -40,6 +40,7 @@ PEERS = (
     "r2plus1d_34_thin",
     "nl-i3d_resnet26_thin",
     "i3d_inception_thin",
+    "cost_resnet26_thin",
     "slowfast_resnet26_thin",
 )
 """One of each kind of network, the smallest there is."""
@@ -165,6 +166,7 @@ def test_the_stem_of_flow_and_the_frozen_parts(name: str) -> None:
         ("eco_lite_thin", "res2", 8, 8),
         ("s3d", "res5", 1, 2),
         ("s3d", "res4", 2, 4),
+        ("cost_resnet26_thin", "res5", 4, 2),
         ("i3d_inception_thin", "res5", 1, 2),
         ("i3d_inception_thin", "res4", 2, 4),
         ("r2plus1d_34_thin", "res5", 1, 4),
@@ -266,6 +268,8 @@ def test_a_tsn_starts_from_a_trn(tmp_path: Path, log: Log) -> None:
     [
         ("eco_thin", "eco_lite_thin", "a run of 'eco_lite_thin', a file or 'none'"),
         ("tsn_resnet14_tiny", "s3d", "a run of 's3d'"),
+        ("c2d_resnet26_thin", "cost_resnet26_thin", "a run of 'cost_resnet26_thin', or of a TSN"),
+        ("cost_resnet26_thin", "i3d_resnet26_thin", "a run of a TSN, TSM, VSN, TRN, C2D or I3D"),
         ("eco_thin", "tsn_resnet14_tiny", "a run of a TSN, TSM, VSN or TRN, a file"),
     ],
 )

@@ -50,6 +50,8 @@ MODELS: dict[str, ModelKind] = {
     "nl-c2d": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
     "nl-i3d": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
     "nl-i3d-fine": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
+    "cost": ModelKind("peers.cost", RESNETS_3D, inflated=True),
+    "cost-a": ModelKind("peers.cost", RESNETS_3D, inflated=True),
     "slowfast": ModelKind("peers.slowfast", RESNETS_3D),
     "nl-slowfast": ModelKind("peers.slowfast", RESNETS_3D),
     "eco": ModelKind("peers.eco"),

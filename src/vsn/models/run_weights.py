@@ -85,14 +85,18 @@ def check_run_weights(run: RunWeights, config: ModelConfig) -> None:
         )
     # Image weights can be inflated into a 3D network, but not the other way round.
     from_names, to_names = _weight_names(old), _weight_names(config)
-    if from_names != to_names and (from_names, to_names) != ("frames", "inflated"):
+    takes_frames = MODELS[config.kind].inflated
+    if from_names != to_names and not (from_names == "frames" and takes_frames):
         sources = {
             "frames": "a run of a TSN, TSM, VSN or TRN",
-            "inflated": "a run of a TSN, TSM, VSN, TRN, C2D or I3D on the same backbone",
+            "c2d": "a run of a TSN, TSM, VSN, TRN, C2D or I3D on the same backbone",
         }
+        own = f"a run of {config.name!r}" + (
+            ", or of a TSN, TSM, VSN or TRN on the same backbone" if takes_frames else ""
+        )
         raise ConfigError(
             f"model.weights names {run.file}, a run of {old.name!r}, whose weights do not fit {config.name!r}. It can start "
-            f"from {sources.get(to_names, f'a run of {config.name!r}')}, a file or 'none'."
+            f"from {sources.get(to_names, own)}, a file or 'none'."
         )
     both_shuffle = all("model.places" in _between_frames(model) for model in (old, config))
     if both_shuffle and old.num_frames != config.num_frames:
@@ -149,7 +153,8 @@ def _weight_names(config: ModelConfig) -> str:
     """Name the group of networks that share weight names."""
     if config.sees_frames:
         return "frames"
-    return "inflated" if MODELS[config.kind].inflated else config.kind.removeprefix("nl-")
+    # C2D and I3D, of the same convolutions; networks with layers of their own share names with no other kind.
+    return "c2d" if MODELS[config.kind].module == "peers.i3d" else config.kind.removeprefix("nl-")
 
 
 def _between_frames(config: ModelConfig) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Define a bottleneck ResNet on volumes ``(B, C, T, H, W)``, the base of C2D, I3D and SlowFast.
+"""Define a bottleneck ResNet on volumes ``(B, C, T, H, W)``, the base of C2D, I3D, CoST and SlowFast.
 
 The modules have the names of torchvision's ResNet (``conv1``, ``layer2.0.downsample.0``, ...), so that weights of the 2D
 network can be inflated. The networks differ only in the kernels' length in time, the strides in time and the width.
@@ -73,7 +73,10 @@ class Bottleneck3d(nn.Module):
         outputs = planes * EXPANSION
         self.conv1 = nn.Conv3d(inputs, planes, (kernel, 1, 1), padding=(kernel // 2, 0, 0), bias=False)
         self.bn1 = nn.BatchNorm3d(planes)
-        self.conv2 = nn.Conv3d(planes, planes, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False)
+        # `vsn.models.peers.cost` replaces it.
+        self.conv2: nn.Module = nn.Conv3d(
+            planes, planes, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1), bias=False
+        )
         self.bn2 = nn.BatchNorm3d(planes)
         self.conv3 = nn.Conv3d(planes, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm3d(outputs)
@@ -118,7 +121,9 @@ class ResNet3d(nn.Module):
         )
         self.bn1 = nn.BatchNorm3d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool3d((pool_kernel, 3, 3), stride=(pool_stride, 2, 2), padding=(pool_kernel // 2, 1, 1))
+        # An even kernel is not padded: with a stride of as much, its windows divide time.
+        padding = ((pool_kernel - 1) // 2, 1, 1)
+        self.maxpool = nn.MaxPool3d((pool_kernel, 3, 3), stride=(pool_stride, 2, 2), padding=padding)
         # In height and width only: along time, stages keep T.
         strides = (1, 2, 2, plan.res5_stride)
         stages = [
@@ -132,7 +137,7 @@ class ResNet3d(nn.Module):
         self.pool2: nn.Module = nn.Identity()
         if plan.pool2 is not None:
             kernel, step = plan.pool2
-            self.pool2 = nn.MaxPool3d((kernel, 1, 1), stride=(step, 1, 1), padding=(kernel // 2, 0, 0))
+            self.pool2 = nn.MaxPool3d((kernel, 1, 1), stride=(step, 1, 1), padding=((kernel - 1) // 2, 0, 0))
         self.feature_dim = EXPANSION * (width << 3)
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
