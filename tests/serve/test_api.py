@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from tests.helpers.planted import CRASH, FAIL, HANG, KILLED, KILLED_ONCE, WAIT
 from tests.serve.conftest import CLASSES, LIMITS, Live, make_video, wait_until
 from vsn import Predictor, __version__, cli
+from vsn.config import ServeConfig
 from vsn.data.video.jpeg import decode_jpeg
 from vsn.data.views import PROTOCOLS
 from vsn.runs.run import open_run, weights_hash
@@ -390,7 +391,7 @@ def test_a_malformed_host_is_refused_where_any_host_is_allowed():
     async def send(message: Message) -> None:
         sent.append(message)
 
-    guards = Guards(app, metrics=Metrics(max_batch=1), paths=[], hosts=[])
+    guards = Guards(app, metrics=Metrics(max_batch=1), paths=[], config=ServeConfig(host="0.0.0.0"))
     scope = {"type": "http", "path": "/", "method": "GET", "headers": [(b"host", b"[::1")]}
     asyncio.run(guards(scope, None, send))
     assert sent[0]["status"] == 400

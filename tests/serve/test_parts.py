@@ -233,7 +233,7 @@ def refuse(num_pieces: float, monkeypatch: pytest.MonkeyPatch, *, drain_seconds:
     async def send(message: Message) -> None:
         happened.append(message["type"])
 
-    guards = Guards(app, metrics=Metrics(max_batch=1), paths=[], hosts=[])
+    guards = Guards(app, metrics=Metrics(max_batch=1), paths=[], config=ServeConfig(host="0.0.0.0"))
     scope = {"type": "http", "path": "/", "headers": [(b"transfer-encoding", b"chunked"), (b"host", b"a")]}
     asyncio.run(guards(scope, receive, send))
     return happened

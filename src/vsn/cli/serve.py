@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,4 +29,7 @@ def serve(
     """
     from vsn.serve.run import serve as serve_model
 
+    # For images of containers, whose command is fixed and whose address is not.
+    if config.public_url is None and (url := os.environ.get("VSN_PUBLIC_URL")):
+        config = replace(config, public_url=url)
     serve_model(run, config, weights=weights, device=device)

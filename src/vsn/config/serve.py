@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from vsn.config.errors import check_range, require
+from vsn.config.errors import ConfigError, check_range, require
+
+_ORIGIN = r"https?://([\w.-]+|\[[\da-f:.]+\])(:\d+)?"
+# Without %-encoding, which some proxies decode, and without the names "." and "..".
+_PATH = r"(/(?!\.{1,2}(/|$))[\w.~-]+)*/?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +23,13 @@ class ServeConfig:
     """Address to listen on; the default accepts only this machine."""
     port: int = 8000
     """Port to listen on; 0: any free one."""
+    public_url: str | None = None
+    """URL of the page behind a proxy, such as https://example.com/vsn/; default: the service is its own, without a proxy.
+    Requests for other names and pages of other origins are refused. The command also reads VSN_PUBLIC_URL."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of proxies whose X-Forwarded-Host and X-Forwarded-Proto are believed, such as 10.0.0.0/8."""
+    frame_ancestors: tuple[str, ...] = ()
+    """Origins whose pages may show the page in a frame, such as https://huggingface.co."""
     api_key_file: Path | None = None
     """File of the keys that requests must have, one NAME:KEY a line; default: no key is needed. Read at startup."""
     max_connections: int = 256
@@ -59,6 +73,25 @@ class ServeConfig:
     def __post_init__(self) -> None:
         require(self.host != "", "host is empty; it must be an address such as 127.0.0.1, or 0.0.0.0 for all.")
         check_range(self, "[0, 65535]", "port")
+        if self.public_url is not None:
+            require(
+                _is_url(self.public_url, _ORIGIN + _PATH),
+                f"public_url is {self.public_url!r}; it must be the URL of the page, such as https://example.com/ or "
+                "https://example.com/vsn/, in ASCII and without user, query and %.",
+            )
+            require(
+                not urlsplit(self.public_url + "/").path.startswith("/v1/"),
+                f"public_url is {self.public_url!r}; /v1/ is part of the API: serve it at another path.",
+            )
+        for network in self.trusted_proxies:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                expected = "Expected addresses such as 127.0.0.1, or networks such as 10.0.0.0/8."
+                raise ConfigError(f"trusted_proxies has {network!r}: {error}. {expected}") from None
+        for origin in self.frame_ancestors:
+            expected = "expected origins without a path, such as https://huggingface.co."
+            require(_is_url(origin, _ORIGIN), f"frame_ancestors has {origin!r}; {expected}")
         check_range(
             self,
             "[1, inf)",
@@ -84,3 +117,12 @@ class ServeConfig:
     def max_upload_bytes(self) -> int:
         """`max_upload_mb` in bytes."""
         return int(self.max_upload_mb * 1_000_000)
+
+
+def _is_url(url: str, pattern: str) -> bool:
+    try:
+        # Raises ValueError for a port or an IPv6 address that cannot be.
+        _ = urlsplit(url).port
+    except ValueError:
+        return False
+    return re.fullmatch(pattern, url, re.ASCII | re.IGNORECASE) is not None

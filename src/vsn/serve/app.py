@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from vsn.config.distribution import installed_version
 from vsn.serve.decoding import max_model_pixels
-from vsn.serve.guards import LOOPBACK, NO_KEY_NEEDED, NO_RESPONSE, Guards, is_loopback, problem_response
+from vsn.serve.guards import NO_KEY_NEEDED, NO_RESPONSE, Guards, problem_response
 from vsn.serve.keys import read_keys
 from vsn.serve.problems import KINDS, MEDIA_TYPE, Problem
 from vsn.serve.schemas import Card, Error, Health, HeatMaps, Prediction, Progress
@@ -92,6 +92,9 @@ def create_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
+        # Redirects would name the host of the request, which behind a proxy is that of the service itself.
+        redirect_slashes=False,
+        servers=[{"url": config.public_url.rstrip("/")}] if config.public_url else None,
         dependencies=[Depends(_check_query)],
     )
 
@@ -150,12 +153,11 @@ def create_app(service: Service) -> FastAPI:
     if keys is not None:
         _describe_keys(app.openapi())
     _describe_errors(app.openapi())
-    # On loopback only local names are valid hosts; elsewhere a proxy may use any.
     app.add_middleware(
         Guards,
         metrics=service.metrics,
         paths=[*PAGE, *app.openapi()["paths"], "/metrics", "/openapi.json"],
-        hosts=[*LOOPBACK, config.host] if is_loopback(config.host) else [],
+        config=config,
         keys=keys,
     )
     return app

@@ -7,14 +7,15 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vsn.config import ServeConfig
 from vsn.serve.keys import CHALLENGES, CLIENT, ApiKeys
 from vsn.serve.metrics import Metrics
+from vsn.serve.origins import Origins
 from vsn.serve.problems import MEDIA_TYPE, Problem
 
 SECURITY_HEADERS = {
@@ -37,12 +38,6 @@ SENT_STATUS = "vsn_sent_status"
 _DRAIN_SECONDS = 2.0
 NO_KEY_NEEDED = frozenset({"/healthz", "/readyz"})
 """Probes of a system that starts services send none, and learn nothing else."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a listening address is reachable only from this machine."""
-    return host in LOOPBACK or host.startswith("127.")
 
 
 def problem_response(problem: Problem) -> JSONResponse:
@@ -59,8 +54,7 @@ class Guards:
     Args:
         app, metrics: the application, and where its requests are counted.
         paths: known paths; all others are counted as "other", so that a scanner cannot fill memory with labels.
-        hosts: accepted values of the header Host; empty: any. The check stops DNS rebinding: a page of another site
-            whose name was made to resolve to this machine.
+        config: names of the service, its public URL, and who may show its page in a frame.
         keys: of which a request must have one; None: no key is needed.
     """
 
@@ -70,11 +64,15 @@ class Guards:
         *,
         metrics: Metrics,
         paths: Sequence[str],
-        hosts: Sequence[str],
+        config: ServeConfig,
         keys: ApiKeys | None = None,
     ) -> None:
         self._app, self._metrics, self._keys = app, metrics, keys
-        self._paths, self._hosts = frozenset(paths), frozenset(hosts)
+        self._paths, self._origins = frozenset(paths), Origins(config)
+        self._headers = dict(SECURITY_HEADERS)
+        if config.frame_ancestors:
+            policy, _, _ = SECURITY_HEADERS["Content-Security-Policy"].rpartition(" ")
+            self._headers["Content-Security-Policy"] = " ".join([policy, *config.frame_ancestors])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -97,7 +95,7 @@ class Guards:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 response_headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
+                for name, value in self._headers.items():
                     response_headers.setdefault(name, value)
                 # Closing a connection with unread data resets it, and the sender of a refused upload might never see
                 # the response. So read what still arrives, for a bounded time.
@@ -108,11 +106,20 @@ class Guards:
             await send(message)
 
         # A refused request never reaches the application, but gets the same headers and is counted.
-        problem = self._refusal(headers) or self._key_refusal(headers, scope["path"])
-        app = self._app if problem is None else problem_response(problem)
-        path = scope["path"] if scope["path"] in self._paths else "other"
+        prefix = self._origins.prefix
+        inner = {**scope, "path": self._origins.inner_path(scope["path"])}
+        path = inner["path"] if inner["path"] in self._paths else "other"
         # The server leaves out the body of a response to HEAD.
-        inner = {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
+        if scope.get("method") == "HEAD":
+            inner["method"] = "GET"
+        app = self._app
+        peer = (scope.get("client") or ("",))[0]
+        problem = self._origins.refusal(headers, peer=peer) or self._key_refusal(headers, inner["path"])
+        if problem is not None:
+            app = problem_response(problem)
+        elif prefix and inner["path"] == prefix:
+            # URLs of the page are relative. Without a host, which behind a proxy would be that of the service itself.
+            app = RedirectResponse(f"{prefix}/", 308)
         try:
             await app(inner, tracked_receive, guarded_send)
         except Exception as error:
@@ -127,22 +134,6 @@ class Guards:
             status = scope.get("state", {}).get(SENT_STATUS, status)
             self._metrics.requests.labels(path, str(status)).inc()
             self._metrics.request_seconds.labels(path).observe(time.perf_counter() - start)
-
-    def _refusal(self, headers: Headers) -> Problem | None:
-        host, origin = headers.get("host", ""), headers.get("origin")
-        # Checked where any host is allowed too: the application makes URLs of it.
-        for name, value, url in (("Host", host, f"//{host}"), ("Origin", origin or "", origin or "")):
-            try:
-                _ = urlsplit(url).port
-            except ValueError:
-                return Problem("bad_header", f"The header {name} is {value[:80]!r}.")
-        if self._hosts and urlsplit(f"//{host}").hostname not in self._hosts:
-            allowed = ", ".join(sorted(self._hosts))
-            return Problem("unknown_host", f"The request is for the host {host[:80]!r}.", limit=f"Expected {allowed}.")
-        # Browsers send Origin with every POST of a page; programs such as curl do not.
-        if origin is not None and urlsplit(origin).netloc != host:
-            return Problem("other_origin", f"The request comes from a page of {origin[:80]!r}.")
-        return None
 
     def _key_refusal(self, headers: Headers, path: str) -> Problem | None:
         if self._keys is None or path in NO_KEY_NEEDED:

@@ -63,13 +63,11 @@ KINDS = {
         "Ask the operator of the service for a key.",
     ),
     "bad_header": _Kind(400, "Expected a host name or address, with a port if it is not the usual one.", "Correct it."),
-    "unknown_host": _Kind(421, hint="Start the service with --host to allow requests from elsewhere."),
-    "other_origin": _Kind(
-        403,
-        "Only pages of this service may send requests.",
-        "Send it from a program, or use a proxy that serves your page too.",
+    "unknown_host": _Kind(421),
+    "other_origin": _Kind(403),
+    "http": _Kind(
+        404, "/openapi.json lists the routes.", "Check the URL; behind a proxy with a path set --public-url."
     ),
-    "http": _Kind(404, "/openapi.json lists the routes.", "Check the URL."),
     "cannot_store": _Kind(507, "This is a fault of the service.", "Retry later.", retry_after="60"),
     "internal": _Kind(500, "This is a bug or a lack of resources.", "See the log of the service."),
 }

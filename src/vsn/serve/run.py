@@ -19,9 +19,9 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
     """
     # Imported here: the command must say what to install, and `vsn --help` must not wait for it.
     try:
-        from vsn.serve.guards import is_loopback
         from vsn.serve.keys import read_keys
         from vsn.serve.models import open_model
+        from vsn.serve.origins import is_loopback
         from vsn.serve.server import listen, run_service
         from vsn.serve.service import Service
     except ModuleNotFoundError as error:
@@ -39,7 +39,8 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
         host, port = sock.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         # No markup: rich would take the brackets of an IPv6 address for a style.
-        line = f"{model.card.model} with {len(model.classes)} classes at {url} (stop with Ctrl-C)"
+        behind = f"{config.public_url}, behind a proxy to " if config.public_url else ""
+        line = f"{model.card.model} with {len(model.classes)} classes at {behind}{url} (stop with Ctrl-C)"
         console.print(line, markup=False)
         if not is_loopback(config.host):
             missing = "no encryption: keys can be read on the way" if config.api_key_file else "no authentication"

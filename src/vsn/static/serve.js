@@ -48,7 +48,13 @@ function describeResult(result) {
 
 async function loadCard() {
   try {
-    card = await (await fetch("/v1/model")).json();
+    const response = await fetch("v1/model");
+    const body = await response.json().catch(() => null);
+    if (!response.ok || body === null) {
+      showProblem(explain(response.status, body));
+      return;
+    }
+    card = body;
   } catch {
     showProblem("The service does not respond. Is it still running?");
     return;
@@ -77,6 +83,28 @@ async function loadCard() {
 
 // --- requests ----------------------------------------------------------------------------------------
 
+// What a refusal means. Proxies in front of the service respond too, with a page instead of our JSON.
+function explain(status, body, file = null) {
+  if (body?.error?.message) return body.error.message;
+  const proxy = `A proxy in front of the service responded with status ${status}`;
+  if (status === 413) {
+    const limit = card ? ` The service takes up to ${card.limits.max_upload_mb} MB.` : "";
+    return `${proxy}: it does not let uploads of ${megabytes(file)} through.${limit} Choose a smaller video, or ask the ` +
+      "operator to raise the limit of the proxy (nginx: client_max_body_size).";
+  }
+  if (status === 429) return `${proxy}: too many requests from your address. Try again in a moment.`;
+  if (status === 502 || status === 503) {
+    return `${proxy}: it does not reach the service. Try again in a moment, or ask the operator whether the service runs.`;
+  }
+  if (status === 504) {
+    return `${proxy}: it did not wait for the prediction. Choose a shorter video, or ask the operator to raise the ` +
+      "time limit of the proxy (nginx: proxy_read_timeout).";
+  }
+  return `The service, or a proxy in front of it, responded with status ${status}.`;
+}
+
+const megabytes = (file) => (file ? `${(file.size / 1e6).toFixed(1)} MB` : "this size");
+
 function post(path, file, onProgress) {
   const id = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
   let polling = 0;
@@ -92,7 +120,7 @@ function post(path, file, onProgress) {
     };
     request.onload = () => {
       if (request.status === 200) resolve(request.response);
-      else reject(new Error(request.response?.error?.message ?? `The service responded with status ${request.status}.`));
+      else reject(new Error(explain(request.status, request.response, file)));
     };
     request.onerror = () => reject(new Error("The service does not respond. Is it still running?"));
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
@@ -105,7 +133,7 @@ function post(path, file, onProgress) {
 
 async function poll(id, onProgress) {
   try {
-    const state = await (await fetch(`/v1/progress/${id}`)).json();
+    const state = await (await fetch(`v1/progress/${id}`)).json();
     if (request !== null && state.stage !== "unknown") onProgress(state.stage, state.done, state.total);
   } catch { /* the request itself reports what is wrong */ }
 }
@@ -122,7 +150,7 @@ async function predict(file, name) {
   showProblem("");
   const most = card?.limits.max_upload_mb;
   if (most && file.size > most * 1e6) {
-    showProblem(`${name} has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${most} MB. Choose a shorter video.`);
+    showProblem(`${name} has ${megabytes(file)}; the limit is ${most} MB. Choose a shorter video.`);
     return;
   }
   busy(true);
@@ -130,7 +158,7 @@ async function predict(file, name) {
   video = { file, name };
   heat = null;
   try {
-    answer = await post("/v1/predict?frames=true&timeline=true", file, showProgress);
+    answer = await post("v1/predict?frames=true&timeline=true", file, showProgress);
     showResult();
   } catch (error) {
     if (error.name !== "AbortError") showProblem(error.message);
@@ -248,7 +276,7 @@ async function toggleHeat() {
   if (heat === null) {
     busy(true);
     try {
-      heat = await post(`/v1/explain?label=${encodeURIComponent(answer.predictions[0].label)}`, video.file, showProgress);
+      heat = await post(`v1/explain?label=${encodeURIComponent(answer.predictions[0].label)}`, video.file, showProgress);
     } catch (error) {
       if (error.name !== "AbortError") showProblem(error.message);
       return;
@@ -331,5 +359,6 @@ $("preview").addEventListener("error", () => showPreview(false)); // the browser
 $("cancel").addEventListener("click", () => request?.abort());
 $("heat").addEventListener("click", toggleHeat);
 $("record").addEventListener("click", record);
+show("no-script", false);
 show("record", Boolean(navigator.mediaDevices?.getUserMedia && window.MediaRecorder));
 loadCard();
