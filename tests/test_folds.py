@@ -20,8 +20,10 @@ from vsn.cli import main
 from vsn.config import ConfigError, Recipe
 from vsn.folds import FoldSpec, cross_validate, divide, out_of_fold, plan
 from vsn.inference.evaluate import evaluate_run
+from vsn.report.illustrate import illustrated_report
+from vsn.runs.folds import OUT_OF_FOLD
 from vsn.runs.listing import list_runs
-from vsn.runs.results import find_scores
+from vsn.runs.results import EvalResult, find_scores
 from vsn.runs.run import RunError
 from vsn.scores.scores import load_scores
 from vsn.system.lock import LockError
@@ -79,6 +81,26 @@ def test_the_folder_passes_for_a_run(folder: Path, tmp_path: Path, capsys: pytes
     assert [(run.path.name, run.state) for run in summaries] == [
         ("people", "finished"), ("fold-1", "finished"), ("fold-2", "finished"), ("fold-3", "finished"),
     ]  # fmt: skip
+
+
+def test_labels_to_look_at_are_shown(folder: Path, tmp_path: Path) -> None:
+    """Planted in the joined scores: a confident model, and two videos with the label of another class."""
+    copy = shutil.copytree(folder, tmp_path / "people")
+    result = out_of_fold(copy)
+    scores = load_scores(result.scores_file)
+    logits = 9.0 * np.eye(3, dtype=np.float32)[scores.labels]
+    wrong = [int(np.flatnonzero(scores.labels == label)[0]) for label in (0, 1)]
+    logits[wrong] = 9.0 * np.eye(3, dtype=np.float32)[(scores.labels[wrong] + 1) % 3]
+    made = replace(scores, logits=logits)
+    described = {"split": OUT_OF_FOLD, "order": "forward", "protocol": result.protocol, "root": result.root}
+    EvalResult.measure(made, **described).save(copy, made)
+    html = illustrated_report([copy], tmp_path / "report.html", title="Folds", num_videos=1, device="cpu").read_text()
+    section = html.partition('id="labels"')[2].partition("</section>")[0]
+    for row in wrong:
+        assert section.count(scores.video_ids[row]) >= 2  # in the table, and above its strip
+    assert "2 videos of 15" in section
+    assert section.count("data:image/jpeg") == 8  # four frames each
+    assert "Accuracy by group" in html
 
 
 def test_a_fold_is_a_run_like_any_other(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,12 @@ from vsn.models import VideoClassifier, build_model
 from vsn.models.gradcam import grad_cam, overlay
 from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.report import ReportRun, read_runs, write_page
-from vsn.report.videos import Example, Examples, choose_examples
+from vsn.report.videos import Example, Examples, choose_examples, cross_validated
 from vsn.runs.checkpoint import load_model
+from vsn.runs.folds import is_folds
 from vsn.runs.run import RunError, open_run
+from vsn.scores.labels import find_label_issues
+from vsn.scores.scores import ScoresError
 from vsn.system.distributed import pick_device
 from vsn.system.progress import progress_bar
 
@@ -114,6 +118,9 @@ def best_and_worst(
     examples: list[Example] = []
     map_size = (0, 0)
     chosen = choose_examples(run.scores, num_videos)
+    if cross_validated([run]):
+        with contextlib.suppress(ScoresError):  # the page says why there are none
+            chosen["label"] = [issue.row for issue in find_label_issues(run.scores)[: 2 * num_videos]]
     with progress_bar("videos") as bar:
         task = bar.add_task("best and worst videos", total=sum(map(len, chosen.values())), note="")
         for kind, rows in chosen.items():
@@ -140,6 +147,8 @@ def best_and_worst(
 
 def _load_model(run: ReportRun, device: str) -> tuple[VideoClassifier | None, str]:
     """The model that gave the scores, with its classes in the report's order; or None and the reason."""
+    if is_folds(run.path):
+        return None, "No heat maps: each fold has weights of its own. The report of one fold has them."
     try:
         stored = open_run(run.path)
         model = load_model(stored, run.weights)

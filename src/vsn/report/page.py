@@ -10,11 +10,12 @@ from vsn.report.calibration import calibration_section
 from vsn.report.classes import classes_section
 from vsn.report.confusion import confusion_section
 from vsn.report.curves import curves_section
+from vsn.report.groups import groups_section, with_groups
 from vsn.report.order import order_section
 from vsn.report.render import render, static_file
 from vsn.report.results import Costs, results_section, summary_sentence
 from vsn.report.runs import ReportRun, read_runs
-from vsn.report.videos import Examples, examples_section, strips_section
+from vsn.report.videos import Examples, cross_validated, examples_section, labels_section, strips_section
 from vsn.system.files import write_text
 
 
@@ -67,6 +68,10 @@ def write_page(
         ("calibration", "Calibration", calibration_section(runs)),
         ("examples", "Best and worst videos", examples_section(runs, examples)),
     ]
+    if grouped := with_groups(runs):
+        sections.append(("groups", "Accuracy by group", groups_section(grouped)))
+    if cross_validated(runs):
+        sections.append(("labels", "Labels to look at", labels_section(runs, examples)))
     if strips is not None:
         sections.append(("videos", "Videos", strips_section(runs, Path(strips))))
     # Runs of the same machine share one line of versions.

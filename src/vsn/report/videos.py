@@ -12,11 +12,17 @@ from markupsafe import Markup
 
 from vsn.report.render import join_names, render
 from vsn.report.runs import ReportError, ReportRun, check_classes
+from vsn.runs.folds import OUT_OF_FOLD
+from vsn.scores.labels import LabelIssue, find_label_issues
 from vsn.scores.metrics import probabilities
-from vsn.scores.scores import Scores
+from vsn.scores.scores import Scores, ScoresError
 from vsn.system.npz import read_npz
 
-Kind = Literal["best", "worst"]
+Kind = Literal["best", "worst", "label"]
+
+
+LABELS_SHOWN = 50
+"""Videos of a run that the table of labels to look at lists."""
 
 
 class Choice(NamedTuple):
@@ -44,7 +50,7 @@ class Strip(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One of the best or worst videos, as a run saw it."""
+    """One of the best or worst videos, or one whose label may be wrong, as a run saw it."""
 
     video_id: str
     kind: Kind
@@ -113,7 +119,7 @@ def examples_section(runs: Sequence[ReportRun], examples: Examples | None) -> Ma
         note = (examples.problem or "No run is tested yet.", [[*again, "--root", "FOLDER"]] if examples.problem else [])
     else:
         note = (examples.problem, [])
-    strips: dict[Kind, list[Strip]] = {"best": [], "worst": []}
+    strips: dict[Kind, list[Strip]] = {"best": [], "worst": [], "label": []}
     if examples is not None and examples.examples:
         run = next(run for run in runs if run.name == examples.run)
         for example in examples.examples:
@@ -125,6 +131,27 @@ def examples_section(runs: Sequence[ReportRun], examples: Examples | None) -> Ma
         note=note,
         groups=[("Most certain when right", strips["best"]), ("Most wrong", strips["worst"])],
     )
+
+
+def labels_section(runs: Sequence[ReportRun], examples: Examples | None) -> Markup:
+    """The videos of cross-validated runs whose labels may be wrong, with the strips of those that `examples` shows."""
+    tables: list[tuple[ReportRun, list[LabelIssue], str]] = []
+    for run in cross_validated(runs):
+        assert run.scores is not None
+        try:
+            tables.append((run, find_label_issues(run.scores), ""))
+        except ScoresError as error:
+            tables.append((run, [], str(error)))
+    strips = []
+    if examples is not None and examples.run in {run.name for run, *_ in tables}:
+        shown = next(run for run, *_ in tables if run.name == examples.run)
+        strips = [_example_strip(shown, runs, one) for one in examples.examples if one.kind == "label"]
+    return render("labels.html", tables=tables, limit=LABELS_SHOWN, strips=strips)
+
+
+def cross_validated(runs: Sequence[ReportRun]) -> list[ReportRun]:
+    """Return the runs whose scores are of videos that each was scored by a run that did not train on it."""
+    return [run for run in runs if run.scores is not None and run.split == OUT_OF_FOLD]
 
 
 def _example_strip(run: ReportRun, runs: Sequence[ReportRun], example: Example) -> Strip:
