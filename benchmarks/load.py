@@ -12,30 +12,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
-import os
 import random
-import signal
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
-import psutil
 
+from common import describe_run
+from serving import Served, growth, make_video, percentiles
 from vsn.config import ServeConfig
-from vsn.data.video import write_video
 from vsn.inference.inputs import views_of_video
 from vsn.inference.predict import Predictor
-from vsn.runs.metadata import versions
 from vsn.serve.models import open_model
 from vsn.system.files import write_json
 
@@ -44,15 +36,6 @@ SHARES = {"good": 0.6, "text": 0.1, "huge": 0.1, "slow": 0.1, "cut": 0.1}
 """Share of each kind of upload in the mix."""
 EXPECTED = {"good": {200, 503}, "text": {415, 503}, "huge": {413, 503}, "slow": {200, 503}, "cut": {None}}
 """Kind -> right statuses; 503: the queue is full; None: no answer, the client has disconnected."""
-
-
-def make_video(path: Path, *, seconds: float = 3.0, rate: float = 25.0) -> Path:
-    """Write 320x240 pixels of moving texture."""
-    texture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    texture = texture.repeat(8, axis=0).repeat(8, axis=1)
-    frames = (np.roll(texture, 4 * i, axis=1)[:240, :320] for i in range(int(seconds * rate)))
-    write_video(path, frames, frames_per_second=rate)
-    return path
 
 
 def speed_without_service(run: Path, video: Path, *, seconds: float) -> dict[str, float]:
@@ -71,46 +54,6 @@ def speed_without_service(run: Path, video: Path, *, seconds: float) -> dict[str
             count += 1
         rates[name] = count / (time.perf_counter() - start)
     return rates
-
-
-class Served:
-    """`vsn serve` as a process, with a temporary folder for its uploads."""
-
-    def __init__(self, run: Path, folder: Path) -> None:
-        command = [sys.executable, "-m", "vsn", "serve", str(run), "--port", "0"]
-        command += ["--max-upload-mb", str(LIMIT_MB)]
-        self.folder = folder
-        self.process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(folder)}
-        )
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline()
-        if " at http" not in line:
-            raise SystemExit(f"vsn serve did not start: {line}{self.process.stderr.read()}")
-        self.url = line.split(" at ")[1].split()[0]
-        while httpx.get(f"{self.url}/readyz").status_code != 200:
-            time.sleep(0.2)
-
-    def memory_mb(self) -> float:
-        """Return the memory of the service and its processes, with shared pages counted once (Linux; else resident)."""
-        total = 0
-        parent = psutil.Process(self.process.pid)
-        for process in (parent, *parent.children(recursive=True)):
-            try:
-                facts = process.memory_full_info()
-                total += getattr(facts, "pss", facts.rss)
-            except psutil.Error:  # a decoding process that is being replaced
-                continue
-        return total / 1e6
-
-    def num_files(self) -> int:
-        """Return the number of uploads on disk."""
-        return sum(1 for _ in self.folder.rglob("upload-*"))
-
-    def stop(self) -> int:
-        """Stop it by SIGINT; return its exit status."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(60)
 
 
 async def dripped(content: bytes, *, seconds: float, pieces: int, cut: bool) -> AsyncIterator[bytes]:
@@ -186,19 +129,6 @@ async def drive(
     return figures, memory
 
 
-def percentiles(values: list[float]) -> dict[str, float]:
-    """Return count, p50, p95, p99 and maximum."""
-    p50, p95, p99 = np.percentile(values, [50, 95, 99])
-    return {"count": len(values), "p50": float(p50), "p95": float(p95), "p99": float(p99), "max": max(values)}
-
-
-def growth(memory: list[float]) -> dict[str, float]:
-    """Compare the medians of memory in the second and the last quarter of the time; the first is warm-up."""
-    size = len(memory) // 4
-    before, after = statistics.median(memory[size : 2 * size]), statistics.median(memory[-size:])
-    return {"second_quarter_mb": before, "last_quarter_mb": after, "growth": after / before - 1}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
@@ -212,7 +142,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vsn-load-") as work:
         video = options.video or make_video(Path(work) / "video.mp4")
         own = speed_without_service(options.run, video, seconds=min(20.0, seconds / 6))
-        served = Served(options.run, Path(work))
+        served = Served(options.run, Path(work), ["--max-upload-mb", str(LIMIT_MB)])
         try:
             mixes = {"good": {"good": 1.0}, "mixed": SHARES}
             parts: dict[str, Any] = {}
@@ -229,15 +159,14 @@ def main() -> None:
                     )
                 )
                 parts[name], memory = figures, [*memory, *more]
-            left = wait_for_no_files(served)
+            left = served.wait_for_no_files()
             counters = httpx.get(f"{served.url}/metrics").text
         finally:
             status = served.stop()
         left_at_end = sum(1 for _ in Path(work).rglob("upload-*"))
     result = {
         "what": "vsn serve under load: benchmarks/load.py",
-        "command": " ".join(["python benchmarks/load.py", *sys.argv[1:]]),
-        "date": datetime.now(UTC).date().isoformat(),
+        **describe_run(__file__, ["RUN", options.out.name, *sys.argv[3:]]),
         "config": {"clients": options.clients, "max_upload_mb": LIMIT_MB, "shares": SHARES},
         "limits": {
             "max_requests": ServeConfig().max_requests,
@@ -252,7 +181,6 @@ def main() -> None:
         "files_left_at_end": left_at_end,
         "exit_status": status,
         "counters": [line for line in counters.splitlines() if line.startswith("vsn_requests_total")],
-        "versions": versions(),
     }
     write_json(options.out, result)
     wrong = sum(part["wrong_answers"] for part in parts.values())
@@ -264,15 +192,6 @@ def main() -> None:
     )
     if wrong or left or left_at_end or status:
         raise SystemExit(1)
-
-
-def wait_for_no_files(served: Served) -> int:
-    """Wait up to 10 s for the uploads of the last disconnected clients to be deleted; return the number left."""
-    for _ in itertools.repeat(None, 100):
-        if served.num_files() == 0:
-            break
-        time.sleep(0.1)
-    return served.num_files()
 
 
 if __name__ == "__main__":

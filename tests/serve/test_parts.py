@@ -470,7 +470,9 @@ def test_the_command_serves_warns_and_leaves_nothing_when_it_is_stopped(served_r
         finally:
             running.send_signal(signal.SIGTERM)
             running.wait(60)
-    assert list(tmp_path.glob("vsn-serve-*")) == []
+        assert running.stderr.read() == "vsn: stopped; answers to uploads: 1 200\n"
+    # Not even folders of the process pool.
+    assert (running.returncode, list(tmp_path.iterdir())) == (0, [])
 
 
 def test_the_card_of_a_multi_label_run_has_its_map(tmp_path: Path):

@@ -29,6 +29,7 @@ PAGE = {
     "/serve.js": ("serve.js", "text/javascript"),
     "/favicon.svg": ("serve.svg", "image/svg+xml"),
 }
+UPLOAD_PATHS = ("/v1/predict", "/v1/explain")
 _LIMITS = (
     "max_upload_mb",
     "max_seconds",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter as Counts
+from collections.abc import Callable, Collection
 
 from prometheus_client import (
     CollectorRegistry,
@@ -70,6 +71,15 @@ class Metrics:
     def add_gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Add a gauge that is computed when it is read."""
         Gauge(name, text, registry=self.registry).set_function(value)
+
+    def answers(self, paths: Collection[str]) -> dict[int, int]:
+        """Return how often each status was the response of these paths, ascending."""
+        (family,) = self.requests.collect()
+        counts: Counts[int] = Counts()
+        for sample in family.samples:
+            if sample.name.endswith("_total") and sample.labels["path"] in paths:
+                counts[int(sample.labels["status"])] += int(sample.value)
+        return dict(sorted(counts.items()))
 
     def text(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""

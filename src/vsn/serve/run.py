@@ -9,6 +9,7 @@ from rich.console import Console
 from vsn.config import ConfigError, ServeConfig
 from vsn.config.distribution import install_command
 from vsn.runs.run import WeightsKind
+from vsn.system.interrupt import stop_requests
 
 
 def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", device: str = "auto") -> None:
@@ -19,6 +20,7 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
     """
     # Imported here: the command must say what to install, and `vsn --help` must not wait for it.
     try:
+        from vsn.serve.app import UPLOAD_PATHS
         from vsn.serve.keys import read_keys
         from vsn.serve.models import open_model
         from vsn.serve.origins import is_loopback
@@ -48,10 +50,18 @@ def serve(path: Path, config: ServeConfig, *, weights: WeightsKind = "last", dev
                 f"[yellow]Warning:[/yellow] {config.host} is reachable from other machines, and the service has {missing}. "
                 f"Put a proxy with {'' if config.api_key_file else 'authentication and '}TLS in front of it."
             )
+
+        def report() -> None:
+            answers = ", ".join(f"{count} {status}" for status, count in service.metrics.answers(UPLOAD_PATHS).items())
+            console.print(f"vsn: stopped; answers to uploads: {answers or 'none'}")
+
         try:
-            run_service(service, sock)
+            # The server raises the signal again when it has stopped: SIGTERM would end the process before it deletes
+            # its temporary files.
+            with stop_requests(raises=True):
+                run_service(service, sock, on_stop=report)
         except KeyboardInterrupt:
-            console.print("vsn: stopped")
+            pass
         finally:
             # A second Ctrl-C skips the shutdown of the application.
             service.close()

@@ -41,13 +41,13 @@ def listen(config: ServeConfig) -> socket.socket:
         raise ConfigError(f"Cannot listen: {error.strerror}. Choose another --port, or 0 for any free one.") from error
 
 
-def run_service(service: Service, sock: socket.socket) -> None:
-    """Serve until Ctrl-C or SIGTERM; requests then have `shutdown_seconds` to finish."""
-    make_server(service).run(sockets=[sock])
+def run_service(service: Service, sock: socket.socket, *, on_stop: Callable[[], None] = lambda: None) -> None:
+    """Serve until Ctrl-C or SIGTERM; requests then have `shutdown_seconds` to finish, and `on_stop` is called."""
+    make_server(service, on_stop=on_stop).run(sockets=[sock])
 
 
-def make_server(service: Service) -> uvicorn.Server:
-    """Return the server of a service, not yet running."""
+def make_server(service: Service, *, on_stop: Callable[[], None] = lambda: None) -> uvicorn.Server:
+    """Return the server of a service, not yet running; `on_stop` is called after the last response."""
     config = service.config
 
     class Connection(_Connection):
@@ -72,15 +72,15 @@ def make_server(service: Service) -> uvicorn.Server:
     # After uvicorn has configured its loggers.
     for name in ("uvicorn.error", "asyncio", "vsn.serve"):
         logging.getLogger(name).addFilter(_SPARINGLY)
-    return _Server(settings, service)
+    return _Server(settings, service, on_stop)
 
 
 class _Server(uvicorn.Server):
     """A server that answers the requests it cannot finish, rather than closing their connections."""
 
-    def __init__(self, settings: uvicorn.Config, service: Service) -> None:
+    def __init__(self, settings: uvicorn.Config, service: Service, on_stop: Callable[[], None]) -> None:
         super().__init__(settings)
-        self._service = service
+        self._service, self._on_stop = service, on_stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -92,6 +92,8 @@ class _Server(uvicorn.Server):
         self._service.refuse_requests()
         asyncio.get_running_loop().call_later(self._service.config.shutdown_seconds, self._service.stop_requests)
         await super().shutdown(sockets)
+        # Here, for SIGTERM ends the process as soon as the server has stopped.
+        self._on_stop()
 
 
 class _Connection(H11Protocol):
