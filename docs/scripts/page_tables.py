@@ -282,6 +282,8 @@ def _read(name: str) -> Any:
 INTERVAL_METHODS = {
     "share": "mid-P",
     "share, reversed copies": "mid-P of the independent videos",
+    "share, groups": "mid-P of the independent videos, Student's t",
+    "share, percentile bootstrap of groups (not printed)": "percentile bootstrap",
     "difference": "Tango's score",
     "difference, reversed copies": "Tango's score of the independent videos",
     "gain of a fusion over the best of two": "Tango's score",
