@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ MAX_ASPECT = 16
 MAX_PAST_END = 0.5
 """Seconds that a segment may end after its video: tools round the end up."""
 _FRAMES_AT_ONCE = 32
+_NEIGHBORS = 100
+"""Frames on each side that tell the usual interval at a frame."""
 
 
 class VideoError(ValueError):
@@ -135,21 +138,16 @@ class VideoReader(ABC):
             ValueError: `start` is negative, or `end` is not after it.
         """
         part = Part(start, end)
-        times, seconds = self.times, self.seconds
-        if start >= seconds:
+        times = self.times
+        # How long the last frame is shown is asked only where it matters: to find it in a long file takes milliseconds.
+        if start >= times[-1] and start >= self.seconds:
             raise _outside(self, part)
         # Half a millisecond of tolerance: containers round time stamps to one.
         first = int(np.searchsorted(times, start - 5e-4, side="left"))
         stop = len(times) if end is None else int(np.searchsorted(times, end - 5e-4, side="left"))
-        # The times are compared first: the usual interval of a long file takes longer to find.
-        if first >= stop or (times[first] - start > 0 and times[first] - start > self._long_interval):
+        if first >= stop or (times[first] > start and times[first] - start > _long_interval(times, first)):
             first = max(first - 1, 0)
         return range(first, max(stop, first + 1))
-
-    @property
-    def _long_interval(self) -> float:
-        """Seconds for which a usual frame is not shown, with tolerance."""
-        return 1.5 * usual_interval(self.times) if self.num_frames > 1 else self.seconds
 
     def frames_between(self, start: float, end: float | None = None) -> np.ndarray:
         """Return the frames of a part in seconds, uint8 `(n, H, W, 3)`; see `indices_between`."""
@@ -246,8 +244,8 @@ class PartReader(VideoReader):
         shown_from = max(float(times[stop - 1]), part.start if self.num_frames == 1 else 0.0)
         shown = (float(times[stop]) if stop < len(times) else whole.seconds) - shown_from
         # A frame that lasts until long after the part counts to its end.
-        if part.end is not None and part.end - shown_from < shown and shown > (interval := whole._long_interval):
-            shown = min(shown, max(part.end - shown_from, interval))
+        if part.end is not None and part.end - shown_from < shown:
+            shown = min(shown, max(part.end - shown_from, _long_interval(times, stop - 1)))
         self._last_seconds = shown
 
     def close(self) -> None:
@@ -296,12 +294,19 @@ def part_reader(whole: VideoReader, part: Part | None) -> VideoReader:
     if part is None:
         return whole
     try:
-        if part.end is not None and part.end > whole.seconds + MAX_PAST_END:
+        latest = 0.0 if part.end is None else part.end - MAX_PAST_END
+        if latest > whole.times[-1] and latest > whole.seconds:
             raise _outside(whole, part)
         return PartReader(whole, part)
     except BaseException:
         whole.close()
         raise
+
+
+def _long_interval(times: np.ndarray, index: int) -> float:
+    """Return the seconds for which a usual frame near this one is not shown, with tolerance; infinite of a single frame."""
+    near = times[max(0, index - _NEIGHBORS) : index + _NEIGHBORS]
+    return 1.5 * usual_interval(near) if near[-1] > near[0] else math.inf
 
 
 def _outside(video: VideoReader, part: Part) -> OutsideVideoError:
