@@ -23,7 +23,8 @@ from vsn.data.video import VideoError
 from vsn.inference.predict import Predictor
 from vsn.runs.metadata import versions
 from vsn.runs.run import RunError
-from vsn.stream.timeline import Segment, make_timeline, read_truth, share_right
+from vsn.scores.segments import LabeledVideo, Segment, score_segments
+from vsn.stream.timeline import make_timeline, read_truth
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.files import write_json
 
@@ -44,6 +45,7 @@ def examine(
     config = WindowConfig(seconds=seconds, smooth=smooth, enter=enter, leave=leave)
     timeline = make_timeline(predictor, video, windows=config)
     labeled = math.fsum(one.end - one.start for one in timeline.segments)
+    scores = score_segments([LabeledVideo(timeline.segments, truth, timeline.seconds)])
     most = Counter(one.label for one in truth for _ in range(round(10 * (one.end - one.start)))).most_common(1)
     return {
         "video": video.name,
@@ -54,7 +56,8 @@ def examine(
         "smooth": smooth,
         "thresholds": thresholds,
         "num_windows": len(timeline.predictions),
-        "right": share_right(timeline.segments, truth),
+        "right": scores.share_right,
+        "measures": scores.to_json(),
         "unknown": 1 - labeled / timeline.seconds,
         "most_frequent_class": most[0][1] / sum(round(10 * (one.end - one.start)) for one in truth),
     }

@@ -10,8 +10,9 @@ import pytest
 from vsn.cli import main
 from vsn.config import ConfigError
 from vsn.data.video import write_video
+from vsn.scores.segments import Segment
 from vsn.stream.labels import WindowPrediction
-from vsn.stream.timeline import Segment, Timeline, check_plot, merge, read_truth, share_right, write_plot
+from vsn.stream.timeline import Timeline, check_plot, merge, read_truth, write_plot
 
 CLASSES = ("swipe_left", "swipe_right", "wave")
 
@@ -55,16 +56,15 @@ def test_no_segment_spans_a_break():
     )
 
 
-def test_share_right_is_a_share_of_time():
-    segments = [Segment(0.0, 4.0, "a", 1.0), Segment(5.0, 10.0, "b", 1.0)]
-    truth = [Segment(0.0, 3.0, "a"), Segment(3.0, 8.0, "b"), Segment(8.0, 10.0, "none")]
-    assert share_right(segments, truth) == pytest.approx((3 + 3) / 10)
-    assert share_right([], truth) == 0.0
+def test_windows_of_the_background_are_no_segment():
+    answers = [answer(0.0, "a"), answer(1.0, "background"), answer(2.0, "background"), answer(3.0, "a")]
+    assert merge(answers, [(0.0, 7.0)]) == (Segment(0.0, 2.5, "a", 0.5), Segment(4.5, 7.0, "a", 0.5))
 
 
 def test_the_truth_is_read(tmp_path: Path):
     path = tmp_path / "truth.csv"
-    path.write_text("\ufeffstart,end,label\n0,1.5,wave\n1.5,3, something else\n", encoding="utf-8")
+    text = "\ufeffstart,end,label\n0,1.5,wave\n0:01.5,3, something else\n3,4,background\n"
+    path.write_text(text, encoding="utf-8")
     assert read_truth(path, CLASSES) == (Segment(0.0, 1.5, "wave"), Segment(1.5, 3.0, "something else"))
 
 
@@ -73,7 +73,7 @@ def test_the_truth_is_read(tmp_path: Path):
     [
         (None, "cannot be read"),
         ("a,b\n", r"\['end', 'label', 'start'\]"),
-        ("start,end,label\n0,x,wave\n", r"line 2: .*'0' and end 'x'"),
+        ("start,end,label\n0,x,wave\n", r"line 2: the time is 'x'"),
         ("start,end,label\n0\n", "line 2"),
         ("start,end,label\n3,2,wave\n", "start 3.0 and end 2.0"),
         ("start,end,label\n0,1,jump\n", "swipe_left"),
@@ -121,7 +121,8 @@ def test_truth_json_and_plot(finished_run: Path, long_video: Path, tmp_path: Pat
     ])  # fmt: skip
     facts = json.loads(capsys.readouterr().out)
     waving = sum(one["end"] - one["start"] for one in facts["segments"] if one["label"] == "wave")
-    assert facts["share_right"] == pytest.approx(waving / 10)
+    assert facts["measures"]["share_right"] == pytest.approx(waving / 10)
+    assert facts["measures"]["mean_average_precision"].keys() == {"0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7"}
     assert sum(one["end"] - one["start"] for one in facts["segments"]) == pytest.approx(10)  # nothing is unknown
     assert (tmp_path / "a.png").stat().st_size > 5000
 

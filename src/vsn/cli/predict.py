@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from vsn.inference.predict import Predictor, TwoStreamPredictor
     from vsn.inference.prediction import Prediction
     from vsn.scores.calibrate import Calibration
+    from vsn.scores.segments import Segment
     from vsn.stream.stream import Stream
-    from vsn.stream.timeline import Segment, Timeline
+    from vsn.stream.timeline import Timeline
     from vsn.system.interrupt import StopRequest
 
 
@@ -33,7 +34,7 @@ class TimelineFiles:
     plot: Path | None = None
     """With --windows: draw it there (.svg or .png); needs vsn-video[plot]."""
     truth: Path | None = None
-    """With --windows: a CSV start,end,label of true labels; prints the share of that time with the right label."""
+    """With --windows: a CSV start,end,label of true labels; prints segment mAP, edit score, share of the time right."""
 
 
 def predict(
@@ -260,12 +261,14 @@ def _write_timeline(
 ) -> None:
     """Print a timeline, and write it to those of ``files``."""
     from vsn.cli.stream import describe_breaks, prediction_to_dict
-    from vsn.stream.timeline import share_right, write_plot
+    from vsn.scores.segments import LabeledVideo, score_segments
+    from vsn.stream.timeline import write_plot
     from vsn.system.files import write_json
 
     values = timeline.to_dict()
-    if truth:
-        values["share_right"] = share_right(timeline.segments, truth)
+    scores = score_segments([LabeledVideo(timeline.segments, truth, timeline.seconds)]) if truth else None
+    if scores is not None:
+        values["measures"] = scores.to_json()
     if files.out is not None:
         predictions = [prediction_to_dict(prediction, classes, top_k) for prediction in timeline.predictions]
         for prediction in predictions:
@@ -283,5 +286,5 @@ def _write_timeline(
     print(f"{timeline.path}: {timeline.seconds:.1f} seconds, {labeled / timeline.seconds:.0%} of them with a label")
     if breaks := describe_breaks(timeline.parts):
         print(breaks)
-    if truth:
-        print(f"{values['share_right']:.1%} of the time labeled in {files.truth} has the right label here")
+    if scores is not None:
+        print(f"Compared with {files.truth}: {scores}")

@@ -15,6 +15,7 @@ from typing import Any
 from vsn.config.bench import BenchConfig
 from vsn.config.convert import ClassOrder, ConvertConfig
 from vsn.config.data import (
+    BACKGROUND,
     AugmentConfig,
     ClipSpec,
     DataConfig,

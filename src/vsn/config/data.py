@@ -10,6 +10,8 @@ from vsn.config.errors import SEEDS, ConfigError, check_range, require
 
 Sampling = Literal["segment", "dense", "rate"]
 SampledBy = Literal["time", "index"]
+BACKGROUND = "background"
+"""The class of what shows none of the others; windows of it are no segment of a timeline."""
 # Layouts that vsn defines, official files of data sets, lists of other code bases. Each has a reader in `vsn.data.readers`.
 # fmt: off
 Source = Literal[
@@ -100,7 +102,10 @@ class DataConfig:
     allow_overlap: bool = False
     """Train although a video is in two splits; otherwise that is an error."""
     split_seed: int = 0
-    """Seed of the held-out share."""
+    """Seed of the held-out share, and of the background."""
+    background: float = 0.0
+    """Segments of the class "background" for each labeled one, drawn from what no segment of a file covers, so that a window
+    of a long file may show nothing; 0: none. See docs/data.md."""
     task: Task = "classify"
     """classify: the labels of the data set; multilabel: several per video, sigmoid loss, mAP. arrow: the
     arrow of time, every video once forward and once reversed, labels unused: shows how much the order of frames can
@@ -122,6 +127,7 @@ class DataConfig:
         # Open: a share of 0 or 1 leaves no validation or no training split.
         check_range(self, "(0, 1)", "val_fraction", table="data.")
         check_range(self, "[0, 1]", "bad_videos", table="data.")
+        check_range(self, "[0, 100]", "background", table="data.")
         check_range(self, "[1, inf)", "fold", table="data.")
         check_range(self, "[0, inf)", "num_workers", table="data.")
         check_range(self, SEEDS, "split_seed", table="data.")
@@ -131,6 +137,11 @@ class DataConfig:
         require(
             not self.balance or self.task == "classify",
             f"data.balance draws by class, but with data.task {self.task!r} a video has no single class. Turn it off.",
+        )
+        require(
+            not self.background or self.task == "classify",
+            f"data.background is {self.background}, a class of its own, and data.task {self.task!r} has none for it. Set "
+            "it to 0; a multi-label list may have segments without a label.",
         )
         # CUDA cannot be initialized again in a forked worker.
         require(

@@ -14,12 +14,13 @@ from rich.console import Console
 
 from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.config.errors import quote_first
+from vsn.data.background import read_labeled
 from vsn.data.dataset import VideoDataset, open_as_in
 from vsn.data.flips import describe_pairs, unclear_pairs
 from vsn.data.flow.find import with_flow
 from vsn.data.flow.values import expected_flow
 from vsn.data.overlap import check_splits
-from vsn.data.readers import NoSplitError, read_records
+from vsn.data.readers import NoSplitError
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video import OutsideVideoError, VideoError, part_reader
 from vsn.data.video.frame_folders import describe_frames
@@ -41,20 +42,20 @@ def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, Video
         VideoError: a validation video cannot be read, and `eval.bad_videos` is "stop".
     """
     # Readers refuse unlabeled videos of a split that means training; this one may be called "test".
-    records = read_records(recipe.data, recipe.data.train_split)
+    records = read_labeled(recipe.data, recipe.data.train_split)
     unlabeled = [record.video_id for record in records.records if not record.labels]
     if unlabeled and (not records.multi_label or len(unlabeled) == len(records.records)):
         raise ConfigError(
             f"{recipe.data.root}: {len(unlabeled)} videos of the training split {recipe.data.train_split!r} have no "
             f"label, for example {unlabeled[0]!r}. Only data.task = 'arrow' trains without labels."
         )
-    val = relabel(read_records(recipe.data, recipe.data.val_split), records.classes)
+    val = relabel(read_labeled(recipe.data, recipe.data.val_split), records.classes)
     splits = [(recipe.data.train_split, records), (recipe.data.val_split, val)]
     # Training uses no test videos: a test split that cannot be read is an error of `vsn eval`. Without stated splits it is
     # the validation split.
     if recipe.data.test_split not in dict(splits) and records.held_out_of != "":
         with contextlib.suppress(ConfigError):
-            splits.append((recipe.data.test_split, read_records(recipe.data, recipe.data.test_split)))
+            splits.append((recipe.data.test_split, read_labeled(recipe.data, recipe.data.test_split)))
     # A note about the whole list is in both, with another example.
     notes = {note.partition(", for example ")[0]: note for note in (*val.notes, *records.notes)}.values()
     records, split_notes = check_splits(recipe.data, splits)
@@ -84,7 +85,7 @@ def open_split(
     Raises:
         ConfigError: the data cannot be read, or has classes unknown to the model.
     """
-    records = read_records(recipe.data, split)
+    records = read_labeled(recipe.data, split)
     # The same class may have another label in this data: only its name identifies it.
     if classes is not None:
         records = relabel(records, classes)
@@ -156,11 +157,11 @@ def label_array(dataset: VideoDataset) -> NDArray[np.int64] | NDArray[np.bool_]:
 def split_to_test(recipe: Recipe) -> str:
     """Return the name of the test split, or of the validation split of data that has no test split."""
     try:
-        read_records(recipe.data, recipe.data.test_split)
+        read_labeled(recipe.data, recipe.data.test_split)
     except NoSplitError as error:
         # The error about the test split is the useful one when neither split exists.
         try:
-            read_records(recipe.data, recipe.data.val_split)
+            read_labeled(recipe.data, recipe.data.val_split)
         except ConfigError:
             raise error from None
         return recipe.data.val_split

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vsn.config import ConfigError, DataConfig
+from vsn.data.background import read_labeled
 from vsn.data.part import VideoPart
-from vsn.data.readers import NoSplitError, read_records
+from vsn.data.readers import NoSplitError
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.doctor.findings import Finding, make_finding
 
@@ -72,7 +73,7 @@ def read_splits(config: DataConfig) -> tuple[tuple[Split, ...], list[Finding]]:
     for role in ROLES:
         name = getattr(config, f"{role}_split")
         try:
-            records = read_records(config, name)
+            records = read_labeled(config, name)
         except ConfigError as error:
             errors[role] = error
             continue

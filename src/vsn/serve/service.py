@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from vsn.config import ServeConfig, WindowConfig
 from vsn.data.video.jpeg import encode_jpeg
+from vsn.scores.segments import Segment
 from vsn.serve import schemas
 from vsn.serve.batching import Batcher
 from vsn.serve.decoding import JPEG_QUALITY, Decoded, DecodeJob, decode_upload
@@ -30,7 +31,7 @@ from vsn.serve.uploads import UploadFolder, receive_video
 from vsn.stream.file_windows import FileWindows
 from vsn.stream.labels import WindowPrediction
 from vsn.stream.plan import trained_seconds
-from vsn.stream.timeline import Segment, scored_timeline
+from vsn.stream.timeline import scored_timeline
 from vsn.system.pool import WorkerFailure
 
 log = logging.getLogger("vsn.serve")

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import replace
 
 from vsn.config import ConfigError, Protocol, Recipe, WindowConfig
-from vsn.data.readers import read_records
+from vsn.data.background import read_labeled
 from vsn.data.sampling import DENSE_WINDOW
 from vsn.data.video import VideoError, open_video, part_reader
 from vsn.data.views import PROTOCOLS, num_test_frames
@@ -122,7 +122,7 @@ def trained_seconds(recipe: Recipe) -> float | None:
 
 def _training_lengths(recipe: Recipe) -> list[float]:
     try:
-        records = read_records(recipe.data, recipe.data.train_split).records
+        records = read_labeled(recipe.data, recipe.data.train_split).records
     except (ConfigError, OSError):
         # A run is often used on another machine than the one with its data.
         return []

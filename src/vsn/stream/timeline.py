@@ -15,28 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsn.config import ConfigError, LiveConfig, WindowConfig
+from vsn.config import BACKGROUND, ConfigError, LiveConfig, WindowConfig
 from vsn.config.distribution import install_command
+from vsn.data.part import parse_seconds
 from vsn.inference.predict import Predictor
 from vsn.scores.calibrate import UNKNOWN, Calibration
+from vsn.scores.segments import Segment
 from vsn.stream.file_windows import FileWindows
 from vsn.stream.grid import WindowGrid
 from vsn.stream.labels import WindowLabeler, WindowPrediction
 from vsn.stream.stream import Stream
 from vsn.system.files import atomic_write
 from vsn.system.interrupt import StopRequest
-
-
-@dataclass(frozen=True)
-class Segment:
-    """An interval of a video with one label; times in seconds."""
-
-    start: float
-    end: float
-    label: str
-    """A class name, never "unknown"."""
-    score: float | None = None
-    """Mean smoothed probability of the label over its predictions; None in ground truth."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +44,7 @@ class Timeline:
     predictions: tuple[WindowPrediction, ...]
     """Of all windows, in order, equal to those of `vsn stream`."""
     segments: tuple[Segment, ...]
-    """Intervals with a label; the time between them is unknown."""
+    """Intervals with a label; the time between them is unknown, or background."""
     interrupted: bool = False
     """Whether a stop request ended it early."""
 
@@ -159,7 +149,7 @@ def _merge_part(predictions: Sequence[WindowPrediction], begin: float, finish: f
     for label, members in itertools.groupby(predictions, key=lambda prediction: prediction.label):
         probabilities = [prediction.probability for prediction in members]
         end = first + len(probabilities)
-        if label != UNKNOWN:
+        if label not in (UNKNOWN, BACKGROUND):
             score = math.fsum(probabilities) / len(probabilities)
             yield Segment(edges[first], edges[end], label, score)
         first = end
@@ -187,30 +177,18 @@ def read_truth(path: str | Path, classes: Sequence[str]) -> tuple[Segment, ...]:
     segments = []
     for line, row in rows:
         try:
-            start, end = float(row["start"]), float(row["end"])
-        except (TypeError, ValueError):
-            raise ConfigError(
-                f"{path}, line {line}: expected seconds such as 12.5, got start {row['start']!r} and end {row['end']!r}."
-            ) from None
-        if not (math.isfinite(end) and 0 <= start < end):
+            start, end = (parse_seconds((row[name] or "").strip()) for name in ("start", "end"))
+        except ValueError as error:
+            raise ConfigError(f"{path}, line {line}: {error}") from None
+        if start >= end:
             raise ConfigError(f"{path}, line {line}: start {start} and end {end} must satisfy 0 <= start < end.")
-        segments.append(Segment(start, end, (row["label"] or "").strip()))
+        label = (row["label"] or "").strip()
+        if label != BACKGROUND:
+            segments.append(Segment(start, end, label))
     # Other labels are allowed: ground truth may name what no model was trained on. All wrong is a mistake.
     if not any(segment.label in classes for segment in segments):
         raise ConfigError(f"{path}: no label is a class of the run ({', '.join(map(repr, list(classes)[:5]))} ...).")
     return tuple(segments)
-
-
-def share_right(segments: Sequence[Segment], truth: Sequence[Segment]) -> float:
-    """Return the share of the truth's seconds with the right label; "unknown" is wrong."""
-    # Length of the overlap of each pair of intervals with the same label.
-    right = math.fsum(
-        max(0.0, min(segment.end, true.end) - max(segment.start, true.start))
-        for segment in segments
-        for true in truth
-        if segment.label == true.label
-    )
-    return right / math.fsum(true.end - true.start for true in truth)
 
 
 # --- plot ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from vsn.config import Recipe
-from vsn.data.readers import read_records
+from vsn.data.background import read_labeled
 from vsn.inference.forward import autocast
 from vsn.models import VideoClassifier, build_model
 from vsn.system.distributed import pick_device
@@ -57,7 +57,7 @@ def find_batch_size(recipe: Recipe) -> str:
         ConfigError: the data cannot be read, or the device is not available.
     """
     device = pick_device(recipe.train.device)
-    step = TrialStep(recipe, len(read_records(recipe.data, recipe.data.train_split).classes), device)
+    step = TrialStep(recipe, len(read_labeled(recipe.data, recipe.data.train_split).classes), device)
     max_videos = largest_batch(step, limit=MAX_VIDEOS) if device.type == "cuda" else _estimate_on_cpu(step)
     return describe_fit(max_videos, recipe, device)
 

@@ -19,11 +19,12 @@ from typing import Any, get_args
 
 from vsn.config import ConfigError, DataConfig, Decoder, FlowMethod, SampledBy, StoredLayout, Tvl1Config
 from vsn.config.errors import check_range
+from vsn.data.background import read_labeled
 from vsn.data.flow.compute import CPU_PIXELS, METHOD_NAMES, flow_method, iter_fields
 from vsn.data.flow.stored import QUALITY, SUFFIX, write_flow_file, write_flow_folder
 from vsn.data.flow.values import METADATA_FILE, FlowMetadata
 from vsn.data.part import Part, VideoPart
-from vsn.data.readers import NoSplitError, read_records
+from vsn.data.readers import NoSplitError
 from vsn.data.records import VIDEO_EXTENSIONS, list_videos
 from vsn.data.video import VideoError, at_constant_rate, open_video, part_reader
 from vsn.system.files import check_output_folder, remove_temporary_files, write_csv, write_json
@@ -98,7 +99,7 @@ def videos_of_data_set(config: DataConfig, out: Path) -> list[FlowVideo]:
     no_split: NoSplitError | None = None
     for split in dict.fromkeys((config.train_split, config.val_split, config.test_split)):
         try:
-            records = read_records(config, split).records
+            records = read_labeled(config, split).records
         except NoSplitError as error:
             no_split = error
             continue

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from vsn.config import ConfigError, DataConfig
+from vsn.data.background import read_labeled
 from vsn.data.packing.shards import ShardJob, SourceVideo
 from vsn.data.part import VideoPart
-from vsn.data.readers import NoSplitError, read_records
+from vsn.data.readers import NoSplitError
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video.packed_files import SUFFIX
 
@@ -59,7 +60,8 @@ class PackPlan:
     def packed_config(self) -> DataConfig:
         """The settings that read the pack as `config` reads the source."""
         root = str(self.jobs[0].path.parent)
-        return replace(self.config, root=root, source="csv", annotations="videos.csv", videos="", frame_template="")
+        config = replace(self.config, root=root, source="csv", annotations="videos.csv", videos="", frame_template="")
+        return replace(config, background=0.0)  # drawn already
 
 
 def make_plan(
@@ -124,7 +126,7 @@ def _read_splits(
     missing: dict[str, str] = {}
     for split in dict.fromkeys(splits or (config.train_split, config.val_split, config.test_split)):
         try:
-            sets[split] = read_records(config, split)
+            sets[split] = read_labeled(config, split)
         except NoSplitError as error:
             # Missing test labels are common; a missing training split is a mistake.
             if splits or split == config.train_split:
@@ -134,7 +136,7 @@ def _read_splits(
         if split == config.train_split and sets[split].held_out_of:
             # The pack has the splits of its source: a run on it may hold out another share, or validate on the test split.
             config = replace(config, val_split=config.train_split)
-            sets[split] = read_records(config, config.train_split)
+            sets[split] = read_labeled(config, config.train_split)
     # Refuse now what videos.csv could not give back, before hours of packing.
     for records in sets.values():
         for name in records.classes:

@@ -56,6 +56,7 @@ def read_records(config: DataConfig, split: str) -> RecordSet:
             which are left out and counted in `num_missing`.
         NoSplitError: the data has no such split.
     """
+    assert not config.background, "the background is drawn by vsn.data.background.read_labeled"
     if not config.root:
         raise ConfigError("data.root is empty; set it to the folder of the data set.")
     # Checked here for all readers: each would report its annotation file as missing.

@@ -10,6 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vsn.config import ConfigError, DataConfig
 from vsn.config.errors import quote_first
 from vsn.data.groups import hold_out_groups
@@ -238,17 +241,8 @@ def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[E
     Multi-label videos count as one class, because few of them share all labels.
     """
     training = means(split, config.train_split)
-    if entries and all(entry.group for entry in entries):
-        classes = [() if config.task == "multilabel" else entry.class_names for entry in entries]
-        groups = [entry.group for entry in entries]
-        try:
-            is_held = hold_out_groups(classes, groups, config.val_fraction, seed=config.split_seed)
-        except ConfigError:
-            if groups != [_file_group(config, entry) for entry in entries]:
-                raise
-            # One long file, or a class in one: what does not overlap is better than nothing, and the user is told.
-            groups = _overlapping_groups(entries)
-            is_held = hold_out_groups(classes, groups, config.val_fraction, seed=config.split_seed)
+    is_held = _hold_out_groups(config, entries) if entries and all(entry.group for entry in entries) else None
+    if is_held is not None:
         chosen = [entry for entry, of_held in zip(entries, is_held, strict=True) if of_held != training]
         return sorted(chosen, key=lambda entry: entry.video_id)
     # Sorted by id: the order of a file system must not change the split.
@@ -268,6 +262,25 @@ def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[E
     if not chosen:
         raise ConfigError(f"{config.root}: every class has one video, so none is left for split {split!r}.")
     return chosen
+
+
+def _hold_out_groups(config: DataConfig, entries: Sequence[Entry]) -> NDArray[np.bool_] | None:
+    """Return `(N,)` bool, which entries are held out, in whole groups; None where each may be held out by itself.
+
+    Where files are the groups, and whole files would leave a class nothing to train on, segments are: what does not overlap
+    is better than nothing, and `_describe_held_groups` says so.
+    """
+    classes = [() if config.task == "multilabel" else entry.class_names for entry in entries]
+    groups = [entry.group for entry in entries]
+    try:
+        return hold_out_groups(classes, groups, config.val_fraction, seed=config.split_seed)
+    except ConfigError:
+        if groups != [_file_group(config, entry) for entry in entries]:
+            raise
+    groups = _overlapping_groups(entries)
+    if len(set(groups)) == len(groups):
+        return None
+    return hold_out_groups(classes, groups, config.val_fraction, seed=config.split_seed)
 
 
 def _file_group(config: DataConfig, entry: Entry) -> str:
