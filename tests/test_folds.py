@@ -187,6 +187,24 @@ def test_single_videos(tmp_path: Path) -> None:
     assert division.groups_of(0) == []
 
 
+def test_segments_of_a_file_stay_together(tiny_data: Path, tmp_path: Path, quiet: Console) -> None:
+    """Without stated groups each file is one; the lists of the folds keep the times."""
+    files = sorted(path.relative_to(tiny_data).as_posix() for path in tiny_data.rglob("*.mp4"))[:4]
+    rows = [f"{file},{label},{start},{end}" for file in files for label, start, end in (("a", "", 0.5), ("b", 0.5, ""))]
+    lay(tmp_path, {"clips.csv": "\n".join(["path,label,start,end", *rows])})
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        shutil.copy(tiny_data / file, tmp_path / file)
+    recipe = rename_data(tiny_recipe(tmp_path, epochs=1), source="csv")
+    cross_validate(recipe, FoldSpec(2), tmp_path / "out", console=quiet)
+    scores = load_scores(out_of_fold(tmp_path / "out").scores_file)
+    assert len(scores.video_ids) == 8
+    held = [set(json.loads((tmp_path / f"out/fold-{k}/videos.json").read_text())["val"]) for k in (1, 2)]
+    assert [len({name.partition("#")[0] for name in names}) for names in held] == [2, 2]
+    assert held[0] | held[1] == set(scores.video_ids.tolist())
+    assert len({name.partition("#")[0] for name in held[0] | held[1]}) == 4
+
+
 @pytest.mark.parametrize(
     ("text", "spec", "message"),
     [

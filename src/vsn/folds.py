@@ -48,7 +48,7 @@ class FoldSpec:
 
     num_folds: int = 5
     by: DividedBy = "group"
-    """group: the videos of a group are in one fold; video: each video on its own."""
+    """group: the videos of a group are in one fold; video: each file on its own, with all its segments."""
     splits: tuple[str, ...] = ()
     """Splits whose videos are divided; empty: those for training and validation, or all where the data states none."""
 
@@ -144,7 +144,7 @@ def divide(config: DataConfig, spec: FoldSpec) -> _Division:
     """
     sets, splits = _read_sets(config, spec.splits)
     # A held-out part may be read twice, as validation and as test split.
-    records = {absolute_path(record.path): (record, part) for part in sets for record in part.videos}
+    records = {(absolute_path(record.path), record.part): (record, part) for part in sets for record in part.videos}
     chosen = tuple(record for record, _ in records.values())
     names = tuple(part.classes_of(record) for record, part in records.values())
     if unlabeled := [r.video_id for r, n in zip(chosen, names, strict=True) if not n and config.task == "classify"]:
@@ -153,7 +153,7 @@ def divide(config: DataConfig, spec: FoldSpec) -> _Division:
             "Folds need labels: leave out the splits without."
         )
     if spec.by == "video":
-        groups = [record.video_id for record in chosen]
+        groups = [absolute_path(record.path) for record in chosen]  # the segments of a file may overlap
     elif ungrouped := [record.video_id for record in chosen if not record.group]:
         raise ConfigError(
             f"{config.root}: {len(ungrouped)} of {len(chosen)} videos have no group, for example {ungrouped[0]!r}. Add a "
@@ -260,7 +260,16 @@ def _write_lists(recipe: Recipe, division: _Division, out: Path) -> None:
                 f"{root}: the class name {name!r} cannot be listed: CSV separates labels by '|', and strips spaces around a "
                 "name. Rename the class."
             )
-    header = ("path", "label", "split", "id", *(("group",) if has_groups else ()), "#fold")
+    has_parts = any(record.part for record in division.records)
+    header = (
+        "path",
+        "label",
+        "split",
+        "id",
+        *(("group",) if has_groups else ()),
+        *(("start", "end") if has_parts else ()),
+        "#fold",
+    )
 
     def write(file: Path, held_out: int | None) -> None:
         """Write a list, with the splits of a fold's run, or for None with one split."""
@@ -271,6 +280,7 @@ def _write_lists(recipe: Recipe, division: _Division, out: Path) -> None:
                 OUT_OF_FOLD if held_out is None else "val" if fold == held_out else "train",
                 record.video_id,
                 *((record.group,) if has_groups else ()),
+                *((record.start, "" if record.end is None else record.end) if has_parts else ()),
                 fold + 1,
             )
             for record, names, fold in zip(division.records, division.class_names, division.folds.tolist(), strict=True)
