@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -451,6 +452,17 @@ def test_ablate(vsn: Run, tiny_data: Path, tmp_path: Path, monkeypatch):
 
 def test_version(vsn: Run):
     assert vsn("--version") == (0, f"vsn {__version__}\n", "")
+
+
+def test_a_torchvision_of_another_torch_is_named(vsn: Run, monkeypatch: pytest.MonkeyPatch):
+    def list_models(pattern: str) -> list[str]:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("vsn.models.list_models", list_models)
+    status, _, err = vsn("models")
+    assert status == 1
+    assert f"torch {version('torch')}, torchvision {version('torchvision')}" in err
+    assert "pip install --force-reinstall torch torchvision" in err
 
 
 def test_settings_without_effect_are_noted(vsn: Run, tmp_path: Path):

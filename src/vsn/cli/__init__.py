@@ -14,6 +14,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from typing import TypeAlias
 
 import tyro
@@ -177,6 +178,14 @@ def _describe_error(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         advice = _ADVICE.get(error.errno or 0, "Check the path.")
         message = f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}. {advice}"
+    if (
+        "torchvision::" in message
+    ):  # its library was not loaded: built for another torch, or for CUDA with a torch for CPUs
+        found = ", ".join(f"{package} {version(package)}" for package in ("torch", "torchvision"))
+        message = (
+            f"{found}: these two do not fit together ({message}). Install both in one command, from one index: "
+            "pip install --force-reinstall torch torchvision"
+        )
     # Then a file with such a name is not found, although it is there.
     encoding = sys.getfilesystemencoding()
     if codecs.lookup(encoding).name != "utf-8" and (isinstance(error, UnicodeError) or not message.isascii()):
