@@ -14,6 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from paper_row_tables import notes, rows_of
+from paper_rows import ROWS
+
 from vsn.bench.tables import PAPER_TABLE_6
 from vsn.config import ModelConfig
 from vsn.data.views import PROTOCOLS
@@ -45,6 +48,8 @@ PAPER_RECIPES = {
         "paper-something-v1-r50-tsn",
         "paper-something-v2-r50",
         "paper-something-v2-r101",
+        "paper-something-v2-flow-8x5-r50",
+        "paper-something-v2-flow-8x5-r101",
         "paper-something-v2-r50-tsm",
         "paper-something-v2-r50-tsn",
     ),
@@ -65,8 +70,10 @@ PAPER_RECIPES = {
         "ablation-headtail-r101",
         "paper-something-v1-r101",
         "paper-kinetics-r50-tsn",
+        "ablation-kinetics-headtail-r50",
         "paper-kinetics-r50",
         "paper-kinetics-r101-tsn",
+        "ablation-kinetics-headtail-r101",
         "paper-kinetics-r101",
     ),
     "8": (
@@ -76,6 +83,12 @@ PAPER_RECIPES = {
         "ablation-blocks-3",
         "ablation-shuffle-only",
         "paper-something-v1-r50",
+        "paper-kinetics-r50-tsn",
+        "ablation-kinetics-blocks-1",
+        "ablation-kinetics-blocks-2",
+        "ablation-kinetics-blocks-3",
+        "ablation-kinetics-shuffle-only",
+        "paper-kinetics-r50",
     ),
     "9": (
         "paper-something-v1-r50-tsn",
@@ -84,6 +97,7 @@ PAPER_RECIPES = {
         "paper-something-v1-r50",
         "paper-kinetics-r50-tsn",
         "paper-kinetics-r50-tsm",
+        "ablation-kinetics-shuffle-only",
         "paper-kinetics-r50",
     ),
 }
@@ -310,6 +324,13 @@ def interval_table() -> str:
     return table(("interval", "method", "cases", "lowest", "median", "highest"), lines)
 
 
+def paper_rows_table(number: str) -> str:
+    """Return every row of a table of the paper, and the notes of its rows."""
+    head, *rows = rows_of(number)
+    listed = notes(number) if number in ROWS else ""
+    return table(head, rows) + (f"\n\n{listed}" if listed else "")
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "demo": demo_table,
     "demo-quick": quick_table,
@@ -319,6 +340,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "protocol-costs": protocol_table,
     "scaling": scaling_table,
     "storage": storage_table,
+    **{f"rows-{number}": lambda number=number: paper_rows_table(number) for number in ("1", *ROWS)},
     **{f"paper-{number}": lambda number=number: paper_table(number) for number in PAPER_RECIPES},
 }
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from tests.helpers.lookalikes import LOOKALIKES
 from tests.helpers.stored_flow import lay_flow
-from vsn.config import DataConfig, Recipe
+from vsn.config import MODELS, DataConfig, Recipe
 from vsn.config.recipes import dump_recipe, load_recipe, recipe_folder, unused_settings
 from vsn.data.embedded.write import SynthSpec, write_dataset
 from vsn.data.open import open_datasets
@@ -84,11 +84,18 @@ def on(recipe: Recipe, data: DataConfig) -> Recipe:
 
 
 def small(recipe: Recipe, weights: str) -> Recipe:
-    """The recipe with a tiny backbone, if it has one, and tiny frames."""
-    weights = "none" if recipe.model.weights == "none" else weights
-    name = f"{recipe.model.kind}_resnet14_tiny" if recipe.model.backbone else recipe.model.name
-    model = replace(recipe.model, name=name, weights=weights)
-    return replace(recipe, model=model, clip=replace(recipe.clip, short_side=36, crop_size=32))
+    """The recipe with a tiny backbone, if it has one, and tiny frames; a 3D network in its thin form, on one view."""
+    model, test = recipe.model, recipe.eval
+    if model.sees_frames:
+        weights = "none" if model.weights == "none" else weights
+        model = replace(model, name=f"{model.kind}_resnet14_tiny", weights=weights)
+    else:
+        thin = f"{model.kind}_resnet26_thin" if model.backbone else f"{model.name}_thin"
+        name = thin if model.backbone or thin in MODELS else model.name
+        model, test = replace(model, name=name, weights="none", num_frames=8), replace(test, protocol="center")
+    train_config = replace(recipe.train, partial_bn=recipe.train.partial_bn and model.weights != "none")
+    clip = replace(recipe.clip, short_side=36, crop_size=32)
+    return replace(recipe, model=model, train=train_config, eval=test, clip=clip)
 
 
 def test_there_are_recipes_for_each_table_of_the_paper():
@@ -98,7 +105,11 @@ def test_there_are_recipes_for_each_table_of_the_paper():
     assert {f"paper-{data}-r50-{model}" for data in data_sets for model in ("tsn", "tsm")} <= names
     flow = {f"paper-{data}-flow-8x{n}" for data in ("something-v1", "kinetics") for n in (1, 5)}
     assert {f"{name}-{row}" for name in flow for row in ("r50", "r101", "r50-tsn", "r101-tsn")} <= names
-    assert {"ablation-headtail-r50", "ablation-blocks-1", "ablation-shift-only"} <= names
+    assert {f"paper-something-v2-flow-8x{n}-{depth}" for n in (1, 5) for depth in ("r50", "r101")} <= names
+    ablations = ("headtail-r50", "headtail-r101", "shuffle-only", "blocks-1", "blocks-2", "blocks-3")
+    assert {f"ablation-{data}{one}" for data in ("", "kinetics-") for one in ablations} <= names
+    assert "ablation-shift-only" in names
+    assert {f"paper-something-v{n}-{end}" for n in (1, 2) for end in ("r50-tsm-16f", "flow-16x5-r50-tsm")} <= names
     peers = ("trn", "mtrn", "eco", "eco-lite", "s3d", "s3dg", "r2plus1d")
     assert {f"demo-{peer}" for peer in peers} <= names
     assert {
@@ -214,6 +225,8 @@ def test_it_trains(
     quiet: Console,
 ):
     recipe = load_recipe(path)
+    if recipe.model.backbone.startswith("timm/"):
+        pytest.importorskip("timm")
     with torch.device("meta"):  # the network itself, in its full size
         model = build_model(replace(recipe.model, num_classes=5))
     kinds = {type(module) for module in model.modules()}

@@ -14,6 +14,7 @@ from vsn.config.recipes import dump_recipe, find_recipe, load_recipe, recipe_fol
 GROUPS = (
     ("Demo and practice", ""),
     ("Published peers, on the embedded data set", r"demo-"),
+    ("Published peers of the paper's tables", r"paper-.*-(bn-inception|inception|eco|i3d|nl|slowfast|r2plus1d|s3dg|image)\b"),
     ("The paper's results", r"paper-(?!.*-flow-)"),
     ("The paper's results with optical flow", r"paper-.*-flow-"),
     ("The paper's ablations", r"ablation-"),
