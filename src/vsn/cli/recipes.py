@@ -11,13 +11,14 @@ import tyro
 
 from vsn.config.recipes import dump_recipe, find_recipe, load_recipe, recipe_folder
 
+_DATA = r"paper-(something-v\d|kinetics|moments)"
 GROUPS = (
     ("Demo and practice", ""),
     ("Published peers, on the embedded data set", r"demo-"),
-    ("Published peers of the paper's tables", r"paper-.*-(bn-inception|inception|eco|i3d|nl|slowfast|r2plus1d|s3dg|image)\b"),
-    ("The paper's results", r"paper-(?!.*-flow-)"),
-    ("The paper's results with optical flow", r"paper-.*-flow-"),
+    ("The paper's results", rf"{_DATA}-r\d+(-ts[nm].*)?$"),
+    ("The paper's results with optical flow", rf"{_DATA}-flow-\d+x\d-r\d"),
     ("The paper's ablations", r"ablation-"),
+    ("Published peers, on the data sets of the paper's tables", r"paper-"),
 )
 """Headings of `vsn recipe list`, and a pattern that the names of their recipes begin with; "" takes the rest."""
 
