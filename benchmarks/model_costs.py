@@ -66,6 +66,8 @@ ROWS = (
     Row("cost_resnet50", "Li et al. 2019, CoST(b)", 8, 224),
     Row("cost_resnet101", "Li et al. 2019, CoST(b)", 8, 224),
     Row("cost_resnet101", "Li et al. 2019, CoST(b)", 32, 224),
+    Row("cpnet_resnet101", "Liu et al. 2019", 8, 224),
+    Row("cpnet_resnet34", "Liu et al. 2019", 12, 224),
     Row("i3d_inception", "Carreira and Zisserman 2017", 64, 224, "12M, 108G"),
     Row("slowfast_resnet50", "Feichtenhofer et al. 2019", 32, 256, "36.1G (its Table 2)"),
     Row("eco_thin", "ours, a quarter of the widths", 8, 64),

@@ -36,6 +36,7 @@ def test_every_small_peer_is_listed_and_so_are_those_of_full_width() -> None:
             "i3d_inception",
             "cost_resnet101",
             "cost-a_resnet50",
+            "cpnet_resnet34",
             "r2plus1d_18",
             "r2plus1d_34",
             "mtrn_resnet50",

@@ -41,6 +41,7 @@ PEERS = (
     "nl-i3d_resnet26_thin",
     "i3d_inception_thin",
     "cost_resnet26_thin",
+    "cpnet_resnet26_thin",
     "slowfast_resnet26_thin",
 )
 """One of each kind of network, the smallest there is."""
@@ -167,6 +168,7 @@ def test_the_stem_of_flow_and_the_frozen_parts(name: str) -> None:
         ("s3d", "res5", 1, 2),
         ("s3d", "res4", 2, 4),
         ("cost_resnet26_thin", "res5", 4, 2),
+        ("cpnet_resnet26_thin", "layer4.1", 8, 2),
         ("i3d_inception_thin", "res5", 1, 2),
         ("i3d_inception_thin", "res4", 2, 4),
         ("r2plus1d_34_thin", "res5", 1, 4),

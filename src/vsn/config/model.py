@@ -24,9 +24,9 @@ class ModelKind:
     module: str
     """Module below `vsn.models` that defines ``build(config: ModelConfig) -> VideoClassifier``."""
     backbones: tuple[str, ...] | Literal["2d"] = ()
-    """Names of 3D ResNets; "2d" for any 2D backbone, applied to each frame; empty for a whole network."""
+    """Names of ResNets; "2d" for any 2D backbone, applied to each frame; empty for a whole network."""
     inflated: bool = False
-    """A 3D network that takes the weights of its 2D backbone, inflated along time."""
+    """Takes the weights of its 2D backbone, inflated along time where kernels are longer."""
     image_network: str = ""
     """Name of torchvision's 2D network whose weights a whole 3D network takes, inflated along time."""
 
@@ -52,6 +52,7 @@ MODELS: dict[str, ModelKind] = {
     "nl-i3d-fine": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
     "cost": ModelKind("peers.cost", RESNETS_3D, inflated=True),
     "cost-a": ModelKind("peers.cost", RESNETS_3D, inflated=True),
+    "cpnet": ModelKind("peers.cpnet", ("resnet34", "resnet101", "resnet26_thin"), inflated=True),
     "slowfast": ModelKind("peers.slowfast", RESNETS_3D),
     "nl-slowfast": ModelKind("peers.slowfast", RESNETS_3D),
     "eco": ModelKind("peers.eco"),

@@ -6,7 +6,7 @@ import fnmatch
 import importlib
 from collections.abc import Sequence
 
-from vsn.config import MODELS, RESNETS_3D, STAGES, Block, ConfigError, Modality, ModelConfig, Pairwise
+from vsn.config import MODELS, STAGES, Block, ConfigError, Modality, ModelConfig, Pairwise
 from vsn.models.backbones import list_backbones
 from vsn.models.classifier import VideoClassifier
 from vsn.models.weights import initialize
@@ -101,7 +101,8 @@ def list_models(pattern: str = "*") -> list[str]:
     # By backbone, so that the models to compare are next to each other.
     frame_kinds = [kind for kind, entry in MODELS.items() if entry.backbones == "2d"]
     names = [f"{kind}_{backbone}" for backbone in list_backbones() for kind in frame_kinds]
-    for backbone in RESNETS_3D:
-        names += [f"{kind}_{backbone}" for kind, entry in MODELS.items() if backbone in entry.backbones]
+    sized = {kind: entry.backbones for kind, entry in MODELS.items() if entry.backbones not in ("2d", ())}
+    for backbone in dict.fromkeys(name for names_of_kind in sized.values() for name in names_of_kind):
+        names += [f"{kind}_{backbone}" for kind, names_of_kind in sized.items() if backbone in names_of_kind]
     names += [kind for kind, entry in MODELS.items() if not entry.backbones]
     return fnmatch.filter(names, pattern)

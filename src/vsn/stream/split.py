@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from vsn.models.layers import ShiftConv2d, ShuffleBatchNorm2d, ShuffleConv2d, ShuffleLinear
+from vsn.models.peers.cpnet import CorrespondenceProposal
 
-_TEMPORAL = (ShuffleConv2d, ShuffleBatchNorm2d, ShiftConv2d, ShuffleLinear)
+_TEMPORAL = (ShuffleConv2d, ShuffleBatchNorm2d, ShiftConv2d, ShuffleLinear, CorrespondenceProposal)
 _CHECK_SIZE = 64
 _CHECK_TOLERANCE = 1e-3
 
