@@ -46,6 +46,7 @@ ROWS = (
     Row("trn_resnet50", "Zhou et al. 2018", 8, 224, "none for this backbone"),
     Row("mtrn_resnet50", "Zhou et al. 2018", 8, 224, "none for this backbone"),
     Row("mtrn_bn_inception", "Zhou et al. 2018", 8, 224, "18.3M, 16G (VSN paper, Table 2); see below"),
+    Row("cluster_resnet50", "Long et al. 2018, 32 units", 8, 224, "none for this backbone"),
     Row("eco_lite", "Zolfaghari et al. 2018", 16, 224),
     Row("eco", "Zolfaghari et al. 2018", 16, 224, "47.5M, 64G (VSN paper, Table 2)"),
     Row("s3d", "Xie et al. 2018", 64, 224, "8.77M, 66.4G; see below"),

@@ -146,6 +146,7 @@ def test_refused_values(config: type, settings: dict[str, object], message: str)
         ("i3d_resnet18", "i3d_resnet101"),
         ("i3d_inception_v3", "i3d_inception"),
         ("cost_resnet18", "cost_resnet101"),
+        ("clusters_resnet50", "cluster_resnet50"),
         ("cpnet_resnet50", "cpnet_resnet101"),
         ("cost-b_resnet50", "cost-a_resnet50"),
         ("nl-i3d", "nl-i3d_resnet50"),

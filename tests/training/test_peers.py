@@ -35,6 +35,7 @@ from vsn.training.train import TrainingStopped, train
 Log = tuple[Console, Callable[[], str]]
 PEERS = (
     "mtrn_resnet14_tiny",
+    "cluster_resnet14_tiny",
     "eco_thin",
     "s3dg",
     "r2plus1d_34_thin",
@@ -237,7 +238,12 @@ def test_a_run_of_the_same_model_gives_everything(name: str, tmp_path: Path, log
 
 @pytest.mark.parametrize(
     ("before", "num_frames"),
-    [("tsn_resnet14_tiny", FRAMES), ("trn_resnet14_tiny", FRAMES), ("mtrn_resnet14_tiny", 4)],
+    [
+        ("tsn_resnet14_tiny", FRAMES),
+        ("trn_resnet14_tiny", FRAMES),
+        ("mtrn_resnet14_tiny", 4),
+        ("cluster_resnet14_tiny", FRAMES),
+    ],
 )
 def test_a_trn_takes_the_backbone_of_others_and_no_relations(
     before: str, num_frames: int, tmp_path: Path, log: Log
@@ -256,6 +262,16 @@ def test_a_trn_takes_the_backbone_of_others_and_no_relations(
     assert {key for key, p in model.named_parameters() if id(p) in raised} == set(fresh)
 
 
+def test_clusters_take_their_units_from_as_many(tmp_path: Path, log: Log) -> None:
+    name = "cluster_resnet14_tiny"
+    run = make_run(tmp_path / "run", name, num_frames=4)
+    assert start(run, log, name)[1] == []  # of another T
+    config = ModelConfig(name=name, num_frames=FRAMES, num_classes=2, weights=str(run), clusters=5)
+    fresh = load_start(build_model(config), Recipe(model=config), ("a", "b"), log[0])
+    assert {parameter.split(".")[0] for parameter in fresh} == {"cluster"}
+    assert "classifier of the run has other input features" in log[1]()
+
+
 def test_a_tsn_starts_from_a_trn(tmp_path: Path, log: Log) -> None:
     run = make_run(tmp_path / "run", "trn_resnet14_tiny")
     model, fresh, printed = start(run, log, "tsn_resnet14_tiny")
@@ -271,8 +287,8 @@ def test_a_tsn_starts_from_a_trn(tmp_path: Path, log: Log) -> None:
         ("eco_thin", "eco_lite_thin", "a run of 'eco_lite_thin', a file or 'none'"),
         ("tsn_resnet14_tiny", "s3d", "a run of 's3d'"),
         ("c2d_resnet26_thin", "cost_resnet26_thin", "a run of 'cost_resnet26_thin', or of a TSN"),
-        ("cost_resnet26_thin", "i3d_resnet26_thin", "a run of a TSN, TSM, VSN, TRN, C2D or I3D"),
-        ("eco_thin", "tsn_resnet14_tiny", "a run of a TSN, TSM, VSN or TRN, a file"),
+        ("cost_resnet26_thin", "i3d_resnet26_thin", "a run of a TSN, TSM, VSN, .* C2D or I3D"),
+        ("eco_thin", "tsn_resnet14_tiny", "a run of a TSN, TSM, VSN, TRN or Attention Clusters, a file"),
     ],
 )
 def test_weights_of_another_network_are_refused(before: str, now: str, advice: str, tmp_path: Path, log: Log) -> None:

@@ -42,6 +42,7 @@ MODELS: dict[str, ModelKind] = {
     "vsn": ModelKind("vsn", "2d"),
     "trn": ModelKind("peers.trn", "2d"),
     "mtrn": ModelKind("peers.trn", "2d"),
+    "cluster": ModelKind("peers.cluster", "2d"),
     "c2d": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
     "i3d": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
     "i3d-fine": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
@@ -102,7 +103,7 @@ class ModelConfig:
     """The settings of the network. A run's model is rebuilt from them; the copy in the weights file must agree."""
 
     name: str = "vsn_resnet50"
-    """{tsn,tsm,vsn,trn,mtrn}_{backbone}, or a 3D network; `vsn.list_models()` lists the names."""
+    """{tsn,tsm,vsn,trn,mtrn,cluster}_{backbone}, or a 3D network; `vsn.list_models()` lists the names."""
     num_classes: int = 0
     """Outputs of the classifier; 0: as many as the data has."""
     num_frames: int = 8
@@ -122,6 +123,8 @@ class ModelConfig:
     """Shift every n-th block of a stage. 2 matches the official TSM ResNet-101 checkpoints."""
     pairwise: Pairwise = "embedded-gaussian"
     """Pairwise function of non-local blocks (Wang et al. 2018). Only for names with nl-."""
+    clusters: int = 32
+    """N, attention units: weighted averages of the frames' features. Only Attention Clusters (`cluster_...`)."""
     alpha: int = 8
     """The slow pathway takes every alpha-th of the T frames: with T = 32, 8 is 4x16 and 4 is 8x8. Only SlowFast."""
     dropout: float = 0.5
@@ -143,7 +146,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         kind, _ = split_name(self.name)
         check_range(self, "[0, inf)", "num_classes", "flow_short_side", table="model.")
-        check_range(self, "[1, inf)", "num_frames", "flow_length", "shift_every", "alpha", table="model.")
+        check_range(self, "[1, inf)", "num_frames", "flow_length", "shift_every", "alpha", "clusters", table="model.")
         check_range(self, "[2, inf)", "shift_div", table="model.")  # 1/shift_div of the channels move each way
         check_range(self, "(0, inf)", "flow_bound", table="model.")
         check_range(self, "[0, 1)", "dropout", table="model.")
@@ -184,8 +187,8 @@ class ModelConfig:
 
     @property
     def any_num_frames(self) -> bool:
-        """Whether the model accepts clips of another T than it was trained with: no channel belongs to a frame."""
-        return self.kind == "tsn"
+        """Whether the model accepts clips of another T than it was trained with: it averages what it sees of each frame."""
+        return self.kind in ("tsn", "cluster")
 
     @property
     def num_consecutive(self) -> int:

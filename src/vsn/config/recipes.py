@@ -131,6 +131,7 @@ def unused_settings(recipe: Recipe) -> list[str]:
         "model.shift_places": (shifts, "nothing shifts"),
         "model.shift_every": (shifts, "nothing shifts"),
         "model.pairwise": (kind.startswith("nl-"), "the network has no non-local blocks"),
+        "model.clusters": (kind == "cluster", "only Attention Clusters have them"),
         "model.alpha": (kind.endswith("slowfast"), "only SlowFast has a slow pathway"),
         "model.flow_length": (model.modality != "rgb", "model.modality is 'rgb'"),
         "model.flow_bound": (flow, "model.modality is not 'flow'"),

@@ -58,12 +58,12 @@ def num_test_frames(model: ModelConfig, protocol: Protocol) -> int:
 
     Raises `ConfigError` when the protocol fixes another T than the model was trained with, and the model cannot change T.
     """
-    # Shift and shuffle mix channels of exactly T frames: other than TSN, a model cannot take another T.
+    # Shift and shuffle mix channels of exactly T frames: only models that average over frames can take another T.
     fixed = PROTOCOLS[protocol].num_frames
     if fixed and fixed != model.num_frames and not model.any_num_frames:
         raise ConfigError(
             f"Protocol {protocol!r} takes T={fixed} frames, and this model was trained with T={model.num_frames}. "
-            "It is for TSN; choose 10crop or 3crop-2clip."
+            "It is for TSN and Attention Clusters; choose 10crop or 3crop-2clip."
         )
     return fixed or model.num_frames
 

@@ -43,6 +43,7 @@ def create_model(
     flow_length: int = ModelConfig.flow_length,
     pairwise: Pairwise = "embedded-gaussian",
     alpha: int = 8,
+    clusters: int = 32,
 ) -> VideoClassifier:
     """Create a video model by name.
 
@@ -62,6 +63,7 @@ def create_model(
         modality: "rgb", "flow" or "rgbdiff". Pretrained weights for RGB fit all three.
         flow_length: L, flow fields or differences per segment.
         pairwise: "embedded-gaussian" or "dot-product" (non-local networks).
+        clusters: N, attention units (Attention Clusters).
         alpha: fast frames per slow frame (SlowFast).
 
     Returns:
@@ -81,6 +83,7 @@ def create_model(
         name=name, num_classes=num_classes, num_frames=num_frames, weights=weights, dropout=dropout, block=block,
         places=tuple(places), shift=shift, shift_places=tuple(shift_places), shift_div=shift_div, shift_every=shift_every,
         modality=modality, flow_length=flow_length, pairwise=pairwise, alpha=alpha,
+        clusters=clusters,
     )  # fmt: skip
     model = build_model(config)
     if weights != "none":
@@ -89,7 +92,7 @@ def create_model(
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """List the names that `create_model` takes, without those of timm: ``{tsn,tsm,vsn,trn,mtrn}_timm/<name>``.
+    """List the names that `create_model` takes, without those of timm: ``{tsn,tsm,vsn,trn,mtrn,cluster}_timm/<name>``.
 
     Args:
         pattern: only matching names are listed, with ``*`` and ``?`` as in a shell.

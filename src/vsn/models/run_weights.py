@@ -20,6 +20,9 @@ from vsn.config import MODELS, ConfigError, ModelConfig
 from vsn.config.recipes import recipe_from_dict
 from vsn.models.weights_file import read_weights
 
+_ON_FRAMES = "a TSN, TSM, VSN, TRN or Attention Clusters"
+"""Models of a 2D backbone on each frame."""
+
 
 @dataclass(frozen=True)
 class RunWeights:
@@ -88,12 +91,10 @@ def check_run_weights(run: RunWeights, config: ModelConfig) -> None:
     takes_frames = MODELS[config.kind].inflated
     if from_names != to_names and not (from_names == "frames" and takes_frames):
         sources = {
-            "frames": "a run of a TSN, TSM, VSN or TRN",
-            "c2d": "a run of a TSN, TSM, VSN, TRN, C2D or I3D on the same backbone",
+            "frames": f"a run of {_ON_FRAMES}",
+            "c2d": f"a run of {_ON_FRAMES}, C2D or I3D, on the same backbone",
         }
-        own = f"a run of {config.name!r}" + (
-            ", or of a TSN, TSM, VSN or TRN on the same backbone" if takes_frames else ""
-        )
+        own = f"a run of {config.name!r}" + (f", or of {_ON_FRAMES}, on the same backbone" if takes_frames else "")
         raise ConfigError(
             f"model.weights names {run.file}, a run of {old.name!r}, whose weights do not fit {config.name!r}. It can start "
             f"from {sources.get(to_names, own)}, a file or 'none'."
@@ -111,10 +112,16 @@ def check_run_weights(run: RunWeights, config: ModelConfig) -> None:
 def has_same_features(run: RunWeights, config: ModelConfig) -> bool:
     """Whether the head of this model sees the features that the run's head saw, so that its rows can be reused.
 
-    The relations of a TRN depend on its kind and its T; other models pass the backbone's features to the head.
+    The relations of a TRN depend on its kind and its T, an attention cluster on its number of units; other models pass
+    the backbone's features to the head.
     """
-    has_relations = not {"trn", "mtrn"}.isdisjoint((run.config.kind, config.kind))
-    return not has_relations or (run.config.kind, run.config.num_frames) == (config.kind, config.num_frames)
+    return _between_backbone_and_head(run.config) == _between_backbone_and_head(config)
+
+
+def _between_backbone_and_head(config: ModelConfig) -> tuple[str, int]:
+    """Name what is there, and the number that its shape depends on; ("", 0) if the head sees the backbone's features."""
+    sizes = {"trn": config.num_frames, "mtrn": config.num_frames, "cluster": config.clusters}
+    return (config.kind, sizes[config.kind]) if config.kind in sizes else ("", 0)
 
 
 def describe_differences(run: RunWeights, config: ModelConfig) -> list[str]:
@@ -159,7 +166,7 @@ def _weight_names(config: ModelConfig) -> str:
 
 def _between_frames(config: ModelConfig) -> dict[str, object]:
     """Collect the settings of what passes between frames, which the weights do not show; none for a TSN or T = 1."""
-    if config.kind == "tsn" or config.num_frames == 1:
+    if config.any_num_frames or config.num_frames == 1:
         return {}
     # A setting that the kind ignores is left out, so that a change of it is not reported.
     keys: list[str] = []
