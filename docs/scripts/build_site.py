@@ -20,11 +20,11 @@ from pathlib import Path
 import command_page
 
 ROOT = Path(__file__).parents[2]
-SHOWN = (".md", ".svg", ".png", ".css")
+SHOWN = (".md", ".svg", ".png", ".css", ".conf", ".service")
 
 
 def lay_out(stage: Path) -> None:
-    """Copy what the generator reads: its settings, the sources, pages and images; add the page of commands."""
+    """Copy what the generator reads: its settings, the sources, pages, images and files to copy; add the page of commands."""
     (stage / "docs").mkdir(parents=True)
     shutil.copy(ROOT / "zensical.toml", stage)
     for path in sorted((ROOT / "docs").iterdir()):

@@ -3,10 +3,12 @@
 A block with `<!-- not run: reason -->` above it is left out.
 """
 
+import configparser
 import functools
 import inspect
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ import tyro
 from tests.helpers.docs_pages import PAGES, ROOT, Block, blocks, commands, help_page, read
 from vsn import cli
 from vsn.cli.settings import parse_recipe_command
+from vsn.config import ServeConfig
 from vsn.models import list_models
 
 # Programs of others, or of the shell; scripts that python runs and extras that pip installs are looked up.
@@ -79,6 +82,22 @@ def test_commands_parse(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 parse(arguments)
             except (SystemExit, ValueError) as error:
                 pytest.fail(f"{block}: `vsn {' '.join(arguments)}` is refused: {error}")
+
+
+def test_the_systemd_unit_runs_a_command_and_waits_for_it():
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.read(ROOT / "docs" / "vsn.service", encoding="utf-8")
+    service = unit["Service"]
+    _, *arguments = shlex.split(service["ExecStart"])
+    parse(arguments)
+    assert float(service["TimeoutStopSec"]) > ServeConfig().shutdown_seconds + 5
+    # The same site as in the other file.
+    assert f"# {shlex.join(['vsn', 'serve', 'RUN', *arguments[2:]])}" in re.sub(" +", " ", read("nginx.conf"))
+
+
+def test_the_page_shows_the_file_of_nginx():
+    (block,) = blocks("nginx")
+    assert (block.page, block.text) == ("serve.md", read("nginx.conf"))
 
 
 def test_the_pages_have_commands():

@@ -14,6 +14,7 @@ PROGRAMS = {
     "ffmpeg": ("ffmpeg",),
     # Not on the path of users other than root.
     "nginx": ("nginx", "/usr/sbin/nginx"),
+    "openssl": ("openssl",),
 }
 """Component -> names of its program."""
 MODULES = {

@@ -177,6 +177,7 @@ def test_the_advice_names_the_public_url(ask: Ask):
         ("/v1/model", 200),
         ("/demo/vsn/v1/model/", 404),
         ("/demo/vsn/demo/vsn/", 404),
+        ("/demo/vsn/demo/vsn", 404),
         ("/demo/vsnx/", 404),
         ("/demo/", 404),
         ("/demo/vsn//healthz", 404),

@@ -117,7 +117,7 @@ class Guards:
         problem = self._origins.refusal(headers, peer=peer) or self._key_refusal(headers, inner["path"])
         if problem is not None:
             app = problem_response(problem)
-        elif prefix and inner["path"] == prefix:
+        elif prefix and scope["path"] == prefix:
             # URLs of the page are relative. Without a host, which behind a proxy would be that of the service itself.
             app = RedirectResponse(f"{prefix}/", 308)
         try:
