@@ -24,7 +24,7 @@ SHOWN = (".md", ".svg", ".png", ".css", ".conf", ".service")
 
 
 def lay_out(stage: Path) -> None:
-    """Copy what the generator reads: its settings, the sources, pages, images and files to copy; add the page of commands."""
+    """Copy what the generator reads: settings, sources, pages, images, files to copy; add the page of commands."""
     (stage / "docs").mkdir(parents=True)
     shutil.copy(ROOT / "zensical.toml", stage)
     for path in sorted((ROOT / "docs").iterdir()):
