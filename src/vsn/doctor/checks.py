@@ -381,6 +381,16 @@ def _has_two_labels(a: Place, b: Place) -> bool:
     return is_same and bool(a.classes and b.classes) and set(a.classes) != set(b.classes)
 
 
+def check_near_copies(evidence: Evidence) -> Iterator[Finding]:
+    """Find videos of two splits that show one recording under other bytes; mirrored ones apart."""
+    items: dict[str, list[str]] = {"near-copy": [], "near-copy/mirrored": []}
+    for a, b, likeness in evidence.near_copies:
+        code = "near-copy/mirrored" if likeness.mirrored else "near-copy"
+        items[code].append(f"{evidence.name(b)} is {evidence.name(a)}, {likeness.shared:.0%} of it in common")
+    for code, found in items.items():
+        yield from _found(code, found)
+
+
 def check_groups(evidence: Evidence) -> Iterator[Finding]:
     """Find groups, such as a person, of the training split that are in another split too."""
     train = evidence.split_of("train")
@@ -439,6 +449,7 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     check_reading,
     check_readable,
     check_copies,
+    check_near_copies,
     check_groups,
     check_unlabeled,
     check_classes,

@@ -9,6 +9,7 @@ from pathlib import Path
 from vsn.config import Recipe
 from vsn.data.part import VideoPart
 from vsn.doctor.flow import DatasetFlow
+from vsn.doctor.near_copies import Likeness
 from vsn.doctor.splits import Place, Split
 from vsn.doctor.videos import VideoReport
 
@@ -37,6 +38,8 @@ class Evidence:
     """Of the videos inspected."""
     copies: tuple[tuple[Path, ...], ...] = ()
     """Groups of different files with the same content."""
+    near_copies: tuple[tuple[VideoPart, VideoPart, Likeness], ...] = ()
+    """Videos of two splits, the training split first, that show one recording under other bytes."""
     flow: DatasetFlow | None = None
     """None unless the model takes stored flow and there is some."""
     loading: Loading | None = None

@@ -7,20 +7,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
 
 from vsn.config import Recipe
 from vsn.data.copies import find_copies
 from vsn.data.part import VideoPart
+from vsn.data.video import VideoError
 from vsn.data.video.packed_files import packed_place
 from vsn.data.video.torchcodec_reader import device_of
 from vsn.doctor.checks import check_all
 from vsn.doctor.diagnosis import Diagnosis, summarize_evidence
 from vsn.doctor.evidence import Evidence
 from vsn.doctor.flow import DatasetFlow, find_flow
+from vsn.doctor.near_copies import FINE, Likeness, Signature, find_near_copies
 from vsn.doctor.splits import Split, choose_videos, read_splits
-from vsn.doctor.videos import Problem, VideoReport, inspect_flow, inspect_video
+from vsn.doctor.videos import Problem, VideoReport, inspect_flow, inspect_video, sign
 from vsn.system.interrupt import stop_requests
 from vsn.system.pool import WorkerFailure, num_cpus, run_guarded
 from vsn.system.progress import progress_bar
@@ -113,6 +116,7 @@ def examine(
         loaded.update((video, VideoReport(video, "unreadable", reason)) for video, reason in failed.items())
     with _phase("looking for copies", progress):
         evidence = replace(evidence, copies=_all_copies(splits, reports))
+        evidence = replace(evidence, near_copies=_all_near_copies(evidence))
     findings += check_all(evidence)
     seconds = time.perf_counter() - start
     return summarize_evidence(evidence, findings, sample=sample, thorough=thorough, seconds=seconds)
@@ -155,6 +159,28 @@ def _inspect_all(
                 bar.advance(task)
                 stop.check()
     return {video: reports[video] for video in videos}
+
+
+def _all_near_copies(evidence: Evidence) -> tuple[tuple[VideoPart, VideoPart, Likeness], ...]:
+    """Find near copies across splits among the videos inspected; not those that other checks find by path or bytes."""
+    same_content = {path: number for number, group in enumerate(evidence.copies) for path in group}
+    found: list[tuple[VideoPart, VideoPart, Likeness]] = []
+    for splits in combinations(evidence.splits, 2):
+        signed = [[report for report in evidence.checked(split) if report.signature] for split in splits]
+        signatures = [[report.signature for report in reports if report.signature] for reports in signed]
+
+        def look_closer(part: int, index: int, signed: list[list[VideoReport]] = signed) -> Signature | None:
+            try:
+                return sign(signed[part][index].video, evidence.recipe, FINE)
+            except VideoError:  # damaged where the first reading did not look
+                return None
+
+        for first, second, likeness in find_near_copies(signatures[0], signatures[1], look_closer):
+            a, b = signed[0][first].video, signed[1][second].video
+            contents = [same_content.get(video.path, video.path) for video in (a, b)]
+            if contents[0] != contents[1]:
+                found.append((a, b, likeness))
+    return tuple(found)
 
 
 def _all_copies(splits: Sequence[Split], reports: dict[VideoPart, VideoReport]) -> tuple[tuple[Path, ...], ...]:

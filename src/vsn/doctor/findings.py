@@ -101,6 +101,10 @@ _TEMPLATES: dict[str, tuple[Severity, str, str]] = {
         "Keep one of each: training leaves out the others, and evaluation counts all."),
     "val-in-test": ("warning", "{videos} used for both validation and testing",
         "Remove one of each pair, or select nothing by the validation accuracy."),
+    "near-copy": ("warning", "{videos} of one split that show what a video of another shows",
+        "Look at the pairs: the same recording, encoded again, resized or trimmed, belongs in one split."),
+    "near-copy/mirrored": ("warning", "{videos} of one split that show a video of another in a mirror",
+        "Look at the pairs: a mirrored copy belongs in the split of its original."),
     "group-leak": ("warning", "{groups} in the training split and in another",
         "The accuracy there says less about other groups, such as other people: keep each group in one split, or state no "
         "splits, and whole groups are held out."),

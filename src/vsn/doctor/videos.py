@@ -21,6 +21,7 @@ from vsn.data.video.frame_folders import FrameFolderReader, describe_frames
 from vsn.data.video.packed_files import packed_place
 from vsn.data.video.scan import scan_video
 from vsn.doctor.mirror import motion_of
+from vsn.doctor.near_copies import COARSE, Detail, Signature, sign_video
 
 Problem = Literal["", "missing", "empty", "unreadable", "crashed", "too-slow", "outside"]
 _FIELDS_PER_READ = 64
@@ -60,6 +61,8 @@ class VideoReport:
     """Where the sampled frames change, see `vsn.doctor.mirror.motion_of`."""
     pixels: str = ""
     """Hash of the sampled frames: identifies copies among videos of packed files."""
+    signature: Signature | None = None
+    """What near copies are found by; None where the video cannot be read."""
     seconds: float = 0.0
     """Time to read the frames of one clip."""
 
@@ -110,6 +113,8 @@ def _inspect_video(shown: VideoPart, recipe: Recipe, thorough: bool) -> VideoRep
         seconds=seconds,
     )
     report = _with_times(report, video)
+    # Read again, small, so that `seconds` is the time of one clip.
+    report = replace(report, signature=sign(shown, recipe, COARSE))
     # Counted from the packets, because headers are often wrong, and a truncated file keeps its header.
     if path.is_file() and part is None:
         try:
@@ -147,6 +152,16 @@ def _inspect_video(shown: VideoPart, recipe: Recipe, thorough: bool) -> VideoRep
         key_interval=0 if path.is_file() else 1,
         frame_names=names,
     )
+
+
+def sign(shown: VideoPart, recipe: Recipe, detail: Detail) -> Signature:
+    """Read what near copies are found by. Raises `VideoError`."""
+    data = recipe.data
+    whole = open_video(
+        shown.path, short_side=detail.short_side, frame_template=data.frame_template, decoder=data.decoder
+    )
+    with part_reader(whole, shown.part) as video:
+        return sign_video(video, detail)
 
 
 def _with_times(report: VideoReport, video: VideoReader) -> VideoReport:
