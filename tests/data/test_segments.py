@@ -161,9 +161,9 @@ def test_segments_past_the_end(tmp_path: Path) -> None:
     assert part_reader(open_video(path), Part(3.5, 4.4)).num_frames == 12  # rounded up
     for part, message in (
         (Part(3.5, 4.6), r"lasts 3.99 s.*ends at 4.6"),
-        (Part(5, 6.5), r"begins at 5 s and ends at 6.5\.$"),
+        (Part(5, 6.5), r"begins at 5 s and ends at 6.5 s\.$"),
         (Part(50, 75), r"100 frames: if the times are numbers of frames, divide them by its 25.04 frames"),
-        (Part(500, 750), r"ends at 750\.$"),
+        (Part(500, 750), r"ends at 750 s\.$"),
     ):
         with pytest.raises(OutsideVideoError, match=message):
             part_reader(open_video(path), part)
@@ -355,7 +355,9 @@ def test_what_the_doctor_finds(tmp_path: Path) -> None:
     recipe = Recipe(data=config, model=ModelConfig(num_frames=8))
     diagnosis = examine(recipe, num_workers=0, loading_seconds=0, progress=False)
     found = {finding.code: finding for finding in diagnosis.findings}
-    assert found["outside"].items == ("d.mkv#t=1.5,9 (train): it lasts 1.99 s; the part begins at 1.5 s and ends at 9",)
+    assert found["outside"].items == (
+        "d.mkv#t=1.5,9 (train): it lasts 1.99 s; the part begins at 1.5 s and ends at 9 s",
+    )
     assert "d.mkv#t=1,1.1 (val): 3 frames" in found["too-short"].items
     assert found["leak"].items == ("a.mkv#t=0,1 (train) overlaps a.mkv#t=0.5,1 (test)",)
     assert found["group-leak"].items == (

@@ -181,3 +181,19 @@ def test_a_plot_of_two_videos_is_refused(finished_run: Path, long_video: Path):
 def test_an_exported_file_has_no_timeline(long_video: Path, tmp_path: Path):
     with pytest.raises(SystemExit, match=r"model\.onnx.*run folder"):
         main(["predict", str(tmp_path / "model.onnx"), str(long_video), "--windows"])
+
+
+def test_pre_labels_are_written_and_read(finished_run: Path, long_video: Path, tmp_path: Path, capsys: Any):
+    settings = ["--seconds", "2", "--every", "0.7", "--enter", "0", "--leave", "0", "--json"]
+    out = tmp_path / "segments.json"
+    files = ["--pre-labels", str(out), "--pre-label-format", "json"]
+    main(["predict", str(finished_run), str(long_video), "--windows", *files, *settings])
+    facts = json.loads(capsys.readouterr().out)
+    (written,) = json.loads(out.read_text())
+    assert written["path"] == str(long_video)
+    assert [one["label"] for one in written["segments"]] == [one["label"] for one in facts["segments"]]
+    assert [(one["start"], one["end"]) for one in written["segments"]] == [
+        (round(one["start"], 3), round(one["end"], 3)) for one in facts["segments"]
+    ]
+    with pytest.raises(SystemExit, match="cvat is for one video, got 2"):
+        main(["predict", str(finished_run), *[str(long_video)] * 2, "--windows", *files[:3], "cvat"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from vsn.cli.options import Device, Weights
-from vsn.config import WindowConfig
+from vsn.config import PreLabelFormat, WindowConfig
 from vsn.system.files import to_json
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ class TimelineFiles:
     """With --windows: draw it there (.svg or .png); needs vsn-video[plot]."""
     truth: Path | None = None
     """With --windows: a CSV start,end,label of true labels; prints segment mAP, edit score, share of the time right."""
+    pre_labels: Path | None = None
+    """With --windows: write the segments of all videos there, in a format that people correct in a tool and train on."""
+    pre_label_format: PreLabelFormat = "label-studio"
+    """The format of --pre-labels: one that data.source reads."""
+    pre_label_rate: float = 0.0
+    """The framerate of the tag <Video> in Label Studio, by which it counts frames; 0: that of each video."""
 
 
 def predict(
@@ -212,17 +218,39 @@ def _predict_timelines(
     for option in ("out", "plot", "truth"):
         if getattr(files, option) is not None and len(inputs) > 1:
             raise ValueError(f"--{option} is for one video, got {len(inputs)}.")
+    if files.pre_label_format == "cvat" and files.pre_labels is not None and len(inputs) > 1:
+        raise ValueError(f"--pre-label-format cvat is for one video, got {len(inputs)}.")
+    timelines: list[Timeline] = []
     with stop_requests() as stop:
 
         def predict_timeline(file: Path) -> None:
             timeline = _timeline(predictor, file, sliding, calibration, stop)
+            timelines.append(timeline)
             _write_timeline(timeline, predictor.classes, files, truth, top_k=top_k, json_output=json_output)
+            if files.pre_labels is not None:  # after each: an hour of labels is not lost with a later video
+                _write_pre_labels(predictor, timelines, files)
             # Ctrl-C ends the video early: what was labeled until then is written above.
             if stop.requested:
                 print("vsn: stopped; the timeline ends there", file=sys.stderr)
                 raise SystemExit(stop.error().exit_status)
 
         _for_each_file(inputs, predict_timeline, json_output=json_output)
+
+
+def _write_pre_labels(predictor: Predictor, timelines: Sequence[Timeline], files: TimelineFiles) -> None:
+    """Write the segments of all timelines so far to the file of ``files``."""
+    from vsn.data.readers.segments import TimedLabel, VideoLabels
+    from vsn.data.readers.write import write_pre_labels
+    from vsn.data.video import open_video
+
+    videos = []
+    for timeline in timelines:
+        segments = [TimedLabel(one.start, one.end, one.label, one.score) for one in timeline.segments]
+        with open_video(timeline.path, frame_template=predictor.recipe.data.frame_template) as video:
+            size = (video.num_frames, video.metadata.height, video.metadata.width)
+            videos.append(VideoLabels(Path(timeline.path), video.seconds, video.frames_per_second, *size, segments))
+    assert files.pre_labels is not None
+    write_pre_labels(files.pre_labels, files.pre_label_format, videos, predictor.classes, rate=files.pre_label_rate)
 
 
 def _timeline(

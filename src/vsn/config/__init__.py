@@ -22,6 +22,7 @@ from vsn.config.data import (
     Decoder,
     FlipRule,
     FlowLayout,
+    PreLabelFormat,
     SampledBy,
     Sampling,
     Source,

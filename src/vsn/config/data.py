@@ -18,8 +18,11 @@ Source = Literal[
     "folder", "csv", "synthetic",
     "something-v1", "something-v2", "jester", "kinetics", "moments", "ucf101", "hmdb51", "diving48",
     "tsn-list", "mmaction2-list", "slowfast-list",
+    "label-studio", "cvat", "activitynet", "charades", "create-ml", "json",
 ]
 # fmt: on
+PreLabelFormat = Literal["label-studio", "cvat", "activitynet", "charades", "create-ml", "mmaction2-list", "json"]
+"""Formats of segments that are read and written."""
 Task = Literal["classify", "multilabel", "arrow"]
 FlipRule = Literal["auto", "random", "never", "swap"]
 Decoder = Literal["pyav", "torchcodec", "torchcodec-cuda"]
@@ -77,6 +80,11 @@ class DataConfig:
     """Folder of the videos or frame folders, relative to root; empty: found by its usual names."""
     fold: int = 1
     """Number of the official split (UCF101 and HMDB51 have three)."""
+    annotation_rate: float = 0.0
+    """Frames per second by which annotations count frames (Label Studio's timelines, CVAT, MMAction2 lists with offsets); 0:
+    they count the frames of each video."""
+    with_offset: bool = False
+    """Lines of a list state the first frame of a part before the number of its frames (source = "mmaction2-list")."""
     separator: str = " "
     """Text between path and label in a line (source = "slowfast-list")."""
     frame_template: str = ""
@@ -129,6 +137,7 @@ class DataConfig:
         check_range(self, "[0, 1]", "bad_videos", table="data.")
         check_range(self, "[0, 100]", "background", table="data.")
         check_range(self, "[1, inf)", "fold", table="data.")
+        check_range(self, "[0, 1000]", "annotation_rate", table="data.")
         check_range(self, "[0, inf)", "num_workers", table="data.")
         check_range(self, SEEDS, "split_seed", table="data.")
         self._check_group_pattern()

@@ -10,11 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vsn.config import ConfigError, DataConfig, Source
+from vsn.data.readers.activitynet import read_activitynet
+from vsn.data.readers.charades import read_charades
+from vsn.data.readers.create_ml import read_create_ml
 from vsn.data.readers.csv_file import read_csv
+from vsn.data.readers.cvat import read_cvat
 from vsn.data.readers.diving48 import read_diving48
 from vsn.data.readers.folder import read_folder
 from vsn.data.readers.hmdb51 import read_hmdb51
+from vsn.data.readers.json_file import read_json_segments
 from vsn.data.readers.kinetics import read_kinetics
+from vsn.data.readers.label_studio import read_label_studio
 from vsn.data.readers.lists import read_mmaction2_list, read_slowfast_list, read_tsn_list
 from vsn.data.readers.moments import read_moments
 from vsn.data.readers.something import read_jester, read_something_v1, read_something_v2
@@ -40,6 +46,12 @@ _READERS: dict[Source, Callable[[DataConfig, str], RecordSet]] = {
     "tsn-list": read_tsn_list,
     "mmaction2-list": read_mmaction2_list,
     "slowfast-list": read_slowfast_list,
+    "label-studio": read_label_studio,
+    "cvat": read_cvat,
+    "activitynet": read_activitynet,
+    "charades": read_charades,
+    "create-ml": read_create_ml,
+    "json": read_json_segments,
 }
 
 

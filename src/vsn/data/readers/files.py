@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -114,7 +115,9 @@ class Line(NamedTuple):
     group: str = ""
     """See `VideoRecord.group`."""
     part: Part | None = None
-    """The segment, None for a whole video."""
+    """The segment, None for a whole video, or where `frames` states it."""
+    frames: tuple[int, int] | None = None
+    """First frame of a segment and the one after its last; see `part_of_frames`."""
 
 
 @contextlib.contextmanager
@@ -210,16 +213,18 @@ def find_lines(
             missing.append(line)
         else:
             path = Path(existing)
+            with errors_at(file, line.where):
+                part = line.part if line.frames is None else part_of_frames(path, line.frames, config)
             entries.append(
                 Entry(
                     path,
                     line.class_names,
-                    line.video_id or video_id(path, root, line.part),
+                    line.video_id or video_id(path, root, part),
                     line.listed_frames,
                     place=f"{file.name}, {line.where}",
                     respelled=line.name if is_respelled else "",
                     group=line.group,
-                    part=line.part,
+                    part=part,
                 )
             )
     return entries, missing
@@ -249,3 +254,46 @@ _CAUSES = (
     (r"\s\d+$", " The name ends in numbers: the line has more numbers than this format."),
     (r"[ÃÂ][\x80-\xbf€-™]|\ufffd", " Its letters were damaged when the list was saved: save it as UTF-8 again."),
 )
+
+
+# --- times of frames -------------------------------------------------------------------------------
+
+
+def part_of_frames(path: Path, frames: tuple[int, int], config: DataConfig) -> Part:
+    """Return the seconds of a first frame and the one after the last, numbered from 0.
+
+    Annotations count frames by `data.annotation_rate`, else they are the frames of the file, with its time stamps. The
+    frames of a folder have no times: each counts as a second, as `VideoReader.times` has it.
+
+    Raises `ValueError` for frames that the file does not have, and a file that cannot be read.
+    """
+    if path.is_dir() or config.annotation_rate:
+        rate = 1.0 if path.is_dir() else config.annotation_rate
+        first, stop = (round(frame / rate, 3) for frame in frames)
+        return Part(first, stop)
+    times = _frame_times(path, os.stat(path).st_mtime_ns)
+    if frames[1] >= len(times):  # the time after the last is its end
+        raise ValueError(
+            f"the frames are {frames[0]} to {frames[1] - 1}, and {path.name} has {len(times) - 1} frames. If another rate "
+            "than that of the file counts them, set data.annotation_rate."
+        )
+    return Part(round(times[frames[0]], 3), round(times[frames[1]], 3))
+
+
+@lru_cache(maxsize=64)
+def _frame_times(path: Path, changed: int) -> tuple[float, ...]:
+    """Return the seconds of each frame of a file and of its end, from the time stamps of its packets."""
+    import av  # only here: readers of lists open no video
+
+    try:
+        with av.open(os.fspath(path)) as container:
+            stream = container.streams.video[0]
+            packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+            base = float(stream.time_base or 0)
+    except (OSError, av.error.FFmpegError, IndexError) as error:
+        raise ValueError(f"the frames of {path} cannot be counted ({error}); set data.annotation_rate.") from None
+    stamps = sorted(packet.pts for packet in packets if packet.pts is not None)
+    if len(stamps) < max(2, len(packets)):
+        raise ValueError(f"the frames of {path} have no times; set data.annotation_rate to their number in a second.")
+    times = [(stamp - stamps[0]) * base for stamp in stamps]
+    return (*times, times[-1] + (times[-1] - times[0]) / (len(times) - 1))

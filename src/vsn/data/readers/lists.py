@@ -13,6 +13,7 @@ from vsn.data.readers.class_names import read_class_list
 from vsn.data.readers.entries import record_set
 from vsn.data.readers.files import Line, find_videos, parse_lines, video_folders
 from vsn.data.readers.listing import Listing
+from vsn.data.readers.segments import VideoLabels
 from vsn.data.readers.splits import canonical, choose_split, no_splits, same_split
 from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet
 
@@ -27,7 +28,7 @@ _CLASS_FILES = (
     "label_map.txt", "classInd.txt", "label_map*.txt", "*label_map.txt", "*class_names.json", "*classnames.json",
     "labels.json",
 )  # fmt: skip
-_PARTS = "Lists of parts of videos (with_offset: an offset before the number of frames) are not supported yet"
+_PARTS = "If it is a list of parts of videos (an offset before the number of frames), set data.with_offset = true"
 
 
 _Parse = Callable[[str], Line]
@@ -61,10 +62,11 @@ def read_mmaction2_list(config: DataConfig, split: str) -> RecordSet:
     A line with two numbers or more is of rawframes when its path is a folder, or, when it does not exist,
     has no video extension.
 
-    Lists of parts (`with_offset`: `path offset num_frames label`) look as if a video had several labels. They are
-    refused when `config.task` takes one label, when a path is listed with different numbers, when a folder has
-    another number of frames than the first number, and when every video file has the same number of labels, two
-    or more, and no file names the classes. See `_read_list` for the places of files.
+    With `config.with_offset` a line is a part: `path offset num_frames label [label ...]`; see `part_of_frames` for its
+    seconds. Without, such a list looks as if a video had several labels, and is refused when `config.task` takes one label,
+    when a path is listed with different numbers, when a folder has another number of frames than the first number, and when
+    every video file has the same number of labels, two or more, and no file names the classes. See `_read_list` for the
+    places of files.
     """
     listing = Listing()
     folders = [folder for name in _SPLITS for folder in _video_folders(config, name)]
@@ -76,6 +78,11 @@ def read_mmaction2_list(config: DataConfig, split: str) -> RecordSet:
         words = line.split()
         start = next((i for i in range(1, len(words)) if all(map(str.isdecimal, words[i:]))), len(words))
         path, numbers = line.rsplit(None, len(words) - start)[0], tuple(words[start:])
+        if config.with_offset:
+            if len(numbers) < 3 or not int(numbers[1]):
+                raise ValueError(f"expected a path, an offset, a number of frames and labels, got {line!r}.")
+            first, count = map(int, numbers[:2])
+            return Line(path, numbers[2:], frames=(first, first + count))
         if len(numbers) < 2:
             return Line(path, numbers)
         folder = _frames_folder(listing, bases, path)
@@ -97,7 +104,7 @@ def read_mmaction2_list(config: DataConfig, split: str) -> RecordSet:
         return Line(path, numbers[1:], listed_frames=int(numbers[0]))
 
     def check(file: Path, lines: Sequence[Line], *, has_names: bool) -> None:
-        counts = {len(line.class_names) for line in lines if not line.listed_frames}
+        counts = {len(line.class_names) for line in lines if not line.listed_frames and line.frames is None}
         if not has_names and len(counts) == 1 and max(counts) > 1:
             raise ConfigError(
                 f"{file}: every video has {max(counts)} numbers, for example {lines[0].name!r} "
@@ -106,6 +113,26 @@ def read_mmaction2_list(config: DataConfig, split: str) -> RecordSet:
             )
 
     return _read_list(config, split, parse, listing=listing, check=check)
+
+
+def write_mmaction2_list(videos: Sequence[VideoLabels], classes: Sequence[str]) -> str:
+    """Return a list with offsets: `path offset num_frames label` a line; a label is the place of the class in `classes`.
+
+    Raises `ConfigError` for a video without a rate, and for a label that is no class.
+    """
+    lines = []
+    for video in videos:
+        if not video.frames_per_second:
+            raise ConfigError(
+                f"{video.path}: its frames per second are unknown, by which the list counts. Choose json."
+            )
+        for one in video.segments:
+            if one.label not in classes:
+                raise ConfigError(f"{video.path}: the label {one.label!r} is no class.")
+            first, stop = (round(time * video.frames_per_second) for time in (one.start, one.end))
+            stop = min(max(stop, first + 1), video.num_frames)
+            lines.append(f"{video.path.as_posix()} {first} {stop - first} {classes.index(one.label)}\n")
+    return "".join(lines)
 
 
 def read_slowfast_list(config: DataConfig, split: str) -> RecordSet:

@@ -311,8 +311,8 @@ def _long_interval(times: np.ndarray, index: int) -> float:
 
 def _outside(video: VideoReader, part: Part) -> OutsideVideoError:
     """Return the error of a part that is not within a video, with a hint where its times look like numbers of frames."""
-    end = "its end" if part.end is None else f"{part.end:g}"
-    reason = f"it lasts {video.seconds:.2f} s; the part begins at {part.start:g} s and ends at {end}."
+    end = "" if part.end is None else f" and ends at {part.end:g} s"
+    reason = f"it lasts {video.seconds:.2f} s; the part begins at {part.start:g} s{end}."
     are_whole = all(time is None or float(time).is_integer() for time in (part.start, part.end))
     if are_whole and (part.end or part.start) <= video.num_frames:
         reason += (
