@@ -37,6 +37,11 @@ PEER_NAMES = {
     "nl-i3d": "NL-I3D",
     "r2plus1d_34": "R(2+1)D-34",
     "mtrn": "M-TRN",
+    "i3d_inception": "I3D-Inception",
+    "cost": "CoST",
+    "cost-a": "CoST(a)",
+    "cpnet": "CPNet",
+    "cluster": "Attention Clusters",
 }
 PEER_LABELS = {
     "VSN": (2, -10),

@@ -54,7 +54,7 @@ class AttentionCluster(nn.Module):
         weights = self.attention(features).softmax(dim=1)  # (B, T, N)
         averages = weights.transpose(1, 2) @ features  # (B, N, M)
         shifted = self.alpha[:, None] * averages + self.beta[:, None]
-        # In half precision the squares of small values would be zero.
+        # In half precision the smallest length to divide by would be zero.
         length_1 = functional.normalize(shifted.to(torch.promote_types(shifted.dtype, torch.float32)), dim=2)
         return (length_1 / len(self.alpha) ** 0.5).flatten(1).to(features.dtype)
 
