@@ -159,6 +159,9 @@ def test_following_the_advice_makes_the_request_succeed(ask: Ask, settings: dict
 def test_the_advice_names_the_public_url(ask: Ask):
     hint = ask(PUBLIC, {"host": "127.0.0.1:8000", "origin": "http://127.0.0.1:8000"}).json()["error"]["hint"]
     assert hint.startswith("Use https://vsn.example/.")
+    error = ask({**PUBLIC, "host": "10.1.2.3"}, {"host": "evil.example"}).json()["error"]
+    assert "vsn.example" in error["limit"]
+    assert "10.1.2.3" not in error["message"]
     for origin in ("null", "https://vsn.example/;x", "ftp://vsn.example"):
         assert "--public-url" not in ask({}, {"origin": origin}).json()["error"]["hint"]
 

@@ -104,7 +104,8 @@ class Origins:
         return own == _origin(f"{own[0]}://{host}") and scheme in ("", own[0])
 
     def _unknown_host(self, host: str, scheme: str) -> Problem:
-        names = ", ".join(sorted(self._names))
+        # Strangers behind a proxy do not learn where the service listens.
+        names = urlsplit(self._public_url).hostname if self._public_url else ", ".join(sorted(self._names))
         return Problem(
             "unknown_host",
             f"The request is for the host {host[:80]!r}.",
