@@ -41,6 +41,8 @@ def test_what_a_run_recorded_before_a_setting_existed_is_what_was_done_then(tmp_
     assert recorded_recipe(settings).clip.by == "time"
     del settings["clip"]["by"]
     assert recorded_recipe(settings).clip.by == recorded_recipe({}).clip.by == "index"
+    for name, pool in (("nl-i3d_resnet50", "after"), ("vsn_resnet50", "before")):
+        assert recorded_recipe({"model": {"name": name}}).model.non_local_pool == pool
     path = tmp_path / "recipe.toml"
     path.write_text("[train]\nepochs = 7\n")
     assert (load_recipe(path, recorded=True).clip.by, load_recipe(path).clip.by) == ("index", "time")
@@ -135,7 +137,9 @@ def test_the_list_is_grouped_and_fits_80_columns(capsys: pytest.CaptureFixture[s
     assert [line for line in lines if len(line) > 80] == []
     listed = [line.split()[0] for line in lines if line.startswith(" ")]
     assert sorted(listed) == sorted(path.stem for path in recipe_folder().glob("*.toml"))
-    paper = [name for name in listed if name.startswith("paper-")]
+    first_ablation = next(i for i, name in enumerate(listed) if name.startswith("ablation-"))
+    paper = [name for name in listed[:first_ablation] if name.startswith("paper-")]  # the peers come last
+    assert "paper-something-v1-eco" in listed[first_ablation:]
     assert listed.index("demo") < listed.index(paper[0])
     plain = [name for name in paper if "flow" not in name]
     assert paper == [*sorted(plain), *sorted(set(paper) - set(plain))]

@@ -129,17 +129,21 @@ def test_table_1s_strides_cost_a_fifth_of_that() -> None:
 
 def test_non_local_blocks_cost_more_than_the_335_g_of_the_papers_table_2() -> None:
     """The published difference is that of two of each block's four 1x1 convolutions; we count all, and the pairs."""
-    clips = {
-        name: count_multiply_adds(ModelConfig(name=f"{name}_resnet50", num_classes=174, num_frames=32), size=224)
-        for name in ("i3d-fine", "nl-i3d-fine")
-    }
+
+    def count(kind: str, **settings: str) -> int:
+        config = ModelConfig(name=f"{kind}_resnet50", num_classes=174, num_frames=32, **settings)
+        return count_multiply_adds(config, size=224)
+
+    plain = count("i3d-fine")
     places = {512: 16 * 28 * 28, 1024: 16 * 14 * 14}
     convolutions = sum(n * 4 * places[channels] * channels * (channels // 2) for n, channels in ((2, 512), (3, 1024)))
     pairs = sum(
         n * 2 * places[channels] * (places[channels] // 4) * (channels // 2) for n, channels in ((2, 512), (3, 1024))
     )
-    assert clips["nl-i3d-fine"] - clips["i3d-fine"] == convolutions + pairs
-    assert 2 * (clips["i3d-fine"] + convolutions / 2) == pytest.approx(335e9, rel=0.01)
+    assert count("nl-i3d-fine", non_local_pool="after") - plain == convolutions + pairs
+    # Two of the four see a quarter of the positions.
+    assert count("nl-i3d-fine") - plain == convolutions * 5 // 8 + pairs
+    assert 2 * (plain + convolutions / 2) == pytest.approx(335e9, rel=0.01)
 
 
 # 2D weights
@@ -249,7 +253,12 @@ def test_a_start_from_a_run_of_another_kind_is_described(before: str, now: str, 
 
 @pytest.mark.parametrize(
     ("name", "setting", "there", "here"),
-    [("slowfast", "alpha", 8, 4), ("nl-i3d", "pairwise", "embedded-gaussian", "dot-product")],
+    [
+        ("slowfast", "alpha", 8, 4),
+        ("nl-i3d", "pairwise", "embedded-gaussian", "dot-product"),
+        ("nl-i3d", "non_local_pool", "before", "after"),
+        ("nl-i3d", "non_local_scale", False, True),
+    ],
 )
 def test_a_start_from_a_run_with_another_setting_says_so(name: str, setting: str, there: object, here: object) -> None:
     source = RunWeights(Path("m.safetensors"), ModelConfig(name=f"{name}_{THIN}"))

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vsn.config import Pairwise
+from tests.helpers.peers import make
 from vsn.models.peers.i3d import i3d_body
-from vsn.models.peers.non_local import NonLocal3d
+from vsn.models.peers.non_local import Attention, NonLocal3d
 
 THIN = "resnet26_thin"
 
@@ -21,31 +21,46 @@ def started(block: NonLocal3d) -> NonLocal3d:
 
 def by_loops(block: NonLocal3d, volume: Tensor) -> Tensor:
     """Equations (1), (4), (5) and (6), place by place."""
-    theta, phi, g = block.theta(volume)[0], block.phi(volume)[0], block.g(volume)[0]
-    phi, g = (nn.functional.max_pool3d(part, (1, 2, 2)) for part in (phi, g))
+    theta = block.theta(volume)[0]
+    if block.attention.pool == "before":
+        pooled = nn.functional.max_pool3d(volume, (1, 2, 2))
+        phi, g = block.phi(pooled)[0], block.g(pooled)[0]
+    else:
+        phi, g = (nn.functional.max_pool3d(conv(volume)[0], (1, 2, 2)) for conv in (block.phi, block.g))
     theta, phi, g = (part.flatten(1).T for part in (theta, phi, g))
     rows = []
     for one in theta:
         weights = torch.stack([one @ other for other in phi])
+        if block.attention.scale:
+            weights = weights / len(one) ** 0.5
         shares = weights.exp() / weights.exp().sum()
-        weights = shares if block.pairwise == "embedded-gaussian" else weights / len(phi)
+        weights = shares if block.attention.pairwise == "embedded-gaussian" else weights / len(phi)
         rows.append(sum(weight * value for weight, value in zip(weights, g, strict=True)))
     seen = torch.stack(rows).T.unflatten(1, volume.shape[2:])
     return volume + block.bn(block.out(seen[None]))
 
 
-@pytest.mark.parametrize("pairwise", ["embedded-gaussian", "dot-product"])
+ATTENTIONS = [
+    Attention(),
+    Attention(scale=True),
+    Attention(pool="after"),
+    Attention("dot-product"),
+    Attention("dot-product", pool="after"),
+]
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS, ids=str)
 @torch.no_grad()
-def test_a_block_is_its_equations(pairwise: Pairwise) -> None:
-    block = started(NonLocal3d(6, pairwise=pairwise))
+def test_a_block_is_its_equations(attention: Attention) -> None:
+    block = started(NonLocal3d(6, attention=attention))
     volume = torch.rand(1, 6, 3, 4, 5)
     torch.testing.assert_close(block(volume), by_loops(block, volume))
 
 
-@pytest.mark.parametrize("pairwise", ["embedded-gaussian", "dot-product"])
-def test_a_new_block_is_the_identity(pairwise: Pairwise) -> None:
+@pytest.mark.parametrize("attention", ATTENTIONS, ids=str)
+def test_a_new_block_is_the_identity(attention: Attention) -> None:
     volume = torch.rand(2, 8, 2, 3, 3)
-    assert torch.equal(NonLocal3d(8, pairwise=pairwise)(volume), volume)
+    assert torch.equal(NonLocal3d(8, attention=attention)(volume), volume)
 
 
 def test_every_position_attends_to_all_frames_and_windows() -> None:
@@ -87,6 +102,9 @@ def test_a_network_with_new_blocks_computes_what_it_did_without() -> None:
     assert torch.equal(body(volume), plain(volume))
 
 
-def test_dot_product_is_handed_down() -> None:
-    body = i3d_body("nl-c2d", THIN, pairwise="dot-product")
-    assert {m.pairwise for m in body.modules() if isinstance(m, NonLocal3d)} == {"dot-product"}
+def test_the_settings_are_handed_down() -> None:
+    settings = {"pairwise": "dot-product", "non_local_pool": "after", "non_local_scale": True}
+    for kind in ("nl-c2d", "nl-slowfast"):
+        model = make(f"{kind}_{THIN}", num_frames=8, **settings)
+        found = {m.attention for m in model.modules() if isinstance(m, NonLocal3d)}
+        assert found == {Attention("dot-product", pool="after", scale=True)}

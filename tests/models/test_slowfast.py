@@ -9,7 +9,7 @@ from vsn.models import build_model, create_model
 from vsn.models.blocks import stage_blocks
 from vsn.models.gradcam import grad_cam
 from vsn.models.measure import count_multiply_adds, count_parameters
-from vsn.models.peers.non_local import NonLocal3d
+from vsn.models.peers.non_local import Attention, NonLocal3d
 from vsn.models.peers.slowfast import Lateral, slowfast_body
 
 THIN = "resnet26_thin"
@@ -128,8 +128,8 @@ def test_parameters_are_those_counted_by_hand() -> None:
 @pytest.mark.parametrize(("name", "blocks"), [("resnet50", (1, 3, 5)), ("resnet101", (6, 13, 20)), (THIN, (1,))])
 def test_non_local_blocks_stand_in_res4_of_the_slow_pathway(name: str, blocks: tuple[int, ...]) -> None:
     with torch.device("meta"):
-        body = slowfast_body(name, alpha=8, non_local=True, pairwise="dot-product")
-    found = {n: m.pairwise for n, m in body.named_modules() if isinstance(m, NonLocal3d)}
+        body = slowfast_body(name, alpha=8, non_local=True, attention=Attention("dot-product"))
+    found = {n: m.attention.pairwise for n, m in body.named_modules() if isinstance(m, NonLocal3d)}
     assert found == {f"slow.layer3.{i}.non_local": "dot-product" for i in blocks}
 
 

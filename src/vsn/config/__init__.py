@@ -31,7 +31,17 @@ from vsn.config.data import (
 from vsn.config.errors import ConfigError, require
 from vsn.config.export import ExportConfig, ExportFormat, InputType
 from vsn.config.flow import FlowMethod, StoredLayout, Tvl1Config
-from vsn.config.model import MODELS, RESNETS_3D, STAGES, Block, Modality, ModelConfig, Pairwise, split_name
+from vsn.config.model import (
+    MODELS,
+    RESNETS_3D,
+    STAGES,
+    Block,
+    Modality,
+    ModelConfig,
+    NonLocalPool,
+    Pairwise,
+    split_name,
+)
 from vsn.config.serve import ServeConfig
 from vsn.config.stream import LiveConfig, WindowConfig
 from vsn.config.training import EvalConfig, FrameOrder, Protocol, Tracker, TrainConfig

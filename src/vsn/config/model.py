@@ -15,6 +15,7 @@ STAGES = ("res2", "res3", "res4", "res5")
 Block = Literal["compact", "headtail", "pointwise"]
 Modality = Literal["rgb", "flow", "rgbdiff"]
 Pairwise = Literal["embedded-gaussian", "dot-product"]
+NonLocalPool = Literal["before", "after"]
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,10 @@ class ModelConfig:
     """Shift every n-th block of a stage. 2 matches the official TSM ResNet-101 checkpoints."""
     pairwise: Pairwise = "embedded-gaussian"
     """Pairwise function of non-local blocks (Wang et al. 2018). Only for names with nl-."""
+    non_local_pool: NonLocalPool = "before"
+    """Non-local blocks max-pool before the convolutions phi and g, as their authors' code, or after."""
+    non_local_scale: bool = False
+    """Divide the products by the square root of their width, as the authors' code; the paper's equation 4 does not."""
     clusters: int = 32
     """N, attention units: weighted averages of the frames' features. Only Attention Clusters (`cluster_...`)."""
     alpha: int = 8
@@ -151,7 +156,12 @@ class ModelConfig:
         check_range(self, "(0, inf)", "flow_bound", table="model.")
         check_range(self, "[0, 1)", "dropout", table="model.")
         # Recipes are checked against the Literals; this is for objects made in Python.
-        for key, choices in {"block": Block, "modality": Modality, "pairwise": Pairwise}.items():
+        for key, choices in {
+            "block": Block,
+            "modality": Modality,
+            "pairwise": Pairwise,
+            "non_local_pool": NonLocalPool,
+        }.items():
             value, allowed = getattr(self, key), get_args(choices)
             require(value in allowed, f"model.{key} is {value!r}; it must be one of {list(allowed)}.")
         for key in ("places", "shift_places"):

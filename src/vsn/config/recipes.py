@@ -68,6 +68,10 @@ def with_recorded_settings(values: Mapping[str, object]) -> dict[str, object]:
         table = tables.get(name, {})
         if isinstance(table, Mapping):
             tables[name] = {**settings, **table}
+    model = tables.get("model", {})
+    # Only for networks that have them, so that other recipes do not differ from their records.
+    if isinstance(model, Mapping) and str(model.get("name", "")).startswith("nl-"):
+        tables["model"] = {"non_local_pool": "after", **model}
     return tables
 
 
@@ -121,6 +125,7 @@ def unused_settings(recipe: Recipe) -> list[str]:
     """List settings that differ from their default but have no effect with the other settings, each with the reason."""
     model, train = recipe.model, recipe.train
     kind, flow = model.kind, model.modality == "flow"
+    non_local = kind.startswith("nl-")
     shifts = kind == "tsm" or (kind == "vsn" and model.shift)
     # Setting -> (whether it is used, why not).
     rules = {
@@ -130,7 +135,12 @@ def unused_settings(recipe: Recipe) -> list[str]:
         "model.shift_div": (shifts, "nothing shifts"),
         "model.shift_places": (shifts, "nothing shifts"),
         "model.shift_every": (shifts, "nothing shifts"),
-        "model.pairwise": (kind.startswith("nl-"), "the network has no non-local blocks"),
+        "model.pairwise": (non_local, "the network has no non-local blocks"),
+        "model.non_local_pool": (non_local, "the network has no non-local blocks"),
+        "model.non_local_scale": (
+            non_local and model.pairwise == "embedded-gaussian",
+            "only the embedded Gaussian of non-local blocks has products to scale",
+        ),
         "model.clusters": (kind == "cluster", "only Attention Clusters have them"),
         "model.alpha": (kind.endswith("slowfast"), "only SlowFast has a slow pathway"),
         "model.flow_length": (model.modality != "rgb", "model.modality is 'rgb'"),

@@ -6,7 +6,7 @@ import fnmatch
 import importlib
 from collections.abc import Sequence
 
-from vsn.config import MODELS, STAGES, Block, ConfigError, Modality, ModelConfig, Pairwise
+from vsn.config import MODELS, STAGES, Block, ConfigError, Modality, ModelConfig, NonLocalPool, Pairwise
 from vsn.models.backbones import list_backbones
 from vsn.models.classifier import VideoClassifier
 from vsn.models.weights import initialize
@@ -42,6 +42,8 @@ def create_model(
     modality: Modality = "rgb",
     flow_length: int = ModelConfig.flow_length,
     pairwise: Pairwise = "embedded-gaussian",
+    non_local_pool: NonLocalPool = "before",
+    non_local_scale: bool = False,
     alpha: int = 8,
     clusters: int = 32,
 ) -> VideoClassifier:
@@ -64,6 +66,8 @@ def create_model(
         flow_length: L, flow fields or differences per segment.
         pairwise: "embedded-gaussian" or "dot-product" (non-local networks).
         clusters: N, attention units (Attention Clusters).
+        non_local_pool: "before" or "after" the convolutions (non-local networks).
+        non_local_scale: divide the products by the square root of their width (non-local networks).
         alpha: fast frames per slow frame (SlowFast).
 
     Returns:
@@ -82,8 +86,8 @@ def create_model(
     config = ModelConfig(
         name=name, num_classes=num_classes, num_frames=num_frames, weights=weights, dropout=dropout, block=block,
         places=tuple(places), shift=shift, shift_places=tuple(shift_places), shift_div=shift_div, shift_every=shift_every,
-        modality=modality, flow_length=flow_length, pairwise=pairwise, alpha=alpha,
-        clusters=clusters,
+        modality=modality, flow_length=flow_length, pairwise=pairwise, non_local_pool=non_local_pool,
+        non_local_scale=non_local_scale, alpha=alpha, clusters=clusters,
     )  # fmt: skip
     model = build_model(config)
     if weights != "none":

@@ -175,7 +175,7 @@ def _between_frames(config: ModelConfig) -> dict[str, object]:
     if config.kind == "tsm" or (config.kind == "vsn" and config.shift):
         keys += ["shift_div", "shift_places", "shift_every"]
     if config.kind.startswith("nl-"):
-        keys.append("pairwise")
+        keys += ["pairwise", "non_local_pool", "non_local_scale"]
     if config.kind.endswith("slowfast"):
         keys.append("alpha")
     return {f"model.{key}": getattr(config, key) for key in keys}

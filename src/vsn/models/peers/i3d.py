@@ -34,9 +34,9 @@ convolutions, theta and the output (16.4G, hence 337.9G for two clips, 0.9% abov
 
 from __future__ import annotations
 
-from vsn.config import ModelConfig, Pairwise
+from vsn.config import ModelConfig
 from vsn.models.classifier import VolumeClassifier
-from vsn.models.peers.non_local import PLACES, insert_nonlocal
+from vsn.models.peers.non_local import DEFAULT, PLACES, Attention, insert_nonlocal
 from vsn.models.peers.resnet3d import SHAPES, ResNet3d, TimePlan
 
 # Lengths in time of the first convolutions of res2 to res5, block by block.
@@ -51,16 +51,16 @@ PLANS = {
 """Kernels and strides along time, by kind."""
 
 
-def i3d_body(kind: str, name: str, *, pairwise: Pairwise = "embedded-gaussian") -> ResNet3d:
+def i3d_body(kind: str, name: str, *, attention: Attention = DEFAULT) -> ResNet3d:
     """Build the convolutions of ``{kind}_{name}``: a volume ``(B, C, T, H, W)`` to features ``(B, D, T', H', W')``.
 
     D is 2048, for the name "resnet26_thin" 512.
     """
     body = ResNet3d(SHAPES[name], PLANS[kind.removeprefix("nl-")])
-    return insert_nonlocal(body, PLACES[name], pairwise=pairwise) if kind.startswith("nl-") else body
+    return insert_nonlocal(body, PLACES[name], attention=attention) if kind.startswith("nl-") else body
 
 
 def build(config: ModelConfig) -> VolumeClassifier:
     """Build C2D, I3D or I3D-fine, with non-local blocks if the name begins with ``nl-``."""
-    body = i3d_body(config.kind, config.backbone, pairwise=config.pairwise)
+    body = i3d_body(config.kind, config.backbone, attention=Attention.of(config))
     return VolumeClassifier(body, config, feature_dim=body.feature_dim)

@@ -28,9 +28,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from vsn.config import STAGES, ConfigError, ModelConfig, Pairwise
+from vsn.config import STAGES, ConfigError, ModelConfig
 from vsn.models.classifier import VolumeClassifier
-from vsn.models.peers.non_local import PLACES, insert_nonlocal
+from vsn.models.peers.non_local import DEFAULT, PLACES, Attention, insert_nonlocal
 from vsn.models.peers.resnet3d import SHAPES, ResNet3d, Shape, TimePlan
 
 BETA = 1 / 8
@@ -112,14 +112,12 @@ class SlowFast(nn.Module):
         return torch.cat(pooled, dim=1)
 
 
-def slowfast_body(
-    name: str, *, alpha: int, non_local: bool = False, pairwise: Pairwise = "embedded-gaussian"
-) -> SlowFast:
+def slowfast_body(name: str, *, alpha: int, non_local: bool = False, attention: Attention = DEFAULT) -> SlowFast:
     """Build the pathways of ``slowfast_<name>``."""
     body = SlowFast(SHAPES[name], alpha=alpha)
     # Three blocks in the slow pathway's res4 (paper, section 4: "+NL").
     if non_local:
-        insert_nonlocal(body.slow, {"layer3": PLACES[name]["layer3"]}, pairwise=pairwise)
+        insert_nonlocal(body.slow, {"layer3": PLACES[name]["layer3"]}, attention=attention)
     return body
 
 
@@ -135,5 +133,5 @@ def build(config: ModelConfig) -> VolumeClassifier:
             "Use another model for flow or differences, such as i3d_resnet50."
         )
     non_local = config.kind.startswith("nl-")
-    body = slowfast_body(config.backbone, alpha=config.alpha, non_local=non_local, pairwise=config.pairwise)
+    body = slowfast_body(config.backbone, alpha=config.alpha, non_local=non_local, attention=Attention.of(config))
     return VolumeClassifier(body, config, feature_dim=body.feature_dim)
