@@ -109,7 +109,7 @@ TABLE_2 = (
         "Two clips of 32 frames."),
     Row("NL-I3D", (Network("nl-i3d-fine_resnet50", 32, clips=2),), "44.4, -, -, -", (f"{_V}1-nl-i3d",), 35.3, 335,
         "Two clips of 32 frames. Five non-local blocks at these sizes cost more than the 14.5G a clip that the published "
-        "figure leaves for them, with pooling before phi and g or after."),
+        "figure leaves for them: 441.7G with max pooling before phi and g, as in the authors' code, 466.4G after."),
     Row("NL-I3D + GCN", (Network("gcn_resnet50", 32, clips=2),), "46.1, 45.0, -, -", (), 62.2, 605,
         "62.2M are NL-I3D and a ResNet-50 with its feature pyramid, without the graph's layers (4.1M) and the head of the "
         "region proposals (0.6M); we count the network without the detector, whose boxes are computed once. No "

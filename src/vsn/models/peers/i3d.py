@@ -19,17 +19,18 @@ Parameters and multiply-adds of 400 classes and one clip of 32 frames of 224x224
 | c2d_resnet50 | 24.33M | 20.4G | | not checked against a publication |
 | i3d_resnet50 | 28.04M | 33.1G | 28.0M | |
 | i3d-fine_resnet50 | 28.04M | 152.5G, two clips 304.9G | 28.0M, 306G | 0.4%; the published is 153 twice |
-| nl-i3d_resnet50 | 35.40M | 44.3G | 35.3M | |
-| nl-i3d-fine_resnet50 | 35.40M | 233.2G, two clips 466.4G | 35.3M, 335G | see below |
+| nl-i3d_resnet50 | 35.40M | 41.3G | 35.3M | |
+| nl-i3d-fine_resnet50 | 35.40M | 220.9G, two clips 441.7G | 35.3M, 335G | see below |
 | c2d_resnet101, i3d_resnet101, i3d-fine_resnet101 | 43.32M, 51.75M, 51.75M | 35.3G, 51.7G, 226.7G | | not checked |
 
 The VSN paper's table is for Something-Something's 174 classes; 28.0M is right for the 400 of Kinetics (with 174 it is
 27.6M). Other readings do not reach 306G: Table 1's strides cost 66.3G for two clips (86.5G at 256x256), i3d-fine with a
 stride of 2 in res5 227.3G, at 256x256 296.8G.
 
-Five non-local blocks on 16 frames of 28x28 and 14x14 positions cost more than 335G: their 1x1 convolutions take 32.9G per
-clip and the pairwise products 47.8G. The published difference, 14.5G per clip, is about that of two of the four
-convolutions, theta and the output (16.4G, hence 337.9G for two clips, 0.9% above 335G). We count everything.
+Five non-local blocks on 16 frames of 28x28 and 14x14 positions cost more than 335G: their 1x1 convolutions take 20.5G per
+clip (32.9G with ``non_local_pool = "after"``) and the pairwise products 47.8G. The published difference, 14.5G per clip, is
+about that of two of the four convolutions, theta and the output (16.4G, hence 337.9G for two clips, 0.9% above 335G). We
+count everything.
 """
 
 from __future__ import annotations

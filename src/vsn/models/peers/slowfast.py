@@ -15,10 +15,11 @@ counted by `vsn.models.measure.count_multiply_adds`:
 | slowfast_resnet50, 8x8 | 32, 4 | 34.48M | 65.3G | 65.7G |
 | slowfast_resnet101, 8x8 | 32, 4 | 53.77M | 106.5G | 106G |
 | slowfast_resnet101, 16x8 | 64, 4 | 53.77M | 213.0G | 213G |
-| nl-slowfast_resnet101, 16x8 | 64, 4 | 60.08M | 251.7G | 234G |
+| nl-slowfast_resnet101, 16x8 | 64, 4 | 60.08M | 242.0G | 234G |
 
-Parameters were not checked against a publication. The last row is 7.6% above the published count: what the paper counts of
-non-local blocks is not known; we count their convolutions and the pairwise products.
+Parameters were not checked against a publication. The last row is 3.4% above the published count (7.6% with
+``non_local_pool = "after"``): what the paper counts of non-local blocks is not known; we count their convolutions and the
+pairwise products.
 """
 
 from __future__ import annotations
