@@ -226,6 +226,8 @@ def test_recipe_loads_and_builds(path: Path):
         ({"clip": {"frames_per_second": 4.0, "sampling": "rate"}}, []),
         ({"data": {"fold": 2, "separator": ","}}, ["data.fold", "data.separator"]),
         ({"data": {"fold": 2, "source": "hmdb51"}}, []),
+        ({"data": {"annotation_rate": 25.0, "with_offset": True}}, ["data.annotation_rate", "data.with_offset"]),
+        ({"data": {"annotation_rate": 25.0, "with_offset": True, "source": "mmaction2-list"}}, []),
         ({"augment": {"rand_augment_magnitude": 5}}, ["augment.rand_augment_magnitude"]),
         ({"augment": {"rand_augment_magnitude": 5, "rand_augment": 1}}, []),
         ({"model": {"flow_length": 1}}, ["model.flow_length"]),

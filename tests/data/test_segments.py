@@ -28,6 +28,7 @@ from vsn.doctor.checks import check_all
 from vsn.doctor.evidence import Evidence
 from vsn.doctor.splits import read_splits
 from vsn.doctor.videos import inspect_video
+from vsn.stream.plan import window_seconds
 
 TIMES = ((0.4, 1.2), (1.2, 2.0), (2.4, None))
 """Segments of a video of 100 frames, 25 a second: frames 10 to 29, 30 to 49, 60 to 99."""
@@ -288,6 +289,23 @@ def test_lists_that_are_refused(tmp_path: Path, rows: str, settings: dict, messa
 )
 def test_lists_that_are_allowed(tmp_path: Path, rows: str, settings: dict, note: str) -> None:
     assert note in open_sets(lay_list(tmp_path, GOOD + rows, **settings))[2]
+
+
+def test_many_whole_numbers_are_noted_as_seconds(tmp_path: Path) -> None:
+    note = "all 20 times are whole numbers, and are read as seconds"
+    rows = "".join(f"{i}.mkv,{'xy'[i % 2]},{i},{i + 1}{{}}\n" for i in range(10))
+    for fraction, is_noted in (("", True), (".5", False)):
+        text = "path,label,start,end\n" + rows.format(*[fraction] * 10)
+        lay(tmp_path, {"clips.csv": text}, *(f"{i}.mkv" for i in range(10)))
+        notes = read_records(DataConfig(root=str(tmp_path), source="csv"), "train").notes
+        assert any(note in one for one in notes) == is_noted
+
+
+def test_windows_are_as_long_as_training_segments(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, data=lay_list(tmp_path, GOOD))
+    seconds, reason = window_seconds(recipe, 25.0)
+    assert seconds == pytest.approx(1.0, abs=0.01)
+    assert "the median length of 4 training videos" in reason
 
 
 def test_a_copy_of_the_file_under_another_name(tmp_path: Path) -> None:

@@ -151,6 +151,16 @@ def test_of_several_annotations_of_a_task_the_latest_counts(root: Path) -> None:
     assert found == {"day1.mp4#t=2,3": "clap", "day1.mp4#t=3,4": "wave"}
 
 
+def test_choices_are_labels_of_whole_videos(root: Path) -> None:
+    chosen = {"type": "choices", "from_name": "choice", "to_name": "video", "value": {"choices": ["wave"]}}
+    tasks = [
+        {**task(number, video, {**chosen, "value": {"choices": [label]}}), "data": {"video": video, "split": "train"}}
+        for number, (video, label) in enumerate([("day1.mp4", "wave"), ("day2.mp4", "clap")])
+    ]
+    found = read(root, "label-studio", {"export.json": json.dumps(tasks)})
+    assert found == {"day1.mp4": "wave", "day2.mp4": "clap"}
+
+
 def test_cvat(root: Path) -> None:
     assert read(root, "cvat", {"annotations/monday.xml": CVAT}) == {
         "day1.mp4#t=0.4,1.2": "wave",

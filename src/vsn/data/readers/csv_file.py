@@ -24,6 +24,8 @@ from vsn.data.records import RecordSet
 
 _FORMULA_ERROR = re.compile(r"#(?:N/A|NV|[A-Z0/]+[!?])")
 _WORDS_FOR_EMPTY = frozenset({"nan", "na", "n/a", "null", "none", "?", "-"})
+_MANY_TIMES = 10
+"""Times from which on it is odd that none has a fraction of a second."""
 _PACK, _UNFINISHED_PACK = "pack.json", "pack.unfinished.json"
 
 
@@ -175,7 +177,7 @@ def _read_rows(config: DataConfig, file: Path) -> tuple[list[_Row], tuple[str, .
                 raise ValueError(f"the label is {label!r}; expected class names separated by |.")
             part = parse_part(cells["start"], cells["end"])
         parsed.append(_Row(line, cells["path"], names, cells["split"], cells["id"], cells["group"], part))
-    notes = (*table.notes, *_describe_clock_times(file, table.rows))
+    notes = (*table.notes, *_describe_times(file, table.rows))
     empty = [(row.line, name) for row in parsed for name in row.class_names if name.lower() in _WORDS_FOR_EMPTY]
     if not empty:
         return parsed, notes
@@ -187,8 +189,11 @@ def _read_rows(config: DataConfig, file: Path) -> tuple[list[_Row], tuple[str, .
     return parsed, (*notes, note)
 
 
-def _describe_clock_times(file: Path, rows: Sequence[tuple[int, dict[str, str]]]) -> tuple[str, ...]:
-    """Return how times with a colon are read: 1:30 might have been meant as hours and minutes."""
+def _describe_times(file: Path, rows: Sequence[tuple[int, dict[str, str]]]) -> tuple[str, ...]:
+    """Return how times are read that might have been meant otherwise: 1:30 as hours and minutes, 75 as a frame."""
+    times = [cells[name] for _, cells in rows for name in ("start", "end") if cells[name]]
+    if len(times) >= _MANY_TIMES and all(time.isdecimal() for time in times):
+        return (f"{file.name}: all {len(times)} times are whole numbers, and are read as seconds, not as frames.",)
     for line, cells in rows:
         for name in ("start", "end"):
             if ":" in cells[name]:

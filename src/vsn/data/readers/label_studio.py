@@ -29,7 +29,7 @@ _UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")
 
 
 def read_label_studio(config: DataConfig, split: str) -> RecordSet:
-    """Read a JSON export: tasks with annotations of the tag TimelineLabels, or of Labels on audio, which is in seconds.
+    """Read a JSON export: annotations of the tag TimelineLabels, of Labels on audio, in seconds, or Choices of whole videos.
 
     The file is `data.annotations`, or the only `.json` in root, root/annotations or root/labels. The video of a task is the
     value of its data that names one, by its path in a local storage or its name, also without the eight letters that an
@@ -87,6 +87,8 @@ def _labels(
                 yield labels, None, (first - 1, last)
         elif kind == "labels" and "start" in value and "end" in value:
             yield tuple(require(value, "labels", list)), seconds_between(value["start"], value["end"]), None
+        elif kind == "choices":
+            yield tuple(require(value, "choices", list)), None, None
         elif kind in ("timelinelabels", "labels", "videorectangle"):
             raise ValueError(
                 f"the region {result.get('id')!r} of type {kind!r} has no times of a label; draw a timeline."
