@@ -83,6 +83,13 @@ def test_the_folder_passes_for_a_run(folder: Path, tmp_path: Path, capsys: pytes
     ]  # fmt: skip
 
 
+def test_what_needs_weights_names_the_runs_of_the_folds(folder: Path) -> None:
+    with pytest.raises(RunError, match=r"folder of folds.*fold-1"):
+        evaluate_run(folder, progress=False)
+    with pytest.raises(SystemExit, match="`vsn folds` command"):
+        main(["train", "--resume", str(folder)])
+
+
 def test_labels_to_look_at_are_shown(folder: Path, tmp_path: Path) -> None:
     """Planted in the joined scores: a confident model, and two videos with the label of another class."""
     copy = shutil.copytree(folder, tmp_path / "people")

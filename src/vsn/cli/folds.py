@@ -95,9 +95,8 @@ def _print_folds(folds: list[Fold]) -> None:
 def _print_groups(groups: list[GroupAccuracy]) -> None:
     if not groups:
         return
-    table = make_table(
-        ("group", "videos", "top-1"), title=f"groups, hardest first ({min(len(groups), GROUPS_SHOWN)} of {len(groups)})"
-    )
+    cut = f" ({GROUPS_SHOWN} of {len(groups)})" if len(groups) > GROUPS_SHOWN else ""
+    table = make_table(("group", "videos", "top-1"), title=f"hardest first{cut}")
     for group in groups[:GROUPS_SHOWN]:
         table.add_row(escape(group.group), str(group.num_videos), percent(group.top1))
     Console().print(table)

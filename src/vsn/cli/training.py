@@ -73,9 +73,12 @@ class TrainCommand(RecipeCommand):
             raise ValueError(
                 "--resume takes only a run: leave out the recipe, --out, --init-from and --find-batch-size."
             )
+        from vsn.runs.folds import is_folds
         from vsn.runs.run import is_finished, open_run
         from vsn.training.train import train
 
+        if is_folds(path):
+            raise ValueError(f"{path} is a folder of folds: the `vsn folds` command that made it continues it.")
         run = open_run(path)
         # The recipe of the run holds the defaults; `train` refuses changes that would change the result.
         if not is_finished(run.path):

@@ -27,6 +27,7 @@ from vsn.models.weights_file import (
     read_weights,
     write_weights,
 )
+from vsn.runs.folds import is_folds
 from vsn.runs.run import STATE_FILES, WEIGHTS_FILES, Run, RunError, WeightsKind, weights_file
 from vsn.system.files import atomic_write, remove_temporary_files
 
@@ -39,6 +40,11 @@ def load_model(run: Run, kind: WeightsKind = "last") -> VideoClassifier:
     """
     path = weights_file(run, kind)
     if not path.is_file():
+        if is_folds(run.path):
+            raise RunError(
+                f"{run.path} is a folder of folds, which has scores and no weights: each fold has its own. Name a fold, "
+                f"such as {run.path / 'fold-1'}."
+            )
         if kind == "best" and weights_file(run, "last").is_file():
             raise RunError(f"{run.path} has no best weights ({path.name}); use its last ones (--weights last).")
         raise RunError(f"{run.path} has no weights yet ({path.name}); its training has not finished an epoch.")
