@@ -195,13 +195,13 @@ def test_single_videos(tmp_path: Path) -> None:
 
 
 def test_segments_of_a_file_stay_together(tiny_data: Path, tmp_path: Path, quiet: Console) -> None:
-    """Without stated groups each file is one; the lists of the folds keep the times."""
+    """Without stated groups each file is one; the lists of the folds keep the times, and the background that was drawn."""
     files = sorted(path.relative_to(tiny_data).as_posix() for path in tiny_data.rglob("*.mp4"))[:4]
-    rows = [f"{file},{label},{start},{end}" for file in files for label, start, end in (("a", "", 0.5), ("b", 0.5, ""))]
+    rows = [f"{file},{label},{start},{end}" for file in files for label, start, end in (("a", "", 0.4), ("b", 0.6, ""))]
     lay(tmp_path, {"clips.csv": "\n".join(["path,label,start,end", *rows])})
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
-        shutil.copy(tiny_data / file, tmp_path / file)
+        (tmp_path / file).write_bytes((tiny_data / file).read_bytes())
     recipe = rename_data(tiny_recipe(tmp_path, epochs=1), source="csv")
     cross_validate(recipe, FoldSpec(2), tmp_path / "out", console=quiet)
     scores = load_scores(out_of_fold(tmp_path / "out").scores_file)
@@ -210,6 +210,20 @@ def test_segments_of_a_file_stay_together(tiny_data: Path, tmp_path: Path, quiet
     assert [len({name.partition("#")[0] for name in names}) for names in held] == [2, 2]
     assert held[0] | held[1] == set(scores.video_ids.tolist())
     assert len({name.partition("#")[0] for name in held[0] | held[1]}) == 4
+
+
+def test_background_is_drawn_once_and_divided(tiny_data: Path, tmp_path: Path, quiet: Console) -> None:
+    files = sorted(path.relative_to(tiny_data).as_posix() for path in tiny_data.rglob("*.mp4"))[:4]
+    rows = [f"{file},{label},{start},{end}" for file in files for label, start, end in (("a", 0, 0.2), ("b", 0.8, 1.0))]
+    lay(tmp_path, {"clips.csv": "\n".join(["path,label,start,end", *rows])})
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes((tiny_data / file).read_bytes())
+    recipe = rename_data(tiny_recipe(tmp_path, epochs=1), source="csv", background=0.5)
+    cross_validate(recipe, FoldSpec(2), tmp_path / "out", console=quiet)
+    scores = load_scores(out_of_fold(tmp_path / "out").scores_file)
+    assert set(scores.classes) == {"a", "b", "background"}
+    assert len(scores.video_ids) == 8 + (scores.labels == scores.classes.index("background")).sum() > 8
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from rich.console import Console
 from vsn.config import ConfigError, DataConfig, Recipe
 from vsn.config.errors import quote_first
 from vsn.config.recipes import recorded_recipe
+from vsn.data.background import read_labeled
 from vsn.data.groups import assign_folds, describe_class, missing_classes
 from vsn.data.open import open_datasets
 from vsn.data.readers import NoSplitError, read_records
@@ -181,13 +182,13 @@ def _read_sets(config: DataConfig, names: Sequence[str]) -> tuple[list[RecordSet
     sets: dict[str, RecordSet] = {}
     for name in dict.fromkeys(names or (config.train_split, config.val_split)):
         try:
-            sets[name] = read_records(config, name)
+            sets[name] = read_labeled(config, name)
         except NoSplitError:
             if names or name == config.train_split:
                 raise
     # A part of the training videos is held out: here its videos are to be divided too.
     if config.train_split in sets and sets[config.train_split].held_out_of is not None:
-        sets[config.val_split] = read_records(config, config.val_split)
+        sets[config.val_split] = read_labeled(config, config.val_split)
     return list(sets.values()), tuple(sets)
 
 
@@ -310,6 +311,7 @@ def _recipe_of(recipe: Recipe, file: Path, *, split: str = "") -> Recipe:
         val_split="val",
         test_split=split or "test",
         group_pattern="",
+        background=0.0,  # drawn when the videos were divided: the lists hold it
     )
     return replace(recipe, data=data)
 
