@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from tests.data.video.test_sparse_reading import encode, moving, remux
@@ -289,6 +290,26 @@ def test_lists_that_are_refused(tmp_path: Path, rows: str, settings: dict, messa
 )
 def test_lists_that_are_allowed(tmp_path: Path, rows: str, settings: dict, note: str) -> None:
     assert note in open_sets(lay_list(tmp_path, GOOD + rows, **settings))[2]
+
+
+def test_seconds_of_a_folder_of_frames_need_its_rate(tmp_path: Path) -> None:
+    folder = tmp_path / "day"
+    folder.mkdir()
+    for i, frame in enumerate(moving(50), 1):
+        Image.fromarray(frame).save(folder / f"{i:05d}.png")
+    lay(tmp_path, {"clips.csv": HEADER + "day,x,0,1,train\nday,y,1,1.5,train\nday,x,1.6,,val\n"})
+    config = DataConfig(root=str(tmp_path), source="csv")
+    with pytest.raises(ConfigError, match=r"line 2: day is a folder of frames.*set data.annotation_rate"):
+        read_records(config, "train")
+    records = read_records(replace(config, annotation_rate=20.0), "train")
+    assert [record.part for record in records.records] == [Part(0, 20), Part(20, 30)]
+    with part_reader(open_video(folder), records.records[1].part) as video:
+        np.testing.assert_array_equal(video.all_frames(), moving(50)[20:30])
+    # In a pack the frames have no times either.
+    lay(tmp_path, {"clips.csv": "path,label,split\nday,x,train\nday,x,val\n"})
+    pack_dataset(replace(config, task="arrow"), tmp_path / "pack", num_workers=0, progress=False)
+    with pytest.raises(VideoError, match="its frames have no times"):
+        part_reader(open_video(tmp_path / "pack/shard-00000.vsnpack/0"), Part(0, 1))
 
 
 def test_many_whole_numbers_are_noted_as_seconds(tmp_path: Path) -> None:

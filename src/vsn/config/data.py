@@ -81,8 +81,8 @@ class DataConfig:
     fold: int = 1
     """Number of the official split (UCF101 and HMDB51 have three)."""
     annotation_rate: float = 0.0
-    """Frames per second by which annotations count frames (Label Studio's timelines, CVAT, MMAction2 lists with offsets); 0:
-    they count the frames of each video."""
+    """Frames per second by which annotations count frames (Label Studio's timelines, CVAT, MMAction2 lists with offsets), or
+    that folders of frames with segments hold; 0: annotations count the frames of each video."""
     with_offset: bool = False
     """Lines of a list state the first frame of a part before the number of its frames (source = "mmaction2-list")."""
     separator: str = " "

@@ -149,10 +149,6 @@ def unused_settings(recipe: Recipe) -> list[str]:
         "model.flow_short_side": (flow, "model.modality is not 'flow'"),
         "clip.frames_per_second": (recipe.clip.sampling == "rate", "clip.sampling is not 'rate'"),
         "data.fold": (recipe.data.source in ("ucf101", "hmdb51"), "only UCF101 and HMDB51 have folds"),
-        "data.annotation_rate": (
-            recipe.data.source in ("label-studio", "cvat", "mmaction2-list"),
-            "only sources 'label-studio', 'cvat' and 'mmaction2-list' count frames",
-        ),
         "data.with_offset": (recipe.data.source == "mmaction2-list", "only source 'mmaction2-list' uses it"),
         "data.separator": (recipe.data.source == "slowfast-list", "only source 'slowfast-list' uses it"),
         "data.flow": (flow, "model.modality is not 'flow'"),

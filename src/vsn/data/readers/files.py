@@ -117,7 +117,7 @@ class Line(NamedTuple):
     part: Part | None = None
     """The segment, None for a whole video, or where `frames` states it."""
     frames: tuple[int, int] | None = None
-    """First frame of a segment and the one after its last; see `part_of_frames`."""
+    """First frame of a segment and the one after its last; see `part_on_disk`."""
 
 
 @contextlib.contextmanager
@@ -214,7 +214,7 @@ def find_lines(
         else:
             path = Path(existing)
             with errors_at(file, line.where):
-                part = line.part if line.frames is None else part_of_frames(path, line.frames, config)
+                part = part_on_disk(path, line.part, line.frames, config)
             entries.append(
                 Entry(
                     path,
@@ -259,18 +259,31 @@ _CAUSES = (
 # --- times of frames -------------------------------------------------------------------------------
 
 
-def part_of_frames(path: Path, frames: tuple[int, int], config: DataConfig) -> Part:
-    """Return the seconds of a first frame and the one after the last, numbered from 0.
+def part_on_disk(path: Path, part: Part | None, frames: tuple[int, int] | None, config: DataConfig) -> Part | None:
+    """Return a segment as its video is read: from seconds, or from a first frame and the one after the last, from 0.
 
     Annotations count frames by `data.annotation_rate`, else they are the frames of the file, with its time stamps. The
-    frames of a folder have no times: each counts as a second, as `VideoReader.times` has it.
+    frames of a folder have no times: each counts as a second, as `VideoReader.times` has it, and `data.annotation_rate`
+    says how many were extracted per second.
 
-    Raises `ValueError` for frames that the file does not have, and a file that cannot be read.
+    Raises `ValueError` for frames that the file does not have, a file that cannot be read, and seconds of a folder of frames
+    without that rate.
     """
-    if path.is_dir() or config.annotation_rate:
-        rate = 1.0 if path.is_dir() else config.annotation_rate
-        first, stop = (round(frame / rate, 3) for frame in frames)
-        return Part(first, stop)
+    rate = config.annotation_rate
+    if frames is None:
+        if part is None or not path.is_dir():
+            return part
+        if not rate:
+            raise ValueError(
+                f"{path.name} is a folder of frames, which have no times: set data.annotation_rate to the frames per second "
+                "that were extracted."
+            )
+        first = round(part.start * rate)
+        return Part(first, None if part.end is None else max(round(part.end * rate), first + 1))
+    if path.is_dir():
+        return Part(*map(float, frames))
+    if rate:
+        return Part(round(frames[0] / rate, 3), round(frames[1] / rate, 3))
     times = _frame_times(path, os.stat(path).st_mtime_ns)
     if frames[1] >= len(times):  # the time after the last is its end
         raise ValueError(

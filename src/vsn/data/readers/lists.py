@@ -62,7 +62,7 @@ def read_mmaction2_list(config: DataConfig, split: str) -> RecordSet:
     A line with two numbers or more is of rawframes when its path is a folder, or, when it does not exist,
     has no video extension.
 
-    With `config.with_offset` a line is a part: `path offset num_frames label [label ...]`; see `part_of_frames` for its
+    With `config.with_offset` a line is a part: `path offset num_frames label [label ...]`; see `part_on_disk` for its
     seconds. Without, such a list looks as if a video had several labels, and is refused when `config.task` takes one label,
     when a path is listed with different numbers, when a folder has another number of frames than the first number, and when
     every video file has the same number of labels, two or more, and no file names the classes. See `_read_list` for the

@@ -11,7 +11,7 @@ from vsn.config import ConfigError, DataConfig
 from vsn.data.part import Part, parse_seconds
 from vsn.data.readers.class_names import ClassList, unify_classes
 from vsn.data.readers.entries import Entry, record_set, video_id
-from vsn.data.readers.files import Line, errors_at, part_of_frames, require_found, video_folders
+from vsn.data.readers.files import Line, errors_at, part_on_disk, require_found, video_folders
 from vsn.data.readers.listing import Listing, locate
 from vsn.data.readers.splits import canonical, choose_split, no_splits
 from vsn.data.records import RecordSet
@@ -95,10 +95,9 @@ def read_annotations(
         if existing is None:
             missing.append(Line(one.videos[0], (), one.where))
             continue
-        path, part = Path(existing), one.part
-        if one.frames is not None:
-            with errors_at(one.file, one.where):
-                part = part_of_frames(path, one.frames, config)
+        path = Path(existing)
+        with errors_at(one.file, one.where):
+            part = part_on_disk(path, one.part, one.frames, config)
         name = video_id(path, root, part)
         place = f"{one.file.name}, {one.where}"
         respelled = one.videos[0] if is_respelled else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -294,6 +295,9 @@ def part_reader(whole: VideoReader, part: Part | None) -> VideoReader:
     if part is None:
         return whole
     try:
+        # A video in a packed file that was a folder of frames: seconds would count its frames.
+        if isinstance(whole, PictureReader) and not whole.frames_per_second and not os.path.isdir(whole.path):
+            raise VideoError(whole.path, "its frames have no times, and a part of it is in seconds: pack the segments.")
         latest = 0.0 if part.end is None else part.end - MAX_PAST_END
         if latest > whole.times[-1] and latest > whole.seconds:
             raise _outside(whole, part)
