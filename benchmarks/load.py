@@ -166,7 +166,7 @@ def main() -> None:
         left_at_end = sum(1 for _ in Path(work).rglob("upload-*"))
     result = {
         "what": "vsn serve under load: benchmarks/load.py",
-        **describe_run(__file__, ["RUN", options.out.name, *sys.argv[3:]]),
+        **describe_run(__file__, ["RUN", f"results/{options.out.name}", *sys.argv[3:]]),
         "config": {"clients": options.clients, "max_upload_mb": LIMIT_MB, "shares": SHARES},
         "limits": {
             "max_requests": ServeConfig().max_requests,

@@ -320,7 +320,7 @@ NUMBERS = [
 MAY_BE_INFINITE = {
     "TrainConfig.save_minutes", "LiveConfig.stop_after", "ServeConfig.max_upload_mb", "ServeConfig.upload_seconds",
     "ServeConfig.max_seconds", "ServeConfig.decode_seconds", "ServeConfig.window_seconds", "ServeConfig.batch_wait_ms",
-    "ServeConfig.timeline_seconds", "ServeConfig.predict_seconds",
+    "ServeConfig.timeline_seconds", "ServeConfig.predict_seconds", "ServeConfig.decode_memory_mb",
 }  # fmt: skip
 MAY_BE_MINUS_ONE = {"BenchConfig.seconds"}
 

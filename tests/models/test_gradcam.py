@@ -166,3 +166,19 @@ def test_overlay_is_red_where_the_map_is_largest() -> None:
 def test_refused_overlays(frames: np.ndarray, maps: np.ndarray, strength: float, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         overlay(frames, maps, strength=strength)
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_only_the_layers_behind_the_features_keep_their_activations(is_enabled: bool) -> None:
+    model, enabled = model_that_sees_light(*MODELS["vsn compact"]), dict[str, bool]()
+    for name in ("layer1", "layer4"):
+        part = model.backbone.get_submodule(name)
+        part.register_forward_pre_hook(
+            lambda module, inputs, name=name: enabled.update({name: torch.is_grad_enabled()})
+        )
+    head = lambda module, inputs: enabled.update(head=torch.is_grad_enabled())  # noqa: E731
+    model.head.register_forward_pre_hook(head)
+    with torch.set_grad_enabled(is_enabled):
+        grad_cam(model, lit_clip(model, 1, (0, 0)))
+        assert torch.is_grad_enabled() == is_enabled
+    assert enabled == {"layer1": False, "layer4": False, "head": True}

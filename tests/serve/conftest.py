@@ -37,6 +37,7 @@ LIMITS = ServeConfig(
     max_seconds=12.0,
     max_pixels=640 * 480,
     decode_seconds=3.0,
+    decode_memory_mb=400.0,
     max_requests=6,
     max_batch=4,
     batch_wait_ms=20.0,

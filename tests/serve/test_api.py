@@ -15,7 +15,7 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from tests.helpers.planted import CRASH, FAIL, HANG, KILLED, KILLED_ONCE, WAIT
+from tests.helpers.planted import CRASH, FAIL, FILL, HANG, KILLED, KILLED_ONCE, WAIT
 from tests.serve.conftest import CLASSES, LIMITS, Live, make_video, wait_until
 from vsn import Predictor, __version__, cli
 from vsn.config import ServeConfig
@@ -181,6 +181,7 @@ def bad_uploads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         "crash": CRASH,
         "killed": KILLED,
         "fail": FAIL,
+        "fill": FILL,
     }
 
 
@@ -195,6 +196,7 @@ def bad_uploads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         ("crash", 422, "decoder_crashed", "SIGSEGV"),
         ("killed", 503, "decoder_killed", "SIGKILL"),
         ("fail", 422, "decoder_crashed", "unexpected error"),
+        ("fill", 422, "decode_memory", r"400 MB of memory.* 400 MB"),
     ],
 )
 def test_refused_uploads(live: Live, bad_uploads, clip: Path, name, status, code, values):
@@ -204,7 +206,7 @@ def test_refused_uploads(live: Live, bad_uploads, clip: Path, name, status, code
     assert kind == [status, code]
     assert re.search(values, message)
     assert str(live.uploads) not in answer.text
-    decoding = code in ("not_a_video", "decoder_crashed", "decoder_killed")
+    decoding = code in ("not_a_video", "decoder_crashed", "decoder_killed", "decode_memory")
     assert live.metric("vsn_decode_failures_total", reason=code) - failures == decoding
     labeled(post(live, clip.read_bytes()))
     assert live.files() == []

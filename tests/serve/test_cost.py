@@ -127,7 +127,7 @@ class Gate:
 def gated(served_run: Path, uploads: Path, **limits: object) -> Iterator[tuple[str, Service, Gate]]:
     gate = Gate()
     model = replace(open_model(served_run, device="cpu"), score=gate)
-    service = Service(model, replace(LIMITS, max_batch=1, **limits), uploads=uploads)
+    service = Service(model, replace(LIMITS, **{"max_batch": 1, **limits}), uploads=uploads)
     with LiveServer(service) as url:
         wait_until(lambda: not service.why_not_ready(), "it is ready")
         try:
@@ -176,6 +176,29 @@ def test_clips_of_a_client_that_left_are_not_computed(served_run: Path, clip: Pa
         assert first.result().status_code == 200
         assert upload(url, clip).status_code == 200
     assert gate.clips == [1, 1]
+
+
+# --- memory ------------------------------------------------------------------------------------------
+
+
+def test_few_timelines_wait_in_memory_and_keep_no_others_out(served_run: Path, clip: Path, tmp_path: Path):
+    long = make_video(tmp_path / "long.mp4", num_frames=50)  # its clip and those of 4 windows
+    (tmp_path / "uploads").mkdir()
+    limits = {"decode_workers": 1, "max_requests": 8, "max_batch": 4}
+    with gated(served_run, tmp_path / "uploads", **limits) as (url, service, gate), ThreadPoolExecutor(6) as pool:
+        running = [pool.submit(upload, url, long, params={"timeline": True}) for _ in range(5)]
+
+        def num_decoded() -> float:
+            return sum(gate.clips) + metric(service, "vsn_model_queue_length")
+
+        wait_until(lambda: num_decoded() == 2 * 5, "two are decoded")
+        wait_until(lambda: metric(service, "vsn_videos_in_progress") == 5, "all have begun")
+        running.append(pool.submit(upload, url, clip))
+        wait_until(lambda: num_decoded() == 2 * 5 + 1, "another video is decoded")
+        gate.open.set()
+        answers = [one.result() for one in running]
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert [len(answer.json()["timeline"]["windows"]) for answer in answers[:5]] == [4] * 5
 
 
 # --- one request does not cost the others --------------------------------------------------------------

@@ -37,6 +37,21 @@ def test_each_job_gets_its_own_result_or_failure(pool: DecodePool[str, str]):
     ]
 
 
+def test_a_job_has_a_limit_of_memory():
+    pool = DecodePool(shout, num_workers=1, seconds_limit=60.0, memory_limit=100e6, preload=PRELOAD)
+    try:
+        first = pool.submit("pid").result(120)
+        assert pool.submit("fill").result(120) == WorkerFailure("it exceeded the limit of memory", over_memory=True)
+        second = pool.submit("pid").result(120)
+        # What a job leaves in its process does not count against the next one.
+        assert [pool.submit("keep").result(120) for _ in range(3)] == ["KEEP"] * 3
+        third = pool.submit("pid").result(120)
+        assert len({first, second, third}) == 3
+        assert pool.submit("pid").result(120) == third
+    finally:
+        pool.close()
+
+
 def test_a_process_that_dies_while_idle_costs_no_job(pool: DecodePool[str, str]):
     for _ in range(3):
         pid = int(pool.submit("pid").result(120))

@@ -49,6 +49,23 @@ def test_a_minute_of_load(soak: ModuleType, served_run: Path, tmp_path: Path):
     assert facts["answers"]["leaves early"]["left"]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
+def test_memory_of_small_videos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import serve_memory  # type: ignore[import-not-found]
+
+    out = tmp_path / "memory.json"
+    serve_memory.main([
+        "--out", str(out), "--model", "vsn_resnet14_tiny", "--short-side", "64", "--requests", "4", "--max-pixels", "100000",
+    ])  # fmt: skip
+    facts = json.loads(out.read_text())
+    assert facts["at_once"]["answers"] == {"200": 4}
+    clip_mb = 3 * facts["config"]["num_model_pixels"] / 1e6
+    assert facts["bound"]["clips_mb"] == pytest.approx((5 * 33 + 2 + 16) * clip_mb)
+    assert facts["holds"]
+
+
 def state(soak: ModuleType) -> Any:
     alone = {"good 1": soak.Answer(200, "", "[1]"), "wide": soak.Answer(422, "too_many_model_pixels")}
     return soak.Soak(None, {}, alone)

@@ -53,6 +53,8 @@ class ServeConfig:
     those of a square video."""
     decode_seconds: float = 30.0
     """Maximum time to decode a video; then its process is replaced."""
+    decode_memory_mb: float = 1000.0
+    """Maximum memory that decoding a video adds to its process, megabytes; then the process is replaced."""
     decode_workers: int = 2
     """Processes that decode videos."""
     predict_seconds: float = 60.0
@@ -106,7 +108,14 @@ class ServeConfig:
         )
         # Closed at infinity: these limits may be turned off with inf.
         check_range(
-            self, "(0, inf]", "max_upload_mb", "upload_seconds", "max_seconds", "decode_seconds", "predict_seconds"
+            self,
+            "(0, inf]",
+            "max_upload_mb",
+            "upload_seconds",
+            "max_seconds",
+            "decode_seconds",
+            "decode_memory_mb",
+            "predict_seconds",
         )
         check_range(self, "[0.01, inf]", "window_seconds")
         check_range(self, "(0, inf)", "header_seconds")

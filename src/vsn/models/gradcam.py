@@ -69,7 +69,8 @@ def grad_cam(
                 f"Grad-CAM needs feature maps (B*T, C, h, w) or (B, C, T', h, w); the output of {name!r} is {shape}. Choose "
                 f"a stage from {list(STAGES)}, or a convolution."
             )
-        # A new leaf: the backward pass ends here, because no earlier layer needs a gradient.
+        # A new leaf, from which on gradients are computed: earlier layers would keep all of their activations in memory.
+        torch.set_grad_enabled(True)
         held.append(output.detach().requires_grad_())
         return held[-1]
 
@@ -79,8 +80,9 @@ def grad_cam(
     handle = model.backbone.get_submodule(name).register_forward_hook(keep)
     model.eval()
     try:
-        # A caller may be in inference mode, whose tensors have no gradients: leave it, and copy the clip.
-        with torch.inference_mode(False), torch.enable_grad():
+        # A caller may be in inference mode, whose tensors have no gradients: leave it, and copy the clip. `keep` enables
+        # gradients until the end of the block.
+        with torch.inference_mode(False), torch.no_grad():
             logits = model(clip.clone())
             if len(held) != 1:
                 raise ConfigError(

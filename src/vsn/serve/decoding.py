@@ -18,6 +18,7 @@ from vsn.inference.inputs import views_of_video
 from vsn.serve.problems import Problem
 from vsn.stream.file_windows import FileWindows, read_windows
 from vsn.stream.plan import TooShortWindowError
+from vsn.system.allocator import return_freed_memory
 
 MAX_SIDE = 224
 """Pixels of the longer side of a returned frame."""
@@ -55,6 +56,7 @@ class Decoded:
 def decode_upload(job: DecodeJob) -> Decoded | Problem:
     """Decode a file within the limits. A fault of the file is returned, not raised: it is the response."""
     limits, recipe = job.limits, job.recipe
+    return_freed_memory()  # of the job before
     try:
         video = open_video(job.path, short_side=recipe.clip.short_side)
         info = video.metadata
@@ -74,7 +76,10 @@ def decode_upload(job: DecodeJob) -> Decoded | Problem:
     if seconds > limits.max_seconds:
         return Problem("too_long", f"The video lasts {seconds:.1f} s.", limit=f"The limit is {limits.max_seconds:g} s.")
     try:
-        clip = views_of_video(video, recipe, recipe.eval, num_threads=1)  # other files are decoded meanwhile
+        with video:
+            clip = views_of_video(video, recipe, recipe.eval, num_threads=1)  # other files are decoded meanwhile
+        # A decoder may hold 16 frames of the file's size, and a timeline needs another one.
+        return_freed_memory()
         windows = None
         if job.timeline and seconds > limits.timeline_seconds:
             # At a low frame rate a window may not hold the consecutive frames of one instant (rgbdiff).

@@ -18,7 +18,14 @@ from prometheus_client import (
 # Seconds: from a small clip on a GPU to a long video in a full queue.
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
-DECODE_FAILURES = ("not_a_video", "cannot_decode", "decoder_crashed", "decoder_killed", "decode_timeout")
+DECODE_FAILURES = (
+    "not_a_video",
+    "cannot_decode",
+    "decoder_crashed",
+    "decoder_killed",
+    "decode_timeout",
+    "decode_memory",
+)
 """Codes of problems that count as failures of the decoder; a video beyond a limit does not."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import queue
 import threading
@@ -13,6 +14,8 @@ from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import Generic, TypeVar
 
+import psutil
+
 from vsn.system.interrupt import interrupts_blocked
 from vsn.system.pool import GuardedWorker, WorkerError, WorkerFailure
 
@@ -22,6 +25,8 @@ _Entry = tuple[Job, "Future[Result | WorkerFailure]"]
 
 _POLL_SECONDS = 0.5
 """How often a waiting thread checks its process, and whether the pool is closing."""
+_MEMORY_SECONDS = 0.02
+"""How often it checks the memory of a process that works: a decoder can take a gigabyte in a second."""
 
 
 class DecodePool(Generic[Job, Result]):
@@ -35,6 +40,8 @@ class DecodePool(Generic[Job, Result]):
         work: what to do with a job.
         num_workers: processes.
         seconds_limit: of a job, without its time in the queue.
+        memory_limit: bytes that a job may add to its process; checked every 20 ms. (A limit of the system instead would make
+            allocations fail, which decoders take for damaged frames.)
         preload: module that is imported once, before processes fork; default the module of `work`.
 
     Example:
@@ -43,9 +50,15 @@ class DecodePool(Generic[Job, Result]):
     """
 
     def __init__(
-        self, work: Callable[[Job], Result], *, num_workers: int, seconds_limit: float, preload: str = ""
+        self,
+        work: Callable[[Job], Result],
+        *,
+        num_workers: int,
+        seconds_limit: float,
+        memory_limit: float = math.inf,
+        preload: str = "",
     ) -> None:
-        self._work, self._seconds_limit = work, seconds_limit
+        self._work, self._seconds_limit, self._memory_limit = work, seconds_limit, memory_limit
         # A start method by which a replacement is ready in milliseconds, not in the seconds of an import. Not "fork": this
         # process has threads, whose locks a child would inherit in an unknown state.
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"  # Windows
@@ -54,6 +67,8 @@ class DecodePool(Generic[Job, Result]):
             self._context.set_forkserver_preload(["__main__", preload or work.__module__])
         self._jobs: queue.SimpleQueue[_Entry[Job, Result] | None] = queue.SimpleQueue()
         self._workers: dict[int, GuardedWorker[Job, Result]] = {}
+        self._initial_bytes: dict[int, int] = {}
+        """Memory of the process of each slot before its first job."""
         self._closing = False
         self._threads = [
             threading.Thread(target=self._run, args=(slot,), name=f"decode-{slot}", daemon=True)
@@ -114,7 +129,10 @@ class DecodePool(Generic[Job, Result]):
                 else:
                     (job, future), entry = entry, None
                     if future.set_running_or_notify_cancel():
-                        future.set_result(self._result(worker, job))
+                        future.set_result(self._result(slot, worker, job))
+                        # What it keeps for later allocations would count against the next job.
+                        if self._added_bytes(slot, worker) > self._memory_limit / 2:
+                            worker.stop()
         finally:
             if entry is not None:
                 entry[1].cancel()
@@ -140,15 +158,31 @@ class DecodePool(Generic[Job, Result]):
             time.sleep(_POLL_SECONDS)
             return None
         self._workers[slot] = worker
+        self._initial_bytes[slot] = _resident_bytes(worker)
         return worker
 
-    def _result(self, worker: GuardedWorker[Job, Result], job: Job) -> Result | WorkerFailure:
+    def _added_bytes(self, slot: int, worker: GuardedWorker[Job, Result]) -> int:
+        return _resident_bytes(worker) - self._initial_bytes[slot]
+
+    def _result(self, slot: int, worker: GuardedWorker[Job, Result], job: Job) -> Result | WorkerFailure:
         worker.give(0, job)
+        # Never longer than the poll interval: a job may take minutes, and `close` must not wait for it.
+        interval = _POLL_SECONDS if math.isinf(self._memory_limit) else _MEMORY_SECONDS
         while True:
-            # Never longer than the poll interval: a job may take minutes, and `close` must not wait for it.
-            timeout = max(0.0, min(worker.deadline - time.monotonic(), _POLL_SECONDS))
+            timeout = max(0.0, min(worker.deadline - time.monotonic(), interval))
             has_news = wait([worker.connection], timeout)
             if self._closing and not has_news:
                 return WorkerFailure("the service is being stopped")
+            if not has_news and self._added_bytes(slot, worker) > self._memory_limit:
+                worker.stop()
+                return WorkerFailure("it exceeded the limit of memory", over_memory=True)
             if (outcome := worker.poll()) is not None:
                 return outcome[1]
+
+
+def _resident_bytes(worker: GuardedWorker[Job, Result]) -> int:
+    """Return the memory of a process, 0 for one that has ended."""
+    try:
+        return int(psutil.Process(worker.process.pid).memory_info().rss)
+    except psutil.Error:
+        return 0

@@ -43,6 +43,7 @@ KINDS = {
         retry_after="10",
     ),
     "decode_timeout": _Kind(504, hint=_SMALLER),
+    "decode_memory": _Kind(422, hint="Scale it down, or convert it, for example with ffmpeg."),
     "too_long": _Kind(422, hint="Cut it, or send it in parts."),
     "too_many_pixels": _Kind(422, hint="Scale it down; the model reads small frames."),
     "too_many_model_pixels": _Kind(422, hint="Crop it: the longer side has too many pixels for the shorter one."),

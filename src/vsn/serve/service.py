@@ -27,7 +27,7 @@ from vsn.serve.metrics import DECODE_FAILURES, Metrics
 from vsn.serve.models import Clip, Logits, ServedModel
 from vsn.serve.pool import DecodePool
 from vsn.serve.problems import Problem
-from vsn.serve.uploads import UploadFolder, receive_video
+from vsn.serve.uploads import UploadFolder, receive_video, shown_bytes
 from vsn.stream.file_windows import FileWindows
 from vsn.stream.labels import WindowPrediction
 from vsn.stream.plan import trained_seconds
@@ -48,6 +48,8 @@ class _Running:
     batcher: Batcher[Clip, Logits]
     memory_slots: asyncio.Semaphore
     """Decoded clips wait in memory: no more than the model takes soon."""
+    window_slots: asyncio.Semaphore
+    """Timelines have tens of clips: no more than are decoded, and one that is computed."""
     limits: ServeConfig
     """The configuration with `window_seconds` filled in."""
 
@@ -115,6 +117,7 @@ class Service:
                 self._decode,
                 num_workers=config.decode_workers,
                 seconds_limit=config.decode_seconds,
+                memory_limit=1e6 * config.decode_memory_mb,
                 preload=decode_upload.__module__,
             ),
             batcher=Batcher(
@@ -124,6 +127,7 @@ class Service:
                 on_batch=self.metrics.batch_clips.observe,
             ),
             memory_slots=asyncio.Semaphore(config.decode_workers + config.max_batch),
+            window_slots=asyncio.Semaphore(config.decode_workers + 1),
             # Here, once: probing the training videos takes seconds.
             limits=replace(config, window_seconds=config.window_seconds or trained_seconds(self.model.recipe)),
         )
@@ -291,7 +295,11 @@ class Service:
             timeline=timeline and model.card.timelines,
         )
         # Waiting for a slot is not part of the time limit, which starts in the worker process.
-        async with running.memory_slots:
+        async with contextlib.AsyncExitStack() as window_slot, contextlib.AsyncExitStack() as memory_slot:
+            # This one first: those that wait for it must not keep others out.
+            if job.timeline:
+                await window_slot.enter_async_context(running.window_slots)
+            await memory_slot.enter_async_context(running.memory_slots)
             with self._timed("decode"):
                 outcome = await _result(running.pool.submit(job))
                 # The file may be fine. If it is what takes the memory, it does so twice.
@@ -305,6 +313,10 @@ class Service:
                 elif outcome.timed_out:
                     received = f"Decoding the video took over {seconds} and was stopped."
                     outcome = Problem("decode_timeout", received, limit=f"The limit is {seconds}.")
+                elif outcome.over_memory:
+                    memory = shown_bytes(1e6 * self.config.decode_memory_mb)
+                    received = f"Decoding the video took over {memory} of memory and was stopped."
+                    outcome = Problem("decode_memory", received, limit=f"The limit is {memory}.")
                 elif outcome.killed:
                     outcome = Problem("decoder_killed", f"Decoding the video was interrupted: {outcome.reason}.")
                 else:
@@ -315,6 +327,8 @@ class Service:
                 if outcome.code in DECODE_FAILURES:
                     self.metrics.decode_failures.labels(outcome.code).inc()
                 raise outcome
+            if outcome.windows is None:
+                await window_slot.aclose()
             yield outcome
 
     @contextlib.asynccontextmanager

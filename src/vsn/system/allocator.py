@@ -12,6 +12,7 @@ process starts.
 from __future__ import annotations
 
 import ctypes
+import functools
 import platform
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # from <malloc.h>
@@ -22,12 +23,23 @@ _kept = False
 def keep_freed_memory() -> bool:
     """Let this process keep the memory it frees; return whether it does, which needs glibc on Linux."""
     global _kept
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+    if not _has_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
     # All blocks come from the heap (no mmap), which is never trimmed and grows in large pieces.
     _kept = all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, -1), mallopt(_M_TOP_PAD, _PAD_BYTES)])
     return _kept
+
+
+def return_freed_memory() -> None:
+    """Return to the system what this process has freed: large blocks stay on the heap of the thread that freed them."""
+    if _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@functools.cache
+def _has_glibc() -> bool:
+    return platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"
 
 
 def keeps_freed_memory() -> bool:

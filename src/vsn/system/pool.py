@@ -63,6 +63,8 @@ class WorkerFailure:
     """The process ended by itself: the decoder crashed, or the system killed it for lack of memory."""
     killed: bool = False
     """It died of a signal from outside, not of its job: of the system for lack of memory, or of an operator."""
+    over_memory: bool = False
+    """Its owner stopped it at a limit of memory."""
 
 
 def num_cpus() -> int:
