@@ -1,6 +1,7 @@
 """benchmarks/joined.py and timelines.py: one long file of a data set's clips, and how much of it a run says right."""
 
 import csv
+import itertools
 import json
 import sys
 from dataclasses import replace
@@ -100,3 +101,41 @@ def test_a_file_of_joined_clips_and_what_is_right_of_its_timeline(
     lines = script(monkeypatch, "tables").timelines_table(rows).splitlines()
     assert len(lines) == 4
     assert lines[2].endswith("| 0 | 0.0% | 100.0% | 66.7% |")
+
+
+def test_long_files_with_pauses(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long_files = script(monkeypatch, "long_files")
+    out = tmp_path / "long"
+    monkeypatch.setattr(sys, "argv", ["", str(clips), str(out), "--group-pattern", "^(.)", "--pauses", "0.5", "1"])
+    long_files.main()
+    rows = list(csv.DictReader((out / "clips.csv").read_text().splitlines()))
+    assert [(row["path"], row["label"], row["split"]) for row in rows] == [
+        ("a.mp4", "a", "train"), ("a.mp4", "a", "test"), ("b.mp4", "b", "train"), ("b.mp4", "b", "test")
+    ]  # fmt: skip
+    for name, rate, seconds in (("a", 10, 2.0), ("b", 20, 1.0)):
+        video = open_video(out / f"{name}.mp4")
+        assert video.frames_per_second == rate
+        ends = [0.0, *(float(row[key]) for row in rows if row["path"] == f"{name}.mp4" for key in ("start", "end"))]
+        assert [b - a for a, b in itertools.pairwise(ends)][1::2] == pytest.approx([seconds] * 2)
+        pauses = [b - a for a, b in itertools.pairwise([*ends, video.seconds])][::2]
+        assert all(0.2 <= pause <= 1.1 for pause in pauses)
+
+
+def test_results_of_timelines_are_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long_files = script(monkeypatch, "long_files")
+    recipe = tiny_recipe(tmp_path)
+    run = new_run(tmp_path / "run", recipe, ("a", "b"))
+    write_run(run)
+    (run.path / "timelines").mkdir()
+    saved = {
+        "split": "test", "measures": {"edit": 0.5}, "windows": {"seconds": None}, "weights": "last",
+        "files": [{"seconds": 9.0, "window_seconds": 2.0, "segments": []}],
+    }  # fmt: skip
+    (run.path / "timelines/test.json").write_text(json.dumps(saved))
+    out = tmp_path / "out.json"
+    monkeypatch.setattr(sys, "argv", ["", "--collect", str(out), f"plain={run.path}"])
+    long_files.main()
+    facts = json.loads(out.read_text())
+    assert str(tmp_path) not in out.read_text()
+    assert facts["rows"][0]["measures"] == {"edit": 0.5}
+    assert facts["rows"][0]["files"] == [{"seconds": 9.0, "window_seconds": 2.0}]
