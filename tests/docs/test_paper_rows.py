@@ -8,6 +8,7 @@ import pytest
 
 from tests.helpers.docs_pages import ROOT, script
 from vsn.config import ConfigError
+from vsn.config.bench import paper_input
 from vsn.config.recipes import find_recipe, load_recipe
 
 rows: ModuleType = script("paper_rows")
@@ -75,6 +76,15 @@ def test_recipes_train_a_network_of_their_row(row):
         # The others of an ablation are in its header.
         for key, value in dict(row.networks[0].settings).items():
             assert getattr(recipe.model, key) == value
+
+
+def test_vsn_bench_measures_a_network_with_the_frames_of_its_row():
+    frames: dict[str, set[int]] = {}
+    counted = json.loads(rows.COSTS.read_text(encoding="utf-8"))["networks"]
+    in_tables = [network for number in "236" for row in rows.ROWS[number] for network in row.networks]
+    for network in (network for network in in_tables if counted[network.key]):
+        frames.setdefault(network.name, set()).add(network.num_frames)
+    assert {name: own for name, own in frames.items() if paper_input(name)[0] not in own} == {"cost_resnet101": {32}}
 
 
 CHEAP = ("vsn_resnet50, 8x224, 400 classes", "eco_lite, 20x224, 400 classes", "mtrn_bn_inception, 8x224, 400 classes")

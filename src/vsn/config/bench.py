@@ -18,6 +18,10 @@ PAPER_INPUTS = dict.fromkeys(("i3d", "i3d-fine", "nl-i3d", "nl-i3d-fine"), (32, 
     "eco": (16, 1),
     "eco_lite": (16, 1),
     "i3d_inception": (64, 1),
+    "nl-c2d": (32, 1),
+    "nl-slowfast": (64, 1),
+    "r2plus1d_34": (32, 1),
+    "s3dg": (64, 1),
 }
 """(frames per clip, clips per video) by the kind of model, where the paper's tables differ from (8, 1)."""
 
@@ -42,7 +46,7 @@ class BenchConfig:
     batch_size: int = 16
     """Videos per batch for throughput; 0: measure only latency, which is of one video."""
     num_frames: int = 0
-    """T; 0: a run's own, the paper's (16 ECO, 32 I3D), else 8."""
+    """T; 0: a run's own, that of the network's row in the paper's tables (16 ECO, 32 I3D, 64 S3D-G), else 8."""
     size: int = 0
     """Height and width in pixels; 0: a run's crop size, else 224."""
     num_classes: int = 174
