@@ -48,7 +48,7 @@ def find_label_issues(scores: Scores) -> list[LabelIssue]:
         raise ScoresError(f"Labels to look at are found by cleanlab: {install_command('labels')}.") from error
     rows = np.flatnonzero(~scores.unreadable)
     part = scores.take(rows)
-    # cleanlab takes classes without videos for an error in some versions.
+    # Only classes that have videos: of others no usual probability is known.
     present = np.unique(part.labels)
     if len(present) < 2:
         raise ScoresError(f"The scores have videos of {len(present)} class; a search for wrong labels needs two.")
@@ -69,6 +69,4 @@ def find_label_issues(scores: Scores) -> list[LabelIssue]:
             float(table[index, part.labels[index]]),
         )
         for index in found.tolist()
-        # A label that is the most probable one is no contradiction, however improbable.
-        if best[index] != part.labels[index]
     ]
