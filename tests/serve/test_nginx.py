@@ -215,7 +215,7 @@ def test_the_page_predicts_in_a_browser(proxied: Proxied, browser: Any, clip: Pa
         assert page.locator("#labels li").count() == 2
         page.click("#heat")
         page.wait_for_selector("#heat[aria-pressed=true]")
-        assert page.is_hidden("#no-script")
+        assert page.get_attribute("#no-script", "hidden") is not None
         with page.expect_response("**/openapi.json") as answered:
             page.evaluate("fetch(document.querySelector('a[href*=openapi]').href)")
         assert answered.value.status == 200
@@ -368,11 +368,28 @@ def test_the_page_works_in_a_frame_of_a_named_site(minimal: Proxied, browser: An
         assert frame.locator("#file").count() == 0
 
 
-@pytest.mark.parametrize(("status", "part"), [(502, "502"), (503, "does not reach"), (200, "200")])
-def test_the_page_of_a_service_that_is_gone_says_so(minimal: Proxied, browser: Any, status: int, part: str):
+@pytest.mark.parametrize(
+    ("status", "body", "part"),
+    [
+        (502, "<html>", "502"),
+        (503, "<html>", "does not reach"),
+        (200, "<html>", "200"),
+        (421, '{"error": {"message": "planted"}}', "planted"),
+    ],
+)
+def test_the_page_of_a_service_that_is_gone_says_so(minimal: Proxied, browser: Any, status: int, body: str, part: str):
     with browser.new_context() as context:
         page = context.new_page()
-        page.route("**/v1/model", lambda route: route.fulfill(status=status, body="<html>"))
+        page.route("**/v1/model", lambda route: route.fulfill(status=status, body=body))
         page.goto(minimal.url)
         page.wait_for_selector("#problem:not([hidden])")
         assert part in page.inner_text("#problem")
+
+
+def test_a_page_without_its_script_says_so(minimal: Proxied, browser: Any):
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.route(re.compile(r"\.(js|css)$"), lambda route: route.abort())
+        page.goto(minimal.url)
+        assert page.is_visible("#no-script")
+        assert "slash" in page.inner_text("#no-script")
