@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vsn.config import Modality, ModelConfig
 from vsn.models.backbones import rgb_normalization
 from vsn.models.normalization import FLOW_MEAN, FLOW_STD, IMAGENET_MEAN, IMAGENET_STD
+from vsn.models.short_clips import guard_short_clips
 from vsn.models.stem import widen_stem
 
 Normalization = tuple[Sequence[float], Sequence[float]]
@@ -169,6 +170,7 @@ class VolumeClassifier(VideoClassifier):
     ) -> None:
         # Before the head is made, as in `build_backbone`: the order of random draws is part of a seed's result.
         widen_stem(body, config.stem_channels)
+        guard_short_clips(body)
         super().__init__(body, config, feature_dim=feature_dim, normalization=normalization)
 
     def forward(self, clip: Tensor) -> Tensor:

@@ -32,11 +32,11 @@ from itertools import cycle, islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vsn.config import ConfigError, ModelConfig
 from vsn.models.classifier import VolumeClassifier
 from vsn.models.peers.resnet3d import SHAPES, ResNet3d, TimePlan
+from vsn.models.short_clips import conv3d_short
 
 DENSE_FRAMES = 32
 """From this T on, time is halved three times instead of once."""
@@ -123,7 +123,7 @@ class CostConv3d(nn.Module):
     def forward(self, volume: Tensor) -> Tensor:
         """``(B, inputs, T, h, w)`` to ``(B, outputs, T, ceil(h / stride), ceil(w / stride))``."""
         outputs = [
-            functional.conv3d(
+            conv3d_short(
                 volume,
                 self.weight.unsqueeze(axis),
                 stride=(1, self.stride, self.stride),

@@ -148,9 +148,9 @@ class InceptionI3d(nn.Module):
             volume = pool(volume)
             for name in self.stages[stage]:
                 volume = self.get_submodule(name)(volume)
-        # Averages of two successive steps, whose average has the first and the last step with half the weight.
-        steps = min(2, volume.shape[2])
-        return functional.avg_pool3d(volume, (steps, 1, 1), stride=1)
+        # Averages of two successive steps, whose average has the first and the last step with half the weight. Average
+        # pooling in 3D does not exist in bfloat16 on a CPU.
+        return (volume[:, :, 1:] + volume[:, :, :-1]) / 2 if volume.shape[2] > 1 else volume
 
     def convert_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename the weights of the PyTorch port; drop the auxiliary classifiers of GoogLeNet and the port's classifier.
