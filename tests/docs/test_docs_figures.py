@@ -298,3 +298,12 @@ def test_paths_in_the_page_of_adding_things_exist():
     named = set(re.findall(r"`((?:src|tests|benchmarks|docs)/[\w/.]+?/?)`", TEXTS["extending.md"]))
     assert len(named) > 8
     assert [name for name in named if not Path(ROOT / name).exists()] == []
+
+
+def test_memory_of_the_service():
+    memory = measured("serve-memory-cpu")
+    assert memory["holds"]
+    figures = [memory["at_once"]["max_mb"], *(memory["bound"][f"{part}_mb"] for part in ("sum", "idle", "allocator"))]
+    text = TEXTS["serve.md"].partition("`results/serve-memory-cpu.json`")[2]
+    for figure in figures:
+        assert f"{figure:,.0f} MB" in text
