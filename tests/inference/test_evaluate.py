@@ -234,7 +234,7 @@ def test_unreadable_video_counts_as_wrong_if_configured(tiny_data: Path, tmp_pat
 def test_a_split_without_labels_is_scored_and_not_measured(tiny_data: Path, tmp_path: Path, run: Path, monkeypatch):
     from vsn.data import open as inputs
 
-    original = inputs.read_records
+    original = inputs.read_labeled
 
     def unlabeled(*asked):
         found = original(*asked)
@@ -242,7 +242,7 @@ def test_a_split_without_labels_is_scored_and_not_measured(tiny_data: Path, tmp_
 
     evaluate_run(run, progress=False)
     measured = load_scores(run / "eval" / "test-fcn-forward.npz")
-    monkeypatch.setattr(inputs, "read_records", unlabeled)
+    monkeypatch.setattr(inputs, "read_labeled", unlabeled)
     result = evaluate_run(run, progress=False)
     assert (result["num_videos"], result["num_unlabeled"], "top1" in result) == (3, 3, False)
     scores = load_scores(run / "eval" / "test-fcn-forward.npz")
@@ -288,7 +288,9 @@ def test_a_test_on_the_validation_videos_says_so(
     assert (result.split, result.num_validated) == ("test", 3)
     print_results(run, [result])
     assert "Chosen on these videos" in capsys.readouterr().out
-    assert evaluate_split(run, split="train", progress=False).num_validated == 0
+    of_training = evaluate_split(run, split="train", progress=False)
+    assert (of_training.num_validated, of_training.num_trained) == (0, 12)
+    assert "Trained on 12 of these 12 videos" in of_training.choice_note
     # Another data set with the same names is another matter.
     other = Path(shutil.copytree(tiny_data, tmp_path / "other"))
     assert evaluate_split(run, root=other, progress=False).num_validated == 0

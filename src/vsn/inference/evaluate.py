@@ -24,7 +24,7 @@ from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.checkpoint import load_model
 from vsn.runs.results import BadVideoEntry, EvalResult, variant_of
 from vsn.runs.run import WeightsKind, open_run, weights_hash
-from vsn.runs.videos import count_validated
+from vsn.runs.videos import count_trained, count_validated
 from vsn.scores.scores import Scores, ScoresError
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import Stopped, StopRequest, stop_requests
@@ -234,9 +234,12 @@ def evaluate_split(
 
     def save() -> EvalResult:
         variant = variant_of(run, result)
+        ids = scores.video_ids.tolist()
         # Another data set may have the same names.
-        num_validated = 0 if "@" in variant else count_validated(run, split, scores.video_ids.tolist())
-        return replace(result, variant=variant, num_validated=num_validated).save(run.path, scores)
+        num_validated = 0 if "@" in variant else count_validated(run, split, ids)
+        num_trained = None if "@" in variant else count_trained(run, ids)
+        described = replace(result, variant=variant, num_validated=num_validated, num_trained=num_trained)
+        return described.save(run.path, scores)
 
     return distributed.broadcast_from_rank0(save)
 

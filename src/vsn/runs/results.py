@@ -81,6 +81,8 @@ class EvalResult:
     """Above 0 (the test split of a benchmark) nothing is measured."""
     num_validated: int | None = None
     """Videos among these that training validated on: weights, epochs and settings may be chosen by them."""
+    num_trained: int | None = None
+    """Videos among these that the run was trained on; None for none, and where that is unknown."""
     top1: float | None = None
     """Fraction in [0, 1], like all metrics; for multi-label videos a hit on any of their labels."""
     top1_interval: tuple[float, float] | None = None
@@ -171,7 +173,9 @@ class EvalResult:
 
     @property
     def choice_note(self) -> str:
-        """A sentence that says whether the accuracy was chosen on the same videos; "" when not, or unknown."""
+        """A sentence that says whether the accuracy was trained or chosen on the same videos; "" when not, or unknown."""
+        if self.num_trained:
+            return f"Trained on {self.num_trained} of these {self.num_videos} videos: the accuracy says little about others."
         if not self.num_validated:
             return ""
         which = "these videos" if self.num_validated == self.num_videos else f"{self.num_validated} of these videos"

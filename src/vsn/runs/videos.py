@@ -46,6 +46,15 @@ def count_validated(run: Run, split: str, ids: Sequence[str]) -> int | None:
     return len(ids) if split == run.recipe.data.val_split else None
 
 
+def count_trained(run: Run, ids: Sequence[str]) -> int | None:
+    """Return how many of the videos `ids` the run was trained on; None for none, and where that is unknown.
+
+    There are some where a data set is split otherwise now than it was.
+    """
+    videos = read_videos(run.path)
+    return len(videos["train"].keys() & set(ids)) or None if videos is not None else None
+
+
 def record_videos(path: Path, videos: Videos) -> list[str]:
     """Write `RUN/videos.json` for a new run; for a resumed one, describe how its data has changed since it began."""
     before = read_videos(path)
