@@ -71,7 +71,7 @@ class DataConfig:
     root: str = ""
     """Folder of the data set. Relative paths are relative to the working directory."""
     source: Source = "folder"
-    """folder: class folders (split/class/video or class/video); csv: path,label[,split] columns (what
+    """folder: class folders (split/class/video or class/video); csv: path,label[,start,end][,split] columns (what
     `vsn data pack` writes too); synthetic: the embedded data set, written by `vsn data synth`; the others
     read the official files of that data set, or the lists of that code base."""
     annotations: str = ""

@@ -136,7 +136,6 @@ def overlapping_pairs(items: Iterable[T], part_of: Callable[[T], Part | None]) -
     active: list[tuple[T, Part]] = []
     for item, part in sorted(((item, part_of(item) or WHOLE) for item in items), key=lambda pair: pair[1].start):
         active = [(other, its_part) for other, its_part in active if its_part._stop > part.start + _SHORTEST_OVERLAP]
-        for other, its_part in active:
-            if overlap_seconds(its_part, part) > _SHORTEST_OVERLAP:
-                yield other, item
+        for other, _ in active:
+            yield other, item
         active.append((item, part))
