@@ -99,6 +99,11 @@ class Soak:
     is_paused: bool = False
     num_running: int = 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is over; not during a restart, which moves the end."""
+        return not self.is_stopping and time.monotonic() >= self.until
+
     def record(self, kind: str, name: str, outcome: Answer | None, *, was_stopping: bool) -> None:
         """Count and judge the outcome of a request: an answer, or None for a connection without one."""
         if outcome is None:
@@ -211,7 +216,7 @@ async def client(soak: Soak, number: int, seed: int) -> None:
     for count in range(10**6):
         while soak.is_paused:
             await asyncio.sleep(_PAUSE_SECONDS)
-        if time.monotonic() >= soak.until:
+        if soak.is_over:
             return
         kind = generator.choice(BAD) if generator.random() < BAD_SHARE else "good"
         name = kind if kind in soak.videos else generator.choice(good)
@@ -239,7 +244,7 @@ async def kill_decoders(soak: Soak, seconds: float) -> int:
     """Kill a decoder whenever this time has passed; return how many were killed."""
     num_killed = 0
     await asyncio.sleep(seconds / 2)
-    while time.monotonic() < soak.until:
+    while not soak.is_over:
         while soak.is_stopping:
             await asyncio.sleep(_PAUSE_SECONDS)
         try:
@@ -276,7 +281,7 @@ async def watch(soak: Soak) -> list[tuple[float, float, int]]:
     """Return the time, the memory in MB, and the process of the service, every second."""
     samples = []
     start = time.monotonic()
-    while time.monotonic() < soak.until:
+    while not soak.is_over:
         if not soak.is_stopping:
             pid, memory = soak.served.process.pid, await asyncio.to_thread(soak.served.memory_mb)
             if not soak.is_stopping:
