@@ -70,10 +70,12 @@ ROWS = (
     Row("cpnet_resnet101", "Liu et al. 2019", 8, 224),
     Row("cpnet_resnet34", "Liu et al. 2019", 12, 224),
     Row("i3d_inception", "Carreira and Zisserman 2017", 64, 224, "12M, 108G"),
+    Row("trajectory_resnet18", "Zhao et al. 2018", 32, 224, "33.3M (VSN paper, Table 2); see below"),
     Row("slowfast_resnet50", "Feichtenhofer et al. 2019", 32, 256, "36.1G (its Table 2)"),
     Row("eco_thin", "ours, a quarter of the widths", 8, 64),
     Row("i3d_inception_thin", "ours, a quarter of the widths", 8, 64),
     Row("r2plus1d_34_thin", "ours, a quarter of the widths", 8, 64),
+    Row("trajectory_resnet18_thin", "ours, a quarter of the widths", 8, 64),
     Row("vsn_resnet26_thin", "ours", 8, 64),
     Row("mtrn_resnet26_thin", "ours", 8, 64),
 )

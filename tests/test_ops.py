@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vsn.ops
-from vsn.ops import temporal_shift, video_shuffle
+from vsn.ops import sample_along, temporal_shift, video_shuffle
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8)
 FORMATS = (torch.contiguous_format, torch.channels_last)
@@ -377,3 +377,50 @@ def test_docstring_examples_say_what_happens(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0
     assert result.failed == 0
+
+
+# --- along motion ----------------------------------------------------------------------------------
+
+
+def along_reference(frames: Tensor, motion: Tensor, outside: str) -> Tensor:
+    """Bilinear between the four pixels around p + motion, one point at a time."""
+    num, _, height, width = frames.shape
+    out = torch.zeros_like(frames)
+    for n in range(num):
+        for y in range(height):
+            for x in range(width):
+                right, down = (float(value) for value in motion[n, :, y, x])
+                at_x, at_y = x + right, y + down
+                if outside == "border":
+                    at_x, at_y = min(max(at_x, 0), width - 1), min(max(at_y, 0), height - 1)
+                left, top = int(np.floor(at_x)), int(np.floor(at_y))
+                for row, column in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
+                    share = (1 - abs(at_x - column)) * (1 - abs(at_y - row))
+                    if 0 <= row < height and 0 <= column < width:
+                        out[n, :, y, x] += share * frames[n, :, row, column]
+    return out
+
+
+@pytest.mark.parametrize("outside", ["zeros", "border"])
+def test_values_along_a_motion(outside) -> None:
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=generator)
+    motion = 3 * torch.randn(2, 2, 4, 5, dtype=torch.float64, generator=generator)
+    torch.testing.assert_close(sample_along(frames, motion, outside=outside), along_reference(frames, motion, outside))
+    still = sample_along(frames, torch.zeros_like(motion), outside=outside)
+    torch.testing.assert_close(still, frames)
+
+
+def test_half_precision_frames_are_sampled_at_exact_places() -> None:
+    # 300 + 0.25 pixels is not a float16.
+    frames = torch.arange(400).view(1, 1, 1, 400).to(torch.float16)
+    motion = torch.zeros(1, 2, 1, 400, dtype=torch.float16)
+    motion[:, 0] = 0.25
+    sampled = sample_along(frames, motion)
+    assert sampled.dtype == torch.float16
+    assert float(sampled[0, 0, 0, 200]) == 200.25
+
+
+def test_motion_of_other_frames_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 3, 4, 5\).*\(2, 2, 4, 4\)"):
+        sample_along(torch.zeros(2, 3, 4, 5), torch.zeros(2, 2, 4, 4))

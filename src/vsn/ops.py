@@ -1,12 +1,13 @@
-"""Compute the two temporal operations: pure functions on frames, without parameters or multiply-adds.
+"""Compute the temporal operations: pure functions on frames, without parameters or multiply-adds.
 
-Both take frames ``(B*T, C, H, W)``, the T frames of each clip in order, of any floating or integer dtype, contiguous or
-channels-last. The result has the same shape, dtype and memory format.
+`video_shuffle` and `temporal_shift` take frames ``(B*T, C, H, W)``, the T frames of each clip in order, of any floating or
+integer dtype, contiguous or channels-last. The result has the same shape, dtype and memory format. `sample_along` takes
+frames in any order, and the motion of their points.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -84,6 +85,42 @@ def temporal_shift(frames: Tensor, num_frames: int, shift_div: int = 8) -> Tenso
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return _shift_functional(frames, batch, num_frames, fold)
     return _Shift.apply(frames, num_frames, fold, False)
+
+
+def sample_along(frames: Tensor, motion: Tensor, *, outside: Literal["zeros", "border"] = "zeros") -> Tensor:
+    """Return the value of each frame at p + motion, for every point p: bilinear between pixels.
+
+    Args:
+        frames: ``(N, C, H, W)``, floating point.
+        motion: pixels to the right and down, ``(N, 2, H, W)``.
+        outside: what is outside of the frame: zeros, or the nearest pixel of the border.
+
+    Returns:
+        ``(N, C, H, W)``, of the frames' dtype.
+
+    Raises:
+        ValueError: motion is not ``(N, 2, H, W)`` of these frames.
+
+    Example:
+        >>> frames = torch.tensor([[1.0, 2.0, 3.0]]).view(1, 1, 1, 3)
+        >>> right = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 3)
+        >>> sample_along(frames, right).flatten().tolist()
+        [2.0, 3.0, 0.0]
+    """
+    height, width = frames.shape[-2:]
+    if frames.ndim != 4 or motion.shape != (frames.shape[0], 2, height, width):
+        raise ValueError(
+            f"sample_along: expected frames (N, C, H, W) and motion (N, 2, H, W), got shapes {tuple(frames.shape)} and "
+            f"{tuple(motion.shape)}."
+        )
+    # Not in half precision: the pixels of a frame would be coarser than motions.
+    dtype = torch.promote_types(frames.dtype, torch.float32)
+    columns = torch.arange(width, device=motion.device, dtype=dtype) + motion[:, 0].to(dtype)
+    rows = torch.arange(height, device=motion.device, dtype=dtype)[:, None] + motion[:, 1].to(dtype)
+    # From pixels, counted at their middle, to -1 and 1 at the borders of the frame.
+    grid = torch.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], dim=-1)
+    sampled = functional.grid_sample(frames.to(dtype), grid, padding_mode=outside, align_corners=False)
+    return sampled.to(frames.dtype)
 
 
 def _check(frames: Tensor, num_frames: int, name: str) -> int:

@@ -172,6 +172,16 @@ def test_axes_of_an_onnx_file_have_names(tmp_path: Path, onnx_file, any_size: bo
     assert [one.shape for one in ort.InferenceSession(str(file)).get_inputs()] == [axes(graph.input[0])]
 
 
+def test_a_file_takes_frames_and_paths(tmp_path: Path):
+    torch.manual_seed(0)
+    config = ModelConfig(name="trajectory_resnet18_thin", num_classes=5, num_frames=5)
+    model = build_model(config).eval()
+    recipe = Recipe(model=config, clip=ClipSpec(short_side=40, crop_size=SIZE))
+    report = export_model(model, recipe, tmp_path / "m", config=ExportConfig(to="torch-export"))
+    assert max(report.check.difference.values()) < 1e-4
+    assert read_metadata(report.path).channels == 7
+
+
 def test_any_size(tmp_path: Path):
     model, recipe = small()
     report = export_model(model, recipe, tmp_path / "m.onnx", config=ExportConfig(any_size=True))

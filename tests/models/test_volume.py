@@ -23,6 +23,7 @@ SMALL = (
     "i3d_inception_thin",
     "cost_resnet26_thin",
     "cost-a_resnet26_thin",
+    "separable_resnet18_thin",
 )
 
 

@@ -1,6 +1,7 @@
 """Flow and RGB differences from the data on disk to labels: runs that learn the direction of motion."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +17,21 @@ from tests.helpers.motions import moving_video, texture
 from tests.helpers.stored_flow import LAYOUTS, Layout, lay_flow, write_fields
 from vsn.cli import main
 from vsn.config import ClipSpec, ConfigError, DataConfig, EvalConfig, ModelConfig, Recipe, TrainConfig
-from vsn.data.flow.extract import FlowSettings, extract_flow, videos_of_folder
+from vsn.data.flow.extract import FlowSettings, extract_flow, videos_of_data_set, videos_of_folder
 from vsn.data.flow.values import FlowMetadata, flow_to_bytes, write_flow_metadata
+from vsn.data.open import open_split
+from vsn.data.part import Part
 from vsn.data.readers import read_records
 from vsn.data.video import VideoError, open_video, write_video
-from vsn.inference.evaluate import evaluate_run
+from vsn.inference.evaluate import evaluate_run, score_videos
+from vsn.inference.inputs import views_of_video
 from vsn.inference.predict import Predictor, TwoStreamPredictor
 from vsn.models import create_model
+from vsn.report.illustrate import illustrated_report
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import open_run
+from vsn.scores.metrics import softmax
+from vsn.stream.plan import check_windows
 from vsn.training.train import train
 
 NUM_FRAMES, SIDE = 9, 32
@@ -300,3 +307,88 @@ def test_streams_that_do_not_fit(flow_run: Path, frames_predictor: Predictor) ->
     flow.classes = ("left", "up")
     with pytest.raises(ConfigError, match=r"2 .*'right'"):
         TwoStreamPredictor(frames_predictor, flow, flow_weight=1.0)
+
+
+# --- paths beside the frames -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_both_flows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of textures that move to the right and down, and their flow in both directions."""
+    root = tmp_path_factory.mktemp("both")
+    for split, numbers in (("train", range(4)), ("val", range(10, 11))):
+        for label, speed in (("fast", 3.0), ("slow", 1.0)):
+            (root / split / label).mkdir(parents=True)
+            for number in numbers:
+                moving_video(
+                    root / split / label / f"{number}.mp4",
+                    11,
+                    right=speed,
+                    size=(40, 48),
+                    seed=number + 10 * len(split),
+                )
+    data = DataConfig(root=str(root), test_split="val")
+    for backward, name in ((False, "flow"), (True, "flow_backward")):
+        settings = FlowSettings(short_side=32, backward=backward)
+        extract_flow(videos_of_data_set(data, root / name), root / name, settings, num_workers=1, progress=False)
+    return root
+
+
+def paths_recipe(root: Path, **data: object) -> Recipe:
+    return Recipe(
+        model=ModelConfig(name="trajectory_resnet18_thin", num_frames=5),
+        clip=ClipSpec(short_side=32, crop_size=32),
+        data=DataConfig(root=str(root), num_workers=0, test_split="val", **data),
+        train=TrainConfig(epochs=1, batch_size=4, lr=0.01, lr_batch_size=0, device="cpu"),
+        eval=EvalConfig(batch_size=2),
+    )
+
+
+def test_a_run_on_frames_and_paths(with_both_flows: Path, tmp_path: Path, quiet: Console) -> None:
+    run = train(paths_recipe(with_both_flows), tmp_path / "run", console=quiet)
+    result = evaluate_run(run.path, config=EvalConfig(protocol="center"), progress=False)
+    assert result["num_videos"] == 2
+    dataset = open_split(run.recipe, "val", classes=run.classes)
+    scores = score_videos(load_model(run), dataset, batch_size=2, progress=False)
+    predictor = Predictor.from_run(run.path, device="cpu")
+    for record, expected in zip(dataset.records, softmax(scores.logits), strict=True):
+        # Of a video its flow is computed, which is stored for the data set.
+        prediction = predictor.predict(record.path)
+        by_name = dict(zip(prediction.labels, prediction.probabilities, strict=True))
+        assert [by_name[name] for name in run.classes] == expected.tolist()
+    page = illustrated_report([run.path], tmp_path / "report.html", title="t", num_videos=1)
+    assert page.read_text("utf-8").count("<img") >= 2 * 5
+    with pytest.raises(ConfigError, match=r"trajectory_resnet18_thin.*windows"):
+        check_windows(run.recipe)
+
+
+def test_the_arrow_of_time_reverses_paths_too(with_both_flows: Path, tmp_path: Path, quiet: Console) -> None:
+    run = train(paths_recipe(with_both_flows, task="arrow"), tmp_path / "run", console=quiet)
+    assert run.classes == ("forward", "reversed")
+    dataset = open_split(run.recipe, "val", view=EvalConfig(protocol="center"), classes=run.classes)
+    forward, backward = dataset[0].clip, dataset[1].clip
+    assert torch.equal(forward[:, :3].flip(0), backward[:, :3])
+    # What is ahead for the one is behind for the other.
+    assert torch.equal(forward[:, [5, 6, 3, 4]].flip(0), backward[:, 3:])
+
+
+def test_paths_of_segments_of_a_file(with_both_flows: Path, tmp_path: Path, quiet: Console) -> None:
+    lines = [
+        f"{split}/{label}/{number}.mp4,{label},{split},{start},{start + 0.5}"
+        for split, number in (("train", 1), ("val", 10))
+        for label in ("fast", "slow")
+        for start in (0.0, 0.5)
+    ]
+    root = tmp_path / "data"
+    shutil.copytree(with_both_flows, root, ignore=shutil.ignore_patterns("flow*"))
+    (root / "list.csv").write_text("\n".join(["path,label,split,start,end", *lines]))
+    recipe = paths_recipe(root, source="csv", annotations="list.csv")
+    for backward, name in ((False, "flow"), (True, "flow_backward")):
+        settings = FlowSettings(short_side=32, backward=backward)
+        videos = videos_of_data_set(recipe.data, root / name)
+        extract_flow(videos, root / name, settings, num_workers=1, progress=False)
+    dataset = open_split(recipe, "val", view=EvalConfig(protocol="center"))
+    record = dataset.records[1]
+    assert record.part == Part(0.5, 1.0)
+    computed = views_of_video(record.path, recipe, EvalConfig(protocol="center"), part=record.part)
+    assert torch.equal(dataset[1].clip, computed)

@@ -43,6 +43,7 @@ PEERS = (
     "i3d_inception_thin",
     "cost_resnet26_thin",
     "cpnet_resnet26_thin",
+    "separable_resnet18_thin",
     "slowfast_resnet26_thin",
 )
 """One of each kind of network, the smallest there is."""

@@ -32,6 +32,8 @@ class ExtractCommand(RecipeCommand):
     """file: one .vsnflow per video; xy: images flow_x_00001.jpg, flow_y_00001.jpg; rg: 000001.jpg."""
     short_side: int | None = None
     """Shorter side of the frames, pixels; 0 keeps their size. Default: model.flow_short_side, else clip.short_side."""
+    backward: bool = False
+    """Compute the motion from each frame to the one before, not to the next: TrajectoryNet takes both."""
     shard: str = "0/1"
     """i/n: the i-th of n parts, counted from 0, if n machines share the work."""
     workers: int | None = None
@@ -58,6 +60,7 @@ class ExtractCommand(RecipeCommand):
             short_side=short_side or None,  # 0 keeps the size
             bound=recipe.model.flow_bound,
             by=recipe.clip.by,
+            backward=self.backward,
         )
         videos = videos_of_folder(self.videos) if self.videos else videos_of_data_set(recipe.data, self.out)
         shard = int(index), int(count)

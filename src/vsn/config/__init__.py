@@ -32,14 +32,17 @@ from vsn.config.errors import ConfigError, require
 from vsn.config.export import ExportConfig, ExportFormat, InputType
 from vsn.config.flow import FlowMethod, StoredLayout, Tvl1Config
 from vsn.config.model import (
+    EXTRA_PLANES,
     MODELS,
-    RESNETS_3D,
     STAGES,
+    ZERO_PATH,
     Block,
+    ExtraInput,
     Modality,
     ModelConfig,
     NonLocalPool,
     Pairwise,
+    Plane,
     split_name,
 )
 from vsn.config.serve import ServeConfig
@@ -85,6 +88,14 @@ class Recipe:
                 not augment.color_jitter and not augment.rand_augment,
                 "augment.color_jitter and augment.rand_augment change colors, which flow does not have; turn them off for "
                 "model.modality 'flow' (random_erasing, mixup and cutmix are allowed).",
+            )
+
+        if self.model.extra_input:
+            require(
+                not (augment.rand_augment or augment.mixup or augment.cutmix),
+                "augment.rand_augment, mixup and cutmix would move or blend frames without what belongs to their pixels; "
+                f"turn them off for {self.model.name}, whose clips carry {self.model.extra_input} (color_jitter and "
+                "random_erasing are allowed).",
             )
 
     def to_dict(self) -> dict[str, Any]:

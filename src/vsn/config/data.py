@@ -91,6 +91,9 @@ class DataConfig:
     """Names of frame files, such as "img_{:05d}.jpg"; empty: found in each folder."""
     flow: str = ""
     """Folder of the stored optical flow, relative to root; empty: found by its usual names."""
+    flow_backward: str = ""
+    """Folder of the stored flow from each frame to the one before (`vsn flow extract --backward`), relative to root; empty:
+    the folder of the flow with `_backward` appended. TrajectoryNet only."""
     flow_layout: FlowLayout = "auto"
     """How a video's flow is stored: xy, rg or file (see `vsn.data.flow`); auto: by the names."""
     decoder: Decoder = "pyav"

@@ -16,6 +16,18 @@ Block = Literal["compact", "headtail", "pointwise"]
 Modality = Literal["rgb", "flow", "rgbdiff"]
 Pairwise = Literal["embedded-gaussian", "dot-product"]
 NonLocalPool = Literal["before", "after"]
+ExtraInput = Literal["", "paths"]
+Plane = Literal["path-x", "path-y"]
+"""What a channel of an extra input holds, which decides how it is flipped and resized: motion in pixels of the frame."""
+
+EXTRA_PLANES: dict[ExtraInput, tuple[Plane, ...]] = {
+    "": (),
+    # To the next frame of the clip, then to the one before.
+    "paths": ("path-x", "path-y", "path-x", "path-y"),
+}
+"""The channels that an extra input adds to each frame of a clip, after its colors."""
+ZERO_PATH = 128
+"""The byte of no motion in a plane of paths. Byte b is (b - 128) / 127.5 times `ModelConfig.path_bound` pixels."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +42,13 @@ class ModelKind:
     """Takes the weights of its 2D backbone, inflated along time where kernels are longer."""
     image_network: str = ""
     """Name of torchvision's 2D network whose weights a whole 3D network takes, inflated along time."""
+    extra: ExtraInput = ""
+    """What its clips carry besides the frames; see `EXTRA_PLANES`."""
 
 
 # 3D ResNets exist in these sizes; the thin one is for CPUs and tests.
 RESNETS_3D = ("resnet50", "resnet101", "resnet26_thin")
+SEPARABLE_RESNETS = ("resnet18", "resnet18_thin")
 
 # A model's name is its kind, or for kinds with backbones `{kind}_{backbone}`. Modules are named, not imported: settings
 # are read without torch, and a network is imported when it is first built.
@@ -66,6 +81,8 @@ MODELS: dict[str, ModelKind] = {
     "r2plus1d_18": ModelKind("peers.r2plus1d"),
     "r2plus1d_34": ModelKind("peers.r2plus1d"),
     "r2plus1d_34_thin": ModelKind("peers.r2plus1d"),
+    "separable": ModelKind("peers.trajectory", SEPARABLE_RESNETS, inflated=True),
+    "trajectory": ModelKind("peers.trajectory", SEPARABLE_RESNETS, inflated=True, extra="paths"),
 }
 
 
@@ -147,13 +164,15 @@ class ModelConfig:
     flow_short_side: int = 0
     """Shorter side, pixels, of the frames whose flow was computed; 0: clip.short_side. Motion is in pixels of that
     size, so that flow computed at another is refused."""
+    path_bound: float = 64.0
+    """Largest motion between two frames of a clip, in pixels of its frames; longer paths are clipped. TrajectoryNet only."""
 
     def __post_init__(self) -> None:
         kind, _ = split_name(self.name)
         check_range(self, "[0, inf)", "num_classes", "flow_short_side", table="model.")
         check_range(self, "[1, inf)", "num_frames", "flow_length", "shift_every", "alpha", "clusters", table="model.")
         check_range(self, "[2, inf)", "shift_div", table="model.")  # 1/shift_div of the channels move each way
-        check_range(self, "(0, inf)", "flow_bound", table="model.")
+        check_range(self, "(0, inf)", "flow_bound", "path_bound", table="model.")
         check_range(self, "[0, 1)", "dropout", table="model.")
         # Recipes are checked against the Literals; this is for objects made in Python.
         for key, choices in {
@@ -173,6 +192,11 @@ class ModelConfig:
         require(
             not kind.endswith("slowfast") or self.num_frames % self.alpha == 0,
             f"model.num_frames is {self.num_frames}; it must be a multiple of model.alpha = {self.alpha}.",
+        )
+        require(
+            not self.extra_input or self.modality == "rgb",
+            f"model.modality is {self.modality!r}; {self.name} takes frames, and {self.extra_input} beside them. Set it to "
+            "'rgb'.",
         )
         # A name must say what the network is: tables and reports compare models by name.
         require(
@@ -207,11 +231,29 @@ class ModelConfig:
 
     @property
     def clip_channels(self) -> int:
-        """C of the clips `(B, T, C, H, W)` that the model takes: 3, 2L of flow, 3 (L + 1) of frames to subtract."""
+        """C of the clips `(B, T, C, H, W)` that the model takes: 3, 2L of flow, 3 (L + 1) of frames to subtract.
+
+        The planes of an extra input follow.
+        """
         # A flow field has two channels, x and y; a frame has three.
-        return (2 if self.modality == "flow" else 3) * self.num_consecutive
+        return (2 if self.modality == "flow" else 3) * self.num_consecutive + len(self.extra_planes)
 
     @property
     def stem_channels(self) -> int:
         """Input channels of the first convolution: 3, 2L of flow, 3L of differences."""
-        return self.clip_channels - (3 if self.modality == "rgbdiff" else 0)
+        return self.clip_channels - len(self.extra_planes) - (3 if self.modality == "rgbdiff" else 0)
+
+    @property
+    def extra_input(self) -> ExtraInput:
+        """What the clips carry besides the frames; "" for nothing."""
+        return MODELS[self.kind].extra
+
+    @property
+    def extra_planes(self) -> tuple[Plane, ...]:
+        """The channels that the extra input adds to each frame."""
+        return EXTRA_PLANES[self.extra_input]
+
+    @property
+    def reads_flow(self) -> bool:
+        """Whether clips are made from optical flow: of it, or with the paths of points along it."""
+        return self.modality == "flow" or self.extra_input == "paths"

@@ -124,7 +124,7 @@ def nearest_setting(name: str) -> str:
 def unused_settings(recipe: Recipe) -> list[str]:
     """List settings that differ from their default but have no effect with the other settings, each with the reason."""
     model, train = recipe.model, recipe.train
-    kind, flow = model.kind, model.modality == "flow"
+    kind, flow = model.kind, model.reads_flow
     non_local = kind.startswith("nl-")
     shifts = kind == "tsm" or (kind == "vsn" and model.shift)
     # Setting -> (whether it is used, why not).
@@ -144,16 +144,18 @@ def unused_settings(recipe: Recipe) -> list[str]:
         "model.clusters": (kind == "cluster", "only Attention Clusters have them"),
         "model.alpha": (kind.endswith("slowfast"), "only SlowFast has a slow pathway"),
         "model.flow_length": (model.modality != "rgb", "model.modality is 'rgb'"),
-        "model.flow_bound": (flow, "model.modality is not 'flow'"),
-        "model.flow_method": (flow, "model.modality is not 'flow'"),
-        "model.flow_short_side": (flow, "model.modality is not 'flow'"),
+        "model.flow_bound": (flow, "the model reads no flow"),
+        "model.flow_method": (flow, "the model reads no flow"),
+        "model.flow_short_side": (flow, "the model reads no flow"),
+        "model.path_bound": (model.extra_input == "paths", "only TrajectoryNet follows the paths of points"),
         "clip.frames_per_second": (recipe.clip.sampling == "rate", "clip.sampling is not 'rate'"),
         "data.fold": (recipe.data.source in ("ucf101", "hmdb51"), "only UCF101 and HMDB51 have folds"),
         "data.with_offset": (recipe.data.source == "mmaction2-list", "only source 'mmaction2-list' uses it"),
         "data.separator": (recipe.data.source == "slowfast-list", "only source 'slowfast-list' uses it"),
-        "data.flow": (flow, "model.modality is not 'flow'"),
-        "data.flow_layout": (flow, "model.modality is not 'flow'"),
-        "data.frame_template": (not flow, "flow is read, not frames"),
+        "data.flow": (flow, "the model reads no flow"),
+        "data.flow_layout": (flow, "the model reads no flow"),
+        "data.flow_backward": (model.extra_input == "paths", "only TrajectoryNet follows points back in time"),
+        "data.frame_template": (model.modality != "flow", "flow is read, not frames"),
         "augment.rand_augment_magnitude": (bool(recipe.augment.rand_augment), "augment.rand_augment is 0"),
         "train.milestones": (train.schedule == "multistep", "train.schedule is not 'multistep'"),
         "train.momentum": (train.optimizer == "sgd", "train.optimizer is not 'sgd'"),

@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import Dataset
 
 from vsn.config import EvalConfig, FrameOrder, Recipe
+from vsn.data.extra import ExtraPlanes
 from vsn.data.flips import flipped_labels
 from vsn.data.flow.stored import open_flow
 from vsn.data.flow.values import ZERO
@@ -76,7 +77,7 @@ class VideoDataset(Dataset[Sample]):
     Channels of a clip by `model.modality`, L being `model.flow_length`: "rgb" C = 3; "flow" L
     consecutive flow fields for each segment, C = 2L (x1, y1, x2, y2, ...); "rgbdiff" L + 1 consecutive
     frames, C = 3 (L + 1), which the model subtracts. Past the end of a video its last frame or field
-    repeats.
+    repeats. The planes of an extra input follow the channels of the frames (`vsn.data.extra`).
 
     A video that cannot be read raises `VideoError`; it is never replaced by another.
 
@@ -88,6 +89,7 @@ class VideoDataset(Dataset[Sample]):
         train: training clips rather than test clips.
         view: protocol, order of frames and seed of test clips; the recipe's by default.
         open_reader: opens a video, at `clip.short_side`; default `open_as_in` of the recipe.
+        extra: makes the planes of the extra input that the model's clips carry.
     """
 
     def __init__(
@@ -98,8 +100,14 @@ class VideoDataset(Dataset[Sample]):
         train: bool,
         view: EvalConfig | None = None,
         open_reader: Callable[[Path], VideoReader] | None = None,
+        extra: ExtraPlanes | None = None,
     ) -> None:
         view, model = view or recipe.eval, recipe.model
+        if bool(model.extra_input) != (extra is not None):
+            raise ValueError(
+                f"Clips of {model.name} carry {model.extra_input or 'no extra input'}; got extra = {extra!r}. Pass what "
+                "vsn.data.extra.open_extra returns."
+            )
         self.records = records.records
         self.classes = records.classes
         self.per_video = records.per_video
@@ -113,8 +121,10 @@ class VideoDataset(Dataset[Sample]):
         self.order: FrameOrder = "forward" if train else view.order
         self.seed = recipe.train.seed if train else view.seed
         self._open = open_reader or partial(open_as_in, recipe)
+        self._extra = extra
         self._flipped_labels = flipped_labels(self.classes, recipe.data.flip) if train else {}
         self._cached: dict[VideoPart, MemoryReader | VideoError] = {}
+        self._extra_bytes: dict[VideoPart, int] = {}
 
     def __len__(self) -> int:
         return len(self.records)
@@ -129,25 +139,38 @@ class VideoDataset(Dataset[Sample]):
         video = index // self.per_video
         # Frame indices have their own generator: a damaged video draws twice, and its crops stay the same.
         generator = np.random.default_rng([self.seed, epoch, video, 0])
-        images = self._sampled_frames(record, (self.seed, epoch, video, 1))
+        images, indices, num_video_frames = self._sampled_frames(record, (self.seed, epoch, video, 1))
         frames = torch.from_numpy(images).permute(0, 3, 1, 2)
         if self.order != "forward":
             # Rearrange segments, and keep the order within each: that of flow and differences is motion.
-            order = torch.from_numpy(frame_order(self.num_frames, self.order, generator))
+            order = frame_order(self.num_frames, self.order, generator)
             segments = frames.unflatten(0, (-1, self.num_frames, model.num_consecutive))
-            frames = segments[:, order].flatten(0, 2)
+            frames, indices = segments[:, torch.from_numpy(order)].flatten(0, 2), indices[:, order]
+        if self._extra is not None:
+            planes = self._extra.planes(
+                record.shown,
+                indices[..., 0],
+                num_video_frames=num_video_frames,
+                size=(frames.shape[2], frames.shape[3]),
+            )
+            frames = torch.cat([frames, torch.from_numpy(planes).flatten(0, 1).permute(0, 3, 1, 2)], dim=1)
         labels = record.labels
         if not self.train:
             return Sample(self._views(frames), self._target(labels), index)
         # Crop on uint8 before stacking: all frames of all segments get the same crop.
-        frames = multiscale_corner_crop(frames, self.clip, generator)
+        frames = multiscale_corner_crop(frames, self.clip, generator, extra=model.extra_planes)
         # Draw first: the flip rule of a class must not change the draws that follow.
         if generator.random() < 0.5 and labels and all(label in self._flipped_labels for label in labels):
-            frames = flip_frames(frames, model.modality)
+            frames = flip_frames(frames, model.modality, extra=model.extra_planes)
             labels = tuple(self._flipped_labels[label] for label in labels)
         # Black is a color; the erased value of flow must mean no motion.
         erased = ZERO if model.modality == "flow" else 0
-        frames = augment_clip(frames, self.recipe.augment, generator, blank=erased)
+        # Augmentation changes colors; points keep what else is known of them.
+        colors, planes_of_crop = frames.split(
+            [frames.shape[1] - len(model.extra_planes), len(model.extra_planes)], dim=1
+        )
+        colors = augment_clip(colors, self.recipe.augment, generator, blank=erased)
+        frames = torch.cat([colors, planes_of_crop], dim=1) if model.extra_planes else colors
         return Sample(contiguous_planes(stack_channels(frames, self.num_frames)), self._target(labels), index)
 
     def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[Sample | BadVideo]:
@@ -191,7 +214,11 @@ class VideoDataset(Dataset[Sample]):
         """The views of the protocol, clip by clip: `(views, T, C, H, W)`, or `(T, C, H, W)` of a single view."""
         model = self.recipe.model
         clips = frames.unflatten(0, (-1, self.num_frames * model.num_consecutive))
-        crops = [crop for clip in clips for crop in crop_views(clip, self.clip, self.protocol, model.modality)]
+        crops = [
+            crop
+            for clip in clips
+            for crop in crop_views(clip, self.clip, self.protocol, model.modality, extra=model.extra_planes)
+        ]
         views = [stack_channels(crop, self.num_frames) for crop in crops]
         # One memory layout for every protocol: convolutions give different last bits for another layout.
         return contiguous_planes(torch.stack(views) if len(views) > 1 else views[0])
@@ -203,12 +230,21 @@ class VideoDataset(Dataset[Sample]):
         target[list(labels)] = 1.0
         return target
 
-    def _sampled_frames(self, record: VideoRecord, seed: tuple[int, ...]) -> np.ndarray:
-        """Sampled frames at `clip.short_side`, by clip and segment: uint8 `(clips * T * L, H, W, C)`."""
+    def _sampled_frames(self, record: VideoRecord, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return sampled frames at `clip.short_side`, uint8 `(clips * T * L, H, W, C)`, by clip and segment; their indices,
+        int64 `(clips, T, L)`; and how many frames the video has."""
         with self._reader(record.shown) as stored:
             video = at_constant_rate(stored) if self.clip.by == "time" else stored
             rate = video.frames_per_second
-            return video.sample(lambda num_frames: self._indices(num_frames, rate, seed, reverse=record.reverse))
+            chosen: list[tuple[np.ndarray, int]] = []
+
+            def choose(num_frames: int) -> np.ndarray:
+                indices = self._indices(num_frames, rate, seed, reverse=record.reverse)
+                chosen.append((indices.reshape(-1, self.num_frames, self.recipe.model.num_consecutive), num_frames))
+                return indices
+
+            frames = video.sample(choose)
+            return frames, *chosen[-1]  # of a damaged video, the last attempt
 
     def _reader(self, shown: VideoPart) -> VideoReader:
         """A reader of the video or segment, from memory with `data.cache = "memory"`."""
@@ -242,7 +278,10 @@ class VideoDataset(Dataset[Sample]):
     def _fill_cache(self, shown: VideoPart) -> None:
         try:
             with part_reader(self._open(shown.path), shown.part) as video:
-                self._cached[shown] = MemoryReader(video)
+                frames = MemoryReader(video)
+            if self._extra is not None:
+                self._extra_bytes[shown] = self._extra.keep(shown)
+            self._cached[shown] = frames
         except VideoError as error:
             self._cached[shown] = VideoError(error.path, error.reason)  # a copy, whose traceback keeps no frames alive
 
@@ -252,7 +291,10 @@ class VideoDataset(Dataset[Sample]):
         if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
             return
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        sizes = [0 if isinstance(video, VideoError) else video.num_bytes for video in list(self._cached.values())]
+        sizes = [
+            0 if isinstance(video, VideoError) else video.num_bytes + self._extra_bytes.get(shown, 0)
+            for shown, video in list(self._cached.items())
+        ]
         needed = num_videos * sum(sizes) / len(sizes)
         if needed > 0.8 * available:
             raise ValueError(

@@ -16,6 +16,7 @@ from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.config.errors import quote_first
 from vsn.data.background import read_labeled
 from vsn.data.dataset import VideoDataset, open_as_in
+from vsn.data.extra import open_extra
 from vsn.data.flips import describe_pairs, unclear_pairs
 from vsn.data.flow.find import with_flow
 from vsn.data.flow.values import expected_flow
@@ -62,10 +63,11 @@ def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, Video
     if recipe.model.modality != "flow":  # the flow of a segment is stored on its own
         _check_ends(recipe, [records, val])
     located, records, flow_note = _with_stored_flow(recipe, records)
-    train_set = VideoDataset(records, located, train=True)
+    extra, extra_note = open_extra(recipe, records)
+    train_set = VideoDataset(records, located, train=True, extra=extra)
     # Validation during training shows frames in order, also for a recipe that tests shuffled frames.
     val_set = _open_records(recipe, val, view=replace(recipe.eval, order="forward"))
-    for note in filter(None, (*notes, *split_notes, _describe_data(recipe, records, val_set), flow_note)):
+    for note in filter(None, (*notes, *split_notes, _describe_data(recipe, records, val_set), flow_note, extra_note)):
         print_line(console, note)
     if recipe.data.cache == "memory":
         _preload(train_set, console)  # unreadable training videos count against data.bad_videos during training
@@ -94,7 +96,8 @@ def open_split(
 
 def _open_records(recipe: Recipe, records: RecordSet, *, view: EvalConfig | None) -> VideoDataset:
     recipe, records, _ = _with_stored_flow(recipe, records)
-    return VideoDataset(records, recipe, train=False, view=view)
+    extra, _ = open_extra(recipe, records)
+    return VideoDataset(records, recipe, train=False, view=view, extra=extra)
 
 
 def _check_ends(recipe: Recipe, record_sets: Sequence[RecordSet]) -> None:

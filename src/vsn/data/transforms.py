@@ -2,10 +2,13 @@
 
 Random parameters are drawn once for the whole clip, from the generator passed in. Fields of optical flow
 are frames of two channels; resizing keeps their values (as TSN does: motions stay in pixels of the frames
-that the flow was computed from).
+that the flow was computed from). The last channels may be planes of an extra input (`vsn.config.EXTRA_PLANES`): the motions
+of paths are in pixels of the frame that they are in, and change with its size.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from vsn.config import AugmentConfig, ClipSpec, Modality
+from vsn.config import ZERO_PATH, AugmentConfig, ClipSpec, Modality, Plane
 from vsn.data.video.reader import scaled_size
 
 # Offsets (x, y) in quarters of the space around a crop: the corners and the center, then the rest of
@@ -26,10 +29,10 @@ _POSITIONS = (
 _SNAP_PIXELS = 3
 
 
-def resize_short_side(frames: torch.Tensor, short_side: int) -> torch.Tensor:
+def resize_short_side(frames: torch.Tensor, short_side: int, *, extra: Sequence[Plane] = ()) -> torch.Tensor:
     """Resize frames so that the shorter side has `short_side` pixels (bilinear, antialiased)."""
     height, width = frames.shape[-2:]
-    return _resize(frames, *scaled_size(height, width, short_side))
+    return _in_its_pixels(_resize(frames, *scaled_size(height, width, short_side)), (height, width), extra)
 
 
 def crop_sides(short_side: int, spec: ClipSpec) -> list[int]:
@@ -46,7 +49,9 @@ def crop_sides(short_side: int, spec: ClipSpec) -> list[int]:
     return [spec.crop_size if abs(side - spec.crop_size) < _SNAP_PIXELS else side for side in sides]
 
 
-def multiscale_corner_crop(frames: torch.Tensor, spec: ClipSpec, generator: np.random.Generator) -> torch.Tensor:
+def multiscale_corner_crop(
+    frames: torch.Tensor, spec: ClipSpec, generator: np.random.Generator, *, extra: Sequence[Plane] = ()
+) -> torch.Tensor:
     """Cut a random crop at one of 5 or 13 positions and resize it to `(T, C, crop_size, crop_size)`.
 
     Source: TSN (Wang et al., 2016), section 3.2.
@@ -61,7 +66,7 @@ def multiscale_corner_crop(frames: torch.Tensor, spec: ClipSpec, generator: np.r
     left = step_x * ((width - crop_width) // 4)
     top = step_y * ((height - crop_height) // 4)
     crop = frames[..., top : top + crop_height, left : left + crop_width]
-    return _resize(crop, spec.crop_size, spec.crop_size)
+    return _in_its_pixels(_resize(crop, spec.crop_size, spec.crop_size), (crop_height, crop_width), extra)
 
 
 def center_crop(frames: torch.Tensor, size: int) -> torch.Tensor:
@@ -75,14 +80,22 @@ def center_crop(frames: torch.Tensor, size: int) -> torch.Tensor:
     return frames[..., top : top + size, left : left + size]
 
 
-def flip(frames: torch.Tensor, modality: Modality = "rgb") -> torch.Tensor:
-    """Flip frames horizontally (a copy), and negate the x channels of flow: x1, y1, x2, y2, ..."""
+def flip(frames: torch.Tensor, modality: Modality = "rgb", *, extra: Sequence[Plane] = ()) -> torch.Tensor:
+    """Flip frames horizontally (a copy), and negate the x channels of flow, x1, y1, x2, y2, ..., and of paths."""
     flipped = frames.flip(-1)
     if modality == "flow":
         # Motion to the right becomes motion to the left: 255 - b is exact for the motion a byte stands for.
         # (No motion, 128, becomes 127: both are half a step from zero.)
         flipped[..., ::2, :, :] = 255 - flipped[..., ::2, :, :]
+    for channel, plane in enumerate(extra, frames.shape[-3] - len(extra)):
+        if plane == "path-x":
+            flipped[..., channel, :, :] = _scaled_path(flipped[..., channel, :, :], -1.0)
     return flipped
+
+
+def _scaled_path(stored: torch.Tensor, factor: float) -> torch.Tensor:
+    """Multiply motions that are stored as bytes; no motion stays exactly that."""
+    return ((stored.float() - ZERO_PATH) * factor + ZERO_PATH).round().clamp(0, 255).to(torch.uint8)
 
 
 def contiguous_planes(frames: torch.Tensor) -> torch.Tensor:
@@ -105,6 +118,17 @@ def _resize(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
     resized: torch.Tensor = tv.resize(
         frames, [height, width], interpolation=tv.InterpolationMode.BILINEAR, antialias=True
     )
+    return resized
+
+
+def _in_its_pixels(resized: torch.Tensor, old_size: tuple[int, int], extra: Sequence[Plane]) -> torch.Tensor:
+    """Express the motions of paths, which are in pixels of frames of the old (height, width), in those of the new frames."""
+    (height, width), (old_height, old_width) = resized.shape[-2:], old_size
+    if (height, width) == (old_height, old_width):
+        return resized
+    factors = {"path-x": width / old_width, "path-y": height / old_height}
+    for channel, plane in enumerate(extra, resized.shape[-3] - len(extra)):
+        resized[..., channel, :, :] = _scaled_path(resized[..., channel, :, :], factors[plane])
     return resized
 
 

@@ -6,12 +6,13 @@ Non-local code bases.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
-from vsn.config import ClipSpec, ConfigError, Modality, ModelConfig, Protocol, Recipe
+from vsn.config import ClipSpec, ConfigError, Modality, ModelConfig, Plane, Protocol, Recipe
 from vsn.data.sampling import dense_clip_indices, sample_indices, segment_indices, two_clip_indices
 from vsn.data.transforms import center_crop, flip, resize_short_side
 from vsn.data.video.reader import scaled_size
@@ -110,15 +111,24 @@ def num_view_pixels(recipe: Recipe, height: int, width: int) -> int:
     return frame_height * frame_width * num_frames * PROTOCOLS[protocol].num_views
 
 
-def crop_views(frames: torch.Tensor, spec: ClipSpec, protocol: Protocol, modality: Modality = "rgb") -> torch.Tensor:
+def crop_views(
+    frames: torch.Tensor,
+    spec: ClipSpec,
+    protocol: Protocol,
+    modality: Modality = "rgb",
+    *,
+    extra: Sequence[Plane] = (),
+) -> torch.Tensor:
     """Resize the shorter side to `spec.short_side` and crop: uint8 `(T, C, H, W)` to `(num_crops, T, C, h, w)`.
 
     - whole: the whole frame (spatially fully convolutional inference: the paper, section 3.4);
     - center: the central `crop_size` x `crop_size`;
     - three: `short_side` x `short_side` at the beginning, the end and the middle of the longer side;
     - ten: `crop_size` x `crop_size` at the corners and the center, and their flips, see `flip`.
+
+    The last channels are the planes `extra`.
     """
-    frames = resize_short_side(frames, spec.short_side)
+    frames = resize_short_side(frames, spec.short_side, extra=extra)
     height, width = frames.shape[-2:]
     # Views of the same memory where possible; `torch.stack` copies.
     match PROTOCOLS[protocol].crops:
@@ -136,4 +146,4 @@ def crop_views(frames: torch.Tensor, spec: ClipSpec, protocol: Protocol, modalit
             step_y, step_x = (height - size) // 4, (width - size) // 4
             corners = [(y * step_y, x * step_x) for y, x in ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))]
             five = [frames[..., top : top + size, left : left + size] for top, left in corners]
-            return torch.stack([*five, *(flip(crop, modality) for crop in five)])
+            return torch.stack([*five, *(flip(crop, modality, extra=extra) for crop in five)])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vsn.data.dataset import BadVideo, VideoDataset
+from vsn.data.extra import open_extra
 from vsn.data.loader import make_loader
 from vsn.data.part import VideoPart
 from vsn.doctor.evidence import Evidence, Loading
@@ -45,7 +46,8 @@ def measure_loading(
         subset = replace(subset, records=tuple(of_flow))
     # Without a cache, whose second epoch would be faster than the first.
     data = replace(recipe.data, cache="none", flow_layout=flow.layout if flow else recipe.data.flow_layout)
-    dataset = VideoDataset(subset, replace(recipe, data=data), train=True)
+    extra, _ = open_extra(recipe, subset)
+    dataset = VideoDataset(subset, replace(recipe, data=data), train=True, extra=extra)
     for path in {record.path for record in subset.records}:
         _drop_from_cache(path)
     # Small batches for small sets, so that more than one round of batches remains after the warm-up.

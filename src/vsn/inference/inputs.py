@@ -13,6 +13,8 @@ from vsn.data.dataset import VideoDataset, open_as_in
 from vsn.data.flow.compute import ComputedFlowReader, flow_method, method_named
 from vsn.data.flow.find import flow_of_video, list_flow
 from vsn.data.flow.values import expected_flow
+from vsn.data.part import VideoPart
+from vsn.data.paths import PathPlanes
 from vsn.data.records import (
     IMAGE_EXTENSIONS,
     VIDEO_EXTENSIONS,
@@ -96,6 +98,13 @@ def views_of_video(
         reader = open_reader(path)
         return reader if part is None else PartReader(reader, part)
 
+    def open_flow_pair(shown: VideoPart) -> tuple[VideoReader, VideoReader]:
+        forward = _computed_flow(path, recipe, device, part=part)
+        return forward, _computed_flow(path, recipe, device, part=part, backward=True)
+
+    extra = None
+    if model.extra_input == "paths":
+        extra = PathPlanes(open_flow_pair, flow_bound=model.flow_bound, path_bound=model.path_bound)
     # A data set of one video, so that prediction is evaluation to the last bit.
     dataset = VideoDataset(
         RecordSet((VideoRecord(path=path, labels=(), video_id=path.name),), classes=()),
@@ -103,11 +112,14 @@ def views_of_video(
         train=False,
         view=view,
         open_reader=open_part,
+        extra=extra,
     )
     return dataset[0].clip
 
 
-def _computed_flow(path: Path, recipe: Recipe, device: str) -> ComputedFlowReader:
+def _computed_flow(
+    path: Path, recipe: Recipe, device: str, *, part: Part | None = None, backward: bool = False
+) -> ComputedFlowReader:
     method = method_named(recipe.model.flow_method)
     # Flow is computed at the size of stored flow, which may differ from the size of the model's clips.
     return ComputedFlowReader(
@@ -116,8 +128,11 @@ def _computed_flow(path: Path, recipe: Recipe, device: str) -> ComputedFlowReade
         flow_method(method, device if method == "tvl1" else "cpu"),
         bound=recipe.model.flow_bound,
         computed_short_side=expected_flow(recipe).short_side,
-        short_side=recipe.clip.short_side,
+        # Motions of paths are scaled with the frames, so that they need the size they were computed at.
+        short_side=recipe.clip.short_side if recipe.model.modality == "flow" else None,
         frame_template=recipe.data.frame_template,
         decoder=recipe.data.decoder,
         by=recipe.clip.by,
+        part=part,
+        backward=backward,
     )

@@ -46,6 +46,7 @@ def create_model(
     non_local_scale: bool = False,
     alpha: int = 8,
     clusters: int = 32,
+    path_bound: float = ModelConfig.path_bound,
 ) -> VideoClassifier:
     """Create a video model by name.
 
@@ -69,10 +70,12 @@ def create_model(
         non_local_pool: "before" or "after" the convolutions (non-local networks).
         non_local_scale: divide the products by the square root of their width (non-local networks).
         alpha: fast frames per slow frame (SlowFast).
+        path_bound: largest motion between two frames of a clip, pixels (TrajectoryNet).
 
     Returns:
         A model that maps a clip ``(B, T, C, H, W)``, uint8 or float in [0, 1], to logits ``(B, num_classes)``. C is 3 for
-        RGB, 2L for flow (x1, y1, x2, y2, ...), 3 (L + 1) for differences: the frames, which the model subtracts.
+        RGB, 2L for flow (x1, y1, x2, y2, ...), 3 (L + 1) for differences: the frames, which the model subtracts; an extra
+        input adds its planes (TrajectoryNet 4, see `vsn.data.paths`).
 
     Raises:
         ConfigError: (a ValueError) an impossible setting, unknown backbone or unusable weights.
@@ -88,6 +91,7 @@ def create_model(
         places=tuple(places), shift=shift, shift_places=tuple(shift_places), shift_div=shift_div, shift_every=shift_every,
         modality=modality, flow_length=flow_length, pairwise=pairwise, non_local_pool=non_local_pool,
         non_local_scale=non_local_scale, alpha=alpha, clusters=clusters,
+        path_bound=path_bound,
     )  # fmt: skip
     model = build_model(config)
     if weights != "none":

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vsn.config import Modality, ModelConfig
+from vsn.config import ZERO_PATH, Modality, ModelConfig, Plane
 from vsn.models.backbones import rgb_normalization
 from vsn.models.normalization import FLOW_MEAN, FLOW_STD, IMAGENET_MEAN, IMAGENET_STD
 from vsn.models.short_clips import guard_short_clips
@@ -21,6 +21,13 @@ Normalization = tuple[Sequence[float], Sequence[float]]
 IMAGENET: Normalization = (IMAGENET_MEAN, IMAGENET_STD)
 KINETICS: Normalization = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
 """Mean and standard deviation of the pixels of Kinetics, with which torchvision's video networks were trained."""
+
+
+def plane_normalization(plane: Plane, config: ModelConfig) -> tuple[float, float]:
+    """Return mean and standard deviation that turn the values in [0, 1] of an extra plane into pixels of motion."""
+    match plane:
+        case "path-x" | "path-y":
+            return ZERO_PATH / 255, 0.5 / config.path_bound
 
 
 _ROUNDING = 1e-3
@@ -57,6 +64,9 @@ class VideoClassifier(nn.Module):
         self.clip_max = 1.0
         """Largest value of a float clip; its smallest is 0."""
         mean, std = (FLOW_MEAN, FLOW_STD) if config.modality == "flow" else normalization
+        # The planes of an extra input follow the colors.
+        extra = [plane_normalization(plane, config) for plane in config.extra_planes]
+        mean, std = [*mean, *(m for m, _ in extra)], [*std, *(s for _, s in extra)]
         # Not persistent: weight files hold weights only, and an exported model is self-contained.
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
@@ -66,7 +76,7 @@ class VideoClassifier(nn.Module):
 
         Args:
             clip: ``(B, T, C, H, W)``, uint8, or floating point in [0, 1]; any H and W the backbone takes. C is 3 for RGB,
-                2L for flow (x1, y1, x2, y2, ...), 3 (L + 1) for differences.
+                2L for flow (x1, y1, x2, y2, ...), 3 (L + 1) for differences; the planes of an extra input follow.
 
         Returns:
             Logits ``(B, num_classes)``, float32 or wider.

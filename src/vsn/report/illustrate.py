@@ -134,7 +134,7 @@ def best_and_worst(
                 else:
                     # Rounded positions can repeat for short clips.
                     kept = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), MAX_FRAMES)).round().astype(int))
-                    frames, heat = shrink(clip[kept]), None
+                    frames, heat = shrink(clip[kept, :3]), None
                     if model is not None:
                         clips = clip[None].to(model.mean.device)
                         maps = grad_cam(model, clips, targets=[predicted], stage=stage).maps[0]
@@ -163,12 +163,12 @@ def _load_model(run: ReportRun, device: str) -> tuple[VideoClassifier | None, st
 
 
 def _read_clip(dataset: VideoDataset, index: int | None) -> torch.Tensor:
-    """uint8 RGB ``(T, 3, H, W)``. Raises `VideoError`."""
+    """uint8 ``(T, C, H, W)``, RGB in the first three channels. Raises `VideoError`."""
     if index is None:
         raise VideoError("", "the data set does not have this video any more")
     clip = dataset[index].clip
     # Flow and frame differences are not pictures.
-    if clip.ndim != 4 or clip.shape[1] != 3:
+    if clip.ndim != 4 or dataset.recipe.model.modality != "rgb":
         raise VideoError("", "its frames are not RGB")
     return clip
 

@@ -36,6 +36,11 @@ def check_windows(recipe: Recipe, protocol: Protocol | None = None) -> Protocol:
             "The run uses flow, which takes longer to compute than to watch. Windows need a run with model.modality "
             "'rgb' or 'rgbdiff'; for flow use `vsn predict` on single clips."
         )
+    if recipe.model.extra_input:
+        raise ConfigError(
+            f"The clips of {recipe.model.name} carry {recipe.model.extra_input}, which windows of a source do not have. Use "
+            "`vsn predict` on single clips."
+        )
     # One label at a time is also what `WindowLabeler` and the segments of a timeline assume.
     if recipe.data.task == "multilabel":
         raise ConfigError("The run has data.task 'multilabel'; windows need a run with one label per video.")

@@ -13,7 +13,7 @@ from vsn.config import ConfigError, Decoder, FlowMethod, SampledBy
 from vsn.config.distribution import install_command
 from vsn.data.flow.stored import FlowReader, decode_field, encode_field
 from vsn.data.flow.values import flow_to_bytes
-from vsn.data.video import FewerFramesError, VideoError, at_constant_rate, open_video
+from vsn.data.video import FewerFramesError, Part, PartReader, VideoError, at_constant_rate, open_video
 
 ComputeFlow = Callable[[np.ndarray], np.ndarray]
 """Gray frames, uint8 `(n + 1, H, W)` -> motion from each to the next in pixels, float32 `(n, H, W, 2)`."""
@@ -86,15 +86,19 @@ def iter_fields(
     compute: ComputeFlow,
     *,
     bound: float,
+    backward: bool = False,
     pixels_at_once: int = CPU_PIXELS,
 ) -> Iterator[np.ndarray]:
     """Yield the fields between consecutive frames as bytes, uint8 `(H, W, 2)`. Memory does not grow with the video.
+
+    Field i is the motion from frame i to i + 1, `backward` from frame i + 1 to i.
 
     Args:
         path: The video, for error messages.
         frames: uint8 `(H, W, 3)` RGB, of one size.
         compute: See `flow_method`.
         bound: Motion, pixels, that byte 255 stands for.
+        backward: From each frame to the one before, not to the next.
         pixels_at_once: Pixels of the pairs computed in one batch, of at least one pair; the bytes do not depend on it.
 
     Raises:
@@ -109,8 +113,14 @@ def iter_fields(
     # batch_size 2, frames 0 1 2 3 4: pairs 01 12 of frames 0 1 2, then pairs 23 34 of frames 2 3 4.
     held += itertools.islice(gray, batch_size - 1)
     while len(held) > 1:
-        yield from flow_to_bytes(compute(np.stack(held)), bound)
+        yield from flow_to_bytes(_compute_fields(compute, held, backward=backward), bound)
         held = [held[-1], *itertools.islice(gray, batch_size)]
+
+
+def _compute_fields(compute: ComputeFlow, gray: Sequence[np.ndarray], *, backward: bool) -> np.ndarray:
+    """Compute the motion between consecutive gray frames in pixels, float32 `(n, H, W, 2)`, by the earlier frame."""
+    # The motion back is that of the frames in reverse: of frames 2 1 0, the last field belongs to frames 1 and 0.
+    return compute(np.stack(gray[::-1]))[::-1] if backward else compute(np.stack(gray))
 
 
 class ComputedFlowReader(FlowReader):
@@ -131,11 +141,15 @@ class ComputedFlowReader(FlowReader):
         frame_template: str = "",
         decoder: Decoder = "pyav",
         by: SampledBy = "time",
+        part: Part | None = None,
+        backward: bool = False,
     ) -> None:
         video = open_video(path, short_side=computed_short_side, frame_template=frame_template, decoder=decoder)
+        # Before frames at a constant rate are chosen: a part is read as a video of its own.
+        video = video if part is None else PartReader(video, part)
         self._video = at_constant_rate(video) if by == "time" else video
         self._compute = compute
-        self._bound = bound
+        self._bound, self._backward = bound, backward
         super().__init__(path, num_frames=0, frames_per_second=self._video.frames_per_second, short_side=short_side)
         self._count_fields()
 
@@ -156,7 +170,8 @@ class ComputedFlowReader(FlowReader):
             self._count_fields()
             raise
         for first, second in zip(frames[::2], frames[1::2], strict=True):
-            field = flow_to_bytes(self._compute(np.stack([to_gray(first), to_gray(second)])), self._bound)[0]
+            pair = [to_gray(first), to_gray(second)]
+            (field,) = flow_to_bytes(_compute_fields(self._compute, pair, backward=self._backward), self._bound)
             # Through JPEG and back, for the losses that stored flow has.
             yield decode_field(encode_field(field))
 

@@ -50,6 +50,8 @@ class FlowSettings:
     """Motion, pixels, that byte 255 stands for."""
     by: SampledBy = "time"
     """Whether fields are those of frames at a constant rate, or of stored frames (`clip.by`)."""
+    backward: bool = False
+    """Compute the motion from each frame to the one before, not to the next."""
 
     def __post_init__(self) -> None:
         for key, allowed in (("method", FlowMethod), ("layout", StoredLayout), ("by", SampledBy)):
@@ -62,7 +64,13 @@ class FlowSettings:
     @property
     def metadata(self) -> FlowMetadata:
         """What readers need to know of the stored flow."""
-        return FlowMetadata(self.bound, METHOD_NAMES[self.method], short_side=self.short_side, by=self.by)
+        return FlowMetadata(
+            self.bound,
+            METHOD_NAMES[self.method],
+            short_side=self.short_side,
+            by=self.by,
+            direction="backward" if self.backward else "forward",
+        )
 
     def description(self) -> dict[str, Any]:
         """Return the content of `flow.json`: what readers need, and how the flow was made."""
@@ -70,7 +78,7 @@ class FlowSettings:
         extraction: dict[str, object] = {"method": self.method, "layout": self.layout, "quality": QUALITY}
         if self.method == "tvl1":
             extraction["parameters"] = asdict(Tvl1Config())
-        return {**asdict(self.metadata), "extraction": extraction}
+        return {**self.metadata.to_json(), "extraction": extraction}
 
 
 @dataclass(frozen=True)
@@ -174,9 +182,8 @@ class ExtractSummary:
         metadata = self.settings.metadata
         method = "" if metadata.method == FlowMetadata.method else f" --model.flow-method {metadata.method}"
         bound = "" if metadata.bound == FlowMetadata.bound else f" --model.flow-bound {metadata.bound:g}"
-        lines.append(
-            f"Train on it with --model.modality flow --data.flow {shell_quote(self.out.absolute())}{method}{bound}"
-        )
+        use = "--data.flow-backward" if self.settings.backward else "--model.modality flow --data.flow"
+        lines.append(f"Train on it with {use} {shell_quote(self.out.absolute())}{method}{bound}")
         return "\n".join(lines)
 
 
@@ -290,7 +297,14 @@ def _extract(video: FlowVideo, *, out: Path, settings: FlowSettings, device: str
         with part_reader(whole, video.part) as stored:
             frames = at_constant_rate(stored) if settings.by == "time" else stored
             rate = frames.frames_per_second
-            fields = iter_fields(video.path, frames, compute, bound=settings.bound, pixels_at_once=pixels_at_once)
+            fields = iter_fields(
+                video.path,
+                frames,
+                compute,
+                bound=settings.bound,
+                backward=settings.backward,
+                pixels_at_once=pixels_at_once,
+            )
             if settings.layout == "file":
                 num_fields = write_flow_file(path, fields, video_id=video.name, frames_per_second=rate)
             else:

@@ -39,6 +39,7 @@ class FlowRecords:
     """Records whose paths are the flow of their videos."""
 
     records: RecordSet
+    folder: Path
     layout: FlowLayout
     """Layout to read it by."""
     summary: str
@@ -88,7 +89,8 @@ def with_flow(records: RecordSet, config: DataConfig, expected: FlowMetadata) ->
     check_flow_metadata(located.folder, metadata or FlowMetadata(), expected)
     # The flow of a segment is stored on its own, so it is all of what is there.
     flow = tuple(replace(record, path=place, start=0.0, end=None) for record, place in pairs if place is not None)
-    return FlowRecords(replace(records, records=flow), located.layout, describe_located(located, metadata))
+    summary = describe_located(located, metadata)
+    return FlowRecords(replace(records, records=flow), located.folder, located.layout, summary)
 
 
 def locate_flow(records: RecordSet, config: DataConfig) -> LocatedFlow:
@@ -123,7 +125,7 @@ def locate_flow(records: RecordSet, config: DataConfig) -> LocatedFlow:
     # layout "xy". One folder with flow is enough here; a folder without is an error when it is read.
     if not any(_has_named_fields(record.path) for record in records.records):
         raise ConfigError(
-            f"{config.root}: model.modality is 'flow', and no stored flow was found. Looked in {', '.join(map(str, usual))} "
+            f"{config.root}: the model reads flow, and no stored flow was found. Looked in {', '.join(map(str, usual))} "
             f"and in the folders of the videos, such as {records.records[0].path}, for pictures such as flow_x_00001.jpg. "
             "Extract the flow first (vsn flow extract), and set data.flow to its folder."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -30,6 +31,14 @@ class FlowMetadata:
     """Shorter side, pixels, of the frames whose flow was computed; None: not known."""
     by: SampledBy | None = None
     """Whether its frames were at a constant rate, or as stored (`clip.by`); None: not known."""
+    direction: Literal["forward", "backward"] = "forward"
+    """forward: field i is the motion from frame i to i + 1; backward: from frame i + 1 to i."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return what `flow.json` holds: the usual direction is left out."""
+        # An extraction from before there was a direction can be continued.
+        usual = {"direction"} if self.direction == "forward" else set()
+        return {key: value for key, value in asdict(self).items() if key not in usual}
 
 
 def expected_flow(recipe: Recipe) -> FlowMetadata:
@@ -67,7 +76,7 @@ def bytes_to_flow(stored: np.ndarray, bound: float) -> np.ndarray:
 
 def write_flow_metadata(folder: str | Path, metadata: FlowMetadata) -> None:
     """Write `flow.json` into the folder of a data set's flow."""
-    write_json(Path(folder) / METADATA_FILE, {k: v for k, v in asdict(metadata).items() if v is not None})
+    write_json(Path(folder) / METADATA_FILE, {k: v for k, v in metadata.to_json().items() if v is not None})
 
 
 def read_flow_metadata(folder: str | Path) -> FlowMetadata | None:
@@ -84,6 +93,7 @@ def read_flow_metadata(folder: str | Path) -> FlowMetadata | None:
             zero=int(values["zero"]),
             short_side=None if side is None else int(side),
             by=values.get("by"),
+            direction=values.get("direction", "forward"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
@@ -108,6 +118,7 @@ def differing_metadata(stored: FlowMetadata, expected: FlowMetadata) -> list[str
         "method": "model.flow_method",
         "short_side": "model.flow_short_side, or where that is 0 clip.short_side,",
         "by": "clip.by",
+        "direction": "the flow to read",
     }
     pairs = ((key, setting, getattr(stored, key), getattr(expected, key)) for key, setting in settings.items())
     differences = [
