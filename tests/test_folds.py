@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from tests.helpers.laid_out import lay
+from tests.helpers.ranks import run_ranks
 from tests.helpers.tiny_runs import assert_same_weights, at_step, rename_data, tiny_recipe
 from tests.training.test_train import interrupt
 from vsn.cli import main
@@ -143,6 +144,17 @@ def test_an_interrupted_call_goes_on(
     for number in (1, 2, 3):
         assert_same_weights(out / f"fold-{number}", folder / f"fold-{number}")
     assert out_of_fold(out).top1 == out_of_fold(folder).top1
+
+
+def cross_validate_quietly(recipe: Recipe, out: Path) -> float | None:
+    return cross_validate(recipe, FoldSpec(2), out, console=Console(quiet=True))["folds"][1]["top1"]
+
+
+def test_two_ranks(tiny_data: Path, tmp_path: Path) -> None:
+    """Both go on to the next fold when rank 0 has written the last file of one."""
+    first, second = run_ranks(2, cross_validate_quietly, recipe_of(tiny_data), tmp_path / "folds")
+    assert first == second
+    assert len(load_scores(out_of_fold(tmp_path / "folds").scores_file).video_ids) == 15
 
 
 def test_time_left_is_printed_from_the_second_fold_on(folder: Path, tiny_data: Path, tmp_path: Path) -> None:

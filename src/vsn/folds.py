@@ -269,7 +269,6 @@ def _write_lists(recipe: Recipe, division: _Division, out: Path) -> None:
         "id",
         *(("group",) if has_groups else ()),
         *(("start", "end") if has_parts else ()),
-        "#fold",
     )
 
     def write(file: Path, held_out: int | None) -> None:
@@ -282,11 +281,11 @@ def _write_lists(recipe: Recipe, division: _Division, out: Path) -> None:
                 record.video_id,
                 *((record.group,) if has_groups else ()),
                 *((record.start, "" if record.end is None else record.end) if has_parts else ()),
-                fold + 1,
+                *((fold + 1,) if held_out is None else ()),
             )
             for record, names, fold in zip(division.records, division.class_names, division.folds.tolist(), strict=True)
         ]
-        write_csv(file, [header, *rows])
+        write_csv(file, [(*header, "#fold") if held_out is None else header, *rows])
 
     write(out / FOLDS_LIST, None)
     for number in range(division.spec.num_folds):
@@ -331,6 +330,7 @@ def _tested(path: Path, recipe: Recipe) -> EvalResult | None:
 def _train_and_test(recipe: Recipe, path: Path, distributed: Distributed, console: Console) -> EvalResult:
     if not distributed.broadcast_from_rank0(lambda: is_finished(path)):
         train_or_reuse(recipe, path, datasets=open_datasets(recipe, console), console=console, command="vsn folds")
+        distributed.broadcast_from_rank0(lambda: None)  # a barrier: rank 0 writes the last files
     config = replace(recipe.eval, order="forward")
     return evaluate_split(path, split="val", config=config, root=recipe.data.root, progress=distributed.is_rank0)
 
