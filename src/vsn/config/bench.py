@@ -22,6 +22,7 @@ PAPER_INPUTS = dict.fromkeys(("i3d", "i3d-fine", "nl-i3d", "nl-i3d-fine"), (32, 
     "nl-slowfast": (64, 1),
     "r2plus1d_34": (32, 1),
     "s3dg": (64, 1),
+    "trajectory": (32, 1),
 }
 """(frames per clip, clips per video) by the kind of model, where the paper's tables differ from (8, 1)."""
 
