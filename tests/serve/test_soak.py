@@ -26,6 +26,7 @@ def run(soak: ModuleType, served_run: Path, out: Path, *options: str) -> dict[st
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow  # half a minute: the service starts twice
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
 def test_seconds_of_load_with_a_killed_decoder_and_a_restart(soak: ModuleType, served_run: Path, tmp_path: Path):
     # Two starts of the command take most of the time.

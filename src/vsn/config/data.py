@@ -71,9 +71,9 @@ class DataConfig:
     root: str = ""
     """Folder of the data set. Relative paths are relative to the working directory."""
     source: Source = "folder"
-    """folder: class folders (split/class/video or class/video); csv: path,label[,start,end][,split] columns (what
-    `vsn data pack` writes too); synthetic: the embedded data set, written by `vsn data synth`; the others
-    read the official files of that data set, or the lists of that code base."""
+    """folder: class folders (split/class/video or class/video); csv: a table with the columns path and label, and
+    as needed start and end, group, and split (what `vsn data pack` writes too); synthetic: the embedded data set, written
+    by `vsn data synth`; the others read the official files of that data set, or the lists of that code base."""
     annotations: str = ""
     """The annotation file, or the folder of the official ones, relative to root; empty: found by name."""
     videos: str = ""
