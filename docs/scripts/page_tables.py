@@ -331,11 +331,25 @@ def paper_rows_table(number: str) -> str:
     return table(head, rows) + (f"\n\n{listed}" if listed else "")
 
 
+def near_copies_table() -> str:
+    """Return the share of copies of each kind that the doctor finds, and how many of its pairs are right."""
+    rows = _read("near-copies-cpu.json")["rows"]
+    lines = [(kind, *(f"{row['recall_by_copy'][kind]:.0%}" for row in rows)) for kind in rows[0]["recall_by_copy"]]
+    lines += [
+        ("all", *(f"{row['recall']:.0%}" for row in rows)),
+        ("all, of videos in which enough moves", *(f"{row['recall_moving']:.0%}" for row in rows)),
+        ("pairs that are right, of those found", *(f"{row['num_right']} of {row['num_found']}" for row in rows)),
+    ]
+    heads = (f"{row['data']}, {row['num_originals']} videos" for row in rows)
+    return table(("copy", *heads), lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "demo": demo_table,
     "demo-quick": quick_table,
     "intervals": interval_table,
     "latency": latency_table,
+    "near-copies": near_copies_table,
     "peers": peer_table,
     "protocol-costs": protocol_table,
     "scaling": scaling_table,
