@@ -1,4 +1,4 @@
-"""Runs on the hub, without a network: folders, a cache made by hand, and an interface that keeps what it is given."""
+"""Runs on the hub, without a network: folders and a cache made by hand. `test_hub_http` has a hub that answers."""
 
 import json
 import shutil
@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
-import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -27,7 +25,7 @@ from vsn.inference.evaluate import evaluate_run
 from vsn.models.weights_file import write_weights
 from vsn.runs import hub
 from vsn.runs.checkpoint import load_model
-from vsn.runs.hub import HubError, copy_run, from_pretrained, local_run, pull, push_to_hub, save_pretrained
+from vsn.runs.hub import HubError, from_pretrained, local_run, pull, push_to_hub, save_pretrained
 from vsn.runs.listing import summarize_run
 from vsn.runs.run import RunError, open_run, weights_hash
 from vsn.training.train import train
@@ -198,57 +196,6 @@ def test_card_of_a_converted_run(tmp_path: Path):
     assert "Trained on" not in text
 
 
-class FakeApi:
-    """Takes the place of the hub's interface and keeps what comes."""
-
-    calls: list[tuple[str, dict[str, Any]]]
-    files: set[str]
-
-    def __init__(self, token: str | None = None) -> None:
-        FakeApi.token = token
-
-    def create_repo(self, **settings: Any) -> Any:
-        FakeApi.calls.append(("create_repo", settings))
-        return type("Url", (), {"repo_id": settings["repo_id"]})
-
-    def upload_folder(self, **settings: Any) -> str:
-        FakeApi.calls.append(("upload_folder", settings))
-        folder = Path(settings["folder_path"])
-        FakeApi.files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        FakeApi.card = (folder / "README.md").read_text()
-        return "address of the commit"
-
-
-@pytest.fixture
-def fake_api(monkeypatch: pytest.MonkeyPatch) -> type[FakeApi]:
-    FakeApi.calls = []
-    monkeypatch.setattr(huggingface_hub, "HfApi", FakeApi)
-    return FakeApi
-
-
-def test_push(tested_run: Path, fake_api: type[FakeApi]):
-    url = push_to_hub(tested_run, "me/tiny-vsn", private=True, license="mit", token="t", branch="b", message="m")
-    assert url == "address of the commit"
-    (create, created), (upload, uploaded) = fake_api.calls
-    assert (create, created["repo_id"], created["private"]) == ("create_repo", "me/tiny-vsn", True)
-    assert (upload, uploaded["repo_id"], uploaded["revision"]) == ("upload_folder", "me/tiny-vsn", "b")
-    assert (uploaded["commit_message"], fake_api.token) == ("m", "t")
-    assert fake_api.files == (FILES - {"eval"}) | {"eval/test-fcn-forward.json"}
-    assert 'from_pretrained("me/tiny-vsn")' in fake_api.card
-
-
-def test_failed_push_gives_the_reason(tested_run: Path, monkeypatch: pytest.MonkeyPatch):
-    class Refusing(FakeApi):
-        def create_repo(self, **settings: Any) -> Any:
-            raise ConnectionError("no route")
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Refusing)
-    with pytest.raises(HubError, match="me/x could not be uploaded: no route"):
-        push_to_hub(tested_run, "me/x")
-    with pytest.raises(HubError, match="user/name, got 'me/x/y'"):
-        push_to_hub(tested_run, "me/x/y")
-
-
 @pytest.fixture
 def cached(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The hub's cache with one repository in it, and no network."""
@@ -269,67 +216,6 @@ def test_from_the_cache_without_a_network(cached: Path, saved: Path, gray_video:
     predictor = vsn.Predictor.from_pretrained("me/tiny-vsn", cache_dir=cached, device="cpu")
     expected = vsn.Predictor.from_run(saved, device="cpu").predict(gray_video)
     assert predictor.predict(gray_video) == expected
-
-
-@pytest.fixture
-def pulled(saved: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
-    """Fetching gives the saved folder; the names and revisions requested."""
-    asked: list[tuple[str, str | None]] = []
-
-    def fake(name: str, *, revision: str | None = None, **_: Any) -> str:
-        asked.append((name, revision))
-        return str(saved)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # the fake needs no network
-    return asked
-
-
-@pytest.mark.parametrize(
-    ("address", "asked"),
-    [
-        ("hf://me/tiny-vsn", ("me/tiny-vsn", None)),
-        (Path("hf://me/tiny-vsn"), ("me/tiny-vsn", None)),
-        ("hf://me/tiny-vsn@v1.0", ("me/tiny-vsn", "v1.0")),
-    ],
-)
-def test_addresses(pulled: list[tuple[str, str | None]], saved: Path, address, asked):
-    assert local_run(address) == saved
-    assert pulled == [asked]
-
-
-def test_commands_take_addresses(pulled, saved: Path, gray_video: Path, tmp_path: Path, capsys):
-    cli.main(["predict", str(saved), str(gray_video), "--device", "cpu"])
-    expected = capsys.readouterr().out
-    cli.main(["predict", "hf://me/tiny-vsn", str(gray_video), "--device", "cpu"])
-    assert capsys.readouterr().out == expected
-    out = tmp_path / "f.npz"
-    cli.main(["features", "hf://me/tiny-vsn", str(gray_video), "--out", str(out), "--device", "cpu"])
-    assert np.load(out)["features"].shape == (1, 256)
-    cli.main(["hub", "pull", "me/tiny-vsn", "--to", str(tmp_path / "mine"), "--revision", "v2"])
-    assert pulled[-1] == ("me/tiny-vsn", "v2")
-    assert {path.name for path in (tmp_path / "mine").iterdir()} == FILES
-
-
-def test_push_and_save_commands(tested_run: Path, fake_api: type[FakeApi], tmp_path: Path, capsys):
-    cli.main(["hub", "push", str(tested_run), "me/tiny-vsn", "--license", "mit"])
-    assert capsys.readouterr().out == "address of the commit\n"
-    assert "The weights: mit." in fake_api.card
-    cli.main(["hub", "save", str(tested_run), str(tmp_path / "s")])
-    assert "No license" in (tmp_path / "s" / "README.md").read_text()
-
-
-def test_a_copy_can_be_tested_and_started_from(pulled, tiny_data: Path, tmp_path: Path):
-    run = copy_run("me/tiny-vsn", tmp_path / "mine")
-    result = evaluate_run(run, root=tiny_data, device="cpu", num_workers=0, progress=False)
-    assert result["num_videos"] == 3
-    model = vsn.create_model("tsm_resnet14_tiny", num_classes=2, num_frames=4, weights=str(run))
-    assert torch.equal(
-        model.backbone.state_dict()["conv1.weight"],
-        from_pretrained(run).backbone.state_dict()["conv1.weight"],
-    )
-    with pytest.raises(RunError, match="exists and is not empty"):
-        copy_run("me/tiny-vsn", tmp_path / "mine")
 
 
 @pytest.mark.parametrize(

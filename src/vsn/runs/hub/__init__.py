@@ -6,6 +6,7 @@ what `pull` returns. The package huggingface_hub (extra ``hub``) is imported onl
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
 import re
 import shutil
@@ -178,13 +179,33 @@ def push_to_hub(
         from huggingface_hub.utils import validate_repo_id
 
         validate_repo_id(repo_id)
-        # One commit of a complete folder: other users never see a part of it.
         write_repository(Path(run), Path(temporary), weights=weights, license=license, repo=repo_id)
         api = huggingface_hub.HfApi(token=token)
         # The hub may complete a name without a user.
         repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
-        commit = api.upload_folder(repo_id=repo_id, folder_path=temporary, commit_message=message, revision=branch)
-    return str(commit)
+        if branch is not None:
+            api.create_branch(repo_id, branch=branch, exist_ok=True)
+        files = {
+            path.relative_to(temporary).as_posix(): path
+            for path in sorted(Path(temporary).rglob("*"))
+            if path.is_file()
+        }
+        # Results of weights pushed before would stay beside the new ones.
+        stale = [
+            path for path in api.list_repo_files(repo_id, revision=branch)
+            if path not in files and any(fnmatch.fnmatchcase(path, pattern) for pattern in FILES)
+        ]  # fmt: skip
+        # One commit: other users never see a part of it. upload_folder may make several.
+        commit = api.create_commit(
+            repo_id,
+            [
+                *(huggingface_hub.CommitOperationAdd(name, path) for name, path in files.items()),
+                *(huggingface_hub.CommitOperationDelete(path) for path in stale),
+            ],
+            commit_message=message,
+            revision=branch,
+        )
+    return str(commit.commit_url)
 
 
 def copy_run(name: str | Path, to: str | Path, *, revision: str | None = None) -> Path:
@@ -210,33 +231,45 @@ def _require_package() -> None:
 @contextmanager
 def _hub_errors(name: str, action: str) -> Iterator[None]:
     """Convert the many errors of huggingface_hub to one that says what to do."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     try:
         yield
-    except LocalEntryNotFoundError as error:
-        raise HubError(
-            f"{name} could not be {action}: no connection to the hub, and it is not in the local cache. Without a network, "
-            "download it elsewhere (vsn hub pull NAME --to RUN) and name the folder."
-        ) from error
     except HFValidationError as error:
         raise HubError(f"Expected a repository name user/name, got {name!r}. ({one_line(error)})") from error
-    except HfHubHTTPError as error:
-        raise HubError(
-            f"{name} could not be {action}: {one_line(error)} Check the name; a private repository needs a token "
-            "(hf auth login)."
-        ) from error
-    except OSError as error:  # connection errors; ours are ValueErrors
-        # A file of the run is missing, which is not the hub's error.
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise HubError(f"{name} could not be {action}: {one_line(error)}") from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in _TRANSPORTS:
+        reason = _hub_reason(error)
+        if reason is None:
             raise
-        raise HubError(
-            f"{name} could not be {action}: no connection to the hub ({one_line(error)}). Check the network."
-        ) from error
+        raise HubError(f"{name} could not be {action}: {reason}") from error
+
+
+def _hub_reason(error: Exception) -> str | None:
+    """Say why the hub failed and what to do; None if the error is not the hub's."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    # The client wraps errors: an answer of the hub arrives as a file that is not in the cache, or as a RuntimeError.
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    for cause in causes:
+        # Some versions derive the missing local file from the hub's errors.
+        if isinstance(cause, HfHubHTTPError) and not isinstance(cause, LocalEntryNotFoundError):
+            if cause.response is not None and (cause.response.status_code == 429 or cause.response.status_code >= 500):
+                return f"{one_line(cause)} The hub is busy or down: try again later."
+            return f"{one_line(cause)} Check the name; a private repository needs a token (hf auth login)."
+    if isinstance(error, LocalEntryNotFoundError):
+        return (
+            "no connection to the hub, and it is not in the local cache. Without a network, download it elsewhere "
+            "(vsn hub pull NAME --to RUN) and name the folder."
+        )
+    for cause in causes:
+        if type(cause).__module__.partition(".")[0] in _TRANSPORTS:
+            return f"no connection to the hub ({one_line(cause)}). Check the network."
+    # Connection errors of the system; a missing file of the run is not the hub's.
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        return one_line(error)
+    return None
 
 
 def _is_reachable() -> bool:
