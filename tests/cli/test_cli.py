@@ -5,17 +5,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.helpers.fake_runs import write_run
 from tests.helpers.lookalikes import make_frame_folders
 from tests.helpers.tiny_runs import tiny_recipe
 from vsn import __version__, cli
-from vsn.config import EvalConfig
+from vsn.config import EvalConfig, Recipe
 from vsn.config.recipes import dump_recipe, find_recipe, load_recipe
 from vsn.data.open import open_split
 from vsn.runs.run import open_run
@@ -224,7 +226,6 @@ def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
 @pytest.mark.parametrize(
     ("line", "pattern"),
     [
-        ("train", "recipe.*vsn train demo"),
         ("train demoo", "'demoo'.*'demo'"),
         ("train zzz", "'zzz'.*vsn recipe list"),
         ("train --resume none", "none is not a run folder"),
@@ -260,6 +261,9 @@ def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
         ("predict none a.mp4 --precision bf16", "--precision bf16.*train.precision.*--to openvino"),
         ("predict none a.mp4 --windows --precision bf16", "--precision bf16"),
         ("predict none", "video files"),
+        ("train", "--data.root clips.*recipe list"),
+        ("folds", "--data.root clips.*recipe list"),
+        ("train --init-from a", "--init-from.*recipe.*train finetune --init-from a"),
         ("stream none 0 --video a.avi", "--video is 'a.avi'.*mp4"),
         ("report none", "none is not a run folder"),
         ("report none --videos 0", "none is not a run folder"),
@@ -410,6 +414,33 @@ def test_init_from_is_model_weights(vsn: Run, tiny_data: Path, tmp_path: Path):
     status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, "--model.num-frames", "2")
     assert status == 1
     assert one_line(err).startswith("vsn: model.num_frames is 2")
+
+
+@pytest.mark.parametrize(
+    ("device", "num_videos", "name", "model", "epochs"),
+    [
+        ("cpu", 30, "differences-cpu", "vsn_resnet26_thin", 150),
+        ("cpu", 432, "differences-cpu", "vsn_resnet26_thin", 50),
+        ("cpu", 100_000, "differences-cpu", "vsn_resnet26_thin", 5),
+        ("cuda", 432, "finetune", "vsn_resnet50", 25),
+    ],
+)
+def test_a_recipe_is_chosen_by_the_device_and_the_number_of_videos(
+    vsn: Run, tmp_path: Path, monkeypatch, device: str, num_videos: int, name: str, model: str, epochs: int
+):
+    trained: list[tuple[Recipe, Path]] = []
+    monkeypatch.setattr("vsn.training.train.train", lambda recipe, out: trained.append((recipe, out)))
+    monkeypatch.setattr("vsn.system.distributed.pick_device", lambda wanted: torch.device(device))
+    records = types.SimpleNamespace(records=range(num_videos))
+    monkeypatch.setattr("vsn.training.choose.read_labeled", lambda data, split: records)
+    status, _, err = vsn("train", "--data.root", tmp_path, "--train.lr", "0.5")
+    assert status == 0
+    assert one_line(err).startswith(f"Recipe {name}: ")
+    assert f" {num_videos} training videos" in one_line(err)
+    ((recipe, out),) = trained
+    assert (recipe.model.name, recipe.train.epochs, recipe.train.lr) == (model, epochs, 0.5)
+    assert recipe.train.val_every <= epochs
+    assert out.name.startswith(f"{name}-{model}-")
 
 
 def test_ablate(vsn: Run, tiny_data: Path, tmp_path: Path, monkeypatch):

@@ -53,7 +53,7 @@ def parse(arguments: list[str]) -> None:
         if any(getattr(options, key, None) for key in ("show", "merge", "verify")):
             assert settings.arguments == ()
             return
-        assert name != "train" or options.recipe or options.resume
+        assert name != "train" or options.recipe or options.resume or "--data.root" in settings.arguments
         assert settings.apply_to(options.recipe).model.name in list_models()
         return
     names = [word.partition("@")[0] for word in tyro.cli(parse_only(command), args=rest, prog=prog) or ()]

@@ -47,15 +47,12 @@ class FoldsCommand(RecipeCommand):
 
     def run(self, settings: RecipeSettings) -> None:
         """Train what is missing, join the scores, and print the accuracy overall and of each fold and group."""
-        if not self.recipe:
-            raise ValueError(
-                "vsn folds needs a recipe, followed by settings: vsn folds differences-cpu --data.root clips. "
-                "`vsn recipe list` lists recipes."
-            )
-        recipe = settings.apply_to(self.recipe)
+        is_rank0 = os.environ.get("RANK", "0") == "0"  # under torchrun only rank 0 prints
+        console = Console(stderr=True, quiet=not is_rank0)
+        name, recipe = (self.recipe, settings.apply_to(self.recipe)) if self.recipe else settings.choose(console)
         from vsn.folds import FoldSpec, cross_validate, out_of_fold, plan
 
-        out = self.out or Path("runs") / f"folds-{Path(self.recipe).stem}"
+        out = self.out or Path("runs") / f"folds-{Path(name).stem}"
         spec = FoldSpec(self.folds, self.by, self.splits)
         if self.dry_run:
             folds = plan(recipe, spec, out)
@@ -64,8 +61,6 @@ class FoldsCommand(RecipeCommand):
             else:
                 _print_folds(folds)
             return
-        is_rank0 = os.environ.get("RANK", "0") == "0"  # under torchrun only rank 0 prints
-        console = Console(stderr=True, quiet=not is_rank0)
         print_unused_settings(recipe, console)
         result = cross_validate(recipe, spec, out, command=command_line.get(), console=console)
         if not is_rank0:

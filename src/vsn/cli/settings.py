@@ -50,6 +50,28 @@ class RecipeSettings:
             description="Settings of this recipe; each can be changed here.",
         )
 
+    def choose(self, console: Console) -> tuple[str, Recipe]:
+        """Choose a recipe for the user's own data set, by its size and the device, and change settings of it.
+
+        Returns its name and the recipe; prints both the choice and the reason.
+
+        Raises:
+            ConfigError: as `apply_to`; or the data cannot be read.
+        """
+        # The data and the device are settings too, the same for every recipe.
+        given = self.apply_to("")
+        if not given.data.root:
+            raise ConfigError(
+                f"{self.prog} needs your videos: {self.prog} --data.root clips, with one folder per class in it. With a "
+                "recipe it trains that instead; `vsn recipe list` lists them."
+            )
+        from vsn.system.distributed import pick_device
+        from vsn.training.choose import choose_recipe
+
+        choice = choose_recipe(given.data, gpu=pick_device(given.train.device).type != "cpu")
+        print_line(console, f"Recipe {choice.name}: {choice.reason}. `vsn recipe list` lists others.")
+        return choice.name, self.apply_to("", choice.recipe)
+
 
 @dataclasses.dataclass(frozen=True)
 class RecipeCommand:

@@ -17,7 +17,8 @@ from vsn.system.terminal import print_line, shell_quote
 class TrainCommand(RecipeCommand):
     """Train a model from a recipe, or resume a run.
 
-    Every setting can be changed on the command line, for example `--data.root clips`,
+    Without a recipe, `vsn train --data.root clips` chooses one by the device and the number of videos. Every
+    setting can be changed on the command line, for example `--data.root clips`,
     `--model.name tsm_resnet50`, `--train.epochs 10`. `vsn recipe show RECIPE` prints all settings;
     `vsn train RECIPE --help` explains them.
     """
@@ -39,10 +40,10 @@ class TrainCommand(RecipeCommand):
         if self.resume:
             self._resume(self.resume, settings, console)
             return
-        if not self.recipe:
+        if self.init_from and not self.recipe:
             raise ValueError(
-                "vsn train needs a recipe, followed by settings: vsn train demo --data.root videos. "
-                "`vsn recipe list` lists recipes."
+                f"--init-from needs the recipe that its weights are for, as in: vsn train finetune --init-from "
+                f"{shell_quote(self.init_from)} --data.root clips"
             )
         # --init-from is a setting of the recipe under another name, so that the run records it.
         if self.init_from:
@@ -50,7 +51,7 @@ class TrainCommand(RecipeCommand):
                 raise ValueError("--init-from sets model.weights; leave out --init-from or --model.weights.")
             arguments = (*settings.arguments, "--model.weights", str(self.init_from))
             settings = dataclasses.replace(settings, arguments=arguments)
-        recipe = settings.apply_to(self.recipe)
+        name, recipe = (self.recipe, settings.apply_to(self.recipe)) if self.recipe else settings.choose(console)
         # model.weights may name published weights or a file too; --init-from takes only a run.
         if self.init_from:
             from vsn.training.start import check_is_run
@@ -65,7 +66,7 @@ class TrainCommand(RecipeCommand):
         from vsn.training.train import train
 
         # The time makes the name unique. A model name such as timm/resnet50d must not make a folder.
-        stem = f"{Path(self.recipe).stem}-{recipe.model.name.replace('/', '-')}"
+        stem = f"{Path(name).stem}-{recipe.model.name.replace('/', '-')}"
         train(recipe, self.out or Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
 
     def _resume(self, path: Path, settings: RecipeSettings, console: Console) -> None:

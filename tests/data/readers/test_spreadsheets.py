@@ -57,6 +57,7 @@ TABS = table(ROWS, separator="\t")
         (table([(str(i), *row) for i, row in enumerate(ROWS)], header=("", *HEADER)), ""),  # pandas
         (table([(str(i), *row) for i, row in enumerate(ROWS)], header=("Unnamed: 0", *HEADER)), ""),
         (table([(*row, "S1", "x") for row in ROWS], header=(*HEADER, "Subject", "#weather")), "'subject', '#weather'"),
+        (table([(*row, "1") for row in ROWS], header=(*HEADER, "fold")), "'fold'"),
         (table([(row[0].replace("/", "\\"), *row[1:]) for row in ROWS]), r"'clips\\a1.mp4' (clips.csv, line 2)"),
         (table([(row[0].upper(), *row[1:]) for row in ROWS]), "'CLIPS/A1.MP4' (clips.csv, line 2)"),
         (table([(f".\\{row[0]}".replace("/", "\\").title(), *row[1:]) for row in ROWS]), "spelled otherwise"),

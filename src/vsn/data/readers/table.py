@@ -138,7 +138,9 @@ def _check_columns(
             f"and 'end', with times in seconds{advice}. If the videos are cut there already, begin the columns' names "
             "with #."
         )
-    unknown = [name for name in others if words[name] not in _UNUSED.split()]
+    # Splits or groups say more than folds; where they are absent, folds may be meant to keep videos apart.
+    unused = {*_UNUSED.split(), *(["fold"] if {"split", "group"} & set(columns) else [])}
+    unknown = [name for name in others if words[name] not in unused]
     if unknown:
         raise ConfigError(
             f"{file}: unknown columns {quote_first(unknown)}; known are {', '.join(known)}, and columns that describe a "
