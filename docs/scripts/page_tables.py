@@ -21,6 +21,7 @@ from vsn.bench.tables import PAPER_TABLE_6
 from vsn.config import ModelConfig
 from vsn.data.views import PROTOCOLS
 from vsn.models.measure import count_multiply_adds
+from vsn.system.numbers import decimal, percent, percent_interval, short_count
 
 ROOT = Path(__file__).parents[2]
 SPOT = re.compile(r"(?s)(<!-- table ([\w-]+) -->\n).*?(<!-- end of table -->)")
@@ -137,10 +138,10 @@ def demo_table() -> str:
     rows = [
         (
             row["model"],
-            f"{row['params'] / 1e6:.2f}M",
-            f"{row['multiply_adds'] / 1e6:.0f}M",
-            f"{row['top1']:.1%}",
-            f"{row['top1_interval'][0]:.1%} to {row['top1_interval'][1]:.1%}",
+            short_count(row["params"]),
+            short_count(row["multiply_adds"]),
+            percent(row["top1"]),
+            percent_interval(row["top1_interval"]),
             f"{row['latency_ratio']:.2f}",
         )
         for row in _read("demo-cpu.json")["rows"]
@@ -151,7 +152,7 @@ def demo_table() -> str:
 def quick_table() -> str:
     """Return the accuracy of the quick demo's three models, with frames in order and shuffled."""
     rows = [
-        (row["model"], f"{row['top1']:.1%}", f"{row['top1_shuffled']:.1%}")
+        (row["model"], percent(row["top1"]), percent(row["top1_shuffled"]))
         for row in _read("demo-quick-cpu.json")["rows"]
     ]
     return table(("model", "top-1", "frames shuffled"), rows)
@@ -162,8 +163,8 @@ def latency_table() -> str:
     rows = [
         (
             f"`{row['label']}`",
-            f"{row['parameters'] / 1e6:.1f}M",
-            f"{row['multiply_adds_of_video'] / 1e9:.0f}G",
+            short_count(row["parameters"]),
+            short_count(row["multiply_adds_of_video"]),
             f"{row['latency']['ratio']:.2f}",
             f"{PAPER_TABLE_6[row['label']][2]}%",
         )
@@ -201,11 +202,11 @@ def peer_table() -> str:
     rows = [
         (
             f"`{row['model']}`",
-            f"{row['top1']:.1%}",
-            "" if row["sd"] is None else f"{100 * row['sd']:.1f}",
+            percent(row["top1"]),
+            "" if row["sd"] is None else decimal(100 * row["sd"]),
             str(row["seeds"]),
-            f"{row['parameters'] / 1e6:.2f}M",
-            f"{row['multiply_adds'] / 1e6:.0f}M",
+            short_count(row["parameters"]),
+            short_count(row["multiply_adds"]),
             f"{row['latency']:.2f}",
         )
         for row in peer_rows()
@@ -222,7 +223,7 @@ def protocol_table() -> str:
         config = ModelConfig(name=model, num_classes=400, num_frames=plan.num_frames or 8)
         costs[name] = count_multiply_adds(config, size=sizes[plan.crops]) * plan.num_views
     rows = [
-        (f"`{name}`", str(PROTOCOLS[name].num_views), f"{cost / 1e9:,.0f}G", f"{cost / costs['fcn']:.1f}")
+        (f"`{name}`", str(PROTOCOLS[name].num_views), short_count(cost), f"{cost / costs['fcn']:.1f}")
         for name, cost in costs.items()
     ]
     return table(("protocol", "views", "multiply-adds a video", "to `fcn`"), rows)
@@ -320,7 +321,7 @@ def interval_table() -> str:
             f"{len(cases)}, exact" if cases[0]["draws"] == "exact" else f"{len(cases)} of {cases[0]['draws']:,} draws"
         )
         figures = (min(values), statistics.median(values), max(values))
-        lines.append((kind, method, count, *(f"{value:.1%}" for value in figures)))
+        lines.append((kind, method, count, *(percent(value) for value in figures)))
     return table(("interval", "method", "cases", "lowest", "median", "highest"), lines)
 
 
@@ -334,10 +335,10 @@ def paper_rows_table(number: str) -> str:
 def near_copies_table() -> str:
     """Return the share of copies of each kind that the doctor finds, and how many of its pairs are right."""
     rows = _read("near-copies-cpu.json")["rows"]
-    lines = [(kind, *(f"{row['recall_by_copy'][kind]:.0%}" for row in rows)) for kind in rows[0]["recall_by_copy"]]
+    lines = [(kind, *(percent(row["recall_by_copy"][kind], 0) for row in rows)) for kind in rows[0]["recall_by_copy"]]
     lines += [
-        ("all", *(f"{row['recall']:.0%}" for row in rows)),
-        ("all, of videos in which enough moves", *(f"{row['recall_moving']:.0%}" for row in rows)),
+        ("all", *(percent(row["recall"], 0) for row in rows)),
+        ("all, of videos in which enough moves", *(percent(row["recall_moving"], 0) for row in rows)),
         ("pairs that are right, of those found", *(f"{row['num_right']} of {row['num_found']}" for row in rows)),
     ]
     heads = (f"{row['data']}, {row['num_originals']} videos" for row in rows)

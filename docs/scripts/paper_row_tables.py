@@ -11,6 +11,7 @@ from paper_rows import COSTS, ROOT, ROWS, TABLE_6, Row
 
 from vsn.bench.tables import PAPER_TABLE_6
 from vsn.config import MODELS, ConfigError
+from vsn.system.numbers import decimal, percent
 
 RESULTS = ROOT / "results"
 TOLERANCE = 0.01
@@ -81,7 +82,7 @@ def _measured_peer(row: Row, top1: dict[str, tuple[float, float | None]]) -> str
     if thin not in top1:
         return ""
     mean, sd = top1[thin]
-    return f"`{thin}` {mean:.1%}" + ("" if sd is None else f" ± {100 * sd:.1f}")
+    return f"`{thin}` {percent(mean)}" + ("" if sd is None else f" ± {decimal(100 * sd)}")
 
 
 def _embedded() -> dict[str, tuple[float, float | None]]:
@@ -142,10 +143,10 @@ def figures_table(number: str) -> list[Sequence[str]]:
     ]
     for row, place in zip(ROWS[number], places[number], strict=True):
         ours = None if place is None else measured[place]
-        sd = "" if ours is None or ours["stdev"] is None else f" ± {100 * ours['stdev']:.1f}"
+        sd = "" if ours is None or ours["stdev"] is None else f" ± {decimal(100 * ours['stdev'])}"
         parameters, cost = totals(row) or (None, None)
         costs = (_cost(parameters, None, "M"), _cost(cost, None, "G"))
-        cell = "" if ours is None else f"{ours['mean']:.1%}{sd}"
+        cell = "" if ours is None else f"{percent(ours['mean'])}{sd}"
         lines.append((row.label, _names(row), *costs, row.accuracy, _recipes(row), cell))
     return lines
 

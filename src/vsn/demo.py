@@ -23,6 +23,7 @@ from vsn.runs.checkpoint import load_model
 from vsn.runs.metadata import versions
 from vsn.runs.run import Run
 from vsn.system.files import atomic_write, write_json
+from vsn.system.numbers import decimal, percent, percent_range, short_count
 from vsn.system.terminal import make_table
 from vsn.training.train import train_or_reuse
 
@@ -149,15 +150,14 @@ def print_table(rows: list[DemoRow], console: Console) -> None:
     columns = ("model", "params", "mult-adds", "top-1", "95% interval", "shuffled", "latency")
     table = make_table(columns, title="The embedded data set: classes differ only in the order of the frames")
     for row in rows:
-        low, high = row.top1_interval
         table.add_row(
             row.model,
-            f"{row.params / 1e6:.2f}M",
-            f"{row.multiply_adds / 1e6:.0f}M",
-            f"{row.top1:.1%}",
-            f"{low:.1%}-{high:.1%}",
-            f"{row.top1_shuffled:.1%}",
-            f"{row.latency_ratio:.2f}",
+            short_count(row.params),
+            short_count(row.multiply_adds),
+            percent(row.top1),
+            percent_range(row.top1_interval),
+            percent(row.top1_shuffled),
+            decimal(row.latency_ratio, 2),
         )
     console.print(table)
     console.print("shuffled: top-1 with the frames in random order. latency: of one clip, relative to TSN's.")

@@ -38,6 +38,7 @@ from vsn.scores.scores import Scores, load_scores
 from vsn.system.distributed import Distributed
 from vsn.system.files import write_csv, write_json
 from vsn.system.lock import lock_folder
+from vsn.system.numbers import percent
 from vsn.system.terminal import print_line
 from vsn.training.job import check_job
 from vsn.training.train import train_or_reuse
@@ -123,7 +124,7 @@ def cross_validate(
             if result is None:
                 print_line(console, _announce(folds, number, division))
                 result = _train_and_test(run_recipe, out / fold["run"], distributed, console)
-                print_line(console, f"{fold['run']}: top-1 {result.top1:.1%} on {result.num_videos} videos")
+                print_line(console, f"{fold['run']}: top-1 {percent(result.top1)} on {result.num_videos} videos")
             fold["top1"], fold["seconds"] = result.top1, _seconds(out / fold["run"], result)
             if distributed.is_rank0:
                 write_json(out / FOLDS_FILE, folds)

@@ -333,8 +333,8 @@ def test_layout_of_a_grid_shows_cost_if_it_differs():
     assert format_table(table, results, 1, "x").splitlines()[3:] == [
         "| model.num_frames | ours | sd | runs | multiply-adds |",
         "|------------------|-----:|---:|-----:|--------------:|",
-        "| 2                | 50.0 |  - |    1 |            2M |",
-        "| 4                | 75.0 |  - |    1 |        4,000M |",
+        "| 2                | 50.0 |  - |    1 |         2.00M |",
+        "| 4                | 75.0 |  - |    1 |         4.00G |",
     ]
 
 

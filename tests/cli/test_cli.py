@@ -22,6 +22,7 @@ from vsn.config.recipes import dump_recipe, find_recipe, load_recipe
 from vsn.data.open import open_split
 from vsn.runs.run import open_run
 from vsn.system.interrupt import Interrupted, StopRequest
+from vsn.system.load import CpuLoad
 from vsn.training.train import TrainingStopped
 
 Run = Callable[..., tuple[int, str, str]]
@@ -188,6 +189,19 @@ def test_bench(vsn: Run, tmp_path: Path):
     facts = json.loads((tmp_path / "costs.json").read_text())
     assert facts["command"].startswith("vsn bench tsn_resnet14_tiny vsn_resnet14_tiny --size 32")
     assert [row["latency"]["rounds"] for row in facts["rows"]] == [3, 3]
+
+
+def test_bench_on_a_busy_machine_is_no_success(vsn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from vsn.bench import run as bench_run
+
+    monkeypatch.setattr(bench_run.CpuMeter, "read", lambda self: CpuLoad(cores=2, others=2.0))
+    options = ("--size", 32, "--batches", 3, "--batch-size", 0, "--device", "cpu", "--json", tmp_path / "costs.json")
+    status, out, err = vsn("bench", "tsn_resnet14_tiny", *options)
+    assert status == 1
+    assert "other processes use 2.0 of 2 cores" in err.lower()  # before the measurement
+    assert "NO RESULT" in out
+    assert json.loads((tmp_path / "costs.json").read_text())["too_busy"] == ["latency"]
+    assert vsn("bench", "tsn_resnet14_tiny", *options, "--max-busy", 1)[0] == 0
 
 
 def test_bench_stopped_prints_and_writes_what_it_has(vsn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

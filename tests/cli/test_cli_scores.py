@@ -20,6 +20,7 @@ from vsn.scores.calibrate import load_calibration
 from vsn.scores.fuse import fuse_scores, stratified_half
 from vsn.scores.metrics import summarize
 from vsn.scores.scores import Scores, load_scores
+from vsn.system.numbers import percent
 
 Run = Callable[..., str]
 
@@ -63,7 +64,7 @@ def test_fuse(vsn: Run):
     page = vsn("fuse", a, b, "--weights", 1, 3)
     assert "60 videos, mean of softmax scores" in page
     assert "0.25" in page
-    assert f"{report['inputs'][0]['top1']:.1%}" in page
+    assert f"{percent(report['inputs'][0]['top1'])}" in page
     assert "95% interval of the paired difference" in page
     assert len(page.splitlines()) < 20
     assert json.loads(vsn("fuse", a, b, "--logits", "--json"))["fusion"] == "logits"
@@ -77,7 +78,7 @@ def test_fuse_prints_the_columns_of_table_2(vsn: Run):
     fused = {key: report["fused"][key] for key in ("frames", "parameters", "multiply_adds")}
     assert fused == {"frames": "8+8", "parameters": 48_600_000, "multiply_adds": 66_000_000_000}
     page = vsn("fuse", a, b)
-    assert [word for word in ("8+8", "48.6M", "66G") if word not in page] == []
+    assert [word for word in ("8+8", "48.6M", "66.0G") if word not in page] == []
     # Three networks, two of them fused before; costs that one file lacks make the sum unknown.
     three = json.loads(vsn("fuse", "both.npz", a, "--json"))["fused"]
     assert (three["frames"], three["parameters"]) == ("8+8+8", 72_900_000)

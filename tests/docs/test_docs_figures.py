@@ -12,6 +12,7 @@ import pytest
 import vsn
 from tests.helpers.docs_pages import PAGES, ROOT, read, script
 from vsn.bench.tables import PAPER_TABLE_6
+from vsn.system.numbers import percent, short_count
 
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in PAGES}
 
@@ -105,22 +106,22 @@ def quoted_figures() -> dict[str, list[str]]:
     )
     return {
         "evaluation.md": [
-            f"coverage is {mid_p['least']:.1%} at the least and {mid_p['mean']:.1%} on average",
-            f"Wilson's: {wilson['least']:.1%} and {wilson['mean']:.1%}",
-            f"bootstrap: {bootstrap['least']:.1%} and {bootstrap['mean']:.1%}",
-            *(f"{shares[60, 0.95]:.1%} for 60 videos at 95%", f"{shares[20, 0.99]:.1%} for 20 videos at 99%"),
-            f"down to {min(coverages['mean-class difference']):.1%}",
-            f"{min(holds):.1%} to {max(holds):.1%} of simulated draws",
-            f"true value in {min(average_precision):.1%}",
+            f"coverage is {percent(mid_p['least'])} at the least and {percent(mid_p['mean'])} on average",
+            f"Wilson's: {percent(wilson['least'])} and {percent(wilson['mean'])}",
+            f"bootstrap: {percent(bootstrap['least'])} and {percent(bootstrap['mean'])}",
+            *(f"{percent(shares[60, 0.95])} for 60 videos at 95%", f"{percent(shares[20, 0.99])} for 20 videos at 99%"),
+            f"down to {percent(min(coverages['mean-class difference']))}",
+            f"{percent(min(holds))} to {percent(max(holds))} of simulated draws",
+            f"true value in {percent(min(average_precision))}",
         ],
         "index.md": [f"{demo['seconds'] / 60:.1f} minutes"],
         "tour.md": [f"{quick['seconds'] / 60:.1f} minutes"],
         "install.md": start_up_figures("plain", "extras"),
         "how.md": [f"{i3d} times", f"{shuffle} times"],
-        "own-videos.md": [f"{arrow:.1%}"],
+        "own-videos.md": [f"{percent(arrow)}"],
         "choosing.md": [
             *(f"{shift_only[0]}%", shift_only[1], f"{both[0]}%", both[1]),
-            *(f"TSN {tsn['top1']:.0%}", f"TSM {tsm['top1']:.0%}", f"VSN {vsn_row['top1']:.0%}"),
+            *(f"TSN {percent(tsn['top1'], 0)}", f"TSM {percent(tsm['top1'], 0)}", f"VSN {percent(vsn_row['top1'], 0)}"),
             *(f"{tsm['latency_ratio']:.2f} times", f"{vsn_row['latency_ratio']:.2f} times"),
             *(compiled["TSM"], compiled["VSN"], f"TSM processes {in_batches['TSM']} and VSN {in_batches['VSN']}"),
         ],
@@ -175,8 +176,8 @@ def test_the_protocols_are_as_measured():
     for one in run["test"]:
         low, high = one["top1_interval"]
         row = (
-            f"| `{one['protocol']}` | {one['num_views']} | {one['multiply_adds'] / 1e6:,.0f}M | {one['top1']:.1%} | "
-            f"{low:.1%} to {high:.1%} |"
+            f"| `{one['protocol']}` | {one['num_views']} | {short_count(one['multiply_adds'])} | {percent(one['top1'])} | "
+            f"{percent(low)} to {percent(high)} |"
         )
         assert row in TEXTS["evaluation.md"]
 
@@ -185,7 +186,7 @@ def test_the_five_ways_are_as_measured():
     for way, facts in measured("training-cpu")["ways"].items():
         last = facts["metrics"][-1]
         same = "yes" if facts["weights_equal_to_first"] is not False else "no"
-        row = f"| {way} | {last['train_loss']:.3f} | {last['val_loss']:.3f} | {last['val_top1']:.1%} | {same} |"
+        row = f"| {way} | {last['train_loss']:.3f} | {last['val_loss']:.3f} | {percent(last['val_top1'])} | {same} |"
         assert row in TEXTS["training.md"]
 
 
@@ -213,7 +214,7 @@ def test_gesture_figures_are_as_measured():
     top1 = {}
     for pair in pairs:
         for stream, row in zip(pair["streams"], pair["report"]["inputs"], strict=True):
-            top1[stream["run"], pair["protocol"]] = f"{row['top1']:.1%}"
+            top1[stream["run"], pair["protocol"]] = f"{percent(row['top1'])}"
     hours = next(s for pair in pairs for s in pair["streams"] if s["run"] == "gdiff64")["training_seconds"] / 3600
     best, whole = top1["gdiff64", "center"], top1["gdiff64", "fcn"]
     assert best in TEXTS["evaluation.md"]

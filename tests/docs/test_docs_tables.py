@@ -12,6 +12,7 @@ from tests.helpers.docs_pages import ROOT, read
 from vsn.ablation.results import load_ablation
 from vsn.ablation.run import format_tables
 from vsn.config.recipes import recipe_folder
+from vsn.system.numbers import percent, percent_interval, short_count
 
 
 def measured(name: str) -> Any:
@@ -77,12 +78,10 @@ def test_table_of_models(tables: ModuleType, names: tuple[str, ...]):
 def test_readme():
     readme, demo = read("README.md"), measured("demo-cpu")
     for row in demo["rows"]:
-        low, high = row["top1_interval"]
-        line = (
-            f"| {row['model']} | {row['params'] / 1e6:.2f}M | {row['multiply_adds'] / 1e6:.0f}M | {row['top1']:.1%} | "
-            f"{low:.1%} to {high:.1%} | {row['top1_shuffled']:.1%} | {row['latency_ratio']:.2f} |"
-        )
+        shares = (percent(row["top1"]), percent_interval(row["top1_interval"]), percent(row["top1_shuffled"]))
+        costs = (short_count(row["params"]), short_count(row["multiply_adds"]))
+        line = " | ".join((row["model"], *costs, *shares, f"{row['latency_ratio']:.2f}"))
         assert line in readme
     assert f"{demo['seconds'] / 60:.1f} minutes" in readme
     for run in measured("gestures-arrow-cpu")["runs"]:
-        assert f"{run['recipe']['model']['name'][:3].upper()} {run['test'][0]['top1']:.1%}" in readme
+        assert f"{run['recipe']['model']['name'][:3].upper()} {percent(run['test'][0]['top1'])}" in readme

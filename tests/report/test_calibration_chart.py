@@ -6,6 +6,7 @@ import pytest
 from tests.helpers.made_scores import random_scores
 from vsn.report.charts import PANEL_SIZE, reliability_chart
 from vsn.scores.calibrate import ReliabilityBin, expected_calibration_error, reliability_curve
+from vsn.system.numbers import percent
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -31,7 +32,7 @@ def test_a_panel_for_each_curve_and_hostile_names():
     assert "<script>" not in drawn
     texts = [one.text for one in page.iter(f"{SVG}text")]
     for name, bins in curves.items():
-        assert f"{name}: error {expected_calibration_error(bins):.1%}" in texts
+        assert f"{name}: error {percent(expected_calibration_error(bins))}" in texts
     # It needs no other file, and nothing is outside of it.
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", drawn)
     width = float(page.attrib["width"])

@@ -24,6 +24,7 @@ from vsn.scores.calibrate import calibrate
 from vsn.scores.metrics import average_precisions
 from vsn.scores.reliance import temporal_reliance
 from vsn.scores.scores import Scores, load_scores
+from vsn.system.numbers import percent, percent_range
 
 
 def commands(page: Page) -> list[list[str]]:
@@ -145,11 +146,11 @@ def test_several_labels_a_video(tmp_path: Path) -> None:
     page = written([run_dir], tmp_path / "x.html")
     found = average_precisions(load_scores(run_dir / "eval" / "test-fcn-forward.npz"))
     assert "mAP" in page.words
-    assert f"{100 * np.mean(list(found.values())):.1f}%" in page.words
+    assert percent(np.mean(list(found.values()))) in page.words
     for name in CLASSES:
         assert name in page.words
         if name in found:
-            assert f"{100 * found[name]:.1f}%" in page.words
+            assert percent(found[name]) in page.words
     assert CLASSES[3] not in found
     counts = load_scores(run_dir / "eval" / "test-fcn-forward.npz").labels.sum(axis=0)
     assert sorted(counts) == sorted(int(word.split()[0]) for word in page.words if re.fullmatch(r"\d+ videos?", word))
@@ -169,7 +170,7 @@ def test_reliance_by_class_is_that_of_the_scores(tmp_path: Path, orders: tuple[s
     words = written([run_dir], tmp_path / "x.html").words
     for order in orders:
         low, high = found.orders[order].interval
-        assert f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}%" in words
+        assert percent_range((low, high), dash="\N{EN DASH}") in words
     for name in CLASSES:
         one = found.classes[name]
         change = 100 * (one["shuffled"].top1 - one["forward"].top1)
@@ -333,7 +334,7 @@ def test_examples_are_shown_with_three_choices_and_heat(tmp_path: Path) -> None:
     costs = {run.name: (11_200_000, 14_600_000_000) for run in runs}
     page = Page(write_page(runs, tmp_path / "x.html", title="t", examples=shown, costs=costs).read_text("utf-8"))
     assert page.tags.count("img") == 2 * 8
-    assert {"gone", "Most certain when right", "Most wrong", "11.2\u202fM", "14.6\u202fG"} <= set(page.words)
+    assert {"gone", "Most certain when right", "Most wrong", "11.2M", "14.6G"} <= set(page.words)
     for choice in np.argsort(-best.scores.logits[rows["worst"][0]], kind="stable")[:3]:
         assert CLASSES[choice] in page.words
 

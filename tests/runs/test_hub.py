@@ -28,6 +28,7 @@ from vsn.runs.checkpoint import load_model
 from vsn.runs.hub import HubError, from_pretrained, local_run, pull, push_to_hub, save_pretrained
 from vsn.runs.listing import summarize_run
 from vsn.runs.run import RunError, open_run, weights_hash
+from vsn.system.numbers import percent
 from vsn.training.train import train
 
 FILES = {
@@ -99,7 +100,8 @@ def test_the_card_claims_what_was_measured_of_these_weights(tested_run: Path, sa
     (file,) = tested_run.glob("eval/test-fcn-forward.json")
     result = json.loads(file.read_text())
     low, high = result["top1_interval"]
-    row = f"| test | fcn | 1 | forward | 3 | {result['top1']:.1%} | {low:.1%} to {high:.1%} | {result['top5']:.1%} | "
+    shares = f"{percent(result['top1'])} | {percent(low)} to {percent(high)} | {percent(result['top5'])} | "
+    row = f"| test | fcn | 1 | forward | 3 | {shares}"
     assert row in card.text
     assert "10crop" not in card.text
     assert "98.7%" not in card.text

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from vsn.ablation.grid import Settings, Variant, format_value, grid_variants, make_variant
 from vsn.ablation.results import RunResult, TestOrder
 from vsn.config import STAGES, Block, ConfigError, Recipe
+from vsn.system.numbers import decimal, short_count
 
 TableNumber = Literal[5, 7, 8, 9]
 
@@ -313,17 +314,17 @@ def _our_cells(figures: Figures | None, baseline: Figures | None) -> dict[str, s
         "runs": str(figures.num_runs) if complete else f"{figures.num_runs} of {figures.num_expected}",
     }
     if figures.stdev is not None:
-        cells["sd"] = f"{100 * figures.stdev:.1f}"
+        cells["sd"] = decimal(100 * figures.stdev)
     if figures.shuffled is not None:
-        cells["frames shuffled"] = f"{100 * figures.shuffled:.1f}"
+        cells["frames shuffled"] = decimal(100 * figures.shuffled)
     if figures.multiply_adds is not None:
-        cells["multiply-adds"] = f"{figures.multiply_adds / 1e6:,.0f}M"
+        cells["multiply-adds"] = short_count(figures.multiply_adds)
     return cells
 
 
 def _gain(value: float, baseline: float | None) -> str:
     """Format a figure, and in brackets its difference from the baseline."""
-    return f"{value:.1f}" if baseline is None else f"{value:.1f} ({value - baseline:+.1f})"
+    return decimal(value) if baseline is None else f"{decimal(value)} ({decimal(value - baseline, signed=True)})"
 
 
 def _markdown(lines: Sequence[Sequence[str]], *, num_labels: int) -> list[str]:

@@ -33,6 +33,7 @@ from vsn.runs.metadata import versions
 from vsn.runs.run import RESUMABLE_SETTINGS, Run, RunError, flat_settings
 from vsn.system.distributed import Distributed
 from vsn.system.files import write_json
+from vsn.system.numbers import percent
 from vsn.system.terminal import print_line
 from vsn.training.job import check_job
 from vsn.training.train import train_or_reuse
@@ -106,7 +107,7 @@ def ablate(
             ablation["runs"] = [r for r in ablation["runs"] if (r["name"], r["seed"]) != (run.variant.name, run.seed)]
             ablation["runs"].append(result)
             save()  # after every run: a kill loses at most the current one, which resumes from its state
-            print_line(console, f"top-1 {result['forward']['top1']:.1%}")
+            print_line(console, f"top-1 {percent(result['forward']['top1'])}")
         del datasets  # free the decoded videos before decoding those of the next group
     save()
     return ablation

@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from vsn.scores.intervals import median_interval
+from vsn.system.load import CpuLoad
 
 if TYPE_CHECKING:
     from vsn.bench.runtimes import Infer, Variant
     from vsn.bench.subjects import Subject
     from vsn.config import BenchConfig
+
+FEW_ROUNDS = 6
+"""With fewer there is no 95% interval of a median, only the range."""
+DISAGREEMENT = 0.05
+"""The ratio of the medians and the median of the ratios differ by more than this only where the machine's speed changed."""
 
 _EVALUATION_KEYS = (
     "split", "protocol", "num_views", "multiply_adds", "top1", "top1_interval", "num_videos",
@@ -38,6 +44,8 @@ class Ratio(TypedDict):
 
     ratio: float
     interval: list[float]
+    ratio_of_medians: float
+    """Of the two medians over all rounds, which are what a table shows side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +60,13 @@ class Speed:
     spread: Spread
     to_baseline: Ratio | None
     """How many times the baseline's value, over the rounds in which both were measured."""
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether the two ratios to the baseline agree, within `DISAGREEMENT`."""
+        if self.to_baseline is None:
+            return True
+        return abs(self.to_baseline["ratio_of_medians"] / self.to_baseline["ratio"] - 1) <= DISAGREEMENT
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields for JSON, flat; ratio and interval only where there is a baseline."""
@@ -127,6 +142,10 @@ class BenchResults:
     device: dict[str, str | int | bool | None]
     load_average: dict[str, list[float] | None]
     """Of the system, before and after."""
+    cpu_load: dict[str, CpuLoad | None]
+    """What other processes used meanwhile, by part; None where it was measured too briefly to tell."""
+    threads: int
+    """Threads that computed; 1 on a GPU, where a CPU only starts kernels."""
     settings: BenchConfig
     baseline: str
     """Label of the model that ratios refer to."""
@@ -138,9 +157,18 @@ class BenchResults:
         """Name of the GPU, or of the CPU."""
         return str(self.device.get("gpu") or self.versions["processor"])
 
+    @property
+    def too_busy(self) -> dict[str, float]:
+        """The parts whose times are no result: the share of the threads that other processes took, above the limit."""
+        shares = {part: load.taken(self.threads) for part, load in self.cpu_load.items() if load}
+        return {part: share for part, share in shares.items() if share > self.settings.max_busy}
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields for JSON."""
-        return {**vars(self), "settings": asdict(self.settings), "rows": [row.to_json() for row in self.rows]}
+        loads = {part: load and asdict(load) for part, load in self.cpu_load.items()}
+        rows = [row.to_json() for row in self.rows]
+        settings = asdict(self.settings)
+        return {**vars(self), "cpu_load": loads, "settings": settings, "rows": rows, "too_busy": list(self.too_busy)}
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -151,7 +179,9 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def paired_ratio(times: Sequence[float], base: Sequence[float]) -> Ratio:
-    """Compute the median over rounds of ``times[i] / base[i]``, with its 95% interval (fewer than 6: their range).
+    """Compute the median over rounds of ``times[i] / base[i]``, with its 95% interval.
+
+    Fewer than `FEW_ROUNDS` have their range instead.
 
     Both times of a round were measured shortly after each other, so that a slow phase of the machine cancels out:
 
@@ -159,11 +189,17 @@ def paired_ratio(times: Sequence[float], base: Sequence[float]) -> Ratio:
         base     5  10   5
         ratio    2   2   2        no effect
 
+    Beside it the ratio of the two medians. It loses the pairs, so that the two differ where the machine's speed changed
+    from round to round.
+
     Raises:
         ValueError: there are no rounds, or different numbers of them.
     """
     if len(times) != len(base) or not times:
         raise ValueError(f"Expected the same rounds of both, 1 or more; got {len(times)} and {len(base)}.")
-    # The median of ratios, not the ratio of medians, which would lose the pairs.
     ratios = np.asarray(times, np.float64) / np.asarray(base, np.float64)
-    return {"ratio": float(np.median(ratios)), "interval": list(median_interval(ratios.tolist()))}
+    return {
+        "ratio": float(np.median(ratios)),
+        "interval": list(median_interval(ratios.tolist())),
+        "ratio_of_medians": float(np.median(times) / np.median(base)),
+    }

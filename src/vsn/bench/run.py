@@ -23,8 +23,10 @@ from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.metadata import versions
 from vsn.system.distributed import pick_device
 from vsn.system.interrupt import StopRequest, stop_requests
+from vsn.system.load import CpuLoad, CpuMeter
+from vsn.system.numbers import counted, decimal
 from vsn.system.progress import progress_bar
-from vsn.system.terminal import print_line
+from vsn.system.terminal import print_line, print_note
 
 GPU_BATCHES, CPU_BATCHES = 500, 50
 CPU_SECONDS = 120.0
@@ -52,6 +54,8 @@ def run_bench(
         console: where failures of single variants are printed; default standard error.
         progress: draw progress bars.
 
+    Other processes that use the cores make the times wrong: see `BenchResults.too_busy`.
+
     Raises:
         BenchError, ConfigError, RunError: the settings are not possible.
         RuntimeError: nothing could be measured; with the first reason.
@@ -71,12 +75,19 @@ def run_bench(
     console = console or Console(stderr=True)
     # A high load tells a reader of the results that another program was running.
     load_before = _load_average()
+    threads = 1 if cuda else config.threads or torch.get_num_threads()
+    cpu_load: dict[str, CpuLoad | None] = {}
+    meter = CpuMeter()
     # Latency of all models first, then throughput: Ctrl-C in between leaves complete latencies.
     with _torch_settings(config, device), stop_requests() as stop:
         rows = _prepare(subjects, variants, config, device, stop, progress)
+        # Said before the measurement, which takes minutes, and refused only after it.
+        if (load := meter.read()) and load.taken(threads) > config.max_busy:
+            busy = f"Other processes use {decimal(load.others)} of {counted(load.cores, 'core')}."
+            print_note(console, f"{busy} Stop them, or the result will be refused.")
         for part, num_videos in (("latency", 1), ("throughput", config.batch_size)):
             if num_videos and not stop.requested:
-                _measure(rows, part, num_videos, config, device, stop, progress)
+                cpu_load[part] = _measure(rows, part, num_videos, config, device, stop, progress)
         device_settings = describe_device(device)
     for row in rows:
         for part, error in row.errors.items():
@@ -91,6 +102,8 @@ def run_bench(
         versions=versions(),
         device=device_settings,
         load_average={"before": load_before, "after": _load_average()},
+        cpu_load=cpu_load,
+        threads=threads,
         settings=config,
         baseline=baseline,
         interrupted=stop.requested,
@@ -164,8 +177,11 @@ def _measure(
     device: torch.device,
     stop: StopRequest,
     progress: bool,
-) -> None:
-    """Warm up every row and measure its memory, then time all of them in turns, except those that fail."""
+) -> CpuLoad | None:
+    """Warm up every row and measure its memory, then time all of them in turns, except those that fail.
+
+    Returns what other processes used of the CPU while the times were measured.
+    """
     clips: dict[str, Tensor] = {}  # by label: variants of a model share their clips
     calls: dict[str, Callable[[], object]] = {}
     with progress_bar("models", disable=not progress) as bar:
@@ -192,6 +208,7 @@ def _measure(
                         row.peak_bytes[part] = cpu_peak_bytes(subject, config, variant, num_videos)
                     calls[_key(row)] = call
             bar.advance(task)
+    meter = CpuMeter()
     times_ms = time_rounds(
         calls,
         device,
@@ -204,8 +221,10 @@ def _measure(
         pause=_PAUSE_SECONDS if len(config.runtimes) > 1 else 0.0,
         progress=progress,
     )
+    load = meter.read()
     for row in rows:
         row.times_ms[part] = times_ms.get(_key(row), [])
+    return load
 
 
 def _key(row: BenchRow) -> str:
@@ -222,17 +241,28 @@ def _summarize(rows: Sequence[BenchRow], baseline: str, config: BenchConfig) -> 
     for row in rows:
         row.infer = None  # the results outlive the models, and must not keep them in memory
         row.multiply_adds, row.multiply_adds_of_protocols = costs[row.label], protocols[row.label]
-        base_ms = baselines[row.variant].times_ms if row.variant in baselines else {}
-        if times := row.times_ms.get("latency"):
-            ratio = paired_ratio(times, base) if (base := base_ms.get("latency")) else None
-            row.latency = Speed(batch_size=1, rounds=len(times), unit="ms", spread=spread(times), to_baseline=ratio)
-        if times := row.times_ms.get("throughput"):
-            # Videos per second are inverse to times, and so is their ratio.
-            ratio = paired_ratio(base, times) if (base := base_ms.get("throughput")) else None
-            rates, unit = spread([1000 * config.batch_size / ms for ms in times]), "videos_per_second"
-            row.throughput = Speed(
-                batch_size=config.batch_size, rounds=len(times), unit=unit, spread=rates, to_baseline=ratio
-            )
+        base = baselines.get(row.variant)
+        row.latency = _speed(row, base, "latency", 1)
+        row.throughput = _speed(row, base, "throughput", config.batch_size)
+
+
+def _speed(row: BenchRow, base: BenchRow | None, part: str, batch_size: int) -> Speed | None:
+    """Summarize the times of a part: latency as milliseconds, throughput as videos per second."""
+
+    def values(times_ms: Sequence[float]) -> list[float]:
+        return list(times_ms) if part == "latency" else [1000 * batch_size / ms for ms in times_ms]
+
+    measured = values(row.times_ms.get(part, ()))
+    if not measured:
+        return None
+    base_values = values(base.times_ms.get(part, ())) if base else []
+    return Speed(
+        batch_size=batch_size,
+        rounds=len(measured),
+        unit="ms" if part == "latency" else "videos_per_second",
+        spread=spread(measured),
+        to_baseline=paired_ratio(measured, base_values) if base_values else None,
+    )
 
 
 def _load_average() -> list[float] | None:

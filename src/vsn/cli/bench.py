@@ -23,7 +23,7 @@ def bench(
     """Measure models side by side: parameters, multiply-adds, latency, throughput, peak memory.
 
     The models take turns, one batch each, so that a slow phase of the machine affects all of them. Ctrl-C
-    prints the results so far.
+    prints the results so far. Times are refused where other programs used the processor meanwhile.
 
     `vsn bench tsn_resnet50 tsm_resnet50 vsn_resnet50` is the paper's Table 6 on your hardware; `vsn bench
     runs/*` measures trained runs. NAME@T and NAME@TxCLIPS set the input of one model: i3d-fine_resnet50@32x2.
@@ -47,6 +47,9 @@ def bench(
     print_table(results, Console())
     if json_file:
         write_json(json_file, results.to_json())
+    if results.too_busy:
+        # Printed and written as what was measured, but neither drawn nor reported as a success.
+        raise RuntimeError("The machine was too busy for a result; see above.")
     if plot:
         write_plot(results, plot, cost=plot_by)
     # Partial results are printed and written, but scripts must not take them for complete ones.

@@ -10,6 +10,7 @@ import tyro
 from vsn.cli.options import Json, Root, Weights
 from vsn.config import ExportConfig, Protocol
 from vsn.system.files import to_json
+from vsn.system.numbers import percent
 
 
 def export(
@@ -48,13 +49,13 @@ def export(
     print(f"input: clips (B, {metadata.num_frames}, {metadata.channels}, H, W), {size}, {metadata.input}")
     differences = ", ".join(f"{value:.1e} at batch size {batch}" for batch, value in check.difference.items())
     print(f"compared with PyTorch on {report.clips}:")
-    print(f"  logits differ by {differences}, relative to the largest; top-1 agrees on {check.agreement:.0%}")
+    print(f"  logits differ by {differences}, relative to the largest; top-1 agrees on {percent(check.agreement, 0)}")
     pytorch, exported = check.latency_ms["pytorch"], check.latency_ms["exported"]
     print(f"  latency of one clip: {exported:.1f} ms, PyTorch {pytorch:.1f} ms")
     if accuracy := report.accuracy:
         print(
-            f"{accuracy.split}, {accuracy.pytorch.num_videos} videos: top-1 {accuracy.exported.top1:.1%}, PyTorch "
-            f"{accuracy.pytorch.top1:.1%}; the same prediction for {accuracy.agreement:.1%}"
+            f"{accuracy.split}, {accuracy.pytorch.num_videos} videos: top-1 {percent(accuracy.exported.top1)}, PyTorch "
+            f"{percent(accuracy.pytorch.top1)}; the same prediction for {percent(accuracy.agreement)}"
         )
     if report.note:
         print(report.note)

@@ -13,7 +13,8 @@ from rich.markup import escape
 
 from vsn.cli.settings import RecipeCommand, RecipeSettings, command_line, print_unused_settings
 from vsn.system.files import to_json
-from vsn.system.terminal import make_table, percent
+from vsn.system.numbers import percent
+from vsn.system.terminal import make_table
 
 if TYPE_CHECKING:
     from vsn.runs.folds import Fold

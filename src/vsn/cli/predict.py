@@ -13,6 +13,7 @@ import tyro
 from vsn.cli.options import Device, Weights
 from vsn.config import PreLabelFormat, WindowConfig
 from vsn.system.files import to_json
+from vsn.system.numbers import percent
 
 if TYPE_CHECKING:
     from vsn.export.exported import ExportedPredictor
@@ -194,7 +195,7 @@ def _print_prediction(prediction: Prediction, *, json_output: bool) -> None:
         unknown = {} if prediction.accepted else {"unknown": True}
         print(to_json({"path": str(prediction.path), "predictions": labels, **unknown}))
         return
-    line = ", ".join(f"{name} {probability:.1%}" for name, probability in pairs)
+    line = ", ".join(f"{name} {percent(probability)}" for name, probability in pairs)
     print(f"{prediction.path}: {line if prediction.accepted else f'unknown ({line})'}")
 
 
@@ -308,10 +309,12 @@ def _write_timeline(
         print(to_json(values))
         return
     for segment in timeline.segments:
-        print(f"{segment.start:8.1f} to {segment.end:8.1f} s  {segment.score:4.0%}  {segment.label}")
+        print(f"{segment.start:8.1f} to {segment.end:8.1f} s  {percent(segment.score, 0):>4}  {segment.label}")
     # Seconds without a confident label belong to no segment.
     labeled = sum(segment.end - segment.start for segment in timeline.segments)
-    print(f"{timeline.path}: {timeline.seconds:.1f} seconds, {labeled / timeline.seconds:.0%} of them with a label")
+    print(
+        f"{timeline.path}: {timeline.seconds:.1f} seconds, {percent(labeled / timeline.seconds, 0)} of them with a label"
+    )
     if breaks := describe_breaks(timeline.parts):
         print(breaks)
     if scores is not None:

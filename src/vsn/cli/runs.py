@@ -11,7 +11,8 @@ from rich.console import Console
 
 from vsn.cli.options import Json
 from vsn.system.files import to_json
-from vsn.system.terminal import make_table, percent
+from vsn.system.numbers import percent
+from vsn.system.terminal import make_table
 
 if TYPE_CHECKING:
     from vsn.runs.listing import RunSummary
@@ -70,7 +71,7 @@ def _cells(run: RunSummary) -> dict[str, str]:
         details += [] if main.is_own else [main.variant.lstrip("-")]
         # The run was trained on since.
         details += ["(outdated)"] if main.is_stale else []
-        test = f"{main.top1:.1%} {' '.join(details)}"
+        test = f"{percent(main.top1)} {' '.join(details)}"
     return {
         "run": str(run.path),
         "model": run.model,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from vsn.system.terminal import make_table, percent, percent_interval, points
+from vsn.system.numbers import percent, percent_interval, percent_range, points, short_count
+from vsn.system.terminal import make_table
 
 if TYPE_CHECKING:
     from vsn.runs.results import EvalResult
@@ -43,7 +44,7 @@ def print_results(run: Path, results: Sequence[EvalResult]) -> None:
     if first.multiply_adds and first.num_views and first.videos_per_second:
         views = f"{first.num_views} views, " if first.num_views > 1 else ""
         seconds = 1 / first.videos_per_second
-        print(f"{views}{first.multiply_adds / 1e9:.3g} G multiply-adds and {seconds:.2g} s per video.")
+        print(f"{views}{short_count(first.multiply_adds)} multiply-adds and {seconds:.2g} s per video.")
     if bad := first.bad_videos:
         example = f"{bad[0]['path']}: {bad[0]['reason']}"
         print(f"{len(bad)} videos could not be read and count as wrong, for example {example}")
@@ -73,7 +74,7 @@ def _print_reliance(console: Console, results: Sequence[EvalResult]) -> None:
     for name, row in rows:
         # Intervals without "%": four of them fit next to a class name.
         cells = ((row[order].top1, *row[order].interval) for order in orders)
-        texts = (f"{top1:.1%} ({100 * low:.1f}-{100 * high:.1f})" for top1, low, high in cells)
+        texts = (f"{percent(top1)} ({percent_range((low, high))[:-1]})" for top1, low, high in cells)
         table.add_row(escape(name), *texts, end_section=name == "all videos")
     # A loss of 30 points is printed as -30.0; low and high change places with the sign.
     for order in orders[1:]:
@@ -103,8 +104,8 @@ def print_fusion(report: FusionReport) -> None:
             name,
             "" if row.weight is None else f"{row.weight:.2f}",
             costs.frames or "-",
-            "-" if costs.parameters is None else f"{costs.parameters / 1e6:.3g}M",
-            "-" if costs.multiply_adds is None else f"{costs.multiply_adds / 1e9:.3g}G",
+            "-" if costs.parameters is None else short_count(costs.parameters),
+            "-" if costs.multiply_adds is None else short_count(costs.multiply_adds),
             *(percent(summary.top1), percent_interval(summary.top1_interval)),
             *(percent(summary.top5), percent(summary.mean)),
         )

@@ -11,7 +11,7 @@ import tyro
 
 from vsn.cli.options import Json
 from vsn.system.files import to_json
-from vsn.system.terminal import percent_interval
+from vsn.system.numbers import percent, percent_interval
 
 if TYPE_CHECKING:
     from vsn.scores.scores import Scores
@@ -162,7 +162,7 @@ def submit(
         print("Not checked whether these are all videos of the split; pass the official list with --videos.")
     if marks is not None:
         interval = percent_interval(marks.top1_interval)
-        print(f"{answers}: top-1 {marks.top1:.1%} (95% interval {interval}), top-5 {marks.top5:.1%}")
+        print(f"{answers}: top-1 {percent(marks.top1)} (95% interval {interval}), top-5 {percent(marks.top5)}")
 
 
 def calibrate(

@@ -15,6 +15,7 @@ import tyro
 from vsn.cli.options import Device, RunProtocol, Weights
 from vsn.config import LiveConfig, WindowConfig
 from vsn.system.files import to_json
+from vsn.system.numbers import percent
 
 if TYPE_CHECKING:
     from vsn.stream.labels import WindowPrediction
@@ -83,7 +84,7 @@ def stream(
             values = prediction_to_dict(prediction, predictor.classes, top_k) | {"dropped": opened.summary.dropped}
             # Flushed, because a program at the other end of a pipe reacts to each line.
             print(to_json(values), file=lines, flush=True)
-            bar.update(task, note=f"{prediction.label} {prediction.probability:.0%}")
+            bar.update(task, note=f"{prediction.label} {percent(prediction.probability, 0)}")
 
         opened.run(write, video=video, stop=stop, on_seconds=lambda seconds: bar.update(task, completed=round(seconds)))
     print(describe_summary(opened.summary), file=sys.stderr)

@@ -63,6 +63,8 @@ class BenchConfig:
     """The model whose relative latency and throughput are 1; default the first TSN, else the first model."""
     memory: bool = False
     """Measure peak memory on a CPU too, each model in a separate process. On a GPU it is always measured."""
+    max_busy: float = 0.1
+    """Refuse a result if other processes left no core for more than this share of the threads; 1: accept any."""
     device: str = "auto"
     """auto: CUDA if available, else the CPU."""
     threads: int = 0
@@ -81,6 +83,7 @@ class BenchConfig:
             )
         check_range(self, "[0, inf)", "batch_size", "num_frames", "size", "batches", "threads", table="bench ")
         check_range(self, SEEDS, "seed", table="bench ")
+        check_range(self, "[0, 1]", "max_busy", table="bench ")
         # Without warm-up the first batch, which compiles kernels, would be measured.
         check_range(self, "[1, inf)", "num_classes", "warmup", table="bench ")
         require(

@@ -13,10 +13,11 @@ from vsn.data.groups import groups_in_training
 from vsn.data.part import VideoPart, overlapping_pairs, shared_fraction
 from vsn.data.readers.entries import MAX_SHARED
 from vsn.doctor.evidence import Evidence
-from vsn.doctor.findings import Finding, Severity, counted, make_finding
+from vsn.doctor.findings import Finding, Severity, make_finding
 from vsn.doctor.mirror import mirrored_pairs
 from vsn.doctor.splits import Place
 from vsn.doctor.videos import Problem
+from vsn.system.numbers import counted, percent
 from vsn.system.pool import num_cpus
 
 LONG_KEY_INTERVAL = 100
@@ -386,7 +387,7 @@ def check_near_copies(evidence: Evidence) -> Iterator[Finding]:
     items: dict[str, list[str]] = {"near-copy": [], "near-copy/mirrored": []}
     for a, b, likeness in evidence.near_copies:
         code = "near-copy/mirrored" if likeness.mirrored else "near-copy"
-        items[code].append(f"{evidence.name(b)} is {evidence.name(a)}, {likeness.shared:.0%} of it in common")
+        items[code].append(f"{evidence.name(b)} is {evidence.name(a)}, {percent(likeness.shared, 0)} of it in common")
     for code, found in items.items():
         yield from _found(code, found)
 

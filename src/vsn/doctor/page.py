@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from vsn.doctor.diagnosis import Diagnosis, Spread
-from vsn.doctor.findings import SEVERITIES, Finding, counted
+from vsn.doctor.findings import SEVERITIES, Finding
+from vsn.system.numbers import counted
 
 ITEMS_SHOWN = 4
 NEARLY_EVEN = 0.95

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from vsn.report.render import percent, render
 from vsn.scores.calibrate import ReliabilityBin, expected_calibration_error
+from vsn.system import numbers
 
 _LEFT, _TOP, _WIDTH, _HEIGHT = 58, 12, 422, 218
 PANEL_SIZE = 220
@@ -122,7 +123,7 @@ def _panel(bins: Sequence[ReliabilityBin], left: int) -> Markup:
         for one in bins
         if one.accuracy is not None and one.confidence is not None
     ]
-    ticks = [(PANEL_SIZE * tick, f"{tick:.0%}") for tick in (0.0, 0.5, 1.0)]
+    ticks = [(PANEL_SIZE * tick, numbers.percent(tick, 0)) for tick in (0.0, 0.5, 1.0)]
     return render(
         "reliability_panel.svg",
         left=left,

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from vsn.runs.run import is_number
+from vsn.system import numbers
 
 NUM_COLORS = 8
 MISSING = "\u2013"
@@ -52,18 +53,17 @@ def static_file(name: str) -> Markup:
 
 def percent(share: float | None) -> str:
     """Format a share in 0..1 as "61.5%"; a dash for None and NaN."""
-    return MISSING if share is None or not math.isfinite(share) else f"{100 * share:.1f}%"
+    return MISSING if share is None or not math.isfinite(share) else numbers.percent(share)
 
 
 def percent_range(shares: Sequence[float]) -> str:
     """Format an interval of shares as "56.0\u201366.8%"."""
-    return f"{percent(shares[0])[:-1]}\u2013{percent(shares[1])}"
+    return numbers.percent_range(shares, dash="\u2013")
 
 
 def points(difference: float) -> str:
     """Format a difference of two shares as "\u221212.5 points"."""
-    # Adding 0.0 turns -0.0 into 0.0, whose sign is "+".
-    return f"{round(100 * difference, 1) + 0.0:+.1f} points".replace("-", "\u2212")
+    return f"{numbers.points(difference)} points".replace("-", "\u2212")
 
 
 def join_names(names: Sequence[str]) -> str:
@@ -73,7 +73,7 @@ def join_names(names: Sequence[str]) -> str:
 
 def num_videos(count: int) -> str:
     """Format a number of videos: "1 video", "1,200 videos"."""
-    return f"{count:,} {'video' if count == 1 else 'videos'}"
+    return numbers.counted(count, "video")
 
 
 def color(index: int) -> str:
@@ -106,17 +106,21 @@ def format_value(value: Any, key: str) -> str:
     if key.startswith(("top1", "top5", "mean_class", "mean_average")) and 0 <= value <= 1:
         return percent(value)
     if key in ("params", "multiply_adds"):
-        # 888292 -> 888.3 k; a narrow no-break space keeps the unit with its number.
-        unit, size = next(((u, s) for u, s in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if value >= s), ("", 1))
-        return f"{value / size:.1f}\u202f{unit}" if unit else f"{value:g}"
+        return numbers.short_count(value)
     if key.endswith("_ratio"):
-        return f"{value:.2f}\u00d7"
+        return f"{numbers.decimal(value, 2)}\u00d7"
     if key.endswith("_ms"):
-        return f"{value:.1f} ms"
+        return f"{numbers.significant(value)} ms"
     if key == "seconds":
         # Seconds below two minutes, then minutes, then hours.
         minutes = round(value / 60)
-        return f"{value:.0f} s" if value < 120 else f"{minutes} min" if minutes < 120 else f"{value / 3600:.1f} h"
+        return (
+            f"{numbers.decimal(value, 0)} s"
+            if value < 120
+            else f"{minutes} min"
+            if minutes < 120
+            else f"{numbers.decimal(value / 3600)} h"
+        )
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 

@@ -21,6 +21,7 @@ from vsn.scores.intervals import Interval, share_interval, share_p_value
 from vsn.scores.metrics import log_softmax, require_labels, softmax, top_k_hits
 from vsn.scores.scores import Scores, ScoresError
 from vsn.system.files import write_json
+from vsn.system.numbers import percent
 
 FORMAT_VERSION = 1
 NUM_BINS = 15
@@ -62,7 +63,8 @@ def fit_temperature(scores: Scores) -> float:
     if min(log_temperature - math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE) - log_temperature) < 1e-3:
         raise ScoresError(
             f"No temperature between {MIN_TEMPERATURE} and {MAX_TEMPERATURE:g} minimizes the loss: "
-            f"{top_k_hits(readable, 1).mean():.1%} of {len(readable.video_ids)} videos are right. Fit on more validation "
+            f"{percent(float(top_k_hits(readable, 1).mean()))} of {len(readable.video_ids)} videos are right. Fit on more "
+            "validation "
             "videos, with some wrong and most right."
         )
     return math.exp(log_temperature)
@@ -180,8 +182,9 @@ def choose_threshold(scores: Scores, precision: float, *, temperature: float = 1
     # One-sided: a share above the upper bound does no harm.
     bound, _ = share_interval(right[order[: best + 1]], groups=groups[: best + 1], confidence=0.9)
     raise ScoresError(
-        f"No threshold has precision {precision:.1%} with 95% certainty. The best accepts {best + 1} of {len(order)} "
-        f"videos, at or above {ranked[best]:.3f}: {reached[best]:.1%} of them are right, {bound:.1%} with 95% certainty. "
+        f"No threshold has precision {percent(precision)} with 95% certainty. The best accepts {best + 1} of {len(order)} "
+        f"videos, at or above {ranked[best]:.3f}: {percent(reached[best])} of them are right, {percent(bound)} with 95% "
+        "certainty. "
         "Pass a lower --precision, or scores of more videos."
     )
 

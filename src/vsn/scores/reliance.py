@@ -9,6 +9,7 @@ from vsn.scores.intervals import Interval, difference_interval, loss_share_inter
 from vsn.scores.match import match_scores
 from vsn.scores.metrics import per_class_intervals, top_k_hits
 from vsn.scores.scores import Scores, ScoresError
+from vsn.system.numbers import decimal, percent, points
 
 ORDERS = ("forward", "reversed", "shuffled", "still")
 
@@ -60,23 +61,24 @@ class Reliance:
         forward, judge = self.orders["forward"], self.orders[self.judged_by]
         if self.share_on_order is None or self.share_interval is None:
             return (
-                f"Top-1 of {forward.top1:.1%} is not significantly above chance ({self.chance:.1%}), so its dependence on "
-                "order cannot be measured."
+                f"Top-1 of {percent(forward.top1)} is not significantly above chance ({percent(self.chance)}), so its "
+                "dependence on order cannot be measured."
             )
         treatment, caveat = _CAVEATS[self.judged_by]
         low_loss, high_loss = judge.loss_interval
-        # z: a change of nothing is "+0.0", not "-0.0". The interval of a change is that of the loss with both signs
+        # The interval of a change is that of the loss with both signs
         # and ends swapped.
-        change = f"With {treatment}, top-1 changes by {-100 * judge.loss:+z.1f} points"
-        interval = f"(95% interval {-100 * high_loss:+z.1f} to {-100 * low_loss:+z.1f})"
+        change = f"With {treatment}, top-1 changes by {points(-judge.loss)} points"
+        interval = f"(95% interval {points(-high_loss)} to {points(-low_loss)})"
         if high_loss < 0:
             return f"{change} {interval}: a significant gain, so forward is not the best order for this model."
         if low_loss <= 0:
             return f"{change} {interval}: no significant dependence on order."
         low, high = self.share_interval
         return (
-            f"{change}: {self.share_on_order:.0%} (95% interval {low:.0%} to {high:.0%}) of the "
-            f"{100 * (forward.top1 - self.chance):.1f} points above chance ({self.chance:.1%}) depend on order. {caveat}"
+            f"{change}: {percent(self.share_on_order, 0)} (95% interval {percent(low, 0)} to {percent(high, 0)}) of the "
+            f"{decimal(100 * (forward.top1 - self.chance))} points above chance ({percent(self.chance)}) depend on order. "
+            f"{caveat}"
         )
 
 

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vsn.system.numbers import percent
+
 IOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """Thresholds of intersection over union, as THUMOS reports them."""
 
@@ -74,11 +76,12 @@ class SegmentScores:
 
     def __str__(self) -> str:
         """Return two lines for users."""
-        maps = ", ".join(f"{value:.1%} at {iou}" for iou, value in self.mean_average_precision.items())
+        maps = ", ".join(f"{percent(value)} at {iou}" for iou, value in self.mean_average_precision.items())
         return (
-            f"Segment mAP {self.mean:.1%} ({maps} IoU), edit score {self.edit:.1%}, {self.num_predicted} segments for "
-            f"{self.num_true} true ones.\n"
-            f"Right label: {self.time_accuracy:.1%} of all seconds, {self.share_right:.1%} of those of true segments."
+            f"Segment mAP {percent(self.mean)} ({maps} IoU), edit score {percent(self.edit)}, {self.num_predicted} segments "
+            f"for {self.num_true} true ones.\n"
+            f"Right label: {percent(self.time_accuracy)} of all seconds, {percent(self.share_right)} of those of true "
+            "segments."
         )
 
 

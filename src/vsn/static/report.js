@@ -98,7 +98,8 @@ for (const map of document.querySelectorAll(".map")) {
   function mark(truth, predicted) {
     marked = [truth, predicted];
     const found = count(truth, predicted), of = totals[truth];
-    const share = of ? ` (${(100 * found / of).toFixed(1)}%)` : "";
+    // Halves are rounded up, as `vsn.system.numbers` does.
+    const share = of ? ` (${(100 * found / of + 1e-9).toFixed(1)}%)` : "";
     readout.textContent = `${names[truth]} → ${names[predicted]}: ${found} of ${of}${share}`;
     draw();
   }

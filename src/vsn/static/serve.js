@@ -18,7 +18,8 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-const percent = (share) => `${(100 * share).toFixed(1)}%`;
+// Halves are rounded up, as `vsn.system.numbers` does.
+const percent = (share) => `${(100 * share + 1e-9).toFixed(1)}%`;
 
 function clock(seconds) {
   const whole = Math.floor(seconds);

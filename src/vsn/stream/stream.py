@@ -23,6 +23,7 @@ from vsn.stream.reader import LiveFrame, LiveReader
 from vsn.stream.scorer import WindowScorer
 from vsn.stream.source import USUAL_RATE, Source
 from vsn.system.interrupt import StopRequest
+from vsn.system.numbers import percent
 
 _MAX_STILL_SECONDS = 10.0
 """A shorter gap of the source is a still in the annotated video; a longer one is left out."""
@@ -272,7 +273,7 @@ def draw_label(picture: np.ndarray, label: str, probability: float | None) -> np
     color = _NO_LABEL_COLOR if label == UNKNOWN or probability is None else _LABEL_COLOR
     margin = max(2, band // 6)
     # Shorten a label until it fits, which few need.
-    text = shown = label if probability is None else f"{probability:.0%}  {label}"
+    text = shown = label if probability is None else f"{percent(probability, 0)}  {label}"
     while text and draw.textlength(shown, font=font) > width - 2 * margin:
         text = text[:-1]
         shown = f"{text}\u2026"

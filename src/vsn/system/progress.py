@@ -39,13 +39,15 @@ def progress_bar(unit: str, *, console: Console | None = None, disable: bool = F
     console = console or Console(stderr=True)
     is_wide = console.width >= 120  # else leave out the bar, so that the note fits
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
         *([BarColumn(), MofNCompleteColumn()] if is_wide else [MofNCompleteColumn()]),
         RateColumn(unit),
         *([TimeElapsedColumn()] if is_wide else []),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
         TextColumn("left"),
-        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        # It takes the place that is left, so that a long note is shortened and never the counts.
+        TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        expand=True,
         console=console,
         transient=True,
         disable=disable or not console.is_terminal,

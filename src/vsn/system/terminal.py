@@ -1,8 +1,9 @@
-"""Print tables, percentages and intervals in a terminal."""
+"""Print tables and lines in a terminal."""
 
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Collection, Sequence
 
 from rich.console import Console
@@ -24,6 +25,19 @@ def print_line(console: Console, line: str) -> None:
     console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
+def print_note(console: Console, text: str) -> None:
+    """Print prose without markup; in a terminal it is wrapped between words, indented as it begins.
+
+    Not for commands to copy, whose lines would break: `print_line` prints these.
+    """
+    if console.is_terminal:
+        indent = text[: len(text) - len(text.lstrip())]
+        text = textwrap.fill(
+            text, console.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+    print_line(console, text)
+
+
 def make_table(columns: Sequence[str], *, title: str = "", left: Collection[str] = (), ruled: bool = True) -> Table:
     """Make a table whose first column, and those in ``left``, hold text; the others hold numbers, aligned right.
 
@@ -40,27 +54,3 @@ def make_table(columns: Sequence[str], *, title: str = "", left: Collection[str]
         # Where the terminal is narrow, rich folds the widest columns first. Never `no_wrap`, which cuts off digits.
         table.add_column(column, justify="left" if index == 0 or column in left else "right", overflow="fold")
     return table
-
-
-def percent(share: float | None) -> str:
-    """Format a share of 1 as percent with one decimal: 0.25 as "25.0%"; None as ""."""
-    return "" if share is None else f"{share:.1%}"
-
-
-def percent_interval(shares: Sequence[float]) -> str:
-    """Format an interval of shares of 1: "20.0% to 30.0%"."""
-    return f"{shares[0]:.1%} to {shares[1]:.1%}"
-
-
-def points(share: float) -> str:
-    """Format a difference of shares in percentage points with its sign: 0.015 as "+1.5"."""
-    return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0 turns -0.0 into 0.0
-
-
-def short_count(count: float) -> str:
-    """Format a count with three digits and K, M, G or T: 24_300_000 as "24.3M"."""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
-        if count >= size:
-            value = count / size
-            return f"{value:.{0 if value >= 100 else 1}f}{unit}"
-    return f"{count:.0f}"

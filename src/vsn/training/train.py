@@ -43,6 +43,7 @@ from vsn.runs.videos import list_videos_of_run, record_videos
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import Stopped, stop_requests
 from vsn.system.lock import LOCK_FILE, FolderLock, lock_folder
+from vsn.system.numbers import percent
 from vsn.system.progress import progress_bar
 from vsn.system.terminal import print_line, shell_quote
 from vsn.training.job import Job, check_job, start_job
@@ -220,7 +221,7 @@ def train_epoch(job: Job) -> dict[str, float]:
                 train_step(job, batch, weight, num_parts)
             loss, top1 = progress.averages()
             wait_share = wait_seconds / (time.perf_counter() - started)
-            note = f"loss {loss:.3f} top-1 {top1:.0%} data {wait_share:.0%} lr {job.lr:.2g}"
+            note = f"loss {loss:.3f} top-1 {percent(top1, 0)} data {percent(wait_share, 0)} lr {job.lr:.2g}"
             bar.update(task, completed=job.videos_done, note=note)
             if job.steps_done % STEPS_PER_LOG == 0:
                 job.log({"running_loss": loss, "running_top1": top1, "lr": job.lr}, job.steps_done)

@@ -14,6 +14,7 @@ from vsn.runs.checkpoint import save_weights
 from vsn.runs.run import append_metrics
 from vsn.scores.metrics import average_precisions, top_k_hits
 from vsn.scores.scores import ScoresError
+from vsn.system.numbers import percent
 from vsn.system.terminal import print_line, shell_quote
 from vsn.training.job import Job
 from vsn.training.losses import mean_loss
@@ -94,20 +95,20 @@ def validate_when_due(job: Job) -> None:
 
 def describe_epoch(line: Mapping[str, float], epochs: int) -> str:
     """Format the metrics of an epoch as one line."""
-    text = f"epoch {line['epoch']:>3}/{epochs}  loss {line['train_loss']:.3f}  top-1 {line['train_top1']:6.1%}"
+    text = f"epoch {line['epoch']:>3}/{epochs}  loss {line['train_loss']:.3f}  top-1 {percent(line['train_top1']):>6}"
     text += _describe_validation(line)
     if line["bad_videos"]:
         text += f"  {line['bad_videos']} bad video{'s' if line['bad_videos'] > 1 else ''} skipped"
-    speed = f"{line['videos_per_second']:.1f} videos/s  waiting {line['data_wait']:.0%}"
+    speed = f"{line['videos_per_second']:.1f} videos/s  waiting {percent(line['data_wait'], 0)}"
     return text + f"  {speed}  lr {line['lr']:.2g}  {line['seconds']:.0f} s"
 
 
 def _describe_validation(line: Mapping[str, float]) -> str:
     text = ""
     if "val_top1" in line:
-        text += f"  val loss {line['val_loss']:.3f}  val top-1 {line['val_top1']:6.1%}"
+        text += f"  val loss {line['val_loss']:.3f}  val top-1 {percent(line['val_top1']):>6}"
     if "val_map" in line:
-        text += f"  val mAP {line['val_map']:6.1%}"
+        text += f"  val mAP {percent(line['val_map']):>6}"
     return text
 
 
@@ -120,7 +121,7 @@ def describe_end(job: Job) -> str:
     epochs = "1 epoch" if progress.epoch == 1 else f"{progress.epoch} epochs"
     lines = [
         f"{epochs}, {job.steps_done} steps in {progress.seconds / 60:.1f} minutes. "
-        f"Best validation: {measure} {best.value:.1%} after epoch {best.epoch:g}."
+        f"Best validation: {measure} {percent(best.value)} after epoch {best.epoch:g}."
     ]
     if job.stops_early and progress.epoch < config.epochs:
         lines.append(f"Stopped early: no improvement in {config.early_stop} validations (train.early_stop).")

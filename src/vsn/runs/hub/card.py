@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from vsn.config import Recipe
 from vsn.runs.metadata import describe_preprocessing
 from vsn.runs.results import EvalResult
+from vsn.system.numbers import percent
 
 _KINDS = {
     "vsn": "a Video Shuffle Network (Ma, Zhou, Lu, Zhang)",
@@ -22,7 +23,7 @@ TAGS = ["vsn", "video"]
 _ENVIRONMENT = Environment(
     loader=PackageLoader("vsn.runs.hub"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
 )
-_ENVIRONMENT.filters["percent"] = "{:.1%}".format
+_ENVIRONMENT.filters["percent"] = percent
 
 
 def write_card(
