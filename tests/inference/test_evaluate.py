@@ -287,7 +287,9 @@ def test_a_test_on_the_validation_videos_says_so(
     result = evaluate_split(run, progress=False)
     assert (result.split, result.num_validated) == ("test", 3)
     print_results(run, [result])
-    assert "Chosen on these videos" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "3 validation videos (no test split)" in " ".join(printed.split())
+    assert "Chosen on these videos" in printed
     of_training = evaluate_split(run, split="train", progress=False)
     assert (of_training.num_validated, of_training.num_trained) == (0, 12)
     assert "Trained on 12 of these 12 videos" in of_training.choice_note

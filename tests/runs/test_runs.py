@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from tests.helpers.fake_runs import write_run
 from vsn import cli
 from vsn.inference.evaluate import evaluate_run
 from vsn.runs.listing import RunsError, list_runs, summarize_run
+from vsn.system.lock import lock_folder
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ def test_a_result_of_earlier_weights_is_marked(run: Path, monkeypatch, capsys: p
     shutil.copy(run / "best.safetensors", run / "model.safetensors")
     (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes() + b" ")
     cli.main(["runs", str(run)])
-    assert "fcn (outdated)" in capsys.readouterr().out
+    assert "fcn validation (outdated)" in capsys.readouterr().out
     cli.main(["runs", str(run), "--json"])
     assert json.loads(capsys.readouterr().out)[0]["evaluations"][0]["is_stale"]
 
@@ -104,6 +107,29 @@ def test_a_run_under_way_can_be_resumed(run: Path):
     assert found.last_val_top1 is found.best_val_top1 is found.best_epoch is None
     (run / "summary.json").write_text("{}")  # it stopped early, as it should
     assert summarize_run(run).state == "finished"
+
+
+def test_a_run_that_a_process_trains_now(run: Path, capsys: pytest.CaptureFixture[str]):
+    write_metrics(run, {"epoch": 1, "step": 3, "train_loss": 1.0})
+    (run / "state.pt").unlink()
+    script = "import sys\nfrom vsn.system.lock import lock_folder\n"
+    script += "with lock_folder(__import__('pathlib').Path(sys.argv[1])):\n    print(flush=True)\n    input()"
+    command = [sys.executable, "-c", script, str(run)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert [summarize_run(run).state for _ in range(3)] == ["training now"] * 3
+        process.communicate(b"\n")
+    assert summarize_run(run).state == "damaged"  # nothing to resume from
+
+
+def test_the_process_that_trains_may_list_its_run(run: Path):
+    with lock_folder(run):
+        assert summarize_run(run).state == "training now"
+        other = "import sys; from pathlib import Path; from vsn.system.lock import is_locked; "
+        other += "print(is_locked(Path(sys.argv[1])))"
+        found = subprocess.run([sys.executable, "-c", other, str(run)], capture_output=True, text=True, check=True)
+        assert found.stdout == "True\n"  # looking did not release it
 
 
 def test_before_the_first_epoch(run: Path):
@@ -229,6 +255,38 @@ def test_the_table(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert whole.rstrip().endswith("finished")
     assert torn.rstrip().endswith("damaged")
     assert reason == "runs/torn: it has no recipe.toml"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_names_are_whole_in_a_narrow_terminal(
+    run: Path, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(run.parents[1])
+    monkeypatch.setenv("COLUMNS", str(width))
+    name = "runs/a-long-name-of-a-run-with-all-settings"
+    shutil.copytree(run, name)
+    result = {"split": "test", "protocol": "center", "order": "forward", "top1": 0.9425, "num_videos": 3}
+    (Path(name) / "eval").mkdir(exist_ok=True)
+    (Path(name) / "eval" / "test-center-forward.json").write_text(json.dumps(result | {"num_validated": 3}))
+    cli.main(["runs"])
+    head, long, short = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert (long[0], short[0]) == (name, "runs/run")
+    assert head[-2:] == ["test", "state"]
+    assert long[-4:] == ["94.3%", "center", "validation", "finished"]
+
+
+def test_names_too_long_for_any_terminal_are_printed_above(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(run.parents[1])
+    monkeypatch.setenv("COLUMNS", "80")
+    shutil.copytree(run, name := "runs/" + 90 * "x")
+    cli.main(["runs"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["1: runs/run", f"2: {name}"]
+    assert lines[2].split()[0] == "run"
+    assert [line.split()[0] for line in lines[3:]] == ["1", "2"]
+    assert max(map(len, lines[2:])) <= 80
 
 
 def test_json(run: Path, capsys: pytest.CaptureFixture[str]):

@@ -17,8 +17,8 @@ from vsn.system.terminal import make_table
 if TYPE_CHECKING:
     from vsn.runs.listing import RunSummary
 
-WIDE_ONLY = ("data", "T", "written")
-"""Columns left out of terminals narrower than 120 columns."""
+LEFT_OUT = ("data", "written", "T", "model", "val", "epochs", "best")
+"""Columns that a narrow terminal has no place for, the first to go first: names of runs must stay whole."""
 TEXT = ("model", "data", "written", "state")
 
 
@@ -50,7 +50,12 @@ def runs(
         console = Console()
         # Rich would squeeze all columns; leaving some out keeps the others readable.
         cells = [_cells(run) for run in summaries]
-        columns = [name for name in cells[0] if console.width >= 120 or name not in WIDE_ONLY]
+        columns = _fitting_columns(cells, console.width)
+        if _table_width(cells, columns) > console.width:
+            for number, row in enumerate(cells, 1):
+                print(f"{number}: {row['run']}")
+                row["run"] = str(number)
+            columns = _fitting_columns(cells, console.width)
         table = make_table(columns, left=TEXT, ruled=False)
         for row in cells:
             table.add_row(*(row[name] for name in columns))
@@ -61,13 +66,30 @@ def runs(
                 print(f"{run.path}: {run.reason}")
 
 
+def _fitting_columns(rows: list[dict[str, str]], width: int) -> list[str]:
+    """Return the columns that fit into a width without breaking a cell; if none do, those that should not be left out."""
+    columns = list(rows[0])
+    for name in LEFT_OUT:
+        if _table_width(rows, columns) <= width:
+            break
+        columns.remove(name)
+    return columns
+
+
+def _table_width(rows: list[dict[str, str]], columns: list[str]) -> int:
+    # One space between columns.
+    return sum(max(len(column), *(len(row[column]) for row in rows)) for column in columns) + len(columns) - 1
+
+
 def _cells(run: RunSummary) -> dict[str, str]:
     """Map the columns to the cells of a run."""
     test = ""
     if run.evaluations:
         main = run.evaluations[0]
         # Split and order are left out where they are the usual ones.
-        details = [main.protocol, *({main.split} - {"test"}), *({main.order} - {"forward"})]
+        # A split that chose the weights is not what a reader takes "test" for.
+        split = "validation" if main.is_of_validation else main.split
+        details = [main.protocol, *({split} - {"test"}), *({main.order} - {"forward"})]
         details += [] if main.is_own else [main.variant.lstrip("-")]
         # The run was trained on since.
         details += ["(outdated)"] if main.is_stale else []

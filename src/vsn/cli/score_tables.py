@@ -28,7 +28,7 @@ ITEMS_SHOWN = 8
 def print_results(run: Path, results: Sequence[EvalResult]) -> None:
     """Print the results of a run: one table row per order of the frames, then the classes."""
     console, first = Console(), results[0]
-    title = f"{run}: {first.num_videos} videos of split {first.split}, protocol {first.protocol}"
+    title = f"{run}: {first.tested_videos}, protocol {first.protocol}"
     if not first.is_measured:
         print(f"{title}: {first.num_unlabeled} have no label, so no accuracy was computed.")
         return

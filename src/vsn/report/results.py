@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vsn.report.render import MISSING, format_value, join_names, num_videos, percent, percent_range, render
+from vsn.report.render import MISSING, format_value, join_names, percent, percent_range, render
 from vsn.report.runs import ReportError, ReportRun, read_json
 from vsn.runs.run import weights_file
 from vsn.scores.intervals import share_interval
@@ -33,7 +33,7 @@ def summary_sentence(runs: Sequence[ReportRun]) -> str:
         return _multi_label_sentence(tested)
     best, *others = sorted(tested, key=lambda run: -run.top1)
     top1 = f"{percent(best.top1)} (95% interval {percent_range(best.interval)})"
-    where = f"on {num_videos(best.results['forward'].num_videos)} of split {best.split}"
+    where = f"on {best.results['forward'].tested_videos}"
     if not others:
         return f"{best.name} has a top-1 accuracy of {top1} {where}."
     # On small splits two runs often have exactly the same number of hits.
@@ -53,8 +53,8 @@ def _multi_label_sentence(tested: Sequence[ReportRun]) -> str:
     behind = [f"{run.name} ({percent(run.results['forward'].mean)})" for run in others]
     result = best.results["forward"]
     return (
-        f"{best.name} has {'the best' if others else 'a'} mean average precision on {num_videos(result.num_videos)} of "
-        f"split {best.split}: {percent(result.mean)}{f', ahead of {join_names(behind)}' if behind else ''}; its first "
+        f"{best.name} has {'the best' if others else 'a'} mean average precision on {result.tested_videos}: "
+        f"{percent(result.mean)}{f', ahead of {join_names(behind)}' if behind else ''}; its first "
         f"choice is a label of {percent(best.top1)} of them."
     )
 
@@ -65,8 +65,8 @@ def results_section(runs: Sequence[ReportRun], *, table: Path | None, costs: Cos
     columns: list[str] = []
     rows: list[Mapping[str, Any]] = []
     first = (tested or runs)[0]
-    note = f"Split {first.split}, protocol {first.protocol}{_VIEWS.get(first.protocol, '')}"
-    note += f", {num_videos(len(first.scores.video_ids))}." if first.scores is not None else "."
+    videos = first.results["forward"].tested_videos if first.results else f"split {first.split}"
+    note = f"{videos[:1].upper()}{videos[1:]}, protocol {first.protocol}{_VIEWS.get(first.protocol, '')}."
     if first.is_multi_label:
         note += " Top-1 and top-5 are hits on any label."
     choices = dict.fromkeys(run.results["forward"].choice_note for run in tested)
@@ -141,8 +141,8 @@ def _describe(run: ReportRun) -> list[tuple[str, str]]:
     trained = f"{epochs[-1]['epoch']:g} epochs, {format_value(seconds, 'seconds')}" if epochs else MISSING
     start = "at random" if recipe.model.weights == "none" else f"from {Path(recipe.model.weights).name}"
     data = Path(recipe.data.root).name or recipe.data.root or MISSING
-    tested = f"split {run.split}, {run.protocol}, {run.weights} weights" if run.results else "not yet"
     forward = run.results.get("forward")
+    tested = f"{forward.tested_videos}, {run.protocol}, {run.weights} weights" if forward else "not yet"
     # Not in other cells: where it is not the recipe's.
     other = f"{forward.average} averaged, data in {forward.root}" if forward is not None and not forward.is_own else ""
     return [

@@ -15,8 +15,9 @@ from vsn.config import Recipe
 from vsn.runs.folds import is_folds
 from vsn.runs.results import EvalResult, ResultError, list_results
 from vsn.runs.run import STATE_FILES, RunError, is_finished, is_number, open_run, read_metrics
+from vsn.system.lock import is_locked
 
-State = Literal["finished", "can be resumed", "damaged"]
+State = Literal["finished", "training now", "can be resumed", "damaged"]
 
 _RUN_FILES = ("recipe.toml", "classes.json", "metrics.jsonl", "model.safetensors", "state.pt")
 """A folder with one of these is a run, possibly a damaged one."""
@@ -105,13 +106,16 @@ def summarize_run(path: Path) -> RunSummary:
     epochs = recipe.train.epochs if recipe else 0
     # A crash between the last epoch and summary.json leaves a run with nothing more to train.
     finished = is_finished(path) or 0 < epochs <= epochs_done or is_folds(path)
+    # A process writes into it now, and what is missing is about to be written.
+    training = is_locked(path)
     # The folder of folds has no weights of its own.
-    reasons += [] if is_folds(path) else _damaged_files(path, epochs_done=epochs_done, finished=finished)
+    if not training and not is_folds(path):
+        reasons += _damaged_files(path, epochs_done=epochs_done, finished=finished)
     validated = [line for line in metrics if is_number(line.get("val_top1"))]
     best = max(validated, key=_validation_rank, default=None)
     return RunSummary(
         path=path,
-        state="damaged" if reasons else "finished" if finished else "can be resumed",
+        state=_state(damaged=bool(reasons), training=training, finished=finished),
         reason="; ".join(reason.rstrip(".") for reason in reasons),
         model=recipe.model.name if recipe else "",
         data=f"{Path(recipe.data.root).name} ({recipe.data.source})" if recipe else "",
@@ -126,6 +130,13 @@ def summarize_run(path: Path) -> RunSummary:
         # The newest file, because the folder's own time changes only when files are added.
         written=max((file.stat().st_mtime for file in path.rglob("*") if file.is_file()), default=path.stat().st_mtime),
     )
+
+
+def _state(*, damaged: bool, training: bool, finished: bool) -> State:
+    if damaged:
+        return "damaged"
+    # Resuming a finished run for more epochs trains it again.
+    return "training now" if training else "finished" if finished else "can be resumed"
 
 
 def _damaged_files(path: Path, *, epochs_done: int, finished: bool) -> Iterator[str]:

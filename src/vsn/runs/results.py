@@ -22,6 +22,7 @@ from vsn.scores.facts import hash_videos
 from vsn.scores.metrics import MeanName, summarize
 from vsn.scores.scores import Scores, ScoresError
 from vsn.system.files import file_sha256, write_json
+from vsn.system.numbers import counted
 from vsn.system.terminal import shell_quote
 
 _FOLDER = "eval"
@@ -172,13 +173,29 @@ class EvalResult:
         return self.mean_class if self.mean_average_precision is None else self.mean_average_precision
 
     @property
+    def is_of_validation(self) -> bool:
+        """Whether training validated on all of the videos."""
+        return bool(self.num_validated) and self.num_validated == self.num_videos
+
+    @property
+    def tested_videos(self) -> str:
+        """What was tested, in words: "80 videos of split test", or "80 validation videos (no test split)".
+
+        A split that training validated on chose the weights, so it is no test split, whatever its name.
+        """
+        if not self.is_of_validation:
+            return f"{counted(self.num_videos, 'video')} of split {self.split}"
+        which = {"test": " (no test split)", "val": ""}.get(self.split, f" (split {self.split})")
+        return counted(self.num_videos, "validation video") + which
+
+    @property
     def choice_note(self) -> str:
         """A sentence that says whether the accuracy was trained or chosen on the same videos; "" when not, or unknown."""
         if self.num_trained:
             return f"Trained on {self.num_trained} of these {self.num_videos} videos: the accuracy says little about others."
         if not self.num_validated:
             return ""
-        which = "these videos" if self.num_validated == self.num_videos else f"{self.num_validated} of these videos"
+        which = "these videos" if self.is_of_validation else f"{self.num_validated} of these videos"
         return f"Chosen on {which}: training validated on them, so the accuracy may be too high for others."
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import socket
 import sys
@@ -18,6 +19,10 @@ _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 class LockError(ValueError):
     """A folder that another process writes into, or that was renamed or deleted while this one did."""
+
+
+_OWN: set[Path] = set()
+"""Lock files that this process holds: opening and closing one of them would release its lock."""
 
 
 class FolderLock:
@@ -59,9 +64,12 @@ def lock_folder(folder: Path, *, name: str = LOCK_FILE) -> Iterator[FolderLock]:
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     lock = FolderLock(folder, _open_locked(folder, name), name)
+    own = (folder / name).resolve()
+    _OWN.add(own)
     try:
         yield lock
     finally:
+        _OWN.discard(own)
         # Deleted while it is locked, so that no other process can have it; a renamed folder keeps it, unlocked.
         if lock.is_in_place:
             with contextlib.suppress(OSError):
@@ -72,9 +80,28 @@ def lock_folder(folder: Path, *, name: str = LOCK_FILE) -> Iterator[FolderLock]:
                 path.rmdir()
 
 
+def is_locked(folder: Path, *, name: str = LOCK_FILE) -> bool:
+    """Return whether a process holds a folder with `lock_folder`; it may end at any moment."""
+    path = (folder / name).resolve()
+    if path in _OWN:
+        return True
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except OSError:
+        return False
+    try:
+        _lock(handle, shared=True)
+    except OSError as error:
+        return error.errno in _HELD
+    else:
+        return False
+    finally:
+        os.close(handle)  # releases it
+
+
 def _open_locked(folder: Path, name: str) -> int:
     path = folder / name
-    while True:
+    for attempt in itertools.count():
         folder.mkdir(parents=True, exist_ok=True)  # the last holder may have removed it
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         try:
@@ -82,6 +109,11 @@ def _open_locked(folder: Path, name: str) -> int:
         except OSError as error:
             # "No locks available" and the like: a file system without them.
             if error.errno in _HELD:
+                # `is_locked` of another process holds it for an instant.
+                if attempt < 3:
+                    os.close(handle)
+                    time.sleep(0.02)
+                    continue
                 holder = _read_holder(handle)
                 os.close(handle)
                 raise LockError(
@@ -111,12 +143,13 @@ def _read_holder(handle: int) -> str:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(handle: int) -> None:
+    def _lock(handle: int, *, shared: bool = False) -> None:
         os.lseek(handle, _POSITION, os.SEEK_SET)
         msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
         os.lseek(handle, 0, os.SEEK_SET)
 else:
     import fcntl
 
-    def _lock(handle: int) -> None:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _POSITION)
+    def _lock(handle: int, *, shared: bool = False) -> None:
+        # A shared lock needs no permission to write, and is refused too while the other holds the file.
+        fcntl.lockf(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB, 1, _POSITION)
