@@ -1,8 +1,10 @@
 """Programs and packages that tests use where they are installed. VSN_REQUIRE="nginx,chromium" names those that must be."""
 
+import functools
 import importlib
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,8 +17,18 @@ PROGRAMS = {
     # Not on the path of users other than root.
     "nginx": ("nginx", "/usr/sbin/nginx"),
     "openssl": ("openssl",),
+    # Debian's packages of GStreamer's server belong to the Python of the system.
+    "rtsp": ("/usr/bin/python3",),
 }
 """Component -> names of its program."""
+CHECKS = {
+    "rtsp": (
+        "-c",
+        "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst, GstRtspServer; "
+        "Gst.init(None); assert all(map(Gst.ElementFactory.find, ('videotestsrc', 'x264enc', 'rtph264pay', 'rtpbin')))",
+    )
+}
+"""Component -> arguments with which its program ends with 0 if what the tests need of it is there."""
 MODULES = {
     "chromium": "playwright.sync_api",
     "mlflow": "mlflow",
@@ -47,9 +59,14 @@ def check_required() -> None:
                 ) from error
 
 
+@functools.cache
 def find_program(name: str) -> str | None:
     """The path of a component's program, or None."""
-    return next(filter(None, map(shutil.which, PROGRAMS[name])), None)
+    path = next(filter(None, map(shutil.which, PROGRAMS[name])), None)
+    if path is not None and name in CHECKS:
+        checked = subprocess.run([path, *CHECKS[name]], stderr=subprocess.DEVNULL)
+        return path if checked.returncode == 0 else None
+    return path
 
 
 def program(name: str) -> str:

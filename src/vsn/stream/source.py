@@ -9,6 +9,7 @@ import math
 import re
 import sys
 import threading
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -339,10 +340,14 @@ def _open_url(source: str, config: LiveConfig) -> InputContainer:
     # Over UDP, FFmpeg's default, late packets are lost and pictures break up.
     if scheme.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
+    started = time.monotonic()
     try:
         return open_source(source, options=options, timeout=config.stall_seconds)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(name, f"cannot be opened: {_reason(error, config)}.") from None
+        # Where its own timeout interrupts it, FFmpeg calls the answer of some protocols invalid.
+        is_silent = time.monotonic() - started >= config.stall_seconds
+        reason = f"no answer for {config.stall_seconds:g} seconds" if is_silent else _reason(error, config)
+        raise VideoError(name, f"cannot be opened: {reason}.") from None
 
 
 def _reason(error: Exception, config: LiveConfig) -> str:
