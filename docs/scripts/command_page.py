@@ -19,7 +19,7 @@ RECIPE = "finetune"
 HEAD = """# Commands
 
 The output of `vsn COMMAND --help`, generated with this site. Commands that take the settings of a recipe
-(`train`, `ablate`, `folds`, `data doctor`, `data pack`, `flow extract`) take all of
+(`train`, `ablate`, `folds`, `data doctor`, `data pack`, `flow extract`, `boxes extract`) take all of
 [the last section](#settings-of-a-recipe).
 """
 

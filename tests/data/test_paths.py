@@ -12,12 +12,13 @@ from tests.helpers.stored_flow import write_fields
 from vsn.config import ClipSpec, ConfigError, DataConfig, EvalConfig, ModelConfig, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.extra import open_extra
-from vsn.data.flow.extract import FlowSettings, extract_flow, videos_of_data_set
+from vsn.data.flow.extract import FlowSettings, extract_flow
 from vsn.data.flow.stored import open_flow
 from vsn.data.flow.values import flow_to_bytes
 from vsn.data.open import open_split
 from vsn.data.part import VideoPart
 from vsn.data.paths import PathPlanes
+from vsn.data.per_video import videos_of_data_set
 from vsn.data.readers import read_records
 from vsn.data.transforms import flip, resize_short_side
 from vsn.data.video import Part, VideoError

@@ -17,11 +17,12 @@ from tests.helpers.packs import packed_config
 from tests.helpers.videos import timed_video
 from vsn.config import ClipSpec, ConfigError, DataConfig, EvalConfig, ModelConfig, Recipe, TrainConfig
 from vsn.data.dataset import VideoDataset
-from vsn.data.flow.extract import FlowSettings, extract_flow, videos_of_data_set
+from vsn.data.flow.extract import FlowSettings, extract_flow, flow_path
 from vsn.data.flow.stored import open_flow
 from vsn.data.open import open_datasets
 from vsn.data.packing.pack import pack_dataset
 from vsn.data.part import Part, VideoPart, overlapping_pairs, parse_part, parse_seconds
+from vsn.data.per_video import videos_of_data_set
 from vsn.data.readers import read_records
 from vsn.data.video import OutsideVideoError, VideoError, open_video, part_reader
 from vsn.doctor import examine
@@ -104,7 +105,7 @@ def test_flow_of_segments_is_that_of_the_cut_files(both, tmp_path: Path) -> None
         videos = videos_of_data_set(config, out)
         summary = extract_flow(videos, out, FlowSettings(short_side=40), num_workers=0, progress=False)
         assert not summary.failed
-        fields.append([open_flow(video.flow_path(out, "file")).all_frames() for video in videos])
+        fields.append([open_flow(flow_path(video, out, "file")).all_frames() for video in videos])
     assert [len(field) for field in fields[0]] == [19, 19, 39]
     for segment, cut in zip(*fields, strict=True):
         np.testing.assert_array_equal(segment, cut)

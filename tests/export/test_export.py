@@ -172,14 +172,15 @@ def test_axes_of_an_onnx_file_have_names(tmp_path: Path, onnx_file, any_size: bo
     assert [one.shape for one in ort.InferenceSession(str(file)).get_inputs()] == [axes(graph.input[0])]
 
 
-def test_a_file_takes_frames_and_paths(tmp_path: Path):
+@pytest.mark.parametrize(("name", "channels"), [("trajectory_resnet18_thin", 7), ("gcn_resnet26_thin", 13)])
+def test_a_file_takes_frames_and_what_is_beside_them(tmp_path: Path, name: str, channels: int):
     torch.manual_seed(0)
-    config = ModelConfig(name="trajectory_resnet18_thin", num_classes=5, num_frames=5)
+    config = ModelConfig(name=name, num_classes=5, num_frames=5)
     model = build_model(config).eval()
     recipe = Recipe(model=config, clip=ClipSpec(short_side=40, crop_size=SIZE))
     report = export_model(model, recipe, tmp_path / "m", config=ExportConfig(to="torch-export"))
     assert max(report.check.difference.values()) < 1e-4
-    assert read_metadata(report.path).channels == 7
+    assert read_metadata(report.path).channels == channels
 
 
 def test_any_size(tmp_path: Path):

@@ -9,6 +9,7 @@ from vsn.config import DataConfig
 from vsn.data.embedded import write
 from vsn.data.flow import extract
 from vsn.data.packing import pack
+from vsn.data.per_video import videos_of_folder
 from vsn.system.interrupt import Interrupted, stop_requests
 
 
@@ -83,7 +84,7 @@ def test_long_work_stops_after_the_item_that_discarded_the_signal(
     command: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out, options = tmp_path / "out", {"num_workers": 0, "progress": False}
-    videos = extract.videos_of_folder(tiny_data)
+    videos = videos_of_folder(tiny_data)
     module, function, work = {
         "extract": (extract, "_extract", lambda: extract.extract_flow(videos, out, **options)),
         "synth": (write, "_write", lambda: write.write_dataset(out, **options)),

@@ -15,6 +15,7 @@ from vsn.config import DataConfig
 from vsn.data.embedded import write
 from vsn.data.flow import extract
 from vsn.data.packing import pack
+from vsn.data.per_video import videos_of_folder
 from vsn.system import lock as lock_module
 from vsn.system.lock import LOCK_FILE, LockError, lock_folder
 
@@ -124,7 +125,7 @@ def test_commands_that_write_a_folder_hold_it(
     """A second process with the same output is refused while the first works, and touches nothing."""
     out, options = tmp_path / "out", {"num_workers": 0, "progress": False}
     shard = {"shard": (1, 3)} if "shard" in command else {}
-    videos = extract.videos_of_folder(tiny_data)
+    videos = videos_of_folder(tiny_data)
     module, function, work = {
         "extract": (extract, "_extract", lambda: extract.extract_flow(videos, out, **shard, **options)),
         "synth": (write, "_write", lambda: write.write_dataset(out, **options)),

@@ -17,10 +17,11 @@ from tests.helpers.motions import moving_video, texture
 from tests.helpers.stored_flow import LAYOUTS, Layout, lay_flow, write_fields
 from vsn.cli import main
 from vsn.config import ClipSpec, ConfigError, DataConfig, EvalConfig, ModelConfig, Recipe, TrainConfig
-from vsn.data.flow.extract import FlowSettings, extract_flow, videos_of_data_set, videos_of_folder
+from vsn.data.flow.extract import FlowSettings, extract_flow
 from vsn.data.flow.values import FlowMetadata, flow_to_bytes, write_flow_metadata
 from vsn.data.open import open_split
 from vsn.data.part import Part
+from vsn.data.per_video import videos_of_data_set, videos_of_folder
 from vsn.data.readers import read_records
 from vsn.data.video import VideoError, open_video, write_video
 from vsn.inference.evaluate import evaluate_run, score_videos

@@ -22,6 +22,7 @@ import tyro
 import vsn
 from vsn.cli.ablate import AblateCommand
 from vsn.cli.bench import bench
+from vsn.cli.boxes import BoxesCommand
 from vsn.cli.convert import convert
 from vsn.cli.data import DoctorCommand, PackCommand, synth
 from vsn.cli.demo import demo
@@ -78,6 +79,7 @@ COMMANDS: Commands = {
     "env": env,
     "data": {"synth": synth, "pack": PackCommand, "doctor": DoctorCommand},
     "flow": {"extract": ExtractCommand, "show": show},
+    "boxes": {"extract": BoxesCommand},
     "hub": {"push": push, "save": save, "pull": pull},
     "recipe": {"list": list_recipes, "show": show_recipe},
 }
@@ -90,6 +92,7 @@ MIN_COLUMNS = 40
 GROUPS = {
     "data": "Write the embedded data set; pack and examine data sets.",
     "flow": "Compute, store and look at optical flow.",
+    "boxes": "Find and store the boxes of objects.",
     "hub": "Push runs to the Hugging Face hub, and pull them.",
     "recipe": "List and print recipes.",
 }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from vsn.cli.options import print_stored
 from vsn.cli.settings import RecipeCommand, RecipeSettings
-from vsn.config import ConfigError, FlowMethod, StoredLayout
+from vsn.config import FlowMethod, StoredLayout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +44,14 @@ class ExtractCommand(RecipeCommand):
     def run(self, settings: RecipeSettings) -> None:
         """Extract, and report the videos that failed."""
         from vsn.data.flow.compute import method_named
-        from vsn.data.flow.extract import FlowSettings, extract_flow, videos_of_data_set, videos_of_folder
+        from vsn.data.flow.extract import FlowSettings, extract_flow
         from vsn.data.flow.values import expected_flow
+        from vsn.data.per_video import parse_shard, videos_of_data_set, videos_of_folder
 
         recipe = settings.apply_to(self.recipe)
         if self.out is None:
             raise ValueError("vsn flow extract needs --out, the folder to write.")
-        index, slash, count = self.shard.partition("/")
-        if not (slash and index.isdecimal() and count.isdecimal()):
-            raise ConfigError(f"--shard is {self.shard!r}; expected i/n, such as 0/4, the first of four parts.")
+        shard = parse_shard(self.shard)
         short_side = expected_flow(recipe).short_side if self.short_side is None else self.short_side
         flow_settings = FlowSettings(
             method=self.method or method_named(recipe.model.flow_method),
@@ -63,15 +62,10 @@ class ExtractCommand(RecipeCommand):
             backward=self.backward,
         )
         videos = videos_of_folder(self.videos) if self.videos else videos_of_data_set(recipe.data, self.out)
-        shard = int(index), int(count)
         summary = extract_flow(
             videos, self.out, flow_settings, shard=shard, device=self.device, num_workers=self.workers
         )
-        for failure in summary.failed:
-            print(f"{failure.video.path}: {failure.reason}", file=sys.stderr)
-        print(summary)
-        if summary.failed:
-            raise SystemExit(1)
+        print_stored(summary)
 
 
 def show(

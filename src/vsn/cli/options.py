@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from vsn.config import Protocol
+
+if TYPE_CHECKING:
+    from vsn.data.per_video import Stored
 
 arg = tyro.conf.arg
 
@@ -16,3 +20,12 @@ Device = Annotated[str, arg(help="auto, cpu or cuda; auto takes CUDA where there
 Root = Annotated[Path | None, arg(help="folder of the data set, if it moved; default the recipe's data.root.")]
 Json = Annotated[bool, arg(name="json", help="print JSON.")]
 RunProtocol = Annotated[Protocol | None, arg(help="views of a video (clips and crops); default the run's.")]
+
+
+def print_stored(summary: Stored) -> None:
+    """Print what was stored for videos, and those that failed; exit with status 1 if there are any."""
+    for failure in summary.failed:
+        print(f"{failure.video.path}: {failure.reason}", file=sys.stderr)
+    print(summary)
+    if summary.failed:
+        raise SystemExit(1)

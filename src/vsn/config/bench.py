@@ -14,7 +14,7 @@ BenchFormat = Literal["contiguous", "channels-last"]
 BenchDtype = Literal["fp32", "bf16", "fp16", "int8"]
 BenchRuntime = Literal["torch", "onnxruntime", "openvino"]
 
-PAPER_INPUTS = dict.fromkeys(("i3d", "i3d-fine", "nl-i3d", "nl-i3d-fine"), (32, 2)) | {
+PAPER_INPUTS = dict.fromkeys(("i3d", "i3d-fine", "nl-i3d", "nl-i3d-fine", "gcn"), (32, 2)) | {
     "eco": (16, 1),
     "eco_lite": (16, 1),
     "i3d_inception": (64, 1),

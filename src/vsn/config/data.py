@@ -94,6 +94,12 @@ class DataConfig:
     flow_backward: str = ""
     """Folder of the stored flow from each frame to the one before (`vsn flow extract --backward`), relative to root; empty:
     the folder of the flow with `_backward` appended. TrajectoryNet only."""
+    boxes: str = ""
+    """Folder of the boxes of objects (`vsn boxes extract`, or a file for each video; see docs/boxes.md), relative to root;
+    empty: boxes. NL-I3D + GCN only."""
+    detector: str = ""
+    """Weights of torchvision's fasterrcnn_resnet50_fpn, a file, by which boxes are found in videos without stored ones:
+    by `vsn boxes extract`, `vsn predict` and `vsn serve`. "none": random weights, to try the commands. NL-I3D + GCN only."""
     flow_layout: FlowLayout = "auto"
     """How a video's flow is stored: xy, rg or file (see `vsn.data.flow`); auto: by the names."""
     decoder: Decoder = "pyav"

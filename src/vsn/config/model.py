@@ -16,14 +16,17 @@ Block = Literal["compact", "headtail", "pointwise"]
 Modality = Literal["rgb", "flow", "rgbdiff"]
 Pairwise = Literal["embedded-gaussian", "dot-product"]
 NonLocalPool = Literal["before", "after"]
-ExtraInput = Literal["", "paths"]
-Plane = Literal["path-x", "path-y"]
-"""What a channel of an extra input holds, which decides how it is flipped and resized: motion in pixels of the frame."""
+ExtraInput = Literal["", "paths", "boxes"]
+Plane = Literal["path-x", "path-y", "box"]
+"""What a channel of an extra input holds, which decides how it is flipped and resized: motion in pixels of the frame, or the
+share of each pixel that is inside of a box."""
 
 EXTRA_PLANES: dict[ExtraInput, tuple[Plane, ...]] = {
     "": (),
     # To the next frame of the clip, then to the one before.
     "paths": ("path-x", "path-y", "path-x", "path-y"),
+    # For each of `ModelConfig.num_boxes`.
+    "boxes": ("box",),
 }
 """The channels that an extra input adds to each frame of a clip, after its colors."""
 ZERO_PATH = 128
@@ -67,6 +70,7 @@ MODELS: dict[str, ModelKind] = {
     "nl-c2d": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
     "nl-i3d": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
     "nl-i3d-fine": ModelKind("peers.i3d", RESNETS_3D, inflated=True),
+    "gcn": ModelKind("peers.gcn", RESNETS_3D, inflated=True, extra="boxes"),
     "cost": ModelKind("peers.cost", RESNETS_3D, inflated=True),
     "cost-a": ModelKind("peers.cost", RESNETS_3D, inflated=True),
     "cpnet": ModelKind("peers.cpnet", ("resnet34", "resnet101", "resnet26_thin"), inflated=True),
@@ -140,7 +144,7 @@ class ModelConfig:
     shift_every: int = 1
     """Shift every n-th block of a stage. 2 matches the official TSM ResNet-101 checkpoints."""
     pairwise: Pairwise = "embedded-gaussian"
-    """Pairwise function of non-local blocks (Wang et al. 2018). Only for names with nl-."""
+    """Pairwise function of non-local blocks (Wang et al. 2018). Only for names with nl-, and gcn."""
     non_local_pool: NonLocalPool = "before"
     """Non-local blocks max-pool before the convolutions phi and g, as their authors' code, or after."""
     non_local_scale: bool = False
@@ -166,11 +170,15 @@ class ModelConfig:
     size, so that flow computed at another is refused."""
     path_bound: float = 64.0
     """Largest motion between two frames of a clip, in pixels of its frames; longer paths are clipped. TrajectoryNet only."""
+    num_boxes: int = 10
+    """Boxes of each frame, the first of those there are (the paper: 10 for Something-Something, 50 for Charades). Only
+    NL-I3D + GCN (`gcn_...`)."""
 
     def __post_init__(self) -> None:
         kind, _ = split_name(self.name)
         check_range(self, "[0, inf)", "num_classes", "flow_short_side", table="model.")
         check_range(self, "[1, inf)", "num_frames", "flow_length", "shift_every", "alpha", "clusters", table="model.")
+        check_range(self, "[1, 1000]", "num_boxes", table="model.")
         check_range(self, "[2, inf)", "shift_div", table="model.")  # 1/shift_div of the channels move each way
         check_range(self, "(0, inf)", "flow_bound", "path_bound", table="model.")
         check_range(self, "[0, 1)", "dropout", table="model.")
@@ -244,6 +252,11 @@ class ModelConfig:
         return self.clip_channels - len(self.extra_planes) - (3 if self.modality == "rgbdiff" else 0)
 
     @property
+    def has_non_local(self) -> bool:
+        """Whether the network has non-local blocks."""
+        return self.kind.startswith("nl-") or self.kind == "gcn"
+
+    @property
     def extra_input(self) -> ExtraInput:
         """What the clips carry besides the frames; "" for nothing."""
         return MODELS[self.kind].extra
@@ -251,7 +264,7 @@ class ModelConfig:
     @property
     def extra_planes(self) -> tuple[Plane, ...]:
         """The channels that the extra input adds to each frame."""
-        return EXTRA_PLANES[self.extra_input]
+        return EXTRA_PLANES[self.extra_input] * (self.num_boxes if self.extra_input == "boxes" else 1)
 
     @property
     def reads_flow(self) -> bool:

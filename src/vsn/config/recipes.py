@@ -125,7 +125,8 @@ def unused_settings(recipe: Recipe) -> list[str]:
     """List settings that differ from their default but have no effect with the other settings, each with the reason."""
     model, train = recipe.model, recipe.train
     kind, flow = model.kind, model.reads_flow
-    non_local = kind.startswith("nl-")
+    non_local = model.has_non_local
+    boxes = model.extra_input == "boxes"
     shifts = kind == "tsm" or (kind == "vsn" and model.shift)
     # Setting -> (whether it is used, why not).
     rules = {
@@ -148,6 +149,7 @@ def unused_settings(recipe: Recipe) -> list[str]:
         "model.flow_method": (flow, "the model reads no flow"),
         "model.flow_short_side": (flow, "the model reads no flow"),
         "model.path_bound": (model.extra_input == "paths", "only TrajectoryNet follows the paths of points"),
+        "model.num_boxes": (boxes, "only NL-I3D + GCN takes boxes"),
         "clip.frames_per_second": (recipe.clip.sampling == "rate", "clip.sampling is not 'rate'"),
         "data.fold": (recipe.data.source in ("ucf101", "hmdb51"), "only UCF101 and HMDB51 have folds"),
         "data.with_offset": (recipe.data.source == "mmaction2-list", "only source 'mmaction2-list' uses it"),
@@ -155,6 +157,8 @@ def unused_settings(recipe: Recipe) -> list[str]:
         "data.flow": (flow, "the model reads no flow"),
         "data.flow_layout": (flow, "the model reads no flow"),
         "data.flow_backward": (model.extra_input == "paths", "only TrajectoryNet follows points back in time"),
+        "data.boxes": (boxes, "only NL-I3D + GCN takes boxes"),
+        "data.detector": (boxes, "only NL-I3D + GCN takes boxes"),
         "data.frame_template": (model.modality != "flow", "flow is read, not frames"),
         "augment.rand_augment_magnitude": (bool(recipe.augment.rand_augment), "augment.rand_augment is 0"),
         "train.milestones": (train.schedule == "multistep", "train.schedule is not 'multistep'"),

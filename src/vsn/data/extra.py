@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from vsn.config import Recipe
+from vsn.data.boxes.planes import stored_boxes
 from vsn.data.part import VideoPart
 from vsn.data.paths import stored_paths
 from vsn.data.records import RecordSet
@@ -45,6 +46,9 @@ def open_extra(recipe: Recipe, records: RecordSet) -> tuple[ExtraPlanes | None, 
     Raises:
         ConfigError: It is not stored for all of these videos, or not as the model needs it.
     """
-    if recipe.model.extra_input == "paths":
-        return stored_paths(recipe, records)
+    match recipe.model.extra_input:
+        case "paths":
+            return stored_paths(recipe, records)
+        case "boxes":
+            return stored_boxes(recipe, records)
     return None, ""

@@ -128,7 +128,8 @@ def _in_its_pixels(resized: torch.Tensor, old_size: tuple[int, int], extra: Sequ
         return resized
     factors = {"path-x": width / old_width, "path-y": height / old_height}
     for channel, plane in enumerate(extra, resized.shape[-3] - len(extra)):
-        resized[..., channel, :, :] = _scaled_path(resized[..., channel, :, :], factors[plane])
+        if plane in factors:  # a box has its place in the frame, and no values that change
+            resized[..., channel, :, :] = _scaled_path(resized[..., channel, :, :], factors[plane])
     return resized
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from vsn.config import EvalConfig, Recipe
+from vsn.config import ConfigError, EvalConfig, Recipe
+from vsn.data.boxes.files import SUFFIX
+from vsn.data.boxes.planes import BoxPlanes, BoxSource, DetectedBoxes, boxes_of_video
 from vsn.data.dataset import VideoDataset, open_as_in
+from vsn.data.extra import ExtraPlanes
 from vsn.data.flow.compute import ComputedFlowReader, flow_method, method_named
 from vsn.data.flow.find import flow_of_video, list_flow
 from vsn.data.flow.values import expected_flow
@@ -23,7 +27,7 @@ from vsn.data.records import (
     list_videos,
     walk_folders,
 )
-from vsn.data.video import Part, PartReader, VideoError, VideoReader
+from vsn.data.video import Part, PartReader, VideoError, VideoReader, at_constant_rate
 from vsn.data.video.frame_folders import describe_frames
 from vsn.system.pool import num_cpus
 
@@ -81,7 +85,7 @@ def views_of_video(
 
     Raises:
         VideoError: the file cannot be read as a video, or ends before the part.
-        ConfigError: stored flow does not fit the model, or flow cannot be computed here.
+        ConfigError: stored flow does not fit the model, or flow cannot be computed here; no boxes, and no detector.
     """
     model, path = recipe.model, Path(video.path) if isinstance(video, VideoReader) else video
     # One video is read once, and its flow need not have the layout of the training data.
@@ -102,9 +106,12 @@ def views_of_video(
         forward = _computed_flow(path, recipe, device, part=part)
         return forward, _computed_flow(path, recipe, device, part=part, backward=True)
 
-    extra = None
-    if model.extra_input == "paths":
-        extra = PathPlanes(open_flow_pair, flow_bound=model.flow_bound, path_bound=model.path_bound)
+    extra: ExtraPlanes | None = None
+    match model.extra_input:
+        case "paths":
+            extra = PathPlanes(open_flow_pair, flow_bound=model.flow_bound, path_bound=model.path_bound)
+        case "boxes":
+            extra = BoxPlanes(_box_source(path, recipe, device, part=part), num_boxes=model.num_boxes)
     # A data set of one video, so that prediction is evaluation to the last bit.
     dataset = VideoDataset(
         RecordSet((VideoRecord(path=path, labels=(), video_id=path.name),), classes=()),
@@ -115,6 +122,30 @@ def views_of_video(
         extra=extra,
     )
     return dataset[0].clip
+
+
+def _box_source(path: Path, recipe: Recipe, device: str, *, part: Part | None) -> Callable[[VideoPart], BoxSource]:
+    """Return what opens the boxes of a video: of its file, else those that the detector finds."""
+    # A file has the boxes of the whole video.
+    stored = boxes_of_video(path, recipe) if part is None else None
+    if stored is not None:
+        return stored
+    if not recipe.data.detector:
+        raise ConfigError(
+            f"{recipe.model.name} takes the boxes of objects, and {path} has none, in a file of its name with the suffix "
+            f"{SUFFIX}{'' if part is None else ' of this part'}. Write one (docs/boxes.md), or set data.detector in the "
+            "run's recipe.toml to the weights of the detector."
+        )
+    from vsn.data.boxes.detect import detector_of  # imports torchvision's detectors
+
+    detector = detector_of(recipe.data.detector, num_boxes=recipe.model.num_boxes, device=device)
+
+    def open_boxes(shown: VideoPart) -> BoxSource:
+        whole = open_as_in(recipe, path)
+        frames = whole if part is None else PartReader(whole, part)
+        return DetectedBoxes(at_constant_rate(frames) if recipe.clip.by == "time" else frames, detector)
+
+    return open_boxes
 
 
 def _computed_flow(

@@ -47,6 +47,7 @@ def create_model(
     alpha: int = 8,
     clusters: int = 32,
     path_bound: float = ModelConfig.path_bound,
+    num_boxes: int = ModelConfig.num_boxes,
 ) -> VideoClassifier:
     """Create a video model by name.
 
@@ -71,11 +72,12 @@ def create_model(
         non_local_scale: divide the products by the square root of their width (non-local networks).
         alpha: fast frames per slow frame (SlowFast).
         path_bound: largest motion between two frames of a clip, pixels (TrajectoryNet).
+        num_boxes: boxes of each frame (NL-I3D + GCN).
 
     Returns:
         A model that maps a clip ``(B, T, C, H, W)``, uint8 or float in [0, 1], to logits ``(B, num_classes)``. C is 3 for
         RGB, 2L for flow (x1, y1, x2, y2, ...), 3 (L + 1) for differences: the frames, which the model subtracts; an extra
-        input adds its planes (TrajectoryNet 4, see `vsn.data.paths`).
+        input adds its planes (TrajectoryNet 4, see `vsn.data.paths`; GCN one for each box, see `vsn.data.boxes`).
 
     Raises:
         ConfigError: (a ValueError) an impossible setting, unknown backbone or unusable weights.
@@ -91,7 +93,7 @@ def create_model(
         places=tuple(places), shift=shift, shift_places=tuple(shift_places), shift_div=shift_div, shift_every=shift_every,
         modality=modality, flow_length=flow_length, pairwise=pairwise, non_local_pool=non_local_pool,
         non_local_scale=non_local_scale, alpha=alpha, clusters=clusters,
-        path_bound=path_bound,
+        path_bound=path_bound, num_boxes=num_boxes,
     )  # fmt: skip
     model = build_model(config)
     if weights != "none":

@@ -24,10 +24,12 @@ KINETICS: Normalization = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.21
 
 
 def plane_normalization(plane: Plane, config: ModelConfig) -> tuple[float, float]:
-    """Return mean and standard deviation that turn the values in [0, 1] of an extra plane into pixels of motion."""
+    """Return mean and standard deviation that turn the values in [0, 1] of an extra plane into what the network takes."""
     match plane:
         case "path-x" | "path-y":
-            return ZERO_PATH / 255, 0.5 / config.path_bound
+            return ZERO_PATH / 255, 0.5 / config.path_bound  # pixels of motion
+        case "box":
+            return 0.0, 1.0
 
 
 _ROUNDING = 1e-3

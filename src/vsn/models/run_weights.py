@@ -89,10 +89,13 @@ def check_run_weights(run: RunWeights, config: ModelConfig) -> None:
     # Image weights can be inflated into a 3D network, but not the other way round.
     from_names, to_names = _weight_names(old), _weight_names(config)
     takes_frames = MODELS[config.kind].inflated
-    if from_names != to_names and not (from_names == "frames" and takes_frames):
+    # The convolutions of a GCN are those of an I3D.
+    takes_i3d = to_names == "gcn" and from_names == "c2d"
+    if from_names != to_names and not takes_i3d and not (from_names == "frames" and takes_frames):
         sources = {
             "frames": f"a run of {_ON_FRAMES}",
             "c2d": f"a run of {_ON_FRAMES}, C2D or I3D, on the same backbone",
+            "gcn": f"a run of {_ON_FRAMES}, C2D, I3D or GCN, on the same backbone",
         }
         own = f"a run of {config.name!r}" + (f", or of {_ON_FRAMES}, on the same backbone" if takes_frames else "")
         raise ConfigError(
@@ -120,7 +123,7 @@ def has_same_features(run: RunWeights, config: ModelConfig) -> bool:
 
 def _between_backbone_and_head(config: ModelConfig) -> tuple[str, int]:
     """Name what is there, and the number that its shape depends on; ("", 0) if the head sees the backbone's features."""
-    sizes = {"trn": config.num_frames, "mtrn": config.num_frames, "cluster": config.clusters}
+    sizes = {"trn": config.num_frames, "mtrn": config.num_frames, "cluster": config.clusters, "gcn": 0}
     return (config.kind, sizes[config.kind]) if config.kind in sizes else ("", 0)
 
 
@@ -151,6 +154,8 @@ def _describe_kinds(old: str, new: str) -> str:
     old_base, new_base = old.removeprefix("nl-"), new.removeprefix("nl-")
     if old_base == new_base:
         return f"same weights; only the non-local blocks are {'new' if new.startswith('nl-') else 'removed'}"
+    if new == "gcn":
+        return "same convolutions; the graphs, and non-local blocks that were not there, are new to them"
     if {old_base, new_base} == {"i3d", "i3d-fine"}:
         return "same weights; only the strides are new to them"
     return "same weights, inflated along time where kernels are longer"
@@ -174,7 +179,7 @@ def _between_frames(config: ModelConfig) -> dict[str, object]:
         keys += ["places", "block"]
     if config.kind == "tsm" or (config.kind == "vsn" and config.shift):
         keys += ["shift_div", "shift_places", "shift_every"]
-    if config.kind.startswith("nl-"):
+    if config.has_non_local:
         keys += ["pairwise", "non_local_pool", "non_local_scale"]
     if config.kind.endswith("slowfast"):
         keys.append("alpha")

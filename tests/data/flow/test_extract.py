@@ -23,15 +23,12 @@ from vsn.data.flow.compute import ComputedFlowReader, flow_method, iter_fields, 
 from vsn.data.flow.extract import (
     ExtractSummary,
     FlowSettings,
-    FlowVideo,
     extract_flow,
-    flow_name,
-    videos_of_data_set,
-    videos_of_folder,
 )
 from vsn.data.flow.find import with_flow
 from vsn.data.flow.stored import open_flow
 from vsn.data.flow.values import ZERO, FlowMetadata, bytes_to_flow
+from vsn.data.per_video import NamedVideo, stored_name, videos_of_data_set, videos_of_folder
 from vsn.data.readers import read_records
 from vsn.data.video import FewerFramesError, VideoError, open_video, write_video
 
@@ -63,7 +60,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("layout", ["file", "xy", "rg"])
 def test_the_motion_is_stored_in_each_layout(videos: Path, tmp_path: Path, layout: str) -> None:
     summary = run(videos, tmp_path / "flow", FlowSettings(layout=layout, short_side=None))
-    assert (summary.num_videos, summary.num_kept, summary.num_fields, summary.failed) == (6, 0, 24, ())
+    assert (summary.num_videos, summary.num_kept, summary.count, summary.failed) == (6, 0, 24, ())
     for name, right in (("a/2", 2.0), ("b/3", -2.0)):
         place = tmp_path / "flow" / (name + ".vsnflow" if layout == "file" else name)
         flow = open_flow(place)
@@ -121,11 +118,11 @@ def test_each_video_once_whatever_its_splits(tmp_path: Path) -> None:
     [("a/b.mp4", "a/b"), ("/data/b.MP4", "data/b"), ("../x/../y/b.avi", "y/b"), ("./000012", "000012"), ("v.1", "v.1")],
 )  # fmt: skip
 def test_names(video_id: str, name: str) -> None:
-    assert flow_name(video_id) == name
+    assert stored_name(video_id) == name
 
 
 def test_two_videos_of_one_name_are_refused(videos: Path, tmp_path: Path) -> None:
-    twin = [FlowVideo(videos / "a/1.mp4", "a/1"), FlowVideo(videos / "b/1.mp4", "a/1")]
+    twin = [NamedVideo(videos / "a/1.mp4", "a/1"), NamedVideo(videos / "b/1.mp4", "a/1")]
     with pytest.raises(ConfigError, match=r"a/1\.mp4 and .*b/1\.mp4 .*'a/1'"):
         extract_flow(twin, tmp_path, SMALL)
     assert list(tmp_path.iterdir()) == []
@@ -155,7 +152,7 @@ def test_what_is_there_is_kept(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "b" / "2.vsnflow").unlink()
     stamp = (tmp_path / "a" / "1.vsnflow").stat().st_mtime_ns
     summary = run(videos, tmp_path)
-    assert (summary.num_kept, summary.num_fields) == (5, 4)
+    assert (summary.num_kept, summary.count) == (5, 4)
     assert files(tmp_path) == before
     assert (tmp_path / "a" / "1.vsnflow").stat().st_mtime_ns == stamp
 

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsn.config.errors import check_range
-from vsn.data.embedded.sprites import PATTERNS, SHAPES, Floats, Frames, Ints, Sprite, draw_sprite
+from vsn.data.embedded.sprites import PATTERNS, SHAPES, Floats, Frames, Ints, Sprite, draw_sprite, sprite_boxes
 
 _COLOR_HUES = {"red": 0.0, "green": 0.35, "blue": 0.62}
 
@@ -146,30 +146,67 @@ def render_scene(
     With equal generators, the classes of a group get the same base list. `still_background` stops the texture and leaves
     out shake, distractors and noise: the classes of a group are then made of exactly the same frames.
     """
-    difficulty = difficulty or Difficulty()
+    scene = _compose(class_name, rng, size, num_frames, difficulty or Difficulty(), still_background=still_background)
+    frames = _pan(scene.texture, size, scene.windows)
+    for sprite in (*scene.distractors, *scene.targets):
+        draw_sprite(frames, sprite, scene.shake)
+    if not still_background:
+        _add_noise(frames, rng, scene.noise)
+    return frames
+
+
+def scene_boxes(
+    class_name: str, rng: np.random.Generator, *, size: int, num_frames: int, difficulty: Difficulty | None = None
+) -> Floats:
+    """Return the boxes of the objects that `render_scene` shows with an equal generator, the targets first.
+
+    Left, top, right and bottom in pixels, `(num_objects, num_frames, 4)`; NaN where an object is not seen.
+    """
+    scene = _compose(class_name, rng, size, num_frames, difficulty or Difficulty(), still_background=False)
+    return np.stack(
+        [sprite_boxes(sprite, scene.shake, (size, size)) for sprite in (*scene.targets, *scene.distractors)]
+    )
+
+
+@dataclass(frozen=True)
+class _Scene:
+    texture: _Texture
+    windows: Floats
+    """(N, 2): place of the frame on the texture, which is counted in half pixels."""
+    shake: Floats
+    """(N, 2): pixels."""
+    targets: list[Sprite]
+    distractors: list[Sprite]
+    noise: float
+
+
+def _compose(
+    class_name: str,
+    rng: np.random.Generator,
+    size: int,
+    num_frames: int,
+    difficulty: Difficulty,
+    *,
+    still_background: bool,
+) -> _Scene:
+    """Draw what a video shows, before pixels."""
     group = group_of(class_name)
     # Nothing drawn from the generator depends on the class, only on the group. Keep the order of draws: every change of
     # it gives other videos, and then `_FORMAT` in write.py has to be incremented.
     blinks = draw_blinks(group, num_frames, rng, shift=difficulty.blink_shift)
     sprites = _BASES[group](rng, _Stage(size, num_frames, difficulty, blinks))
     order = class_order(class_name, num_frames, blinks)
+    targets = [sprite.reordered(order) for sprite in sprites]
     texture = _texture(rng, size, difficulty)
     start = rng.uniform(0, texture.period, 2)
     if still_background:
-        frames = _pan(texture, size, np.tile(start, (num_frames, 1)))
-        shake = np.zeros((num_frames, 2), np.float32)
-    else:
-        shake = _shake(rng, num_frames, difficulty.shake * size)
-        # Twice, because the texture is counted in half pixels.
-        speed = 2 * size * difficulty.pan_per_frame * rng.standard_normal(2)
-        frames = _pan(texture, size, start + speed * np.arange(num_frames)[:, None] + 2 * shake)
-        for distractor in _distractors(rng, size, num_frames, difficulty):
-            draw_sprite(frames, distractor, shake)
-    for sprite in sprites:
-        draw_sprite(frames, sprite.reordered(order), shake)
-    if not still_background:
-        _add_noise(frames, rng, difficulty.noise)
-    return frames
+        still = np.zeros((num_frames, 2), np.float32)
+        return _Scene(texture, np.tile(start, (num_frames, 1)), still, targets, [], 0.0)
+    shake = _shake(rng, num_frames, difficulty.shake * size)
+    # Twice, because the texture is counted in half pixels.
+    speed = 2 * size * difficulty.pan_per_frame * rng.standard_normal(2)
+    windows = start + speed * np.arange(num_frames)[:, None] + 2 * shake
+    return _Scene(texture, windows, shake, targets, _distractors(rng, size, num_frames, difficulty), difficulty.noise)
 
 
 # Base lists: one function per group

@@ -7,7 +7,7 @@ radius. Only arithmetic and square roots touch pixels, so a state gives the same
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,7 +56,28 @@ class Sprite:
 
 def draw_sprite(frames: Frames, sprite: Sprite, shake: Floats) -> None:
     """Draw an object into frames `(N, H, W, 3)`, in place, moved by -shake `(N, 2)` pixels."""
-    height, width = frames.shape[1:3]
+    for index, (rows, columns), patch, uncovered in _place_patches(sprite, shake, frames.shape[1:3]):
+        window = frames[index, rows, columns]
+        window[:] = window * uncovered + patch
+
+
+def sprite_boxes(sprite: Sprite, shake: Floats, size: tuple[int, int]) -> Floats:
+    """Return left, top, right and bottom of what is seen of an object, pixels `(N, 4)`; NaN in frames without it."""
+    boxes = np.full((len(sprite.place), 4), np.nan)
+    for index, (rows, columns), _, uncovered in _place_patches(sprite, shake, size):
+        seen = uncovered[..., 0] < 0.5
+        if seen.any():
+            across, down = np.flatnonzero(seen.any(axis=0)), np.flatnonzero(seen.any(axis=1))
+            left, top = columns.start + across[0], rows.start + down[0]
+            boxes[index] = left, top, columns.start + across[-1] + 1, rows.start + down[-1] + 1
+    return boxes
+
+
+def _place_patches(
+    sprite: Sprite, shake: Floats, size: tuple[int, int]
+) -> Iterator[tuple[int, tuple[slice, slice], Floats, Floats]]:
+    """Yield each frame that shows an object, its rows and columns there, and what `_render_patches` returns for them."""
+    height, width = size
     center = sprite.place - shake
     # Skip the frames in which the object is invisible or wholly outside.
     reach = _REACH * sprite.radius + 1
@@ -68,12 +89,12 @@ def draw_sprite(frames: Frames, sprite: Sprite, shake: Floats) -> None:
     side = 2 * math.ceil(float(reach[shown].max())) + 1
     corner = np.rint(center[shown]).astype(np.int64) - side // 2
     patch, uncovered = _render_patches(sprite, shown, corner - center[shown], side)
-    for i, index in enumerate(shown):
+    for i, index in enumerate(shown.tolist()):
         # Clip the patch to the frame: slices of both, of equal size.
         x, y = corner[i]
         across, down = slice(max(0, -x), max(0, width - x)), slice(max(0, -y), max(0, height - y))
-        window = frames[index, max(0, y) : max(0, y + side), max(0, x) : max(0, x + side)]
-        window[:] = window * uncovered[i, down, across] + patch[i, down, across]
+        window = slice(max(0, y), max(0, y + side)), slice(max(0, x), max(0, x + side))
+        yield index, window, patch[i, down, across], uncovered[i, down, across]
 
 
 def _render_patches(sprite: Sprite, shown: Ints, offset: Floats, side: int) -> tuple[Floats, Floats]:

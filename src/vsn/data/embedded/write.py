@@ -19,9 +19,11 @@ from typing import Any, Literal, get_args
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
+from vsn.config import ConfigError
 from vsn.config.errors import SEEDS, check_range
-from vsn.data.embedded.scenes import CLASSES, GROUPS, NUM_SEGMENTS, Difficulty, group_of, render_scene
+from vsn.data.embedded.scenes import CLASSES, GROUPS, NUM_SEGMENTS, Difficulty, group_of, render_scene, scene_boxes
 from vsn.data.embedded.sprites import Frames
 from vsn.data.video import write_video
 from vsn.system.files import check_output_folder, remove_temporary_files, write_json
@@ -120,8 +122,7 @@ def render_video(
         ValueError: Unknown class.
     """
     rng = np.random.default_rng(generator)
-    lengths = spec.lengths()
-    num_frames, frames_per_second = lengths[int(rng.integers(len(lengths)))]
+    num_frames, frames_per_second = _draw_length(rng, spec)
     frames = render_scene(
         class_name,
         rng,
@@ -131,6 +132,44 @@ def render_video(
         still_background=still_background,
     )
     return frames, float(frames_per_second)
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as they were before JSON made lists of tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def _draw_length(rng: np.random.Generator, spec: SynthSpec) -> tuple[int, int]:
+    lengths = spec.lengths()
+    return lengths[int(rng.integers(len(lengths)))]
+
+
+def embedded_boxes(root: Path, video: Path) -> list[NDArray[np.float64]]:
+    """Return the boxes of the objects in each frame of a video of a set, exactly, the target first.
+
+    Left, top, right and bottom as shares of the frame, `(n, 4)`; some frames have none.
+
+    Raises:
+        ConfigError: `root` is no set of this version, or has no such video.
+    """
+    marker = root / MARKER
+    try:
+        description: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
+        values = _tuples(description["spec"])
+        spec = SynthSpec(**{**values, "difficulty": Difficulty(**_tuples(values["difficulty"]))})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{marker} cannot be read ({type(error).__name__}: {error}). Write the set again.") from None
+    if spec.fingerprint() != description.get("spec_hash"):
+        raise ConfigError(
+            f"{root} was written by another version, whose videos differ. Write it again (vsn data synth)."
+        )
+    described = next((other for other in _videos(root, spec) if other.path.absolute() == video.absolute()), None)
+    if described is None:
+        raise ConfigError(f"{video} is not one of the videos of {root}.")
+    rng = np.random.default_rng(described.seeds)
+    num_frames, _ = _draw_length(rng, spec)
+    boxes = scene_boxes(described.class_name, rng, size=spec.size, num_frames=num_frames, difficulty=spec.difficulty)
+    return [of_frame[np.isfinite(of_frame[:, 0])] / spec.size for of_frame in boxes.transpose(1, 0, 2)]
 
 
 def write_dataset(

@@ -148,7 +148,7 @@ def _has_named_fields(folder: Path) -> bool:
 def _find_place(record: VideoRecord, config: DataConfig, folder: Path, listing: Listing) -> Path | None:
     """Return the flow of a video in the folder of the flow, None if there is none."""
     # The longest name first: of flow/a/1 and flow/1, the video a/1 takes flow/a/1.
-    for name in _possible_names(record, config):
+    for name in possible_names(record, config.root):
         place = os.path.join(folder, name)
         if listing.is_folder(place) and config.flow_layout != "file":
             return Path(place)
@@ -157,13 +157,13 @@ def _find_place(record: VideoRecord, config: DataConfig, folder: Path, listing: 
     return None
 
 
-def _possible_names(record: VideoRecord, config: DataConfig) -> Iterator[str]:
-    """Yield the names that the flow of a video may have, the longest first: from its id, then from its path.
+def possible_names(record: VideoRecord, data_root: str) -> Iterator[str]:
+    """Yield the names that what is stored of a video may have, the longest first: from its id, then from its path.
 
-    A segment has its id's only: flow with the name of the file would be that of the whole file.
+    A segment has its id's only: what has the name of the file would be that of the whole file.
     """
     # video_id "videos/a/1.mp4" gives videos/a/1, videos/a/000001, a/1, a/000001, 1, 000001.
-    root = Path(config.root).as_posix().rstrip("/") + "/"
+    root = Path(data_root).as_posix().rstrip("/") + "/"
     path = record.path.as_posix().removeprefix(root)
     for text in dict.fromkeys((record.video_id, path if record.part is None else record.video_id)):
         stem, extension = os.path.splitext(text)
