@@ -4,8 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vsn.config import DataConfig
 from vsn.data.boxes.files import write_boxes
-from vsn.data.video import write_video
+from vsn.data.per_video import stored_name
+from vsn.data.readers import read_records
+from vsn.data.video import open_video, write_video
 
 NUM_FRAMES, HEIGHT, WIDTH = 9, 48, 64
 
@@ -36,3 +39,12 @@ def write_square_classes(root: Path) -> Path:
             boxes = write_squares(root / split / label / "1.mp4", start=start)
             write_boxes(root / "boxes" / split / label / "1.boxes.csv", boxes)
     return root
+
+
+def lay_boxes(config: DataConfig) -> None:
+    """Store one box, the middle, of every frame of every video of a data set in the folder ``boxes`` of its root."""
+    for split in {config.train_split, config.val_split}:
+        for record in read_records(config, split).records:
+            with open_video(record.path) as video:
+                frames = [np.array([[0.25, 0.25, 0.75, 0.75]])] * video.num_frames
+            write_boxes(Path(config.root) / "boxes" / f"{stored_name(record.video_id)}.boxes.csv", frames)

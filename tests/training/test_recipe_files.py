@@ -14,10 +14,12 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from tests.helpers.lookalikes import LOOKALIKES
+from tests.helpers.squares import lay_boxes
 from tests.helpers.stored_flow import lay_flow
 from vsn.config import MODELS, DataConfig, Recipe
 from vsn.config.recipes import dump_recipe, load_recipe, recipe_folder, unused_settings
 from vsn.data.embedded.write import SynthSpec, write_dataset
+from vsn.data.flow.values import FlowMetadata, write_flow_metadata
 from vsn.data.open import open_datasets
 from vsn.models import build_model
 from vsn.models.backbones import build_backbone
@@ -51,10 +53,15 @@ def look_alike(recipe: Recipe, made: dict[str, DataConfig], folders: pytest.Temp
             made[source] = DataConfig(root=str(root), source="synthetic")
         else:
             made[source] = LOOKALIKES["frame-folders" if source == "folder" else source](root)
-    if recipe.model.modality != "flow":
+    if recipe.model.extra_input == "boxes":
+        lay_boxes(made[source])
+    if not recipe.model.reads_flow:
         return made[source]
     if f"flow of {source}" not in made:
         made[f"flow of {source}"] = lay_flow(made[source], "id-xy" if source == "something-v1" else "xy")
+    if recipe.model.extra_input == "paths":
+        backward = lay_flow(made[source], "id-xy", folder="flow_backward")
+        write_flow_metadata(Path(backward.root) / backward.flow, FlowMetadata(direction="backward"))
     return made[f"flow of {source}"]
 
 
@@ -90,7 +97,12 @@ def small(recipe: Recipe, weights: str) -> Recipe:
         weights = "none" if model.weights == "none" else weights
         model = replace(model, name=f"{model.kind}_resnet14_tiny", weights=weights)
     else:
-        thin = f"{model.kind}_resnet26_thin" if model.backbone else f"{model.name}_thin"
+        backbones = MODELS[model.kind].backbones
+        thin = (
+            f"{model.kind}_{next((b for b in backbones if b.endswith('_thin')), '')}"
+            if model.backbone
+            else f"{model.name}_thin"
+        )
         name = thin if model.backbone or thin in MODELS else model.name
         model, test = replace(model, name=name, weights="none", num_frames=8), replace(test, protocol="center")
     train_config = replace(recipe.train, partial_bn=recipe.train.partial_bn and model.weights != "none")
