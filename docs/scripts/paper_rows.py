@@ -115,7 +115,8 @@ TABLE_2 = (
         "region proposals (0.6M); we count the network without the detector, whose boxes are computed once. No "
         "decomposition of 605G is known."),
     Row("TrajectoryNet", (Network("trajectory_resnet18", 32, classes=174),), "47.8, -, -, -", (f"{_V}1-trajectory",), 33.3,
-        None, "33.3M fit a full 3D ResNet-18 or R(2+1)D-18, not the separable network of the authors' code, which ours follows."),
+        None,
+        "33.3M fit a full 3D ResNet-18 or R(2+1)D-18, not the separable network of the authors' code, which ours follows."),
     Row("TSM, 8 frames", (Network("tsm_resnet50"),), "43.4, -, 59.1, -", (f"{_V}1-r50-tsm", f"{_V}2-r50-tsm"), 24.3, 33),
     Row("TSM, 16 frames", (_TSM16,), "44.8, -, 59.4, 60.4", (f"{_V}1-r50-tsm-16f", f"{_V}2-r50-tsm-16f"), 24.3, 65),
     Row("Two-stream TSM", (_TSM16, _TSM16_FLOW), "50.2, 47.0, 64.0, 64.3",
