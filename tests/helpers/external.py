@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,14 +39,18 @@ MODULES = {
     "wandb": "wandb",
 }
 """Component -> Python module without which its tests are skipped."""
+AXE = Path(__file__).parents[2] / "build" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+"""The accessibility checker: `npm install --prefix build/axe axe-core`, or VSN_AXE=axe.min.js."""
 
 
 def check_required() -> None:
     """Raise `pytest.UsageError` when a component that VSN_REQUIRE names is not usable: its tests would be skipped."""
     names = {name.strip() for name in os.environ.get("VSN_REQUIRE", "").split(",")} - {""}
-    known = PROGRAMS.keys() | MODULES.keys()
+    known = PROGRAMS.keys() | MODULES.keys() | {"axe"}
     if unknown := names - known:
         raise pytest.UsageError(f"VSN_REQUIRE has {sorted(unknown)}; expected some of {', '.join(sorted(known))}.")
+    if "axe" in names and not axe_file().is_file():
+        raise pytest.UsageError(f"VSN_REQUIRE has axe, and there is no file {axe_file()}.")
     for name in sorted(names):
         if name in PROGRAMS and find_program(name) is None:
             raise pytest.UsageError(f"VSN_REQUIRE has {name}, and there is no program {' or '.join(PROGRAMS[name])}.")
@@ -75,6 +80,18 @@ def program(name: str) -> str:
     if path is None:
         pytest.skip(f"no {name} on this machine")
     return path
+
+
+def axe_file() -> Path:
+    """Where axe-core is looked for."""
+    return Path(os.environ.get("VSN_AXE", AXE))
+
+
+def axe_source() -> str:
+    """Return the script of axe-core; without it the test is skipped."""
+    if not axe_file().is_file():
+        pytest.skip(f"no axe-core at {axe_file()}")
+    return axe_file().read_text(encoding="utf-8")
 
 
 @contextmanager

@@ -33,7 +33,8 @@ def test_the_page_shows_frames_and_their_heat(tested_run: Path, tmp_path: Path) 
     page = Page(output.read_text("utf-8"))
     examples = best_and_worst(read_runs([tested_run]), num_videos=2)
     assert 1 <= len(examples.examples) <= 3  # of three videos
-    assert page.tags.count("img") == 2 * 4 * len(examples.examples)
+    # Of videos that only the script shows there are frames, and no heat.
+    assert page.tags.count("img") == sum(4 if one.kind == "behind" else 8 for one in examples.examples)
     assert "Parameters" in page.words
 
 
@@ -46,6 +47,8 @@ def test_frames_equal_the_dataset_and_heat_is_of_the_predicted_class(tested_run:
     model, scores = load_model(run), runs[0].scores
     assert scores is not None
     for example in found.examples:
+        if example.kind == "behind":
+            continue
         index = [record.video_id for record in dataset.records].index(example.video_id)
         clip = dataset[index].clip
         np.testing.assert_array_equal(example.frames, clip.permute(0, 2, 3, 1).numpy())

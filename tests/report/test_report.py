@@ -18,6 +18,8 @@ from tests.helpers.html_pages import Page
 from vsn.report import read_runs, write_report
 from vsn.report.charts import nice_ticks
 from vsn.report.confusion import confused_pairs
+from vsn.report.differences import compare_with_best, named_scores
+from vsn.report.render import points
 from vsn.report.results import summary_sentence
 from vsn.scores.metrics import softmax
 from vsn.system.numbers import percent, percent_range
@@ -47,6 +49,7 @@ def test_page_is_whole_and_self_contained(source: str) -> None:
     assert [text for tag, text in page.headings if tag == "h1"] == ["Three runs"]
     assert [text for tag, text in page.headings if tag == "h2"] == [
         "Results",
+        "Differences",
         "Learning curves",
         "Temporal reliance",
         "Accuracy by class",
@@ -55,6 +58,7 @@ def test_page_is_whole_and_self_contained(source: str) -> None:
         "Best and worst videos",
         "Videos",
         "Versions",
+        "Commands",
     ]
     assert page.links
     assert [link for link in page.links if not link.startswith(("#", "data:"))] == []
@@ -105,11 +109,16 @@ def test_summary_names_best_run_interval_and_doubt(tmp_path: Path) -> None:
         predicted[:wrong] ^= 1
         write_eval(run_dir, "forward", np.eye(2, dtype=np.float32)[predicted], labels, classes)
     dirs = [tmp_path / name for name in ("poor", "good", "near")]
-    assert summary_sentence(read_runs(dirs, "test")) == (
-        "good is best by top-1 on 100 videos of split test: 90.0% (95% interval 82.9\N{EN DASH}94.8%), ahead of "
-        "near (88.0%) and poor (60.0%); its interval overlaps that of near."
-    )
-    assert summary_sentence(read_runs(dirs[:1], "test")) == (
+    runs = read_runs(dirs, "test")
+    pairs = compare_with_best(named_scores(runs))
+    low, high = (points(end).removesuffix(" points") for end in pairs[0].comparison.top1.interval)
+    assert low.startswith("\N{MINUS SIGN}")
+    text = summary_sentence(runs, pairs)
+    assert "good is best by top-1 on 100 videos of split test: 90.0% (95% interval 82.9\N{EN DASH}94.8%)" in text
+    # Two videos of a hundred are no proof, thirty are.
+    assert f"2.0 points above near ({low} to {high}, may be chance) and 30.0 points above poor (" in text
+    assert text.count("may be chance") == 1
+    assert summary_sentence(read_runs(dirs[:1], "test"), []) == (
         "poor has a top-1 accuracy of 60.0% (95% interval 50.2\N{EN DASH}69.3%) on 100 videos of split test."
     )
 
@@ -121,7 +130,7 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     output = write_report(dirs, tmp_path / "out.html", title="<h1> & co", strips=strips)
     source = output.read_text(encoding="utf-8")
     page = Page(source)  # also: no attribute that starts with "on", no tag left open
-    assert page.tags.count("script") == 1
+    assert page.tags.count("script") == 2  # the videos of the cells, and what shows them
     assert "<b>bold" not in source
     assert "<i>2" not in source
     for name in HOSTILE:

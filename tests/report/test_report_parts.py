@@ -17,6 +17,7 @@ from vsn.config import DataConfig
 from vsn.config.recipes import dump_recipe, load_recipe
 from vsn.report import read_runs, write_page, write_report
 from vsn.report.confusion import order_alike
+from vsn.report.differences import compare_with_best, named_scores
 from vsn.report.render import points
 from vsn.report.results import summary_sentence
 from vsn.report.videos import Example, Examples, choose_examples
@@ -110,7 +111,7 @@ def test_validation_within_an_epoch(tmp_path: Path) -> None:
         line = {"epoch": 2.5, "step": 60, "lr": 0.001, "val_loss": 1.25, "val_top1": 0.625}
         stream.write(json.dumps(line) + "\n")
     page = written([run_dir], tmp_path / "x.html")
-    assert "2 epochs, 82 s" in page.words
+    assert any("for 2 of 50 epochs in 82 s" in word for word in page.words)
     assert "run, validation, epoch 2.5: 62.5%" in page.words
     assert "run, epoch 2.5: 0.001" in page.words  # the learning rate
     assert "Waiting for data, share of the time" not in page.words
@@ -216,7 +217,7 @@ def test_results_of_earlier_weights_are_left_out(tmp_path: Path) -> None:
     first, second = write_runs(tmp_path)[:2]
     for path in second.glob("eval/test-fcn-*.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"weights_hash": "0" * 64}))
-    assert "share the best" in summary_of(first, second) or "ahead of TSN" in summary_of(first, second)
+    assert "share the best" in summary_of(first, second) or "above TSN" in summary_of(first, second)
     (second / "model.safetensors").write_bytes(b"trained on")
     page = written([first, second], tmp_path / "x.html")
     assert "Results of TSM are left out: the weights have changed since they were tested." in page.words
@@ -240,7 +241,8 @@ def test_results_of_the_recipes_data_and_average_are_shown(tmp_path: Path) -> No
 
 
 def summary_of(*run_dirs: Path) -> str:
-    return summary_sentence(read_runs(run_dirs))
+    runs = read_runs(run_dirs)
+    return summary_sentence(runs, compare_with_best(named_scores(runs)))
 
 
 def embedded(source: str, key: str) -> object:
@@ -258,7 +260,7 @@ def test_hundreds_of_classes_are_data_for_a_canvas(tmp_path: Path) -> None:
     source = write_report([run_dir], tmp_path / "x.html", title="t").read_text("utf-8")
     page = Page(source)
     assert "</script><b>" not in source
-    assert page.tags.count("script") == 3  # names, counts, and what draws them
+    assert page.tags.count("script") == 4  # names, counts, videos, and what draws them
     assert tuple(embedded(source, "class-names")) == classes  # type: ignore[arg-type]
     data = embedded(source, "map-0")
     (run,) = read_runs([run_dir])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from vsn.config import STAGES
 def report(
     runs: Annotated[list[Path], tyro.conf.Positional],
     out: Path = Path("report.html"),
-    title: str = "Video recognition report",
+    title: str = "",
     split: str = "",
     root: Root = None,
     videos: int = 4,
@@ -28,7 +29,7 @@ def report(
     Args:
         runs: run folders.
         out: the page to write.
-        title: its heading.
+        title: its heading; default the names of the runs.
         split: the split whose results are shown; default the one that most runs were tested on.
         videos: how many of the best and of the worst videos to show; 0 opens no video and no network.
         stage: Grad-CAM heat maps of the videos show the features of this stage: res2 to res5.
@@ -36,14 +37,23 @@ def report(
     """
     if videos < 0:
         raise ValueError(f"--videos is {videos}; it must be 0 or more.")
+    command = ["vsn", *sys.argv[1:]]
     if videos == 0:  # without heat maps the report needs no torch
         from vsn.report import write_report
 
-        page = write_report(runs, out, title=title, split=split or None)
+        page = write_report(runs, out, title=title, split=split or None, command=command)
     else:  # opens the best and worst videos, and the networks for their heat maps
         from vsn.report.illustrate import illustrated_report
 
         page = illustrated_report(
-            runs, out, title=title, split=split or None, root=root, num_videos=videos, stage=stage, device=device
+            runs,
+            out,
+            title=title,
+            split=split or None,
+            root=root,
+            num_videos=videos,
+            stage=stage,
+            device=device,
+            command=command,
         )
     print(page)

@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from vsn.config.about import describe_model
 from vsn.config.bench import BenchConfig
 from vsn.config.convert import ClassOrder, ConvertConfig
 from vsn.config.data import (

@@ -7,21 +7,24 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from vsn.report.charts import reliability_diagram
-from vsn.report.render import render
+from vsn.report.render import UNTESTED, Lacks, render
 from vsn.report.runs import ReportRun
 from vsn.runs.results import EvalResult, list_results
 from vsn.scores.calibrate import NUM_BINS, load_calibration, reliability_curve
 from vsn.scores.facts import same_weights, weight_shares
 
 
-def calibration_section(runs: Sequence[ReportRun]) -> Markup:
+def calibration_section(runs: Sequence[ReportRun]) -> Markup | Lacks:
     """A reliability diagram of each run, and of its calibrated probabilities where it has a calibration."""
     tested = [(index, run) for index, run in enumerate(runs) if run.scores is not None]
-    is_multi_label = any(run.is_multi_label for _, run in tested)
+    if not tested:
+        return UNTESTED
+    if any(run.is_multi_label for _, run in tested):
+        return Lacks("Calibration is for one label per video; here each label has its own probability.")
     charts, commands = [], []
     for index, run in tested:
         # Without a readable video there is no bin to draw.
-        if is_multi_label or run.scores is None or run.scores.unreadable.all():
+        if run.scores is None or run.scores.unreadable.all():
             continue
         charts.append(reliability_diagram(run.name, reliability_curve(run.scores), index))
         path = run.path / "calibration.json"
@@ -46,8 +49,6 @@ def calibration_section(runs: Sequence[ReportRun]) -> Markup:
         commands.append(["vsn", "calibrate", str(validation), "--out", str(path)])
     return render(
         "calibration.html",
-        is_tested=bool(tested),
-        is_multi_label=is_multi_label,
         num_bins=NUM_BINS,
         charts=charts,
         commands=commands,

@@ -15,10 +15,15 @@ from vsn.report.render import percent, render
 from vsn.scores.calibrate import ReliabilityBin, expected_calibration_error
 from vsn.system import numbers
 
-_LEFT, _TOP, _WIDTH, _HEIGHT = 58, 12, 422, 218
+_LEFT, _TOP, _WIDTH, _HEIGHT = 66, 12, 384, 218
+_END_HEIGHT = 17
+"""Least distance of two labels at the ends of lines."""
+_MAX_END_LABELS = 8
+_END_NAME = 9
+"""Characters of a run's name at the end of its line."""
 PANEL_SIZE = 220
 """Side of the square of a reliability diagram."""
-_PANEL_LEFT, _PANEL_STEP = 44, 290
+_PANEL_LEFT, _PANEL_STEP = 62, 308
 _STRIP_HEIGHT = 34
 
 
@@ -60,9 +65,7 @@ def line_chart(series: Sequence[Series], *, label: str, is_share: bool) -> Marku
     ys = [y for s in drawn for _, y in s.points]
     # From 0, so that heights can be compared between charts.
     y_ticks = nice_ticks(min(0.0, *ys), max(ys))
-    # Whole epochs only, and no tick outside of the data; the first epoch always has one.
-    inside = [tick for tick in nice_ticks(min(xs), max(xs), 6) if min(xs) <= tick <= max(xs)]
-    x_ticks = sorted({round(tick) for tick in inside} | ({round(min(xs))} if min(xs) >= 1 else set()))
+    x_ticks = _epoch_ticks(min(xs), max(xs))
 
     def x_at(epoch: float) -> float:
         return _LEFT + _WIDTH * (epoch - min(xs)) / ((max(xs) - min(xs)) or 1)
@@ -70,20 +73,54 @@ def line_chart(series: Sequence[Series], *, label: str, is_share: bool) -> Marku
     def y_at(value: float) -> float:
         return _TOP + _HEIGHT * (1 - (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]))
 
-    def shown(value: float) -> str:
-        return f"{100 * value:.4g}%" if is_share else f"{value:.4g}"
+    def shown(value: float, digits: int = 4) -> str:
+        return f"{100 * value:.{digits}g}%" if is_share else f"{value:.{digits}g}"
 
+    ends = [(y_at(s.points[-1][1]), s) for s in drawn if s.phase != "train"]
     return render(
         "line_chart.svg",
         label=label,
+        ends=[
+            (y, series.number, _shorten(series.name), shown(series.points[-1][1], digits=3))
+            for y, series in _spread(ends, _TOP + 6, _TOP + _HEIGHT)
+        ],
         last_values="; ".join(f"{s.label}: {shown(s.points[-1][1])}" for s in drawn),
         left=_LEFT,
         width=_WIDTH,
         bottom=_TOP + _HEIGHT,
         y_ticks=[(y_at(tick), shown(tick)) for tick in y_ticks],
-        x_ticks=[(x_at(tick), tick) for tick in x_ticks if min(xs) <= tick <= max(xs)],
+        x_ticks=[(x_at(tick), tick) for tick in x_ticks],
         lines=[(s, [(x_at(x), y_at(y), f"{s.label}, epoch {x:g}: {shown(y)}") for x, y in s.points]) for s in drawn],
     )
+
+
+def _epoch_ticks(first: float, last: float) -> list[int]:
+    """Whole epochs, the first and the last among them: 1, 10, 20, 30."""
+    inside = [tick for tick in map(round, nice_ticks(first, last, 6)) if first <= tick <= last]
+    ends = {math.ceil(first), math.floor(last)} & set(range(math.ceil(first), math.floor(last) + 1))
+    # Not beside an end: 28 and 30 would touch.
+    apart = (last - first) / 12
+    return sorted(ends | {tick for tick in inside if all(abs(tick - end) > apart for end in ends)})
+
+
+def _spread(ends: Sequence[tuple[float, Series]], top: float, bottom: float) -> list[tuple[float, Series]]:
+    """Move the labels at the ends of lines apart, in their order; none where they are too many to read."""
+    if len(ends) > _MAX_END_LABELS:
+        return []
+    placed: list[tuple[float, Series]] = []
+    for y, series in sorted(ends, key=lambda end: end[0]):
+        placed.append((max(y, placed[-1][0] + _END_HEIGHT if placed else top), series))
+    # From the bottom up, where the last ones were pushed out.
+    limit = bottom
+    for index in reversed(range(len(placed))):
+        y, series = placed[index]
+        placed[index] = (min(y, limit), series)
+        limit = placed[index][0] - _END_HEIGHT
+    return placed
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _END_NAME else f"{name[: _END_NAME - 1]}\u2026"
 
 
 def reliability_diagram(name: str, bins: Sequence[ReliabilityBin], index: int) -> Markup:

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from vsn.report.render import render
+from vsn.report.render import UNTESTED, Lacks, render
 from vsn.report.runs import ReportRun
 from vsn.runs.run import is_number
 from vsn.scores.metrics import per_class_intervals
 
 
-def classes_section(runs: Sequence[ReportRun]) -> Markup:
-    """Bars by class, highest first for the best run; the page's script can sort them by other runs."""
+def classes_section(runs: Sequence[ReportRun]) -> Markup | Lacks:
+    """Bars by class, lowest first for the best run; the page's script can sort them by other runs."""
     tested = [(index, run) for index, run in enumerate(runs) if run.scores is not None]
     if not tested:
-        return render("classes.html", tested=[])
+        return UNTESTED
     # The best run decides the order of the classes, and every run uses the same one.
     _, best = max(tested, key=lambda pair: pair[1].top1)
     assert best.scores is not None
@@ -26,7 +26,10 @@ def classes_section(runs: Sequence[ReportRun]) -> Markup:
         run.name: [value if is_number(value := run.results["forward"].per_class.get(c)) else -1.0 for c in run.classes]
         for _, run in tested
     }
-    ranked = sorted(range(len(best.classes)), key=lambda c: (-shares[best.name][c], best.classes[c]))
+    # The worst first: those are to be looked at. Classes without a video come last.
+    own = shares[best.name]
+    mean = [sum(of_run[c] for of_run in shares.values()) for c in range(len(own))]
+    ranked = sorted(range(len(best.classes)), key=lambda c: (own[c] < 0, own[c], mean[c], best.classes[c]))
 
     # An average precision, of multi-label data, is no share of videos and has no interval.
     intervals = {
@@ -36,5 +39,6 @@ def classes_section(runs: Sequence[ReportRun]) -> Markup:
     for c in ranked:
         name = best.classes[c]
         bars = [(run.name, shares[run.name][c], index, intervals.get(run.name, {}).get(name)) for index, run in tested]
-        rows.append((name, counts[c], bars))
-    return render("classes.html", tested=tested, best=best, rows=rows)
+        rows.append((c, name, counts[c], bars))
+    best_place = next(place for place, (_, run) in enumerate(tested) if run is best)
+    return render("classes.html", tested=tested, best=best, best_place=best_place, rows=rows)

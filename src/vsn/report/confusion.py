@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from vsn.report.render import percent, render
+from vsn.report.render import UNTESTED, Lacks, percent, render
 from vsn.report.runs import ReportRun
 
 MAX_DRAWN = 30
@@ -15,12 +15,14 @@ MAX_DRAWN = 30
 NUM_PAIRS = 20
 
 
-def confusion_section(runs: Sequence[ReportRun]) -> Markup:
+def confusion_section(runs: Sequence[ReportRun]) -> Markup | Lacks:
     """A matrix of each tested run, with its most confused pairs."""
     tested = [run for run in runs if run.scores is not None]
     is_multi_label = any(run.is_multi_label for run in tested)
-    if not tested or is_multi_label:
-        return render("confusion.html", is_multi_label=is_multi_label, matrices=[])
+    if not tested:
+        return UNTESTED
+    if is_multi_label:
+        return Lacks("A video with several labels has no single true class, so there is no matrix.")
     classes = tested[0].classes
     # 400 classes would be 160,000 SVG elements.
     is_drawn = len(classes) <= MAX_DRAWN
@@ -34,11 +36,9 @@ def confusion_section(runs: Sequence[ReportRun]) -> Markup:
             "label": f"Confusion matrix of {run.name}: {counts.trace()} of {counts.sum()} videos on the diagonal.",
             "cells": _cells(counts, classes) if is_drawn else [],
             "data": None if is_drawn else _canvas_data(counts),
-            "pairs": [(classes[t], classes[p], _share(counts, t, p)) for t, p in confused_pairs(counts)],
+            "pairs": [(t, p, _share(counts, t, p)) for t, p in confused_pairs(counts)],
         })  # fmt: skip
-    return render(
-        "confusion.html", is_multi_label=False, matrices=matrices, classes=classes, is_drawn=is_drawn, cell=22
-    )
+    return render("confusion.html", matrices=matrices, classes=classes, is_drawn=is_drawn, cell=22)
 
 
 def confused_pairs(counts: np.ndarray, number: int = NUM_PAIRS) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from vsn.report.charts import Series, line_chart
-from vsn.report.render import render
+from vsn.report.render import Lacks, render
 from vsn.report.runs import ReportRun
 from vsn.runs.run import is_number
 
@@ -21,8 +21,11 @@ _CHARTS = (
 )
 
 
-def curves_section(runs: Sequence[ReportRun]) -> Markup:
+def curves_section(runs: Sequence[ReportRun]) -> Markup | Lacks:
     """Charts side by side under one legend, whose boxes show and hide a run."""
+    untrained = [(run.name, ["vsn", "train", "--resume", str(run.path)]) for run in runs if not run.metrics]
+    if len(untrained) == len(runs):
+        return Lacks("No epoch is finished yet.", [command for _, command in untrained])
     charts = []
     for label, is_share, lines in _CHARTS:
         series = [
@@ -37,6 +40,6 @@ def curves_section(runs: Sequence[ReportRun]) -> Markup:
     return render(
         "curves.html",
         names=[run.name for run in runs],
-        charts=charts if any(run.metrics for run in runs) else [],
-        untrained=[(run.name, ["vsn", "train", "--resume", str(run.path)]) for run in runs if not run.metrics],
+        charts=charts,
+        untrained=untrained,
     )

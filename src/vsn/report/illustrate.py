@@ -18,7 +18,7 @@ from vsn.models import VideoClassifier, build_model
 from vsn.models.gradcam import grad_cam, overlay
 from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.report import ReportRun, read_runs, write_page
-from vsn.report.videos import Example, Examples, choose_examples, cross_validated
+from vsn.report.videos import Example, Examples, choose_behind, choose_examples, cross_validated
 from vsn.runs.checkpoint import load_model
 from vsn.runs.folds import is_folds
 from vsn.runs.run import RunError, open_run
@@ -29,6 +29,8 @@ from vsn.system.progress import progress_bar
 
 NUM_VIDEOS = 4
 """Number of best videos, and of worst ones."""
+NUM_BEHIND = 12
+"""Number of frequent mistakes whose videos the page can show."""
 MAX_FRAMES = 16
 """Frames of a strip; longer clips are subsampled evenly."""
 MAX_SIDE = 176
@@ -39,24 +41,26 @@ def illustrated_report(
     run_dirs: Sequence[Path],
     output: Path,
     *,
-    title: str,
+    title: str = "",
     split: str | None = None,
     root: str | Path | None = None,
     num_videos: int = NUM_VIDEOS,
     stage: str = STAGES[-1],
     device: str = "auto",
+    command: Sequence[str] = (),
 ) -> Path:
     """Write the report with the costs of all runs, and the best and worst videos of the best one.
 
     Args:
         run_dirs: run folders.
         output: the page, written atomically.
-        title: its heading.
+        title: its heading; default the names of the runs.
         split: the split whose results are shown; default the one that most runs were tested on.
         root: where the data set is now; default the recipe's ``data.root``.
         num_videos: number of best videos, and of worst ones.
         stage: features of the heat maps, see `grad_cam`.
         device: where the heat maps are computed.
+        command: the command that writes this page, shown at its end.
 
     Raises:
         ReportError, RunError, ResultError, ScoresError: runs that cannot be read or compared.
@@ -66,7 +70,7 @@ def illustrated_report(
         raise ValueError(f"num_videos is {num_videos}; it must be 1 or more.")
     runs = read_runs(run_dirs, split)
     examples = best_and_worst(runs, root=root, num_videos=num_videos, stage=stage, device=device)
-    return write_page(runs, output, title=title, costs=measure_costs(runs), examples=examples)
+    return write_page(runs, output, title=title, costs=measure_costs(runs), examples=examples, command=command)
 
 
 def measure_costs(runs: Sequence[ReportRun]) -> dict[str, tuple[int, int]]:
@@ -118,6 +122,8 @@ def best_and_worst(
     examples: list[Example] = []
     map_size = (0, 0)
     chosen = choose_examples(run.scores, num_videos)
+    shown = {row for rows in chosen.values() for row in rows}
+    chosen["behind"] = [row for row in choose_behind(run, NUM_BEHIND) if row not in shown]
     if cross_validated([run]):
         with contextlib.suppress(ScoresError):  # the page says why there are none
             chosen["label"] = [issue.row for issue in find_label_issues(run.scores)[: 2 * num_videos]]
@@ -135,7 +141,7 @@ def best_and_worst(
                     # Rounded positions can repeat for short clips.
                     kept = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), MAX_FRAMES)).round().astype(int))
                     frames, heat = shrink(clip[kept, :3]), None
-                    if model is not None:
+                    if model is not None and kind != "behind":
                         clips = clip[None].to(model.mean.device)
                         maps = grad_cam(model, clips, targets=[predicted], stage=stage).maps[0]
                         heat, map_size = overlay(frames, maps.cpu()[kept]), (maps.shape[1], maps.shape[2])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from vsn.report.render import render
+from vsn.report.render import UNTESTED, Lacks, render
 from vsn.report.runs import ReportRun, read_scores
 from vsn.scores.reliance import ORDERS, Reliance, temporal_reliance
 
@@ -18,7 +18,7 @@ _MEANING = {
 }
 
 
-def order_section(runs: Sequence[ReportRun]) -> Markup:
+def order_section(runs: Sequence[ReportRun]) -> Markup | Lacks:
     """Top-1 of all runs by order, then a sentence and a table by class for each run."""
     tested = [(index, run) for index, run in enumerate(runs) if run.results]
     reliances = [
@@ -32,13 +32,16 @@ def order_section(runs: Sequence[ReportRun]) -> Markup:
         for _, run in tested
         if (absent := [order for order in ORDERS if order not in run.results])
     ]
+    if not tested:
+        return UNTESTED
+    if not reliances:
+        return Lacks("Frames were tested in one order only.", commands)
     # With several labels per video, chance is not one over the number of classes.
     has_chance = not any(run.is_multi_label for _, run in tested)
     return render(
         "order.html",
-        is_tested=bool(tested),
         reliances=reliances,
-        chance=reliances[0][2].chance if reliances and has_chance else None,
+        chance=reliances[0][2].chance if has_chance else None,
         orders=[order for order in ORDERS if any(order in one.orders for _, _, one in reliances)],
         meaning=_MEANING,
         commands=commands,

@@ -3,92 +3,145 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from markupsafe import Markup
+
+from vsn.report.behind import videos_behind
 from vsn.report.calibration import calibration_section
 from vsn.report.classes import classes_section
 from vsn.report.confusion import confusion_section
 from vsn.report.curves import curves_section
+from vsn.report.differences import compare_with_best, differences_section, named_scores
 from vsn.report.groups import groups_section, with_groups
 from vsn.report.order import order_section
-from vsn.report.render import render, static_file
+from vsn.report.overview import data_facts, run_facts
+from vsn.report.render import Lacks, join_names, render, static_file
 from vsn.report.results import Costs, results_section, summary_sentence
 from vsn.report.runs import ReportRun, read_runs
-from vsn.report.videos import Examples, cross_validated, examples_section, labels_section, strips_section
+from vsn.report.videos import Examples, behind_strips, cross_validated, examples_section, labels_section, strips_section
 from vsn.system.files import write_text
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page; one that lacks its content is one line."""
+
+    key: str
+    heading: str
+    content: Markup | str = ""
+    lacks: str = ""
+    commands: Sequence[Sequence[str]] = ()
+
+    @classmethod
+    def of(cls, key: str, heading: str, content: Markup | Lacks) -> Section:
+        """Return the section of what a function of this package rendered."""
+        if isinstance(content, Lacks):
+            return cls(key, heading, lacks=content.text, commands=content.commands)
+        return cls(key, heading, content)
 
 
 def write_report(
     run_dirs: Sequence[Path],
     output: Path,
     *,
-    title: str,
+    title: str = "",
     table: Path | None = None,
     strips: Path | None = None,
     split: str | None = None,
+    command: Sequence[str] = (),
 ) -> Path:
     """Write the page from run folders only, without opening videos or building networks; return ``output``.
 
     Classes are matched by name, so runs may number them differently. A run that is not trained or not tested yet is
     shown as far as it goes. Arguments and errors are those of `read_runs` and `write_page`.
     """
-    return write_page(read_runs(run_dirs, split), output, title=title, table=table, strips=strips)
+    return write_page(read_runs(run_dirs, split), output, title=title, table=table, strips=strips, command=command)
 
 
 def write_page(
     runs: Sequence[ReportRun],
     output: Path,
     *,
-    title: str,
+    title: str = "",
     table: Path | None = None,
     strips: Path | None = None,
     costs: Costs | None = None,
     examples: Examples | None = None,
+    command: Sequence[str] = (),
+    refresh_seconds: int | None = None,
 ) -> Path:
     """Write the page over runs atomically, and return ``output``.
 
     Args:
         runs: what `read_runs` returned.
         output: the HTML file.
-        title: its heading.
+        title: its heading; default the names of the runs.
         table: JSON ``{"columns": [...], "rows": [{...}]}`` shown instead of the table of results.
         strips: .npz of videos to show frame by frame: ``frames`` uint8 (K, T, h, w, 3), ``video_ids`` (K,) and
             ``labels`` (K,), indices into the first run's classes or into an array ``classes`` of the file.
         costs: parameters and multiply-adds by run name; `vsn.report.illustrate` measures them.
         examples: best and worst videos; `vsn.report.illustrate` finds them.
+        command: the command that writes this page, shown at its end.
+        refresh_seconds: how often a browser loads the page again; None: never.
     """
+    pairs, costs = compare_with_best(named_scores(runs)), costs or {}
     # In the order in which a reader needs them: the result, the training, the mistakes.
     sections = [
-        ("results", "Results", results_section(runs, table=table, costs=costs or {})),
-        ("curves", "Learning curves", curves_section(runs)),
-        ("time", "Temporal reliance", order_section(runs)),
-        ("classes", "Accuracy by class", classes_section(runs)),
-        ("confusion", "Confusion", confusion_section(runs)),
-        ("calibration", "Calibration", calibration_section(runs)),
-        ("examples", "Best and worst videos", examples_section(runs, examples)),
+        Section.of("results", "Results", results_section(runs, table=table, costs=costs)),
+        *([Section("differences", "Differences", differences_section(pairs))] if pairs else []),
+        Section.of("curves", "Learning curves", curves_section(runs)),
+        Section.of("time", "Temporal reliance", order_section(runs)),
+        Section.of("classes", "Accuracy by class", classes_section(runs)),
+        Section.of("confusion", "Confusion", confusion_section(runs)),
+        Section.of("calibration", "Calibration", calibration_section(runs)),
+        Section.of("examples", "Best and worst videos", examples_section(runs, examples)),
     ]
     if grouped := with_groups(runs):
-        sections.append(("groups", "Accuracy by group", groups_section(grouped)))
+        sections.append(Section("groups", "Accuracy by group", groups_section(grouped)))
     if cross_validated(runs):
-        sections.append(("labels", "Labels to look at", labels_section(runs, examples)))
+        sections.append(Section("labels", "Labels to look at", labels_section(runs, examples)))
     if strips is not None:
-        sections.append(("videos", "Videos", strips_section(runs, Path(strips))))
+        sections.append(Section("videos", "Videos", strips_section(runs, Path(strips))))
     # Runs of the same machine share one line of versions.
     versions: dict[str, list[str]] = {}
     for run in runs:
         line = " \u00b7 ".join(f"{key} {value}" for key, value in run.versions.items()) or "no versions recorded"
         versions.setdefault(line, []).append(run.name)
-    page = render(
-        "page.html",
-        title=title,
-        summary=summary_sentence(runs),
-        written=datetime.now(UTC),
-        num_runs=len(runs),
+    again = [["vsn", "train", str(run.path / "recipe.toml"), "--out", f"{run.path}-again"] for run in runs]
+    return _write(
+        output,
+        title=title or _default_title(runs),
+        summary=summary_sentence(runs, pairs),
+        overview=render("overview.html", facts=data_facts(runs), runs=run_facts(runs, costs)),
         sections=sections,
         versions=versions,
+        commands=[command, *again] if command else again,
+        num_runs=len(runs),
+        refresh_seconds=refresh_seconds,
+        behind=videos_behind(runs),
+        hidden_strips=behind_strips(runs, examples),
+    )
+
+
+def _write(output: Path, **context: Any) -> Path:
+    """Render the page and write it atomically; the keywords are the variables of its template."""
+    page = render(
+        "page.html",
+        written=datetime.now(UTC),
         style=static_file("report.css"),
         script=static_file("report.js"),
+        **context,
     )
     write_text(output, page + "\n")
     return Path(output)
+
+
+def _default_title(runs: Sequence[ReportRun]) -> str:
+    names = [run.name for run in runs]
+    if len(names) == 1:
+        return f"Run {names[0]}"
+    return f"{join_names(names)} compared" if len(names) <= 4 else f"{len(names)} runs compared"

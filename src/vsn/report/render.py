@@ -12,7 +12,7 @@ import math
 import shlex
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,6 +22,15 @@ from PIL import Image
 from vsn.runs.run import is_number
 from vsn.system import numbers
 
+
+class Lacks(NamedTuple):
+    """Why a section has no content, and the commands that give it some; the page shows one line."""
+
+    text: str
+    commands: Sequence[Sequence[str]] = ()
+
+
+UNTESTED = Lacks("No run is tested yet; the commands are under Results.")
 NUM_COLORS = 8
 MISSING = "\u2013"
 _HEADINGS = {
@@ -64,6 +73,17 @@ def percent_range(shares: Sequence[float]) -> str:
 def points(difference: float) -> str:
     """Format a difference of two shares as "\u221212.5 points"."""
     return f"{numbers.points(difference)} points".replace("-", "\u2212")
+
+
+def points_range(differences: Sequence[float]) -> str:
+    """Format an interval of differences as "\u22121.2 to +3.4"."""
+    low, high = (points(end).removesuffix(" points") for end in differences)
+    return f"{low} to {high}"
+
+
+def p_value(value: float) -> str:
+    """Format a p value as "0.042", or "< 0.001"."""
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def join_names(names: Sequence[str]) -> str:
@@ -137,7 +157,18 @@ _ENVIRONMENT = Environment(
 )
 _ENVIRONMENT.filters |= {
     function.__name__: function
-    for function in (percent, percent_range, points, join_names, num_videos, heading, format_value, jpeg)
+    for function in (
+        percent,
+        percent_range,
+        points,
+        points_range,
+        p_value,
+        join_names,
+        num_videos,
+        heading,
+        format_value,
+        jpeg,
+    )
 }
 _ENVIRONMENT.filters["shell"] = shlex.join
 _ENVIRONMENT.tests["finite_number"], _ENVIRONMENT.tests["interval"] = is_number, is_interval

@@ -1,4 +1,4 @@
-"""Summarize a report: which run is best and how certain that is, a table of results, and what each run is."""
+"""Summarize a report: which run is best and how certain that is, a table of results, and how settings differ."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vsn.report.render import MISSING, format_value, join_names, percent, percent_range, render
+from vsn.report.differences import Pair, difference_sentence
+from vsn.report.render import MISSING, join_names, percent, percent_range, render
 from vsn.report.runs import ReportError, ReportRun, read_json
-from vsn.runs.run import weights_file
+from vsn.runs.run import RESUMABLE_SETTINGS, flat_settings, weights_file
 from vsn.scores.intervals import share_interval
 from vsn.scores.metrics import top_k_hits
 from vsn.scores.reliance import ORDERS
+from vsn.system.files import to_json
 
 Costs = Mapping[str, tuple[int, int]]
 """Run name -> parameters, multiply-adds of one view."""
@@ -24,8 +26,13 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def summary_sentence(runs: Sequence[ReportRun]) -> str:
-    """Return one sentence of plain text: which run is best by top-1, how certain that is, and on how many videos."""
+def summary_sentence(runs: Sequence[ReportRun], pairs: Sequence[Pair]) -> str:
+    """Return plain text: which run is best by top-1, by how much, how certain that is, and on how many videos.
+
+    Args:
+        runs: of the report.
+        pairs: the best run against each other one, of `compare_with_best`.
+    """
     tested = [run for run in runs if run.results]
     if not tested:
         return f"None of {len(runs)} runs is tested yet." if len(runs) > 1 else "The run is not tested yet."
@@ -39,13 +46,10 @@ def summary_sentence(runs: Sequence[ReportRun]) -> str:
     # On small splits two runs often have exactly the same number of hits.
     ties = [run.name for run in others if run.top1 == best.top1]
     if ties:
-        return f"{join_names([best.name, *ties])} share the best top-1, {top1}, {where}."
-    behind = join_names([f"{run.name} ({percent(run.top1)})" for run in others])
-    # A warning rather than a test: overlapping intervals of two runs on the same videos are conservative; `vsn
-    # compare` tests the pairs.
-    near = [run.name for run in others if run.interval[1] >= best.interval[0]]
-    doubt = f"; its interval overlaps that of {join_names(near)}" if near else ""
-    return f"{best.name} is best by top-1 {where}: {top1}, ahead of {behind}{doubt}."
+        behind = [pair for pair in pairs if pair.other not in ties]
+        rest = f" {difference_sentence(behind, 'They are')}" if behind else ""
+        return f"{join_names([best.name, *ties])} share the best top-1, {top1}, {where}.{rest}"
+    return f"{best.name} is best by top-1 {where}: {top1}. {difference_sentence(pairs)}"
 
 
 def _multi_label_sentence(tested: Sequence[ReportRun]) -> str:
@@ -86,7 +90,8 @@ def results_section(runs: Sequence[ReportRun], *, table: Path | None, costs: Cos
         rows=rows,
         best_top1=max(top1s) if len(rows) > 1 and top1s else None,
         note=note,
-        descriptions=[(run.name, _describe(run)) for run in runs],
+        settings=_differing_settings(runs),
+        tops=[(run.name, run.results["forward"].top1 if run.results else None) for run in runs],
         notes=list(_missing_tests(runs)),
     )
 
@@ -134,21 +139,15 @@ def _result_row(run: ReportRun, costs: Costs) -> dict[str, Any]:
     return row
 
 
-def _describe(run: ReportRun) -> list[tuple[str, str]]:
-    """What a run is: model, clip, data, training and test, each with a smaller second line."""
-    recipe, epochs = run.recipe, [line for line in run.metrics if "train_loss" in line]
-    seconds = sum(float(line.get("seconds", 0)) for line in epochs)
-    trained = f"{epochs[-1]['epoch']:g} epochs, {format_value(seconds, 'seconds')}" if epochs else MISSING
-    start = "at random" if recipe.model.weights == "none" else f"from {Path(recipe.model.weights).name}"
-    data = Path(recipe.data.root).name or recipe.data.root or MISSING
-    forward = run.results.get("forward")
-    tested = f"{forward.tested_videos}, {run.protocol}, {run.weights} weights" if forward else "not yet"
-    # Not in other cells: where it is not the recipe's.
-    other = f"{forward.average} averaged, data in {forward.root}" if forward is not None and not forward.is_own else ""
+def _differing_settings(runs: Sequence[ReportRun]) -> list[tuple[str, list[str]]]:
+    """Return (setting, value of each run) of the settings that change a result and are not the same in all runs."""
+    settings = [flat_settings(run.recipe) for run in runs]
     return [
-        (recipe.model.name, f"initialized {start}"),
-        (f"{recipe.model.num_frames}, {recipe.clip.sampling}", f"short side {recipe.clip.short_side}"),
-        (data, f"{recipe.data.source}, {len(run.classes)} classes"),
-        (trained, f"batch {recipe.train.batch_size}, {recipe.train.optimizer}, lr {recipe.train.lr:g}"),
-        (tested, other),
+        (key, [_shown(one.get(key)) for one in settings])
+        for key in settings[0]
+        if key not in RESUMABLE_SETTINGS and len({_shown(one.get(key)) for one in settings}) > 1
     ]
+
+
+def _shown(value: Any) -> str:
+    return value or MISSING if isinstance(value, str) else to_json(value)

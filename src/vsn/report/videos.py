@@ -10,15 +10,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from vsn.report.render import join_names, render
+from vsn.report.confusion import confused_pairs
+from vsn.report.render import UNTESTED, Lacks, join_names, render
 from vsn.report.runs import ReportError, ReportRun, check_classes
 from vsn.runs.folds import OUT_OF_FOLD
 from vsn.scores.labels import LabelIssue, find_label_issues
-from vsn.scores.metrics import probabilities
+from vsn.scores.metrics import probabilities, softmax
 from vsn.scores.scores import Scores, ScoresError
 from vsn.system.npz import read_npz
 
-Kind = Literal["best", "worst", "label"]
+Kind = Literal["best", "worst", "label", "behind"]
+"""Behind: of a frequent mistake, shown where the page lists the videos of a cell of the matrix."""
 
 
 LABELS_SHOWN = 50
@@ -110,25 +112,50 @@ def _new_classes_first(ranked: Sequence[int], classes: np.ndarray) -> list[int]:
     return sorted(ranked, key=lambda index: index not in first)
 
 
-def examples_section(runs: Sequence[ReportRun], examples: Examples | None) -> Markup:
+def choose_behind(run: ReportRun, number: int) -> list[int]:
+    """Return the rows of up to ``number`` videos of the most frequent mistakes of a run, one of each pair of classes."""
+    if run.scores is None or run.is_multi_label:
+        return []
+    logits, readable = run.scores.logits, ~run.scores.unreadable
+    predicted = np.where(readable, logits.argmax(axis=1), -1)
+    chosen = []
+    for true, wrong in confused_pairs(run.confusion, number):
+        rows = np.flatnonzero((run.scores.labels == true) & (predicted == wrong))
+        chosen.append(int(rows[softmax(logits[rows])[:, wrong].argmax()]))
+    return chosen
+
+
+def behind_strips(runs: Sequence[ReportRun], examples: Examples | None) -> list[Strip]:
+    """The videos that only the script shows, beside the cells of the matrix."""
+    if examples is None:
+        return []
+    return [
+        _example_strip(run, runs, one)
+        for run in runs
+        if run.name == examples.run
+        for one in examples.examples
+        if one.kind == "behind"
+    ]
+
+
+def examples_section(runs: Sequence[ReportRun], examples: Examples | None) -> Markup | Lacks:
     """The best and worst videos with heat maps, or why there are none."""
     again = ["vsn", "report", *(str(run.path) for run in runs)]
     if examples is None:
-        note = ("This page was written from the run folders only, without opening videos.", [again])
-    elif not examples.examples:
-        note = (examples.problem or "No run is tested yet.", [[*again, "--root", "FOLDER"]] if examples.problem else [])
-    else:
-        note = (examples.problem, [])
-    strips: dict[Kind, list[Strip]] = {"best": [], "worst": [], "label": []}
-    if examples is not None and examples.examples:
-        run = next(run for run in runs if run.name == examples.run)
-        for example in examples.examples:
-            strips[example.kind].append(_example_strip(run, runs, example))
+        return Lacks("This page was written from the run folders only, without opening videos.", [again])
+    if not examples.examples:
+        if not examples.problem:
+            return UNTESTED
+        return Lacks(examples.problem, [[*again, "--root", "FOLDER"]])
+    strips: dict[Kind, list[Strip]] = {"best": [], "worst": [], "label": [], "behind": []}
+    run = next(run for run in runs if run.name == examples.run)
+    for example in examples.examples:
+        strips[example.kind].append(_example_strip(run, runs, example))
     return render(
         "examples.html",
         examples=examples,
-        has_heat=examples is not None and any(one.heat is not None for one in examples.examples),
-        note=note,
+        has_heat=any(one.heat is not None for one in examples.examples),
+        problem=examples.problem,
         groups=[("Most certain when right", strips["best"]), ("Most wrong", strips["worst"])],
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -29,9 +29,15 @@ def share_interval(hits: NDArray[np.bool_], *, groups: Groups = None, confidence
     """
     share, _, count = _independent_videos(hits.astype(np.float64), groups)
     tail = (1 - confidence) / 2
-    low = 0.0 if not hits.any() else _root(lambda p: _chance_of_more(share * count, count, p) - tail, 0.0, 1.0)
-    high = 1.0 if hits.all() else _root(lambda p: _chance_of_more(share * count, count, p) - (1 - tail), 0.0, 1.0)
+    low = 0.0 if not hits.any() else _mid_p_bound(share * count, count, tail)
+    high = 1.0 if hits.all() else _mid_p_bound(share * count, count, 1 - tail)
     return low, high
+
+
+@lru_cache(maxsize=10_000)
+def _mid_p_bound(hits: float, count: float, chance: float) -> float:
+    """Return the share at which more hits than seen have this chance; many classes of a report have equal counts."""
+    return _root(lambda p: _chance_of_more(hits, count, p) - chance, 0.0, 1.0)
 
 
 def share_p_value(hits: NDArray[np.bool_], share: float, *, groups: Groups = None) -> float:

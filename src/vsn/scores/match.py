@@ -63,6 +63,8 @@ def match_scores(inputs: Sequence[Scores], names: Sequence[str], *, common: bool
 
 def reorder_scores(scores: Scores, videos: Sequence[str], classes: tuple[str, ...]) -> Scores:
     """Return the scores of these videos, in this order, with the columns and labels in the order of ``classes``."""
+    if list(videos) == scores.video_ids.tolist() and classes == scores.classes:
+        return scores
     row_of = {video: index for index, video in enumerate(scores.video_ids.tolist())}
     scores = scores.take(np.array([row_of[video] for video in videos]))
     column_of = {name: index for index, name in enumerate(scores.classes)}

@@ -1,4 +1,5 @@
-// Sort the bars by class, and draw matrices of many classes; bars work without this script.
+// Sort the bars by class, draw matrices of many classes, show the videos behind a cell; the rest works without this script.
+document.documentElement.classList.add("js");
 for (const label of document.querySelectorAll("label.sort")) {
   const list = label.closest("section").querySelector("ol.bars");
   const values = (row) => row.dataset.values.split(" ").map(Number);
@@ -10,11 +11,104 @@ for (const label of document.querySelectorAll("label.sort")) {
   label.hidden = false;
   label.querySelector("select").addEventListener("change", (event) => {
     const by = event.target.value;
-    const rank = key[by] ?? ((row) => values(row)[Number(by)]);
+    // The worst class first; -1, a class without a video, last.
+    const own = (row) => values(row)[Number(by)];
+    const rank = key[by] ?? ((row) => (own(row) < 0 ? -2 : -own(row)));
     const rows = [...list.children].sort(
       (a, b) => rank(b) - rank(a) || a.dataset.name.localeCompare(b.dataset.name));
     list.replaceChildren(...rows);
   });
+}
+
+// The videos behind a cell, a pair or a class: "run:true:predicted", or "run:true" for all predictions.
+const behind = JSON.parse(document.getElementById("behind-data")?.textContent ?? "null");
+let showVideos = null;
+if (behind) {
+  const make = (tag, properties = {}, ...children) => {
+    const made = Object.assign(document.createElement(tag), properties);
+    made.append(...children);
+    return made;
+  };
+  const heading = make("h2", { id: "behind-title" }), list = make("div");
+  const close = make("button", { type: "button", textContent: "Close" });
+  const dialog = make("dialog", {}, make("header", {}, heading, close), list);
+  dialog.setAttribute("aria-labelledby", "behind-title");
+  document.body.append(dialog);
+  close.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+
+  // Strips of frames that are on the page already, or wait in a template.
+  const strips = new Map();
+  for (const strip of [...document.querySelectorAll(".strip"), ...(document.getElementById("strips")?.content.querySelectorAll(".strip") ?? [])]) {
+    const frames = strip.querySelector(".frames");
+    if (frames && !strips.has(strip.dataset.video)) strips.set(strip.dataset.video, frames);
+  }
+  const choice = (run, truth, label, percent, rank) => {
+    const right = label === truth, kind = right ? "ok" : rank ? "also" : "no";
+    const mark = make("span", { className: "mark", textContent: kind === "ok" ? "✓" : kind === "no" ? "✗" : "" });
+    if (kind !== "also") {
+      mark.setAttribute("role", "img");
+      mark.setAttribute("aria-label", right ? "right" : "wrong");
+    }
+    return make("li", { className: kind }, mark, make("span", { className: "who", textContent: rank ? "" : run }),
+      make("span", { className: "what", textContent: behind.classes[label] }), make("b", { textContent: `${percent.toFixed(1)}%` }));
+  };
+  const article = ([id, truth, choices], first) => {
+    const order = [first, ...choices.keys()].filter((run, place, all) => all.indexOf(run) === place);
+    const lines = order.flatMap((run) => {
+      const of = choices[run], most = run === first ? of.length : Math.min(of.length, 2);
+      return Array.from({ length: most / 2 }, (_, rank) => choice(behind.runs[run], truth, of[2 * rank], of[2 * rank + 1], rank));
+    });
+    const frames = strips.get(id)?.cloneNode(true);
+    return make("article", { className: "strip" },
+      make("h3", {}, behind.classes[truth], make("small", { textContent: id })), ...(frames ? [frames] : []), make("ul", {}, ...lines));
+  };
+
+  showVideos = (key) => {
+    const [run, truth, predicted] = key.split(":"), cells = behind.cells[run];
+    const keys = predicted !== undefined ? [`${truth}:${predicted}`]
+      : Object.keys(cells).filter((cell) => cell.startsWith(`${truth}:`))
+        .sort((a, b) => (a === `${truth}:${truth}`) - (b === `${truth}:${truth}`) || cells[b][0] - cells[a][0]);
+    const found = keys.flatMap((cell) => (cells[cell] ?? [0]).slice(1)), total = keys.reduce((sum, cell) => sum + (cells[cell]?.[0] ?? 0), 0);
+    const what = predicted === undefined ? `${behind.classes[truth]}, as ${behind.runs[run]} sees it`
+      : predicted === truth ? `${behind.classes[truth]}, right in ${behind.runs[run]}`
+        : `${behind.classes[truth]} → ${behind.classes[predicted]} in ${behind.runs[run]}`;
+    const shown = found.length < total ? `${found.length} of ${total} videos, mistakes it is most certain of first` : `${total} ${total === 1 ? "video" : "videos"}`;
+    heading.replaceChildren(what, make("small", { textContent: shown }));
+    list.replaceChildren(...found.map((index) => article(behind.videos[index], Number(run))));
+    dialog.showModal();
+    dialog.scrollTop = 0;
+  };
+  const isOpening = (event) => event.key === "Enter" || event.key === " ";
+  for (const target of document.querySelectorAll("[data-open]")) {
+    target.setAttribute("role", "button");
+    target.tabIndex = 0;
+    target.addEventListener("click", () => showVideos(target.dataset.open));
+    target.addEventListener("keydown", (event) => {
+      if (isOpening(event)) {
+        event.preventDefault();
+        showVideos(target.dataset.open);
+      }
+    });
+  }
+  // The cells of a drawn matrix are one stop of the tabulator key; arrows go from cell to cell.
+  for (const svg of document.querySelectorAll(".matrix svg")) {
+    const cells = [...svg.querySelectorAll("rect")];
+    svg.setAttribute("role", "group");
+    svg.closest(".matrix").removeAttribute("tabindex");
+    cells.forEach((cell, place) => {
+      cell.setAttribute("aria-label", cell.querySelector("title").textContent);
+      cell.tabIndex = place ? -1 : 0;
+      cell.addEventListener("keydown", (event) => {
+        const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+        const next = step && cells[place + step];
+        if (!step) return;
+        event.preventDefault();
+        next?.focus();
+      });
+      cell.addEventListener("focus", () => { for (const other of cells) other.tabIndex = other === cell ? 0 : -1; });
+    });
+  }
 }
 
 // A box scrolls over the whole matrix; the canvas stays in view and draws only the visible part.
@@ -101,6 +195,7 @@ for (const map of document.querySelectorAll(".map")) {
     // Halves are rounded up, as `vsn.system.numbers` does.
     const share = of ? ` (${(100 * found / of + 1e-9).toFixed(1)}%)` : "";
     readout.textContent = `${names[truth]} → ${names[predicted]}: ${found} of ${of}${share}`;
+    map.querySelector(".show-marked").hidden = !showVideos || found === 0;
     draw();
   }
   function zoomTo(value, at) {
@@ -136,11 +231,14 @@ for (const map of document.querySelectorAll(".map")) {
       box.scrollTop = Math.min(y * side, Math.max(box.scrollTop, (y + 1) * side - box.clientHeight));
       box.scrollLeft = Math.min(x * side, Math.max(box.scrollLeft, (x + 1) * side - box.clientWidth + left));
       draw();
-    } else if ("+=-0".includes(event.key)) zoomBy(event.key === "=" ? "+" : event.key);
+    } else if (event.key === "Enter") showMarked();
+    else if ("+=-0".includes(event.key)) zoomBy(event.key === "=" ? "+" : event.key);
     else return;
     event.preventDefault();
   });
-  for (const button of map.querySelectorAll("button")) button.addEventListener("click", () => zoomBy(button.dataset.zoom));
+  for (const button of map.querySelectorAll("[data-zoom]")) button.addEventListener("click", () => zoomBy(button.dataset.zoom));
+  const showMarked = () => marked && showVideos?.(`${map.dataset.run}:${marked.join(":")}`);
+  map.querySelector(".show-marked").addEventListener("click", showMarked);
   map.querySelector("select").addEventListener("change", (event) => arrange(event.target.value));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   new ResizeObserver(draw).observe(box);
