@@ -147,6 +147,81 @@ def test_a_recording_from_the_camera(open_page: Any):
     picture(page, "recording")
 
 
+def test_the_duration_of_a_recording_is_that_of_its_time_stamps(open_page: Any):
+    """Browsers write WebM without duration and frame rate, and frames at whatever times the camera delivers them."""
+    page = open_page(permissions=["camera"])
+    page.click("#record")
+    page.wait_for_selector("#camera:not([hidden])")
+    start = page.evaluate("performance.now()")
+    page.wait_for_selector("#result:not([hidden]), #problem:not([hidden])", state="attached")
+    page.wait_for_function("document.getElementById('camera').hidden")
+    lasted = (page.evaluate("performance.now()") - start) / 1000
+    page.wait_for_selector("#result:not([hidden])")
+    seconds = float(page.inner_text("#facts").split(" s,")[0])
+    assert 2.5 < seconds < lasted + 1.0
+
+
+def test_pressing_twice_opens_the_camera_once(open_page: Any):
+    page = open_page(permissions=["camera"])
+    page.evaluate("""() => {
+        window.tracks = [];
+        const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = async (wanted) => {
+            const stream = await open(wanted);
+            window.tracks.push(...stream.getTracks());
+            return stream;
+        };
+        document.getElementById("record").click();
+        document.getElementById("record").click();
+    }""")
+    page.wait_for_selector("#camera:not([hidden])")
+    page.wait_for_timeout(300)
+    page.click("#record")
+    page.wait_for_selector("#result:not([hidden]), #problem:not([hidden])")
+    assert page.evaluate("window.tracks.map(track => track.readyState)") == ["ended"]
+
+
+def test_a_file_dropped_too_early_is_not_ignored_silently(open_page: Any, clip: Path):
+    page = open_page()
+    page.route("**/v1/predict**", lambda route: None)  # never responds
+    page.set_input_files("#file", clip)
+    page.wait_for_selector("#working:not([hidden])")
+    drop = """names => {
+        const data = new DataTransfer();
+        for (const name of names) data.items.add(new File(["x"], name));
+        document.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+    }"""
+    page.evaluate(drop, ["second.mp4"])
+    assert "clip.mp4 is being predicted" in page.inner_text("#problem")
+    assert "second.mp4" in page.inner_text("#problem")
+    page.click("#cancel")
+    page.wait_for_selector("#working", state="hidden")
+    page.evaluate(drop, ["a.mp4", "b.mp4"])
+    assert page.inner_text("#problem").startswith("2 files")
+
+
+def test_a_timeline_shows_only_what_was_seen(open_page: Any):
+    """Windows of 3 s every 8 s are no unbroken band."""
+    page = open_page()
+    windows = [
+        {"start_seconds": 8 * i, "end_seconds": 8 * i + 3, "label": "wave", "probability": 0.9} for i in range(5)
+    ]
+    segments = [{"start_seconds": 0, "end_seconds": 21.5, "label": "wave", "probability": 0.9}]
+    timeline = {"seconds": 40, "window_seconds": 3, "every_seconds": 8, "windows": windows, "segments": segments}
+    drawn = page.evaluate("timeline => { answer = { timeline }; showTimeline(); return pieces(timeline); }", timeline)
+    assert [(one["start"], one["end"], bool(one["segment"])) for one in drawn] == [
+        (0, 3, True), (8, 11, True), (16, 19, True), (24, 27, False), (32, 35, False),
+    ]  # fmt: skip
+    styles = page.eval_on_selector_all("#timeline button", "all => all.map(one => [one.style.left, one.style.width])")
+    assert styles[:2] == [["0%", "7.5%"], ["20%", "7.5%"]]
+    assert page.eval_on_selector_all("#axis span", "all => all.map(one => one.innerText)") == [
+        "0:00", "0:05", "0:10", "0:15", "0:20", "0:25", "0:30", "0:35", "0:40",
+    ]  # fmt: skip
+    overlapping = timeline | {"windows": [w | {"end_seconds": w["start_seconds"] + 9} for w in windows]}
+    found = page.evaluate("timeline => pieces(timeline)", overlapping)
+    assert [(one["start"], one["end"]) for one in found] == [(0, 21.5), (21.5, 41)]
+
+
 def test_the_page_of_a_service_with_keys(browser: Any, guarded: Live, clip: Path):
     with browser.new_context() as stranger, pytest.raises(Exception, match="ERR_INVALID_AUTH_CREDENTIALS"):
         stranger.new_page().goto(guarded.url)

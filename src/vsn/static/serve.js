@@ -147,7 +147,11 @@ function showProgress(stage, done, total) {
 }
 
 async function predict(file, name) {
-  if (request !== null || camera !== null) return;
+  if (request !== null || camera !== null) {
+    const current = camera === null ? `${video.name} is being predicted` : "The camera is recording";
+    showProblem(`${current}: stop it or wait, then choose ${name} again.`);
+    return;
+  }
   showProblem("");
   const most = card?.limits.max_upload_mb;
   if (most && file.size > most * 1e6) {
@@ -222,45 +226,76 @@ function showFrames(urls) {
 // Golden angle: consecutive hues differ.
 const color = (place) => `hsl(${(215 + 137.5 * place) % 360} 60% 55%)`;
 
-// Segments, with the intervals without a label between them.
-function intervals({ segments, seconds }) {
-  const all = [];
-  let end = 0;
-  const gap = (until) => { if (until - end > 0.001) all.push({ start_seconds: end, end_seconds: until, label: null }); };
-  for (const segment of segments) {
-    gap(segment.start_seconds);
-    all.push(segment);
-    end = segment.end_seconds;
+// What windows saw, in order and merged: between windows that are far apart nothing was looked at.
+function seenIntervals(windows) {
+  const seen = [];
+  for (const { start_seconds: start, end_seconds: end } of windows) {
+    const last = seen.at(-1);
+    if (last && start <= last.end) last.end = Math.max(last.end, end);
+    else seen.push({ start, end });
   }
-  gap(seconds);
+  return seen;
+}
+
+// The pieces to draw: segments, and the time without a label, as far as windows saw them.
+function pieces({ segments, windows }) {
+  const all = [];
+  for (const { start, end } of seenIntervals(windows)) {
+    let at = start;
+    const add = (until, segment) => {
+      if (until - at > 0.001) all.push({ start: at, end: until, segment });
+      at = Math.max(at, until);
+    };
+    for (const segment of segments) {
+      if (segment.end_seconds <= at || segment.start_seconds >= end) continue;
+      add(segment.start_seconds, null);
+      add(Math.min(segment.end_seconds, end), segment);
+    }
+    add(end, null);
+  }
   return all;
+}
+
+// Seconds of the marks of an axis: at most eight, at times that people count in.
+function ticks(seconds) {
+  const step = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600].find((one) => seconds / one <= 8) ?? seconds / 8;
+  return Array.from({ length: Math.floor(seconds / step) + 1 }, (_, place) => place * step);
 }
 
 function showTimeline() {
   const timeline = answer.timeline;
   show("timeline-part", timeline !== null);
   if (timeline === null) return;
-  $("moment").textContent = "Select an interval to see its label.";
+  const place = (seconds) => `${100 * Math.min(1, seconds / timeline.seconds)}%`;
+  const apart = timeline.every_seconds > timeline.window_seconds;
+  $("moment").textContent = "Select an interval to see its label." + (apart
+    ? ` ${timeline.window_seconds.toFixed(1)} s were looked at every ${timeline.every_seconds.toFixed(1)} s; the rest is empty.` : "");
   const labels = [...new Set(timeline.segments.map((segment) => segment.label))];
-  $("legend").replaceChildren(...labels.map((label, place) => {
+  $("legend").replaceChildren(...labels.map((label, number) => {
     const item = element("li", { textContent: label });
-    item.style.setProperty("--c", color(place));
+    item.style.setProperty("--c", color(number));
     return item;
   }));
-  $("timeline").replaceChildren(...intervals(timeline).map((segment) => {
-    const span = `${clock(segment.start_seconds)} to ${clock(segment.end_seconds)}`;
-    const text = `${span}: ${segment.label === null ? "unknown" : `${segment.label}, ${percent(segment.probability)}`}`;
+  $("timeline").replaceChildren(...pieces(timeline).map(({ start, end, segment }) => {
+    const text = `${clock(start)} to ${clock(end)}: ` +
+      (segment === null ? "unknown" : `${segment.label}, ${percent(segment.probability)}`);
     const button = element("button", { type: "button", title: text });
     button.setAttribute("aria-label", text);
     button.setAttribute("aria-pressed", "false");
-    button.style.setProperty("--c", segment.label === null ? "var(--faint)" : color(labels.indexOf(segment.label)));
-    button.style.flexGrow = segment.end_seconds - segment.start_seconds;
+    button.style.setProperty("--c", segment === null ? "var(--faint)" : color(labels.indexOf(segment.label)));
+    button.style.left = place(start);
+    button.style.width = place(end - start);
     button.onclick = () => {
       for (const other of $("timeline").children) other.setAttribute("aria-pressed", String(other === button));
       $("moment").textContent = text;
-      if (!$("preview").hidden) $("preview").currentTime = segment.start_seconds;
+      if (!$("preview").hidden) $("preview").currentTime = start;
     };
     return button;
+  }));
+  $("axis").replaceChildren(...ticks(timeline.seconds).map((seconds) => {
+    const tick = element("span", { textContent: clock(seconds) });
+    tick.style.left = place(seconds);
+    return tick;
   }));
 }
 
@@ -301,17 +336,26 @@ async function record() {
     return;
   }
   showProblem("");
-  let stream;
+  let stream = null;
+  // A second press, while the browser asks for the camera, would open it twice, and only one would be closed.
+  $("record").disabled = true;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" }, audio: false });
+    // A file may have been dropped meanwhile.
+    if (request !== null) throw new DOMException("busy", "AbortError");
+    camera = new MediaRecorder(stream);
   } catch (error) {
-    showProblem(`The camera cannot be used (${error.name}). Allow it in the browser, or choose a file.`);
+    for (const track of stream?.getTracks() ?? []) track.stop();
+    if (error.name !== "AbortError" || request === null) {
+      showProblem(`The camera cannot be used (${error.name}). Allow it in the browser, or choose a file.`);
+    }
     return;
+  } finally {
+    $("record").disabled = request !== null;
   }
-  const pieces = [];
-  camera = new MediaRecorder(stream);
+  const recorded = [];
   const type = camera.mimeType;
-  camera.ondataavailable = (event) => pieces.push(event.data);
+  camera.ondataavailable = (event) => recorded.push(event.data);
   $("camera").srcObject = stream;
   show("camera");
   $("camera").play();
@@ -332,7 +376,7 @@ async function record() {
     $("record").textContent = "Record from the camera";
     $("file").disabled = false;
     camera = null;
-    predict(new Blob(pieces, { type }), "Recording");
+    predict(new Blob(recorded, { type }), "Recording");
   };
   camera.start();
 }
@@ -353,8 +397,9 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   $("drop").classList.remove("over");
-  const [file] = event.dataTransfer.files;
-  if (file) predict(file, file.name);
+  const [file, ...others] = event.dataTransfer.files;
+  if (others.length) showProblem(`${others.length + 1} files were dropped: one video at a time, please.`);
+  else if (file) predict(file, file.name);
 });
 $("preview").addEventListener("error", () => showPreview(false)); // the browser cannot play it
 $("cancel").addEventListener("click", () => request?.abort());
