@@ -131,7 +131,7 @@ OPTIONS = {
     "features": ["PATH", "--out", "--split", "--root", "--per-frame", "--protocol", "--bad-videos"],
     "convert": ["PATH", "--to", "--classes", "--class-order", "--num-frames", "--shift-div", "--json"],
     "fuse": ["--weights", "--search", "--logits", "--common", "--split", "--out", "--json"],
-    "compare": ["--common", "--all", "--json"],
+    "compare": ["PATH", "--common", "--all", "--json"],
     "submit": ["--for", "--labels", "--videos", "--answers", "--out"],
     "calibrate": ["--apply", "--precision", "--out", "--plot", "--json"],
     "hub push": ["PATH", "STR", "--license", "--private", "--weights"],

@@ -14,7 +14,7 @@ from tests.helpers.tiny_runs import tiny_recipe
 from vsn import cli
 from vsn.cli.score_tables import print_results
 from vsn.runs.metadata import write_run
-from vsn.runs.results import EvalResult
+from vsn.runs.results import EvalResult, short_names
 from vsn.runs.run import new_run
 from vsn.scores.calibrate import load_calibration
 from vsn.scores.fuse import fuse_scores, stratified_half
@@ -23,6 +23,9 @@ from vsn.scores.scores import Scores, load_scores
 from vsn.system.numbers import percent
 
 Run = Callable[..., str]
+
+BOX = tuple("\u250f\u2503\u2521\u2502\u2514")
+"""Characters that lines of a table begin with."""
 
 
 @pytest.fixture
@@ -167,13 +170,17 @@ def test_compare(vsn: Run):
     result = json.loads(vsn("compare", "a.npz", "b.npz", "--json"))
     assert (result["a"], result["only_a"], result["only_b"], len(result["changed"])) == ("a.npz", 20, 30, 50)
     page = vsn("compare", "a.npz", "b.npz")
-    assert "McNemar's exact p = 0.2" in page
+    row = next(line.split() for line in page.splitlines() if "b.npz" in line and "to" in line.split())
+    assert row[-2] == "0.2"  # McNemar's exact test
     assert "put [x] down" in page
-    assert re.search(r"won: 30 videos, .*8 shown.*--all", page)
-    assert re.search(r"lost: 20 videos, .*8 shown", page)
+    flat = " ".join(page.split())
+    assert re.search(r"won: 30 videos of 2 classes that only b.npz gets right, 8 shown; --all", flat)
+    assert re.search(r"lost: 20 videos of 2 classes that only a.npz gets right, 8 shown", flat)
+    shown = [line for line in page.splitlines() if "; a.npz predicts " in line]
+    assert [": put [x] down;" in line for line in shown] == [False, True] * 8  # of every class one before the next
     assert len(page.splitlines()) <= 60
     everything = vsn("compare", "a.npz", "b.npz", "--all")
-    assert sum(line.startswith("  ") and "; a predicts " in line for line in everything.splitlines()) == 50
+    assert sum(line.startswith("  ") and "; a.npz predicts " in line for line in everything.splitlines()) == 50
 
 
 def test_a_page_of_many_classes_stays_a_page(vsn: Run):
@@ -252,6 +259,47 @@ def test_runs_are_compared_on_the_split_of_the_report(vsn: Run):
         save_result(Path(name), random_scores(number), order="forward")
     save_result(Path("b"), random_scores(5), split="val", order="forward")
     assert "a: a/eval/test-fcn-forward.npz\nb: b/eval/test-fcn-forward.npz" in vsn("compare", "a", "b")
+
+
+def test_runs_are_called_by_their_names_where_these_differ():
+    files = ["runs/tsm/eval/test-fcn-forward.npz", "runs/vsn/eval/test-fcn-forward.npz"]
+    assert short_names(files) == ["tsm", "vsn"]
+    weights = ["runs/vsn/eval/test-fcn-forward.npz", "runs/vsn/eval/test-fcn-forward-best.npz"]
+    assert short_names(weights) == ["vsn/test-fcn-forward", "vsn/test-fcn-forward-best"]
+    folders = ["one/vsn/eval/test-fcn-forward.npz", "two/vsn/eval/test-fcn-forward.npz"]
+    assert short_names(folders) == folders
+    assert short_names(["fused.npz", files[0]]) == ["fused.npz", "tsm"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_three_models_are_compared_with_the_first(vsn: Run, width: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = ["tsn_resnet50-kinetics-seed-0", "tsm_resnet50-kinetics-seed-0", "vsn_resnet50-kinetics-seed-0"]
+    right = ([1] * 20 + [0] * 40, [1] * 30 + [0] * 30, [1] * 50 + [0] * 10)
+    for name, hits in zip(names, right, strict=True):
+        save_result(Path(name), sides(hits, [1] * 60, classes=["a", "b"]), order="forward")
+    results = json.loads(vsn("compare", *names, "--json"))
+    assert [(one["b"].split("/")[0], one["only_b"]) for one in results] == [(names[1], 10), (names[2], 30)]
+    page = vsn("compare", *names)
+    assert max(len(line) for line in page.splitlines() if line[:1] in BOX) <= width
+    rows = [line.split() for line in page.splitlines() if line.startswith(("\u2502 ts", "\u2502 vs"))]
+    assert [row[1] for row in rows if "%" in row[3]][:3] == names
+    assert "+50.0" in page
+    assert "not corrected for 2 pairs" in page
+    assert vsn("compare", names[0]).startswith("vsn: Got 1 score")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_long_names_of_two_runs_fit(vsn: Run, width: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = ["tsm_resnet50-kinetics-seed-0", "vsn_resnet50-kinetics-seed-0"]
+    for name, hits in zip(names, ([1] * 20 + [0] * 40, [1] * 50 + [0] * 10), strict=True):
+        save_result(Path(name), sides(hits, [1] * 60, classes=["Pushing something", "b"]), order="forward")
+    page = vsn("compare", *names)
+    assert max(len(line) for line in page.splitlines() if line[:1] in BOX) <= width
+    assert "33.3%" in page
+    assert "Pushing something" in page
+    assert "vsn_resnet50-" in page  # in the heading, broken after the hyphen
 
 
 def save_result(run: Path, scores: Scores, **described) -> EvalResult:

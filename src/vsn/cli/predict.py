@@ -14,6 +14,7 @@ from vsn.cli.options import Device, Weights
 from vsn.config import PreLabelFormat, WindowConfig
 from vsn.system.files import to_json
 from vsn.system.numbers import percent
+from vsn.system.terminal import join_labels
 
 if TYPE_CHECKING:
     from vsn.export.exported import ExportedPredictor
@@ -195,7 +196,7 @@ def _print_prediction(prediction: Prediction, *, json_output: bool) -> None:
         unknown = {} if prediction.accepted else {"unknown": True}
         print(to_json({"path": str(prediction.path), "predictions": labels, **unknown}))
         return
-    line = ", ".join(f"{name} {percent(probability)}" for name, probability in pairs)
+    line = join_labels([f"{name} {percent(probability)}" for name, probability in pairs])
     print(f"{prediction.path}: {line if prediction.accepted else f'unknown ({line})'}")
 
 

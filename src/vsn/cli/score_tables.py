@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,13 +11,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from vsn.system.numbers import percent, percent_interval, percent_range, points, short_count
-from vsn.system.terminal import make_table
+from vsn.system.numbers import counted, percent, percent_interval, percent_range, points, short_count
+from vsn.system.terminal import make_table, print_note
 
 if TYPE_CHECKING:
     from vsn.runs.results import EvalResult
     from vsn.scores.calibrate import AppliedCalibration, Calibration, CalibrationQuality
-    from vsn.scores.compare import Comparison
+    from vsn.scores.compare import Comparison, VideoChange
     from vsn.scores.fuse import FusionReport
     from vsn.scores.reliance import ClassAccuracy
 
@@ -121,30 +123,40 @@ def print_fusion(report: FusionReport) -> None:
         print(f"Mean average precision: {points(report.map_gain)} points (no interval).")
 
 
-def print_comparison(comparison: Comparison, *, show_all: bool = False) -> None:
-    """Print a comparison of two models, in about 60 lines unless ``show_all``."""
-    console = Console()
-    table = make_table(("", "a", "b", "b - a", "95% interval"), title=f"{comparison.num_videos} videos")
-    for label, metric in (("top-1", comparison.top1), (MEANS[comparison.mean_name], comparison.mean)):
-        interval = f"{points(metric.interval[0])} to {points(metric.interval[1])}" if metric.interval else "-"
-        table.add_row(label, percent(metric.a), percent(metric.b), points(metric.difference), interval)
-    console.print(table)
-    print(
-        f"Only a is right on {comparison.only_a} videos, only b on {comparison.only_b}: McNemar's exact p = "
-        f"{comparison.mcnemar_p:.2g}. Differences are in points, with intervals of the paired difference.",
-    )
-    if any(comparison.num_unreadable):
-        in_a, in_b = comparison.num_unreadable
-        print(f"Videos that could not be read and count as wrong: a {in_a}, b {in_b}.")
+def print_comparisons(names: Sequence[str], comparisons: Sequence[Comparison]) -> None:
+    """Print the accuracy of models, and the difference of each to the first; ``comparisons`` are with the first."""
+    console, first = Console(), comparisons[0]
+    means = (MEANS[first.mean_name], [one.mean for one in comparisons])
+    for measure, differences in (("top-1", [one.top1 for one in comparisons]), means):
+        title = f"{measure} of {counted(first.num_videos, 'video')}; differences to {names[0]} in points"
+        is_top1 = measure == "top-1"
+        table = make_table(("model", measure, "difference", "95% interval", *["p"] * is_top1), title=title)
+        table.add_row(escape(names[0]), percent(differences[0].a))
+        for name, metric, comparison in zip(names[1:], differences, comparisons, strict=True):
+            interval = f"{points(metric.interval[0])} to {points(metric.interval[1])}" if metric.interval else "-"
+            p_value = [f"{comparison.mcnemar_p:.2g}"] * is_top1
+            table.add_row(escape(name), percent(metric.b), points(metric.difference), interval, *p_value)
+        console.print(table)
+    many = f" of each pair, not corrected for {len(comparisons)} pairs" if len(comparisons) > 1 else ""
+    print_note(console, f"p: McNemar's exact test{many}. Intervals are of the paired difference.")
+    unreadable = {names[0]: first.num_unreadable[0]}
+    unreadable |= {name: one.num_unreadable[1] for name, one in zip(names[1:], comparisons, strict=True)}
+    if any(unreadable.values()):
+        counts = ", ".join(f"{name} {number}" for name, number in unreadable.items())
+        print_note(console, f"Videos that could not be read and count as wrong: {counts}.")
 
+
+def print_changes(names: Sequence[str], comparison: Comparison, *, show_all: bool = False) -> None:
+    """Print the classes and videos in which two models differ, in about 60 lines unless ``show_all``."""
+    console, (a, b) = Console(), names
     # The classes that b won most, then those it lost most; unchanged ones are left out.
     classes = comparison.classes if show_all else [row for row in comparison.classes if row["won"] or row["lost"]]
     too_many = not show_all and len(classes) > 2 * ITEMS_SHOWN
     if too_many:
         classes = [*classes[:ITEMS_SHOWN], *classes[-ITEMS_SHOWN:]]
     table = make_table(
-        ("class", "videos", "a", "b", "won", "lost"),
-        title=f"classes, most won by b first ({len(classes)} of {len(comparison.classes)})",
+        ("class", "videos", _heading(a), _heading(b), "won", "lost"),
+        title=f"classes, most won by {b} first ({len(classes)} of {len(comparison.classes)})",
     )
     for index, row in enumerate(classes):
         cells = (str(row["num_videos"]), percent(row["a"]), percent(row["b"]), str(row["won"]), str(row["lost"]))
@@ -152,14 +164,35 @@ def print_comparison(comparison: Comparison, *, show_all: bool = False) -> None:
     console.print(table)
 
     # One line per video, not a table: ids and class names are long.
-    for side, meaning in (("won", "only b is right"), ("lost", "only a is right")):
+    for side, winner in (("won", b), ("lost", a)):
         videos = [video for video in comparison.changed if video["side"] == side]
-        shown = videos if show_all else videos[:ITEMS_SHOWN]
+        shown = videos if show_all else _one_per_class(videos)[:ITEMS_SHOWN]
         more = "" if len(shown) == len(videos) else f", {len(shown)} shown; --all prints all of them"
-        print(f"{side}: {len(videos)} videos, {meaning}{more}")
+        in_classes = counted(len({video["label"] for video in videos}), "class")
+        where = f" of {in_classes}" if videos else ""
+        print_note(console, f"{side}: {counted(len(videos), 'video')}{where} that only {winner} gets right{more}")
         for video in shown:
-            text = f"{video['id']}: {video['label']}; a predicts {video['a']}, b predicts {video['b']}"
-            print(f"  {text}")
+            print(f"  {video['id']}: {video['label']}; {a} predicts {video['a']}, {b} predicts {video['b']}")
+
+
+def _one_per_class(videos: Sequence[VideoChange]) -> list[VideoChange]:
+    """Sort videos so that every class has one of its videos before any has two: a list that is cut shows all kinds."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for video in videos:
+        turns.append(seen[video["label"]])
+        seen[video["label"]] += 1
+    return [video for _, video in sorted(zip(turns, videos, strict=True), key=lambda pair: pair[0])]
+
+
+def _heading(name: str, width: int = 16) -> str:
+    """Break the name of a run into lines for a narrow column, after hyphens and underscores."""
+    lines = [""]
+    for part in re.findall(r"[^-_]*[-_]?", name):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def print_calibration(fitted: Calibration, applied: AppliedCalibration | None) -> None:

@@ -93,37 +93,53 @@ def fuse(
 
 
 def compare(
-    a: File,
-    b: File,
+    files: Annotated[list[Path], tyro.conf.Positional],
     common: bool = False,
     split: Split = "",
     protocol: ScoreProtocol = "",
     show_all: Annotated[bool, tyro.conf.arg(name="all")] = False,
     json_output: Json = False,
 ) -> None:
-    """Compare two models video by video: is B better than A, in which classes, on which videos.
+    """Compare models video by video: are the others better than the first, in which classes, on which videos.
 
-    Interval of the paired difference, McNemar's exact test, and the classes and videos that changed.
+    Intervals of the paired differences and McNemar's exact test; of two models also the classes and videos that
+    changed.
 
     Args:
-        common: compare on the videos that both have, and report how many were left out.
+        files: two or more score files (RUN/eval/*.npz) or run folders; differences are to the first.
+        common: compare on the videos that all have, and report how many were left out.
         show_all: print every class and every video that changed.
     """
-    from vsn.cli.score_tables import print_comparison
+    from rich.console import Console
+
+    from vsn.cli.score_tables import print_changes, print_comparisons
+    from vsn.runs.results import short_names
     from vsn.scores.compare import compare_scores
     from vsn.scores.match import match_scores
+    from vsn.system.terminal import print_note
 
-    names, inputs = _load([a, b], split, protocol)
-    matched, left_out = match_scores(inputs, names, common=common)
-    comparison = compare_scores(*matched)
+    if len(files) < 2:
+        raise ValueError(f"Got {len(files)} score files or run folders; name two or more, such as runs/tsm runs/vsn.")
+    paths, inputs = _load(files, split, protocol)
+    matched, left_out = match_scores(inputs, paths, common=common)
+    comparisons = [compare_scores(matched[0], other) for other in matched[1:]]
     if json_output:
-        values = {"a": names[0], "b": names[1], "left_out": left_out, **comparison.to_dict()}
-        print(to_json(values, indent=2))
+        values = [
+            {"a": paths[0], "b": path, "left_out": left_out, **comparison.to_dict()}
+            for path, comparison in zip(paths[1:], comparisons, strict=True)
+        ]
+        print(to_json(values[0] if len(values) == 1 else values, indent=2))
         return
-    print(f"a: {names[0]}\nb: {names[1]}")
+    names = short_names(paths)
+    for name, path in zip(names, paths, strict=True):
+        print(f"{name}: {path}")
     if left_out:
-        print(f"{left_out} videos are not in both and were left out.")
-    print_comparison(comparison, show_all=show_all)
+        print(f"{left_out} videos are not in {'both' if len(files) == 2 else 'all'} and were left out.")
+    print_comparisons(names, comparisons)
+    if len(comparisons) == 1:
+        print_changes(names, comparisons[0], show_all=show_all)
+    else:
+        print_note(Console(), "Classes and videos that changed are printed for two models: name two of them.")
 
 
 def submit(

@@ -87,7 +87,9 @@ def p_value(value: float) -> str:
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Join names as in a sentence: "a", "a and b", "a, b and c"."""
+    """Join names as in a sentence: "a", "a and b", "a, b and c"; by semicolons where a name holds a comma."""
+    if any("," in name for name in names):
+        return "; ".join(names)
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

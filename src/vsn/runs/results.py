@@ -326,6 +326,14 @@ def choose_test(
     return max(set().union(*tested), key=rank, default=None)
 
 
+def short_names(files: Sequence[str | Path]) -> list[str]:
+    """Name scores files for people: by the run folder where that is enough, else by its end with the file, else whole."""
+    paths = [Path(file) for file in files]
+    runs = [path.absolute().parent.parent.name if path.parent.name == _FOLDER else path.name for path in paths]
+    ends = [f"{run}/{path.stem}" if path.parent.name == _FOLDER else run for run, path in zip(runs, paths, strict=True)]
+    return next((names for names in (runs, ends) if len(set(names)) == len(names)), [str(path) for path in paths])
+
+
 def find_scores(
     paths: Sequence[str | Path],
     *,

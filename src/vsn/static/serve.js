@@ -60,9 +60,10 @@ async function loadCard() {
     showProblem("The service does not respond. Is it still running?");
     return;
   }
-  const few = card.classes.slice(0, 3).join(", ");
+  const comma = card.classes.some((name) => name.includes(",")) ? "; " : ", ";
+  const few = card.classes.slice(0, 3).join(comma);
   $("model").textContent = `${card.model}, ${card.classes.length} classes: ${few}` +
-    (card.classes.length > 3 ? ", …" : "");
+    (card.classes.length > 3 ? `${comma}…` : "");
   const limits = card.limits;
   $("limits").textContent = `Up to ${limits.max_upload_mb} MB and ${clock(limits.max_seconds)} minutes. ` +
     "The file is deleted after the prediction.";
@@ -73,12 +74,12 @@ async function loadCard() {
     "Frames": card.preprocessing.frames,
     "View": `${card.protocol}: ${card.preprocessing.view}`,
     "Weights": `${card.weights}, SHA-256 ${card.weights_sha256 || "unknown"}`,
-    "Classes": card.classes.join(", "),
+    "Classes": card.classes,
     "Runs on": card.device + (card.exported ? `, exported to ${card.exported}` : ""),
     "vsn": card.vsn,
   };
   $("card").replaceChildren(...Object.entries(rows).flatMap(([name, text]) =>
-    [element("dt", { textContent: name }), element("dd", { textContent: text })]));
+    [element("dt", { textContent: name }), ...[text].flat().map((line) => element("dd", { textContent: line }))]));
   show("heat", card.heat_maps);
 }
 

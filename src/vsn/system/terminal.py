@@ -20,6 +20,15 @@ def shell_quote(path: object) -> str:
     return shlex.quote(str(path))
 
 
+def join_labels(labels: Sequence[str]) -> str:
+    """Join labels by commas, or by semicolons where a label holds a comma.
+
+    >>> join_labels(["wave", "clap"]), join_labels(["pushing, slowly", "clap"])
+    ('wave, clap', 'pushing, slowly; clap')
+    """
+    return ("; " if any("," in label for label in labels) else ", ").join(labels)
+
+
 def print_line(console: Console, line: str) -> None:
     """Print text without markup, highlighting and wrapping, which would break paths."""
     console.print(line, highlight=False, soft_wrap=True, markup=False)
