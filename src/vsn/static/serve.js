@@ -165,7 +165,7 @@ async function predict(file, name) {
   heat = null;
   try {
     answer = await post("v1/predict?frames=true&timeline=true", file, showProgress);
-    showResult();
+    await showResult();
   } catch (error) {
     if (error.name !== "AbortError") showProblem(error.message);
   } finally {
@@ -181,7 +181,7 @@ function busy(working) {
 
 // --- result ------------------------------------------------------------------------------------------
 
-function showResult() {
+async function showResult() {
   const preview = $("preview");
   if (preview.src) URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(video.file);
@@ -193,7 +193,7 @@ function showResult() {
     `protocol ${answer.protocol}, ${answer.num_frames} frames; decoded in ${answer.timing.decode_ms.toFixed(0)} ms, ` +
     `predicted in ${answer.timing.predict_ms.toFixed(0)} ms. ${answer.note}`;
   showTimeline();
-  showFrames(answer.frames);
+  await showFrames(answer.frames);
   $("heat").setAttribute("aria-pressed", "false");
   $("heat").textContent = "Show heat maps";
   show("heat-note", false);
@@ -219,9 +219,13 @@ function bars(predictions) {
   });
 }
 
-function showFrames(urls) {
-  $("frames").replaceChildren(...urls.map((url, place) =>
-    element("img", { src: url, alt: `Frame ${place + 1} of ${urls.length}` })));
+async function showFrames(urls, kind = "Frame") {
+  // All have the size of the first; with it the page does not move when they are drawn.
+  const first = element("img", { src: urls[0] });
+  await first.decode();
+  const [width, height] = [first.naturalWidth, first.naturalHeight];
+  const text = (place) => `${kind} ${place + 1} of ${urls.length} of ${video.name}: ${answer.predictions[0].label}`;
+  $("frames").replaceChildren(...urls.map((url, place) => element("img", { src: url, alt: text(place), width, height })));
 }
 
 // Golden angle: consecutive hues differ.
@@ -303,7 +307,7 @@ function showTimeline() {
 async function toggleHeat() {
   const button = $("heat");
   if (button.getAttribute("aria-pressed") === "true") {
-    showFrames(answer.frames);
+    await showFrames(answer.frames);
     button.setAttribute("aria-pressed", "false");
     button.textContent = "Show heat maps";
     show("heat-note", false);
@@ -321,7 +325,7 @@ async function toggleHeat() {
       busy(false);
     }
   }
-  showFrames(heat.heat_maps);
+  await showFrames(heat.heat_maps, "Heat map of frame");
   $("heat-note").textContent = `Where the score of “${heat.label}” comes from: red much, blue little (Grad-CAM).`;
   show("heat-note");
   button.setAttribute("aria-pressed", "true");
