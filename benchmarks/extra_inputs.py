@@ -2,16 +2,24 @@
 
     python benchmarks/extra_inputs.py results/extra-inputs-cpu.json [--seeds 0 1 2] [--steps 80]
 
-Every clip shows as many bright discs as dark ones, which move further than their own size between the frames that the
-networks keep. In the one class each disc keeps its brightness, in the other all discs change it again and again: no frame
-tells the two apart, and no place does. Who follows a disc sees it. Videos are drawn anew in every step, so that accuracy is
-that of unseen videos.
+Following: every clip shows as many bright discs as dark ones, which move further than their own size between the frames
+that the networks keep. In the one class each disc keeps its brightness, in the other all discs change it again and again: no
+frame tells the two apart, and no place does. Who follows a disc sees it.
+
+Alike: of four discs two are bright and two dark, and two have boxes. In the one class these two are alike, in the other
+not. The frames of both classes are drawn alike: only the boxes tell which pair counts, and neither of its discs tells the
+class.
+
+Videos are drawn anew in every step, so that accuracy is that of unseen videos.
 
 | network | clips |
 |---|---|
 | trajectory | with the true motion of every point |
 | trajectory, paths of another video | with the true motion in another video of the batch |
 | separable | frames alone: the same network, with 3x1x1 convolutions |
+| gcn | with the boxes of the pair |
+| gcn, boxes of another video | with the boxes of the pair in another video of the batch |
+| i3d | frames alone: the same network, without graphs |
 """
 
 from __future__ import annotations
@@ -28,6 +36,7 @@ from torch import Tensor
 
 from common import describe_run
 from vsn.config import ZERO_PATH, ModelConfig
+from vsn.data.boxes.planes import draw_box
 from vsn.models import VideoClassifier, build_model
 from vsn.scores.intervals import share_interval
 from vsn.system.files import write_json
@@ -38,14 +47,32 @@ NUM_DISCS, RADIUS, STEP_PIXELS = 6, 6.0, 12.0
 FRAMES_PER_STEP = 2
 """The networks keep every other frame, so that a disc changes no faster."""
 BOUND = 16.0
+ALIKE_FRAMES, NUM_BOXES = 4, 2
+ROWS, COLUMNS = 2, 2
+ALIKE_RADIUS = 9.0
+"""Places of the discs of which two are compared."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, its task, and whose extra input its clips carry: their own, another video's, or none."""
+
+    model: str
+    task: str
+    carries: str
+
+
 CASES = {
-    "trajectory": ("trajectory_resnet18_thin", "own"),
-    "trajectory, paths of another video": ("trajectory_resnet18_thin", "other"),
-    "separable": ("separable_resnet18_thin", "none"),
+    "trajectory": Case("trajectory_resnet18_thin", "following", "own"),
+    "trajectory, paths of another video": Case("trajectory_resnet18_thin", "following", "other"),
+    "separable": Case("separable_resnet18_thin", "following", "none"),
+    "gcn": Case("gcn_resnet26_thin", "alike", "own"),
+    "gcn, boxes of another video": Case("gcn_resnet26_thin", "alike", "other"),
+    "i3d": Case("nl-i3d-fine_resnet26_thin", "alike", "none"),
 }
 
 
-def draw_clip(label: int, generator: np.random.Generator) -> np.ndarray:
+def draw_following(label: int, generator: np.random.Generator) -> np.ndarray:
     """Draw one clip with the true paths of its points: uint8 `(T, 7, H, W)`; label 1: discs change their brightness."""
     angles = generator.uniform(0, 2 * np.pi, NUM_DISCS)
     velocity = STEP_PIXELS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -70,29 +97,58 @@ def draw_clip(label: int, generator: np.random.Generator) -> np.ndarray:
     return clip
 
 
-def draw_batch(size: int, generator: np.random.Generator, paths: str) -> tuple[Tensor, Tensor]:
-    """Draw clips of both classes and their labels; ``paths`` as in `CASES`."""
+def draw_alike(label: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw one clip with the boxes of two discs: uint8 `(T, 5, H, W)`; label 1: these two are equally bright."""
+    cells = np.stack(np.meshgrid(np.arange(COLUMNS), np.arange(ROWS)), axis=-1).reshape(-1, 2)
+    cell = np.array([SIZE / COLUMNS, SIZE / ROWS])
+    place = (cells + 0.5) * cell + generator.uniform(-1, 1, (len(cells), 2)) * (cell / 2 - ALIKE_RADIUS - 1)
+    bright = generator.permutation(np.arange(len(cells)) < len(cells) // 2)
+    first = int(generator.integers(len(cells)))
+    others = [disc for disc in range(len(cells)) if disc != first and (bright[disc] == bright[first]) == bool(label)]
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    clip = np.zeros((ALIKE_FRAMES, 3 + NUM_BOXES, SIZE, SIZE), np.uint8)
+    clip[:, :3] = generator.normal(128, 8, (ALIKE_FRAMES, 1, SIZE, SIZE)).clip(0, 255)
+    for disc, (x, y) in enumerate(place):
+        clip[:, :3, (columns - x) ** 2 + (rows - y) ** 2 <= ALIKE_RADIUS**2] = 208 if bright[disc] else 48
+    for plane, disc in enumerate((first, int(generator.choice(others)))):
+        box = np.concatenate([place[disc] - ALIKE_RADIUS, place[disc] + ALIKE_RADIUS]) / SIZE
+        clip[:, 3 + plane] = draw_box(box, (SIZE, SIZE))
+    return clip
+
+
+DRAW = {"following": draw_following, "alike": draw_alike}
+
+
+def draw_batch(size: int, generator: np.random.Generator, case: Case) -> tuple[Tensor, Tensor]:
+    """Draw clips of both classes and their labels."""
     labels = np.arange(size) % 2
-    clips = torch.from_numpy(np.stack([draw_clip(int(label), generator) for label in labels]))
-    if paths == "none":
+    clips = torch.from_numpy(np.stack([DRAW[case.task](int(label), generator) for label in labels]))
+    if case.carries == "none":
         clips = clips[:, :, :3]
-    elif paths == "other":
+    elif case.carries == "other":
         clips[:, :, 3:] = clips[:, :, 3:].roll(1, dims=0)
     return clips, torch.from_numpy(labels)
 
 
-def train(name: str, paths: str, *, seed: int, num_steps: int) -> tuple[VideoClassifier, list[float]]:
+def build(case: Case) -> VideoClassifier:
+    """Build the network of a case, for its clips."""
+    num_frames = {"following": NUM_FRAMES, "alike": ALIKE_FRAMES}[case.task]
+    config = ModelConfig(
+        name=case.model, num_classes=2, num_frames=num_frames, dropout=0.0, path_bound=BOUND, num_boxes=NUM_BOXES
+    )
+    return build_model(config)
+
+
+def train(case: Case, *, seed: int, num_steps: int) -> tuple[VideoClassifier, list[float]]:
     """Train a network; return it and its loss at every step."""
     torch.manual_seed(seed)
     generator = np.random.default_rng([seed, 0])
-    model = build_model(
-        ModelConfig(name=name, num_classes=2, num_frames=NUM_FRAMES, dropout=0.0, path_bound=BOUND)
-    ).train()
+    model = build(case).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=num_steps)
     losses = []
     for _ in range(num_steps):
-        clips, labels = draw_batch(BATCH, generator, paths)
+        clips, labels = draw_batch(BATCH, generator, case)
         loss = torch.nn.functional.cross_entropy(model(clips), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -103,12 +159,12 @@ def train(name: str, paths: str, *, seed: int, num_steps: int) -> tuple[VideoCla
 
 
 @torch.inference_mode()
-def count_right(model: VideoClassifier, paths: str, *, num_videos: int) -> np.ndarray:
+def count_right(model: VideoClassifier, case: Case, *, num_videos: int) -> np.ndarray:
     """Return whether each of as many new videos, the same for every network, is labeled right: bool `(num_videos,)`."""
     generator = np.random.default_rng(10**6)
     right = []
     for _ in range(num_videos // BATCH):
-        clips, labels = draw_batch(BATCH, generator, paths)
+        clips, labels = draw_batch(BATCH, generator, case)
         right.append((model(clips).argmax(dim=1) == labels).numpy())
     return np.concatenate(right)
 
@@ -131,12 +187,13 @@ class Job:
 def measure(job: Job) -> dict[str, Any]:
     """Train and test a network, with one thread; return its row."""
     torch.set_num_threads(1)
-    name, paths = CASES[job.case]
-    model, losses = train(name, paths, seed=job.seed, num_steps=job.num_steps)
-    right = count_right(model, paths, num_videos=job.num_tested)
+    case = CASES[job.case]
+    model, losses = train(case, seed=job.seed, num_steps=job.num_steps)
+    right = count_right(model, case, num_videos=job.num_tested)
     return {
         "case": job.case,
-        "model": name,
+        "task": case.task,
+        "model": case.model,
         "seed": job.seed,
         "top1": float(right.mean()),
         "interval": list(share_interval(right)),
@@ -166,7 +223,7 @@ def main(argv: list[str] | None = None) -> None:
         "num_steps": arguments.steps,
         "batch_size": BATCH,
         "num_tested": arguments.tested,
-        "num_frames": NUM_FRAMES,
+        "num_frames": {"following": NUM_FRAMES, "alike": ALIKE_FRAMES},
         "rows": [rows[job] for job in jobs],  # not in the order in which they finished
     }
     write_json(arguments.output, facts)

@@ -11,6 +11,8 @@ from tests.helpers.motions import moving_video
 from tests.helpers.stored_flow import write_fields
 from vsn.config import ClipSpec, ConfigError, DataConfig, EvalConfig, ModelConfig, Recipe
 from vsn.data.dataset import VideoDataset
+from vsn.data.embedded.exact import EmbeddedFlow
+from vsn.data.embedded.write import SynthSpec, write_dataset
 from vsn.data.extra import open_extra
 from vsn.data.flow.extract import FlowSettings, extract_flow
 from vsn.data.flow.stored import open_flow
@@ -207,6 +209,28 @@ def test_training_clips_are_flipped_with_their_paths(moving: Path) -> None:
     assert signs == {True, False}
     with pytest.raises(ValueError, match="paths"):
         VideoDataset(records, recipe, train=True)
+
+
+def test_the_embedded_set_has_exact_paths(tmp_path: Path) -> None:
+    counts = {"num_train_per_class": 0, "num_val_per_class": 0, "num_test_per_class": 1}
+    root = write_dataset(
+        tmp_path / "videos",
+        SynthSpec(**counts, groups=("horizontal",), num_seconds=(1.5, 2)),
+        num_workers=1,
+        progress=False,
+    )
+    recipe = recipe_of(root, source="synthetic")
+    dataset = open_split(recipe, "test", view=EvalConfig(protocol="center"))
+    for index, sign in ((0, 1), (1, -1)):  # left to right, right to left
+        clip = dataset[index].clip
+        vivid = clip[:-1, :3].amax(1).int() - clip[:-1, :3].amin(1).int() > 150
+        assert vivid.sum() > 50
+        to_the_right = motion_of(clip[:-1, 3], 64.0)[vivid.numpy()]
+        assert np.median(sign * to_the_right) > 5
+    path = dataset.records[0].path
+    assert torch.equal(views_of_video(path, recipe, EvalConfig(protocol="center")), dataset[0].clip)
+    with pytest.raises(ConfigError, match="not one of the videos"):
+        EmbeddedFlow(root, root / "test" / "other.mp4", bound=20.0, backward=False)
 
 
 def test_missing_and_wrong_flow_is_refused(moving: Path, tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from vsn.config import ZERO_PATH, ConfigError, Recipe
+from vsn.data.embedded.exact import EmbeddedFlow
 from vsn.data.flow.compute import ComputedFlowReader
 from vsn.data.flow.find import with_flow
 from vsn.data.flow.stored import FlowReader, open_flow
@@ -152,6 +154,9 @@ def stored_paths(recipe: Recipe, records: RecordSet) -> tuple[PathPlanes, str]:
         ConfigError: There is no flow in one of the directions, or it is not stored as the model needs it.
     """
     data, expected = recipe.data, expected_flow(recipe)
+    if has_exact_flow(recipe):
+        paths = PathPlanes(partial(exact_pair, recipe), flow_bound=expected.bound, path_bound=recipe.model.path_bound)
+        return paths, "Paths: those that the videos were drawn with."
     forward = with_flow(records, data, expected)
     folder = Path(data.root) / data.flow_backward
     if not data.flow_backward:
@@ -172,3 +177,17 @@ def stored_paths(recipe: Recipe, records: RecordSet) -> tuple[PathPlanes, str]:
 
     paths = PathPlanes(open_pair, flow_bound=expected.bound, path_bound=recipe.model.path_bound)
     return paths, f"{forward.summary}\nBackward: {backward.summary}"
+
+
+def has_exact_flow(recipe: Recipe) -> bool:
+    """Whether the data are the embedded set, whose motion is known, and no flow is stored."""
+    data = recipe.data
+    is_stored = data.flow or data.flow_backward or (Path(data.root) / "flow").is_dir()
+    return data.source == "synthetic" and not is_stored
+
+
+def exact_pair(recipe: Recipe, shown: VideoPart) -> tuple[EmbeddedFlow, EmbeddedFlow]:
+    """Open the flow of a video of the embedded set in both directions. Raises `ConfigError` for another video."""
+    root, bound = Path(recipe.data.root), recipe.model.flow_bound
+    forward, backward = (EmbeddedFlow(root, shown.path, bound=bound, backward=back) for back in (False, True))
+    return forward, backward

@@ -18,7 +18,7 @@ from vsn.data.flow.compute import ComputedFlowReader, flow_method, method_named
 from vsn.data.flow.find import flow_of_video, list_flow
 from vsn.data.flow.values import expected_flow
 from vsn.data.part import VideoPart
-from vsn.data.paths import PathPlanes
+from vsn.data.paths import PathPlanes, exact_pair, has_exact_flow
 from vsn.data.records import (
     IMAGE_EXTENSIONS,
     VIDEO_EXTENSIONS,
@@ -103,6 +103,10 @@ def views_of_video(
         return reader if part is None else PartReader(reader, part)
 
     def open_flow_pair(shown: VideoPart) -> tuple[VideoReader, VideoReader]:
+        # A video of the embedded set, of which the run saw the true motion.
+        is_in_set = path.absolute().is_relative_to(Path(recipe.data.root).absolute())
+        if part is None and is_in_set and has_exact_flow(recipe):
+            return exact_pair(recipe, shown)
         forward = _computed_flow(path, recipe, device, part=part)
         return forward, _computed_flow(path, recipe, device, part=part, backward=True)
 

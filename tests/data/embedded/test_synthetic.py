@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from vsn.data.embedded.scenes import CLASSES, GROUPS, Difficulty, class_order, draw_blinks
+from vsn.data.embedded.scenes import CLASSES, GROUPS, Difficulty, class_order, draw_blinks, render_scene, scene_motion
 from vsn.data.embedded.write import (
     MARKER,
     UNFINISHED,
@@ -25,6 +26,7 @@ from vsn.data.embedded.write import (
     write_dataset,
 )
 from vsn.data.video import open_video
+from vsn.ops import sample_along
 
 SHORT = SynthSpec(size=96, num_seconds=(1.5, 2.0), frames_per_second=(12, 16))
 TINY = SynthSpec(
@@ -351,3 +353,21 @@ def test_ctrl_c_leaves_whole_files_and_no_process(tmp_path: Path) -> None:
         assert open_video(path).num_frames % 8 == 0
     assert (root / UNFINISHED).is_file()
     assert not (root / MARKER).exists()
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_true_motion_leads_from_each_frame_to_the_other(backward) -> None:
+    for name in (*GROUPS["horizontal"][:1], *GROUPS["depth"][:1], *GROUPS["turning"][:1]):
+        options = {"size": 112, "num_frames": 24, "difficulty": Difficulty(noise=0.0)}
+        frames = torch.from_numpy(render_scene(name, np.random.default_rng(5), **options)).permute(0, 3, 1, 2).float()
+        motion = scene_motion(name, np.random.default_rng(5), backward=backward, **options)
+        motion = torch.from_numpy(motion).permute(0, 3, 1, 2)
+        start, end = (frames[1:], frames[:-1]) if backward else (frames[:-1], frames[1:])
+        # Every point is found in the other frame where it moved to; the texture is shown in steps of half a pixel.
+        error, still = (
+            (other - start).abs().mean(dim=1) for other in (sample_along(end, motion, outside="border"), end)
+        )
+        target = start.amax(dim=1) - start.amin(dim=1) > 120
+        assert target.sum() > 1000
+        assert error[target].mean() < 0.5 * still[target].mean(), name
+        assert error[~target].mean() < 0.8 * still[~target].mean(), name

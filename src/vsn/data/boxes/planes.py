@@ -15,7 +15,7 @@ import numpy as np
 from vsn.config import ConfigError, Recipe
 from vsn.config.errors import quote_first
 from vsn.data.boxes.files import METADATA_FILE, SUFFIX, Boxes, BoxMetadata, detector_id, read_box_metadata, read_boxes
-from vsn.data.embedded.write import embedded_boxes
+from vsn.data.embedded.exact import embedded_boxes
 from vsn.data.flow.find import possible_names
 from vsn.data.part import VideoPart
 from vsn.data.per_video import stored_name

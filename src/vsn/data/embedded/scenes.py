@@ -28,7 +28,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsn.config.errors import check_range
-from vsn.data.embedded.sprites import PATTERNS, SHAPES, Floats, Frames, Ints, Sprite, draw_sprite, sprite_boxes
+from vsn.data.embedded.sprites import (
+    PATTERNS,
+    SHAPES,
+    Floats,
+    Frames,
+    Ints,
+    Sprite,
+    draw_motion,
+    draw_sprite,
+    sprite_boxes,
+)
 
 _COLOR_HUES = {"red": 0.0, "green": 0.35, "blue": 0.62}
 
@@ -166,6 +176,31 @@ def scene_boxes(
     return np.stack(
         [sprite_boxes(sprite, scene.shake, (size, size)) for sprite in (*scene.targets, *scene.distractors)]
     )
+
+
+def scene_motion(
+    class_name: str,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    num_frames: int,
+    difficulty: Difficulty | None = None,
+    backward: bool = False,
+) -> Floats:
+    """Return how far each point of the frames that `render_scene` shows with an equal generator moves to the next frame.
+
+    x and y in pixels, float32 `(num_frames - 1, size, size, 2)`. Field i is of the points of frame i and their way to frame
+    i + 1, `backward` of those of frame i + 1 and their way to frame i. An object that is out of sight there moves as the
+    background.
+    """
+    scene = _compose(class_name, rng, size, num_frames, difficulty or Difficulty(), still_background=False)
+    start, end = (slice(1, None), slice(None, -1)) if backward else (slice(None, -1), slice(1, None))
+    # The texture is counted in half pixels; the window goes one way, and what it shows the other.
+    background = (scene.windows[start] - scene.windows[end]) / 2
+    motion = np.broadcast_to(background[:, None, None], (num_frames - 1, size, size, 2)).astype(np.float32)
+    for sprite in (*scene.distractors, *scene.targets):
+        draw_motion(motion, sprite, scene.shake, backward=backward)
+    return motion
 
 
 @dataclass(frozen=True)

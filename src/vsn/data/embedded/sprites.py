@@ -73,6 +73,24 @@ def sprite_boxes(sprite: Sprite, shake: Floats, size: tuple[int, int]) -> Floats
     return boxes
 
 
+def draw_motion(motion: Floats, sprite: Sprite, shake: Floats, *, backward: bool) -> None:
+    """Draw the motion of an object to the next frame, or the one before, into fields `(N - 1, H, W, 2)`, in place."""
+    step = -1 if backward else 1
+    center, heading = sprite.place - shake, sprite.heading @ np.array([1, 1j])
+    for index, (rows, columns), _, uncovered in _place_patches(sprite, shake, motion.shape[1:3]):
+        other, field = index + step, index - 1 if backward else index
+        if not (0 <= field < len(motion) and sprite.visible[other]):
+            continue
+        height, width = uncovered.shape[:2]
+        x, y = columns.start + np.arange(width), rows.start + np.arange(height)[:, None]
+        # Turned and resized about its center, as complex numbers.
+        points = (x - center[index, 0]) + 1j * (y - center[index, 1])
+        moved = points * (heading[other] / heading[index]) * (sprite.radius[other] / sprite.radius[index]) - points
+        way = np.stack([moved.real, moved.imag], axis=-1) + (center[other] - center[index])
+        window = motion[field, rows, columns]
+        window[:] = np.where(uncovered[..., :1] < 0.5, way, window)
+
+
 def _place_patches(
     sprite: Sprite, shake: Floats, size: tuple[int, int]
 ) -> Iterator[tuple[int, tuple[slice, slice], Floats, Floats]]:

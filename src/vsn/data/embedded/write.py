@@ -19,11 +19,10 @@ from typing import Any, Literal, get_args
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
 from vsn.config import ConfigError
 from vsn.config.errors import SEEDS, check_range
-from vsn.data.embedded.scenes import CLASSES, GROUPS, NUM_SEGMENTS, Difficulty, group_of, render_scene, scene_boxes
+from vsn.data.embedded.scenes import CLASSES, GROUPS, NUM_SEGMENTS, Difficulty, group_of, render_scene
 from vsn.data.embedded.sprites import Frames
 from vsn.data.video import write_video
 from vsn.system.files import check_output_folder, remove_temporary_files, write_json
@@ -134,20 +133,16 @@ def render_video(
     return frames, float(frames_per_second)
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """Return settings as they were before JSON made lists of tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-
-
 def _draw_length(rng: np.random.Generator, spec: SynthSpec) -> tuple[int, int]:
     lengths = spec.lengths()
     return lengths[int(rng.integers(len(lengths)))]
 
 
-def embedded_boxes(root: Path, video: Path) -> list[NDArray[np.float64]]:
-    """Return the boxes of the objects in each frame of a video of a set, exactly, the target first.
+def described_scene(root: Path, video: Path) -> tuple[str, np.random.Generator, SynthSpec, int]:
+    """Return what a video of a set shows, before anything is drawn.
 
-    Left, top, right and bottom as shares of the frame, `(n, 4)`; some frames have none.
+    Returns:
+        Class, generator, spec and number of frames, for the functions of `vsn.data.embedded.scenes`.
 
     Raises:
         ConfigError: `root` is no set of this version, or has no such video.
@@ -163,13 +158,18 @@ def embedded_boxes(root: Path, video: Path) -> list[NDArray[np.float64]]:
         raise ConfigError(
             f"{root} was written by another version, whose videos differ. Write it again (vsn data synth)."
         )
-    described = next((other for other in _videos(root, spec) if other.path.absolute() == video.absolute()), None)
-    if described is None:
+    split, class_name, name = video.absolute().parts[-3:]
+    number = int(video.stem) if video.stem.isdecimal() else -1
+    is_there = split in SPLITS and class_name in spec.classes and name == f"{number:04d}.mp4"
+    if not is_there or root.absolute() / split / class_name / name != video.absolute():
         raise ConfigError(f"{video} is not one of the videos of {root}.")
-    rng = np.random.default_rng(described.seeds)
-    num_frames, _ = _draw_length(rng, spec)
-    boxes = scene_boxes(described.class_name, rng, size=spec.size, num_frames=num_frames, difficulty=spec.difficulty)
-    return [of_frame[np.isfinite(of_frame[:, 0])] / spec.size for of_frame in boxes.transpose(1, 0, 2)]
+    rng = np.random.default_rng((spec.seed, SPLITS.index(split), CLASSES.index(class_name), number))  # type: ignore[arg-type]
+    return class_name, rng, spec, _draw_length(rng, spec)[0]
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings as they were before JSON made lists of tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 def write_dataset(
