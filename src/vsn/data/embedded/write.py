@@ -163,7 +163,7 @@ def described_scene(root: Path, video: Path) -> tuple[str, np.random.Generator, 
     is_there = split in SPLITS and class_name in spec.classes and name == f"{number:04d}.mp4"
     if not is_there or root.absolute() / split / class_name / name != video.absolute():
         raise ConfigError(f"{video} is not one of the videos of {root}.")
-    rng = np.random.default_rng((spec.seed, SPLITS.index(split), CLASSES.index(class_name), number))  # type: ignore[arg-type]
+    rng = np.random.default_rng((spec.seed, SPLITS.index(split), CLASSES.index(class_name), number))
     return class_name, rng, spec, _draw_length(rng, spec)[0]
 
 
