@@ -172,6 +172,7 @@ def test_reliance_by_class_is_that_of_the_scores(tmp_path: Path, orders: tuple[s
     for order in orders:
         low, high = found.orders[order].interval
         assert percent_range((low, high), dash="\N{EN DASH}") in words
+    assert not [text for text in words if re.search(r"(?<![\w-])-\d", text)]  # minus signs are no hyphens
     for name in CLASSES:
         one = found.classes[name]
         change = 100 * (one["shuffled"].top1 - one["forward"].top1)
@@ -296,14 +297,15 @@ def scores_of(logits: list[list[float]], labels: list[int]) -> Scores:
     return Scores(ids, np.array(logits, np.float32), np.array(labels), ("a", "b"))
 
 
-def test_best_and_worst_are_by_the_probability_of_the_label() -> None:
+def test_best_and_worst_are_the_most_certain_of_each_class() -> None:
     nan = float("nan")
     scores = scores_of(
         [[5, 0], [4, 0], [0, 1], [9, 0], [0, 3], [nan, nan], [3, 0]],
         [0, 0, 1, 1, 0, 0, 0],
     )
-    # Class a's best is v0, class b's v2, then v1; v3 is most wrong (b), then v4 (a). v5 could not be read.
-    assert choose_examples(scores, 3) == {"best": [0, 2, 1], "worst": [3, 4]}
+    # Chosen are class a's v0, class b's v2, then v1, and shown as certain as they are; v5 could not be read.
+    assert choose_examples(scores, 3) == {"best": [0, 1, 2], "worst": [3, 4]}
+    assert choose_examples(scores, 2) == {"best": [0, 2], "worst": [3, 4]}
     assert choose_examples(scores, 1) == {"best": [0], "worst": [3]}
 
 
@@ -336,7 +338,7 @@ def test_examples_are_shown_with_three_choices_and_heat(tmp_path: Path) -> None:
     costs = {run.name: (11_200_000, 14_600_000_000) for run in runs}
     page = Page(write_page(runs, tmp_path / "x.html", title="t", examples=shown, costs=costs).read_text("utf-8"))
     assert page.tags.count("img") == 2 * 8
-    assert {"gone", "Most certain when right", "Most wrong", "11.2M", "14.6G"} <= set(page.words)
+    assert {"gone", "Most certain when right", "Most certain when wrong", "11.2M", "14.6G"} <= set(page.words)
     for choice in np.argsort(-best.scores.logits[rows["worst"][0]], kind="stable")[:3]:
         assert CLASSES[choice] in page.words
 

@@ -32,7 +32,7 @@ def test_files_of_a_result(tmp_path: Path):
     assert list(values) == [
         "split", "order", "model", "protocol", "bad_videos", "weights", "weights_hash", "videos_hash", "seconds",
         "videos_per_second",
-        "num_videos", "top1", "top1_interval", "top5", "mean_class", "per_class",
+        "num_videos", "top1", "top1_interval", "mean_class", "per_class",
     ]  # fmt: skip
     assert values == result.to_json()
     assert (values["top1"], values["bad_videos"], values["per_class"]) == (0.5, [*bad], {"a": 1.0, "b": 0.0})

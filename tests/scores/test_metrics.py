@@ -53,7 +53,7 @@ def test_per_class_and_summary():
     assert (result.num_videos, result.top1, result.top5, result.mean_name, result.mean) == (
         4,
         0.75,
-        1.0,
+        None,
         "mean_class",
         0.5,
     )
@@ -135,3 +135,12 @@ def test_measures_need_the_labels_of_all_videos():
     for measure in (lambda: top_k_hits(scores, 1), lambda: summarize(scores)):
         with pytest.raises(ScoresError, match=r"1 of 2 videos .*0\.mp4"):
             measure()
+
+
+@pytest.mark.parametrize(("num_classes", "expected"), [(5, None), (6, 0.5)])
+def test_top5_of_five_classes_says_nothing(num_classes: int, expected: float | None):
+    # The label is the last choice of the first video, and the first of the second.
+    logits = [list(range(num_classes)), list(range(num_classes, 0, -1))]
+    found = summarize(scores_of(logits, [0, 0], classes=[f"c{i}" for i in range(num_classes)]))
+    assert found.top5 == expected
+    assert ("top5" in found.to_dict()) == (expected is not None)

@@ -35,11 +35,13 @@ def print_results(run: Path, results: Sequence[EvalResult]) -> None:
         print(f"{title}: {first.num_unlabeled} have no label, so no accuracy was computed.")
         return
     # A row per order of the frames: forward, reversed, shuffled, still.
-    table = make_table(("frames", "top-1", "95% interval", "top-5", MEANS[first.mean_name]), title=title)
+    with_top5 = any(result.top5 is not None for result in results)
+    columns = ("frames", "top-1", "95% interval", *["top-5"] * with_top5, MEANS[first.mean_name])
+    table = make_table(columns, title=title)
     for result in results:
         assert result.top1_interval is not None, "measured with top1"
-        row = (percent(result.top1), percent_interval(result.top1_interval), percent(result.top5), percent(result.mean))
-        table.add_row(result.order, *row)
+        shares = (percent(result.top1), percent_interval(result.top1_interval))
+        table.add_row(result.order, *shares, *[percent(result.top5)] * with_top5, percent(result.mean))
     console.print(table)
     if first.choice_note:
         print(first.choice_note)
@@ -94,8 +96,9 @@ def print_fusion(report: FusionReport) -> None:
     numbers = [str(number) for number in range(1, len(rows))]
     for number, row in zip(numbers, report.inputs, strict=True):  # paths are too long for a table
         print(f"{number}: {row.name}")
+    with_top5 = report.fused.summary.top5 is not None
     # Costs as in the paper's Table 2, per video over all its views.
-    columns = ("scores", "weight", "frames", "params", "mult-adds", "top-1", "95% interval", "top-5")
+    columns = ("scores", "weight", "frames", "params", "mult-adds", "top-1", "95% interval", *["top-5"] * with_top5)
     table = make_table(
         (*columns, MEANS[report.fused.summary.mean_name]),
         title=f"{report.num_videos} videos, mean of {report.fusion} scores",
@@ -109,7 +112,8 @@ def print_fusion(report: FusionReport) -> None:
             "-" if costs.parameters is None else short_count(costs.parameters),
             "-" if costs.multiply_adds is None else short_count(costs.multiply_adds),
             *(percent(summary.top1), percent_interval(summary.top1_interval)),
-            *(percent(summary.top5), percent(summary.mean)),
+            *([percent(summary.top5)] * with_top5),
+            percent(summary.mean),
         )
     console.print(table)
     if report.num_unreadable:

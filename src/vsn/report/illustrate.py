@@ -98,7 +98,7 @@ def best_and_worst(
     stage: str = STAGES[-1],
     device: str = "auto",
 ) -> Examples:
-    """Find the videos that the best run by top-1 is most right and most wrong about, as it saw them.
+    """Find the videos that the best run by top-1 is most certain about, rightly and wrongly, as it saw them.
 
     If videos or weights are missing, the result says why.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from importlib.resources import files
@@ -86,10 +87,13 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
+def minus(text: str) -> str:
+    """Write the signs of the numbers in a sentence of the terminal as true minus signs."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "\u2212", text)
+
+
 def join_names(names: Sequence[str]) -> str:
-    """Join names as in a sentence: "a", "a and b", "a, b and c"; by semicolons where a name holds a comma."""
-    if any("," in name for name in names):
-        return "; ".join(names)
+    """Join names as in a sentence: "a", "a and b", "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -164,6 +168,7 @@ _ENVIRONMENT.filters |= {
         percent_range,
         points,
         points_range,
+        minus,
         p_value,
         join_names,
         num_videos,

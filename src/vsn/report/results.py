@@ -13,7 +13,7 @@ from vsn.report.render import MISSING, join_names, percent, percent_range, rende
 from vsn.report.runs import ReportError, ReportRun, read_json
 from vsn.runs.run import RESUMABLE_SETTINGS, flat_settings, weights_file
 from vsn.scores.intervals import share_interval
-from vsn.scores.metrics import top_k_hits
+from vsn.scores.metrics import has_top5, top_k_hits
 from vsn.scores.reliance import ORDERS
 from vsn.system.files import to_json
 
@@ -125,9 +125,9 @@ def _read_table(path: Path) -> tuple[list[str], list[Mapping[str, Any]]]:
 def _result_row(run: ReportRun, costs: Costs) -> dict[str, Any]:
     forward = run.results["forward"].to_json()
     row: dict[str, Any] = {"run": run.name + (" (best weights)" if run.weights == "best" else "")}
-    shown = ("top1", "top1_interval", "top5", "mean_class", "mean_average_precision")
+    shown = ("top1", "top1_interval", "mean_class", "mean_average_precision", *["top5"] * has_top5(len(run.classes)))
     row |= {key: forward[key] for key in shown if key in forward}
-    if run.scores is not None:
+    if run.scores is not None and "top5" in row:
         # The result file has no interval of top-5, so compute it from the scores.
         row["top5_interval"] = share_interval(top_k_hits(run.scores, 5), groups=run.scores.groups)
     if run.best is not None:

@@ -17,7 +17,7 @@ import numpy as np
 from vsn.runs.results import EvalResult, choose_test, list_results
 from vsn.runs.run import Run, WeightsKind, open_run, read_metrics
 from vsn.scores.match import match_scores, reorder_scores
-from vsn.scores.metrics import top_k_hits
+from vsn.scores.metrics import has_top5, top_k_hits
 from vsn.scores.reliance import ORDERS
 from vsn.scores.scores import Scores, load_scores
 
@@ -156,7 +156,7 @@ def _read_run(
         measures = {
             "num_videos": result.num_videos or None,
             "top1_interval": result.top1_interval,
-            "top5": result.top5,
+            "top5": result.top5 if has_top5(len(classes)) else "not shown",
             "per_class": result.per_class or None,
             "mean_class": result.mean,
         }

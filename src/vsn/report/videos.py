@@ -11,13 +11,14 @@ import numpy as np
 from markupsafe import Markup
 
 from vsn.report.confusion import confused_pairs
-from vsn.report.render import UNTESTED, Lacks, join_names, render
+from vsn.report.render import UNTESTED, Lacks, render
 from vsn.report.runs import ReportError, ReportRun, check_classes
 from vsn.runs.folds import OUT_OF_FOLD
 from vsn.scores.labels import LabelIssue, find_label_issues
 from vsn.scores.metrics import probabilities, softmax
 from vsn.scores.scores import Scores, ScoresError
 from vsn.system.npz import read_npz
+from vsn.system.terminal import join_labels
 
 Kind = Literal["best", "worst", "label", "behind"]
 """Behind: of a frequent mistake, shown where the page lists the videos of a cell of the matrix."""
@@ -81,9 +82,9 @@ class Examples:
 def choose_examples(scores: Scores, number: int) -> dict[Kind, list[int]]:
     """Return the rows of the ``number`` best and worst videos.
 
-    Best: the highest probability of the true class among correctly classified videos. Worst: the lowest among the
-    others. No class comes twice while there are enough classes. With several labels their mean probability counts, and
-    a video is correct if its first choice is one of them.
+    Best: the most certain among correctly classified videos, by the probability of the prediction. Worst: the most certain
+    among the others. No class comes twice while there are enough classes; the chosen ones are in order of certainty. With
+    several labels a video is correct if its first choice is one of them.
     """
     # A video without scores or without a label is neither right nor wrong.
     rows: np.ndarray = np.flatnonzero(~scores.unreadable)
@@ -92,16 +93,20 @@ def choose_examples(scores: Scores, number: int) -> dict[Kind, list[int]]:
     scores = scores.take(rows)
     table, labels = probabilities(scores), scores.labels
     if scores.multi_label:
-        of_label = (table * labels).sum(axis=1) / labels.sum(axis=1)
         classes = labels.argmax(axis=1)
         is_right = labels[np.arange(len(rows)), table.argmax(axis=1)]
     else:
-        of_label = table[np.arange(len(rows)), labels]
         classes = labels
         is_right = table.argmax(axis=1) == labels
-    best = _new_classes_first([i for i in np.argsort(-of_label, kind="stable").tolist() if is_right[i]], classes)
-    worst = _new_classes_first([i for i in np.argsort(of_label, kind="stable").tolist() if not is_right[i]], classes)
-    return {"best": rows[best[:number]].tolist(), "worst": rows[worst[:number]].tolist()}
+    ranked = np.argsort(-table.max(axis=1), kind="stable").tolist()
+    best, worst = (
+        set(_new_classes_first([i for i in ranked if is_right[i] == wanted], classes)[:number])
+        for wanted in (True, False)
+    )
+    return {
+        "best": [int(rows[i]) for i in ranked if i in best],
+        "worst": [int(rows[i]) for i in ranked if i in worst],
+    }
 
 
 def _new_classes_first(ranked: Sequence[int], classes: np.ndarray) -> list[int]:
@@ -156,7 +161,7 @@ def examples_section(runs: Sequence[ReportRun], examples: Examples | None) -> Ma
         examples=examples,
         has_heat=any(one.heat is not None for one in examples.examples),
         problem=examples.problem,
-        groups=[("Most certain when right", strips["best"]), ("Most wrong", strips["worst"])],
+        groups=[("Most certain when right", strips["best"]), ("Most certain when wrong", strips["worst"])],
     )
 
 
@@ -189,7 +194,7 @@ def _example_strip(run: ReportRun, runs: Sequence[ReportRun], example: Example) 
         # The same row in all runs: `read_runs` has brought the videos into one order.
         if other is not run and other.scores is not None and not other.scores.unreadable[row]:
             choices += _choices(other, row, 1)
-    truth = join_names([run.classes[label] for label in _labels(run.scores, row)])
+    truth = join_labels([run.classes[label] for label in _labels(run.scores, row)])
     return Strip(example.video_id, truth, example.frames, choices, example.heat, example.problem)
 
 

@@ -89,6 +89,7 @@ class EvalResult:
     top1_interval: tuple[float, float] | None = None
     """95% interval over videos."""
     top5: float | None = None
+    """None with five classes or fewer, too."""
     mean_average_precision: float | None = None
     """Of multi-label videos; others have `mean_class`."""
     mean_class: float | None = None

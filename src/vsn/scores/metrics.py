@@ -142,6 +142,11 @@ def accuracy_by_group(scores: Scores) -> list[GroupAccuracy]:
     return sorted((GroupAccuracy(*row) for row in rows), key=lambda row: (row.top1, row.group))
 
 
+def has_top5(num_classes: int) -> bool:
+    """Return whether top-5 says anything: of five classes or fewer every label is among five predictions."""
+    return num_classes > 5
+
+
 @dataclass(frozen=True)
 class Summary:
     """Accuracy over a set of videos, as shares of 1."""
@@ -151,7 +156,8 @@ class Summary:
     """Of multi-label videos: a hit on any label."""
     top1_interval: Interval
     """95% interval."""
-    top5: float
+    top5: float | None
+    """None with five classes or fewer, of which it would always be 1."""
     mean_name: MeanName
     """Mean over classes of top-1; of average precision for multi-label videos."""
     mean: float
@@ -164,7 +170,7 @@ class Summary:
             "num_videos": self.num_videos,
             "top1": self.top1,
             "top1_interval": list(self.top1_interval),
-            "top5": self.top5,
+            **({} if self.top5 is None else {"top5": self.top5}),
             self.mean_name: self.mean,
             "per_class": self.per_class,
         }
@@ -183,7 +189,7 @@ def summarize(scores: Scores) -> Summary:
         num_videos=len(hits),
         top1=float(hits.mean()),
         top1_interval=share_interval(hits, groups=scores.groups),
-        top5=float(top_k_hits(scores, 5).mean()),
+        top5=float(top_k_hits(scores, 5).mean()) if has_top5(len(scores.classes)) else None,
         mean_name="mean_average_precision" if scores.multi_label else "mean_class",
         mean=float(np.mean(list(per_class.values()))),
         per_class=per_class,

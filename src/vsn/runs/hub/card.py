@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from vsn.config import Recipe
 from vsn.runs.metadata import describe_preprocessing
 from vsn.runs.results import EvalResult
+from vsn.scores.metrics import has_top5
 from vsn.system.numbers import percent
 
 _KINDS = {
@@ -57,6 +58,7 @@ def write_card(
         model=recipe.model,
         train=recipe.train,
         kind=_KINDS.get(recipe.model.name.partition("_")[0], "a video model"),
+        has_top5=has_top5(len(classes)),
         is_multi_label=recipe.data.task == "multilabel",
         data_name=_data_name(recipe),
         classes=classes,
