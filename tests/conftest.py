@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import torch
 from hypothesis import settings
 from rich.console import Console
 
-from tests.helpers.external import check_required
+from tests.helpers.external import check_required, components_of, skip_without_components
 from tests.helpers.packs import moving_texture, pack, packed_config
 from tests.helpers.tiny_runs import tiny_recipe
 from vsn.data.readers import read_records
@@ -38,6 +39,27 @@ def pytest_configure() -> None:
     settings.load_profile("no deadline")
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_components: dict[str, set[str]] = {}  # test -> what it needs
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skip_without_components(items)
+    _components.update({item.nodeid: components_of(item) for item in items})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many tests each component had, and how many of them were skipped."""
+    counts: dict[str, Counter[str]] = {}  # component -> outcome -> number of tests
+    for outcome in ("passed", "failed", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name in _components.get(report.nodeid, ()):
+                counts.setdefault(name, Counter())[outcome] += 1
+    if counts:
+        terminalreporter.section("tests of components")
+    for name, outcomes in sorted(counts.items()):
+        terminalreporter.line(f"{name:<18}" + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()))
 
 
 def gray_frames(num_frames: int, height: int = 32, width: int = 48) -> list[np.ndarray]:

@@ -7,7 +7,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tests.helpers.external import program
 from tests.helpers.videos import with_matrix
 from tests.test_benchmarks import script
 from vsn.data.video import write_video
@@ -18,12 +17,10 @@ def equality(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return script(monkeypatch, "decoding_equality")
 
 
-@pytest.fixture(params=["tool", "filters"])
+@pytest.fixture(params=[pytest.param("tool", marks=pytest.mark.needs("ffmpeg")), "filters"])
 def reference(equality: ModuleType, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     if request.param == "filters":
         monkeypatch.setattr(equality.shutil, "which", lambda name: None)
-    else:
-        program("ffmpeg")
     return request.param
 
 

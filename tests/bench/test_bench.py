@@ -230,7 +230,13 @@ def test_every_variant_computes_the_model(form: Any, mode: Any, dtype: Any, tole
     assert next(model.parameters()).dtype == torch.float32  # the model itself stays as it was
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        pytest.param("onnxruntime", marks=pytest.mark.needs("onnxruntime")),
+        pytest.param("openvino", marks=[pytest.mark.slow, pytest.mark.needs("openvino")]),
+    ],
+)
 def test_exported_runtimes_compute_the_model(runtime: Any):
     pytest.importorskip("onnxscript")
     pytest.importorskip(runtime)

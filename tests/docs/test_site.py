@@ -147,6 +147,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path):
     assert (tmp_path / "mine.txt").is_file()
 
 
+@pytest.mark.needs("chromium")
 def test_a_browser_asks_nobody_else(site: Path):
     asked: list[str] = []
     with chromium("--allow-file-access-from-files") as browser:

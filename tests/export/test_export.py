@@ -29,6 +29,7 @@ from vsn.runs.run import open_run, weights_hash
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 ort = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.needs("onnxruntime")
 
 SIZE = 32
 
@@ -118,6 +119,7 @@ def test_other_models_and_inputs(tmp_path: Path, name: str, settings: dict):
     assert report.check.agreement == 1.0
 
 
+@pytest.mark.needs("openvino")
 @pytest.mark.parametrize("to", ["openvino", "torch-export"])
 def test_other_formats_score_as_pytorch(other_formats, to: str):
     model, report = other_formats[0], other_formats[1][to]
@@ -252,6 +254,7 @@ def test_facts_are_read_without_torch_and_predictions_without_the_networks(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.needs("openvino")
 def test_facts_of_other_formats(other_formats):
     reports = other_formats[1]
     facts = {to: read_metadata(report.path) for to, report in reports.items()}
@@ -434,6 +437,7 @@ def test_a_file_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
+@pytest.mark.needs("openvino")
 def test_an_openvino_file_that_differs_leaves_neither_of_its_files(tmp_path: Path, monkeypatch):
     pytest.importorskip("openvino")
     model, recipe = small()
@@ -565,6 +569,7 @@ def test_bf16_is_refused_where_the_processor_has_none(monkeypatch: pytest.Monkey
     assert len(fake.settings) == 1
 
 
+@pytest.mark.needs("openvino")
 def test_the_command_predicts_in_bf16_or_says_that_it_cannot(other_formats, gray_video: Path, capsys):
     openvino = pytest.importorskip("openvino")
     command = ["predict", str(other_formats[1]["openvino"].path), str(gray_video), "--precision", "bf16"]

@@ -15,6 +15,7 @@ from vsn.models.peers.cpnet import CorrespondenceProposal
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 ort = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.needs("onnxruntime")
 
 
 # Traced and written for symbolic sizes: about ten seconds each.

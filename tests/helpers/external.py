@@ -17,51 +17,85 @@ PROGRAMS = {
     "ffmpeg": ("ffmpeg",),
     # Not on the path of users other than root.
     "nginx": ("nginx", "/usr/sbin/nginx"),
+    # Network namespaces, which stand for machines.
+    "netns": ("unshare",),
     "openssl": ("openssl",),
     # Debian's packages of GStreamer's server belong to the Python of the system.
     "rtsp": ("/usr/bin/python3",),
 }
 """Component -> names of its program."""
 CHECKS = {
+    # Only root may make them.
+    "netns": ("--net", "ip", "link"),
     "rtsp": (
         "-c",
         "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst, GstRtspServer; "
         "Gst.init(None); assert all(map(Gst.ElementFactory.find, ('videotestsrc', 'x264enc', 'rtph264pay', 'rtpbin')))",
-    )
+    ),
 }
 """Component -> arguments with which its program ends with 0 if what the tests need of it is there."""
 MODULES = {
     "chromium": "playwright.sync_api",
+    "cleanlab": "cleanlab",
+    "huggingface_hub": "huggingface_hub",
     "mlflow": "mlflow",
     "nncf": "nncf",
+    "onnxruntime": "onnxruntime",
     "openvino": "openvino",
+    "scikit-learn": "sklearn",
+    "scipy": "scipy",
+    "timm": "timm",
     "torchcodec": "torchcodec.decoders",
     "wandb": "wandb",
 }
 """Component -> Python module without which its tests are skipped."""
 AXE = Path(__file__).parents[2] / "build" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 """The accessibility checker: `npm install --prefix build/axe axe-core`, or VSN_AXE=axe.min.js."""
+COMPONENTS = PROGRAMS.keys() | MODULES.keys() | {"axe"}
 
 
 def check_required() -> None:
     """Raise `pytest.UsageError` when a component that VSN_REQUIRE names is not usable: its tests would be skipped."""
     names = {name.strip() for name in os.environ.get("VSN_REQUIRE", "").split(",")} - {""}
-    known = PROGRAMS.keys() | MODULES.keys() | {"axe"}
-    if unknown := names - known:
-        raise pytest.UsageError(f"VSN_REQUIRE has {sorted(unknown)}; expected some of {', '.join(sorted(known))}.")
-    if "axe" in names and not axe_file().is_file():
-        raise pytest.UsageError(f"VSN_REQUIRE has axe, and there is no file {axe_file()}.")
+    if unknown := names - COMPONENTS:
+        raise pytest.UsageError(f"VSN_REQUIRE has {sorted(unknown)}; expected some of {', '.join(sorted(COMPONENTS))}.")
     for name in sorted(names):
-        if name in PROGRAMS and find_program(name) is None:
-            raise pytest.UsageError(f"VSN_REQUIRE has {name}, and there is no program {' or '.join(PROGRAMS[name])}.")
-        if name in MODULES:
-            try:
-                importlib.import_module(MODULES[name])
-            # Packages with libraries of their own fail in many ways.
-            except Exception as error:
-                raise pytest.UsageError(
-                    f"VSN_REQUIRE has {name}; {MODULES[name]} cannot be imported: {error}"
-                ) from error
+        if reason := missing(name):
+            raise pytest.UsageError(f"VSN_REQUIRE has {name}: {reason}.")
+
+
+@functools.cache
+def missing(name: str) -> str:
+    """Say why a component is not usable; empty if it is."""
+    if name == "axe" and not axe_file().is_file():
+        return f"there is no file {axe_file()}"
+    if name in PROGRAMS and find_program(name) is None:
+        return f"there is no {' or '.join(PROGRAMS[name])} that does what its tests need"
+    if name in MODULES:
+        try:
+            importlib.import_module(MODULES[name])
+        # Packages with libraries of their own fail in many ways.
+        except Exception as error:
+            return f"{MODULES[name]} cannot be imported: {error}"
+    return ""
+
+
+def skip_without_components(items: list[pytest.Item]) -> None:
+    """Skip the tests whose mark ``needs`` names a component that is not usable."""
+    for item in items:
+        for name in sorted(components_of(item)):
+            if reason := missing(name):
+                item.add_marker(pytest.mark.skip(reason=f"needs {name}: {reason}"))
+
+
+def components_of(item: pytest.Item) -> set[str]:
+    """Return the components that the marks of a test name."""
+    names = {name for mark in item.iter_markers("needs") for name in mark.args}
+    if unknown := names - COMPONENTS:
+        raise pytest.UsageError(
+            f"{item.nodeid} needs {sorted(unknown)}, which tests/helpers/external.py does not know."
+        )
+    return names
 
 
 @functools.cache
@@ -69,7 +103,7 @@ def find_program(name: str) -> str | None:
     """The path of a component's program, or None."""
     path = next(filter(None, map(shutil.which, PROGRAMS[name])), None)
     if path is not None and name in CHECKS:
-        checked = subprocess.run([path, *CHECKS[name]], stderr=subprocess.DEVNULL)
+        checked = subprocess.run([path, *CHECKS[name]], capture_output=True)
         return path if checked.returncode == 0 else None
     return path
 

@@ -16,6 +16,7 @@ from vsn.models.layers import ShiftConv2d, ShuffleConv2d
 from vsn.models.measure import count_multiply_adds, count_parameters
 
 timm = pytest.importorskip("timm")
+pytestmark = pytest.mark.needs("timm")
 
 # Groups of RegNet see a part of the frames each: only together its four blocks mix all.
 GROUPED = {"regnetx_002", "regnety_002"}

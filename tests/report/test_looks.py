@@ -81,6 +81,7 @@ def browser() -> Iterator[Any]:
         yield running
 
 
+@pytest.mark.needs("axe", "chromium")
 @pytest.mark.parametrize("state", STATES)
 def test_nothing_to_object_to(browser: Any, tmp_path: Path, state: str) -> None:
     page = browser.new_page()
@@ -96,6 +97,7 @@ def test_nothing_to_object_to(browser: Any, tmp_path: Path, state: str) -> None:
     assert wrong == []
 
 
+@pytest.mark.needs("axe", "chromium")
 def test_videos_behind_cells_pairs_and_classes(browser: Any, tmp_path: Path) -> None:
     """By keyboard: the same videos as in the scores, with their frames where the page has them."""
     page = browser.new_page()
@@ -127,6 +129,7 @@ def test_videos_behind_cells_pairs_and_classes(browser: Any, tmp_path: Path) -> 
     page.close()
 
 
+@pytest.mark.needs("axe", "chromium")
 def test_a_large_matrix_opens_the_marked_cell(browser: Any, tmp_path: Path) -> None:
     page = browser.new_page()
     page.goto(many_classes(tmp_path).as_uri())

@@ -20,7 +20,10 @@ from vsn.runs.hub import HubError, copy_run, from_pretrained, local_run, pull, p
 from vsn.runs.run import RunError
 
 # Of the client's own call of its HTTP package, in uploads.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload:DeprecationWarning")
+pytestmark = [
+    pytest.mark.needs("huggingface_hub"),
+    pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload:DeprecationWarning"),
+]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from tests.helpers.made_scores import random_scores, several
 from vsn.scores.labels import find_label_issues
 from vsn.scores.scores import Scores, ScoresError
 
-pytest.importorskip("cleanlab", reason="cleanlab, the extra vsn-video[labels], is not installed")
+pytestmark = pytest.mark.needs("cleanlab")
 
 
 def mislabeled(num_wrong: int, **options: float) -> tuple[Scores, list[str]]:

@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.helpers.looks import objections
 from tests.serve.conftest import Live, make_video
 
 
+@pytest.mark.needs("axe", "chromium")
 def test_nothing_to_object_to(browser: Any, live: Live, clip: Path, tmp_path: Path):
     page = browser.new_page()
     page.set_default_timeout(60_000)

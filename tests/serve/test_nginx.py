@@ -133,7 +133,7 @@ def service_of(served_run: Path, folder: Path, **settings: Any) -> Service:
     return Service(open_model(served_run, device="cpu"), replace(LIMITS, **settings), uploads=folder / "uploads")
 
 
-@pytest.fixture(scope="module", params=["plain", "tls", "prefix"])
+@pytest.fixture(scope="module", params=["plain", pytest.param("tls", marks=pytest.mark.needs("openssl")), "prefix"])
 def proxied(request: pytest.FixtureRequest, served_run: Path, tmp_path_factory: pytest.TempPathFactory):
     program("nginx")
     folder, kind = tmp_path_factory.mktemp(request.param), request.param
@@ -208,6 +208,8 @@ def labels(answer: httpx.Response) -> list[str]:
 # --- the documented file -----------------------------------------------------------------------------
 
 
+@pytest.mark.needs("chromium")
+@pytest.mark.needs("nginx")
 def test_the_page_predicts_in_a_browser(proxied: Proxied, browser: Any, clip: Path):
     with opened(browser, proxied.url) as page:
         page.set_input_files("#file", clip)
@@ -221,6 +223,7 @@ def test_the_page_predicts_in_a_browser(proxied: Proxied, browser: Any, clip: Pa
         assert answered.value.status == 200
 
 
+@pytest.mark.needs("nginx")
 def test_programs_find_the_api_by_its_description(proxied: Proxied, clip: Path):
     with proxied.client() as client:
         api = client.get("openapi.json").json()
@@ -237,6 +240,7 @@ def test_programs_find_the_api_by_its_description(proxied: Proxied, clip: Path):
         assert ("strict-transport-security" in answer.headers) == (proxied.url.startswith("https"))
 
 
+@pytest.mark.needs("nginx")
 def test_an_upload_that_is_too_large_is_refused_before_it_is_sent(proxied: Proxied):
     allowed = ServeConfig().max_upload_bytes + 1_000_000
     assert f"client_max_body_size {allowed // 1_000_000}m;" in SITE
@@ -247,6 +251,7 @@ def test_an_upload_that_is_too_large_is_refused_before_it_is_sent(proxied: Proxi
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
 
 
+@pytest.mark.needs("nginx")
 def test_headers_of_strangers_do_not_reach_the_service(proxied: Proxied, clip: Path):
     forged = {"x-forwarded-host": "evil.example", "x-forwarded-proto": "gopher", "x-forwarded-for": "127.0.0.1"}
     with proxied.client() as client:
@@ -264,6 +269,7 @@ def test_headers_of_strangers_do_not_reach_the_service(proxied: Proxied, clip: P
             assert answer.json()["error"]["code"] == code
 
 
+@pytest.mark.needs("nginx")
 def test_redirects_name_no_inner_address(proxied: Proxied):
     with proxied.client() as client:
         for path in ("vsn", "vsn?x=1", "vsn/vsn", "vsn/v1/model/", "v1/model/", "v1", "/127.0.0.1/"):
@@ -277,6 +283,7 @@ def test_redirects_name_no_inner_address(proxied: Proxied):
         assert (plain.status_code, plain.headers["location"]) == (301, "https://localhost/v1/model?x")
 
 
+@pytest.mark.needs("nginx")
 def test_metrics_are_not_public(proxied: Proxied):
     with proxied.client() as client:
         assert client.get("metrics").status_code == 404
@@ -292,6 +299,7 @@ BEGUN = (
 )
 
 
+@pytest.mark.needs("nginx")
 @pytest.mark.parametrize("proxied", ["plain"], indirect=True)
 def test_slow_clients_and_many_connections_are_kept_from_the_service(proxied: Proxied, clip: Path):
     with ExitStack() as stack:
@@ -319,6 +327,7 @@ def test_slow_clients_and_many_connections_are_kept_from_the_service(proxied: Pr
 # --- what other files do -----------------------------------------------------------------------------
 
 
+@pytest.mark.needs("nginx")
 @pytest.mark.parametrize("path", ["/", "/removed/", "/kept/"])
 def test_a_minimal_file_works_with_the_public_url(minimal: Proxied, clip: Path, path: str):
     origin = f"http://localhost:{minimal.http_port}"
@@ -326,6 +335,8 @@ def test_a_minimal_file_works_with_the_public_url(minimal: Proxied, clip: Path, 
     assert labels(httpx.post(url, headers={"origin": origin}, files={"video": clip.read_bytes()}, timeout=60))
 
 
+@pytest.mark.needs("chromium")
+@pytest.mark.needs("nginx")
 def test_the_page_explains_what_a_proxy_refuses(minimal: Proxied, browser: Any, tmp_path: Path, clip: Path):
     url = minimal.url.replace("/kept/", "/removed/")
     with opened(browser, url, expected="Failed to load resource") as page:
@@ -354,6 +365,8 @@ def test_the_page_explains_what_a_proxy_refuses(minimal: Proxied, browser: Any, 
         assert page.is_hidden("#problem")
 
 
+@pytest.mark.needs("chromium")
+@pytest.mark.needs("nginx")
 def test_the_page_works_in_a_frame_of_a_named_site(minimal: Proxied, browser: Any, clip: Path):
     with browser.new_context() as context:
         page = context.new_page()
@@ -368,6 +381,8 @@ def test_the_page_works_in_a_frame_of_a_named_site(minimal: Proxied, browser: An
         assert frame.locator("#file").count() == 0
 
 
+@pytest.mark.needs("chromium")
+@pytest.mark.needs("nginx")
 @pytest.mark.parametrize(
     ("status", "body", "part"),
     [
@@ -386,6 +401,8 @@ def test_the_page_of_a_service_that_is_gone_says_so(minimal: Proxied, browser: A
         assert part in page.inner_text("#problem")
 
 
+@pytest.mark.needs("chromium")
+@pytest.mark.needs("nginx")
 def test_a_page_without_its_script_says_so(minimal: Proxied, browser: Any):
     with browser.new_context() as context:
         page = context.new_page()

@@ -55,6 +55,7 @@ def no_wider_than_the_window(page: Any) -> bool:
     return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+@pytest.mark.needs("chromium")
 def test_a_video_chosen_by_keyboard_is_labeled(open_page: Any, clip: Path, served_run: Path):
     from vsn import Predictor
 
@@ -87,6 +88,7 @@ def test_a_video_chosen_by_keyboard_is_labeled(open_page: Any, clip: Path, serve
     assert page.get_attribute("#frames img", "src") == before
 
 
+@pytest.mark.needs("chromium")
 def test_dark(open_page: Any, clip: Path):
     page = open_page(color_scheme="dark")
     page.set_input_files("#file", clip)
@@ -99,6 +101,7 @@ def test_dark(open_page: Any, clip: Path):
     picture(page, "dark")
 
 
+@pytest.mark.needs("chromium")
 def test_a_long_video_on_a_phone(open_page: Any, tmp_path: Path):
     page = open_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     assert no_wider_than_the_window(page)
@@ -119,6 +122,7 @@ def test_a_long_video_on_a_phone(open_page: Any, tmp_path: Path):
     picture(page, "phone")
 
 
+@pytest.mark.needs("chromium")
 def test_errors_are_shown(open_page: Any, tmp_path: Path):
     page = open_page()
     (tmp_path / "large.mp4").write_bytes(bytes(1_100_000))
@@ -135,6 +139,7 @@ def test_errors_are_shown(open_page: Any, tmp_path: Path):
     picture(page, "problem")
 
 
+@pytest.mark.needs("chromium")
 def test_a_recording_from_the_camera(open_page: Any):
     page = open_page(permissions=["camera"], viewport={"width": 360, "height": 740})
     page.click("#record")
@@ -148,6 +153,7 @@ def test_a_recording_from_the_camera(open_page: Any):
     picture(page, "recording")
 
 
+@pytest.mark.needs("chromium")
 def test_the_duration_of_a_recording_is_that_of_its_time_stamps(open_page: Any):
     """Browsers write WebM without duration and frame rate, and frames at whatever times the camera delivers them."""
     page = open_page(permissions=["camera"])
@@ -162,6 +168,7 @@ def test_the_duration_of_a_recording_is_that_of_its_time_stamps(open_page: Any):
     assert 2.5 < seconds < lasted + 1.0
 
 
+@pytest.mark.needs("chromium")
 def test_pressing_twice_opens_the_camera_once(open_page: Any):
     page = open_page(permissions=["camera"])
     page.evaluate("""() => {
@@ -182,6 +189,7 @@ def test_pressing_twice_opens_the_camera_once(open_page: Any):
     assert page.evaluate("window.tracks.map(track => track.readyState)") == ["ended"]
 
 
+@pytest.mark.needs("chromium")
 def test_a_file_dropped_too_early_is_not_ignored_silently(open_page: Any, clip: Path):
     page = open_page()
     page.route("**/v1/predict**", lambda route: None)  # never responds
@@ -201,6 +209,7 @@ def test_a_file_dropped_too_early_is_not_ignored_silently(open_page: Any, clip: 
     assert page.inner_text("#problem").startswith("2 files")
 
 
+@pytest.mark.needs("chromium")
 def test_a_timeline_shows_only_what_was_seen(open_page: Any):
     """Windows of 3 s every 8 s are no unbroken band."""
     page = open_page()
@@ -223,6 +232,7 @@ def test_a_timeline_shows_only_what_was_seen(open_page: Any):
     assert [(one["start"], one["end"]) for one in found] == [(0, 21.5), (21.5, 41)]
 
 
+@pytest.mark.needs("chromium")
 def test_the_page_of_a_service_with_keys(browser: Any, guarded: Live, clip: Path):
     with browser.new_context() as stranger, pytest.raises(Exception, match="ERR_INVALID_AUTH_CREDENTIALS"):
         stranger.new_page().goto(guarded.url)

@@ -14,6 +14,7 @@ from vsn.config import LiveConfig
 from vsn.data.video import VideoError
 from vsn.stream.source import Source, SourceFrame
 
+pytestmark = pytest.mark.needs("rtsp")
 QUICK = LiveConfig(reconnect_wait=0.1, stall_seconds=1.0, reconnects=20)
 
 

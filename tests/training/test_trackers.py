@@ -337,10 +337,11 @@ def run_killed_and_resumed(folder: Path, name: str, **environment: str) -> None:
         assert done.returncode == status, done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.needs("mlflow")  # a minute with the package, which the test command does not install
 def test_mlflow_on_sqlite_is_killed_and_resumed(tmp_path: Path):
-    mlflow = pytest.importorskip("mlflow")
+    import mlflow
+
     uri = f"sqlite:///{tmp_path / 'runs.db'}"
     run_killed_and_resumed(tmp_path / "mine", "mlflow", MLFLOW_TRACKING_URI=uri)
     client = mlflow.MlflowClient(tracking_uri=uri)
@@ -350,9 +351,8 @@ def test_mlflow_on_sqlite_is_killed_and_resumed(tmp_path: Path):
     assert run.data.params["train.epochs"] == "2"
 
 
-@pytest.mark.slow
+@pytest.mark.needs("wandb")
 def test_wandb_offline_is_killed_and_resumed(tmp_path: Path):
-    pytest.importorskip("wandb")
     run_killed_and_resumed(tmp_path / "mine", "wandb", WANDB_MODE="offline")
     folders = [path.name for path in (tmp_path / "mine" / "wandb").glob("offline-run-*")]
     identity = json.loads((tmp_path / "mine" / "trackers.json").read_text())["wandb"]

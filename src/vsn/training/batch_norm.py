@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vsn.config import ConfigError
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Sum a tensor over the ranks, and the gradients of the sum too: every rank's loss depends on every rank's tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor) -> Tensor:
+        total = input.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
 
 
 class CpuSyncBatchNorm(_BatchNorm):
@@ -23,11 +40,12 @@ class CpuSyncBatchNorm(_BatchNorm):
         shape = [1, -1] + [1] * (input.ndim - 2)
         # float64: the statistics must not depend on how the batch is spread over the ranks.
         values = input.double()
-        count = all_reduce(torch.tensor([input.numel() / self.num_features], dtype=torch.float64))
-        # Two passes: E[x^2] - E[x]^2 would cancel digits. `all_reduce` sums the gradients over the ranks too.
-        mean = all_reduce(values.sum(axes)) / count
+        sum_over_ranks = _SumOverRanks.apply
+        count = sum_over_ranks(torch.tensor([input.numel() / self.num_features], dtype=torch.float64))
+        # Two passes: E[x^2] - E[x]^2 would cancel digits.
+        mean = sum_over_ranks(values.sum(axes)) / count
         centered = values - mean.view(shape)
-        variance = all_reduce(centered.square().sum(axes)) / count
+        variance = sum_over_ranks(centered.square().sum(axes)) / count
         if self.track_running_stats:
             self._update_statistics(mean.detach(), variance.detach(), float(count))
         normalized = centered * (variance + self.eps).rsqrt().view(shape)

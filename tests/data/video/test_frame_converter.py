@@ -182,6 +182,7 @@ def test_hdr_is_mapped_as_ffmpeg_maps_it(tmp_path: Path, transfer: int, read: st
     assert np.abs(middles - list(HDR_COLORS[transfer].values())).max() <= 1
 
 
+@pytest.mark.needs("ffmpeg")
 @pytest.mark.parametrize("transfer", HDR_COLORS)
 def test_hdr_is_mapped_as_by_the_tool(tmp_path: Path, transfer: int) -> None:
     ffmpeg = program("ffmpeg")

@@ -1,7 +1,7 @@
 """TorchCodec reads the frames that PyAV reads. Skipped where it, or the FFmpeg it needs, is missing."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -34,7 +34,10 @@ def usable() -> str:
 
 
 UNUSABLE = usable()
-needs_torchcodec = pytest.mark.skipif(bool(UNUSABLE), reason=UNUSABLE or "usable")
+
+
+def needs_torchcodec(test: Callable[..., None]) -> Callable[..., None]:
+    return pytest.mark.needs("torchcodec")(pytest.mark.skipif(bool(UNUSABLE), reason=UNUSABLE or "usable")(test))
 
 
 @pytest.fixture(autouse=True)
