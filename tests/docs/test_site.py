@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,6 +11,7 @@ import pytest
 
 from tests.helpers.docs_pages import ROOT, help_page, script
 from tests.helpers.external import chromium
+from tests.helpers.looks import objections
 from vsn import cli
 
 LOADS = {
@@ -159,3 +160,34 @@ def test_a_browser_asks_nobody_else(site: Path):
             widths[name] = page.evaluate("document.documentElement.scrollWidth")
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert {name: width for name, width in widths.items() if width > 390} == {}
+
+
+@pytest.mark.parametrize("name", ["index", "404", "own-videos"])
+def test_nothing_to_object_to(site: Path, name: str):
+    assert objections_to(site, name) == []
+
+
+@pytest.mark.slow  # a page of many lines takes a minute
+def test_nothing_to_object_to_on_any_page(site: Path, pages: dict[str, Page]):
+    wrong = {name: objections_to(site, name, schemes=["dark"]) for name in (Path(page).stem for page in pages)}
+    assert {name: texts for name, texts in wrong.items() if texts} == {}
+
+
+def objections_to(site: Path, name: str, **looks: Sequence[str]) -> list[str]:
+    with chromium("--allow-file-access-from-files") as browser:
+        page = browser.new_page()
+        page.goto((site / f"{name}.html").as_uri())
+        # Words of the generator's navigation, and code beside text, break where there is no room for them.
+        return [
+            text for text in objections(page, **looks) if "is broken into" not in text and "has no size" not in text
+        ]
+
+
+def test_search_works_from_a_file(site: Path):
+    """As the site is unpacked from an archive: browsers read no data beside a page that was opened from a file."""
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto((site / "index.html").as_uri())
+        page.keyboard.press("/")
+        page.keyboard.type("TrajectoryNet")
+        page.get_by_text(re.compile(r"^\d+ results?$")).wait_for(timeout=20_000)
