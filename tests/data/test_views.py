@@ -33,7 +33,8 @@ def corners(view: torch.Tensor) -> tuple[int, int, int, int]:
 def test_every_protocol_has_a_plan_and_its_number_of_views() -> None:
     assert set(PROTOCOLS) == set(get_args(Protocol))
     assert {name: plan.num_views for name, plan in PROTOCOLS.items()} == {
-        "fcn": 1, "center": 1, "3crop": 3, "3crop-2clip": 6, "10crop": 10, "25x10": 10, "dense-10clip-3crop": 30,
+        "fcn": 1, "fcn-windows": 1, "center": 1, "3crop": 3, "3crop-2clip": 6, "10crop": 10, "25x10": 10,
+        "dense-10clip-3crop": 30,
     }  # fmt: skip
 
 

@@ -72,6 +72,11 @@ class Recipe:
                 self.eval.average == "logits",
                 "eval.average is 'softmax'; for data.task 'multilabel' it must be 'logits'.",
             )
+            require(
+                self.eval.protocol != "fcn-windows",
+                "eval.protocol is 'fcn-windows', which averages probabilities of a softmax; for data.task 'multilabel' use "
+                "'fcn'.",
+            )
             require(smoothing == 0, f"train.label_smoothing is {smoothing}; for data.task 'multilabel' it must be 0.")
         if task == "arrow":
             require(

@@ -8,7 +8,7 @@ from typing import Literal
 from vsn.config.errors import SEEDS, check_range, require
 
 FrameOrder = Literal["forward", "reversed", "shuffled", "still"]
-Protocol = Literal["fcn", "center", "3crop", "3crop-2clip", "10crop", "25x10", "dense-10clip-3crop"]
+Protocol = Literal["fcn", "fcn-windows", "center", "3crop", "3crop-2clip", "10crop", "25x10", "dense-10clip-3crop"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
@@ -95,7 +95,8 @@ class EvalConfig:
     """How a trained model is tested."""
 
     protocol: Protocol = "fcn"
-    """fcn: the whole frame at clip.short_side (the paper's); center: one center crop of clip.crop_size;
+    """fcn: the whole frame at clip.short_side (the paper's); fcn-windows: the same, each window of a
+    training crop's size scored, as in the Non-local code; center: one center crop of clip.crop_size;
     the others average over several views (docs/evaluation.md)."""
     average: Literal["logits", "softmax"] = "logits"
     """Scores that are averaged over the views of a video."""

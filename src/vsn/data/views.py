@@ -30,6 +30,8 @@ class ViewPlan(NamedTuple):
     crops: Literal["whole", "center", "three", "ten"]
     num_frames: int = 0
     """Frames of a clip; 0: the model's T."""
+    windows: bool = False
+    """Windows of the last feature map are scored, not its mean; see `window_share`."""
 
     @property
     def num_clips(self) -> int:
@@ -45,6 +47,7 @@ class ViewPlan(NamedTuple):
 # Published results name these protocols: never change what a name means.
 PROTOCOLS: dict[Protocol, ViewPlan] = {
     "fcn": ViewPlan("one", "whole"),
+    "fcn-windows": ViewPlan("one", "whole", windows=True),
     "center": ViewPlan("one", "center"),
     "3crop": ViewPlan("one", "three"),
     "3crop-2clip": ViewPlan("two", "three"),
@@ -67,6 +70,17 @@ def num_test_frames(model: ModelConfig, protocol: Protocol) -> int:
             "It is for TSN and Attention Clusters; choose 10crop or 3crop-2clip."
         )
     return fixed or model.num_frames
+
+
+def window_share(protocol: Protocol, clip: ClipSpec) -> float | None:
+    """Return the side of the windows that a protocol scores, as a share of a frame's shorter side; None: no windows.
+
+    They have the size of a training crop.
+
+    >>> window_share("fcn-windows", ClipSpec())  # 7 of the 8 places of a frame's feature map
+    0.875
+    """
+    return clip.crop_size / clip.short_side if PROTOCOLS[protocol].windows else None
 
 
 def clip_indices(

@@ -269,6 +269,9 @@ def export_view(recipe: Recipe, *, any_size: bool) -> tuple[Recipe, str]:
         The recipe with that protocol, and a note for the user, or "".
     """
     protocol = recipe.eval.protocol
+    if PROTOCOLS[protocol].windows and any_size:
+        recipe = replace(recipe, eval=replace(recipe.eval, protocol="fcn"))
+        return recipe, f"The run is tested by protocol {protocol}, by windows; this file scores the whole frame (fcn)."
     if PROTOCOLS[protocol].crops != "whole" or any_size:
         return recipe, ""
     size = recipe.clip.crop_size

@@ -17,7 +17,7 @@ from vsn.data.flips import flipped_labels
 from vsn.data.loader import Share
 from vsn.data.open import label_array, open_split, split_to_test
 from vsn.data.video import VideoError
-from vsn.data.views import PROTOCOLS
+from vsn.data.views import PROTOCOLS, window_share
 from vsn.inference.forward import Average, pick_test_device, view_loader, view_scores
 from vsn.models import VideoClassifier
 from vsn.models.measure import count_multiply_adds, count_parameters
@@ -82,7 +82,14 @@ def score_videos(
                 break
             try:
                 for batch in batches:
-                    scores = view_scores(model, batch.clips, precision, batch_size=batch_size, average=average)
+                    scores = view_scores(
+                        model,
+                        batch.clips,
+                        precision,
+                        batch_size=batch_size,
+                        average=average,
+                        window_share=window_share(dataset.protocol, dataset.clip),
+                    )
                     local_scores.append((batch.indices.numpy(), scores))
                     bar.advance(task, len(batch.indices))
             except ScoresError as error:
@@ -209,7 +216,8 @@ def evaluate_split(
         except Stopped:
             raise stop.error() from None
     # The files must say so: fusing and calibrating scores depends on it.
-    if config.average == "softmax" and not scores.multi_label:
+    is_windows = PROTOCOLS[config.protocol].windows
+    if (config.average == "softmax" or is_windows) and not scores.multi_label:
         scores = replace(scores, kind="log_probabilities")
     plan = PROTOCOLS[config.protocol]
     result = EvalResult.measure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -101,16 +102,20 @@ def view_scores(
     *,
     batch_size: int,
     average: Average = "logits",
+    window_share: float | None = None,
 ) -> NDArray[np.float32]:
     """Return scores of videos, float32 `(B, num_classes)`, from clips `(B, T, C, H, W)` or `(B, views, T, C, H, W)`.
 
     With "logits" the logits of the views are averaged. With "softmax" their probabilities are, and the score is the
-    logarithm of the mean: its softmax is that mean.
+    logarithm of the mean: its softmax is that mean. With `window_share` (`vsn.data.views.window_share`) the logits of a
+    view are those of `VideoClassifier.window_scores`.
 
     Raises:
+        ConfigError: windows of a network that has none.
         ScoresError: a score is NaN or infinite.
     """
-    logits = forward_views(model, model, clips, precision, batch_size=batch_size)
+    forward = model if window_share is None else partial(model.window_scores, share=window_share)
+    logits = forward_views(model, forward, clips, precision, batch_size=batch_size)
     # One video at a time: sums over a batch round differently.
     scores = torch.stack([mean_of_views(video_logits, average) for video_logits in logits])
     return require_finite(scores.float().cpu().numpy())

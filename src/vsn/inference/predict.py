@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.data.video import Part
+from vsn.data.views import window_share
 from vsn.inference.forward import check_per_frame, pick_test_device, view_features, view_scores
 from vsn.inference.inputs import list_inputs, views_of_video
 from vsn.inference.prediction import Prediction, check_top_k
@@ -92,7 +93,14 @@ class Predictor:
         check_top_k(top_k)
         path, view = Path(path), protocol or self.recipe.eval
         clips = views_of_video(path, self.recipe, view, part=part, device=str(self.device))[None]
-        logits = view_scores(self.model, clips, self.precision, batch_size=view.batch_size, average=view.average)[0]
+        logits = view_scores(
+            self.model,
+            clips,
+            self.precision,
+            batch_size=view.batch_size,
+            average=view.average,
+            window_share=window_share(view.protocol, self.recipe.clip),
+        )[0]
         is_multi_label = self.recipe.data.task == "multilabel"
         return Prediction.from_logits(path, logits, self.classes, multi_label=is_multi_label, top_k=top_k)
 

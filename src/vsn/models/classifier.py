@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from vsn.config import ZERO_PATH, Modality, ModelConfig, Plane
+from vsn.config import ZERO_PATH, ConfigError, Modality, ModelConfig, Plane
 from vsn.models.backbones import rgb_normalization
 from vsn.models.normalization import FLOW_MEAN, FLOW_STD, IMAGENET_MEAN, IMAGENET_STD
 from vsn.models.short_clips import guard_short_clips
@@ -62,6 +63,7 @@ class VideoClassifier(nn.Module):
         self.num_frames = config.num_frames
         self.any_num_frames = config.any_num_frames
         self.modality: Modality = config.modality
+        self.extra_input = config.extra_input
         self.num_channels = config.clip_channels
         self.clip_max = 1.0
         """Largest value of a float clip; its smallest is 0."""
@@ -89,6 +91,21 @@ class VideoClassifier(nn.Module):
                 (see `normalized`).
         """
         raise NotImplementedError(f"{type(self).__name__} defines no forward.")
+
+    def window_scores(self, clip: Tensor, *, share: float) -> Tensor:
+        """Score every window of the last feature maps, and average the probabilities (the Non-local code's test).
+
+        Args:
+            clip: as for `forward`.
+            share: side of a window, of the shorter side of the maps: 0.875 is 7x7 places of 8x10. At stride 1.
+
+        Returns:
+            Logarithms of the mean probabilities, ``(B, num_classes)``, float32 or wider.
+
+        Raises:
+            ConfigError: the network has no feature maps that are averaged over space.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no window_scores.")
 
     def normalized(self, clip: Tensor) -> Tensor:
         """Check and normalize a clip: floating point ``(B, T, C', H, W)``, the backbone's input.
@@ -144,6 +161,24 @@ class VideoClassifier(nn.Module):
         return ((frames[:, :, 1:] - frames[:, :, :-1]) / self.std).flatten(2, 3)
 
 
+def windows_of(maps: Tensor, share: float) -> Tensor:
+    """Cut every window at stride 1 out of maps ``(N, C, H, W)``: ``(windows * N, C, side, side)``.
+
+    Example:
+        >>> windows_of(torch.zeros(2, 1, 8, 10), 0.875).shape  # 2 x 4 windows
+        torch.Size([16, 1, 7, 7])
+    """
+    side = max(1, round(min(maps.shape[2:]) * share))
+    rows, columns = (range(size - side + 1) for size in maps.shape[2:])
+    return torch.cat([maps[..., y : y + side, x : x + side] for y in rows for x in columns])
+
+
+def mean_probabilities(scores: Tensor, num_videos: int) -> Tensor:
+    """Average the probabilities of windows: logits ``(windows * B, num_classes)`` to logarithms ``(B, num_classes)``."""
+    of_windows = scores.unflatten(0, (-1, num_videos)).log_softmax(dim=2)
+    return of_windows.logsumexp(dim=0) - math.log(len(of_windows))
+
+
 class FrameClassifier(VideoClassifier):
     """A 2D CNN on each frame of a clip, and the average of the frames' scores (TSN).
 
@@ -162,6 +197,32 @@ class FrameClassifier(VideoClassifier):
         clip = self.normalized(clip)
         # (B, T, C, H, W) to frames (B*T, C, H, W) and back: for the backbone, frames are a batch.
         return self.backbone(clip.flatten(0, 1)).unflatten(0, clip.shape[:2])
+
+    def window_scores(self, clip: Tensor, *, share: float) -> Tensor:
+        """See `VideoClassifier.window_scores`."""
+        pools = [part for part in self.backbone.modules() if isinstance(part, nn.AdaptiveAvgPool2d)]
+        # Those of squeeze and excitation are inside of blocks, so that the last one averages the features.
+        called: list[nn.Module] = []
+        handles = [pool.register_forward_pre_hook(lambda part, _: called.append(part)) for pool in pools]
+        frames = self.normalized(clip).flatten(0, 1)
+        try:
+            self.backbone(frames[: clip.shape[1]])
+        finally:
+            for handle in handles:
+                handle.remove()
+        if not called:
+            raise ConfigError(
+                "Protocol 'fcn-windows' scores windows of the features that are averaged last, and this backbone has no "
+                "pooling layer there. Use protocol 'fcn'."
+            )
+        # Windows are a batch from there on: all that follows is of each frame alone.
+        handle = called[-1].register_forward_pre_hook(lambda _, maps: (windows_of(maps[0], share),))
+        try:
+            features = self.backbone(frames)
+        finally:
+            handle.remove()
+        scores = self.scores_of(features.unflatten(0, (-1, clip.shape[1])))
+        return mean_probabilities(scores, len(clip))
 
     def scores_of(self, features: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of frame features ``(B, T, D)``: the mean over the frames."""
@@ -190,6 +251,16 @@ class VolumeClassifier(VideoClassifier):
         scores = self.head(self.dropout(self.clip_features(clip)))
         # float32 or wider, as the scores of a `FrameClassifier`.
         return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+    def window_scores(self, clip: Tensor, *, share: float) -> Tensor:
+        """See `VideoClassifier.window_scores`."""
+        maps = self.backbone(self.normalized(clip).transpose(1, 2)).mean(dim=2)
+        if self.extra_input == "boxes":  # averaged over boxes, which lie in many windows
+            raise ConfigError(
+                "Protocol 'fcn-windows' scores windows of feature maps, and this network averages over boxes. Use 'fcn'."
+            )
+        scores = self.head(self.dropout(windows_of(maps, share).mean(dim=(2, 3))))
+        return mean_probabilities(scores.to(torch.promote_types(scores.dtype, torch.float32)), len(clip))
 
     def clip_features(self, clip: Tensor) -> Tensor:
         """Features ``(B, D)`` of a clip, before dropout and head."""

@@ -19,7 +19,7 @@ from vsn.system.files import to_json
 
 Costs = Mapping[str, tuple[int, int]]
 """Run name -> parameters, multiply-adds of one view."""
-_VIEWS = {"fcn": " (the whole frame)", "center": " (one center crop)"}
+_VIEWS = {"fcn": " (the whole frame)", "fcn-windows": " (windows of the whole frame)", "center": " (one center crop)"}
 _COLUMNS = (
     "run", "top1", "top1_interval", "top5", "top5_interval", "mean_class", "mean_average_precision", "top1_best",
     "top1_best_interval", *(f"top1_{order}" for order in ORDERS[1:]), "params", "multiply_adds", "views",

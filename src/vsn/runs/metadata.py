@@ -70,7 +70,7 @@ def describe_preprocessing(recipe: Recipe) -> dict[str, str]:
     # Text rather than numbers, because users of other tools read this file; recipe.toml has the numbers.
     plan, crop, side = PROTOCOLS[recipe.eval.protocol], recipe.clip.crop_size, recipe.clip.short_side
     crops = {
-        "whole": "the whole frame",
+        "whole": "every window of a crop's size in the whole frame" if plan.windows else "the whole frame",
         "center": f"one center crop of {crop}x{crop} pixels",
         "three": f"three squares of {side}x{side} pixels along the longer side",
         "ten": f"corners and center of {crop}x{crop} pixels, and their mirror images",

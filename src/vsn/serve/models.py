@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vsn.config import ConfigError, Recipe
 from vsn.config.distribution import installed_version
-from vsn.data.views import PROTOCOLS, num_test_frames
+from vsn.data.views import PROTOCOLS, num_test_frames, window_share
 from vsn.export.exported import ExportedPredictor, is_exported, video_logits
 from vsn.inference.forward import view_scores
 from vsn.inference.predict import Predictor
@@ -118,7 +118,12 @@ def open_model(path: Path, *, weights: WeightsKind = "last", device: str = "auto
         for indices in by_shape.values():
             batch = torch.from_numpy(np.stack([clips[index] for index in indices]))
             scores = view_scores(
-                predictor.model, batch, predictor.precision, batch_size=view.batch_size, average=view.average
+                predictor.model,
+                batch,
+                predictor.precision,
+                batch_size=view.batch_size,
+                average=view.average,
+                window_share=window_share(view.protocol, predictor.recipe.clip),
             )
             logits |= dict(zip(indices, scores, strict=True))
         return [logits[index] for index in range(len(clips))]

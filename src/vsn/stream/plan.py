@@ -46,13 +46,23 @@ def check_windows(recipe: Recipe, protocol: Protocol | None = None) -> Protocol:
         raise ConfigError("The run has data.task 'multilabel'; windows need a run with one label per video.")
     protocol = protocol or recipe.eval.protocol
     if PROTOCOLS[protocol].clips != "one":
-        allowed = ", ".join(name for name, plan in PROTOCOLS.items() if plan.clips == "one" and not plan.num_frames)
+        allowed = _one_clip_protocols()
         raise ConfigError(
             f"Protocol {protocol!r} takes several clips of a video, and a window is a single clip. Choose one of "
             f"{allowed} with --protocol."
         )
+    if PROTOCOLS[protocol].windows:
+        raise ConfigError(
+            f"Protocol {protocol!r} scores windows of the frame, which is for tests. Choose one of {_one_clip_protocols()} "
+            "with --protocol; 'fcn' shows the same frame."
+        )
     num_test_frames(recipe.model, protocol)  # raises if the protocol's T is not the model's
     return protocol
+
+
+def _one_clip_protocols() -> str:
+    plans = PROTOCOLS.items()
+    return ", ".join(name for name, plan in plans if plan.clips == "one" and not plan.num_frames and not plan.windows)
 
 
 def plan_grid(recipe: Recipe, windows: WindowConfig, source: Source, *, num_frames: int) -> tuple[WindowGrid, str]:
