@@ -21,6 +21,7 @@ def report(
     videos: int = 4,
     stage: str = STAGES[-1],
     device: str = "auto",
+    watch: bool = False,
 ) -> None:
     """Write one self-contained HTML page about one or several runs, finished or not.
 
@@ -34,10 +35,18 @@ def report(
         videos: how many of the best and of the worst videos to show; 0 opens no video and no network.
         stage: Grad-CAM heat maps of the videos show the features of this stage: res2 to res5.
         device: auto, cpu or cuda, for the heat maps.
+        watch: write the page every ten seconds while a run is in training, with its curves and the time left; an open
+            browser shows it. Videos are opened when the training has ended.
     """
     if videos < 0:
         raise ValueError(f"--videos is {videos}; it must be 0 or more.")
     command = ["vsn", *sys.argv[1:]]
+    if watch:
+        from vsn.report.watch import WATCH_SECONDS, watch_report
+
+        text = f"{out} is written every {WATCH_SECONDS} seconds until the training ends; open it in a browser."
+        print(text, file=sys.stderr)
+        watch_report(runs, out, title=title, split=split or None, command=command)
     if videos == 0:  # without heat maps the report needs no torch
         from vsn.report import write_report
 

@@ -7,5 +7,6 @@ on a wide screen and on a phone. Where a run lacks something, the page shows the
 
 from vsn.report.page import write_page, write_report
 from vsn.report.runs import ReportError, ReportRun, read_runs
+from vsn.report.watch import watch_report
 
-__all__ = ["ReportError", "ReportRun", "read_runs", "write_page", "write_report"]
+__all__ = ["ReportError", "ReportRun", "read_runs", "watch_report", "write_page", "write_report"]

@@ -22,6 +22,7 @@ from vsn.report.overview import data_facts, run_facts
 from vsn.report.render import Lacks, join_names, render, static_file
 from vsn.report.results import Costs, results_section, summary_sentence
 from vsn.report.runs import ReportRun, read_runs
+from vsn.report.training import training_notes
 from vsn.report.videos import Examples, behind_strips, cross_validated, examples_section, labels_section, strips_section
 from vsn.system.files import write_text
 
@@ -122,6 +123,7 @@ def write_page(
         commands=[command, *again] if command else again,
         num_runs=len(runs),
         refresh_seconds=refresh_seconds,
+        training=training_notes(runs),
         behind=videos_behind(runs),
         hidden_strips=behind_strips(runs, examples),
     )
