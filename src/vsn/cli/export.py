@@ -1,14 +1,16 @@
-"""`vsn export`: write a run as one file for another runtime."""
+"""`vsn export`: write a run as one file for another runtime, or as a web page."""
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from vsn.cli.options import Json, Root, Weights
-from vsn.config import ExportConfig, Protocol
+from vsn.config import ConfigError, ExportConfig, Protocol
 from vsn.system.files import to_json
 from vsn.system.numbers import percent
 
@@ -26,19 +28,26 @@ def export(
     """Export a run to one file that needs no run folder: weights, normalization, class names, preprocessing.
 
     The file is compared with PyTorch before it is kept, on clips of the run's data set if it can be read.
-    `vsn predict FILE video.mp4` predicts with it.
+    `vsn predict FILE video.mp4` predicts with it. `--to web` writes a folder for a web server.
 
     Args:
         run: a run folder.
         settings: what is written.
-        out: the file; default RUN/export/model with the suffix of the format.
+        out: the file, for web the folder; default RUN/export/model with the suffix of the format, RUN/export/web.
         protocol: the view of a video that the file takes; default the run's, with center crops for whole frames.
         check_accuracy: test the file, and the run in PyTorch, on the run's test split.
     """
     from vsn.export.export import export_run
 
     report = export_run(
-        run, settings, out=out, weights=weights, protocol=protocol, root=root, check_accuracy=check_accuracy
+        run,
+        settings,
+        out=out,
+        weights=weights,
+        protocol=protocol,
+        root=root,
+        check_accuracy=check_accuracy,
+        window_seconds=_window_seconds(run, protocol, root) if settings.to == "web" else None,
     )
     if json_output:
         print(to_json(report.to_dict(), indent=2))
@@ -59,3 +68,21 @@ def export(
         )
     if report.note:
         print(report.note)
+    if settings.to == "web":
+        print(f"serve the folder: python -m http.server -d {shlex.quote(str(report.path.parent))}")
+
+
+def _window_seconds(run: Path, protocol: Protocol | None, root: Path | None) -> float | None:
+    """Return the length of the windows of `vsn stream` with the run; None if the run cannot take windows."""
+    from vsn.runs.run import open_run
+    from vsn.stream.plan import check_windows, window_seconds
+    from vsn.stream.source import USUAL_RATE
+
+    recipe = open_run(run).recipe
+    if root is not None:
+        recipe = replace(recipe, data=replace(recipe.data, root=str(root)))
+    try:
+        check_windows(recipe, protocol)
+    except ConfigError:
+        return None
+    return window_seconds(recipe, USUAL_RATE)[0]

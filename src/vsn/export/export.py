@@ -1,7 +1,8 @@
-"""Export a run to one file for another runtime, and compare the file with PyTorch before keeping it."""
+"""Export a run to a file for another runtime, and compare the file with PyTorch before keeping it."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import tempfile
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from vsn.export.check import (
 from vsn.export.exported import ExportedModel
 from vsn.export.form import ExportForm
 from vsn.export.metadata import KEY, SUFFIXES, ExportMetadata, import_package, recipe_to_export
+from vsn.export.web import check_page, find_examples, page_libraries, write_page
 from vsn.export.write import (
     check_packages,
     quantize_onnx,
@@ -77,6 +79,7 @@ def export_run(
     protocol: Protocol | None = None,
     root: str | Path | None = None,
     check_accuracy: bool = False,
+    window_seconds: float | None = None,
     progress: bool = True,
 ) -> ExportReport:
     """Export a run: write the file, compare it with PyTorch on clips of the run's data set.
@@ -84,11 +87,12 @@ def export_run(
     Args:
         path: the run folder.
         config: what to write; default ONNX.
-        out: the file; default ``RUN/export/model`` with the format's suffix.
+        out: the file, for web the folder; default ``RUN/export/model`` with the format's suffix, ``RUN/export/web``.
         weights: weights of the last epoch, or of the best validation.
         protocol: the view of a video that the file takes; default the run's, see `export_view`.
         root: folder of the data set, if it moved; default the recipe's ``data.root``.
         check_accuracy: test the file, and the run's model, on the run's test split.
+        window_seconds: for web, length of the windows of timelines and the camera; None: the page has neither.
         progress: draw progress bars.
 
     Raises:
@@ -115,17 +119,29 @@ def export_run(
             as_exported, run.classes, data.train_split, config.calibration_clips, progress=progress
         )
     clips, description = real_clips(as_exported, run.classes)
-    report = export_model(
-        model,
-        recipe,
-        default_path(run.path, config) if out is None else out,
-        config=config,
-        classes=run.classes,
-        weights=weights,
-        weights_sha256=weights_hash(run, weights),
-        clips=clips,
-        calibration=calibration,
-    )
+    file = default_path(run.path, config) if out is None else Path(out)
+    if config.to == "web" and out is not None:
+        file = file / "model.onnx"
+    with contextlib.ExitStack() as stack:
+        libraries = None
+        if config.to == "web":
+            # Before the model takes time: a download may fail.
+            check_page(as_exported)
+            examples = find_examples(as_exported, config.examples)
+            libraries = stack.enter_context(page_libraries(config.node_modules))
+        report = export_model(
+            model,
+            recipe,
+            file,
+            config=config,
+            classes=run.classes,
+            weights=weights,
+            weights_sha256=weights_hash(run, weights),
+            clips=clips,
+            calibration=calibration,
+        )
+        if libraries is not None:
+            write_page(file.parent, report.metadata, libraries, window_seconds=window_seconds, examples=examples)
     report = replace(report, clips=f"{report.clips} ({description})" if clips is None else description)
     if check_accuracy:
         exported = ExportedModel.from_file(report.path)
@@ -169,7 +185,7 @@ def export_model(
     size = clip.short_side if PROTOCOLS[protocol].crops == "three" else clip.crop_size
     # Everything that a user of the file needs and that the graph does not hold.
     metadata = ExportMetadata(
-        to=config.to,
+        to=config.file_format,
         classes=tuple(classes) or tuple(str(label) for label in range(model.head.out_features)),
         num_frames=num_test_frames(recipe.model, protocol),  # some protocols have their own T, for a TSN
         channels=recipe.model.clip_channels,
@@ -187,7 +203,7 @@ def export_model(
     if clips is None:
         clips = generated_clips((3, metadata.num_frames, metadata.channels, size, size))
         description = "3 generated clips"
-    path, suffix = Path(path), SUFFIXES[config.to]
+    path, suffix = Path(path), SUFFIXES[config.file_format]
     if path.suffix != suffix:
         path = path.with_name(path.name + suffix)
     # The file is compared with fp32 on the CPU, where a training run may have left the model on a GPU in another type.
@@ -200,11 +216,11 @@ def export_model(
             check = compare(reference, ExportedModel.from_file(temporary), clips)
             require_close(check, metadata.precision, path)
             # The .xml appears last, because it does not open without its .bin.
-            if config.to == "openvino":
+            if config.file_format == "openvino":
                 bin_file.replace(path.with_suffix(".bin"))
         finally:
             bin_file.unlink(missing_ok=True)
-    files = [path, path.with_suffix(".bin")] if config.to == "openvino" else [path]
+    files = [path, path.with_suffix(".bin")] if config.file_format == "openvino" else [path]
     num_bytes = sum(file.stat().st_size for file in files)
     return ExportReport(path, metadata, num_bytes, description, check, note)
 
@@ -226,7 +242,7 @@ def _write(
     program = trace(form, torch.zeros(shape, dtype=getattr(torch, config.input)), any_size=config.any_size)
     # In the dtype that the graph takes.
     ranges = [clip[None] if config.input == "uint8" else clip[None] / np.float32(255) for clip in calibration]
-    match config.to:
+    match config.file_format:
         case "onnx":
             write_onnx(program, path, metadata, opset=config.opset)
             if config.int8:
@@ -247,7 +263,7 @@ def _write(
 
 
 def default_path(run: Path, config: ExportConfig) -> Path:
-    """Name a run's export after its settings: ``RUN/export/model.onnx``, ``model-int8.onnx``, ``model-aoti.pt2``, ..."""
+    """Name a run's file after its settings: ``RUN/export/model.onnx``, ``model-aoti.pt2``, ``web-int8/model.onnx``, ..."""
     options = {
         "aoti": config.to == "aoti",  # the suffix .pt2 is that of torch-export too
         "int8": config.int8,
@@ -255,8 +271,12 @@ def default_path(run: Path, config: ExportConfig) -> Path:
         "any-size": config.any_size,
         config.input: config.input != ExportConfig.input,
     }
+    if config.to == "web":
+        return (
+            run / "export" / "-".join(["web", *(option for option, chosen in options.items() if chosen)]) / "model.onnx"
+        )
     name = "-".join(["model", *(option for option, chosen in options.items() if chosen)])
-    return run / "export" / f"{name}{SUFFIXES[config.to]}"
+    return run / "export" / f"{name}{SUFFIXES[config.file_format]}"
 
 
 def export_view(recipe: Recipe, *, any_size: bool) -> tuple[Recipe, str]:

@@ -104,7 +104,7 @@ def check_packages(config: ExportConfig) -> None:
     """Import the packages of a format, before anything takes time. Raises `ExportError`."""
     # OpenVINO files are converted from ONNX; ONNX Runtime checks an ONNX file. A .pt2 needs only torch.
     packages = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
-    for package in packages.get(config.to, ()):
+    for package in packages.get(config.file_format, ()):
         import_package(package, f"Export to {config.to}")
     if config.to == "openvino" and config.int8:
         import_package("nncf", "int8 for OpenVINO")
