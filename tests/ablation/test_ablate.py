@@ -36,6 +36,7 @@ from vsn.ablation.results import load_ablation
 from vsn.ablation.run import ablate, format_tables, merge_ablations, open_ablation, plan_ablation
 from vsn.cli import main
 from vsn.config import STAGES, ConfigError, ModelConfig, Recipe
+from vsn.config.recipes import find_recipe, load_recipe
 from vsn.data.embedded.write import SynthSpec, write_dataset
 from vsn.models import build_model
 from vsn.models.measure import count_multiply_adds, count_parameters
@@ -477,6 +478,22 @@ def test_the_runs_of_a_grid_are_fused_seed_by_seed(ablated: tuple[Path, Recipe],
         fuse_grid(recipe, AblationSpec(grid=grid), out)
     with pytest.raises(ConfigError, match="--fuse needs two runs"):
         fuse_grid(recipe, AblationSpec(grid=parse_grid(["model.shift=true"])), out)
+
+
+def test_networks_that_take_paths_and_boxes_train_on_the_embedded_set(tmp_path: Path, quiet: Console):
+    demo = load_recipe(find_recipe("demo"))
+    small = replace(
+        demo,
+        clip=replace(demo.clip, short_side=32, crop_size=32),
+        train=replace(demo.train, epochs=1, batch_size=4, device="cpu"),
+    )
+    counts = {"num_train_per_class": 2, "num_val_per_class": 1, "num_test_per_class": 1}
+    synth = SynthSpec(**counts, groups=("vertical",), num_seconds=(1.5, 2.0))
+    names = ("trajectory_resnet18_thin", "gcn_resnet26_thin")
+    grid = parse_grid([f"model.name={','.join(names)}"])
+    ablation = ablate(small, AblationSpec(grid=grid), tmp_path, synth=synth, console=quiet)
+    assert [run["name"] for run in ablation["runs"]] == [f"name={name}" for name in names]
+    assert all(run["forward"]["num_videos"] == 2 for run in ablation["runs"])
 
 
 def test_the_published_ensemble_costs_what_the_paper_states():

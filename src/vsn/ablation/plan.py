@@ -95,9 +95,14 @@ def plan_runs(tables: Sequence[Table], seeds: Sequence[int], out: Path) -> list[
 def data_key(recipe: Recipe) -> str:
     """Return a key that is equal for recipes with the same clips, labels, augmentation and order of samples."""
     settings = recipe.to_dict()
-    # num_frames and the modality change the clips, the blocks do not. Validation follows `eval`.
+    # num_frames, the modality and the extra input change the clips, the blocks do not. Validation follows `eval`.
     model = {k: v for k, v in settings["model"].items() if k not in _NOT_INPUT and not k.startswith("shift")}
-    parts = [model, settings["train"]["seed"], *(settings[k] for k in ("clip", "data", "augment", "eval"))]
+    parts = [
+        model,
+        recipe.model.extra_input,
+        settings["train"]["seed"],
+        *(settings[k] for k in ("clip", "data", "augment", "eval")),
+    ]
     return json.dumps(parts)
 
 
