@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -136,8 +137,13 @@ def test_the_plot_shows_predictions_and_truth(tmp_path: Path):
         write_plot(timeline, CLASSES, tmp_path / name, truth=truth)
     text = (tmp_path / "a.svg").read_text()
     assert text == (tmp_path / "b.svg").read_text()
-    for label in ("long.mp4: windows of 4.0 s", "predicted", "truth", "swipe_left", "swipe_right", "unknown"):
-        assert label in text.replace("<!-- ", "").replace(" -->", "")
+    page = ElementTree.fromstring(text)
+    texts = ["".join(one.itertext()).strip() for one in page.iter("{http://www.w3.org/2000/svg}text")]
+    # One lane a label, named beside it; text is text.
+    for label in ("long.mp4: windows of 4.0 s", "predicted", "truth", "time in seconds", "swipe_left", "cost $1, _x"):
+        assert texts.count(label) == 1, texts
+    assert "Lanes: swipe_left, swipe_right, cost $1, _x." in page[0].text
+    assert "prefers-color-scheme: dark" in text
     with pytest.raises(ConfigError, match=r"--plot.*a\.pdf"):
         check_plot(Path("a.pdf"))
 
@@ -197,3 +203,16 @@ def test_pre_labels_are_written_and_read(finished_run: Path, long_video: Path, t
     ]
     with pytest.raises(SystemExit, match="cvat is for one video, got 2"):
         main(["predict", str(finished_run), *[str(long_video)] * 2, "--windows", *files[:3], "cvat"])
+
+
+def test_a_plot_of_many_labels_and_minutes(tmp_path: Path):
+    """The lanes of the labels that last longest; the axis counts minutes."""
+    classes = tuple(f"label {i}" for i in range(25))
+    answers = tuple(WindowPrediction(20.0 * i, 20.0 * i + 10, classes[i], 0.9, np.eye(25)[i], 1.0) for i in range(25))
+    parts = ((0.0, 250.0), (250.0, 500.0))
+    timeline = Timeline("long.mp4", 500.0, parts, 10.0, 20.0, answers, merge(answers, parts))
+    text = write_plot(timeline, classes, tmp_path / "a.svg").read_text()
+    assert "windows of 10.0 s, and 5 labels more" in text
+    for shown in ("time in minutes and seconds", "1:40", ">label 7<"):
+        assert shown in text
+    assert text.count(">label ") == 20

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from vsn.bench.results import BenchError, BenchResults
 from vsn.config.distribution import install_command
 from vsn.runs.results import list_results
-from vsn.system.files import atomic_write
+from vsn.system.figures import figure_style, save_figure
 
 Cost = Literal["latency", "multiply-adds"]
 
@@ -104,10 +104,10 @@ def write_plot(results: BenchResults, path: Path, *, cost: Cost = "latency") -> 
     points = make_points(results, cost)
     if not points:
         raise BenchError("None of the measured runs is tested; test one with `vsn eval RUN`.")
-    figure = draw(points, cost, hardware=results.hardware)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-    return path
+    with figure_style():
+        figure = draw(points, cost, hardware=results.hardware)
+        names = ", ".join(dict.fromkeys(point.label for point in points))
+        return save_figure(figure, path, title=f"Top-1 against {_AXIS_LABELS[cost]}: {names}.")
 
 
 def draw(points: Sequence[Point], cost: Cost, *, hardware: str = "") -> Any:

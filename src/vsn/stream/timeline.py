@@ -25,8 +25,9 @@ from vsn.stream.file_windows import FileWindows
 from vsn.stream.grid import WindowGrid
 from vsn.stream.labels import WindowLabeler, WindowPrediction
 from vsn.stream.stream import Stream
-from vsn.system.files import atomic_write
+from vsn.system.figures import INK, SOFT, figure_style, save_figure
 from vsn.system.interrupt import StopRequest
+from vsn.system.numbers import counted, decimal
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,11 @@ def read_truth(path: str | Path, classes: Sequence[str]) -> tuple[Segment, ...]:
 
 # --- plot ---------------------------------------------------------------------------------------------
 
-_MAX_CURVES, _NUM_COLORS = 20, 20
+_MAX_LANES, _NUM_COLORS = 20, 20
+_LABEL_LENGTH = 36
+"""Characters of a label beside its lane."""
+_CLOCK_FROM = 180
+"""Seconds from which the axis counts minutes and seconds."""
 
 
 def check_plot(path: Path) -> None:
@@ -205,46 +210,74 @@ def check_plot(path: Path) -> None:
 
 
 def write_plot(timeline: Timeline, classes: Sequence[str], path: Path, *, truth: Sequence[Segment] = ()) -> Path:
-    """Plot a timeline to an .svg or .png file: a band of predictions, one of ground truth, and curves of both's labels."""
-    import matplotlib
+    """Plot a timeline to an .svg or .png file: one lane a label, with its probability, its segments and the true ones."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    figure = Figure(figsize=(min(14.0, max(8.0, timeline.seconds / 8)), 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    labels = list(dict.fromkeys(segment.label for segment in (*timeline.segments, *truth)))
-    if not labels:  # all unknown: show the curves of the most probable classes
-        labels = list(dict.fromkeys(classes[int(one.smoothed.argmax())] for one in timeline.predictions))
+    labels = _lanes(timeline, classes, truth)
+    hidden = len({segment.label for segment in (*timeline.segments, *truth)} - set(labels))
+    with figure_style():
+        size = (min(14.0, max(8.0, timeline.seconds / 8)), 1.5 + 0.42 * len(labels))
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        times = _middles(timeline)
+        for lane, label in enumerate(labels):
+            color = _lane_color(lane)
+            if label in classes:
+                smoothed = [math.nan if one is None else one.smoothed[classes.index(label)] for _, one in times]
+                top = [lane + 0.42 - 0.84 * value for value in smoothed]
+                axes.fill_between([at for at, _ in times], lane + 0.42, top, facecolor=color, alpha=0.3, linewidth=0)
+            for segments, at, height, shade in ((timeline.segments, -0.16, 0.32, color), (truth, 0.26, 0.14, INK)):
+                spans = [(one.start, one.end - one.start) for one in segments if one.label == label]
+                axes.broken_barh(spans, (lane + at, height), facecolor=shade)
+        axes.set(xlim=(0, timeline.seconds), ylim=(len(labels) - 0.5, -0.5), yticks=range(len(labels)))
+        # Matplotlib reads dollars as formulas.
+        short = [one if len(one) <= _LABEL_LENGTH else f"{one[: _LABEL_LENGTH - 1]}\u2026" for one in labels]
+        axes.set_yticklabels([label.replace("$", r"\$") for label in short])
+        axes.tick_params(axis="y", length=0)
+        if timeline.seconds >= _CLOCK_FROM:
+            axes.xaxis.set_major_formatter(lambda at, _: f"{int(at) // 60}:{int(at) % 60:02d}")
+        axes.set_xlabel("time in minutes and seconds" if timeline.seconds >= _CLOCK_FROM else "time in seconds")
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        more = f", and {counted(hidden, 'label')} more" if hidden else ""
+        title = f"{Path(timeline.path).name}: windows of {decimal(timeline.window_seconds)} s{more}"
+        axes.set_title(title.replace("$", r"\$"), fontsize=10, loc="left")
+        handles = [
+            Patch(facecolor=SOFT, label="predicted"),
+            Patch(facecolor=SOFT, alpha=0.3, label="smoothed probability"),
+        ]
+        handles += [Patch(facecolor=INK, label="truth")] if truth else []
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+        return save_figure(figure, path, title=f"Timeline of {title}. Lanes: {', '.join(labels)}.")
+
+
+def _lanes(timeline: Timeline, classes: Sequence[str], truth: Sequence[Segment]) -> list[str]:
+    """The labels that are drawn, in the order in which they begin: those that last longest, where they are many."""
+    seconds: dict[str, float] = {}
+    for segment in sorted((*timeline.segments, *truth), key=lambda one: one.start):
+        seconds[segment.label] = seconds.get(segment.label, 0.0) + segment.end - segment.start
+    if not seconds:  # all unknown: the most probable classes
+        return list(dict.fromkeys(classes[int(one.smoothed.argmax())] for one in timeline.predictions))[:_MAX_LANES]
+    longest = sorted(seconds, key=lambda label: -seconds[label])[:_MAX_LANES]
+    return [label for label in seconds if label in longest]
+
+
+def _middles(timeline: Timeline) -> list[tuple[float, WindowPrediction | None]]:
+    """The middle of each window with its prediction; None where a pause of the video begins, so that no line spans it."""
+    times: list[tuple[float, WindowPrediction | None]] = []
+    for one in timeline.predictions:
+        middle = (one.start + one.end) / 2
+        if times and _part_at(times[-1][0], timeline.parts) != _part_at(middle, timeline.parts):
+            times.append((middle, None))
+        times.append((middle, one))
+    return times
+
+
+def _lane_color(lane: int) -> Any:
+    import matplotlib
+
     # tab20 alternates dark and light shades: dark ones first, so that few labels differ most.
-    shades = [matplotlib.colormaps["tab20"]((2 * i) % _NUM_COLORS + (2 * i) // _NUM_COLORS) for i in range(_NUM_COLORS)]
-    colors = {label: shades[i % _NUM_COLORS] for i, label in enumerate(labels)}
-
-    bands, curves = figure.subplots(2, 1, sharex=True, height_ratios=[1 if truth else 0.6, 2.4])
-    rows = {"predicted": timeline.segments, "truth": truth} if truth else {"predicted": timeline.segments}
-    for row, segments in enumerate(rows.values()):
-        for segment in segments:
-            span = (segment.start, segment.end - segment.start)
-            color = colors[segment.label]
-            bands.broken_barh([span], (-row - 0.4, 0.8), facecolor=color, edgecolor="white", linewidth=0.5)
-    bands.set(ylim=(-len(rows) + 0.5, 0.5), yticks=[-row for row in range(len(rows))], yticklabels=list(rows))
-    bands.tick_params(axis="y", length=0)
-    bands.set_title(f"{Path(timeline.path).name}: windows of {timeline.window_seconds:.1f} s", fontsize=10)
-
-    middles = [(prediction.start + prediction.end) / 2 for prediction in timeline.predictions]
-    for label in [label for label in labels if label in classes][:_MAX_CURVES]:
-        smoothed = [prediction.smoothed[classes.index(label)] for prediction in timeline.predictions]
-        curves.plot(middles, smoothed, color=colors[label], linewidth=1.4)
-    curves.set(xlim=(0, timeline.seconds), ylim=(0, 1), xlabel="seconds", ylabel="smoothed probability")
-    curves.grid(alpha=0.3)
-    # Matplotlib reads dollars as formulas, and skips legend entries that start with an underscore.
-    short = {label: label if len(label) <= 36 else f"{label[:35]}\u2026" for label in labels}
-    texts = {label: ("\u200b" if label.startswith("_") else "") + short[label].replace("$", r"\$") for label in labels}
-    handles = [Patch(color=colors[label], label=texts[label]) for label in labels]
-    handles.append(Patch(facecolor="none", edgecolor="gray", label=UNKNOWN))
-    figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
-    # Without a date and with a fixed salt the same timeline gives the same file.
-    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    with matplotlib.rc_context({"svg.hashsalt": "vsn"}), atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=150, metadata=metadata)
-    return path
+    return matplotlib.colormaps["tab20"]((2 * lane) % _NUM_COLORS + (2 * lane) // _NUM_COLORS)
