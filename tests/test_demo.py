@@ -46,7 +46,16 @@ def test_demo_from_nothing_to_the_page(tmp_path: Path):
         assert evaluated == ["test-fcn-forward.json", "test-fcn-shuffled.json"]
         facts = json.loads((tmp_path / "runs" / name / "eval" / evaluated[0]).read_text())
         assert {"weights_hash", "root", "videos_hash", "average", "protocol"} <= facts.keys()
-    assert "report.html" in console.export_text()
+    said = console.export_text()
+    assert "report.html" in said
+    # What will be seen and how long it takes, then a table that grows.
+    assert (
+        said.index("35.0%") < said.index("minutes on this machine") < said.index("minutes left") < said.index("TSN (")
+    )
+    before_tsm, before_vsn = said.split("TSM (")[0], said.split("VSN (")[0]
+    assert [before_tsm.count(f"│ {name}") for name in ("TSN", "TSM", "VSN")] == [1, 0, 0]
+    assert [before_vsn.count(f"│ {name}") for name in ("TSN", "TSM", "VSN")] == [2, 1, 0]
+    assert [said.count(f"│ {name}") for name in ("TSN", "TSM", "VSN")] == [3, 2, 1]
 
     weights = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/model.safetensors")}
     again = run_demo(tmp_path, recipe, spec=SPEC, console=Console(quiet=True))  # what is finished is kept

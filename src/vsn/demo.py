@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
@@ -16,12 +17,14 @@ from vsn.data.dataset import VideoDataset
 from vsn.data.embedded.write import SynthSpec, write_dataset
 from vsn.data.open import open_datasets, open_split
 from vsn.inference.evaluate import evaluate_split
-from vsn.models.measure import count_multiply_adds, count_parameters, latency_ms
+from vsn.models import build_model
+from vsn.models.measure import count_multiply_adds, count_parameters, latency_ms, time_call_ms
 from vsn.report import read_runs, write_page
 from vsn.report.illustrate import best_and_worst
 from vsn.runs.checkpoint import load_model
 from vsn.runs.metadata import versions
-from vsn.runs.run import Run
+from vsn.runs.run import Run, is_finished
+from vsn.system.distributed import pick_device
 from vsn.system.files import atomic_write, write_json
 from vsn.system.numbers import decimal, percent, percent_range, short_count
 from vsn.system.terminal import make_table
@@ -45,8 +48,8 @@ class DemoRow:
     """95% confidence interval."""
     top1_shuffled: float
     """With the frames in random order."""
-    latency_ratio: float
-    """To TSN, measured alternately."""
+    latency_ratio: float | None = None
+    """To TSN, measured alternately when all networks are trained; None before."""
 
 
 def run_demo(
@@ -76,16 +79,25 @@ def run_demo(
     if quick:
         default = replace(default, groups=QUICK_GROUPS, num_train_per_class=35, num_val_per_class=5)
         recipe = replace(recipe, train=replace(recipe.train, epochs=6))
-    root = str(write_dataset(out / "videos", spec or default))
+    spec = spec or default
+    console.print(describe_demo(spec), highlight=False)
+    clock = _Clock(console, recipe, spec, unfinished=[name for name in NAMES if not is_finished(out / "runs" / name)])
+    root = str(write_dataset(out / "videos", spec))
     recipe = replace(recipe, train=replace(recipe.train, seed=seed), data=replace(recipe.data, root=root))
     datasets = open_datasets(recipe, console)  # decoded once for the three
-    runs = []
+    clock.videos_written()
+    runs: list[Run] = []
+    rows: list[DemoRow] = []
     for name in NAMES:
         model = replace(recipe.model, name=f"{name}_{recipe.model.backbone}")
         console.print(f"[bold]{name.upper()}[/bold] ({model.name})")
         of_model, path = replace(recipe, model=model), out / "runs" / name
         runs.append(train_or_reuse(of_model, path, datasets=datasets, console=console, command="vsn demo"))
-    rows = compare(runs)
+        rows.append(test_run(runs[-1]))
+        if name != NAMES[-1]:
+            print_table(rows, console)
+        clock.trained(name)
+    rows = with_latency(rows, runs)
     seconds = time.perf_counter() - started
     table = {
         "columns": [field.name for field in fields(DemoRow)],
@@ -106,44 +118,109 @@ def run_demo(
         title="Video shuffle on videos that differ only in the order of their frames",
         table=out / "table.json",
         strips=_write_strips(out / "strips.npz", test_set),
-        command=["vsn", "demo", *(["--quick"] if quick else []), "--out", str(out), "--seed", str(seed)],
         examples=best_and_worst(report_runs, num_videos=2, stage="res4", device=recipe.train.device),
     )
     print_table(rows, console)
-    console.print(f"{seconds / 60:.1f} minutes. Open {page}", highlight=False)
+    console.print(
+        "shuffled: top-1 with the frames in random order. latency: of one clip, relative to TSN's.\n"
+        f"{seconds / 60:.1f} minutes. Open {page}",
+        highlight=False,
+    )
     return rows
 
 
-def compare(runs: list[Run]) -> list[DemoRow]:
-    """Test runs with their frames in order and shuffled, and measure their cost."""
-    models = [load_model(run) for run in runs]
+def describe_demo(spec: SynthSpec) -> str:
+    """Say in one sentence what the demo will show."""
+    bound = len(spec.groups) / len(spec.classes)
+    return (
+        f"You will see three networks of equal cost learn {len(spec.classes)} kinds of motion that differ only in the order "
+        f"of the frames: TSN averages frames, so that only chance makes it right, for at most about {percent(bound)} of the "
+        "videos; TSM and VSN mix frames, and can tell the motions apart."
+    )
+
+
+class _Clock:
+    """Print how long the demo will take: from a few steps of training at first, then from the work that is done.
+
+    Work is counted in videos trained on.
+    """
+
+    # A video is written and decoded once, for about three times the cost of training on it, and tested twice at a third.
+    VIDEO, TEST = 3.0, 2 / 3
+
+    def __init__(self, console: Console, recipe: Recipe, spec: SynthSpec, *, unfinished: Sequence[str]) -> None:
+        num_classes = len(spec.classes)
+        num_train = num_classes * spec.num_train_per_class
+        self._console, self._unfinished = console, unfinished
+        num_others = num_classes * (spec.num_val_per_class + spec.num_test_per_class)
+        self._videos = self.VIDEO * (num_train + num_others)
+        self._network = num_train * recipe.train.epochs + self.TEST * num_classes * spec.num_test_per_class
+        self._done = 0.0
+        self._left = self._videos + len(unfinished) * self._network
+        self._started = time.perf_counter()
+        if unfinished:
+            self._print(self._left * _seconds_per_video(recipe, num_classes), "on this machine")
+
+    def videos_written(self) -> None:
+        self._finish(self._videos)
+
+    def trained(self, name: str) -> None:
+        """Count a network that was not finished before."""
+        if name in self._unfinished:
+            self._finish(self._network)
+
+    def _finish(self, work: float) -> None:
+        self._done, self._left = self._done + work, self._left - work
+        if self._left > 1:
+            self._print(self._left * (time.perf_counter() - self._started) / self._done, "left")
+
+    def _print(self, seconds: float, what: str) -> None:
+        self._console.print(f"About {decimal(seconds / 60, 1)} minutes {what}.", highlight=False)
+
+
+def _seconds_per_video(recipe: Recipe, num_classes: int) -> float:
+    """Time a few steps of training on a clip of zeros, and return the seconds per video."""
+    device, size = pick_device(recipe.train.device), recipe.clip.crop_size
+    model = build_model(replace(recipe.model, num_classes=num_classes)).to(device).train()
+    clip = torch.zeros(
+        recipe.train.batch_size, recipe.model.num_frames, 3, size, size, dtype=torch.uint8, device=device
+    )
+
+    def step() -> None:
+        model(clip).sum().backward()
+        model.zero_grad()
+
+    # The first steps set up kernels and caches.
+    return min(time_call_ms(step, device) for _ in range(4)) / 1000 / len(clip)
+
+
+def test_run(run: Run) -> DemoRow:
+    """Test a run with its frames in order and shuffled, and count its cost."""
+    # Shuffled frames show what a network knows of their order: without it TSN loses nothing.
+    forward, shuffled = (
+        evaluate_split(run.path, config=replace(run.recipe.eval, order=order), num_workers=0, progress=False)
+        for order in ("forward", "shuffled")
+    )
+    # Every video of the embedded data set has a label.
+    assert forward.top1 is not None
+    assert forward.top1_interval is not None
+    assert shuffled.top1 is not None
+    return DemoRow(
+        model=run.path.name.upper(),
+        params=count_parameters(load_model(run)),
+        multiply_adds=count_multiply_adds(run.recipe.model, size=run.recipe.clip.crop_size),
+        top1=forward.top1,
+        top1_interval=forward.top1_interval,
+        top1_shuffled=shuffled.top1,
+    )
+
+
+def with_latency(rows: list[DemoRow], runs: list[Run]) -> list[DemoRow]:
+    """Add the latencies, of all networks in turn, so that a busy machine slows them alike."""
     config, size = runs[0].recipe.model, runs[0].recipe.clip.crop_size
-    # The networks take turns in one measurement, so that a busy machine slows all of them alike.
     clip = torch.zeros(1, config.num_frames, 3, size, size, dtype=torch.uint8)
-    latency = latency_ms({run.path.name: model for run, model in zip(runs, models, strict=True)}, clip)
-    rows = []
-    for run, model in zip(runs, models, strict=True):
-        # Shuffled frames show what a network knows of their order: without it TSN loses nothing.
-        forward, shuffled = (
-            evaluate_split(run.path, config=replace(run.recipe.eval, order=order), num_workers=0, progress=False)
-            for order in ("forward", "shuffled")
-        )
-        # Every video of the embedded data set has a label.
-        assert forward.top1 is not None
-        assert forward.top1_interval is not None
-        assert shuffled.top1 is not None
-        rows.append(
-            DemoRow(
-                model=run.path.name.upper(),
-                params=count_parameters(model),
-                multiply_adds=count_multiply_adds(run.recipe.model, size=size),
-                top1=forward.top1,
-                top1_interval=forward.top1_interval,
-                top1_shuffled=shuffled.top1,
-                latency_ratio=latency[run.path.name] / latency[runs[0].path.name],
-            )
-        )
-    return rows
+    latencies = list(latency_ms({run.path.name: load_model(run) for run in runs}, clip).values())
+    return [replace(row, latency_ratio=latency / latencies[0]) for row, latency in zip(rows, latencies, strict=True)]
 
 
 def print_table(rows: list[DemoRow], console: Console) -> None:
@@ -158,10 +235,9 @@ def print_table(rows: list[DemoRow], console: Console) -> None:
             percent(row.top1),
             percent_range(row.top1_interval),
             percent(row.top1_shuffled),
-            decimal(row.latency_ratio, 2),
+            "-" if row.latency_ratio is None else decimal(row.latency_ratio, 2),
         )
     console.print(table)
-    console.print("shuffled: top-1 with the frames in random order. latency: of one clip, relative to TSN's.")
 
 
 def _write_strips(path: Path, dataset: VideoDataset) -> Path:
