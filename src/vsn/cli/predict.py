@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,6 +59,7 @@ def predict(
     json_output: Annotated[bool, tyro.conf.arg(name="json")] = False,
     start: float = 0.0,
     end: float | None = None,
+    save: Path | None = None,
     windows: bool = False,
     sliding: Annotated[WindowConfig, tyro.conf.arg(name="")] = WindowConfig(),  # noqa: B008  (frozen)
     files: Annotated[TimelineFiles, tyro.conf.arg(name="")] = TimelineFiles(),
@@ -79,6 +81,8 @@ def predict(
         json_output: print one JSON object per line.
         start: label the part of each video from here on, in seconds.
         end: end of that part; default the end of the video.
+        save: a folder for pictures: of each video some frames with its labels; with --windows a copy of the video that
+            shows the label at each time.
         windows: a timeline for each file, not one label.
         sliding: with --windows: length and stride of the windows, and when a label counts.
         files: files that a timeline is written to, and compared with.
@@ -134,7 +138,7 @@ def predict(
         predictor = of_run = Predictor.from_run(run, device=device, weights=weights)
         if windows:
             check_calibrated(of_run, calibrated)
-            _predict_timelines(of_run, videos, sliding, files, calibrated, top_k=top_k, json_output=json_output)
+            _predict_timelines(of_run, videos, sliding, files, calibrated, save, top_k=top_k, json_output=json_output)
             return
         if flow_run is not None:
             of_flow = Predictor.from_run(flow_run, device=device, weights=weights)
@@ -148,7 +152,13 @@ def predict(
         if calibrated is not None:
             prediction = prediction.calibrated(calibrated, top_k=top_k)
         _print_prediction(prediction, json_output=json_output)
+        if save is not None:
+            from vsn.inference.pictures import write_contact_sheet
 
+            template = predictor.recipe.data.frame_template
+            write_contact_sheet(_saved_as(save, file, ".jpg", taken), prediction, frame_template=template, part=part)
+
+    taken: set[Path] = set()
     inputs = [file for path in videos for file in predictor.list_inputs(path)]
     _for_each_file(inputs, predict_labels, json_output=json_output)
 
@@ -188,6 +198,16 @@ def _for_each_file(files: Sequence[Path], work: Callable[[Path], None], *, json_
         raise SystemExit(1)
 
 
+def _saved_as(folder: Path, video: Path, suffix: str, taken: set[Path]) -> Path:
+    """Return the path for a picture of a video in ``folder``; videos of one name in two folders get two names."""
+    numbers = itertools.count(2)
+    path = folder / f"{video.stem}{suffix}"
+    while path in taken or path.resolve() == video.resolve():
+        path = folder / f"{video.stem}-{next(numbers)}{suffix}"
+    taken.add(path)
+    return path
+
+
 def _print_prediction(prediction: Prediction, *, json_output: bool) -> None:
     """Print one line; it begins with "unknown" if the best label is below the calibration's threshold."""
     pairs = list(zip(prediction.labels, prediction.probabilities, strict=True))
@@ -206,11 +226,12 @@ def _predict_timelines(
     sliding: WindowConfig,
     files: TimelineFiles,
     calibration: Calibration | None,
+    save: Path | None,
     *,
     top_k: int,
     json_output: bool,
 ) -> None:
-    """Print a timeline per file, and write those of ``files``."""
+    """Print a timeline per file, and write those of ``files`` and, into ``save``, videos with their labels."""
     from vsn.stream.timeline import read_truth
     from vsn.system.interrupt import stop_requests
 
@@ -223,11 +244,17 @@ def _predict_timelines(
     if files.pre_label_format == "cvat" and files.pre_labels is not None and len(inputs) > 1:
         raise ValueError(f"--pre-label-format cvat is for one video, got {len(inputs)}.")
     timelines: list[Timeline] = []
+    taken: set[Path] = set()
     with stop_requests() as stop:
 
         def predict_timeline(file: Path) -> None:
             timeline = _timeline(predictor, file, sliding, calibration, stop)
             timelines.append(timeline)
+            if save is not None:
+                from vsn.stream.labeled_video import write_labeled_video
+
+                template = predictor.recipe.data.frame_template
+                write_labeled_video(_saved_as(save, file, ".mp4", taken), timeline, frame_template=template)
             _write_timeline(timeline, predictor.classes, files, truth, top_k=top_k, json_output=json_output)
             if files.pre_labels is not None:  # after each: an hour of labels is not lost with a later video
                 _write_pre_labels(predictor, timelines, files)
