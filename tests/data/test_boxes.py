@@ -187,6 +187,21 @@ def test_boxes_are_found_once_and_again_alike(squares: Path, detected: Path) -> 
     assert (found.int() - dataset[0].clip.int()).abs().max() <= 1
 
 
+def test_segments_of_a_file_have_boxes_of_their_own(squares: Path, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes((squares / "val/a/1.mp4").read_bytes())
+    lines = [f"clip.mp4,{label},val,{start},{end}" for label, start, end in (("a", 0.0, 0.4), ("b", 0.4, 0.9))]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split,start,end", *lines]))
+    recipe = recipe_of(tmp_path, source="csv", annotations="list.csv", detector="none")
+    videos = videos_of_data_set(recipe.data, tmp_path / "boxes")
+    summary = extract_boxes(videos, tmp_path / "boxes", BoxSettings.of(recipe), num_workers=1, progress=False)
+    assert (summary.num_videos, summary.count) == (2, NUM_FRAMES)
+    view = EvalConfig(protocol="center")
+    dataset = open_split(recipe, "val", view=view)
+    for index, record in enumerate(dataset.records):
+        found = views_of_video(record.path, recipe, view, part=record.part)
+        assert (found.int() - dataset[index].clip.int()).abs().max() <= 1
+
+
 def test_boxes_found_otherwise_are_refused(squares: Path, detected: Path, tmp_path: Path) -> None:
     recipe = recipe_of(squares, boxes=str(detected))
     records = read_records(recipe.data, "val")

@@ -273,6 +273,8 @@ def test_facts_of_other_formats(other_formats):
     [
         ("fcn", False, "center"),
         ("fcn", True, "fcn"),
+        ("fcn-windows", False, "center"),
+        ("fcn-windows", True, "fcn"),
         ("center", False, "center"),
         ("3crop", False, "3crop"),
         ("25x10", False, "25x10"),
@@ -282,7 +284,8 @@ def test_the_file_is_for_the_runs_protocol(protocol, any_size: bool, expected: s
     recipe = replace(small("tsn_resnet14_tiny")[1], eval=EvalConfig(protocol=protocol))
     exported, note = export_view(recipe, any_size=any_size)
     assert exported == replace(recipe, eval=replace(recipe.eval, protocol=expected))
-    assert ("--any-size" in note) == (protocol == "fcn" and not any_size)
+    assert ("--any-size" in note) == (protocol.startswith("fcn") and not any_size)
+    assert ("by windows" in note) == (protocol == "fcn-windows" and any_size)
 
 
 @pytest.mark.parametrize(("protocol", "expected"), [("3crop", (4, 40, 40)), ("25x10", (25, 32, 32))])

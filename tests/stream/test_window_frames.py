@@ -137,7 +137,7 @@ def test_a_file_shorter_than_a_window_has_none_and_text_is_refused(noise_video: 
 def test_a_run_without_windows_is_refused_first() -> None:
     recipe = tiny_recipe(Path())
     flow = replace(recipe, model=replace(recipe.model, modality="flow"))
-    for run, protocol in ((flow, None), (recipe, "3crop-2clip"), (recipe, "25x10")):
+    for run, protocol in ((flow, None), (recipe, "3crop-2clip"), (recipe, "25x10"), (recipe, "fcn-windows")):
         with pytest.raises(ConfigError):
             check_windows(run, protocol)
     with pytest.raises(ConfigError, match="flow"):

@@ -73,7 +73,7 @@ def extract_boxes(
         ConfigError: The detector's file is missing or of another network.
     """
     out, description = Path(out), settings.metadata().to_json()
-    Detector(settings.weights, num_boxes=settings.num_boxes, device=device)  # fail now, not in every process
+    detector_of(settings.weights, num_boxes=settings.num_boxes, device=device)  # fail now, not in every process
     stored = store_for_videos(
         partial(_extract, out=out, settings=settings, device=device),
         videos,
