@@ -15,6 +15,8 @@ from tests.helpers.fake_runs import write_eval, write_run, write_strips
 from tests.helpers.looks import objections
 from vsn.report import read_runs, write_page, write_report
 from vsn.report.behind import VIDEOS_OF_A_CELL
+from vsn.report.comparison import write_comparison
+from vsn.report.differences import named_scores
 from vsn.report.videos import Example, Examples, choose_examples
 
 CLASSES = ("moving something from left to right", "moving something from right to left", "wave")
@@ -67,11 +69,21 @@ def many_classes(folder: Path) -> Path:
     return write_report([run_dir], folder / "x.html", title="Many classes")
 
 
+def comparison(folder: Path) -> Path:
+    """The page of `vsn compare --out`."""
+    runs = [
+        write_run(folder / name, "tsm_resnet18", share, classes=CLASSES, epochs=1, per_class=5)
+        for name, share in (("a", 0.4), ("b", 0.6), ("c", 0.8))
+    ]
+    return write_comparison(named_scores(read_runs(runs)), folder / "x.html", notes=["1 video is not in all."])
+
+
 STATES: dict[str, Callable[[Path], Path]] = {
     "compared": compared,
     "untested": untested,
     "multi-label": multi_label,
     "many classes": many_classes,
+    "comparison": comparison,
 }
 
 

@@ -11,7 +11,7 @@ import tyro
 
 from vsn.cli.options import Json
 from vsn.system.files import to_json
-from vsn.system.numbers import percent, percent_interval
+from vsn.system.numbers import counted, percent, percent_interval
 
 if TYPE_CHECKING:
     from vsn.scores.scores import Scores
@@ -98,6 +98,7 @@ def compare(
     split: Split = "",
     protocol: ScoreProtocol = "",
     show_all: Annotated[bool, tyro.conf.arg(name="all")] = False,
+    out: Path | None = None,
     json_output: Json = False,
 ) -> None:
     """Compare models video by video: are the others better than the first, in which classes, on which videos.
@@ -109,6 +110,7 @@ def compare(
         files: two or more score files (RUN/eval/*.npz) or run folders; differences are to the first.
         common: compare on the videos that all have, and report how many were left out.
         show_all: print every class and every video that changed.
+        out: also write one self-contained HTML page, which compares the best with each other one and shows the videos.
     """
     from rich.console import Console
 
@@ -123,6 +125,17 @@ def compare(
     paths, inputs = _load(files, split, protocol)
     matched, left_out = match_scores(inputs, paths, common=common)
     comparisons = [compare_scores(matched[0], other) for other in matched[1:]]
+    names = short_names(paths)
+    missing = (
+        f"{counted(left_out, 'video')} not in {'both' if len(files) == 2 else 'all'}, left out." if left_out else ""
+    )
+    if out is not None:
+        from vsn.report.comparison import write_comparison
+        from vsn.report.differences import Named
+
+        named = [Named(name, scores) for name, scores in zip(names, matched, strict=True)]
+        command = ["vsn", *sys.argv[1:]]
+        print(write_comparison(named, out, notes=[missing] if missing else [], command=command), file=sys.stderr)
     if json_output:
         values = [
             {"a": paths[0], "b": path, "left_out": left_out, **comparison.to_dict()}
@@ -130,11 +143,10 @@ def compare(
         ]
         print(to_json(values[0] if len(values) == 1 else values, indent=2))
         return
-    names = short_names(paths)
     for name, path in zip(names, paths, strict=True):
         print(f"{name}: {path}")
-    if left_out:
-        print(f"{left_out} videos are not in {'both' if len(files) == 2 else 'all'} and were left out.")
+    if missing:
+        print(missing)
     print_comparisons(names, comparisons)
     if len(comparisons) == 1:
         print_changes(names, comparisons[0], show_all=show_all)

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vsn.report.runs import ReportRun
+from vsn.report.differences import Named
 from vsn.scores.metrics import probabilities, softmax
+from vsn.scores.scores import Scores
 from vsn.system.numbers import rounded
 
 VIDEOS_OF_A_CELL = 12
@@ -31,64 +32,60 @@ class _Cell(NamedTuple):
         return self.true == self.predicted
 
 
-def videos_behind(runs: Sequence[ReportRun]) -> dict[str, Any] | None:
-    """Return the videos of the cells of all runs for JSON; None where a video has several labels, or none is tested.
+def videos_behind(tested: Sequence[Named]) -> dict[str, Any] | None:
+    """Return the videos of the cells of all scores for JSON; None where a video has several labels, or there are none.
 
     ``videos`` holds (id, true class, per tested run: class, percent, class, percent, ...), ``cells`` per tested run
     "true:predicted" -> (number of videos, index in ``videos``, ...). Where there are too many videos, the cells with the
     most mistakes have theirs, and others only their number.
     """
-    tested = [run for run in runs if run.scores is not None]
-    if not tested or any(run.is_multi_label for run in tested):
+    if not tested or any(one.scores.multi_label for one in tested):
         return None
-    cells = [cell for index, run in enumerate(tested) for cell in _cells(index, run)]
+    cells = [cell for index, one in enumerate(tested) for cell in _cells(index, one.scores)]
     # Mistakes first, those of the largest cells.
     cells.sort(key=lambda cell: (cell.is_right, -len(cell.rows)))
     listed: dict[int, int] = {}
     found: list[dict[str, list[int]]] = [{} for _ in tested]
     for cell in cells:
-        chosen = _most_telling(tested[cell.run], cell) if len(listed) < MAX_VIDEOS else []
+        chosen = _most_telling(tested[cell.run].scores, cell) if len(listed) < MAX_VIDEOS else []
         indices = [listed.setdefault(row, len(listed)) for row in chosen]
         found[cell.run][f"{cell.true}:{cell.predicted}"] = [len(cell.rows), *indices]
     rows = np.array(list(listed), dtype=np.int64)
     return {
-        "classes": list(tested[0].classes),
-        "runs": [run.name for run in tested],
-        "videos": _describe_videos(tested, rows),
+        "classes": list(tested[0].scores.classes),
+        "runs": [one.name for one in tested],
+        "videos": _describe_videos([one.scores.take(rows) for one in tested]),
         "cells": found,
     }
 
 
-def _cells(index: int, run: ReportRun) -> list[_Cell]:
-    assert run.scores is not None
-    rows = np.flatnonzero(~run.scores.unreadable)
+def _cells(index: int, scores: Scores) -> list[_Cell]:
+    rows = np.flatnonzero(~scores.unreadable)
     if not len(rows):
         return []
-    true, predicted = run.scores.labels[rows], run.scores.logits[rows].argmax(axis=1)
+    true, predicted = scores.labels[rows], scores.logits[rows].argmax(axis=1)
     # One number per cell, so that equal ones stand together when they are sorted.
-    keys = true * len(run.classes) + predicted
+    keys = true * len(scores.classes) + predicted
     order = np.argsort(keys, kind="stable")
     starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
     cells = zip(keys[order][starts].tolist(), np.split(rows[order], starts[1:]), strict=True)
-    n = len(run.classes)
+    n = len(scores.classes)
     return [_Cell(index, key // n, key % n, part) for key, part in cells]
 
 
-def _most_telling(run: ReportRun, cell: _Cell) -> list[int]:
-    """The rows of the mistakes that the run is most certain of; of right predictions those it is least certain of."""
-    assert run.scores is not None
+def _most_telling(scores: Scores, cell: _Cell) -> list[int]:
+    """The rows of the mistakes that a run is most certain of; of right predictions those it is least certain of."""
     rows = cell.rows[:_MAX_SCORED]
-    certain = softmax(run.scores.logits[rows])[:, cell.predicted]
+    certain = softmax(scores.logits[rows])[:, cell.predicted]
     order = np.argsort(certain if cell.is_right else -certain, kind="stable")
     return [int(row) for row in rows[order[:VIDEOS_OF_A_CELL]]]
 
 
-def _describe_videos(runs: Sequence[ReportRun], rows: np.ndarray) -> list[list[Any]]:
-    scores = [run.scores.take(rows) for run in runs if run.scores is not None]
+def _describe_videos(scores: Sequence[Scores]) -> list[list[Any]]:
     tables = [probabilities(one) for one in scores]
     tops = [np.argsort(-table, axis=1, kind="stable")[:, :_CHOICES] for table in tables]
     videos: list[list[Any]] = []
-    for place in range(len(rows)):
+    for place in range(len(scores[0].video_ids)):
         # A video that a run could not read has no choices.
         choices = [
             []

@@ -68,10 +68,14 @@ def compare_with_best(named: Sequence[Named]) -> list[Pair]:
     return sorted(pairs, key=lambda pair: pair.comparison.top1.difference)
 
 
-def differences_section(pairs: Sequence[Pair]) -> Markup:
-    """A table of paired differences, and the classes that each pair differs in."""
+def differences_section(pairs: Sequence[Pair], named: Sequence[Named]) -> Markup:
+    """A table of paired differences, and the classes that each pair differs in; `named` are all scores of the page."""
     rows = [(pair, _most_changed(pair.comparison)) for pair in pairs]
-    return render("differences.html", best=pairs[0].best, rows=rows, limit=CLASSES_SHOWN)
+    place = next(place for place, one in enumerate(named) if one.name == pairs[0].best)
+    # A class opens its videos as the best run sees them.
+    classes = named[place].scores.classes
+    opens = {} if named[place].scores.multi_label else {name: f"{place}:{index}" for index, name in enumerate(classes)}
+    return render("differences.html", best=pairs[0].best, rows=rows, limit=CLASSES_SHOWN, opens=opens)
 
 
 def difference_sentence(pairs: Sequence[Pair], subject: str = "It is") -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from markupsafe import Markup
@@ -23,7 +24,15 @@ from vsn.report.render import Lacks, join_names, render, static_file
 from vsn.report.results import Costs, results_section, summary_sentence
 from vsn.report.runs import ReportRun, read_runs
 from vsn.report.training import training_notes
-from vsn.report.videos import Examples, behind_strips, cross_validated, examples_section, labels_section, strips_section
+from vsn.report.videos import (
+    Examples,
+    Strip,
+    behind_strips,
+    cross_validated,
+    examples_section,
+    labels_section,
+    strips_section,
+)
 from vsn.system.files import write_text
 
 
@@ -89,11 +98,12 @@ def write_page(
         command: the command that writes this page, shown at its end.
         refresh_seconds: how often a browser loads the page again; None: never.
     """
-    pairs, costs = compare_with_best(named_scores(runs)), costs or {}
+    tested, costs = named_scores(runs), costs or {}
+    pairs = compare_with_best(tested)
     # In the order in which a reader needs them: the result, the training, the mistakes.
     sections = [
         Section.of("results", "Results", results_section(runs, table=table, costs=costs)),
-        *([Section("differences", "Differences", differences_section(pairs))] if pairs else []),
+        *([Section("differences", "Differences", differences_section(pairs, tested))] if pairs else []),
         Section.of("curves", "Learning curves", curves_section(runs)),
         Section.of("time", "Temporal reliance", order_section(runs)),
         Section.of("classes", "Accuracy by class", classes_section(runs)),
@@ -113,7 +123,7 @@ def write_page(
         line = " \u00b7 ".join(f"{key} {value}" for key, value in run.versions.items()) or "no versions recorded"
         versions.setdefault(line, []).append(run.name)
     again = [["vsn", "train", str(run.path / "recipe.toml"), "--out", f"{run.path}-again"] for run in runs]
-    return _write(
+    return write_sections(
         output,
         title=title or _default_title(runs),
         summary=summary_sentence(runs, pairs),
@@ -124,19 +134,58 @@ def write_page(
         num_runs=len(runs),
         refresh_seconds=refresh_seconds,
         training=training_notes(runs),
-        behind=videos_behind(runs),
+        behind=videos_behind(tested),
         hidden_strips=behind_strips(runs, examples),
     )
 
 
-def _write(output: Path, **context: Any) -> Path:
-    """Render the page and write it atomically; the keywords are the variables of its template."""
+def write_sections(
+    output: Path,
+    *,
+    title: str,
+    summary: str,
+    overview: Markup | str,
+    sections: Sequence[Section],
+    commands: Sequence[Sequence[str]],
+    behind: dict[str, Any] | None,
+    hidden_strips: Sequence[Strip] = (),
+    versions: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    training: Sequence[str] = (),
+    num_runs: int = 0,
+    refresh_seconds: int | None = None,
+) -> Path:
+    """Render the sections as one page, write it atomically, and return its path.
+
+    Args:
+        output: the HTML file.
+        title: its heading.
+        summary: the result, as plain text.
+        overview: what the page is about.
+        sections: in their order.
+        commands: that made the page.
+        behind: what `videos_behind` returned.
+        hidden_strips: videos that only the script shows.
+        versions: line of versions -> names of the runs that have them.
+        training: a sentence for each run in training.
+        num_runs: of the learning curves.
+        refresh_seconds: how often a browser loads the page again.
+    """
     page = render(
         "page.html",
+        title=title,
+        summary=summary,
+        overview=overview,
+        sections=sections,
+        commands=commands,
+        behind=behind,
+        hidden_strips=hidden_strips,
+        versions=versions,
+        training=training,
+        num_runs=num_runs,
+        refresh_seconds=refresh_seconds,
         written=datetime.now(UTC),
         style=static_file("report.css"),
         script=static_file("report.js"),
-        **context,
     )
     write_text(output, page + "\n")
     return Path(output)
