@@ -83,7 +83,7 @@ def measure(
     )
 
     def decode() -> torch.Tensor:
-        clips = views_of_video(video, recipe, recipe.eval)
+        clips = torch.from_numpy(views_of_video(video, recipe, recipe.eval))
         return clips if clips.ndim == 5 else clips[None]
 
     clips = subject.clips(1, config.seed)

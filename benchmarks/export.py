@@ -26,10 +26,10 @@ from vsn.bench.results import paired_ratio, spread
 from vsn.bench.rounds import time_rounds
 from vsn.config import ExportConfig
 from vsn.export.check import generated_clips
-from vsn.export.exported import open_onnx, open_openvino
 from vsn.export.form import ExportForm
-from vsn.export.metadata import ExportError, import_package
 from vsn.export.write import quantize_onnx, trace, write_onnx
+from vsn.inference.exported import open_onnx, open_openvino
+from vsn.inference.exported_metadata import ExportError, import_package
 from vsn.models import VideoClassifier, create_model
 from vsn.system.allocator import keep_freed_memory
 from vsn.system.files import write_json

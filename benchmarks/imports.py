@@ -1,6 +1,7 @@
 """Measure startup: `import vsn`, `vsn --help` and the first model, and the disk space of an environment.
 
     python benchmarks/imports.py OUT.json NAME=PYTHON [NAME=PYTHON ...] [--rounds 5]
+    python benchmarks/imports.py OUT.json NAME=PYTHON ... --predict MODEL.onnx VIDEO   # without PyTorch
 
 Each PYTHON is the interpreter of an environment with vsn installed, such as one without extras and one with them. Every
 start is a new process, and the environments alternate. CPU time is user and system time of the process, which other
@@ -36,22 +37,33 @@ import json, sys
 from importlib.metadata import distribution, distributions
 from pathlib import Path
 from vsn.config.distribution import DISTRIBUTION
-from vsn.runs.metadata import versions
 
 names = sorted({package.metadata["Name"].lower().replace("_", "-") for package in distributions()})
-seen = {}
+seen, installer = {}, {}
 for path in Path(sys.prefix).rglob("*"):
     if path.is_file() and not path.is_symlink():
         seen[path.stat().st_ino] = path.stat().st_size
+        # venv puts these into every environment, and uv into none.
+        if any(part.startswith(("pip", "setuptools", "pkg_resources", "_distutils_hack")) for part in path.parts):
+            installer[path.stat().st_ino] = path.stat().st_size
 extras = {}
 for line in distribution(DISTRIBUTION).requires or []:
     if "extra ==" in line:
         name = line.split(";")[0].split(">")[0].split("=")[0].strip().lower().replace("_", "-")
         extras.setdefault(line.split("extra ==")[1].strip(" '\\""), set()).add(name)
+try:
+    from vsn.runs.metadata import versions
+
+    versions = versions()
+except ModuleNotFoundError:  # without PyTorch
+    shown = (DISTRIBUTION, "av", "numpy", "pillow", "onnxruntime", "openvino", "fastapi")
+    versions = {name: distribution(name).version for name in shown if name in names}
+    versions["python"] = sys.version.split()[0]
 print(json.dumps({
-    "versions": versions(),
+    "versions": versions,
     "num_packages": len(names),
     "bytes": sum(seen.values()),
+    "bytes_of_pip": sum(installer.values()),
     "extras": sorted(extra for extra, needs in extras.items() if needs <= set(names)),
 }))
 """
@@ -62,14 +74,15 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
-def start(python: str, arguments: list[str]) -> tuple[float, float]:
-    """Return wall and CPU seconds of one process."""
-    before = os.times()
+def start(python: str, arguments: list[str]) -> tuple[float, float, int]:
+    """Return wall and CPU seconds of one process, and the most bytes of memory that it had."""
     begin = time.perf_counter()
-    subprocess.run([python, *arguments], check=True, stdout=subprocess.DEVNULL, env=environment())
-    seconds, after = time.perf_counter() - begin, os.times()
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return seconds, cpu
+    process = subprocess.Popen([python, *arguments], stdout=subprocess.DEVNULL, env=environment())
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - begin
+    if status:
+        raise RuntimeError(f"{python} {shlex.join(arguments)} ended with status {status}.")
+    return seconds, used.ru_utime + used.ru_stime, 1024 * used.ru_maxrss
 
 
 def heaviest(python: str, count: int = 5) -> list[dict[str, Any]]:
@@ -86,11 +99,11 @@ def heaviest(python: str, count: int = 5) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["ms"])[:count]
 
 
-def measure(pythons: dict[str, str], rounds: int) -> dict[str, dict[str, dict[str, Any]]]:
+def measure(pythons: dict[str, str], starts: dict[str, list[str]], rounds: int) -> dict[str, dict[str, dict[str, Any]]]:
     """Return `{environment: {start: figures}}`, after one start of each as warm-up."""
-    times: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    times: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
     for number in range(rounds + 1):
-        for label, arguments in STARTS.items():
+        for label, arguments in starts.items():
             for name, python in list(pythons.items())[:: -1 if number % 2 else 1]:
                 measured = start(python, arguments)
                 if number:
@@ -99,12 +112,13 @@ def measure(pythons: dict[str, str], rounds: int) -> dict[str, dict[str, dict[st
     return {
         name: {
             label: {
-                "seconds": [round(seconds, 4) for seconds, _ in times[name, label]],
-                "cpu_seconds": [round(cpu, 4) for _, cpu in times[name, label]],
-                "median": round(median(seconds for seconds, _ in times[name, label]), 4),
-                "cpu_median": round(median(cpu for _, cpu in times[name, label]), 4),
+                "seconds": [round(seconds, 4) for seconds, _, _ in times[name, label]],
+                "cpu_seconds": [round(cpu, 4) for _, cpu, _ in times[name, label]],
+                "median": round(median(seconds for seconds, _, _ in times[name, label]), 4),
+                "cpu_median": round(median(cpu for _, cpu, _ in times[name, label]), 4),
+                "max_bytes": max(memory for _, _, memory in times[name, label]),
             }
-            for label in STARTS
+            for label in starts
         }
         for name in pythons
     }
@@ -115,13 +129,18 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("environments", nargs="+", metavar="NAME=PYTHON")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--predict", nargs=2, metavar=("MODEL", "VIDEO"), help="label this video with an exported file")
     options = parser.parse_args()
     for pair in options.environments:
         if "=" not in pair:
             parser.error(f"Expected NAME=PYTHON, such as plain=.venv/bin/python, got {pair!r}.")
     pythons = dict(pair.split("=", 1) for pair in options.environments)
     load_before = os.getloadavg()
-    rows = measure(pythons, options.rounds)
+    starts = dict(STARTS)
+    if options.predict:  # in environments without PyTorch, which the first model needs
+        del starts["vsn.create_model"]
+        starts["vsn predict"] = ["-m", "vsn", "predict", *options.predict]
+    rows = measure(pythons, starts, options.rounds)
     names = [f"{name}=PYTHON" for name in pythons]
     rest = [word for word in sys.argv[2:] if "=" not in word]
     environments = {}

@@ -21,7 +21,7 @@ from vsn.config import ConfigError, DataConfig, Source
 from vsn.data.readers import read_records
 from vsn.data.records import VideoRecord
 from vsn.data.video import VideoError, at_constant_rate, open_video, write_video
-from vsn.data.video.reader import resize_rgb
+from vsn.data.video.resize import resize_rgb
 from vsn.system.files import write_text
 
 

@@ -27,7 +27,7 @@ from common import describe_run
 from serving import Served, growth, make_video, percentiles
 from vsn.config import ServeConfig
 from vsn.inference.inputs import views_of_video
-from vsn.inference.predict import Predictor
+from vsn.inference.predictor import Predictor
 from vsn.serve.models import open_model
 from vsn.system.files import write_json
 
@@ -41,7 +41,7 @@ EXPECTED = {"good": {200, 503}, "text": {415, 503}, "huge": {413, 503}, "slow": 
 def speed_without_service(run: Path, video: Path, *, seconds: float) -> dict[str, float]:
     """Measure clips per second of the network, and videos per second read and predicted."""
     predictor, model = Predictor.from_run(run), open_model(run)
-    clip = views_of_video(video, predictor.recipe, predictor.recipe.eval).numpy()
+    clip = views_of_video(video, predictor.recipe, predictor.recipe.eval)
     rates = {}
     for name, work in (
         ("model_clips_per_second", lambda: model.score([clip])),

@@ -26,7 +26,8 @@ from vsn.bench.results import paired_ratio, spread
 from vsn.bench.rounds import time_rounds
 from vsn.bench.runtimes import describe_device
 from vsn.config import ClipSpec, EvalConfig, ModelConfig, Recipe
-from vsn.inference.predict import Predictor
+from vsn.inference.predict import RunPredictor
+from vsn.inference.predictor import Predictor
 from vsn.models import build_model
 from vsn.stream.scorer import WindowScorer
 from vsn.system.allocator import keep_freed_memory
@@ -51,7 +52,7 @@ def make_predictor(name: str, placement: str, *, size: int, num_frames: int, see
     torch.manual_seed(seed)
     recipe = Recipe(model=config, clip=ClipSpec(short_side=size, crop_size=size), eval=EvalConfig(protocol="center"))
     classes = tuple(str(number) for number in range(config.num_classes))
-    return Predictor(build_model(config), recipe, classes, device="cpu")
+    return RunPredictor(build_model(config), recipe, classes, device="cpu")
 
 
 class Slide:

@@ -20,7 +20,7 @@ from typing import Any
 
 from vsn.config import ConfigError, WindowConfig
 from vsn.data.video import VideoError
-from vsn.inference.predict import Predictor
+from vsn.inference.predictor import Predictor
 from vsn.runs.metadata import versions
 from vsn.runs.run import RunError
 from vsn.scores.segments import LabeledVideo, Segment, score_segments

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vsn.config.recipes import find_recipe as find_recipe
     from vsn.config.recipes import load_recipe as load_recipe
+    from vsn.data.processor import Processor as Processor
     from vsn.inference.evaluate import evaluate_run as evaluate_run
     from vsn.inference.feature_files import load_features as load_features
     from vsn.inference.features import extract_features as extract_features
-    from vsn.inference.predict import Predictor as Predictor
+    from vsn.inference.predictor import Predictor as Predictor
     from vsn.models import create_model as create_model
     from vsn.models import list_models as list_models
     from vsn.models.insertion import insert_at as insert_at
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 # Public name -> the module that defines it.
 _HOMES = {
-    "Predictor": "vsn.inference.predict",
+    "Predictor": "vsn.inference.predictor",
+    "Processor": "vsn.data.processor",
     "convert_checkpoint": "vsn.runs.convert",
     "create_model": "vsn.models",
     "evaluate_run": "vsn.inference.evaluate",
@@ -58,11 +60,16 @@ __all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name == "__version__":
-        from vsn.config.distribution import installed_version
+    from vsn.config.distribution import explain_missing, installed_version
 
+    if name in _HOMES:
+        try:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            if (message := explain_missing(error, f"vsn.{name}")) is None:
+                raise
+            raise ModuleNotFoundError(message, name=error.name) from None
+    if name == "__version__":
         return installed_version()
     raise AttributeError(f"module 'vsn' has no attribute {name!r}")
 

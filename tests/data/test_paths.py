@@ -17,12 +17,12 @@ from vsn.data.extra import open_extra
 from vsn.data.flow.extract import FlowSettings, extract_flow
 from vsn.data.flow.stored import open_flow
 from vsn.data.flow.values import flow_to_bytes
+from vsn.data.frames import flip, resize_short_side
 from vsn.data.open import open_split
 from vsn.data.part import VideoPart
 from vsn.data.paths import PathPlanes
 from vsn.data.per_video import videos_of_data_set
 from vsn.data.readers import read_records
-from vsn.data.transforms import flip, resize_short_side
 from vsn.data.video import Part, VideoError
 from vsn.inference.inputs import views_of_video
 
@@ -118,7 +118,7 @@ def test_flow_of_another_video_is_refused(tmp_path: Path, num_video_frames, size
 def test_a_flip_mirrors_paths_and_their_direction() -> None:
     frames = torch.randint(0, 256, (2, 7, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     frames[0, 3:, 0, 0] = 128
-    flipped = flip(frames, extra=PLANES)
+    flipped = torch.from_numpy(flip(frames.numpy(), extra=PLANES))
     assert torch.equal(flipped[:, :3], frames[:, :3].flip(-1))
     assert torch.equal(flipped[:, [4, 6]], frames[:, [4, 6]].flip(-1))
     mirrored = 256 - frames[:, [3, 5]].int().flip(-1)
@@ -129,7 +129,7 @@ def test_a_flip_mirrors_paths_and_their_direction() -> None:
 def test_paths_grow_with_the_frame() -> None:
     frames = torch.full((1, 7, 8, 12), 128, dtype=torch.uint8)
     frames[:, 3], frames[:, 4] = 128 + 10, 128 - 6
-    larger = resize_short_side(frames, 16, extra=PLANES)
+    larger = resize_short_side(frames.numpy(), 16, extra=PLANES)
     assert larger.shape == (1, 7, 16, 24)
     assert [int(larger[0, channel, 8, 8]) for channel in range(3, 7)] == [148, 116, 128, 128]
 
@@ -180,10 +180,10 @@ def test_paths_of_videos_follow_what_moves(moving: Path, order) -> None:
 def test_paths_computed_for_a_video_are_those_that_are_stored(moving: Path) -> None:
     recipe, view = recipe_of(moving), EvalConfig(protocol="3crop")
     stored = open_split(recipe, "val", view=view)[0].clip
-    assert torch.equal(views_of_video(moving / "val/fast/1.mp4", recipe, view), stored)
+    np.testing.assert_array_equal(views_of_video(moving / "val/fast/1.mp4", recipe, view), stored)
     part = views_of_video(moving / "val/fast/1.mp4", recipe, view, part=Part(0.3))
     assert part.shape == stored.shape
-    assert not torch.equal(part, stored)
+    assert not np.array_equal(part, stored)
 
 
 def test_the_memory_cache_holds_the_flow_too(moving: Path) -> None:

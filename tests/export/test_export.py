@@ -20,9 +20,9 @@ from vsn.config import ClipSpec, ConfigError, EvalConfig, ExportConfig, ModelCon
 from vsn.export import export as export_module
 from vsn.export.check import Check, generated_clips, require_close
 from vsn.export.export import ExportReport, default_path, export_model, export_run, export_view
-from vsn.export.exported import ExportedModel, ExportedPredictor, open_openvino, video_logits
 from vsn.export.form import ExportForm
-from vsn.export.metadata import ExportError, read_metadata
+from vsn.inference.exported import ExportedModel, open_openvino, video_logits
+from vsn.inference.exported_metadata import OUTPUTS, ExportError, read_metadata
 from vsn.models import VideoClassifier, build_model
 from vsn.runs.run import open_run, weights_hash
 
@@ -242,13 +242,14 @@ def test_facts_are_read_without_torch_and_predictions_without_the_networks(
 ):
     program = (
         "import sys\n"
-        "from vsn.export.metadata import read_metadata\n"
+        "from vsn.inference.exported_metadata import read_metadata\n"
         f"assert read_metadata({str(exported_run.path)!r}).num_frames == 4\n"
         "assert 'torch' not in sys.modules\n"
-        "from vsn.export.exported import ExportedPredictor\n"
-        f"predictor = ExportedPredictor.from_file({str(exported_run.path)!r})\n"
+        "import vsn\n"
+        f"predictor = vsn.Predictor.from_file({str(exported_run.path)!r})\n"
         f"assert len(predictor.predict({str(gray_video)!r}).labels) == 3\n"
         "assert not [name for name in sys.modules if name.startswith('vsn.models')]\n"
+        "assert 'torch' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -259,7 +260,7 @@ def test_facts_of_other_formats(other_formats):
     reports = other_formats[1]
     facts = {to: read_metadata(report.path) for to, report in reports.items()}
     assert facts == {to: report.metadata for to, report in reports.items()}
-    assert facts["openvino"] == replace(facts["torch-export"], to="openvino")
+    assert facts["openvino"] == replace(facts["torch-export"], to="openvino", outputs=OUTPUTS)
     with zipfile.ZipFile(reports["torch-export"].path) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("extra/vsn.json"))
         assert json.loads(archive.read(name))["classes"][3:] == ["é", '"<&>']
@@ -306,7 +307,7 @@ def test_a_protocol_of_another_t_is_refused_for_a_temporal_model(finished_run: P
 
 
 def test_prediction_from_the_file_is_the_runs(finished_run: Path, exported_run: ExportReport, gray_video: Path):
-    ours = ExportedPredictor.from_file(exported_run.path).predict(gray_video, top_k=3)
+    ours = vsn.Predictor.from_file(exported_run.path).predict(gray_video, top_k=3)
     runs = vsn.Predictor.from_run(finished_run, device="cpu")
     wanted = runs.predict(gray_video, top_k=3, protocol=EvalConfig(protocol="center"))
     assert (ours.path, ours.labels) == (wanted.path, wanted.labels)
@@ -318,7 +319,7 @@ def test_several_views_are_averaged_as_evaluation_does(
     finished_run: Path, views_report: ExportReport, gray_video: Path, average
 ):
     view = EvalConfig(protocol="3crop", average=average)
-    ours = ExportedPredictor.from_file(views_report.path).predict(gray_video, protocol=view)
+    ours = vsn.Predictor.from_file(views_report.path).predict(gray_video, protocol=view)
     wanted = vsn.Predictor.from_run(finished_run, device="cpu").predict(gray_video, protocol=view)
     assert ours.labels == wanted.labels
     assert ours.probabilities == pytest.approx(wanted.probabilities, abs=1e-5)
@@ -326,7 +327,7 @@ def test_several_views_are_averaged_as_evaluation_does(
 
 def test_whole_frames_need_any_size(exported_run: ExportReport, gray_video: Path):
     whole = EvalConfig(protocol="fcn")
-    fixed = ExportedPredictor.from_file(exported_run.path)
+    fixed = vsn.Predictor.from_file(exported_run.path)
     with pytest.raises(ExportError, match=r"\(B, 4, 3, 32, 32\).*\(1, 4, 3, 36, 54\).*--any-size"):
         fixed.predict(gray_video, protocol=whole)
 
@@ -335,7 +336,7 @@ def test_whole_frames_need_any_size(exported_run: ExportReport, gray_video: Path
 def test_whole_frames_from_a_file_of_any_size(finished_run: Path, gray_video: Path, tmp_path: Path):
     config = ExportConfig(any_size=True)
     path = export_run(finished_run, config, out=tmp_path / "m.onnx", progress=False).path
-    ours = ExportedPredictor.from_file(path).predict(gray_video)
+    ours = vsn.Predictor.from_file(path).predict(gray_video)
     wanted = vsn.Predictor.from_run(finished_run, device="cpu").predict(gray_video)
     assert ours.probabilities == pytest.approx(wanted.probabilities, abs=1e-5)
 
@@ -345,7 +346,7 @@ def test_views_are_averaged_one_by_one(exported_run: ExportReport, average, expe
     """Two views, whose logits are those of probabilities 0.9 and 0.3, or 4 and 0."""
     odds = {"logits": [(4.0, 0.0), (0.0, 0.0)], "softmax": [np.log((0.9, 0.1)), np.log((0.3, 0.7))]}
     rest = iter(np.array(odds[average], np.float32))
-    model = ExportedModel(exported_run.metadata, lambda clips: next(rest)[None])
+    model = ExportedModel(exported_run.metadata, lambda clips, output: next(rest)[None])
     found = video_logits(model, np.zeros((2, 4, 3, 32, 32), np.uint8), average=average)
     assert (np.exp(found) if average == "softmax" else found).tolist() == pytest.approx(expected)
 

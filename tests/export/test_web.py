@@ -26,8 +26,8 @@ from vsn.data.video import at_constant_rate, write_video
 from vsn.data.video.reader import VideoReader
 from vsn.data.views import PROTOCOLS, clip_indices
 from vsn.export.export import ExportReport, export_run
-from vsn.export.exported import ExportedPredictor, video_logits
-from vsn.export.metadata import ExportError
+from vsn.inference.exported import ExportedPredictor, video_logits
+from vsn.inference.exported_metadata import ExportError
 from vsn.export.web import LIBRARIES, PACKAGES, check_page, find_examples, page_libraries, write_page
 from vsn.inference.inputs import views_of_video
 from vsn.runs.run import open_run

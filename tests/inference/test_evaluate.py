@@ -17,7 +17,8 @@ from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video import VideoError
 from vsn.data.views import PROTOCOLS
 from vsn.inference.evaluate import evaluate_run, evaluate_split, mirror_note, score_videos
-from vsn.inference.forward import Average, autocast
+from vsn.inference.forward import autocast
+from vsn.inference.predictor import Average
 from vsn.models.measure import count_multiply_adds
 from vsn.runs.checkpoint import load_model
 from vsn.runs.results import find_scores

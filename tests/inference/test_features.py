@@ -10,12 +10,11 @@ from tests.helpers.tiny_runs import tiny_recipe
 from vsn.config import ConfigError, EvalConfig
 from vsn.data.open import open_split
 from vsn.data.video import VideoError
-from vsn.inference import features as module
 from vsn.inference.evaluate import score_videos
 from vsn.inference.feature_files import Features, FeaturesError, load_features
 from vsn.inference.features import extract_features
-from vsn.inference.forward import view_features
-from vsn.inference.predict import Predictor
+from vsn.inference.predict import RunPredictor
+from vsn.inference.predictor import Predictor
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import open_run, weights_hash
 
@@ -186,10 +185,12 @@ def test_a_split_goes_on_where_it_stopped(finished_run: Path, tmp_path: Path, mo
     def interrupted(*arguments, **settings):
         if next(calls) == 6:
             signal.raise_signal(signal.SIGINT)
-        return view_features(*arguments, **settings)
+        return clip_features(*arguments, **settings)
+
+    clip_features = RunPredictor.clip_features
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "view_features", interrupted)
+        patched.setattr(RunPredictor, "clip_features", interrupted)
         one_by_one = EvalConfig(batch_size=1)
         with pytest.raises(KeyboardInterrupt):
             extract_features(finished_run, out, config=one_by_one, device="cpu", num_workers=0, progress=False)

@@ -13,8 +13,8 @@ from vsn.data.open import open_split
 from vsn.data.video import VideoError, open_video
 from vsn.data.views import PROTOCOLS
 from vsn.inference.evaluate import score_videos
-from vsn.inference.predict import Predictor
 from vsn.inference.prediction import Prediction
+from vsn.inference.predictor import Predictor
 from vsn.models.weights_file import read_weights, write_weights
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import RunError, open_run

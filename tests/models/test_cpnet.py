@@ -17,7 +17,7 @@ from vsn.models.backbones import build_backbone
 from vsn.models.blocks import stage_blocks
 from vsn.models.gradcam import grad_cam
 from vsn.models.peers.cpnet import PLANS, CorrespondenceProposal, nearest_of_other_frames
-from vsn.stream.split import split_backbone
+from vsn.models.split import split_backbone
 
 THIN = "resnet26_thin"
 NAME = f"cpnet_{THIN}"

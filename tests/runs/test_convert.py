@@ -8,7 +8,7 @@ import torch
 from tests.helpers.originals import LAYOUTS, MMACTION2, RESNETS, TSM, State, original_logits, random_state
 from vsn.config import ConfigError, ConvertConfig, DataConfig, ModelConfig, Recipe
 from vsn.inference.evaluate import evaluate_run
-from vsn.inference.predict import Predictor
+from vsn.inference.predictor import Predictor
 from vsn.models import build_model, create_model
 from vsn.runs.checkpoint import load_model
 from vsn.runs.convert import convert_checkpoint

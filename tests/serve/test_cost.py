@@ -61,7 +61,7 @@ def test_counted_pixels_bound_those_that_are_read(served_run: Path, tmp_path: Pa
         recipe = replace(recipe, model=replace(recipe.model, name="tsn_resnet14_tiny"))
     recipe = replace(recipe, eval=replace(recipe.eval, protocol=protocol))
     clip = views_of_video(make_video(tmp_path / "wide.mp4", size=(32, 96)), recipe, recipe.eval)
-    num_pixels = clip.numel() // clip.shape[-3]
+    num_pixels = clip.size // clip.shape[-3]
     counted = num_view_pixels(recipe, 32, 96)
     assert num_pixels <= counted
     if PROTOCOLS[protocol].crops == "whole":

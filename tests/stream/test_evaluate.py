@@ -12,7 +12,7 @@ from tests.helpers.laid_out import lay
 from vsn.cli import main
 from vsn.config import ConfigError, DataConfig, WindowConfig
 from vsn.data.video import write_video
-from vsn.inference.predict import Predictor
+from vsn.inference.predictor import Predictor
 from vsn.scores.segments import LabeledVideo, Segment, score_segments
 from vsn.stream.evaluate import evaluate_timelines
 from vsn.stream.timeline import make_timeline

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import vsn
-from vsn.stream.split import CannotSplitError, split_backbone
+from vsn.models.split import CannotSplitError, split_backbone
 
 T = 4
 FAMILIES = (

@@ -26,7 +26,8 @@ from tests.helpers.tiny_runs import tiny_recipe
 from vsn.config import ConfigError, EvalConfig, LiveConfig, ModelConfig, Recipe, WindowConfig
 from vsn.data.sampling import segment_indices
 from vsn.data.video import VideoError, open_video, write_video
-from vsn.inference.predict import Predictor
+from vsn.inference.predict import RunPredictor
+from vsn.inference.predictor import Predictor
 from vsn.models import build_model
 from vsn.scores.calibrate import Calibration
 from vsn.stream.collect import WindowCollector
@@ -49,7 +50,7 @@ def make_predictor(name: str = "vsn_resnet14_tiny", *, protocol: str = "fcn", **
     network = build_model(config)
     torch.nn.init.normal_(network.head.weight, std=0.5)
     recipe = replace(tiny_recipe(Path("nowhere")), model=config, eval=EvalConfig(protocol=protocol))
-    return Predictor(network, recipe, CLASSES, device="cpu")
+    return RunPredictor(network, recipe, CLASSES, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_networks_on_volumes_reuse_nothing():
     torch.manual_seed(0)
     config = ModelConfig(name="eco_lite_thin", num_classes=3, num_frames=4)
     recipe = replace(tiny_recipe(Path("nowhere")), model=config)
-    predictor = Predictor(build_model(config), recipe, CLASSES, device="cpu")
+    predictor = RunPredictor(build_model(config), recipe, CLASSES, device="cpu")
     scorer = WindowScorer(predictor)
     assert scorer.note.startswith("Features are not reused: eco_lite_thin mixes the frames")
     images = list(np.random.default_rng(0).integers(0, 256, (4, 1, 36, 48, 3), dtype=np.uint8))
@@ -493,9 +494,9 @@ def test_the_page_runs(
     shutil.copytree(finished_run, tmp_path / "runs" / "mine")
     shutil.copy(gray_video, tmp_path / "new.mp4")
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.S)
     names: dict[str, Any] = {}
-    exec(compile(block, "docs/stream.md", "exec"), names)
+    for block in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(compile(block, "docs/stream.md", "exec"), names)
     assert names["summary"].num_predictions == 7
     assert names["timeline"].seconds == 2.5
     shown = ""

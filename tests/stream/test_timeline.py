@@ -184,11 +184,6 @@ def test_a_plot_of_two_videos_is_refused(finished_run: Path, long_video: Path):
         main(["predict", str(finished_run), str(long_video), str(long_video), "--windows", "--plot", "a.svg"])
 
 
-def test_an_exported_file_has_no_timeline(long_video: Path, tmp_path: Path):
-    with pytest.raises(SystemExit, match=r"model\.onnx.*run folder"):
-        main(["predict", str(tmp_path / "model.onnx"), str(long_video), "--windows"])
-
-
 def test_pre_labels_are_written_and_read(finished_run: Path, long_video: Path, tmp_path: Path, capsys: Any):
     settings = ["--seconds", "2", "--every", "0.7", "--enter", "0", "--leave", "0", "--json"]
     out = tmp_path / "segments.json"

@@ -7,7 +7,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +20,7 @@ from vsn.stream import scorer as window_scores
 from vsn.stream.collect import window_views
 from vsn.stream.file_windows import read_windows
 from vsn.stream.grid import WindowGrid
-from vsn.stream.plan import check_windows, spread, trained_seconds
+from vsn.stream.plan import spread, trained_seconds, window_processor
 from vsn.stream.stream import Stream
 
 
@@ -65,10 +64,11 @@ def test_windows_are_those_of_the_stream(
     predictor = make_predictor(protocol=protocol, **model)
     found = read_windows(noise_video, predictor.recipe, seconds=0.8, max_windows=most, video_seconds=4.0)
     assert (found.grid.every, found.seconds) == (pytest.approx(every), pytest.approx(4.0))
-    seen: list[torch.Tensor] = []
+    seen: list[np.ndarray] = []
+    processor = window_processor(predictor.recipe)
 
     def noted(scorer: Any, numbers: Any, images: Any) -> np.ndarray:
-        seen.append(window_views(images, predictor.recipe, protocol))
+        seen.append(window_views(images, processor))
         return np.zeros(3, np.float32)
 
     monkeypatch.setattr(window_scores.WindowScorer, "score", noted)
@@ -98,7 +98,7 @@ def test_a_window_of_unevenly_spaced_frames_has_those_of_evaluation(
     with open_video(path) as video:
         seconds = video.seconds
     found = read_windows(path, recipe, seconds=seconds, max_windows=1, video_seconds=seconds)
-    expected = views_of_video(path, recipe, recipe.eval).numpy().astype(int)
+    expected = views_of_video(path, recipe, recipe.eval).astype(int)
     got = found.clips[0][0].astype(int)
     assert got.shape == expected.shape
     # Instants may fall on either side of the same frame: at most one step of brightness, of a frame that stays.
@@ -139,7 +139,7 @@ def test_a_run_without_windows_is_refused_first() -> None:
     flow = replace(recipe, model=replace(recipe.model, modality="flow"))
     for run, protocol in ((flow, None), (recipe, "3crop-2clip"), (recipe, "25x10"), (recipe, "fcn-windows")):
         with pytest.raises(ConfigError):
-            check_windows(run, protocol)
+            window_processor(run, protocol)
     with pytest.raises(ConfigError, match="flow"):
         read_windows(Path("gone"), flow, seconds=1.0, max_windows=4, video_seconds=4.0)
 

@@ -15,10 +15,10 @@ from tests.helpers.tiny_runs import at_step, metrics_of, tiny_recipe, weights_of
 from vsn.cli import main
 from vsn.config import ConfigError
 from vsn.export.export import export_run
-from vsn.export.exported import video_logits
 from vsn.inference.evaluate import evaluate_run
+from vsn.inference.exported import video_logits
 from vsn.inference.features import extract_features
-from vsn.inference.predict import Predictor
+from vsn.inference.predictor import Predictor
 from vsn.models.weights_file import NotFiniteError, check_finite, write_weights
 from vsn.runs.checkpoint import load_checkpoint
 from vsn.runs.run import RunError, is_finished, open_run, weights_file

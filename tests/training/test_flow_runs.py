@@ -26,13 +26,14 @@ from vsn.data.readers import read_records
 from vsn.data.video import VideoError, open_video, write_video
 from vsn.inference.evaluate import evaluate_run, score_videos
 from vsn.inference.inputs import views_of_video
-from vsn.inference.predict import Predictor, TwoStreamPredictor
+from vsn.inference.predict import RunPredictor, TwoStreamPredictor
+from vsn.inference.predictor import Predictor
 from vsn.models import create_model
 from vsn.report.illustrate import illustrated_report
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import open_run
 from vsn.scores.metrics import softmax
-from vsn.stream.plan import check_windows
+from vsn.stream.plan import window_processor
 from vsn.training.train import train
 
 NUM_FRAMES, SIDE = 9, 32
@@ -262,7 +263,7 @@ def frames_predictor() -> Predictor:
     settings = recipe(DataConfig(), "rgb", 1)
     torch.manual_seed(0)
     model = create_model("tsn_resnet14_tiny", num_classes=2, num_frames=3)
-    return Predictor(model, settings, ("right", "left"), device="cpu")
+    return RunPredictor(model, settings, ("right", "left"), device="cpu")
 
 
 @pytest.mark.parametrize(("name", "weight"), [("left", 1.0), ("right", 1.0), ("left", 3.0)])
@@ -360,7 +361,7 @@ def test_a_run_on_frames_and_paths(with_both_flows: Path, tmp_path: Path, quiet:
     page = illustrated_report([run.path], tmp_path / "report.html", title="t", num_videos=1)
     assert page.read_text("utf-8").count("<img") >= 2 * 5
     with pytest.raises(ConfigError, match=r"trajectory_resnet18_thin.*windows"):
-        check_windows(run.recipe)
+        window_processor(run.recipe)
 
 
 def test_the_arrow_of_time_reverses_paths_too(with_both_flows: Path, tmp_path: Path, quiet: Console) -> None:
@@ -392,4 +393,4 @@ def test_paths_of_segments_of_a_file(with_both_flows: Path, tmp_path: Path, quie
     record = dataset.records[1]
     assert record.part == Part(0.5, 1.0)
     computed = views_of_video(record.path, recipe, EvalConfig(protocol="center"), part=record.part)
-    assert torch.equal(dataset[1].clip, computed)
+    assert np.array_equal(dataset[1].clip, computed)

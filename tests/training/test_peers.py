@@ -18,7 +18,7 @@ from vsn.config import ConfigError, EvalConfig, ModelConfig, Recipe, TrainConfig
 from vsn.data.open import open_split
 from vsn.data.views import PROTOCOLS
 from vsn.inference.evaluate import evaluate_run, score_videos
-from vsn.inference.predict import Predictor
+from vsn.inference.predictor import Predictor
 from vsn.models import VideoClassifier, build_model, create_model
 from vsn.models.gradcam import grad_cam
 from vsn.models.measure import count_multiply_adds

@@ -16,7 +16,7 @@ from torchvision.models._api import WeightsEnum
 from tests.helpers.tiny_runs import tiny_recipe, weights_of
 from vsn import create_model
 from vsn.config import ConfigError, ModelConfig, Recipe
-from vsn.inference.predict import Predictor
+from vsn.inference.predictor import Predictor
 from vsn.models import build_model
 from vsn.models.backbones import build_backbone
 from vsn.models.classifier import VideoClassifier

@@ -16,7 +16,7 @@ from vsn.config import AugmentConfig, ConfigError, EvalConfig, Recipe
 from vsn.data.readers import read_records
 from vsn.data.video import VideoError, write_video
 from vsn.inference.evaluate import evaluate_run
-from vsn.inference.predict import Predictor
+from vsn.inference.predictor import Predictor
 from vsn.models import build_model, initialize
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import RunError, open_run

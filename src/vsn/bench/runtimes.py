@@ -106,7 +106,7 @@ def prepare_exported(
         ExportError: a package is missing, or the exported model differs from the model.
     """
     from vsn.export.export import export_model
-    from vsn.export.exported import ExportedModel
+    from vsn.inference.exported import ExportedModel
 
     if device.type != "cpu":
         raise BenchError(f"{variant.runtime} runs on the CPU, got device {device.type!r}; pass --device cpu.")

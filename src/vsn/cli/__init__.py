@@ -43,6 +43,7 @@ from vsn.cli.serve import serve
 from vsn.cli.settings import RecipeCommand, command_line, parse_recipe_command
 from vsn.cli.stream import stream
 from vsn.cli.training import TrainCommand
+from vsn.config.distribution import explain_missing
 from vsn.system.allocator import keep_freed_memory
 
 DESCRIPTION = (
@@ -124,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # tyro divides the width into columns of help, and never ends where one of them is left no place.
     if shutil.get_terminal_size().columns < MIN_COLUMNS:
         os.environ["COLUMNS"] = str(MIN_COLUMNS)
+    prog = "vsn"
     try:
         if arguments[:1] == ["--version"]:
             print(f"vsn {vsn.__version__}")
@@ -149,6 +151,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as error:  # commands that can save their work catch the signal before
         print("vsn: stopped", file=sys.stderr)
         raise SystemExit(getattr(error, "exit_status", 130)) from None  # 128 + SIGINT, as a shell reports it
+    except ModuleNotFoundError as error:
+        message = explain_missing(error, prog)
+        if message is None or os.environ.get("VSN_TRACEBACK"):
+            raise
+        raise SystemExit(f"vsn: {message}") from None
     # Errors of users: bad settings, missing files, failed workers. Others are bugs, and keep their traceback.
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("VSN_TRACEBACK"):

@@ -102,7 +102,7 @@ def _evaluate_windows(
 ) -> None:
     """Test the timelines of a split, print the measures and write them to RUN/timelines/SPLIT.json."""
     from vsn.data.open import split_to_test
-    from vsn.inference.predict import Predictor
+    from vsn.inference.predictor import Predictor
     from vsn.stream.evaluate import evaluate_timelines
     from vsn.stream.stream import Stream
     from vsn.system.files import write_json

@@ -30,7 +30,7 @@ def features(
     (N, T, D). The same command resumes an interrupted extraction.
 
     Args:
-        run: a run folder, or hf://user/name.
+        run: a run folder, hf://user/name, or a file that `vsn export` wrote, whose features are those of video files.
         videos: video files or folders of them; none: a split of the run's data set.
         out: the file to write.
         split: of the data set; default the one the run was trained on.
@@ -39,17 +39,10 @@ def features(
         per_frame: one vector per frame, not their mean.
         bad_videos: a video that cannot be read stops the extraction, or gets a row of NaN.
     """
-    from dataclasses import replace
-
     import numpy as np
 
     from vsn.inference.features import extract_features
-    from vsn.runs.hub import local_run
-    from vsn.runs.run import open_run
 
-    # hf://user/name is downloaded first.
-    run = local_run(run)
-    config = open_run(run).recipe.eval
     extracted = extract_features(
         run,
         out,
@@ -58,7 +51,7 @@ def features(
         source=source,
         root=root,
         per_frame=per_frame,
-        config=replace(config, protocol=protocol or config.protocol),
+        protocol=protocol,
         weights=weights,
         device=device,
         bad_videos=bad_videos,

@@ -18,9 +18,9 @@ from vsn.system.numbers import percent
 from vsn.system.terminal import join_labels
 
 if TYPE_CHECKING:
-    from vsn.export.exported import ExportedPredictor
-    from vsn.inference.predict import Predictor, TwoStreamPredictor
+    from vsn.inference.predict import TwoStreamPredictor
     from vsn.inference.prediction import Prediction
+    from vsn.inference.predictor import Predictor
     from vsn.scores.calibrate import Calibration
     from vsn.scores.segments import Segment
     from vsn.stream.stream import Stream
@@ -88,14 +88,13 @@ def predict(
         files: files that a timeline is written to, and compared with.
     """
     from vsn.data.video import Part
-    from vsn.export.exported import ExportedPredictor, is_exported
+    from vsn.inference.exported_metadata import is_exported
     from vsn.inference.prediction import check_top_k
+    from vsn.inference.predictor import open_predictor
     from vsn.scores.calibrate import load_calibration
 
     check_top_k(top_k)
     part = Part(start, end) if start or end is not None else None
-    # Only an exported file has one of the suffixes; everything else is a run folder or a hub address.
-    exported = is_exported(run)
     # Options of timelines that were given; a default may be given too, and does no harm.
     changed = [
         f"--{field.name.replace('_', '-')}"
@@ -103,21 +102,15 @@ def predict(
         for field in dataclasses.fields(options)
         if getattr(options, field.name) != field.default
     ]
-    only_runs = f"{run} is an exported file, with one model for the CPU"
     # A combination of options that is not possible, and what is wrong with it.
     refused = [
         (not videos, "vsn predict needs video files, or folders of them, after the run folder."),
         (changed and not windows, f"{' '.join(changed[:1])} is for timelines; add --windows, or leave it out."),
         (windows and part, "--start and --end are for labels; a timeline covers the whole file. Leave them out."),
         (windows and flow_run, "--flow-run does not work with --windows: a timeline takes one run on frames."),
-        (windows and exported, f"{run} is an exported file; --windows needs the run folder it was exported from."),
-        (exported and flow_run, f"--flow-run needs a run folder; {only_runs}."),
-        (exported and weights == "best", f"--weights best needs a run folder; {only_runs}."),
-        (exported and device not in ("auto", "cpu"), f"--device {device} needs a run folder; {only_runs}."),
         (
-            not exported and precision != "fp32",
-            f"--precision {precision} is for an OpenVINO .xml file, and {run} is a run, which computes in its "
-            "train.precision. Leave it out, or export the run: vsn export RUN --to openvino.",
+            is_exported(run) and flow_run,
+            f"--flow-run needs a run folder; {run} is an exported file, with one model for the CPU.",
         ),
     ]
     # All before a model is opened, which takes seconds.
@@ -129,22 +122,17 @@ def predict(
 
         check_plot(files.plot)
     calibrated = load_calibration(calibration) if calibration is not None else None
-    predictor: Predictor | TwoStreamPredictor | ExportedPredictor
-    if exported:
-        predictor = ExportedPredictor.from_file(run, precision=precision)
-    else:
-        from vsn.inference.predict import Predictor, TwoStreamPredictor
+    single = open_predictor(run, device=device, weights=weights, precision=precision)
+    predictor: Predictor | TwoStreamPredictor = single
+    if flow_run is not None:
+        from vsn.inference.predict import TwoStreamPredictor
 
-        predictor = of_run = Predictor.from_run(run, device=device, weights=weights)
-        if windows:
-            check_calibrated(of_run, calibrated)
-            _predict_timelines(of_run, videos, sliding, files, calibrated, save, top_k=top_k, json_output=json_output)
-            return
-        if flow_run is not None:
-            of_flow = Predictor.from_run(flow_run, device=device, weights=weights)
-            predictor = TwoStreamPredictor(of_run, of_flow, flow_weight=flow_weight)
-
+        of_flow = open_predictor(flow_run, device=device, weights=weights)
+        predictor = TwoStreamPredictor(single, of_flow, flow_weight=flow_weight)
     check_calibrated(predictor, calibrated)
+    if windows:
+        _predict_timelines(single, videos, sliding, files, calibrated, save, top_k=top_k, json_output=json_output)
+        return
 
     def predict_labels(file: Path) -> None:
         # Calibration changes the probabilities of all classes.
@@ -163,9 +151,7 @@ def predict(
     _for_each_file(inputs, predict_labels, json_output=json_output)
 
 
-def check_calibrated(
-    predictor: Predictor | TwoStreamPredictor | ExportedPredictor, calibration: Calibration | None
-) -> None:
+def check_calibrated(predictor: Predictor | TwoStreamPredictor, calibration: Calibration | None) -> None:
     """Refuse a calibration of other weights, and note on standard error if it was fitted on other views."""
     from vsn.scores.calibrate import check_calibration
 

@@ -21,7 +21,8 @@ def serve(
 ) -> None:
     """Serve a model over HTTP: a page to drop videos on at /, POST /v1/predict for programs.
 
-    By default only this machine can connect; --host changes that. Needs `pip install "vsn-video[serve]"`.
+    By default only this machine can connect; --host changes that. Needs `pip install "vsn-video[serve]"`, of
+    exported files no PyTorch.
 
     Args:
         run: a run folder, or a file that `vsn export` wrote.

@@ -43,7 +43,7 @@ def stream(
     Ctrl-C ends it with a summary. docs/stream.md explains the output.
 
     Args:
-        run: a run folder on frames or their differences, or hf://user/name.
+        run: a run folder on frames or their differences, hf://user/name, or a file that `vsn export` wrote.
         source: a video file (played in real time), the number of a webcam, or an RTSP or HTTP address.
         windows: length and stride of the windows, and when a label counts.
         live: how the source is read.
@@ -53,8 +53,8 @@ def stream(
         top_k: classes per window.
     """
     from vsn.cli.predict import check_calibrated
-    from vsn.inference.predict import Predictor
     from vsn.inference.prediction import check_top_k
+    from vsn.inference.predictor import open_predictor
     from vsn.scores.calibrate import load_calibration
     from vsn.stream.stream import Stream
     from vsn.system.interrupt import stop_requests
@@ -64,7 +64,7 @@ def stream(
     if video is not None and video.suffix.lower() != ".mp4":
         raise ValueError(f"--video is {str(video)!r}; it is written as .mp4.")
     calibrated = load_calibration(calibration) if calibration is not None else None
-    predictor = Predictor.from_run(run, device=device, weights=weights)
+    predictor = open_predictor(run, device=device, weights=weights)
     check_calibrated(predictor, calibrated)
     opened = Stream(predictor, source, windows=windows, live=live, calibration=calibrated, protocol=protocol)
     print(opened.description, file=sys.stderr)

@@ -18,19 +18,19 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from vsn.config import EvalConfig, FrameOrder, Recipe
+from vsn.config import EvalConfig, Recipe
 from vsn.data.extra import ExtraPlanes
 from vsn.data.flips import flipped_labels
-from vsn.data.flow.stored import open_flow
 from vsn.data.flow.values import ZERO
+from vsn.data.frames import flip as flip_frames
+from vsn.data.frames import stack_channels
 from vsn.data.part import VideoPart
+from vsn.data.processor import Processor, SampledFrames, open_as_in, sample_frames, with_planes
 from vsn.data.records import RecordSet, VideoRecord
-from vsn.data.sampling import frame_order, sample_indices, stack_indices
-from vsn.data.transforms import augment_clip, contiguous_planes, multiscale_corner_crop, stack_channels
-from vsn.data.transforms import flip as flip_frames
-from vsn.data.video import VideoError, VideoReader, at_constant_rate, open_video, part_reader
+from vsn.data.sampling import sample_indices, stack_indices
+from vsn.data.transforms import augment_clip, multiscale_corner_crop
+from vsn.data.video import VideoError, VideoReader, part_reader
 from vsn.data.video.reader import MemoryReader
-from vsn.data.views import clip_indices, crop_views, num_test_frames
 
 
 class Sample(NamedTuple):
@@ -53,26 +53,12 @@ class BadVideo(NamedTuple):
     reason: str
 
 
-def open_as_in(recipe: Recipe, path: Path, *, num_threads: int = 1) -> VideoReader:
-    """Open a video, or stored flow for a flow model, as a recipe reads it; see `open_video` and `open_flow`."""
-    data, short_side = recipe.data, recipe.clip.short_side
-    if recipe.model.modality == "flow":
-        return open_flow(path, layout=data.flow_layout, short_side=short_side)
-    return open_video(
-        path,
-        short_side=short_side,
-        frame_template=data.frame_template,
-        decoder=data.decoder,
-        num_threads=num_threads,
-    )
-
-
 class VideoDataset(Dataset[Sample]):
     """Clips of the records of a split, made as the recipe states.
 
     For training: random frames of each segment, a random crop resized to `clip.crop_size`, flips by
     `data.flip`, augmentation. Otherwise: the views of a test protocol, without randomness, frames in
-    `order` ("shuffled" depends on the seed).
+    `eval.order` ("shuffled" depends on the seed).
 
     Channels of a clip by `model.modality`, L being `model.flow_length`: "rgb" C = 3; "flow" L
     consecutive flow fields for each segment, C = 2L (x1, y1, x2, y2, ...); "rgbdiff" L + 1 consecutive
@@ -117,8 +103,8 @@ class VideoDataset(Dataset[Sample]):
         self.train = train
         self.protocol = view.protocol
         # A protocol may fix T ("25x10"); training never does.
-        self.num_frames = model.num_frames if train else num_test_frames(model, view.protocol)
-        self.order: FrameOrder = "forward" if train else view.order
+        self._processor = None if train else Processor(recipe, view)
+        self.num_frames = model.num_frames if self._processor is None else self._processor.num_frames
         self.seed = recipe.train.seed if train else view.seed
         self._open = open_reader or partial(open_as_in, recipe)
         self._extra = extra
@@ -139,29 +125,18 @@ class VideoDataset(Dataset[Sample]):
         video = index // self.per_video
         # Frame indices have their own generator: a damaged video draws twice, and its crops stay the same.
         generator = np.random.default_rng([self.seed, epoch, video, 0])
-        images, indices, num_video_frames = self._sampled_frames(record, (self.seed, epoch, video, 1))
-        frames = torch.from_numpy(images).permute(0, 3, 1, 2)
-        if self.order != "forward":
-            # Rearrange segments, and keep the order within each: that of flow and differences is motion.
-            order = frame_order(self.num_frames, self.order, generator)
-            segments = frames.unflatten(0, (-1, self.num_frames, model.num_consecutive))
-            frames, indices = segments[:, torch.from_numpy(order)].flatten(0, 2), indices[:, order]
-        if self._extra is not None:
-            planes = self._extra.planes(
-                record.shown,
-                indices[..., 0],
-                num_video_frames=num_video_frames,
-                size=(frames.shape[2], frames.shape[3]),
-            )
-            frames = torch.cat([frames, torch.from_numpy(planes).flatten(0, 1).permute(0, 3, 1, 2)], dim=1)
         labels = record.labels
-        if not self.train:
-            return Sample(self._views(frames), self._target(labels), index)
+        planes = None if self._extra is None else partial(self._planes, record.shown)
+        if self._processor is not None:
+            with self._reader(record.shown) as stored:
+                views = self._processor.views(stored, planes=planes, reverse=record.reverse, generator=generator)
+            return Sample(torch.from_numpy(views), self._target(labels), index)
+        images = with_planes(*self._training_frames(record, (self.seed, epoch, video, 1)), planes)
         # Crop on uint8 before stacking: all frames of all segments get the same crop.
-        frames = multiscale_corner_crop(frames, self.clip, generator, extra=model.extra_planes)
+        frames = multiscale_corner_crop(torch.from_numpy(images), self.clip, generator, extra=model.extra_planes)
         # Draw first: the flip rule of a class must not change the draws that follow.
         if generator.random() < 0.5 and labels and all(label in self._flipped_labels for label in labels):
-            frames = flip_frames(frames, model.modality, extra=model.extra_planes)
+            frames = torch.from_numpy(flip_frames(frames.numpy(), model.modality, extra=model.extra_planes))
             labels = tuple(self._flipped_labels[label] for label in labels)
         # Black is a color; the erased value of flow must mean no motion.
         erased = ZERO if model.modality == "flow" else 0
@@ -171,7 +146,9 @@ class VideoDataset(Dataset[Sample]):
         )
         colors = augment_clip(colors, self.recipe.augment, generator, blank=erased)
         frames = torch.cat([colors, planes_of_crop], dim=1) if model.extra_planes else colors
-        return Sample(contiguous_planes(stack_channels(frames, self.num_frames)), self._target(labels), index)
+        # Decoded pixels are interleaved R, G, B; NumPy separates them twice as fast as `Tensor.contiguous`.
+        clip = np.ascontiguousarray(stack_channels(frames.numpy(), self.num_frames))
+        return Sample(torch.from_numpy(clip), self._target(labels), index)
 
     def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[Sample | BadVideo]:
         """Return the samples of a batch, errors as values: a `DataLoader` worker would reduce errors to text."""
@@ -210,19 +187,6 @@ class VideoDataset(Dataset[Sample]):
                 pool.shutdown(cancel_futures=True)
         return [error for video in shown if isinstance(error := self._cached[video], VideoError)]
 
-    def _views(self, frames: torch.Tensor) -> torch.Tensor:
-        """The views of the protocol, clip by clip: `(views, T, C, H, W)`, or `(T, C, H, W)` of a single view."""
-        model = self.recipe.model
-        clips = frames.unflatten(0, (-1, self.num_frames * model.num_consecutive))
-        crops = [
-            crop
-            for clip in clips
-            for crop in crop_views(clip, self.clip, self.protocol, model.modality, extra=model.extra_planes)
-        ]
-        views = [stack_channels(crop, self.num_frames) for crop in crops]
-        # One memory layout for every protocol: convolutions give different last bits for another layout.
-        return contiguous_planes(torch.stack(views) if len(views) > 1 else views[0])
-
     def _target(self, labels: tuple[int, ...]) -> torch.Tensor:
         if not self.multi_label:
             return torch.tensor(labels[0] if labels else -1)
@@ -230,21 +194,27 @@ class VideoDataset(Dataset[Sample]):
         target[list(labels)] = 1.0
         return target
 
-    def _sampled_frames(self, record: VideoRecord, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, int]:
-        """Return sampled frames at `clip.short_side`, uint8 `(clips * T * L, H, W, C)`, by clip and segment; their indices,
-        int64 `(clips, T, L)`; and how many frames the video has."""
+    def _training_frames(self, record: VideoRecord, seed: tuple[int, ...]) -> SampledFrames:
+        """Read the frames of a random clip, see `sample_frames`."""
+
+        def choose(num_video_frames: int, rate: float) -> np.ndarray:
+            num_consecutive = self.recipe.model.num_consecutive
+            starts = sample_indices(
+                self.clip, num_video_frames, self.num_frames, np.random.default_rng(seed),
+                video_rate=rate, num_consecutive=num_consecutive,
+            )  # fmt: skip
+            indices = stack_indices(starts[None], num_video_frames, num_consecutive)
+            # The same frames forward and reversed: only their order tells the two apart.
+            return indices[:, ::-1, ::-1] if record.reverse else indices
+
         with self._reader(record.shown) as stored:
-            video = at_constant_rate(stored) if self.clip.by == "time" else stored
-            rate = video.frames_per_second
-            chosen: list[tuple[np.ndarray, int]] = []
+            return sample_frames(stored, self.recipe, choose)
 
-            def choose(num_frames: int) -> np.ndarray:
-                indices = self._indices(num_frames, rate, seed, reverse=record.reverse)
-                chosen.append((indices.reshape(-1, self.num_frames, self.recipe.model.num_consecutive), num_frames))
-                return indices
-
-            frames = video.sample(choose)
-            return frames, *chosen[-1]  # of a damaged video, the last attempt
+    def _planes(
+        self, shown: VideoPart, indices: np.ndarray, num_video_frames: int, size: tuple[int, int]
+    ) -> np.ndarray:
+        assert self._extra is not None
+        return self._extra.planes(shown, indices, num_video_frames=num_video_frames, size=size)
 
     def _reader(self, shown: VideoPart) -> VideoReader:
         """A reader of the video or segment, from memory with `data.cache = "memory"`."""
@@ -256,24 +226,6 @@ class VideoDataset(Dataset[Sample]):
         if isinstance(cached, VideoError):
             raise VideoError(cached.path, cached.reason)
         return cached
-
-    def _indices(self, num_video_frames: int, video_rate: float, seed: tuple[int, ...], *, reverse: bool) -> np.ndarray:
-        """Indices of the frames of every clip, in the order they are shown: int64 `(clips * T * L,)`."""
-        num_frames, num_consecutive = self.num_frames, self.recipe.model.num_consecutive
-        if self.train:
-            generator = np.random.default_rng(seed)
-            starts = sample_indices(
-                self.clip, num_video_frames, num_frames, generator,
-                video_rate=video_rate, num_consecutive=num_consecutive,
-            )[None]  # fmt: skip
-        else:
-            starts = clip_indices(
-                self.protocol, self.clip, num_video_frames, num_frames,
-                video_rate=video_rate, num_consecutive=num_consecutive,
-            )  # fmt: skip
-        indices = stack_indices(starts, num_video_frames, num_consecutive).reshape(len(starts), -1)
-        # The same frames forward and reversed: only their order tells the two apart.
-        return (indices[:, ::-1] if reverse else indices).ravel()
 
     def _fill_cache(self, shown: VideoPart) -> None:
         try:

@@ -15,12 +15,13 @@ from rich.console import Console
 from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.config.errors import quote_first
 from vsn.data.background import read_labeled
-from vsn.data.dataset import VideoDataset, open_as_in
+from vsn.data.dataset import VideoDataset
 from vsn.data.extra import open_extra
 from vsn.data.flips import describe_pairs, unclear_pairs
 from vsn.data.flow.find import with_flow
 from vsn.data.flow.values import expected_flow
 from vsn.data.overlap import check_splits
+from vsn.data.processor import open_as_in
 from vsn.data.readers import NoSplitError
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video import OutsideVideoError, VideoError, part_reader

@@ -1,9 +1,7 @@
-"""Crop, resize, flip and augment frames: uint8 `(T, C, H, W)` in, uint8 `(T, C, H, W)` out.
+"""Crop and augment the frames of training clips at random: uint8 `(T, C, H, W)` in, uint8 `(T, C, H, W)` out.
 
-Random parameters are drawn once for the whole clip, from the generator passed in. Fields of optical flow
-are frames of two channels; resizing keeps their values (as TSN does: motions stay in pixels of the frames
-that the flow was computed from). The last channels may be planes of an extra input (`vsn.config.EXTRA_PLANES`): the motions
-of paths are in pixels of the frame that they are in, and change with its size.
+Random parameters are drawn once for the whole clip, from the generator passed in. What test clips need is in
+`vsn.data.frames`.
 """
 
 from __future__ import annotations
@@ -16,8 +14,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from vsn.config import ZERO_PATH, AugmentConfig, ClipSpec, Modality, Plane
-from vsn.data.video.reader import scaled_size
+from vsn.config import AugmentConfig, ClipSpec, Plane
+from vsn.data.frames import scale_paths
 
 # Offsets (x, y) in quarters of the space around a crop: the corners and the center, then the rest of
 # the 13 positions (TSN's "more fix crop").
@@ -27,12 +25,6 @@ _POSITIONS = (
     (1, 1), (3, 1), (1, 3), (3, 3),
 )  # fmt: skip
 _SNAP_PIXELS = 3
-
-
-def resize_short_side(frames: torch.Tensor, short_side: int, *, extra: Sequence[Plane] = ()) -> torch.Tensor:
-    """Resize frames so that the shorter side has `short_side` pixels (bilinear, antialiased)."""
-    height, width = frames.shape[-2:]
-    return _in_its_pixels(_resize(frames, *scaled_size(height, width, short_side)), (height, width), extra)
 
 
 def crop_sides(short_side: int, spec: ClipSpec) -> list[int]:
@@ -66,50 +58,10 @@ def multiscale_corner_crop(
     left = step_x * ((width - crop_width) // 4)
     top = step_y * ((height - crop_height) // 4)
     crop = frames[..., top : top + crop_height, left : left + crop_width]
-    return _in_its_pixels(_resize(crop, spec.crop_size, spec.crop_size), (crop_height, crop_width), extra)
-
-
-def center_crop(frames: torch.Tensor, size: int) -> torch.Tensor:
-    """Return the central `size` x `size` pixels, a view. Raises `ValueError` for smaller frames."""
-    height, width = frames.shape[-2:]
-    if min(height, width) < size:
-        raise ValueError(
-            f"Cannot crop {size}x{size} from frames of {height}x{width} pixels; resize their shorter side first."
-        )
-    top, left = round((height - size) / 2), round((width - size) / 2)
-    return frames[..., top : top + size, left : left + size]
-
-
-def flip(frames: torch.Tensor, modality: Modality = "rgb", *, extra: Sequence[Plane] = ()) -> torch.Tensor:
-    """Flip frames horizontally (a copy), and negate the x channels of flow, x1, y1, x2, y2, ..., and of paths."""
-    flipped = frames.flip(-1)
-    if modality == "flow":
-        # Motion to the right becomes motion to the left: 255 - b is exact for the motion a byte stands for.
-        # (No motion, 128, becomes 127: both are half a step from zero.)
-        flipped[..., ::2, :, :] = 255 - flipped[..., ::2, :, :]
-    for channel, plane in enumerate(extra, frames.shape[-3] - len(extra)):
-        if plane == "path-x":
-            flipped[..., channel, :, :] = _scaled_path(flipped[..., channel, :, :], -1.0)
-    return flipped
-
-
-def _scaled_path(stored: torch.Tensor, factor: float) -> torch.Tensor:
-    """Multiply motions that are stored as bytes; no motion stays exactly that."""
-    return ((stored.float() - ZERO_PATH) * factor + ZERO_PATH).round().clamp(0, 255).to(torch.uint8)
-
-
-def contiguous_planes(frames: torch.Tensor) -> torch.Tensor:
-    """Return the same frames, contiguous in memory: one channel after the other."""
-    # Decoded pixels are interleaved R, G, B; NumPy separates them twice as fast as `Tensor.contiguous`.
-    return torch.from_numpy(np.ascontiguousarray(frames.numpy()))
-
-
-def stack_channels(frames: torch.Tensor, num_segments: int) -> torch.Tensor:
-    """Stack the L frames of each segment as channels: `(T * L, C, H, W)` to `(T, L * C, H, W)`.
-
-    Fields of flow give the channels x1, y1, x2, y2, ...; frames R1, G1, B1, R2, ...
-    """
-    return frames.unflatten(0, (num_segments, -1)).flatten(1, 2)
+    resized = _resize(crop, spec.crop_size, spec.crop_size)
+    if extra:
+        scale_paths(resized.numpy(), (crop_height, crop_width), extra)  # in place, in the same memory
+    return resized
 
 
 def _resize(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -118,18 +70,6 @@ def _resize(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
     resized: torch.Tensor = tv.resize(
         frames, [height, width], interpolation=tv.InterpolationMode.BILINEAR, antialias=True
     )
-    return resized
-
-
-def _in_its_pixels(resized: torch.Tensor, old_size: tuple[int, int], extra: Sequence[Plane]) -> torch.Tensor:
-    """Express the motions of paths, which are in pixels of frames of the old (height, width), in those of the new frames."""
-    (height, width), (old_height, old_width) = resized.shape[-2:], old_size
-    if (height, width) == (old_height, old_width):
-        return resized
-    factors = {"path-x": width / old_width, "path-y": height / old_height}
-    for channel, plane in enumerate(extra, resized.shape[-3] - len(extra)):
-        if plane in factors:  # a box has its place in the frame, and no values that change
-            resized[..., channel, :, :] = _scaled_path(resized[..., channel, :, :], factors[plane])
     return resized
 
 

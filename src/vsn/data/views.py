@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 
 from vsn.config import ClipSpec, ConfigError, Modality, ModelConfig, Plane, Protocol, Recipe
+from vsn.data.frames import Frames, center_crop, flip, resize_short_side
 from vsn.data.sampling import dense_clip_indices, sample_indices, segment_indices, two_clip_indices
-from vsn.data.transforms import center_crop, flip, resize_short_side
 from vsn.data.video.reader import scaled_size
 
 DENSE_CLIPS = 10
@@ -126,14 +125,16 @@ def num_view_pixels(recipe: Recipe, height: int, width: int) -> int:
 
 
 def crop_views(
-    frames: torch.Tensor,
+    frames: Frames,
     spec: ClipSpec,
     protocol: Protocol,
     modality: Modality = "rgb",
     *,
     extra: Sequence[Plane] = (),
-) -> torch.Tensor:
-    """Resize the shorter side to `spec.short_side` and crop: uint8 `(T, C, H, W)` to `(num_crops, T, C, h, w)`.
+) -> list[Frames]:
+    """Resize the shorter side to `spec.short_side` and crop: uint8 `(T, C, H, W)` to `(T, C, h, w)` of each crop.
+
+    Crops share memory with the frames where they can.
 
     - whole: the whole frame (spatially fully convolutional inference: the paper, section 3.4);
     - center: the central `crop_size` x `crop_size`;
@@ -144,20 +145,19 @@ def crop_views(
     """
     frames = resize_short_side(frames, spec.short_side, extra=extra)
     height, width = frames.shape[-2:]
-    # Views of the same memory where possible; `torch.stack` copies.
     match PROTOCOLS[protocol].crops:
         case "whole":
-            return frames[None]
+            return [frames]
         case "center":
-            return center_crop(frames, spec.crop_size)[None]
+            return [center_crop(frames, spec.crop_size)]
         case "three":
-            side, axis = min(height, width), -1 if width >= height else -2
-            # Offsets in quarters, rounded down before they are multiplied, as TSN does.
-            step = (max(height, width) - side) // 4
-            return torch.stack([frames.narrow(axis, start, side) for start in (0, 4 * step, 2 * step)])
+            side = min(height, width)
+            # Offsets in quarters, rounded down before they are multiplied, as TSN does. One of the two is zero.
+            step_y, step_x = (height - side) // 4, (width - side) // 4
+            return [frames[..., n * step_y : n * step_y + side, n * step_x : n * step_x + side] for n in (0, 4, 2)]
         case "ten":
             size = spec.crop_size
             step_y, step_x = (height - size) // 4, (width - size) // 4
             corners = [(y * step_y, x * step_x) for y, x in ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))]
             five = [frames[..., top : top + size, left : left + size] for top, left in corners]
-            return torch.stack([*five, *(flip(crop, modality, extra=extra) for crop in five)])
+            return [*five, *(flip(crop, modality, extra=extra) for crop in five)]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from vsn.config import ConfigError, Recipe
 from vsn.data.open import label_array, open_split, split_to_test
 from vsn.data.video import VideoError
-from vsn.export.exported import ExportedModel, video_logits
-from vsn.export.metadata import ExportError, Precision
+from vsn.inference.exported import ExportedModel, video_logits
+from vsn.inference.exported_metadata import ExportError, Precision
 from vsn.inference.forward import view_scores
 from vsn.models import VideoClassifier
 from vsn.scores.metrics import Summary, summarize

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from vsn.config import ExportConfig, Protocol, Recipe
 from vsn.config.distribution import installed_version
-from vsn.data.views import PROTOCOLS, num_test_frames
+from vsn.data.processor import Processor
+from vsn.data.views import PROTOCOLS
 from vsn.export.check import (
     Accuracy,
     Check,
@@ -27,9 +28,7 @@ from vsn.export.check import (
     require_close,
     split_clips,
 )
-from vsn.export.exported import ExportedModel
 from vsn.export.form import ExportForm
-from vsn.export.metadata import KEY, SUFFIXES, ExportMetadata, import_package, recipe_to_export
 from vsn.export.web import check_page, find_examples, page_libraries, write_page
 from vsn.export.write import (
     check_packages,
@@ -40,9 +39,10 @@ from vsn.export.write import (
     write_onnx,
     write_openvino,
 )
+from vsn.inference.exported import ExportedModel
+from vsn.inference.exported_metadata import KEY, OUTPUTS, SUFFIXES, ExportMetadata, import_package
 from vsn.models import VideoClassifier
 from vsn.runs.checkpoint import load_model
-from vsn.runs.metadata import describe_preprocessing
 from vsn.runs.run import WeightsKind, open_run, weights_hash
 from vsn.system.files import atomic_write
 
@@ -180,24 +180,25 @@ def export_model(
     config = config or ExportConfig()
     check_packages(config)
     recipe, note = export_view(recipe, any_size=config.any_size)
-    clip, protocol = recipe.clip, recipe.eval.protocol
+    clip, protocol, processor = recipe.clip, recipe.eval.protocol, Processor(recipe)
     # Of whole frames this is only a size to trace and compare with.
     size = clip.short_side if PROTOCOLS[protocol].crops == "three" else clip.crop_size
     # Everything that a user of the file needs and that the graph does not hold.
     metadata = ExportMetadata(
         to=config.file_format,
         classes=tuple(classes) or tuple(str(label) for label in range(model.head.out_features)),
-        num_frames=num_test_frames(recipe.model, protocol),  # some protocols have their own T, for a TSN
+        num_frames=processor.num_frames,  # some protocols have their own T, for a TSN
         channels=recipe.model.clip_channels,
         height=None if config.any_size else size,
         width=None if config.any_size else size,
         input=config.input,
         precision="int8" if config.int8 else "fp16" if config.fp16 else "fp32",
-        preprocessing=describe_preprocessing(recipe),
-        recipe=recipe_to_export(recipe),
+        preprocessing=processor.describe(),
+        recipe=processor.to_dict(),
         vsn=installed_version(),
         weights=weights,
         weights_hash=weights_sha256,
+        outputs=OUTPUTS if config.file_format in ("onnx", "openvino") else OUTPUTS[:1],
     )
     description = "given clips"
     if clips is None:
@@ -234,7 +235,7 @@ def _write(
     size: int,
 ) -> None:
     """Trace the model and write it in the format; for OpenVINO also the ``.bin``."""
-    form = ExportForm(model, uint8=config.input == "uint8")
+    form = ExportForm(model, uint8=config.input == "uint8", features="features" in metadata.outputs)
     # For any size, trace with different height and width, and feature maps above 1x1: torch.export would take equal
     # sizes, and sizes of 1, for a rule.
     height, width = (max(size, 64) + 32, max(size, 64) + 64) if config.any_size else (size, size)

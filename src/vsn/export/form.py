@@ -76,10 +76,12 @@ class ExportForm(nn.Module):
     Args:
         model: is not changed; copied in evaluation mode, on the CPU, in float32.
         uint8: whether clips are uint8, or float32 in [0, 1].
+        features: whether to return the input of the classifier too.
     """
 
-    def __init__(self, model: VideoClassifier, *, uint8: bool = True) -> None:
+    def __init__(self, model: VideoClassifier, *, uint8: bool = True, features: bool = False) -> None:
         super().__init__()
+        self._features = features
         self.model = in_export_form(copy.deepcopy(model).cpu().float().eval())
         if uint8:
             # ((x / 255) - mean) / std = (x - 255 mean) / (255 std): saves one pass over the pixels.
@@ -87,9 +89,21 @@ class ExportForm(nn.Module):
             self.model.std *= 255
             self.model.clip_max = 255.0
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """Map a clip ``(B, T, C, H, W)``, uint8 or float32 in [0, 1], to logits ``(B, num_classes)``, float32."""
-        return self.model(clip.to(torch.float32))
+    def forward(self, clip: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Map a clip ``(B, T, C, H, W)``, uint8 or float32 in [0, 1], to logits ``(B, num_classes)``, float32.
+
+        With `features` also to the input of the classifier, ``(B, T, D)``, or ``(B, D)`` if the network merges the frames.
+        """
+        if not self._features:
+            return self.model(clip.to(torch.float32))
+        # A hook, as in `view_features`: what the classifier sees, of every model.
+        inputs_of_head: list[Tensor] = []
+        handle = self.model.head.register_forward_pre_hook(lambda _, inputs: inputs_of_head.append(inputs[0]))
+        try:
+            logits = self.model(clip.to(torch.float32))
+        finally:
+            handle.remove()
+        return logits, inputs_of_head[0]
 
 
 def in_export_form(model: _M) -> _M:

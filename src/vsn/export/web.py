@@ -22,7 +22,7 @@ from vsn.config.errors import one_line
 from vsn.data.background import read_labeled
 from vsn.data.open import split_to_test
 from vsn.data.views import PROTOCOLS
-from vsn.export.metadata import ExportError, ExportMetadata
+from vsn.inference.exported_metadata import ExportError, ExportMetadata
 from vsn.system.files import write_json
 
 PACKAGES = {"onnxruntime-web": "1.30.0", "mediabunny": "1.61.0"}

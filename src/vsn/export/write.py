@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vsn.config import ExportConfig
-from vsn.export.metadata import KEY, ExportError, ExportMetadata, import_package
+from vsn.inference.exported_metadata import KEY, OUTPUTS, ExportError, ExportMetadata, import_package
 
 AXES = ("batch", "frames", "channels", "height", "width")
 """Of a clip."""
@@ -47,7 +47,7 @@ def write_onnx(
     onnx = import_package("onnx", "Export to ONNX")
     with torch.no_grad(), quiet():
         written = torch.onnx.export(
-            program, dynamo=True, opset_version=opset, input_names=["clip"], output_names=["logits"], verbose=False
+            program, dynamo=True, opset_version=opset, input_names=["clip"], output_names=OUTPUTS, verbose=False
         )
     assert written is not None
     model = written.model_proto
@@ -60,7 +60,10 @@ def write_onnx(
 def _name_axes(graph: Any) -> None:
     """Name the axes of an ONNX graph: torch calls those of any size s53 and the like, which users see and set."""
     symbols = {}
-    for value, names in ((graph.input[0], AXES), (graph.output[0], ("batch", "classes"))):
+    logits, features = graph.output
+    is_merged = len(features.type.tensor_type.shape.dim) == 2  # the network merges the frames
+    feature_axes = ("batch", "features") if is_merged else ("batch", "frames", "features")
+    for value, names in ((graph.input[0], AXES), (logits, ("batch", "classes")), (features, feature_axes)):
         for axis, name in zip(value.type.tensor_type.shape.dim, names, strict=True):
             axis.denotation = name
             if axis.dim_param:

@@ -18,7 +18,8 @@ from vsn.data.loader import Share
 from vsn.data.open import label_array, open_split, split_to_test
 from vsn.data.video import VideoError
 from vsn.data.views import PROTOCOLS, window_share
-from vsn.inference.forward import Average, pick_test_device, view_loader, view_scores
+from vsn.inference.forward import pick_test_device, view_loader, view_scores
+from vsn.inference.predictor import Average
 from vsn.models import VideoClassifier
 from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.checkpoint import load_model

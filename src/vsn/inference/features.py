@@ -7,23 +7,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vsn.config import ConfigError, EvalConfig, Source
-from vsn.data.dataset import BadVideo, VideoDataset
-from vsn.data.open import label_array, open_split
+from vsn.config import ConfigError, EvalConfig, Protocol, Source
 from vsn.data.video import VideoError
 from vsn.data.views import PROTOCOLS
+from vsn.inference.exported_metadata import is_exported
 from vsn.inference.feature_files import Features, FeaturesError, load_features
-from vsn.inference.forward import check_per_frame, view_features, view_loader
-from vsn.inference.predict import Predictor
-from vsn.runs.hub import local_run
-from vsn.runs.run import WeightsKind, open_run, weights_hash
+from vsn.inference.predictor import Predictor, check_per_frame, open_predictor
+from vsn.runs.run import WeightsKind
 from vsn.system.interrupt import stop_requests
 from vsn.system.progress import progress_bar
+
+if TYPE_CHECKING:
+    from vsn.data.dataset import BadVideo, VideoDataset
 
 BadFeatures = Literal["stop", "nan"]
 SAVE_SECONDS = 60.0
@@ -41,7 +41,7 @@ class _Videos:
     classes: tuple[str, ...]
     facts: dict[str, Any]
     """How the features are made. A partial file with other facts is refused."""
-    extract: Callable[[list[int]], Iterator[tuple[int, Row | BadVideo]]]
+    extract: Callable[[list[int]], Iterator[tuple[int, Row | VideoError]]]
     """Yields the features of the videos at some indices, or why one cannot be read; in any order."""
 
 
@@ -55,6 +55,7 @@ def extract_features(
     root: str | Path | None = None,
     per_frame: bool = False,
     config: EvalConfig | None = None,
+    protocol: Protocol | None = None,
     weights: WeightsKind = "last",
     device: str = "auto",
     num_workers: int | None = None,
@@ -67,7 +68,7 @@ def extract_features(
     ``<name>.partial.npz``; the same call continues from there.
 
     Args:
-        run: a run folder, or ``hf://user/name``.
+        run: a run folder, ``hf://user/name``, or a file that `vsn export` wrote.
         out: the .npz file to write; it must not exist.
         videos: files, or folders of them; empty: the split.
         split: default the split that the recipe trains on. Its classes need not be the run's.
@@ -75,6 +76,7 @@ def extract_features(
         root: where the data set is; default the recipe's ``data.root``.
         per_frame: ``(N, T, D)`` instead of the mean over frames ``(N, D)``.
         config: protocol, order and batch size; default the recipe's ``eval``.
+        protocol: in place of that of ``config``.
         weights: the last weights, or those of the best validation.
         device: auto, cpu or cuda.
         num_workers: processes that read a split; default the recipe's.
@@ -96,19 +98,24 @@ def extract_features(
     # Hours of work may be in it.
     if out.exists():
         raise FeaturesError(f"{out} exists. Choose another name with --out, or delete it.")
-    opened = open_run(local_run(run))
-    view = config or opened.recipe.eval
-    if per_frame:
-        check_per_frame(view.protocol)
     if videos and (split or source or root):
         raise ConfigError("Expected video files, or a data set with split, source and root; got both.")
-    predictor = Predictor.from_run(opened.path, device=device, weights=weights)
+    if not videos and is_exported(run):
+        raise ConfigError(
+            f"{run} is an exported file, which has no data set: name video files, or pass the run folder."
+        )
+    predictor = open_predictor(run, device=device, weights=weights)
+    recipe = predictor.recipe
+    view = config or recipe.eval
+    view = replace(view, protocol=protocol or view.protocol)
+    if per_frame:
+        check_per_frame(view.protocol)
     # Everything that changes a feature.
     facts: dict[str, Any] = {
-        "model": opened.recipe.model.name,
-        "num_frames": opened.recipe.model.num_frames,
+        "model": recipe.model.name,
+        "num_frames": recipe.model.num_frames,
         "weights": weights,
-        "weights_hash": weights_hash(opened, weights),
+        "weights_hash": predictor.weights_hash,
         "protocol": view.protocol,
         "num_views": PROTOCOLS[view.protocol].num_views,
         "order": view.order,
@@ -118,14 +125,16 @@ def extract_features(
         files = [file for path in videos for file in predictor.list_inputs(path)]
         work = _of_files(files, predictor, view, facts)
     else:
-        data = replace(opened.recipe.data, cache="none", root=str(root or opened.recipe.data.root))
+        from vsn.data.open import open_split
+
+        data = replace(recipe.data, cache="none", root=str(root or recipe.data.root))
         if source is not None and source != data.source:
             # These name files of the data set that the run was trained on.
             data = replace(data, source=source, annotations="", videos="", flow="", frame_template="")
         split = split or data.train_split
         facts |= {"split": split, "source": data.source}
         # The data's own classes: features are often extracted for another task.
-        dataset = open_split(replace(opened.recipe, data=data), split, view=view, classes=None)
+        dataset = open_split(replace(recipe, data=data), split, view=view, classes=None)
         work = _of_split(dataset, predictor, view, facts, data.num_workers if num_workers is None else num_workers)
     return _extract(work, out, bad_videos, progress)
 
@@ -133,12 +142,12 @@ def extract_features(
 def _of_files(files: Sequence[Path], predictor: Predictor, view: EvalConfig, facts: dict[str, Any]) -> _Videos:
     """Files without labels, read one by one in this process: flow may have to be computed on the device."""
 
-    def extract(indices: list[int]) -> Iterator[tuple[int, Row | BadVideo]]:
+    def extract(indices: list[int]) -> Iterator[tuple[int, Row | VideoError]]:
         for index in indices:
             try:
-                row: Row | BadVideo = predictor.features(files[index], per_frame=facts["per_frame"], protocol=view)
+                row: Row | VideoError = predictor.features(files[index], per_frame=facts["per_frame"], protocol=view)
             except VideoError as error:
-                row = BadVideo(index, error.path, error.reason)
+                row = error
             yield index, row
 
     return _Videos([file.as_posix() for file in files], np.full(len(files), -1, np.int64), (), facts, extract)
@@ -148,22 +157,21 @@ def _of_split(
     dataset: VideoDataset, predictor: Predictor, view: EvalConfig, facts: dict[str, Any], num_workers: int
 ) -> _Videos:
     """A split of a data set, read by workers."""
+    from vsn.data.open import label_array
+    from vsn.inference.forward import view_loader
+
     records, labels = dataset.records, label_array(dataset)
 
-    def extract(indices: list[int]) -> Iterator[tuple[int, Row | BadVideo]]:
+    def extract(indices: list[int]) -> Iterator[tuple[int, Row | VideoError]]:
         # The loader reads all records of its data set, so leave only those that are missing.
         dataset.records = tuple(records[i] for i in indices)
         bad: list[BadVideo] = []
         for batches in view_loader(dataset, batch_size=view.batch_size, num_workers=num_workers, bad=bad):
             for batch in batches:
-                rows = view_features(
-                    *(predictor.model, batch.clips, predictor.precision),
-                    batch_size=view.batch_size,
-                    per_frame=facts["per_frame"],
-                )
+                rows = predictor.clip_features(batch.clips.numpy(), view, per_frame=facts["per_frame"])
                 yield from ((indices[i], row) for i, row in zip(batch.indices.tolist(), rows, strict=True))
             # After each batch, so that an unreadable video stops the extraction soon.
-            yield from ((indices[video.index], video) for video in bad)
+            yield from ((indices[video.index], VideoError(video.path, video.reason)) for video in bad)
             bad.clear()
 
     return _Videos([record.video_id for record in records], labels, dataset.classes, facts, extract)
@@ -182,9 +190,9 @@ def _extract(work: _Videos, out: Path, bad_videos: BadFeatures, progress: bool) 
         task = bar.add_task("extracting", total=len(work.video_ids), completed=len(done), note="")
         try:
             for index, row in work.extract(missing):
-                if isinstance(row, BadVideo):
+                if isinstance(row, VideoError):
                     if bad_videos == "stop":
-                        raise VideoError(row.path, row.reason)
+                        raise row
                     done[index] = None
                 else:
                     done[index] = row

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
-from vsn.config import ConfigError, Protocol, Recipe
+from vsn.config import ConfigError, Recipe
 from vsn.data.dataset import BadVideo, VideoDataset
 from vsn.data.loader import Share, make_loader
 from vsn.data.views import PROTOCOLS
+from vsn.inference.predictor import Average
 from vsn.models import VideoClassifier
 from vsn.scores.scores import require_finite
 from vsn.system.distributed import pick_device
-
-Average = Literal["logits", "softmax"]
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
@@ -127,15 +126,6 @@ def mean_of_views(logits: torch.Tensor, average: Average) -> torch.Tensor:
         return logits.mean(dim=0)
     # log(mean p) = logsumexp(log p) - log(num_views), in which small probabilities do not underflow.
     return logits.double().log_softmax(dim=1).logsumexp(dim=0) - math.log(len(logits))
-
-
-def check_per_frame(protocol: Protocol) -> None:
-    """Raise `ConfigError` for a protocol with several clips: their frames differ, so no mean by frame exists."""
-    if PROTOCOLS[protocol].clips != "one":
-        allowed = ", ".join(name for name, plan in PROTOCOLS.items() if plan.clips == "one")
-        raise ConfigError(
-            f"per_frame needs a protocol with one clip, got {protocol!r}. Use one of {allowed}, or leave out per_frame."
-        )
 
 
 @torch.inference_mode()

@@ -6,30 +6,26 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.data.boxes.files import SUFFIX
 from vsn.data.boxes.planes import BoxPlanes, BoxSource, DetectedBoxes, boxes_of_video
-from vsn.data.dataset import VideoDataset, open_as_in
-from vsn.data.extra import ExtraPlanes
 from vsn.data.flow.compute import ComputedFlowReader, flow_method, method_named
 from vsn.data.flow.find import flow_of_video, list_flow
 from vsn.data.flow.values import expected_flow
 from vsn.data.part import VideoPart
-from vsn.data.paths import PathPlanes, exact_pair, has_exact_flow
-from vsn.data.records import (
-    IMAGE_EXTENSIONS,
-    VIDEO_EXTENSIONS,
-    RecordSet,
-    VideoRecord,
-    list_videos,
-    walk_folders,
-)
+from vsn.data.processor import PlanesOfFrames, Processor, open_as_in
+from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, list_videos, walk_folders
 from vsn.data.video import Part, PartReader, VideoError, VideoReader, at_constant_rate
 from vsn.data.video.frame_folders import describe_frames
 from vsn.system.pool import num_cpus
+
+if TYPE_CHECKING:
+    from vsn.data.extra import ExtraPlanes
 
 
 def list_inputs(recipe: Recipe, path: str | Path) -> list[Path]:
@@ -70,7 +66,7 @@ def views_of_video(
     part: Part | None = None,
     device: str = "cpu",
     num_threads: int | None = None,
-) -> torch.Tensor:
+) -> NDArray[np.uint8]:
     """Read the views of a video that a protocol selects: uint8 ``(T, C, H, W)``, or ``(views, T, C, H, W)``.
 
     Args:
@@ -88,19 +84,36 @@ def views_of_video(
         ConfigError: stored flow does not fit the model, or flow cannot be computed here; no boxes, and no detector.
     """
     model, path = recipe.model, Path(video.path) if isinstance(video, VideoReader) else video
-    # One video is read once, and its flow need not have the layout of the training data.
-    recipe = replace(recipe, data=replace(recipe.data, cache="none", flow_layout="auto"))
+    # Its flow need not have the layout of the training data.
+    recipe = replace(recipe, data=replace(recipe.data, flow_layout="auto"))
 
-    def open_reader(path: Path) -> VideoReader:
+    def open_reader() -> VideoReader:
         if model.modality == "flow" and not flow_of_video(path, expected_flow(recipe)):
             return _computed_flow(path, recipe, device)
         if model.modality != "flow" and isinstance(video, VideoReader):
             return video
         return open_as_in(recipe, path, num_threads=num_threads or num_cpus())
 
-    def open_part(path: Path) -> VideoReader:
-        reader = open_reader(path)
-        return reader if part is None else PartReader(reader, part)
+    planes = _extra_planes(path, recipe, device, part) if model.extra_input else None
+    with open_reader() as whole:
+        return Processor(recipe, view).views(whole if part is None else PartReader(whole, part), planes=planes)
+
+
+def _extra_planes(path: Path, recipe: Recipe, device: str, part: Part | None) -> PlanesOfFrames:
+    """Return what makes the planes of the model's extra input of one video."""
+    extra: ExtraPlanes
+    match recipe.model.extra_input:
+        case "boxes":
+            extra = BoxPlanes(_box_source(path, recipe, device, part=part), num_boxes=recipe.model.num_boxes)
+        case _:
+            extra = _computed_paths(path, recipe, device, part)
+    return lambda indices, num_frames, size: extra.planes(
+        VideoPart(path, part), indices, num_video_frames=num_frames, size=size
+    )
+
+
+def _computed_paths(path: Path, recipe: Recipe, device: str, part: Part | None) -> ExtraPlanes:
+    from vsn.data.paths import PathPlanes, exact_pair, has_exact_flow  # on PyTorch
 
     def open_flow_pair(shown: VideoPart) -> tuple[VideoReader, VideoReader]:
         # A video of the embedded set, of which the run saw the true motion.
@@ -110,22 +123,7 @@ def views_of_video(
         forward = _computed_flow(path, recipe, device, part=part)
         return forward, _computed_flow(path, recipe, device, part=part, backward=True)
 
-    extra: ExtraPlanes | None = None
-    match model.extra_input:
-        case "paths":
-            extra = PathPlanes(open_flow_pair, flow_bound=model.flow_bound, path_bound=model.path_bound)
-        case "boxes":
-            extra = BoxPlanes(_box_source(path, recipe, device, part=part), num_boxes=model.num_boxes)
-    # A data set of one video, so that prediction is evaluation to the last bit.
-    dataset = VideoDataset(
-        RecordSet((VideoRecord(path=path, labels=(), video_id=path.name),), classes=()),
-        recipe,
-        train=False,
-        view=view,
-        open_reader=open_part,
-        extra=extra,
-    )
-    return dataset[0].clip
+    return PathPlanes(open_flow_pair, flow_bound=recipe.model.flow_bound, path_bound=recipe.model.path_bound)
 
 
 def _box_source(path: Path, recipe: Recipe, device: str, *, part: Part | None) -> Callable[[VideoPart], BoxSource]:

@@ -1,30 +1,37 @@
-"""Predict labels and features of video files, with the preprocessing of evaluation."""
+"""Predict with the PyTorch models of runs: one run, or a run on frames together with one on flow."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vsn.config import ConfigError, EvalConfig, Recipe
 from vsn.data.video import Part
 from vsn.data.views import window_share
-from vsn.inference.forward import check_per_frame, pick_test_device, view_features, view_scores
-from vsn.inference.inputs import list_inputs, views_of_video
+from vsn.inference.forward import autocast, mean_of_views, pick_test_device, view_features, view_scores
 from vsn.inference.prediction import Prediction, check_top_k
+from vsn.inference.predictor import Average, FrameParts, Predictor, reuse_note
 from vsn.models import VideoClassifier
+from vsn.models.classifier import FrameClassifier
+from vsn.models.split import CannotSplitError, SplitBackbone, split_backbone
 from vsn.runs.checkpoint import load_model
-from vsn.runs.hub import local_run, pull
+from vsn.runs.hub import local_run
 from vsn.runs.run import WeightsKind, open_run, weights_hash
+from vsn.scores.scores import require_finite
 
 
-class Predictor:
-    """Predict the labels of video files with one run.
+class RunPredictor(Predictor):
+    """Predict with the PyTorch model of a run; see `Predictor`.
 
-    Example:
-        predictor = vsn.Predictor.from_run("runs/demo/vsn")
-        print(predictor.predict("clip.mp4").labels[0])
+    Attributes:
+        model: in evaluation mode, on `device`.
+        precision: of inference: fp32, fp16 or bf16.
     """
 
     def __init__(
@@ -36,93 +43,86 @@ class Predictor:
         device: str = "auto",
         weights_hash: str | None = None,
     ) -> None:
-        self.device, self.precision = pick_test_device(recipe, device)
-        self.model = model.eval().to(self.device)
-        self.recipe = recipe
-        self.classes = classes
-        # What a calibration must have been fitted for (`vsn.scores.facts.weight_shares`).
-        self.weight_shares = None if weights_hash is None else {weights_hash: 1.0}
+        super().__init__(recipe, classes, weights_hash=weights_hash)
+        chosen, self.precision = pick_test_device(recipe, device)
+        self.device = str(chosen)
+        self.model = model.eval().to(chosen)
 
     @classmethod
-    def from_run(cls, path: str | Path, *, device: str = "auto", weights: WeightsKind = "last") -> Predictor:
-        """Load the last or best weights of a run folder, or of ``hf://user/name``.
-
-        Raises:
-            RunError: not a run, or it has no weights yet.
-        """
+    def of_run(cls, path: str | Path, *, device: str = "auto", weights: WeightsKind = "last") -> RunPredictor:
+        """Load the weights of a run; see `Predictor.from_run`."""
         run = open_run(local_run(path))
         model = load_model(run, weights)
         return cls(model, run.recipe, run.classes, device=device, weights_hash=weights_hash(run, weights))
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        *,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | None = None,
-        local_files_only: bool = False,
-        device: str = "auto",
-    ) -> Predictor:
-        """Load a repository of the Hugging Face hub, ``user/name``, or a folder; see `vsn.runs.hub.pull`."""
-        folder = pull(name, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only)
-        return cls.from_run(folder, device=device)
-
-    def list_inputs(self, path: str | Path) -> list[Path]:
-        """Return the videos that a path names: itself, or those of a folder. See `vsn.inference.inputs.list_inputs`."""
-        return list_inputs(self.recipe, path)
-
-    def predict(
-        self, path: str | Path, *, top_k: int = 5, protocol: EvalConfig | None = None, part: Part | None = None
-    ) -> Prediction:
-        """Return the most probable classes of one video.
-
-        Args:
-            path: a video file or a folder of frames; for a flow model also its stored flow, a folder of pictures or a
-                `.vsnflow` file. Without stored flow it is computed as for training.
-            top_k: number of classes, 1 or more; at most all.
-            protocol: the views; default the run's.
-            part: the seconds of the video to label; default all.
-
-        Raises:
-            VideoError: the file cannot be read as a video, or ends before the part.
-            ConfigError: stored flow does not fit the model, or flow cannot be computed here.
-        """
-        # Before a video is decoded.
-        check_top_k(top_k)
-        path, view = Path(path), protocol or self.recipe.eval
-        clips = views_of_video(path, self.recipe, view, part=part, device=str(self.device))[None]
-        logits = view_scores(
+    def scores(self, clips: NDArray[np.uint8], view: EvalConfig) -> NDArray[np.float32]:
+        """See `Predictor.scores`."""
+        batch = torch.from_numpy(clips)
+        return view_scores(
             self.model,
-            clips,
+            batch,
             self.precision,
             batch_size=view.batch_size,
             average=view.average,
             window_share=window_share(view.protocol, self.recipe.clip),
-        )[0]
-        is_multi_label = self.recipe.data.task == "multilabel"
-        return Prediction.from_logits(path, logits, self.classes, multi_label=is_multi_label, top_k=top_k)
+        )
 
-    def features(
-        self, path: str | Path, *, per_frame: bool = False, protocol: EvalConfig | None = None
+    def clip_features(
+        self, clips: NDArray[np.uint8], view: EvalConfig, *, per_frame: bool = False
     ) -> NDArray[np.float32]:
-        """Return the classifier's input for one video: float32 ``(D,)``, or ``(T, D)`` per frame.
+        """See `Predictor.clip_features`."""
+        batch = torch.from_numpy(clips)
+        return view_features(self.model, batch, self.precision, batch_size=view.batch_size, per_frame=per_frame)
 
-        Args:
-            path: as for `predict`.
-            per_frame: average over the crops only, not over frames.
-            protocol: the views; default the run's.
+    def frame_parts(self) -> tuple[FrameParts | None, str]:
+        """See `Predictor.frame_parts`."""
+        model, config = self.model, self.recipe.model
+        if not isinstance(model, FrameClassifier):
+            return None, f"Features are not reused: {config.name} mixes the frames of a window from its first layer on."
+        try:
+            split = split_backbone(model.backbone, channels=config.stem_channels)
+        except CannotSplitError as error:
+            return None, f"Features of {config.name} are not reused: {error}."
+        return _Parts(self, model, split), reuse_note(split.first_temporal)
 
-        Raises:
-            VideoError: the file cannot be read as a video.
-            ConfigError: as for `predict`; or ``per_frame`` with a protocol of several clips.
-        """
-        view = protocol or self.recipe.eval
-        if per_frame:
-            check_per_frame(view.protocol)
-        clips = views_of_video(Path(path), self.recipe, view, device=str(self.device))[None]
-        return view_features(self.model, clips, self.precision, batch_size=view.batch_size, per_frame=per_frame)[0]
+
+_Features = list[tuple[torch.Tensor, ...]]
+"""Features of a frame: for each of its crops the tensors that the second part of the network takes."""
+
+
+class _Parts:
+    """The two parts of a run's network; see `FrameParts`."""
+
+    def __init__(self, predictor: RunPredictor, model: FrameClassifier, split: SplitBackbone) -> None:
+        self.first_temporal = split.first_temporal
+        self._predictor, self._model, self._split = predictor, model, split
+
+    @torch.inference_mode()
+    def frame_features(self, crops: NDArray[np.uint8]) -> _Features:
+        # Crop by crop, each frame by itself: in a batch convolutions may round differently.
+        on_device = torch.from_numpy(crops).to(self._predictor.device)
+        with self._autocast():
+            return [self._split.frame_part(self._model.normalize(crop[None])[0]) for crop in on_device]
+
+    @torch.inference_mode()
+    def scores(self, windows: Sequence[Sequence[_Features]], average: Average) -> NDArray[np.float32]:
+        # From frames of crops to crops of frames: a crop of a window has that crop of each frame.
+        crops = [crop for frames in windows for crop in zip(*frames, strict=True)]
+        # One at a time on the CPU, where the scores of a window then do not depend on others; see `forward_views`.
+        at_once = 1 if self._predictor.device == "cpu" else len(crops)
+        with self._autocast():
+            logits = torch.cat([self._logits(crops[i : i + at_once]) for i in range(0, len(crops), at_once)]).float()
+        means = [mean_of_views(views, average) for views in logits.unflatten(0, (len(windows), -1))]
+        return require_finite(torch.stack(means).float().cpu().numpy())
+
+    def _logits(self, crops: Sequence[Sequence[tuple[torch.Tensor, ...]]]) -> torch.Tensor:
+        """Return logits ``(num_crops, num_classes)`` from the features of the frames of each crop."""
+        frames = [frame for crop in crops for frame in crop]
+        joined = (torch.cat(values) for values in zip(*frames, strict=True))
+        return self._model.scores_of(self._split.clip_part(*joined).unflatten(0, (len(crops), -1)))
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return autocast(torch.device(self._predictor.device), self._predictor.precision)
 
 
 class TwoStreamPredictor:

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from vsn.config import Recipe
 from vsn.config.distribution import installed_version
 from vsn.config.recipes import dump_recipe
-from vsn.data.views import PROTOCOLS
+from vsn.data.processor import Processor
 from vsn.runs.run import STATE_FILES, Run, RunError
 from vsn.runs.videos import VIDEOS_FILE
 from vsn.system.allocator import keeps_freed_memory
@@ -32,7 +31,7 @@ def write_run(run: Run) -> None:
         run.path.mkdir(parents=True, exist_ok=True)
         write_json(run.path / "versions.json", versions())
         write_json(run.path / "classes.json", list(run.classes))
-        write_json(run.path / "preprocessing.json", describe_preprocessing(run.recipe))
+        Processor(run.recipe).save(run.path / "preprocessing.json")
         # The recipe last: a folder with a recipe is a run, and can be resumed if the process is killed here.
         write_text(run.path / "recipe.toml", dump_recipe(run.recipe))
     except OSError as error:
@@ -63,39 +62,6 @@ def is_unstarted(path: Path) -> bool:
     # In the order of `write_run`: a folder with only a recipe, for example, was made by the user.
     in_order = not left or ("versions.json" in left and ("recipe.toml" not in left or left >= created))
     return in_order and left <= created | {VIDEOS_FILE}
-
-
-def describe_preprocessing(recipe: Recipe) -> dict[str, str]:
-    """Describe what evaluation and prediction do to a video, for users who feed the model themselves."""
-    # Text rather than numbers, because users of other tools read this file; recipe.toml has the numbers.
-    plan, crop, side = PROTOCOLS[recipe.eval.protocol], recipe.clip.crop_size, recipe.clip.short_side
-    crops = {
-        "whole": "every window of a crop's size in the whole frame" if plan.windows else "the whole frame",
-        "center": f"one center crop of {crop}x{crop} pixels",
-        "three": f"three squares of {side}x{side} pixels along the longer side",
-        "ten": f"corners and center of {crop}x{crop} pixels, and their mirror images",
-    }
-    clips = {
-        "one": "",
-        "two": " of two clips: centers and beginnings of the segments",
-        "dense": " of ten dense clips",
-    }
-    sampling = {
-        "segment": "the center of each of as many equal segments of the video",
-        "dense": "at equal distances in the middle 64 frames of the video",
-        "rate": f"{recipe.clip.frames_per_second:g} a second, from the middle of the video",
-    }
-    by = "" if recipe.clip.by == "time" else ", by frame numbers also where frames are unevenly spaced in time"
-    return {
-        "frames": f"{recipe.model.num_frames}: {sampling[recipe.clip.sampling]}{by}",
-        "resize": f"shorter side to {side} pixels, bilinear",
-        "protocol": recipe.eval.protocol,
-        "view": crops[plan.crops] + clips[plan.clips],
-        "average": f"{recipe.eval.average} over {plan.num_views} views",
-        "modality": recipe.model.modality,
-        "input": f"(B, T, {recipe.model.clip_channels}, H, W), uint8 or float in [0, 1]",
-        "normalization": "inside the model",
-    }
 
 
 def versions() -> dict[str, Any]:

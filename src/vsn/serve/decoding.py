@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vsn.config import Recipe, ServeConfig
 from vsn.data.video import VideoError, VideoMetadata, open_video
 from vsn.data.video.jpeg import encode_jpeg
+from vsn.data.video.resize import resize_rgb
 from vsn.data.views import num_view_pixels
 from vsn.inference.inputs import views_of_video
 from vsn.serve.problems import Problem
@@ -95,7 +95,7 @@ def decode_upload(job: DecodeJob) -> Decoded | Problem:
         return Problem("cannot_decode", f"The video cannot be decoded: {_reason(error, job)}")
     # JPEG here, not in the service: encoding then runs in parallel, and less crosses the pipe.
     jpegs = tuple(encode_jpeg(frame, quality=JPEG_QUALITY) for frame in small_frames(clip)) if job.frames else ()
-    return Decoded(info=info, seconds=seconds, clip=clip.numpy(), jpegs=jpegs, windows=windows)
+    return Decoded(info=info, seconds=seconds, clip=clip, jpegs=jpegs, windows=windows)
 
 
 def max_model_pixels(limits: ServeConfig, recipe: Recipe) -> int:
@@ -121,20 +121,16 @@ def _reason(error: VideoError, job: DecodeJob) -> str:
     return error.reason.replace(str(job.path), "the file")
 
 
-def small_frames(clip: torch.Tensor) -> NDArray[np.uint8]:
+def small_frames(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the T frames of the first view for display: uint8 `(T, h, w, 3)`, at most `MAX_SIDE` pixels.
 
     Flow is shown by its first field per segment, as two colors; rgbdiff by the first of its frames.
     """
-    frames = clip if clip.ndim == 4 else clip[0]
     # Channels beyond the first three are later flow fields or frames of the same instant.
-    if frames.shape[1] < 3:  # a flow field has two channels: gray (128) fills the third
-        frames = torch.cat([frames, torch.full_like(frames[:, :1], 128)], dim=1)
-    frames = frames[:, :3]
-    height, width = frames.shape[-2:]
-    scale = MAX_SIDE / max(height, width)
-    if scale < 1:
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        frames = torch.nn.functional.interpolate(frames, size, mode="bilinear", antialias=True)
-    shown: NDArray[np.uint8] = frames.permute(0, 2, 3, 1).contiguous().numpy()
-    return shown
+    frames = (clip if clip.ndim == 4 else clip[0])[:, :3].transpose(0, 2, 3, 1)
+    if frames.shape[3] < 3:  # a flow field has two channels: gray (128) fills the third
+        frames = np.concatenate([frames, np.full_like(frames[..., :1], 128)], axis=3)
+    height, width = frames.shape[1:3]
+    scale = min(1.0, MAX_SIDE / max(height, width))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    return np.stack([np.ascontiguousarray(resize_rgb(frame, *size)) for frame in frames])

@@ -7,28 +7,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vsn.config import ConfigError, Recipe
 from vsn.config.distribution import installed_version
-from vsn.data.views import PROTOCOLS, num_test_frames, window_share
-from vsn.export.exported import ExportedPredictor, is_exported, video_logits
-from vsn.inference.forward import view_scores
-from vsn.inference.predict import Predictor
+from vsn.data.views import PROTOCOLS, num_test_frames
+from vsn.inference.exported import ExportedPredictor
+from vsn.inference.exported_metadata import is_exported
 from vsn.inference.prediction import Prediction
-from vsn.models.gradcam import grad_cam, overlay
-from vsn.runs.metadata import describe_preprocessing
+from vsn.inference.predictor import Predictor, open_predictor
 from vsn.runs.results import list_results
-from vsn.runs.run import WeightsKind, open_run, weights_hash
+from vsn.runs.run import WeightsKind
 from vsn.scores.scores import ScoresError, require_finite
 from vsn.serve.decoding import small_frames
 from vsn.serve.problems import Problem
 from vsn.serve.schemas import Accuracy, Card
-from vsn.stream.plan import check_windows
+from vsn.stream.plan import window_processor
 
 Clip = NDArray[np.uint8]
 """`(T, C, H, W)`, or `(views, T, C, H, W)`."""
@@ -43,8 +39,8 @@ class ServedModel:
     classes: tuple[str, ...]
     score: Callable[[Sequence[Clip]], list[Logits]]
     """Logits `(num_classes,)` for each clip; clips may differ in size."""
-    predictor: Predictor | None
-    """Source of heat maps; None for an exported file."""
+    predictor: Predictor
+    """Source of heat maps, if it is of a run."""
     fixed_size: tuple[int | None, int | None] = (None, None)
     """Height and width of the clips of an exported file; None: any."""
     card: Card
@@ -90,9 +86,16 @@ class ServedModel:
 
     def heat_maps(self, clip: Clip, target: int) -> NDArray[np.uint8]:
         """Draw Grad-CAM of a class over the T frames of the first view: uint8 `(T, h, w, 3)`."""
-        assert self.predictor is not None
-        view = torch.from_numpy(clip if clip.ndim == 4 else clip[0])
-        maps = grad_cam(self.predictor.model, view[None].to(self.predictor.device), targets=[target]).maps[0]
+        # These need PyTorch, which exported files do without.
+        import torch
+
+        from vsn.inference.predict import RunPredictor
+        from vsn.models.gradcam import grad_cam, overlay
+
+        assert isinstance(self.predictor, RunPredictor)
+        view = clip if clip.ndim == 4 else clip[0]
+        on_device = torch.from_numpy(view)[None].to(self.predictor.device)
+        maps = grad_cam(self.predictor.model, on_device, targets=[target]).maps[0]
         return overlay(small_frames(view), maps)
 
 
@@ -102,11 +105,12 @@ def open_model(path: Path, *, weights: WeightsKind = "last", device: str = "auto
     Raises:
         RunError, ConfigError: the path is neither, or cannot be used here.
     """
-    if not path.is_dir():
-        return _open_exported(path)
-    run = open_run(path)
-    predictor = Predictor.from_run(path, device=device, weights=weights)
-    view = run.recipe.eval
+    if not path.is_dir() and not is_exported(path):
+        raise ConfigError(
+            f"{path} is neither a run folder (made by `vsn train`) nor an exported model (.onnx, .xml or .pt2)."
+        )
+    predictor = open_predictor(path, weights=weights, device=device)
+    recipe, view = predictor.recipe, predictor.recipe.eval
 
     # Called by one thread only (`Batcher`), so nothing here is locked.
     def score(clips: Sequence[Clip]) -> list[Logits]:
@@ -116,89 +120,50 @@ def open_model(path: Path, *, weights: WeightsKind = "last", device: str = "auto
             by_shape[clip.shape].append(index)
         logits: dict[int, Logits] = {}
         for indices in by_shape.values():
-            batch = torch.from_numpy(np.stack([clips[index] for index in indices]))
-            scores = view_scores(
-                predictor.model,
-                batch,
-                predictor.precision,
-                batch_size=view.batch_size,
-                average=view.average,
-                window_share=window_share(view.protocol, predictor.recipe.clip),
-            )
+            scores = predictor.scores(np.stack([clips[index] for index in indices]), view)
             logits |= dict(zip(indices, scores, strict=True))
         return [logits[index] for index in range(len(clips))]
 
-    card = _card(
-        run.recipe,
-        run.classes,
-        name=path.resolve().name,
-        weights=weights,
-        weights_sha256=weights_hash(run, weights),
-        device=str(predictor.device),
+    metadata = predictor.model.metadata if isinstance(predictor, ExportedPredictor) else None
+    card = Card(
+        model=recipe.model.name,
+        classes=list(predictor.classes),
+        num_frames=recipe.model.num_frames,
+        modality=recipe.model.modality,
+        task=recipe.data.task,
+        protocol=view.protocol,
+        num_views=PROTOCOLS[view.protocol].num_views,
+        preprocessing=predictor.processor.describe(),
+        exported=metadata.to if metadata else "",
+        vsn=installed_version(),
+        heat_maps=metadata is None and recipe.model.modality == "rgb",
+        timelines=has_windows(recipe),
+        name=path.stem if metadata else path.resolve().name,
+        weights=metadata.weights if metadata else weights,
+        weights_sha256=predictor.weights_hash or "",
+        device=predictor.device,
         # A damaged result must not keep the service from starting: those are left out.
         accuracy=[
             Accuracy(**asdict(result))
-            for result in list_results(path, weights=weights, damaged=[])
+            for result in ([] if metadata else list_results(path, weights=weights, damaged=[]))
             if result.is_own and not result.is_stale
         ],
     )
-    return ServedModel(recipe=run.recipe, classes=run.classes, score=score, predictor=predictor, card=card)
-
-
-def _open_exported(path: Path) -> ServedModel:
-    if not is_exported(path):
-        raise ConfigError(
-            f"{path} is neither a run folder (made by `vsn train`) nor an exported model (.onnx, .xml or .pt2)."
-        )
-    predictor = ExportedPredictor.from_file(path)
-    recipe, metadata = predictor.recipe, predictor.model.metadata
-
-    # One by one: exported files may have a fixed batch size.
-    def score(clips: Sequence[Clip]) -> list[Logits]:
-        return [video_logits(predictor.model, clip, average=recipe.eval.average) for clip in clips]
-
-    card = _card(
-        recipe,
-        predictor.classes,
-        name=path.stem,
-        weights=metadata.weights,
-        weights_sha256=metadata.weights_hash,
-        device="cpu",
-        accuracy=[],
-        exported=metadata.to,
-    )
+    fixed_size = (metadata.height, metadata.width) if metadata else (None, None)
     return ServedModel(
         recipe=recipe,
         classes=predictor.classes,
         score=score,
-        predictor=None,
+        predictor=predictor,
         card=card,
-        fixed_size=(metadata.height, metadata.width),
-    )
-
-
-def _card(recipe: Recipe, classes: Sequence[str], *, exported: str = "", **source: Any) -> Card:
-    return Card(
-        model=recipe.model.name,
-        classes=list(classes),
-        num_frames=recipe.model.num_frames,
-        modality=recipe.model.modality,
-        task=recipe.data.task,
-        protocol=recipe.eval.protocol,
-        num_views=PROTOCOLS[recipe.eval.protocol].num_views,
-        preprocessing=describe_preprocessing(recipe),
-        exported=exported,
-        vsn=installed_version(),
-        heat_maps=not exported and recipe.model.modality == "rgb",
-        timelines=has_windows(recipe),
-        **source,
+        fixed_size=fixed_size,
     )
 
 
 def has_windows(recipe: Recipe) -> bool:
     """Whether the model can label the windows of a long video, as `vsn predict --windows` does."""
     try:
-        check_windows(recipe)
+        window_processor(recipe)
     except ConfigError:
         return False
     return True

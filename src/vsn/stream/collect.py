@@ -7,12 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from vsn.config import Protocol, Recipe
-from vsn.data.transforms import contiguous_planes, stack_channels
-from vsn.data.views import crop_views
+from vsn.data.processor import Processor
 from vsn.stream.grid import GridWalk, WindowGrid
 from vsn.stream.reader import LiveFrame
 
@@ -101,11 +98,9 @@ def images_of(stack: Stack) -> np.ndarray:
     return np.stack([frame.image for frame in stack])
 
 
-def window_views(stacks: Sequence[np.ndarray], recipe: Recipe, protocol: Protocol) -> Tensor:
+def window_views(stacks: Sequence[np.ndarray], processor: Processor) -> NDArray[np.uint8]:
     """Crop a window as the model takes it: uint8 ``(crops, T, C, h, w)``.
 
     Stacks are the images of the T instants, uint8 ``(n, H, W, 3)``: n is 1, or L + 1 for frame differences.
     """
-    frames = torch.from_numpy(np.concatenate(stacks)).permute(0, 3, 1, 2)
-    crops = crop_views(frames, recipe.clip, protocol, recipe.model.modality)
-    return contiguous_planes(torch.stack([stack_channels(crop, len(stacks)) for crop in crops]))
+    return processor.crops([np.concatenate(stacks).transpose(0, 3, 1, 2)], num_frames=len(stacks))

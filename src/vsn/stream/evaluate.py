@@ -9,7 +9,7 @@ from typing import Any
 from vsn.config import BACKGROUND, ConfigError, DataConfig, WindowConfig
 from vsn.data.background import segments_of_files
 from vsn.data.readers.splits import means
-from vsn.inference.predict import Predictor
+from vsn.inference.predictor import Predictor
 from vsn.scores.segments import LabeledVideo, Segment, SegmentScores, score_segments
 from vsn.stream.stream import Stream
 from vsn.stream.timeline import Timeline, make_timeline

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from vsn.config import LiveConfig, Recipe, WindowConfig
-from vsn.data.views import num_test_frames
 from vsn.stream.collect import WindowCollector, images_of, window_views
 from vsn.stream.grid import FrameFilter, WindowGrid
-from vsn.stream.plan import check_windows, plan_grid, spread
+from vsn.stream.plan import longest_still, plan_grid, spread, window_processor
 from vsn.stream.reader import LiveReader
 from vsn.stream.source import Source
 
@@ -42,8 +41,8 @@ def read_windows(
         VideoError: the file cannot be opened, or no frame decodes.
         TooShortWindowError: a window is too short for the consecutive frames of one instant.
     """
-    protocol, live = check_windows(recipe), LiveConfig(fast=True)
-    num_frames, num_consecutive = num_test_frames(recipe.model, protocol), recipe.model.num_consecutive
+    processor, live = window_processor(recipe), LiveConfig(fast=True)
+    num_frames, num_consecutive = processor.num_frames, recipe.model.num_consecutive
     source = Source(path, live)
     try:
         grid, _ = plan_grid(recipe, WindowConfig(seconds=seconds), source, num_frames=num_frames)
@@ -58,7 +57,7 @@ def read_windows(
         live,
         short_side=recipe.clip.short_side,
         wanted=FrameFilter(grid, num_consecutive),
-        longest_still=grid.seconds,
+        longest_still=longest_still(grid, source.frames_per_second),
     )
     try:
         while (frames := reader.take()) is not None:
@@ -66,7 +65,7 @@ def read_windows(
                 # Durations may understate the video: never return more than `max_windows`.
                 for window, stacks in collector.feed(frame)[: max_windows - len(clips)]:
                     numbers.append(window)
-                    clips.append(window_views([images_of(stack) for stack in stacks], recipe, protocol).numpy())
+                    clips.append(window_views([images_of(stack) for stack in stacks], processor))
     finally:
         reader.close()
     return FileWindows(grid, reader.seconds, tuple(reader.parts), tuple(numbers), tuple(clips))

@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import replace
+from typing import Protocol
 
-from vsn.config import ConfigError, Protocol, Recipe, WindowConfig
+from vsn.config import ConfigError, Recipe, WindowConfig
+from vsn.config import Protocol as ProtocolName
 from vsn.data.background import read_labeled
+from vsn.data.processor import Processor
 from vsn.data.sampling import DENSE_WINDOW
 from vsn.data.video import VideoError, open_video, part_reader
-from vsn.data.views import PROTOCOLS, num_test_frames
+from vsn.data.views import PROTOCOLS
 from vsn.stream.grid import WindowGrid
-from vsn.stream.source import USUAL_RATE, Source
+from vsn.stream.source import USUAL_RATE
 
 DEFAULT_SECONDS = 4.0
 """Length of a window when nothing tells the length of training clips."""
+_LONGEST_STILL_FRAMES = 3
+"""A picture is no pause unless it is on display for longer than as many frames."""
 NUM_PROBED = 25
 """Training videos whose length is read: a median of 25 is stable enough, and takes a second."""
 
@@ -24,8 +29,8 @@ class TooShortWindowError(ConfigError):
     """A window too short for the consecutive frames of one instant."""
 
 
-def check_windows(recipe: Recipe, protocol: Protocol | None = None) -> Protocol:
-    """Return the protocol for the windows of a run, by default that of the run.
+def window_processor(recipe: Recipe, protocol: ProtocolName | None = None) -> Processor:
+    """Return what crops the windows of a run, by a protocol, by default that of the run.
 
     Raises:
         ConfigError: a run on flow or with several labels per video, or a protocol with several clips per video or more
@@ -56,8 +61,7 @@ def check_windows(recipe: Recipe, protocol: Protocol | None = None) -> Protocol:
             f"Protocol {protocol!r} scores windows of the frame, which is for tests. Choose one of {_one_clip_protocols()} "
             "with --protocol; 'fcn' shows the same frame."
         )
-    num_test_frames(recipe.model, protocol)  # raises if the protocol's T is not the model's
-    return protocol
+    return Processor(recipe, replace(recipe.eval, protocol=protocol))
 
 
 def _one_clip_protocols() -> str:
@@ -65,7 +69,27 @@ def _one_clip_protocols() -> str:
     return ", ".join(name for name, plan in plans if plan.clips == "one" and not plan.num_frames and not plan.windows)
 
 
-def plan_grid(recipe: Recipe, windows: WindowConfig, source: Source, *, num_frames: int) -> tuple[WindowGrid, str]:
+class TimedSource(Protocol):
+    """What the places of windows depend on."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def frames_per_second(self) -> float:
+        """0.0 if it is unknown."""
+
+    def uneven_interval(self) -> float:
+        """See `Source.uneven_interval`."""
+
+
+def longest_still(grid: WindowGrid, frames_per_second: float) -> float:
+    """Return the seconds for which a picture may be shown; after a longer one windows start over."""
+    return max(grid.seconds, _LONGEST_STILL_FRAMES / (frames_per_second or USUAL_RATE))
+
+
+def plan_grid(recipe: Recipe, windows: WindowConfig, source: TimedSource, *, num_frames: int) -> tuple[WindowGrid, str]:
     """Return the grid of a source's windows, and the reason for their length, for display.
 
     Raises:

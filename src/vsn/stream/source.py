@@ -45,8 +45,6 @@ _PLAYLISTS = {"hls", "dash", "rtsp", "sdp"}
 _MAX_WAIT_SECONDS = 30.0
 _LIVE_BACK_SECONDS = 1.0
 """A live source whose time stamps step further back has restarted its clock; less is a packet out of order."""
-_LONGEST_STILL_FRAMES = 3
-"""A picture is no pause unless it is on display for longer than as many frames."""
 _END_SLACK_SECONDS = 0.5
 USUAL_RATE = 25.0
 """Frames per second of a source that does not announce its rate."""
@@ -163,7 +161,6 @@ class Source:
         Raises:
             VideoError: the connection could not be restored, or nothing decodes.
         """
-        longest_still = max(longest_still, _LONGEST_STILL_FRAMES / (self.frames_per_second or USUAL_RATE))
         last: SourceFrame | None = None
         error: VideoError | None = None
         try:

@@ -13,12 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vsn.config import ConfigError, LiveConfig, Protocol, WindowConfig
 from vsn.data.video import VideoError, write_video
-from vsn.inference.predict import Predictor
+from vsn.inference.predictor import Predictor
 from vsn.scores.calibrate import UNKNOWN, Calibration
 from vsn.stream.collect import Stack, WindowCollector, images_of
 from vsn.stream.grid import FrameFilter, WindowGrid
 from vsn.stream.labels import WindowLabeler, WindowPrediction
-from vsn.stream.plan import plan_grid
+from vsn.stream.plan import longest_still, plan_grid
 from vsn.stream.reader import LiveFrame, LiveReader
 from vsn.stream.scorer import WindowScorer
 from vsn.stream.source import USUAL_RATE, Source
@@ -124,11 +124,7 @@ class Stream:
         calibration: Calibration | None = None,
         protocol: Protocol | None = None,
     ) -> None:
-        if calibration is not None and calibration.classes != predictor.classes:
-            raise ConfigError(
-                f"The calibration has {len(calibration.classes)} classes, such as {calibration.classes[0]!r}; the run has "
-                f"{len(predictor.classes)}, such as {predictor.classes[0]!r}. Run `vsn calibrate` on scores of this run."
-            )
+        check_calibrated_classes(calibration, predictor.classes)
         self._live, self._short_side = live, predictor.recipe.clip.short_side
         self._scorer = scorer = WindowScorer(predictor, protocol=protocol)
         self._source = Source(source, live)
@@ -177,7 +173,7 @@ class Stream:
             live,
             short_side=self._short_side,
             wanted=FrameFilter(self.grid, scorer.num_consecutive),
-            longest_still=self.grid.seconds,
+            longest_still=longest_still(self.grid, self._source.frames_per_second),
             pictures=video is not None,
         )
         try:
@@ -236,6 +232,15 @@ class Stream:
                 yield frame, latest
             if frames:
                 on_seconds(frames[-1].end)
+
+
+def check_calibrated_classes(calibration: Calibration | None, classes: tuple[str, ...]) -> None:
+    """Raise `ConfigError` for a calibration of other classes."""
+    if calibration is not None and calibration.classes != classes:
+        raise ConfigError(
+            f"The calibration has {len(calibration.classes)} classes, such as {calibration.classes[0]!r}; the run has "
+            f"{len(classes)}, such as {classes[0]!r}. Run `vsn calibrate` on scores of this run."
+        )
 
 
 def _annotated(frames: Iterable[tuple[LiveFrame, WindowPrediction | None]], rate: float) -> Iterator[np.ndarray]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vsn.config import BACKGROUND, ConfigError, LiveConfig, WindowConfig
 from vsn.config.distribution import install_command
 from vsn.data.part import parse_seconds
-from vsn.inference.predict import Predictor
+from vsn.inference.predictor import Predictor
 from vsn.scores.calibrate import UNKNOWN, Calibration
 from vsn.scores.segments import Segment
 from vsn.stream.file_windows import FileWindows

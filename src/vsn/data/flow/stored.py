@@ -30,7 +30,8 @@ from vsn.data.video import VideoError, VideoReader
 from vsn.data.video.frame_folders import describe_frames, read_picture
 from vsn.data.video.jpeg import MAX_SIDE, decode_gray_jpeg, encode_jpeg
 from vsn.data.video.packed_files import Shard
-from vsn.data.video.reader import checked_indices, frame_size, resize_rgb
+from vsn.data.video.reader import checked_indices, frame_size
+from vsn.data.video.resize import resize_rgb
 from vsn.system.files import atomic_write
 
 SUFFIX = ".vsnflow"

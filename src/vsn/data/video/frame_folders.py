@@ -21,7 +21,8 @@ from PIL import Image, UnidentifiedImageError
 from vsn.config import ConfigError
 from vsn.data.video.jpeg import decode_gray_jpeg, decode_jpeg
 from vsn.data.video.orientation import BY_EXIF, UPRIGHT, Orientation
-from vsn.data.video.reader import MAX_PIXELS, PictureReader, VideoError, VideoMetadata, resize_rgb
+from vsn.data.video.reader import MAX_PIXELS, PictureReader, VideoError, VideoMetadata
+from vsn.data.video.resize import resize_rgb
 
 _NUMBERED = re.compile(r"(.*?)([0-9]+)(\.(?:jpe?g|png|webp))", re.IGNORECASE | re.DOTALL)
 # Optical flow is often stored in the folder of the frames: flow_x_00001.jpg, x_00001.jpg, 000123-y_00001.jpg.

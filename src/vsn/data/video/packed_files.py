@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from vsn.data.video.jpeg import decode_jpeg
-from vsn.data.video.reader import PictureReader, VideoError, VideoMetadata, resize_rgb
+from vsn.data.video.reader import PictureReader, VideoError, VideoMetadata
+from vsn.data.video.resize import resize_rgb
 
 SUFFIX = ".vsnpack"
 MAGIC = b"vsnpack1"

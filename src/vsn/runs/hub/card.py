@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vsn.config import Recipe
-from vsn.runs.metadata import describe_preprocessing
+from vsn.data.processor import Processor
 from vsn.runs.results import EvalResult
 from vsn.scores.metrics import has_top5
 from vsn.system.numbers import percent
@@ -68,7 +68,7 @@ def write_card(
         ),
         num_bad=sum(len(result.bad_videos or ()) for result in results),
         versions=", ".join(f"{name} {versions[name]}" for name in ("vsn", "torch", "torchvision") if name in versions),
-        preprocessing=describe_preprocessing(recipe),
+        preprocessing=Processor(recipe).describe(),
         converted=converted,
         license=license,
     )

@@ -10,10 +10,10 @@ from typing import Any
 
 from vsn.config import Recipe
 from vsn.config.recipes import dump_recipe, with_recorded_settings
+from vsn.data.processor import Processor
 from vsn.models.weights_file import write_weights
 from vsn.runs.checkpoint import load_weights
 from vsn.runs.hub.card import write_card
-from vsn.runs.metadata import describe_preprocessing
 from vsn.runs.results import BadVideoEntry, list_results
 from vsn.runs.run import RunError, WeightsKind, open_run, weights_file, weights_hash
 from vsn.system.files import file_sha256, write_json, write_text
@@ -43,7 +43,7 @@ def write_repository(run_dir: Path, folder: Path, *, weights: WeightsKind, licen
     # Everything below is written from this recipe; the run's own may name private folders.
     recipe = public_recipe(run.recipe)
     write_text(folder / "recipe.toml", dump_recipe(recipe))
-    write_json(folder / "preprocessing.json", describe_preprocessing(recipe))
+    Processor(recipe).save(folder / "preprocessing.json")
     write_json(folder / CONFIG, describe_run(recipe, run.classes))
     for name in _COPIED:
         if (run.path / name).is_file():

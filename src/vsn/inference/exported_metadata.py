@@ -7,12 +7,13 @@ member that ends in ``extra/vsn.json``.
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 from xml.etree import ElementTree
 
 from vsn.config import ExportFormat, InputType, Recipe
@@ -23,7 +24,14 @@ from vsn.config.recipes import recorded_recipe
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2", "aoti": ".pt2"}
 Precision = Literal["fp32", "fp16", "int8"]
 KEY = "vsn"
+_ONNX_METADATA, _NAME, _VALUE = 14, 1, 2
+"""Numbers of fields: ``metadata_props`` of an ONNX model, and key and value of each."""
+_BYTES = 2
+_LENGTHS = {1: 8, _BYTES: 0, 5: 4}
+"""Kind of a field of Protocol Buffers -> bytes of its value; 0: stated before it."""
 FORMAT_VERSION = 1
+OUTPUTS = ("logits", "features")
+"""Outputs of ONNX and OpenVINO files: scores, and the input of the classifier."""
 
 
 class ExportError(ValueError):
@@ -56,6 +64,8 @@ class ExportMetadata:
     """"last" or "best" of the run."""
     weights_hash: str
     """SHA-256 of the run's weights file; empty for a model without a run."""
+    outputs: tuple[str, ...] = ("logits",)
+    """Of the file, see `OUTPUTS`; others have logits only."""
 
     def to_json(self) -> str:
         """Format as one line of JSON."""
@@ -66,17 +76,9 @@ class ExportMetadata:
         return recorded_recipe(self.recipe, "the recipe of an exported file")
 
 
-def recipe_to_export(recipe: Recipe) -> Mapping[str, object]:
-    """Select the settings that turn a video into clips; no paths of the machine that trained."""
-    tables = recipe.to_dict()
-    return {
-        # weights may name a path of that machine, and the file has its own.
-        "model": tables["model"] | {"weights": "none"},
-        "clip": tables["clip"],
-        # How videos are read, not where they are.
-        "data": {key: tables["data"][key] for key in ("task", "frame_template", "decoder")},
-        "eval": tables["eval"],
-    }
+def is_exported(path: str | Path) -> bool:
+    """Return whether a path names an exported model: .onnx, .xml or .pt2, and not a folder."""
+    return Path(path).suffix in SUFFIXES.values() and not Path(path).is_dir()
 
 
 def read_metadata(path: str | Path) -> ExportMetadata:
@@ -99,7 +101,7 @@ def read_metadata(path: str | Path) -> ExportMetadata:
         text = readers[path.suffix](path)
     except ExportError:
         raise
-    except Exception as error:  # ONNX Runtime raises its own types for damaged files
+    except Exception as error:  # of XML, ZIP, or text that is none
         reason = one_line(error)
         raise ExportError(f"{path} is damaged or not an exported model ({reason}).") from error
     if text is None:
@@ -116,7 +118,9 @@ def read_metadata(path: str | Path) -> ExportMetadata:
                 f"{path} has format version {version}; this vsn reads version {FORMAT_VERSION}. Use vsn "
                 f"{values.get('vsn', '')}, which wrote it, or export the run again."
             )
-        metadata = ExportMetadata(**values | {"classes": tuple(values["classes"])})
+        metadata = ExportMetadata(
+            **values | {key: tuple(values[key]) for key in ("classes", "outputs") if key in values}
+        )
         if metadata.to not in get_args(ExportFormat) or metadata.input not in get_args(InputType):
             raise ValueError(f"format {metadata.to!r}, input {metadata.input!r}")
     except ExportError:
@@ -127,14 +131,46 @@ def read_metadata(path: str | Path) -> ExportMetadata:
 
 
 def _read_onnx(path: Path) -> str | None:
-    ort = import_package("onnxruntime", "A .onnx file")
-    # ONNX Runtime reads the metadata, so that no onnx package is needed to predict.
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # the session never runs
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    entries: dict[str, str] = session.get_modelmeta().custom_metadata_map
-    return entries.get(KEY)
+    # A message of Protocol Buffers, of which only the metadata is read: without a package, and without the weights. To open
+    # a session takes longer than a prediction.
+    with path.open("rb") as file:
+        for entry in _fields(file, path.stat().st_size, _ONNX_METADATA):
+            texts = [
+                next(_fields(io.BytesIO(entry), len(entry), number), b"").decode("utf-8") for number in (_NAME, _VALUE)
+            ]
+            if texts[0] == KEY:
+                return texts[1]
+    return None
+
+
+def _fields(file: BinaryIO, size: int, wanted: int) -> Iterator[bytes]:
+    """Yield the values of a field of a message of Protocol Buffers, by its number; other fields are skipped."""
+    while file.tell() < size:
+        # Each field is its number and the kind of its value, then the value.
+        number, kind = divmod(_varint(file), 8)
+        if kind == 0:
+            _varint(file)
+            continue
+        if kind not in _LENGTHS:
+            raise ValueError(f"a field of kind {kind}")
+        length = _LENGTHS[kind] or _varint(file)
+        if file.tell() + length > size:
+            raise ValueError("it ends early")
+        if kind == _BYTES and number == wanted:
+            yield file.read(length)
+        else:
+            file.seek(length, io.SEEK_CUR)
+
+
+def _varint(file: BinaryIO) -> int:
+    """Read an integer of which each byte holds seven bits, the lowest first; the eighth says whether another follows."""
+    value = 0
+    for shift in range(0, 70, 7):
+        (byte,) = file.read(1) or (128,)
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value
+    raise ValueError("a number has no end")
 
 
 def _read_openvino(path: Path) -> str | None:
@@ -152,12 +188,12 @@ def _read_pt2(path: Path) -> str | None:
         return archive.read(name).decode("utf-8") if name else None
 
 
-def import_package(package: str, purpose: str) -> Any:
-    """Import a package of the extra ``export``. Raises `ExportError` if it is not installed."""
+def import_package(package: str, purpose: str, *, extra: str = "export") -> Any:
+    """Import a package of an extra. Raises `ExportError` if it is not installed."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
         raise ExportError(
             f"{purpose} needs the package {package}, which is not installed or does not load ({error}): "
-            f"{install_command('export')}."
+            f"{install_command(extra)}."
         ) from error

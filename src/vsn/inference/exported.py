@@ -1,6 +1,6 @@
-"""Open an exported model with its runtime, and predict with it; no run folder and no network code are needed.
+"""Open an exported model with its runtime, and predict with it; no run folder, network code or PyTorch is needed.
 
-An ONNX file needs onnxruntime, an ``.xml`` openvino, a ``.pt2`` torch.
+An ONNX file needs onnxruntime, an ``.xml`` openvino. Only a ``.pt2`` needs torch.
 """
 
 from __future__ import annotations
@@ -13,22 +13,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vsn.config import EvalConfig
+from vsn.config import ConfigError, EvalConfig
 from vsn.config.errors import one_line
-from vsn.data.video import Part
-from vsn.export.metadata import SUFFIXES, ExportError, ExportMetadata, import_package, read_metadata
-from vsn.inference.inputs import list_inputs, views_of_video
-from vsn.inference.prediction import Prediction, check_top_k
+from vsn.data.views import PROTOCOLS
+from vsn.inference.exported_metadata import ExportError, ExportMetadata, import_package, read_metadata
+from vsn.inference.predictor import Average, FrameParts, Predictor
 from vsn.scores.metrics import log_softmax
 from vsn.scores.scores import require_finite
 
-Run = Callable[[NDArray[Any]], NDArray[np.float32]]
+Output = Literal["logits", "features"]
+Run = Callable[[NDArray[Any], Output], NDArray[np.float32]]
+"""Clips and the name of an output -> that output."""
 RunPrecision = Literal["fp32", "bf16"]
-
-
-def is_exported(path: str | Path) -> bool:
-    """Return whether a path names an exported model: .onnx, .xml or .pt2, and not a folder."""
-    return Path(path).suffix in SUFFIXES.values() and not Path(path).is_dir()
 
 
 class ExportedModel:
@@ -81,6 +77,22 @@ class ExportedModel:
         Raises:
             ExportError: T, C, size or dtype differ from those the file was exported for, or floats are outside [0, 1].
         """
+        return self._compute(clips, "logits")
+
+    def features(self, clips: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute the input of the classifier: float32 ``(B, T, D)``, or ``(B, D)`` where the network merges the frames.
+
+        Raises:
+            ExportError: the file has no such output, or as for logits.
+        """
+        if "features" not in self.metadata.outputs:
+            raise ExportError(
+                f"The file has the output {', '.join(self.metadata.outputs)} and none for features, which ONNX and OpenVINO "
+                "files of this version have. Export the run again: vsn export RUN."
+            )
+        return self._compute(clips, "features")
+
+    def _compute(self, clips: NDArray[np.uint8] | NDArray[np.float32], output: Output) -> NDArray[np.float32]:
         metadata, dtype = self.metadata, self.metadata.input
         expected = (metadata.num_frames, metadata.channels, metadata.height, metadata.width)
         # The runtimes refuse other shapes too, with messages about nodes of the graph.
@@ -104,67 +116,63 @@ class ExportedModel:
                 "divide by 255; the model normalizes by itself."
             )
         # A crop is a view into its frames; runtimes read contiguous memory.
-        return self._run(np.ascontiguousarray(clips))
+        return self._run(np.ascontiguousarray(clips), output)
 
 
-class ExportedPredictor:
-    """Label video files with an exported file; `vsn.Predictor` does the same with a run folder.
+class ExportedPredictor(Predictor):
+    """Predict with an exported file; see `Predictor.from_file`.
 
-    Frames are sampled, resized and cropped by the code that evaluates the run.
-
-    Example:
-        predictor = ExportedPredictor.from_file("model.onnx")
-        print(predictor.predict("clip.mp4").labels[0])
+    Attributes:
+        model: the opened file.
     """
 
+    device = "cpu"
+
     def __init__(self, model: ExportedModel) -> None:
+        super().__init__(model.metadata.to_recipe(), model.metadata.classes, weights_hash=model.metadata.weights_hash)
         self.model = model
-        self.recipe = model.metadata.to_recipe()
-        self.classes = model.metadata.classes
-        self.weight_shares = {model.metadata.weights_hash: 1.0}
 
-    @classmethod
-    def from_file(
-        cls, path: str | Path, *, num_threads: int = 0, precision: RunPrecision = "fp32"
-    ) -> ExportedPredictor:
-        """Open a file that `vsn export` wrote; see `ExportedModel.from_file`."""
-        return cls(ExportedModel.from_file(path, num_threads=num_threads, precision=precision))
-
-    def list_inputs(self, path: str | Path) -> list[Path]:
-        """List the inputs of `predict` at a path: itself, or the videos (for a flow model the stored flow) in a folder.
-
-        Raises `ConfigError` if the folder has none.
-        """
-        return list_inputs(self.recipe, path)
-
-    def predict(
-        self, path: str | Path, *, top_k: int = 5, protocol: EvalConfig | None = None, part: Part | None = None
-    ) -> Prediction:
-        """Predict the most probable classes of one video.
-
-        Args:
-            path: a video file or a folder of frames; for a flow model also stored flow.
-            top_k: how many classes, 1 or more; at most all.
-            protocol: the view; default the one the model was exported for.
-            part: the seconds of the video to label; default all.
+    def scores(self, clips: NDArray[np.uint8], view: EvalConfig) -> NDArray[np.float32]:
+        """See `Predictor.scores`.
 
         Raises:
-            VideoError: the file cannot be read as a video, or ends before the part.
-            ConfigError: stored flow does not fit the model, or flow cannot be computed here.
             ExportError: clips of the protocol have another size or T than the model takes.
         """
-        check_top_k(top_k)
-        path, view = Path(path), protocol or self.recipe.eval
-        clips = views_of_video(path, self.recipe, view, part=part).numpy()
-        logits = video_logits(self.model, clips, average=view.average)
-        return Prediction.from_logits(
-            path, logits, self.classes, multi_label=self.recipe.data.task == "multilabel", top_k=top_k
-        )
+        if PROTOCOLS[view.protocol].windows:
+            raise ConfigError(
+                f"Protocol {view.protocol!r} scores windows of the last feature map, which an exported file does not have. "
+                "Use 'fcn', or the run."
+            )
+        # One by one: a file may have been exported for a fixed batch size.
+        return np.stack([video_logits(self.model, clip, average=view.average) for clip in clips])
+
+    def clip_features(
+        self, clips: NDArray[np.uint8], view: EvalConfig, *, per_frame: bool = False
+    ) -> NDArray[np.float32]:
+        """See `Predictor.clip_features`.
+
+        Raises:
+            ExportError: the file has no output for features, or as `scores`.
+        """
+        return np.stack([self._features(clip, per_frame=per_frame) for clip in clips])
+
+    def _features(self, clip: NDArray[np.uint8], *, per_frame: bool) -> NDArray[np.float32]:
+        views = clip if clip.ndim == 5 else clip[None]
+        # (views, T, D); or (views, D) where the network itself merges the frames.
+        features = require_finite(np.concatenate([self.model.features(view[None]) for view in views]))
+        if per_frame and features.ndim != 3:
+            raise ConfigError(
+                f"{self.recipe.model.name} merges the frames before its features, so it has none per frame. Leave out "
+                "per_frame."
+            )
+        return features.mean(axis=0 if per_frame or features.ndim == 2 else (0, 1), dtype=np.float64).astype(np.float32)
+
+    def frame_parts(self) -> tuple[FrameParts | None, str]:
+        """See `Predictor.frame_parts`."""
+        return None, "Features are not reused: the file holds the network in one piece."
 
 
-def video_logits(
-    model: ExportedModel, clips: NDArray[np.uint8], *, average: Literal["logits", "softmax"]
-) -> NDArray[np.float32]:
+def video_logits(model: ExportedModel, clips: NDArray[np.uint8], *, average: Average) -> NDArray[np.float32]:
     """Compute scores ``(num_classes,)`` of a video from its clip ``(T, C, H, W)`` or views ``(views, T, C, H, W)``.
 
     Averages logits over the views, or probabilities, of which it returns the logarithm, like
@@ -181,17 +189,20 @@ def video_logits(
 
 def open_onnx(path: str | Path, num_threads: int) -> Run:
     """Open an ONNX file in ONNX Runtime on the CPU; 0 threads: its default."""
-    ort = import_package("onnxruntime", "A .onnx file")
+    ort = import_package("onnxruntime", "A .onnx file", extra="runtime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.log_severity_level = 3  # its warnings concern its optimizer; users cannot act on them
-    session = ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    return lambda clips: session.run(["logits"], {"clip": clips})[0]
+    try:
+        session = ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own types
+        raise ExportError(f"{path} is damaged or not an exported model ({one_line(error)}).") from error
+    return lambda clips, output: session.run([output], {"clip": clips})[0]
 
 
 def open_openvino(path: str | Path, num_threads: int, precision: RunPrecision) -> Run:
     """Open an OpenVINO or ONNX file in OpenVINO on the CPU; 0 threads: its default."""
-    ov = import_package("openvino", "An OpenVINO .xml file")
+    ov = import_package("openvino", "An OpenVINO .xml file", extra="openvino")
     core = ov.Core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         # OpenVINO would silently compute in fp32.
@@ -207,7 +218,8 @@ def open_openvino(path: str | Path, num_threads: int, precision: RunPrecision) -
             f"{path} cannot be opened ({one_line(error)}). Its weights are in "
             f"{Path(path).with_suffix('.bin').name}, which must be in the same folder."
         ) from error
-    return lambda clips: np.array(request.infer([clips])[0], dtype=np.float32)
+    # A copy: the next clip overwrites the memory.
+    return lambda clips, output: np.array(request.infer([clips])[output], dtype=np.float32)
 
 
 def _open_torch(path: str | Path, *, compiled: bool) -> Run:
@@ -221,7 +233,7 @@ def _open_torch(path: str | Path, *, compiled: bool) -> Run:
     except Exception as error:  # torch raises several types for damaged files
         raise ExportError(f"{path} cannot be opened ({one_line(error)}).") from error
 
-    def run(clips: NDArray[Any]) -> NDArray[np.float32]:
+    def run(clips: NDArray[Any], output: Output) -> NDArray[np.float32]:
         with torch.inference_mode():
             logits: NDArray[np.float32] = module(torch.from_numpy(clips)).numpy()
         return logits
