@@ -35,7 +35,7 @@ from vsn.stream.grid import FrameFilter, WindowGrid
 from vsn.stream.labels import WindowLabeler, WindowPrediction
 from vsn.stream.plan import plan_grid
 from vsn.stream.reader import LiveFrame
-from vsn.stream.scorer import WindowScorer
+from vsn.stream.scorer import WindowScorer, score_windows
 from vsn.stream.stream import Stream, WindowStream
 from vsn.system.interrupt import StopRequest
 
@@ -311,13 +311,13 @@ def test_memory_holds_only_what_windows_need():
 
 
 def test_a_slow_model_drops_frames_and_counts_them(noise_video: Path, monkeypatch: pytest.MonkeyPatch):
-    predictor, score = make_predictor(), WindowScorer.score
+    predictor = make_predictor()
 
-    def slow(self: WindowScorer, *arguments: Any) -> Any:
-        time.sleep(0.7)
-        return score(self, *arguments)
+    def slow(windows: Any) -> Any:
+        time.sleep(0.7 * len(windows))
+        return score_windows(windows)
 
-    monkeypatch.setattr(WindowScorer, "score", slow)
+    monkeypatch.setattr("vsn.stream.stream.score_windows", slow)
     live, config = LiveConfig(max_waiting=3), WindowConfig(seconds=0.4, every=0.1)
     stream, found = Stream(predictor, str(noise_video), windows=config, live=live), []
     summary = stream.run(found.append)
@@ -362,7 +362,7 @@ def test_a_video_that_fails_is_not_left_half_written(
     def fail(*arguments: Any) -> Any:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(WindowScorer, "score", fail)
+    monkeypatch.setattr("vsn.stream.stream.score_windows", fail)
     stream = Stream(make_predictor(), str(noise_video), windows=WindowConfig(seconds=0.8), live=FAST)
     with pytest.raises(RuntimeError, match="out of memory"):
         stream.run(lambda answer: None, video=tmp_path / "out.mp4")

@@ -16,7 +16,6 @@ from tests.stream.test_stream import make_predictor
 from vsn.config import ConfigError, LiveConfig, WindowConfig
 from vsn.data.video import VideoError, open_video, write_video
 from vsn.inference.inputs import views_of_video
-from vsn.stream import scorer as window_scores
 from vsn.stream.collect import window_views
 from vsn.stream.file_windows import read_windows
 from vsn.stream.grid import WindowGrid
@@ -67,11 +66,11 @@ def test_windows_are_those_of_the_stream(
     seen: list[np.ndarray] = []
     processor = window_processor(predictor.recipe)
 
-    def noted(scorer: Any, numbers: Any, images: Any) -> np.ndarray:
-        seen.append(window_views(images, processor))
-        return np.zeros(3, np.float32)
+    def noted(windows: Any) -> list[np.ndarray]:
+        seen.extend(window_views(images, processor) for _, _, images in windows)
+        return [np.zeros(3, np.float32) for _ in windows]
 
-    monkeypatch.setattr(window_scores.WindowScorer, "score", noted)
+    monkeypatch.setattr("vsn.stream.stream.score_windows", noted)
     starts: list[float] = []
     config = WindowConfig(seconds=0.8, every=every)
     stream = Stream(predictor, str(noise_video), windows=config, live=LiveConfig(fast=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +20,7 @@ from vsn.system.numbers import percent
 
 if TYPE_CHECKING:
     from vsn.stream.labels import WindowPrediction
-    from vsn.stream.stream import StreamSummary
+    from vsn.stream.stream import Stream, StreamSummary
 
 
 _BREAKS_SHOWN = 5
@@ -27,7 +28,7 @@ _BREAKS_SHOWN = 5
 
 def stream(
     run: Annotated[Path, tyro.conf.Positional],
-    source: Annotated[str, tyro.conf.Positional],
+    sources: Annotated[list[str], tyro.conf.Positional],
     windows: Annotated[WindowConfig, tyro.conf.arg(name="")] = WindowConfig(),  # noqa: B008  (frozen)
     live: Annotated[LiveConfig, tyro.conf.arg(name="")] = LiveConfig(),  # noqa: B008
     calibration: Path | None = None,
@@ -40,11 +41,11 @@ def stream(
 ) -> None:
     """Label a webcam, a network stream or a file as it plays, one JSON object per window.
 
-    Ctrl-C ends it with a summary. docs/stream.md explains the output.
+    Several sources share one model. Ctrl-C ends it with a summary. docs/stream.md explains the output.
 
     Args:
         run: a run folder on frames or their differences, hf://user/name, or a file that `vsn export` wrote.
-        source: a video file (played in real time), the number of a webcam, or an RTSP or HTTP address.
+        sources: video files (played in real time), numbers of webcams, RTSP or HTTP addresses; one or several.
         windows: length and stride of the windows, and when a label counts.
         live: how the source is read.
         calibration: a file that `vsn calibrate --out` wrote: its temperature, and its threshold for "unknown".
@@ -56,20 +57,28 @@ def stream(
     from vsn.inference.prediction import check_top_k
     from vsn.inference.predictor import open_predictor
     from vsn.scores.calibrate import load_calibration
-    from vsn.stream.stream import Stream
+    from vsn.stream.stream import Stream, run_streams
     from vsn.system.interrupt import stop_requests
     from vsn.system.progress import progress_bar
 
     check_top_k(top_k)
+    if not sources:
+        raise ValueError("vsn stream needs a source after the run: a file, the number of a webcam, or an address.")
+    if video is not None and len(sources) > 1:
+        raise ValueError(f"--video is for one source, got {len(sources)}.")
     if video is not None and video.suffix.lower() != ".mp4":
         raise ValueError(f"--video is {str(video)!r}; it is written as .mp4.")
     calibrated = load_calibration(calibration) if calibration is not None else None
     predictor = open_predictor(run, device=device, weights=weights)
     check_calibrated(predictor, calibrated)
-    opened = Stream(predictor, source, windows=windows, live=live, calibration=calibrated, protocol=protocol)
-    print(opened.description, file=sys.stderr)
-    # One stack for what is open while it runs: the file, the signal handler, the bar.
     with contextlib.ExitStack() as stack:
+        opened: list[Stream] = []
+        for source in sources:
+            one = Stream(predictor, source, windows=windows, live=live, calibration=calibrated, protocol=protocol)
+            stack.callback(one.close)
+            opened.append(one)
+            print(f"{one.summary.source}: " * (len(sources) > 1) + one.description, file=sys.stderr)
+        _name_sources(opened)
         lines = sys.stdout
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -78,19 +87,39 @@ def stream(
         mixed = out is None and sys.stdout.isatty()
         stop = stack.enter_context(stop_requests())
         bar = stack.enter_context(progress_bar("s", disable=mixed))
-        task = bar.add_task("seconds of video", total=opened.announced_seconds, note="")
+        task = bar.add_task(
+            "seconds of video", total=opened[0].announced_seconds if len(opened) == 1 else None, note=""
+        )
 
-        def write(prediction: WindowPrediction) -> None:
-            values = prediction_to_dict(prediction, predictor.classes, top_k) | {"dropped": opened.summary.dropped}
+        def write(stream: Stream, prediction: WindowPrediction) -> None:
+            name = {"source": stream.summary.source} if len(opened) > 1 else {}
+            values = prediction_to_dict(prediction, predictor.classes, top_k)
             # Flushed, because a program at the other end of a pipe reacts to each line.
-            print(to_json(values), file=lines, flush=True)
+            print(to_json(name | values | {"dropped": stream.summary.dropped}), file=lines, flush=True)
             bar.update(task, note=f"{prediction.label} {percent(prediction.probability, 0)}")
 
-        opened.run(write, video=video, stop=stop, on_seconds=lambda seconds: bar.update(task, completed=round(seconds)))
-    print(describe_summary(opened.summary), file=sys.stderr)
+        def show(seconds: float) -> None:
+            bar.update(task, completed=round(seconds))
+
+        if video is not None:
+            opened[0].run(lambda prediction: write(opened[0], prediction), video=video, stop=stop, on_seconds=show)
+        else:
+            run_streams(opened, write, stop=stop, on_seconds=show)
+    for one in opened:
+        print(describe_summary(one.summary), file=sys.stderr)
     # A webcam that was unplugged is a failure, the end of a file is not.
-    if opened.summary.lost:
+    if any(one.summary.lost for one in opened):
         raise SystemExit(1)
+
+
+def _name_sources(streams: Sequence[Stream]) -> None:
+    """Number sources whose names are equal: without user, password and query two URLs may be."""
+    counts: Counter[str] = Counter()
+    for stream in streams:
+        name = stream.summary.source
+        counts[name] += 1
+        if counts[name] > 1:
+            stream.summary.source = f"{name} ({counts[name]})"
 
 
 def prediction_to_dict(prediction: WindowPrediction, classes: tuple[str, ...], top_k: int) -> dict[str, Any]:

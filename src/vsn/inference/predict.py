@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ class RunPredictor(Predictor):
 
     def frame_parts(self) -> tuple[FrameParts | None, str]:
         """See `Predictor.frame_parts`."""
+        return self._parts
+
+    @cached_property  # several sources share it
+    def _parts(self) -> tuple[FrameParts | None, str]:
         model, config = self.model, self.recipe.model
         if not isinstance(model, FrameClassifier):
             return None, f"Features are not reused: {config.name} mixes the frames of a window from its first layer on."

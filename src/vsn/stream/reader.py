@@ -49,6 +49,7 @@ class LiveReader:
         wanted: called in the thread with each frame, in order: whether it is needed.
         longest_still: seconds after which a picture is a pause, see `Source.frames`.
         pictures: return every frame, with its full-size picture.
+        changed: notified when frames wait or the source ends; several readers may share one.
 
     Attributes: `num_frames` and `seconds` read; start and end of each part of the source (`parts`); needed frames
     `dropped`; whether the source waits (`lossless`).
@@ -63,6 +64,7 @@ class LiveReader:
         wanted: Callable[[SourceFrame], bool],
         longest_still: float = math.inf,
         pictures: bool = False,
+        changed: threading.Condition | None = None,
     ) -> None:
         self.dropped = self.num_frames = 0
         self.seconds = 0.0
@@ -73,13 +75,18 @@ class LiveReader:
         self._short_side, self._wanted, self._pictures = short_side, wanted, pictures
         self._longest_still = longest_still
         self._waiting: deque[LiveFrame] = deque()
-        self._changed = threading.Condition()
+        self._changed = changed or threading.Condition()
         self._stop = threading.Event()
         self._ended = False
         self._error: BaseException | None = None
         self._part, self._start = -1, 0.0
         self._thread = threading.Thread(target=self._run, name="vsn-live", daemon=True)
         self._thread.start()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `take` returns at once with frames, with the end, or with an error."""
+        return bool(self._waiting) or self._ended
 
     def take(self, timeout: float = 0.2) -> list[LiveFrame] | None:
         """Return all waiting frames, oldest first (one, if lossless); [] on timeout, None at the end.
@@ -88,7 +95,7 @@ class LiveReader:
         """
         with self._changed:
             # With a timeout, so that the caller can look for stop requests.
-            self._changed.wait_for(lambda: self._waiting or self._ended, timeout)
+            self._changed.wait_for(lambda: self.is_ready, timeout)
             if self._waiting:
                 count = 1 if self.lossless else len(self._waiting)
                 frames = [self._waiting.popleft() for _ in range(count)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,21 +52,48 @@ class WindowScorer:
             stacks: images of each, uint8 ``(n, H, W, 3)``, RGB, of one size, shorter side `clip.short_side`; n is
                 `num_consecutive`.
         """
+        return score_windows([(self, numbers, stacks)])[0]
+
+    def _inputs(self, numbers: Sequence[int], stacks: Sequence[np.ndarray]) -> Any:
+        """Return what the network takes of a window: its clip, or the features of its frames."""
         assert len(numbers) == len(stacks) == self.num_frames
-        view = self._processor.recipe.eval
         self.num_frames_seen += len(numbers)
-        # Without parts: the forward of `vsn predict`.
         if self._parts is None:
             self.num_frames_computed += len(numbers)
-            return self._predictor.scores(window_views(stacks, self._processor)[None], view)[0]
+            return window_views(stacks, self._processor)
         # Windows only move forward, so features of earlier frames are not needed again.
         self._features = {number: kept for number, kept in self._features.items() if number >= numbers[0]}
         for number, stack in zip(numbers, stacks, strict=True):
             if number not in self._features:
                 self.num_frames_computed += 1
                 self._features[number] = self._parts.frame_features(window_views([stack], self._processor))
-        return self._parts.scores([[self._features[number] for number in numbers]], view.average)[0]
+        return [self._features[number] for number in numbers]
+
+    def _scores(self, inputs: Sequence[Any]) -> NDArray[np.float32]:
+        """Return the logits of windows of one size, ``(num_windows, num_classes)``."""
+        view = self._processor.recipe.eval
+        if self._parts is None:
+            return self._predictor.scores(np.stack(inputs), view)  # the forward of `vsn predict`
+        return self._parts.scores(inputs, view.average)
 
     def reset(self) -> None:
         """Drop all features: numbers may mean other images from now on."""
         self._features.clear()
+
+
+def score_windows(
+    windows: Sequence[tuple[WindowScorer, Sequence[int], Sequence[np.ndarray]]],
+) -> list[NDArray[np.float32]]:
+    """Score windows of several sources of one predictor together; numbers and stacks are those of `WindowScorer.score`.
+
+    Windows of equal size are a batch, which a GPU computes at once. On a CPU each is computed by itself, so that its scores
+    are equal to the last bit whatever the other sources show.
+    """
+    by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, (_, _, stacks) in enumerate(windows):
+        by_size[stacks[0].shape].append(index)
+    logits: dict[int, NDArray[np.float32]] = {}
+    for indices in by_size.values():
+        inputs = [scorer._inputs(numbers, stacks) for scorer, numbers, stacks in (windows[i] for i in indices)]
+        logits |= dict(zip(indices, windows[indices[0]][0]._scores(inputs), strict=True))
+    return [logits[index] for index in range(len(windows))]

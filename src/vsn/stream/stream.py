@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vsn.config import ConfigError, LiveConfig, Protocol, WindowConfig
@@ -20,7 +23,7 @@ from vsn.stream.grid import FrameFilter, WindowGrid
 from vsn.stream.labels import WindowLabeler, WindowPrediction
 from vsn.stream.plan import longest_still, plan_grid
 from vsn.stream.reader import LiveFrame, LiveReader
-from vsn.stream.scorer import WindowScorer
+from vsn.stream.scorer import WindowScorer, score_windows
 from vsn.stream.source import USUAL_RATE, Source
 from vsn.system.interrupt import StopRequest
 from vsn.system.numbers import percent
@@ -48,13 +51,21 @@ class StreamSummary:
     """Packets that do not decode."""
     reconnected: int = 0
     lost: str = ""
-    """Why the connection was lost for good; "" if it was not."""
+    """Why the connection was lost for good, or why a source among several gave no prediction; "" if neither."""
     frames_seen: int = 0
     """Frames of all windows."""
     frames_computed: int = 0
     """How many of these were computed, not reused from an earlier window."""
     lags_ms: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
     """From the arrival of a window's last frame to its prediction, of the last 10,000 predictions."""
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A complete window, not yet scored."""
+
+    number: int
+    stacks: list[Stack]
 
 
 class WindowStream:
@@ -72,23 +83,42 @@ class WindowStream:
 
     def feed(self, frames: list[LiveFrame]) -> list[WindowPrediction]:
         """Return the predictions that the next frames complete."""
+        return [prediction for _, prediction in feed_streams([(self, frames)])]
+
+    def _collect(self, frames: list[LiveFrame]) -> list[_Window]:
         # All frames are collected, also those of skipped windows: later windows share them.
-        windows: list[tuple[int, list[Stack]]] = []
-        for frame in frames:
-            windows += self._collector.feed(frame)
+        windows = [_Window(number, stacks) for frame in frames for number, stacks in self._collector.feed(frame)]
         if len(frames) > 1 and len(windows) > 1:
             self.skipped += len(windows) - 1
             windows = windows[-1:]
-        predictions = []
-        for window, stacks in windows:
-            # What was before a break says nothing about what is after it.
-            if stacks[0][0].part != self._part:
-                self._part = stacks[0][0].part
-                self._labeler.reset()
-            logits = self._scorer.score([stack[0].number for stack in stacks], [images_of(stack) for stack in stacks])
-            lag_ms = 1000 * (time.perf_counter() - stacks[-1][-1].arrived)
-            predictions.append(self._labeler.predict(window, logits, lag_ms=lag_ms))
-        return predictions
+        return windows
+
+    def _label(self, window: _Window, logits: NDArray[np.float32]) -> WindowPrediction:
+        # What was before a break says nothing about what is after it.
+        if window.stacks[0][0].part != self._part:
+            self._part = window.stacks[0][0].part
+            self._labeler.reset()
+        lag_ms = 1000 * (time.perf_counter() - window.stacks[-1][-1].arrived)
+        return self._labeler.predict(window.number, logits, lag_ms=lag_ms)
+
+
+def feed_streams(
+    batches: Sequence[tuple[WindowStream, list[LiveFrame]]],
+) -> Iterator[tuple[WindowStream, WindowPrediction]]:
+    """Yield the predictions that the next frames of several streams complete; their windows are scored together."""
+    windows = [(stream, window) for stream, frames in batches for window in stream._collect(frames)]
+    logits = score_windows(
+        [
+            (
+                stream._scorer,
+                [stack[0].number for stack in window.stacks],
+                [images_of(stack) for stack in window.stacks],
+            )
+            for stream, window in windows
+        ]
+    )
+    for (stream, window), scores in zip(windows, logits, strict=True):
+        yield stream, stream._label(window, scores)
 
 
 class Stream:
@@ -142,6 +172,9 @@ class Stream:
         self.summary = StreamSummary(self._source.name)
         self.announced_seconds = self._source.announced_seconds
         self._windows = WindowStream(scorer, grid, WindowLabeler(predictor.classes, windows, grid, calibration))
+        self._reader: LiveReader
+        self._latest: WindowPrediction | None = None
+        self._error: VideoError | None = None
 
     def run(
         self,
@@ -164,26 +197,48 @@ class Stream:
         Raises:
             VideoError: nothing could be read, or it ended before the first window was complete.
         """
+        changed = threading.Condition()
+        with self._reading(pictures=video is not None, changed=changed):
+            frames = _labeled(
+                [self],
+                on_prediction=lambda _, prediction: on_prediction(prediction),
+                stop=stop,
+                on_seconds=on_seconds,
+                changed=changed,
+            )
+            labeled = ((frame, prediction) for _, frame, prediction in frames)
+            if video is None:
+                # Nothing to write: only run the generator.
+                deque(labeled, maxlen=0)
+            else:
+                rate = self._source.frames_per_second or USUAL_RATE
+                write_video(video, _annotated(labeled, rate), frames_per_second=rate)
+        if (problem := self._problem(stop)) is not None:
+            raise problem
+        return self.summary
+
+    def close(self) -> None:
+        """Close the source. `run` does so at its end; a second call does nothing."""
+        self._source.close()
+
+    @contextlib.contextmanager
+    def _reading(self, *, pictures: bool = False, changed: threading.Condition) -> Iterator[None]:
+        """Read the source in a thread; at the end close it and complete the summary."""
         scorer, summary, live = self._scorer, self.summary, self._live
-        if video is None:
+        if not pictures:
             # Without full-size pictures frames are small: the queue holds as many instants as for single frames.
             live = replace(live, max_waiting=live.max_waiting * scorer.num_consecutive)
-        reader = LiveReader(
+        self._reader = reader = LiveReader(
             self._source,
             live,
             short_side=self._short_side,
             wanted=FrameFilter(self.grid, scorer.num_consecutive),
             longest_still=longest_still(self.grid, self._source.frames_per_second),
-            pictures=video is not None,
+            pictures=pictures,
+            changed=changed,
         )
         try:
-            frames = self._labeled(reader, on_prediction, stop, on_seconds)
-            if video is None:
-                # Nothing to write: only run the generator.
-                deque(frames, maxlen=0)
-            else:
-                rate = self._source.frames_per_second or USUAL_RATE
-                write_video(video, _annotated(frames, rate), frames_per_second=rate)
+            yield
         finally:
             reader.close()
             summary.num_frames, summary.dropped = reader.num_frames, reader.dropped
@@ -191,47 +246,106 @@ class Stream:
             summary.skipped = self._windows.skipped
             summary.undecodable, summary.reconnected = self._source.undecodable, self._source.reconnected
             summary.frames_seen, summary.frames_computed = scorer.num_frames_seen, scorer.num_frames_computed
-        if not summary.num_predictions and not (stop is not None and stop.requested):
-            raise VideoError(
-                self._source.name,
-                f"it ended after {summary.num_frames} frames, {summary.seconds:.2f} seconds, before a window of "
-                f"{self.grid.seconds:.2f} seconds was complete. Set shorter windows with --seconds, or use `vsn predict` "
-                "without --windows.",
-            )
-        return summary
 
-    def _labeled(
-        self,
-        reader: LiveReader,
-        on_prediction: Callable[[WindowPrediction], None],
-        stop: StopRequest | None,
-        on_seconds: Callable[[float], None],
-    ) -> Iterator[tuple[LiveFrame, WindowPrediction | None]]:
-        """Give every frame with the latest prediction at its time."""
+    def _take(self) -> list[LiveFrame] | None:
+        """Return the waiting frames; None at the end."""
+        try:
+            return self._reader.take(timeout=0)
+        except VideoError as error:
+            # After hours of predictions a lost camera is the end of the stream, not a failure of the command.
+            self._error, self.summary.lost = error, error.reason
+            return None
+
+    def _record(self, prediction: WindowPrediction) -> None:
         summary = self.summary
-        latest: WindowPrediction | None = None
-        while stop is None or not stop.requested:
-            try:
-                frames = reader.take()
-            except VideoError as error:
-                # After hours of predictions a lost camera is the end of the stream, not a failure of the command.
-                if not summary.num_predictions:
-                    raise
-                summary.lost = error.reason
-                return
+        self._latest = prediction
+        summary.num_predictions += 1
+        summary.lags_ms.append(prediction.lag_ms)
+        summary.dropped = self._reader.dropped
+
+    def _problem(self, stop: StopRequest | None) -> VideoError | None:
+        """Return why there was no prediction; None if there was one, or if the stream was stopped."""
+        summary = self.summary
+        if summary.num_predictions or (stop is not None and stop.requested):
+            return None
+        return self._error or VideoError(
+            self._source.name,
+            f"it ended after {summary.num_frames} frames, {summary.seconds:.2f} seconds, before a window of "
+            f"{self.grid.seconds:.2f} seconds was complete. Set shorter windows with --seconds, or use `vsn predict` "
+            "without --windows.",
+        )
+
+
+def run_streams(
+    streams: Sequence[Stream],
+    on_prediction: Callable[[Stream, WindowPrediction], None],
+    *,
+    stop: StopRequest | None = None,
+    on_seconds: Callable[[float], None] = lambda seconds: None,
+) -> None:
+    """Read several sources of one predictor until all have ended, or until a stop request.
+
+    Each source has a thread of its own: one that is lost reconnects there, and the others go on. Windows that are complete
+    at the same time are scored together.
+
+    Args:
+        streams: made with the same predictor.
+        on_prediction: receives each prediction at once.
+        stop: checked between frames.
+        on_seconds: receives the latest position of any source.
+
+    Raises:
+        VideoError: no source gave a prediction. One that fails while others work is in its summary (`lost`).
+    """
+    changed = threading.Condition()
+    with contextlib.ExitStack() as stack:
+        for stream in streams:
+            stack.enter_context(stream._reading(changed=changed))
+        deque(
+            _labeled(streams, on_prediction=on_prediction, stop=stop, on_seconds=on_seconds, changed=changed), maxlen=0
+        )
+    problems = [(stream, problem) for stream in streams if (problem := stream._problem(stop)) is not None]
+    if len(problems) == len(streams):
+        raise problems[0][1]
+    for stream, problem in problems:
+        stream.summary.lost = problem.reason
+
+
+def _labeled(
+    streams: Sequence[Stream],
+    *,
+    on_prediction: Callable[[Stream, WindowPrediction], None],
+    stop: StopRequest | None,
+    on_seconds: Callable[[float], None],
+    changed: threading.Condition,
+) -> Iterator[tuple[Stream, LiveFrame, WindowPrediction | None]]:
+    """Give every frame with the latest prediction of its source at its time."""
+    active = list(streams)
+
+    def is_ready() -> bool:
+        return any(stream._reader.is_ready for stream in active)
+
+    while active and not (stop is not None and stop.requested):
+        with changed:
+            changed.wait_for(is_ready, 0.2)  # with a timeout, to look for stop requests
+        taken: list[tuple[Stream, list[LiveFrame]]] = []
+        for stream in tuple(active):
+            frames = stream._take()
             if frames is None:
-                return
-            for prediction in self._windows.feed(frames):
-                latest = prediction
-                summary.num_predictions += 1
-                summary.lags_ms.append(prediction.lag_ms)
-                summary.dropped = reader.dropped
-                on_prediction(prediction)
+                active.remove(stream)
+            elif frames:
+                taken.append((stream, frames))
+        of_windows = {stream._windows: stream for stream, _ in taken}
+        for windows, prediction in feed_streams([(stream._windows, frames) for stream, frames in taken]):
+            stream = of_windows[windows]
+            stream._record(prediction)
+            on_prediction(stream, prediction)
+        for stream, frames in taken:
             for frame in frames:
-                summary.seconds = frame.end
-                yield frame, latest
-            if frames:
-                on_seconds(frames[-1].end)
+                stream.summary.seconds = frame.end
+                yield stream, frame, stream._latest
+        if taken:
+            on_seconds(max(frames[-1].end for _, frames in taken))
 
 
 def check_calibrated_classes(calibration: Calibration | None, classes: tuple[str, ...]) -> None:
