@@ -26,7 +26,7 @@ from vsn.data.video import at_constant_rate, write_video
 from vsn.data.video.reader import VideoReader
 from vsn.data.views import PROTOCOLS, clip_indices
 from vsn.export.export import ExportReport, export_run
-from vsn.inference.exported import ExportedPredictor, video_logits
+from vsn.inference.exported import video_logits
 from vsn.inference.exported_metadata import ExportError
 from vsn.export.web import LIBRARIES, PACKAGES, check_page, find_examples, page_libraries, write_page
 from vsn.inference.inputs import views_of_video
@@ -392,10 +392,10 @@ class Site:
         self.folder = folder
         config = ExportConfig(to="web", node_modules=libraries)
         export_run(run, config, out=folder, window_seconds=1.0, progress=False)
-        self.predictor = ExportedPredictor.from_file(folder / "model.onnx")
+        self.predictor = vsn.Predictor.from_file(folder / "model.onnx")
 
     def logits(self, video: Path) -> np.ndarray:
-        clips = views_of_video(video, self.predictor.recipe, self.predictor.recipe.eval).numpy()
+        clips = views_of_video(video, self.predictor.recipe, self.predictor.recipe.eval)
         return video_logits(self.predictor.model, clips, average="logits")
 
 

@@ -29,6 +29,9 @@ class ExportConfig:
     """Quantize weights and activations of convolutions to 8 bits, calibrated on clips of the run (onnx, openvino)."""
     fp16: bool = False
     """Store the weights in 16 bits: half the file size, the same speed (openvino)."""
+    split: bool = False
+    """Write the layers before the first temporal operation to a second file, such as model.frames.onnx, which `vsn stream`
+    runs once per frame (onnx)."""
     calibration_clips: int = 64
     """Videos to calibrate int8 on."""
     opset: int = 20
@@ -50,6 +53,9 @@ class ExportConfig:
             require(self.to == "openvino", f"fp16 needs format openvino; the format is {self.to!r}.")
         for name in ("node_modules", "examples"):
             require(self.to == "web" or not getattr(self, name), f"{name} is for web; the format is {self.to!r}.")
+        if self.split:
+            require(self.to == "onnx", f"split needs format onnx; the format is {self.to!r}.")
+            require(not (self.int8 or self.any_size), "split works without int8 and any_size; leave these out.")
         require(not (self.fp16 and self.int8), "fp16 and int8 exclude each other; choose one of them.")
 
     @property

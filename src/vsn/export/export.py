@@ -37,11 +37,22 @@ from vsn.export.write import (
     trace,
     write_aoti,
     write_onnx,
+    write_onnx_parts,
     write_openvino,
 )
 from vsn.inference.exported import ExportedModel
-from vsn.inference.exported_metadata import KEY, OUTPUTS, SUFFIXES, ExportMetadata, import_package
+from vsn.inference.exported_metadata import (
+    KEY,
+    OUTPUTS,
+    SUFFIXES,
+    ExportError,
+    ExportMetadata,
+    frames_file,
+    import_package,
+)
 from vsn.models import VideoClassifier
+from vsn.models.classifier import FrameClassifier
+from vsn.models.split import CannotSplitError, SplitBackbone, split_backbone
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import WeightsKind, open_run, weights_hash
 from vsn.system.files import atomic_write
@@ -211,19 +222,26 @@ def export_model(
     reference = copy.deepcopy(model).cpu().float().eval()
     # The file gets its name only if it passes, so that an older one is kept otherwise.
     with atomic_write(path) as temporary:
-        bin_file = temporary.with_suffix(".bin")
         try:
-            _write(reference, temporary, config, metadata, clips if calibration is None else calibration, size)
+            ranges = clips if calibration is None else calibration
+            metadata = _write(reference, temporary, config, metadata, ranges, size, recipe.model.stem_channels)
             check = compare(reference, ExportedModel.from_file(temporary), clips)
             require_close(check, metadata.precision, path)
-            # The .xml appears last, because it does not open without its .bin.
-            if config.file_format == "openvino":
-                bin_file.replace(path.with_suffix(".bin"))
+            # The file appears last, because it does not open without the other one.
+            for written, final in zip(_beside(temporary, config), _beside(path, config), strict=True):
+                written.replace(final)
         finally:
-            bin_file.unlink(missing_ok=True)
-    files = [path, path.with_suffix(".bin")] if config.file_format == "openvino" else [path]
-    num_bytes = sum(file.stat().st_size for file in files)
+            for written in _beside(temporary, config):
+                written.unlink(missing_ok=True)
+    num_bytes = sum(file.stat().st_size for file in (path, *_beside(path, config)))
     return ExportReport(path, metadata, num_bytes, description, check, note)
+
+
+def _beside(path: Path, config: ExportConfig) -> tuple[Path, ...]:
+    """Return the second file of an export, if it has one: the weights of an OpenVINO file, the first part of a split."""
+    if config.to == "openvino":
+        return (path.with_suffix(".bin"),)
+    return (frames_file(path),) if config.split else ()
 
 
 def _write(
@@ -233,9 +251,15 @@ def _write(
     metadata: ExportMetadata,
     calibration: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
     size: int,
-) -> None:
-    """Trace the model and write it in the format; for OpenVINO also the ``.bin``."""
+    stem_channels: int,
+) -> ExportMetadata:
+    """Trace the model and write it in the format, with the file beside it; return the metadata in it."""
     form = ExportForm(model, uint8=config.input == "uint8", features="features" in metadata.outputs)
+    if config.split:
+        split = _split(form, stem_channels)
+        metadata = replace(metadata, first_temporal=split.first_temporal)
+        write_onnx_parts(form, path, metadata, split, opset=config.opset)
+        return metadata
     # For any size, trace with different height and width, and feature maps above 1x1: torch.export would take equal
     # sizes, and sizes of 1, for a rule.
     height, width = (max(size, 64) + 32, max(size, 64) + 64) if config.any_size else (size, size)
@@ -261,6 +285,18 @@ def _write(
             torch.export.save(program, path, extra_files={f"{KEY}.json": metadata.to_json()})
         case "aoti":
             write_aoti(program, path, metadata)
+    return metadata
+
+
+def _split(form: ExportForm, channels: int) -> SplitBackbone:
+    """Split a network before its first temporal operation. Raises `ExportError` if it has no such parts."""
+    reason = "it mixes the frames of a clip from its first layer on"
+    if isinstance(form.model, FrameClassifier):
+        try:
+            return split_backbone(form.model.backbone, channels=channels)
+        except CannotSplitError as error:
+            reason = str(error)
+    raise ExportError(f"The network cannot be split: {reason}. Export it without --split.")
 
 
 def default_path(run: Path, config: ExportConfig) -> Path:
@@ -270,6 +306,7 @@ def default_path(run: Path, config: ExportConfig) -> Path:
         "int8": config.int8,
         "fp16": config.fp16,
         "any-size": config.any_size,
+        "split": config.split,
         config.input: config.input != ExportConfig.input,
     }
     if config.to == "web":

@@ -12,8 +12,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from vsn.models.classifier import VideoClassifier
+from vsn.models.classifier import FrameClassifier, VideoClassifier
 from vsn.models.layers import ShiftConv2d, ShuffleBatchNorm2d, ShuffleConv2d
+from vsn.models.split import SplitBackbone
 
 _M = TypeVar("_M", bound=nn.Module)
 
@@ -104,6 +105,33 @@ class ExportForm(nn.Module):
         finally:
             handle.remove()
         return logits, inputs_of_head[0]
+
+
+class FramesForm(nn.Module):
+    """The first part of a split network: frames ``(N, C, H, W)``, as `ExportForm` takes them, to their features."""
+
+    def __init__(self, form: ExportForm, split: SplitBackbone) -> None:
+        super().__init__()
+        self.model, self.frame_part = form.model, split.frame_part
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors ``(N, ...)`` that `ClipForm` takes."""
+        return self.frame_part(self.model.normalize(frames.to(torch.float32)[None])[0])
+
+
+class ClipForm(nn.Module):
+    """The second part of a split network: the features of the T frames of each clip to logits and features."""
+
+    def __init__(self, form: ExportForm, split: SplitBackbone) -> None:
+        super().__init__()
+        assert isinstance(form.model, FrameClassifier)
+        self.model: FrameClassifier = form.model
+        self.clip_part = split.clip_part
+
+    def forward(self, *frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Map tensors ``(B*T, ...)`` to logits ``(B, num_classes)`` and the input of the classifier ``(B, T, D)``."""
+        features = self.clip_part(*frames).unflatten(0, (-1, self.model.num_frames))
+        return self.model.scores_of(features), features
 
 
 def in_export_form(model: _M) -> _M:

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vsn.config import ExportConfig
-from vsn.inference.exported_metadata import KEY, OUTPUTS, ExportError, ExportMetadata, import_package
+from vsn.export.form import ClipForm, ExportForm, FramesForm
+from vsn.inference.exported_metadata import KEY, OUTPUTS, ExportError, ExportMetadata, frames_file, import_package
+from vsn.models.split import SplitBackbone
 
 AXES = ("batch", "frames", "channels", "height", "width")
 """Of a clip."""
@@ -40,21 +42,48 @@ def trace(form: nn.Module, clip: Tensor, *, any_size: bool) -> torch.export.Expo
 
 
 def write_onnx(
-    program: torch.export.ExportedProgram, path: Path, metadata: ExportMetadata | None, *, opset: int
+    program: torch.export.ExportedProgram,
+    path: Path,
+    metadata: ExportMetadata | None,
+    *,
+    opset: int,
+    inputs: Sequence[str] = ("clip",),
+    outputs: Sequence[str] = OUTPUTS,
 ) -> None:
     """Write an ONNX file with its weights inside. An intermediate file needs no metadata."""
     import_package("onnxscript", "Export to ONNX")
     onnx = import_package("onnx", "Export to ONNX")
     with torch.no_grad(), quiet():
         written = torch.onnx.export(
-            program, dynamo=True, opset_version=opset, input_names=["clip"], output_names=OUTPUTS, verbose=False
+            program, dynamo=True, opset_version=opset, input_names=inputs, output_names=outputs, verbose=False
         )
     assert written is not None
     model = written.model_proto
-    _name_axes(model.graph)
+    if inputs == ("clip",):
+        _name_axes(model.graph)
     if metadata is not None:
         onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
     onnx.save(model, str(path))
+
+
+def write_onnx_parts(
+    form: ExportForm, path: Path, metadata: ExportMetadata, split: SplitBackbone, *, opset: int
+) -> None:
+    """Write a network as two ONNX files: ``path``, which takes the features that `frames_file` computes of each frame."""
+    assert metadata.height, "a split takes clips of one size, which are squares"
+    shape = (2 * metadata.num_frames, metadata.channels, metadata.height, metadata.height)
+    frames = torch.zeros(shape, dtype=getattr(torch, metadata.input))
+    batch = torch.export.Dim("batch", min=1, max=1 << 16)
+    with torch.no_grad(), quiet():
+        first = FramesForm(form, split)
+        features = first(frames)
+        names = tuple(f"feature{number}" for number in range(len(features)))
+        program = torch.export.export(first, (frames,), dynamic_shapes=({0: batch},))
+        write_onnx(program, frames_file(path), metadata, opset=opset, inputs=("frames",), outputs=names)
+        # One argument per tensor; the number of frames is a multiple of T.
+        axes = tuple({0: metadata.num_frames * batch} for _ in features)
+        program = torch.export.export(ClipForm(form, split), features, dynamic_shapes=(axes,))
+        write_onnx(program, path, metadata, opset=opset, inputs=names)
 
 
 def _name_axes(graph: Any) -> None:

@@ -6,7 +6,7 @@ An ONNX file needs onnxruntime, an ``.xml`` openvino. Only a ``.pt2`` needs torc
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +16,14 @@ from numpy.typing import NDArray
 from vsn.config import ConfigError, EvalConfig
 from vsn.config.errors import one_line
 from vsn.data.views import PROTOCOLS
-from vsn.inference.exported_metadata import ExportError, ExportMetadata, import_package, read_metadata
-from vsn.inference.predictor import Average, FrameParts, Predictor
+from vsn.inference.exported_metadata import (
+    ExportError,
+    ExportMetadata,
+    frames_file,
+    import_package,
+    read_metadata,
+)
+from vsn.inference.predictor import Average, FrameParts, Predictor, reuse_note
 from vsn.scores.metrics import log_softmax
 from vsn.scores.scores import require_finite
 
@@ -32,14 +38,16 @@ class ExportedModel:
 
     Attributes:
         metadata: what the file records about its model.
+        parts: of a network in two files (`vsn export --split`), else None.
 
     Example:
         model = ExportedModel.from_file("model.onnx")
         logits = model(clips)  # clips: uint8 (B, T, C, H, W); logits: float32 (B, num_classes)
     """
 
-    def __init__(self, metadata: ExportMetadata, run: Run) -> None:
+    def __init__(self, metadata: ExportMetadata, run: Run, parts: OnnxParts | None = None) -> None:
         self.metadata = metadata
+        self.parts = parts
         self._run = run
 
     @classmethod
@@ -60,14 +68,19 @@ class ExportedModel:
             raise ExportError(
                 f"precision is {precision!r}, which only OpenVINO files support; {path} has format {metadata.to!r}."
             )
+        parts: OnnxParts | None = None
+        run: Run
         match metadata.to:
+            case "onnx" if metadata.first_temporal is not None:
+                parts = OnnxParts.open(Path(path), metadata, num_threads)
+                run = parts.run
             case "onnx":
                 run = open_onnx(path, num_threads)
             case "openvino":
                 run = open_openvino(path, num_threads, precision)
             case "torch-export" | "aoti":
                 run = _open_torch(path, compiled=metadata.to == "aoti")
-        return cls(metadata, run)
+        return cls(metadata, run, parts)
 
     def __call__(self, clips: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute logits, float32 ``(B, num_classes)``, of clips ``(B, T, C, H, W)``, uint8 or float32 in [0, 1].
@@ -169,7 +182,12 @@ class ExportedPredictor(Predictor):
 
     def frame_parts(self) -> tuple[FrameParts | None, str]:
         """See `Predictor.frame_parts`."""
-        return None, "Features are not reused: the file holds the network in one piece."
+        if (parts := self.model.parts) is None:
+            return (
+                None,
+                "Features are not reused: the file holds the network in one part (vsn export RUN --split: in two).",
+            )
+        return parts, reuse_note(parts.first_temporal)
 
 
 def video_logits(model: ExportedModel, clips: NDArray[np.uint8], *, average: Average) -> NDArray[np.float32]:
@@ -180,24 +198,78 @@ def video_logits(model: ExportedModel, clips: NDArray[np.uint8], *, average: Ave
     """
     views = clips if clips.ndim == 5 else clips[None]
     # One view at a time, so that a video with many views needs no more memory.
-    logits = require_finite(np.concatenate([model(view[None]) for view in views])).astype(np.float64)
-    # In float64 until the end, as `view_scores` averages.
+    return _mean_of_views(np.concatenate([model(view[None]) for view in views]), average)
+
+
+def _mean_of_views(logits: NDArray[np.float32], average: Average) -> NDArray[np.float32]:
+    logits = require_finite(logits).astype(np.float64)  # until the end, as `view_scores` averages
     if average == "softmax":
         return np.log(np.exp(log_softmax(logits)).mean(axis=0)).astype(np.float32)
     return logits.mean(axis=0).astype(np.float32)
 
 
+class OnnxParts:
+    """A network in two ONNX files, of which the first computes the features of single frames; see `FrameParts`."""
+
+    def __init__(self, frames: Any, clip: Any, first_temporal: str) -> None:
+        self.first_temporal = first_temporal
+        self._frames, self._clip = frames, clip
+        self._names = [value.name for value in clip.get_inputs()]
+
+    @classmethod
+    def open(cls, path: Path, metadata: ExportMetadata, num_threads: int) -> OnnxParts:
+        """Open both files. Raises `ExportError` if the first is missing, or of another export."""
+        first = frames_file(path)
+        if not first.is_file():
+            raise ExportError(f"{path} is the second part of a network; the first, {first.name}, must be beside it.")
+        if read_metadata(first) != metadata:
+            raise ExportError(f"{first} is not of the same export as {path}. Copy both files of one export.")
+        frames, clip = (onnx_session(file, num_threads) for file in (first, path))
+        return cls(frames, clip, metadata.first_temporal or "")
+
+    def run(self, clips: NDArray[Any], output: Output) -> NDArray[np.float32]:
+        """Compute an output of clips ``(B, T, C, H, W)``."""
+        features = self._frames.run(None, {"frames": clips.reshape(-1, *clips.shape[2:])})
+        return self._clip.run([output], dict(zip(self._names, features, strict=True)))[0]
+
+    def frame_features(self, crops: NDArray[np.uint8]) -> list[list[NDArray[np.float32]]]:
+        """See `FrameParts.frame_features`."""
+        # Crop by crop, each frame by itself: in a batch convolutions may round differently.
+        return [self._frames.run(None, {"frames": crop}) for crop in crops]
+
+    def scores(
+        self, windows: Sequence[Sequence[list[list[NDArray[np.float32]]]]], average: Average
+    ) -> NDArray[np.float32]:
+        """See `FrameParts.scores`."""
+        return np.stack([self._window_scores(frames, average) for frames in windows])
+
+    def _window_scores(
+        self, frames: Sequence[list[list[NDArray[np.float32]]]], average: Average
+    ) -> NDArray[np.float32]:
+        logits = []
+        # From frames of crops to crops of frames: a crop of the window has that crop of each frame.
+        for crop in zip(*frames, strict=True):
+            features = [np.concatenate(values) for values in zip(*crop, strict=True)]
+            logits.append(self._clip.run(["logits"], dict(zip(self._names, features, strict=True)))[0])
+        return _mean_of_views(np.concatenate(logits), average)
+
+
 def open_onnx(path: str | Path, num_threads: int) -> Run:
     """Open an ONNX file in ONNX Runtime on the CPU; 0 threads: its default."""
+    session = onnx_session(path, num_threads)
+    return lambda clips, output: session.run([output], {"clip": clips})[0]
+
+
+def onnx_session(path: str | Path, num_threads: int) -> Any:
+    """Return a session of ONNX Runtime on the CPU. Raises `ExportError` for a damaged file."""
     ort = import_package("onnxruntime", "A .onnx file", extra="runtime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.log_severity_level = 3  # its warnings concern its optimizer; users cannot act on them
     try:
-        session = ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own types
         raise ExportError(f"{path} is damaged or not an exported model ({one_line(error)}).") from error
-    return lambda clips, output: session.run([output], {"clip": clips})[0]
 
 
 def open_openvino(path: str | Path, num_threads: int, precision: RunPrecision) -> Run:

@@ -66,6 +66,9 @@ class ExportMetadata:
     """SHA-256 of the run's weights file; empty for a model without a run."""
     outputs: tuple[str, ...] = ("logits",)
     """Of the file, see `OUTPUTS`; others have logits only."""
+    first_temporal: str | None = None
+    """Of a network in two files the module where the second one begins, "" if that is the classifier; None: one file. The
+    first, `frames_file`, computes the features of single frames, which the second takes."""
 
     def to_json(self) -> str:
         """Format as one line of JSON."""
@@ -74,6 +77,11 @@ class ExportMetadata:
     def to_recipe(self) -> Recipe:
         """Return the settings as a recipe; settings that are not recorded have their defaults."""
         return recorded_recipe(self.recipe, "the recipe of an exported file")
+
+
+def frames_file(path: Path) -> Path:
+    """Return the file that holds the first part of a network in two files: ``model.frames.onnx`` of ``model.onnx``."""
+    return path.with_suffix(f".frames{path.suffix}")
 
 
 def is_exported(path: str | Path) -> bool:
