@@ -11,12 +11,12 @@ from tests.helpers.squares import write_square_classes
 from vsn.config import ClipSpec, ConfigError, DataConfig, EvalConfig, ModelConfig, Recipe, TrainConfig
 from vsn.data.open import open_split
 from vsn.inference.evaluate import evaluate_run, score_videos
-from vsn.inference.predict import Predictor
+from vsn.inference.predictor import Predictor
 from vsn.report.illustrate import illustrated_report
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import open_run
 from vsn.scores.metrics import softmax
-from vsn.stream.plan import check_windows
+from vsn.stream.plan import window_processor
 from vsn.training.train import train
 
 
@@ -52,7 +52,7 @@ def test_a_run_on_frames_and_boxes(squares: Path, tmp_path: Path, quiet: Console
     page = illustrated_report([run.path], tmp_path / "report.html", title="t", num_videos=1)
     assert page.read_text("utf-8").count("<img") >= 2 * 5
     with pytest.raises(ConfigError, match=r"gcn_resnet26_thin.*boxes.*windows"):
-        check_windows(run.recipe)
+        window_processor(run.recipe)
 
 
 def test_it_goes_on_from_its_i3d_and_from_itself_with_another_number_of_boxes(
