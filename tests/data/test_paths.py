@@ -228,7 +228,7 @@ def test_the_embedded_set_has_exact_paths(tmp_path: Path) -> None:
         to_the_right = motion_of(clip[:-1, 3], 64.0)[vivid.numpy()]
         assert np.median(sign * to_the_right) > 5
     path = dataset.records[0].path
-    assert torch.equal(views_of_video(path, recipe, EvalConfig(protocol="center")), dataset[0].clip)
+    np.testing.assert_array_equal(views_of_video(path, recipe, EvalConfig(protocol="center")), dataset[0].clip)
     with pytest.raises(ConfigError, match="not one of the videos"):
         EmbeddedFlow(root, root / "test" / "other.mp4", bound=20.0, backward=False)
 
