@@ -19,6 +19,7 @@ import pytest
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
+import vsn
 from tests.helpers.external import chromium
 from vsn.config import ClipSpec, DataConfig, EvalConfig, ExportConfig, ModelConfig, Recipe, TrainConfig
 from vsn.data.sampling import stack_indices
@@ -26,9 +27,9 @@ from vsn.data.video import at_constant_rate, write_video
 from vsn.data.video.reader import VideoReader
 from vsn.data.views import PROTOCOLS, clip_indices
 from vsn.export.export import ExportReport, export_run
+from vsn.export.web import LIBRARIES, PACKAGES, check_page, find_examples, page_libraries, write_page
 from vsn.inference.exported import video_logits
 from vsn.inference.exported_metadata import ExportError
-from vsn.export.web import LIBRARIES, PACKAGES, check_page, find_examples, page_libraries, write_page
 from vsn.inference.inputs import views_of_video
 from vsn.runs.run import open_run
 from vsn.scores.metrics import log_softmax
