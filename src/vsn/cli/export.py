@@ -75,14 +75,14 @@ def export(
 def _window_seconds(run: Path, protocol: Protocol | None, root: Path | None) -> float | None:
     """Return the length of the windows of `vsn stream` with the run; None if the run cannot take windows."""
     from vsn.runs.run import open_run
-    from vsn.stream.plan import check_windows, window_seconds
+    from vsn.stream.plan import window_processor, window_seconds
     from vsn.stream.source import USUAL_RATE
 
     recipe = open_run(run).recipe
     if root is not None:
         recipe = replace(recipe, data=replace(recipe.data, root=str(root)))
     try:
-        check_windows(recipe, protocol)
+        window_processor(recipe, protocol)
     except ConfigError:
         return None
     return window_seconds(recipe, USUAL_RATE)[0]
