@@ -6,8 +6,8 @@ Following: every clip shows as many bright discs as dark ones, which move furthe
 that the networks keep. In the one class each disc keeps its brightness, in the other all discs change it again and again: no
 frame tells the two apart, and no place does. Who follows a disc sees it.
 
-Alike: of four discs two are bright and two dark, and two have boxes. In the one class these two are alike, in the other
-not. The frames of both classes are drawn alike: only the boxes tell which pair counts, and neither of its discs tells the
+Pairs: of four discs two are bright and two dark, and two have boxes: both bright ones, both dark ones, or one of each, which
+are three classes. Their frames are drawn alike: only the boxes tell which pair counts, and none of its discs alone tells the
 class.
 
 Videos are drawn anew in every step, so that accuracy is that of unseen videos.
@@ -47,10 +47,9 @@ NUM_DISCS, RADIUS, STEP_PIXELS = 6, 6.0, 12.0
 FRAMES_PER_STEP = 2
 """The networks keep every other frame, so that a disc changes no faster."""
 BOUND = 16.0
-ALIKE_FRAMES, NUM_BOXES = 4, 2
+PAIR_FRAMES, NUM_BOXES, PAIR_RADIUS = 4, 2, 9.0
 ROWS, COLUMNS = 2, 2
-ALIKE_RADIUS = 9.0
-"""Places of the discs of which two are compared."""
+"""Cells of the frame, a disc in each."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,9 @@ CASES = {
     "trajectory": Case("trajectory_resnet18_thin", "following", "own"),
     "trajectory, paths of another video": Case("trajectory_resnet18_thin", "following", "other"),
     "separable": Case("separable_resnet18_thin", "following", "none"),
-    "gcn": Case("gcn_resnet26_thin", "alike", "own"),
-    "gcn, boxes of another video": Case("gcn_resnet26_thin", "alike", "other"),
-    "i3d": Case("nl-i3d-fine_resnet26_thin", "alike", "none"),
+    "gcn": Case("gcn_resnet26_thin", "pairs", "own"),
+    "gcn, boxes of another video": Case("gcn_resnet26_thin", "pairs", "other"),
+    "i3d": Case("nl-i3d-fine_resnet26_thin", "pairs", "none"),
 }
 
 
@@ -97,31 +96,32 @@ def draw_following(label: int, generator: np.random.Generator) -> np.ndarray:
     return clip
 
 
-def draw_alike(label: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw one clip with the boxes of two discs: uint8 `(T, 5, H, W)`; label 1: these two are equally bright."""
+def draw_pairs(label: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw one clip with the boxes of two discs, `label` of which are bright: uint8 `(T, 5, H, W)`."""
     cells = np.stack(np.meshgrid(np.arange(COLUMNS), np.arange(ROWS)), axis=-1).reshape(-1, 2)
     cell = np.array([SIZE / COLUMNS, SIZE / ROWS])
-    place = (cells + 0.5) * cell + generator.uniform(-1, 1, (len(cells), 2)) * (cell / 2 - ALIKE_RADIUS - 1)
+    place = (cells + 0.5) * cell + generator.uniform(-1, 1, (len(cells), 2)) * (cell / 2 - PAIR_RADIUS - 1)
     bright = generator.permutation(np.arange(len(cells)) < len(cells) // 2)
-    first = int(generator.integers(len(cells)))
-    others = [disc for disc in range(len(cells)) if disc != first and (bright[disc] == bright[first]) == bool(label)]
+    bright_ones, dark_ones = (generator.permutation(np.flatnonzero(bright == value)) for value in (True, False))
+    pair = generator.permutation([*bright_ones[:label], *dark_ones[: NUM_BOXES - label]])
     rows, columns = np.mgrid[:SIZE, :SIZE]
-    clip = np.zeros((ALIKE_FRAMES, 3 + NUM_BOXES, SIZE, SIZE), np.uint8)
-    clip[:, :3] = generator.normal(128, 8, (ALIKE_FRAMES, 1, SIZE, SIZE)).clip(0, 255)
+    clip = np.zeros((PAIR_FRAMES, 3 + NUM_BOXES, SIZE, SIZE), np.uint8)
+    clip[:, :3] = generator.normal(128, 8, (PAIR_FRAMES, 1, SIZE, SIZE)).clip(0, 255)
     for disc, (x, y) in enumerate(place):
-        clip[:, :3, (columns - x) ** 2 + (rows - y) ** 2 <= ALIKE_RADIUS**2] = 208 if bright[disc] else 48
-    for plane, disc in enumerate((first, int(generator.choice(others)))):
-        box = np.concatenate([place[disc] - ALIKE_RADIUS, place[disc] + ALIKE_RADIUS]) / SIZE
+        clip[:, :3, (columns - x) ** 2 + (rows - y) ** 2 <= PAIR_RADIUS**2] = 208 if bright[disc] else 48
+    for plane, disc in enumerate(pair):
+        box = np.concatenate([place[disc] - PAIR_RADIUS, place[disc] + PAIR_RADIUS]) / SIZE
         clip[:, 3 + plane] = draw_box(box, (SIZE, SIZE))
     return clip
 
 
-DRAW = {"following": draw_following, "alike": draw_alike}
+DRAW = {"following": draw_following, "pairs": draw_pairs}
+NUM_CLASSES = {"following": 2, "pairs": 3}
 
 
 def draw_batch(size: int, generator: np.random.Generator, case: Case) -> tuple[Tensor, Tensor]:
-    """Draw clips of both classes and their labels."""
-    labels = np.arange(size) % 2
+    """Draw clips of all classes and their labels."""
+    labels = np.arange(size) % NUM_CLASSES[case.task]
     clips = torch.from_numpy(np.stack([DRAW[case.task](int(label), generator) for label in labels]))
     if case.carries == "none":
         clips = clips[:, :, :3]
@@ -132,9 +132,14 @@ def draw_batch(size: int, generator: np.random.Generator, case: Case) -> tuple[T
 
 def build(case: Case) -> VideoClassifier:
     """Build the network of a case, for its clips."""
-    num_frames = {"following": NUM_FRAMES, "alike": ALIKE_FRAMES}[case.task]
+    num_frames = {"following": NUM_FRAMES, "pairs": PAIR_FRAMES}[case.task]
     config = ModelConfig(
-        name=case.model, num_classes=2, num_frames=num_frames, dropout=0.0, path_bound=BOUND, num_boxes=NUM_BOXES
+        name=case.model,
+        num_classes=NUM_CLASSES[case.task],
+        num_frames=num_frames,
+        dropout=0.0,
+        path_bound=BOUND,
+        num_boxes=NUM_BOXES,
     )
     return build_model(config)
 
@@ -223,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
         "num_steps": arguments.steps,
         "batch_size": BATCH,
         "num_tested": arguments.tested,
-        "num_frames": {"following": NUM_FRAMES, "alike": ALIKE_FRAMES},
+        "num_frames": {"following": NUM_FRAMES, "pairs": PAIR_FRAMES},
         "rows": [rows[job] for job in jobs],  # not in the order in which they finished
     }
     write_json(arguments.output, facts)

@@ -118,7 +118,11 @@ def draw_box(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     (left, top, right, bottom), (height, width) = box, size
     rows, columns = _covered(top * height, bottom * height, height), _covered(left * width, right * width, width)
-    return np.rint(255 * rows[:, None] * columns).astype(np.uint8)
+    plane = np.zeros(size, np.uint8)
+    # A box is a small part of most frames.
+    inside = np.ix_(rows > 0, columns > 0)
+    plane[inside] = np.rint(255 * rows[rows > 0, None] * columns[columns > 0])
+    return plane
 
 
 def _covered(low: float, high: float, length: int) -> np.ndarray:
