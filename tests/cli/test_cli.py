@@ -328,7 +328,7 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
 
     status, out, err = vsn("eval", "run", "--order", "forward", "still")
     assert status == 0
-    assert "3 videos of split test, protocol fcn" in re.sub(r"\s+", " ", out)
+    assert "3 validation videos (no test split), protocol fcn" in re.sub(r"\s+", " ", out)
     assert "swipe_right" in out
     status, out, err = vsn("eval", "run", "--split", "train", "--protocol", "center", "--json")
     (result,) = json.loads(out)
@@ -410,7 +410,7 @@ def test_train_eval_predict_report(vsn: Run, tiny_data: Path, tmp_path: Path, mo
     assert one_line(err).startswith(f"vsn: moved/{tested.records[0].video_id}: not a video")
     status, out, _ = vsn("eval", "run", "--root", "moved", "--bad-videos", "wrong")
     assert status == 0
-    assert "1 videos could not be read and count as wrong, for example moved/" in out
+    assert "1 video could not be read, and counted as wrong; for example moved/" in out
 
 
 def test_init_from_is_model_weights(vsn: Run, tiny_data: Path, tmp_path: Path):

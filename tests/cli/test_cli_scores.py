@@ -326,6 +326,7 @@ def test_what_eval_prints(vsn: Run, capsys: pytest.CaptureFixture[str], monkeypa
     assert "60.0% (" in row
     assert "shuffled: -30.0 points against forward (95% interval -45.4 to -18.1)" in page
     assert "75% (95% interval" in page
+    assert page.splitlines()[-1].startswith("Worst class: 'pull [x]', 18 of 20 videos right; 2 taken for 'push'.")
     assert "top-1 by class" not in page
     print_results(run, evaluated(run, {"forward": 36}))
     page = capsys.readouterr().out
@@ -343,7 +344,7 @@ def test_what_eval_prints_of_several_labels_and_of_none(vsn: Run, capsys: pytest
     page = capsys.readouterr().out
     assert "average precision by class" in page
     assert "top-1 by order of the frames" in page
-    assert "1 videos could not be read and count as wrong, for example x.mp4: empty." in page
+    assert "1 video could not be read, and counted as wrong; for example x.mp4: empty." in page
     unlabeled = save_result(Path("run"), scores_of([[1, 0]], [-1]), order="forward", bad_videos=bad)
     print_results(Path("run"), [unlabeled])
     assert "1 have no label" in capsys.readouterr().out

@@ -18,8 +18,10 @@ from vsn.config.recipes import dump_recipe, load_recipe
 from vsn.report import read_runs, write_page, write_report
 from vsn.report.confusion import order_alike
 from vsn.report.differences import compare_with_best, named_scores
+from vsn.report.page import check_output
 from vsn.report.render import points
 from vsn.report.results import summary_sentence
+from vsn.report.runs import ReportError
 from vsn.report.videos import Example, Examples, choose_examples
 from vsn.scores.calibrate import calibrate
 from vsn.scores.metrics import average_precisions
@@ -381,3 +383,19 @@ def test_five_runs(tmp_path: Path) -> None:
 )
 def test_differences_are_points(difference: float, expected: str) -> None:
     assert points(difference) == expected
+
+
+def test_a_page_replaces_no_other(tmp_path: Path) -> None:
+    first, second = (write_run(tmp_path / name, "tsn_resnet18", 0.5) for name in ("a", "b"))
+    page = tmp_path / "report.html"
+    check_output(page, [first])  # nothing is there
+    write_report([first], page)
+    check_output(page, [first])
+    check_output(page, [first, second])
+    with pytest.raises(ReportError, match="report of other runs"):
+        check_output(page, [second])
+    (tmp_path / "notes.html").write_text("<p>mine</p>")
+    with pytest.raises(ReportError, match=r"notes\.html exists"):
+        check_output(tmp_path / "notes.html", [first])
+    head = page.read_text(encoding="utf-8").partition("<body")[0]
+    assert str(tmp_path) not in head  # the page tells nobody where the run is

@@ -34,6 +34,7 @@ from vsn.cli.flow import ExtractCommand, show
 from vsn.cli.folds import FoldsCommand
 from vsn.cli.hub import pull, push, save
 from vsn.cli.models import models
+from vsn.cli.output import help_wrapped_by_words, waiting_for_torch, warnings_as_notes
 from vsn.cli.predict import predict
 from vsn.cli.recipes import list_recipes, show_recipe
 from vsn.cli.report import report
@@ -127,23 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ["COLUMNS"] = str(MIN_COLUMNS)
     prog = "vsn"
     try:
-        if arguments[:1] == ["--version"]:
-            print(f"vsn {vsn.__version__}")
-            return
-        name, command = find_command(arguments)
-        if name in KEEP_MEMORY:
-            keep_freed_memory()
-        prog, rest = f"vsn {name}", arguments[len(name.split()) :]
-        if command is None:
-            # tyro prints the help, or refuses the word and lists the commands there are.
-            _overview(COMMANDS).cli(prog="vsn", description=DESCRIPTION, args=arguments or ["--help"])
-        elif isinstance(command, type):
-            # Two steps: own options first, because they name the recipe; then its settings.
-            options: RecipeCommand
-            options, settings = parse_recipe_command(command, rest, prog)
-            options.run(settings)
-        else:
-            tyro.cli(command, args=rest, prog=prog)
+        with warnings_as_notes():
+            _run(arguments)
     except BrokenPipeError:  # a reader of the output, such as head, has closed the pipe
         # Python flushes stdout at exit, and would print a second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -171,6 +157,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(message) from None
         print(message, file=sys.stderr)
         raise SystemExit(status) from None
+
+
+def _run(arguments: Sequence[str]) -> None:
+    if arguments[:1] == ["--version"]:
+        print(f"vsn {vsn.__version__}")
+        return
+    name, command = find_command(arguments)
+    if name in KEEP_MEMORY:
+        keep_freed_memory()
+    prog, rest = f"vsn {name}", arguments[len(name.split()) :]
+    shows_help = command is None or not {"-h", "--help"}.isdisjoint(arguments)
+    with help_wrapped_by_words() if shows_help else waiting_for_torch(prog):
+        if command is None:
+            # tyro prints the help, or refuses the word and lists the commands there are.
+            _overview(COMMANDS).cli(prog="vsn", description=DESCRIPTION, args=arguments or ["--help"])
+        elif isinstance(command, type):
+            # Two steps: own options first, because they name the recipe; then its settings.
+            options: RecipeCommand
+            options, settings = parse_recipe_command(command, rest, prog)
+            options.run(settings)
+        else:
+            tyro.cli(command, args=rest, prog=prog)
 
 
 _ADVICE = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+from rich.console import Console
 
 from vsn.cli.options import Device, Weights
 from vsn.config import PreLabelFormat, WindowConfig
@@ -139,7 +140,7 @@ def predict(
         prediction = predictor.predict(file, top_k=len(predictor.classes) if calibrated else top_k, part=part)
         if calibrated is not None:
             prediction = prediction.calibrated(calibrated, top_k=top_k)
-        _print_prediction(prediction, json_output=json_output)
+        print_prediction(prediction, json_output=json_output)
         if save is not None:
             from vsn.inference.pictures import write_contact_sheet
 
@@ -194,8 +195,8 @@ def _saved_as(folder: Path, video: Path, suffix: str, taken: set[Path]) -> Path:
     return path
 
 
-def _print_prediction(prediction: Prediction, *, json_output: bool) -> None:
-    """Print one line; it begins with "unknown" if the best label is below the calibration's threshold."""
+def print_prediction(prediction: Prediction, *, json_output: bool) -> None:
+    """Print one line, or in a narrow terminal one a label; "unknown" if the best is below the calibration's threshold."""
     pairs = list(zip(prediction.labels, prediction.probabilities, strict=True))
     if json_output:
         labels = [{"label": name, "probability": probability} for name, probability in pairs]
@@ -203,7 +204,13 @@ def _print_prediction(prediction: Prediction, *, json_output: bool) -> None:
         print(to_json({"path": str(prediction.path), "predictions": labels, **unknown}))
         return
     line = join_labels([f"{name} {percent(probability)}" for name, probability in pairs])
-    print(f"{prediction.path}: {line if prediction.accepted else f'unknown ({line})'}")
+    text = f"{prediction.path}: {line if prediction.accepted else f'unknown ({line})'}"
+    console = Console()
+    # One line a video is for programs that read it. In a terminal too narrow for it, one a label: it would break in words.
+    if console.is_terminal and len(text) > console.width:
+        rows = [f"  {percent(probability):>6}  {name}" for name, probability in pairs]
+        text = "\n".join([f"{prediction.path}:{'' if prediction.accepted else ' unknown'}", *rows])
+    print(text)
 
 
 def _predict_timelines(

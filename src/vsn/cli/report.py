@@ -29,7 +29,7 @@ def report(
 
     Args:
         runs: run folders.
-        out: the page to write.
+        out: the page to write; it replaces a report that has one of the runs, and no other file.
         title: its heading; default the names of the runs.
         split: the split whose results are shown; default the one that most runs were tested on.
         videos: how many of the best and of the worst videos to show; 0 opens no video and no network.
@@ -40,6 +40,9 @@ def report(
     """
     if videos < 0:
         raise ValueError(f"--videos is {videos}; it must be 0 or more.")
+    from vsn.report.page import check_output
+
+    check_output(out, runs)
     command = ["vsn", *sys.argv[1:]]
     if watch:
         from vsn.report.watch import WATCH_SECONDS, watch_report

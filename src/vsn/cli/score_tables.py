@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from vsn.system.numbers import counted, percent, percent_interval, percent_range, points, short_count
-from vsn.system.terminal import make_table, print_note
+from vsn.system.terminal import make_table, print_note, shell_quote
 
 if TYPE_CHECKING:
     from vsn.runs.results import EvalResult
@@ -44,14 +44,16 @@ def print_results(run: Path, results: Sequence[EvalResult]) -> None:
         table.add_row(result.order, *shares, *[percent(result.top5)] * with_top5, percent(result.mean))
     console.print(table)
     if first.choice_note:
-        print(first.choice_note)
+        print_note(console, first.choice_note)
     if first.multiply_adds and first.num_views and first.videos_per_second:
         views = f"{first.num_views} views, " if first.num_views > 1 else ""
         seconds = 1 / first.videos_per_second
         print(f"{views}{short_count(first.multiply_adds)} multiply-adds and {seconds:.2g} s per video.")
     if bad := first.bad_videos:
         example = f"{bad[0]['path']}: {bad[0]['reason']}"
-        print(f"{len(bad)} videos could not be read and count as wrong, for example {example}")
+        print_note(
+            console, f"{counted(len(bad), 'video')} could not be read, and counted as wrong; for example {example}"
+        )
     # The dependence on order is a difference to forward, so it needs forward and another order.
     orders = [result.order for result in results]
     compared = "forward" in orders and len(set(orders)) > 1
@@ -64,6 +66,13 @@ def print_results(run: Path, results: Sequence[EvalResult]) -> None:
         for name in first.per_class:
             classes.add_row(escape(name), *(percent(result.per_class[name]) for result in results))
         console.print(classes)
+    for result in results:
+        if result.order == "forward" and result.scores_file.is_file():
+            from vsn.scores.mistakes import worst_class
+            from vsn.scores.scores import load_scores
+
+            if worst := worst_class(load_scores(result.scores_file)):
+                print_note(console, f"{worst} `vsn report {shell_quote(run)}` shows its videos.")
 
 
 def _print_reliance(console: Console, results: Sequence[EvalResult]) -> None:
@@ -87,7 +96,7 @@ def _print_reliance(console: Console, results: Sequence[EvalResult]) -> None:
         interval = f"95% interval {points(-high)} to {points(-low)}"
         print(f"{order}: {points(-accuracy.loss)} points against forward ({interval})")
     console.print(table)
-    print(reliance.describe())
+    print_note(console, reliance.describe())
 
 
 def print_fusion(report: FusionReport) -> None:
@@ -117,9 +126,10 @@ def print_fusion(report: FusionReport) -> None:
         )
     console.print(table)
     if report.num_unreadable:
-        print(f"{report.num_unreadable} videos could not be read by a model and count as wrong.")
+        print_note(console, f"{counted(report.num_unreadable, 'video')} that a model could not read count as wrong.")
     low, high = report.gain_interval
-    print(
+    print_note(
+        console,
         f"Top-1 against the best input, {report.best_single}: {points(report.gain)} points "
         f"(95% interval of the paired difference {points(low)} to {points(high)}).",
     )
@@ -203,7 +213,7 @@ def print_calibration(fitted: Calibration, applied: AppliedCalibration | None) -
     """Print what was fitted, and its effect on the videos it was fitted on and on others."""
     console, source = Console(), fitted.fitted_on
     summary = f"Temperature {fitted.temperature:.3f}, fitted on {source['num_videos']} videos of {source['file']}"
-    print(summary)
+    print_note(console, summary)
     # Two rows at most: the videos it was fitted on, and those of --apply.
     rows: list[tuple[str, CalibrationQuality]] = [("fitted on", fitted)]
     if applied:
@@ -214,7 +224,8 @@ def print_calibration(fitted: Calibration, applied: AppliedCalibration | None) -
         table.add_row(name, *losses, percent(row.ece_before), percent(row.ece_after))
     console.print(table)
     if fitted.threshold is not None:
-        print(
+        print_note(
+            console,
             f"Threshold {fitted.threshold:.4f}: below it the label is 'unknown'. "
             f"Requested precision {percent(fitted.wanted_precision)}, with 95% certainty.",
         )
@@ -223,8 +234,8 @@ def print_calibration(fitted: Calibration, applied: AppliedCalibration | None) -
             if row.precision_interval is not None:
                 interval = percent_interval(row.precision_interval)
                 accepted += f", of which {percent(row.precision)} are right (95% interval {interval})"
-            print(f"{accepted}.")
+            print_note(console, f"{accepted}.")
     if not applied:
-        print("These results are on the videos it was fitted on; measure others with --apply TEST.npz.")
+        print_note(console, "These results are on the videos it was fitted on; measure others with --apply TEST.npz.")
     elif applied.note:
-        print(f"Note: {applied.note}")
+        print_note(console, f"Note: {applied.note}")

@@ -25,7 +25,7 @@ class Finding:
     items: tuple[str, ...]
     """All videos or classes concerned, each with its own detail."""
     advice: str
-    """What to do."""
+    """What to do; empty where there is nothing."""
 
 
 _FIX = "Fix this, then run the doctor again."
@@ -48,7 +48,7 @@ _TEMPLATES: dict[str, tuple[Severity, str, str]] = {
     "val-is-test": ("note", "Validation and testing use the same videos ({split})",
         "Use three splits if the validation accuracy selects anything; else the test accuracy is too high."),
     "not-on-disk": ("warning", "{missing} not on disk and left out", "Report the number of videos with the results."),
-    "as-read": ("note", "{note}", "If this is not what you mean, change the annotations."),
+    "as-read": ("note", "{note}", ""),
     # Labels.
     "no-test-labels": ("note", "The {number:,} videos of {split} have no labels", "Accuracy cannot be computed there."),
     "unlabeled": ("error", "{videos} without a label in {split}", "Label them, or remove them from the annotations."),

@@ -62,7 +62,8 @@ def _finding_table(finding: Finding) -> Table:
     num_hidden = len(finding.items) - ITEMS_SHOWN
     if num_hidden > 0:
         table.add_row("", Padding(f"and {num_hidden:,} more", (0, 0, 0, 2)))
-    table.add_row("", Text(f"To do: {finding.advice}", style="green"))
+    if finding.advice:
+        table.add_row("", Text(f"To do: {finding.advice}", style="green"))
     return table
 
 

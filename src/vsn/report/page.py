@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +24,7 @@ from vsn.report.order import order_section
 from vsn.report.overview import data_facts, run_facts
 from vsn.report.render import Lacks, join_names, render, static_file
 from vsn.report.results import Costs, results_section, summary_sentence
-from vsn.report.runs import ReportRun, read_runs
+from vsn.report.runs import ReportError, ReportRun, read_runs
 from vsn.report.training import training_notes
 from vsn.report.videos import (
     Examples,
@@ -132,11 +134,34 @@ def write_page(
         versions=versions,
         commands=[command, *again] if command else again,
         num_runs=len(runs),
+        run_hashes=[_hash_run(run.path) for run in runs],
         refresh_seconds=refresh_seconds,
         training=training_notes(runs),
         behind=videos_behind(tested),
         hidden_strips=behind_strips(runs, examples),
     )
+
+
+def check_output(output: Path, run_dirs: Sequence[Path]) -> None:
+    """Check that a page may be written: a file that is there is a report with one of these runs.
+
+    Raises:
+        ReportError: it is another file, or a report of other runs only.
+    """
+    if not output.is_file():
+        return
+    with output.open("rb") as file:
+        head = file.read(4096).decode(errors="replace")
+    hashes = re.search(r'<meta name="vsn-runs" content="([^"]*)">', head)
+    if hashes is None:
+        raise ReportError(f"{output} exists, and is no report of runs. Choose another file with --out, or delete it.")
+    if not {_hash_run(run_dir) for run_dir in run_dirs} & set(hashes[1].split()):
+        raise ReportError(f"{output} is a report of other runs. Choose another file with --out, or delete it.")
+
+
+def _hash_run(run_dir: Path) -> str:
+    # A hash: a page is passed on, and folders of its writer are nobody's business.
+    return hashlib.sha256(str(Path(run_dir).resolve()).encode()).hexdigest()[:16]
 
 
 def write_sections(
@@ -152,6 +177,7 @@ def write_sections(
     versions: Mapping[str, Sequence[str]] = MappingProxyType({}),
     training: Sequence[str] = (),
     num_runs: int = 0,
+    run_hashes: Sequence[str] = (),
     refresh_seconds: int | None = None,
 ) -> Path:
     """Render the sections as one page, write it atomically, and return its path.
@@ -168,6 +194,7 @@ def write_sections(
         versions: line of versions -> names of the runs that have them.
         training: a sentence for each run in training.
         num_runs: of the learning curves.
+        run_hashes: which runs the page is of, for `check_output`.
         refresh_seconds: how often a browser loads the page again.
     """
     page = render(
@@ -182,6 +209,7 @@ def write_sections(
         versions=versions,
         training=training,
         num_runs=num_runs,
+        run_hashes=run_hashes,
         refresh_seconds=refresh_seconds,
         written=datetime.now(UTC),
         style=static_file("report.css"),

@@ -167,12 +167,17 @@ def _train_epochs(job: Job) -> None:
                 job.save()
                 append_metrics(run, line)
             job.log(line, job.steps_done)
-            print_line(job.console, describe_epoch(line, recipe.train.epochs))
+            print_line(job.console, describe_epoch(line, recipe.train.epochs, width=_columns(job.console)))
     job.check_folder()
     if distributed.is_rank0:  # the summary marks the run as finished
         progress = job.progress.state_dict()
         write_summary(run, {key: progress[key] for key in ("epoch", "seconds", "best")})
     print_line(job.console, describe_end(job))
+
+
+def _columns(console: Console) -> int | None:
+    """Return the width of a terminal; None for a file, whose lines may have any length."""
+    return console.width if console.is_terminal else None
 
 
 def train_or_reuse(

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from vsn.data.dataset import BadVideo
+from vsn.data.packing.pack import MARKER
 from vsn.inference.evaluate import score_videos
 from vsn.models.weights_file import NotFiniteError
 from vsn.runs.checkpoint import save_weights
-from vsn.runs.run import append_metrics
+from vsn.runs.run import append_metrics, read_metrics
 from vsn.scores.metrics import average_precisions, top_k_hits
 from vsn.scores.scores import ScoresError
-from vsn.system.numbers import percent
+from vsn.system.numbers import counted, percent
+from vsn.system.pool import num_cpus
 from vsn.system.terminal import print_line, shell_quote
+from vsn.training.advice import advise
 from vsn.training.job import Job
 from vsn.training.losses import mean_loss
 from vsn.training.train_state import BestValidation
@@ -89,31 +93,44 @@ def validate_when_due(job: Job) -> None:
     if job.distributed.is_rank0:
         append_metrics(job.run, line)
     job.log(line, steps)
-    print_line(job.console, f"step {steps:>6}{'':<7}{_describe_validation(line)}")
+    print_line(job.console, "  ".join([f"step {steps:>6}{'':<7}", *(whole for whole, _ in _validation_parts(line))]))
     job.train_mode()
 
 
-def describe_epoch(line: Mapping[str, float], epochs: int) -> str:
-    """Format the metrics of an epoch as one line."""
-    text = f"epoch {line['epoch']:>3}/{epochs}  loss {line['train_loss']:.3f}  top-1 {percent(line['train_top1']):>6}"
-    text += _describe_validation(line)
+def describe_epoch(line: Mapping[str, float], epochs: int, *, width: int | None = None) -> str:
+    """Format the metrics of an epoch as one line; where it is wider than ``width``, with shorter words and fewer numbers."""
+    # The whole form, and that of a narrow terminal; "" is left out there.
+    parts = [
+        (f"epoch {line['epoch']:>3}/{epochs}",) * 2,
+        (f"loss {line['train_loss']:.3f}",) * 2,
+        (f"top-1 {percent(line['train_top1']):>6}",) * 2,
+        *_validation_parts(line),
+    ]
     if line["bad_videos"]:
-        text += f"  {line['bad_videos']} bad video{'s' if line['bad_videos'] > 1 else ''} skipped"
-    speed = f"{line['videos_per_second']:.1f} videos/s  waiting {percent(line['data_wait'], 0)}"
-    return text + f"  {speed}  lr {line['lr']:.2g}  {line['seconds']:.0f} s"
+        bad = int(line["bad_videos"])
+        parts.append((f"{counted(bad, 'bad video')} skipped", f"{bad} bad"))
+    parts += [
+        (f"{line['videos_per_second']:.1f} videos/s", ""),
+        (f"waiting {percent(line['data_wait'], 0)}", f"waits {percent(line['data_wait'], 0)}"),
+        (f"lr {line['lr']:.2g}", ""),
+        (f"{line['seconds']:.0f} s",) * 2,
+    ]
+    whole, narrow = ("  ".join(filter(None, form)) for form in zip(*parts, strict=True))
+    return whole if width is None or len(whole) <= width else narrow
 
 
-def _describe_validation(line: Mapping[str, float]) -> str:
-    text = ""
+def _validation_parts(line: Mapping[str, float]) -> list[tuple[str, str]]:
+    parts = []
     if "val_top1" in line:
-        text += f"  val loss {line['val_loss']:.3f}  val top-1 {percent(line['val_top1']):>6}"
+        top1 = f"{percent(line['val_top1']):>6}"
+        parts += [(f"val loss {line['val_loss']:.3f}", f"val {line['val_loss']:.3f}"), (f"val top-1 {top1}", top1)]
     if "val_map" in line:
-        text += f"  val mAP {percent(line['val_map']):>6}"
-    return text
+        parts.append((f"val mAP {percent(line['val_map']):>6}", f"mAP {percent(line['val_map']):>6}"))
+    return parts
 
 
 def describe_end(job: Job) -> str:
-    """Format the end of a run: time, best validation, weights, and the command that tests them."""
+    """Format the end of a run: time, best validation, advice, weights, and the command that tests them."""
     progress, config, path = job.progress, job.run.recipe.train, job.run.path
     best = progress.best
     assert best, "a run ends with a validation"
@@ -125,6 +142,11 @@ def describe_end(job: Job) -> str:
     ]
     if job.stops_early and progress.epoch < config.epochs:
         lines.append(f"Stopped early: no improvement in {config.early_stop} validations (train.early_stop).")
+    is_packed = (Path(job.run.recipe.data.root) / MARKER).is_file()
+    # Of several processes only the first writes, and prints, its metrics.
+    metrics = read_metrics(path) if job.distributed.is_rank0 else []
+    if advice := advise(metrics, job.run.recipe, num_cpus=num_cpus(), is_packed=is_packed):
+        lines.append(f"Advice: {advice}")
     lines.append(f"Last weights: {path / 'model.safetensors'}; best: {path / 'best.safetensors'}.")
     lines.append(f"Test it with: vsn eval {shell_quote(path)}   (or vsn eval {shell_quote(path)} --weights best)")
     return "\n".join(lines)

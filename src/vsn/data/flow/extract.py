@@ -86,6 +86,9 @@ class ExtractSummary(Stored):
         bound = "" if metadata.bound == FlowMetadata.bound else f" --model.flow-bound {metadata.bound:g}"
         use = "--data.flow-backward" if self.settings.backward else "--model.modality flow --data.flow"
         lines.append(f"Train on it with {use} {shell_quote(self.out.absolute())}{method}{bound}")
+        if not self.settings.backward:
+            # It takes frames, and follows points through them: its modality stays "rgb".
+            lines.append("TrajectoryNet takes --data.flow without --model.modality, and flow --backward beside it.")
         return "\n".join(lines)
 
 
