@@ -24,7 +24,10 @@ from vsn.models import list_models
 
 # Programs of others, or of the shell; scripts that python runs and extras that pip installs are looked up.
 OTHER_PROGRAMS = {".", "curl", "docker", "python", "python3", "pip", "torchrun"}
-OTHER_OPTIONS = {"--nproc-per-node", "--nnodes", "--standalone", "--rdzv-backend", "--rdzv-endpoint"}
+OTHER_OPTIONS = {
+    "--group", "--local-addr", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-conf", "--rdzv-endpoint",
+    "--standalone",
+}  # fmt: skip
 SHELL = [(block, words) for block in blocks("sh") if not block.not_run for words in commands(block)]
 
 

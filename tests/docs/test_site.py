@@ -94,6 +94,7 @@ def test_every_page_is_built(pages: dict[str, Page]):
     assert {name.replace(".md", ".html") for name in NAV} <= set(pages)
 
 
+@pytest.mark.needs("zensical")
 def test_nothing_is_loaded_from_elsewhere(site: Path, pages: dict[str, Page]):
     loads = [one for page in pages.values() for one in page.loads]
     assert len(loads) > 100
@@ -107,6 +108,7 @@ def test_nothing_is_loaded_from_elsewhere(site: Path, pages: dict[str, Page]):
     ] == []
 
 
+@pytest.mark.needs("zensical")
 def test_every_link_and_picture_is_there(site: Path, pages: dict[str, Page]):
     lost = []
     for name, page in pages.items():
@@ -121,6 +123,7 @@ def test_every_link_and_picture_is_there(site: Path, pages: dict[str, Page]):
     assert lost == []
 
 
+@pytest.mark.needs("zensical")
 def test_the_reference_has_the_docstrings(site: Path):
     text = (site / "reference.html").read_text(encoding="utf-8")
     assert "Exchange channel groups between the T frames of each clip" in text
@@ -128,6 +131,7 @@ def test_the_reference_has_the_docstrings(site: Path):
     assert 'class="example"' not in text, "examples are set as code"
 
 
+@pytest.mark.needs("zensical")
 def test_a_link_to_nowhere_ends_the_build(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     building = script("build_site")
     copy = tmp_path / "copy"
@@ -148,7 +152,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path):
     assert (tmp_path / "mine.txt").is_file()
 
 
-@pytest.mark.needs("chromium")
+@pytest.mark.needs("chromium", "zensical")
 def test_a_browser_asks_nobody_else(site: Path):
     asked: list[str] = []
     with chromium("--allow-file-access-from-files") as browser:
@@ -162,11 +166,13 @@ def test_a_browser_asks_nobody_else(site: Path):
     assert {name: width for name, width in widths.items() if width > 390} == {}
 
 
+@pytest.mark.needs("axe", "chromium", "zensical")
 @pytest.mark.parametrize("name", ["index", "404", "own-videos"])
 def test_nothing_to_object_to(site: Path, name: str):
     assert objections_to(site, name) == []
 
 
+@pytest.mark.needs("axe", "chromium", "zensical")
 @pytest.mark.slow  # a page of many lines takes a minute
 def test_nothing_to_object_to_on_any_page(site: Path, pages: dict[str, Page]):
     wrong = {name: objections_to(site, name, schemes=["dark"]) for name in (Path(page).stem for page in pages)}
@@ -183,6 +189,7 @@ def objections_to(site: Path, name: str, **looks: Sequence[str]) -> list[str]:
         ]
 
 
+@pytest.mark.needs("chromium", "zensical")
 def test_search_works_from_a_file(site: Path):
     """As the site is unpacked from an archive: browsers read no data beside a page that was opened from a file."""
     with chromium() as browser:

@@ -47,6 +47,7 @@ MODULES = {
     "timm": "timm",
     "torchcodec": "torchcodec.decoders",
     "wandb": "wandb",
+    "zensical": "zensical",
 }
 """Component -> Python module without which its tests are skipped."""
 AXE = Path(__file__).parents[2] / "build" / "axe" / "node_modules" / "axe-core" / "axe.min.js"

@@ -1,3 +1,4 @@
+import contextlib
 import math
 import os
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from vsn.config import ConfigError
+from vsn.system import files
 from vsn.system.files import (
     atomic_write,
     check_output_folder,
@@ -147,3 +149,23 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path):
     with pytest.raises(ConfigError, match=f"{tmp_path} is a folder"):
         write_text(tmp_path, "x")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("num_refused", "written"), [(2, True), (9, False)])
+def test_a_file_that_another_program_has_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_refused: int, written: bool
+):
+    """As on Windows, where a virus scanner opens what was just written."""
+    refusals = iter(range(num_refused))
+    rename = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if next(refusals, None) is not None:
+            raise PermissionError(13, "in use")
+        return rename(self, target)
+
+    monkeypatch.setattr(files, "_RENAME_WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(Path, "replace", replace)
+    with contextlib.nullcontext() if written else pytest.raises(PermissionError):
+        write_text(tmp_path / "a.txt", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"] * written

@@ -200,7 +200,10 @@ def _raise_handles(config: ServeConfig) -> float:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return needed
     limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    except (ValueError, OSError):  # macOS states no hard limit, and refuses more than the kernel has for a process
+        return soft
     return limit
 
 

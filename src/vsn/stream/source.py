@@ -38,8 +38,8 @@ from vsn.data.video.reader import MAX_PIXELS
 Kind = Literal["file", "camera", "url"]
 
 _SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp")
-_CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
-"""Platform: FFmpeg's input device, and the name of a camera by its number."""
+_CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("vfwcap", "{}")}
+"""Platform: FFmpeg's input device, and the name of a camera by its number (DirectShow knows cameras by name only)."""
 _PLAYLISTS = {"hls", "dash", "rtsp", "sdp"}
 """Formats whose size is that of a playlist or description: it does not mean that the source ends."""
 _MAX_WAIT_SECONDS = 30.0

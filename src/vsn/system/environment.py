@@ -142,7 +142,7 @@ def _extras() -> dict[str, list[str]]:
         marker = re.search(r"extra == [\"']([\w-]+)[\"']", line)
         name = re.match(r"[\w.-]+", line)
         # Those of the project's own work, and extras that are made of others, say nothing about a user's installation.
-        if marker and name and marker[1] not in ("dev", "docs", "all"):
+        if marker and name and marker[1] not in ("dev", "all"):
             extras.setdefault(marker[1], []).append(name[0])
     return extras
 

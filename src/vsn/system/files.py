@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,8 @@ from vsn.system.lock import LOCK_FILE
 
 # The names that `tempfile` makes for `atomic_write`: .NAME-abcd1234.SUFFIX
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)-[a-z0-9_]{8}(?P<suffix>\.[^.]*)?", re.DOTALL)
+_RENAME_WAITS = (0.05, 0.1, 0.2, 0.4, 0.8) if os.name == "nt" else ()
+"""Seconds between attempts to rename: Windows refuses while a program, such as a virus scanner, has a file open."""
 
 
 @contextlib.contextmanager
@@ -53,7 +56,7 @@ def atomic_write(path: str | Path, *, folder: bool = False) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod((0o777 if folder else 0o666) & ~umask)
-        temporary.replace(path)
+        _rename(temporary, path)
     except OSError as error:
         # A write states no name, and the message would not say which disk is full.
         if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
@@ -76,6 +79,17 @@ def remove_temporary_files(paths: Iterable[Path]) -> None:
             match = _TEMPORARY.fullmatch(entry.name)
             if match and match["stem"] + (match["suffix"] or "") in wanted:
                 _remove(entry)
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    for seconds in _RENAME_WAITS:
+        try:
+            temporary.replace(path)
+        except PermissionError:
+            time.sleep(seconds)
+        else:
+            return
+    temporary.replace(path)
 
 
 def _remove(path: Path) -> None:
