@@ -1,6 +1,6 @@
 """Build the documentation as a static site that loads nothing from other hosts.
 
-    pip install . --group docs
+    pip install ".[train]" --group docs
     python docs/scripts/build_site.py SITE
 
 The pages are docs/*.md. The page of commands is generated from the help texts, the reference from docstrings. A broken
