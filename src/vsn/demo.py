@@ -118,7 +118,7 @@ def run_demo(
         title="Video shuffle on videos that differ only in the order of their frames",
         table=out / "table.json",
         strips=_write_strips(out / "strips.npz", test_set),
-        examples=best_and_worst(report_runs, num_videos=2, stage="res4", device=recipe.train.device),
+        examples=best_and_worst(report_runs, num_videos=2, device=recipe.train.device),
     )
     print_table(rows, console)
     console.print(

@@ -8,7 +8,7 @@ from torch import nn
 import vsn
 from vsn.config import ConfigError
 from vsn.models.classifier import VideoClassifier
-from vsn.models.gradcam import grad_cam, overlay
+from vsn.models.gradcam import choose_stage, grad_cam, overlay
 
 T, SIZE = 8, 128
 MODELS = {
@@ -182,3 +182,28 @@ def test_only_the_layers_behind_the_features_keep_their_activations(is_enabled: 
         grad_cam(model, lit_clip(model, 1, (0, 0)))
         assert torch.is_grad_enabled() == is_enabled
     assert enabled == {"layer1": False, "layer4": False, "head": True}
+
+
+@pytest.mark.parametrize(
+    ("size", "stage", "cells"),
+    [
+        ((224, 224), "res5", 7),
+        ((112, 112), "res4", 7),
+        ((64, 96), "res3", 8),
+        ((48, 48), "res3", 6),
+        ((16, 16), "res2", 4),
+    ],
+)
+def test_maps_are_of_the_deepest_stage_with_enough_cells(size: tuple[int, int], stage: str, cells: int) -> None:
+    model = vsn.create_model("tsn_resnet18", num_classes=2, num_frames=1).train()
+    clip = torch.rand(1, 1, 3, *size)
+    found = grad_cam(model, clip, stage="auto")
+    assert (found.stage, min(found.maps.shape[-2:])) == (stage, cells)
+    assert choose_stage(model, clip) == stage
+    assert model.backbone.bn1.training  # the mode is restored
+    assert torch.equal(found.maps, grad_cam(model, clip, stage=stage).maps)
+
+
+def test_a_stage_is_chosen_for_each_size_of_a_model() -> None:
+    model = vsn.create_model("tsn_resnet18", num_classes=2, num_frames=1)
+    assert [choose_stage(model, torch.zeros(1, 1, 3, size, size)) for size in (64, 224, 64)] == ["res3", "res5", "res3"]

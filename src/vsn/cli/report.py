@@ -9,7 +9,6 @@ from typing import Annotated
 import tyro
 
 from vsn.cli.options import Root
-from vsn.config import STAGES
 
 
 def report(
@@ -19,7 +18,7 @@ def report(
     split: str = "",
     root: Root = None,
     videos: int = 4,
-    stage: str = STAGES[-1],
+    stage: str = "auto",
     device: str = "auto",
     watch: bool = False,
 ) -> None:
@@ -33,7 +32,8 @@ def report(
         title: its heading; default the names of the runs.
         split: the split whose results are shown; default the one that most runs were tested on.
         videos: how many of the best and of the worst videos to show; 0 opens no video and no network.
-        stage: Grad-CAM heat maps of the videos show the features of this stage: res2 to res5.
+        stage: Grad-CAM heat maps of the videos show the features of this stage, res2 to res5; auto: the deepest whose
+            maps have enough cells.
         device: auto, cpu or cuda, for the heat maps.
         watch: write the page every ten seconds while a run is in training, with its curves and the time left; an open
             browser shows it. Videos are opened when the training has ended.

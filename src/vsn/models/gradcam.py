@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,17 +24,24 @@ from vsn.models.layers import ShuffleBatchNorm2d
 _COLORS = np.array([[0, 0, 96], [0, 96, 255], [0, 220, 160], [255, 220, 0], [255, 40, 0]], dtype=np.float64)
 
 
+MIN_CELLS = 6
+"""Cells on the shorter side of a map from which on it shows a place rather than a blotch."""
+_STAGES_BY_SIZE: WeakKeyDictionary[nn.Module, dict[tuple[int, int], str]] = WeakKeyDictionary()
+"""What `choose_stage` found by a forward pass, by height and width."""
+
+
 class GradCam(NamedTuple):
     """Maps of a class score, and the scores.
 
     `maps` is float32 `(B, T, h, w)`, nonnegative: gradient times activation, not normalized; all frames of a clip share one
     scale, so that a frame that contributes little is dark. `targets` is int64 `(B,)`, the classes of the maps. `logits` is
-    float32 `(B, num_classes)`.
+    float32 `(B, num_classes)`. `stage` is that of the features.
     """
 
     maps: Tensor
     targets: Tensor
     logits: Tensor
+    stage: str
 
 
 def grad_cam(
@@ -53,12 +61,13 @@ def grad_cam(
         clip: `(B, T, 3, H, W)`, uint8 or float in [0, 1], on the model's device.
         targets: a class for each clip; default the one with the highest score.
         stage: "res2" to "res5", for the features of its last block, or the name of a module of the backbone with outputs
-            `(B*T, C, h, w)` or `(B, C, T', h, w)`.
+            `(B*T, C, h, w)` or `(B, C, T', h, w)`; "auto": what `choose_stage` returns.
 
     Raises:
         ConfigError: (a ValueError) no such stage or module, one inside a headtail block, or one without feature maps.
         ValueError: targets that are not a class for each clip.
     """
+    stage = choose_stage(model, clip) if stage == "auto" else stage
     name = _feature_module(model.backbone, stage)
     held: list[Tensor] = []
 
@@ -111,7 +120,51 @@ def grad_cam(
         maps = maps[:, torch.arange(num_frames, device=maps.device) * maps.shape[1] // num_frames]
     else:
         maps = maps.unflatten(0, clip.shape[:2])
-    return GradCam(maps, chosen, logits.detach().float())
+    return GradCam(maps, chosen, logits.detach().float(), stage)
+
+
+def choose_stage(model: VideoClassifier, clip: Tensor) -> str:
+    """Return the deepest stage whose maps have `MIN_CELLS` cells on their shorter side, for clips of this size.
+
+    Deep features tell classes apart best, and have few cells: res5 of 224 pixels has 7, of 64 pixels 2, whose map is a
+    blotch. If none has enough it is the one with most.
+
+    Args:
+        model: the classifier, whose mode is restored.
+        clip: `(B, T, 3, H, W)`; its content does not matter.
+
+    Raises:
+        ConfigError: the architecture has no known stages.
+    """
+    size = (clip.shape[-2], clip.shape[-1])
+    known = _STAGES_BY_SIZE.setdefault(model, {})
+    if size not in known:
+        cells: dict[str, int] = {}
+
+        def count(stage: str, output: object) -> None:
+            if isinstance(output, Tensor):
+                cells[stage] = min(output.shape[-2:])
+
+        handles = [
+            model.backbone.get_submodule(_feature_module(model.backbone, stage)).register_forward_hook(
+                lambda module, inputs, output, stage=stage: count(stage, output)
+            )
+            for stage in STAGES
+        ]
+        was_training = {part: part.training for part in model.modules()}
+        model.eval()
+        try:
+            # One clip shows the sizes of all.
+            with torch.inference_mode():
+                model(clip[:1])
+        finally:
+            for handle in handles:
+                handle.remove()
+            for part, mode in was_training.items():
+                part.training = mode
+        enough = [stage for stage in STAGES if cells.get(stage, 0) >= MIN_CELLS]
+        known[size] = enough[-1] if enough else max(STAGES, key=lambda stage: cells.get(stage, 0))
+    return known[size]
 
 
 def overlay(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vsn.config import STAGES, ConfigError, EvalConfig
+from vsn.config import ConfigError, EvalConfig
 from vsn.data.dataset import VideoDataset
 from vsn.data.open import open_split
 from vsn.data.video import VideoError
@@ -45,7 +45,7 @@ def illustrated_report(
     split: str | None = None,
     root: str | Path | None = None,
     num_videos: int = NUM_VIDEOS,
-    stage: str = STAGES[-1],
+    stage: str = "auto",
     device: str = "auto",
     command: Sequence[str] = (),
 ) -> Path:
@@ -95,7 +95,7 @@ def best_and_worst(
     *,
     root: str | Path | None = None,
     num_videos: int = NUM_VIDEOS,
-    stage: str = STAGES[-1],
+    stage: str = "auto",
     device: str = "auto",
 ) -> Examples:
     """Find the videos that the best run by top-1 is most certain about, rightly and wrongly, as it saw them.
@@ -120,7 +120,7 @@ def best_and_worst(
     model, problem = _load_model(run, device)
     index_of = {record.video_id: index for index, record in enumerate(dataset.records)}
     examples: list[Example] = []
-    map_size = (0, 0)
+    map_size, shown_stage = (0, 0), ""
     chosen = choose_examples(run.scores, num_videos)
     shown = {row for rows in chosen.values() for row in rows}
     chosen["behind"] = [row for row in choose_behind(run, NUM_BEHIND) if row not in shown]
@@ -143,12 +143,13 @@ def best_and_worst(
                     frames, heat = shrink(clip[kept, :3]), None
                     if model is not None and kind != "behind":
                         clips = clip[None].to(model.mean.device)
-                        maps = grad_cam(model, clips, targets=[predicted], stage=stage).maps[0]
+                        found = grad_cam(model, clips, targets=[predicted], stage=stage)
+                        maps, shown_stage = found.maps[0], found.stage
                         heat, map_size = overlay(frames, maps.cpu()[kept]), (maps.shape[1], maps.shape[2])
                     example = replace(example, frames=frames, heat=heat)
                 examples.append(example)
                 bar.advance(task)
-    return Examples(run=run.name, stage=stage, map_size=map_size, examples=tuple(examples), problem=problem)
+    return Examples(run=run.name, stage=shown_stage, map_size=map_size, examples=tuple(examples), problem=problem)
 
 
 def _load_model(run: ReportRun, device: str) -> tuple[VideoClassifier | None, str]:

@@ -95,7 +95,7 @@ class ServedModel:
         assert isinstance(self.predictor, RunPredictor)
         view = clip if clip.ndim == 4 else clip[0]
         on_device = torch.from_numpy(view)[None].to(self.predictor.device)
-        maps = grad_cam(self.predictor.model, on_device, targets=[target]).maps[0]
+        maps = grad_cam(self.predictor.model, on_device, targets=[target], stage="auto").maps[0]
         return overlay(small_frames(view), maps)
 
 
