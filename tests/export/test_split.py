@@ -52,6 +52,8 @@ def test_scores_and_features_are_those_of_the_network(in_two: tuple[VideoClassif
     np.testing.assert_allclose(predictor.scores(clips, view), logits, rtol=1e-4, atol=1e-5)
     found = predictor.clip_features(clips, view, per_frame=True)
     np.testing.assert_allclose(found, features, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="fcn-windows"):  # the file has no windows of the last feature map
+        predictor.scores(clips, EvalConfig(protocol="fcn-windows"))
 
 
 def test_frames_that_windows_share_are_computed_once(in_two: tuple[VideoClassifier, Path]) -> None:
