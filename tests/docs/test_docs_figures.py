@@ -68,6 +68,15 @@ def start_up_figures(plain: str, extras: str) -> list[str]:
     return figures
 
 
+def runtime_figures() -> list[str]:
+    """Sizes and CPU times of the environments without PyTorch, as docs/export.md quotes them."""
+    alone, service = measured("environments-cpu")["environments"].values()
+    figures = [f"{(one['bytes'] - one['bytes_of_pip']) / 1e6:.0f} MB" for one in (alone, service)]
+    starts = alone["starts"]
+    figures += [f"{starts[name]['cpu_median']:.2f}" for name in ("vsn predict", "vsn --help")]
+    return [*figures, f"{starts['vsn predict']['max_bytes'] / 1e6:.0f} MB"]
+
+
 def quoted_figures() -> dict[str, list[str]]:
     """Figures with their units that pages quote outside tables, computed from results/."""
     demo, quick = measured("demo-cpu"), measured("demo-quick-cpu")
@@ -117,6 +126,7 @@ def quoted_figures() -> dict[str, list[str]]:
         "index.md": [f"{demo['seconds'] / 60:.1f} minutes"],
         "tour.md": [f"{quick['seconds'] / 60:.1f} minutes"],
         "install.md": start_up_figures("plain", "extras"),
+        "export.md": runtime_figures(),
         "how.md": [f"{i3d} times", f"{shuffle} times"],
         "own-videos.md": [f"{percent(arrow)}"],
         "choosing.md": [
