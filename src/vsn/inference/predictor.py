@@ -290,7 +290,7 @@ def reuse_note(first_temporal: str) -> str:
 def check_per_frame(protocol: ProtocolName) -> None:
     """Raise `ConfigError` for a protocol with several clips: their frames differ, so no mean by frame exists."""
     if PROTOCOLS[protocol].clips != "one":
-        allowed = ", ".join(name for name, plan in PROTOCOLS.items() if plan.clips == "one")
+        allowed = ", ".join(name for name, plan in PROTOCOLS.items() if plan.clips == "one" and not plan.windows)
         raise ConfigError(
             f"per_frame needs a protocol with one clip, got {protocol!r}. Use one of {allowed}, or leave out per_frame."
         )
