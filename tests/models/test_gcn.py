@@ -171,6 +171,24 @@ def test_boxes_of_a_frame_have_no_order_and_missing_ones_no_effect() -> None:
     assert not torch.allclose(model(fewer), scores, atol=1e-4)
 
 
+def test_boxes_of_every_second_frame_are_nodes_of_its_step() -> None:
+    model = trained(num_boxes=3)
+    clip = clip_with(random_boxes(1, 8, 3))
+    odd, even = clip.clone(), clip.clone()
+    odd[:, 1::2, 3:], even[:, 6, 3:] = 0, 0
+    scores = model(clip)
+    assert torch.equal(model(odd), scores)
+    assert not torch.allclose(model(even), scores, atol=1e-5)
+    # By hand: the features of step t in the boxes of frame 2 t.
+    body, volume = model.backbone, model.normalized(clip).transpose(1, 2)
+    maps = body.reduce(super(type(body), body).forward(volume[:, :3]))[0].transpose(0, 1)
+    boxes, shown = boxes_of_planes(clip[0, ::2, 3:] / 255)
+    nodes = torch.cat([region_features(maps[t : t + 1], boxes[t : t + 1]) for t in range(4)])
+    graph = body.graph(nodes[None], boxes[None], shown[None])
+    features = torch.cat([maps.mean(dim=(0, 2, 3))[None], graph], dim=1)
+    torch.testing.assert_close(model.head(features), scores, rtol=1e-4, atol=1e-5)
+
+
 def test_a_clip_without_boxes_is_what_the_i3d_sees() -> None:
     model, new = trained(), make(THIN)
     new.load_state_dict(model.state_dict() | {k: v for k, v in new.state_dict().items() if "norm.weight" in k})
