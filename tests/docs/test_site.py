@@ -64,6 +64,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_screenshots_are_small_and_shown():
+    """Those that docs/scripts/screenshots.py takes."""
+    pages = "".join(path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md"))
+    for name in ("report.png", "videos.png", "serve.png", "timeline.svg"):
+        assert (ROOT / "docs" / name).stat().st_size < 150_000
+        assert f"]({name})" in pages
+
+
 class Page(HTMLParser):
     """What a page loads, links to and has as anchors."""
 

@@ -123,7 +123,7 @@ def best_and_worst(
     map_size, shown_stage = (0, 0), ""
     chosen = choose_examples(run.scores, num_videos)
     shown = {row for rows in chosen.values() for row in rows}
-    chosen["behind"] = [row for row in choose_behind(run, NUM_BEHIND) if row not in shown]
+    chosen["behind"] = [row for row in choose_behind(tested, NUM_BEHIND) if row not in shown]
     if cross_validated([run]):
         with contextlib.suppress(ScoresError):  # the page says why there are none
             chosen["label"] = [issue.row for issue in find_label_issues(run.scores)[: 2 * num_videos]]

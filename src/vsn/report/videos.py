@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +118,15 @@ def _new_classes_first(ranked: Sequence[int], classes: np.ndarray) -> list[int]:
     return sorted(ranked, key=lambda index: index not in first)
 
 
-def choose_behind(run: ReportRun, number: int) -> list[int]:
-    """Return the rows of up to ``number`` videos of the most frequent mistakes of a run, one of each pair of classes."""
+def choose_behind(runs: Sequence[ReportRun], number: int) -> list[int]:
+    """Return the rows of up to ``number`` videos of the most frequent mistakes of all runs, one of each pair of classes."""
+    by_run = [_choose_mistakes(run, number) for run in runs]
+    # In turn, so that the runs with few mistakes have theirs too.
+    ranked = [row for rows in itertools.zip_longest(*by_run) for row in rows if row is not None]
+    return list(dict.fromkeys(ranked))[:number]
+
+
+def _choose_mistakes(run: ReportRun, number: int) -> list[int]:
     if run.scores is None or run.is_multi_label:
         return []
     logits, readable = run.scores.logits, ~run.scores.unreadable
