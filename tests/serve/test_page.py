@@ -159,16 +159,21 @@ def test_the_duration_of_a_recording_is_that_of_its_time_stamps(open_page: Any):
     page = open_page(permissions=["camera"])
     page.click("#record")
     page.wait_for_selector("#camera:not([hidden])")
-    start = page.evaluate("performance.now()")
-    page.wait_for_selector("#result:not([hidden]), #problem:not([hidden])", state="attached")
-    page.wait_for_function("document.getElementById('camera').hidden")
-    lasted = (page.evaluate("performance.now()") - start) / 1000
     page.wait_for_selector("#result:not([hidden])")
     seconds = float(page.inner_text("#facts").split(" s,")[0])
-    assert 2.5 < seconds < lasted + 1.0
+    # The browser learns the duration at the end. A busy machine records few frames, and none of the last seconds.
+    lasted = page.evaluate("""() => new Promise(resolve => {
+        const video = document.getElementById("preview");
+        const done = () => { if (Number.isFinite(video.duration)) resolve(video.duration); };
+        video.addEventListener("durationchange", done);
+        video.currentTime = 1e9;
+        done();
+    })""")
+    assert lasted > 0.5
+    # The last frame lasts as long as frames usually do.
+    assert lasted - 0.1 < seconds < lasted + 0.5
 
 
-@pytest.mark.needs("chromium")
 def test_pressing_twice_opens_the_camera_once(open_page: Any):
     page = open_page(permissions=["camera"])
     page.evaluate("""() => {
