@@ -50,6 +50,7 @@ def test_page_is_whole_and_self_contained(source: str) -> None:
     assert [text for tag, text in page.headings if tag == "h2"] == [
         "Results",
         "Differences",
+        "Labels to look at",
         "Learning curves",
         "Temporal reliance",
         "Accuracy by class",

@@ -7,6 +7,7 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -399,3 +400,40 @@ def test_a_page_replaces_no_other(tmp_path: Path) -> None:
         check_output(tmp_path / "notes.html", [first])
     head = page.read_text(encoding="utf-8").partition("<body")[0]
     assert str(tmp_path) not in head  # the page tells nobody where the run is
+
+
+def planted(run_dir: Path, share: float, **described: Any) -> Path:
+    """A run whose video 7, of the class "up", looks to it as clearly like "down" as those of "down" do."""
+    write_run(run_dir, "tsn_resnet18", share)
+    labels = np.repeat(np.arange(len(CLASSES)), 20)
+    generator = np.random.default_rng(0)
+    scores = generator.normal(0, 0.5, (len(labels), len(CLASSES)))
+    right = generator.random(len(labels)) < share
+    scores[np.arange(len(labels)), np.where(right, labels, generator.integers(0, len(CLASSES), len(labels)))] += 4
+    scores[7] = 0
+    scores[7, 1] = 9
+    write_eval(run_dir, "forward", scores, labels, CLASSES)
+    file = run_dir / "eval" / "test-fcn-forward.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | described))
+    return run_dir
+
+
+def test_labels_that_a_run_contradicts_come_first(tmp_path: Path) -> None:
+    pytest.importorskip("cleanlab")
+    page = written([planted(tmp_path / "run", 0.95)], tmp_path / "x.html")
+    headings = [text for tag, text in page.headings if tag == "h2"]
+    assert headings.index("Labels to look at") == headings.index("Results") + 1
+    first = page.words.index("Most probable class") + 1
+    assert [word for word in page.words[first:] if word][:4] == [
+        f"{CLASSES[0]}/0007.mp4",
+        CLASSES[0],
+        "0.0%",
+        CLASSES[1],
+    ]
+
+
+@pytest.mark.parametrize(("share", "described"), [(0.2, {}), (0.95, {"num_trained": 400})])
+def test_runs_that_cannot_judge_labels(tmp_path: Path, share: float, described: dict[str, Any]) -> None:
+    """One that is mostly wrong, and one that was trained on these videos."""
+    page = written([planted(tmp_path / "run", share, **described)], tmp_path / "x.html")
+    assert "Labels to look at" not in [text for tag, text in page.headings if tag == "h2"]

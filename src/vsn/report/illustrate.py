@@ -18,7 +18,7 @@ from vsn.models import VideoClassifier, build_model
 from vsn.models.gradcam import grad_cam, overlay
 from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.report import ReportRun, read_runs, write_page
-from vsn.report.videos import Example, Examples, choose_behind, choose_examples, cross_validated
+from vsn.report.videos import Example, Examples, choose_behind, choose_examples, label_judges
 from vsn.runs.checkpoint import load_model
 from vsn.runs.folds import is_folds
 from vsn.runs.run import RunError, open_run
@@ -124,7 +124,7 @@ def best_and_worst(
     chosen = choose_examples(run.scores, num_videos)
     shown = {row for rows in chosen.values() for row in rows}
     chosen["behind"] = [row for row in choose_behind(tested, NUM_BEHIND) if row not in shown]
-    if cross_validated([run]):
+    if any(run is judge for judge in label_judges(runs)):
         with contextlib.suppress(ScoresError):  # the page says why there are none
             chosen["label"] = [issue.row for issue in find_label_issues(run.scores)[: 2 * num_videos]]
     with progress_bar("videos") as bar:

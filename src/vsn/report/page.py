@@ -30,8 +30,8 @@ from vsn.report.videos import (
     Examples,
     Strip,
     behind_strips,
-    cross_validated,
     examples_section,
+    label_judges,
     labels_section,
     strips_section,
 )
@@ -106,6 +106,8 @@ def write_page(
     sections = [
         Section.of("results", "Results", results_section(runs, table=table, costs=costs)),
         *([Section("differences", "Differences", differences_section(pairs, tested))] if pairs else []),
+        # First for reading: a wrong label makes the rest of the page a little wrong.
+        *([Section.of("labels", "Labels to look at", labels_section(runs, examples))] if label_judges(runs) else []),
         Section.of("curves", "Learning curves", curves_section(runs)),
         Section.of("time", "Temporal reliance", order_section(runs)),
         Section.of("classes", "Accuracy by class", classes_section(runs)),
@@ -115,8 +117,6 @@ def write_page(
     ]
     if grouped := with_groups(runs):
         sections.append(Section("groups", "Accuracy by group", groups_section(grouped)))
-    if cross_validated(runs):
-        sections.append(Section("labels", "Labels to look at", labels_section(runs, examples)))
     if strips is not None:
         sections.append(Section("videos", "Videos", strips_section(runs, Path(strips))))
     # Runs of the same machine share one line of versions.

@@ -25,6 +25,10 @@ Kind = Literal["best", "worst", "label", "behind"]
 """Behind: of a frequent mistake, shown where the page lists the videos of a cell of the matrix."""
 
 
+MOSTLY_RIGHT = 0.5
+"""Top-1 of a run below which its contradictions say more about the run than about the labels."""
+MOST_JUDGED = 20_000
+"""Videos up to which labels are judged where nobody asked for it by folds: 100,000 of 400 classes take half a minute."""
 LABELS_SHOWN = 50
 """Videos of a run that the table of labels to look at lists."""
 
@@ -173,15 +177,18 @@ def examples_section(runs: Sequence[ReportRun], examples: Examples | None) -> Ma
     )
 
 
-def labels_section(runs: Sequence[ReportRun], examples: Examples | None) -> Markup:
-    """The videos of cross-validated runs whose labels may be wrong, with the strips of those that `examples` shows."""
+def labels_section(runs: Sequence[ReportRun], examples: Examples | None) -> Markup | Lacks:
+    """The videos of `label_judges` whose labels may be wrong, with the strips of those that `examples` shows."""
     tables: list[tuple[ReportRun, list[LabelIssue], str]] = []
-    for run in cross_validated(runs):
+    for run in label_judges(runs):
         assert run.scores is not None
         try:
             tables.append((run, find_label_issues(run.scores), ""))
         except ScoresError as error:
             tables.append((run, [], str(error)))
+    if not any(issues for _, issues, _ in tables):
+        problems = dict.fromkeys(problem for *_, problem in tables if problem)
+        return Lacks(" ".join(problems) or "No run contradicts a label clearly.")
     strips = []
     if examples is not None and examples.run in {run.name for run, *_ in tables}:
         shown = next(run for run, *_ in tables if run.name == examples.run)
@@ -189,9 +196,22 @@ def labels_section(runs: Sequence[ReportRun], examples: Examples | None) -> Mark
     return render("labels.html", tables=tables, limit=LABELS_SHOWN, strips=strips)
 
 
-def cross_validated(runs: Sequence[ReportRun]) -> list[ReportRun]:
-    """Return the runs whose scores are of videos that each was scored by a run that did not train on it."""
-    return [run for run in runs if run.scores is not None and run.split == OUT_OF_FOLD]
+def label_judges(runs: Sequence[ReportRun]) -> list[ReportRun]:
+    """Return the runs that may contradict labels: scores of videos that they were not trained on, and mostly right.
+
+    Out-of-fold scores judge all videos; without them the best run judges those it was tested on.
+    """
+    able = [
+        run
+        for run in runs
+        if run.scores is not None and not run.is_multi_label and not run.results["forward"].num_trained
+    ]
+    if folds := [run for run in able if run.split == OUT_OF_FOLD]:
+        return folds
+    best = max(able, key=lambda run: run.top1, default=None)
+    if best is None or best.top1 < MOSTLY_RIGHT or len(best.scores.video_ids if best.scores else ()) > MOST_JUDGED:
+        return []
+    return [best]
 
 
 def _example_strip(run: ReportRun, runs: Sequence[ReportRun], example: Example) -> Strip:
