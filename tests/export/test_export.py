@@ -412,6 +412,10 @@ def test_files_of_a_run_have_names_of_their_own(tmp_path: Path):
         ExportConfig(input="float32"),
         ExportConfig(to="openvino"),
         ExportConfig(to="openvino", fp16=True),
+        ExportConfig(folded=True),
+        ExportConfig(fp16=True),
+        ExportConfig(to="litert"),
+        ExportConfig(to="executorch"),
         ExportConfig(to="torch-export"),
         ExportConfig(to="aoti"),
     ]
@@ -595,10 +599,12 @@ def test_a_run_has_its_own_precision(finished_run: Path, gray_video: Path, optio
     ("settings", "message"),
     [
         ({"to": "aoti", "int8": True}, "int8.*'aoti'"),
-        ({"fp16": True}, "fp16.*'onnx'"),
+        ({"to": "torch-export", "fp16": True}, "fp16.*'torch-export'"),
+        ({"to": "litert", "fp16": True}, "fp16.*'litert'"),
+        ({"to": "executorch", "any_size": True}, "any_size.*executorch.*one size"),
         ({"to": "openvino", "fp16": True, "int8": True}, "fp16.*int8"),
         ({"calibration_clips": 0}, r"calibration_clips.*0"),
-        ({"opset": 17}, r"opset.*17.*18"),
+        ({"opset": 16}, r"opset.*16.*17"),
     ],
 )
 def test_impossible_settings(settings: dict, message: str):

@@ -5,6 +5,7 @@ import importlib
 import os
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,9 @@ CHECKS = {
 MODULES = {
     "chromium": "playwright.sync_api",
     "cleanlab": "cleanlab",
+    "executorch": "executorch.exir",
     "huggingface_hub": "huggingface_hub",
+    "litert": "litert_torch",
     "mlflow": "mlflow",
     "nncf": "nncf",
     "onnxruntime": "onnxruntime",
@@ -74,7 +77,9 @@ def missing(name: str) -> str:
         return f"there is no {' or '.join(PROGRAMS[name])} that does what its tests need"
     if name in MODULES:
         try:
-            importlib.import_module(MODULES[name])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a deprecation in a package is not the tests' matter
+                importlib.import_module(MODULES[name])
         # Packages with libraries of their own fail in many ways.
         except Exception as error:
             return f"{MODULES[name]} cannot be imported: {error}"

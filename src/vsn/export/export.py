@@ -28,12 +28,14 @@ from vsn.export.check import (
     require_close,
     split_clips,
 )
-from vsn.export.form import ExportForm
+from vsn.export.edge import write_executorch, write_litert
+from vsn.export.form import ExportForm, FoldedForm
 from vsn.export.web import check_page, find_examples, page_libraries, write_page
 from vsn.export.write import (
     check_packages,
     quantize_onnx,
     quantize_openvino,
+    quiet,
     trace,
     write_aoti,
     write_onnx,
@@ -209,7 +211,8 @@ def export_model(
         vsn=installed_version(),
         weights=weights,
         weights_hash=weights_sha256,
-        outputs=OUTPUTS if config.file_format in ("onnx", "openvino") else OUTPUTS[:1],
+        outputs=OUTPUTS if config.file_format in ("onnx", "openvino") and not config.folded else OUTPUTS[:1],
+        folded=config.takes_one_clip,
     )
     description = "given clips"
     if clips is None:
@@ -254,7 +257,12 @@ def _write(
     stem_channels: int,
 ) -> ExportMetadata:
     """Trace the model and write it in the format, with the file beside it; return the metadata in it."""
-    form = ExportForm(model, uint8=config.input == "uint8", features="features" in metadata.outputs)
+    form = ExportForm(
+        model,
+        uint8=config.input == "uint8",
+        features="features" in metadata.outputs,
+        half=config.fp16 and config.to == "onnx",
+    )
     if config.split:
         split = _split(form, stem_channels)
         metadata = replace(metadata, first_temporal=split.first_temporal)
@@ -264,18 +272,24 @@ def _write(
     # sizes, and sizes of 1, for a rule.
     height, width = (max(size, 64) + 32, max(size, 64) + 64) if config.any_size else (size, size)
     shape = (2, metadata.num_frames, metadata.channels, height, width)
-    program = trace(form, torch.zeros(shape, dtype=getattr(torch, config.input)), any_size=config.any_size)
-    # In the dtype that the graph takes.
-    ranges = [clip[None] if config.input == "uint8" else clip[None] / np.float32(255) for clip in calibration]
+    clips = torch.zeros(shape, dtype=getattr(torch, config.input))
+    if metadata.folded:
+        clips = clips[0]
+        program = trace(FoldedForm(form), clips, any_size=config.any_size)
+    else:
+        program = trace(form, clips, any_size=config.any_size)
+    # In the dtype and shape that the graph takes.
+    given = calibration if metadata.folded else [clip[None] for clip in calibration]
+    ranges = [clip if config.input == "uint8" else clip / np.float32(255) for clip in given]
     match config.file_format:
         case "onnx":
-            write_onnx(program, path, metadata, opset=config.opset)
+            write_onnx(program, path, metadata, opset=config.opset, outputs=metadata.outputs)
             if config.int8:
                 quantize_onnx(path, ranges, metadata)
         case "openvino":  # converted from ONNX
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".openvino-") as folder:
                 intermediate = Path(folder) / "model.onnx"
-                write_onnx(program, intermediate, None, opset=config.opset)
+                write_onnx(program, intermediate, None, opset=config.opset, outputs=metadata.outputs)
                 graph = import_package("openvino", "Export to OpenVINO").convert_model(str(intermediate))
                 if config.int8:
                     graph = quantize_openvino(graph, ranges)
@@ -285,6 +299,12 @@ def _write(
             torch.export.save(program, path, extra_files={f"{KEY}.json": metadata.to_json()})
         case "aoti":
             write_aoti(program, path, metadata)
+        case "executorch":
+            with quiet():
+                write_executorch(program, path, metadata)
+        case "litert":
+            with quiet():
+                write_litert(program, clips, path, metadata)
     return metadata
 
 
@@ -307,6 +327,7 @@ def default_path(run: Path, config: ExportConfig) -> Path:
         "fp16": config.fp16,
         "any-size": config.any_size,
         "split": config.split,
+        "folded": config.folded,
         config.input: config.input != ExportConfig.input,
     }
     if config.to == "web":

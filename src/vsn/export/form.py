@@ -78,9 +78,12 @@ class ExportForm(nn.Module):
         model: is not changed; copied in evaluation mode, on the CPU, in float32.
         uint8: whether clips are uint8, or float32 in [0, 1].
         features: whether to return the input of the classifier too.
+        half: compute in float16.
     """
 
-    def __init__(self, model: VideoClassifier, *, uint8: bool = True, features: bool = False) -> None:
+    def __init__(
+        self, model: VideoClassifier, *, uint8: bool = True, features: bool = False, half: bool = False
+    ) -> None:
         super().__init__()
         self._features = features
         self.model = in_export_form(copy.deepcopy(model).cpu().float().eval())
@@ -89,6 +92,8 @@ class ExportForm(nn.Module):
             self.model.mean *= 255
             self.model.std *= 255
             self.model.clip_max = 255.0
+        self.dtype = torch.float16 if half else torch.float32
+        self.model.to(self.dtype)
 
     def forward(self, clip: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Map a clip ``(B, T, C, H, W)``, uint8 or float32 in [0, 1], to logits ``(B, num_classes)``, float32.
@@ -96,15 +101,41 @@ class ExportForm(nn.Module):
         With `features` also to the input of the classifier, ``(B, T, D)``, or ``(B, D)`` if the network merges the frames.
         """
         if not self._features:
-            return self.model(clip.to(torch.float32))
+            return self.model(clip.to(self.dtype))
         # A hook, as in `view_features`: what the classifier sees, of every model.
         inputs_of_head: list[Tensor] = []
         handle = self.model.head.register_forward_pre_hook(lambda _, inputs: inputs_of_head.append(inputs[0]))
         try:
-            logits = self.model(clip.to(torch.float32))
+            logits = self.model(clip.to(self.dtype))
         finally:
             handle.remove()
-        return logits, inputs_of_head[0]
+        return logits, inputs_of_head[0].float()
+
+
+class FoldedForm(nn.Module):
+    """An `ExportForm` for tools that know only batches of images: one clip, whose frames are the batch.
+
+    Args:
+        form: is changed; it returns logits alone.
+    """
+
+    def __init__(self, form: ExportForm) -> None:
+        super().__init__()
+        self.model, self.dtype = form.model, form.dtype
+        # Frames are normalized here, with four axes: XNNPACK takes no arithmetic on five. The clip is then used as it is.
+        object.__setattr__(self.model, "normalized", lambda clip: clip)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Map the frames of a clip ``(T, C, H, W)``, uint8 or float32 in [0, 1], to logits ``(1, num_classes)``."""
+        model, frames = self.model, frames.to(self.dtype)
+        if model.modality == "rgbdiff":
+            # Images of three channels, whose mean cancels in their differences; see `VideoClassifier.normalize`.
+            differences = frames[:, 3:] - frames[:, :-3]
+            normalized = differences / model.std.repeat(differences.shape[1] // 3, 1, 1)
+        else:
+            normalized = (frames - model.mean) / model.std
+        logits: Tensor = model(normalized[None])
+        return logits
 
 
 class FramesForm(nn.Module):

@@ -21,24 +21,34 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vsn.config import ExportConfig
+from vsn.config.errors import one_line
+from vsn.export.edge import INSTALL
 from vsn.export.form import ClipForm, ExportForm, FramesForm
 from vsn.inference.exported_metadata import KEY, OUTPUTS, ExportError, ExportMetadata, frames_file, import_package
 from vsn.models.split import SplitBackbone
 
 AXES = ("batch", "frames", "channels", "height", "width")
-"""Of a clip."""
+"""Of clips; a folded model takes one, without the first axis."""
+_LEAST_OPSET = 18
+"""The oldest that torch writes; ONNX's own converter writes older ones."""
 
 
 def trace(form: nn.Module, clip: Tensor, *, any_size: bool) -> torch.export.ExportedProgram:
     """Trace a model in its export form, with a dynamic batch size and, if ``any_size``, dynamic height and width.
 
-    In ``clip`` ``(B, T, C, H, W)`` B is at least 2, because torch.export specializes sizes of 1.
+    In ``clip`` ``(B, T, C, H, W)`` B is at least 2, because torch.export specializes sizes of 1. For a `FoldedForm` it is
+    ``(T, C, H, W)``.
     """
-    axes: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=1 << 16)}
+    axes: dict[int, Any] = {} if clip.ndim == 4 else {0: torch.export.Dim("batch", min=1, max=1 << 16)}
     if any_size:  # the exporter derives the smallest size, below which feature maps would be 1x1
-        axes |= {3: torch.export.Dim.DYNAMIC, 4: torch.export.Dim.DYNAMIC}
+        axes |= {clip.ndim - 2: torch.export.Dim.DYNAMIC, clip.ndim - 1: torch.export.Dim.DYNAMIC}
     with torch.no_grad(), quiet():
-        return torch.export.export(form, (clip,), dynamic_shapes=(axes,))
+        program = torch.export.export(form, (clip,), dynamic_shapes=(axes,))
+    # A mean in the type that its input has: LiteRT's converter does not take the argument.
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.mean.dim and node.kwargs.get("dtype") == node.args[0].meta["val"].dtype:
+            node.kwargs = {}
+    return program
 
 
 def write_onnx(
@@ -55,15 +65,38 @@ def write_onnx(
     onnx = import_package("onnx", "Export to ONNX")
     with torch.no_grad(), quiet():
         written = torch.onnx.export(
-            program, dynamo=True, opset_version=opset, input_names=inputs, output_names=outputs, verbose=False
+            program,
+            dynamo=True,
+            opset_version=max(opset, _LEAST_OPSET),
+            input_names=inputs,
+            output_names=outputs,
+            verbose=False,
         )
     assert written is not None
-    model = written.model_proto
+    model = _in_older_operators(written.model_proto, opset) if opset < _LEAST_OPSET else written.model_proto
     if inputs == ("clip",):
         _name_axes(model.graph)
     if metadata is not None:
         onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
     onnx.save(model, str(path))
+
+
+def _in_older_operators(model: Any, opset: int) -> Any:
+    """Return an ONNX model in an older version of the operators. Raises `ExportError` if it has others."""
+    converter = import_package("onnx.version_converter", "Export to ONNX")
+    try:
+        model = converter.convert_version(model, opset)
+    except RuntimeError as error:
+        raise ExportError(
+            f"The operators of this network cannot be written in version {opset} of ONNX ({one_line(error)}). Use --opset "
+            f"{_LEAST_OPSET}."
+        ) from error
+    for node in model.graph.node:  # the converter keeps an attribute that older versions do not have
+        if node.op_type.startswith("Reduce"):
+            kept = [entry for entry in node.attribute if entry.name != "noop_with_empty_axes"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    return model
 
 
 def write_onnx_parts(
@@ -89,10 +122,12 @@ def write_onnx_parts(
 def _name_axes(graph: Any) -> None:
     """Name the axes of an ONNX graph: torch calls those of any size s53 and the like, which users see and set."""
     symbols = {}
-    logits, features = graph.output
-    is_merged = len(features.type.tensor_type.shape.dim) == 2  # the network merges the frames
-    feature_axes = ("batch", "features") if is_merged else ("batch", "frames", "features")
-    for value, names in ((graph.input[0], AXES), (logits, ("batch", "classes")), (features, feature_axes)):
+    # Features have no axis of frames where the network merges them.
+    rows = {"clip": AXES[-_num_axes(graph.input[0]) :], "logits": ("batch", "classes")}
+    for value in graph.output[1:]:
+        rows[value.name] = ("batch", "features") if _num_axes(value) == 2 else ("batch", "frames", "features")
+    for value in (graph.input[0], *graph.output):
+        names = rows[value.name]
         for axis, name in zip(value.type.tensor_type.shape.dim, names, strict=True):
             axis.denotation = name
             if axis.dim_param:
@@ -102,6 +137,10 @@ def _name_axes(graph: Any) -> None:
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param:
                 axis.dim_param = re.sub(r"\b[a-z]\d+\b", lambda match: symbols.get(match[0], match[0]), axis.dim_param)
+
+
+def _num_axes(value: Any) -> int:
+    return len(value.type.tensor_type.shape.dim)
 
 
 def write_openvino(graph: Any, path: Path, metadata: ExportMetadata, *, fp16: bool) -> None:
@@ -135,9 +174,14 @@ def write_aoti(program: torch.export.ExportedProgram, path: Path, metadata: Expo
 def check_packages(config: ExportConfig) -> None:
     """Import the packages of a format, before anything takes time. Raises `ExportError`."""
     # OpenVINO files are converted from ONNX; ONNX Runtime checks an ONNX file. A .pt2 needs only torch.
-    packages = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+    packages = {
+        "onnx": ("onnx", "onnxscript", "onnxruntime"),
+        "openvino": ("onnx", "onnxscript", "openvino"),
+        "executorch": ("executorch.exir",),
+        "litert": ("litert_torch", "ai_edge_litert"),
+    }
     for package in packages.get(config.file_format, ()):
-        import_package(package, f"Export to {config.to}")
+        import_package(package, f"Export to {config.to}", command=INSTALL.get(config.to, ""))
     if config.to == "openvino" and config.int8:
         import_package("nncf", "int8 for OpenVINO")
 

@@ -1,6 +1,6 @@
 """Open an exported model with its runtime, and predict with it; no run folder, network code or PyTorch is needed.
 
-An ONNX file needs onnxruntime, an ``.xml`` openvino. Only a ``.pt2`` needs torch.
+An ONNX file needs onnxruntime, an ``.xml`` openvino, a ``.tflite`` ai-edge-litert. A ``.pt2`` and a ``.pte`` need torch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vsn.config import ConfigError, EvalConfig
 from vsn.config.errors import one_line
 from vsn.data.views import PROTOCOLS
+from vsn.inference.edge import open_executorch, open_litert
 from vsn.inference.exported_metadata import (
     ExportError,
     ExportMetadata,
@@ -51,36 +52,47 @@ class ExportedModel:
         self._run = run
 
     @classmethod
-    def from_file(cls, path: str | Path, *, num_threads: int = 0, precision: RunPrecision = "fp32") -> ExportedModel:
+    def from_file(
+        cls, path: str | Path, *, num_threads: int = 0, precision: RunPrecision = "fp32", device: str = "cpu"
+    ) -> ExportedModel:
         """Open a file that `vsn export` wrote.
 
         Args:
-            path: a .onnx, .xml or .pt2 file.
-            num_threads: of ONNX Runtime and OpenVINO; 0: their default.
+            path: the file.
+            num_threads: of ONNX Runtime, OpenVINO and LiteRT; 0: their default.
             precision: OpenVINO's precision of inference; "bf16" is faster if the CPU supports it, and less exact.
+            device: where an ONNX file runs, a key of `PROVIDERS`; the other formats run on the CPU.
 
         Raises:
-            ExportError: no such file, not one that `vsn export` wrote, its runtime is not installed, or the CPU has
-                no bf16.
+            ExportError: no such file, not one that `vsn export` wrote, its runtime is not installed, the device is not
+                available, or the CPU has no bf16.
         """
         metadata = read_metadata(path)
         if precision != "fp32" and metadata.to != "openvino":
             raise ExportError(
                 f"precision is {precision!r}, which only OpenVINO files support; {path} has format {metadata.to!r}."
             )
+        if device != "cpu" and metadata.to != "onnx":
+            raise ExportError(
+                f"The device is {device!r}, which only ONNX files take; {path} has format {metadata.to!r}."
+            )
         parts: OnnxParts | None = None
         run: Run
         match metadata.to:
             case "onnx" if metadata.first_temporal is not None:
-                parts = OnnxParts.open(Path(path), metadata, num_threads)
+                parts = OnnxParts.open(Path(path), metadata, num_threads, device)
                 run = parts.run
             case "onnx":
-                run = open_onnx(path, num_threads)
+                run = open_onnx(path, num_threads, device)
             case "openvino":
                 run = open_openvino(path, num_threads, precision)
             case "torch-export" | "aoti":
                 run = _open_torch(path, compiled=metadata.to == "aoti")
-        return cls(metadata, run, parts)
+            case "executorch":
+                run = _only_logits(open_executorch(path))
+            case "litert":
+                run = _only_logits(open_litert(path, num_threads))
+        return cls(metadata, _clip_by_clip(run) if metadata.folded else run, parts)
 
     def __call__(self, clips: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute logits, float32 ``(B, num_classes)``, of clips ``(B, T, C, H, W)``, uint8 or float32 in [0, 1].
@@ -217,14 +229,14 @@ class OnnxParts:
         self._names = [value.name for value in clip.get_inputs()]
 
     @classmethod
-    def open(cls, path: Path, metadata: ExportMetadata, num_threads: int) -> OnnxParts:
+    def open(cls, path: Path, metadata: ExportMetadata, num_threads: int, device: str) -> OnnxParts:
         """Open both files. Raises `ExportError` if the first is missing, or of another export."""
         first = frames_file(path)
         if not first.is_file():
             raise ExportError(f"{path} is the second part of a network; the first, {first.name}, must be beside it.")
         if read_metadata(first) != metadata:
             raise ExportError(f"{first} is not of the same export as {path}. Copy both files of one export.")
-        frames, clip = (onnx_session(file, num_threads) for file in (first, path))
+        frames, clip = (onnx_session(file, num_threads, device) for file in (first, path))
         return cls(frames, clip, metadata.first_temporal or "")
 
     def run(self, clips: NDArray[Any], output: Output) -> NDArray[np.float32]:
@@ -254,22 +266,58 @@ class OnnxParts:
         return _mean_of_views(np.concatenate(logits), average)
 
 
-def open_onnx(path: str | Path, num_threads: int) -> Run:
-    """Open an ONNX file in ONNX Runtime on the CPU; 0 threads: its default."""
-    session = onnx_session(path, num_threads)
+def _only_logits(run: Callable[[NDArray[Any]], NDArray[np.float32]]) -> Run:
+    return lambda clips, output: run(clips)
+
+
+def _clip_by_clip(run: Run) -> Run:
+    """Return a function of clips ``(B, T, C, H, W)`` that calls `run` on the frames of each."""
+    return lambda clips, output: np.concatenate([run(frames, output) for frames in clips])
+
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+"""What ONNX Runtime calls the devices of `ExportedModel.from_file`."""
+_PROVIDER_PACKAGES = {"cuda": "onnxruntime-gpu", "tensorrt": "onnxruntime-gpu", "openvino": "onnxruntime-openvino"}
+
+
+def open_onnx(path: str | Path, num_threads: int, device: str = "cpu") -> Run:
+    """Open an ONNX file in ONNX Runtime; see `onnx_session`."""
+    session = onnx_session(path, num_threads, device)
     return lambda clips, output: session.run([output], {"clip": clips})[0]
 
 
-def onnx_session(path: str | Path, num_threads: int) -> Any:
-    """Return a session of ONNX Runtime on the CPU. Raises `ExportError` for a damaged file."""
+def onnx_session(path: str | Path, num_threads: int, device: str = "cpu") -> Any:
+    """Return a session of ONNX Runtime on a device, a key of `PROVIDERS`; 0 threads: its default.
+
+    Raises:
+        ExportError: a damaged file; or the device is not available, where ONNX Runtime would go on with the CPU.
+    """
     ort = import_package("onnxruntime", "A .onnx file", extra="runtime")
+    if device not in PROVIDERS:
+        raise ExportError(f"The device is {device!r}; an ONNX file runs on one of {', '.join(PROVIDERS)}.")
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.log_severity_level = 3  # its warnings concern its optimizer; users cannot act on them
-    try:
-        return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its own types
-        raise ExportError(f"{path} is damaged or not an exported model ({one_line(error)}).") from error
+    provider, usable = PROVIDERS[device], ort.get_available_providers()
+    if provider in usable:
+        # The CPU behind it, for operators that the device does not have.
+        providers = list(dict.fromkeys([provider, PROVIDERS["cpu"]]))
+        try:
+            session = ort.InferenceSession(os.fspath(path), options, providers=providers)
+        except Exception as error:  # its own types
+            raise ExportError(f"{path} is damaged or not an exported model ({one_line(error)}).") from error
+        # A provider that does not start, such as one without its driver, is left out, and only a log says so.
+        if provider in (usable := session.get_providers()):
+            return session
+    raise ExportError(
+        f"The device is {device!r}, but ONNX Runtime offers {', '.join(usable)} here. It needs the package "
+        f"{_PROVIDER_PACKAGES[device]} in place of onnxruntime, and the device's libraries and driver."
+    )
 
 
 def open_openvino(path: str | Path, num_threads: int, precision: RunPrecision) -> Run:

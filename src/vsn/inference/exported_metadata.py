@@ -1,7 +1,7 @@
 """Read and write the metadata of an exported file: JSON in the file, under the key ``vsn``, read without torch.
 
 ONNX keeps it in its metadata, OpenVINO's ``.xml`` in the runtime information, and a ``.pt2`` archive (a ZIP file) in the
-member that ends in ``extra/vsn.json``.
+member that ends in ``extra/vsn.json``; of ``.pte`` and ``.tflite`` see `vsn.inference.edge`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from vsn.config.distribution import install_command
 from vsn.config.errors import one_line
 from vsn.config.recipes import recorded_recipe
 
-SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2", "aoti": ".pt2"}
+SUFFIXES: dict[ExportFormat, str] = {
+    "onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2", "aoti": ".pt2", "executorch": ".pte", "litert": ".tflite",
+}  # fmt: skip
 Precision = Literal["fp32", "fp16", "int8"]
 KEY = "vsn"
 _ONNX_METADATA, _NAME, _VALUE = 14, 1, 2
@@ -69,6 +71,8 @@ class ExportMetadata:
     first_temporal: str | None = None
     """Of a network in two files the module where the second one begins, "" if that is the classifier; None: one file. The
     first, `frames_file`, computes the features of single frames, which the second takes."""
+    folded: bool = False
+    """Whether the model takes the frames of one clip, ``(num_frames, channels, height, width)``."""
 
     def to_json(self) -> str:
         """Format as one line of JSON."""
@@ -97,7 +101,9 @@ def read_metadata(path: str | Path) -> ExportMetadata:
             version of the metadata.
     """
     path = Path(path)
-    readers = {".onnx": _read_onnx, ".xml": _read_openvino, ".pt2": _read_pt2}
+    readers = {
+        ".onnx": _read_onnx, ".xml": _read_openvino, ".pt2": _read_pt2, ".pte": _read_pte, ".tflite": _read_tflite,
+    }  # fmt: skip
     if path.suffix not in readers:
         raise ExportError(
             f"{path} is not an exported model; expected {', '.join(readers)}, as `vsn export RUN` writes."
@@ -196,12 +202,24 @@ def _read_pt2(path: Path) -> str | None:
         return archive.read(name).decode("utf-8") if name else None
 
 
-def import_package(package: str, purpose: str, *, extra: str = "export") -> Any:
-    """Import a package of an extra. Raises `ExportError` if it is not installed."""
+def _read_pte(path: Path) -> str | None:
+    from vsn.inference.edge import read_executorch_metadata
+
+    return read_executorch_metadata(path)
+
+
+def _read_tflite(path: Path) -> str | None:
+    from vsn.inference.edge import read_litert_metadata
+
+    return read_litert_metadata(path)
+
+
+def import_package(package: str, purpose: str, *, extra: str = "export", command: str = "") -> Any:
+    """Import a package of an extra, or one that a command installs. Raises `ExportError` if it is not installed."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
         raise ExportError(
             f"{purpose} needs the package {package}, which is not installed or does not load ({error}): "
-            f"{install_command(extra)}."
+            f"{command or install_command(extra)}."
         ) from error
