@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import huggingface_hub.constants
+import huggingface_hub.file_download
 import pytest
 
 TOKEN = "hf_of_a_member"
@@ -49,6 +50,9 @@ class LoopbackHub:
     ranges: list[tuple[str, str | None]] = field(default_factory=list)  # downloads: path, Range
     cut_after: list[int] = field(default_factory=list)  # so many bytes of the next downloads of large files
     refuse: tuple[str, int] | None = None  # requests whose path has this part are answered with this status
+
+    def clear(self) -> None:
+        self.repositories, self.objects, self.ranges, self.cut_after, self.refuse = {}, {}, [], [], None
 
     def publish(self, name: str, folder: Path, message: str = "first", ref: str = "main") -> str:
         """Put a folder into a repository, as a commit of a branch or tag."""
@@ -225,11 +229,11 @@ def loopback_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     hub.url = f"http://127.0.0.1:{server.server_port}"
     constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    )
-    # The other protocol of uploads needs servers of its own.
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    for module in (constants, huggingface_hub.file_download):  # old versions have it in both
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    # The other protocol of uploads needs servers of its own; old versions do not have it.
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nonexistent/token")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

@@ -1,5 +1,6 @@
 """The real client of the hub over HTTP: what is pushed is what is pulled, and what happens when the hub refuses or fails."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -26,11 +27,19 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub]:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    with loopback_hub(monkeypatch) as server:
+@pytest.fixture(scope="module")
+def one_server() -> Iterator[LoopbackHub]:
+    # One address for all tests: old versions of the client remember the first.
+    with pytest.MonkeyPatch.context() as patch, loopback_hub(patch) as server:
         yield server
+
+
+@pytest.fixture
+def server(one_server: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LoopbackHub:
+    """An empty hub, and an empty cache."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    one_server.clear()
+    return one_server
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +175,8 @@ def test_a_cut_download_goes_on_where_it_stopped(published: LoopbackHub, saved: 
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     weights = (saved / "model.safetensors").read_bytes()
     published.cut_after = [len(weights) // 2]
+    with contextlib.suppress(HubError):  # old versions of the client do not try again by themselves
+        pull("me/tiny-vsn")
     assert (pull("me/tiny-vsn") / "model.safetensors").read_bytes() == weights
     asked = [range for path, range in published.ranges if path == "model.safetensors"]
     assert asked[0] is None
@@ -178,7 +189,7 @@ def test_half_a_download_is_no_run(published: LoopbackHub, saved: Path):
         pull("me/tiny-vsn")
     assert "\n" not in str(error.value)
     # The other files are there by now; without a network they must not pass for the repository.
-    with pytest.raises(HubError, match="not in the local cache"):
+    with pytest.raises(HubError, match=r"not in the local cache|no model\.safetensors"):
         pull("me/tiny-vsn", local_files_only=True)
     published.refuse = None
     assert contents(pull("me/tiny-vsn")) == contents(saved)

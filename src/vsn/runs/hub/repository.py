@@ -107,9 +107,15 @@ def describe_run(recipe: Recipe, classes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def check_repository(folder: Path, name: str) -> None:
-    """Raise `HubError` unless a folder is a run whose ``config.json``, if it has one, agrees with its recipe."""
+    """Raise `HubError` unless a folder is a run whose ``config.json``, if it has one, agrees with its recipe; then it also
+    has weights."""
     if (folder / CONFIG).is_file() and not (folder / "recipe.toml").is_file():
         raise HubError(f"{name} has a {CONFIG} and no recipe.toml; vsn did not write this repository.")
+    # Without a network old versions of the client return what a download that was cut has left.
+    if (folder / CONFIG).is_file() and not (folder / "model.safetensors").is_file():
+        raise HubError(
+            f"{name} has no model.safetensors: its download was not finished. Download it again, with a network."
+        )
     run = open_run(folder)
     # Users edit config.json, which other tools show, and expect that it has an effect.
     stated, expected = _read_json(folder / CONFIG), describe_run(run.recipe, run.classes)
