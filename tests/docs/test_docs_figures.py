@@ -77,6 +77,20 @@ def runtime_figures() -> list[str]:
     return [*figures, f"{starts['vsn predict']['max_bytes'] / 1e6:.0f} MB"]
 
 
+def camera_figures() -> list[str]:
+    """What docs/stream.md says of three cameras."""
+    run = measured("cameras-cpu")
+    assert not any(camera["dropped"] or camera["lost"] for camera in run["cameras"])
+    assert run["memory_mb"]["last_tenth"] < 1.02 * run["memory_mb"]["first_tenth"]
+    first, second, third = run["cameras"]
+    gap = max(first["longest_without_seconds"], second["longest_without_seconds"])
+    return [
+        f"{first['windows']}, {second['windows']} and {third['windows']} windows",
+        f"{gap:.1f} seconds",
+        f"{third['longest_without_seconds']:.0f} seconds after",
+    ]
+
+
 def quoted_figures() -> dict[str, list[str]]:
     """Figures with their units that pages quote outside tables, computed from results/."""
     demo, quick = measured("demo-cpu"), measured("demo-quick-cpu")
@@ -127,6 +141,7 @@ def quoted_figures() -> dict[str, list[str]]:
         "tour.md": [f"{quick['seconds'] / 60:.1f} minutes"],
         "install.md": start_up_figures("plain", "extras"),
         "export.md": runtime_figures(),
+        "stream.md": camera_figures(),
         "how.md": [f"{i3d} times", f"{shuffle} times"],
         "own-videos.md": [f"{percent(arrow)}"],
         "choosing.md": [
