@@ -268,7 +268,6 @@ def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
         ("predict none a.mp4 --top-k 0", "top_k|top-k"),
         ("predict none a.mp4 --every 2", "--every.*--windows"),
         ("predict none a.mp4 --windows --flow-run b", "--flow-run.*--windows"),
-        ("predict a.onnx a.mp4 --windows", "a.onnx.*--windows"),
         ("predict a.onnx a.mp4 --flow-run b", "--flow-run.*a.onnx"),
         ("predict a.onnx a.mp4 --weights best", "--weights best.*a.onnx"),
         ("predict a.onnx a.mp4 --device cuda", "--device cuda.*a.onnx"),

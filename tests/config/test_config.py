@@ -69,7 +69,7 @@ def test_what_is_absent_keeps_its_default():
         ({"train": {"partial_bn": 1}}, "train.partial_bn is 1; it must be of type bool"),
         ({"train": {"freeze": "conv1"}}, "train.freeze is 'conv1'; it must be a list"),
         ({"train": {"milestones": [1, "x"]}}, "train.milestones is 'x'; it must be of type int"),
-        ({"eval": {"protocol": "fcm"}}, "eval.protocol is 'fcm'; allowed: 'fcn', 'center', '3crop'"),
+        ({"eval": {"protocol": "fcm"}}, "eval.protocol is 'fcm'; allowed: 'fcn', 'fcn-windows', 'center', '3crop'"),
         ({"clip": {"crop_positions": 7}}, "clip.crop_positions is 7; allowed: 5, 13"),
         ({"train": 3}, "train must be a table of settings, not 3"),
         ({"train": {"epochs": 0}}, "recipe: train.epochs is 0"),
