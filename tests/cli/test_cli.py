@@ -270,7 +270,7 @@ def test_bad_recipe(vsn: Run, tmp_path: Path, recipe: str, message: str):
         ("predict none a.mp4 --windows --flow-run b", "--flow-run.*--windows"),
         ("predict a.onnx a.mp4 --flow-run b", "--flow-run.*a.onnx"),
         ("predict a.onnx a.mp4 --weights best", "--weights best.*a.onnx"),
-        ("predict a.onnx a.mp4 --device cuda", "--device cuda.*a.onnx"),
+        ("predict a.onnx a.mp4 --device cuda", "a.onnx does not exist"),
         ("predict none a.mp4 --precision bf16", "--precision bf16.*train.precision.*--to openvino"),
         ("predict none a.mp4 --windows --precision bf16", "--precision bf16"),
         ("predict none", "video files"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.export.test_export import SIZE, clips_of, logits_of, small
+from vsn import cli
 from vsn.config import ExportConfig, ExportFormat
 from vsn.export.export import export_model
 from vsn.export.form import ExportForm, FoldedForm
@@ -124,6 +125,11 @@ def test_a_device_that_is_not_there_is_refused_not_replaced_by_the_cpu(
         monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     with pytest.raises(ExportError, match=r"'cuda'.*offers .*CPUExecutionProvider here.*onnxruntime-gpu"):
         ExportedModel.from_file(onnx_path, device="cuda")
+
+
+def test_the_command_names_the_missing_device(onnx_path: Path, gray_video: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match=r"'tensorrt'.*onnxruntime-gpu"):
+        cli.main(["predict", str(onnx_path), str(gray_video), "--device", "tensorrt"])
 
 
 def test_unknown_devices_are_refused(onnx_path: Path):

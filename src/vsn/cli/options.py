@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 arg = tyro.conf.arg
 
 Weights = Annotated[Literal["last", "best"], arg(help="weights of the last epoch, or of the best validation.")]
-Device = Annotated[str, arg(help="auto, cpu or cuda; auto takes CUDA where there is a GPU.")]
+Device = Annotated[
+    str,
+    arg(help="auto, cpu or cuda; auto takes CUDA where there is a GPU. A .onnx file: cpu, cuda, tensorrt or openvino."),
+]
 Root = Annotated[Path | None, arg(help="folder of the data set, if it moved; default the recipe's data.root.")]
 Json = Annotated[bool, arg(name="json", help="print JSON.")]
 RunProtocol = Annotated[Protocol | None, arg(help="views of a video (clips and crops); default the run's.")]

@@ -151,11 +151,9 @@ class ExportedPredictor(Predictor):
         model: the opened file.
     """
 
-    device = "cpu"
-
-    def __init__(self, model: ExportedModel) -> None:
+    def __init__(self, model: ExportedModel, *, device: str = "cpu") -> None:
         super().__init__(model.metadata.to_recipe(), model.metadata.classes, weights_hash=model.metadata.weights_hash)
-        self.model = model
+        self.model, self.device = model, device
 
     def scores(self, clips: NDArray[np.uint8], view: EvalConfig) -> NDArray[np.float32]:
         """See `Predictor.scores`.

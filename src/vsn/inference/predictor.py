@@ -85,21 +85,17 @@ class Predictor(ABC):
         return RunPredictor.of_run(path, device=device, weights=weights)
 
     @staticmethod
-    def from_file(path: str | Path, *, num_threads: int = 0, precision: RunPrecision = "fp32") -> Predictor:
-        """Open a file that `vsn export` wrote; an ONNX or OpenVINO file needs no PyTorch.
+    def from_file(
+        path: str | Path, *, num_threads: int = 0, precision: RunPrecision = "fp32", device: str = "cpu"
+    ) -> Predictor:
+        """Open a file that `vsn export` wrote; an ONNX, OpenVINO or LiteRT file needs no PyTorch.
 
-        Args:
-            path: a .onnx, .xml or .pt2 file.
-            num_threads: of ONNX Runtime and OpenVINO; 0: their default.
-            precision: OpenVINO's precision of inference; "bf16" is faster if the CPU supports it, and less exact.
-
-        Raises:
-            ExportError: no such file, not one that `vsn export` wrote, its runtime is not installed, or the CPU has
-                no bf16.
+        See `vsn.inference.exported.ExportedModel.from_file` for the arguments and errors.
         """
         from vsn.inference.exported import ExportedModel, ExportedPredictor
 
-        return ExportedPredictor(ExportedModel.from_file(path, num_threads=num_threads, precision=precision))
+        model = ExportedModel.from_file(path, num_threads=num_threads, precision=precision, device=device)
+        return ExportedPredictor(model, device=device)
 
     @staticmethod
     def from_pretrained(
@@ -262,10 +258,12 @@ def open_predictor(
     """
     from vsn.inference.exported_metadata import is_exported
 
-    exported, only_runs = is_exported(path), f"{path} is an exported file, with one model for the CPU"
+    exported = is_exported(path)
     refused = [
-        (exported and weights == "best", f"--weights best needs a run folder; {only_runs}."),
-        (exported and device not in ("auto", "cpu"), f"--device {device} needs a run folder; {only_runs}."),
+        (
+            exported and weights == "best",
+            f"--weights best needs a run folder; {path} is an exported file, with one model.",
+        ),
         (
             not exported and precision != "fp32",
             f"--precision {precision} is for an OpenVINO .xml file, and {path} is a run, which computes in its "
@@ -276,7 +274,7 @@ def open_predictor(
         if condition:
             raise ConfigError(message)
     if exported:
-        return Predictor.from_file(path, precision=precision)
+        return Predictor.from_file(path, precision=precision, device="cpu" if device == "auto" else device)
     return Predictor.from_run(path, device=device, weights=weights)
 
 

@@ -15,7 +15,7 @@ from vsn.config import ConfigError, Recipe
 from vsn.config.distribution import installed_version
 from vsn.data.views import PROTOCOLS, num_test_frames
 from vsn.inference.exported import ExportedPredictor
-from vsn.inference.exported_metadata import is_exported
+from vsn.inference.exported_metadata import SUFFIXES, is_exported
 from vsn.inference.prediction import Prediction
 from vsn.inference.predictor import Predictor, open_predictor
 from vsn.runs.results import list_results
@@ -107,7 +107,7 @@ def open_model(path: Path, *, weights: WeightsKind = "last", device: str = "auto
     """
     if not path.is_dir() and not is_exported(path):
         raise ConfigError(
-            f"{path} is neither a run folder (made by `vsn train`) nor an exported model (.onnx, .xml or .pt2)."
+            f"{path} is neither a run folder (made by `vsn train`) nor an exported model ({', '.join(SUFFIXES.values())})."
         )
     predictor = open_predictor(path, weights=weights, device=device)
     recipe, view = predictor.recipe, predictor.recipe.eval
