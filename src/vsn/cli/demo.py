@@ -18,7 +18,8 @@ def demo(out: Path | None = None, quick: bool = False, seed: int = 0) -> None:
         quick: eight of the classes, fewer videos and epochs: under 2 minutes.
         seed: of the data set and the training.
     """
-    from vsn.demo import run_demo
+    from vsn.demo import run_demo, shorten
 
     out = out or Path("vsn-demo-quick" if quick else "vsn-demo")
-    run_demo(out, load_recipe(find_recipe("demo")), quick=quick, seed=seed)
+    recipe = load_recipe(find_recipe("demo"))
+    run_demo(out, recipe if quick else shorten(recipe), quick=quick, seed=seed)
