@@ -14,7 +14,7 @@ from vsn.system.numbers import rounded
 
 VIDEOS_OF_A_CELL = 12
 """Videos that are listed for a true and a predicted class: the most certain of the mistakes, the least of the others."""
-MAX_VIDEOS = 4000
+MAX_VIDEOS = 8000
 """Videos of a page: with 400 classes and 100,000 videos it stays below 5 MB."""
 _CHOICES = 3
 _MAX_SCORED = 500
@@ -36,8 +36,8 @@ def videos_behind(tested: Sequence[Named]) -> dict[str, Any] | None:
     """Return the videos of the cells of all scores for JSON; None where a video has several labels, or there are none.
 
     ``videos`` holds (id, true class, per tested run: class, percent, class, percent, ...), ``cells`` per tested run
-    "true:predicted" -> (number of videos, index in ``videos``, ...). Where there are too many videos, the cells with the
-    most mistakes have theirs, and others only their number.
+    "true:predicted" -> (number of videos, index in ``videos``, ...). Where there are too many videos, each cell has
+    fewer; mistakes go before right predictions, and large cells before small ones.
     """
     if not tested or any(one.scores.multi_label for one in tested):
         return None
@@ -46,10 +46,13 @@ def videos_behind(tested: Sequence[Named]) -> dict[str, Any] | None:
     cells.sort(key=lambda cell: (cell.is_right, -len(cell.rows)))
     listed: dict[int, int] = {}
     found: list[dict[str, list[int]]] = [{} for _ in tested]
-    for cell in cells:
-        chosen = _most_telling(tested[cell.run].scores, cell) if len(listed) < MAX_VIDEOS else []
-        indices = [listed.setdefault(row, len(listed)) for row in chosen]
-        found[cell.run][f"{cell.true}:{cell.predicted}"] = [len(cell.rows), *indices]
+    for kind in (False, True):
+        of_kind = [cell for cell in cells if cell.is_right == kind]
+        number = _number_of_each([len(cell.rows) for cell in of_kind], MAX_VIDEOS - len(listed))
+        for cell in of_kind:
+            chosen = _most_telling(tested[cell.run].scores, cell, number) if len(listed) < MAX_VIDEOS else []
+            indices = [listed.setdefault(row, len(listed)) for row in chosen]
+            found[cell.run][f"{cell.true}:{cell.predicted}"] = [len(cell.rows), *indices]
     rows = np.array(list(listed), dtype=np.int64)
     return {
         "classes": list(tested[0].scores.classes),
@@ -73,12 +76,18 @@ def _cells(index: int, scores: Scores) -> list[_Cell]:
     return [_Cell(index, key // n, key % n, part) for key, part in cells]
 
 
-def _most_telling(scores: Scores, cell: _Cell) -> list[int]:
+def _number_of_each(sizes: Sequence[int], most: int) -> int:
+    """How many videos of each cell fit into ``most``: fewer of each rather than none of some, but one at least."""
+    numbers = range(VIDEOS_OF_A_CELL, 0, -1)
+    return next((number for number in numbers if sum(min(number, size) for size in sizes) <= most), 1)
+
+
+def _most_telling(scores: Scores, cell: _Cell, number: int) -> list[int]:
     """The rows of the mistakes that a run is most certain of; of right predictions those it is least certain of."""
     rows = cell.rows[:_MAX_SCORED]
     certain = softmax(scores.logits[rows])[:, cell.predicted]
     order = np.argsort(certain if cell.is_right else -certain, kind="stable")
-    return [int(row) for row in rows[order[:VIDEOS_OF_A_CELL]]]
+    return [int(row) for row in rows[order[:number]]]
 
 
 def _describe_videos(scores: Sequence[Scores]) -> list[list[Any]]:

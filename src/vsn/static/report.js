@@ -73,7 +73,8 @@ if (behind) {
     const what = predicted === undefined ? `${behind.classes[truth]}, as ${behind.runs[run]} sees it`
       : predicted === truth ? `${behind.classes[truth]}, right in ${behind.runs[run]}`
         : `${behind.classes[truth]} → ${behind.classes[predicted]} in ${behind.runs[run]}`;
-    const shown = found.length < total ? `${found.length} of ${total} videos, mistakes it is most certain of first` : `${total} ${total === 1 ? "video" : "videos"}`;
+    const shown = found.length === 0 ? `${total} videos, which this page does not list`
+      : found.length < total ? `${found.length} of ${total} videos, mistakes it is most certain of first` : `${total} ${total === 1 ? "video" : "videos"}`;
     heading.replaceChildren(what, make("small", { textContent: shown }));
     list.replaceChildren(...found.map((index) => article(behind.videos[index], Number(run))));
     dialog.showModal();
