@@ -180,6 +180,15 @@ def test_models(vsn: Run):
     assert {"vsn_resnet50", "tsm_resnet50", "tsn_resnet14_tiny"} <= set(vsn("models")[1].split())
 
 
+@pytest.fixture
+def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests run beside each other, which `vsn bench` would notice."""
+    from vsn.bench import run as bench_run
+
+    monkeypatch.setattr(bench_run.CpuMeter, "read", lambda self: None)
+
+
+@pytest.mark.usefixtures("quiet_machine")
 def test_bench(vsn: Run, tmp_path: Path):
     names = ("tsn_resnet14_tiny", "vsn_resnet14_tiny")
     options = ("--size", 32, "--batches", 3, "--batch-size", 0, "--device", "cpu", "--json", tmp_path / "costs.json")
@@ -204,6 +213,7 @@ def test_bench_on_a_busy_machine_is_no_success(vsn: Run, tmp_path: Path, monkeyp
     assert vsn("bench", "tsn_resnet14_tiny", *options, "--max-busy", 1)[0] == 0
 
 
+@pytest.mark.usefixtures("quiet_machine")
 def test_bench_stopped_prints_and_writes_what_it_has(vsn: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from vsn.bench import run as bench_run
 

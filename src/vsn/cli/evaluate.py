@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from rich.console import Console
 
 from vsn.cli.options import Json, Root, RunProtocol, Weights
 from vsn.config import FrameOrder, WindowConfig
 from vsn.system.files import to_json
+from vsn.system.terminal import print_note
 
 
 def evaluate(
@@ -82,13 +84,14 @@ def evaluate(
         print(to_json([result.to_json() for result in results], indent=2))
         return
     print_results(run, results)
+    console = Console()
     # Mirrored views swap classes such as "to the left" and "to the right".
     if note := mirror_note(opened.classes, config.protocol):
-        print(note)
+        print_note(console, note)
     # Without --split the validation split may have stood in for a missing test split.
     test_split, tested = opened.recipe.data.test_split, results[0].split
     if not split and tested != test_split:
-        print(f"The data set has no split {test_split!r}; these are results on {tested!r}.")
+        print_note(console, f"The data set has no split {test_split!r}; these are results on {tested!r}.")
 
 
 def _evaluate_windows(

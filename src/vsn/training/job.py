@@ -22,7 +22,7 @@ from vsn.runs.run import Run
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import StopRequest
 from vsn.system.lock import FolderLock
-from vsn.system.terminal import print_line
+from vsn.system.terminal import print_note
 from vsn.training.batch_norm import synchronize_batch_norm
 from vsn.training.losses import Loss, build_loss
 from vsn.training.memory import checkpoint_activations, to_channels_last
@@ -243,7 +243,7 @@ def start_job(
         run, distributed, *datasets, model, distributed.wrap(network), ema, loss, optimizer, scaler, progress, console
     )  # fmt: skip
     if state is None and config.lr_batch_size not in (0, config.batch_size):
-        print_line(
+        print_note(
             job.console,
             f"Learning rate {base_lr(config):.3g}: train.lr = {config.lr:g} is for {config.lr_batch_size} videos per step, "
             f"this run has {config.batch_size}.",

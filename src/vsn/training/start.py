@@ -13,7 +13,7 @@ from vsn.config import ConfigError, Recipe
 from vsn.models import VideoClassifier, initialize
 from vsn.models.run_weights import RunWeights, describe_differences, find_run_weights, has_same_features
 from vsn.models.weights_file import check_class_order
-from vsn.system.terminal import print_line
+from vsn.system.terminal import print_note
 
 
 def check_is_run(path: Path) -> None:
@@ -53,7 +53,7 @@ def load_start(model: VideoClassifier, recipe: Recipe, classes: Sequence[str], c
         else:
             lines.append("The classifier of the run has other input features: initialized at random.")
     for line in lines:
-        print_line(console, line)
+        print_note(console, line)
     return list(loaded.missing)
 
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from vsn.config import ConfigError, Tracker
 from vsn.runs.run import Run, RunError, flat_settings
 from vsn.system.files import write_json
-from vsn.system.terminal import print_line
+from vsn.system.terminal import print_note
 
 PROJECT = "vsn"
 IDENTITY_FILE = "trackers.json"
@@ -104,7 +104,7 @@ def open_trackers(names: tuple[Tracker, ...], run: Run, step: int, console: Cons
     def report(name: Tracker, error: Exception, event: str) -> None:
         logs.pop(name, None)
         metrics_file = run.path / "metrics.jsonl"
-        print_line(
+        print_note(
             console, f"The tracker {name!r} {event}: {_reason(error)}. Training goes on; {metrics_file} has all epochs."
         )
 

@@ -45,7 +45,7 @@ from vsn.system.interrupt import Stopped, stop_requests
 from vsn.system.lock import LOCK_FILE, FolderLock, lock_folder
 from vsn.system.numbers import percent
 from vsn.system.progress import progress_bar
-from vsn.system.terminal import print_line, shell_quote
+from vsn.system.terminal import print_line, print_note, shell_quote
 from vsn.training.job import Job, check_job, start_job
 from vsn.training.memory import OUT_OF_MEMORY, is_out_of_memory
 from vsn.training.optim import set_lr
@@ -132,7 +132,7 @@ def train(
             write_run(run)
             videos = list_videos_of_run(job.train_set.records, job.val_set.records, run.classes)
             for note in record_videos(run.path, videos):
-                print_line(console, note)
+                print_note(console, note)
             # A run that was killed after saving its state and before writing the metrics lacks that line.
             if job.progress.line:
                 append_metrics(run, job.progress.line)
@@ -172,7 +172,10 @@ def _train_epochs(job: Job) -> None:
     if distributed.is_rank0:  # the summary marks the run as finished
         progress = job.progress.state_dict()
         write_summary(run, {key: progress[key] for key in ("epoch", "seconds", "best")})
-    print_line(job.console, describe_end(job))
+    *notes, command = describe_end(job)
+    for note in notes:
+        print_note(job.console, note)
+    print_line(job.console, command)  # whole, to be copied
 
 
 def _columns(console: Console) -> int | None:
@@ -383,7 +386,7 @@ def _open_run(
     """
     is_left = path.is_dir() and is_unstarted(path) and any(file.name != LOCK_FILE for file in path.iterdir())
     if is_left:
-        print_line(console, f"{path} was stopped before its first save; it starts over.")
+        print_note(console, f"{path} was stopped before its first save; it starts over.")
     if not resume:
         if is_left:
             for file in path.iterdir():
@@ -396,7 +399,7 @@ def _open_run(
     state, note = (None, "") if is_left else load_checkpoint(run)
     for line in (note, different_threads(path)):
         if line:
-            print_line(console, line)
+            print_note(console, line)
     # The resumable settings are those of the recipe; the model's have the number of classes filled in.
     return Run(path, replace(recipe, model=run.recipe.model), run.classes), state
 

@@ -129,8 +129,8 @@ def _validation_parts(line: Mapping[str, float]) -> list[tuple[str, str]]:
     return parts
 
 
-def describe_end(job: Job) -> str:
-    """Format the end of a run: time, best validation, advice, weights, and the command that tests them."""
+def describe_end(job: Job) -> list[str]:
+    """Return the lines at the end of a run: time, best validation, advice, weights; last the command that tests them."""
     progress, config, path = job.progress, job.run.recipe.train, job.run.path
     best = progress.best
     assert best, "a run ends with a validation"
@@ -149,4 +149,4 @@ def describe_end(job: Job) -> str:
         lines.append(f"Advice: {advice}")
     lines.append(f"Last weights: {path / 'model.safetensors'}; best: {path / 'best.safetensors'}.")
     lines.append(f"Test it with: vsn eval {shell_quote(path)}   (or vsn eval {shell_quote(path)} --weights best)")
-    return "\n".join(lines)
+    return lines
