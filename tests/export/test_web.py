@@ -21,6 +21,7 @@ from av.video.reformatter import VideoReformatter
 
 import vsn
 from tests.helpers.external import chromium
+from tests.helpers.looks import objections, picture
 from vsn.config import ClipSpec, DataConfig, EvalConfig, ExportConfig, ModelConfig, Recipe, TrainConfig
 from vsn.data.sampling import stack_indices
 from vsn.data.video import at_constant_rate, write_video
@@ -575,15 +576,18 @@ def test_a_camera_that_is_refused(open_page: Any):
     assert page.is_enabled("#file")
 
 
+@pytest.mark.needs("axe")
+def test_nothing_is_to_object_to_on_the_page(open_page: Any, tmp_path: Path):
+    page = open_page(bypass_csp=True)
+    page.set_input_files("#file", write_video_of(tmp_path / "clip.mp4", num_frames=20))
+    page.wait_for_selector("#timeline button")
+    page.click("summary")
+    assert objections(page) == []
+
+
 def test_threads_where_the_server_isolates_the_page(open_page: Any):
     runtime = open_page(Isolated).evaluate("document.body.dataset.runtime")
     assert runtime == f"wasm {min(8, os.cpu_count() or 1)}"
-
-
-def picture(page: Any, name: str) -> None:
-    """A screenshot where VSN_SCREENSHOTS names a folder for them."""
-    if folder := os.environ.get("VSN_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
 def write_video_of(path: Path, *, num_frames: int) -> Path:

@@ -54,11 +54,10 @@ class ExportConfig:
         check_range(self, "[17, 23]", "opset")
         check_range(self, "[0, inf)", "examples")
         # NNCF quantizes ONNX and OpenVINO models; 16-bit storage is OpenVINO's compression.
-        if self.int8:
-            allowed = ("onnx", "openvino", "web")
-            require(self.to in allowed, f"int8 needs one of {', '.join(allowed)}; the format is {self.to!r}.")
-        if self.fp16:
-            require(self.to in ("onnx", "openvino"), f"fp16 needs format onnx or openvino; the format is {self.to!r}.")
+        allowed = ("onnx", "openvino", "web")
+        for name in ("int8", "fp16"):
+            is_allowed = self.to in allowed or not getattr(self, name)
+            require(is_allowed, f"{name} needs one of {', '.join(allowed)}; the format is {self.to!r}.")
         for name in ("node_modules", "examples"):
             require(self.to == "web" or not getattr(self, name), f"{name} is for web; the format is {self.to!r}.")
         if self.split:

@@ -261,7 +261,7 @@ def _write(
         model,
         uint8=config.input == "uint8",
         features="features" in metadata.outputs,
-        half=config.fp16 and config.to == "onnx",
+        half=config.fp16 and config.file_format == "onnx",
     )
     if config.split:
         split = _split(form, stem_channels)

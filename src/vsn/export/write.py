@@ -31,6 +31,8 @@ AXES = ("batch", "frames", "channels", "height", "width")
 """Of clips; a folded model takes one, without the first axis."""
 _LEAST_OPSET = 18
 """The oldest that torch writes; ONNX's own converter writes older ones."""
+_OLD_IR = 8
+"""The version of the file format from the time of opset 17."""
 
 
 def trace(form: nn.Module, clip: Tensor, *, any_size: bool) -> torch.export.ExportedProgram:
@@ -96,6 +98,10 @@ def _in_older_operators(model: Any, opset: int) -> Any:
             kept = [entry for entry in node.attribute if entry.name != "noop_with_empty_axes"]
             del node.attribute[:]
             node.attribute.extend(kept)
+    # Runtimes of that time refuse a newer version of the file, whose additions an older one must not have.
+    model.ir_version = min(model.ir_version, _OLD_IR)
+    for part in (*model.graph.node, *model.functions):
+        part.ClearField("metadata_props")
     return model
 
 
