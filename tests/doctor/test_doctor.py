@@ -376,6 +376,7 @@ def test_listed_twice(data):
     found = only(diagnose(data, source="csv"), "as-read", "note")
     assert "2 lines repeat videos" in found.message
     assert "test/jump/test0.mp4" in found.message
+    assert found.advice == ""  # it says how the data is read, and there is nothing to do
 
 
 # --- splits ----------------------------------------------------------------------------------------

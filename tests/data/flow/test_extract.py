@@ -282,6 +282,7 @@ def test_the_command_takes_a_data_set(videos: Path, tmp_path: Path, capsys) -> N
     said = capsys.readouterr().out
     assert "flow of 6 of 6 videos" in said
     assert f"Train on it with --model.modality flow --data.flow {tmp_path / 'flow'}\n" in said
+    assert "TrajectoryNet takes --data.flow without --model.modality" in said  # its frames are RGB
     assert open_flow(tmp_path / "flow" / "a" / "1").all_frames().shape == (3, 32, 42, 2)
 
 
