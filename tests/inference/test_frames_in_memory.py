@@ -1,6 +1,7 @@
 """Frames in memory: predictions and streams equal those of the file, with a run and with an exported file."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import vsn
 from vsn.config import ClipSpec, ConfigError, EvalConfig, LiveConfig, ModelConfig, Recipe, WindowConfig
 from vsn.data.video import Part, open_video, write_video
 from vsn.export.export import ExportReport
-from vsn.inference.exported import ExportedPredictor
+from vsn.inference.exported import ExportedModel, ExportedPredictor
 from vsn.inference.predictor import Predictor
 from vsn.stream.stream import Stream
 
@@ -169,3 +170,15 @@ def test_other_pushes_are_refused(predictor: Predictor, frame: np.ndarray, secon
     stream.push(np.zeros((36, 48, 3), np.uint8), 1.0)
     with pytest.raises(ValueError, match=message):
         stream.push(frame, seconds)
+
+
+def test_windows_are_as_long_as_the_export_recorded(
+    exported_run: ExportReport, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not as the videos that happen to be in the working directory."""
+    monkeypatch.chdir(tiny_data)
+    model = ExportedModel.from_file(exported_run.path)
+    assert ExportedPredictor(model).stream().grid.seconds == 4.0
+    model.metadata = replace(model.metadata, training_seconds=1.5)
+    assert ExportedPredictor(model).stream().grid.seconds == 1.5
+    assert ExportedPredictor(model).stream(seconds=2).grid.seconds == 2.0

@@ -154,6 +154,7 @@ class ExportedPredictor(Predictor):
     def __init__(self, model: ExportedModel, *, device: str = "cpu") -> None:
         super().__init__(model.metadata.to_recipe(), model.metadata.classes, weights_hash=model.metadata.weights_hash)
         self.model, self.device = model, device
+        self.training_seconds = model.metadata.training_seconds
 
     def scores(self, clips: NDArray[np.uint8], view: EvalConfig) -> NDArray[np.float32]:
         """See `Predictor.scores`.

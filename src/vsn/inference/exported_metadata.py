@@ -68,6 +68,8 @@ class ExportMetadata:
     """SHA-256 of the run's weights file; empty for a model without a run."""
     outputs: tuple[str, ...] = ("logits",)
     """Of the file, see `OUTPUTS`; others have logits only."""
+    training_seconds: float | None = None
+    """Median length of training videos, for windows of a stream; None if they were not there."""
     first_temporal: str | None = None
     """Of a network in two files the module where the second one begins, "" if that is the classifier; None: one file. The
     first, `frames_file`, computes the features of single frames, which the second takes."""

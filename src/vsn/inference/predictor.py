@@ -62,6 +62,8 @@ class Predictor(ABC):
     """
 
     device: str
+    training_seconds: float | None = None
+    """Median length of training videos as an exported file records it; None: not recorded, or a run."""
 
     def __init__(self, recipe: Recipe, classes: tuple[str, ...], *, weights_hash: str | None) -> None:
         self.recipe = recipe

@@ -129,7 +129,11 @@ class Service:
             memory_slots=asyncio.Semaphore(config.decode_workers + config.max_batch),
             window_slots=asyncio.Semaphore(config.decode_workers + 1),
             # Here, once: probing the training videos takes seconds.
-            limits=replace(config, window_seconds=config.window_seconds or trained_seconds(self.model.recipe)),
+            limits=replace(
+                config,
+                window_seconds=config.window_seconds
+                or trained_seconds(self.model.recipe, recorded=self.model.predictor.training_seconds),
+            ),
         )
 
     def close(self) -> None:

@@ -89,8 +89,12 @@ def longest_still(grid: WindowGrid, frames_per_second: float) -> float:
     return max(grid.seconds, _LONGEST_STILL_FRAMES / (frames_per_second or USUAL_RATE))
 
 
-def plan_grid(recipe: Recipe, windows: WindowConfig, source: TimedSource, *, num_frames: int) -> tuple[WindowGrid, str]:
+def plan_grid(
+    recipe: Recipe, windows: WindowConfig, source: TimedSource, *, num_frames: int, recorded: float | None = None
+) -> tuple[WindowGrid, str]:
     """Return the grid of a source's windows, and the reason for their length, for display.
+
+    For `recorded` see `window_seconds`.
 
     Raises:
         ConfigError: `every_frames` with a source of unknown rate.
@@ -103,7 +107,7 @@ def plan_grid(recipe: Recipe, windows: WindowConfig, source: TimedSource, *, num
         every = windows.every_frames / rate
     seconds, reason = windows.seconds, "as set"
     if seconds is None:
-        seconds, reason = window_seconds(recipe, rate)
+        seconds, reason = window_seconds(recipe, rate, recorded=recorded)
     # The instants of a window divide what is left before the consecutive frames of the last one.
     num_consecutive = recipe.model.num_consecutive
     interval = source.uneven_interval() if num_consecutive > 1 and recipe.clip.by == "time" else 0.0
@@ -130,13 +134,12 @@ def spread(grid: WindowGrid, *, max_windows: int, video_seconds: float) -> Windo
     return replace(grid, stride=max(grid.stride, math.floor(num_steps / max_windows) + 1))
 
 
-def window_seconds(recipe: Recipe, frames_per_second: float) -> tuple[float, str]:
+def window_seconds(recipe: Recipe, frames_per_second: float, *, recorded: float | None = None) -> tuple[float, str]:
     """Return the length of a training clip in seconds, and where it comes from.
 
     - `clip.sampling` "rate" (T frames at a rate) and "dense" (64 frames of the source) have a fixed length, plus the
       consecutive frames after the last instant (rgbdiff).
-    - Otherwise a clip is the whole video: the median length of 25 training videos, evenly spaced in the list, if
-      the data set is still where the run found it; else 4 seconds.
+    - Otherwise a clip is the whole video: `training_seconds`, or what an exported file `recorded` of it; else 4 seconds.
 
     The rate of the source is 0.0 when unknown.
     """
@@ -147,19 +150,31 @@ def window_seconds(recipe: Recipe, frames_per_second: float) -> tuple[float, str
         return seconds, f"{num_frames} frames at {clip.frames_per_second:g} per second, as in training"
     if clip.sampling == "dense" and frames_per_second:
         return (DENSE_WINDOW + num_more) / frames_per_second, f"{DENSE_WINDOW + num_more} frames, as in training"
-    lengths = _training_lengths(recipe)
-    if lengths:
+    if recorded is not None:
+        return recorded, "the median length of training videos, as the file records"
+    if lengths := _training_lengths(recipe):
         return statistics.median(lengths), f"the median length of {len(lengths)} training videos"
     return DEFAULT_SECONDS, "the default, as the training videos are not available; set their length with --seconds"
 
 
-def trained_seconds(recipe: Recipe) -> float | None:
+def trained_seconds(recipe: Recipe, *, recorded: float | None = None) -> float | None:
     """Return the length of a window for any source; None if it depends on the source's frame rate."""
     depends = recipe.clip.sampling == "dense" or (recipe.clip.sampling == "rate" and recipe.model.num_consecutive > 1)
-    return None if depends else window_seconds(recipe, 0.0)[0]
+    return None if depends else window_seconds(recipe, 0.0, recorded=recorded)[0]
+
+
+def training_seconds(recipe: Recipe) -> float | None:
+    """Return the median length of 25 training videos, evenly spaced in the list.
+
+    None if the data set is not where the run found it; an exported file does not say where that was.
+    """
+    lengths = _training_lengths(recipe)
+    return statistics.median(lengths) if lengths else None
 
 
 def _training_lengths(recipe: Recipe) -> list[float]:
+    if not recipe.data.root:  # of an exported file: the working directory is another data set
+        return []
     try:
         records = read_labeled(recipe.data, recipe.data.train_split).records
     except (ConfigError, OSError):

@@ -67,7 +67,13 @@ class PushStream:
             raise ValueError(f"fps is {fps}; it must be above 0: about how many frames are pushed each second.")
         check_calibrated_classes(calibration, predictor.classes)
         self._scorer = WindowScorer(predictor, protocol=protocol)
-        self.grid, reason = plan_grid(predictor.recipe, windows, _PushedFrames(fps), num_frames=self._scorer.num_frames)
+        self.grid, reason = plan_grid(
+            predictor.recipe,
+            windows,
+            _PushedFrames(fps),
+            num_frames=self._scorer.num_frames,
+            recorded=predictor.training_seconds,
+        )
         self.description = f"Windows of {self.grid.seconds:.2f} seconds ({reason}). {self._scorer.note}"
         self._make_labeler = lambda: WindowLabeler(predictor.classes, windows, self.grid, calibration)
         self._short_side, self._fps = predictor.recipe.clip.short_side, fps

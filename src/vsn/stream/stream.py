@@ -159,7 +159,13 @@ class Stream:
         self._scorer = scorer = WindowScorer(predictor, protocol=protocol)
         self._source = Source(source, live)
         try:
-            grid, reason = plan_grid(predictor.recipe, windows, self._source, num_frames=scorer.num_frames)
+            grid, reason = plan_grid(
+                predictor.recipe,
+                windows,
+                self._source,
+                num_frames=scorer.num_frames,
+                recorded=predictor.training_seconds,
+            )
         except BaseException:
             self._source.close()
             raise
