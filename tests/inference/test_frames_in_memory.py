@@ -178,6 +178,9 @@ def test_windows_are_as_long_as_the_export_recorded(
     """And not as the videos that happen to be in the working directory."""
     monkeypatch.chdir(tiny_data)
     model = ExportedModel.from_file(exported_run.path)
+    recorded = model.metadata.training_seconds
+    assert recorded == vsn.Predictor.from_run(exported_run.path.parents[1], device="cpu").stream().grid.seconds
+    model.metadata = replace(model.metadata, training_seconds=None)
     assert ExportedPredictor(model).stream().grid.seconds == 4.0
     model.metadata = replace(model.metadata, training_seconds=1.5)
     assert ExportedPredictor(model).stream().grid.seconds == 1.5

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from vsn.cli.options import Json, Root, Weights
-from vsn.config import ConfigError, ExportConfig, Protocol, Recipe
+from vsn.config import ConfigError, ExportConfig, Protocol
 from vsn.system.files import to_json
 from vsn.system.numbers import percent
 
@@ -38,7 +38,6 @@ def export(
         check_accuracy: test the file, and the run in PyTorch, on the run's test split.
     """
     from vsn.export.export import export_run
-    from vsn.stream.plan import training_seconds
 
     report = export_run(
         run,
@@ -48,8 +47,7 @@ def export(
         protocol=protocol,
         root=root,
         check_accuracy=check_accuracy,
-        training_seconds=training_seconds(_recipe(run, root)),
-        window_seconds=_window_seconds(_recipe(run, root), protocol) if settings.to == "web" else None,
+        window_seconds=_window_seconds(run, protocol, root) if settings.to == "web" else None,
     )
     if json_output:
         print(to_json(report.to_dict(), indent=2))
@@ -74,19 +72,15 @@ def export(
         print(f"serve the folder: python -m http.server -d {shlex.quote(str(report.path.parent))}")
 
 
-def _recipe(run: Path, root: Path | None) -> Recipe:
-    """Return the recipe of a run, with the folder of its data set."""
+def _window_seconds(run: Path, protocol: Protocol | None, root: Path | None) -> float | None:
+    """Return the length of the windows of `vsn stream` with the run; None if the run cannot take windows."""
     from vsn.runs.run import open_run
-
-    recipe = open_run(run).recipe
-    return recipe if root is None else replace(recipe, data=replace(recipe.data, root=str(root)))
-
-
-def _window_seconds(recipe: Recipe, protocol: Protocol | None) -> float | None:
-    """Return the length of the windows of `vsn stream` with a run; None if it cannot take windows."""
     from vsn.stream.plan import window_processor, window_seconds
     from vsn.stream.source import USUAL_RATE
 
+    recipe = open_run(run).recipe
+    if root is not None:
+        recipe = replace(recipe, data=replace(recipe.data, root=str(root)))
     try:
         window_processor(recipe, protocol)
     except ConfigError:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vsn.config import ExportConfig, Protocol, Recipe
 from vsn.config.distribution import installed_version
+from vsn.data.lengths import training_seconds
 from vsn.data.processor import Processor
 from vsn.data.views import PROTOCOLS
 from vsn.export.check import (
@@ -92,7 +93,6 @@ def export_run(
     protocol: Protocol | None = None,
     root: str | Path | None = None,
     check_accuracy: bool = False,
-    training_seconds: float | None = None,
     window_seconds: float | None = None,
     progress: bool = True,
 ) -> ExportReport:
@@ -106,7 +106,6 @@ def export_run(
         protocol: the view of a video that the file takes; default the run's, see `export_view`.
         root: folder of the data set, if it moved; default the recipe's ``data.root``.
         check_accuracy: test the file, and the run's model, on the run's test split.
-        training_seconds: median length of training videos, for the metadata (`vsn.stream.plan.training_seconds`).
         window_seconds: for web, length of the windows of timelines and the camera; None: the page has neither.
         progress: draw progress bars.
 
@@ -152,7 +151,7 @@ def export_run(
             classes=run.classes,
             weights=weights,
             weights_sha256=weights_hash(run, weights),
-            training_seconds=training_seconds,
+            window_seconds=training_seconds(recipe),
             clips=clips,
             calibration=calibration,
         )
@@ -174,7 +173,7 @@ def export_model(
     classes: Sequence[str] = (),
     weights: str = "",
     weights_sha256: str = "",
-    training_seconds: float | None = None,
+    window_seconds: float | None = None,
     clips: NDArray[np.uint8] | None = None,
     calibration: Sequence[NDArray[np.uint8]] | None = None,
 ) -> ExportReport:
@@ -188,7 +187,7 @@ def export_model(
         classes: names, in the order of the logits; default their numbers.
         weights: "last" or "best", for the metadata.
         weights_sha256: SHA-256 of the weights file, for the metadata.
-        training_seconds: median length of training videos, for the metadata.
+        window_seconds: median length of training videos, for the metadata.
         clips: uint8 ``(3, T, C, H, W)`` to compare on; default generated ones.
         calibration: for int8, uint8 clips ``(T, C, H, W)``; default the same as ``clips``.
 
@@ -216,7 +215,7 @@ def export_model(
         vsn=installed_version(),
         weights=weights,
         weights_hash=weights_sha256,
-        training_seconds=training_seconds,
+        training_seconds=window_seconds,
         outputs=OUTPUTS if config.file_format in ("onnx", "openvino") and not config.folded else OUTPUTS[:1],
         folded=config.takes_one_clip,
     )

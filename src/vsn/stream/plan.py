@@ -9,10 +9,9 @@ from typing import Protocol
 
 from vsn.config import ConfigError, Recipe, WindowConfig
 from vsn.config import Protocol as ProtocolName
-from vsn.data.background import read_labeled
+from vsn.data.lengths import training_lengths
 from vsn.data.processor import Processor
 from vsn.data.sampling import DENSE_WINDOW
-from vsn.data.video import VideoError, open_video, part_reader
 from vsn.data.views import PROTOCOLS
 from vsn.stream.grid import WindowGrid
 from vsn.stream.source import USUAL_RATE
@@ -21,8 +20,6 @@ DEFAULT_SECONDS = 4.0
 """Length of a window when nothing tells the length of training clips."""
 _LONGEST_STILL_FRAMES = 3
 """A picture is no pause unless it is on display for longer than as many frames."""
-NUM_PROBED = 25
-"""Training videos whose length is read: a median of 25 is stable enough, and takes a second."""
 
 
 class TooShortWindowError(ConfigError):
@@ -152,7 +149,7 @@ def window_seconds(recipe: Recipe, frames_per_second: float, *, recorded: float 
         return (DENSE_WINDOW + num_more) / frames_per_second, f"{DENSE_WINDOW + num_more} frames, as in training"
     if recorded is not None:
         return recorded, "the median length of training videos, as the file records"
-    if lengths := _training_lengths(recipe):
+    if lengths := training_lengths(recipe):
         return statistics.median(lengths), f"the median length of {len(lengths)} training videos"
     return DEFAULT_SECONDS, "the default, as the training videos are not available; set their length with --seconds"
 
@@ -161,34 +158,3 @@ def trained_seconds(recipe: Recipe, *, recorded: float | None = None) -> float |
     """Return the length of a window for any source; None if it depends on the source's frame rate."""
     depends = recipe.clip.sampling == "dense" or (recipe.clip.sampling == "rate" and recipe.model.num_consecutive > 1)
     return None if depends else window_seconds(recipe, 0.0, recorded=recorded)[0]
-
-
-def training_seconds(recipe: Recipe) -> float | None:
-    """Return the median length of 25 training videos, evenly spaced in the list.
-
-    None if the data set is not where the run found it; an exported file does not say where that was.
-    """
-    lengths = _training_lengths(recipe)
-    return statistics.median(lengths) if lengths else None
-
-
-def _training_lengths(recipe: Recipe) -> list[float]:
-    if not recipe.data.root:  # of an exported file: the working directory is another data set
-        return []
-    try:
-        records = read_labeled(recipe.data, recipe.data.train_split).records
-    except (ConfigError, OSError):
-        # A run is often used on another machine than the one with its data.
-        return []
-    # Evenly spaced: lists are sorted by class, and classes differ in length.
-    lengths = []
-    count = min(NUM_PROBED, len(records))
-    for index in range(count):
-        record = records[index * len(records) // count]
-        try:
-            video = part_reader(open_video(record.path, frame_template=recipe.data.frame_template), record.part)
-        except (VideoError, ConfigError):
-            continue
-        if video.frames_per_second:
-            lengths.append(video.seconds)
-    return lengths
