@@ -79,6 +79,7 @@ def start(python: str, arguments: list[str]) -> tuple[float, float, int]:
     begin = time.perf_counter()
     process = subprocess.Popen([python, *arguments], stdout=subprocess.DEVNULL, env=environment())
     _, status, used = os.wait4(process.pid, 0)
+    process.returncode = status  # it has ended: without this, Python warns that it still runs
     seconds = time.perf_counter() - begin
     if status:
         raise RuntimeError(f"{python} {shlex.join(arguments)} ended with status {status}.")

@@ -174,6 +174,24 @@ def latency_table() -> str:
     return table(head, rows)
 
 
+def networks_table() -> str:
+    """Return the measured latency of every network of the paper's Tables 2 and 6, fastest first."""
+    rows = sorted(_read("table2-latency-cpu.json")["rows"], key=lambda row: float(row["latency"]["ratio"]))
+    lines = []
+    for row in rows:
+        clips = "" if row["num_clips"] == 1 else f", {row['num_clips']} clips"
+        lines.append(
+            (
+                f"`{row['model']}`, T = {row['num_frames']}{clips}",
+                short_count(row["parameters"]),
+                short_count(row["multiply_adds_of_video"]),
+                f"{row['latency']['median']:.0f}",
+                f"{row['latency']['ratio']:.2f}",
+            )
+        )
+    return table(("network", "parameters", "multiply-adds a video", "ms", "to TSN-R50"), lines)
+
+
 def peer_rows() -> list[dict[str, Any]]:
     """Summarize the models trained on the embedded data set, best first: top-1 over seeds, costs."""
     runs = [run for run in _read("embedded-cpu.json")["runs"] if run["name"] in PLAIN_RUNS]
@@ -351,6 +369,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "intervals": interval_table,
     "latency": latency_table,
     "near-copies": near_copies_table,
+    "networks": networks_table,
     "peers": peer_table,
     "protocol-costs": protocol_table,
     "scaling": scaling_table,

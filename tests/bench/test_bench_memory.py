@@ -27,10 +27,9 @@ def test_bytes_that_live_at_one_time():
 
 def test_a_batch_without_room_costs_its_throughput_alone(monkeypatch: pytest.MonkeyPatch):
     little = SimpleNamespace(available=10_000)
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: little)
-    monkeypatch.setattr(
-        memory.psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=5_000))
-    )
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=5_000))
+    # In this module alone: the load of the machine is read from psutil too.
+    monkeypatch.setattr(memory, "psutil", SimpleNamespace(virtual_memory=lambda: little, Process=lambda: process))
     (row,) = run_bench(["tsn_resnet14_tiny"], SMALL, progress=False).rows
     assert row.latency.rounds == 3
     assert row.throughput is None

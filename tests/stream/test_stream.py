@@ -500,7 +500,7 @@ def test_the_page_runs(
     assert names["summary"].num_predictions == 7
     assert names["timeline"].seconds == 2.5
     shown = ""
-    for verb in ("stream", "predict", "calibrate"):
+    for verb in ("stream", "predict", "calibrate", "demo"):
         with pytest.raises(SystemExit):
             importlib.import_module("vsn.cli").main([verb, "--help"])
         shown += capsys.readouterr().out

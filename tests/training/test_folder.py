@@ -16,6 +16,7 @@ from rich.console import Console
 from tests.helpers.ranks import _CONTEXT, run_killed
 from tests.helpers.tiny_runs import assert_same_weights, at_step, metrics_of, tiny_recipe
 from vsn.config import ConfigError, Recipe
+from vsn.data import processor
 from vsn.runs import metadata
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import RunError, is_finished, open_run
@@ -100,7 +101,9 @@ def train_until(point: str, recipe: Recipe, path: Path) -> None:
         metadata.dump_recipe = lambda _: die()
     else:  # one of its first files
         usual = metadata.write_json
-        metadata.write_json = lambda file, value: die() if file.name == point else usual(file, value)
+        metadata.write_json = processor.write_json = lambda file, value: (
+            die() if file.name == point else usual(file, value)
+        )
     train(recipe, path, console=Console(quiet=True))
 
 
