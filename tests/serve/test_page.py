@@ -232,6 +232,13 @@ def test_a_timeline_shows_only_what_was_seen(open_page: Any):
     assert page.eval_on_selector_all("#axis span", "all => all.map(one => one.innerText)") == [
         "0:00", "0:05", "0:10", "0:15", "0:20", "0:25", "0:30", "0:35", "0:40",
     ]  # fmt: skip
+    # The last mark stands at the end, with its time before it.
+    outside = """all => all.filter(one => {
+        const [mine, whole] = [one.getBoundingClientRect(), one.parentElement.getBoundingClientRect()];
+        return mine.left < whole.left - 1 || mine.right > whole.right + 1;
+    }).map(one => one.innerText)"""
+    page.evaluate('document.querySelector("#result").hidden = false')
+    assert page.eval_on_selector_all("#axis span", outside) == []
     overlapping = timeline | {"windows": [w | {"end_seconds": w["start_seconds"] + 9} for w in windows]}
     found = page.evaluate("timeline => pieces(timeline)", overlapping)
     assert [(one["start"], one["end"]) for one in found] == [(0, 21.5), (21.5, 41)]

@@ -271,7 +271,8 @@ function showTimeline() {
   const timeline = answer.timeline;
   show("timeline-part", timeline !== null);
   if (timeline === null) return;
-  const place = (seconds) => `${100 * Math.min(1, seconds / timeline.seconds)}%`;
+  const share = (seconds) => 100 * Math.min(1, seconds / timeline.seconds);
+  const place = (seconds) => `${share(seconds)}%`;
   const apart = timeline.every_seconds > timeline.window_seconds;
   $("moment").textContent = "Select an interval to see its label." + (apart
     ? ` ${timeline.window_seconds.toFixed(1)} s were looked at every ${timeline.every_seconds.toFixed(1)} s; the rest is empty.` : "");
@@ -299,7 +300,13 @@ function showTimeline() {
   }));
   $("axis").replaceChildren(...ticks(timeline.seconds).map((seconds) => {
     const tick = element("span", { textContent: clock(seconds) });
-    tick.style.left = place(seconds);
+    // Near the end a time stands before its mark: behind it, it would be cut off.
+    if (share(seconds) > 90) {
+      tick.className = "late";
+      tick.style.right = `${100 - share(seconds)}%`;
+    } else {
+      tick.style.left = place(seconds);
+    }
     return tick;
   }));
 }
