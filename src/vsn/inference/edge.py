@@ -73,10 +73,12 @@ def read_litert_metadata(path: Path) -> str | None:
 
 def _executorch_method(path: str | Path, name: str) -> Any:
     """Load a method of a ``.pte``; None if it has none of this name."""
-    runtime = import_package("executorch.runtime", "A .pte file", extra="executorch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the runtime calls itself experimental
+        runtime = import_package("executorch.runtime", "A .pte file", extra="executorch")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the runtime calls itself experimental
+            warnings.simplefilter("ignore")
             program = runtime.Runtime.get().load_program(Path(path))
             return program.load_method(name) if name in program.method_names else None
     except Exception as error:
