@@ -440,16 +440,16 @@ def test_init_from_is_model_weights(vsn: Run, tiny_data: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("device", "num_videos", "name", "model", "epochs"),
+    ("device", "num_videos", "name", "model", "epochs", "said"),
     [
-        ("cpu", 30, "differences-cpu", "vsn_resnet26_thin", 150),
-        ("cpu", 432, "differences-cpu", "vsn_resnet26_thin", 50),
-        ("cpu", 100_000, "differences-cpu", "vsn_resnet26_thin", 5),
-        ("cuda", 432, "finetune", "vsn_resnet50", 25),
+        ("cpu", 30, "differences-cpu", "vsn_resnet26_thin", 150, "150 epochs of them take about 4 minutes"),
+        ("cpu", 432, "differences-cpu", "vsn_resnet26_thin", 50, "about 18 minutes"),
+        ("cpu", 100_000, "differences-cpu", "vsn_resnet26_thin", 5, "about 417 minutes"),
+        ("cuda", 432, "finetune", "vsn_resnet50", 25, "a GPU"),
     ],
 )
 def test_a_recipe_is_chosen_by_the_device_and_the_number_of_videos(
-    vsn: Run, tmp_path: Path, monkeypatch, device: str, num_videos: int, name: str, model: str, epochs: int
+    vsn: Run, tmp_path: Path, monkeypatch, device: str, num_videos: int, name: str, model: str, epochs: int, said: str
 ):
     trained: list[tuple[Recipe, Path]] = []
     monkeypatch.setattr("vsn.training.train.train", lambda recipe, out: trained.append((recipe, out)))
@@ -460,6 +460,7 @@ def test_a_recipe_is_chosen_by_the_device_and_the_number_of_videos(
     assert status == 0
     assert one_line(err).startswith(f"Recipe {name}: ")
     assert f" {num_videos} training videos" in one_line(err)
+    assert said in one_line(err)
     ((recipe, out),) = trained
     assert (recipe.model.name, recipe.train.epochs, recipe.train.lr) == (model, epochs, 0.5)
     assert recipe.train.val_every <= epochs

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from vsn.config import DataConfig, Recipe
 from vsn.config.recipes import find_recipe, load_recipe
 from vsn.data.background import read_labeled
 
-VIDEOS_IN_15_MINUTES = 21_600
-"""Training videos, counted each time they are shown, that `differences-cpu` was measured to need on one old CPU core in
-18 minutes (`results/two-streams-gestures-cpu.json`); two cores take less."""
+VIDEOS_PER_MINUTE = 1_200
+"""Training videos, counted each time they are shown, of `differences-cpu` on one CPU core: 360 for 60 epochs took 0.3 hours
+(`results/two-streams-gestures-cpu.json`)."""
+MINUTES = 18
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,10 @@ class Choice:
 
 
 def choose_recipe(data: DataConfig, *, gpu: bool) -> Choice:
-    """Choose `finetune` for a GPU; without one `differences-cpu`, with as many epochs as take about 15 minutes.
+    """Choose `finetune` for a GPU; without one `differences-cpu`, with as many epochs as take `MINUTES`, from 5 to 150.
 
-    Without a GPU, frame differences from scratch were right for 42% of 15 gestures, and RGB frames from ImageNet weights
-    for 7 to 16% (`results/two-streams-gestures-cpu.json`, `results/gestures-15-cpu.json`). Opens no video.
+    Frame differences were right for 42% of 15 gestures by people never seen, RGB frames for 10%, on the same crops
+    (`results/two-streams-gestures-cpu.json`). Opens no video.
 
     Raises:
         ConfigError: the data cannot be read.
@@ -36,7 +38,9 @@ def choose_recipe(data: DataConfig, *, gpu: bool) -> Choice:
     if gpu:
         return Choice("finetune", load_recipe(find_recipe("finetune")), f"a GPU, and {num_videos} training videos")
     recipe = load_recipe(find_recipe("differences-cpu"))
-    epochs = min(max(round(VIDEOS_IN_15_MINUTES / num_videos), 5), 150)
+    epochs = min(max(round(MINUTES * VIDEOS_PER_MINUTE / num_videos), 5), 150)
     train = dataclasses.replace(recipe.train, epochs=epochs, val_every=max(1, epochs // 6))
-    reason = f"no GPU, and {num_videos} training videos, shown {epochs} times in about 15 minutes on two CPU cores"
+    minutes = math.ceil(num_videos * epochs / VIDEOS_PER_MINUTE)
+    taken = f"{epochs} epochs of them take about {minutes:,} minutes on one CPU core"
+    reason = f"no GPU, and {num_videos} training videos; {taken}"
     return Choice("differences-cpu", dataclasses.replace(recipe, train=train), reason)
