@@ -39,19 +39,18 @@ class ThinResNet(nn.Module):
     Blocks and weight names are those of torchvision's ResNet.
     """
 
-    def __init__(self, *, width: int, layers: tuple[int, int, int, int]) -> None:
+    def __init__(self, *, widths: tuple[int, int, int, int], layers: tuple[int, int, int, int]) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 5, stride=2, padding=2, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        inputs = widths[0]
+        self.conv1 = nn.Conv2d(3, inputs, 5, stride=2, padding=2, bias=False)
+        self.bn1 = nn.BatchNorm2d(inputs)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        expansion = Bottleneck.expansion
-        self.layer1 = self._stage(width, width, layers[0], stride=1)
-        self.layer2 = self._stage(expansion * width, 2 * width, layers[1], stride=2)
-        self.layer3 = self._stage(expansion * 2 * width, 4 * width, layers[2], stride=2)
-        self.layer4 = self._stage(expansion * 4 * width, 8 * width, layers[3], stride=2)
+        for stage, (width, depth) in enumerate(zip(widths, layers, strict=True), start=1):
+            self.add_module(f"layer{stage}", self._stage(inputs, width, depth, stride=1 if stage == 1 else 2))
+            inputs = Bottleneck.expansion * width
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc: nn.Module = nn.Linear(expansion * 8 * width, 1000)
+        self.fc: nn.Module = nn.Linear(inputs, 1000)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -68,15 +67,18 @@ class ThinResNet(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Frames ``(N, 3, H, W)`` to logits, or to features if ``fc`` is removed."""
         frames = self.maxpool(self.relu(self.bn1(self.conv1(frames))))
-        frames = self.layer4(self.layer3(self.layer2(self.layer1(frames))))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            frames = stage(frames)
         return self.fc(self.avgpool(frames).flatten(1))
 
 
-THIN_BACKBONES: dict[str, tuple[int, tuple[int, int, int, int]]] = {
-    "resnet26_thin": (16, (2, 2, 2, 2)),
-    "resnet14_tiny": (8, (1, 1, 1, 1)),
+THIN_BACKBONES: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = {
+    "resnet26_thin": ((16, 32, 64, 128), (2, 2, 2, 2)),
+    # Four channels of its 3x3 convolutions for each of eight frames in res2, where resnet26_thin has two.
+    "resnet26_slim": ((32, 32, 64, 128), (2, 2, 2, 2)),
+    "resnet14_tiny": ((8, 16, 32, 64), (1, 1, 1, 1)),
 }
-"""Width and blocks per stage."""
+"""Width of the 3x3 convolutions, and number of blocks, of each stage."""
 
 
 def list_backbones() -> list[str]:
@@ -97,8 +99,8 @@ def build_backbone(name: str, *, in_channels: int = 3) -> nn.Module:
     if name.startswith("timm/"):
         backbone = _build_timm(name.removeprefix("timm/"))
     elif name in THIN_BACKBONES:
-        width, layers = THIN_BACKBONES[name]
-        backbone = ThinResNet(width=width, layers=layers)
+        widths, layers = THIN_BACKBONES[name]
+        backbone = ThinResNet(widths=widths, layers=layers)
     elif name == "bn_inception":
         backbone = BnInceptionClassifier()
     elif name in TORCHVISION_BACKBONES:

@@ -1,9 +1,9 @@
-"""Render the scenes of the embedded data set: twenty classes in seven groups that differ only in frame order.
+"""Render the scenes of the embedded data set: groups of classes that differ only in frame order.
 
 A group has a base list of N foreground states, one per frame; a class of the group is a permutation of that list.
 Texture, camera shake, distractors and noise do not depend on the class, are stationary, and have the same distribution
 when played backwards. So one frame shows the group and nothing of the class within it, and a network that averages single
-frames is right for at most len(GROUPS) / len(CLASSES) of the videos.
+frames is right for at most one class of each group: 7 of 20 at the level "basic", 5 of 22 at "hard".
 
 N is 8 times an odd number. The centers of 8 equal segments are then exactly N/8 frames apart, and reversing a video, or
 rolling it by half, maps them onto one another, so sampling adds no hint of the class:
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import colorsys
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -42,6 +42,20 @@ from vsn.data.embedded.sprites import (
 
 _COLOR_HUES = {"red": 0.0, "green": 0.35, "blue": 0.62}
 
+_LAMP_HUES = {"orange": 0.06, "yellow": 0.15}
+# Orders in which two lamps blink twice each.
+_SIGNALS = tuple(dict.fromkeys(itertools.permutations([color for color in _LAMP_HUES for _ in range(2)])))
+
+
+def _to_and_fro(subject: str, forth: str, back: str) -> tuple[str, str, str, str]:
+    return (
+        f"{subject} {forth}, then {back}",
+        f"{subject} {forth}, then {back}, then {forth}",
+        f"{subject} {back}, then {forth}",
+        f"{subject} {back}, then {forth}, then {back}",
+    )
+
+
 GROUPS: dict[str, tuple[str, ...]] = {
     "horizontal": (
         "moving something from left to right",
@@ -55,6 +69,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "turning": ("turning something clockwise", "turning something counterclockwise"),
     "blink": ("the bar blinks before the disc", "the disc blinks before the bar"),
     "lamps": tuple(", then ".join(colors) for colors in itertools.permutations(_COLOR_HUES)),
+    "swarm": _to_and_fro("dots go", "right", "left"),
+    "whirl": _to_and_fro("dots circle", "clockwise", "counterclockwise"),
+    "pointer": _to_and_fro("a hand turns", "clockwise", "counterclockwise"),
+    "pulse": _to_and_fro("something", "grows", "shrinks"),
+    "signals": tuple(", then ".join(colors) for colors in _SIGNALS),
 }
 """Group -> its classes, whose videos are made of the same frames; the first class shows the base list in order."""
 
@@ -62,6 +81,8 @@ CLASSES: tuple[str, ...] = tuple(name for names in GROUPS.values() for name in n
 """All class names, in group order; also the folder names of the set."""
 
 NUM_SEGMENTS = 8
+_BLINKING = ("blink", "lamps", "signals")
+_TO_AND_FRO = ("swarm", "whirl", "pointer", "pulse")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,18 +110,32 @@ class Difficulty:
         check_range(self, "[0, inf)", *(field.name for field in fields(self)))
 
 
+LEVELS: dict[str, tuple[tuple[str, ...], Difficulty]] = {
+    "basic": (("horizontal", "vertical", "depth", "appear", "turning", "blink", "lamps"), Difficulty()),
+    "hard": (
+        (*_TO_AND_FRO, "signals"),
+        Difficulty(
+            target_diameter=(0.24, 0.34), background_contrast=28.0, max_distractors=3, distractor_diameter=0.07, noise=4.0
+        ),
+    ),
+}
+"""Level -> its groups, and how hard they are to see.
+
+At "hard", objects go to and fro: the order of two or three motions tells the class. Dots move as one in a random layout,
+by less than their distances, so that coarse features lose their motion. Four blinks of two similar lamps come at random
+times."""
+
+
 @dataclass(frozen=True)
 class Blinks:
-    """When objects blink, in frames: slot k is [start + k * period, start + k * period + length)."""
+    """When objects blink, in frames: slot k is [starts[k], starts[k] + length)."""
 
-    start: int
+    starts: tuple[int, ...]
     length: int
-    period: int
 
     def slot(self, index: int) -> slice:
         """Return the frames of slot `index`."""
-        first = self.start + index * self.period
-        return slice(first, first + self.length)
+        return slice(self.starts[index], self.starts[index] + self.length)
 
 
 def group_of(class_name: str) -> str:
@@ -114,14 +149,21 @@ def group_of(class_name: str) -> str:
 def class_order(class_name: str, num_frames: int, blinks: Blinks) -> Ints:
     """Return which base state each frame of a class shows: an int64 permutation of 0..num_frames-1.
 
-    In the groups "blink" and "lamps", the slots of `blinks` change places.
+    In the groups with blinks, the slots of `blinks` change places.
     """
     group = group_of(class_name)
     index = GROUPS[group].index(class_name)
     base = np.arange(num_frames)
-    if group in {"blink", "lamps"}:
-        # Class number i shows the i-th permutation of the slots; the dark frames between stay.
-        turns = list(itertools.permutations(range(2 if group == "blink" else 3)))[index]
+    if group in _TO_AND_FRO:
+        # Forth in the first half and back in the second: a quarter later, the motion starts in the middle of its way.
+        return np.roll(base, -(index * num_frames // 4))
+    if group in _BLINKING:
+        if group == "signals":
+            left = {color: [2 * lamp + 1, 2 * lamp] for lamp, color in enumerate(_LAMP_HUES)}
+            turns = tuple(left[color].pop() for color in _SIGNALS[index])
+        else:
+            # Class number i shows the i-th permutation of the slots; the dark frames between stay.
+            turns = list(itertools.permutations(range(len(blinks.starts))))[index]
         order = base.copy()
         for turn, shown in enumerate(turns):
             order[blinks.slot(turn)] = base[blinks.slot(shown)]
@@ -132,14 +174,18 @@ def class_order(class_name: str, num_frames: int, blinks: Blinks) -> Ints:
 
 
 def draw_blinks(group: str, num_frames: int, rng: np.random.Generator, *, shift: float) -> Blinks:
-    """Draw slots of one segment each: two with three dark segments between them, or three with one.
+    """Draw slots of one segment each: two with three dark segments between them, three with one, or any four of six.
 
     At least one segment before the first slot and after the last is dark, so that every blink looks alike between
     neighboring sampled frames: something lights up, something goes dark.
     """
     segment = num_frames // NUM_SEGMENTS
-    start = segment * int(rng.integers(1, 3)) + round(float(rng.uniform(-shift, shift)) * segment)
-    return Blinks(start, segment, (4 if group == "blink" else 2) * segment)
+    first, late = int(rng.integers(1, 3)), round(float(rng.uniform(-shift, shift)) * segment)
+    if group == "signals":
+        segments = 1 + np.sort(rng.permutation(NUM_SEGMENTS - 2)[:4])
+    else:
+        segments = first + (4 * np.arange(2) if group == "blink" else 2 * np.arange(3))
+    return Blinks(tuple((segments * segment + late).tolist()), segment)
 
 
 def render_scene(
@@ -317,19 +363,69 @@ def _blink(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
     return sprites
 
 
-def _lamps(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
-    """A lamp that lights up red in the first slot, green in the second, blue in the third."""
+def _lamps(rng: np.random.Generator, stage: _Stage, *, hues: Sequence[float], spread: float = 0.03) -> list[Sprite]:
+    """A lamp that lights up in one color per slot: of `hues`, give or take `spread`."""
     place = np.tile(stage.size * rng.uniform(0.3, 0.7, 2), (stage.num_frames, 1))
     radius = 1.1 * _target_radius(rng, stage)
     gray = np.full((2, 3), rng.uniform(25, 45))
     dark = _target(rng, stage, place=place, radius=radius, shape="disc", pattern="plain", colors=gray)
     sprites = [dark]
-    for turn, hue in enumerate(_COLOR_HUES.values()):
-        bright = _rgb(hue + rng.uniform(-0.03, 0.03), rng.uniform(0.85, 1), rng.uniform(0.9, 1))
+    for turn, hue in enumerate(hues):
+        bright = _rgb(hue + rng.uniform(-spread, spread), rng.uniform(0.85, 1), rng.uniform(0.9, 1))
         colors = np.stack([bright, 0.3 * bright + 0.7 * 255]).astype(np.float32)
         visible = stage.in_slot(turn)
         sprites.append(replace(dark, pattern="glow", colors=colors, radius=0.9 * dark.radius, visible=visible))
     return sprites
+
+
+def _to_and_fro_share(stage: _Stage) -> Floats:
+    """Return the share of the way, `(N,)`: from 0 to 1 in the first half of the video, and back."""
+    return 1 - np.abs(2 * stage.share - 1)
+
+
+def _dots(rng: np.random.Generator, stage: _Stage, move: Callable[[NDArray[np.complex128]], NDArray]) -> list[Sprite]:
+    """Nine dots in a random layout about the middle of the frame.
+
+    `move` maps their places `(1,)`, as complex pixels from the middle, to those in each frame `(N,)`.
+    """
+    radius = 0.25 * _target_radius(rng, stage)
+    colors = np.stack([_rgb(rng.uniform(), rng.uniform(0.8, 1), rng.uniform(0.9, 1))] * 2)
+    turn = np.exp(2j * np.pi * rng.uniform())
+    sprites = []
+    for x, y in itertools.product((-1, 0, 1), repeat=2):
+        # Jittered, not drawn at will: no two dots are nearer than they move between two sampled frames.
+        across, down = stage.size * (0.24 * np.array([x, y]) + rng.uniform(-0.07, 0.07, 2))
+        way = move(turn * np.array([across + 1j * down]))
+        place = stage.size / 2 + np.stack([way.real, way.imag], axis=1)
+        sprites.append(_target(rng, stage, place=place, radius=radius, shape="disc", pattern="plain", colors=colors))
+    return sprites
+
+
+def _swarm(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
+    """Dots that go right together, and back."""
+    way = stage.size * rng.uniform(0.10, 0.16) * (_to_and_fro_share(stage) - 0.5)
+    return _dots(rng, stage, lambda start: start + way)
+
+
+def _whirl(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
+    """Dots that circle about the middle together, clockwise and back."""
+    angle = rng.uniform(0.5, 0.8) * (_to_and_fro_share(stage) - 0.5)
+    return _dots(rng, stage, lambda start: start * np.exp(1j * angle))
+
+
+def _pointer(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
+    """A hand that turns clockwise by 0.25 to 0.4 of a turn, from any angle, and back."""
+    angle = 2 * np.pi * (rng.uniform() + rng.uniform(0.25, 0.4) * _to_and_fro_share(stage))
+    place = np.tile(stage.size * rng.uniform(0.35, 0.65, 2), (stage.num_frames, 1))
+    radius = 1.5 * _target_radius(rng, stage)
+    return [_target(rng, stage, place=place, radius=radius, shape="hand", pattern="tip", angle=angle)]
+
+
+def _pulse(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
+    """An object that grows, and shrinks again."""
+    radius = _target_radius(rng, stage) * rng.uniform(1.5, 2.0) ** (_to_and_fro_share(stage) - 0.5)
+    place = np.tile(stage.size * rng.uniform(0.3, 0.7, 2), (stage.num_frames, 1))
+    return [_target(rng, stage, place=place, radius=radius)]
 
 
 _BASES: dict[str, Callable[[np.random.Generator, _Stage], list[Sprite]]] = {
@@ -339,7 +435,12 @@ _BASES: dict[str, Callable[[np.random.Generator, _Stage], list[Sprite]]] = {
     "appear": _appear,
     "turning": _turning,
     "blink": _blink,
-    "lamps": _lamps,
+    "lamps": partial(_lamps, hues=tuple(_COLOR_HUES.values())),
+    "swarm": _swarm,
+    "whirl": _whirl,
+    "pointer": _pointer,
+    "pulse": _pulse,
+    "signals": partial(_lamps, hues=tuple(hue for hue in _LAMP_HUES.values() for _ in range(2)), spread=0.02),
 }
 
 

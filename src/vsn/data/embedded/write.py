@@ -22,7 +22,7 @@ import numpy as np
 
 from vsn.config import ConfigError
 from vsn.config.errors import SEEDS, check_range
-from vsn.data.embedded.scenes import CLASSES, GROUPS, NUM_SEGMENTS, Difficulty, group_of, render_scene
+from vsn.data.embedded.scenes import CLASSES, GROUPS, LEVELS, NUM_SEGMENTS, Difficulty, group_of, render_scene
 from vsn.data.embedded.sprites import Frames
 from vsn.data.video import write_video
 from vsn.system.files import check_output_folder, remove_temporary_files, write_json
@@ -54,7 +54,7 @@ class SynthSpec:
     """Shortest and longest video."""
     frames_per_second: tuple[int, int] = (12, 25)
     """Slowest and fastest video; each has a whole number of frames a second."""
-    groups: tuple[str, ...] = tuple(GROUPS)
+    groups: tuple[str, ...] = LEVELS["basic"][0]
     """Groups of classes to write, from `GROUPS`."""
     difficulty: Difficulty = field(default_factory=Difficulty)
 
