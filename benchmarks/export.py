@@ -28,7 +28,7 @@ from vsn.config import ExportConfig
 from vsn.export.check import generated_clips
 from vsn.export.form import ExportForm
 from vsn.export.write import quantize_onnx, trace, write_onnx
-from vsn.inference.exported import open_onnx, open_openvino
+from vsn.inference.exported import Run, open_onnx, open_openvino
 from vsn.inference.exported_metadata import ExportError, import_package
 from vsn.models import VideoClassifier, create_model
 from vsn.system.allocator import keep_freed_memory
@@ -67,23 +67,26 @@ def export_all(folder: Path, options: argparse.Namespace) -> dict[str, Path]:
 
 
 def open_all(runtime: str, files: dict[str, Path], threads: int) -> dict[str, Callable[[Any], object]]:
-    if runtime.endswith("int8"):
-        return {name: open_onnx(path.with_suffix(".int8.onnx"), threads) for name, path in files.items()}
-    if runtime.startswith("onnx"):
-        return {name: open_onnx(path, threads) for name, path in files.items()}
-    precision = "bf16" if runtime.endswith("bf16") else "fp32"
-    return {name: open_openvino(path, threads, precision) for name, path in files.items()}
+    opened: dict[str, Run] = {}
+    for name, path in files.items():
+        if runtime.startswith("onnx"):
+            opened[name] = open_onnx(path.with_suffix(".int8.onnx") if runtime.endswith("int8") else path, threads)
+        else:
+            opened[name] = open_openvino(path, threads, "bf16" if runtime.endswith("bf16") else "fp32")
+    return {name: lambda clip, run=run: run(clip, "logits") for name, run in opened.items()}
 
 
-def measure(calls: dict[str, Callable[[Any], object]], clip: np.ndarray, rounds: int) -> dict[str, Any]:
-    """Measure the latency of each, alternating, and its ratio to TSN in the same round."""
+def measure(
+    calls: dict[str, Callable[[Any], object]], clip: np.ndarray, rounds: int, *, base: str = "tsn"
+) -> dict[str, Any]:
+    """Measure the latency of each, alternating, and its ratio to the base in the same round."""
     bound = {name: partial(call, clip) for name, call in calls.items()}
     for call in [*bound.values(), *bound.values()]:  # warm-up: the first passes set up kernels and caches
         call()
     # The pause lets the threads of one runtime, which spin for a while after a call, stop before the next.
     times = time_rounds(bound, torch.device("cpu"), rounds=rounds, pause=0.02)
     return {
-        name: {"latency_ms": spread(values), "to_tsn": paired_ratio(values, times["tsn"])}
+        name: {"latency_ms": spread(values), f"to_{base}": paired_ratio(values, times[base])}
         for name, values in times.items()
     }
 

@@ -1,4 +1,4 @@
-"""Prepare models in PyTorch (eager or compiled), ONNX Runtime and OpenVINO.
+"""Prepare models in PyTorch (eager or compiled) and in the runtimes of exported files.
 
 A runtime is a function `prepare(model, config, clips, variant, device)` that returns a function of clips, uint8
 `(B, T, C, H, W)`. A line in `RUNTIMES` adds another one.
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vsn.bench.results import BenchError
 from vsn.config import BenchConfig, ClipSpec, EvalConfig, ExportConfig, ModelConfig, Recipe
 from vsn.config.bench import BenchDtype, BenchFormat, BenchMode, BenchRuntime
+from vsn.config.export import ExportFormat
 from vsn.models import VideoClassifier
 from vsn.training.memory import to_channels_last
 
@@ -28,6 +29,8 @@ _RUNTIME_DTYPES: dict[BenchRuntime, tuple[BenchDtype, ...]] = {
     "torch": tuple(DTYPES),
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "bf16", "int8"),
+    "executorch": ("fp32",),
+    "litert": ("fp32",),
 }
 
 Infer = Callable[[Tensor], object]
@@ -96,10 +99,10 @@ def prepare_torch(
 def prepare_exported(
     model: nn.Module, config: ModelConfig, clips: Tensor, variant: Variant, device: torch.device
 ) -> Infer:
-    """Export the model for ONNX Runtime or OpenVINO, compare it with PyTorch, and open it.
+    """Export the model for its runtime, compare it with PyTorch, and open it.
 
     OpenVINO computes bf16 from an fp32 file. Ranges of int8 are those of random clips, which is enough to measure
-    speed. Both use as many threads as PyTorch.
+    speed. All use as many threads as PyTorch but ExecuTorch, which takes one per core.
 
     Raises:
         BenchError: the device is not a CPU.
@@ -115,7 +118,13 @@ def prepare_exported(
     recipe = Recipe(
         model=config, clip=ClipSpec(short_side=height, crop_size=height), eval=EvalConfig(protocol="center")
     )
-    settings = ExportConfig(to="onnx" if variant.runtime == "onnxruntime" else "openvino", int8=variant.dtype == "int8")
+    formats: dict[BenchRuntime, ExportFormat] = {
+        "onnxruntime": "onnx",
+        "openvino": "openvino",
+        "executorch": "executorch",
+        "litert": "litert",
+    }
+    settings = ExportConfig(to=formats[variant.runtime], int8=variant.dtype == "int8")
     # Once opened, the runtimes do not need the file.
     with tempfile.TemporaryDirectory(prefix="vsn-bench-") as folder:
         report = export_model(cast(VideoClassifier, model), recipe, Path(folder) / "model", config=settings)
@@ -129,6 +138,8 @@ RUNTIMES: dict[BenchRuntime, Prepare] = {
     "torch": prepare_torch,
     "onnxruntime": prepare_exported,
     "openvino": prepare_exported,
+    "executorch": prepare_exported,
+    "litert": prepare_exported,
 }
 
 

@@ -12,7 +12,7 @@ from vsn.config.model import ModelConfig
 BenchMode = Literal["eager", "compile"]
 BenchFormat = Literal["contiguous", "channels-last"]
 BenchDtype = Literal["fp32", "bf16", "fp16", "int8"]
-BenchRuntime = Literal["torch", "onnxruntime", "openvino"]
+BenchRuntime = Literal["torch", "onnxruntime", "openvino", "executorch", "litert"]
 
 PAPER_INPUTS = dict.fromkeys(("i3d", "i3d-fine", "nl-i3d", "nl-i3d-fine", "gcn"), (32, 2)) | {
     "eco": (16, 1),
@@ -43,7 +43,7 @@ class BenchConfig:
     dtypes: tuple[BenchDtype, ...] = ("fp32",)
     """Of weights and activations: PyTorch fp32, bf16 and fp16, ONNX Runtime fp32 and int8, OpenVINO fp32, bf16, int8."""
     runtimes: tuple[BenchRuntime, ...] = ("torch",)
-    """onnxruntime and openvino compute the exported model, on a CPU; they need vsn-video[export]."""
+    """All but torch compute the exported model, on a CPU, and need the packages of its format (`vsn export`)."""
     batch_size: int = 16
     """Videos per batch for throughput; 0: measure only latency, which is of one video."""
     num_frames: int = 0

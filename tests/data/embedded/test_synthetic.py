@@ -17,7 +17,16 @@ import numpy as np
 import pytest
 import torch
 
-from vsn.data.embedded.scenes import CLASSES, GROUPS, Difficulty, class_order, draw_blinks, render_scene, scene_motion
+from vsn.data.embedded.scenes import (
+    CLASSES,
+    GROUPS,
+    LEVELS,
+    Difficulty,
+    class_order,
+    draw_blinks,
+    render_scene,
+    scene_motion,
+)
 from vsn.data.embedded.write import (
     MARKER,
     UNFINISHED,
@@ -48,18 +57,14 @@ def centers(num_frames: int, count: int = 8) -> list[int]:
 # What is drawn
 
 
-def test_twenty_classes_in_seven_groups() -> None:
-    assert {group: len(names) for group, names in GROUPS.items()} == {
-        "horizontal": 4,
-        "vertical": 2,
-        "depth": 2,
-        "appear": 2,
-        "turning": 2,
-        "blink": 2,
-        "lamps": 6,
-    }
-    assert len(CLASSES) == len(set(CLASSES)) == 20
+def test_classes_of_the_levels() -> None:
+    sizes = {level: [len(GROUPS[group]) for group in groups] for level, (groups, _) in LEVELS.items()}
+    assert sizes == {"basic": [4, 2, 2, 2, 2, 2, 6], "hard": [4, 4, 4, 4, 6]}
+    assert sum(map(len, sizes.values())) == len(GROUPS)
+    assert len(CLASSES) == len(set(CLASSES)) == 42
     assert "green, then blue, then red" in GROUPS["lamps"]
+    assert "orange, then yellow, then yellow, then orange" in GROUPS["signals"]
+    assert GROUPS["swarm"][1] == "dots go right, then left, then right"
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -81,7 +86,7 @@ def test_sampling_does_not_tell_the_classes_of_a_group_apart(name: str, num_fram
     blinks = draw_blinks(group, num_frames, np.random.default_rng(num_frames), shift=0.12)
     order = class_order(name, num_frames, blinks)
     assert sorted(order) == list(range(num_frames))
-    if group not in {"blink", "lamps"}:
+    if group not in {"blink", "lamps", "signals"}:
         assert sorted(order[centers(num_frames)]) == centers(num_frames)
 
 
@@ -104,8 +109,43 @@ def test_centers_meet_each_blink_once_with_dark_between(group: str) -> None:
             assert one == other or -1 in (one, other), "neighboring sampled frames show two different blinks"
         assert sampled[0] == sampled[-1] == -1
         if group == "blink":
-            assert blinks.period - blinks.length >= 3 * num_frames / 8
+            assert blinks.starts[1] - blinks.starts[0] - blinks.length >= 3 * num_frames / 8
     assert starts == {1, 2}
+
+
+def test_four_blinks_come_at_any_time() -> None:
+    """At the centers each is met once, between dark ends; the times do not depend on the class."""
+    seen: set[tuple[int, ...]] = set()
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        num_frames = int(rng.choice([24, 40, 56, 72, 88]))
+        blinks = draw_blinks("signals", num_frames, rng, shift=Difficulty().blink_shift)
+        shown = np.full(num_frames, -1)
+        for slot in range(4):
+            assert (shown[blinks.slot(slot)] == -1).all(), "slots overlap"
+            shown[blinks.slot(slot)] = slot
+        sampled = shown[centers(num_frames)]
+        assert [value for value in sampled if value >= 0] == [0, 1, 2, 3]
+        assert sampled[0] == sampled[-1] == -1
+        seen.add(tuple(np.flatnonzero(sampled >= 0)))
+        lamps = ("orange", "orange", "yellow", "yellow")
+        lit = np.array(centers(num_frames))[sampled >= 0]
+        colors = [[lamps[shown[at]] for at in class_order(name, num_frames, blinks)[lit]] for name in GROUPS["signals"]]
+        assert [", then ".join(one) for one in colors] == list(GROUPS["signals"])
+    assert len(seen) == 15
+
+
+@pytest.mark.parametrize("group", ["swarm", "whirl", "pointer", "pulse"])
+def test_motions_to_and_fro_go_as_their_class_says(group: str) -> None:
+    """The base list goes forth in its first half, and each class starts where its name says."""
+    num_frames = 40
+    for name in GROUPS[group]:
+        order = class_order(name, num_frames, draw_blinks(group, num_frames, np.random.default_rng(0), shift=0.1))
+        share = 1 - np.abs(2 * (order + 0.5) / num_frames - 1)
+        steps = np.sign(np.diff(share))
+        ways = [way for way, _ in itertools.groupby(steps[steps != 0])]
+        forth = GROUPS[group][0].split(", then ")[0].split()[-1]
+        assert ways == [1 if part.split()[-1] == forth else -1 for part in name.split(", then ")], name
 
 
 @pytest.mark.parametrize(
@@ -254,12 +294,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_layout_and_description(written: Path) -> None:
     assert sorted(path.name for path in written.iterdir()) == [MARKER, "test", "train"]
-    assert sorted(path.name for path in (written / "train").iterdir()) == sorted(CLASSES)
+    assert sorted(path.name for path in (written / "train").iterdir()) == sorted(SynthSpec().classes)
     description = json.loads((written / MARKER).read_text(encoding="utf-8"))
     assert description["spec_hash"] == TINY.fingerprint()
     assert description["spec"]["seed"] == 0
     assert description["num_videos"] == {"train": 20, "val": 0, "test": 20}
-    assert description["classes"] == list(CLASSES)
+    assert description["classes"] == list(SynthSpec().classes)
     info = open_video(written / "test" / "red, then green, then blue" / "0000.mp4").metadata
     assert (info.height, info.width) == (96, 96)
     assert (info.num_frames, round(info.frames_per_second)) in TINY.lengths()

@@ -42,7 +42,7 @@ from vsn.data.embedded.sprites import (
 
 _COLOR_HUES = {"red": 0.0, "green": 0.35, "blue": 0.62}
 
-_LAMP_HUES = {"orange": 0.06, "yellow": 0.15}
+_LAMP_HUES = {"orange": 0.06, "yellow": 0.14}
 # Orders in which two lamps blink twice each.
 _SIGNALS = tuple(dict.fromkeys(itertools.permutations([color for color in _LAMP_HUES for _ in range(2)])))
 
@@ -115,7 +115,11 @@ LEVELS: dict[str, tuple[tuple[str, ...], Difficulty]] = {
     "hard": (
         (*_TO_AND_FRO, "signals"),
         Difficulty(
-            target_diameter=(0.24, 0.34), background_contrast=28.0, max_distractors=3, distractor_diameter=0.07, noise=4.0
+            target_diameter=(0.24, 0.34),
+            background_contrast=28.0,
+            max_distractors=3,
+            distractor_diameter=0.07,
+            noise=4.0,
         ),
     ),
 }
@@ -403,13 +407,13 @@ def _dots(rng: np.random.Generator, stage: _Stage, move: Callable[[NDArray[np.co
 
 def _swarm(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
     """Dots that go right together, and back."""
-    way = stage.size * rng.uniform(0.10, 0.16) * (_to_and_fro_share(stage) - 0.5)
+    way = stage.size * rng.uniform(0.06, 0.11) * (_to_and_fro_share(stage) - 0.5)
     return _dots(rng, stage, lambda start: start + way)
 
 
 def _whirl(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
     """Dots that circle about the middle together, clockwise and back."""
-    angle = rng.uniform(0.5, 0.8) * (_to_and_fro_share(stage) - 0.5)
+    angle = rng.uniform(0.35, 0.6) * (_to_and_fro_share(stage) - 0.5)
     return _dots(rng, stage, lambda start: start * np.exp(1j * angle))
 
 
@@ -423,7 +427,7 @@ def _pointer(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
 
 def _pulse(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
     """An object that grows, and shrinks again."""
-    radius = _target_radius(rng, stage) * rng.uniform(1.5, 2.0) ** (_to_and_fro_share(stage) - 0.5)
+    radius = _target_radius(rng, stage) * rng.uniform(1.3, 1.6) ** (_to_and_fro_share(stage) - 0.5)
     place = np.tile(stage.size * rng.uniform(0.3, 0.7, 2), (stage.num_frames, 1))
     return [_target(rng, stage, place=place, radius=radius)]
 
