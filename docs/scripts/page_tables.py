@@ -363,9 +363,48 @@ def near_copies_table() -> str:
     return table(("copy", *heads), lines)
 
 
+RUNTIMES = {
+    "torch": "PyTorch, eager",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "executorch": "ExecuTorch, XNNPACK",
+    "litert": "LiteRT, XNNPACK",
+}
+
+
+def edge_table() -> str:
+    """Return the latency of VSN-R50 in every runtime, and its ratio to TSN's there."""
+    rows = _read("edge-latency-cpu.json")["rows"]
+    lines = []
+    for runtime, name in RUNTIMES.items():
+        latency = {row["model"].split("_")[0]: row["latency"] for row in rows if row["runtime"] == runtime}
+        ratio = latency["vsn"]
+        interval = " to ".join(f"{bound:.2f}" for bound in ratio["interval"])
+        lines.append(
+            (name, *(f"{latency[kind]['median']:.0f}" for kind in ("tsn", "vsn")), f"{ratio['ratio']:.2f}", interval)
+        )
+    return table(("runtime", "TSN, ms", "VSN, ms", "VSN to TSN", "95% interval"), lines)
+
+
+def browser_table() -> str:
+    """Return the latency of the page of an export in Chromium, beside ONNX Runtime's."""
+    rows = [
+        (
+            f"`{row['model']}`",
+            str(row["threads"]),
+            *(f"{row[f'{part}_ms']['median']:.0f}" for part in ("decoding", "network", "onnxruntime")),
+            f"{row['to_onnxruntime']['ratio']:.1f}",
+        )
+        for row in _read("browser-cpu.json")["rows"]
+    ]
+    return table(("network", "threads", "decoding, ms", "wasm, ms", "ONNX Runtime, ms", "wasm to it"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "browser": browser_table,
     "demo": demo_table,
     "demo-quick": quick_table,
+    "edge": edge_table,
     "intervals": interval_table,
     "latency": latency_table,
     "near-copies": near_copies_table,

@@ -127,7 +127,6 @@ def test_there_are_recipes_for_each_table_of_the_paper():
     assert {
         "demo",
         "finetune",
-        "finetune-cpu",
         "differences-cpu",
         "scratch",
         "one-gpu",
