@@ -22,7 +22,7 @@ def row(path: Path) -> dict[str, Any]:
     facts = output["metadata"]
     kept = {key: output[key] for key in ("num_bytes", "clips", "check", "accuracy")}
     model = {"model": facts["recipe"]["model"]["name"], "num_frames": facts["num_frames"]}
-    size = {key: facts[key] for key in ("height", "width", "to", "precision")}
+    size = {key: facts[key] for key in ("height", "width", "to", "precision", "folded")}
     return {**model, **size, **kept}
 
 

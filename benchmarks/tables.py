@@ -148,8 +148,9 @@ def parity_table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         differences, accuracy = row["check"]["difference"], row["accuracy"]
+        name = "onnx, one clip" if row["to"] == "onnx" and row.get("folded") else row["to"]
         lines.append(
-            f"| {row['to']} | {row['precision']} | {row['num_bytes'] / 1e6:.1f} | {differences['1']:.1g} | "
+            f"| {name} | {row['precision']} | {row['num_bytes'] / 1e6:.1f} | {differences['1']:.1g} | "
             f"{differences['3']:.1g} | {accuracy['pytorch']['top1']:.2%} | {accuracy['exported']['top1']:.2%} | "
             f"{accuracy['agreement']:.1%} |"
         )

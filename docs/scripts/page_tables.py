@@ -400,11 +400,44 @@ def browser_table() -> str:
     return table(("network", "threads", "decoding, ms", "wasm, ms", "ONNX Runtime, ms", "wasm to it"), rows)
 
 
+def forms_table() -> str:
+    """Return the latency of the forms of the shift in exported files, to a network without it."""
+    runtimes = _read("export-forms-cpu.json")["runtimes"]
+    names = [name for name in runtimes["onnxruntime fp32"] if name != "none"]
+    lines = [
+        (
+            name,
+            *(
+                f"{figures[name]['to_none']['ratio']:.2f}" if name in figures else "fails"
+                for figures in runtimes.values()
+            ),
+        )
+        for name in names
+    ]
+    return table(("form", *(f"{name}, to no shift" for name in runtimes)), lines)
+
+
+def training_speed_table() -> str:
+    """Return the videos a second of training steps, to those of the bare network."""
+    rows = _read("training-speed-cpu.json")["rows"]
+    lines = []
+    for name in dict.fromkeys(row["model"] for row in rows if row["model"] != "bare"):
+        speeds = [row["speed_to_bare"] for row in rows if row["model"] == name]
+        figures = [
+            f"{speed['ratio']:.2f} ({' to '.join(f'{bound:.2f}' for bound in speed['interval'])})" for speed in speeds
+        ]
+        lines.append((name, *figures))
+    return table(
+        ("network", *(f"{form}, speed to bare" for form in dict.fromkeys(row["precision"] for row in rows))), lines
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "browser": browser_table,
     "demo": demo_table,
     "demo-quick": quick_table,
     "edge": edge_table,
+    "forms": forms_table,
     "intervals": interval_table,
     "latency": latency_table,
     "near-copies": near_copies_table,
@@ -413,6 +446,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "protocol-costs": protocol_table,
     "scaling": scaling_table,
     "storage": storage_table,
+    "training-speed": training_speed_table,
     **{f"rows-{number}": lambda number=number: paper_rows_table(number) for number in ("1", *ROWS)},
     **{f"paper-{number}": lambda number=number: paper_table(number) for number in PAPER_RECIPES},
 }
