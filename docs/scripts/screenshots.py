@@ -1,27 +1,31 @@
-"""Make the screenshots of README and docs from the runs of the demo: report.png, videos.png, serve.png, timeline.svg.
+"""Make the pictures of README and docs from the demo: report.png, videos.png, serve.png, web.png, camera.png, timeline.svg.
 
     vsn demo --quick
     python docs/scripts/screenshots.py vsn-demo-quick
 
-Needs Chromium and the extras dev and plot. Each picture is below 150 kB.
+Needs Chromium, npm and the extras dev and plot. Each picture is below 150 kB.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.server
 import io
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Playwright, sync_playwright
 
 from vsn.cli import main
 from vsn.data.video import open_video, write_video
@@ -58,6 +62,7 @@ def take(demo: Path, out: Path) -> None:
             page.wait_for_timeout(1000)
             shoot(page, out / "serve.png")
         browser.close()
+        take_page(playwright, runs[-1], video, work, out)
         files = ["--truth", str(truth), "--plot", str(out / "timeline.svg")]
         main(
             [
@@ -72,6 +77,43 @@ def take(demo: Path, out: Path) -> None:
                 *files,
             ]
         )
+
+
+def take_page(playwright: Playwright, run: Path, video: Path, work: Path, out: Path) -> None:
+    """Write the pictures of the page of `vsn export --to web`: with a file, and with a camera that shows the same video."""
+    main(["export", str(run), "--to", "web", "--out", str(work / "web")])
+    shutil.copy(video, work / "web" / "shown.mp4")
+    write_mjpeg(video, work / "camera.mjpeg")
+    camera = [
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={work / 'camera.mjpeg'}",
+    ]
+    browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", *camera])
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(work / "web"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = browser.new_page(viewport={"width": 760, "height": 1080}, color_scheme="light")
+        page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
+        page.wait_for_selector("#file:enabled")
+        page.set_input_files("#file", video)
+        page.wait_for_timeout(20_000)
+        shoot(page, out / "web.png")
+        page.get_by_role("button", name="Use the camera").click()
+        page.wait_for_timeout(12_000)
+        shoot(page, out / "camera.png")
+        server.shutdown()
+    browser.close()
+
+
+def write_mjpeg(video: Path, path: Path) -> None:
+    """Write a video as Chromium's camera takes it."""
+    with open_video(video) as reader, av.open(str(path), "w", format="mjpeg") as container:
+        height, width = reader.metadata.height, reader.metadata.width
+        stream = container.add_stream("mjpeg", rate=round(RATE), width=width, height=height, pix_fmt="yuvj420p")
+        for frame in reader:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def shoot(page: Any, path: Path) -> None:

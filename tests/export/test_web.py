@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import itertools
 import json
 import os
 import re
@@ -72,7 +73,7 @@ def test_the_folder_holds_all_that_the_page_loads(
         for text in texts
         for name in re.findall(r'(?:href|src|from|Worker\()[= ]?["`](?:\./)?([\w./]+\.\w+)', text)
     }
-    assert {"page.js", "worker.js", "pixels.js", "serve.css", "lib/mediabunny.js"} <= loaded
+    assert {"page.js", "parts.js", "worker.js", "pixels.js", "serve.css", "lib/mediabunny.js"} <= loaded
     assert loaded <= files
     described = json.loads((tmp_path / "page" / "model.json").read_text())
     assert described["window_seconds"] == 1.5
@@ -530,6 +531,13 @@ def test_a_video_is_labeled_and_files_that_are_none_are_refused(open_page: Any, 
     assert shown == expected
     assert page.locator("#frames canvas").count() == 4
     page.wait_for_selector("#timeline button")
+    # The intervals lie side by side over the whole width, above an axis.
+    places = """all => all.map(one => one.getBoundingClientRect()).map(({left, right}) => [left, right])"""
+    band, *intervals = page.eval_on_selector_all("#timeline, #timeline button", places)
+    assert intervals[0][0] == pytest.approx(band[0], abs=1)
+    assert intervals[-1][1] == pytest.approx(band[1], abs=1)
+    assert all(one[1] == pytest.approx(other[0], abs=1) for one, other in itertools.pairwise(intervals))
+    assert page.locator("#axis span").all_inner_texts() == ["0:00", "0:01", "0:02"]
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     picture(page, "web-file")
 

@@ -223,9 +223,16 @@ def test_a_timeline_shows_only_what_was_seen(open_page: Any):
     ]
     segments = [{"start_seconds": 0, "end_seconds": 21.5, "label": "wave", "probability": 0.9}]
     timeline = {"seconds": 40, "window_seconds": 3, "every_seconds": 8, "windows": windows, "segments": segments}
-    drawn = page.evaluate("timeline => { answer = { timeline }; showTimeline(); return pieces(timeline); }", timeline)
-    assert [(one["start"], one["end"], bool(one["segment"])) for one in drawn] == [
-        (0, 3, True), (8, 11, True), (16, 19, True), (24, 27, False), (32, 35, False),
+    drawn = page.evaluate(
+        """async (timeline) => {
+          const { pieces, showTimeline } = await import("./serve.js");
+          showTimeline(timeline);
+          return pieces(timeline);
+        }""",
+        timeline,
+    )
+    assert [(one["start"], one["end"], one["label"]) for one in drawn] == [
+        (0, 3, "wave"), (8, 11, "wave"), (16, 19, "wave"), (24, 27, None), (32, 35, None),
     ]  # fmt: skip
     styles = page.eval_on_selector_all("#timeline button", "all => all.map(one => [one.style.left, one.style.width])")
     assert styles[:2] == [["0%", "7.5%"], ["20%", "7.5%"]]
@@ -240,7 +247,7 @@ def test_a_timeline_shows_only_what_was_seen(open_page: Any):
     page.evaluate('document.querySelector("#result").hidden = false')
     assert page.eval_on_selector_all("#axis span", outside) == []
     overlapping = timeline | {"windows": [w | {"end_seconds": w["start_seconds"] + 9} for w in windows]}
-    found = page.evaluate("timeline => pieces(timeline)", overlapping)
+    found = page.evaluate('async (timeline) => (await import("./serve.js")).pieces(timeline)', overlapping)
     assert [(one["start"], one["end"]) for one in found] == [(0, 21.5), (21.5, 41)]
 
 

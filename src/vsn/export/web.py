@@ -166,9 +166,9 @@ def write_page(
     static = files("vsn") / "static"
     for name in _PAGE_FILES:
         (folder / name).write_bytes((static / "web" / name).read_bytes())
-    # The looks are those of the page of `vsn serve`.
-    (folder / "serve.css").write_bytes((static / "serve.css").read_bytes())
-    (folder / "favicon.svg").write_bytes((static / "serve.svg").read_bytes())
+    # The looks, and how labels are drawn, are those of the page of `vsn serve`.
+    for name, source in (("serve.css", "serve.css"), ("parts.js", "parts.js"), ("favicon.svg", "serve.svg")):
+        (folder / name).write_bytes((static / source).read_bytes())
     shutil.copytree(libraries, folder / "lib", dirs_exist_ok=True)
     listed = []
     for number, example in enumerate(examples, 1):

@@ -27,6 +27,7 @@ PAGE = {
     "/": ("serve.html", "text/html"),
     "/serve.css": ("serve.css", "text/css"),
     "/serve.js": ("serve.js", "text/javascript"),
+    "/parts.js": ("parts.js", "text/javascript"),
     "/favicon.svg": ("serve.svg", "image/svg+xml"),
 }
 UPLOAD_PATHS = ("/v1/predict", "/v1/explain")

@@ -1,7 +1,7 @@
-"use strict";
 // The page of `vsn serve`: upload a video, show its labels. Nothing is stored, here or on the server.
 
-const $ = (id) => document.getElementById(id);
+import { $, bars, clock, drawTimeline, element, percent, show, showProblem, showStatus } from "./parts.js";
+
 const RECORD_SECONDS = 4;
 let card = null;      // response of /v1/model
 let video = null;     // the chosen file, and its name
@@ -9,35 +9,6 @@ let request = null;   // the running XMLHttpRequest
 let answer = null;    // response of /v1/predict
 let heat = null;      // response of /v1/explain, once requested
 let camera = null;    // the running MediaRecorder
-
-// --- helpers -----------------------------------------------------------------------------------------
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
-// Halves are rounded up, as `vsn.system.numbers` does.
-const percent = (share) => `${(100 * share + 1e-9).toFixed(1)}%`;
-
-function clock(seconds) {
-  const whole = Math.floor(seconds);
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
-}
-
-function show(id, visible = true) { $(id).hidden = !visible; }
-
-function showProblem(text) {
-  $("problem").textContent = text;
-  show("problem", text !== "");
-}
-
-function showStatus(text, share = null) {
-  $("status").textContent = text;
-  if (share === null) $("progress").removeAttribute("value");
-  else $("progress").value = share;
-}
 
 // --- the model ---------------------------------------------------------------------------------------
 
@@ -192,7 +163,7 @@ async function showResult() {
   $("facts").textContent = `${info.seconds.toFixed(1)} s, ${info.num_frames} frames of ${info.width}×${info.height}; ` +
     `protocol ${answer.protocol}, ${answer.num_frames} frames; decoded in ${answer.timing.decode_ms.toFixed(0)} ms, ` +
     `predicted in ${answer.timing.predict_ms.toFixed(0)} ms. ${answer.note}`;
-  showTimeline();
+  showTimeline(answer.timeline);
   await showFrames(answer.frames);
   $("heat").setAttribute("aria-pressed", "false");
   $("heat").textContent = "Show heat maps";
@@ -207,18 +178,6 @@ function showPreview(visible) {
   document.querySelector(".columns").classList.toggle("single", !visible);
 }
 
-function bars(predictions) {
-  return predictions.map(({ label, probability }) => {
-    const fill = element("div", { className: "fill" });
-    fill.style.width = percent(probability);
-    const name = element("div", { className: "name" },
-      element("span", { textContent: label }), element("span", { textContent: percent(probability) }));
-    const track = element("div", { className: "track" }, fill);
-    track.setAttribute("aria-hidden", "true");
-    return element("li", {}, name, track);
-  });
-}
-
 async function showFrames(urls, kind = "Frame") {
   // All have the size of the first; with it the page does not move when they are drawn.
   const first = element("img", { src: urls[0] });
@@ -227,9 +186,6 @@ async function showFrames(urls, kind = "Frame") {
   const text = (place) => `${kind} ${place + 1} of ${urls.length} of ${video.name}: ${answer.predictions[0].label}`;
   $("frames").replaceChildren(...urls.map((url, place) => element("img", { src: url, alt: text(place), width, height })));
 }
-
-// Golden angle: consecutive hues differ.
-const color = (place) => `hsl(${(215 + 137.5 * place) % 360} 60% 55%)`;
 
 // What windows saw, in order and merged: between windows that are far apart nothing was looked at.
 function seenIntervals(windows) {
@@ -242,73 +198,34 @@ function seenIntervals(windows) {
   return seen;
 }
 
-// The pieces to draw: segments, and the time without a label, as far as windows saw them.
-function pieces({ segments, windows }) {
+// What to draw: segments, and the time without a label, as far as windows saw them.
+export function pieces({ segments, windows }) {
   const all = [];
   for (const { start, end } of seenIntervals(windows)) {
     let at = start;
-    const add = (until, segment) => {
-      if (until - at > 0.001) all.push({ start: at, end: until, segment });
+    const add = (until, { label = null, probability = null } = {}) => {
+      if (until - at > 0.001) all.push({ start: at, end: until, label, probability });
       at = Math.max(at, until);
     };
     for (const segment of segments) {
       if (segment.end_seconds <= at || segment.start_seconds >= end) continue;
-      add(segment.start_seconds, null);
+      add(segment.start_seconds);
       add(Math.min(segment.end_seconds, end), segment);
     }
-    add(end, null);
+    add(end);
   }
   return all;
 }
 
-// Seconds of the marks of an axis: at most eight, at times that people count in.
-function ticks(seconds) {
-  const step = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600].find((one) => seconds / one <= 8) ?? seconds / 8;
-  return Array.from({ length: Math.floor(seconds / step) + 1 }, (_, place) => place * step);
-}
-
-function showTimeline() {
-  const timeline = answer.timeline;
+export function showTimeline(timeline) {
   show("timeline-part", timeline !== null);
   if (timeline === null) return;
-  const share = (seconds) => 100 * Math.min(1, seconds / timeline.seconds);
-  const place = (seconds) => `${share(seconds)}%`;
   const apart = timeline.every_seconds > timeline.window_seconds;
   $("moment").textContent = "Select an interval to see its label." + (apart
     ? ` ${timeline.window_seconds.toFixed(1)} s were looked at every ${timeline.every_seconds.toFixed(1)} s; the rest is empty.` : "");
-  const labels = [...new Set(timeline.segments.map((segment) => segment.label))];
-  $("legend").replaceChildren(...labels.map((label, number) => {
-    const item = element("li", { textContent: label });
-    item.style.setProperty("--c", color(number));
-    return item;
-  }));
-  $("timeline").replaceChildren(...pieces(timeline).map(({ start, end, segment }) => {
-    const text = `${clock(start)} to ${clock(end)}: ` +
-      (segment === null ? "unknown" : `${segment.label}, ${percent(segment.probability)}`);
-    const button = element("button", { type: "button", title: text });
-    button.setAttribute("aria-label", text);
-    button.setAttribute("aria-pressed", "false");
-    button.style.setProperty("--c", segment === null ? "var(--faint)" : color(labels.indexOf(segment.label)));
-    button.style.left = place(start);
-    button.style.width = place(end - start);
-    button.onclick = () => {
-      for (const other of $("timeline").children) other.setAttribute("aria-pressed", String(other === button));
-      $("moment").textContent = text;
-      if (!$("preview").hidden) $("preview").currentTime = start;
-    };
-    return button;
-  }));
-  $("axis").replaceChildren(...ticks(timeline.seconds).map((seconds) => {
-    const tick = element("span", { textContent: clock(seconds) });
-    // Near the end a time stands before its mark: behind it, it would be cut off.
-    if (share(seconds) > 90) {
-      tick.className = "late";
-      tick.style.right = `${100 - share(seconds)}%`;
-    } else {
-      tick.style.left = place(seconds);
-    }
-    return tick;
-  }));
+  drawTimeline(timeline.seconds, pieces(timeline), (start) => {
+    if (!$("preview").hidden) $("preview").currentTime = start;
+  });
 }
 
 async function toggleHeat() {

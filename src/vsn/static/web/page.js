@@ -1,6 +1,7 @@
 // The page around worker.js: choose a video or the camera, show labels and timeline.
 
-const $ = (id) => document.getElementById(id);
+import { $, bars, color, drawTimeline, element, percent, show, showProblem, showStatus } from "./parts.js";
+
 const MOST_BARS = 80; // of the camera's timeline
 const worker = new Worker(`worker.js${location.search}`, { type: "module" });
 let model = null;   // model.json
@@ -8,43 +9,6 @@ let job = 0;        // the file that is computed; 0: none
 let lastJob = 0;
 let chosen = null;  // the file
 let camera = null;  // {stream, grid, ...} while the camera runs
-
-// --- helpers -----------------------------------------------------------------------------------------------------
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
-const percent = (share) => `${(100 * share).toFixed(1)}%`;
-const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds) % 60).padStart(2, "0")}`;
-const show = (id, visible = true) => { $(id).hidden = !visible; };
-// Golden angle: consecutive hues differ.
-const color = (place) => `hsl(${(215 + 137.5 * place) % 360} 60% 55%)`;
-
-function showProblem(text) {
-  $("problem").textContent = text;
-  show("problem", text !== "");
-}
-
-function showStatus(text, share = null) {
-  $("status").textContent = text;
-  if (share === null) $("progress").removeAttribute("value");
-  else $("progress").value = share;
-}
-
-function bars(predictions) {
-  return predictions.map(({ label, probability }) => {
-    const fill = element("div", { className: "fill" });
-    fill.style.width = percent(probability);
-    const track = element("div", { className: "track" }, fill);
-    track.setAttribute("aria-hidden", "true");
-    const name = element("div", { className: "name" },
-      element("span", { textContent: label }), element("span", { textContent: percent(probability) }));
-    return element("li", {}, name, track);
-  });
-}
 
 // --- the model ------------------------------------------------------------------------------------------------------
 
@@ -148,26 +112,9 @@ function showTimeline(timeline) {
   endJob();
   show("timeline-part");
   $("moment").textContent = "Select an interval to see its label.";
-  const labels = [...new Set(timeline.segments.map(({ label }) => label).filter((label) => label !== null))];
-  $("legend").replaceChildren(...labels.map((label, place) => {
-    const item = element("li", { textContent: label });
-    item.style.setProperty("--c", color(place));
-    return item;
-  }));
-  $("timeline").replaceChildren(...timeline.segments.map(({ start, end, label, probability }) => {
-    const text = `${clock(start)} to ${clock(end)}: ${label === null ? "unknown" : `${label}, ${percent(probability)}`}`;
-    const button = element("button", { type: "button", title: text });
-    button.setAttribute("aria-label", text);
-    button.setAttribute("aria-pressed", "false");
-    button.style.setProperty("--c", label === null ? "var(--faint)" : color(labels.indexOf(label)));
-    button.style.flexGrow = end - start;
-    button.onclick = () => {
-      for (const other of $("timeline").children) other.setAttribute("aria-pressed", String(other === button));
-      $("moment").textContent = text;
-      if (!$("seen").hidden) $("preview").currentTime = start;
-    };
-    return button;
-  }));
+  drawTimeline(timeline.seconds, timeline.segments, (start) => {
+    if (!$("seen").hidden) $("preview").currentTime = start;
+  });
 }
 
 // --- the camera -----------------------------------------------------------------------------------------------------------
