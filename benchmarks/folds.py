@@ -27,6 +27,10 @@ from vsn.scores.scores import Scores, load_scores
 from vsn.system.files import write_json
 
 
+MOST_GROUPS = 20
+"""More are only counted."""
+
+
 def joined(folder: Path) -> Scores:
     """Return the scores of the folds that are tested, each video once."""
     tested = [folder / fold["run"] for fold in load_folds(folder)["folds"] if fold["top1"] is not None]
@@ -43,7 +47,7 @@ def joined(folder: Path) -> Scores:
 
 
 def describe(folder: Path, scores: Scores) -> dict[str, Any]:
-    folds, summary = load_folds(folder), summarize(scores)
+    folds, summary, groups = load_folds(folder), summarize(scores), accuracy_by_group(scores)
     return {
         "by": folds["by"],
         "recipe": folds["recipe"] | {"data": folds["recipe"]["data"] | {"root": ""}},
@@ -54,7 +58,8 @@ def describe(folder: Path, scores: Scores) -> dict[str, Any]:
         "top1": summary.top1,
         "top1_interval": list(summary.top1_interval),
         "folds": folds["folds"],
-        "groups": [row._asdict() for row in accuracy_by_group(scores)],
+        "num_groups": len(groups),
+        "groups": [row._asdict() for row in groups] if len(groups) <= MOST_GROUPS else [],
     }
 
 

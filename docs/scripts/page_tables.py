@@ -400,6 +400,19 @@ def browser_table() -> str:
     return table(("network", "threads", "decoding, ms", "wasm, ms", "ONNX Runtime, ms", "wasm to it"), rows)
 
 
+def fights_table() -> str:
+    """Return the accuracy on clips of fights of scenes never seen, over seeds; rows of the file are MODEL-SEED."""
+    runs = _read("fights-folds-cpu.json")["rows"]
+    seeds = sorted({name.split("-")[1] for name in runs})
+    lines = []
+    for model in dict.fromkeys(name.split("-")[0] for name in runs):
+        found = [runs[f"{model}-{seed}"] for seed in seeds if f"{model}-{seed}" in runs]
+        shown = [f"{percent(run['top1'])} ({percent_interval(run['top1_interval'])})" for run in found]
+        shown += [""] * (len(seeds) - len(found))
+        lines.append((model.upper(), *shown, percent(statistics.fmean(run["top1"] for run in found))))
+    return table(("model", *(f"seed {seed}" for seed in seeds), "mean"), lines)
+
+
 def forms_table() -> str:
     """Return the latency of the forms of the shift in exported files, to a network without it."""
     runtimes = _read("export-forms-cpu.json")["runtimes"]
@@ -437,6 +450,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": demo_table,
     "demo-quick": quick_table,
     "edge": edge_table,
+    "fights": fights_table,
     "forms": forms_table,
     "intervals": interval_table,
     "latency": latency_table,

@@ -236,11 +236,12 @@ def test_every_variant_computes_the_model(form: Any, mode: Any, dtype: Any, tole
     [
         pytest.param("onnxruntime", marks=pytest.mark.needs("onnxruntime")),
         pytest.param("openvino", marks=[pytest.mark.slow, pytest.mark.needs("openvino")]),
+        pytest.param("executorch", marks=[pytest.mark.slow, pytest.mark.needs("executorch")]),
+        pytest.param("litert", marks=[pytest.mark.slow, pytest.mark.needs("litert")]),
     ],
 )
 def test_exported_runtimes_compute_the_model(runtime: Any):
     pytest.importorskip("onnxscript")
-    pytest.importorskip(runtime)
     [subject] = read_subjects(TINY[:1], SMALL)
     model, clips = subject.build(0), subject.clips(2, seed=0)
     found = prepare_exported(model, subject.config, clips, Variant(runtime=runtime), CPU)(clips)
