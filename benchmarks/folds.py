@@ -26,7 +26,6 @@ from vsn.scores.metrics import accuracy_by_group, summarize
 from vsn.scores.scores import Scores, load_scores
 from vsn.system.files import write_json
 
-
 MOST_GROUPS = 20
 """More are only counted."""
 

@@ -46,9 +46,11 @@ class ThinResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(inputs)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        for stage, (width, depth) in enumerate(zip(widths, layers, strict=True), start=1):
-            self.add_module(f"layer{stage}", self._stage(inputs, width, depth, stride=1 if stage == 1 else 2))
+        stages: list[nn.Sequential] = []
+        for width, depth in zip(widths, layers, strict=True):
+            stages.append(self._stage(inputs, width, depth, stride=2 if stages else 1))
             inputs = Bottleneck.expansion * width
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc: nn.Module = nn.Linear(inputs, 1000)
         for module in self.modules():
@@ -67,8 +69,7 @@ class ThinResNet(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Frames ``(N, 3, H, W)`` to logits, or to features if ``fc`` is removed."""
         frames = self.maxpool(self.relu(self.bn1(self.conv1(frames))))
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            frames = stage(frames)
+        frames = self.layer4(self.layer3(self.layer2(self.layer1(frames))))
         return self.fc(self.avgpool(frames).flatten(1))
 
 
