@@ -81,7 +81,10 @@ def differences_section(pairs: Sequence[Pair], named: Sequence[Named]) -> Markup
 def difference_sentence(pairs: Sequence[Pair], subject: str = "It is") -> str:
     """Return one sentence on how far the best run is ahead of the others."""
     parts = join_names([pair.describe() for pair in pairs])
-    return f"{subject} {parts}: differences on the same videos, with 95% intervals."
+    return (
+        f"{subject} {parts}: differences on the same videos, with 95% intervals over videos. Training with another seed "
+        "changes them too: `vsn ablate --seeds` trains several."
+    )
 
 
 def _most_changed(comparison: Comparison) -> list[ClassChange]:
