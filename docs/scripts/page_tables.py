@@ -19,6 +19,7 @@ from paper_rows import ROWS
 
 from vsn.bench.tables import PAPER_TABLE_6
 from vsn.config import ModelConfig
+from vsn.data.embedded.scenes import LEVELS, group_of
 from vsn.data.views import PROTOCOLS
 from vsn.models.measure import count_multiply_adds
 from vsn.system.numbers import decimal, percent, percent_interval, short_count
@@ -413,6 +414,35 @@ def fights_table() -> str:
     return table(("model", *(f"seed {seed}" for seed in seeds), "mean"), lines)
 
 
+HARD_RUNS = {
+    "name=tsn_resnet26_slim": "TSN",
+    "name=tsm_resnet26_slim": "shift in every block (TSM)",
+    "places=res2": "shuffle in res2",
+    "places=res5": "shuffle in res5",
+    "shift=false": "shuffle in every stage",
+    "recipe": "shuffle in every stage, shift elsewhere (VSN)",
+}
+"""Name of a run in the files of the hard level -> what it is."""
+
+
+def hard_table() -> str:
+    """Return top-1 on each group of the hard level, means over seeds."""
+    runs = [*_read("embedded-hard-cpu.json")["runs"], *_read("embedded-hard-places-cpu.json")["runs"]]
+    groups = LEVELS["hard"][0]
+    lines = []
+    for name, words in HARD_RUNS.items():
+        found = [run["forward"] for run in runs if run["name"] == name]
+        of_group = (
+            statistics.fmean(
+                share for run in found for label, share in run["per_class"].items() if group_of(label) == group
+            )
+            for group in groups
+        )
+        whole = statistics.fmean(run["top1"] for run in found)
+        lines.append((words, percent(whole), *(percent(share, 0) for share in of_group), str(len(found))))
+    return table(("network", "top-1", *groups, "seeds"), lines)
+
+
 def forms_table() -> str:
     """Return the latency of the forms of the shift in exported files, to a network without it."""
     runtimes = _read("export-forms-cpu.json")["runtimes"]
@@ -452,6 +482,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "edge": edge_table,
     "fights": fights_table,
     "forms": forms_table,
+    "hard": hard_table,
     "intervals": interval_table,
     "latency": latency_table,
     "near-copies": near_copies_table,

@@ -47,6 +47,10 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("loading-long-cpu", "loading_table", "rows", "data"),
         ("gestures-arrow-cpu", "runs_table", "runs", "clips"),
         ("gestures-15-cpu", "runs_table", "runs", "clips"),
+        ("gestures-differences-cpu", "runs_table", "runs", "clips"),
+        ("gestures-swapped-cpu", "runs_table", "runs", "clips"),
+        ("fights-arrow-cpu", "runs_table", "runs", "clips"),
+        ("fights-default-cpu", "runs_table", "runs", "clips"),
         ("two-streams-cpu", "streams_table", "pairs", "flow"),
         ("two-streams-gestures-cpu", "streams_table", "pairs", "flow"),
     ],
@@ -57,7 +61,10 @@ def test_tables_of_benchmarks(tables: ModuleType, name: str, table: str, part: s
     assert f"results/{name}.json" in text
 
 
-@pytest.mark.parametrize(("name", "page"), [("embedded-cpu", "embedded.md"), ("table5-embedded-cpu", "flow.md")])
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [("embedded-cpu", "embedded.md"), ("embedded-hard-cpu", "embedded.md"), ("table5-embedded-cpu", "flow.md")],
+)
 def test_tables_of_ablations(name: str, page: str):
     assert format_tables(load_ablation(ROOT / "results" / f"{name}.json")) in read(page)
 

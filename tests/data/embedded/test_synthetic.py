@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from vsn.cli import main
 from vsn.data.embedded.scenes import (
     CLASSES,
     GROUPS,
@@ -411,3 +412,14 @@ def test_the_true_motion_leads_from_each_frame_to_the_other(backward) -> None:
         assert target.sum() > 1000
         assert error[target].mean() < 0.5 * still[target].mean(), name
         assert error[~target].mean() < 0.8 * still[~target].mean(), name
+
+
+def test_the_hard_level_is_written_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    counts = ["--train-per-class", "1", "--val-per-class", "0", "--test-per-class", "0"]
+    main(["data", "synth", str(tmp_path / "hard"), "--level", "hard", *counts, "--workers", "1"])
+    assert capsys.readouterr().out.strip() == str(tmp_path / "hard")
+    names = {name for group in LEVELS["hard"][0] for name in GROUPS[group]}
+    assert {path.name for path in (tmp_path / "hard" / "train").iterdir()} == names
+    with pytest.raises(SystemExit):
+        main(["data", "synth", str(tmp_path / "hard"), *counts])
+    assert "spec.groups" in capsys.readouterr().err
