@@ -32,7 +32,7 @@ def collect(path: Path, orders: list[str], protocols: list[str]) -> dict[str, An
         "training_seconds": sum(line["seconds"] for line in metrics),
         "metrics": metrics,
         "test": [
-            evaluate_run(path, config=replace(run.recipe.eval, order=order, protocol=protocol))
+            evaluate_run(path, config=replace(run.recipe.eval, order=order, protocol=protocol)) | {"root": ""}
             for protocol in protocols or [run.recipe.eval.protocol]
             for order in orders
         ],
