@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from vsn.config import Recipe
+from vsn.config import BenchConfig, Recipe
 from vsn.data.dataset import VideoDataset
 from vsn.data.embedded.write import SynthSpec, write_dataset
 from vsn.data.open import open_datasets, open_split
@@ -26,12 +26,15 @@ from vsn.runs.metadata import versions
 from vsn.runs.run import Run, is_finished
 from vsn.system.distributed import pick_device
 from vsn.system.files import atomic_write, write_json
+from vsn.system.load import CpuMeter
 from vsn.system.numbers import decimal, percent, percent_range, short_count
 from vsn.system.terminal import make_table
 from vsn.training.train import train_or_reuse
 
 NAMES = ("tsn", "tsm", "vsn")
 NUM_STRIPS = 12
+LATENCY_ROUNDS = 40
+"""So many take longer than `vsn.system.load.MIN_SECONDS`, below which the load is not known."""
 QUICK_GROUPS = ("horizontal", "vertical", "appear")
 """The groups of classes that are learned first."""
 
@@ -100,7 +103,7 @@ def run_demo(
     rows = with_latency(rows, runs)
     seconds = time.perf_counter() - started
     table = {
-        "columns": [field.name for field in fields(DemoRow)],
+        "columns": [name for name in asdict(rows[0]) if getattr(rows[0], name) is not None],
         "rows": [asdict(row) for row in rows],
         "quick": quick,
         "seed": seed,
@@ -121,8 +124,13 @@ def run_demo(
         examples=best_and_worst(report_runs, num_videos=2, device=recipe.train.device),
     )
     print_table(rows, console)
+    latency = (
+        "of one clip, relative to TSN's"
+        if rows[0].latency_ratio is not None
+        else "not measured, because other programs used the processor (`vsn bench` measures it)"
+    )
     console.print(
-        "shuffled: top-1 with the frames in random order. latency: of one clip, relative to TSN's.\n"
+        f"shuffled: top-1 with the frames in random order. latency: {latency}.\n"
         f"{seconds / 60:.1f} minutes. Open {page}",
         highlight=False,
     )
@@ -225,10 +233,14 @@ def test_run(run: Run) -> DemoRow:
 
 
 def with_latency(rows: list[DemoRow], runs: list[Run]) -> list[DemoRow]:
-    """Add the latencies, of all networks in turn, so that a busy machine slows them alike."""
+    """Add the latencies, of all networks in turn; none where other programs use the processor."""
     config, size = runs[0].recipe.model, runs[0].recipe.clip.crop_size
     clip = torch.zeros(1, config.num_frames, 3, size, size, dtype=torch.uint8)
-    latencies = list(latency_ms({run.path.name: load_model(run) for run in runs}, clip).values())
+    meter = CpuMeter()
+    latencies = list(latency_ms({run.path.name: load_model(run) for run in runs}, clip, rounds=LATENCY_ROUNDS).values())
+    load = meter.read()
+    if load is not None and load.taken(torch.get_num_threads()) > BenchConfig.max_busy:
+        return rows
     return [replace(row, latency_ratio=latency / latencies[0]) for row, latency in zip(rows, latencies, strict=True)]
 
 
