@@ -12,8 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from folds import paired_differences
 from vsn.inference.evaluate import evaluate_run
+from vsn.runs.results import find_scores
 from vsn.runs.run import open_run, read_metrics
+from vsn.scores.scores import load_scores
 from vsn.system.files import write_json
 
 
@@ -50,10 +53,11 @@ def main() -> None:
     runs = [collect(path, arguments.orders, arguments.protocols) for path in arguments.runs]
     names = " ".join(path.name for path in arguments.runs)
     facts = {
-        "command": f"python benchmarks/collect.py {arguments.output.name} {names}",
+        "command": f"python benchmarks/collect.py results/{arguments.output.name} {names}",
         "date": datetime.now(UTC).date().isoformat(),
         "data": arguments.data,
         "runs": runs,
+        "differences": paired_differences({path.name: load_scores(find_scores([path])[0]) for path in arguments.runs}),
     }
     write_json(arguments.output, facts)
     for run in runs:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -62,15 +63,8 @@ def describe(folder: Path, scores: Scores) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("folders", nargs="+", help="NAME=FOLDER of each")
-    given = sys.argv[1:] if arguments is None else arguments
-    options = parser.parse_args(given)
-    folders = {name: Path(folder) for name, _, folder in (text.partition("=") for text in options.folders)}
-    scores = {name: joined(folder) for name, folder in folders.items()}
-    rows = {name: describe(folder, scores[name]) for name, folder in folders.items()}
+def paired_differences(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """Compare every two on the videos that both have, as `vsn compare` does."""
     differences = {}
     for a, b in combinations(scores, 2):
         matched, left_out = match_scores([scores[a], scores[b]], [a, b], common=True)
@@ -81,13 +75,27 @@ def main(arguments: list[str] | None = None) -> None:
             "top1": comparison.top1.difference,
             "interval": list(comparison.top1.interval or ()),
         }
+    return differences
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("folders", nargs="+", help="NAME=FOLDER of each")
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(given)
+    folders = {name: Path(folder) for name, _, folder in (text.partition("=") for text in options.folders)}
+    scores = {name: joined(folder) for name, folder in folders.items()}
+    rows = {name: describe(folder, scores[name]) for name, folder in folders.items()}
     for name, row in rows.items():
         print(
             f"{name}: top-1 {row['top1']:.1%} {row['top1_interval']}, {row['num_tested']} of {row['num_folds']} folds"
         )
     # The settings of the runs stand in the file: a name in place of each folder.
     command = [part.partition("=")[0] + "=DIR" if part in options.folders else part for part in given]
-    write_json(options.out, {**describe_run(__file__, command), "rows": rows, "differences": differences})
+    write_json(
+        options.out, {**describe_run(__file__, command), "rows": rows, "differences": paired_differences(scores)}
+    )
 
 
 if __name__ == "__main__":

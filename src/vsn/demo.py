@@ -34,7 +34,7 @@ from vsn.training.train import train_or_reuse
 NAMES = ("tsn", "tsm", "vsn")
 NUM_STRIPS = 12
 LATENCY_ROUNDS = 40
-"""So many take longer than `vsn.system.load.MIN_SECONDS`, below which the load is not known."""
+"""So many take about `vsn.system.load.MIN_SECONDS`, below which the load is not known and latencies are stated."""
 QUICK_GROUPS = ("horizontal", "vertical", "appear")
 """The groups of classes that are learned first."""
 

@@ -68,6 +68,21 @@ def start_up_figures(plain: str, extras: str) -> list[str]:
     return figures
 
 
+def difference(name: str, pair: str, *, sign: int = 1) -> str:
+    """A paired difference of two runs in points, as docs/clips.md quotes it."""
+    found = measured(name)["differences"][pair]
+    bounds = sorted(100 * sign * bound for bound in found["interval"])
+    return f"{100 * sign * found['top1']:.1f} points (95% interval {bounds[0]:.1f} to {bounds[1]:.1f})"
+
+
+def clip_figures() -> list[str]:
+    """Figures of the default recipe on clips of fights, as README and docs/clips.md quote them."""
+    [run] = measured("fights-default-cpu")["runs"]
+    forward = next(test for test in run["test"] if test["order"] == "forward")
+    low, high = (percent(bound) for bound in forward["top1_interval"])
+    return [f"{run['training_seconds'] / 60:.1f} minutes", f"{percent(forward['top1'])} of 60", f"{low} to {high}"]
+
+
 def runtime_figures() -> list[str]:
     """Sizes and CPU times of the environments without PyTorch, as docs/export.md quotes them."""
     alone, service = measured("environments-cpu")["environments"].values()
@@ -137,6 +152,16 @@ def quoted_figures() -> dict[str, list[str]]:
             f"down to {percent(min(coverages['mean-class difference']))}",
             f"{percent(min(holds))} to {percent(max(holds))} of simulated draws",
             f"true value in {percent(min(average_precision))}",
+        ],
+        "README.md": clip_figures(),
+        "clips.md": [
+            clip_figures()[0],
+            percent(
+                next(t["top1"] for t in measured("fights-default-cpu")["runs"][0]["test"] if t["order"] == "still")
+            ),
+            difference("fights-arrow-cpu", "fights-vsn-0 - fights-tsn-0"),
+            difference("gestures-swapped-cpu", "vsn-0 - tsn-0").replace("points (95% interval ", "("),
+            difference("gestures-differences-cpu", "vsn-0 - tsm-0", sign=-1).replace("points (", "points above it ("),
         ],
         "index.md": [f"{demo['seconds'] / 60:.1f} minutes"],
         "tour.md": [f"{quick['seconds'] / 60:.1f} minutes"],

@@ -31,8 +31,8 @@ def synth(
         train_per_class: training videos per class.
         val_per_class: validation videos per class.
         test_per_class: test videos per class.
-        level: hard has motions to and fro, of single pixels too, and four blinks at random times: 22 classes in 5
-            groups, where basic has 20 in 7.
+        level: hard has motions to and fro, of small dots too, and four blinks at random times: 22 classes in 5 groups,
+            where basic has 20 in 7.
         seed: the same seed gives the same data set, with any number of workers.
         workers: processes; default one per core.
     """

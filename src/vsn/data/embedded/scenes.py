@@ -125,9 +125,8 @@ LEVELS: dict[str, tuple[tuple[str, ...], Difficulty]] = {
 }
 """Level -> its groups, and how hard they are to see.
 
-At "hard", objects go to and fro: the order of two or three motions tells the class. Dots move as one in a random layout,
-by less than their distances, so that coarse features lose their motion. Four blinks of two similar lamps come at random
-times."""
+At "hard", objects go to and fro: the order of two or three motions tells the class. Dots move as one in a random layout, by
+less than their distances. Four blinks of two similar lamps come at random times."""
 
 
 @dataclass(frozen=True)
