@@ -3,6 +3,7 @@
 import doctest
 import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vsn.ops
-from vsn.ops import sample_along, temporal_shift, video_shuffle
+from vsn.models.layers import ShiftConv2d
+from vsn.ops import sample_along, shifted_in_place, shifts_in_place, temporal_shift, video_shuffle
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8)
 FORMATS = (torch.contiguous_format, torch.channels_last)
@@ -107,6 +109,79 @@ def test_shift_moves_two_parts_of_the_channels(case: tuple[Tensor, int], shift_d
     assert torch.equal(out, expected)
     assert torch.equal(frames, before)
     assert_same_kind(out, frames)
+
+
+@given(frames_and_t(channels_from=8), st.integers(2, 8))
+def test_within_the_context_frames_are_shifted_and_after_it_as_before(case: tuple[Tensor, int], shift_div: int) -> None:
+    frames, num_frames = case
+    before, expected = frames.clone(), temporal_shift(frames, num_frames, shift_div).clone()
+    with suppress(KeyError), shifted_in_place(frames, num_frames, shift_div):
+        assert torch.equal(frames, expected)
+        raise KeyError("a layer that fails")
+    assert torch.equal(frames, before)
+
+
+@pytest.fixture
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small frames are as large ones."""
+    monkeypatch.setattr("vsn.ops._CACHED_BYTES", 0)
+
+
+def shift_conv(channels: int = 16) -> ShiftConv2d:
+    """A shifted 1x1 convolution of two frames that passes its input on."""
+    conv = ShiftConv2d(channels, channels, 1, bias=False)
+    conv.num_frames, conv.shift_div = 2, 4
+    nn.init.dirac_(conv.weight)
+    return conv
+
+
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("layout", FORMATS)
+def test_a_layer_without_gradients_gives_what_it_gives_with_them(
+    mode: Callable[[], AbstractContextManager[None]], layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv, frames = shift_conv(), make_frames(2, 16, layout=layout)
+    expected, before = conv(frames), frames.clone()
+    monkeypatch.setattr("vsn.models.layers.temporal_shift", None)  # not called
+    with mode():
+        assert torch.equal(conv(frames), expected)
+    assert torch.equal(frames, before)
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_a_gradient_survives_a_layer_without_gradients() -> None:
+    """Autograd saves frames, and refuses those that were written to since."""
+    weight, frames = torch.ones(16, requires_grad=True), make_frames(2, 16)
+    product = frames * weight[:, None, None]
+    with torch.no_grad():
+        shift_conv()(frames)
+        shift_conv()(product)
+    product.sum().backward()
+    assert torch.allclose(weight.grad, frames.sum((0, 2, 3)))
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_what_cannot_be_written_to_is_copied() -> None:
+    conv, one = shift_conv(), make_frames(2, 16, batch=1)[:1]
+    expanded = one.expand(4, -1, -1, -1)
+    with torch.inference_mode():
+        made_there = make_frames(2, 16).clone()
+    for frames in (expanded, made_there, make_frames(2, 32)[:, ::2]):
+        before = frames.clone()
+        with torch.no_grad():
+            assert not shifts_in_place(frames)
+            assert torch.equal(conv(frames), shift_reference(frames, 2, 4))
+        assert torch.equal(frames, before)
+    assert not shifts_in_place(make_frames(2, 16)), "where gradients are computed"
+
+
+def test_only_frames_larger_than_a_cache_are_shifted_in_place() -> None:
+    """A ResNet-50 has at most 26 MB in a layer for one video in float32, and 411 MB for 16."""
+    with torch.no_grad():
+        for videos, expected in ((1, False), (16, True)):
+            frames = torch.empty(videos * 8, 56, 56, 256).permute(0, 3, 1, 2)
+            assert shifts_in_place(frames) is expected
 
 
 def test_shuffle_of_four_frames_by_hand() -> None:

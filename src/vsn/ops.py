@@ -7,6 +7,8 @@ frames in any order, and the motion of their points.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -70,21 +72,72 @@ def temporal_shift(frames: Tensor, num_frames: int, shift_div: int = 8) -> Tenso
         >>> temporal_shift(frames, num_frames=2, shift_div=3).flatten(1).tolist()
         [[4, 0, 3], [0, 2, 6]]
     """
-    batch = _check(frames, num_frames, "temporal_shift")
-    if shift_div < 2:
-        raise ValueError(f"temporal_shift: shift_div = {shift_div}; it must be at least 2: 1/shift_div moves each way.")
+    batch, fold = _check_shift(frames, num_frames, shift_div)
     if num_frames == 1:
         return frames
-    fold = frames.shape[1] // shift_div
-    if fold == 0:
-        raise ValueError(
-            f"temporal_shift: frames of shape {tuple(frames.shape)} have C = {frames.shape[1]} channels, fewer than "
-            f"shift_div = {shift_div}, so that nothing would move. Use a smaller shift_div."
-        )
     # Compilers and exporters cannot see into an autograd.Function that writes in place.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return _shift_functional(frames, batch, num_frames, fold)
     return _Shift.apply(frames, num_frames, fold, False)
+
+
+_CACHED_BYTES = 32 * 2**20
+"""A copy of frames of up to this size stays in the cache of a CPU until the next layer reads it."""
+
+
+def shifts_in_place(frames: Tensor) -> bool:
+    """Return whether `shifted_in_place` takes these frames, and is faster: large ones on a CPU, without gradients."""
+    return (
+        frames.device.type == "cpu"
+        and frames.numel() * frames.element_size() > _CACHED_BYTES
+        and not torch.is_grad_enabled()
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        # Written to outside of inference mode, such a tensor raises.
+        and (torch.is_inference_mode_enabled() or not frames.is_inference())
+        # An expanded tensor shows the same values in several places.
+        and (frames.is_contiguous() or _is_channels_last(frames))
+    )
+
+
+@contextmanager
+def shifted_in_place(frames: Tensor, num_frames: int, shift_div: int = 8) -> Iterator[None]:
+    """Have frames shifted as by `temporal_shift` within the context, and as they were after it, to the last bit.
+
+    Only the channels that move are copied, a quarter of all by default, twice. Nothing else may read or write the frames in
+    the meantime.
+
+    Args: see `temporal_shift`.
+
+    Raises:
+        ValueError: as `temporal_shift`.
+
+    Example:
+        >>> frames = torch.tensor([[1, 2, 3], [4, 5, 6]]).view(2, 3, 1, 1)
+        >>> with shifted_in_place(frames, num_frames=2, shift_div=3):
+        ...     frames.flatten(1).tolist()
+        [[4, 0, 3], [0, 2, 6]]
+        >>> frames.flatten(1).tolist()
+        [[1, 2, 3], [4, 5, 6]]
+    """
+    batch, fold = _check_shift(frames, num_frames, shift_div)
+    if num_frames == 1:
+        yield
+        return
+    # As data, which is not versioned: autograd may have saved these frames, and finds them unchanged later.
+    clip = frames.data.unflatten(0, (batch, num_frames))
+    backward, forward = clip.narrow(2, 0, fold), clip.narrow(2, fold, fold)
+    first, last = backward[:, 0].clone(), forward[:, -1].clone()
+    try:
+        _move(backward, 1)
+        backward[:, -1].zero_()
+        _move(forward, -1)
+        forward[:, 0].zero_()
+        yield
+    finally:
+        _move(backward, -1)
+        backward[:, 0].copy_(first)
+        _move(forward, 1)
+        forward[:, -1].copy_(last)
 
 
 def sample_along(frames: Tensor, motion: Tensor, *, outside: Literal["zeros", "border"] = "zeros") -> Tensor:
@@ -140,6 +193,20 @@ def _check(frames: Tensor, num_frames: int, name: str) -> int:
     return frames.shape[0] // num_frames
 
 
+def _check_shift(frames: Tensor, num_frames: int, shift_div: int) -> tuple[int, int]:
+    """Check the arguments of a shift; return B and how many channels move each way."""
+    batch = _check(frames, num_frames, "temporal_shift")
+    if shift_div < 2:
+        raise ValueError(f"temporal_shift: shift_div = {shift_div}; it must be at least 2: 1/shift_div moves each way.")
+    fold = frames.shape[1] // shift_div
+    if fold == 0 and num_frames > 1:
+        raise ValueError(
+            f"temporal_shift: frames of shape {tuple(frames.shape)} have C = {frames.shape[1]} channels, fewer than "
+            f"shift_div = {shift_div}, so that nothing would move. Use a smaller shift_div."
+        )
+    return batch, fold
+
+
 def _is_channels_last(frames: Tensor) -> bool:
     # With C = 1 or H = W = 1 a tensor is in both formats; treat it as contiguous, as PyTorch does.
     return frames.is_contiguous(memory_format=torch.channels_last) and not frames.is_contiguous()
@@ -188,6 +255,13 @@ def _shift_functional(frames: Tensor, batch: int, num_frames: int, fold: int) ->
     )
     shifted = torch.cat(parts, dim=axis).flatten(0, 1)
     return shifted.permute(0, 3, 1, 2) if channels_last else shifted
+
+
+def _move(clip: Tensor, step: int) -> None:
+    """Move the frames of clips `(B, T, ...)` in place: t + step to t, step 1 or -1. The last keeps what it has."""
+    count = clip.shape[1]
+    for t in range(count - 1) if step == 1 else range(count - 1, 0, -1):
+        clip[:, t].copy_(clip[:, t + step])
 
 
 class _Shift(torch.autograd.Function):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vsn.ops import temporal_shift, video_shuffle
+from vsn.ops import shifted_in_place, shifts_in_place, temporal_shift, video_shuffle
 
 
 class ShuffleConv2d(nn.Conv2d):
@@ -49,7 +49,11 @@ class ShiftConv2d(nn.Conv2d):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames ``(B*T, C_in, H, W)`` to ``(B*T, C_out, H', W')``."""
-        return super().forward(temporal_shift(frames, self.num_frames, self.shift_div))
+        if not shifts_in_place(frames):
+            return super().forward(temporal_shift(frames, self.num_frames, self.shift_div))
+        # The block's shortcut still needs the frames as they are.
+        with shifted_in_place(frames, self.num_frames, self.shift_div):
+            return super().forward(frames)
 
     def extra_repr(self) -> str:
         """Add T and shift_div to the convolution's settings."""
