@@ -69,6 +69,15 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[VideoClassifier
 
 
 @pytest.fixture(scope="module")
+def any_size_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[VideoClassifier, ExportReport]:
+    """A small model and its ONNX file for frames of any size."""
+    model, recipe = small()
+    return model, export_model(
+        model, recipe, tmp_path_factory.mktemp("any") / "m.onnx", config=ExportConfig(any_size=True)
+    )
+
+
+@pytest.fixture(scope="module")
 def other_formats(tmp_path_factory: pytest.TempPathFactory) -> tuple[VideoClassifier, dict[str, ExportReport]]:
     """A small model as OpenVINO and as torch's own format, in a folder each."""
     pytest.importorskip("openvino")
@@ -152,17 +161,13 @@ def test_shares_as_input(tmp_path: Path):
         np.testing.assert_allclose(exported(given), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 def axes(value) -> list[str | int]:
     return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
 
 
 @pytest.mark.parametrize("any_size", [False, True])
-def test_axes_of_an_onnx_file_have_names(tmp_path: Path, onnx_file, any_size: bool):
-    file = onnx_file[1]
-    if any_size:
-        model, recipe = small()
-        file = export_model(model, recipe, tmp_path / "m.onnx", config=ExportConfig(any_size=True)).path
+def test_axes_of_an_onnx_file_have_names(onnx_file, any_size_file, any_size: bool):
+    file = any_size_file[1].path if any_size else onnx_file[1]
     graph = onnx.load(file).graph
     size = ["height", "width"] if any_size else [SIZE, SIZE]
     assert axes(graph.input[0]) == ["batch", 4, 3 if any_size else 9, *size]
@@ -174,7 +179,10 @@ def test_axes_of_an_onnx_file_have_names(tmp_path: Path, onnx_file, any_size: bo
     assert [one.shape for one in ort.InferenceSession(str(file)).get_inputs()] == [axes(graph.input[0])]
 
 
-@pytest.mark.parametrize(("name", "channels"), [("trajectory_resnet18_thin", 7), ("gcn_resnet26_thin", 13)])
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [pytest.param("trajectory_resnet18_thin", 7, marks=pytest.mark.slow), ("gcn_resnet26_thin", 13)],
+)
 def test_a_file_takes_frames_and_what_is_beside_them(tmp_path: Path, name: str, channels: int):
     torch.manual_seed(0)
     config = ModelConfig(name=name, num_classes=5, num_frames=5)
@@ -185,9 +193,8 @@ def test_a_file_takes_frames_and_what_is_beside_them(tmp_path: Path, name: str, 
     assert read_metadata(report.path).channels == channels
 
 
-def test_any_size(tmp_path: Path):
-    model, recipe = small()
-    report = export_model(model, recipe, tmp_path / "m.onnx", config=ExportConfig(any_size=True))
+def test_any_size(any_size_file):
+    model, report = any_size_file
     assert (report.metadata.height, report.metadata.width) == (None, None)
     exported = ExportedModel.from_file(report.path)
     for size in ((40, 56), (64, 40), (32, 32)):
