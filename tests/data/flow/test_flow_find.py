@@ -113,12 +113,18 @@ def test_flow_beside_the_frames(tmp_path: Path) -> None:
 # --- refusals --------------------------------------------------------------------------------------
 
 
-def test_no_flow_at_all(tmp_path: Path) -> None:
+def test_no_flow_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_something_v1(tmp_path)
     with pytest.raises(ConfigError, match=r"tvl1.*vsn flow extract"):
         places(config)
     with pytest.raises(ConfigError, match=r"data\.flow is 'nowhere'"):
         places(replace(config, flow="nowhere"))
+    # A shell that completes names knows those of the current folder.
+    here = tmp_path / "here"
+    (here / "extracted").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    with pytest.raises(ConfigError, match=rf"relative to data\.root; .*'{here / 'extracted'}'"):
+        places(replace(config, flow="extracted"))
 
 
 def test_videos_without_flow_are_named(tmp_path: Path) -> None:

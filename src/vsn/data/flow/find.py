@@ -104,7 +104,13 @@ def locate_flow(records: RecordSet, config: DataConfig) -> LocatedFlow:
     if config.flow:
         folder: Path | None = root / config.flow
         if not (root / config.flow).is_dir():
-            raise ConfigError(f"data.flow is {config.flow!r}, and there is no folder {str(folder)!r}.")
+            here = Path(config.flow).absolute()
+            advice = (
+                f" It is relative to data.root; for the one in this folder, set it to '{here}'."
+                if here.is_dir()
+                else ""
+            )
+            raise ConfigError(f"data.flow is {config.flow!r}, and there is no folder {str(folder)!r}.{advice}")
     else:
         folder = next((place for place in usual if place.is_dir()), None)
     if folder is not None:
