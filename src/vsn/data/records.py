@@ -92,6 +92,14 @@ class RecordSet:
         return () if self.per_video > 1 else tuple(self.classes[label] for label in record.labels)
 
 
+def missing_path(setting: str, value: str, place: Path | str, kind: str = "folder") -> ConfigError:
+    """Return the error of a setting whose file or folder, relative to data.root, is not there."""
+    here = Path(value).absolute()
+    # What a shell completes is relative to the current folder.
+    advice = f" It is relative to data.root; for the one here, set it to {str(here)!r}." if here.exists() else ""
+    return ConfigError(f"{setting} is {value!r}, and there is no {kind} {str(place)!r}.{advice}")
+
+
 def list_videos(folder: Path) -> list[Path]:
     """Return the video files at any depth below a folder, by extension, sorted by path. Raises `ConfigError` for none."""
     # Hidden folders hold thumbnails and caches of file managers.

@@ -183,7 +183,7 @@ def test_which_csv(tmp_path: Path) -> None:
     touch(tmp_path, "b.csv")
     with pytest.raises(ConfigError, match=r"2 \(a\.csv, b\.csv\)"):
         read_records(config, "train")
-    with pytest.raises(ConfigError, match=r"data.annotations is 'c.csv'; there is no file"):
+    with pytest.raises(ConfigError, match=r"data.annotations is 'c.csv', and there is no file"):
         read_records(DataConfig(root=str(tmp_path), source="csv", annotations="c.csv"), "train")
 
 

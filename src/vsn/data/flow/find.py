@@ -12,7 +12,7 @@ from vsn.config.errors import quote_first
 from vsn.data.flow.stored import SUFFIX, FlowFolderReader, is_flow_file, open_flow
 from vsn.data.flow.values import METADATA_FILE, FlowMetadata, check_flow_metadata, read_flow_metadata
 from vsn.data.readers.listing import Listing
-from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, VideoRecord, walk_folders
+from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, VideoRecord, missing_path, walk_folders
 from vsn.data.video import VideoError
 from vsn.data.video.frame_folders import read_picture
 
@@ -104,13 +104,7 @@ def locate_flow(records: RecordSet, config: DataConfig) -> LocatedFlow:
     if config.flow:
         folder: Path | None = root / config.flow
         if not (root / config.flow).is_dir():
-            here = Path(config.flow).absolute()
-            advice = (
-                f" It is relative to data.root; for the one in this folder, set it to '{here}'."
-                if here.is_dir()
-                else ""
-            )
-            raise ConfigError(f"data.flow is {config.flow!r}, and there is no folder {str(folder)!r}.{advice}")
+            raise missing_path("data.flow", config.flow, root / config.flow)
     else:
         folder = next((place for place in usual if place.is_dir()), None)
     if folder is not None:

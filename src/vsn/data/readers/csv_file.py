@@ -20,7 +20,7 @@ from vsn.data.readers.files import Line, errors_at, find_lines, read_json, requi
 from vsn.data.readers.listing import Listing
 from vsn.data.readers.splits import choose_split, is_used, means, near_split, no_splits
 from vsn.data.readers.table import read_table
-from vsn.data.records import RecordSet
+from vsn.data.records import RecordSet, missing_path
 
 _FORMULA_ERROR = re.compile(r"#(?:N/A|NV|[A-Z0/]+[!?])")
 _WORDS_FOR_EMPTY = frozenset({"nan", "na", "n/a", "null", "none", "?", "-"})
@@ -125,7 +125,7 @@ def _annotation_file(config: DataConfig, root: Path) -> Path:
     if config.annotations:
         file = root / config.annotations
         if not file.is_file():
-            raise ConfigError(f"data.annotations is {config.annotations!r}; there is no file {str(file)!r}.")
+            raise missing_path("data.annotations", config.annotations, file, "file")
         return file
     if (root / _PACK).is_file():  # it may also hold a list of the videos that could not be packed
         return root / "videos.csv"

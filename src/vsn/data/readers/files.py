@@ -17,6 +17,7 @@ from vsn.data.readers.entries import Entry, video_id
 from vsn.data.readers.listing import Listing, locate
 from vsn.data.readers.splits import SplitChoice, choose_split
 from vsn.data.readers.text import read_text
+from vsn.data.records import missing_path
 
 T = TypeVar("T")
 
@@ -32,11 +33,13 @@ def annotation_folders(config: DataConfig, *official: str) -> tuple[Path, ...]:
     root = Path(config.root)
     if config.annotations:
         folder = root / config.annotations
-        if not folder.is_dir():
+        if folder.is_file():
             raise ConfigError(
-                f"data.annotations is {config.annotations!r}, and there is no folder {str(folder)!r}. "
-                f"Source {config.source!r} reads several files: set it to their folder."
+                f"data.annotations is {config.annotations!r}, a file. Source {config.source!r} reads several: set it to "
+                "their folder."
             )
+        if not folder.is_dir():
+            raise missing_path("data.annotations", config.annotations, folder)
         return (folder,)
     # Root first: what a user puts there overrides an unpacked download.
     names = ("", "annotations", "labels", *official)
@@ -160,7 +163,7 @@ def video_folders(config: DataConfig, *usual: str) -> tuple[Path, ...]:
     if config.videos:
         folder = root / config.videos
         if not folder.is_dir():
-            raise ConfigError(f"data.videos is {config.videos!r}; there is no folder {str(folder)!r}.")
+            raise missing_path("data.videos", config.videos, folder)
         return (folder,)
     return tuple(folder for folder in (root / name for name in (*usual, "")) if folder.is_dir())
 

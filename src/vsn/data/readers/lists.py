@@ -15,7 +15,7 @@ from vsn.data.readers.files import Line, find_videos, parse_lines, video_folders
 from vsn.data.readers.listing import Listing
 from vsn.data.readers.segments import VideoLabels
 from vsn.data.readers.splits import canonical, choose_split, no_splits, same_split
-from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet
+from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, missing_path
 
 _SPLITS = ("train", "val", "test")
 _LIST_FOLDERS = ("", "annotations", "labels", "lists")
@@ -249,10 +249,8 @@ def _stated_lists(config: DataConfig) -> dict[str, Path]:
             if file.is_file():
                 files.setdefault(canonical(name), file)
     if not files:
-        raise ConfigError(
-            f"data.annotations is {config.annotations!r}; there is no file {str(root / pattern)!r}"
-            f"{' for any {split}' if '{split}' in pattern else ''}."
-        )
+        kind = "file for any {split}," if "{split}" in pattern else "file"
+        raise missing_path("data.annotations", config.annotations, root / pattern, kind)
     return files
 
 

@@ -14,7 +14,7 @@ from vsn.data.readers.entries import Entry, record_set, video_id
 from vsn.data.readers.files import Line, errors_at, part_on_disk, require_found, video_folders
 from vsn.data.readers.listing import Listing, locate
 from vsn.data.readers.splits import canonical, choose_split, no_splits
-from vsn.data.records import RecordSet
+from vsn.data.records import RecordSet, missing_path
 
 _FOLDERS = ("", "annotations", "labels")
 
@@ -125,7 +125,7 @@ def annotation_files(config: DataConfig, *suffixes: str, several: bool = False) 
     if config.annotations and stated.is_file():
         return [stated]
     if config.annotations and not stated.is_dir():
-        raise ConfigError(f"data.annotations is {config.annotations!r}; there is no file or folder {str(stated)!r}.")
+        raise missing_path("data.annotations", config.annotations, stated, "file or folder")
     folders = [stated] if config.annotations else [root / name for name in _FOLDERS]
     files = [
         path
