@@ -3,7 +3,7 @@
 A group has a base list of N foreground states, one per frame; a class of the group is a permutation of that list.
 Texture, camera shake, distractors and noise do not depend on the class, are stationary, and have the same distribution
 when played backwards. So one frame shows the group and nothing of the class within it, and a network that averages single
-frames is right for at most one class of each group: 7 of 20 at the level "basic", 5 of 22 at "hard".
+frames is right for at most one class of each group: 7 of 20 at the level "basic", 4 of 18 at "hard".
 
 N is 8 times an odd number. The centers of 8 equal segments are then exactly N/8 frames apart, and reversing a video, or
 rolling it by half, maps them onto one another, so sampling adds no hint of the class:
@@ -42,7 +42,7 @@ from vsn.data.embedded.sprites import (
 
 _COLOR_HUES = {"red": 0.0, "green": 0.35, "blue": 0.62}
 
-_LAMP_HUES = {"orange": 0.06, "yellow": 0.14}
+_LAMP_HUES = {"orange": 0.08, "yellow": 0.13}
 # Orders in which two lamps blink twice each.
 _SIGNALS = tuple(dict.fromkeys(itertools.permutations([color for color in _LAMP_HUES for _ in range(2)])))
 
@@ -72,7 +72,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "swarm": _to_and_fro("dots go", "right", "left"),
     "whirl": _to_and_fro("dots circle", "clockwise", "counterclockwise"),
     "pointer": _to_and_fro("a hand turns", "clockwise", "counterclockwise"),
-    "pulse": _to_and_fro("something", "grows", "shrinks"),
     "signals": tuple(", then ".join(colors) for colors in _SIGNALS),
 }
 """Group -> its classes, whose videos are made of the same frames; the first class shows the base list in order."""
@@ -82,7 +81,7 @@ CLASSES: tuple[str, ...] = tuple(name for names in GROUPS.values() for name in n
 
 NUM_SEGMENTS = 8
 _BLINKING = ("blink", "lamps", "signals")
-_TO_AND_FRO = ("swarm", "whirl", "pointer", "pulse")
+_TO_AND_FRO = ("swarm", "whirl", "pointer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +118,7 @@ LEVELS: dict[str, tuple[tuple[str, ...], Difficulty]] = {
             background_contrast=28.0,
             max_distractors=3,
             distractor_diameter=0.07,
-            noise=4.0,
+            noise=6.0,
         ),
     ),
 }
@@ -386,49 +385,56 @@ def _to_and_fro_share(stage: _Stage) -> Floats:
     return 1 - np.abs(2 * stage.share - 1)
 
 
-def _dots(rng: np.random.Generator, stage: _Stage, move: Callable[[NDArray[np.complex128]], NDArray]) -> list[Sprite]:
-    """Nine dots in a random layout about the middle of the frame.
+def _dots(
+    rng: np.random.Generator, stage: _Stage, move: Callable[[NDArray[np.complex128], Floats], NDArray]
+) -> list[Sprite]:
+    """Two by two to six by six dots all over the frame, in a random layout; the more, the smaller, and the less they move.
 
-    `move` maps their places `(1,)`, as complex pixels from the middle, to those in each frame `(N,)`.
+    `move` maps a place `(1,)`, as complex pixels from the middle of the frame, and how far dots have gone `(N,)`, pixels, to
+    the place in each frame `(N,)`. What leaves the frame comes in again on the other side, so that the mean place of the
+    dots says nothing of where they go.
     """
-    radius = 0.25 * _target_radius(rng, stage)
+    # Larger than the frame and a dot on each side: they change sides out of sight.
+    period = 1.25 * stage.size
+    count = int(rng.integers(2, 7))
+    spacing = period / count
+    radius = float(spacing * rng.uniform(0.12, 0.17))
     colors = np.stack([_rgb(rng.uniform(), rng.uniform(0.8, 1), rng.uniform(0.9, 1))] * 2)
-    turn = np.exp(2j * np.pi * rng.uniform())
+    start = rng.uniform(0, period, 2)
+    # In four sampled frames; no two dots are nearer than half the spacing, so that which went where stays clear.
+    gone = spacing * rng.uniform(0.2, 0.8) * (_to_and_fro_share(stage) - 0.5)
     sprites = []
-    for x, y in itertools.product((-1, 0, 1), repeat=2):
-        # Jittered, not drawn at will: no two dots are nearer than they move between two sampled frames.
-        across, down = stage.size * (0.24 * np.array([x, y]) + rng.uniform(-0.07, 0.07, 2))
-        way = move(turn * np.array([across + 1j * down]))
+    for cell in itertools.product(range(count), repeat=2):
+        # Jittered, not drawn at will.
+        across, down = start + spacing * (np.array(cell) + rng.uniform(-0.25, 0.25, 2))
+        way = _wrapped(move(_wrapped(np.array([across + 1j * down]), period), gone), period)
         place = stage.size / 2 + np.stack([way.real, way.imag], axis=1)
         sprites.append(_target(rng, stage, place=place, radius=radius, shape="disc", pattern="plain", colors=colors))
     return sprites
 
 
+def _wrapped(places: NDArray[np.complex128], period: float) -> NDArray[np.complex128]:
+    """Return places with both coordinates in [-period / 2, period / 2)."""
+    half = period / 2
+    return ((places.real + half) % period - half) + 1j * ((places.imag + half) % period - half)
+
+
 def _swarm(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
     """Dots that go right together, and back."""
-    way = stage.size * rng.uniform(0.06, 0.11) * (_to_and_fro_share(stage) - 0.5)
-    return _dots(rng, stage, lambda start: start + way)
+    return _dots(rng, stage, lambda start, gone: start + gone)
 
 
 def _whirl(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
     """Dots that circle about the middle together, clockwise and back."""
-    angle = rng.uniform(0.35, 0.6) * (_to_and_fro_share(stage) - 0.5)
-    return _dots(rng, stage, lambda start: start * np.exp(1j * angle))
+    return _dots(rng, stage, lambda start, gone: start * np.exp(1j * gone / (0.35 * stage.size)))
 
 
 def _pointer(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
-    """A hand that turns clockwise by 0.25 to 0.4 of a turn, from any angle, and back."""
-    angle = 2 * np.pi * (rng.uniform() + rng.uniform(0.25, 0.4) * _to_and_fro_share(stage))
+    """A hand that turns clockwise by 0.04 to 0.3 of a turn, from any angle, and back."""
+    angle = 2 * np.pi * (rng.uniform() + rng.uniform(0.04, 0.3) * _to_and_fro_share(stage))
     place = np.tile(stage.size * rng.uniform(0.35, 0.65, 2), (stage.num_frames, 1))
     radius = 1.5 * _target_radius(rng, stage)
     return [_target(rng, stage, place=place, radius=radius, shape="hand", pattern="tip", angle=angle)]
-
-
-def _pulse(rng: np.random.Generator, stage: _Stage) -> list[Sprite]:
-    """An object that grows, and shrinks again."""
-    radius = _target_radius(rng, stage) * rng.uniform(1.3, 1.6) ** (_to_and_fro_share(stage) - 0.5)
-    place = np.tile(stage.size * rng.uniform(0.3, 0.7, 2), (stage.num_frames, 1))
-    return [_target(rng, stage, place=place, radius=radius)]
 
 
 _BASES: dict[str, Callable[[np.random.Generator, _Stage], list[Sprite]]] = {
@@ -442,7 +448,6 @@ _BASES: dict[str, Callable[[np.random.Generator, _Stage], list[Sprite]]] = {
     "swarm": _swarm,
     "whirl": _whirl,
     "pointer": _pointer,
-    "pulse": _pulse,
     "signals": partial(_lamps, hues=tuple(hue for hue in _LAMP_HUES.values() for _ in range(2)), spread=0.02),
 }
 
