@@ -1,6 +1,6 @@
 """Draw the figures of the documentation, as SVG that follows the reader's light or dark theme.
 
-    python docs/scripts/page_figures.py          # writes docs/shuffle.svg, docs/blocks.svg, docs/cost-*.svg
+    python docs/scripts/page_figures.py          # writes docs/shuffle.svg, docs/blocks.svg, docs/cost-*.svg and others
 
 Figures of operations are computed by the operations; plots read results/.
 """
@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
-from page_tables import peer_rows
+from page_tables import hard_runs, peer_rows
 
 from vsn.bench.tables import PAPER_TABLE_6
+from vsn.data.embedded.scenes import GROUPS, LEVELS
 from vsn.ops import video_shuffle
 
 ROOT = Path(__file__).parents[2]
@@ -255,6 +257,35 @@ def peers_plot() -> str:
     )
 
 
+def seeds_plot() -> str:
+    """Plot top-1 on the hard level, a dot for each seed, and the means."""
+    runs = hard_runs()
+    left, right, pitch = 350, 700, 34
+    bottom = 24 + pitch * len(runs)
+
+    def across(share: float) -> float:
+        return left + share * (right - left)
+
+    parts = []
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(f'<path d="M{across(tick):.1f} 20 V{bottom}" class="faint"/>')
+        parts.append(label(across(tick), bottom + 18, f"{tick:.0%}", "small middle"))
+    bound = across(1 / statistics.fmean(len(GROUPS[group]) for group in LEVELS["hard"][0]))
+    parts.append(f'<path d="M{bound:.1f} 20 V{bottom}" class="line" stroke-dasharray="4 4"/>')
+    parts.append(label(bound, 12, "without order", "small middle"))
+    for row, (name, found) in enumerate(runs.items()):
+        y = 40 + row * pitch
+        values = [run["forward"]["top1"] for run in found]
+        kind = "ours" if name.endswith("(VSN)") else "mark"
+        parts.append(label(left - 12, y + 5, name, "end"))
+        parts.append(f'<path d="M{across(statistics.fmean(values)):.1f} {y - 11} v22" class="line"/>')
+        parts += [f'<circle cx="{across(value):.1f}" cy="{y}" r="5" class="{kind}" opacity="0.7"/>' for value in values]
+    parts.append(
+        label((left + right) / 2, bottom + 38, "top-1, a dot for each seed, a line at the mean", "small middle")
+    )
+    return svg(740, bottom + 50, "Top-1 on the hard level of the embedded data set, seed by seed", parts)
+
+
 def _read(name: str) -> Any:
     return json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
 
@@ -265,6 +296,7 @@ FIGURES = {
     "cost-demo.svg": demo_plot,
     "cost-paper.svg": paper_plot,
     "cost-peers.svg": peers_plot,
+    "embedded-hard-seeds.svg": seeds_plot,
 }
 
 

@@ -417,7 +417,6 @@ def fights_table() -> str:
 HARD_RUNS = {
     "name=tsn_resnet26_slim": "TSN",
     "name=tsm_resnet26_slim": "shift in every block (TSM)",
-    "places=res2": "shuffle in res2",
     "places=res5": "shuffle in res5",
     "shift=false": "shuffle in every stage",
     "recipe": "shuffle in every stage, shift elsewhere (VSN)",
@@ -425,13 +424,19 @@ HARD_RUNS = {
 """Name of a run in the files of the hard level -> what it is."""
 
 
+def hard_runs() -> dict[str, list[dict[str, Any]]]:
+    """Return what a network of the hard level is -> its runs, one for each seed."""
+    runs = [*_read("embedded-hard-cpu.json")["runs"], *_read("embedded-hard-places-cpu.json")["runs"]]
+    found = {words: [run for run in runs if run["name"] == name] for name, words in HARD_RUNS.items()}
+    return {words: some for words, some in found.items() if some}
+
+
 def hard_table() -> str:
     """Return top-1 on each group of the hard level, means over seeds."""
-    runs = [*_read("embedded-hard-cpu.json")["runs"], *_read("embedded-hard-places-cpu.json")["runs"]]
     groups = LEVELS["hard"][0]
     lines = []
-    for name, words in HARD_RUNS.items():
-        found = [run["forward"] for run in runs if run["name"] == name]
+    for words, runs in hard_runs().items():
+        found = [run["forward"] for run in runs]
         of_group = (
             statistics.fmean(
                 share for run in found for label, share in run["per_class"].items() if group_of(label) == group

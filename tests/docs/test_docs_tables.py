@@ -53,6 +53,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("fights-default-cpu", "runs_table", "runs", "clips"),
         ("two-streams-cpu", "streams_table", "pairs", "flow"),
         ("two-streams-gestures-cpu", "streams_table", "pairs", "flow"),
+        ("two-streams-hard-cpu", "streams_table", "pairs", "flow"),
     ],
 )
 def test_tables_of_benchmarks(tables: ModuleType, name: str, table: str, part: str, page: str):

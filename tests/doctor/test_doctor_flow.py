@@ -210,21 +210,6 @@ def test_flow_of_another_size(data: Path, stated: bool) -> None:
     assert found.items == ("val/wave/val0.mp4 (val): 36x24",)
 
 
-@pytest.mark.parametrize(("largest", "found"), [(0, False), (5, True), (9, True), (10, False)])
-def test_motions_that_are_small_for_the_bound(data: Path, largest: int, found: bool) -> None:
-    for path in (data / "flow").rglob("*.vsnflow"):
-        field = np.full((32, 48, 2), 128, np.uint8)
-        field[:8, :8] -= largest  # a small object
-        write_flow_file(path, [field] * 9, video_id=path.stem)
-    findings = diagnose(data).findings
-    if not found:
-        assert findings == ()
-    elif largest == 5:
-        assert findings[0].message.startswith("In half of the videos 99.9% of all points move less than 0.78 pixels")
-        assert "--model.flow-bound 2.4" in findings[0].advice
-    assert [one.code for one in findings] == ["flow-faint"] * found
-
-
 def test_two_videos_share_flow(data: Path) -> None:
     file_of(data, "train/jump/train0").rename(data / "flow" / "train0.vsnflow")
     file_of(data, "train/wave/train0").unlink()

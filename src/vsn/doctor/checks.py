@@ -408,14 +408,8 @@ def check_groups(evidence: Evidence) -> Iterator[Finding]:
 # --- flow and loading --------------------------------------------------------------------------------
 
 
-_FEW_STEPS = 10
-"""Fewer steps of the stored bytes between no motion and the fastest are reported."""
-_ROOM_FOR_MOTION = 3
-"""The bound that is suggested, in multiples of the motion that 99.9% stay below."""
-
-
 def check_flow(evidence: Evidence) -> Iterator[Finding]:
-    """Find flow of another length than the frames, of another size than motion is measured in, or in too coarse steps."""
+    """Find videos whose flow has another length than their frames, or another size than its motion is measured in."""
     if evidence.flow is None:
         return
     readable = [report for report in evidence.flow.reports.values() if not report.problem]
@@ -430,10 +424,6 @@ def check_flow(evidence: Evidence) -> Iterator[Finding]:
     if side := evidence.flow.short_side:
         sizes = [evidence.name(r.video, f"{r.width}x{r.height}") for r in readable if min(r.height, r.width) != side]
         yield from _found("flow-size", sizes, side=side)
-    steps = median(flow.fastest for flow in readable) if readable else 0
-    if 0 < steps < _FEW_STEPS:
-        step = 2 * evidence.flow.metadata.bound / 255
-        yield make_finding("flow-faint", motion=steps * step, step=step, bound=_ROOM_FOR_MOTION * steps * step)
 
 
 def check_loading(evidence: Evidence) -> Iterator[Finding]:

@@ -128,9 +128,6 @@ _TEMPLATES: dict[str, tuple[Severity, str, str]] = {
         "Extract it again: it has gaps, or is of another version of the video."),
     "flow-size": ("warning", "{videos} with flow whose shorter side is not {side} pixels",
         "Motion is in pixels of the frames it was computed from: extract all flow with one --short-side."),
-    "flow-faint": ("warning",
-        "In half of the videos 99.9% of all points move less than {motion:.2g} pixels, stored in steps of {step:.2g}",
-        "Small motions are lost: extract the flow again with --model.flow-bound {bound:.2g}, and train with that."),
     # Loading.
     "slow-loading": ("warning",
         "{workers} load {speed:.0f} videos per second; the GPU needs {gpu:.0f} and would wait {idle:.0%}", "{advice}"),

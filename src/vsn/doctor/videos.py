@@ -13,7 +13,6 @@ import numpy as np
 
 from vsn.config import ConfigError, FlowLayout, Recipe
 from vsn.data.flow.stored import open_flow
-from vsn.data.flow.values import ZERO
 from vsn.data.part import VideoPart
 from vsn.data.sampling import segment_indices, stack_indices
 from vsn.data.video import OutsideVideoError, VideoError, VideoReader, at_constant_rate, open_video, part_reader
@@ -58,8 +57,6 @@ class VideoReport:
     """Why frames are decoded from the first one on; empty when they are not."""
     frame_names: str = ""
     """Naming scheme of a frame folder: "img_{:05d}.jpg from 1"."""
-    fastest: int = 0
-    """Of flow: 99.9% of the sampled bytes differ from that of no motion by at most so much; 127 is the bound."""
     motion: bytes = b""
     """Where the sampled frames change, see `vsn.doctor.mirror.motion_of`."""
     pixels: str = ""
@@ -189,9 +186,7 @@ def _inspect_flow(path: Path, recipe: Recipe, layout: FlowLayout, thorough: bool
     # In parts, because all fields of a long video may not fit in memory.
     for start in range(0, num_fields if thorough else 0, _FIELDS_PER_READ):
         flow.frames_at(range(start, min(start + _FIELDS_PER_READ, num_fields)))
-    fastest = int(np.percentile(np.abs(fields.astype(np.int16) - ZERO), 99.9))
-    height, width = fields.shape[1:3]
-    return VideoReport(VideoPart(path), num_frames=num_fields, height=height, width=width, fastest=fastest)
+    return VideoReport(VideoPart(path), num_frames=num_fields, height=fields.shape[1], width=fields.shape[2])
 
 
 def _classify_problem(path: Path) -> Problem:
