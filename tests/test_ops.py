@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vsn.ops
 from vsn.models.layers import ShiftConv2d
-from vsn.ops import sample_along, shifted_in_place, shifts_in_place, temporal_shift, video_shuffle
+from vsn.ops import sample_along, shifted_in_place, temporal_shift, video_shuffle, worth_shifting_in_place
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8)
 FORMATS = (torch.contiguous_format, torch.channels_last)
@@ -170,10 +170,10 @@ def test_what_cannot_be_written_to_is_copied() -> None:
     for frames in (expanded, made_there, make_frames(2, 32)[:, ::2]):
         before = frames.clone()
         with torch.no_grad():
-            assert not shifts_in_place(frames)
+            assert not worth_shifting_in_place(frames)
             assert torch.equal(conv(frames), shift_reference(frames, 2, 4))
         assert torch.equal(frames, before)
-    assert not shifts_in_place(make_frames(2, 16)), "where gradients are computed"
+    assert not worth_shifting_in_place(make_frames(2, 16)), "where gradients are computed"
 
 
 def test_only_frames_larger_than_a_cache_are_shifted_in_place() -> None:
@@ -181,7 +181,7 @@ def test_only_frames_larger_than_a_cache_are_shifted_in_place() -> None:
     with torch.no_grad():
         for videos, expected in ((1, False), (16, True)):
             frames = torch.empty(videos * 8, 56, 56, 256).permute(0, 3, 1, 2)
-            assert shifts_in_place(frames) is expected
+            assert worth_shifting_in_place(frames) is expected
 
 
 def test_shuffle_of_four_frames_by_hand() -> None:

@@ -85,7 +85,7 @@ _CACHED_BYTES = 32 * 2**20
 """A copy of frames of up to this size stays in the cache of a CPU until the next layer reads it."""
 
 
-def shifts_in_place(frames: Tensor) -> bool:
+def worth_shifting_in_place(frames: Tensor) -> bool:
     """Return whether `shifted_in_place` takes these frames, and is faster: large ones on a CPU, without gradients."""
     return (
         frames.device.type == "cpu"

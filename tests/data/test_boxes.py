@@ -286,3 +286,7 @@ def test_the_embedded_set_has_exact_boxes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         views_of_video(dataset.records[0].path, recipe, EvalConfig(protocol="fcn")), dataset[0].clip
     )
+    # Boxes that are asked for are not replaced by the exact ones.
+    stated = replace(recipe, data=replace(recipe.data, boxes="detected"))
+    with pytest.raises(ConfigError, match=r"no folder .*detected"):
+        open_split(stated, "test", view=EvalConfig(protocol="fcn"))

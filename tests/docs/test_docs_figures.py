@@ -5,6 +5,7 @@ import json
 import re
 from functools import cache
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import vsn
 from tests.helpers.docs_pages import PAGES, ROOT, read, script
 from vsn.bench.tables import PAPER_TABLE_6
+from vsn.data.embedded.scenes import LEVELS, group_of
 from vsn.system.numbers import percent, short_count
 
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in PAGES}
@@ -81,6 +83,21 @@ def clip_figures() -> list[str]:
     forward = next(test for test in run["test"] if test["order"] == "forward")
     low, high = (percent(bound) for bound in forward["top1_interval"])
     return [f"{run['training_seconds'] / 60:.1f} minutes", f"{percent(forward['top1'])} of 60", f"{low} to {high}"]
+
+
+def hard_figures() -> list[str]:
+    """Figures of one late shuffle, and the spread of VSN's seeds, on the hard level of the embedded data set."""
+    late = [run["forward"]["top1"] for run in measured("embedded-hard-places-cpu")["runs"]]
+    shares: dict[str, list[float]] = {}
+    for run in measured("embedded-hard-cpu")["runs"]:
+        if run["name"] == "recipe":
+            for group in LEVELS["hard"][0]:
+                classes = [share for name, share in run["forward"]["per_class"].items() if group_of(name) == group]
+                shares.setdefault(group, []).append(100 * fmean(classes))
+    return [
+        f"{100 * fmean(late):.1f}% (three seeds, sd {100 * stdev(late):.1f})",
+        *(f"({min(shares[group]):.0f} to {max(shares[group]):.0f}%)" for group in ("swarm", "pointer", "signals")),
+    ]
 
 
 def runtime_figures() -> list[str]:
@@ -161,8 +178,12 @@ def quoted_figures() -> dict[str, list[str]]:
             ),
             difference("fights-arrow-cpu", "fights-vsn-0 - fights-tsn-0"),
             difference("gestures-swapped-cpu", "vsn-0 - tsn-0").replace("points (95% interval ", "("),
-            difference("gestures-differences-cpu", "vsn-0 - tsm-0", sign=-1).replace("points (", "points above it ("),
+            *(
+                difference("gestures-differences-cpu", pair, sign=-1).replace("points (", "points above it (")
+                for pair in ("vsn-0 - tsm-0", "vsn-1 - tsm-1", "slim-vsn-0 - slim-tsm-0")
+            ),
         ],
+        "embedded.md": hard_figures(),
         "index.md": [f"{demo['seconds'] / 60:.1f} minutes"],
         "tour.md": [f"{quick['seconds'] / 60:.1f} minutes"],
         "install.md": start_up_figures("plain", "extras"),

@@ -92,7 +92,7 @@ class RecordSet:
         return () if self.per_video > 1 else tuple(self.classes[label] for label in record.labels)
 
 
-def missing_path(setting: str, value: str, place: Path | str, kind: str = "folder") -> ConfigError:
+def missing_path(setting: str, value: str, place: Path, kind: str = "folder") -> ConfigError:
     """Return the error of a setting whose file or folder, relative to data.root, is not there."""
     here = Path(value).absolute()
     # What a shell completes is relative to the current folder.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vsn.ops import shifted_in_place, shifts_in_place, temporal_shift, video_shuffle
+from vsn.ops import shifted_in_place, temporal_shift, video_shuffle, worth_shifting_in_place
 
 
 class ShuffleConv2d(nn.Conv2d):
@@ -49,7 +49,7 @@ class ShiftConv2d(nn.Conv2d):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames ``(B*T, C_in, H, W)`` to ``(B*T, C_out, H', W')``."""
-        if not shifts_in_place(frames):
+        if not worth_shifting_in_place(frames):
             return super().forward(temporal_shift(frames, self.num_frames, self.shift_div))
         # The block's shortcut still needs the frames as they are.
         with shifted_in_place(frames, self.num_frames, self.shift_div):

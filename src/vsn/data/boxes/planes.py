@@ -145,10 +145,9 @@ def stored_boxes(recipe: Recipe, records: RecordSet) -> tuple[BoxPlanes, str]:
         ConfigError: There are none, or not of all of these videos, or not as the model needs them.
     """
     folder, num_boxes = box_folder(recipe), recipe.model.num_boxes
-    if not folder.is_dir() and recipe.data.source == "synthetic":
-        return BoxPlanes(
-            partial(_exact_boxes, recipe), num_boxes=num_boxes
-        ), "Boxes: those that the videos were drawn with."
+    if _has_exact_boxes(recipe):
+        planes = BoxPlanes(partial(_exact_boxes, recipe), num_boxes=num_boxes)
+        return planes, "Boxes: those that the videos were drawn with."
     if not folder.is_dir():
         raise ConfigError(
             f"{recipe.model.name} takes the boxes of objects, and there is no folder {str(folder)!r}. Find them with `vsn "
@@ -193,8 +192,12 @@ def boxes_of_video(path: Path, recipe: Recipe) -> Callable[[VideoPart], StoredBo
     if place.is_file():
         _check(read_box_metadata(folder), recipe, folder)
         return lambda shown: StoredBoxes.read(place)
-    is_embedded = not folder.is_dir() and recipe.data.source == "synthetic"
-    return partial(_exact_boxes, recipe) if is_embedded else None
+    return partial(_exact_boxes, recipe) if _has_exact_boxes(recipe) else None
+
+
+def _has_exact_boxes(recipe: Recipe) -> bool:
+    """Whether the data are the embedded set, whose boxes are known, and no others are stored or stated."""
+    return recipe.data.source == "synthetic" and not (recipe.data.boxes or box_folder(recipe).is_dir())
 
 
 def _exact_boxes(recipe: Recipe, shown: VideoPart) -> StoredBoxes:

@@ -101,12 +101,9 @@ def locate_flow(records: RecordSet, config: DataConfig) -> LocatedFlow:
     root = Path(config.root)
     absolute = root.absolute()
     usual = [*(root / name for name in _USUAL_NAMES), absolute.with_name(f"{absolute.name}-flow")]
-    if config.flow:
-        folder: Path | None = root / config.flow
-        if not (root / config.flow).is_dir():
-            raise missing_path("data.flow", config.flow, root / config.flow)
-    else:
-        folder = next((place for place in usual if place.is_dir()), None)
+    if config.flow and not (root / config.flow).is_dir():
+        raise missing_path("data.flow", config.flow, root / config.flow)
+    folder = root / config.flow if config.flow else next((place for place in usual if place.is_dir()), None)
     if folder is not None:
         # A reader of class folders takes <root>/flow for one more class.
         inside = [record.video_id for record in records.records if record.path.is_relative_to(folder)]
