@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from tests.helpers.html_pages import Page
+from tests.helpers.tiny_runs import tiny_recipe
 from vsn.data.open import open_split
 from vsn.inference.evaluate import evaluate_run
 from vsn.models.gradcam import grad_cam, overlay
@@ -17,6 +19,7 @@ from vsn.report import read_runs
 from vsn.report.illustrate import best_and_worst, illustrated_report, measure_costs, shrink
 from vsn.runs.checkpoint import load_model
 from vsn.runs.run import open_run
+from vsn.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,22 @@ def test_the_page_shows_frames_and_their_heat(tested_run: Path, tmp_path: Path) 
     # Of videos that only the script shows there are frames, and no heat.
     assert page.tags.count("img") == sum(4 if one.kind == "behind" else 8 for one in examples.examples)
     assert "Parameters" in page.words
+
+
+def test_a_run_on_differences_shows_the_frames_that_it_subtracts(
+    tiny_data: Path, tmp_path: Path, quiet: Console
+) -> None:
+    recipe = tiny_recipe(tiny_data)
+    recipe = replace(recipe, model=replace(recipe.model, modality="rgbdiff", flow_length=2))
+    run = train(replace(recipe, train=replace(recipe.train, epochs=1)), tmp_path / "differences", console=quiet)
+    evaluate_run(run.path, progress=False)
+    runs = read_runs([run.path])
+    dataset = open_split(recipe, runs[0].split, classes=runs[0].classes)
+    clips = {record.video_id: dataset[index].clip for index, record in enumerate(dataset.records)}
+    examples = best_and_worst(runs).examples
+    assert {example.heat is None for example in examples if example.kind != "behind"} == {False}
+    for example in examples:
+        np.testing.assert_array_equal(example.frames, shrink(clips[example.video_id][:, :3]))
 
 
 def test_frames_equal_the_dataset_and_heat_is_of_the_predicted_class(tested_run: Path) -> None:

@@ -33,7 +33,7 @@ from vsn.runs.checkpoint import save_weights
 from vsn.runs.metadata import write_run
 from vsn.runs.run import new_run, open_run
 from vsn.serve.batching import Batcher
-from vsn.serve.decoding import Decoded, DecodeJob, decode_upload
+from vsn.serve.decoding import Decoded, DecodeJob, decode_upload, small_frames
 from vsn.serve.guards import Guards
 from vsn.serve.metrics import Metrics
 from vsn.serve.models import ServedModel, has_windows, open_model
@@ -307,6 +307,15 @@ def differences_run(tmp_path: Path) -> Path:
     torch.nn.init.normal_(model.head.weight, std=0.3)
     save_weights(run, model)
     return run.path
+
+
+def test_heat_maps_of_a_model_on_differences_lie_over_its_first_frames(differences_run: Path, tmp_path: Path):
+    model = open_model(differences_run, device="cpu")
+    model.check_heat_maps()
+    clip = decoded(make_video(tmp_path / "v.mp4", num_frames=20, rate=10.0), model, LIMITS).clip
+    heat = model.heat_maps(clip, 0)
+    assert heat.shape == small_frames(clip).shape
+    assert (heat != small_frames(clip)).any()
 
 
 def test_frames_too_far_apart_for_a_window_of_differences_have_no_timeline(differences_run: Path, tmp_path: Path):

@@ -174,8 +174,8 @@ def _read_clip(dataset: VideoDataset, index: int | None) -> torch.Tensor:
     if index is None:
         raise VideoError("", "the data set does not have this video any more")
     clip = dataset[index].clip
-    # Flow and frame differences are not pictures.
-    if clip.ndim != 4 or dataset.recipe.model.modality != "rgb":
+    # A model on differences is given the frames that it subtracts, the first of a segment in the first three channels.
+    if clip.ndim != 4 or dataset.recipe.model.modality == "flow":
         raise VideoError("", "its frames are not RGB")
     return clip
 

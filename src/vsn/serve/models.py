@@ -136,7 +136,7 @@ def open_model(path: Path, *, weights: WeightsKind = "last", device: str = "auto
         preprocessing=predictor.processor.describe(),
         exported=metadata.to if metadata else "",
         vsn=installed_version(),
-        heat_maps=metadata is None and recipe.model.modality == "rgb",
+        heat_maps=metadata is None and recipe.model.modality != "flow",
         timelines=has_windows(recipe),
         name=path.stem if metadata else path.resolve().name,
         weights=metadata.weights if metadata else weights,

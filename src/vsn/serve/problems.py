@@ -51,7 +51,9 @@ KINDS = {
     "bad_setting": _Kind(422, "/openapi.json lists the allowed values."),
     "unknown_label": _Kind(422, "Expected one of the classes that /v1/model lists."),
     "no_heat_maps": _Kind(
-        422, "Heat maps need a model on RGB frames, served from its run folder.", "Use /v1/predict for labels only."
+        422,
+        "Heat maps need a model on frames or their differences, served from its run folder.",
+        "Use /v1/predict for labels only.",
     ),
     # The service
     "busy": _Kind(503, hint="Retry in a moment.", retry_after="2"),
