@@ -2,10 +2,10 @@
 
     python benchmarks/ops.py OUT.json [--parts operations networks] [--modes eager compile] [--minutes 10]
 
-An operation moves every value once, so one read and one write are the minimum. Each is measured in alternation with
-`torch.Tensor.copy_` of the same bytes, and its share of that bandwidth is reported: at the shapes within ResNet-50,
-forward, and forward with backward (two copies), in both memory formats. Networks (TSN, TSM, VSN without shift, VSN) are
-measured as by `vsn bench`.
+An operation moves every value once, to a new tensor, so one read and one write are the minimum. Each is measured in
+alternation with `torch.Tensor.clone` of the same bytes, and its share of that bandwidth is reported: at the shapes within
+ResNet-50, forward, and forward with backward (a second clone, of the gradient), in both memory formats. Networks (TSN, TSM,
+VSN without shift, VSN) are measured as by `vsn bench`.
 """
 
 from __future__ import annotations
@@ -110,7 +110,6 @@ def make_calls(case: Case, num_frames: int, device: torch.device) -> dict[str, C
         torch.randn(shape, generator=generator).to(device, dtype).contiguous(memory_format=form) for _ in range(2)
     )
     frames.requires_grad_(backward)
-    source, target = torch.randn_like(frames), torch.empty_like(frames)
     function = {"video_shuffle": video_shuffle, "temporal_shift": temporal_shift}[case.place.operation]
     if case.mode == "compile":
         function = torch.compile(function, fullgraph=True, dynamic=False)
@@ -121,9 +120,9 @@ def make_calls(case: Case, num_frames: int, device: torch.device) -> dict[str, C
             torch.autograd.grad(out, frames, gradient)
 
     def copy() -> None:
-        with torch.no_grad():
-            for _ in range(2 if backward else 1):
-                target.copy_(source)
+        copies = [frames.detach().clone()]
+        if backward:
+            copies.append(gradient.clone())
 
     return {"operation": run, "copy": copy}
 
