@@ -617,7 +617,7 @@ def test_parts_of_several_machines_are_merged(ablated: tuple[Path, Recipe], tmp_
         merge_ablations(parts, tmp_path / "all")
 
 
-def test_values_of_a_grid_are_merged(ablated: tuple[Path, Recipe], tmp_path: Path):
+def test_values_of_a_grid_are_merged_with_each_other_and_with_tables(ablated: tuple[Path, Recipe], tmp_path: Path):
     def part(folder: str, key: str, *models: str) -> Path:
         facts = json.loads((ablated[0] / "ablation.json").read_text())
         facts |= {"seeds": [0], "tables": [], "grid": {key: list(models)}}
@@ -634,8 +634,13 @@ def test_values_of_a_grid_are_merged(ablated: tuple[Path, Recipe], tmp_path: Pat
     assert joined["grid"] == {"model.name": [tsm, vsn_]}
     assert [run["name"] for run in joined["runs"]] == [f"name={tsm}", f"name={vsn_}"]
     assert [row["labels"] for row in joined["figures"]["grid"]] == [[tsm], [vsn_]]
+    for name, order in (("after", [ablated[0], *parts]), ("before", [*parts, ablated[0]])):
+        joined = merge_ablations(order, tmp_path / name)
+        assert (joined["tables"], joined["grid"]) == ([9], {"model.name": [tsm, vsn_]})
+        assert [row["labels"] for row in joined["figures"]["grid"]] == [[tsm], [vsn_]]
+        assert [row["ours"]["num_runs"] for row in joined["figures"]["9"]] == [1, 1, 1, 1]
     with pytest.raises(RunError, match="differ in grid"):
-        merge_ablations([parts[0], part("c", "model.block", "compact")], tmp_path / "other")
+        merge_ablations([ablated[0], parts[0], part("c", "model.block", "compact")], tmp_path / "other")
 
 
 def test_only_parts_of_one_ablation_are_merged(ablated: tuple[Path, Recipe], tmp_path: Path):

@@ -166,7 +166,7 @@ def merge_ablations(folders: Sequence[Path], out: Path) -> Ablation:
     Of a run that several folders have, the first counts. The run folders are not copied.
 
     Raises:
-        RunError: a folder has no `ablation.json`, or one of another recipe or grid; or ``out`` has one.
+        RunError: a folder has no `ablation.json`, or one of another recipe, or of a grid of other settings; or ``out`` has one.
     """
     if (out / FILE).exists():
         raise RunError(f"{out / FILE} exists; choose another folder with --out.")
@@ -176,15 +176,16 @@ def merge_ablations(folders: Sequence[Path], out: Path) -> Ablation:
         recipe = recorded_recipe(other["recipe"], str(folder / FILE))
         differing = set(changed_settings(recipe, base)) - RESUMABLE_SETTINGS - {"train.seed"}
         differing |= {"backbones"} if other["backbones"] != merged["backbones"] else set()
-        differing |= {"grid"} if list(other["grid"]) != list(merged["grid"]) else set()
+        merged["grid"] = merged["grid"] or {key: [] for key in other["grid"]}
+        differing |= {"grid"} if other["grid"] and list(other["grid"]) != list(merged["grid"]) else set()
         if differing:
             raise RunError(
                 f"{folder} and {folders[0]} differ in {', '.join(sorted(differing))}; only parts of one ablation can be "
                 "merged."
             )
-        # The settings of the grid must be equal, their values may differ: they become rows of one table.
+        # Two grids must have the same settings. Their values may differ: they become rows of one table.
         for key, values in merged["grid"].items():
-            values += [value for value in other["grid"][key] if value not in values]
+            values += [value for value in other["grid"].get(key, []) if value not in values]
         known = {(run["name"], run["seed"]) for run in merged["runs"]}
         merged["runs"] += [run for run in other["runs"] if (run["name"], run["seed"]) not in known]
         merged["commands"] = list(dict.fromkeys([*merged["commands"], *other["commands"]]))
