@@ -166,7 +166,8 @@ def merge_ablations(folders: Sequence[Path], out: Path) -> Ablation:
     Of a run that several folders have, the first counts. The run folders are not copied.
 
     Raises:
-        RunError: a folder has no `ablation.json`, or one of another recipe or of other settings in the grid; or ``out`` has one.
+        RunError: a folder has no `ablation.json`, or one of another recipe or with a grid of other settings; or ``out``
+            has one.
     """
     if (out / FILE).exists():
         raise RunError(f"{out / FILE} exists; choose another folder with --out.")
