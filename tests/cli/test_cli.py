@@ -443,7 +443,7 @@ def test_init_from_is_model_weights(vsn: Run, tiny_data: Path, tmp_path: Path):
     ("device", "num_videos", "name", "model", "epochs", "said"),
     [
         ("cpu", 30, "differences-cpu", "vsn_resnet26_thin", 150, "150 epochs of them take about 4 minutes"),
-        ("cpu", 432, "differences-cpu", "vsn_resnet26_thin", 50, "about 18 minutes"),
+        ("cpu", 432, "differences-cpu", "vsn_resnet26_thin", 41, "about 15 minutes"),
         ("cpu", 100_000, "differences-cpu", "vsn_resnet26_thin", 5, "about 417 minutes"),
         ("cuda", 432, "finetune", "vsn_resnet50", 25, "a GPU"),
     ],

@@ -13,7 +13,7 @@ from vsn.data.background import read_labeled
 VIDEOS_PER_MINUTE = 1_200
 """Training videos, counted each time they are shown, of `differences-cpu` on one CPU core: 360 for 60 epochs took 0.3 hours
 (`results/two-streams-gestures-cpu.json`)."""
-MINUTES = 18
+MINUTES = 15
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def choose_recipe(data: DataConfig, *, gpu: bool) -> Choice:
     if gpu:
         return Choice("finetune", load_recipe(find_recipe("finetune")), f"a GPU, and {num_videos} training videos")
     recipe = load_recipe(find_recipe("differences-cpu"))
-    epochs = min(max(round(MINUTES * VIDEOS_PER_MINUTE / num_videos), 5), 150)
+    epochs = min(max(MINUTES * VIDEOS_PER_MINUTE // num_videos, 5), 150)
     train = dataclasses.replace(recipe.train, epochs=epochs, val_every=max(1, epochs // 6))
     minutes = math.ceil(num_videos * epochs / VIDEOS_PER_MINUTE)
     taken = f"{epochs} epochs of them take about {minutes:,} minutes on one CPU core"
