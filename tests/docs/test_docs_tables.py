@@ -51,6 +51,8 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("gestures-swapped-cpu", "runs_table", "runs", "clips"),
         ("fights-arrow-cpu", "runs_table", "runs", "clips"),
         ("fights-default-cpu", "runs_table", "runs", "clips"),
+        ("fights-rgb-cpu", "runs_table", "runs", "clips"),
+        ("two-streams-fights-cpu", "streams_table", "pairs", "clips"),
         ("two-streams-cpu", "streams_table", "pairs", "flow"),
         ("two-streams-gestures-cpu", "streams_table", "pairs", "flow"),
         ("two-streams-hard-cpu", "streams_table", "pairs", "flow"),
