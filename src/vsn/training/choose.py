@@ -29,8 +29,8 @@ def choose_recipe(data: DataConfig, *, gpu: bool) -> Choice:
     """Choose `finetune` for a GPU; without one `differences-cpu`, with as many epochs as take `MINUTES`, from 5 to 150.
 
     Frame differences were right for 42% of 15 gestures by people never seen, RGB frames for 10%, on the same crops
-    (`results/two-streams-gestures-cpu.json`). ImageNet weights at hand change nothing: an RGB network fine-tuned from them took
-    as long and was right on fewer clips (`results/fights-rgb-cpu.json`). Opens no video.
+    (`results/two-streams-gestures-cpu.json`). ImageNet weights at hand change nothing: an RGB network fine-tuned from them
+    took as long and was right on fewer clips (`results/fights-rgb-cpu.json`). Opens no video.
 
     Raises:
         ConfigError: the data cannot be read.
