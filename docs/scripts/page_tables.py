@@ -11,6 +11,7 @@ import json
 import re
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -417,25 +418,33 @@ def fights_table() -> str:
 HARD_RUNS = {
     "name=tsn_resnet26_slim": "TSN",
     "name=tsm_resnet26_slim": "shift in every block (TSM)",
-    "places=res5": "shuffle in res5",
     "shift=false": "shuffle in every stage",
     "recipe": "shuffle in every stage, shift elsewhere (VSN)",
+    "block=headtail": "headtail blocks, shift elsewhere",
 }
-"""Name of a run in the files of the hard level -> what it is."""
+"""Name of a run on the hard level -> what it is; shuffles in some stages are named by these."""
 
 
-def hard_runs() -> dict[str, list[dict[str, Any]]]:
+def hard_runs(file: str = "embedded-hard-cpu.json") -> dict[str, list[dict[str, Any]]]:
     """Return what a network of the hard level is -> its runs, one for each seed."""
-    runs = [*_read("embedded-hard-cpu.json")["runs"], *_read("embedded-hard-places-cpu.json")["runs"]]
-    found = {words: [run for run in runs if run["name"] == name] for name, words in HARD_RUNS.items()}
-    return {words: some for words, some in found.items() if some}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run in _read(file)["runs"]:
+        places = ", ".join(run["settings"].get("model.places", []))
+        found.setdefault(HARD_RUNS.get(run["name"], f"shuffle in {places}"), []).append(run)
+    names = list(HARD_RUNS.values())
+
+    def position(name: str) -> tuple[int, int, str]:
+        # Shuffles in some stages come after TSM, fewer stages first.
+        return (names.index(name), 0, "") if name in names else (1, 1 + name.count(","), name)
+
+    return {name: found[name] for name in sorted(found, key=position)}
 
 
-def hard_table() -> str:
+def hard_table(file: str = "embedded-hard-cpu.json") -> str:
     """Return top-1 on each group of the hard level, means over seeds."""
     groups = LEVELS["hard"][0]
     lines = []
-    for words, runs in hard_runs().items():
+    for words, runs in hard_runs(file).items():
         found = [run["forward"] for run in runs]
         of_group = (
             statistics.fmean(
@@ -444,7 +453,8 @@ def hard_table() -> str:
             for group in groups
         )
         whole = statistics.fmean(run["top1"] for run in found)
-        lines.append((words, percent(whole), *(percent(share, 0) for share in of_group), str(len(found))))
+        seeds = ", ".join(str(run["seed"]) for run in runs)
+        lines.append((words, percent(whole), *(percent(share, 0) for share in of_group), seeds))
     return table(("network", "top-1", *groups, "seeds"), lines)
 
 
@@ -488,6 +498,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fights": fights_table,
     "forms": forms_table,
     "hard": hard_table,
+    "hard-long": partial(hard_table, "embedded-hard-long-cpu.json"),
     "intervals": interval_table,
     "latency": latency_table,
     "near-copies": near_copies_table,

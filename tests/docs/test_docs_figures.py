@@ -13,7 +13,6 @@ import pytest
 import vsn
 from tests.helpers.docs_pages import PAGES, ROOT, read, script
 from vsn.bench.tables import PAPER_TABLE_6
-from vsn.data.embedded.scenes import LEVELS, group_of
 from vsn.system.numbers import percent, short_count
 
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in PAGES}
@@ -96,17 +95,17 @@ def clip_figures() -> dict[str, list[str]]:
 
 
 def hard_figures() -> list[str]:
-    """Figures of one late shuffle, and the spread of VSN's seeds, on the hard level of the embedded data set."""
-    late = [run["forward"]["top1"] for run in measured("embedded-hard-places-cpu")["runs"]]
-    shares: dict[str, list[float]] = {}
+    """Figures of compact and headtail blocks, and of longer training, on the hard level of the embedded data set."""
+    top1: dict[str, dict[int, float]] = {}
     for run in measured("embedded-hard-cpu")["runs"]:
-        if run["name"] == "recipe":
-            for group in LEVELS["hard"][0]:
-                classes = [share for name, share in run["forward"]["per_class"].items() if group_of(name) == group]
-                shares.setdefault(group, []).append(100 * fmean(classes))
-    return [
-        f"{100 * fmean(late):.1f}% (three seeds, sd {100 * stdev(late):.1f})",
-        *(f"({min(shares[group]):.0f} to {max(shares[group]):.0f}%)" for group in ("swarm", "pointer", "signals")),
+        top1.setdefault(run["name"], {})[run["seed"]] = run["forward"]["top1"]
+    spreads = [
+        f"{percent(fmean(top1[name].values()))}, sd {100 * stdev(top1[name].values()):.1f}"
+        for name in ("block=headtail", "recipe")
+    ]
+    longer = measured("embedded-hard-long-cpu")["runs"]
+    return spreads + [
+        f"from {percent(top1[run['name']][run['seed']])} to {percent(run['forward']['top1'])}" for run in longer
     ]
 
 
