@@ -120,6 +120,7 @@ def make_calls(case: Case, num_frames: int, device: torch.device) -> dict[str, C
             torch.autograd.grad(out, frames, gradient)
 
     def copy() -> None:
+        # Both stay in memory, as a result and its gradient do.
         copies = [frames.detach().clone()]
         if backward:
             copies.append(gradient.clone())
