@@ -172,17 +172,18 @@ def merge_ablations(folders: Sequence[Path], out: Path) -> Ablation:
     if (out / FILE).exists():
         raise RunError(f"{out / FILE} exists; choose another folder with --out.")
     merged, *others = (load_ablation(folder / FILE) for folder in folders)
-    base = recorded_recipe(merged["recipe"])
+    base, with_grid = recorded_recipe(merged["recipe"]), folders[0]
     for folder, other in zip(folders[1:], others, strict=True):
         recipe = recorded_recipe(other["recipe"], str(folder / FILE))
         differing = set(changed_settings(recipe, base)) - RESUMABLE_SETTINGS - {"train.seed"}
         differing |= {"backbones"} if other["backbones"] != merged["backbones"] else set()
-        merged["grid"] = merged["grid"] or {key: [] for key in other["grid"]}
-        differing |= {"grid"} if other["grid"] and list(other["grid"]) != list(merged["grid"]) else set()
-        if differing:
+        if other["grid"] and not merged["grid"]:
+            merged["grid"], with_grid = {key: [] for key in other["grid"]}, folder
+        different_grid = other["grid"] and list(other["grid"]) != list(merged["grid"])
+        if differing or different_grid:
+            first, what = (folders[0], sorted(differing)) if differing else (with_grid, ["grid"])
             raise RunError(
-                f"{folder} and {folders[0]} differ in {', '.join(sorted(differing))}; only parts of one ablation can be "
-                "merged."
+                f"{folder} and {first} differ in {', '.join(what)}; only parts of one ablation can be merged."
             )
         # Two grids must have the same settings. Their values may differ: they become rows of one table.
         for key, values in merged["grid"].items():
