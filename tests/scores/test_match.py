@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.made_scores import random_scores, scores_of, several, shuffled_names
+from vsn.scores.compare import compare_scores
 from vsn.scores.match import match_scores
 from vsn.scores.scores import Scores, ScoresError
 
@@ -31,6 +34,32 @@ def test_matches_any_order_of_videos_and_classes(seed: int, multi_label: bool):
     np.testing.assert_array_equal(matched.logits, first.logits)
     np.testing.assert_array_equal(matched.labels, first.labels)
     assert by_name(matched) == by_name(other)
+
+
+def test_groups_are_the_same_in_any_order_of_the_inputs():
+    scores = random_scores(0, num_videos=6, num_classes=2)
+    people = replace(scores, stated_groups=np.array(["ann", "ann", "bob", "bob", "cy", "dee"]))
+    rooms = replace(scores, stated_groups=np.array(["1", "2", "3", "3", "4", "4"]))
+    for inputs in ([people, scores], [scores, people]):
+        assert [part.groups for part in match_scores(inputs, NAMES)[0]] == [people.groups] * 2
+    for inputs in ([people, rooms], [rooms, people]):
+        for part in match_scores(inputs, NAMES)[0]:
+            of_video = part.groups
+            assert len(set(of_video)) == 3
+            assert all(of_video[a] == of_video[b] for a, b in ((0, 1), (2, 3), (4, 5)))
+    alone, _ = match_scores([scores, scores], NAMES)
+    assert alone[0].stated_groups is None
+
+
+def test_intervals_do_not_depend_on_which_of_two_is_first():
+    first = random_scores(0, num_videos=40, num_classes=3)
+    other = replace(random_scores(1, num_videos=40, num_classes=3), labels=first.labels)
+    grouped = replace(first, stated_groups=np.array([f"person {row // 8}" for row in range(40)]))
+    forward = compare_scores(*match_scores([grouped, other], NAMES)[0])
+    backward = compare_scores(*match_scores([other, grouped], NAMES)[0])
+    assert forward.top1.interval is not None
+    assert backward.top1.interval == pytest.approx([-bound for bound in forward.top1.interval[::-1]])
+    assert forward.mcnemar_p == backward.mcnemar_p
 
 
 def test_unknown_labels_stay_unknown():

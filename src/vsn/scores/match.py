@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vsn.config.errors import quote_first
 from vsn.scores.scores import Scores, ScoresError
 
 
 def match_scores(inputs: Sequence[Scores], names: Sequence[str], *, common: bool = False) -> tuple[list[Scores], int]:
-    """Return scores of the same videos and classes, in the order of the first input.
+    """Return scores of the same videos, classes and groups, in the order of the first input.
 
     Args:
         inputs: two or more.
@@ -58,7 +59,27 @@ def match_scores(inputs: Sequence[Scores], names: Sequence[str], *, common: bool
                 f"{names[0]} and {name} have different labels for {rows.sum()} videos: "
                 f"{quote_first(other.video_ids[rows].tolist())}. Test both with the same annotations."
             )
-    return matched, len(union) - len(shared)
+    groups = _joined_groups(matched)
+    return [replace(scores, stated_groups=groups) for scores in matched], len(union) - len(shared)
+
+
+def _joined_groups(inputs: Sequence[Scores]) -> NDArray[np.str_] | None:
+    """Return the groups that the inputs state; where they differ, what is in one group of any input is in one of the result.
+
+    An interval is then the same whichever input comes first.
+    """
+    stated = [scores.stated_groups for scores in inputs if scores.stated_groups is not None]
+    if not stated or all(np.array_equal(groups, stated[0]) for groups in stated):
+        return stated[0] if stated else None
+    first_row, before = np.arange(len(stated[0])), None
+    while before is None or not np.array_equal(first_row, before):
+        before = first_row
+        for groups in stated:
+            _, index = np.unique(groups, return_inverse=True)
+            lowest = np.full(index.max() + 1, len(groups))
+            np.minimum.at(lowest, index, first_row)
+            first_row = lowest[index]
+    return np.array(stated[0][first_row])
 
 
 def reorder_scores(scores: Scores, videos: Sequence[str], classes: tuple[str, ...]) -> Scores:
