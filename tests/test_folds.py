@@ -273,11 +273,85 @@ def test_other_settings_and_other_videos_are_refused(
         with pytest.raises(RunError, match=message):
             cross_validate(other, spec, folder, console=quiet)
     data = shutil.copytree(tiny_data, tmp_path / "data")
-    shutil.copy(
-        data / "jump/1.mp4" if (data / "jump").is_dir() else next(data.rglob("1.mp4")), next(data.iterdir()) / "6.mp4"
-    )
+    moved = rename_data(recipe, root=str(data))
+    assert [fold["top1"] for fold in cross_validate(moved, FoldSpec(3), folder, console=quiet)["folds"]] != [None] * 3
+    first, *_ = files = sorted(data.rglob("*.mp4"))
+    content = first.read_bytes()
+    first.write_bytes(content + b"\0")  # other videos under the same names differ in size
+    with pytest.raises(RunError, match="other files under the same names"):
+        cross_validate(moved, FoldSpec(3), folder, console=quiet)
+    first.write_bytes(content)
+    files[-1].rename(files[-1].with_name("6.mp4"))
     with pytest.raises(RunError, match="the data has changed"):
-        cross_validate(rename_data(recipe, root=str(data)), FoldSpec(3), folder, console=quiet)
+        cross_validate(moved, FoldSpec(3), folder, console=quiet)
+
+
+def test_a_video_has_one_group_and_one_label(tiny_data: Path, tmp_path: Path) -> None:
+    names = [path.relative_to(tiny_data).as_posix() for path in sorted(tiny_data.rglob("*.mp4"))]
+    lines = [f"{name},{name.split('/')[0]},{'train' if n % 5 else 'val'},{n % 5}" for n, name in enumerate(names)]
+    again = lines[1].split(",")
+    for change, what in (({1: names[-1].split("/")[0]}, "labels"), ({3: "4"}, "groups")):
+        for split in ("val", "train"):  # read as two splits, and as one
+            other = [{2: split, **change}.get(n, cell) for n, cell in enumerate(again)]
+            (tmp_path / "clips.csv").write_text("\n".join(["path,label,split,group", *lines, ",".join(other)]))
+            config = replace(recipe_of(tiny_data).data, source="csv", annotations=str(tmp_path / "clips.csv"))
+            with pytest.raises(ConfigError, match=rf"(two|different) {what}.*keep the right one|has two {what}"):
+                divide(replace(config, group_pattern=""), FoldSpec(3))
+
+
+def test_copies_are_in_one_fold_or_refused_before_training(tiny_data: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    first = sorted(data.rglob("1.mp4"))[0]
+    shutil.copy(first, first.with_name("2b-5.mp4"))
+    config = rename_data(recipe_of(data), root=str(data), group_pattern=r"(\d)\.mp4").data
+    with pytest.raises(
+        ConfigError, match=r"/1\.mp4' of the group '1' and .*/2b-5\.mp4' of the group '5' are the same video"
+    ):
+        divide(config, FoldSpec(3))
+    divide(replace(config, allow_overlap=True), FoldSpec(3))
+    for seed in range(5):
+        division = divide(replace(config, split_seed=seed), FoldSpec(3, by="video"))
+        of_copies = [
+            fold
+            for record, fold in zip(division.records, division.folds.tolist(), strict=True)
+            if record.path in (first, first.with_name("2b-5.mp4"))
+        ]
+        assert len(of_copies) == 2
+        assert len(set(of_copies)) == 1
+
+
+def test_notes_of_the_data_are_shown_but_not_how_a_part_would_be_held_out(tiny_data: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    for path in sorted(data.rglob("1.mp4")):
+        path.rename(path.with_name("p1.mp4"))
+    for path in sorted(data.rglob("2.mp4")):
+        path.rename(path.with_name("P1.mp4"))
+    shutil.copy(data / sorted(data.rglob("*.mp4"))[0], data / "alone.mp4")
+    recipe = rename_data(recipe_of(data), root=str(data), group_pattern=r"/([^/]+)\.mp4")
+    out = io.StringIO()
+    plan(recipe, FoldSpec(3), tmp_path / "out", console=Console(file=out, width=1000))
+    shown = out.getvalue()
+    assert "Groups that differ only in upper and lower case or spaces count as different: 'p1', 'P1'." in shown
+    assert "alone.mp4" in shown
+    assert "held out" not in shown.lower()
+
+
+def test_every_part_of_data_without_splits_is_divided(tiny_data: Path) -> None:
+    for splits in ((), ("test",), ("val",), ("train", "test")):
+        assert len(divide(recipe_of(tiny_data).data, FoldSpec(3, splits=splits)).records) == 15
+
+
+def test_a_folder_that_could_not_be_begun_can_be_begun_again(tiny_data: Path, tmp_path: Path, quiet: Console) -> None:
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    odd = next(folder for folder in sorted(data.iterdir()) if folder.is_dir())
+    odd.rename(odd.with_name("a|b"))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"'a\|b' cannot be listed"):
+            cross_validate(rename_data(recipe_of(data), root=str(data)), FoldSpec(3), tmp_path / "out", console=quiet)
+    odd.with_name("a|b").rename(odd.with_name("#NAME?"))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="error of a formula"):
+            cross_validate(rename_data(recipe_of(data), root=str(data)), FoldSpec(3), tmp_path / "out", console=quiet)
 
 
 def test_early_stopping_by_the_held_out_videos_is_refused(tiny_data: Path, tmp_path: Path, quiet: Console) -> None:

@@ -23,8 +23,10 @@ from vsn.config import ConfigError, DataConfig, Recipe
 from vsn.config.errors import quote_first
 from vsn.config.recipes import recorded_recipe
 from vsn.data.background import read_labeled
-from vsn.data.groups import assign_folds, describe_class, missing_classes
+from vsn.data.groups import assign_folds, describe_class, describe_similar_groups, missing_classes
 from vsn.data.open import open_datasets
+from vsn.data.overlap import MAX_COMPARED, find_video_copies
+from vsn.data.part import Part
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.readers.entries import absolute_path, video_id
 from vsn.data.records import RecordSet, VideoRecord
@@ -66,6 +68,8 @@ class _Division:
     """``(N,)``, 0 to the number of folds - 1."""
     splits: tuple[str, ...]
     spec: FoldSpec
+    notes: tuple[str, ...]
+    """What the user should know about the data, one sentence each."""
 
     @property
     def videos_hash(self) -> str:
@@ -75,6 +79,12 @@ class _Division:
             for record, names, fold in zip(self.records, self.class_names, self.folds.tolist(), strict=True)
         )
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    @property
+    def files_hash(self) -> str:
+        """A hash of the ids of files with their sizes in bytes, which other videos under the same names change."""
+        sizes = {r.video_id: r.path.stat().st_size if r.path.is_file() else 0 for r in self.records}
+        return hashlib.sha256(json.dumps(sorted(sizes.items())).encode()).hexdigest()
 
     def groups_of(self, fold: int) -> list[str]:
         """The groups that are held out in a fold; none where videos are divided one by one."""
@@ -112,6 +122,8 @@ def cross_validate(
             "best, and their accuracy would be too high. Set it to 0."
         )
     division = divide(recipe.data, spec)
+    for note in division.notes:
+        print_line(console, note)
     with contextlib.ExitStack() as stack:
         if distributed.is_rank0:
             stack.enter_context(lock_folder(out))
@@ -133,20 +145,32 @@ def cross_validate(
     return folds
 
 
-def plan(recipe: Recipe, spec: FoldSpec, out: Path) -> list[Fold]:
-    """Return the folds that `cross_validate` would train, with the figures of those that are done; nothing is written."""
-    return _open_folds(recipe, divide(recipe.data, spec), out, "", write=False)["folds"]
+def plan(recipe: Recipe, spec: FoldSpec, out: Path, *, console: Console | None = None) -> list[Fold]:
+    """Return the folds that `cross_validate` would train, with the figures of those that are done; nothing is written.
+
+    What the user should know about the data is printed on ``console``, default standard error.
+    """
+    division = divide(recipe.data, spec)
+    for note in division.notes:
+        print_line(console or Console(stderr=True), note)
+    return _open_folds(recipe, division, out, "", write=False)["folds"]
 
 
 def divide(config: DataConfig, spec: FoldSpec) -> _Division:
     """Read the videos of a data set, and assign each to a fold.
 
     Raises:
-        ConfigError: no groups, fewer groups than folds, or a class that a fold would have no training videos of.
+        ConfigError: no groups, fewer groups than folds, a video in two groups or with two labels, or a class that a fold
+            would have no training videos of.
     """
     sets, splits = _read_sets(config, spec.splits)
-    # A held-out part may be read twice, as validation and as test split.
-    records = {(absolute_path(record.path), record.part): (record, part) for part in sets for record in part.videos}
+    records: dict[tuple[str, Part | None], tuple[VideoRecord, RecordSet]] = {}
+    for part in sets:
+        for record in part.videos:
+            # A held-out part may be read twice, as validation and as test split.
+            first, of_first = records.setdefault((absolute_path(record.path), record.part), (record, part))
+            if first is not record:
+                _check_twice(config, first, of_first.classes_of(first), record, part.classes_of(record))
     chosen = tuple(record for record, _ in records.values())
     names = tuple(part.classes_of(record) for record, part in records.values())
     if unlabeled := [r.video_id for r, n in zip(chosen, names, strict=True) if not n and config.task == "classify"]:
@@ -154,16 +178,13 @@ def divide(config: DataConfig, spec: FoldSpec) -> _Division:
             f"{config.root}: {len(unlabeled)} of {len(chosen)} videos have no label, for example {unlabeled[0]!r}. "
             "Folds need labels: leave out the splits without."
         )
-    if spec.by == "video":
-        groups = [absolute_path(record.path) for record in chosen]  # the segments of a file may overlap
-    elif ungrouped := [record.video_id for record in chosen if not record.group]:
+    if spec.by == "group" and (ungrouped := [record.video_id for record in chosen if not record.group]):
         raise ConfigError(
             f"{config.root}: {len(ungrouped)} of {len(chosen)} videos have no group, for example {ungrouped[0]!r}. Add a "
             "column group to the CSV list, or set data.group_pattern; --by video divides videos one by one, which "
             "measures accuracy on people and places that the model knows."
         )
-    else:
-        groups = [record.group for record in chosen]
+    groups = _groups_to_divide(config, chosen, spec.by)
     # Few multi-label videos share all labels.
     classes = [() if config.task == "multilabel" else of_video for of_video in names]
     folds = assign_folds(classes, groups, spec.num_folds, seed=config.split_seed)
@@ -175,7 +196,47 @@ def divide(config: DataConfig, spec: FoldSpec) -> _Division:
                 f"all are of {'the group' if len(of_class) == 1 else 'the groups'} {quote_first(of_class)}. Add videos of "
                 "it by other groups, remove the class, or try another data.split_seed."
             )
-    return _Division(chosen, names, folds, splits, spec)
+    # A note about the whole list is in each set, with another example.
+    of_readers = (note for part in sets for note in part.notes if note not in part.held_out_notes)
+    notes = {note.partition(", for example ")[0]: note for note in of_readers}
+    similar = describe_similar_groups(groups) if spec.by == "group" else []
+    return _Division(chosen, names, folds, splits, spec, (*notes.values(), *similar))
+
+
+def _check_twice(
+    config: DataConfig, first: VideoRecord, its_classes: Sequence[str], again: VideoRecord, classes: Sequence[str]
+) -> None:
+    """Raise `ConfigError` unless two records of one video, of two splits, have the same labels and group."""
+    for what, a, b in (("labels", set(its_classes), set(classes)), ("groups", {first.group}, {again.group})):
+        if a != b:
+            both = " and ".join(
+                quote_first(sorted(values)) + (f" ({record.place})" if record.place else "")
+                for values, record in ((a, first), (b, again))
+            )
+            raise ConfigError(f"{config.root}: {first.video_id!r} has two {what}: {both}. Keep the right one.")
+
+
+def _groups_to_divide(config: DataConfig, records: Sequence[VideoRecord], by: DividedBy) -> list[str]:
+    """Return of each video what one fold gets whole: its group, or its file with the segments and copies of it.
+
+    Raises `ConfigError` for copies of one video in two groups, unless `config.allow_overlap`.
+    """
+    paths = dict.fromkeys(record.path for record in records)
+    copies = find_video_copies(paths) if len(paths) <= MAX_COMPARED else []
+    if by == "video":
+        same = {absolute_path(path): absolute_path(group[0]) for group in copies for path in group}
+        return [same.get(path, path) for path in (absolute_path(record.path) for record in records)]
+    first_of = {record.path: record for record in reversed(records)}
+    for first, *others in copies:
+        a = first_of[first]
+        for b in (first_of[path] for path in others):
+            if a.group != b.group and not config.allow_overlap:
+                raise ConfigError(
+                    f"{config.root}: {a.video_id!r} of the group {a.group!r} and {b.video_id!r} of the group {b.group!r} "
+                    "are the same video, so that a fold could be tested on what it was trained on. Remove one, or give both "
+                    "the same group. data.allow_overlap = true permits it."
+                )
+    return [record.group for record in records]
 
 
 def _read_sets(config: DataConfig, names: Sequence[str]) -> tuple[list[RecordSet], tuple[str, ...]]:
@@ -187,9 +248,10 @@ def _read_sets(config: DataConfig, names: Sequence[str]) -> tuple[list[RecordSet
         except NoSplitError:
             if names or name == config.train_split:
                 raise
-    # A part of the training videos is held out: here its videos are to be divided too.
-    if config.train_split in sets and sets[config.train_split].held_out_of is not None:
-        sets[config.val_split] = read_labeled(config, config.val_split)
+    # Of data without splits every part is held out of all, or the rest: here all of it is to be divided.
+    if any(records.held_out_of is not None for records in sets.values()):
+        for name in {config.train_split, config.val_split} - sets.keys():
+            sets[name] = read_labeled(config, name)
     return list(sets.values()), tuple(sets)
 
 
@@ -206,6 +268,7 @@ def _open_folds(recipe: Recipe, division: _Division, out: Path, command: str, *,
         "by": division.spec.by,
         "splits": list(division.splits),
         "videos_hash": division.videos_hash,
+        "files_hash": division.files_hash,
         "folds": [
             {
                 "run": f"fold-{fold + 1}",
@@ -225,7 +288,14 @@ def _open_folds(recipe: Recipe, division: _Division, out: Path, command: str, *,
     elif write:
         check_new(out)
     if write:
-        _write_lists(recipe, division, out)
+        is_new = not is_folds(out)
+        try:
+            _write_lists(recipe, division, out)
+        except ConfigError:
+            if is_new:  # or the same command would find a folder that is not empty
+                for file in out.glob("fold*.csv"):
+                    file.unlink()
+            raise
         write_json(out / FOLDS_FILE, folds)
     return folds
 
@@ -250,6 +320,11 @@ def _check_same(before: Folds, now: Folds, out: Path) -> None:
         raise RunError(
             f"{out} has folds of other videos, labels or groups: the data has changed since. Restore it, or choose another "
             "folder with --out."
+        )
+    if before.get("files_hash", now["files_hash"]) != now["files_hash"]:
+        raise RunError(
+            f"{out} has folds of other files under the same names: the size of some has changed since. Restore them, pass "
+            "their folder with --data.root, or choose another folder with --out."
         )
 
 

@@ -33,7 +33,7 @@ def people(root: Path, rows: list[tuple[str, str, str]] = PEOPLE, *, header: str
 
 
 def test_examples() -> None:
-    assert doctest.testmod(groups_module) == (0, 1)
+    assert doctest.testmod(groups_module) == (0, 2)
 
 
 # --- folds -----------------------------------------------------------------------------------------

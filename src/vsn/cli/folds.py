@@ -56,7 +56,7 @@ class FoldsCommand(RecipeCommand):
         out = self.out or Path("runs") / f"folds-{Path(name).stem}"
         spec = FoldSpec(self.folds, self.by, self.splits)
         if self.dry_run:
-            folds = plan(recipe, spec, out)
+            folds = plan(recipe, spec, out, console=console)
             if self.json_output:
                 print(to_json(folds, indent=2))
             else:

@@ -7,6 +7,7 @@ in which each class has about its share.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -118,6 +119,22 @@ def groups_in_training(splits: Mapping[str, Iterable[str]], train: str) -> dict[
         for group in sorted(of_split[train])
         if (others := [name for name, groups in of_split.items() if name != train and group in groups])
     }
+
+
+def describe_similar_groups(groups: Iterable[str]) -> list[str]:
+    """Return a note about groups that differ only in case, spaces or Unicode forms: one person, perhaps, on both sides.
+
+    >>> describe_similar_groups(["S1", "s1", "S2"])
+    ["Groups that differ only in upper and lower case or spaces count as different: 's1', 'S1'."]
+    """
+    alike: dict[str, set[str]] = {}
+    for group in groups:
+        alike.setdefault("".join(unicodedata.normalize("NFKC", group).casefold().split()), set()).add(group)
+    several = [sorted(names, key=str.swapcase) for names in alike.values() if len(names) > 1]
+    if not several:
+        return []
+    shown = f"{quote_first(several[0])}" + (f", and {len(several) - 1} more" if len(several) > 1 else "")
+    return [f"Groups that differ only in upper and lower case or spaces count as different: {shown}."]
 
 
 def _hash(seed: int, group: str) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from vsn.config import ConfigError, DataConfig
 from vsn.config.errors import quote_first
 from vsn.data.copies import find_copies
-from vsn.data.groups import groups_in_training
+from vsn.data.groups import describe_similar_groups, groups_in_training
 from vsn.data.part import Part, overlapping_pairs, shared_fraction
 from vsn.data.readers.entries import MAX_SHARED, absolute_path
 from vsn.data.records import VIDEO_EXTENSIONS, RecordSet, VideoRecord
@@ -67,7 +67,7 @@ def check_splits(config: DataConfig, splits: Sequence[tuple[str, RecordSet]]) ->
     ]
     pairs_of_file = [_overlapping([*a, *b], lambda a, b: a.role != b.role) for a, b in same_file]
     same = [pair for pairs in pairs_of_file for pair in pairs]
-    notes = [*_check_pairs(config, same, same), *_describe_shared_groups(splits)]
+    notes = [*_check_pairs(config, same, same), *_describe_groups(splits)]
     by_path: dict[str, list[_Place]] = {}
     for path, places in (item for of_role in by_role for item in of_role.items()):
         by_path.setdefault(path, []).extend(places)
@@ -77,9 +77,7 @@ def check_splits(config: DataConfig, splits: Sequence[tuple[str, RecordSet]]) ->
         )
         return train, notes
 
-    files = [Path(path) for path in by_path if Path(path).suffix.lower() in VIDEO_EXTENSIONS]
-    # Failed downloads are alike too, such as one error page under many names; training counts them as unreadable.
-    copies = [group for group in find_copies(files) if _is_video(group[0])]
+    copies = find_video_copies(Path(path) for path in by_path)
     pairs = [
         pair
         for group in copies
@@ -105,6 +103,13 @@ def check_splits(config: DataConfig, splits: Sequence[tuple[str, RecordSet]]) ->
         notes.append(f"Copies in {names} that count too: {len(elsewhere)}, for example {elsewhere[0]}.")
     kept = tuple(record for record in train.records if record.shown not in dropped)
     return replace(train, records=kept), notes
+
+
+def find_video_copies(paths: Iterable[Path]) -> list[tuple[Path, ...]]:
+    """Return groups of two or more video files with the same bytes."""
+    files = [path for path in paths if path.suffix.lower() in VIDEO_EXTENSIONS]
+    # Failed downloads are alike too, such as one error page under many names; training counts them as unreadable.
+    return [group for group in find_copies(files) if _is_video(group[0])]
 
 
 def _is_video(path: Path) -> bool:
@@ -162,15 +167,18 @@ def _check_pairs(config: DataConfig, pairs: Sequence[_Pair], across: Sequence[_P
     )
 
 
-def _describe_shared_groups(splits: Sequence[tuple[str, RecordSet]]) -> list[str]:
-    shared = groups_in_training({name: [r.group for r in records.videos] for name, records in splits}, splits[0][0])
+def _describe_groups(splits: Sequence[tuple[str, RecordSet]]) -> list[str]:
+    of_split = {name: [record.group for record in records.videos] for name, records in splits}
+    similar = describe_similar_groups(group for groups in of_split.values() for group in groups)
+    shared = groups_in_training(of_split, splits[0][0])
     if not shared:
-        return []
+        return similar
     group, others = next(iter(shared.items()))
     number = "1 group is" if len(shared) == 1 else f"{len(shared)} groups are"
     return [
+        *similar,
         f"{number} in {splits[0][0]!r} and in another split, for example {group!r} in {quote_first(others)}: the accuracy "
-        "there says less about other groups."
+        "there says less about other groups.",
     ]
 
 

@@ -81,6 +81,8 @@ class RecordSet:
     for a whole split."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What the reader decided and the user should know, one sentence each: `vsn train` and the doctor print them."""
+    held_out_notes: tuple[str, ...] = field(default=(), compare=False)
+    """Those of them that say how a part was held out."""
 
     @property
     def videos(self) -> tuple[VideoRecord, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from vsn.runs.run import RunError
 
@@ -47,6 +47,8 @@ class Folds(TypedDict):
     """Splits of the data set whose videos are divided."""
     videos_hash: str
     """Of the videos, their labels and groups."""
+    files_hash: NotRequired[str]
+    """Of the sizes of the files; absent in older folders."""
     folds: list[Fold]
 
 
@@ -60,7 +62,7 @@ def load_folds(path: Path) -> Folds:
     file = path / FOLDS_FILE
     try:
         folds: Folds = json.loads(file.read_text(encoding="utf-8"))
-        absent = Folds.__annotations__.keys() - folds.keys()
+        absent = Folds.__annotations__.keys() - {"files_hash"} - folds.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise RunError(f"{file} cannot be read: {error}. Delete the folder, or restore the file.") from error
     if absent:

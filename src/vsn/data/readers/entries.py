@@ -86,8 +86,8 @@ def record_set(
     The entries are those of the splits of `choice`; where that holds out a part, the records are those of one part.
 
     Raises `ConfigError` for fewer than two classes, for several labels where the task takes one, for a video that is
-    listed with different labels, for segments of different labels that overlap, for unlabeled videos in the training
-    split, and for ids in which `config.group_pattern` finds no group.
+    listed with different labels or groups, for segments of different labels that overlap, for unlabeled videos in the
+    training split, and for ids in which `config.group_pattern` finds no group.
     """
     entries, repeated = _each_once(config, entries)
     repeated += _check_overlaps(config, entries)
@@ -101,7 +101,8 @@ def record_set(
     )
     if choice.held_out:
         kept = hold_out(config, split, entries)
-        empty = replace(empty, notes=(*empty.notes, *_describe_held_groups(config, split, entries, kept)))
+        of_groups = _describe_held_groups(config, split, entries, kept)
+        empty = replace(empty, notes=(*empty.notes, *of_groups), held_out_notes=(*choice.notes, *of_groups))
         entries = kept
     if config.task == "arrow":
         both = []
@@ -137,7 +138,7 @@ def record_set(
 def _each_once(config: DataConfig, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
     """Return the entries without those that repeat an earlier one, and a note about them.
 
-    Raises `ConfigError` for a video that is listed with different labels.
+    Raises `ConfigError` for a video that is listed with different labels or groups.
     """
     first_of: dict[tuple[str, Part | None], Entry] = {}
     repeated = []
@@ -151,6 +152,12 @@ def _each_once(config: DataConfig, entries: Sequence[Entry]) -> tuple[list[Entry
             raise ConfigError(
                 f"{config.root}: {first.place} and {entry.place} give {first.video_id!r} different labels, {both}; "
                 f"{advice}."
+            )
+        if first.group != entry.group and not config.group_pattern:
+            both = f"{first.group!r} and {entry.group!r}"
+            raise ConfigError(
+                f"{config.root}: {first.place} and {entry.place} give {first.video_id!r} different groups, {both}; keep the "
+                "right one."
             )
         repeated.append((first, entry))
     if not repeated:
