@@ -14,7 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from tests.helpers.tiny_runs import assert_same_weights, tiny_recipe
+from tests.helpers.tiny_runs import assert_same_weights, rename_data, tiny_recipe
 from tests.training.test_train import at_step, interrupt
 from vsn.ablation import run as ablate_module
 from vsn.ablation.fuse import ENSEMBLES, ensemble_grid, fuse_grid
@@ -594,6 +594,48 @@ def test_other_settings_need_another_folder(ablated: tuple[Path, Recipe], tmp_pa
             call(other, AblationSpec(tables=(9,)), out)
     moved = replace(recipe, data=replace(recipe.data, root="moved"))
     assert open_ablation(moved, AblationSpec(tables=(9,)), out)["recipe"]["data"]["root"] == "moved"
+
+
+def test_results_of_other_test_videos_are_not_passed_for_those_of_the_data(
+    ablated: tuple[Path, Recipe], tiny_data: Path, tmp_path: Path
+):
+    out, recipe = copied(ablated[0], tmp_path), ablated[1]
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    moved = rename_data(recipe, root=str(data))
+    assert plan_ablation(moved, AblationSpec(tables=(9,)), out)[0]  # the same videos in another folder
+    next(data.iterdir()).rename(data / "other class")
+    for seeds in ((0,), (0, 1)):
+        for call in (plan_ablation, ablate):
+            with pytest.raises(RunError, match=r"tested on 3 videos of .*tiny.*other folder with --out"):
+                call(moved, AblationSpec(tables=(9,), seeds=seeds), out)
+    shutil.copytree(out, tmp_path / "part")
+    facts = load_ablation(tmp_path / "part" / "ablation.json")
+    for run in facts["runs"]:
+        run["seed"], run["forward"]["videos_hash"], run["forward"]["num_videos"] = 1, "another", 5
+    (tmp_path / "part" / "ablation.json").write_text(json.dumps(facts))
+    with pytest.raises(
+        RunError, match=r"different videos or labels: .* with seed 0 on 3 of .*, and .* with seed 1 on 5 of"
+    ):
+        merge_ablations([out, tmp_path / "part"], tmp_path / "all")
+    # Rows that differ in the data on purpose are tested on other videos.
+    for run in facts["runs"]:
+        run["settings"]["data.split_seed"] = 1
+    (tmp_path / "part" / "ablation.json").write_text(json.dumps(facts))
+    assert "3 to 5 videos of split test" in format_tables(merge_ablations([out, tmp_path / "part"], tmp_path / "all"))
+
+
+def test_unlabeled_test_videos_are_refused_before_the_first_run(tiny_data: Path, tmp_path: Path):
+    names = [path.relative_to(tiny_data).as_posix() for path in sorted(tiny_data.rglob("*.mp4"))]
+    splits = ("train", "train", "train", "val", "test")
+    rows = [f"{name},{name.split('/')[0] if n % 5 < 4 else ''},{splits[n % 5]}" for n, name in enumerate(names)]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,label,split", *rows]))
+    recipe = rename_data(tiny_recipe(tiny_data, epochs=1), source="csv", annotations=str(tmp_path / "clips.csv"))
+    for call in (plan_ablation, ablate):
+        with pytest.raises(
+            ConfigError, match=r"3 of 3 videos of the split 'test' have no label.*data\.test_split .*'val'"
+        ):
+            call(recipe, AblationSpec(tables=(9,)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_parts_of_several_machines_are_merged(ablated: tuple[Path, Recipe], tmp_path: Path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -73,3 +74,26 @@ def load_ablation(path: Path) -> Ablation:
     if absent:
         raise RunError(f"{path} is not the {FILE} of an ablation: it lacks {', '.join(sorted(absent))}.")
     return ablation
+
+
+def check_same_videos(runs: Sequence[RunResult]) -> None:
+    """Raise `RunError` where runs that share the settings of the data were tested on different videos or labels."""
+    first_of: dict[str, RunResult] = {}
+    for run in runs:
+        first = first_of.setdefault(data_settings(run["settings"]), run)
+        before, now = (one["forward"].get("videos_hash") for one in (first, run))  # early versions recorded none
+        if before and now and before != now:
+            one, other = (
+                f"{run['name']} with seed {run['seed']} on {run['forward']['num_videos']} of "
+                f"{run['forward'].get('root') or 'the data set'}"
+                for run in (first, run)
+            )
+            raise RunError(
+                f"The runs were tested on different videos or labels: {one}, and {other}. Means of both would be of no data "
+                "set; keep them in two folders (--out)."
+            )
+
+
+def data_settings(settings: Mapping[str, Any]) -> str:
+    """Return a key of those changed settings by which runs of one ablation have other data."""
+    return json.dumps({key: value for key, value in sorted(settings.items()) if key.startswith("data.")})

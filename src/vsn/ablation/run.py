@@ -20,17 +20,27 @@ from rich.console import Console
 from vsn.ablation.grid import changed_settings
 from vsn.ablation.paper_tables import Table, figures_of, format_table, make_tables
 from vsn.ablation.plan import AblationSpec, PlannedRun, RunState, data_key, plan_runs, run_states, uses_own_videos
-from vsn.ablation.results import FILE, Ablation, RunResult, TestOrder, load_ablation
+from vsn.ablation.results import (
+    FILE,
+    Ablation,
+    RunResult,
+    TestOrder,
+    check_same_videos,
+    data_settings,
+    load_ablation,
+)
 from vsn.config import ConfigError, Recipe
 from vsn.config.recipes import recorded_recipe
+from vsn.data.background import read_labeled
 from vsn.data.embedded.write import SynthSpec, write_dataset
-from vsn.data.open import open_datasets
+from vsn.data.open import open_datasets, split_to_test
 from vsn.inference.evaluate import evaluate_run
 from vsn.models import build_model
 from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.checkpoint import load_model
 from vsn.runs.metadata import versions
 from vsn.runs.run import RESUMABLE_SETTINGS, Run, RunError, flat_settings
+from vsn.scores.facts import hash_labels
 from vsn.system.distributed import Distributed
 from vsn.system.files import write_json
 from vsn.system.numbers import percent
@@ -75,6 +85,7 @@ def ablate(
     tables, _ = make_tables(base, spec.tables, spec.grid or {}, ablation["backbones"])
     runs = plan_runs(tables, spec.seeds, out)
     _check_runs(runs, missing, distributed)
+    distributed.broadcast_from_rank0(lambda: _check_data(base, runs, ablation["runs"], out))
     # Stored flow may be missing, which only Table 5 needs: the others are still run.
     flow_only = _run_names(t for t in tables if t.key == "5") - _run_names(t for t in tables if t.key != "5")
 
@@ -123,6 +134,7 @@ def plan_ablation(base: Recipe, spec: AblationSpec, out: Path) -> tuple[list[Run
     tables, missing = make_tables(base, spec.tables, spec.grid or {}, ablation["backbones"])
     runs = plan_runs(tables, spec.seeds, out)
     _check_runs(runs, missing, Distributed(base.train.device))
+    _check_data(base, runs, ablation["runs"], out)
     return run_states(runs, ablation["runs"], spec.orders), missing
 
 
@@ -166,8 +178,8 @@ def merge_ablations(folders: Sequence[Path], out: Path) -> Ablation:
     Of a run that several folders have, the first counts. The run folders are not copied.
 
     Raises:
-        RunError: a folder has no `ablation.json`, or one of another recipe or with a grid of other settings; or ``out``
-            has one.
+        RunError: a folder has no `ablation.json`, or one of another recipe, with a grid of other settings, or tested on
+            other videos; or ``out`` has one.
     """
     if (out / FILE).exists():
         raise RunError(f"{out / FILE} exists; choose another folder with --out.")
@@ -188,6 +200,7 @@ def merge_ablations(folders: Sequence[Path], out: Path) -> Ablation:
         # Two grids must have the same settings. Their values may differ: they become rows of one table.
         for key, values in merged["grid"].items():
             values += [value for value in other["grid"].get(key, []) if value not in values]
+        check_same_videos([*merged["runs"], *other["runs"]])
         known = {(run["name"], run["seed"]) for run in merged["runs"]}
         merged["runs"] += [run for run in other["runs"] if (run["name"], run["seed"]) not in known]
         merged["commands"] = list(dict.fromkeys([*merged["commands"], *other["commands"]]))
@@ -206,8 +219,9 @@ def format_tables(ablation: Ablation) -> str:
     source = "the embedded data set" if recipe.data.source == "synthetic" else recipe.data.root or recipe.data.source
     data = [source]
     if ablation["runs"]:
-        tested = ablation["runs"][0]["forward"]
-        data.append(f"{tested['num_videos']} videos of split {tested['split']}")
+        counts = sorted({run["forward"]["num_videos"] for run in ablation["runs"]})
+        number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        data.append(f"{number} videos of split {ablation['runs'][0]['forward']['split']}")
     data += [f"protocol {recipe.eval.protocol}", recipe.model.backbone, f"T = {recipe.model.num_frames}"]
     data += [f"{recipe.train.epochs} epochs", f"seeds {', '.join(map(str, seeds))}"]
     parts = [format_table(table, ablation["runs"], len(seeds), ", ".join(data)) for table in tables]
@@ -247,6 +261,37 @@ def _check_runs(runs: Sequence[PlannedRun], missing: Mapping[str, str], distribu
         check_job(run.recipe, distributed)
         with torch.device("meta"):  # checks shapes without memory for weights
             build_model(replace(run.recipe.model, num_classes=run.recipe.model.num_classes or 1))
+
+
+def _check_data(base: Recipe, runs: Sequence[PlannedRun], results: Sequence[RunResult], out: Path) -> None:
+    """Refuse test videos without labels, and others than those of the results that are there, before the first run.
+
+    Raises:
+        ConfigError, RunError: see above; or the data cannot be read.
+    """
+    hashes = {data_settings(one["settings"]): one["forward"] for one in results if one["forward"].get("videos_hash")}
+    checked: set[str] = set()
+    for run in runs:
+        config, key = run.recipe.data, data_settings(changed_settings(base, run.variant.recipe))
+        if key in checked or uses_own_videos(run.variant.recipe):
+            continue
+        checked.add(key)
+        split = split_to_test(run.recipe)
+        records = read_labeled(config, split)
+        names = {r.video_id: [records.classes[label] for label in r.labels] for r in records.records}
+        if unlabeled := [name for name, of_video in names.items() if not (of_video or records.multi_label)]:
+            raise ConfigError(
+                f"{config.root}: {len(unlabeled)} of {len(names)} videos of the split {split!r} have no label, for example "
+                f"{unlabeled[0]!r}; every run is tested on it. Set data.test_split to a split with labels, such as "
+                f"{config.val_split!r}."
+            )
+        before = hashes.get(key)
+        if before is not None and before["videos_hash"] != hash_labels(names):
+            raise RunError(
+                f"{out} has runs that were tested on {before['num_videos']} videos of {before.get('root')}; the split "
+                f"{split!r} of {config.root} has {len(names)}, and not the same with the same labels. Restore the data, or "
+                "choose another folder with --out."
+            )
 
 
 def _test(planned: PlannedRun, result: RunResult, orders: Sequence[TestOrder], *, progress: bool) -> None:

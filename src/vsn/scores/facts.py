@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from vsn.scores.scores import Scores
 
 COMPARED = ("split", "protocol", "order", "weights", "average", "root")
@@ -18,12 +20,17 @@ COMPARED = ("split", "protocol", "order", "weights", "average", "root")
 
 def hash_videos(scores: Scores) -> str:
     """Return a SHA-256 of the videos and their labels by name, the same for any order of videos and classes."""
+    rows = scores.labels if not scores.multi_label else [row.nonzero()[0] for row in scores.labels]
+    # An unknown label, -1, has no name.
+    names = ([scores.classes[label] for label in np.atleast_1d(row) if label >= 0] for row in rows)
+    return hash_labels(dict(zip(map(str, scores.video_ids), names, strict=True)))
+
+
+def hash_labels(classes_of: Mapping[str, Sequence[str]]) -> str:
+    """Return the hash of `hash_videos` from the classes of each video by its id."""
     digest = hashlib.sha256()
-    for row in scores.video_ids.argsort():
-        labels = scores.labels[row].nonzero()[0] if scores.multi_label else [scores.labels[row]]
-        # An unknown label, -1, has no name.
-        names = sorted(scores.classes[label] for label in labels if label >= 0)
-        digest.update(repr((str(scores.video_ids[row]), names)).encode())
+    for video in sorted(classes_of):
+        digest.update(repr((video, sorted(classes_of[video]))).encode())
     return digest.hexdigest()
 
 
