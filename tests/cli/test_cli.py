@@ -454,7 +454,7 @@ def test_a_recipe_is_chosen_by_the_device_and_the_number_of_videos(
     trained: list[tuple[Recipe, Path]] = []
     monkeypatch.setattr("vsn.training.train.train", lambda recipe, out: trained.append((recipe, out)))
     monkeypatch.setattr("vsn.system.distributed.pick_device", lambda wanted: torch.device(device))
-    records = types.SimpleNamespace(records=range(num_videos))
+    records = types.SimpleNamespace(records=range(num_videos), videos=range(num_videos))
     monkeypatch.setattr("vsn.training.choose.read_labeled", lambda data, split: records)
     status, _, err = vsn("train", "--data.root", tmp_path, "--train.lr", "0.5")
     assert status == 0
@@ -465,6 +465,24 @@ def test_a_recipe_is_chosen_by_the_device_and_the_number_of_videos(
     assert (recipe.model.name, recipe.train.epochs, recipe.train.lr) == (model, epochs, 0.5)
     assert recipe.train.val_every <= epochs
     assert out.name.startswith(f"{name}-{model}-")
+
+
+def test_the_time_that_is_announced_is_that_of_the_settings_given(vsn: Run, tiny_data: Path, monkeypatch):
+    monkeypatch.setattr("vsn.training.train.train", lambda recipe, out: None)
+    monkeypatch.setattr("vsn.system.distributed.pick_device", lambda wanted: torch.device("cpu"))
+    data = ("--data.root", tiny_data)
+    for settings, said in (
+        (("--train.epochs", "1000"), "12 training videos; 1000 epochs of them take about 10 minutes on one CPU core."),
+        (("--data.task", "arrow"), "12 training videos; 150 epochs of them take about 3 minutes on one CPU core."),
+        (("--model.name", "vsn_resnet50"), "12 training videos."),
+        (("--clip.crop-size", "224", "--clip.short-side", "256"), "12 training videos."),
+    ):
+        status, _, err = vsn("train", *data, *settings)
+        assert status == 0
+        assert said in one_line(err)
+    status, _, err = vsn("folds", *data, "--by", "video", "--folds", "3", "--dry-run")
+    assert status == 0
+    assert "150 epochs of them take about 2 minutes on one CPU core, for each of 3 folds." in one_line(err)
 
 
 def test_ablate(vsn: Run, tiny_data: Path, tmp_path: Path, monkeypatch):

@@ -82,6 +82,18 @@ def test_a_class_of_one_group_is_trained_on() -> None:
         assert names[int(np.flatnonzero(hold_out_groups(classes, names, 0.5, seed=seed))[0])] == "p"
 
 
+def test_a_group_of_one_video_is_not_the_held_out_part() -> None:
+    names = ["alone", *(person for person in "pqrs" for _ in range(8))]
+    for seed in range(5):
+        assert 7 <= hold_out_groups(["a", *("abcd" * 8)], names, 0.2, seed=seed).sum() <= 9
+
+
+def test_without_a_fitting_part_the_nearest_is_held_out() -> None:
+    names = ["p"] * 8 + ["q"] * 2
+    for seed in range(4):
+        assert hold_out_groups(list("ab" * 5), names, 0.45, seed=seed).sum() == 2
+
+
 def test_classes_of_one_group_each_cannot_be_held_out() -> None:
     with pytest.raises(ConfigError, match=r"'[ab]' has videos of 1 of 2 groups \('[pq]'\)"):
         hold_out_groups(["a", "b"], ["p", "q"], 0.5)

@@ -50,7 +50,10 @@ class FoldsCommand(RecipeCommand):
         """Train what is missing, join the scores, and print the accuracy overall and of each fold and group."""
         is_rank0 = os.environ.get("RANK", "0") == "0"  # under torchrun only rank 0 prints
         console = Console(stderr=True, quiet=not is_rank0)
-        name, recipe = (self.recipe, settings.apply_to(self.recipe)) if self.recipe else settings.choose(console)
+        if self.recipe:
+            name, recipe = self.recipe, settings.apply_to(self.recipe)
+        else:
+            name, recipe = settings.choose(console, num_folds=self.folds)
         from vsn.folds import FoldSpec, cross_validate, out_of_fold, plan
 
         out = self.out or Path("runs") / f"folds-{Path(name).stem}"

@@ -50,10 +50,10 @@ class RecipeSettings:
             description="Settings of this recipe; each can be changed here.",
         )
 
-    def choose(self, console: Console) -> tuple[str, Recipe]:
+    def choose(self, console: Console, *, num_folds: int = 0) -> tuple[str, Recipe]:
         """Choose a recipe for the user's own data set, by its size and the device, and change settings of it.
 
-        Returns its name and the recipe; prints both the choice and the reason.
+        Returns its name and the recipe; prints the choice, the reason, and how long a run (each of ``num_folds``) takes.
 
         Raises:
             ConfigError: as `apply_to`; or the data cannot be read.
@@ -69,8 +69,13 @@ class RecipeSettings:
         from vsn.training.choose import choose_recipe
 
         choice = choose_recipe(given.data, gpu=pick_device(given.train.device).type != "cpu")
-        print_line(console, f"Recipe {choice.name}: {choice.reason}. `vsn recipe list` lists others.")
-        return choice.name, self.apply_to("", choice.recipe)
+        recipe = self.apply_to("", choice.recipe)
+        reason, minutes = choice.reason, choice.expected_minutes(recipe)
+        if minutes is not None:
+            each = f", for each of {num_folds} folds" if num_folds else ""
+            reason += f"; {recipe.train.epochs} epochs of them take about {minutes:,} minutes on one CPU core{each}"
+        print_line(console, f"Recipe {choice.name}: {reason}. `vsn recipe list` lists others.")
+        return choice.name, recipe
 
 
 @dataclasses.dataclass(frozen=True)

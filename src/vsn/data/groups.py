@@ -68,6 +68,8 @@ def hold_out_groups(
 ) -> NDArray[np.bool_]:
     """Return ``(N,)`` bool: about this share of the videos, in whole groups, that leaves every class videos to train on.
 
+    A part of less than half of the share, or more than one and a half, is taken only where there is none nearer to it.
+
     Raises:
         ConfigError: one group only; or a class that every choice would take whole, such as one of a single group.
     """
@@ -78,11 +80,14 @@ def hold_out_groups(
         part = Fraction(1 if share < 0.5 else num_groups - 1, max(num_groups, 2))
     folds = assign_folds(classes, groups, part.denominator, seed=seed)
     # The seed says where to begin: groups that differ in size are dealt in one way only.
-    for turn in range(part.denominator):
-        held = np.isin((folds + seed + turn) % part.denominator, range(part.numerator))
-        if not missing_classes(classes, held):
-            return held
-    alone = missing_classes(classes, held)
+    turns = [
+        np.isin((folds + seed + turn) % part.denominator, range(part.numerator)) for turn in range(part.denominator)
+    ]
+    possible = [held for held in turns if not missing_classes(classes, held)]
+    fitting = [held for held in possible if abs(held.mean() - share) <= share / 2]
+    if possible:
+        return (fitting or sorted(possible, key=lambda held: abs(held.mean() - share)))[0]
+    alone = missing_classes(classes, turns[-1])
     groups_of = sorted({group for name, group in zip(classes, groups, strict=True) if name == alone[0]})
     raise ConfigError(
         f"No held-out part of whole groups leaves every class videos to train on: {describe_class(alone[0])!r} has videos "

@@ -23,6 +23,15 @@ class Choice:
     name: str
     recipe: Recipe
     reason: str
+    num_shown: int
+    """Training videos that an epoch shows; a clip and its reversed copy (task "arrow") count twice."""
+
+    def expected_minutes(self, recipe: Recipe) -> int | None:
+        """Return how long a CPU core trains the recipe with settings changed; None where that is not known."""
+        is_known = (recipe.model, recipe.clip) == (self.recipe.model, self.recipe.clip)
+        if self.name != "differences-cpu" or not is_known:
+            return None
+        return math.ceil(self.num_shown * recipe.train.epochs / VIDEOS_PER_MINUTE)
 
 
 def choose_recipe(data: DataConfig, *, gpu: bool) -> Choice:
@@ -35,13 +44,12 @@ def choose_recipe(data: DataConfig, *, gpu: bool) -> Choice:
     Raises:
         ConfigError: the data cannot be read.
     """
-    num_videos = len(read_labeled(data, data.train_split).records)
+    records = read_labeled(data, data.train_split)
+    num_shown, found = len(records.records), f"{len(records.videos)} training videos"
     if gpu:
-        return Choice("finetune", load_recipe(find_recipe("finetune")), f"a GPU, and {num_videos} training videos")
+        return Choice("finetune", load_recipe(find_recipe("finetune")), f"a GPU, and {found}", num_shown)
     recipe = load_recipe(find_recipe("differences-cpu"))
-    epochs = min(max(MINUTES * VIDEOS_PER_MINUTE // num_videos, 5), 150)
+    epochs = min(max(MINUTES * VIDEOS_PER_MINUTE // num_shown, 5), 150)
     train = dataclasses.replace(recipe.train, epochs=epochs, val_every=max(1, epochs // 6))
-    minutes = math.ceil(num_videos * epochs / VIDEOS_PER_MINUTE)
-    taken = f"{epochs} epochs of them take about {minutes:,} minutes on one CPU core"
-    reason = f"no GPU, and {num_videos} training videos; {taken}"
-    return Choice("differences-cpu", dataclasses.replace(recipe, train=train), reason)
+    chosen = dataclasses.replace(recipe, train=train)
+    return Choice("differences-cpu", chosen, f"no GPU, and {found}", num_shown)
