@@ -473,6 +473,8 @@ def _join(recipe: Recipe, folds: Folds, division: _Division, out: Path) -> EvalR
         videos_per_second=len(scores.video_ids) / seconds if seconds else None,
         # The last weights of runs that do not stop early: nothing was chosen by the held-out videos.
         num_validated=0,
+        # Of weights to start from that have seen them.
+        num_trained=sum(each.num_trained or 0 for each in results) or None,
     )
     return result.save(out, scores)
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from vsn.config import Recipe
 from vsn.data.records import VideoRecord
-from vsn.runs.run import RunError
-from vsn.runs.videos import list_videos_of_run, read_videos, record_videos
+from vsn.runs.run import Run, RunError
+from vsn.runs.videos import count_trained, count_validated, list_videos_of_run, read_videos, record_videos
 
 CLASSES = ("a", "b", "c")
 
@@ -44,8 +45,25 @@ def test_changes_are_described(tmp_path: Path, train: list[VideoRecord], val: li
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     videos = list_videos_of_run(records(**{"a\udcff": 0}), VAL, CLASSES)
     record_videos(tmp_path, videos)
-    assert read_videos(tmp_path) == videos
+    assert read_videos(tmp_path) == videos | {"before": {}}
     assert record_videos(tmp_path, videos) == []
+
+
+def test_what_the_weights_of_the_start_were_trained_on_counts_too(tmp_path: Path) -> None:
+    """Also by way of a run between: a was trained on x, y and z, b started from a, and c from b."""
+    a, b, c = (tmp_path / name for name in "abc")
+    for path in (a, b, c):
+        path.mkdir()
+    record_videos(a, list_videos_of_run(TRAIN, VAL, CLASSES))
+    assert record_videos(b, list_videos_of_run(records(n=0), records(m=1), CLASSES), start=a) == []
+    videos = list_videos_of_run(records(o=0), records(**{"x": 1, "x#reversed": 0, "n": 2, "v": 0}), CLASSES)
+    (note,) = record_videos(c, videos, start=b)
+    assert note.startswith(f"The weights to start from ({b}) were trained on 2 of the 3 validation videos ('n', 'x')")
+    assert record_videos(c, videos) == []  # resumed
+    run = Run(c, Recipe(), CLASSES)
+    assert count_trained(run, ["o", "n", "x#reversed", "v", "m"]) == 3
+    assert count_trained(run, ["v", "m"]) is None
+    assert count_validated(run, "val", ["x", "n", "o"]) == 2
 
 
 def test_a_run_that_recorded_none(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vsn.config.errors import quote_first
@@ -12,8 +12,11 @@ from vsn.runs.run import Run, RunError
 from vsn.system.files import write_text
 
 VIDEOS_FILE = "videos.json"
+REVERSED = "#reversed"
+"""Ends the id of a reversed copy (task "arrow")."""
 Videos = dict[str, dict[str, str]]
-"""For "train" and "val": the id of each video -> the names of its classes, separated by "|"."""
+"""For "train" and "val": the id of each video -> the names of its classes, separated by "|". "before" has the training
+videos of the runs whose weights the run started from."""
 
 
 def list_videos_of_run(train: Sequence[VideoRecord], val: Sequence[VideoRecord], classes: Sequence[str]) -> Videos:
@@ -31,7 +34,7 @@ def read_videos(path: Path) -> Videos | None:
         return None
     try:
         videos = json.loads(file.read_text(encoding="utf-8"))
-        return {name: dict(videos[name]) for name in ("train", "val")}
+        return {name: dict(videos[name]) for name in ("train", "val")} | {"before": dict(videos.get("before", {}))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{file} cannot be read: {error!r}. Delete it: only changes of the data are found by it."
@@ -47,21 +50,40 @@ def count_validated(run: Run, split: str, ids: Sequence[str]) -> int | None:
 
 
 def count_trained(run: Run, ids: Sequence[str]) -> int | None:
-    """Return how many of the videos `ids` the run was trained on; None for none, and where that is unknown.
+    """Return how many of the videos `ids` the run, or one that it started from, was trained on; None for none or unknown.
 
-    There are some where a data set is split otherwise now than it was.
+    There are some where a data set is split otherwise now than it was. A reversed copy (task "arrow") is its video.
     """
     videos = read_videos(run.path)
-    return len(videos["train"].keys() & set(ids)) or None if videos is not None else None
+    if videos is None:
+        return None
+    trained = _sources([*videos["train"], *videos["before"]])
+    return sum(video.removesuffix(REVERSED) in trained for video in ids) or None
 
 
-def record_videos(path: Path, videos: Videos) -> list[str]:
-    """Write `RUN/videos.json` for a new run; for a resumed one, describe how its data has changed since it began."""
+def record_videos(path: Path, videos: Videos, *, start: Path | None = None) -> list[str]:
+    """Write `RUN/videos.json` for a new run; for a resumed one, describe how its data has changed since it began.
+
+    Args:
+        path: the run folder.
+        videos: those of `list_videos_of_run`.
+        start: the run folder whose weights a new run starts from; returned is also a note on validation videos that these
+            were trained on.
+    """
     before = read_videos(path)
     if before is None:
+        of_start = (read_videos(start) if start else None) or {"train": {}, "before": {}}
+        known = of_start["before"] | of_start["train"]
         # Escaped: names of files need not be UTF-8.
-        write_text(path / VIDEOS_FILE, json.dumps(videos, indent=1) + "\n")
-        return []
+        text = json.dumps(videos | {"before": known} if known else videos, indent=1)
+        write_text(path / VIDEOS_FILE, text + "\n")
+        shared = sorted(_sources(videos["val"]) & _sources(known))
+        if not shared:
+            return []
+        return [
+            f"The weights to start from ({start}) were trained on {len(shared)} of the {len(_sources(videos['val']))} "
+            f"validation videos ({quote_first(shared, 2)}): accuracy on them says little about others."
+        ]
     changes = [
         f"{kind} videos: {', '.join(parts)}"
         for name, kind in (("train", "training"), ("val", "validation"))
@@ -73,6 +95,10 @@ def record_videos(path: Path, videos: Videos) -> list[str]:
         f"The data has changed since this run began; {'; '.join(changes)}. The run continues on the videos that are there "
         "now: its results are of both, and its learning rate counts steps of the new epochs."
     ]
+
+
+def _sources(ids: Iterable[str]) -> set[str]:
+    return {video.removesuffix(REVERSED) for video in ids}
 
 
 def _describe_change(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

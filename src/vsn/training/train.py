@@ -22,6 +22,7 @@ from vsn.data.open import open_datasets
 from vsn.data.transforms import mix_clips
 from vsn.data.video import VideoError
 from vsn.inference.forward import autocast
+from vsn.models.run_weights import find_run_weights
 from vsn.models.weights_file import NotFiniteError
 from vsn.runs.checkpoint import clear_leftovers, load_checkpoint, save_weights
 from vsn.runs.metadata import different_threads, is_unstarted, write_run
@@ -131,7 +132,8 @@ def train(
         if distributed.is_rank0:
             write_run(run)
             videos = list_videos_of_run(job.train_set.records, job.val_set.records, run.classes)
-            for note in record_videos(run.path, videos):
+            source = find_run_weights(recipe.model.weights) if state is None else None
+            for note in record_videos(run.path, videos, start=source.file.parent if source else None):
                 print_note(console, note)
             # A run that was killed after saving its state and before writing the metrics lacks that line.
             if job.progress.line:
