@@ -21,12 +21,13 @@ from vsn.cli import main
 from vsn.config import ConfigError, Recipe
 from vsn.folds import FoldSpec, cross_validate, divide, out_of_fold, plan
 from vsn.inference.evaluate import evaluate_run
+from vsn.models.run_weights import find_run_weights
 from vsn.report.illustrate import illustrated_report
 from vsn.runs.folds import OUT_OF_FOLD
 from vsn.runs.listing import list_runs
 from vsn.runs.results import EvalResult, find_scores
 from vsn.runs.run import RunError
-from vsn.scores.scores import load_scores
+from vsn.scores.scores import ScoresError, load_scores
 from vsn.system.lock import LockError
 from vsn.training.train import TrainingStopped
 
@@ -89,6 +90,19 @@ def test_what_needs_weights_names_the_runs_of_the_folds(folder: Path) -> None:
         evaluate_run(folder, progress=False)
     with pytest.raises(SystemExit, match="`vsn folds` command"):
         main(["train", "--resume", str(folder)])
+
+
+def test_scores_that_a_folder_of_folds_does_not_have(folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(folder / "fold-1", tmp_path / "run")
+    for split in (None, "val"):
+        with pytest.raises(ScoresError, match="; compare folders of folds with each other, or name files of scores"):
+            find_scores([folder, other], split=split)
+    unfinished = shutil.copytree(folder, tmp_path / "unfinished")
+    shutil.rmtree(unfinished / "eval")
+    with pytest.raises(ScoresError, match="not finished: run the same `vsn folds` command again"):
+        find_scores([unfinished])
+    with pytest.raises(ConfigError, match="or a folder of folds"):
+        find_run_weights(str(folder))
 
 
 def test_labels_to_look_at_are_shown(folder: Path, tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def find_run_weights(weights: str) -> RunWeights | None:
         path = path / "model.safetensors"
         if not path.is_file():
             raise ConfigError(
-                f"model.weights names the run {weights}, which has no {path.name} yet (no finished epoch)."
+                f"model.weights names the folder {weights}, which has no {path.name}: it is a run without a finished epoch, "
+                "or a folder of folds. Of folds name the run of one."
             )
     if path.suffix != ".safetensors" or not path.is_file():
         return None
