@@ -95,7 +95,7 @@ def test_what_needs_weights_names_the_runs_of_the_folds(folder: Path) -> None:
 def test_scores_that_a_folder_of_folds_does_not_have(folder: Path, tmp_path: Path) -> None:
     other = shutil.copytree(folder / "fold-1", tmp_path / "run")
     for split in (None, "val"):
-        with pytest.raises(ScoresError, match="; compare folders of folds with each other, or name files of scores"):
+        with pytest.raises(ScoresError, match=": compare folders of folds with each other, or name files of scores"):
             find_scores([folder, other], split=split)
     unfinished = shutil.copytree(folder, tmp_path / "unfinished")
     shutil.rmtree(unfinished / "eval")

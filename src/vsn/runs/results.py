@@ -392,11 +392,17 @@ def find_scores(
             reasons = [str(error) for error in damaged[path]]
             reasons += [f"{r.scores_file.name} is of other weights: the run was trained on since" for r in fitting]
             reason = f" ({reasons[0]})" if reasons else ""
-            advice = f"write them with `vsn eval {shell_quote(path)}{options}`"
             if is_folds(path) and not results[path]:
-                advice = "it is a folder of folds that is not finished: run the same `vsn folds` command again"
-            elif is_folds(path) or split == OUT_OF_FOLD:
-                advice = "compare folders of folds with each other, or name files of scores"
-            raise ScoresError(f"{path} has no scores of {stated}{reason}; {advice}.")
+                raise ScoresError(
+                    f"{path} is a folder of folds that is not finished: run the same `vsn folds` command again."
+                )
+            if is_folds(path) or split == OUT_OF_FOLD:
+                raise ScoresError(
+                    f"{path} lacks scores of {stated}{reason}: compare folders of folds with each other, or name files of "
+                    "scores."
+                )
+            raise ScoresError(
+                f"{path} has no scores of {stated}{reason}; write them with `vsn eval {shell_quote(path)}{options}`."
+            )
         files.append(fresh[0].scores_file)
     return files
