@@ -402,9 +402,9 @@ def browser_table() -> str:
     return table(("network", "threads", "decoding, ms", "wasm, ms", "ONNX Runtime, ms", "wasm to it"), rows)
 
 
-def fights_table() -> str:
-    """Return the accuracy on clips of fights of scenes never seen, over seeds; rows of the file are MODEL-SEED."""
-    runs = _read("fights-folds-cpu.json")["rows"]
+def folds_table(file: str) -> str:
+    """Return the accuracy of folds, over seeds; rows of the file are MODEL-SEED."""
+    runs = _read(file)["rows"]
     seeds = sorted({name.split("-")[1] for name in runs})
     lines = []
     for model in dict.fromkeys(name.split("-")[0] for name in runs):
@@ -412,6 +412,8 @@ def fights_table() -> str:
         shown = [f"{percent(run['top1'])} ({percent_interval(run['top1_interval'])})" for run in found]
         shown += [""] * (len(seeds) - len(found))
         lines.append((model.upper(), *shown, percent(statistics.fmean(run["top1"] for run in found))))
+    if len(seeds) == 1:
+        return table(("model", f"seed {seeds[0]}"), [line[:2] for line in lines])
     return table(("model", *(f"seed {seed}" for seed in seeds), "mean"), lines)
 
 
@@ -495,7 +497,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": demo_table,
     "demo-quick": quick_table,
     "edge": edge_table,
-    "fights": fights_table,
+    "fights": partial(folds_table, "fights-folds-cpu.json"),
+    "fights-random": partial(folds_table, "fights-random-cpu.json"),
+    "gestures-people": partial(folds_table, "gestures-people-cpu.json"),
     "forms": forms_table,
     "hard": hard_table,
     "hard-long": partial(hard_table, "embedded-hard-long-cpu.json"),

@@ -83,12 +83,14 @@ def clip_figures() -> dict[str, list[str]]:
     forward = [test["forward"]["top1"] for test in tests]
     minutes = f"{fmean(run['training_seconds'] for run in runs) / 60:.1f} minutes"
     low, high = (percent(bound) for bound in tests[0]["forward"]["top1_interval"])
+    people = measured("gestures-people-cpu")["rows"]
     return {
         "README.md": [
             minutes,
             f"{percent(fmean(forward))} of 60",
             ", ".join(percent(share) for share in forward),
             f"{low} to {high}",
+            f"on {percent(people['tsm-0']['top1'])} of 450 clips and VSN on {percent(people['vsn-0']['top1'])}",
         ],
         "clips.md": [minutes, percent(fmean(forward)), percent(fmean(test["still"]["top1"] for test in tests))],
     }
@@ -186,8 +188,10 @@ def quoted_figures() -> dict[str, list[str]]:
             *clip_figures()["clips.md"],
             difference("fights-arrow-cpu", "fights-vsn-0 - fights-tsn-0"),
             difference("gestures-swapped-cpu", "vsn-0 - tsn-0").replace("points (95% interval ", "("),
+            f"{difference('gestures-people-cpu', 'tsm-0 - tsn-0')} above TSN",
+            f"{difference('gestures-people-cpu', 'vsn-0 - tsm-0', sign=-1)} above VSN",
             *(
-                difference("gestures-differences-cpu", pair, sign=-1).replace("points (", "points above it (")
+                difference("gestures-differences-cpu", pair, sign=-1).replace("points (", "points above VSN (")
                 for pair in ("vsn-0 - tsm-0", "vsn-1 - tsm-1", "slim-vsn-0 - slim-tsm-0")
             ),
         ],
