@@ -229,7 +229,7 @@ def no_json(run: Path) -> None:
     [
         (
             no_weights,
-            r"names the run \S*, which has no model\.safetensors",
+            r"names the folder \S*, which has no model\.safetensors",
         ),
         (half_weights, r"model\.safetensors cannot be read as weights"),
         (other_classes, r"classes\.json .* 3 classes of model\.safetensors"),
