@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -103,10 +104,26 @@ def hard_figures() -> dict[str, list[str]]:
         top1.setdefault(run["name"], {})[run["seed"]] = run["forward"]["top1"]
     means = {name: percent(fmean(shares.values())) for name, shares in top1.items()}
     longer = measured("embedded-hard-long-cpu")["runs"]
+
+    def over_placements(*places: str) -> list[float]:
+        """The mean over single shuffles in these places, of each seed."""
+        placed = [top1[f"places={place},shift=false"] for place in places]
+        return [100 * fmean(shares) for shares in zip(*(of.values() for of in placed), strict=True)]
+
+    def apart(a: list[float], b: list[float]) -> tuple[str, str]:
+        """Difference of two means over seeds in points, and its standard error."""
+        error = math.sqrt(stdev(a) ** 2 / len(a) + stdev(b) ** 2 / len(b))
+        return f"{abs(fmean(a) - fmean(b)):.0f} points", f"standard error of {error:.0f}"
+
+    four = [100 * share for share in top1["shift=false"].values()]
+    below, below_error = apart(over_placements("res2", "res3", "res4", "res5"), four)
+    above, above_error = apart(over_placements("res2", "res3"), over_placements("res4", "res5"))
     return {
         "README.md": [f"TSM is right on {means['name=tsm_resnet26_slim']}", f"VSN on {means['recipe']}"],
         "embedded.md": [
             *(f"{means[name]}, sd {100 * stdev(top1[name].values()):.1f}" for name in ("block=headtail", "recipe")),
+            f"one shuffle is {below} below four, with a {below_error}",
+            f"One early shuffle is {above} above one late, with a {above_error}",
             *(f"from {percent(top1[run['name']][run['seed']])} to {percent(run['forward']['top1'])}" for run in longer),
         ],
         "flow.md": [percent(longer[-1]["forward"]["top1"])],
