@@ -318,9 +318,7 @@ def test_copies_are_in_one_fold_or_refused_before_training(tiny_data: Path, tmp_
     first = sorted(data.rglob("1.mp4"))[0]
     shutil.copy(first, first.with_name("2b-5.mp4"))
     config = rename_data(recipe_of(data), root=str(data), group_pattern=r"(\d)\.mp4").data
-    with pytest.raises(
-        ConfigError, match=r"/1\.mp4' of the group '1' and .*/2b-5\.mp4' of the group '5' are the same video"
-    ):
+    with pytest.raises(ConfigError, match=r"/1\.mp4' and .*/2b-5\.mp4' are the same video, of the groups '1' and '5'"):
         divide(config, FoldSpec(3))
     divide(replace(config, allow_overlap=True), FoldSpec(3))
     for seed in range(5):
@@ -332,6 +330,27 @@ def test_copies_are_in_one_fold_or_refused_before_training(tiny_data: Path, tmp_
         ]
         assert len(of_copies) == 2
         assert len(set(of_copies)) == 1
+
+
+def test_copies_have_one_label(tiny_data: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    first, *_ = files = sorted(data.rglob("1.mp4"))
+    shutil.copy(first, files[1].with_name("9.mp4"))
+    for by in ("video", "group"):
+        with pytest.raises(
+            ConfigError, match=r"/1\.mp4' and .*/9\.mp4' are the same video, and have two labels: '.*' and '"
+        ):
+            divide(rename_data(recipe_of(data), root=str(data)).data, FoldSpec(3, by=by))  # type: ignore[arg-type]
+
+
+def test_other_frames_of_the_same_names_are_found(tmp_path: Path) -> None:
+    hashes = set()
+    for root, pixels in (("a", b"1"), ("b", b"22"), ("c", b"3")):
+        for number in range(4):
+            lay(tmp_path / root, {f"{name}/{number}/img_00001.jpg": pixels.decode() for name in ("x", "y")})
+        config = replace(recipe_of(tmp_path / root).data, root=str(tmp_path / root), source="folder", group_pattern="")
+        hashes.add(divide(config, FoldSpec(2, by="video")).files_hash)
+    assert len(hashes) == 2
 
 
 def test_notes_of_the_data_are_shown_but_not_how_a_part_would_be_held_out(tiny_data: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -82,8 +83,8 @@ class _Division:
 
     @property
     def files_hash(self) -> str:
-        """A hash of the ids of files with their sizes in bytes, which other videos under the same names change."""
-        sizes = {r.video_id: r.path.stat().st_size if r.path.is_file() else 0 for r in self.records}
+        """A hash of the ids with the sizes of the files in bytes, which other videos under the same names change."""
+        sizes = {record.video_id: _size(record.path) for record in self.records}
         return hashlib.sha256(json.dumps(sorted(sizes.items())).encode()).hexdigest()
 
     def groups_of(self, fold: int) -> list[str]:
@@ -91,6 +92,13 @@ class _Division:
         if self.spec.by == "video":
             return []
         return sorted({self.records[row].group for row in np.flatnonzero(self.folds == fold)})
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of a folder of frames; 0 for a video inside a packed file."""
+    if path.is_dir():
+        return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
+    return path.stat().st_size if path.is_file() else 0
 
 
 def cross_validate(
@@ -184,7 +192,7 @@ def divide(config: DataConfig, spec: FoldSpec) -> _Division:
             "column group to the CSV list, or set data.group_pattern; --by video divides videos one by one, which "
             "measures accuracy on people and places that the model knows."
         )
-    groups = _groups_to_divide(config, chosen, spec.by)
+    groups = _groups_to_divide(config, chosen, names, spec.by)
     # Few multi-label videos share all labels.
     classes = [() if config.task == "multilabel" else of_video for of_video in names]
     folds = assign_folds(classes, groups, spec.num_folds, seed=config.split_seed)
@@ -216,27 +224,33 @@ def _check_twice(
             raise ConfigError(f"{config.root}: {first.video_id!r} has two {what}: {both}. Keep the right one.")
 
 
-def _groups_to_divide(config: DataConfig, records: Sequence[VideoRecord], by: DividedBy) -> list[str]:
+def _groups_to_divide(
+    config: DataConfig, records: Sequence[VideoRecord], names: Sequence[Sequence[str]], by: DividedBy
+) -> list[str]:
     """Return of each video what one fold gets whole: its group, or its file with the segments and copies of it.
 
-    Raises `ConfigError` for copies of one video in two groups, unless `config.allow_overlap`.
+    Raises `ConfigError` for copies of one video with two labels, or unless `config.allow_overlap` in two groups.
     """
     paths = dict.fromkeys(record.path for record in records)
     copies = find_video_copies(paths) if len(paths) <= MAX_COMPARED else []
-    if by == "video":
-        same = {absolute_path(path): absolute_path(group[0]) for group in copies for path in group}
-        return [same.get(path, path) for path in (absolute_path(record.path) for record in records)]
-    first_of = {record.path: record for record in reversed(records)}
-    for first, *others in copies:
-        a = first_of[first]
-        for b in (first_of[path] for path in others):
-            if a.group != b.group and not config.allow_overlap:
+    places = {record.path: row for row, record in reversed(list(enumerate(records)))}
+    for group in copies:
+        first, *others = (places[path] for path in group)
+        a = records[first]
+        for b, classes in ((records[row], names[row]) for row in others):
+            both = f"{config.root}: {a.video_id!r} and {b.video_id!r} are the same video"
+            if not (a.part or b.part) and set(names[first]) != set(classes):
+                labels = f"{quote_first(names[first])} and {quote_first(classes)}"
+                raise ConfigError(f"{both}, and have two labels: {labels}. Keep the one that is right.")
+            if by == "group" and a.group != b.group and not config.allow_overlap:
                 raise ConfigError(
-                    f"{config.root}: {a.video_id!r} of the group {a.group!r} and {b.video_id!r} of the group {b.group!r} "
-                    "are the same video, so that a fold could be tested on what it was trained on. Remove one, or give both "
-                    "the same group. data.allow_overlap = true permits it."
+                    f"{both}, of the groups {a.group!r} and {b.group!r}: a fold could be tested on what it was trained on. "
+                    "Remove one, or give both the same group. data.allow_overlap = true permits it."
                 )
-    return [record.group for record in records]
+    if by == "group":
+        return [record.group for record in records]
+    same = {absolute_path(path): absolute_path(group[0]) for group in copies for path in group}
+    return [same.get(path, path) for path in (absolute_path(record.path) for record in records)]
 
 
 def _read_sets(config: DataConfig, names: Sequence[str]) -> tuple[list[RecordSet], tuple[str, ...]]:
@@ -250,8 +264,9 @@ def _read_sets(config: DataConfig, names: Sequence[str]) -> tuple[list[RecordSet
                 raise
     # Of data without splits every part is held out of all, or the rest: here all of it is to be divided.
     if any(records.held_out_of is not None for records in sets.values()):
-        for name in {config.train_split, config.val_split} - sets.keys():
-            sets[name] = read_labeled(config, name)
+        for name in (config.train_split, config.val_split):
+            if name not in sets:
+                sets[name] = read_labeled(config, name)
     return list(sets.values()), tuple(sets)
 
 

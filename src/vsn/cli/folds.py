@@ -53,7 +53,7 @@ class FoldsCommand(RecipeCommand):
         if self.recipe:
             name, recipe = self.recipe, settings.apply_to(self.recipe)
         else:
-            name, recipe = settings.choose(console, num_folds=self.folds)
+            name, recipe = settings.choose(console, with_time=False)  # of folds it is known after the first
         from vsn.folds import FoldSpec, cross_validate, out_of_fold, plan
 
         out = self.out or Path("runs") / f"folds-{Path(name).stem}"

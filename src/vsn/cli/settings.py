@@ -50,10 +50,10 @@ class RecipeSettings:
             description="Settings of this recipe; each can be changed here.",
         )
 
-    def choose(self, console: Console, *, num_folds: int = 0) -> tuple[str, Recipe]:
+    def choose(self, console: Console, *, with_time: bool = True) -> tuple[str, Recipe]:
         """Choose a recipe for the user's own data set, by its size and the device, and change settings of it.
 
-        Returns its name and the recipe; prints the choice, the reason, and how long a run (each of ``num_folds``) takes.
+        Returns its name and the recipe; prints the choice, the reason, and with ``with_time`` how long the training takes.
 
         Raises:
             ConfigError: as `apply_to`; or the data cannot be read.
@@ -71,9 +71,8 @@ class RecipeSettings:
         choice = choose_recipe(given.data, gpu=pick_device(given.train.device).type != "cpu")
         recipe = self.apply_to("", choice.recipe)
         reason, minutes = choice.reason, choice.expected_minutes(recipe)
-        if minutes is not None:
-            each = f", for each of {num_folds} folds" if num_folds else ""
-            reason += f"; {recipe.train.epochs} epochs of them take about {minutes:,} minutes on one CPU core{each}"
+        if with_time and minutes is not None:
+            reason += f"; {recipe.train.epochs} epochs of them take about {minutes:,} minutes on one CPU core"
         print_line(console, f"Recipe {choice.name}: {reason}. `vsn recipe list` lists others.")
         return choice.name, recipe
 

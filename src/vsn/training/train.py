@@ -132,8 +132,8 @@ def train(
         if distributed.is_rank0:
             write_run(run)
             videos = list_videos_of_run(job.train_set.records, job.val_set.records, run.classes)
-            source = find_run_weights(recipe.model.weights) if state is None else None
-            for note in record_videos(run.path, videos, start=source.file.parent if source else None):
+            start = _start_run(recipe) if state is None else None
+            for note in record_videos(run.path, videos, start=start):
                 print_note(console, note)
             # A run that was killed after saving its state and before writing the metrics lacks that line.
             if job.progress.line:
@@ -142,6 +142,16 @@ def train(
             job.save()  # from here on the run can be resumed
         _train_epochs(job)
     return run
+
+
+def _start_run(recipe: Recipe) -> Path | None:
+    """Return the folder of the run whose weights a recipe starts from, if that was trained on the same data folder."""
+    source = find_run_weights(recipe.model.weights)
+    if source is None or not (source.file.parent / "recipe.toml").is_file():
+        return None
+    trained_on = open_run(source.file.parent).recipe.data.root
+    # Another data set may have videos of the same names.
+    return source.file.parent if Path(trained_on).resolve() == Path(recipe.data.root).resolve() else None
 
 
 def _train_epochs(job: Job) -> None:
