@@ -430,6 +430,12 @@ def test_init_from_is_model_weights(vsn: Run, tiny_data: Path, tmp_path: Path):
     assert status == 0
     assert re.search(r"3 .*classes", err)
     assert load_recipe(second / "recipe.toml").model.weights == str(first)
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    for n, root in enumerate((tiny_data, data)):  # split otherwise; and another folder with videos of the same names
+        again = ("--data.root", root, "--data.split-seed", "3", "--init-from", first, "--out", tmp_path / f"again-{n}")
+        status, _, err = vsn("train", tmp_path / "r.toml", *again)
+        assert status == 0
+        assert ("The weights to start from" in err) == (root == tiny_data)
     for weights in (("--model.weights", "none"), ("--model.weights=none",)):
         status, _, err = vsn("train", tmp_path / "r.toml", "--init-from", first, *weights)
         assert status == 1

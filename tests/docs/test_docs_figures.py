@@ -222,7 +222,7 @@ def quoted_figures() -> dict[str, list[str]]:
         "how.md": [f"{i3d} times", f"{shuffle} times"],
         "own-videos.md": [
             percent(arrow),
-            " and ".join(
+            *(
                 percent(run["test"][0]["top1"])
                 for run in measured("fights-arrow-cpu")["runs"]
                 if run["run"].startswith("fights-vsn")
