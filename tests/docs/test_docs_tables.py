@@ -49,6 +49,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("gestures-15-cpu", "runs_table", "runs", "clips"),
         ("gestures-differences-cpu", "runs_table", "runs", "clips"),
         ("gestures-swapped-cpu", "runs_table", "runs", "clips"),
+        ("gestures-arrow-differences-cpu", "runs_table", "runs", "clips"),
         ("gestures-windows-cpu", "runs_table", "runs", "clips"),
         ("fights-arrow-cpu", "runs_table", "runs", "clips"),
         ("fights-swapped-cpu", "runs_table", "runs", "clips"),
