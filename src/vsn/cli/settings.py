@@ -16,6 +16,7 @@ from rich.console import Console
 
 from vsn.config import ConfigError, Recipe
 from vsn.config.recipes import OTHER_NAMES, find_recipe, load_recipe, unused_settings
+from vsn.system.numbers import counted
 from vsn.system.terminal import print_line
 
 command_line: ContextVar[str] = ContextVar("command_line", default="vsn")
@@ -72,7 +73,7 @@ class RecipeSettings:
         recipe = self.apply_to("", choice.recipe)
         reason, minutes = choice.reason, choice.expected_minutes(recipe)
         if with_time and minutes is not None:
-            reason += f"; {recipe.train.epochs} epochs of them take about {minutes:,} minutes on one CPU core"
+            reason += f"; {recipe.train.epochs} epochs of them take about {counted(minutes, 'minute')} on one CPU core"
         print_line(console, f"Recipe {choice.name}: {reason}. `vsn recipe list` lists others.")
         return choice.name, recipe
 
