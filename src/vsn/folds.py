@@ -30,7 +30,7 @@ from vsn.data.overlap import MAX_COMPARED, find_video_copies
 from vsn.data.part import Part
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.readers.entries import absolute_path, video_id
-from vsn.data.records import RecordSet, VideoRecord
+from vsn.data.records import REVERSED, RecordSet, VideoRecord
 from vsn.inference.evaluate import evaluate_split
 from vsn.runs.folds import FOLDS_FILE, FOLDS_LIST, OUT_OF_FOLD, DividedBy, Fold, Folds, is_folds, load_folds
 from vsn.runs.metadata import versions, write_run
@@ -295,7 +295,8 @@ def _open_folds(recipe: Recipe, division: _Division, out: Path, command: str, *,
             for fold in range(division.spec.num_folds)
         ],
     }
-    if is_folds(out):
+    is_new = not is_folds(out)
+    if not is_new:
         before = load_folds(out)
         _check_same(before, folds, out)
         folds["folds"] = before["folds"]
@@ -303,7 +304,6 @@ def _open_folds(recipe: Recipe, division: _Division, out: Path, command: str, *,
     elif write:
         check_new(out)
     if write:
-        is_new = not is_folds(out)
         try:
             _write_lists(recipe, division, out)
         except ConfigError:
@@ -463,7 +463,7 @@ def _join(recipe: Recipe, folds: Folds, division: _Division, out: Path) -> EvalR
         {"num_folds": len(parts), "by": folds["by"]},
         np.concatenate(groups) if all(each is not None for each in groups) else None,  # type: ignore[arg-type]
     )
-    sources = {name.removesuffix("#reversed") for name in scores.video_ids.tolist()}
+    sources = {name.removesuffix(REVERSED) for name in scores.video_ids.tolist()}
     assert sources == {record.video_id for record in division.records}, "every video is held out once"
     # A run folder of the list of all videos, so that reports and comparisons find videos, classes and settings.
     joined = _recipe_of(recipe, out / FOLDS_LIST, split=OUT_OF_FOLD)

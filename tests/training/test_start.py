@@ -15,7 +15,7 @@ from torchvision.models._api import WeightsEnum
 
 from tests.helpers.tiny_runs import tiny_recipe, weights_of
 from vsn import create_model
-from vsn.config import ConfigError, ModelConfig, Recipe
+from vsn.config import ConfigError, DataConfig, ModelConfig, Recipe
 from vsn.inference.predictor import Predictor
 from vsn.models import build_model
 from vsn.models.backbones import build_backbone
@@ -25,7 +25,7 @@ from vsn.runs.metadata import write_run
 from vsn.runs.run import new_run, open_run
 from vsn.system.distributed import Distributed
 from vsn.training.job import check_job
-from vsn.training.start import check_is_run, load_start
+from vsn.training.start import check_is_run, load_start, run_of_same_data
 from vsn.training.train import train
 
 Log = tuple[Console, Callable[[], str]]
@@ -201,6 +201,23 @@ def test_another_backbone_is_refused_and_both_are_named(tmp_path: Path, log: Log
         match=r"backbone 'resnet14_tiny', but model\.name is 'vsn_resnet18', with 'resnet18'",
     ):
         start_from(run, log, name="vsn_resnet18")
+
+
+def test_the_run_of_the_weights_counts_where_its_data_is_the_same_folder(tmp_path: Path):
+    path = make_run(tmp_path / "run")
+    run = open_run(path)
+    write_run(replace(run, recipe=replace(run.recipe, data=replace(run.recipe.data, root=str(tmp_path)))))
+
+    def recipe(root: Path, weights: str = str(path)) -> Recipe:
+        return Recipe(model=ModelConfig(weights=weights), data=DataConfig(root=str(root)))
+
+    same = tmp_path / "run" / ".."
+    assert run_of_same_data(recipe(same)) == path
+    assert run_of_same_data(recipe(same, str(path / "model.safetensors"))) == path
+    assert run_of_same_data(recipe(tmp_path / "other")) is None
+    assert run_of_same_data(recipe(same, "none")) is None
+    (path / "recipe.toml").write_text("[model]\nof_a_newer_version = 1\n")
+    assert run_of_same_data(recipe(same)) is None
 
 
 def no_weights(run: Path) -> None:

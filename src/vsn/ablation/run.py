@@ -289,8 +289,8 @@ def _check_data(base: Recipe, runs: Sequence[PlannedRun], results: Sequence[RunR
         if before is not None and before["videos_hash"] != hash_labels(names):
             raise RunError(
                 f"{out} has runs that were tested on {before['num_videos']} videos of {before.get('root')}; the split "
-                f"{split!r} of {config.root} has {len(names)}, and not the same with the same labels. Restore the data, or "
-                "choose another folder with --out."
+                f"{split!r} of {config.root} has {len(names)}, with other names or labels. Restore the data, or choose "
+                "another folder with --out."
             )
 
 

@@ -23,6 +23,10 @@ _SYSTEM_NAMES = frozenset({
 })  # fmt: skip
 
 
+REVERSED = "#reversed"
+"""Ends the id of a reversed copy (task "arrow")."""
+
+
 @dataclass(frozen=True)
 class VideoRecord:
     """One labeled video, or a labeled segment of one, not yet read."""

@@ -7,13 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vsn.config.errors import quote_first
-from vsn.data.records import VideoRecord
+from vsn.data.records import REVERSED, VideoRecord
 from vsn.runs.run import Run, RunError
 from vsn.system.files import write_text
 
 VIDEOS_FILE = "videos.json"
-REVERSED = "#reversed"
-"""Ends the id of a reversed copy (task "arrow")."""
 Videos = dict[str, dict[str, str]]
 """For "train" and "val": the id of each video -> the names of its classes, separated by "|". "before" has the training
 videos of the runs whose weights the run started from."""

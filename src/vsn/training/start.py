@@ -13,6 +13,7 @@ from vsn.config import ConfigError, Recipe
 from vsn.models import VideoClassifier, initialize
 from vsn.models.run_weights import RunWeights, describe_differences, find_run_weights, has_same_features
 from vsn.models.weights_file import check_class_order
+from vsn.runs.run import RunError, open_run
 from vsn.system.terminal import print_note
 
 
@@ -24,6 +25,22 @@ def check_is_run(path: Path) -> None:
             f"--init-from takes a run folder made by `vsn train`, or a weights file of one (model.safetensors); {path} "
             f"{problem}. Pass other weights with --model.weights."
         )
+
+
+def run_of_same_data(recipe: Recipe) -> Path | None:
+    """Return the folder of the run whose weights a recipe starts from, if that was trained on the same data folder.
+
+    None too where the run's recipe cannot be read, such as one of a newer version: weights do not need it.
+    """
+    source = find_run_weights(recipe.model.weights)
+    if source is None:
+        return None
+    try:
+        trained_on = open_run(source.file.parent).recipe.data.root
+    except RunError:
+        return None
+    # Another data set may have videos of the same names.
+    return source.file.parent if Path(trained_on).resolve() == Path(recipe.data.root).resolve() else None
 
 
 def load_start(model: VideoClassifier, recipe: Recipe, classes: Sequence[str], console: Console) -> list[str]:

@@ -22,7 +22,6 @@ from vsn.data.open import open_datasets
 from vsn.data.transforms import mix_clips
 from vsn.data.video import VideoError
 from vsn.inference.forward import autocast
-from vsn.models.run_weights import find_run_weights
 from vsn.models.weights_file import NotFiniteError
 from vsn.runs.checkpoint import clear_leftovers, load_checkpoint, save_weights
 from vsn.runs.metadata import different_threads, is_unstarted, write_run
@@ -50,6 +49,7 @@ from vsn.system.terminal import print_line, print_note, shell_quote
 from vsn.training.job import Job, check_job, start_job
 from vsn.training.memory import OUT_OF_MEMORY, is_out_of_memory
 from vsn.training.optim import set_lr
+from vsn.training.start import run_of_same_data
 from vsn.training.trackers import check_trackers, open_trackers
 from vsn.training.validate import describe_end, describe_epoch, validate, validate_when_due
 
@@ -132,7 +132,7 @@ def train(
         if distributed.is_rank0:
             write_run(run)
             videos = list_videos_of_run(job.train_set.records, job.val_set.records, run.classes)
-            start = _start_run(recipe) if state is None else None
+            start = run_of_same_data(recipe) if state is None else None
             for note in record_videos(run.path, videos, start=start):
                 print_note(console, note)
             # A run that was killed after saving its state and before writing the metrics lacks that line.
@@ -142,16 +142,6 @@ def train(
             job.save()  # from here on the run can be resumed
         _train_epochs(job)
     return run
-
-
-def _start_run(recipe: Recipe) -> Path | None:
-    """Return the folder of the run whose weights a recipe starts from, if that was trained on the same data folder."""
-    source = find_run_weights(recipe.model.weights)
-    if source is None or not (source.file.parent / "recipe.toml").is_file():
-        return None
-    trained_on = open_run(source.file.parent).recipe.data.root
-    # Another data set may have videos of the same names.
-    return source.file.parent if Path(trained_on).resolve() == Path(recipe.data.root).resolve() else None
 
 
 def _train_epochs(job: Job) -> None:

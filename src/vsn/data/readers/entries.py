@@ -18,7 +18,7 @@ from vsn.config.errors import quote_first
 from vsn.data.groups import hold_out_groups
 from vsn.data.part import Part, overlapping_pairs, shared_fraction
 from vsn.data.readers.splits import SplitChoice, means
-from vsn.data.records import RecordSet, VideoRecord
+from vsn.data.records import REVERSED, RecordSet, VideoRecord
 
 ARROW_CLASSES = ("forward", "reversed")
 MAX_SHARED = 0.1
@@ -109,7 +109,7 @@ def record_set(
         for entry in entries:
             forward = entry.record((0,))
             # Adjacent, because `RecordSet.per_video` groups records by position.
-            both += [forward, replace(forward, labels=(1,), video_id=f"{entry.video_id}#reversed", reverse=True)]
+            both += [forward, replace(forward, labels=(1,), video_id=f"{entry.video_id}{REVERSED}", reverse=True)]
         return replace(empty, records=tuple(both), classes=ARROW_CLASSES, per_video=2)
     if len(classes) < 2:
         only = f"the only class is {classes[0]!r}" if classes else "there is no class"
