@@ -209,7 +209,21 @@ def quoted_figures() -> dict[str, list[str]]:
             f"{difference('gestures-people-cpu', 'vsn-0 - tsm-0', sign=-1)} above VSN",
             *(
                 difference("gestures-differences-cpu", pair, sign=-1).replace("points (", "points above VSN (")
-                for pair in ("vsn-0 - tsm-0", "vsn-1 - tsm-1", "slim-vsn-0 - slim-tsm-0")
+                for pair in (
+                    "vsn-0 - tsm-0",
+                    "vsn-1 - tsm-1",
+                    "slim-vsn-0 - slim-tsm-0",
+                    "epochs80-vsn-0 - epochs80-tsm-0",
+                )
+            ),
+            f"{difference('gestures-differences-cpu', 'res5-0 - tsm-0', sign=-1)} below TSM".replace(
+                "points (", "points\n("
+            ),
+            " against ".join(
+                percent(run["metrics"][-1]["train_top1"])
+                for name in ("epochs80-vsn-0", "epochs80-tsm-0")
+                for run in measured("gestures-differences-cpu")["runs"]
+                if run["run"] == name
             ),
         ],
         "embedded.md": hard_figures()["embedded.md"],
