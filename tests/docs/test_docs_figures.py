@@ -216,9 +216,7 @@ def quoted_figures() -> dict[str, list[str]]:
                     "epochs80-vsn-0 - epochs80-tsm-0",
                 )
             ),
-            f"{difference('gestures-differences-cpu', 'res5-0 - tsm-0', sign=-1)} below TSM".replace(
-                "points (", "points\n("
-            ),
+            f"{difference('gestures-differences-cpu', 'res5-0 - tsm-0', sign=-1)} below TSM",
             " against ".join(
                 percent(run["metrics"][-1]["train_top1"])
                 for name in ("epochs80-vsn-0", "epochs80-tsm-0")
