@@ -78,6 +78,7 @@ def test_the_folder_passes_for_a_run(folder: Path, tmp_path: Path, capsys: pytes
     main(["report", str(folder), "--out", str(tmp_path / "report.html"), "--device", "cpu"])
     page = (tmp_path / "report.html").read_text()
     assert "out-of-fold" in page
+    assert "3 runs trained from random weights for 1 epoch each, one per fold" in page
     assert "data:image/jpeg" in page
     summaries = list_runs([folder.parent])
     assert [(run.path.name, run.state) for run in summaries] == [

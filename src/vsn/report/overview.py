@@ -10,8 +10,10 @@ from vsn.config import describe_model
 from vsn.report.render import format_value, join_names, num_videos, percent
 from vsn.report.results import Costs
 from vsn.report.runs import ReportRun
+from vsn.runs.folds import is_folds, load_folds
 from vsn.runs.run import RunError
 from vsn.runs.videos import read_videos
+from vsn.system.numbers import counted
 
 
 class RunFacts(NamedTuple):
@@ -66,6 +68,9 @@ def _of_run(run: ReportRun, costs: Costs) -> RunFacts:
         trained = [f"trained {start} for {count} {'epoch' if count == '1' else 'epochs'} in {seconds}"]
         device = run.versions.get("gpu", "None")
         trained[0] += f" on {device if device != 'None' else run.versions.get('processor', 'an unrecorded processor')}"
+    elif is_folds(run.path):
+        number = len(load_folds(run.path)["folds"])
+        trained = [f"{number} runs trained {start} for {counted(recipe.train.epochs, 'epoch')} each, one per fold"]
     else:
         trained[0] += ", not trained yet"
     forward = run.results.get("forward")
