@@ -3,7 +3,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -38,9 +38,14 @@ def test_bounds_of_a_share_are_where_the_binomial_tails_say(num_hits: int, n: in
 
 
 @given(st.integers(0, 30), st.integers(1, 30), st.floats(0.05, 0.95))
+@example(1, 1, 0.1)
 def test_p_value_says_whether_the_lower_bound_is_above(num_hits: int, n: int, share: float):
     hits = np.arange(n) < num_hits
-    assert (share_p_value(hits, share) <= 0.05) == (share_interval(hits, confidence=0.9)[0] >= share)
+    p_value, lower = share_p_value(hits, share), share_interval(hits, confidence=0.9)[0]
+    if p_value == pytest.approx(0.05, rel=1e-12):  # the bound itself: one right of one, and a share of 0.1
+        assert lower == pytest.approx(share, rel=1e-9)
+    else:
+        assert (p_value <= 0.05) == (lower >= share)
 
 
 def test_all_right_leaves_the_share_that_half_the_chance_excludes():
