@@ -9,7 +9,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -39,7 +38,7 @@ from vsn.runs.run import RESUMABLE_SETTINGS, Run, RunError, check_new, flat_sett
 from vsn.scores.match import reorder_scores
 from vsn.scores.scores import Scores, load_scores
 from vsn.system.distributed import Distributed
-from vsn.system.files import write_csv, write_json
+from vsn.system.files import size_on_disk, write_csv, write_json
 from vsn.system.lock import lock_folder
 from vsn.system.numbers import percent
 from vsn.system.terminal import print_line
@@ -84,7 +83,7 @@ class _Division:
     @property
     def files_hash(self) -> str:
         """A hash of the ids with the sizes of the files in bytes, which other videos under the same names change."""
-        sizes = {record.video_id: _size(record.path) for record in self.records}
+        sizes = {record.video_id: size_on_disk(record.path) for record in self.records}
         return hashlib.sha256(json.dumps(sorted(sizes.items())).encode()).hexdigest()
 
     def groups_of(self, fold: int) -> list[str]:
@@ -92,13 +91,6 @@ class _Division:
         if self.spec.by == "video":
             return []
         return sorted({self.records[row].group for row in np.flatnonzero(self.folds == fold)})
-
-
-def _size(path: Path) -> int:
-    """Return the bytes of a file, or of a folder of frames; 0 for a video inside a packed file."""
-    if path.is_dir():
-        return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
-    return path.stat().st_size if path.is_file() else 0
 
 
 def cross_validate(

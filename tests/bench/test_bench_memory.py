@@ -26,15 +26,15 @@ def test_bytes_that_live_at_one_time():
 
 
 def test_a_batch_without_room_costs_its_throughput_alone(monkeypatch: pytest.MonkeyPatch):
-    little = SimpleNamespace(available=10_000)
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=5_000))
     # In this module alone: the load of the machine is read from psutil too.
-    monkeypatch.setattr(memory, "psutil", SimpleNamespace(virtual_memory=lambda: little, Process=lambda: process))
+    monkeypatch.setattr(memory, "psutil", SimpleNamespace(Process=lambda: process))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10_000)
     (row,) = run_bench(["tsn_resnet14_tiny"], SMALL, progress=False).rows
     assert row.latency.rounds == 3
     assert row.throughput is None
     assert re.search(r"2 videos.* 0\.0 GB .*--batch-size", row.errors["throughput"])
-    little.available = 10**12
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10**12)
     (row,) = run_bench(["tsn_resnet14_tiny"], SMALL, progress=False).rows
     assert row.throughput.rounds == 3
 
@@ -42,7 +42,7 @@ def test_a_batch_without_room_costs_its_throughput_alone(monkeypatch: pytest.Mon
 def test_half_precision_wants_half_and_other_runtimes_are_not_asked(monkeypatch: pytest.MonkeyPatch):
     (subject,) = read_subjects(["tsn_resnet14_tiny"], SMALL)
     needed = 1.2 * activation_bytes(subject, 2)
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=0.7 * needed))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 0.7 * needed)
     nothing = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0))
     monkeypatch.setattr(memory.psutil, "Process", lambda: nothing)
     fp32 = list_variants(SMALL)[0]

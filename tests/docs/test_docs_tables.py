@@ -37,6 +37,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("table6-throughput-cpu", "throughput_table", "rows", "bench"),
         ("ops-networks-cpu", "networks_table", "", "bench"),
         ("ops-networks-16-cpu", "networks_table", "", "bench"),
+        ("ops-networks-16-compiled-cpu", "networks_table", "", "bench"),
         ("export-cpu", "exports_table", "", "export"),
         ("export-parity-cpu", "parity_table", "rows", "export"),
         ("export-parity-gestures-cpu", "parity_table", "rows", "export"),

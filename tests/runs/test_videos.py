@@ -1,5 +1,6 @@
 """The videos of a run, and how they have changed when it is resumed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from vsn.config import Recipe
 from vsn.data.records import VideoRecord
 from vsn.runs.run import Run, RunError
-from vsn.runs.videos import count_trained, count_validated, list_videos_of_run, read_videos, record_videos
+from vsn.runs.videos import Videos, count_trained, count_validated, list_videos_of_run, read_videos, record_videos
 
 CLASSES = ("a", "b", "c")
 
@@ -42,10 +43,39 @@ def test_changes_are_described(tmp_path: Path, train: list[VideoRecord], val: li
     assert said in "".join(lines)
 
 
+def test_other_files_under_the_same_names_are_told(tmp_path: Path) -> None:
+    """A folder of frames is told by the bytes of its frames, and a video in a packed file is on no disk."""
+    for folder in ("run", "one/z", "two/z"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder, size in (("one", 3), ("two", 4)):
+        (tmp_path / folder / "x").write_bytes(b"x" * size)
+        (tmp_path / folder / "y").write_bytes(b"same")
+        (tmp_path / folder / "z/1.jpg").write_bytes(b"z" * size)
+
+    def listed(folder: str) -> Videos:
+        return list_videos_of_run(
+            [replace(record, path=tmp_path / folder / record.path) for record in TRAIN], VAL, CLASSES
+        )
+
+    assert record_videos(tmp_path / "run", listed("one")) == []
+    assert record_videos(tmp_path / "run", listed("one")) == []
+    (note,) = record_videos(tmp_path / "run", listed("two"))
+    assert "has changed since this run began; other files under the same names: 2 ('x', 'z'). The run" in note
+
+
+def test_of_many_videos_a_part_is_compared(tmp_path: Path) -> None:
+    """The files are 1 byte large, and then 2."""
+    many = [VideoRecord(tmp_path / "file", (0,), f"{index:05}") for index in range(2001)]
+    for size in (1, 2):
+        (tmp_path / "file").write_bytes(b"x" * size)
+        notes = record_videos(tmp_path, list_videos_of_run(many, [], CLASSES))
+    assert "other files under the same names: 667 of 667 compared ('00000', '00003', ...)" in notes[0]
+
+
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     videos = list_videos_of_run(records(**{"a\udcff": 0}), VAL, CLASSES)
     record_videos(tmp_path, videos)
-    assert read_videos(tmp_path) == videos | {"before": {}}
+    assert read_videos(tmp_path) == {"before": {}, **videos}
     assert record_videos(tmp_path, videos) == []
 
 

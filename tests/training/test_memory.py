@@ -6,8 +6,10 @@ import torch
 
 from tests.helpers.tiny_runs import tiny_recipe
 from vsn.models import create_model
+from vsn.training import job
 from vsn.training.batch_size import TrialStep, describe_fit, find_batch_size, largest_batch
-from vsn.training.memory import checkpoint_activations, is_out_of_memory
+from vsn.training.memory import checkpoint_activations, is_out_of_memory, kept_bytes
+from vsn.training.train import train
 
 CPU = torch.device("cpu")
 
@@ -40,25 +42,39 @@ def test_checkpointed_blocks_store_only_their_inputs():
     model = create_model("vsn_resnet26_thin", num_classes=2, num_frames=4).train()
     clip = torch.randint(0, 256, (1, 4, 3, 32, 32), dtype=torch.uint8)
 
-    def saved_bytes() -> int:
-        """What autograd keeps between the two ways, weights left out."""
-        kept = {}
-        weights = {parameter.data_ptr() for parameter in model.parameters()}
-
-        def pack(tensor: torch.Tensor) -> torch.Tensor:
-            if tensor.data_ptr() not in weights:
-                kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            logits = model(clip)
-        del logits
-        return sum(kept.values())
-
-    names, before = list(model.state_dict()), saved_bytes()
+    names, before = list(model.state_dict()), kept_bytes(model, clip)
     checkpoint_activations(model)
     assert list(model.state_dict()) == names
-    assert saved_bytes() < 0.6 * before
+    assert kept_bytes(model, clip) < 0.6 * before
+
+
+def test_kept_bytes_are_those_of_the_tensors_between():
+    """The inputs of both layers and the mask of the ReLU; the weights, and a tensor kept twice, are not counted again."""
+    layers = [torch.nn.Linear(3, 5, bias=False), torch.nn.ReLU(), torch.nn.Linear(5, 2, bias=False)]
+    for device in ("cpu", "meta"):
+        network = torch.nn.Sequential(*layers).to(device)
+        assert kept_bytes(network, torch.zeros(7, 3, device=device)) == 4 * 7 * (3 + 5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_said"),
+    [
+        ({}, True),
+        ({"precision": "bf16"}, False),  # half as much
+        ({"accumulate": 2}, False),
+        ({"checkpoint_activations": True}, False),
+    ],
+)
+def test_a_lack_of_memory_is_said_before_the_system_ends_the_training(
+    settings: dict, is_said: bool, tiny_data: Path, tmp_path: Path, log: tuple, monkeypatch: pytest.MonkeyPatch
+):
+    model = create_model("vsn_resnet14_tiny", num_classes=3, num_frames=4).train()
+    needed = kept_bytes(model, torch.zeros(5, 4, 3, 32, 32))
+    monkeypatch.setattr(job, "available_bytes", lambda: int(1.1 * needed))
+    console, text = log
+    train(tiny_recipe(tiny_data, epochs=1, **settings), tmp_path / "run", console=console)
+    said = "A step with 5 videos at once keeps about 0.0 GB until its backward pass, and 0.0 GB are free" in text()
+    assert said == is_said
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from vsn.bench.runtimes import RUNTIMES, Variant
 from vsn.bench.subjects import Subject
 from vsn.config import BenchConfig
 from vsn.models import build_model
+from vsn.system.memory import available_bytes
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -97,7 +98,7 @@ def require_memory(subject: Subject, variant: Variant, num_videos: int) -> None:
     # Kernels need about a fifth more for their workspaces.
     needed = 1.2 * activation_bytes(subject, num_videos) / (1 if variant.dtype == "fp32" else 2)
     held = psutil.Process().memory_info().rss  # includes freed memory, which is reused
-    available = psutil.virtual_memory().available + held
+    available = available_bytes() + held
     if needed > available:
         raise MemoryError(
             f"{num_videos} videos per batch need about {needed / 1e9:.1f} GB, and {available / 1e9:.1f} GB are available. "

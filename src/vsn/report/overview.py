@@ -43,8 +43,8 @@ def _video_counts(run: ReportRun) -> list[str]:
         videos = read_videos(run.path)
     except RunError:  # a page about results does not need it
         videos = None
-    names = (("train", "trained"), ("val", "validated"))
-    return [f"{word} on {num_videos(len(videos[key]))}" for key, word in names if videos[key]] if videos else []
+    listed = {"trained": videos["train"], "validated": videos["val"]} if videos else {}
+    return [f"{word} on {num_videos(len(of_part))}" for word, of_part in listed.items() if of_part]
 
 
 def run_facts(runs: Sequence[ReportRun], costs: Costs) -> list[RunFacts]:

@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 from vsn.config.errors import quote_first
 from vsn.data.records import REVERSED, VideoRecord
 from vsn.runs.run import Run, RunError
-from vsn.system.files import write_text
+from vsn.system.files import size_on_disk, write_text
 
 VIDEOS_FILE = "videos.json"
-Videos = dict[str, dict[str, str]]
-"""For "train" and "val": the id of each video -> the names of its classes, separated by "|". "before" has the training
-videos of the runs whose weights the run started from."""
+MAX_SIZES = 1000
+"""Videos, evenly spaced by id, whose sizes are recorded: asking a network disk for 200,000 would take minutes."""
+
+
+class Videos(TypedDict):
+    """Content of `RUN/videos.json`."""
+
+    train: dict[str, str]
+    """The id of each video -> the names of its classes, separated by "|"."""
+    val: dict[str, str]
+    before: NotRequired[dict[str, str]]
+    """Training videos of the runs whose weights the run started from."""
+    sizes: NotRequired[dict[str, int]]
+    """The bytes of the first `MAX_SIZES` videos on disk: other videos under the same names are told by them."""
 
 
 def list_videos_of_run(train: Sequence[VideoRecord], val: Sequence[VideoRecord], classes: Sequence[str]) -> Videos:
     """Return what `RUN/videos.json` holds for these records."""
+    path_of = {record.video_id: record.path for record in (*train, *val)}
+    sampled = sorted(path_of)[:: max(1, math.ceil(len(path_of) / MAX_SIZES))]
     return {
-        name: {record.video_id: "|".join(classes[label] for label in record.labels) for record in records}
-        for name, records in (("train", train), ("val", val))
+        "train": _names_of(train, classes),
+        "val": _names_of(val, classes),
+        "sizes": {video: size_on_disk(path_of[video]) for video in sampled},
     }
+
+
+def _names_of(records: Sequence[VideoRecord], classes: Sequence[str]) -> dict[str, str]:
+    return {record.video_id: "|".join(classes[label] for label in record.labels) for record in records}
 
 
 def read_videos(path: Path) -> Videos | None:
@@ -32,7 +52,12 @@ def read_videos(path: Path) -> Videos | None:
         return None
     try:
         videos = json.loads(file.read_text(encoding="utf-8"))
-        return {name: dict(videos[name]) for name in ("train", "val")} | {"before": dict(videos.get("before", {}))}
+        return {
+            "train": dict(videos["train"]),
+            "val": dict(videos["val"]),
+            "before": dict(videos.get("before", {})),
+            "sizes": dict(videos.get("sizes", {})),
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{file} cannot be read: {error!r}. Delete it: only changes of the data are found by it."
@@ -55,7 +80,7 @@ def count_trained(run: Run, ids: Sequence[str]) -> int | None:
     videos = read_videos(run.path)
     if videos is None:
         return None
-    trained = _sources([*videos["train"], *videos["before"]])
+    trained = _sources([*videos["train"], *videos.get("before", {})])
     return sum(video.removesuffix(REVERSED) in trained for video in ids) or None
 
 
@@ -70,11 +95,12 @@ def record_videos(path: Path, videos: Videos, *, start: Path | None = None) -> l
     """
     before = read_videos(path)
     if before is None:
-        of_start = (read_videos(start) if start else None) or {"train": {}, "before": {}}
-        known = of_start["before"] | of_start["train"]
+        of_start = read_videos(start) if start else None
+        known = of_start.get("before", {}) | of_start["train"] if of_start else {}
+        if known:
+            videos["before"] = known
         # Escaped: names of files need not be UTF-8.
-        text = json.dumps(videos | {"before": known} if known else videos, indent=1)
-        write_text(path / VIDEOS_FILE, text + "\n")
+        write_text(path / VIDEOS_FILE, json.dumps(videos, indent=1) + "\n")
         shared = sorted(_sources(videos["val"]) & _sources(known))
         if not shared:
             return []
@@ -82,11 +108,19 @@ def record_videos(path: Path, videos: Videos, *, start: Path | None = None) -> l
             f"The weights to start from ({start}) were trained on {len(shared)} of the {len(_sources(videos['val']))} "
             f"validation videos ({quote_first(shared, 2)}): accuracy on them says little about others."
         ]
+    compared = before.get("sizes", {}).keys() & videos.get("sizes", {}).keys()
+    other = sorted(video for video in compared if before["sizes"][video] != videos["sizes"][video])
     changes = [
         f"{kind} videos: {', '.join(parts)}"
-        for name, kind in (("train", "training"), ("val", "validation"))
-        if (parts := _describe_change(before[name], videos[name]))
+        for kind, parts in (
+            ("training", _describe_change(before["train"], videos["train"])),
+            ("validation", _describe_change(before["val"], videos["val"])),
+        )
+        if parts
     ]
+    if other:
+        compared_of = "" if len(compared) == len(videos["train"] | videos["val"]) else f" of {len(compared)} compared"
+        changes.append(f"other files under the same names: {len(other)}{compared_of} ({quote_first(other, 2)})")
     if not changes:
         return []
     return [

@@ -36,7 +36,8 @@ def describe_environment() -> dict[str, str]:
     """
     import psutil
 
-    memory = psutil.virtual_memory()
+    from vsn.system.memory import available_bytes
+
     facts = {
         "vsn": installed_version(),
         "python": f"{platform.python_version()} ({platform.python_implementation()}), "
@@ -44,7 +45,7 @@ def describe_environment() -> dict[str, str]:
         "system": platform.platform(),
         "processor": f"{processor()}; {_features()}",
         "cores": f"{num_cpus()} of {os.cpu_count()}",
-        "memory": f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB free",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB, {available_bytes() / 2**30:.1f} GiB free",
     }
     facts |= {
         name: _try(describe)

@@ -15,6 +15,7 @@ from vsn.data.background import read_labeled
 from vsn.inference.forward import autocast
 from vsn.models import VideoClassifier, build_model
 from vsn.system.distributed import pick_device
+from vsn.system.memory import available_bytes
 from vsn.training.memory import checkpoint_activations, is_out_of_memory, to_channels_last
 from vsn.training.optim import build_optimizer, freeze_parts
 
@@ -88,7 +89,7 @@ def _estimate_on_cpu(step: Callable[[int], None]) -> int:
     before = _peak_bytes()
     step(8)  # large enough to exceed the peak of the first step
     bytes_per_video = max(1.0, (_peak_bytes() - before) / 6)
-    free = psutil.virtual_memory().available * CPU_MEMORY_SHARE
+    free = available_bytes() * CPU_MEMORY_SHARE
     return min(MAX_VIDEOS, 8 + int(max(0.0, free) / bytes_per_video))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,10 +23,11 @@ from vsn.runs.run import Run
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import StopRequest
 from vsn.system.lock import FolderLock
+from vsn.system.memory import available_bytes
 from vsn.system.terminal import print_note
 from vsn.training.batch_norm import synchronize_batch_norm
 from vsn.training.losses import Loss, build_loss
-from vsn.training.memory import checkpoint_activations, to_channels_last
+from vsn.training.memory import checkpoint_activations, describe_lack, kept_bytes, to_channels_last
 from vsn.training.optim import base_lr, build_ema, build_optimizer, freeze_parts, schedule_factor
 from vsn.training.start import load_start
 from vsn.training.trackers import LogFunction
@@ -167,10 +169,13 @@ def check_job(recipe: Recipe, distributed: Distributed, *, resume: bool = False)
         )
 
 
-def _check_smallest_step(recipe: Recipe, num_videos: int) -> None:
+def _check_smallest_step(recipe: Recipe, num_videos: int) -> int:
     """Raise `ConfigError` if batch normalization cannot compute the statistics of the smallest part of a step.
 
     It needs two values of a channel: two videos, frames or pixels.
+
+    Returns:
+        Bytes that a step in fp32 keeps for each video until its backward pass, without `train.checkpoint_activations`.
     """
     config, model, size = recipe.train, recipe.model, recipe.clip.crop_size
     steps = {min(config.batch_size, num_videos), num_videos % config.batch_size or config.batch_size}
@@ -181,8 +186,7 @@ def _check_smallest_step(recipe: Recipe, num_videos: int) -> None:
         clips = torch.zeros(smallest, model.num_frames, model.clip_channels, size, size)
     freeze_parts(network, config)
     try:
-        with torch.no_grad():
-            network(clips)
+        return kept_bytes(network, clips) // smallest
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -206,7 +210,14 @@ def start_job(
     if distributed.device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # training clips have one size
     if distributed.world_size == 1:  # several ranks compute statistics together
-        _check_smallest_step(recipe, len(train_set))
+        per_video = _check_smallest_step(recipe, len(train_set))
+        if (
+            distributed.device.type == "cpu" and not config.checkpoint_activations
+        ):  # a GPU says when it has no memory left
+            at_once = math.ceil(min(config.batch_size, len(train_set)) / config.accumulate)
+            kept = at_once * per_video // (1 if config.precision == "fp32" else 2)
+            if lack := describe_lack(at_once, kept, available_bytes()):
+                print_note(console, lack)
     # The same seed on all ranks: they start from equal weights. Steps seed themselves, see `train_step`.
     torch.manual_seed(config.seed)
     model = build_model(recipe.model)

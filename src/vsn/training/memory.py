@@ -15,17 +15,51 @@ from torch.utils.checkpoint import checkpoint
 from vsn.models import VideoClassifier
 from vsn.models.blocks import stage_blocks
 
-OUT_OF_MEMORY = (
-    "There is not enough memory for this step. These change no result: train.checkpoint_activations = true, or a larger "
+MEMORY_ADVICE = (
+    "These change no result: train.checkpoint_activations = true, or a larger "
     "train.accumulate. These do: train.precision = 'bf16', or a smaller clip.crop_size, model.num_frames or "
     "train.batch_size. `vsn train ... --find-batch-size` finds what fits."
 )
+OUT_OF_MEMORY = f"There is not enough memory for this step. {MEMORY_ADVICE}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that GPU or CPU memory ran out."""
     # On the CPU torch raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def kept_bytes(network: nn.Module, clips: torch.Tensor) -> int:
+    """Run a network, and return the bytes of what autograd keeps for its backward pass, without the weights.
+
+    On the meta device nothing is computed or stored.
+    """
+    weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor  # views share a storage, which counts once
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(clips)
+    return sum(tensor.untyped_storage().nbytes() for storage, tensor in kept.items() if storage not in weights)
+
+
+def describe_lack(num_videos: int, kept: int, available: int) -> str:
+    """Say that a step on the CPU may not fit into memory; "" where it fits.
+
+    Args:
+        num_videos: in one part of a step.
+        kept: bytes that it keeps for its backward pass, see `kept_bytes`; a fifth comes to it for workspaces.
+        available: bytes that the process can take.
+    """
+    if 1.2 * kept <= available:
+        return ""
+    return (
+        f"A step with {num_videos} videos at once keeps about {kept / 1e9:.1f} GB until its backward pass, and "
+        f"{available / 1e9:.1f} GB are free: the system may end this training without a message. {MEMORY_ADVICE}"
+    )
 
 
 def to_channels_last(model: nn.Module, *, volumes: bool = False) -> None:

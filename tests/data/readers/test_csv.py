@@ -111,6 +111,19 @@ def test_csv_of_several_labels_is_held_out_as_one_class(tmp_path: Path) -> None:
     assert sorted(ids(train) + ids(val)) == names
 
 
+def test_one_video_of_each_class_is_held_out_in_the_arrow_of_time(tmp_path: Path) -> None:
+    """The labels to learn are forward and reversed, not the classes."""
+    names = [f"{i}.mp4" for i in range(10)]
+    config = write_csv(tmp_path, "path,label\n" + "".join(f"{name},c{name}\n" for name in names), *names)
+    train, val = (read_records(replace(config, task="arrow"), split) for split in ("train", "val"))
+    assert (len(train.videos), len(val.videos)) == (8, 2)
+    with pytest.raises(ConfigError, match="every class has one video, so none is left for split 'val'"):
+        read_records(config, "val")
+    single = write_csv(tmp_path, "path,label\n0.mp4,c0\n", *names)
+    with pytest.raises(ConfigError, match="there is one video, so none is left"):
+        read_records(replace(single, task="arrow"), "val")
+
+
 def test_csv_paths_of_every_kind(tmp_path: Path) -> None:
     touch(tmp_path, "shards/0.vsnpack", "frames/7/00001.jpg", "media/2.mp4")
     text = "path,label,split,id\nshards/0.vsnpack/3,a,train,seven\nframes/7,b,train,\n2.mp4,b,train,the second\n"

@@ -245,17 +245,21 @@ def _describe_spelling(entries: Sequence[Entry]) -> list[str]:
 def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[Entry]:
     """Return the training part, or the held-out part, of videos, stratified by class; in whole groups if they have some.
 
-    Multi-label videos count as one class, because few of them share all labels.
+    Multi-label videos count as one class, because few of them share all labels; so do those of the arrow of time where each
+    has a class of its own, because its classes are others.
     """
     training = means(split, config.train_split)
     is_held = _hold_out_groups(config, entries) if entries and all(entry.group for entry in entries) else None
     if is_held is not None:
         chosen = [entry for entry, of_held in zip(entries, is_held, strict=True) if of_held != training]
         return sorted(chosen, key=lambda entry: entry.video_id)
+    is_one_class = config.task == "multilabel" or (
+        config.task == "arrow" and len({entry.class_names for entry in entries}) == len(entries)
+    )
     # Sorted by id: the order of a file system must not change the split.
     by_class: dict[tuple[str, ...], list[Entry]] = {}
     for entry in sorted(entries, key=lambda entry: entry.video_id):
-        by_class.setdefault(() if config.task == "multilabel" else entry.class_names, []).append(entry)
+        by_class.setdefault(() if is_one_class else entry.class_names, []).append(entry)
     chosen = []
     for name in sorted(by_class):
         members = by_class[name]
@@ -267,6 +271,8 @@ def hold_out(config: DataConfig, split: str, entries: Sequence[Entry]) -> list[E
         held = {entry.video_id for entry in ranked[:num_held]}
         chosen += [entry for entry in members if (entry.video_id in held) != training]
     if not chosen:
+        if len(entries) == 1:
+            raise ConfigError(f"{config.root}: there is one video, so none is left for split {split!r}.")
         raise ConfigError(f"{config.root}: every class has one video, so none is left for split {split!r}.")
     return chosen
 
