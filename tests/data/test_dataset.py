@@ -7,6 +7,7 @@ import torch
 
 from tests.helpers.clips import clip_dataset
 from vsn.config import ClipSpec, DataConfig, FlipRule
+from vsn.data import dataset as dataset_module
 from vsn.data.dataset import Sample
 from vsn.data.flips import flipped_labels
 from vsn.data.readers import read_records
@@ -198,6 +199,20 @@ def test_preload_reads_every_video_once(tiny_data: Path, monkeypatch: pytest.Mon
     for index in range(len(dataset)):
         dataset[index]
     assert len(read) == 3
+
+
+def test_frames_that_do_not_fit_into_the_free_memory_are_refused(
+    records: RecordSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is decoded already counts as free: a fifth of memory is kept, and 12 of 12 videos need all of it."""
+    monkeypatch.setattr(dataset_module, "available_bytes", lambda: 0)
+    whole = clip_dataset(records, clip=SPEC, train=True, cache="memory")
+    with pytest.raises(
+        ValueError, match="The decoded frames of 12 videos would take about 0 GB of the 0 GB of memory that"
+    ):
+        whole.preload()
+    monkeypatch.setattr(dataset_module, "available_bytes", lambda: 10**9)
+    assert whole.preload() == []
 
 
 def test_preload_names_the_bad_video(gray_video: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ was loaded before: a resumed run sees the clips that an uninterrupted one would 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
@@ -31,6 +30,7 @@ from vsn.data.sampling import sample_indices, stack_indices
 from vsn.data.transforms import augment_clip, multiscale_corner_crop
 from vsn.data.video import VideoError, VideoReader, part_reader
 from vsn.data.video.reader import MemoryReader
+from vsn.system.memory import available_bytes
 
 
 class Sample(NamedTuple):
@@ -239,17 +239,14 @@ class VideoDataset(Dataset[Sample]):
 
     def _check_memory(self, num_videos: int) -> None:
         """Raise `ValueError` when all videos, if like those decoded so far, would not fit in memory."""
-        # Windows has no sysconf.
-        if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-            return
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         sizes = [
             0 if isinstance(video, VideoError) else video.num_bytes + self._extra_bytes.get(shown, 0)
             for shown, video in list(self._cached.items())
         ]
-        needed = num_videos * sum(sizes) / len(sizes)
+        needed, available = num_videos * sum(sizes) / len(sizes), available_bytes() + sum(sizes)
         if needed > 0.8 * available:
             raise ValueError(
                 f"The decoded frames of {num_videos} videos would take about {needed / 1e9:.0f} GB of the "
-                f"{available / 1e9:.0f} GB of memory. Set data.cache = 'none' and data.num_workers to 1 or more."
+                f"{available / 1e9:.0f} GB of memory that are free. Set data.cache = 'none' and data.num_workers to 1 or "
+                "more."
             )
