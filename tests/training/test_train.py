@@ -247,7 +247,7 @@ def test_resuming_on_other_videos_says_so(
     with pytest.raises(TrainingStopped):
         train(tiny_recipe(root), tmp_path / "run", console=quiet)
     videos = json.loads((tmp_path / "run/videos.json").read_text())
-    assert {name: len(ids) for name, ids in videos.items()} == {"train": 12, "val": 3}
+    assert {name: len(ids) for name, ids in videos.items()} == {"train": 12, "val": 3, "sizes": 15}
     gone, only_val = next(iter(videos["train"])), next(iter(videos["val"]))
     (root / gone).unlink()
     (root / only_val).unlink()
