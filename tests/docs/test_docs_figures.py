@@ -239,7 +239,10 @@ def quoted_figures() -> dict[str, list[str]]:
         "flow.md": hard_figures()["flow.md"],
         "index.md": [f"{demo['seconds'] / 60:.1f} minutes"],
         "tour.md": [f"{quick['seconds'] / 60:.1f} minutes"],
-        "install.md": start_up_figures("plain", "extras"),
+        "install.md": [
+            *start_up_figures("plain", "extras"),
+            f"{measured('quota-cpu')['time_to_one_thread']['ratio']:.2f} times as long as with one",
+        ],
         "export.md": runtime_figures(),
         "stream.md": camera_figures(),
         "how.md": [f"{i3d} times", f"{shuffle} times"],

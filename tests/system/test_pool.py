@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from vsn.config import ConfigError
-from vsn.system.pool import WorkerError, WorkerFailure, check_num_workers, num_cpus, run_guarded, run_in_processes
+from vsn.system.limits import num_cpus
+from vsn.system.pool import WorkerError, WorkerFailure, check_num_workers, run_guarded, run_in_processes
 
 
 @dataclass(frozen=True)

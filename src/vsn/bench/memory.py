@@ -22,7 +22,7 @@ from vsn.bench.runtimes import RUNTIMES, Variant
 from vsn.bench.subjects import Subject
 from vsn.config import BenchConfig
 from vsn.models import build_model
-from vsn.system.memory import available_bytes
+from vsn.system.limits import available_bytes
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

@@ -46,6 +46,7 @@ from vsn.cli.stream import stream
 from vsn.cli.training import TrainCommand
 from vsn.config.distribution import explain_missing
 from vsn.system.allocator import keep_freed_memory
+from vsn.system.limits import limit_threads
 
 DESCRIPTION = (
     "Video Shuffle Networks: recognize what happens in a video at the price of a 2D CNN. "
@@ -160,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str]) -> None:
+    limit_threads()
     if arguments[:1] == ["--version"]:
         print(f"vsn {vsn.__version__}")
         return

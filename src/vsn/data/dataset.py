@@ -30,7 +30,7 @@ from vsn.data.sampling import sample_indices, stack_indices
 from vsn.data.transforms import augment_clip, multiscale_corner_crop
 from vsn.data.video import VideoError, VideoReader, part_reader
 from vsn.data.video.reader import MemoryReader
-from vsn.system.memory import available_bytes
+from vsn.system.limits import available_bytes
 
 
 class Sample(NamedTuple):

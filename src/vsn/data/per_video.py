@@ -22,8 +22,9 @@ from vsn.data.readers import NoSplitError
 from vsn.data.records import VIDEO_EXTENSIONS, list_videos
 from vsn.system.files import check_output_folder, remove_temporary_files, write_csv, write_json
 from vsn.system.interrupt import stop_requests
+from vsn.system.limits import num_cpus
 from vsn.system.lock import LOCK_FILE, lock_folder
-from vsn.system.pool import check_num_workers, num_cpus, run_in_processes
+from vsn.system.pool import check_num_workers, run_in_processes
 from vsn.system.progress import progress_bar
 
 # A GPU computes many frames at once. Some processes, which decode and encode, keep it busy.

@@ -17,8 +17,8 @@ from vsn.doctor.findings import Finding, Severity, make_finding
 from vsn.doctor.mirror import mirrored_pairs
 from vsn.doctor.splits import Place
 from vsn.doctor.videos import Problem
+from vsn.system.limits import num_cpus
 from vsn.system.numbers import counted, percent
-from vsn.system.pool import num_cpus
 
 LONG_KEY_INTERVAL = 100
 MANY_FRAMES = 32

@@ -25,7 +25,8 @@ from vsn.doctor.near_copies import FINE, Likeness, Signature, find_near_copies
 from vsn.doctor.splits import Split, choose_videos, read_splits
 from vsn.doctor.videos import Problem, VideoReport, inspect_flow, inspect_video, sign
 from vsn.system.interrupt import stop_requests
-from vsn.system.pool import WorkerFailure, num_cpus, run_guarded
+from vsn.system.limits import num_cpus
+from vsn.system.pool import WorkerFailure, run_guarded
 from vsn.system.progress import progress_bar
 
 T = TypeVar("T")

@@ -27,6 +27,7 @@ from vsn.inference.exported_metadata import (
 from vsn.inference.predictor import Average, FrameParts, Predictor, reuse_note
 from vsn.scores.metrics import log_softmax
 from vsn.scores.scores import require_finite
+from vsn.system.limits import thread_limit
 
 Output = Literal["logits", "features"]
 Run = Callable[[NDArray[Any], Output], NDArray[np.float32]]
@@ -59,7 +60,7 @@ class ExportedModel:
 
         Args:
             path: the file.
-            num_threads: of ONNX Runtime, OpenVINO and LiteRT; 0: their default.
+            num_threads: of ONNX Runtime, OpenVINO and LiteRT; 0: their default, or what a quota of CPU time allows.
             precision: OpenVINO's precision of inference; "bf16" is faster if the CPU supports it, and less exact.
             device: where an ONNX file runs, a key of `PROVIDERS`; the other formats run on the CPU.
 
@@ -300,7 +301,7 @@ def onnx_session(path: str | Path, num_threads: int, device: str = "cpu") -> Any
     if device not in PROVIDERS:
         raise ExportError(f"The device is {device!r}; an ONNX file runs on one of {', '.join(PROVIDERS)}.")
     options = ort.SessionOptions()
-    options.intra_op_num_threads = num_threads
+    options.intra_op_num_threads = num_threads or thread_limit()
     options.log_severity_level = 3  # its warnings concern its optimizer; users cannot act on them
     provider, usable = PROVIDERS[device], ort.get_available_providers()
     if provider in usable:
@@ -328,7 +329,7 @@ def open_openvino(path: str | Path, num_threads: int, precision: RunPrecision) -
         raise ExportError("This CPU does not support bf16. Leave the precision out; fp32 works on every CPU.")
     # Always set: by default OpenVINO computes in bf16 on CPUs that support it, and the scores would differ.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
-    if num_threads:
+    if num_threads := num_threads or thread_limit():
         settings["INFERENCE_NUM_THREADS"] = num_threads
     try:
         request = core.compile_model(os.fspath(path), "CPU", settings).create_infer_request()

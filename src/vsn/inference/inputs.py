@@ -22,7 +22,7 @@ from vsn.data.processor import PlanesOfFrames, Processor, open_as_in
 from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, list_videos, walk_folders
 from vsn.data.video import Part, PartReader, VideoError, VideoReader, at_constant_rate
 from vsn.data.video.frame_folders import describe_frames
-from vsn.system.pool import num_cpus
+from vsn.system.limits import num_cpus
 
 if TYPE_CHECKING:
     from vsn.data.extra import ExtraPlanes

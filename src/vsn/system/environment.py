@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vsn.config.distribution import DISTRIBUTION, installed_version
 from vsn.config.errors import one_line
-from vsn.system.pool import num_cpus
+from vsn.system.limits import available_bytes, num_cpus
 
 # Those that change results, speed or the devices that are seen.
 _VARIABLES = (
@@ -35,8 +35,6 @@ def describe_environment() -> dict[str, str]:
     A package that is missing or does not load is described by its error: that is when people report bugs.
     """
     import psutil
-
-    from vsn.system.memory import available_bytes
 
     facts = {
         "vsn": installed_version(),

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
-import os
 import signal
 import sys
 import time
@@ -29,6 +28,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from vsn.config import ConfigError
 from vsn.system.interrupt import interrupts_blocked
+from vsn.system.limits import num_cpus
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -65,11 +65,6 @@ class WorkerFailure:
     """It died of a signal from outside, not of its job: of the system for lack of memory, or of an operator."""
     over_memory: bool = False
     """Its owner stopped it at a limit of memory."""
-
-
-def num_cpus() -> int:
-    """Return the number of CPUs this process may use, which containers and schedulers can limit."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_num_workers(num_workers: int | None) -> int:

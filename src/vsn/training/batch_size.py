@@ -15,7 +15,7 @@ from vsn.data.background import read_labeled
 from vsn.inference.forward import autocast
 from vsn.models import VideoClassifier, build_model
 from vsn.system.distributed import pick_device
-from vsn.system.memory import available_bytes
+from vsn.system.limits import available_bytes
 from vsn.training.memory import checkpoint_activations, is_out_of_memory, to_channels_last
 from vsn.training.optim import build_optimizer, freeze_parts
 

@@ -22,8 +22,8 @@ from vsn.runs.checkpoint import save_checkpoint
 from vsn.runs.run import Run
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import StopRequest
+from vsn.system.limits import available_bytes
 from vsn.system.lock import FolderLock
-from vsn.system.memory import available_bytes
 from vsn.system.terminal import print_note
 from vsn.training.batch_norm import synchronize_batch_norm
 from vsn.training.losses import Loss, build_loss

@@ -16,8 +16,8 @@ from vsn.runs.checkpoint import save_weights
 from vsn.runs.run import append_metrics, read_metrics
 from vsn.scores.metrics import average_precisions, top_k_hits
 from vsn.scores.scores import ScoresError
+from vsn.system.limits import num_cpus
 from vsn.system.numbers import counted, percent
-from vsn.system.pool import num_cpus
 from vsn.system.terminal import print_line, shell_quote
 from vsn.training.advice import advise
 from vsn.training.job import Job
