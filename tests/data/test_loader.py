@@ -13,6 +13,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from tests.helpers.clips import clip_dataset
 from vsn.config import ClipSpec, DataConfig, ModelConfig, Recipe
+from vsn.data import loader as loader_module
 from vsn.data.dataset import BadVideo, Sample, VideoDataset
 from vsn.data.loader import Batch, Share, balanced_weights, collate, epoch_keys, make_loader, step_batches
 from vsn.data.readers import read_records
@@ -150,6 +151,22 @@ def test_loaders_give_the_same_with_any_number_of_workers(records: RecordSet) ->
     assert [label for index, label, _ in in_process] == [records.records[index].label for index, _, _ in in_process]
     assert loaded(records, num_workers=2) == in_process
     assert loaded(records, num_workers=0, start=5) == in_process[5:]
+
+
+@forks
+@pytest.mark.parametrize(("left", "is_shared"), [(None, True), (10**9, True), (100_000, False), (0, False)])
+def test_batches_that_do_not_fit_into_shared_memory_are_sent_without_it(
+    left: int | None, is_shared: bool, records: RecordSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers hold two batches each of 4 clips of 4x3x24x24 bytes: 110,592 bytes, beside labels and indices."""
+    monkeypatch.setattr(loader_module, "_shared_memory_left", lambda: left)
+    dataset = clip_dataset(records, clip=SPEC, num_frames=4, train=True)
+    with_workers = list(make_loader(dataset, batch_size=4, num_workers=2, shuffle=True))
+    assert {tensor.is_shared() for ((*tensors,),) in with_workers for tensor in tensors} == {is_shared}
+    for ((*expected,),), ((*sent,),) in zip(
+        make_loader(dataset, batch_size=4, num_workers=0, shuffle=True), with_workers, strict=True
+    ):
+        assert all(map(torch.equal, expected, sent))
 
 
 def test_loader_length_and_last_batch(records: RecordSet) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from vsn.data.dataset import BadVideo, Sample, VideoDataset
 from vsn.data.records import VideoRecord
@@ -18,6 +19,9 @@ from vsn.system.interrupt import interrupts_blocked
 
 WORKER_SECONDS = 600
 """Workers that return no batch for this long are considered hung."""
+
+_PREFETCHED = 2
+"""Batches that a worker holds ready."""
 
 Key = tuple[int, int]
 """`(epoch, index)` of a sample."""
@@ -138,7 +142,8 @@ class _VideoLoader(DataLoader[Any]):
         with interrupts_blocked():  # workers inherit the mask: the training process handles Ctrl-C
             batches_of_workers: Any = super().__iter__()
         try:
-            for batches, bad, indices in batches_of_workers:
+            for sent, bad, indices in batches_of_workers:
+                batches = [Batch(*map(torch.as_tensor, batch)) for batch in sent]
                 CACHE.add(indices)
                 # Workers return errors as values: raised there, PyTorch would wrap them in its own text.
                 if bad and self.bad is None:
@@ -204,6 +209,7 @@ def make_loader(
         dataset,
         batch_sampler=step_batches(keys[start:], batch_size, share, together=together, whole=whole),
         num_workers=num_workers,
+        prefetch_factor=_PREFETCHED if num_workers else None,
         timeout=WORKER_SECONDS if num_workers else 0,  # PyTorch rejects a timeout without workers
         worker_init_fn=_start_worker,
         collate_fn=_collate_readable,
@@ -215,6 +221,28 @@ def make_loader(
 
 def _collate_readable(
     samples: Sequence[Sample | BadVideo],
-) -> tuple[list[Batch], list[BadVideo], list[tuple[FileKey, PacketIndex]]]:
+) -> tuple[list[Any], list[BadVideo], list[tuple[FileKey, PacketIndex]]]:
     bad = [sample for sample in samples if isinstance(sample, BadVideo)]
-    return collate([sample for sample in samples if isinstance(sample, Sample)]), bad, CACHE.take_new()
+    batches = collate([sample for sample in samples if isinstance(sample, Sample)])
+    # Tensors are sent through shared memory. One that does not fit is lost, and the training process waits for it.
+    sent = batches if _fit_shared_memory(batches) else [[tensor.numpy() for tensor in batch] for batch in batches]
+    return sent, bad, CACHE.take_new()
+
+
+def _fit_shared_memory(batches: Sequence[Batch]) -> bool:
+    """Return whether batches like these, as many as all workers hold ready, fit into what is left of the shared memory."""
+    worker = get_worker_info()
+    left = _shared_memory_left() if worker else None
+    if worker is None or left is None:
+        return True
+    num_bytes = sum(tensor.nbytes for batch in batches for tensor in batch)
+    return num_bytes * _PREFETCHED * worker.num_workers <= left
+
+
+def _shared_memory_left() -> int | None:
+    """Return the bytes that are free in Linux's shared memory, of which Docker gives a container 64 MB; None elsewhere."""
+    try:
+        disk = os.statvfs("/dev/shm")
+    except (AttributeError, OSError):
+        return None
+    return disk.f_bavail * disk.f_frsize
