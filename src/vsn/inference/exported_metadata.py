@@ -20,6 +20,7 @@ from vsn.config import ExportFormat, InputType, Recipe
 from vsn.config.distribution import install_command
 from vsn.config.errors import one_line
 from vsn.config.recipes import recorded_recipe
+from vsn.system.telemetry import stop_telemetry
 
 SUFFIXES: dict[ExportFormat, str] = {
     "onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2", "aoti": ".pt2", "executorch": ".pte", "litert": ".tflite",
@@ -217,7 +218,12 @@ def _read_tflite(path: Path) -> str | None:
 
 
 def import_package(package: str, purpose: str, *, extra: str = "export", command: str = "") -> Any:
-    """Import a package of an extra, or one that a command installs. Raises `ExportError` if it is not installed."""
+    """Import a package of an extra, or one that a command installs, without its telemetry.
+
+    Raises:
+        ExportError: it is not installed.
+    """
+    stop_telemetry(package)
     try:
         return importlib.import_module(package)
     except ImportError as error:

@@ -22,6 +22,7 @@ from rich.console import Console
 from vsn.config import ConfigError, Tracker
 from vsn.runs.run import Run, RunError, flat_settings
 from vsn.system.files import write_json
+from vsn.system.telemetry import stop_telemetry
 from vsn.system.terminal import print_note
 
 PROJECT = "vsn"
@@ -76,6 +77,7 @@ def _address(name: Tracker) -> str | None:
         settings = wandb.setup().settings
         return str(settings.base_url) if settings.mode in (None, "online", "shared") else None
     if name == "mlflow":
+        stop_telemetry(name)
         import mlflow
 
         uri = str(mlflow.get_tracking_uri())
