@@ -27,7 +27,7 @@ class Videos(TypedDict):
     before: NotRequired[dict[str, str]]
     """Training videos of the runs whose weights the run started from."""
     sizes: NotRequired[dict[str, int]]
-    """The bytes of the first `MAX_SIZES` videos on disk: other videos under the same names are told by them."""
+    """The bytes of up to `MAX_SIZES` videos on disk: other videos under the same names are told by them."""
 
 
 def list_videos_of_run(train: Sequence[VideoRecord], val: Sequence[VideoRecord], classes: Sequence[str]) -> Videos:
