@@ -134,12 +134,11 @@ def group_of_one_cpu() -> Iterator[Path]:
         time.sleep(0.05)
 
 
+@pytest.mark.slow  # changes the machine: run it by hand
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU is no limit here")  # type: ignore[attr-defined]
 def test_a_command_in_a_real_group_starts_one_thread(group_of_one_cpu: Path) -> None:
     code = "import vsn.cli; vsn.cli.main(['--version']); import torch; print('threads', torch.get_num_threads())"
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     command = f'echo $$ > {group_of_one_cpu}/cgroup.procs && exec "$0" -c "$1"'
-    done = subprocess.run(
-        ["sh", "-c", command, sys.executable, code], capture_output=True, text=True, env=environment, check=True
-    )
-    assert done.stdout.split()[-2:] == ["threads", "1"]
+    done = subprocess.run(["sh", "-c", command, sys.executable, code], capture_output=True, text=True, env=environment)
+    assert done.stdout.split()[-2:] == ["threads", "1"], done.stderr
