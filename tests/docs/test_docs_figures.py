@@ -130,6 +130,16 @@ def hard_figures() -> dict[str, list[str]]:
         error = math.sqrt(stdev(a) ** 2 / len(a) + stdev(b) ** 2 / len(b))
         return f"{abs(fmean(a) - fmean(b)):.0f} points", f"standard error of {error:.0f}"
 
+    def runs_of(count: int) -> dict[str, list[float]]:
+        """Top-1 of each run of so many shuffles without shift, by placement."""
+        return {
+            name: [100 * share for share in shares.values()]
+            for name, shares in top1.items()
+            if name.startswith("places=") and name.endswith(",shift=false") and name.count("+") == count - 1
+        }
+
+    one, two, three = ([share for shares in runs_of(count).values() for share in shares] for count in (1, 2, 3))
+    more, more_error = apart(two, one)
     four = [100 * share for share in top1["shift=false"].values()]
     below, below_error = apart(over_placements("res2", "res3", "res4", "res5"), four)
     above, above_error = apart(over_placements("res2", "res3"), over_placements("res4", "res5"))
@@ -138,6 +148,8 @@ def hard_figures() -> dict[str, list[str]]:
         "embedded.md": [
             *(f"{means[name]}, sd {100 * stdev(top1[name].values()):.1f}" for name in ("block=headtail", "recipe")),
             f"one shuffle is {below} below four, with a {below_error}",
+            f"are {more} above one, with a {more_error}",
+            f"({', '.join(f'{fmean(group):.1f}%' for group in (two, three))} and {fmean(four):.1f}%)",
             f"One early shuffle is {above} above one late, with a {above_error}",
             *(f"from {percent(top1[run['name']][run['seed']])} to {percent(run['forward']['top1'])}" for run in longer),
         ],

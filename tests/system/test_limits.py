@@ -30,7 +30,8 @@ def group(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(limits, "_MEMBERSHIP", tmp_path / "cgroup")
     monkeypatch.setattr(limits, "_ROOT", tmp_path / "root")
     monkeypatch.setattr(limits, "_num_in_affinity", lambda: 8)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # restored after the test, which may set it again
+    monkeypatch.delenv("OMP_NUM_THREADS")
 
     def write(path: str, *, cpus: float | None = None, most: int | None = None, used: int = 0, cached: int = 0) -> None:
         quota = "max" if cpus is None else int(100_000 * cpus)

@@ -14,7 +14,8 @@ from vsn.system.telemetry import stop_telemetry
     ("package", "variable"), [("onnxruntime", "ORT_DISABLE_TELEMETRY"), ("mlflow", "MLFLOW_DISABLE_TELEMETRY")]
 )
 def test_variables(package: str, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(variable, "")  # restored after the test
+    monkeypatch.delenv(variable)
     stop_telemetry("numpy")
     assert variable not in os.environ
     stop_telemetry(package)
@@ -26,7 +27,8 @@ def test_variables(package: str, variable: str, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("package", ["openvino", "nncf"])
 def test_the_sender_of_openvino_counts_as_not_installed(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
+    monkeypatch.setitem(sys.modules, "openvino_telemetry", sys)  # restored after the test
+    monkeypatch.delitem(sys.modules, "openvino_telemetry")
     stop_telemetry(package)
     with pytest.raises(ImportError):
         __import__("openvino_telemetry")
