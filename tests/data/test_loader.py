@@ -1,6 +1,8 @@
 import itertools
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from vsn.data.readers import read_records
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video import VideoError, pyav_reader
 from vsn.data.video.packet_index import CACHE
+from vsn.system.interrupt import stop_requests
+from vsn.system.pool import WorkerError
 
 SPEC = ClipSpec(short_side=32, crop_size=24)
 
@@ -258,22 +262,82 @@ def test_bad_videos_are_collected_when_a_list_is_given(gray_video: Path, tmp_pat
     assert "not a video that FFmpeg can read" in found[0].reason
 
 
+class Failing(VideoDataset):
+    """At the video `at`, its worker does `fail`."""
+
+    at, fail = 0, staticmethod(lambda: time.sleep(600))
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        if isinstance(key, tuple) and key[1] == self.at:
+            self.fail()
+        return super().__getitem__(key)
+
+
+@pytest.fixture
+def failing(records: RecordSet, monkeypatch: pytest.MonkeyPatch) -> Failing:
+    monkeypatch.setattr(
+        torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2
+    )  # how long it waits for a worker to end
+    monkeypatch.setattr(loader_module, "WORKER_SECONDS", 30)
+    return Failing(records, Recipe(clip=SPEC, model=ModelConfig(num_frames=2)), train=False)
+
+
+def last_video(records: RecordSet, index: int) -> str:
+    return f"The last video that it opened is {str(records.records[index].shown)!r}."
+
+
 @forks
-def test_a_worker_that_hangs_is_given_up_and_killed(records: RecordSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vsn.data import loader as loader_module
-
-    class Hanging(VideoDataset):
-        def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-            time.sleep(600)
-            raise AssertionError
-
+def test_a_worker_that_hangs_is_given_up_and_killed(
+    records: RecordSet, failing: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loader_module, "WORKER_SECONDS", 1)
-    dataset = Hanging(records, Recipe(clip=SPEC), train=False)
-    loading = iter(make_loader(dataset, batch_size=12, num_workers=1, shuffle=False))
-    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)  # how long it waits for the worker
-    with pytest.raises(RuntimeError, match="for 1 seconds"):
+    failing.at = 4
+    loading = iter(make_loader(failing, batch_size=2, num_workers=1, shuffle=False))
+    assert [next(loading)[0].indices.tolist() for _ in range(2)] == [[0, 1], [2, 3]]
+    with pytest.raises(WorkerError, match="for 1 seconds") as error:
         next(loading)
+    assert last_video(records, 4) in str(error.value)
     assert not multiprocessing.active_children()
+
+
+@forks
+@pytest.mark.parametrize("number", ["SIGKILL", "SIGSEGV"])
+def test_a_worker_that_dies_interrupts_no_step_and_its_video_is_named(
+    records: RecordSet, failing: Failing, number: str
+) -> None:
+    step_begins = multiprocessing.Event()
+    failing.at, failing.fail = 7, lambda: (step_begins.wait(), os.kill(os.getpid(), getattr(signal, number)))
+    loading = iter(make_loader(failing, batch_size=2, num_workers=2, shuffle=False))
+    assert next(loading)[0].indices.tolist() == [0, 1]
+    workers = multiprocessing.active_children()
+    step_begins.set()
+    while all(worker.is_alive() for worker in workers):
+        time.sleep(0.01)  # the step that a signal of a dead worker must not interrupt
+    with pytest.raises(WorkerError, match=f"died .{number}") as error:
+        list(loading)
+    assert last_video(records, 7) in str(error.value)
+    assert not multiprocessing.active_children()
+    assert signal.getsignal(signal.SIGCHLD).__module__ == "torch.utils.data._utils.signal_handling"  # as it was
+
+
+@forks
+def test_a_stop_does_not_wait_for_a_worker_that_hangs(failing: Failing) -> None:
+    failing.at = 2
+    with stop_requests() as stop:
+        loading = iter(make_loader(failing, batch_size=2, num_workers=1, shuffle=False, stop=stop))
+        assert len(next(loading)) == 1
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
+        started = time.monotonic()
+        assert next(loading) == []
+        assert stop.requested
+        assert next(loading, None) is None
+        assert time.monotonic() - started < 15
+    assert not multiprocessing.active_children()
+    with stop_requests() as stop:
+        loader = make_loader(failing, batch_size=2, num_workers=1, shuffle=False, stop=stop)
+        stop.requested = True
+        assert list(loader) == [[]]
 
 
 @forks

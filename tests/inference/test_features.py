@@ -1,5 +1,8 @@
+import itertools
+import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import torch
 
 from tests.helpers.tiny_runs import tiny_recipe
 from vsn.config import ConfigError, EvalConfig
+from vsn.data.dataset import Sample, VideoDataset
 from vsn.data.open import open_split
 from vsn.data.video import VideoError
 from vsn.inference.evaluate import score_videos
@@ -200,6 +204,41 @@ def test_a_split_goes_on_where_it_stopped(finished_run: Path, tmp_path: Path, mo
     assert found.video_ids.tolist() == expected.video_ids.tolist()
     assert np.array_equal(found.features, expected.features)
     assert np.array_equal(found.labels, expected.labels)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_stop_while_a_worker_hangs_saves_what_is_finished(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def hanging(dataset: VideoDataset, key: int | tuple[int, int]) -> Sample:
+        if key == (0, 2):
+            while not (tmp_path / "2 done").exists():
+                time.sleep(0.01)
+            os.kill(os.getppid(), signal.SIGINT)
+            time.sleep(600)
+        return getitem(dataset, key)
+
+    def noted(*arguments, **settings):
+        rows = clip_features(*arguments, **settings)
+        (tmp_path / f"{next(calls)} done").touch()
+        return rows
+
+    getitem, clip_features, calls = VideoDataset.__getitem__, RunPredictor.clip_features, itertools.count(1)
+    monkeypatch.setattr(VideoDataset, "__getitem__", hanging)
+    monkeypatch.setattr(RunPredictor, "clip_features", noted)
+    monkeypatch.setattr(
+        torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2
+    )  # how long it waits for a worker to end
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(
+            finished_run,
+            tmp_path / "f.npz",
+            config=EvalConfig(batch_size=1),
+            device="cpu",
+            num_workers=1,
+            progress=False,
+        )
+    assert len(load_features(tmp_path / "f.partial.npz").video_ids) in (1, 2)
 
 
 def test_a_beginning_with_other_settings_is_refused(finished_run: Path, gray_video: Path, tmp_path: Path):

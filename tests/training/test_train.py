@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from rich.console import Console
 from tests.conftest import TINY_CLASSES, gray_frames
 from tests.helpers.tiny_runs import assert_same_weights, at_step, metrics_of, rename_data, tiny_recipe, weights_of
 from vsn.config import AugmentConfig, ConfigError, EvalConfig, Recipe
+from vsn.data.dataset import Sample, VideoDataset
 from vsn.data.readers import read_records
 from vsn.data.video import VideoError, write_video
 from vsn.inference.evaluate import evaluate_run
@@ -22,10 +24,15 @@ from vsn.runs.checkpoint import load_model
 from vsn.runs.run import RunError, open_run
 from vsn.scores.scores import load_scores
 from vsn.system.interrupt import Stopped
+from vsn.system.pool import WorkerError
 from vsn.training import validate as validate_module
 from vsn.training.train import TrainingStopped, train
 
 Log = tuple[Console, Callable[[], str]]
+
+
+# From Python 3.12 on, a fork in a process with threads warns; PyTorch's threads are always there.
+forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 
 def interrupt(loss: torch.Tensor) -> torch.Tensor:
@@ -119,6 +126,30 @@ def test_bad_video_stops_and_is_named(tiny_data: Path, tmp_path: Path, finished_
     assert json.loads((path / "bad_videos.json").read_text()) == {str(victim): caught.value.reason}
     victim.write_bytes(good)
     train(recipe, path, resume=True, console=quiet)  # nothing was lost
+    assert_same_weights(path, finished_run)
+
+
+@forks
+def test_a_worker_that_dies_loses_nothing(
+    tiny_data: Path, tmp_path: Path, finished_run: Path, log: Log, quiet: Console, monkeypatch: pytest.MonkeyPatch
+):
+    recipe, path = rename_data(tiny_recipe(tiny_data), num_workers=1), tmp_path / "run"
+    videos = read_records(recipe.data, "train").records
+    getitem = VideoDataset.__getitem__
+
+    def dying(dataset: VideoDataset, key: int | tuple[int, int]) -> Sample:
+        if key == (1, 7):  # epoch 2
+            os.kill(os.getpid(), signal.SIGKILL)
+        return getitem(dataset, key)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(VideoDataset, "__getitem__", dying)
+        with pytest.raises(WorkerError, match=f"SIGKILL.*{videos[7].shown}"):
+            train(recipe, path, console=log[0])
+    text = log[1]()
+    assert "Stopped in epoch 2 after" in text
+    assert f"vsn train --resume {path}" in text
+    train(recipe, path, resume=True, console=quiet)
     assert_same_weights(path, finished_run)
 
 

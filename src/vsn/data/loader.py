@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import RawArray
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +18,8 @@ from vsn.data.dataset import BadVideo, Sample, VideoDataset
 from vsn.data.records import VideoRecord
 from vsn.data.video import VideoError
 from vsn.data.video.packet_index import CACHE, FileKey, PacketIndex
-from vsn.system.interrupt import interrupts_blocked
+from vsn.system.interrupt import Interrupted, StopRequest, child_signals, interrupts_blocked
+from vsn.system.pool import WorkerError, exit_reason
 
 WORKER_SECONDS = 600
 """Workers that return no batch for this long are considered hung."""
@@ -130,10 +134,15 @@ def balanced_weights(records: Sequence[VideoRecord]) -> np.ndarray:
     return 1.0 / np.bincount(labels)[labels]
 
 
+class _NoBatchError(Exception):
+    """A worker hangs or has died."""
+
+
 class _VideoLoader(DataLoader[Any]):
     """A `DataLoader` that raises the errors of its workers as `VideoError`, or collects them in `bad`."""
 
     bad: list[BadVideo] | None = None
+    stop: StopRequest | None = None
 
     def check_worker_number_rationality(self) -> None:
         """Skip PyTorch's warning about more workers than CPUs: the default of two is right on one CPU too."""
@@ -141,23 +150,26 @@ class _VideoLoader(DataLoader[Any]):
     def __iter__(self) -> Any:
         with interrupts_blocked():  # workers inherit the mask: the training process handles Ctrl-C
             batches_of_workers: Any = super().__iter__()
+        number = 0
         try:
-            for sent, bad, indices in batches_of_workers:
-                batches = [Batch(*map(torch.as_tensor, batch)) for batch in sent]
-                CACHE.add(indices)
-                # Workers return errors as values: raised there, PyTorch would wrap them in its own text.
-                if bad and self.bad is None:
-                    raise VideoError(bad[0].path, bad[0].reason)
-                if self.bad is not None:
-                    self.bad.extend(bad)
-                yield batches
-        except RuntimeError as error:
-            if "timed out" not in str(error):
+            with child_signals.held():
+                while received := self._wait(batches_of_workers):
+                    sent, bad, indices = received
+                    number += 1
+                    batches = [Batch(*map(torch.as_tensor, batch)) for batch in sent]
+                    CACHE.add(indices)
+                    # Workers return errors as values: raised there, PyTorch would wrap them in its own text.
+                    if bad and self.bad is None:
+                        raise VideoError(bad[0].path, bad[0].reason)
+                    if self.bad is not None:
+                        self.bad.extend(bad)
+                    yield batches
+        except _NoBatchError as error:
+            raise WorkerError(self._explain(batches_of_workers._workers, number)) from error
+        except Interrupted:
+            if self.stop is None:
                 raise
-            raise RuntimeError(
-                f"No worker returned a batch for {WORKER_SECONDS} seconds. Is a disk or network gone, or does a "
-                "decoder hang on a video? `vsn data doctor` finds such videos."
-            ) from error
+            yield []  # who gives `stop` looks at it after each batch
         finally:
             # Also when the consumer stops early: otherwise workers keep decoding until garbage collection.
             if self.num_workers:
@@ -166,6 +178,60 @@ class _VideoLoader(DataLoader[Any]):
                     if worker.is_alive():  # it hangs, and ignores SIGTERM
                         worker.kill()
                         worker.join()
+
+    def _wait(self, batches_of_workers: Any) -> Any:
+        """Return the next batch, None after the last."""
+        if not self.num_workers:
+            return next(batches_of_workers, None)
+        try:
+            with child_signals.delivered(), self.stop.raising() if self.stop else contextlib.nullcontext():
+                # PyTorch overlooks one that was waited for since, as the start of other processes does.
+                if not all(worker.is_alive() for worker in batches_of_workers._workers):
+                    raise _NoBatchError
+                return next(batches_of_workers, None)
+        except RuntimeError as error:
+            # PyTorch has no class for "DataLoader timed out ...", "DataLoader worker (pid 12) is killed by signal ...".
+            if str(error).startswith("DataLoader "):
+                raise _NoBatchError from error
+            raise
+
+    def _explain(self, workers: Sequence[BaseProcess], number: int) -> str:
+        """Say what became of the worker that has died, or that batch ``number`` is awaited from, and name its last video."""
+        # Workers take batches in turn.
+        failed = [i for i, worker in enumerate(workers) if worker.exitcode is not None] or [number % self.num_workers]
+        exit_code = workers[failed[0]].exitcode
+        names = self.dataset.last_videos(failed)  # type: ignore[attr-defined]
+        video = f"The last video that it opened is {' or '.join(map(repr, names))}. " if names else ""
+        if exit_code is None:
+            return (
+                f"No worker returned a batch for {WORKER_SECONDS} seconds. Is a disk or network gone, or does a decoder "
+                f"hang? {video}`vsn data doctor` finds videos that hang."
+            )
+        return (
+            f"A worker that reads videos died ({exit_reason(exit_code)}). {video}Fewer data.num_workers take less memory; "
+            "`vsn data doctor` finds videos that crash the decoder."
+        )
+
+
+class _NotingDataset:
+    """A `VideoDataset` that notes which video each worker reads, where the training process sees it too."""
+
+    def __init__(self, dataset: VideoDataset, num_workers: int) -> None:
+        self._dataset = dataset
+        self._indices = RawArray("q", [-1] * num_workers)
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[Sample | BadVideo]:
+        worker, samples = get_worker_info(), []
+        for key in keys:
+            if worker:
+                self._indices[worker.id] = key[1]
+            samples += self._dataset.__getitems__([key])
+        return samples
+
+    def last_videos(self, workers: Sequence[int]) -> list[str]:
+        """Return the names of the last videos that these workers began to read."""
+        indices = [self._indices[worker] for worker in workers]
+        return [str(self._dataset.records[index].shown) for index in indices if index >= 0]
 
 
 def _start_worker(worker: int) -> None:
@@ -187,6 +253,7 @@ def make_loader(
     share: Share = Share(),  # noqa: B008  (immutable)
     whole: bool = False,
     bad: list[BadVideo] | None = None,
+    stop: StopRequest | None = None,
 ) -> DataLoader[Any]:
     """Return a loader of one epoch that yields `list[Batch]`, `batch_size` samples at a time over all processes.
 
@@ -198,6 +265,10 @@ def make_loader(
     Args:
         start: samples to skip, where an interrupted epoch resumes.
         share: the samples this process reads, of each step or, with `whole`, in whole steps; see `step_batches`.
+        stop: ends the wait for workers when it is requested: an empty batch comes, and is the last. Look at it after each.
+
+    Raises:
+        WorkerError: while a batch is awaited: a worker died, or none returned a batch for `WORKER_SECONDS`.
     """
     if not 0 <= start <= len(dataset):
         raise ValueError(f"start is {start}; it must be 0 to {len(dataset)}, the samples of an epoch.")
@@ -206,7 +277,7 @@ def make_loader(
     weights = balanced_weights(dataset.records) if balance else None
     keys = epoch_keys(len(dataset), epoch, seed=seed, shuffle=shuffle, together=together, weights=weights)
     loader = _VideoLoader(
-        dataset,
+        _NotingDataset(dataset, num_workers),  # type: ignore[arg-type]
         batch_sampler=step_batches(keys[start:], batch_size, share, together=together, whole=whole),
         num_workers=num_workers,
         prefetch_factor=_PREFETCHED if num_workers else None,
@@ -215,7 +286,7 @@ def make_loader(
         collate_fn=_collate_readable,
         pin_memory=torch.cuda.is_available(),
     )
-    loader.bad = bad
+    loader.bad, loader.stop = bad, stop
     return loader
 
 

@@ -70,14 +70,14 @@ def score_videos(
     # Without torchrun one process reads everything.
     share = Share() if distributed is None else Share(distributed.rank, distributed.world_size)
     local_bad: list[BadVideo] = []
-    loader = view_loader(dataset, batch_size=batch_size, num_workers=num_workers, share=share, bad=local_bad)
+    loader = view_loader(dataset, batch_size=batch_size, num_workers=num_workers, share=share, bad=local_bad, stop=stop)
     model.eval()
     local_scores: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     stopped, not_finite = False, ""
     with progress_bar("videos", disable=not progress or share.rank != 0) as bar:
         task = bar.add_task("evaluating", total=-(-len(dataset) // share.world_size), note="")
         for batches in loader:
-            # Between batches, so that a stop waits for one batch at most.
+            # Between batches, so that a stop waits for the network with one batch at most.
             stopped = stop is not None and stop.requested
             if stopped or (local_bad and bad is None):
                 break

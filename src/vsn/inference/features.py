@@ -19,7 +19,7 @@ from vsn.inference.exported_metadata import is_exported
 from vsn.inference.feature_files import Features, FeaturesError, load_features
 from vsn.inference.predictor import Predictor, check_per_frame, open_predictor
 from vsn.runs.run import WeightsKind
-from vsn.system.interrupt import stop_requests
+from vsn.system.interrupt import StopRequest, stop_requests
 from vsn.system.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class _Videos:
     classes: tuple[str, ...]
     facts: dict[str, Any]
     """How the features are made. A partial file with other facts is refused."""
-    extract: Callable[[list[int]], Iterator[tuple[int, Row | VideoError]]]
-    """Yields the features of the videos at some indices, or why one cannot be read; in any order."""
+    extract: Callable[[list[int], StopRequest], Iterator[tuple[int, Row | VideoError]]]
+    """Yields the features of the videos at some indices, or why one cannot be read, in any order; raises on a stop."""
 
 
 def extract_features(
@@ -142,8 +142,9 @@ def extract_features(
 def _of_files(files: Sequence[Path], predictor: Predictor, view: EvalConfig, facts: dict[str, Any]) -> _Videos:
     """Files without labels, read one by one in this process: flow may have to be computed on the device."""
 
-    def extract(indices: list[int]) -> Iterator[tuple[int, Row | VideoError]]:
+    def extract(indices: list[int], stop: StopRequest) -> Iterator[tuple[int, Row | VideoError]]:
         for index in indices:
+            stop.check()
             try:
                 row: Row | VideoError = predictor.features(files[index], per_frame=facts["per_frame"], protocol=view)
             except VideoError as error:
@@ -162,11 +163,12 @@ def _of_split(
 
     records, labels = dataset.records, label_array(dataset)
 
-    def extract(indices: list[int]) -> Iterator[tuple[int, Row | VideoError]]:
+    def extract(indices: list[int], stop: StopRequest) -> Iterator[tuple[int, Row | VideoError]]:
         # The loader reads all records of its data set, so leave only those that are missing.
         dataset.records = tuple(records[i] for i in indices)
         bad: list[BadVideo] = []
-        for batches in view_loader(dataset, batch_size=view.batch_size, num_workers=num_workers, bad=bad):
+        for batches in view_loader(dataset, batch_size=view.batch_size, num_workers=num_workers, bad=bad, stop=stop):
+            stop.check()
             for batch in batches:
                 rows = predictor.clip_features(batch.clips.numpy(), view, per_frame=facts["per_frame"])
                 yield from ((indices[i], row) for i, row in zip(batch.indices.tolist(), rows, strict=True))
@@ -189,7 +191,7 @@ def _extract(work: _Videos, out: Path, bad_videos: BadFeatures, progress: bool) 
     with stop_requests() as stop, progress_bar("videos", disable=not progress) as bar:
         task = bar.add_task("extracting", total=len(work.video_ids), completed=len(done), note="")
         try:
-            for index, row in work.extract(missing):
+            for index, row in work.extract(missing, stop):
                 if isinstance(row, VideoError):
                     if bad_videos == "stop":
                         raise row
@@ -197,7 +199,6 @@ def _extract(work: _Videos, out: Path, bad_videos: BadFeatures, progress: bool) 
                 else:
                     done[index] = row
                 bar.advance(task)
-                stop.check()
                 if time.monotonic() - saved > SAVE_SECONDS:
                     _save(partial, work, done)
                     saved = time.monotonic()

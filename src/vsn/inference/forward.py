@@ -22,6 +22,7 @@ from vsn.inference.predictor import Average
 from vsn.models import VideoClassifier
 from vsn.scores.scores import require_finite
 from vsn.system.distributed import pick_device
+from vsn.system.interrupt import StopRequest
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
@@ -58,15 +59,23 @@ def view_loader(
     num_workers: int,
     share: Share = Share(),  # noqa: B008  (immutable)
     bad: list[BadVideo],
+    stop: StopRequest | None = None,
 ) -> DataLoader[Any]:
     """Return a loader in the order of the data set, with at most ``batch_size`` views in a batch (or one video).
 
-    Unreadable videos are appended to ``bad``, and their batches come without them.
+    Unreadable videos are appended to ``bad``, and their batches come without them. ``stop`` is that of `make_loader`.
     """
     num_videos = max(1, batch_size // PROTOCOLS[dataset.protocol].num_views)
     # `whole`: each process takes whole batches, so they hold the same videos for any number of processes.
     return make_loader(
-        dataset, batch_size=num_videos, num_workers=num_workers, shuffle=False, share=share, whole=True, bad=bad
+        dataset,
+        batch_size=num_videos,
+        num_workers=num_workers,
+        shuffle=False,
+        share=share,
+        whole=True,
+        bad=bad,
+        stop=stop,
     )
 
 

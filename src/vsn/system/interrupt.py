@@ -59,6 +59,16 @@ class StopRequest:
         if self._raises or (again and number == signal.SIGINT):
             raise self.error()
 
+    @contextlib.contextmanager
+    def raising(self) -> Iterator[None]:
+        """Raise `Interrupted` at once inside, also for a signal that arrived before: for a wait that may never end."""
+        before, self._raises = self._raises, True
+        try:
+            self.check()
+            yield
+        finally:
+            self._raises = before
+
     def error(self) -> Interrupted:
         """Return the exception that ends the process."""
         return Interrupted(self.number)
@@ -96,3 +106,53 @@ def stop_requests(*, raises: bool = False) -> Iterator[StopRequest]:
 
 class Stopped(Exception):  # noqa: N818  (no error)
     """This process, or another rank of the run, was asked to stop."""
+
+
+class _ChildSignals:
+    """Holds SIGCHLD back from its handler, and delivers it where the process waits for its workers.
+
+    PyTorch's handler raises when a worker of a `DataLoader` has died: in the middle of an update of the weights, say.
+    """
+
+    def __init__(self) -> None:
+        self._handler: Any = None
+        self._num_holders, self._is_held, self._delivers = 0, False, False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the signal back inside, but not inside `delivered`. In other threads, which handle no signals, do nothing."""
+        number = getattr(signal, "SIGCHLD", None)  # None on Windows
+        if number is None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        # Loaders overlap, in any order: a validation reads while the loader of the epoch pauses.
+        if not self._num_holders and callable(handler := signal.getsignal(number)):
+            self._handler = handler
+            signal.signal(number, self._receive)
+        self._num_holders += 1
+        try:
+            yield
+        finally:
+            self._num_holders -= 1
+            if not self._num_holders and self._handler is not None:
+                signal.signal(number, self._handler)
+                self._handler, self._is_held = None, False
+
+    @contextlib.contextmanager
+    def delivered(self) -> Iterator[None]:
+        """Let the signal through inside, also one that was held back before."""
+        self._delivers = True
+        try:
+            if self._is_held:
+                self._receive(signal.SIGCHLD, None)
+            yield
+        finally:
+            self._delivers = False
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._is_held = not self._delivers
+        if self._delivers:
+            self._handler(number, frame)
+
+
+child_signals = _ChildSignals()

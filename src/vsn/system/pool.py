@@ -211,7 +211,7 @@ class GuardedWorker(Generic[Job, Result]):
         except (EOFError, OSError):
             self.process.join(5)  # the pipe closes a moment before the exit code is known
             code = self.process.exitcode
-            return self._fail(f"its process died ({_exit_reason(code)})", died=True, killed=_is_killed(code))
+            return self._fail(f"its process died ({exit_reason(code)})", died=True, killed=_is_killed(code))
         # No answer yet: wait on, unless the time is over.
         if answer is None:
             if time.monotonic() < self.deadline:
@@ -274,7 +274,8 @@ def _is_killed(exit_code: int | None) -> bool:
     return -exit_code not in {getattr(signal, name, None) for name in _CRASHES}
 
 
-def _exit_reason(exit_code: int | None) -> str:
+def exit_reason(exit_code: int | None) -> str:
+    """Say in words how a process ended, "SIGSEGV" or "exit status 1"; None: it did not."""
     if exit_code is None:
         return "it does not respond"
     if exit_code >= 0 or sys.platform == "win32":

@@ -44,6 +44,7 @@ from vsn.system.distributed import Distributed
 from vsn.system.interrupt import Stopped, stop_requests
 from vsn.system.lock import LOCK_FILE, FolderLock, lock_folder
 from vsn.system.numbers import percent
+from vsn.system.pool import WorkerError
 from vsn.system.progress import progress_bar
 from vsn.system.terminal import print_line, print_note, shell_quote
 from vsn.training.job import Job, check_job, start_job
@@ -320,6 +321,7 @@ def _load_batches(job: Job, epoch: int) -> Iterator[tuple[Batch, list[BadVideo],
         start=job.videos_done,  # the order of an epoch depends on (seed, epoch), so that resuming skips videos
         share=Share(job.distributed.rank, job.distributed.world_size, config.accumulate),
         bad=bad,
+        stop=job.stop,
     )
     started = time.perf_counter()
     for batches in loader:
@@ -424,7 +426,7 @@ def _lock_run(path: Path) -> Iterator[FolderLock]:
 
 @contextlib.contextmanager
 def _save_on_stop(job: Job) -> Iterator[None]:
-    """Save the state if a signal or a bad video stops the run between two steps, and say how to go on.
+    """Save the state if a signal, a bad video or a failed worker stops the run between two steps, and say how to go on.
 
     A run that diverged is not saved.
     """
@@ -432,7 +434,9 @@ def _save_on_stop(job: Job) -> Iterator[None]:
         yield
     except NotFiniteError as error:
         raise _diverged(job, error) from error
-    except (Stopped, VideoError) as error:
+    except (Stopped, VideoError, WorkerError) as error:
+        if isinstance(error, WorkerError) and job.distributed.world_size > 1:
+            raise  # the other processes wait for this one, and cannot save with it
         try:
             job.save()
         except NotFiniteError as not_finite:
@@ -445,6 +449,9 @@ def _save_on_stop(job: Job) -> Iterator[None]:
             if not job.distributed.is_rank0:
                 raise TrainingStopped("", exit_status=status) from None  # rank 0 prints the message
             raise TrainingStopped(f"Stopped in {place}, and saved; {resume}", place=place, exit_status=status) from None
+        if isinstance(error, WorkerError):
+            print_line(job.console, f"Stopped in {place}, and saved; {resume}")
+            raise
         print_line(
             job.console,
             f"Stopped in {place}: a video cannot be read. Repair or remove it (`vsn data doctor` finds all of them), or "
