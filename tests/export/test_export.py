@@ -21,6 +21,7 @@ from vsn.export import export as export_module
 from vsn.export.check import Check, generated_clips, require_close
 from vsn.export.export import ExportReport, default_path, export_model, export_run, export_view
 from vsn.export.form import ExportForm
+from vsn.inference import exported as exported_module
 from vsn.inference.exported import ExportedModel, open_openvino, video_logits
 from vsn.inference.exported_metadata import OUTPUTS, ExportError, read_metadata
 from vsn.models import VideoClassifier, build_model
@@ -574,6 +575,21 @@ def test_openvino_is_told_what_to_compute_in(monkeypatch: pytest.MonkeyPatch, pr
     monkeypatch.setitem(sys.modules, "openvino", fake := FakeOpenVino(["FP32", "BF16"]))
     open_openvino("model.xml", 0, precision)
     assert fake.settings == [{"INFERENCE_PRECISION_HINT": hint}]
+
+
+@pytest.mark.parametrize(
+    ("to", "opens"), [("onnx", "open_onnx"), ("openvino", "open_openvino"), ("litert", "open_litert")]
+)
+def test_a_quota_of_cpu_time_limits_the_threads_of_runtimes(
+    exported_run: ExportReport, monkeypatch: pytest.MonkeyPatch, to, opens: str
+):
+    metadata, started = replace(read_metadata(exported_run.path), to=to, folded=False), []
+    monkeypatch.setattr(exported_module, "read_metadata", lambda path: metadata)
+    monkeypatch.setattr(exported_module, "thread_limit", lambda: 3)
+    monkeypatch.setattr(exported_module, opens, lambda path, num_threads, *_: started.append(num_threads))
+    for num_threads in (0, 1):
+        ExportedModel.from_file(exported_run.path, num_threads=num_threads)
+    assert started == [3, 1]
 
 
 def test_bf16_is_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch):

@@ -77,6 +77,7 @@ class ExportedModel:
             raise ExportError(
                 f"The device is {device!r}, which only ONNX files take; {path} has format {metadata.to!r}."
             )
+        num_threads = num_threads or thread_limit()
         parts: OnnxParts | None = None
         run: Run
         match metadata.to:
@@ -301,7 +302,7 @@ def onnx_session(path: str | Path, num_threads: int, device: str = "cpu") -> Any
     if device not in PROVIDERS:
         raise ExportError(f"The device is {device!r}; an ONNX file runs on one of {', '.join(PROVIDERS)}.")
     options = ort.SessionOptions()
-    options.intra_op_num_threads = num_threads or thread_limit()
+    options.intra_op_num_threads = num_threads
     options.log_severity_level = 3  # its warnings concern its optimizer; users cannot act on them
     provider, usable = PROVIDERS[device], ort.get_available_providers()
     if provider in usable:
@@ -329,7 +330,7 @@ def open_openvino(path: str | Path, num_threads: int, precision: RunPrecision) -
         raise ExportError("This CPU does not support bf16. Leave the precision out; fp32 works on every CPU.")
     # Always set: by default OpenVINO computes in bf16 on CPUs that support it, and the scores would differ.
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
-    if num_threads := num_threads or thread_limit():
+    if num_threads:
         settings["INFERENCE_NUM_THREADS"] = num_threads
     try:
         request = core.compile_model(os.fspath(path), "CPU", settings).create_infer_request()
