@@ -10,7 +10,7 @@ from vsn.data.embedded import write
 from vsn.data.flow import extract
 from vsn.data.packing import pack
 from vsn.data.per_video import videos_of_folder
-from vsn.system.interrupt import Interrupted, stop_requests
+from vsn.system.interrupt import Interrupted, child_signals, stop_requests
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -105,3 +105,29 @@ def test_long_work_stops_after_the_item_that_discarded_the_signal(
     with pytest.raises(Interrupted):
         work()
     assert len(items) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="Windows has no SIGCHLD")
+def test_signals_of_children_are_held_until_the_process_waits():
+    calls: list[int] = []
+    handler = lambda number, frame: calls.append(number)  # noqa: E731
+    before = signal.signal(signal.SIGCHLD, handler)
+    try:
+        first, second = child_signals.held(), child_signals.held()
+        first.__enter__()
+        second.__enter__()
+        signal.raise_signal(signal.SIGCHLD)
+        assert calls == []
+        with child_signals.delivered():
+            assert calls == [signal.SIGCHLD]  # the one that was held
+            signal.raise_signal(signal.SIGCHLD)
+            assert calls == [signal.SIGCHLD] * 2
+        with child_signals.delivered():
+            assert len(calls) == 2
+        first.__exit__(None, None, None)  # not the one that began last
+        signal.raise_signal(signal.SIGCHLD)
+        assert len(calls) == 2
+        second.__exit__(None, None, None)
+        assert signal.getsignal(signal.SIGCHLD) is handler
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -62,8 +62,9 @@ class StopRequest:
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
         """Raise `Interrupted` at once inside, also for a signal that arrived before: for a wait that may never end."""
-        before, self._raises = self._raises, True
+        before = self._raises
         try:
+            self._raises = True
             self.check()
             yield
         finally:
@@ -141,8 +142,8 @@ class _ChildSignals:
     @contextlib.contextmanager
     def delivered(self) -> Iterator[None]:
         """Let the signal through inside, also one that was held back before."""
-        self._delivers = True
         try:
+            self._delivers = True
             if self._is_held:
                 self._receive(signal.SIGCHLD, None)
             yield
