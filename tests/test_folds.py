@@ -214,8 +214,12 @@ def test_a_test_split_is_left_alone_unless_it_is_named(tmp_path: Path) -> None:
 
 
 def test_single_videos(tmp_path: Path) -> None:
-    config = csv_recipe(tmp_path, "path,label,group,split\n" + ROWS).data
-    division = divide(config, FoldSpec(2, by="video"))
+    divisions = [
+        divide(csv_recipe(tmp_path / name, "path,label,group,split\n" + ROWS).data, FoldSpec(2, by="video"))
+        for name in ("here", "there", "elsewhere")
+    ]
+    division = divisions[0]
+    assert all((other.folds == division.folds).all() for other in divisions)  # wherever the data lies
     people = [{division.records[row].group for row in np.flatnonzero(division.folds == fold)} for fold in (0, 1)]
     assert people[0] & people[1]
     assert division.groups_of(0) == []

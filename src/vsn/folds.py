@@ -181,8 +181,8 @@ def divide(config: DataConfig, spec: FoldSpec) -> _Division:
     if spec.by == "group" and (ungrouped := [record.video_id for record in chosen if not record.group]):
         raise ConfigError(
             f"{config.root}: {len(ungrouped)} of {len(chosen)} videos have no group, for example {ungrouped[0]!r}. Add a "
-            "column group to the CSV list, or set data.group_pattern; --by video divides videos one by one, which "
-            "measures accuracy on people and places that the model knows."
+            "column group to the CSV list (data.source csv), or set data.group_pattern; --by video divides videos one by "
+            "one, which measures accuracy on people and places that the model knows."
         )
     groups = _groups_to_divide(config, chosen, names, spec.by)
     # Few multi-label videos share all labels.
@@ -242,7 +242,10 @@ def _groups_to_divide(
     if by == "group":
         return [record.group for record in records]
     same = {absolute_path(path): absolute_path(group[0]) for group in copies for path in group}
-    return [same.get(path, path) for path in (absolute_path(record.path) for record in records)]
+    # Names relative to the root: the folds are the same wherever the data lies.
+    root = Path(absolute_path(Path(config.root)))
+    paths_to_divide = (absolute_path(record.path) for record in records)
+    return [video_id(Path(same.get(path, path)), root) for path in paths_to_divide]
 
 
 def _read_sets(config: DataConfig, names: Sequence[str]) -> tuple[list[RecordSet], tuple[str, ...]]:

@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -11,7 +12,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import get_worker_info
 from torch.utils.data._utils.pin_memory import pin_memory
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from tests.helpers.clips import clip_dataset
 from vsn.config import ClipSpec, DataConfig, ModelConfig, Recipe
@@ -22,7 +25,7 @@ from vsn.data.readers import read_records
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video import VideoError, pyav_reader
 from vsn.data.video.packet_index import CACHE
-from vsn.system.interrupt import stop_requests
+from vsn.system.interrupt import StopRequest, stop_requests
 from vsn.system.pool import WorkerError
 
 SPEC = ClipSpec(short_side=32, crop_size=24)
@@ -282,6 +285,10 @@ def failing(records: RecordSet, monkeypatch: pytest.MonkeyPatch) -> Failing:
     return Failing(records, Recipe(clip=SPEC, model=ModelConfig(num_frames=2)), train=False)
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def last_video(records: RecordSet, index: int) -> str:
     return f"The last video that it opened is {str(records.records[index].shown)!r}."
 
@@ -338,6 +345,72 @@ def test_a_stop_does_not_wait_for_a_worker_that_hangs(failing: Failing) -> None:
         loader = make_loader(failing, batch_size=2, num_workers=1, shuffle=False, stop=stop)
         stop.requested = True
         assert list(loader) == [[]]
+
+
+@forks
+def test_a_stop_after_the_last_batch_adds_none(records: RecordSet) -> None:
+    """Other processes know how many batches there are, and would wait for one that takes part in another step."""
+    dataset = clip_dataset(records, clip=SPEC, num_frames=2, train=False)
+    with stop_requests() as stop:
+        loading = iter(make_loader(dataset, batch_size=12, num_workers=1, shuffle=False, stop=stop))
+        assert len(next(loading)) == 1
+        stop.requested = True
+        assert next(loading, None) is None
+
+
+@forks
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_workers_that_hang_are_killed_together(
+    failing: Failing, monkeypatch: pytest.MonkeyPatch, interrupted: bool
+) -> None:
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 30)  # for each of them
+    monkeypatch.setattr(Failing, "at", property(lambda self: (6, 2, 4)[get_worker_info().id]))
+    stop = StopRequest()
+    loading = iter(make_loader(failing, batch_size=2, num_workers=3, shuffle=False, stop=stop))
+    assert len(next(loading)) == 1
+    assert len(multiprocessing.active_children()) == 3
+    stop.requested = True
+    assert next(loading) == []
+    started = time.monotonic()
+    with contextlib.suppress(KeyboardInterrupt), monkeypatch.context() as patched:
+        if interrupted:  # by a second Ctrl-C
+            patched.setattr(_MultiProcessingDataLoaderIter, "_shutdown_workers", interrupt)
+        loading.close()
+    assert time.monotonic() - started < 25
+    assert not multiprocessing.active_children()
+
+
+@forks
+def test_a_death_noticed_while_another_loader_waits_is_not_blamed_on_its_videos(
+    records: RecordSet, failing: Failing
+) -> None:
+    step_begins = multiprocessing.Event()
+    failing.at, failing.fail = 2, lambda: (step_begins.wait(), os.kill(os.getpid(), signal.SIGKILL))
+    epoch = iter(make_loader(failing, batch_size=2, num_workers=1, shuffle=False))
+    next(epoch)
+    slow = Failing(records, failing.recipe, train=False)
+    slow.at, slow.fail = 0, lambda: (step_begins.set(), time.sleep(600))
+    with pytest.raises(WorkerError, match=r"died .DataLoader worker .* is killed by signal: Killed") as error:
+        next(iter(make_loader(slow, batch_size=2, num_workers=1, shuffle=False)))
+    assert "last video" not in str(error.value)
+    with pytest.raises(WorkerError) as error:
+        next(epoch)
+    assert last_video(records, 2) in str(error.value)
+
+
+@forks
+def test_a_loader_that_another_thread_closes_leaves_the_next_one_working(records: RecordSet, failing: Failing) -> None:
+    failing.at = -1
+    left = [iter(make_loader(failing, batch_size=2, num_workers=1, shuffle=False))]
+    next(left[0])
+    thread = threading.Thread(target=left.clear)
+    thread.start()
+    thread.join()
+    for _ in range(2):
+        failing.at, failing.fail = 2, lambda: os.kill(os.getpid(), signal.SIGKILL)
+        with pytest.raises(WorkerError, match=r"died .SIGKILL"):
+            list(make_loader(failing, batch_size=2, num_workers=1, shuffle=False))
+    assert signal.getsignal(signal.SIGCHLD).__module__ == "torch.utils.data._utils.signal_handling"
 
 
 @forks

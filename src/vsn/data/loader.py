@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import RawArray
@@ -23,6 +24,9 @@ from vsn.system.pool import WorkerError, exit_reason
 
 WORKER_SECONDS = 600
 """Workers that return no batch for this long are considered hung."""
+
+_END_SECONDS = 2.0
+"""Time that workers have to end by themselves when no more batches are wanted."""
 
 _PREFETCHED = 2
 """Batches that a worker holds ready."""
@@ -151,8 +155,8 @@ class _VideoLoader(DataLoader[Any]):
         with interrupts_blocked():  # workers inherit the mask: the training process handles Ctrl-C
             batches_of_workers: Any = super().__iter__()
         number = 0
-        try:
-            with child_signals.held():
+        with child_signals.held() if self.num_workers else contextlib.nullcontext():
+            try:
                 while received := self._wait(batches_of_workers):
                     sent, bad, indices = received
                     number += 1
@@ -164,20 +168,19 @@ class _VideoLoader(DataLoader[Any]):
                     if self.bad is not None:
                         self.bad.extend(bad)
                     yield batches
-        except _NoBatchError as error:
-            raise WorkerError(self._explain(batches_of_workers._workers, number)) from error
-        except Interrupted:
-            if self.stop is None:
-                raise
-            yield []  # who gives `stop` looks at it after each batch
-        finally:
-            # Also when the consumer stops early: otherwise workers keep decoding until garbage collection.
-            if self.num_workers:
-                batches_of_workers._shutdown_workers()
-                for worker in batches_of_workers._workers:
-                    if worker.is_alive():  # it hangs, and ignores SIGTERM
-                        worker.kill()
-                        worker.join()
+            except _NoBatchError as error:
+                raise WorkerError(self._explain(batches_of_workers._workers, number, str(error))) from error
+            except Interrupted:
+                if self.stop is None:
+                    raise
+                # In place of a batch, after which the consumer looks at `stop`. After the last one it does so anyway, and
+                # other processes, which know how many batches there are, would not meet this one.
+                if number < len(self.batch_sampler):  # type: ignore[arg-type]
+                    yield []
+            finally:
+                # Also when the consumer stops early: otherwise workers keep decoding until garbage collection.
+                if self.num_workers:
+                    _end_workers(batches_of_workers)
 
     def _wait(self, batches_of_workers: Any) -> Any:
         """Return the next batch, None after the last."""
@@ -187,28 +190,29 @@ class _VideoLoader(DataLoader[Any]):
             with child_signals.delivered(), self.stop.raising() if self.stop else contextlib.nullcontext():
                 # PyTorch overlooks one that was waited for since, as the start of other processes does.
                 if not all(worker.is_alive() for worker in batches_of_workers._workers):
-                    raise _NoBatchError
+                    raise _NoBatchError("a worker died")
                 return next(batches_of_workers, None)
         except RuntimeError as error:
             # PyTorch has no class for "DataLoader timed out ...", "DataLoader worker (pid 12) is killed by signal ...".
             if str(error).startswith("DataLoader "):
-                raise _NoBatchError from error
+                raise _NoBatchError(str(error)) from error
             raise
 
-    def _explain(self, workers: Sequence[BaseProcess], number: int) -> str:
+    def _explain(self, workers: Sequence[BaseProcess], number: int, error: str) -> str:
         """Say what became of the worker that has died, or that batch ``number`` is awaited from, and name its last video."""
-        # Workers take batches in turn.
-        failed = [i for i, worker in enumerate(workers) if worker.exitcode is not None] or [number % self.num_workers]
-        exit_code = workers[failed[0]].exitcode
-        names = self.dataset.last_videos(failed)  # type: ignore[attr-defined]
+        dead = [i for i, worker in enumerate(workers) if worker.exitcode is not None]
+        hung = [] if dead or "timed out" not in error else [number % self.num_workers]  # workers take batches in turn
+        names = self.dataset.last_videos(dead or hung)  # type: ignore[attr-defined]
         video = f"The last video that it opened is {' or '.join(map(repr, names))}. " if names else ""
-        if exit_code is None:
+        if hung:
             return (
                 f"No worker returned a batch for {WORKER_SECONDS} seconds. Is a disk or network gone, or does a decoder "
                 f"hang? {video}`vsn data doctor` finds videos that hang."
             )
+        # Without a dead one here, it is a worker of another loader: of the epoch that a validation interrupts.
+        reason = exit_reason(workers[dead[0]].exitcode) if dead else error
         return (
-            f"A worker that reads videos died ({exit_reason(exit_code)}). {video}Fewer data.num_workers take less memory; "
+            f"A worker that reads videos died ({reason}). {video}Fewer data.num_workers take less memory; "
             "`vsn data doctor` finds videos that crash the decoder."
         )
 
@@ -221,10 +225,11 @@ class _NotingDataset:
         self._indices = RawArray("q", [-1] * num_workers)
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Sample | BadVideo]:
-        worker, samples = get_worker_info(), []
+        samples: list[Sample | BadVideo] = []
+        worker = get_worker_info()
+        assert worker
         for key in keys:
-            if worker:
-                self._indices[worker.id] = key[1]
+            self._indices[worker.id] = key[1]
             samples += self._dataset.__getitems__([key])
         return samples
 
@@ -232,6 +237,25 @@ class _NotingDataset:
         """Return the names of the last videos that these workers began to read."""
         indices = [self._indices[worker] for worker in workers]
         return [str(self._dataset.records[index].shown) for index in indices if index >= 0]
+
+
+def _end_workers(batches_of_workers: Any) -> None:
+    def kill() -> None:
+        for worker in batches_of_workers._workers:
+            if worker.is_alive():
+                worker.kill()
+
+    # PyTorch waits up to ten seconds for each worker that hangs, and the run is saved only after that.
+    killing = threading.Timer(_END_SECONDS, kill)
+    killing.daemon = True
+    try:
+        killing.start()
+        batches_of_workers._shutdown_workers()
+    finally:  # also if a second Ctrl-C interrupts this: a worker ignores the SIGTERM that Python sends it at exit
+        killing.cancel()
+        kill()
+        for worker in batches_of_workers._workers:
+            worker.join()
 
 
 def _start_worker(worker: int) -> None:
@@ -265,7 +289,8 @@ def make_loader(
     Args:
         start: samples to skip, where an interrupted epoch resumes.
         share: the samples this process reads, of each step or, with `whole`, in whole steps; see `step_batches`.
-        stop: ends the wait for workers when it is requested: an empty batch comes, and is the last. Look at it after each.
+        stop: ends the wait for workers when it is requested: an empty batch comes in place of the next, and no more. Look at
+            it after each batch.
 
     Raises:
         WorkerError: while a batch is awaited: a worker died, or none returned a batch for `WORKER_SECONDS`.
@@ -277,7 +302,7 @@ def make_loader(
     weights = balanced_weights(dataset.records) if balance else None
     keys = epoch_keys(len(dataset), epoch, seed=seed, shuffle=shuffle, together=together, weights=weights)
     loader = _VideoLoader(
-        _NotingDataset(dataset, num_workers),  # type: ignore[arg-type]
+        _NotingDataset(dataset, num_workers) if num_workers else dataset,  # type: ignore[arg-type]
         batch_sampler=step_batches(keys[start:], batch_size, share, together=together, whole=whole),
         num_workers=num_workers,
         prefetch_factor=_PREFETCHED if num_workers else None,

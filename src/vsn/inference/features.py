@@ -144,7 +144,6 @@ def _of_files(files: Sequence[Path], predictor: Predictor, view: EvalConfig, fac
 
     def extract(indices: list[int], stop: StopRequest) -> Iterator[tuple[int, Row | VideoError]]:
         for index in indices:
-            stop.check()
             try:
                 row: Row | VideoError = predictor.features(files[index], per_frame=facts["per_frame"], protocol=view)
             except VideoError as error:
@@ -168,7 +167,7 @@ def _of_split(
         dataset.records = tuple(records[i] for i in indices)
         bad: list[BadVideo] = []
         for batches in view_loader(dataset, batch_size=view.batch_size, num_workers=num_workers, bad=bad, stop=stop):
-            stop.check()
+            stop.check()  # the batch is empty
             for batch in batches:
                 rows = predictor.clip_features(batch.clips.numpy(), view, per_frame=facts["per_frame"])
                 yield from ((indices[i], row) for i, row in zip(batch.indices.tolist(), rows, strict=True))
@@ -199,6 +198,7 @@ def _extract(work: _Videos, out: Path, bad_videos: BadFeatures, progress: bool) 
                 else:
                     done[index] = row
                 bar.advance(task)
+                stop.check()
                 if time.monotonic() - saved > SAVE_SECONDS:
                     _save(partial, work, done)
                     saved = time.monotonic()

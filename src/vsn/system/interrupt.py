@@ -32,6 +32,10 @@ def interrupts_blocked(*, terminations: bool = False) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM. Ends the process with the status that a shell reports for the signal."""
 
@@ -91,7 +95,7 @@ def stop_requests(*, raises: bool = False) -> Iterator[StopRequest]:
             discards what a signal raises while it reads the end of a file, Python what it raises in `__del__`.
     """
     request = StopRequest(raises=raises)
-    if threading.current_thread() is not threading.main_thread():
+    if not _in_main_thread():
         yield request
         return
     defaults: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
@@ -113,6 +117,7 @@ class _ChildSignals:
     """Holds SIGCHLD back from its handler, and delivers it where the process waits for its workers.
 
     PyTorch's handler raises when a worker of a `DataLoader` has died: in the middle of an update of the weights, say.
+    Python handles signals in the main thread only; in others nothing here has an effect.
     """
 
     def __init__(self) -> None:
@@ -121,27 +126,34 @@ class _ChildSignals:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the signal back inside, but not inside `delivered`. In other threads, which handle no signals, do nothing."""
-        number = getattr(signal, "SIGCHLD", None)  # None on Windows
-        if number is None or threading.current_thread() is not threading.main_thread():
+        """Hold the signal back inside, but not inside `delivered`."""
+        if not hasattr(signal, "SIGCHLD") or not _in_main_thread():  # Windows has none
             yield
             return
         # Loaders overlap, in any order: a validation reads while the loader of the epoch pauses.
-        if not self._num_holders and callable(handler := signal.getsignal(number)):
+        if callable(handler := signal.getsignal(signal.SIGCHLD)) and handler != self._receive:
             self._handler = handler
-            signal.signal(number, self._receive)
+            signal.signal(signal.SIGCHLD, self._receive)
         self._num_holders += 1
         try:
             yield
         finally:
             self._num_holders -= 1
-            if not self._num_holders and self._handler is not None:
-                signal.signal(number, self._handler)
-                self._handler, self._is_held = None, False
+            # Python may close a forgotten loader in another thread; then the next one sets the handler back.
+            if not self._num_holders and self._handler is not None and _in_main_thread():
+                signal.signal(signal.SIGCHLD, self._handler)
+                if self._is_held:
+                    self._is_held = False
+                    with contextlib.suppress(RuntimeError):  # of PyTorch, about a worker that nobody waits for
+                        self._handler(signal.SIGCHLD, None)
+                self._handler = None
 
     @contextlib.contextmanager
     def delivered(self) -> Iterator[None]:
         """Let the signal through inside, also one that was held back before."""
+        if not _in_main_thread():
+            yield
+            return
         try:
             self._delivers = True
             if self._is_held:

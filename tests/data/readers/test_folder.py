@@ -85,6 +85,31 @@ def test_hold_out_depends_on_its_seed_and_on_no_other_class(tmp_path: Path) -> N
     assert [name for name in more if name[0] != "a"] == held[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "is_list"),
+    [
+        ("clips.csv", "path,label,group,split\n", True),
+        ("Clips.CSV", '"Label";"Path"\r\n', True),
+        ("clips.csv", "\ufeffpath\tlabel\n", True),
+        ("bad.csv", "path,reason\n", False),
+        ("clips.csv", "", False),
+        ("._clips.csv", "path,label\n", False),
+        ("clips.txt", "path,label\n", False),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("splits", [("",), ("train/", "val/")])
+def test_a_list_beside_the_folders_is_not_left_out_silently(
+    tmp_path: Path, name: str, text: str, is_list: bool, encoding: str, splits: tuple[str, ...]
+) -> None:
+    touch(tmp_path, *(f"{split}{label}/{i}.mp4" for split in splits for label in "ab" for i in (1, 2)))
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    (tmp_path / "folder.csv").mkdir()
+    notes = [note for note in read_records(DataConfig(root=str(tmp_path)), "train").notes if "data.source csv" in note]
+    assert len(notes) == is_list
+    assert all(repr(name) in note for note in notes)
+
+
 def test_links_to_class_folders_are_followed(tmp_path: Path) -> None:
     touch(tmp_path / "elsewhere", "1.mp4", "2.mp4")
     root = touch(tmp_path / "data", "b/1.mp4", "b/2.mp4")

@@ -21,6 +21,7 @@ from vsn.data.readers.splits import (
     near_split,
     no_splits,
 )
+from vsn.data.readers.table import has_columns
 from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, RecordSet, is_hidden, is_video, walk_folders
 
 
@@ -43,9 +44,16 @@ class _Unread:
     """Of files that are neither videos nor images."""
     below: list[tuple[str, str]] = field(default_factory=list)
     """Videos in folders of a class folder, and their class: these folders may be meant as classes."""
+    lists: list[str] = field(default_factory=list)
+    """CSV lists of videos and labels in the root."""
 
     def notes(self) -> list[str]:
         notes = []
+        if self.lists:
+            notes.append(
+                f"Classes are those of the folders; {quote_first(self.lists)}, which lists videos and labels, is not read. "
+                "--data.source csv reads it instead, with its splits and groups."
+            )
         if self.loose:
             notes.append(
                 f"Videos that are not in a class folder are not read: {len(self.loose)}, for example {self.loose[0]!r}."
@@ -87,7 +95,7 @@ def read_folder(config: DataConfig, split: str) -> RecordSet:
     # Without class folders a split folder looks like a class; two or more with split names are splits.
     if config.task == "arrow" and len(named) > 1:
         split_folders = named
-    unread = _Unread()
+    unread = _Unread(lists=_csv_lists(root))
     if not split_folders:
         if config.task != "arrow":
             _check_no_splits(config, root)
@@ -129,6 +137,11 @@ def read_folder(config: DataConfig, split: str) -> RecordSet:
     entries, classes, notes = unify_classes(entries, names)
     notes = (*notes, *unread.notes())
     return record_set(config, split, entries, classes, choice=choice, notes=notes)
+
+
+def _csv_lists(root: Path) -> list[str]:
+    files = (path for path in sorted(root.iterdir()) if path.suffix.lower() == ".csv" and path.is_file())
+    return [path.name for path in files if not is_hidden(path.name) and has_columns(path, ("path", "label"))]
 
 
 def _check_no_splits(config: DataConfig, root: Path) -> None:

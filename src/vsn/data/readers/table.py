@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import re
@@ -98,6 +99,14 @@ def read_table(file: Path, required: Sequence[str], optional: Sequence[str] = ()
     if unused and not official:
         notes.append(f"{file.name}: the columns {quote_first(unused, 8)} are not used.")
     return Table(tuple(name for name in columns if name in known), rows, tuple(notes))
+
+
+def has_columns(file: Path, columns: Sequence[str]) -> bool:
+    """Return whether the first line of a file names these columns, in any encoding; not if it cannot be read."""
+    with contextlib.suppress(OSError), file.open("rb") as stream:
+        line = re.sub(rb"[^\t\x20-\x7e]", b"", stream.readline(10_000)).decode()  # no byte order mark, no UTF-16
+        return any(set(columns) <= set(_split_header(line, mark)) for mark in _SEPARATORS)
+    return False
 
 
 def _split_header(header: str, separator: str) -> list[str]:
