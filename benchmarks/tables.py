@@ -19,6 +19,7 @@ import itertools
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,29 @@ def streams_table(pairs: list[dict[str, Any]]) -> str:
                 f"{gain if name == 'fused' else ''} |"
             )
     return "\n".join(lines)
+
+
+def ensembles_table(pairs: list[dict[str, Any]]) -> str:
+    """Format pairs of `two_streams.py` by the seed of their first run: frames with flow, beside frames with other frames."""
+    by_seed: dict[int, dict[str, dict[str, Any]]] = {}
+    for pair in pairs:
+        seed = pair["streams"][0]["recipe"]["train"]["seed"]
+        by_seed.setdefault(seed, {})[pair["streams"][1]["recipe"]["model"]["modality"]] = pair["report"]
+    lines = [
+        _head("seed", "RGB", "flow", "RGB and flow", "gain over RGB", "RGB and RGB of the next seed", "gain over RGB")
+    ]
+    rows = []
+    for seed, reports in sorted(by_seed.items()):
+        rgb, flow = (row["top1"] for row in reports["flow"]["inputs"])
+        both, twice = (reports[modality]["fused"]["top1"] for modality in ("flow", "rgb"))
+        rows.append((rgb, flow, both, both - rgb, twice, twice - rgb))
+        lines.append(_ensemble_row(str(seed), rows[-1]))
+    return "\n".join([*lines, _ensemble_row("mean", [statistics.fmean(column) for column in zip(*rows, strict=True)])])
+
+
+def _ensemble_row(name: str, values: Sequence[float]) -> str:
+    rgb, flow, both, gain, twice, gain_of_twice = (f"{100 * value:.1f}" for value in values)
+    return f"| {name} | {rgb}% | {flow}% | {both}% | {float(gain):+} | {twice}% | {float(gain_of_twice):+} |"
 
 
 def _stream_name(stream: dict[str, Any]) -> str:
@@ -287,7 +311,8 @@ if __name__ == "__main__":
     if "summary" in measured:
         print(decoding_table(measured["summary"]))
     elif "pairs" in measured:
-        print(streams_table(measured["pairs"]))
+        several = any(len(pair["seeds"]) > 1 for pair in measured["pairs"])
+        print((ensembles_table if several else streams_table)(measured["pairs"]))
     elif "parts" in measured:
         print(load_table(measured))
     elif "runtimes" in measured:

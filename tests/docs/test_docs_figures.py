@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+from scipy import stats
 
 import vsn
 from tests.helpers.docs_pages import PAGES, ROOT, read, script
@@ -77,6 +78,19 @@ def difference(name: str, pair: str, *, sign: int = 1) -> str:
     return f"{100 * sign * found['top1']:.1f} points (95% interval {bounds[0]:.1f} to {bounds[1]:.1f})"
 
 
+def of_people(a: str, b: str) -> str:
+    """How far one network is above another on the gestures, in points: means over the seeds, t interval over the people."""
+    by_person: dict[str, dict[str, list[float]]] = {a: {}, b: {}}
+    for run, row in measured("gestures-people-cpu")["rows"].items():
+        for person in row["groups"] if (name := run[:3]) in by_person else ():
+            by_person[name].setdefault(person["group"], []).append(100 * person["top1"])
+    apart = [fmean(by_person[a][person]) - fmean(by_person[b][person]) for person in by_person[a]]
+    half = stats.t.ppf(0.975, len(apart) - 1) * stdev(apart) / math.sqrt(len(apart))
+    more = sum(difference > 0 for difference in apart)
+    interval = f"95% interval {fmean(apart) - half:.1f} to {fmean(apart) + half:.1f}; {more} of {len(apart)} people"
+    return f"{round(fmean(apart), 1) + 0:.1f} points ({interval})"
+
+
 def clip_figures() -> dict[str, list[str]]:
     """Figures of the default recipe on clips of fights, as README and docs/clips.md quote them."""
     by_model: dict[str, list[Any]] = {}
@@ -89,7 +103,7 @@ def clip_figures() -> dict[str, list[str]]:
     minutes = f"{fmean(run['training_seconds'] for run in by_model['vsn']) / 60:.1f} minutes"
     low, high = (percent(bound) for bound in by_model["vsn"][0]["test"][0]["top1_interval"])
     people = measured("gestures-people-cpu")["rows"]
-    of_people = {
+    on_people = {
         name: percent(fmean(row["top1"] for run, row in people.items() if run.startswith(name)))
         for name in ("tsm", "vsn")
     }
@@ -101,7 +115,7 @@ def clip_figures() -> dict[str, list[str]]:
             ", ".join(percent(test["forward"]) for test in top1["vsn"]),
             f"{low} to {high}",
             f"TSN ({means['tsn']}) and TSM ({means['tsm']})",
-            f"on {of_people['tsm']} of 450 clips and VSN on {of_people['vsn']}",
+            f"on {on_people['tsm']} of 450 clips and VSN on {on_people['vsn']}",
         ],
         "clips.md": [
             minutes,
@@ -115,46 +129,86 @@ def clip_figures() -> dict[str, list[str]]:
 def hard_figures() -> dict[str, list[str]]:
     """Figures of TSM and VSN, of headtail blocks and of longer training, on the hard level of the embedded data set."""
     top1: dict[str, dict[int, float]] = {}
+    without_order: dict[str, list[float]] = {}
     for run in measured("embedded-hard-cpu")["runs"]:
         top1.setdefault(run["name"], {})[run["seed"]] = run["forward"]["top1"]
+        without_order.setdefault(run["name"], []).append(run["shuffled"]["top1"])
     means = {name: percent(fmean(shares.values())) for name, shares in top1.items()}
     longer = measured("embedded-hard-long-cpu")["runs"]
 
-    def over_placements(*places: str) -> list[float]:
-        """The mean over single shuffles in these places, of each seed."""
-        placed = [top1[f"places={place},shift=false"] for place in places]
-        return [100 * fmean(shares) for shares in zip(*(of.values() for of in placed), strict=True)]
+    # Networks without shift, by the number of their shuffles.
+    one, two, three = ([n for n in top1 if n.startswith("places=") and n.count("+") == k] for k in range(3))
+    early, late = ([f"places={place},shift=false" for place in pair] for pair in (("res2", "res3"), ("res4", "res5")))
+    four = ["shift=false"]
 
-    def apart(a: list[float], b: list[float]) -> tuple[str, str]:
-        """Difference of two means over seeds in points, and its standard error."""
-        error = math.sqrt(stdev(a) ** 2 / len(a) + stdev(b) ** 2 / len(b))
-        return f"{abs(fmean(a) - fmean(b)):.0f} points", f"standard error of {error:.0f}"
+    def mean(names: list[str]) -> float:
+        return 100 * fmean(fmean(top1[name].values()) for name in names)
 
-    def runs_of(count: int) -> dict[str, list[float]]:
-        """Top-1 of each run of so many shuffles without shift, by placement."""
-        return {
-            name: [100 * share for share in shares.values()]
-            for name, shares in top1.items()
-            if name.startswith("places=") and name.endswith(",shift=false") and name.count("+") == count - 1
-        }
+    def error(names: list[str]) -> float:
+        """Standard error of `mean` over the seeds: the networks are those that are, not a sample."""
+        return 100 * math.sqrt(sum(stdev(top1[name].values()) ** 2 / len(top1[name]) for name in names)) / len(names)
 
-    one, two, three = ([share for shares in runs_of(count).values() for share in shares] for count in (1, 2, 3))
+    def apart(a: list[str], b: list[str]) -> tuple[str, str]:
+        return f"{abs(mean(a) - mean(b)):.0f} points", f"standard error of {math.hypot(error(a), error(b)):.0f}"
+
+    def found(a: str, b: str) -> str:
+        """The difference that five seeds find: two standard deviations, pooled."""
+        return f"{200 * math.sqrt((stdev(top1[a].values()) ** 2 + stdev(top1[b].values()) ** 2) / 2):.0f}"
+
     more, more_error = apart(two, one)
-    four = [100 * share for share in top1["shift=false"].values()]
-    below, below_error = apart(over_placements("res2", "res3", "res4", "res5"), four)
-    above, above_error = apart(over_placements("res2", "res3"), over_placements("res4", "res5"))
+    below, below_error = apart(one, four)
+    above, above_error = apart(early, late)
+    pairs = {name: name.removeprefix("places=").split(",")[0] for name in two}
+    neighbors = [name for name, places in pairs.items() if places in ("res2+res3", "res3+res4", "res4+res5")]
+    farther, farther_error = apart([name for name in two if name not in neighbors], neighbors)
+    shuffled = [fmean(values) for values in without_order.values()]
     return {
         "README.md": [f"TSM is right on {means['name=tsm_resnet26_slim']}", f"VSN on {means['recipe']}"],
         "embedded.md": [
             *(f"{means[name]}, sd {100 * stdev(top1[name].values()):.1f}" for name in ("block=headtail", "recipe")),
             f"one shuffle is {below} below four, with a {below_error}",
             f"are {more} above one, with a {more_error}",
-            f"({', '.join(f'{fmean(group):.1f}%' for group in (two, three))} and {fmean(four):.1f}%)",
+            f"({', '.join(f'{mean(group):.1f}%' for group in (two, three))} and {mean(four):.1f}%)",
+            f"from {percent(min(shuffled))} to {percent(max(shuffled))}",
+            f"five seeds find a difference of {found('shift=false', 'recipe')}",
+            f"Five seeds find a difference of {found('block=headtail', 'recipe')} points",
+            f"are {farther} above two in neighboring stages, with a {farther_error}",
             f"One early shuffle is {above} above one late, with a {above_error}",
             *(f"from {percent(top1[run['name']][run['seed']])} to {percent(run['forward']['top1'])}" for run in longer),
         ],
         "flow.md": [percent(longer[-1]["forward"]["top1"])],
     }
+
+
+def flow_figures() -> list[str]:
+    """How far VSN is above TSN on flow, with one field and with five; and what a second network adds to one on frames."""
+    top1: dict[str, list[float]] = {}
+    for run in measured("table5-hard-cpu")["runs"]:
+        top1.setdefault(run["name"], []).append(100 * run["forward"]["top1"])
+    of_vsn = ("modality=flow,flow_length=1", "modality=flow")
+    gains = (fmean(top1[name]) - fmean(top1[f"name=tsn_resnet26_slim,{name}"]) for name in of_vsn)
+    fused: dict[str, list[float]] = {"flow": [], "rgb": []}
+    alone: dict[str, list[float]] = {"flow": [], "rgb": []}
+    for pair in measured("two-streams-hard-cpu")["pairs"]:
+        modality = pair["streams"][1]["recipe"]["model"]["modality"]
+        fused[modality].append(100 * pair["report"]["fused"]["top1"])
+        for name, row in zip(("rgb", "flow") if modality == "flow" else (), pair["report"]["inputs"], strict=False):
+            alone[name].append(100 * row["top1"])
+
+    def apart(a: list[float], b: list[float]) -> str:
+        """Mean difference in points, with the t interval over the seeds."""
+        differences = [x - y for x, y in zip(a, b, strict=True)]
+        half = stats.t.ppf(0.975, len(differences) - 1) * stdev(differences) / math.sqrt(len(differences))
+        mean = fmean(differences)
+        return f"{mean:.1f} points (95% interval {mean - half:.1f} to {mean + half:.1f})"
+
+    return [
+        f"by {' and '.join(f'{gain:.0f}' for gain in gains)} points",
+        f"Flow adds {apart(fused['flow'], alone['rgb'])}",
+        f"a second network on frames {apart(fused['rgb'], alone['rgb'])}",
+        f"the difference is {apart(fused['flow'], fused['rgb'])}",
+        f"({fmean(alone['rgb']):.1f}% against {fmean(alone['flow']):.1f}%)",
+    ]
 
 
 def runtime_figures() -> list[str]:
@@ -217,6 +271,13 @@ def quoted_figures() -> dict[str, list[str]]:
         next(values for kind, values in coverages.items() if kind.startswith(start))
         for start in ("precision of", "mean average")
     )
+    folds, arrow_pairs = (measured(name)["differences"] for name in ("fights-folds-cpu", "fights-arrow-cpu"))
+
+    def by_seed(name: str, other: str, pairs: Any = folds, prefix: str = "") -> str:
+        found = (pairs[f"{prefix}{name}-{seed} - {prefix}{other}-{seed}"]["top1"] for seed in range(3))
+        *others, last = (f"{100 * difference:.1f}" for difference in found)
+        return f"{', '.join(others)} and {last}"
+
     return {
         "evaluation.md": [
             f"coverage is {percent(mid_p['least'])} at the least and {percent(mid_p['mean'])} on average",
@@ -230,12 +291,20 @@ def quoted_figures() -> dict[str, list[str]]:
         "README.md": [*clip_figures()["README.md"], *hard_figures()["README.md"]],
         "clips.md": [
             *clip_figures()["clips.md"],
-            difference("fights-arrow-cpu", "fights-vsn-0 - fights-tsn-0"),
-            difference("gestures-swapped-cpu", "vsn-0 - tsn-0").replace("points (95% interval ", "("),
-            f"{difference('gestures-people-cpu', 'tsm-0 - tsn-0')} above TSN",
-            f"{difference('gestures-people-cpu', 'tsm-1 - tsn-1')} with seed 1",
-            f"{difference('gestures-people-cpu', 'vsn-0 - tsm-0', sign=-1)} above VSN",
-            f"{difference('gestures-people-cpu', 'vsn-1 - tsm-1', sign=-1)} with seed 1",
+            f"VSN is {by_seed('vsn', 'tsn')} points above TSN, by the seed, and TSM {by_seed('tsm', 'tsn')}.",
+            " and ".join(
+                f"{100 * low:.1f} to {100 * high:.1f}"
+                for low, high in (folds[f"{name}-2 - tsn-2"]["interval"] for name in ("vsn", "tsm"))
+            ),
+            ", ".join(
+                percent(run["test"][0]["top1"]) for run in measured("fights-arrow-cpu")["runs"] if "tsn" in run["run"]
+            ),
+            f"VSN is {by_seed('vsn', 'tsn', arrow_pairs, 'fights-')} points above it",
+            f"and {by_seed('vsn', 'tsm', arrow_pairs, 'fights-')} points above TSM",
+            difference("gestures-swapped-cpu", "vsn-0 - tsn-0"),
+            f"{of_people('tsm', 'vsn')} above VSN",
+            f"{of_people('tsm', 'tsn')} above TSN",
+            f"VSN {of_people('vsn', 'tsn')} above TSN",
             *(
                 difference("gestures-differences-cpu", pair, sign=-1).replace("points (", "points above VSN (")
                 for pair in (
@@ -254,7 +323,7 @@ def quoted_figures() -> dict[str, list[str]]:
             ),
         ],
         "embedded.md": hard_figures()["embedded.md"],
-        "flow.md": hard_figures()["flow.md"],
+        "flow.md": [*hard_figures()["flow.md"], *flow_figures()],
         "index.md": [f"{demo['seconds'] / 60:.1f} minutes"],
         "tour.md": [f"{quick['seconds'] / 60:.1f} minutes"],
         "install.md": [

@@ -59,7 +59,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("two-streams-fights-cpu", "streams_table", "pairs", "clips"),
         ("two-streams-cpu", "streams_table", "pairs", "flow"),
         ("two-streams-gestures-cpu", "streams_table", "pairs", "flow"),
-        ("two-streams-hard-cpu", "streams_table", "pairs", "flow"),
+        ("two-streams-hard-cpu", "ensembles_table", "pairs", "flow"),
     ],
 )
 def test_tables_of_benchmarks(tables: ModuleType, name: str, table: str, part: str, page: str):
@@ -70,7 +70,12 @@ def test_tables_of_benchmarks(tables: ModuleType, name: str, table: str, part: s
 
 @pytest.mark.parametrize(
     ("name", "page"),
-    [("embedded-cpu", "embedded.md"), ("embedded-hard-cpu", "embedded.md"), ("table5-embedded-cpu", "flow.md")],
+    [
+        ("embedded-cpu", "embedded.md"),
+        ("embedded-hard-cpu", "embedded.md"),
+        ("table5-embedded-cpu", "flow.md"),
+        ("table5-hard-cpu", "flow.md"),
+    ],
 )
 def test_tables_of_ablations(name: str, page: str):
     assert format_tables(load_ablation(ROOT / "results" / f"{name}.json")) in read(page)
