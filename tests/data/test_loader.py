@@ -381,6 +381,22 @@ def test_workers_that_hang_are_killed_together(
 
 
 @forks
+def test_a_worker_that_cannot_be_killed_holds_up_nothing(failing: Failing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that waits for a network disk that is gone ignores even SIGKILL."""
+    monkeypatch.setattr(loader_module, "_END_SECONDS", 0.1)
+    stop = StopRequest()
+    stop.requested = True
+    loading = iter(make_loader(failing, batch_size=2, num_workers=1, shuffle=False, stop=stop))
+    with monkeypatch.context() as patched:
+        patched.setattr(multiprocessing.process.BaseProcess, "kill", lambda worker: None)
+        assert next(loading) == []
+        loading.close()
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    worker.join()
+
+
+@forks
 def test_a_death_noticed_while_another_loader_waits_is_not_blamed_on_its_videos(
     records: RecordSet, failing: Failing
 ) -> None:

@@ -240,6 +240,8 @@ class _NotingDataset:
 
 
 def _end_workers(batches_of_workers: Any) -> None:
+    """End the workers of an iterator of `DataLoader`, also those that hang."""
+
     def kill() -> None:
         for worker in batches_of_workers._workers:
             if worker.is_alive():
@@ -255,7 +257,7 @@ def _end_workers(batches_of_workers: Any) -> None:
         killing.cancel()
         kill()
         for worker in batches_of_workers._workers:
-            worker.join()
+            worker.join(_END_SECONDS)  # one that waits for a disk that is gone cannot be killed
 
 
 def _start_worker(worker: int) -> None:
