@@ -384,9 +384,12 @@ def test_workers_that_hang_are_killed_together(
 def test_a_worker_that_cannot_be_killed_holds_up_nothing(failing: Failing, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that waits for a network disk that is gone ignores even SIGKILL."""
     monkeypatch.setattr(loader_module, "_END_SECONDS", 0.1)
-    stop = StopRequest()
-    stop.requested = True
+    hangs, stop = multiprocessing.Event(), StopRequest()
+    failing.at, failing.fail = 2, lambda: (hangs.set(), time.sleep(600))
     loading = iter(make_loader(failing, batch_size=2, num_workers=1, shuffle=False, stop=stop))
+    assert len(next(loading)) == 1
+    assert hangs.wait(20)
+    stop.requested = True
     with monkeypatch.context() as patched:
         patched.setattr(multiprocessing.process.BaseProcess, "kill", lambda worker: None)
         assert next(loading) == []
