@@ -22,6 +22,8 @@ from tests.helpers.tiny_runs import assert_same_weights, metrics_of, rename_data
 from vsn.cli import main
 from vsn.config import AugmentConfig, ConfigError, Recipe
 from vsn.config.recipes import dump_recipe
+from vsn.data.dataset import Sample, VideoDataset
+from vsn.data.loader import epoch_keys
 from vsn.data.readers import read_records
 from vsn.inference.evaluate import evaluate_run
 from vsn.models import create_model
@@ -236,6 +238,38 @@ def stopped_by(recipe: Recipe, path: Path) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "not stopped"
+
+
+def worker_dies(recipe: Recipe, path: Path, rank: int, victim: str) -> str:
+    """Train; a worker of one process dies when it reads the video."""
+    getitem = VideoDataset.__getitem__
+
+    def dying(dataset: VideoDataset, key: int | tuple[int, int]) -> Sample:
+        index = key if isinstance(key, int) else key[1]
+        if os.environ["RANK"] == str(rank) and dataset.records[index].video_id == victim:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return getitem(dataset, key)
+
+    VideoDataset.__getitem__ = dying  # type: ignore[method-assign]
+    multiprocessing.set_start_method("fork", force=True)  # the worker has it too
+    return stopped_by(recipe, path)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the workers are forked")
+@pytest.mark.parametrize(("rank", "split"), [(1, "train"), (0, "val")])
+def test_all_processes_save_when_a_worker_of_one_dies(tiny_data: Path, tmp_path: Path, rank: int, split: str):
+    recipe = rename_data(without_dropout(tiny_recipe(tiny_data, lr=1e-3)), num_workers=1)
+    # Of the last step of the first epoch, or of the first batch of its validation.
+    order = [index for _, index in epoch_keys(12, seed=recipe.train.seed, shuffle=True)]
+    index = order[-1] if split == "train" else 0
+    victim = read_records(recipe.data, split).records[index].video_id
+    messages = run_ranks(2, worker_dies, recipe, tmp_path / "run", rank, victim, seconds=60)
+    assert "WorkerError: A worker that reads videos died (SIGKILL" in messages[rank]
+    assert victim in messages[rank]
+    assert messages[1 - rank].startswith("TrainingStopped: " + ("Stopped in epoch 1 after" if rank else ""))
+    run_ranks(2, train_quietly, recipe, tmp_path / "whole")
+    train_quietly(recipe, tmp_path / "run", resume=True)
+    assert_close_runs(tmp_path / "run", tmp_path / "whole")
 
 
 def test_bad_videos_count_over_all_processes(tiny_data: Path, tmp_path: Path):

@@ -254,7 +254,7 @@ def _predict_timelines(
             # Ctrl-C ends the video early: what was labeled until then is written above.
             if stop.requested:
                 print("vsn: stopped; the timeline ends there", file=sys.stderr)
-                raise SystemExit(stop.error().exit_status)
+                raise SystemExit(stop.exit_status)
 
         _for_each_file(inputs, predict_timeline, json_output=json_output)
 

@@ -168,10 +168,13 @@ class _VideoLoader(DataLoader[Any]):
                     if self.bad is not None:
                         self.bad.extend(bad)
                     yield batches
-            except _NoBatchError as error:
-                raise WorkerError(self._explain(batches_of_workers._workers, number, str(error))) from error
-            except Interrupted:
-                if self.stop is None:
+            except (_NoBatchError, Interrupted) as error:
+                if isinstance(error, _NoBatchError):
+                    failure = WorkerError(self._explain(batches_of_workers._workers, number, str(error)))
+                    if self.stop is None:
+                        raise failure from error
+                    self.stop.fail(failure)
+                elif self.stop is None:
                     raise
                 # In place of a batch, after which the consumer looks at `stop`. After the last one it does so anyway, and
                 # other processes, which know how many batches there are, would not meet this one.
@@ -291,8 +294,8 @@ def make_loader(
     Args:
         start: samples to skip, where an interrupted epoch resumes.
         share: the samples this process reads, of each step or, with `whole`, in whole steps; see `step_batches`.
-        stop: ends the wait for workers when it is requested: an empty batch comes in place of the next, and no more. Look at
-            it after each batch.
+        stop: ends the wait for workers when it is requested, and records a `WorkerError`: an empty batch comes in place of
+            the next, and no more. Look at it after each batch.
 
     Raises:
         WorkerError: while a batch is awaited: a worker died, or none returned a batch for `WORKER_SECONDS`.

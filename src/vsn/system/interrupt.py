@@ -45,15 +45,17 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """A signal handler that records whether Ctrl-C or SIGTERM asked this process to stop.
+    """A signal handler that records whether Ctrl-C, SIGTERM or a failure asked this process to stop.
 
     Attributes:
-        requested: whether a signal arrived.
+        requested: whether a signal arrived, or `fail` was called.
         number: the signal; SIGINT until one arrives.
+        failure: the error that work in progress cannot raise at once, because other processes stop with it.
     """
 
     def __init__(self, *, raises: bool = False) -> None:
         self.requested, self.number, self._raises = False, signal.SIGINT, raises
+        self.failure: Exception | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Record the first request. A second Ctrl-C stops at once, for work that hangs."""
@@ -74,12 +76,21 @@ class StopRequest:
         finally:
             self._raises = before
 
-    def error(self) -> Interrupted:
-        """Return the exception that ends the process."""
-        return Interrupted(self.number)
+    @property
+    def exit_status(self) -> int:
+        """The status that a shell reports for the signal."""
+        return 128 + self.number
+
+    def fail(self, error: Exception) -> None:
+        """Request a stop because of an error, which `check` raises."""
+        self.requested, self.failure = True, error
+
+    def error(self) -> Exception | Interrupted:
+        """Return the exception that ends the process: the failure, or `Interrupted`."""
+        return self.failure or Interrupted(self.number)
 
     def check(self) -> None:
-        """Raise `Interrupted` if a signal arrived."""
+        """Raise `error` if a stop was requested."""
         if self.requested:
             raise self.error()
 

@@ -44,7 +44,6 @@ from vsn.system.distributed import Distributed
 from vsn.system.interrupt import Stopped, stop_requests
 from vsn.system.lock import LOCK_FILE, FolderLock, lock_folder
 from vsn.system.numbers import percent
-from vsn.system.pool import WorkerError
 from vsn.system.progress import progress_bar
 from vsn.system.terminal import print_line, print_note, shell_quote
 from vsn.training.job import Job, check_job, start_job
@@ -434,24 +433,24 @@ def _save_on_stop(job: Job) -> Iterator[None]:
         yield
     except NotFiniteError as error:
         raise _diverged(job, error) from error
-    except (Stopped, VideoError, WorkerError) as error:
-        if isinstance(error, WorkerError) and job.distributed.world_size > 1:
-            raise  # the other processes wait for this one, and cannot save with it
+    except (Stopped, VideoError) as error:
         try:
             job.save()
         except NotFiniteError as not_finite:
             raise _diverged(job, not_finite) from not_finite
         place = f"epoch {job.progress.epoch + 1} after {job.progress.step} of {job.steps_per_epoch} steps"
         resume = f"continue with: vsn train --resume {shell_quote(job.run.path)}"
+        # torchrun ends all processes as soon as one fails: not while rank 0 saves.
+        job.distributed.all_gather(None)
+        if job.stop.failure:
+            print_line(job.console, f"Stopped in {place}, and saved; {resume}")
+            raise job.stop.failure from None
         if isinstance(error, Stopped):
             # torchrun takes any other status for a failure: it prints a traceback, and may start the processes again.
-            status = 0 if "TORCHELASTIC_RUN_ID" in os.environ else job.stop.error().exit_status
+            status = 0 if "TORCHELASTIC_RUN_ID" in os.environ else job.stop.exit_status
             if not job.distributed.is_rank0:
                 raise TrainingStopped("", exit_status=status) from None  # rank 0 prints the message
             raise TrainingStopped(f"Stopped in {place}, and saved; {resume}", place=place, exit_status=status) from None
-        if isinstance(error, WorkerError):
-            print_line(job.console, f"Stopped in {place}, and saved; {resume}")
-            raise
         print_line(
             job.console,
             f"Stopped in {place}: a video cannot be read. Repair or remove it (`vsn data doctor` finds all of them), or "
