@@ -1,5 +1,6 @@
 """The boxes that clips of NL-I3D + GCN carry: files, planes that move with the frames, a detector, and the embedded set."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +89,11 @@ def test_boxes_stay_on_their_objects_in_training_crops_and_flips(squares: Path) 
 def test_boxes_follow_the_order_of_frames(squares: Path, order) -> None:
     dataset = open_split(recipe_of(squares), "val", view=EvalConfig(protocol="fcn", order=order))
     assert_boxes_are_on_squares(dataset[0].clip)
+
+
+def test_a_worker_that_is_not_forked_gets_the_boxes(squares: Path) -> None:
+    dataset = open_split(recipe_of(squares), "val", view=EvalConfig(protocol="center"))
+    assert torch.equal(pickle.loads(pickle.dumps(dataset))[1].clip, dataset[1].clip)
 
 
 def test_the_memory_cache_holds_boxes(squares: Path) -> None:

@@ -1,5 +1,6 @@
 """The paths that clips of TrajectoryNet carry: how far each pixel moves to the next frame, and to the one before."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,6 +194,11 @@ def test_the_memory_cache_holds_the_flow_too(moving: Path) -> None:
     assert in_memory.preload() == []
     for index in range(2):
         assert torch.equal(in_memory[index].clip, from_disk[index].clip)
+
+
+def test_a_worker_that_is_not_forked_gets_the_paths(moving: Path) -> None:
+    dataset = open_split(recipe_of(moving), "val", view=EvalConfig(protocol="center"))
+    assert torch.equal(pickle.loads(pickle.dumps(dataset))[1].clip, dataset[1].clip)
 
 
 def test_training_clips_are_flipped_with_their_paths(moving: Path) -> None:

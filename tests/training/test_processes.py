@@ -128,16 +128,23 @@ def test_synchronized_batch_norm_is_batch_norm_of_all(tmp_path: Path):
     torch.testing.assert_close(state, layer.state_dict())
 
 
-def test_synchronizing_keeps_names_and_weights_and_refuses_what_it_does_not_know():
-    model = create_model("vsn_resnet14_tiny", num_classes=2, num_frames=4)
-    before = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
-    synchronize_batch_norm(model, torch.device("cpu"))
-    assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items()} == before
+@pytest.mark.parametrize("block", ["compact", "headtail"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_synchronizing_keeps_names_weights_and_shuffles(block: str, device: str):
+    model = create_model("vsn_resnet14_tiny", num_classes=2, num_frames=4, block=block).eval()
     clip = torch.randint(0, 256, (1, 4, 3, 32, 32), dtype=torch.uint8)
-    assert model.eval()(clip).shape == (1, 2)  # evaluation needs no process group
+    scores, before = model(clip), {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
+    synchronize_batch_norm(model, torch.device(device))  # for a device that need not be there
+    assert not any(type(module) is torch.nn.BatchNorm2d for module in model.modules())
+    assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items()} == before
+    torch.testing.assert_close(model.eval()(clip), scores)  # evaluation needs no process group
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_unknown_batch_normalizations_are_not_synchronized(device: str):
     odd = torch.nn.Sequential(type("OddNorm", (torch.nn.BatchNorm2d,), {})(3))
-    with pytest.raises(ConfigError, match=r"OddNorm.*train\.partial_bn"):
-        synchronize_batch_norm(odd, torch.device("cpu"))
+    with pytest.raises(ConfigError, match=rf"OddNorm.*'{device}'.*train\.partial_bn"):
+        synchronize_batch_norm(odd, torch.device(device))
 
 
 # --- training -----------------------------------------------------------------------------------------

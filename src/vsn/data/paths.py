@@ -14,7 +14,7 @@ after the last frame of a clip there is no motion.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -169,14 +169,23 @@ def stored_paths(recipe: Recipe, records: RecordSet) -> tuple[PathPlanes, str]:
     data = replace(data, flow=str(folder.absolute()))
     backward = with_flow(records, data, replace(expected, direction="backward"))
     rows = zip(records.records, forward.records.records, backward.records.records, strict=True)
-    places = {record.shown: (one.path, other.path) for record, one, other in rows}
-
-    def open_pair(shown: VideoPart) -> tuple[FlowReader, FlowReader]:
-        one, other = places[shown]
-        return open_flow(one, layout=forward.layout), open_flow(other, layout=backward.layout)
-
-    paths = PathPlanes(open_pair, flow_bound=expected.bound, path_bound=recipe.model.path_bound)
+    pairs = {
+        record.shown: (
+            partial(open_flow, one.path, layout=forward.layout),
+            partial(open_flow, other.path, layout=backward.layout),
+        )
+        for record, one, other in rows
+    }
+    paths = PathPlanes(partial(_open_pair, pairs), flow_bound=expected.bound, path_bound=recipe.model.path_bound)
     return paths, f"{forward.summary}\nBackward: {backward.summary}"
+
+
+def _open_pair(
+    pairs: Mapping[VideoPart, tuple[Callable[[], FlowReader], Callable[[], FlowReader]]], shown: VideoPart
+) -> tuple[FlowReader, FlowReader]:
+    # No closure: a worker that is not forked gets it pickled.
+    open_forward, open_backward = pairs[shown]
+    return open_forward(), open_backward()
 
 
 def has_exact_flow(recipe: Recipe) -> bool:

@@ -9,6 +9,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vsn.config import ConfigError
+from vsn.models.layers import ShuffleBatchNorm2d
+from vsn.ops import video_shuffle
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -68,25 +70,62 @@ class CpuSyncBatchNorm(_BatchNorm):
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
 
 
+class _ShuffleCpuSyncBatchNorm(CpuSyncBatchNorm):
+    """The synchronized `ShuffleBatchNorm2d` for CPU tensors."""
+
+    num_frames: int
+
+    def forward(self, input: Tensor) -> Tensor:
+        return video_shuffle(super().forward(input), self.num_frames)
+
+
+class _ShuffleSyncBatchNorm(nn.SyncBatchNorm):
+    """The synchronized `ShuffleBatchNorm2d`."""
+
+    num_frames: int
+
+    def forward(self, input: Tensor) -> Tensor:
+        return video_shuffle(super().forward(input), self.num_frames)
+
+
+_CPU_FORMS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: CpuSyncBatchNorm,
+    nn.BatchNorm2d: CpuSyncBatchNorm,
+    nn.BatchNorm3d: CpuSyncBatchNorm,
+    ShuffleBatchNorm2d: _ShuffleCpuSyncBatchNorm,
+}
+
+
 def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     """Compute the statistics of every batch normalization over all ranks; names and weights stay.
 
     Raises:
-        ConfigError: a kind of batch normalization that has no synchronized form on the CPU.
+        ConfigError: a kind of batch normalization that has no synchronized form on this device.
     """
-    if device.type != "cpu":
-        if any(type(module).__module__.startswith("timm.") for module in model.modules()):
-            from timm.layers import convert_sync_batchnorm  # keeps the activation inside timm's layers
-
-            return convert_sync_batchnorm(model)
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    for module in model.modules():
-        if isinstance(module, _BatchNorm):
-            if type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, CpuSyncBatchNorm):
-                raise ConfigError(
-                    f"{type(module).__name__} cannot be synchronized between processes on the CPU; use one process, GPUs, "
-                    "or train.partial_bn."
-                )
+    on_cpu = device.type == "cpu"
+    kinds = {type(module) for module in model.modules() if isinstance(module, _BatchNorm)}
+    # On a GPU timm converts its own layers.
+    unknown = [kind for kind in kinds - {*_CPU_FORMS} if on_cpu or not kind.__module__.startswith("timm.")]
+    if unknown:
+        raise ConfigError(
+            f"{unknown[0].__name__} cannot be synchronized between processes on the device {device.type!r}; use one "
+            "process, or train.partial_bn."
+        )
+    if on_cpu:
+        for module in model.modules():
             # Only the forward differs: changing the class keeps parameters, buffers and hooks in place.
-            module.__class__ = CpuSyncBatchNorm
+            module.__class__ = _CPU_FORMS.get(type(module), type(module))
+        return model
+    num_frames = {name: m.num_frames for name, m in model.named_modules() if isinstance(m, ShuffleBatchNorm2d)}
+    if any(type(module).__module__.startswith("timm.") for module in model.modules()):
+        from timm.layers import convert_sync_batchnorm  # keeps the activation inside timm's layers
+
+        model = convert_sync_batchnorm(model)
+    else:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    # Both make a plain layer of every batch normalization.
+    for name, number in num_frames.items():
+        tail = model.get_submodule(name)
+        tail.__class__ = _ShuffleSyncBatchNorm
+        tail.num_frames = number  # type: ignore[assignment]
     return model

@@ -5,7 +5,7 @@ A plane holds one box: how much of each pixel is inside of it, as a byte. What a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -154,8 +154,9 @@ def stored_boxes(recipe: Recipe, records: RecordSet) -> tuple[BoxPlanes, str]:
             f"boxes extract --out {folder}`, or set data.boxes to the folder of a file for each video (docs/boxes.md)."
         )
     listing = Listing()
-    places = {record.shown: _find(record, recipe.data.root, folder, listing) for record in records.records}
-    missing = [record.video_id for record in records.records if places[record.shown] is None]
+    found = {record.shown: _find(record, recipe.data.root, folder, listing) for record in records.records}
+    places = {shown: place for shown, place in found.items() if place}
+    missing = [record.video_id for record in records.records if record.shown not in places]
     if missing:
         raise ConfigError(
             f"{folder}: {len(missing)} of {len(records.records)} videos have no boxes there, for example "
@@ -166,15 +167,14 @@ def stored_boxes(recipe: Recipe, records: RecordSet) -> tuple[BoxPlanes, str]:
     _check(metadata, recipe, folder)
     how = f"found by {metadata.detector}" if metadata else f"there is no {METADATA_FILE} that says how they were found"
 
-    def open_boxes(shown: VideoPart) -> StoredBoxes:
-        place = places[shown]
-        assert place is not None
-        return StoredBoxes.read(place)
-
     note = f"Boxes: {folder}, {num_boxes} of a frame at most; {how}."
     if not recipe.data.detector:
         note += " Without data.detector the run labels only videos with a file of boxes."
-    return BoxPlanes(open_boxes, num_boxes=num_boxes), note
+    return BoxPlanes(partial(_open_boxes, places), num_boxes=num_boxes), note
+
+
+def _open_boxes(places: Mapping[VideoPart, Path], shown: VideoPart) -> StoredBoxes:
+    return StoredBoxes.read(places[shown])  # no closure: a worker that is not forked gets it pickled
 
 
 def boxes_of_video(path: Path, recipe: Recipe) -> Callable[[VideoPart], StoredBoxes] | None:
