@@ -182,12 +182,19 @@ def test_a_video_that_cannot_be_read_stops_and_what_is_done_is_kept(
     assert found.video_ids.tolist() == whole.video_ids.tolist()
 
 
-def test_a_split_goes_on_where_it_stopped(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    out, whole = tmp_path / "f.npz", tmp_path / "whole.npz"
-    calls = iter(range(1, 13))
+@pytest.mark.parametrize(("task", "order"), [("classify", "forward"), ("classify", "shuffled"), ("arrow", "forward")])
+def test_a_split_goes_on_where_it_stopped(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, order
+):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    text = (run / "recipe.toml").read_text()
+    assert 'task = "classify"' in text
+    (run / "recipe.toml").write_text(text.replace('task = "classify"', f'task = "{task}"'))
+    view, out, whole = EvalConfig(batch_size=1, order=order), tmp_path / "f.npz", tmp_path / "whole.npz"
+    calls = itertools.count(1)
 
     def interrupted(*arguments, **settings):
-        if next(calls) == 6:
+        if next(calls) == 5:  # in the middle of a video that the arrow of time shows twice
             signal.raise_signal(signal.SIGINT)
         return clip_features(*arguments, **settings)
 
@@ -195,12 +202,11 @@ def test_a_split_goes_on_where_it_stopped(finished_run: Path, tmp_path: Path, mo
 
     with monkeypatch.context() as patched:
         patched.setattr(RunPredictor, "clip_features", interrupted)
-        one_by_one = EvalConfig(batch_size=1)
         with pytest.raises(KeyboardInterrupt):
-            extract_features(finished_run, out, config=one_by_one, device="cpu", num_workers=0, progress=False)
-    assert len(load_features(tmp_path / "f.partial.npz").video_ids) == 6
-    found = extract_features(finished_run, out, device="cpu", num_workers=0, progress=False)
-    expected = extract_features(finished_run, whole, device="cpu", num_workers=0, progress=False)
+            extract_features(run, out, config=view, device="cpu", num_workers=0, progress=False)
+    assert len(load_features(tmp_path / "f.partial.npz").video_ids) == 5
+    found = extract_features(run, out, config=view, device="cpu", num_workers=0, progress=False)
+    expected = extract_features(run, whole, config=view, device="cpu", num_workers=0, progress=False)
     assert found.video_ids.tolist() == expected.video_ids.tolist()
     assert np.array_equal(found.features, expected.features)
     assert np.array_equal(found.labels, expected.labels)

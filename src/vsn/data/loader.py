@@ -279,6 +279,7 @@ def make_loader(
     balance: bool = False,
     seed: int = 0,
     start: int = 0,
+    indices: Sequence[int] | None = None,
     share: Share = Share(),  # noqa: B008  (immutable)
     whole: bool = False,
     bad: list[BadVideo] | None = None,
@@ -293,6 +294,7 @@ def make_loader(
 
     Args:
         start: samples to skip, where an interrupted epoch resumes.
+        indices: the samples to read, in this order; default those of an epoch.
         share: the samples this process reads, of each step or, with `whole`, in whole steps; see `step_batches`.
         stop: ends the wait for workers when it is requested, and records a `WorkerError`: an empty batch comes in place of
             the next, and no more. Look at it after each batch.
@@ -305,7 +307,10 @@ def make_loader(
     # Records of one video (forward and reversed) stay in one batch, unless weights draw them one by one.
     together = 1 if balance else dataset.per_video
     weights = balanced_weights(dataset.records) if balance else None
-    keys = epoch_keys(len(dataset), epoch, seed=seed, shuffle=shuffle, together=together, weights=weights)
+    if indices is None:
+        keys = epoch_keys(len(dataset), epoch, seed=seed, shuffle=shuffle, together=together, weights=weights)
+    else:
+        keys = [(epoch, index) for index in indices]
     loader = _VideoLoader(
         _NotingDataset(dataset, num_workers) if num_workers else dataset,  # type: ignore[arg-type]
         batch_sampler=step_batches(keys[start:], batch_size, share, together=together, whole=whole),

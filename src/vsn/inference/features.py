@@ -121,6 +121,8 @@ def extract_features(
         "order": view.order,
         "per_frame": per_frame,
     }
+    if view.order == "shuffled":
+        facts["seed"] = view.seed
     if videos:
         files = [file for path in videos for file in predictor.list_inputs(path)]
         work = _of_files(files, predictor, view, facts)
@@ -160,22 +162,22 @@ def _of_split(
     from vsn.data.open import label_array
     from vsn.inference.forward import view_loader
 
-    records, labels = dataset.records, label_array(dataset)
-
     def extract(indices: list[int], stop: StopRequest) -> Iterator[tuple[int, Row | VideoError]]:
-        # The loader reads all records of its data set, so leave only those that are missing.
-        dataset.records = tuple(records[i] for i in indices)
         bad: list[BadVideo] = []
-        for batches in view_loader(dataset, batch_size=view.batch_size, num_workers=num_workers, bad=bad, stop=stop):
+        loader = view_loader(
+            dataset, batch_size=view.batch_size, num_workers=num_workers, indices=indices, bad=bad, stop=stop
+        )
+        for batches in loader:
             stop.check()  # the batch is empty
             for batch in batches:
                 rows = predictor.clip_features(batch.clips.numpy(), view, per_frame=facts["per_frame"])
-                yield from ((indices[i], row) for i, row in zip(batch.indices.tolist(), rows, strict=True))
+                yield from zip(batch.indices.tolist(), rows, strict=True)
             # After each batch, so that an unreadable video stops the extraction soon.
-            yield from ((indices[video.index], VideoError(video.path, video.reason)) for video in bad)
+            yield from ((video.index, VideoError(video.path, video.reason)) for video in bad)
             bad.clear()
 
-    return _Videos([record.video_id for record in records], labels, dataset.classes, facts, extract)
+    video_ids = [record.video_id for record in dataset.records]
+    return _Videos(video_ids, label_array(dataset), dataset.classes, facts, extract)
 
 
 def _extract(work: _Videos, out: Path, bad_videos: BadFeatures, progress: bool) -> Features:

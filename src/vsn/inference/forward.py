@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -57,13 +57,14 @@ def view_loader(
     *,
     batch_size: int,
     num_workers: int,
+    indices: Sequence[int] | None = None,
     share: Share = Share(),  # noqa: B008  (immutable)
     bad: list[BadVideo],
     stop: StopRequest | None = None,
 ) -> DataLoader[Any]:
     """Return a loader in the order of the data set, with at most ``batch_size`` views in a batch (or one video).
 
-    Unreadable videos are appended to ``bad``, and their batches come without them. ``stop`` is that of `make_loader`.
+    Given ``indices``, it reads these samples only. Unreadable videos are appended to ``bad``, and their batches come without them. ``stop`` is that of `make_loader`.
     """
     num_videos = max(1, batch_size // PROTOCOLS[dataset.protocol].num_views)
     # `whole`: each process takes whole batches, so they hold the same videos for any number of processes.
@@ -72,6 +73,7 @@ def view_loader(
         batch_size=num_videos,
         num_workers=num_workers,
         shuffle=False,
+        indices=indices,
         share=share,
         whole=True,
         bad=bad,
