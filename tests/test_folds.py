@@ -3,8 +3,6 @@
 import io
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tests.helpers.held import held_elsewhere
 from tests.helpers.laid_out import lay
 from tests.helpers.ranks import run_ranks
 from tests.helpers.tiny_runs import assert_same_weights, at_step, rename_data, tiny_recipe
 from tests.training.test_train import interrupt
+from vsn import folds
 from vsn.cli import main
 from vsn.config import ConfigError, Recipe
 from vsn.folds import FoldSpec, cross_validate, divide, out_of_fold, plan
@@ -398,12 +398,19 @@ def test_early_stopping_by_the_held_out_videos_is_refused(tiny_data: Path, tmp_p
 
 
 def test_one_writer_at_a_time(tiny_data: Path, tmp_path: Path, quiet: Console) -> None:
-    code = "import sys, vsn.system.lock as l\nwith l.lock_folder(l.Path(sys.argv[1])): print(flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "out")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        with pytest.raises(LockError, match=str(holder.pid)):
+    with held_elsewhere(tmp_path / "out") as pid, pytest.raises(LockError, match=str(pid)):
+        cross_validate(recipe_of(tiny_data), FoldSpec(3), tmp_path / "out", console=quiet)
+
+
+def test_a_stop_before_the_first_fold_leaves_a_folder_that_can_be_begun(
+    tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folds, "write_json", stopped)
+        with pytest.raises(KeyboardInterrupt):
             cross_validate(recipe_of(tiny_data), FoldSpec(3), tmp_path / "out", console=quiet)
-        holder.communicate(b"\n")
+    plan(recipe_of(tiny_data), FoldSpec(3), tmp_path / "out", console=quiet)
+    assert not (tmp_path / "out").exists()

@@ -301,12 +301,12 @@ def _open_folds(recipe: Recipe, division: _Division, out: Path, command: str, *,
     if write:
         try:
             _write_lists(recipe, division, out)
-        except ConfigError:
+            write_json(out / FOLDS_FILE, folds)
+        except BaseException:
             if is_new:  # or the same command would find a folder that is not empty
                 for file in out.glob("fold*.csv"):
                     file.unlink()
             raise
-        write_json(out / FOLDS_FILE, folds)
     return folds
 
 

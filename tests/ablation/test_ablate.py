@@ -14,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.helpers.held import held_elsewhere
 from tests.helpers.tiny_runs import assert_same_weights, rename_data, tiny_recipe
 from tests.training.test_train import at_step, interrupt
 from vsn.ablation import run as ablate_module
@@ -44,6 +45,7 @@ from vsn.runs.results import find_scores
 from vsn.runs.run import RunError
 from vsn.scores.metrics import probabilities
 from vsn.scores.scores import ScoresError, load_scores
+from vsn.system.lock import LockError
 from vsn.training import train as train_module
 from vsn.training.train import TrainingStopped
 
@@ -443,6 +445,21 @@ def test_one_file_holds_runs_figures_and_what_they_were_measured_with(ablated: t
     text = format_tables(facts)
     assert text.startswith("Table 9. Comparison of video shuffle and temporal shift.\nTop-1 in percent. Ours: ")
     assert "3 videos of split test, protocol fcn, resnet14_tiny, T = 4, 1 epochs, seeds 0." in text
+
+
+def test_a_caption_names_what_the_rows_were_trained_with(ablated: tuple[Path, Recipe]):
+    ablation = load_ablation(ablated[0] / "ablation.json")
+    ablation["tables"], ablation["backbones"] = [8], ["resnet26_thin", "resnet14_tiny"]
+    ablation["grid"] = {"model.num_frames": [4, 2], "train.epochs": [1, 3]}
+    table, placements, grid = (line for line in format_tables(ablation).splitlines() if line.startswith("Top-1"))
+    assert "protocol fcn, resnet26_thin, T = 4, 1 epochs" in table
+    assert "protocol fcn, resnet26_thin, T = 4, 1 epochs" in placements
+    assert "protocol fcn, resnet14_tiny, T = 4 or 2, 1 or 3 epochs" in grid
+
+
+def test_one_writer_at_a_time(tiny_data: Path, tmp_path: Path, quiet: Console):
+    with held_elsewhere(tmp_path / "out") as pid, pytest.raises(LockError, match=str(pid)):
+        ablate(tiny_recipe(tiny_data), AblationSpec(tables=(9,)), tmp_path / "out", console=quiet)
 
 
 def test_the_results_are_those_of_the_runs(ablated: tuple[Path, Recipe]):

@@ -6,10 +6,11 @@ set ``videos-seed<seed>/``. The same call continues where it stopped; a call wit
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +44,7 @@ from vsn.runs.run import RESUMABLE_SETTINGS, Run, RunError, flat_settings
 from vsn.scores.facts import hash_labels
 from vsn.system.distributed import Distributed
 from vsn.system.files import write_json
+from vsn.system.lock import lock_folder
 from vsn.system.numbers import percent
 from vsn.system.terminal import print_line
 from vsn.training.job import check_job
@@ -73,10 +75,25 @@ def ablate(
 
     Raises:
         ConfigError, RunError, VideoError: checked before the first run as far as possible.
+        LockError: another process writes into the folder.
         TrainingStopped: Ctrl-C, SIGTERM or a loss that is not finite. Finished runs are kept.
     """
     distributed = Distributed(base.train.device)
     console = (console or Console(stderr=True)) if distributed.is_rank0 else Console(quiet=True)
+    # Another command, with other seeds say, would write its own `ablation.json` over this one.
+    with lock_folder(out) if distributed.is_rank0 else contextlib.nullcontext():
+        return _ablate(base, spec, out, command, synth, distributed, console)
+
+
+def _ablate(
+    base: Recipe,
+    spec: AblationSpec,
+    out: Path,
+    command: str,
+    synth: SynthSpec | None,
+    distributed: Distributed,
+    console: Console,
+) -> Ablation:
     # The file may have results of earlier calls: other tables, other seeds. They stay, and are not run again.
     ablation = distributed.broadcast_from_rank0(lambda: open_ablation(base, spec, out, command))
     all_tables, missing = _tables_of(ablation)
@@ -97,16 +114,20 @@ def ablate(
     pending = [run for run in runs if not run.is_done(ablation["runs"], spec.orders)]
     for _, grouped in itertools.groupby(pending, key=lambda run: data_key(run.recipe)):
         first, *_ = group = list(grouped)
+        if uses_own_videos(first.variant.recipe):
+            spec_of_seed, root = replace(synth or SynthSpec(), seed=first.seed), first.recipe.data.root
+            distributed.broadcast_from_rank0(functools.partial(write_dataset, root, spec_of_seed))
+        problem = None
         try:
-            if uses_own_videos(first.variant.recipe):
-                spec_of_seed, root = replace(synth or SynthSpec(), seed=first.seed), first.recipe.data.root
-                distributed.broadcast_from_rank0(functools.partial(write_dataset, root, spec_of_seed))
             datasets = open_datasets(first.recipe, console)
         except ValueError as error:
+            problem = error
+        # Flow may be missing on the disk of one machine only.
+        if problem := next(filter(None, distributed.all_gather(problem)), None):
             if not {run.variant.name for run in group} <= flow_only:
-                raise
-            missing["5"] = str(error)
-            print_line(console, f"Skipped {', '.join(run.path.name for run in group)}: {error}")
+                raise problem
+            missing["5"] = str(problem)
+            print_line(console, f"Skipped {', '.join(run.path.name for run in group)}: {problem}")
             continue
         for run in group:
             print_line(console, f"[{1 + runs.index(run)}/{len(runs)}] {run.variant.name}, seed {run.seed}")
@@ -222,11 +243,27 @@ def format_tables(ablation: Ablation) -> str:
         counts = sorted({run["forward"]["num_videos"] for run in ablation["runs"]})
         number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         data.append(f"{number} videos of split {ablation['runs'][0]['forward']['split']}")
-    data += [f"protocol {recipe.eval.protocol}", recipe.model.backbone, f"T = {recipe.model.num_frames}"]
-    data += [f"{recipe.train.epochs} epochs", f"seeds {', '.join(map(str, seeds))}"]
-    parts = [format_table(table, ablation["runs"], len(seeds), ", ".join(data)) for table in tables]
+    parts = []
+    for table in tables:
+        facts = ", ".join([*data, *_facts_of(table), f"seeds {', '.join(map(str, seeds))}"])
+        parts.append(format_table(table, ablation["runs"], len(seeds), facts))
     parts += [f"Table {key} is missing: {reason}" for key, reason in ablation.get("missing", {}).items()]
     return "\n\n".join(parts)
+
+
+def _facts_of(table: Table) -> list[str]:
+    """Return how the rows of a table were trained and tested, with all values of what differs between them."""
+    recipes = [variant.recipe for row in table.rows for variant in row.variants]
+
+    def values(of: Callable[[Recipe], object]) -> str:
+        return " or ".join(dict.fromkeys(str(of(recipe)) for recipe in recipes))
+
+    return [
+        f"protocol {values(lambda recipe: recipe.eval.protocol)}",
+        values(lambda recipe: recipe.model.backbone or recipe.model.name),
+        f"T = {values(lambda recipe: recipe.model.num_frames)}",
+        f"{values(lambda recipe: recipe.train.epochs)} epochs",
+    ]
 
 
 def _tables_of(ablation: Ablation) -> tuple[list[Table], dict[str, str]]:

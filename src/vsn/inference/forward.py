@@ -64,7 +64,8 @@ def view_loader(
 ) -> DataLoader[Any]:
     """Return a loader in the order of the data set, with at most ``batch_size`` views in a batch (or one video).
 
-    Given ``indices``, it reads these samples only. Unreadable videos are appended to ``bad``, and their batches come without them. ``stop`` is that of `make_loader`.
+    Unreadable videos are appended to ``bad``, and their batches come without them. ``indices``, by default of all, and
+    ``stop`` are those of `make_loader`.
     """
     num_videos = max(1, batch_size // PROTOCOLS[dataset.protocol].num_views)
     # `whole`: each process takes whole batches, so they hold the same videos for any number of processes.
