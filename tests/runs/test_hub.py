@@ -166,6 +166,16 @@ def test_best_weights(tested_run: Path, tmp_path: Path):
     assert "These weights have not been evaluated." in (folder / "README.md").read_text()
 
 
+def test_the_best_weights_may_be_the_last(finished_run: Path, tmp_path: Path):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    shutil.copyfile(run / "model.safetensors", run / "best.safetensors")
+    for weights in ("last", "best"):
+        evaluate_run(run, split="test", device="cpu", weights=weights, progress=False)
+    folder = save_pretrained(run, tmp_path / "hub", repo_id="me/tiny-vsn")
+    assert [file.name for file in folder.glob("eval/*")] == ["test-fcn-forward.json"]
+    assert (folder / "README.md").read_text().count("| test | fcn | 1 | forward |") == 1
+
+
 def test_the_place_weights_started_from_stays_private(tested_run: Path, tiny_data: Path, tmp_path: Path, quiet):
     recipe = tiny_recipe(tiny_data, epochs=1)
     recipe = replace(recipe, model=replace(recipe.model, weights=str(tested_run)))

@@ -20,6 +20,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import ImageFont
 
 import vsn
 from tests.helpers.tiny_runs import tiny_recipe
@@ -36,8 +37,9 @@ from vsn.stream.labels import WindowLabeler, WindowPrediction
 from vsn.stream.plan import plan_grid
 from vsn.stream.reader import LiveFrame
 from vsn.stream.scorer import WindowScorer, score_windows
-from vsn.stream.stream import Stream, WindowStream
-from vsn.system.interrupt import StopRequest
+from vsn.stream.stream import Stream, WindowStream, draw_label
+from vsn.stream.timeline import make_timeline
+from vsn.system.interrupt import Interrupted, StopRequest
 
 FAST = LiveConfig(fast=True)
 CLASSES = ("swipe_left", "swipe_right", "wave")
@@ -341,6 +343,26 @@ def test_a_stop_request_leaves_a_complete_video(noise_video: Path, tmp_path: Pat
     summary = stream.run(answer, video=tmp_path / "out.mp4", stop=stop)
     assert summary.num_predictions == 2
     assert 10 <= open_video(tmp_path / "out.mp4").num_frames < 40
+
+
+def test_a_stop_before_the_first_frame_leaves_no_video(noise_video: Path, tmp_path: Path):
+    stop = StopRequest()
+    stop.requested = True
+    stream = Stream(make_predictor(), str(noise_video), windows=WindowConfig(seconds=0.8), live=FAST)
+    assert stream.run(lambda answer: None, video=tmp_path / "out.mp4", stop=stop).num_predictions == 0
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(Interrupted):
+        make_timeline(make_predictor(), noise_video, windows=WindowConfig(seconds=0.8), stop=stop)
+
+
+def test_labels_are_drawn_in_other_scripts():
+    try:
+        ImageFont.truetype("DejaVuSans.ttf")
+    except OSError:
+        pytest.skip("the system has no font of other scripts")
+    picture = np.zeros((180, 320, 3), np.uint8)
+    first, second = (draw_label(picture, name, 0.5) for name in ("\u0431\u0435\u0433", "\u0434\u043e\u043c"))
+    assert not np.array_equal(first, second)  # not two rows of boxes
 
 
 def test_the_video_shows_every_frame_with_its_label(noise_video: Path, tmp_path: Path):

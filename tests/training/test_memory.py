@@ -35,7 +35,9 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         largest_batch(step, limit=4)
-    assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: ..."))
+    for text in ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory"):
+        assert is_out_of_memory(RuntimeError(f"[enforce fail at alloc_cpu.cpp:124] {text}: you tried to ..."))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
 
 
 def test_checkpointed_blocks_store_only_their_inputs():

@@ -126,10 +126,11 @@ def view_scores(
         ScoresError: a score is NaN or infinite.
     """
     forward = model if window_share is None else partial(model.window_scores, share=window_share)
-    logits = forward_views(model, forward, clips, precision, batch_size=batch_size)
+    # On the CPU, because not every device has float64.
+    logits = forward_views(model, forward, clips, precision, batch_size=batch_size).cpu()
     # One video at a time: sums over a batch round differently.
     scores = torch.stack([mean_of_views(video_logits, average) for video_logits in logits])
-    return require_finite(scores.float().cpu().numpy())
+    return require_finite(scores.float().numpy())
 
 
 def mean_of_views(logits: torch.Tensor, average: Average) -> torch.Tensor:

@@ -116,9 +116,10 @@ class _Parts:
         # One at a time on the CPU, where the scores of a window then do not depend on others; see `forward_views`.
         at_once = 1 if self._predictor.device == "cpu" else len(crops)
         with self._autocast():
-            logits = torch.cat([self._logits(crops[i : i + at_once]) for i in range(0, len(crops), at_once)]).float()
+            logits = torch.cat([self._logits(crops[i : i + at_once]) for i in range(0, len(crops), at_once)])
+        logits = logits.float().cpu()  # not every device has float64
         means = [mean_of_views(views, average) for views in logits.unflatten(0, (len(windows), -1))]
-        return require_finite(torch.stack(means).float().cpu().numpy())
+        return require_finite(torch.stack(means).float().numpy())
 
     def _logits(self, crops: Sequence[Sequence[tuple[torch.Tensor, ...]]]) -> torch.Tensor:
         """Return logits ``(num_crops, num_classes)`` from the features of the frames of each crop."""

@@ -128,8 +128,16 @@ def summarize_run(path: Path) -> RunSummary:
         best_epoch=math.ceil(best["epoch"]) if best else None,
         evaluations=tuple(result for result in results if result.is_measured),
         # The newest file, because the folder's own time changes only when files are added.
-        written=max((file.stat().st_mtime for file in path.rglob("*") if file.is_file()), default=path.stat().st_mtime),
+        written=max(map(_written, path.rglob("*")), default=0.0) or path.stat().st_mtime,
     )
+
+
+def _written(file: Path) -> float:
+    """Return when a file was written; 0.0 for a folder, and for a temporary file that a training renamed meanwhile."""
+    try:
+        return 0.0 if file.is_dir() else file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _state(*, damaged: bool, training: bool, finished: bool) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections import deque
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from vsn.config import ConfigError, LiveConfig, Protocol, WindowConfig
 from vsn.data.video import VideoError, write_video
+from vsn.inference.pictures import fitted, font
 from vsn.inference.predictor import Predictor
 from vsn.scores.calibrate import UNKNOWN, Calibration
 from vsn.stream.collect import Stack, WindowCollector, images_of
@@ -218,7 +220,9 @@ class Stream:
                 deque(labeled, maxlen=0)
             else:
                 rate = self._source.frames_per_second or USUAL_RATE
-                write_video(video, _annotated(labeled, rate), frames_per_second=rate)
+                images = _annotated(labeled, rate)
+                for first in itertools.islice(images, 1):  # a source without a frame makes no file
+                    write_video(video, itertools.chain([first], images), frames_per_second=rate)
         if (problem := self._problem(stop)) is not None:
             raise problem
         return self.summary
@@ -394,15 +398,11 @@ def draw_label(picture: np.ndarray, label: str, probability: float | None) -> np
     draw = ImageDraw.Draw(image, "RGBA")
     top = max(0, height - band)
     draw.rectangle((0, top, width, height), fill=(0, 0, 0, 170))
-    font = ImageFont.load_default(size=max(8, round(band * 0.52)))
+    text = font(max(8, round(band * 0.52)))
     color = _NO_LABEL_COLOR if label == UNKNOWN or probability is None else _LABEL_COLOR
     margin = max(2, band // 6)
-    # Shorten a label until it fits, which few need.
-    text = shown = label if probability is None else f"{percent(probability, 0)}  {label}"
-    while text and draw.textlength(shown, font=font) > width - 2 * margin:
-        text = text[:-1]
-        shown = f"{text}\u2026"
-    draw.text((margin, top + margin // 2), shown, font=font, fill=color)
+    shown = label if probability is None else f"{percent(probability, 0)}  {label}"
+    draw.text((margin, top + margin // 2), fitted(shown, text, width - 2 * margin), color, text)
     if probability is not None:
         bar = max(2, band // 8)
         right = margin + round((width - 2 * margin) * min(1.0, max(0.0, probability)))

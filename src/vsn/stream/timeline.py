@@ -73,6 +73,7 @@ def make_timeline(
 
     Raises:
         VideoError, ConfigError: as `Stream`.
+        Interrupted: stopped before the first window.
     """
     live = LiveConfig(fast=True)
     stream = Stream(predictor, Path(path), windows=windows, live=live, calibration=calibration)
@@ -80,6 +81,8 @@ def make_timeline(
     predictions: list[WindowPrediction] = []
     summary = stream.run(predictions.append, stop=stop, on_seconds=on_seconds)
     interrupted = stop is not None and stop.requested
+    if stop is not None and not predictions:
+        stop.check()
     return _timeline(
         path, stream.grid, predictions, seconds=summary.seconds, parts=summary.parts, interrupted=interrupted
     )

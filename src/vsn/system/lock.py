@@ -145,8 +145,10 @@ if sys.platform == "win32":
 
     def _lock(handle: int, *, shared: bool = False) -> None:
         os.lseek(handle, _POSITION, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        os.lseek(handle, 0, os.SEEK_SET)
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        finally:
+            os.lseek(handle, 0, os.SEEK_SET)  # where `_read_holder` reads
 else:
     import fcntl
 

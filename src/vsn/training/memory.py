@@ -20,13 +20,17 @@ MEMORY_ADVICE = (
     "train.accumulate. These do: train.precision = 'bf16', or a smaller clip.crop_size, model.num_frames or "
     "train.batch_size. `vsn train ... --find-batch-size` finds what fits."
 )
+_OUT_OF_MEMORY_TEXTS = (
+    "DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory",  # Windows
+    "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+)  # fmt: skip
 OUT_OF_MEMORY = f"There is not enough memory for this step. {MEMORY_ADVICE}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that GPU or CPU memory ran out."""
-    # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    # For the CPU and for workspaces of CUDA's libraries PyTorch raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)
 
 
 def kept_bytes(network: nn.Module, clips: torch.Tensor) -> int:

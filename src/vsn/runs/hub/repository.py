@@ -14,7 +14,7 @@ from vsn.data.processor import Processor
 from vsn.models.weights_file import write_weights
 from vsn.runs.checkpoint import load_weights
 from vsn.runs.hub.card import write_card
-from vsn.runs.results import BadVideoEntry, list_results
+from vsn.runs.results import BadVideoEntry, EvalResult, list_results
 from vsn.runs.run import RunError, WeightsKind, open_run, weights_file, weights_hash
 from vsn.system.files import file_sha256, write_json, write_text
 
@@ -68,15 +68,19 @@ def write_repository(run_dir: Path, folder: Path, *, weights: WeightsKind, licen
     ]
     # The published file may differ from the run's, see above, and results state the hash of what is published.
     published_hash = file_sha256(folder / "model.safetensors")
+    published: dict[Path, EvalResult] = {}
     for result in results:
         # File names only; and the repository has one set of weights, which are its last.
         bad = [BadVideoEntry(path=PurePath(v["path"]).name, reason=v["reason"]) for v in result.bad_videos or ()]
         public = replace(result, bad_videos=tuple(bad), weights="last", weights_hash=published_hash, root=None)
+        # The best weights may be the last ones, and both may have been tested.
+        published.setdefault(public.file_in(folder), public)
+    for public in published.values():
         public.save(folder, None)
     card = write_card(
         recipe,
         run.classes,
-        results,
+        list(published.values()),
         versions=_read_json(run.path / "versions.json") or {},
         converted=_read_json(run.path / "converted.json"),
         license=license,
