@@ -86,6 +86,25 @@ def test_interrupted_and_resumed_is_uninterrupted(
     assert metrics_of(path) == metrics_of(finished_run)
 
 
+@pytest.mark.parametrize("step", [2, 3])  # in the middle of an epoch, and before its validation
+def test_the_time_before_an_interruption_counts(
+    tiny_data: Path, tmp_path: Path, quiet: Console, monkeypatch, step: int
+):
+    recipe, path = tiny_recipe(tiny_data, epochs=1), tmp_path / "run"
+    at_step(monkeypatch, step, interrupt)
+    with pytest.raises(TrainingStopped):
+        train(recipe, path, console=quiet)
+    state = torch.load(path / "state.pt", weights_only=True)
+    assert state["progress"]["epoch_seconds"] > 0
+    state["progress"]["epoch_seconds"] = 1000.0
+    torch.save(state, path / "state.pt")
+    train(recipe, path, resume=True, console=quiet)
+    (line,) = map(json.loads, (path / "metrics.jsonl").read_text().splitlines())
+    summary = json.loads((path / "summary.json").read_text())
+    assert line["seconds"] == summary["seconds"] > 1000
+    assert line["videos_per_second"] == pytest.approx(12 / 1000, rel=0.2)
+
+
 def test_interrupted_while_validating(tiny_data: Path, tmp_path: Path, finished_run: Path, quiet: Console, monkeypatch):
     recipe, path = tiny_recipe(tiny_data), tmp_path / "run"
 

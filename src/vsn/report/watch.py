@@ -32,6 +32,8 @@ def watch_report(
         while True:
             runs = read_runs(run_dirs, split)
             goes_on = any(map(is_training, runs)) and not stop.requested
+            if not goes_on:
+                runs = read_runs(run_dirs, split)  # of the last epoch too, which may have ended in between
             refresh = max(1, round(every)) if goes_on else None
             write_page(runs, output, title=title, command=command, refresh_seconds=refresh)
             if not goes_on:

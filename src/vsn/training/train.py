@@ -153,7 +153,7 @@ def _train_epochs(job: Job) -> None:
     trackers = open_trackers(recipe.train.trackers if distributed.is_rank0 else (), run, job.steps_done, job.console)
     with stop_requests() as job.stop, trackers as job.log, _save_on_stop(job):
         while job.progress.epoch < recipe.train.epochs and not job.stops_early:
-            started = time.perf_counter()
+            started = time.perf_counter() - job.progress.epoch_seconds
             line = train_epoch(job)
             job.check_finite()  # an explosion in the last step shows in no later loss
             # The last epoch is always validated: its metrics end the run.
@@ -218,7 +218,7 @@ def train_epoch(job: Job) -> dict[str, float]:
     epoch = progress.epoch
     validate_when_due(job)  # the signal that stopped the run may have interrupted a validation
     job.train_mode()
-    started, wait_seconds, videos_before = time.perf_counter(), 0.0, progress.videos
+    started, wait_seconds, seconds_before = time.perf_counter(), 0.0, progress.epoch_seconds
     with progress_bar("videos", console=job.console) as bar:
         # The bar counts videos of all ranks, from where an interruption left the epoch.
         description = f"epoch {epoch + 1}/{config.epochs}"
@@ -236,6 +236,7 @@ def train_epoch(job: Job) -> dict[str, float]:
             if job.steps_done % STEPS_PER_LOG == 0:
                 job.log({"running_loss": loss, "running_top1": top1, "lr": job.lr}, job.steps_done)
             validate_when_due(job)
+            progress.epoch_seconds = seconds_before + time.perf_counter() - started
             if save_is_due:
                 job.save()
     seconds = time.perf_counter() - started
@@ -247,7 +248,7 @@ def train_epoch(job: Job) -> dict[str, float]:
         "train_loss": loss,
         "train_top1": top1,
         "bad_videos": len(progress.bad),
-        "videos_per_second": (progress.videos - videos_before) / seconds,
+        "videos_per_second": progress.videos / (seconds_before + seconds),
         "data_wait": wait_seconds / seconds,
     }
 

@@ -41,6 +41,9 @@ class TrainState:
     validated: int = 0
     """Step of the last validation within an epoch, counted over the whole run."""
     seconds: float = 0.0
+    """Of the finished epochs."""
+    epoch_seconds: float = 0.0
+    """Of the steps of the current epoch, also before an interruption."""
     line: dict[str, float] | None = None
     """Metrics of the last finished epoch, as written to `metrics.jsonl`."""
 
@@ -64,4 +67,4 @@ class TrainState:
         """Count the current epoch as finished, with its metrics, and begin the next."""
         self.epoch, self.line = int(line["epoch"]), line
         self.seconds += line["seconds"]
-        self.step, self.loss_sum, self.hits, self.videos = 0, 0.0, 0.0, 0.0
+        self.step, self.loss_sum, self.hits, self.videos, self.epoch_seconds = 0, 0.0, 0.0, 0.0, 0.0
