@@ -157,6 +157,25 @@ def group_cases() -> Iterator[Case]:
             case = {"groups": num_groups, "num_videos": 45 * num_groups, "p": p, "deviation": deviation}
             yield "share, groups", case, draw
             yield "share, percentile bootstrap of groups (not printed)", case, bootstrap
+    for sizes in ((100, 5, 5, 5, 5), (300, *[10] * 9), (150, 30, 20, 10, 5, 5, 3, 2), (50, 50, *[2] * 8), (60, 50, 40)):
+        groups = np.arange(len(sizes)).repeat(sizes)
+        for p, deviation in ((0.45, 0.12), (0.8, 0.12), (0.9, 0.08), (0.6, 0.0)):
+
+            def right_of(generator, p=p, deviation=deviation, groups=groups):
+                spread = p * (1 - p) / deviation**2 - 1 if deviation else 1e9
+                shares = generator.beta(p * spread, (1 - p) * spread, (2, groups[-1] + 1))
+                return generator.random((2, len(groups))) < shares[:, groups]
+
+            def draw_share(generator, right_of=right_of, groups=groups, p=p):
+                return contains(share_interval(right_of(generator)[0], groups=groups), p)
+
+            def draw_difference(generator, right_of=right_of, groups=groups):
+                first, second = right_of(generator).astype(int)
+                return contains(difference_interval(second - first, groups=groups), 0.0)
+
+            case = {"sizes": list(sizes), "num_videos": sum(sizes), "p": p, "deviation": deviation}
+            yield "share, groups of unequal sizes", case, draw_share
+            yield "difference, groups of unequal sizes", case, draw_difference
 
 
 def difference_cases() -> Iterator[Case]:

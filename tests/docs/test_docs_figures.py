@@ -275,6 +275,7 @@ def quoted_figures() -> dict[str, list[str]]:
         next(values for kind, values in coverages.items() if kind.startswith(start))
         for start in ("precision of", "mean average")
     )
+    unequal = [value for kind, values in coverages.items() if "unequal" in kind for value in values]
     folds, arrow_pairs = (measured(name)["differences"] for name in ("fights-folds-cpu", "fights-arrow-cpu"))
 
     def by_seed(name: str, other: str, pairs: Any = folds, prefix: str = "") -> str:
@@ -291,6 +292,7 @@ def quoted_figures() -> dict[str, list[str]]:
             f"down to {percent(min(coverages['mean-class difference']))}",
             f"{percent(min(holds))} to {percent(max(holds))} of simulated draws",
             f"true value in {percent(min(average_precision))}",
+            f"true value in {percent(min(unequal))} to {percent(max(unequal))} of draws",
         ],
         "README.md": [*clip_figures()["README.md"], *hard_figures()["README.md"]],
         "clips.md": [

@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
+from vsn.scores import intervals
 from vsn.scores.intervals import (
     difference_interval,
     loss_share_interval,
@@ -106,6 +107,34 @@ def test_few_groups_have_the_t_interval_of_their_means(num_groups: int):
     assert (low, high) == pytest.approx(expected, abs=0.012)
 
 
+def test_the_degrees_of_freedom_are_those_of_bell_and_mccaffrey():
+    """By matrices: (tr SK)^2 / tr (SK)^2 of the square form K of independent group means with variances S."""
+    sizes = np.array([9, 5, 4, 2, 1])
+    index, w = np.arange(5).repeat(sizes), sizes / sizes.sum()
+    for alike in (0.0, 0.3, 1.0):
+        means = np.diag(alike + (1 - alike) / sizes)
+        residuals = np.diag(w / np.sqrt(1 - w)) @ (np.eye(5) - np.outer(np.ones(5), w))
+        form = means @ residuals.T @ residuals
+        freedom = np.trace(form) ** 2 / np.trace(form @ form)
+        variance = alike * np.sum(w**2) + (1 - alike) / sizes.sum()
+        quantile = intervals._group_quantile(np.full(21, 1 / 21), index, variance)
+        assert quantile == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(100, 5, 5, 5, 5), (300, *[10] * 9), (50, 50, *[2] * 8), (20, 20, 20, 20, 20)])
+def test_most_videos_of_one_person_are_one_person(sizes: tuple[int, ...]):
+    """Of 400 test sets of people whose accuracies differ the intervals of at most a few miss the true one."""
+    generator, groups = np.random.default_rng(0), np.arange(len(sizes)).repeat(sizes)
+    missed = {"share": 0, "difference": 0}
+    for _ in range(400):
+        right = generator.random((2, len(groups))) < generator.beta(2.8, 1.2, (2, len(sizes)))[:, groups]
+        low, high = share_interval(right[0], groups=groups)
+        missed["share"] += not low <= 0.7 <= high
+        low, high = difference_interval(right[1].astype(int) - right[0], groups=groups)
+        missed["difference"] += not low <= 0 <= high
+    assert max(missed.values()) <= 32  # 20 are expected, at most
+
+
 def test_the_order_of_videos_and_the_names_of_groups_do_not_matter():
     generator = np.random.default_rng(3)
     hits, groups = generator.random(60) < 0.7, generator.integers(25, size=60)
@@ -190,8 +219,9 @@ def test_share_that_depends_on_order_by_loop():
         total = sum(weight for *_, weight in pairs)
         rests = [((a - b) - share * (a - 0.5), weight) for a, b, weight in pairs]
         mean = sum(rest * weight for rest, weight in rests) / total
-        variance = sum(weight * (rest - mean) ** 2 for rest, weight in rests) / total**2
-        assert (abs(mean) <= 1.959964 * math.sqrt(variance)) == inside
+        # Each pulls the mean to itself by its share of the weight.
+        squares = [weight * (rest - mean) ** 2 / (1 - weight / total) for rest, weight in rests]
+        assert (abs(mean) <= 1.959964 * math.sqrt(sum(squares)) / total) == inside
 
 
 def test_share_of_a_model_at_chance_has_no_interval():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -91,7 +91,10 @@ def loss_share_interval(
     total = weights.sum()
     a, b = weights @ loss / total, weights @ above / total
     sums = np.array([np.bincount(index, np.sqrt(weights) * part) for part in (loss - a, above - b)])
-    covariance = sums @ sums.T * (_group_quantile(num_groups, len(forward)) / total) ** 2
+    sums /= np.sqrt(1 - np.bincount(index, weights) / total)  # as in `_independent_videos`
+    ratio = float(sums[0] @ sums[0]) / total**2 / max(float(weights @ (loss - a) ** 2 / total), 1e-12)
+    quantile = _group_quantile(np.full(len(forward), 1 / len(forward)), index[:-4], ratio)
+    covariance = sums @ sums.T * (quantile / total) ** 2
     # The ratios r with (a - r b)^2 <= z^2 var(a - r b): between the two roots of a square in r.
     square, middle, constant = b * b - covariance[1, 1], a * b - covariance[0, 1], a * a - covariance[0, 0]
     if b <= 0 or square <= 0:
@@ -148,7 +151,6 @@ def _independent_videos(
     are always equal. With ``classes`` the means are over classes.
     """
     group_index, num_groups = _group_index(groups, len(values))
-    few = (_quantile() / _group_quantile(num_groups, len(values))) ** 2
     _, class_index = np.unique(np.zeros(len(values)) if classes is None else classes, return_inverse=True)
     sizes, sums = np.bincount(class_index), np.bincount(class_index, values)
     weights = 1 / (len(sizes) * sizes[class_index])
@@ -160,13 +162,14 @@ def _independent_videos(
         return mean, square, float(1 / np.sum(group_weights**2))
     # Classes are not drawn, so that only what varies within a class is uncertain. One group does not show it:
     # such classes are taken as draws of one kind.
-    pairs = np.unique(class_index * num_groups + group_index)
-    class_groups = np.bincount(pairs // num_groups)[class_index]
-    single = class_groups == 1
+    pairs, pair_index = np.unique(class_index * num_groups + group_index, return_inverse=True)
+    share = (np.bincount(pair_index) / sizes[pairs // num_groups])[pair_index]  # that a group has of its class
+    single = share == 1
     deviations = values - np.where(single, mean, (sums / sizes)[class_index])
-    drawn = np.where(single, num_groups, class_groups)
-    residuals = np.bincount(group_index, weights * deviations * np.sqrt(drawn / (drawn - 1)))
-    variance = float(np.sum(residuals**2))
+    # A large group pulls the mean to itself, and is nearer to it than to the true one.
+    pulled = np.sqrt(1 - np.where(single, group_weights[group_index], share))
+    variance = float(np.sum(np.bincount(group_index, weights * deviations / pulled) ** 2))
+    few = (_quantile() / _group_quantile(weights, group_index, variance / spread)) ** 2
     # Videos of a group that differ more than chance (one right, its copy wrong) at most double the number.
     most = 2 / float(np.sum(weights**2))
     return mean, square, few * (min(spread / variance + 1, most) if variance > 0 else most)
@@ -217,13 +220,35 @@ def _quantile() -> float:
     return NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 
 
-def _group_quantile(num_groups: int, num_videos: int) -> float:
-    """Return the distance of a bound in standard deviations: Student's t where these are known from few groups."""
-    return _t_quantile(num_groups - 1) if 1 < num_groups < num_videos else _quantile()
+def _group_quantile(weights: NDArray[np.float64], group_index: NDArray[np.intp], variance: float) -> float:
+    """Return the distance of a bound in standard deviations: Student's t where these are known from few groups.
+
+    Its degrees of freedom are those of Bell and McCaffrey (2002): of groups of one size their number less one, and about
+    one where a single group has most of the videos.
+
+    Args:
+        weights: ``(N,)`` of the videos in the mean; their sum is 1.
+        group_index: ``(N,)``.
+        variance: of the mean, in variances of a video; it tells how much the videos of a group are alike.
+    """
+    w = np.bincount(group_index, weights)
+    if not 1 < len(w) < len(weights):
+        return _quantile()
+    squares = np.bincount(group_index, weights**2)
+    alike = min(max((variance - squares.sum()) / (np.sum(w**2) - squares.sum()), 0.0), 1.0)
+    # The estimate is a square form of independent group means, K = (I - w 1') D (I - 1 w') with variances S:
+    # (tr SK)^2 / tr (SK)^2, without a matrix of all groups.
+    s, d = alike + (1 - alike) * squares / w**2, w**2 / (1 - w)
+    both = np.array([w, d])
+    core = np.array([[d.sum(), -1.0], [-1.0, 0.0]]) @ (both * s @ both.T)
+    trace = np.sum(s * d) + np.trace(core)
+    cross = np.array([[d.sum(), -1.0], [-1.0, 0.0]]) @ (both * (s * s * d) @ both.T)
+    of_square = np.sum((s * d) ** 2) + 2 * np.trace(cross) + np.trace(core @ core)
+    return _t_quantile(round(max(1.0, float(trace**2 / of_square)), 6))
 
 
-@cache
-def _t_quantile(freedom: int) -> float:
+@lru_cache(maxsize=10_000)
+def _t_quantile(freedom: float) -> float:
     """Return the upper quantile of Student's t distribution that leaves (1 - CONFIDENCE) / 2 above it."""
     # P(|T| > t) = I_x(freedom / 2, 1 / 2) with x = freedom / (freedom + t^2); t = 13 of one degree of freedom.
     return _root(lambda t: 1 - CONFIDENCE - _incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t)), 0.0, 20.0)
