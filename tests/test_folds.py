@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tests.conftest import TINY_CLASSES
 from tests.helpers.held import held_elsewhere
 from tests.helpers.laid_out import lay
+from tests.helpers.motions import moving_video
 from tests.helpers.ranks import run_ranks
 from tests.helpers.tiny_runs import assert_same_weights, at_step, rename_data, tiny_recipe
 from tests.training.test_train import interrupt
 from vsn import folds
 from vsn.cli import main
-from vsn.config import ConfigError, Recipe
+from vsn.config import ConfigError, DataConfig, Recipe
+from vsn.data.packing.pack import pack_dataset
 from vsn.folds import FoldSpec, cross_validate, divide, out_of_fold, plan
 from vsn.inference.evaluate import evaluate_run
 from vsn.models.run_weights import find_run_weights
@@ -297,7 +300,7 @@ def test_other_settings_and_other_videos_are_refused(
     first, *_ = files = sorted(data.rglob("*.mp4"))
     content = first.read_bytes()
     first.write_bytes(content + b"\0")  # other videos under the same names differ in size
-    with pytest.raises(RunError, match="other files under the same names"):
+    with pytest.raises(RunError, match="other files or segments under the same names"):
         cross_validate(moved, FoldSpec(3), folder, console=quiet)
     first.write_bytes(content)
     files[-1].rename(files[-1].with_name("6.mp4"))
@@ -372,6 +375,36 @@ def test_notes_of_the_data_are_shown_but_not_how_a_part_would_be_held_out(tiny_d
     assert "Groups that differ only in upper and lower case or spaces count as different: 'p1', 'P1'." in shown
     assert "alone.mp4" in shown
     assert "held out" not in shown.lower()
+
+
+def test_segments_with_other_times_are_not_those_that_were_tested(
+    tiny_data: Path, tmp_path: Path, quiet: Console
+) -> None:
+    def begin(end: float) -> None:
+        rows = [f"{tiny_data}/{name}/{i}.mp4,{name},{name}-{i},{i},0,{end}" for name in TINY_CLASSES for i in range(4)]
+        lay(tmp_path / "data", {"clips.csv": "\n".join(["path,label,id,group,start,end", *rows, ""])})
+        recipe = rename_data(tiny_recipe(tmp_path / "data", epochs=1), source="csv")
+        cross_validate(recipe, FoldSpec(2), tmp_path / "out", console=quiet)
+
+    begin(0.5)
+    with pytest.raises(RunError, match="sizes or times have changed since"):
+        begin(0.4)
+    begin(0.5)
+
+
+def test_a_data_set_that_is_packed_again_is_another(tiny_data: Path, tmp_path: Path, quiet: Console) -> None:
+    def begin(data: Path) -> None:
+        shutil.rmtree(tmp_path / "packed", ignore_errors=True)
+        pack_dataset(DataConfig(root=str(data)), tmp_path / "packed", num_workers=0, progress=False)
+        recipe = rename_data(recipe_of(tmp_path / "packed"), source="csv")
+        cross_validate(recipe, FoldSpec(3, by="video"), tmp_path / "out", console=quiet)
+
+    begin(tiny_data)
+    other = shutil.copytree(tiny_data, tmp_path / "data")
+    moving_video(other / TINY_CLASSES[0] / "0.mp4", 12)
+    with pytest.raises(RunError, match="other files or segments"):
+        begin(other)
+    begin(tiny_data)
 
 
 def test_every_part_of_data_without_splits_is_divided(tiny_data: Path) -> None:

@@ -30,6 +30,7 @@ from vsn.data.part import Part
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.readers.entries import absolute_path, video_id
 from vsn.data.records import REVERSED, RecordSet, VideoRecord
+from vsn.data.video import stored_bytes
 from vsn.inference.evaluate import evaluate_split
 from vsn.runs.folds import FOLDS_FILE, FOLDS_LIST, OUT_OF_FOLD, DividedBy, Fold, Folds, is_folds, load_folds
 from vsn.runs.metadata import versions, write_run
@@ -38,7 +39,7 @@ from vsn.runs.run import RESUMABLE_SETTINGS, Run, RunError, check_new, flat_sett
 from vsn.scores.match import reorder_scores
 from vsn.scores.scores import Scores, load_scores
 from vsn.system.distributed import Distributed
-from vsn.system.files import size_on_disk, write_csv, write_json
+from vsn.system.files import write_csv, write_json
 from vsn.system.lock import lock_folder
 from vsn.system.numbers import percent
 from vsn.system.terminal import print_line
@@ -82,9 +83,9 @@ class _Division:
 
     @property
     def files_hash(self) -> str:
-        """A hash of the ids with the sizes of the files in bytes, which other videos under the same names change."""
-        sizes = {record.video_id: size_on_disk(record.path) for record in self.records}
-        return hashlib.sha256(json.dumps(sorted(sizes.items())).encode()).hexdigest()
+        """A hash of ids, sizes in bytes and times of segments: other videos or segments under the same names change it."""
+        rows = sorted((r.video_id, stored_bytes(r.path), *([str(r.part)] if r.part else [])) for r in self.records)
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def groups_of(self, fold: int) -> list[str]:
         """The groups that are held out in a fold; none where videos are divided one by one."""
@@ -333,8 +334,8 @@ def _check_same(before: Folds, now: Folds, out: Path) -> None:
         )
     if before.get("files_hash", now["files_hash"]) != now["files_hash"]:
         raise RunError(
-            f"{out} has folds of other files under the same names: the size of some has changed since. Restore them, pass "
-            "their folder with --data.root, or choose another folder with --out."
+            f"{out} has folds of other files or segments under the same names: sizes or times have changed since. Restore "
+            "them, pass their folder with --data.root, or choose another folder with --out."
         )
 
 

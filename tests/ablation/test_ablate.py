@@ -14,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.conftest import TINY_CLASSES
 from tests.helpers.held import held_elsewhere
 from tests.helpers.tiny_runs import assert_same_weights, rename_data, tiny_recipe
 from tests.training.test_train import at_step, interrupt
@@ -655,6 +656,55 @@ def test_unlabeled_test_videos_are_refused_before_the_first_run(tiny_data: Path,
     assert not (tmp_path / "out").exists()
 
 
+def changed_copy(tiny_data: Path, root: Path, *, exchange: bool = False, remove: bool = False) -> Path:
+    """The data, with the training videos of two classes exchanged, or without one; the test videos stay."""
+    shutil.copytree(tiny_data, root)
+    rows = [
+        (f"{name}/{i}.mp4", name, "test" if i == 0 else "val" if i == 1 else "train")
+        for name in TINY_CLASSES
+        for i in range(5)
+    ]
+    if exchange:
+        first, second = (root / name / "3.mp4" for name in TINY_CLASSES[:2])
+        content = first.read_bytes()
+        first.write_bytes(second.read_bytes() + b"\0")
+        second.write_bytes(content)
+    rows = rows[:-1] if remove else rows
+    (root / "videos.csv").write_text("path,label,split\n" + "".join(",".join(row) + "\n" for row in rows))
+    return root
+
+
+@pytest.mark.parametrize("change", [{"exchange": True}, {"remove": True}])
+def test_runs_on_other_training_videos_are_not_pooled(tiny_data: Path, tmp_path: Path, quiet: Console, change: dict):
+    """The test videos are the same, with the same names and labels."""
+    first, second = changed_copy(tiny_data, tmp_path / "a"), changed_copy(tiny_data, tmp_path / "b", **change)
+    spec = AblationSpec(grid=parse_grid(["model.name=tsn_resnet14_tiny"]))
+
+    def run(root: Path, out: str, seed: int) -> None:
+        recipe = rename_data(tiny_recipe(root, epochs=1), source="csv")
+        ablate(recipe, replace(spec, seeds=(seed,)), tmp_path / out, console=quiet)
+
+    run(first, "one", 0)
+    with pytest.raises(RunError, match="trained or tested on other videos, labels or files"):
+        run(second, "one", 1)
+    run(second, "two", 1)
+    with pytest.raises(RunError, match="trained or tested on different videos, labels or files"):
+        merge_ablations([tmp_path / "one", tmp_path / "two"], tmp_path / "all")
+    (tmp_path / "one" / "ablation.json").unlink()  # only its run is left
+    with pytest.raises(RunError, match=r"was begun with other data; since then there are (training|other files)"):
+        run(second, "one", 0)
+    run(first, "one", 0)
+
+
+def test_rows_of_a_grid_of_data_sets_stay_when_the_base_moves(tiny_data: Path, tmp_path: Path, quiet: Console):
+    first, second = changed_copy(tiny_data, tmp_path / "a"), changed_copy(tiny_data, tmp_path / "b", remove=True)
+    spec = AblationSpec(grid=parse_grid([f"data.root={first},{second}"]))
+    recipe = rename_data(tiny_recipe(first, epochs=1), source="csv")
+    ablate(recipe, spec, tmp_path / "out", console=quiet)
+    with pytest.raises(RunError, match=r"data\.root was '.*a' and is '.*b'"):
+        ablate(rename_data(recipe, root=str(second)), spec, tmp_path / "out", console=quiet)
+
+
 def test_parts_of_several_machines_are_merged(ablated: tuple[Path, Recipe], tmp_path: Path, capsys):
     def part(name: str, seed: int, top1: float) -> Path:
         facts = json.loads((ablated[0] / "ablation.json").read_text())
@@ -712,12 +762,25 @@ def test_only_parts_of_one_ablation_are_merged(ablated: tuple[Path, Recipe], tmp
     assert not (tmp_path / "all").exists()
 
 
+EDITED = {"name": "a", "seed": 0, "settings": {}, "model": "m", "forward": {"top1": 0.5}}
+
+
+def edited_file(runs: object) -> str:
+    return json.dumps(
+        {"recipe": {}, "tables": [], "grid": {}, "backbones": [], "seeds": [], "commands": [], "runs": runs}
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "is not the ablation.json"),
         ("[]", "is not the ablation.json"),
         ('{"runs": []}', "lacks backbones, co"),
+        (edited_file(None), "its runs are not a list"),
+        (edited_file([{"name": "a", "seed": 0}]), "run 1 lacks forward, model, settings"),
+        (edited_file([EDITED | {"forward": {"top1": "33,3"}}]), "top1 of run 1 with its frames forward is no number"),
+        (edited_file([EDITED, EDITED]), "it has 'a' with seed 0 twice"),
     ],
 )
 def test_invalid_files(tmp_path: Path, text: str, message: str):

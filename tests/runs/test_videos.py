@@ -75,7 +75,7 @@ def test_of_many_videos_a_part_is_compared(tmp_path: Path) -> None:
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     videos = list_videos_of_run(records(**{"a\udcff": 0}), VAL, CLASSES)
     record_videos(tmp_path, videos)
-    assert read_videos(tmp_path) == {"before": {}, **videos}
+    assert read_videos(tmp_path) == {"before": {}, "times": {}, **videos}
     assert record_videos(tmp_path, videos) == []
 
 

@@ -41,6 +41,7 @@ from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.checkpoint import load_model
 from vsn.runs.metadata import versions
 from vsn.runs.run import RESUMABLE_SETTINGS, Run, RunError, flat_settings
+from vsn.runs.videos import hash_data
 from vsn.scores.facts import hash_labels
 from vsn.system.distributed import Distributed
 from vsn.system.files import write_json
@@ -102,7 +103,7 @@ def _ablate(
     tables, _ = make_tables(base, spec.tables, spec.grid or {}, ablation["backbones"])
     runs = plan_runs(tables, spec.seeds, out)
     _check_runs(runs, missing, distributed)
-    distributed.broadcast_from_rank0(lambda: _check_data(base, runs, ablation["runs"], out))
+    data_hashes = distributed.broadcast_from_rank0(lambda: _check_data(base, runs, ablation["runs"], out))
     # Stored flow may be missing, which only Table 5 needs: the others are still run.
     flow_only = _run_names(t for t in tables if t.key == "5") - _run_names(t for t in tables if t.key != "5")
 
@@ -134,6 +135,8 @@ def _ablate(
             trained = train_or_reuse(run.recipe, run.path, datasets=datasets, console=console, command="vsn ablate")
             # Rank 0 wrote the run folder; the broadcast is also a barrier.
             result = distributed.broadcast_from_rank0(functools.partial(_describe_run, base, run, trained))
+            if data_hash := data_hashes.get(data_settings(result["settings"])):
+                result["data_hash"] = data_hash
             _test(run, result, spec.orders, progress=distributed.is_rank0)
             # Replace a result that was tested with fewer orders of the frames.
             ablation["runs"] = [r for r in ablation["runs"] if (r["name"], r["seed"]) != (run.variant.name, run.seed)]
@@ -173,8 +176,9 @@ def open_ablation(base: Recipe, spec: AblationSpec, out: Path, command: str = ""
         ablation = load_ablation(out / FILE)
         stored = recorded_recipe(ablation["recipe"], str(out / FILE))
         # Rows of one table must share every setting that affects results; the seed is that of each run.
-        changed = [key for key in changed_settings(stored, base) if key not in RESUMABLE_SETTINGS | {"train.seed"}]
-        if changed:
+        # The place of the data too where it names a row: of a grid of data sets.
+        kept = RESUMABLE_SETTINGS - {*ablation["grid"], *(spec.grid or {})} | {"train.seed"}
+        if changed := [key for key in changed_settings(stored, base) if key not in kept]:
             key = changed[0]
             raise RunError(
                 f"{out} has an ablation of another recipe: {key} was {flat_settings(stored)[key]!r} and is "
@@ -208,7 +212,8 @@ def merge_ablations(folders: Sequence[Path], out: Path) -> Ablation:
     base, with_grid = recorded_recipe(merged["recipe"]), folders[0]
     for folder, other in zip(folders[1:], others, strict=True):
         recipe = recorded_recipe(other["recipe"], str(folder / FILE))
-        differing = set(changed_settings(recipe, base)) - RESUMABLE_SETTINGS - {"train.seed"}
+        kept = RESUMABLE_SETTINGS - {*merged["grid"], *other["grid"]} | {"train.seed"}
+        differing = set(changed_settings(recipe, base)) - kept
         differing |= {"backbones"} if other["backbones"] != merged["backbones"] else set()
         if other["grid"] and not merged["grid"]:
             merged["grid"], with_grid = {key: [] for key in other["grid"]}, folder
@@ -300,12 +305,17 @@ def _check_runs(runs: Sequence[PlannedRun], missing: Mapping[str, str], distribu
             build_model(replace(run.recipe.model, num_classes=run.recipe.model.num_classes or 1))
 
 
-def _check_data(base: Recipe, runs: Sequence[PlannedRun], results: Sequence[RunResult], out: Path) -> None:
+def _check_data(base: Recipe, runs: Sequence[PlannedRun], results: Sequence[RunResult], out: Path) -> dict[str, str]:
     """Refuse test videos without labels, and others than those of the results that are there, before the first run.
+
+    Returns:
+        `RunResult.data_hash` by `data_settings`.
 
     Raises:
         ConfigError, RunError: see above; or the data cannot be read.
     """
+    trained_on = {data_settings(one["settings"]): one["data_hash"] for one in results if one.get("data_hash")}
+    data_hashes: dict[str, str] = {}
     hashes = {data_settings(one["settings"]): one["forward"] for one in results if one["forward"].get("videos_hash")}
     checked: set[str] = set()
     for run in runs:
@@ -329,6 +339,14 @@ def _check_data(base: Recipe, runs: Sequence[PlannedRun], results: Sequence[RunR
                 f"{split!r} of {config.root} has {len(names)}, with other names or labels. Restore the data, or choose "
                 "another folder with --out."
             )
+        others = (read_labeled(config, name) for name in (config.train_split, config.val_split))
+        data_hashes[key] = hash_data(*others, records)
+        if trained_on.get(key, data_hashes[key]) != data_hashes[key]:
+            raise RunError(
+                f"{out} has runs that were trained or tested on other videos, labels or files than {config.root} has now. "
+                "Restore the data, or choose another folder with --out."
+            )
+    return data_hashes
 
 
 def _test(planned: PlannedRun, result: RunResult, orders: Sequence[TestOrder], *, progress: bool) -> None:

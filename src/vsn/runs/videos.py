@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,9 +10,9 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from vsn.config.errors import quote_first
-from vsn.data.records import REVERSED, VideoRecord
+from vsn.data.records import REVERSED, RecordSet, VideoRecord
 from vsn.runs.run import Run, RunError
-from vsn.system.files import size_on_disk, write_text
+from vsn.system.files import write_text
 
 VIDEOS_FILE = "videos.json"
 MAX_SIZES = 1000
@@ -28,17 +29,30 @@ class Videos(TypedDict):
     """Training videos of the runs whose weights the run started from."""
     sizes: NotRequired[dict[str, int]]
     """The bytes of up to `MAX_SIZES` videos on disk: other videos under the same names are told by them."""
+    times: NotRequired[dict[str, str]]
+    """The times of those that are segments, such as "t=12.5,20"."""
 
 
 def list_videos_of_run(train: Sequence[VideoRecord], val: Sequence[VideoRecord], classes: Sequence[str]) -> Videos:
     """Return what `RUN/videos.json` holds for these records."""
-    path_of = {record.video_id: record.path for record in (*train, *val)}
-    sampled = sorted(path_of)[:: max(1, math.ceil(len(path_of) / MAX_SIZES))]
-    return {
+    from vsn.data.video import stored_bytes  # with the decoder, which reports do not need
+
+    records = {record.video_id: record for record in (*train, *val)}
+    sampled = sorted(records)[:: max(1, math.ceil(len(records) / MAX_SIZES))]
+    videos: Videos = {
         "train": _names_of(train, classes),
         "val": _names_of(val, classes),
-        "sizes": {video: size_on_disk(path_of[video]) for video in sampled},
+        "sizes": {video: stored_bytes(records[video].path) for video in sampled},
     }
+    if times := {video: str(part) for video in sampled if (part := records[video].part)}:
+        videos["times"] = times
+    return videos
+
+
+def hash_data(*splits: RecordSet) -> str:
+    """Return a hash of the videos of some splits: names, classes, and sizes and times as `list_videos_of_run` has them."""
+    videos = [list_videos_of_run(split.records, (), split.classes) for split in splits]
+    return hashlib.sha256(json.dumps(videos, sort_keys=True).encode()).hexdigest()
 
 
 def _names_of(records: Sequence[VideoRecord], classes: Sequence[str]) -> dict[str, str]:
@@ -57,6 +71,7 @@ def read_videos(path: Path) -> Videos | None:
             "val": dict(videos["val"]),
             "before": dict(videos.get("before", {})),
             "sizes": dict(videos.get("sizes", {})),
+            "times": dict(videos.get("times", {})),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
@@ -108,25 +123,34 @@ def record_videos(path: Path, videos: Videos, *, start: Path | None = None) -> l
             f"The weights to start from ({start}) were trained on {len(shared)} of the {len(_sources(videos['val']))} "
             f"validation videos ({quote_first(shared, 2)}): accuracy on them says little about others."
         ]
-    compared = before.get("sizes", {}).keys() & videos.get("sizes", {}).keys()
-    other = sorted(video for video in compared if before["sizes"][video] != videos["sizes"][video])
+    if changes := describe_changes(before, videos):
+        return [
+            f"The data has changed since this run began; {changes}. The run continues on the videos that are there now: its "
+            "results are of both, and its learning rate counts steps of the new epochs."
+        ]
+    return []
+
+
+def describe_changes(before: Videos, now: Videos) -> str:
+    """Say how the videos of a run have changed; "" if they are the same as far as is recorded."""
     changes = [
         f"{kind} videos: {', '.join(parts)}"
         for kind, parts in (
-            ("training", _describe_change(before["train"], videos["train"])),
-            ("validation", _describe_change(before["val"], videos["val"])),
+            ("training", _describe_change(before["train"], now["train"])),
+            ("validation", _describe_change(before["val"], now["val"])),
         )
         if parts
     ]
-    if other:
-        compared_of = "" if len(compared) == len(videos["train"] | videos["val"]) else f" of {len(compared)} compared"
-        changes.append(f"other files under the same names: {len(other)}{compared_of} ({quote_first(other, 2)})")
-    if not changes:
-        return []
-    return [
-        f"The data has changed since this run began; {'; '.join(changes)}. The run continues on the videos that are there "
-        "now: its results are of both, and its learning rate counts steps of the new epochs."
+    recorded: list[tuple[str, Mapping[str, object], Mapping[str, object]]] = [
+        ("files", before.get("sizes", {}), now.get("sizes", {})),
+        ("times", before.get("times", {}), now.get("times", {})),
     ]
+    for what, was, values in recorded:
+        compared = values.keys() & was.keys()
+        if other := sorted(video for video in compared if was[video] != values[video]):
+            compared_of = "" if len(compared) == len(now["train"] | now["val"]) else f" of {len(compared)} compared"
+            changes.append(f"other {what} under the same names: {len(other)}{compared_of} ({quote_first(other, 2)})")
+    return "; ".join(changes)
 
 
 def _sources(ids: Iterable[str]) -> set[str]:

@@ -142,13 +142,6 @@ def write_csv(path: str | Path, rows: Iterable[Sequence[object]]) -> None:
     write_text(path, text.getvalue())
 
 
-def size_on_disk(path: Path) -> int:
-    """Return the bytes of a file, or of the files in a folder; 0 for what is not there, such as a video in a packed file."""
-    if path.is_dir():
-        return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
-    return path.stat().st_size if path.is_file() else 0
-
-
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     stat = path.stat()

@@ -39,7 +39,7 @@ from vsn.runs.run import (
     write_bad_videos,
     write_summary,
 )
-from vsn.runs.videos import list_videos_of_run, record_videos
+from vsn.runs.videos import describe_changes, list_videos_of_run, read_videos, record_videos
 from vsn.system.distributed import Distributed
 from vsn.system.interrupt import Stopped, stop_requests
 from vsn.system.lock import LOCK_FILE, FolderLock, lock_folder
@@ -198,6 +198,13 @@ def train_or_reuse(
     has_state, finished = Distributed(recipe.train.device).broadcast_from_rank0(
         lambda: (any((path / name).is_file() for name in STATE_FILES), is_finished(path))
     )
+    before = read_videos(path) if finished or has_state else None
+    now = list_videos_of_run(datasets[0].records, datasets[1].records, datasets[0].classes)
+    if before and (changes := describe_changes(before, now)):
+        raise RunError(
+            f"{path} was begun with other data; since then there are {changes}. Restore the data, or choose another folder "
+            "with --out."
+        )
     if finished:
         run = open_run(path)
         check_resumable(run, recipe, datasets[0].classes)

@@ -15,10 +15,10 @@ import numpy as np
 
 from vsn.config import Decoder
 from vsn.data.part import VideoPart
-from vsn.data.video import VideoError, open_video, part_reader
+from vsn.data.video import VideoError, open_video, part_reader, stored_bytes
 from vsn.data.video.constant_rate import is_at_constant_rate
 from vsn.data.video.jpeg import MAX_SIDE, decode_jpeg, encode_jpeg
-from vsn.data.video.packed_files import FOOTER, FRAME, MAGIC, VIDEO, Shard, packed_place
+from vsn.data.video.packed_files import FOOTER, FRAME, MAGIC, VIDEO, Shard
 from vsn.system.files import atomic_write
 
 
@@ -157,7 +157,7 @@ def write_shard(job: ShardJob) -> ShardContent:
                         times[len(ids)] = stored.times
                     counts.append(stored.num_frames)
                     ids.append(video.video_id)
-                    bytes_in += _num_source_bytes(video.shown.path)
+                    bytes_in += stored_bytes(video.shown.path)
                 except VideoError as error:
                     writer.discard_video()  # frames before the damaged one are written already
                     bad.append(UnreadVideo(video.video_id, error.reason, _stamp(video.shown.path)))
@@ -263,14 +263,3 @@ def _stamp(path: Path) -> str:
     except OSError:
         return "absent"
     return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def _num_source_bytes(path: Path) -> int:
-    """Return the size of a video file, a folder of frames, or the frames of a packed video."""
-    # A packed data set can be packed again, for example at a smaller size.
-    if packed_place(path):
-        return int(Shard(path.parent).frame_table(int(path.name))[0]["size"].sum())
-    if not path.is_dir():
-        return path.stat().st_size
-    with os.scandir(path) as entries:
-        return sum(entry.stat().st_size for entry in entries if entry.is_file())

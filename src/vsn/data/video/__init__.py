@@ -13,7 +13,7 @@ from vsn.config import Decoder
 from vsn.data.part import Part
 from vsn.data.video.constant_rate import at_constant_rate
 from vsn.data.video.frame_folders import FrameFolderReader
-from vsn.data.video.packed_files import PackedReader, packed_place
+from vsn.data.video.packed_files import PackedReader, packed_bytes, packed_place
 from vsn.data.video.pyav_reader import PyAVReader
 from vsn.data.video.reader import (
     FewerFramesError,
@@ -38,6 +38,7 @@ __all__ = [
     "at_constant_rate",
     "open_video",
     "part_reader",
+    "stored_bytes",
     "write_video",
 ]
 
@@ -75,3 +76,12 @@ def open_video(
     if decoder == "pyav":
         return PyAVReader(path, short_side=short_side, num_threads=num_threads)
     return TorchCodecReader(path, short_side=short_side, device=device_of(decoder))
+
+
+def stored_bytes(path: str | Path) -> int:
+    """Return the bytes of a video: of a file, of the files of a folder, or in a packed file; 0 for one that is not there."""
+    if packed_place(path):
+        return packed_bytes(path)
+    if os.path.isdir(path):
+        return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
+    return os.path.getsize(path) if os.path.isfile(path) else 0

@@ -89,6 +89,16 @@ def packed_place(path: str | Path) -> tuple[Path, str] | None:
     return (path.parent, path.name) if path.parent.suffix == SUFFIX else None
 
 
+def packed_bytes(path: str | Path) -> int:
+    """Return the bytes of the frames of a packed video; 0 for one that is not there."""
+    try:
+        shard, number = _locate(path)
+    except VideoError:
+        return 0
+    video = shard.videos[number]
+    return int(video["table"] - video["start"])  # the table follows the frames
+
+
 class Shard:
     """An open shard: `videos`, its table of `VIDEO` rows, its description, and its bytes.
 
