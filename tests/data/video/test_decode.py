@@ -2,17 +2,22 @@ import contextlib
 import gc
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image, features
 
 from tests.helpers.videos import READERS, overwrite_packets, with_matrix
 from vsn.data.sampling import segment_indices
 from vsn.data.video import FewerFramesError, VideoError, VideoMetadata, open_video, write_video
 from vsn.data.video import container as containers
+from vsn.data.video.container import video_stream
 from vsn.data.video.pyav_reader import FrameConverter
 from vsn.data.video.reader import scaled_size
 
@@ -252,6 +257,52 @@ def test_pixel_formats_become_rgb(tmp_path: Path, pixel_format: str) -> None:
     frames = open_video(path).all_frames()
     assert frames.shape == (3, 32, 48, 3)
     assert np.abs(frames.astype(int) - 120).max() <= 3
+
+
+# --- files of several video streams ----------------------------------------------------------------
+
+
+def two_streams(path: Path, *, shown: int) -> None:
+    """Five frames of brightness 40 and, wider and taller, of 200; one of the two is marked as the one to show."""
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=10) for _ in range(2)]
+        for number, stream in enumerate(streams):
+            stream.width, stream.height, stream.pix_fmt = 48 + 16 * number, 32, "yuv420p"
+            stream.disposition = Disposition.default if number == shown else Disposition(0)
+        for number, stream in enumerate(streams):
+            image = np.full((32, stream.width, 3), (40, 200)[number], np.uint8)
+            for index in range(5):
+                frame = av.VideoFrame.from_ndarray(image)
+                frame.pts = index
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("shown", [0, 1])
+def test_of_several_video_streams_the_marked_one_is_read(tmp_path: Path, suffix: str, shown: int) -> None:
+    two_streams(tmp_path / f"two{suffix}", shown=shown)
+    video = open_video(tmp_path / f"two{suffix}")
+    assert (video.metadata.width, video.num_frames) == (48 + 16 * shown, 5)
+    for frames in (video.all_frames(), video.frames_at([3]), next(iter(video))):
+        assert abs(frames.mean() - (40, 200)[shown]) < 4
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow writes no AVIF here")
+def test_an_animated_avif_is_a_video(tmp_path: Path) -> None:
+    first, *others = (Image.fromarray(np.full((32, 48, 3), 20 + 20 * index, np.uint8)) for index in range(8))
+    first.save(tmp_path / "a.avif", save_all=True, append_images=others, duration=100)
+    brightness = open_video(tmp_path / "a.avif").all_frames().mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(brightness, 20 + 20 * np.arange(8), atol=3)
+    first.save(tmp_path / "b.avif")
+    assert open_video(tmp_path / "b.avif").num_frames == 1
+
+
+def test_tiles_of_a_picture_are_not_taken_for_it() -> None:
+    tiles = [SimpleNamespace(disposition=Disposition.dependent, frames=1)] * 4
+    container = SimpleNamespace(streams=SimpleNamespace(video=tiles), metadata={"major_brand": "heic"})
+    with pytest.raises(VideoError, match=r"a picture of 4 tiles.*Convert it to JPEG"):
+        video_stream("a.heic", cast(Any, container))
 
 
 # --- files that are no videos ----------------------------------------------------------------------

@@ -299,14 +299,16 @@ def part_on_disk(path: Path, part: Part | None, frames: tuple[int, int] | None, 
 @lru_cache(maxsize=64)
 def _frame_times(path: Path, changed: int) -> tuple[float, ...]:
     """Return the seconds of each frame of a file and of its end, from the time stamps of its packets."""
-    import av  # only here: readers of lists open no video
+    # Only here: readers of lists open no video.
+    from vsn.data.video.container import content_errors, open_container, read_packets, video_stream
+    from vsn.data.video.reader import VideoError
 
     try:
-        with av.open(os.fspath(path)) as container:
-            stream = container.streams.video[0]
-            packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        with content_errors(path), open_container(path) as container:
+            stream = video_stream(path, container)
+            packets = [packet for packet in read_packets(path, container, stream) if not packet.is_discard]
             base = float(stream.time_base or 0)
-    except (OSError, av.error.FFmpegError, IndexError) as error:
+    except VideoError as error:
         raise ValueError(f"the frames of {path} cannot be counted ({error}); set data.annotation_rate.") from None
     stamps = sorted(packet.pts for packet in packets if packet.pts is not None)
     if len(stamps) < max(2, len(packets)):

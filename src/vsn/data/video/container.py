@@ -30,6 +30,9 @@ _OPTIONS = {
     "format_whitelist": ",".join(sorted(av.formats_available - _PLAYLISTS)),
     "max_pixels": str(MAX_PIXELS),
 }
+_NOT_SHOWN = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
+"""Cover pictures of sound files, and layers and tiles that are no picture by themselves."""
+_PICTURE_BRANDS = {"avif", "avis", "heic", "heim", "heis", "heix", "mif1", "msf1"}
 _STALL_SECONDS = 60.0
 UNDECODABLE = (av.FFmpegError, ValueError)
 """What PyAV raises for a packet that does not decode; since version 19 a plain ValueError when no decoder opens."""
@@ -70,17 +73,25 @@ def open_source(source: str, *, options: dict[str, str], timeout: float) -> Inpu
 
 
 def video_stream(path: str | Path, container: InputContainer) -> VideoStream:
-    """Return the first video stream that is not a cover picture, ready to decode. Raises `VideoError`."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:  # the cover picture of a sound file
-            if stream.codec_context is None:
-                raise VideoError(path, "no decoder for its video stream.")
-            # Options of a decoder must be set before it opens.
-            if not stream.codec_context.is_open:
-                stream.codec_context.thread_count = 1
-                stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            return stream
-    raise VideoError(path, "it has no video stream.")
+    """Return the stream that players show, ready to decode. Raises `VideoError`."""
+    streams = [stream for stream in container.streams.video if not stream.disposition & _NOT_SHOWN]
+    tiles = [stream for stream in container.streams.video if stream.disposition & Disposition.dependent]
+    if tiles and container.metadata.get("major_brand") in _PICTURE_BRANDS:
+        raise VideoError(
+            path,
+            f"a picture of {len(tiles)} tiles, as phones write HEIC, and tiles are not joined. Convert it to JPEG.",
+        )
+    if not streams:
+        raise VideoError(path, "it has no video stream.")
+    # The one that is marked, and of those of an animated AVIF not its still picture; else the first.
+    stream = max(streams, key=lambda one: (bool(one.disposition & Disposition.default), one.frames != 1))
+    if stream.codec_context is None:
+        raise VideoError(path, "no decoder for its video stream.")
+    # Options of a decoder must be set before it opens.
+    if not stream.codec_context.is_open:
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream
 
 
 @contextlib.contextmanager
