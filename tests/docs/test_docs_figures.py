@@ -91,6 +91,12 @@ def of_people(a: str, b: str) -> str:
     return f"{round(fmean(apart), 1) + 0:.1f} points ({interval})"
 
 
+def mean_of_folds(name: str, model: str) -> float:
+    """The accuracy of a network over the seeds of a file of folds, in percent."""
+    rows = measured(name)["rows"]
+    return 100 * fmean(row["top1"] for run, row in rows.items() if run.startswith(model))
+
+
 def clip_figures() -> dict[str, list[str]]:
     """Figures of the default recipe on clips of fights, as README and docs/clips.md quote them."""
     by_model: dict[str, list[Any]] = {}
@@ -102,11 +108,7 @@ def clip_figures() -> dict[str, list[str]]:
     means = {name: percent(fmean(test["forward"] for test in tests)) for name, tests in top1.items()}
     minutes = f"{fmean(run['training_seconds'] for run in by_model['vsn']) / 60:.1f} minutes"
     low, high = (percent(bound) for bound in by_model["vsn"][0]["test"][0]["top1_interval"])
-    people = measured("gestures-people-cpu")["rows"]
-    on_people = {
-        name: percent(fmean(row["top1"] for run, row in people.items() if run.startswith(name)))
-        for name in ("tsm", "vsn")
-    }
+    on_people = {name: f"{mean_of_folds('gestures-people-cpu', name):.1f}%" for name in ("tsm", "vsn")}
     between = [100 * (tsm["forward"] - vsn["forward"]) for tsm, vsn in zip(top1["tsm"], top1["vsn"], strict=True)]
     return {
         "README.md": [
@@ -308,6 +310,24 @@ def quoted_figures() -> dict[str, list[str]]:
             f"VSN is {by_seed('vsn', 'tsn', arrow_pairs, 'fights-')} points above it",
             f"and {by_seed('vsn', 'tsm', arrow_pairs, 'fights-')} points above TSM",
             difference("gestures-swapped-cpu", "vsn-0 - tsn-0"),
+            "by {:.1f} points for TSN and {:.1f} for TSM; VSN loses {:.1f}".format(
+                *(
+                    abs(mean_of_folds("fights-random-cpu", model) - mean_of_folds("fights-folds-cpu", model))
+                    for model in ("tsn", "tsm", "vsn")
+                )
+            ),
+            "TSM is right on {} and VSN on {}, means of three seeds".format(
+                *(
+                    percent(
+                        fmean(
+                            run["test"][0]["top1"]
+                            for run in measured("gestures-arrow-differences-cpu")["runs"]
+                            if model in run["run"]
+                        )
+                    )
+                    for model in ("tsm", "vsn")
+                )
+            ),
             f"{of_people('tsm', 'vsn')} above VSN",
             f"{of_people('tsm', 'tsn')} above TSN",
             f"VSN is {of_people('vsn', 'tsn')} above TSN",
