@@ -13,6 +13,7 @@ from vsn.data.open import open_split
 from vsn.data.video import VideoError, open_video
 from vsn.data.views import PROTOCOLS
 from vsn.inference.evaluate import score_videos
+from vsn.inference.inputs import describe_unread
 from vsn.inference.prediction import Prediction
 from vsn.inference.predictor import Predictor
 from vsn.models.weights_file import read_weights, write_weights
@@ -51,6 +52,12 @@ def test_a_folder_of_frames_is_a_video(predictor: Predictor, gray_video: Path, t
     assert predictor.predict(tmp_path / "1").labels == of_file.labels
     shutil.copy(gray_video, tmp_path / "clip.mp4")
     assert predictor.list_inputs(tmp_path) == [tmp_path / "clip.mp4"]
+    for name in ("a.GIF", "b.gif", "c.h264", "notes", ".hidden"):
+        (tmp_path / "2" / name).touch()
+    unread = describe_unread(predictor.recipe, tmp_path)
+    assert "not .gif (2), .h264 (1), no extension (1), 2 folders of frames ('" in unread
+    assert describe_unread(predictor.recipe, tmp_path / "clip.mp4") == ""
+    assert describe_unread(predictor.recipe, tmp_path / "1") == ""
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "cover.jpg").write_bytes((tmp_path / "1" / "00001.png").read_bytes())
     with pytest.raises(ConfigError, match="no videos were found"):

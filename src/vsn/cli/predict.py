@@ -148,8 +148,16 @@ def predict(
             write_contact_sheet(_saved_as(save, file, ".jpg", taken), prediction, frame_template=template, part=part)
 
     taken: set[Path] = set()
-    inputs = [file for path in videos for file in predictor.list_inputs(path)]
+    inputs = _list_inputs(predictor, videos)
     _for_each_file(inputs, predict_labels, json_output=json_output)
+
+
+def _list_inputs(predictor: Predictor | TwoStreamPredictor, videos: Sequence[Path]) -> list[Path]:
+    from vsn.inference.inputs import describe_unread
+
+    for note in filter(None, (describe_unread(predictor.recipe, path) for path in videos)):
+        print(f"Note: {note}", file=sys.stderr)
+    return [file for path in videos for file in predictor.list_inputs(path)]
 
 
 def check_calibrated(predictor: Predictor | TwoStreamPredictor, calibration: Calibration | None) -> None:
@@ -230,7 +238,7 @@ def _predict_timelines(
 
     # Checked before the first video, which may take an hour.
     truth = read_truth(files.truth, predictor.classes) if files.truth is not None else ()
-    inputs = [file for path in videos for file in predictor.list_inputs(path)]
+    inputs = _list_inputs(predictor, videos)
     for option in ("out", "plot", "truth"):
         if getattr(files, option) is not None and len(inputs) > 1:
             raise ValueError(f"--{option} is for one video, got {len(inputs)}.")

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from vsn.config import ConfigError, EvalConfig, Protocol, Source
 from vsn.data.video import VideoError
 from vsn.data.views import PROTOCOLS
 from vsn.inference.exported_metadata import is_exported
 from vsn.inference.feature_files import Features, FeaturesError, load_features
+from vsn.inference.inputs import describe_unread
 from vsn.inference.predictor import Predictor, check_per_frame, open_predictor
 from vsn.runs.run import WeightsKind
 from vsn.system.interrupt import StopRequest, stop_requests
 from vsn.system.progress import progress_bar
+from vsn.system.terminal import print_note
 
 if TYPE_CHECKING:
     from vsn.data.dataset import BadVideo, VideoDataset
@@ -81,7 +84,7 @@ def extract_features(
         device: auto, cpu or cuda.
         num_workers: processes that read a split; default the recipe's.
         bad_videos: on a video that cannot be read, stop, or write a row of NaN.
-        progress: draw a progress bar.
+        progress: draw a progress bar, and note what is left out of folders.
 
     Returns:
         What the file holds, in the order of the files or of the split.
@@ -124,6 +127,8 @@ def extract_features(
     if view.order == "shuffled":
         facts["seed"] = view.seed
     if videos:
+        for note in filter(None, (describe_unread(recipe, path) for path in videos)):
+            print_note(Console(stderr=True, quiet=not progress), note)
         files = [file for path in videos for file in predictor.list_inputs(path)]
         work = _of_files(files, predictor, view, facts)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsn.config import ConfigError, EvalConfig, Recipe
+from vsn.config.errors import quote_first
 from vsn.data.boxes.files import SUFFIX
 from vsn.data.boxes.planes import BoxPlanes, BoxSource, DetectedBoxes, boxes_of_video
 from vsn.data.flow.compute import ComputedFlowReader, flow_method, method_named
@@ -19,10 +21,11 @@ from vsn.data.flow.find import flow_of_video, list_flow
 from vsn.data.flow.values import expected_flow
 from vsn.data.part import VideoPart
 from vsn.data.processor import PlanesOfFrames, Processor, open_as_in
-from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, list_videos, walk_folders
+from vsn.data.records import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, is_hidden, is_video, list_videos, walk_folders
 from vsn.data.video import Part, PartReader, VideoError, VideoReader, at_constant_rate
 from vsn.data.video.frame_folders import describe_frames
 from vsn.system.limits import num_cpus
+from vsn.system.numbers import counted
 
 if TYPE_CHECKING:
     from vsn.data.extra import ExtraPlanes
@@ -41,15 +44,43 @@ def list_inputs(recipe: Recipe, path: str | Path) -> list[Path]:
         return [path]
     # Stored flow comes first: next to it there may be the videos that it was computed from.
     flow = list_flow(path) if recipe.model.modality == "flow" else []
-    return flow or _frame_folders(path, recipe.data.frame_template) or list_videos(path)
+    return (
+        flow or (not _has_video_files(path) and _frame_folders(path, recipe.data.frame_template)) or list_videos(path)
+    )
+
+
+def describe_unread(recipe: Recipe, path: str | Path) -> str:
+    """Say what `list_inputs` leaves out of a folder, and how to read it; "" if nothing is, or for a file."""
+    path = Path(path)
+    if not path.is_dir() or not _has_video_files(path):
+        return ""
+    frames = [str(folder) for folder in _frame_folders(path, recipe.data.frame_template)]
+    suffixes = [
+        Path(name).suffix.lower() for _, _, files in walk_folders(path) for name in files if not is_hidden(name)
+    ]
+    others = Counter(
+        suffix or "no extension" for suffix in suffixes if suffix not in VIDEO_EXTENSIONS | IMAGE_EXTENSIONS
+    )
+    parts = [f"{suffix} ({number})" for suffix, number in others.most_common(8)]
+    if frames:
+        parts.append(f"{counted(len(frames), 'folder')} of frames ({quote_first(frames, 2)})")
+    if not parts:
+        return ""
+    return (
+        f"{path}: of a folder only files with the extension of a video are read, not {', '.join(parts)}. Name these one by "
+        "one to read them."
+    )
+
+
+def _has_video_files(folder: Path) -> bool:
+    """Return whether there are video files, next to which pictures may be thumbnails."""
+    return any(is_video(parent / name) for parent, _, files in walk_folders(folder) for name in files)
 
 
 def _frame_folders(folder: Path, template: str) -> list[Path]:
-    """Folders of frames at any depth; empty if there are video files, next to which pictures may be thumbnails."""
+    """Folders of frames at any depth."""
     folders = []
     for parent, _, files in walk_folders(folder):
-        if any(Path(name).suffix.lower() in VIDEO_EXTENSIONS for name in files):
-            return []
         if any(Path(name).suffix.lower() in IMAGE_EXTENSIONS for name in files):
             # A folder of a few pictures, such as a cover, is not a video.
             with contextlib.suppress(VideoError):
