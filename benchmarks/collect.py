@@ -50,10 +50,14 @@ def main() -> None:
     parser.add_argument("--protocols", nargs="+", default=[], help="default: that of each run")
     parser.add_argument("--data", default="", help="description of the videos")
     arguments = parser.parse_args()
+    names = [path.name for path in arguments.runs]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        parser.error(
+            f"Rows are named by the run folders, and {', '.join(repeated)} comes more than once: rename the folders."
+        )
     runs = [collect(path, arguments.orders, arguments.protocols) for path in arguments.runs]
-    names = " ".join(path.name for path in arguments.runs)
     facts = {
-        "command": f"python benchmarks/collect.py results/{arguments.output.name} {names}",
+        "command": f"python benchmarks/collect.py results/{arguments.output.name} {' '.join(names)}",
         "date": datetime.now(UTC).date().isoformat(),
         "data": arguments.data,
         "runs": runs,

@@ -84,6 +84,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folders", nargs="+", help="NAME=FOLDER of each")
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(given)
+    names = [text.partition("=")[0] for text in options.folders]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        parser.error(f"{', '.join(repeated)} is named more than once; give each folder a name of its own.")
     folders = {name: Path(folder) for name, _, folder in (text.partition("=") for text in options.folders)}
     scores = {name: joined(folder) for name, folder in folders.items()}
     rows = {name: describe(folder, scores[name]) for name, folder in folders.items()}

@@ -21,6 +21,7 @@ from tests.training.test_train import interrupt
 from vsn import folds
 from vsn.cli import main
 from vsn.config import ConfigError, DataConfig, Recipe
+from vsn.data.groups import describe_similar_groups
 from vsn.data.packing.pack import pack_dataset
 from vsn.folds import FoldSpec, cross_validate, divide, out_of_fold, plan
 from vsn.inference.evaluate import evaluate_run
@@ -372,9 +373,43 @@ def test_notes_of_the_data_are_shown_but_not_how_a_part_would_be_held_out(tiny_d
     out = io.StringIO()
     plan(recipe, FoldSpec(3), tmp_path / "out", console=Console(file=out, width=1000))
     shown = out.getvalue()
-    assert "Groups that differ only in upper and lower case or spaces count as different: 'p1', 'P1'." in shown
+    assert "Groups whose names differ only in spelling count as different: 'p1', 'P1'." in shown
     assert "alone.mp4" in shown
     assert "held out" not in shown.lower()
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (("1", "1.0"), "'1', '1.0'"),
+        (("p1", "P 1"), "'p1', 'P 1'"),
+        (("Jos\u00e9", "Jose\u0301"), r"'Jos\xe9', 'Jose\u0301'"),  # which look the same
+    ],
+)
+def test_spellings_of_one_group_are_noted(names: tuple[str, ...], shown: str) -> None:
+    (note,) = describe_similar_groups([*names, "2", "", "2"])
+    assert sorted(
+        note.removeprefix("Groups whose names differ only in spelling count as different: ")[:-1].split(", ")
+    ) == (sorted(shown.split(", ")))
+    assert describe_similar_groups(["p1", "p2", "p10", "1 2", "12"]) == []
+
+
+def test_segments_of_one_file_in_two_groups(tmp_path: Path) -> None:
+    def divided(second: float, **data: Any) -> tuple[str, ...]:
+        rows = [
+            f"{name}{i}.mp4,{name},{who},{start},{end}"
+            for name in "ab"
+            for i in range(4)
+            for who, start, end in ((f"S{i}", 0, 1), (f"S{(i + 1) % 4}", second, 2))
+        ]
+        recipe = csv_recipe(tmp_path / str(second), "path,label,group,start,end\n" + "\n".join(rows) + "\n")
+        return divide(replace(recipe.data, **data), FoldSpec(4)).notes
+
+    (note,) = (note for note in divided(1.0) if "segments of several groups" in note)
+    assert "Files with segments of several groups: 8, for example 'a0.mp4" in note
+    with pytest.raises(ConfigError, match=r"'a0.mp4.* and 'a0.mp4.* overlap, of the groups 'S0' and 'S1'"):
+        divided(0.5)
+    divided(0.5, allow_overlap=True)
 
 
 def test_segments_with_other_times_are_not_those_that_were_tested(

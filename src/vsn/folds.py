@@ -26,7 +26,7 @@ from vsn.data.background import read_labeled
 from vsn.data.groups import assign_folds, describe_class, describe_similar_groups, missing_classes
 from vsn.data.open import open_datasets
 from vsn.data.overlap import MAX_COMPARED, find_video_copies
-from vsn.data.part import Part
+from vsn.data.part import Part, overlapping_pairs
 from vsn.data.readers import NoSplitError, read_records
 from vsn.data.readers.entries import absolute_path, video_id
 from vsn.data.records import REVERSED, RecordSet, VideoRecord
@@ -200,8 +200,34 @@ def divide(config: DataConfig, spec: FoldSpec) -> _Division:
     # A note about the whole list is in each set, with another example.
     of_readers = (note for part in sets for note in part.notes if note not in part.held_out_notes)
     notes = {note.partition(", for example ")[0]: note for note in of_readers}
-    similar = describe_similar_groups(groups) if spec.by == "group" else []
+    similar = [*describe_similar_groups(groups), *_shared_files(config, chosen, folds)] if spec.by == "group" else []
     return _Division(chosen, names, folds, splits, spec, (*notes.values(), *similar))
+
+
+def _shared_files(config: DataConfig, records: Sequence[VideoRecord], folds: NDArray[np.int64]) -> list[str]:
+    """Return a note on files whose segments are of several groups, in several folds.
+
+    Raises `ConfigError` where such segments overlap, unless `config.allow_overlap`.
+    """
+    of_file: dict[str, list[int]] = {}
+    for row, record in enumerate(records):
+        of_file.setdefault(absolute_path(record.path), []).append(row)
+    shared = [rows for rows in of_file.values() if len({folds[row] for row in rows}) > 1]
+    for rows in () if config.allow_overlap else shared:
+        for a, b in overlapping_pairs(rows, lambda row: records[row].part):
+            if folds[a] != folds[b]:
+                raise ConfigError(
+                    f"{config.root}: {records[a].video_id!r} and {records[b].video_id!r} overlap, of the groups "
+                    f"{records[a].group!r} and {records[b].group!r}: a fold could be tested on what it was trained on. "
+                    "Correct their times or groups. data.allow_overlap = true permits it."
+                )
+    if not shared:
+        return []
+    names = sorted({records[row].group for row in shared[0]})
+    return [
+        f"Files with segments of several groups: {len(shared)}, for example {records[shared[0][0]].video_id!r} "
+        f"({quote_first(names)}). Folds are tested on parts of recordings of which they train on others."
+    ]
 
 
 def _check_twice(

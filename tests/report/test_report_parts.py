@@ -100,6 +100,12 @@ def test_best_and_last_weights(tmp_path: Path) -> None:
     assert "Top-1, best weights" in page.words
     assert "90.8%" in page.words
     assert command not in commands(page)
+    (file,) = (run_dir / "eval").glob("test-*-best.json")
+    content = file.read_text()
+    file.write_text(json.dumps(json.loads(content) | {"videos_hash": "0" * 64}))
+    with pytest.raises(ReportError, match=r"best\.json is of other videos or labels than .*forward\.json"):
+        written([run_dir], tmp_path / "x.html")
+    file.write_text(content)
     for path in (run_dir / "eval").glob("test-*"):
         if "-best" not in path.name:
             path.unlink()

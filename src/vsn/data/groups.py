@@ -127,19 +127,24 @@ def groups_in_training(splits: Mapping[str, Iterable[str]], train: str) -> dict[
 
 
 def describe_similar_groups(groups: Iterable[str]) -> list[str]:
-    """Return a note about groups that differ only in case, spaces or Unicode forms: one person, perhaps, on both sides.
+    """Return a note about groups whose names differ only in spelling: one person, perhaps, on both sides.
 
     >>> describe_similar_groups(["S1", "s1", "S2"])
-    ["Groups that differ only in upper and lower case or spaces count as different: 's1', 'S1'."]
+    ["Groups whose names differ only in spelling count as different: 's1', 'S1'."]
     """
-    alike: dict[str, set[str]] = {}
-    for group in groups:
-        alike.setdefault("".join(unicodedata.normalize("NFKC", group).casefold().split()), set()).add(group)
+    from vsn.data.readers.class_names import unify_spellings  # readers import this module
+
+    alike: dict[str, list[str]] = {}
+    for group, spelled in unify_spellings({*groups} - {""})[0].items():
+        alike.setdefault(spelled, []).append(group)
     several = [sorted(names, key=str.swapcase) for names in alike.values() if len(names) > 1]
     if not several:
         return []
-    shown = f"{quote_first(several[0])}" + (f", and {len(several) - 1} more" if len(several) > 1 else "")
-    return [f"Groups that differ only in upper and lower case or spaces count as different: {shown}."]
+    # Unicode forms of one name look the same.
+    looks_same = len({unicodedata.normalize("NFKC", name) for name in several[0]}) < len(several[0])
+    first = ", ".join(map(ascii, several[0])) if looks_same else quote_first(several[0])
+    more = f", and {len(several) - 1} more" if len(several) > 1 else ""
+    return [f"Groups whose names differ only in spelling count as different: {first}{more}."]
 
 
 def _hash(seed: int, group: str) -> bytes:

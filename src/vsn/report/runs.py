@@ -162,11 +162,18 @@ def _read_run(
         }
         if missing := [key for key, value in measures.items() if value is None]:
             raise ReportError(f"{result.path} lacks {', '.join(missing)}. Run `vsn eval` again.")
+    best = shown.get(("best", "forward")) if weights == "last" else None
+    tested = shown[weights, "forward"]
+    if best is not None and best.videos_hash and tested.videos_hash and best.videos_hash != tested.videos_hash:
+        raise ReportError(
+            f"{best.path} is of other videos or labels than {tested.path}: the split has changed in between. Run `vsn eval "
+            "--weights best` again."
+        )
     report_run = replace(
         report_run,
         weights=weights,
         results={order: shown[weights, order] for order in ORDERS if (weights, order) in shown},
-        best=shown.get(("best", "forward")) if weights == "last" else None,
+        best=best,
     )
     return replace(report_run, scores=read_scores(report_run, "forward"))
 
