@@ -6,6 +6,7 @@ python benchmarks/gpu_parts.py PART --out FILE.json --seconds 60 [--tiny]
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -35,7 +36,7 @@ from vsn.data.embedded.write import SynthSpec, write_dataset
 from vsn.data.flow.compute import flow_method
 from vsn.models.measure import count_multiply_adds, time_call_ms
 from vsn.runs.metadata import versions
-from vsn.runs.run import read_metrics
+from vsn.runs.run import open_run, read_metrics
 from vsn.system.files import write_json
 from vsn.training.batch_size import TrialStep
 from vsn.training.memory import is_out_of_memory
@@ -113,8 +114,7 @@ def tests(task: Task) -> dict[str, Any]:
     try:
         output, _ = process.communicate()
     except KeyboardInterrupt:  # pytest then reports what it has
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate()
+        output = _interrupt_until_it_ends(process)
     if not report.is_file():
         raise RuntimeError(f"pytest wrote no report: {output[-3000:]}")
     cases = list(ElementTree.parse(report).getroot().iter("testcase"))
@@ -134,6 +134,14 @@ def tests(task: Task) -> dict[str, Any]:
         "failed": outcomes["failed"],
         "reasons": reasons,
     }
+
+
+def _interrupt_until_it_ends(process: subprocess.Popen[str]) -> str:
+    """Send SIGINT every second, because a test that trains takes one as its own; return the output."""
+    while True:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=1)[0]
 
 
 def operations(task: Task) -> dict[str, Any]:
@@ -167,7 +175,10 @@ def bench_networks(task: Task) -> dict[str, Any]:
     task.save(facts)
     if not task.tiny:
         compiled = replace(config, modes=("compile",), formats=("channels-last",))
-        facts["compile"] = run_bench([four[0], four[-1]], compiled, progress=False).to_json()
+        try:
+            facts["compile"] = run_bench([four[0], four[-1]], compiled, progress=False).to_json()
+        except KeyboardInterrupt:
+            facts["compile"] = {"error": "no time was left"}
     return facts
 
 
@@ -187,6 +198,8 @@ def training_speed(task: Task) -> dict[str, Any]:
         }
         try:
             figures = _training_steps(task, row, batch, part, gpu) if part > 0 else {"error": "no time was left"}
+        except KeyboardInterrupt:
+            figures, end = {"error": "no time was left"}, 0.0
         except Exception as error:
             figures = {"error": f"{type(error).__name__}: {str(error)[:500]}"}
         rows.append(row | figures)
@@ -203,6 +216,10 @@ def _training_steps(task: Task, row: dict[str, Any], batch: int, seconds: float,
         clip=replace(base.clip, crop_size=task.size),
         train=replace(base.train, precision=row["precision"], device=str(task.device), partial_bn=False, freeze=()),
     )
+    if gpu:
+        torch.backends.cudnn.benchmark = True  # as in training
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(task.device)
     step = TrialStep(recipe, 174, task.device)
     if row["compiled"]:
         step.model.compile(dynamic=False)
@@ -286,14 +303,23 @@ def _train_for(recipe: Recipe, path: Path, seconds: float) -> dict[str, Any]:
         signal.setitimer(signal.ITIMER_REAL, max(5.0, seconds))
     try:
         train(recipe, path, console=Console(stderr=True))
-    except TrainingStopped:
+    except TrainingStopped as error:
+        if not error.place:  # it diverged, or there is no memory
+            raise
+        stopped = True
+    except KeyboardInterrupt:  # before the first step
         stopped = True
     finally:
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
     lines = read_metrics(path) if (path / "metrics.jsonl").is_file() else []
     settings = replace(recipe, data=replace(recipe.data, root="")).to_dict()
-    return {"recipe": settings, "stopped_by_time": stopped, "epochs": len(lines), "metrics": lines}
+    facts = {"recipe": settings, "stopped_by_time": stopped, "epochs": len(lines), "metrics": lines}
+    # Twice the accuracy of chance can be had from single frames.
+    best = max((line["val_top1"] for line in lines), default=0.0)
+    if len(lines) >= 5 and best <= 2 / len(open_run(path).classes):
+        facts["failed"] = [f"it does not learn: top-1 {best:.1%} after {len(lines)} epochs"]
+    return facts
 
 
 PARTS: dict[str, Callable[[Task], dict[str, Any]]] = {
@@ -320,6 +346,18 @@ def is_model(name: str, config: BenchConfig) -> bool:
         return False
 
 
+def errors_of(facts: Any) -> list[str]:
+    """Return the errors of rows at any depth, except those that lacked time."""
+    if isinstance(facts, list):
+        return [error for one in facts for error in errors_of(one)]
+    if not isinstance(facts, dict):
+        return []
+    own = [facts["error"]] if isinstance(facts.get("error"), str) else []
+    own += facts["errors"].values() if isinstance(facts.get("errors"), dict) else []
+    below = [error for value in facts.values() for error in errors_of(value)]
+    return [error for error in (*own, *below) if not error.startswith("no time")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", choices=list(PARTS))
@@ -343,8 +381,9 @@ def main() -> None:
         # The rest is for setup: imports, autotuning of kernels, compilation.
         left = max(5.0, 0.7 * (options.seconds - SETUP_SECONDS))
         facts = PARTS[options.part](Task(device, left, options.tiny, Path(work), save))
+    facts["failed"] = [*facts.get("failed", []), *errors_of(facts)]
     save(facts)
-    if facts.get("failed"):
+    if facts["failed"]:
         raise SystemExit(f"failed: {', '.join(facts['failed'])}")
 
 

@@ -33,8 +33,8 @@ PARTS: dict[str, float] = {
     "training": 2.0,
 }
 """Part -> weight of its share of the time."""
-MIN_SECONDS = 20.0
-"""A part with less time is skipped."""
+MIN_SECONDS = 50.0
+"""A part with less time is skipped: imports and the first kernels take half of it, and the grace most of the rest."""
 GRACE_SECONDS = 20.0
 """A part that runs until this long before its limit gets a SIGINT, to write what it has."""
 

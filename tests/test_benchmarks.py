@@ -261,6 +261,13 @@ def test_each_part_has_a_share_of_the_time(monkeypatch: pytest.MonkeyPatch):
     assert list(script(monkeypatch, "gpu_suite").PARTS) == list(script(monkeypatch, "gpu_parts").PARTS)
 
 
+def test_errors_of_rows_fail_a_part(monkeypatch: pytest.MonkeyPatch):
+    errors_of = script(monkeypatch, "gpu_parts").errors_of
+    rows = [{"model": "a", "errors": {"latency": "no kernel"}}, {"error": "no time left"}, {"error": "no memory"}]
+    assert errors_of({"eager": {"rows": rows}, "compile": {"error": "no time was left"}}) == ["no kernel", "no memory"]
+    assert errors_of({"rows": [{"errors": {}, "median": 1.0}], "failed": ["a test"]}) == []
+
+
 def test_a_table_of_the_suite_at_tiny_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     parts = script(monkeypatch, "gpu_parts")
     # A clock that goes by how often it is asked, so that a busy machine has as much time as an idle one.

@@ -245,7 +245,8 @@ def share_step(where: str, shares: tuple[int, ...]) -> tuple[np.ndarray, np.ndar
     values = torch.randn(sum(shares), 3, 4, 4, generator=torch.Generator().manual_seed(0))
     ours = values.split(list(shares))[rank].to(device)
     (norm(ours) ** 3).sum().backward()
-    gradient = norm[0].weight.grad
+    # PyTorch's gives no gradient to a process without a video; `DistributedDataParallel` fills in zeros.
+    gradient = torch.zeros(3, device=device) if norm[0].weight.grad is None else norm[0].weight.grad
     torch.distributed.all_reduce(gradient)
     return norm[0].running_mean.cpu().numpy(), gradient.cpu().numpy()
 

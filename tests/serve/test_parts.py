@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
@@ -42,6 +43,7 @@ from vsn.serve.service import Service
 from vsn.serve.service import make_timeline as make_served_timeline
 from vsn.serve.uploads import UploadFolder, receive_video
 from vsn.stream.timeline import make_timeline
+from vsn.system.lock import LOCK_FILE
 
 # --- batches -----------------------------------------------------------------------------------------
 
@@ -201,8 +203,10 @@ def test_only_folders_of_killed_services_are_deleted(tmp_path: Path):
     for name in ("vsn-serve-dead", "vsn-serve-just-starting", "other-thing"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "upload-1").touch()
-    (tmp_path / "vsn-serve-dead" / "lock").touch()
-    (tmp_path / "other-thing" / "lock").touch()
+        (tmp_path / name / LOCK_FILE).touch()
+    hour_ago = time.time() - 3600
+    for folder in (tmp_path / "vsn-serve-dead", tmp_path / "other-thing", living.path):
+        os.utime(folder, (hour_ago, hour_ago))
     second = UploadFolder(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {living.path.name, second.path.name, "vsn-serve-just-starting", "other-thing"}

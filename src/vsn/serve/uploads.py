@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -16,18 +17,21 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from vsn.serve.problems import Problem
+from vsn.system.lock import LOCK_FILE, is_locked, lock_folder
 
 log = logging.getLogger("vsn.serve")
 FIELD = b"video"
 FORM_BYTES = 64 * 1024
 """Bytes of a form besides the video: boundaries, headers, other fields."""
 _PREFIX = "vsn-serve-"
+_NEW_SECONDS = 60.0
+"""A folder may exist for so long before its service holds it."""
 
 
 class UploadFolder:
     """A folder for uploads that only this user can read (mode 0700), deleted when closed.
 
-    Folders of killed services are deleted too: every running service holds a lock in its folder.
+    Folders of killed services are deleted too: every running service holds the lock of its folder.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
@@ -37,9 +41,8 @@ class UploadFolder:
 
     def _make(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
-        self._lock = _take_lock(self.path / "starting")
-        # Other services look for "lock": it appears only now, already locked, so that none deletes a new folder.
-        (self.path / "starting").rename(self.path / "lock")
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(lock_folder(self.path))
 
     @contextlib.contextmanager
     def file(self) -> Iterator[Path]:
@@ -47,7 +50,7 @@ class UploadFolder:
         with _storing():
             # Programs that clean up folders of temporary files delete it after days.
             if not self.path.is_dir():
-                self._lock.close()
+                self._held.close()
                 self._make()
             # mkstemp: mode 0600, and no name that a client could predict or choose.
             handle, name = tempfile.mkstemp(prefix="upload-", dir=self.path)
@@ -64,35 +67,17 @@ class UploadFolder:
 
     def close(self) -> None:
         """Delete the folder with its files."""
+        self._held.close()
         shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.close()
-
-
-def _take_lock(path: Path) -> BinaryIO:
-    """Open a file and lock it until it is closed. Raises `BlockingIOError` if another process holds the lock."""
-    file = path.open("ab")
-    try:
-        import fcntl
-    except ImportError:  # Windows: the folder of a killed service stays until the system clears it
-        return file
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise
-    return file
 
 
 def _delete_leftovers(parent: Path) -> None:
-    if os.name == "nt":
-        return
     for folder in parent.glob(f"{_PREFIX}*"):
-        # OSError: its service is alive and holds the lock, or another user owns the folder.
+        # OSError: another user owns it, or it is deleted meanwhile.
         with contextlib.suppress(OSError):
-            if (folder / "lock").is_file():
-                lock = _take_lock(folder / "lock")
+            is_new = time.time() - folder.stat().st_mtime < _NEW_SECONDS
+            if (folder / LOCK_FILE).is_file() and not is_new and not is_locked(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-                lock.close()
 
 
 async def receive_video(
