@@ -29,6 +29,7 @@ from vsn.bench.run import run_bench
 from vsn.config import BenchConfig, Recipe
 from vsn.data.flow.tvl1 import tvl1_flow
 from vsn.data.video import open_video
+from vsn.data.video.torchcodec_reader import TorchCodecReader
 from vsn.inference.evaluate import evaluate_run
 from vsn.models import create_model
 from vsn.ops import temporal_shift, video_shuffle
@@ -313,7 +314,10 @@ def test_torchcodec_decodes_on_the_gpu(device: torch.device, tmp_path: Path):
         return list(range(0, num_frames, 7))
 
     decoder = "torchcodec-cuda" if DEVICE == "cuda" else "torchcodec"
-    frames = open_video(path, decoder=decoder).sample(choose).astype(int)
+    video = open_video(path, decoder=decoder)
+    assert isinstance(video, TorchCodecReader)
+    assert video._decoder is not None, "PyAV would read it"
+    frames = video.sample(choose).astype(int)
     wanted = open_video(path).sample(choose).astype(int)
     assert frames.shape == wanted.shape
     assert np.abs(frames - wanted).mean() < 2

@@ -185,6 +185,8 @@ class FrameClassifier(VideoClassifier):
     The backbone maps frames ``(N, C', H, W)`` to features ``(N, D)``.
     """
 
+    _last_pool = ""
+
     def __init__(self, backbone: nn.Module, config: ModelConfig, *, feature_dim: int) -> None:
         super().__init__(backbone, config, feature_dim=feature_dim, normalization=rgb_normalization(backbone))
 
@@ -200,13 +202,27 @@ class FrameClassifier(VideoClassifier):
 
     def window_scores(self, clip: Tensor, *, share: float) -> Tensor:
         """See `VideoClassifier.window_scores`."""
-        pools = [part for part in self.backbone.modules() if isinstance(part, nn.AdaptiveAvgPool2d)]
-        # Those of squeeze and excitation are inside of blocks, so that the last one averages the features.
-        called: list[nn.Module] = []
-        handles = [pool.register_forward_pre_hook(lambda part, _: called.append(part)) for pool in pools]
         frames = self.normalized(clip).flatten(0, 1)
+        if not self._last_pool:
+            self._last_pool = self._find_last_pool(frames[: clip.shape[1]])
+        # Windows are a batch from there on: all that follows is of each frame alone.
+        last_pool = self.backbone.get_submodule(self._last_pool)
+        handle = last_pool.register_forward_pre_hook(lambda _, maps: (windows_of(maps[0], share),))
         try:
-            self.backbone(frames[: clip.shape[1]])
+            features = self.backbone(frames)
+        finally:
+            handle.remove()
+        scores = self.scores_of(features.unflatten(0, (-1, clip.shape[1])))
+        return mean_probabilities(scores, len(clip))
+
+    def _find_last_pool(self, frames: Tensor) -> str:
+        """Return the name of the pooling layer of the backbone that is called last. Raises `ConfigError` without one."""
+        # Those of squeeze and excitation are inside of blocks, so that the last one averages the features.
+        pools = [(name, part) for name, part in self.backbone.named_modules() if isinstance(part, nn.AdaptiveAvgPool2d)]
+        called: list[str] = []
+        handles = [pool.register_forward_pre_hook(lambda *_, name=name: called.append(name)) for name, pool in pools]
+        try:
+            self.backbone(frames)
         finally:
             for handle in handles:
                 handle.remove()
@@ -215,14 +231,7 @@ class FrameClassifier(VideoClassifier):
                 "Protocol 'fcn-windows' scores windows of the features that are averaged last, and this backbone has no "
                 "pooling layer there. Use protocol 'fcn'."
             )
-        # Windows are a batch from there on: all that follows is of each frame alone.
-        handle = called[-1].register_forward_pre_hook(lambda _, maps: (windows_of(maps[0], share),))
-        try:
-            features = self.backbone(frames)
-        finally:
-            handle.remove()
-        scores = self.scores_of(features.unflatten(0, (-1, clip.shape[1])))
-        return mean_probabilities(scores, len(clip))
+        return called[-1]
 
     def scores_of(self, features: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of frame features ``(B, T, D)``: the mean over the frames."""

@@ -298,6 +298,16 @@ def test_an_animated_avif_is_a_video(tmp_path: Path) -> None:
     assert open_video(tmp_path / "b.avif").num_frames == 1
 
 
+@pytest.mark.skipif(not features.check("webp"), reason="Pillow writes no WebP here")
+def test_an_animated_webp_is_named(tmp_path: Path) -> None:
+    first, other = (Image.fromarray(np.full((32, 48, 3), value, np.uint8)) for value in (20, 90))
+    first.save(tmp_path / "a.webp")
+    assert open_video(tmp_path / "a.webp").num_frames == 1
+    first.save(tmp_path / "a.webp", save_all=True, append_images=[other], duration=100)
+    with pytest.raises(VideoError, match=r"does not decode animated WebP\. Convert it"):
+        open_video(tmp_path / "a.webp").all_frames()
+
+
 def test_tiles_of_a_picture_are_not_taken_for_it() -> None:
     tiles = [SimpleNamespace(disposition=Disposition.dependent, frames=1)] * 4
     container = SimpleNamespace(streams=SimpleNamespace(video=tiles), metadata={"major_brand": "heic"})

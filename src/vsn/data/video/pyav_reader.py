@@ -228,13 +228,20 @@ class PyAVReader(VideoReader):
         # FFmpeg refuses frames of more than max_pixels; the codec then has no width.
         reason = f"none of its {self.index.num_frames} frames decodes"
         with content_errors(self.path), open_container(self.path) as container:
-            if not video_stream(self.path, container).codec_context.width:
+            if container.format.name == "webp_pipe" and _is_animated(self.path):
+                reason += ": FFmpeg does not decode animated WebP. Convert it to GIF or MP4"
+            elif not video_stream(self.path, container).codec_context.width:
                 reason += f"; the header is damaged, or announces more than {MAX_PIXELS // 10**6} million pixels"
         return VideoError(self.path, f"{reason}.")
 
 
 class _NotAsIndexedError(Exception):
     """A packet or a frame is not as the index says, or as other frames of the file must be."""
+
+
+def _is_animated(webp: str | Path) -> bool:
+    with open(webp, "rb") as file:
+        return b"ANIM" in file.read(64)  # the second chunk, after the size and perhaps a color profile
 
 
 class _OpenFile:
