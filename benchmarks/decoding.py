@@ -15,7 +15,6 @@ left out one by one without changing the eight frames.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import statistics
 import sys
@@ -23,7 +22,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -245,15 +243,6 @@ def _decode(stream: av.VideoStream, packets: list[av.Packet], places: list[int],
     codec.flush_buffers()
     frames = [frame for place in places for frame in codec.decode(packets[place])] + codec.decode(None)
     return [b"".join(bytes(plane) for plane in frame.planes) for frame in frames if frame.pts in stamps]
-
-
-def installed_readers() -> dict[str, str]:
-    """Return the versions of the other readers that are installed."""
-    versions: dict[str, str] = {}
-    for package in ("torchcodec", "decord2", "decord", "opencv-python-headless", "opencv-python"):
-        with contextlib.suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    return versions
 
 
 def files(footages: list[Path], work: Path, only: str) -> Iterator[tuple[Kind, Path, Path]]:

@@ -190,8 +190,7 @@ def submit(
         print("Not checked whether these are all videos of the split; pass the official list with --videos.")
     if marks is not None:
         interval = percent_interval(marks.top1_interval)
-        top5 = "" if marks.top5 is None else f", top-5 {percent(marks.top5)}"
-        print(f"{answers}: top-1 {percent(marks.top1)} (95% interval {interval}){top5}")
+        print(f"{answers}: top-1 {percent(marks.top1)} (95% interval {interval}), top-5 {percent(marks.top5)}")
 
 
 def calibrate(

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +73,6 @@ class VideoDataset(Dataset[Sample]):
             Worker processes would each fill their own copy: use `num_workers=0`.
         train: training clips rather than test clips.
         view: protocol, order of frames and seed of test clips; the recipe's by default.
-        open_reader: opens a video, at `clip.short_side`; default `open_as_in` of the recipe.
         extra: makes the planes of the extra input that the model's clips carry.
     """
 
@@ -85,7 +83,6 @@ class VideoDataset(Dataset[Sample]):
         *,
         train: bool,
         view: EvalConfig | None = None,
-        open_reader: Callable[[Path], VideoReader] | None = None,
         extra: ExtraPlanes | None = None,
     ) -> None:
         view, model = view or recipe.eval, recipe.model
@@ -106,7 +103,7 @@ class VideoDataset(Dataset[Sample]):
         self._processor = None if train else Processor(recipe, view)
         self.num_frames = model.num_frames if self._processor is None else self._processor.num_frames
         self.seed = recipe.train.seed if train else view.seed
-        self._open = open_reader or partial(open_as_in, recipe)
+        self._open = partial(open_as_in, recipe)
         self._extra = extra
         self._flipped_labels = flipped_labels(self.classes, recipe.data.flip) if train else {}
         self._cached: dict[VideoPart, MemoryReader | VideoError] = {}

@@ -1,1 +1,1 @@
-"""Export models to ONNX, OpenVINO, torch.export and AOTInductor, and use the exported files."""
+"""Export models: to ONNX, OpenVINO, torch.export, AOTInductor, ExecuTorch, LiteRT and a web page."""

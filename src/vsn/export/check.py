@@ -29,6 +29,8 @@ TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 5e-2, "int8": 0.5}
 """The largest allowed difference of a logit from PyTorch's, relative to PyTorch's largest logit.
 fp32 leaves room for rounding. int8 is approximate; `export_accuracy` measures its cost in accuracy."""
 
+_TIMED_CALLS = 5
+
 
 @dataclass(frozen=True)
 class Check:
@@ -59,11 +61,10 @@ class Accuracy:
         return {**vars(self), "pytorch": self.pytorch.to_dict(), "exported": self.exported.to_dict()}
 
 
-def compare(reference: VideoClassifier, exported: ExportedModel, clips: NDArray[np.uint8], *, rounds: int = 5) -> Check:
+def compare(reference: VideoClassifier, exported: ExportedModel, clips: NDArray[np.uint8]) -> Check:
     """Compare a file with the model it was exported from, clip by clip and all clips in one batch.
 
-    The model is on the CPU in evaluation mode; clips are uint8 ``(N, T, C, H, W)``. Both are timed ``rounds`` times on
-    the first clip.
+    The model is on the CPU in evaluation mode; clips are uint8 ``(N, T, C, H, W)``. Both are timed on the first clip.
     """
     with torch.inference_mode():
         expected = np.concatenate([reference(torch.from_numpy(clip[None])).numpy() for clip in clips])
@@ -83,7 +84,7 @@ def compare(reference: VideoClassifier, exported: ExportedModel, clips: NDArray[
         for call in calls.values():
             call()  # set up kernels and caches
         # In turns, so that a busy phase of the machine affects both.
-        for _ in range(rounds):
+        for _ in range(_TIMED_CALLS):
             for name, call in calls.items():
                 start = time.perf_counter()
                 call()

@@ -92,7 +92,7 @@ def frames_file(path: Path) -> Path:
 
 
 def is_exported(path: str | Path) -> bool:
-    """Return whether a path names an exported model: .onnx, .xml or .pt2, and not a folder."""
+    """Return whether a path names an exported model: it has one of `SUFFIXES`, and is no folder."""
     return Path(path).suffix in SUFFIXES.values() and not Path(path).is_dir()
 
 

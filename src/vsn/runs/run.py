@@ -9,6 +9,7 @@ A run folder holds:
 - ``model.safetensors`` and ``best.safetensors``: the last and the best weights, in the backbone's own names;
 - ``state.pt``: what resuming needs; ``state-before.pt``: the previous ``state.pt``;
 - ``summary.json``: written when training is finished;
+- ``converted.json``: of a converted checkpoint, where it is from; ``trackers.json``: the runs of trackers that it continues;
 - ``eval/``: results (`vsn.runs.results`); ``tensorboard/``.
 """
 

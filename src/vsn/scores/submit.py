@@ -152,7 +152,7 @@ class Marks:
     top1: float
     top1_interval: Interval
     """95% interval."""
-    top5: float | None
+    top5: float
 
 
 def mark(scores: Scores, answers: Mapping[str, str]) -> Marks:

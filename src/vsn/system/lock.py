@@ -80,9 +80,9 @@ def lock_folder(folder: Path, *, name: str = LOCK_FILE) -> Iterator[FolderLock]:
                 path.rmdir()
 
 
-def is_locked(folder: Path, *, name: str = LOCK_FILE) -> bool:
+def is_locked(folder: Path) -> bool:
     """Return whether a process holds a folder with `lock_folder`; it may end at any moment."""
-    path = (folder / name).resolve()
+    path = (folder / LOCK_FILE).resolve()
     if path in _OWN:
         return True
     try:

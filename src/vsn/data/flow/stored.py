@@ -253,9 +253,7 @@ def decode_field(data: bytes) -> np.ndarray:
     return np.stack(np.split(decode_gray_jpeg(data), 2), axis=2)
 
 
-def write_flow_folder(
-    path: str | Path, fields: Iterable[np.ndarray], *, layout: Literal["xy", "rg"] = "xy", quality: int = QUALITY
-) -> int:
+def write_flow_folder(path: str | Path, fields: Iterable[np.ndarray], *, layout: Literal["xy", "rg"] = "xy") -> int:
     """Write fields, uint8 `(H, W, 2)`, as a folder of pictures atomically; return their number.
 
     Layout "xy" writes `flow_x_00001.jpg`, `flow_y_00001.jpg`, ...; "rg" writes `000001.jpg`, ..., with blue at `ZERO`.
@@ -273,10 +271,10 @@ def write_flow_folder(
             if layout == "rg":
                 picture = np.dstack([field, np.full_like(field[..., 0], ZERO)])
                 # 4:4:4, because JPEG's default halves the resolution of colors, which here are motions.
-                Image.fromarray(picture).save(folder / f"{number:06d}.jpg", quality=quality, subsampling="4:4:4")
+                Image.fromarray(picture).save(folder / f"{number:06d}.jpg", quality=QUALITY, subsampling="4:4:4")
                 continue
             for axis, values in zip("xy", np.moveaxis(field, 2, 0), strict=True):
-                data = encode_jpeg(np.ascontiguousarray(values), quality=quality)
+                data = encode_jpeg(np.ascontiguousarray(values), quality=QUALITY)
                 (folder / f"flow_{axis}_{number:05d}.jpg").write_bytes(data)
         if not number:
             raise ValueError(f"{path}: no field to write; a video of one frame has no flow.")

@@ -114,15 +114,13 @@ def _video_names(data: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(["/".join(parts[i:]) for i in range(len(parts))] + [_UPLOAD.sub("", name, count=1)]))
 
 
-def write_label_studio(
-    videos: Sequence[VideoLabels], *, prefix: str = "/data/local-files/?d=", rate: float = 0.0
-) -> str:
+def write_label_studio(videos: Sequence[VideoLabels], *, rate: float = 0.0) -> str:
     """Return tasks with predictions, which people correct, for a project with this labeling interface:
 
         <View><TimelineLabels name="label" toName="video"><Label value="..."/></TimelineLabels>
         <Video name="video" value="$video" framerate="25"/></View>
 
-    `prefix` comes before the path of a video; `rate` is the framerate of the tag, 0 for that of each video.
+    `rate` is the framerate of the tag, 0 for that of each video. Videos are addressed as Label Studio's local files.
     """
     tasks = []
     for video in videos:
@@ -143,6 +141,6 @@ def write_label_studio(
             }
             for number, one in enumerate(video.segments)
         ]
-        address = prefix + quote(video.path.as_posix())
+        address = "/data/local-files/?d=" + quote(video.path.as_posix())
         tasks.append({"data": {"video": address}, "predictions": [{"model_version": "vsn", "result": results}]})
     return to_text(tasks)

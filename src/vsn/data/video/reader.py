@@ -150,10 +150,6 @@ class VideoReader(ABC):
             first = max(first - 1, 0)
         return range(first, max(stop, first + 1))
 
-    def frames_between(self, start: float, end: float | None = None) -> np.ndarray:
-        """Return the frames of a part in seconds, uint8 `(n, H, W, 3)`; see `indices_between`."""
-        return self.frames_at(self.indices_between(start, end))
-
     @cached_property
     def metadata(self) -> VideoMetadata:
         """Size, orientation, number of frames and rate; a video file decodes its first frame. Raises `VideoError`."""
