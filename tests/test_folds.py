@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -458,6 +460,16 @@ def test_a_folder_that_could_not_be_begun_can_be_begun_again(tiny_data: Path, tm
     for _ in range(2):
         with pytest.raises(ConfigError, match="error of a formula"):
             cross_validate(rename_data(recipe_of(data), root=str(data)), FoldSpec(3), tmp_path / "out", console=quiet)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_utf8_is_named(tiny_data: Path, tmp_path: Path, quiet: Console) -> None:
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    file = sorted(data.rglob("*.mp4"))[0]
+    file.rename(file.with_name(os.fsdecode(b"S3_a\xff.mp4")))
+    with pytest.raises(ValueError, match=r"S3_a\\udcff\.mp4' cannot be listed, because it is not UTF-8\. Rename"):
+        cross_validate(tiny_recipe(data, epochs=1), FoldSpec(3, by="video"), tmp_path / "out", console=quiet)
+    assert not (tmp_path / "out").exists()
 
 
 def test_early_stopping_by_the_held_out_videos_is_refused(tiny_data: Path, tmp_path: Path, quiet: Console) -> None:

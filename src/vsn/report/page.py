@@ -161,7 +161,7 @@ def check_output(output: Path, run_dirs: Sequence[Path]) -> None:
 
 def _hash_run(run_dir: Path) -> str:
     # A hash: a page is passed on, and folders of its writer are nobody's business.
-    return hashlib.sha256(str(Path(run_dir).resolve()).encode()).hexdigest()[:16]
+    return hashlib.sha256(str(Path(run_dir).resolve()).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def write_sections(

@@ -247,7 +247,7 @@ def variant_of(run: Run, result: EvalResult) -> str:
     if not own.is_dir() and has_moved:
         return name
     # Two folders may have one name.
-    folder, path_hash = re.sub(r"[^\w.-]", "_", root.name), hashlib.sha256(str(root).encode())
+    folder, path_hash = re.sub(r"[^\w.-]", "_", root.name), hashlib.sha256(str(root).encode(errors="surrogatepass"))
     return f"{name}@{folder[:40]}-{path_hash.hexdigest()[:6]}"
 
 

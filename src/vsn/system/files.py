@@ -136,7 +136,11 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def write_csv(path: str | Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write rows as CSV (UTF-8) atomically."""
+    """Write rows as CSV (UTF-8) atomically. Raises `ValueError` for the name of a file that is not UTF-8."""
+    rows = list(rows)
+    for cell in (cell for row in rows for cell in row if isinstance(cell, str)):
+        if any("\ud800" <= letter <= "\udfff" for letter in cell):  # how Python reads such bytes of a name
+            raise ValueError(f"{path}: the name {cell!r} cannot be listed, because it is not UTF-8. Rename the file.")
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())

@@ -332,4 +332,4 @@ def _describe_held_groups(config: DataConfig, split: str, entries: Sequence[Entr
 
 
 def _rank(seed: int, video_id: str) -> bytes:
-    return hashlib.sha256(f"{seed}/{video_id}".encode()).digest()
+    return hashlib.sha256(f"{seed}/{video_id}".encode(errors="surrogatepass")).digest()
