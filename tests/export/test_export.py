@@ -578,7 +578,13 @@ def test_openvino_is_told_what_to_compute_in(monkeypatch: pytest.MonkeyPatch, pr
 
 
 @pytest.mark.parametrize(
-    ("to", "opens"), [("onnx", "open_onnx"), ("openvino", "open_openvino"), ("litert", "open_litert")]
+    ("to", "opens"),
+    [
+        ("onnx", "open_onnx"),
+        ("openvino", "open_openvino"),
+        ("litert", "open_litert"),
+        ("executorch", "open_executorch"),
+    ],
 )
 def test_a_quota_of_cpu_time_limits_the_threads_of_runtimes(
     exported_run: ExportReport, monkeypatch: pytest.MonkeyPatch, to, opens: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,15 @@ TFLITE_IDENTIFIER = b"TFL3"
 """Bytes 4 to 8 of a ``.tflite``."""
 
 
-def open_executorch(path: str | Path) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-    """Open a ``.pte``; return a function from the frames of a clip to its logits ``(1, num_classes)``."""
+def open_executorch(path: str | Path, num_threads: int) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+    """Open a ``.pte``; return a function from the frames of a clip to its logits ``(1, num_classes)``.
+
+    All files of a process share ``num_threads``, 0 for a thread on each CPU: those of the last that states another number.
+    """
     import torch  # which the runtime of ExecuTorch needs
 
+    if num_threads:
+        _set_executorch_threads(num_threads)
     method = _executorch_method(path, "forward")
 
     def run(frames: NDArray[Any]) -> NDArray[np.float32]:
@@ -69,6 +75,12 @@ def read_litert_metadata(path: Path) -> str | None:
         if entry.Name() == KEY.encode():
             return bytes(model.Buffers(entry.Buffer()).DataAsNumpy()).decode()
     return None
+
+
+@lru_cache(maxsize=1)
+def _set_executorch_threads(number: int) -> None:
+    bindings = import_package("executorch.extension.pybindings.portable_lib", "A .pte file", extra="executorch")
+    bindings._unsafe_reset_threadpool(number)  # there is no other way; unsafe while a file runs
 
 
 def _executorch_method(path: str | Path, name: str) -> Any:

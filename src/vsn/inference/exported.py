@@ -91,7 +91,7 @@ class ExportedModel:
             case "torch-export" | "aoti":
                 run = _open_torch(path, compiled=metadata.to == "aoti")
             case "executorch":
-                run = _only_logits(open_executorch(path))
+                run = _only_logits(open_executorch(path, num_threads))
             case "litert":
                 run = _only_logits(open_litert(path, num_threads))
         return cls(metadata, _clip_by_clip(run) if metadata.folded else run, parts)
