@@ -1,5 +1,6 @@
 """Cross-validation: every video is scored once, by the run that has seen neither it nor anything of its group."""
 
+import hashlib
 import io
 import json
 import os
@@ -427,6 +428,24 @@ def test_segments_with_other_times_are_not_those_that_were_tested(
     with pytest.raises(RunError, match="sizes or times have changed since"):
         begin(0.4)
     begin(0.5)
+
+
+def test_folds_of_early_versions_go_on(tiny_data: Path, tmp_path: Path, quiet: Console) -> None:
+    """These recorded no size of a packed video."""
+    pack_dataset(DataConfig(root=str(tiny_data)), tmp_path / "packed", num_workers=0, progress=False)
+    recipe = rename_data(tiny_recipe(tmp_path / "packed", epochs=1), source="csv")
+    folds_of = cross_validate(recipe, FoldSpec(3, by="video"), tmp_path / "out", console=quiet)
+    sizes = dict.fromkeys((path.relative_to(tiny_data).as_posix() for path in tiny_data.rglob("*.mp4")), 0)
+    early = hashlib.sha256(json.dumps(sorted(sizes.items())).encode()).hexdigest()
+    for file, changes in (
+        (tmp_path / "out" / "folds.json", {"files_hash": early}),
+        (tmp_path / "out" / "fold-1" / "videos.json", {"sizes": sizes}),
+    ):
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    shutil.rmtree(tmp_path / "out" / "fold-1" / "eval")  # it is tested again
+    again = cross_validate(recipe, FoldSpec(3, by="video"), tmp_path / "out", console=quiet)
+    assert [fold["top1"] for fold in again["folds"]] == [fold["top1"] for fold in folds_of["folds"]]
+    assert again["files_hash"] != early
 
 
 def test_a_data_set_that_is_packed_again_is_another(tiny_data: Path, tmp_path: Path, quiet: Console) -> None:

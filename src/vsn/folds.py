@@ -31,6 +31,7 @@ from vsn.data.readers import NoSplitError, read_records
 from vsn.data.readers.entries import absolute_path, video_id
 from vsn.data.records import REVERSED, RecordSet, VideoRecord
 from vsn.data.video import stored_bytes
+from vsn.data.video.packed_files import packed_place
 from vsn.inference.evaluate import evaluate_split
 from vsn.runs.folds import FOLDS_FILE, FOLDS_LIST, OUT_OF_FOLD, DividedBy, Fold, Folds, is_folds, load_folds
 from vsn.runs.metadata import versions, write_run
@@ -86,6 +87,12 @@ class _Division:
         """A hash of ids, sizes in bytes and times of segments: other videos or segments under the same names change it."""
         rows = sorted((r.video_id, stored_bytes(r.path), *([str(r.part)] if r.part else [])) for r in self.records)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    @property
+    def early_files_hash(self) -> str:
+        """The same as early versions made it: without the times of segments and the sizes of packed videos."""
+        sizes = {r.video_id: 0 if packed_place(r.path) else stored_bytes(r.path) for r in self.records}
+        return hashlib.sha256(json.dumps(sorted(sizes.items())).encode()).hexdigest()
 
     def groups_of(self, fold: int) -> list[str]:
         """The groups that are held out in a fold; none where videos are divided one by one."""
@@ -320,6 +327,8 @@ def _open_folds(recipe: Recipe, division: _Division, out: Path, command: str, *,
     is_new = not is_folds(out)
     if not is_new:
         before = load_folds(out)
+        if before.get("files_hash") == division.early_files_hash:
+            before["files_hash"] = division.files_hash
         _check_same(before, folds, out)
         folds["folds"] = before["folds"]
         folds["commands"] = list(dict.fromkeys([*before["commands"], *folds["commands"]]))

@@ -121,6 +121,12 @@ def test_the_degrees_of_freedom_are_those_of_bell_and_mccaffrey():
         assert quantile == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-5)
 
 
+def test_a_group_with_nearly_all_videos_has_one_degree_of_freedom():
+    groups = np.arange(3).repeat((100_000, 1, 1))
+    low, high = difference_interval(np.where(np.arange(100_002) % 3, 1, -1), groups=groups)
+    assert -1 <= low < 1 / 3 < high <= 1
+
+
 @pytest.mark.parametrize("sizes", [(100, 5, 5, 5, 5), (300, *[10] * 9), (50, 50, *[2] * 8), (20, 20, 20, 20, 20)])
 def test_most_videos_of_one_person_are_one_person(sizes: tuple[int, ...]):
     """Of 400 test sets of people whose accuracies differ the intervals of at most a few miss the true one."""

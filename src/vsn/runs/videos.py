@@ -142,7 +142,8 @@ def describe_changes(before: Videos, now: Videos) -> str:
         if parts
     ]
     recorded: list[tuple[str, Mapping[str, object], Mapping[str, object]]] = [
-        ("files", before.get("sizes", {}), now.get("sizes", {})),
+        # Early versions recorded 0 for each video of a packed set.
+        ("files", sizes if any((sizes := before.get("sizes", {})).values()) else {}, now.get("sizes", {})),
         ("times", before.get("times", {}), now.get("times", {})),
     ]
     for what, was, values in recorded:

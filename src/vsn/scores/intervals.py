@@ -244,7 +244,9 @@ def _group_quantile(weights: NDArray[np.float64], group_index: NDArray[np.intp],
     trace = np.sum(s * d) + np.trace(core)
     cross = np.array([[d.sum(), -1.0], [-1.0, 0.0]]) @ (both * (s * s * d) @ both.T)
     of_square = np.sum((s * d) ** 2) + 2 * np.trace(cross) + np.trace(core @ core)
-    return _t_quantile(round(max(1.0, float(trace**2 / of_square)), 6))
+    # More than all groups less one is a rounding error, where one group has nearly all videos.
+    is_exact = of_square * (len(w) - 1) > trace**2 * (1 - 1e-6)
+    return _t_quantile(round(max(1.0, float(trace**2 / of_square)), 6) if is_exact else 1.0)
 
 
 @lru_cache(maxsize=10_000)
