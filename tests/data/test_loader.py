@@ -328,6 +328,16 @@ def test_a_worker_that_dies_interrupts_no_step_and_its_video_is_named(
 
 
 @forks
+def test_a_worker_that_died_before_stops_the_next_loader_too(failing: Failing) -> None:
+    """As one that dies after the last batch of an epoch: the validation that follows stops with the other processes."""
+    stop = StopRequest()
+    stop.fail(WorkerError("died"))
+    assert list(make_loader(failing, batch_size=2, num_workers=1, shuffle=False, stop=stop)) == [[]]
+    with pytest.raises(WorkerError, match="died"):
+        stop.check()
+
+
+@forks
 def test_a_stop_does_not_wait_for_a_worker_that_hangs(failing: Failing) -> None:
     failing.at = 2
     with stop_requests() as stop:

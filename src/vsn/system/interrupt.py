@@ -63,15 +63,16 @@ class StopRequest:
         if not again:
             self.number = signal.Signals(number)
         if self._raises or (again and number == signal.SIGINT):
-            raise self.error()
+            raise Interrupted(self.number)
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
-        """Raise `Interrupted` at once inside, also for a signal that arrived before: for a wait that may never end."""
+        """Raise `Interrupted` at once inside, also for an earlier request: for a wait that may never end."""
         before = self._raises
         try:
             self._raises = True
-            self.check()
+            if self.requested:
+                raise Interrupted(self.number)
             yield
         finally:
             self._raises = before
