@@ -40,6 +40,7 @@ from vsn.cli import main
 from vsn.config import STAGES, ConfigError, ModelConfig, Recipe
 from vsn.config.recipes import find_recipe, load_recipe
 from vsn.data.embedded.write import SynthSpec, write_dataset
+from vsn.data.video import stored_bytes
 from vsn.models import build_model
 from vsn.models.measure import count_multiply_adds, count_parameters
 from vsn.runs.results import find_scores
@@ -694,6 +695,14 @@ def test_runs_on_other_training_videos_are_not_pooled(tiny_data: Path, tmp_path:
     with pytest.raises(RunError, match=r"was begun with other data; since then there are (training|other files)"):
         run(second, "one", 0)
     run(first, "one", 0)
+
+
+def test_files_of_file_managers_are_no_change(tmp_path: Path):
+    for name in ("1.jpg", "2.JPG"):
+        (tmp_path / name).write_bytes(b"x" * 10)
+    for name in (".DS_Store", "Thumbs.db", "._1.jpg"):
+        (tmp_path / name).write_bytes(b"y" * 99)
+    assert stored_bytes(tmp_path) == 20
 
 
 def test_rows_of_a_grid_of_data_sets_stay_when_the_base_moves(tiny_data: Path, tmp_path: Path, quiet: Console):

@@ -122,9 +122,13 @@ def test_the_degrees_of_freedom_are_those_of_bell_and_mccaffrey():
 
 
 def test_a_group_with_nearly_all_videos_has_one_degree_of_freedom():
-    groups = np.arange(3).repeat((100_000, 1, 1))
-    low, high = difference_interval(np.where(np.arange(100_002) % 3, 1, -1), groups=groups)
-    assert -1 <= low < 1 / 3 < high <= 1
+    for sizes in ((100_000, 1, 1), (20_000, 1, 1), (400_000, *[1] * 40)):
+        groups = np.arange(len(sizes)).repeat(sizes)
+        weights = np.full(len(groups), 1 / len(groups))
+        for variance in (0.0, 1e-6, 1.0):
+            assert intervals._group_quantile(weights, groups, variance) == pytest.approx(12.7062, rel=1e-3)
+        low, high = difference_interval(np.where(groups == 1, 1, 0), groups=groups)
+        assert -1 <= low <= high <= 1
 
 
 @pytest.mark.parametrize("sizes", [(100, 5, 5, 5, 5), (300, *[10] * 9), (50, 50, *[2] * 8), (20, 20, 20, 20, 20)])

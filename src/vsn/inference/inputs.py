@@ -54,6 +54,8 @@ def describe_unread(recipe: Recipe, path: str | Path) -> str:
     path = Path(path)
     if not path.is_dir() or not _has_video_files(path):
         return ""
+    if recipe.model.modality == "flow" and list_flow(path):  # stored flow comes first
+        return ""
     frames = [str(folder) for folder in _frame_folders(path, recipe.data.frame_template)]
     suffixes = [
         Path(name).suffix.lower() for _, _, files in walk_folders(path) for name in files if not is_hidden(name)

@@ -234,6 +234,8 @@ def _group_quantile(weights: NDArray[np.float64], group_index: NDArray[np.intp],
     w = np.bincount(group_index, weights)
     if not 1 < len(w) < len(weights):
         return _quantile()
+    if w.max() > 0.999:  # as exact as needed; below, the differences would lose their digits
+        return _t_quantile(1.0)
     squares = np.bincount(group_index, weights**2)
     alike = min(max((variance - squares.sum()) / (np.sum(w**2) - squares.sum()), 0.0), 1.0)
     # The estimate is a square form of independent group means, K = (I - w 1') D (I - 1 w') with variances S:
@@ -244,9 +246,7 @@ def _group_quantile(weights: NDArray[np.float64], group_index: NDArray[np.intp],
     trace = np.sum(s * d) + np.trace(core)
     cross = np.array([[d.sum(), -1.0], [-1.0, 0.0]]) @ (both * (s * s * d) @ both.T)
     of_square = np.sum((s * d) ** 2) + 2 * np.trace(cross) + np.trace(core @ core)
-    # More than all groups less one is a rounding error, where one group has nearly all videos.
-    is_exact = of_square * (len(w) - 1) > trace**2 * (1 - 1e-6)
-    return _t_quantile(round(max(1.0, float(trace**2 / of_square)), 6) if is_exact else 1.0)
+    return _t_quantile(round(max(1.0, float(trace**2 / of_square)), 6))
 
 
 @lru_cache(maxsize=10_000)

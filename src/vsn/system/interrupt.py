@@ -56,10 +56,11 @@ class StopRequest:
     def __init__(self, *, raises: bool = False) -> None:
         self.requested, self.number, self._raises = False, signal.SIGINT, raises
         self.failure: Exception | None = None
+        self._is_signaled = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Record the first request. A second Ctrl-C stops at once, for work that hangs."""
-        again, self.requested = self.requested, True
+        again, self._is_signaled, self.requested = self._is_signaled, True, True
         if not again:
             self.number = signal.Signals(number)
         if self._raises or (again and number == signal.SIGINT):

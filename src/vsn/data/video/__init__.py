@@ -43,6 +43,9 @@ __all__ = [
 ]
 
 
+_PICTURES = (".jpeg", ".jpg", ".png", ".webp")
+
+
 def open_video(
     path: str | Path,
     *,
@@ -79,9 +82,11 @@ def open_video(
 
 
 def stored_bytes(path: str | Path) -> int:
-    """Return the bytes of a video: of a file, of the files of a folder, or in a packed file; 0 for one that is not there."""
+    """Return the bytes of a video: of a file, of the pictures of a folder, or in a packed file; 0 for one that is not there."""
     if packed_place(path):
         return packed_bytes(path)
     if os.path.isdir(path):
-        return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
+        # Not what file managers add: .DS_Store, Thumbs.db, ._00001.jpg.
+        pictures = (one for one in os.scandir(path) if one.name.lower().endswith(_PICTURES) and one.name[0] != ".")
+        return sum(one.stat().st_size for one in pictures if one.is_file())
     return os.path.getsize(path) if os.path.isfile(path) else 0
