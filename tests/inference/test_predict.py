@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ def test_a_folder_of_frames_is_a_video(predictor: Predictor, gray_video: Path, t
     assert "not .gif (2), .h264 (1), no extension (1), 2 folders of frames ('" in unread
     assert describe_unread(predictor.recipe, tmp_path / "clip.mp4") == ""
     assert describe_unread(predictor.recipe, tmp_path / "1") == ""
+    for number in (1, 2):
+        for axis in "xy":
+            Image.fromarray(images[0][..., 0]).save(tmp_path / "1" / f"flow_{axis}_{number:05d}.jpg")
+    of_flow = replace(predictor.recipe, model=replace(predictor.recipe.model, modality="flow"))
+    assert describe_unread(of_flow, tmp_path) == ""  # stored flow is read, and not the video
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "cover.jpg").write_bytes((tmp_path / "1" / "00001.png").read_bytes())
     with pytest.raises(ConfigError, match="no videos were found"):

@@ -32,6 +32,17 @@ def test_a_second_ctrl_c_stops_at_once():
             signal.raise_signal(signal.SIGINT)
 
 
+def test_the_first_ctrl_c_after_a_failure_is_the_first():
+    """It must not interrupt the save that the failure asked for."""
+    with stop_requests() as stop:
+        stop.fail(ValueError("a worker died"))
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(ValueError, match="a worker died"):
+        stop.check()
+
+
 def test_a_program_that_handles_signals_itself_keeps_its_way():
     seen = []
     previous = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))

@@ -82,7 +82,7 @@ def open_video(
 
 
 def stored_bytes(path: str | Path) -> int:
-    """Return the bytes of a video: of a file, of the pictures of a folder, or in a packed file; 0 for one that is not there."""
+    """Return the bytes of a video: a file, the pictures of a folder, or in a packed file; 0 for one that is not there."""
     if packed_place(path):
         return packed_bytes(path)
     if os.path.isdir(path):
