@@ -1,6 +1,7 @@
 """Batches, uploads, timelines and settings, each by itself; starting and stopping."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -216,6 +217,22 @@ def test_only_folders_of_killed_services_are_deleted(tmp_path: Path):
     living.close()
     second.close()
     assert {path.name for path in tmp_path.iterdir()} == {"vsn-serve-just-starting", "other-thing"}
+
+
+def test_without_locks_no_folder_is_taken_for_that_of_a_killed_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def none(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    folder = tmp_path / "vsn-serve-other"
+    folder.mkdir()
+    (folder / LOCK_FILE).touch()
+    os.utime(folder, (0, 0))
+    with monkeypatch.context() as patched:
+        patched.setattr("vsn.system.lock._lock", none)
+        UploadFolder(tmp_path).close()
+    assert folder.is_dir()
+    UploadFolder(tmp_path).close()
+    assert not folder.exists()
 
 
 # --- the body of a request that is refused -------------------------------------------------------------

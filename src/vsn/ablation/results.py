@@ -99,7 +99,7 @@ def _problem_of(runs: Any) -> str:
 
 
 def check_same_videos(runs: Sequence[RunResult]) -> None:
-    """Raise `RunError` where runs that share the settings of the data were tested on different videos or labels."""
+    """Raise `RunError` where runs that share the settings of the data were trained or tested on different videos."""
     first_of: dict[str, RunResult] = {}
     for run in runs:
         first = first_of.setdefault(data_settings(run["settings"]), run)

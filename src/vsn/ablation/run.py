@@ -81,71 +81,63 @@ def ablate(
     """
     distributed = Distributed(base.train.device)
     console = (console or Console(stderr=True)) if distributed.is_rank0 else Console(quiet=True)
-    # Another command, with other seeds say, would write its own `ablation.json` over this one.
-    with lock_folder(out) if distributed.is_rank0 else contextlib.nullcontext():
-        return _ablate(base, spec, out, command, synth, distributed, console)
-
-
-def _ablate(
-    base: Recipe,
-    spec: AblationSpec,
-    out: Path,
-    command: str,
-    synth: SynthSpec | None,
-    distributed: Distributed,
-    console: Console,
-) -> Ablation:
-    # The file may have results of earlier calls: other tables, other seeds. They stay, and are not run again.
-    ablation = distributed.broadcast_from_rank0(lambda: open_ablation(base, spec, out, command))
-    all_tables, missing = _tables_of(ablation)
-    if 5 not in spec.tables:  # an earlier call has the reason
-        missing = ablation.get("missing", {}) | missing
-    tables, _ = make_tables(base, spec.tables, spec.grid or {}, ablation["backbones"])
-    runs = plan_runs(tables, spec.seeds, out)
-    _check_runs(runs, missing, distributed)
-    data_hashes = distributed.broadcast_from_rank0(lambda: _check_data(base, runs, ablation["runs"], out))
-    # Stored flow may be missing, which only Table 5 needs: the others are still run.
-    flow_only = _run_names(t for t in tables if t.key == "5") - _run_names(t for t in tables if t.key != "5")
-
-    def save() -> None:
-        _update_figures(ablation, all_tables, missing)
+    with contextlib.ExitStack() as stack:
+        # Another command, with other seeds say, would write its own `ablation.json` over this one.
         if distributed.is_rank0:
-            write_json(out / FILE, ablation)
+            stack.enter_context(lock_folder(out))
+        # The file may have results of earlier calls: other tables, other seeds. They stay, and are not run again.
+        ablation = distributed.broadcast_from_rank0(lambda: open_ablation(base, spec, out, command))
+        all_tables, missing = _tables_of(ablation)
+        if 5 not in spec.tables:  # an earlier call has the reason
+            missing = ablation.get("missing", {}) | missing
+        tables, _ = make_tables(base, spec.tables, spec.grid or {}, ablation["backbones"])
+        runs = plan_runs(tables, spec.seeds, out)
+        _check_runs(runs, missing, distributed)
+        data_hashes = distributed.broadcast_from_rank0(lambda: _check_data(base, runs, ablation["runs"], out))
+        # Stored flow may be missing, which only Table 5 needs: the others are still run.
+        flow_only = _run_names(t for t in tables if t.key == "5") - _run_names(t for t in tables if t.key != "5")
 
-    pending = [run for run in runs if not run.is_done(ablation["runs"], spec.orders)]
-    for _, grouped in itertools.groupby(pending, key=lambda run: data_key(run.recipe)):
-        first, *_ = group = list(grouped)
-        if uses_own_videos(first.variant.recipe):
-            spec_of_seed, root = replace(synth or SynthSpec(), seed=first.seed), first.recipe.data.root
-            distributed.broadcast_from_rank0(functools.partial(write_dataset, root, spec_of_seed))
-        problem = None
-        try:
-            datasets = open_datasets(first.recipe, console)
-        except ValueError as error:
-            problem = error
-        # Flow may be missing on the disk of one machine only.
-        if problem := next(filter(None, distributed.all_gather(problem)), None):
-            if not {run.variant.name for run in group} <= flow_only:
-                raise problem
-            missing["5"] = str(problem)
-            print_line(console, f"Skipped {', '.join(run.path.name for run in group)}: {problem}")
-            continue
-        for run in group:
-            print_line(console, f"[{1 + runs.index(run)}/{len(runs)}] {run.variant.name}, seed {run.seed}")
-            trained = train_or_reuse(run.recipe, run.path, datasets=datasets, console=console, command="vsn ablate")
-            # Rank 0 wrote the run folder; the broadcast is also a barrier.
-            result = distributed.broadcast_from_rank0(functools.partial(_describe_run, base, run, trained))
-            if data_hash := data_hashes.get(data_settings(result["settings"])):
-                result["data_hash"] = data_hash
-            _test(run, result, spec.orders, progress=distributed.is_rank0)
-            # Replace a result that was tested with fewer orders of the frames.
-            ablation["runs"] = [r for r in ablation["runs"] if (r["name"], r["seed"]) != (run.variant.name, run.seed)]
-            ablation["runs"].append(result)
-            save()  # after every run: a kill loses at most the current one, which resumes from its state
-            print_line(console, f"top-1 {percent(result['forward']['top1'])}")
-        del datasets  # free the decoded videos before decoding those of the next group
-    save()
-    return ablation
+        def save() -> None:
+            _update_figures(ablation, all_tables, missing)
+            if distributed.is_rank0:
+                write_json(out / FILE, ablation)
+
+        pending = [run for run in runs if not run.is_done(ablation["runs"], spec.orders)]
+        for _, grouped in itertools.groupby(pending, key=lambda run: data_key(run.recipe)):
+            first, *_ = group = list(grouped)
+            if uses_own_videos(first.variant.recipe):
+                spec_of_seed, root = replace(synth or SynthSpec(), seed=first.seed), first.recipe.data.root
+                distributed.broadcast_from_rank0(functools.partial(write_dataset, root, spec_of_seed))
+            problem = None
+            try:
+                datasets = open_datasets(first.recipe, console)
+            except ValueError as error:
+                problem = error
+            # Flow may be missing on the disk of one machine only.
+            if problem := next(filter(None, distributed.all_gather(problem)), None):
+                if not {run.variant.name for run in group} <= flow_only:
+                    raise problem
+                missing["5"] = str(problem)
+                print_line(console, f"Skipped {', '.join(run.path.name for run in group)}: {problem}")
+                continue
+            for run in group:
+                print_line(console, f"[{1 + runs.index(run)}/{len(runs)}] {run.variant.name}, seed {run.seed}")
+                trained = train_or_reuse(run.recipe, run.path, datasets=datasets, console=console, command="vsn ablate")
+                # Rank 0 wrote the run folder; the broadcast is also a barrier.
+                result = distributed.broadcast_from_rank0(functools.partial(_describe_run, base, run, trained))
+                if data_hash := data_hashes.get(data_settings(result["settings"])):
+                    result["data_hash"] = data_hash
+                _test(run, result, spec.orders, progress=distributed.is_rank0)
+                # Replace a result that was tested with fewer orders of the frames.
+                ablation["runs"] = [
+                    r for r in ablation["runs"] if (r["name"], r["seed"]) != (run.variant.name, run.seed)
+                ]
+                ablation["runs"].append(result)
+                save()  # after every run: a kill loses at most the current one, which resumes from its state
+                print_line(console, f"top-1 {percent(result['forward']['top1'])}")
+            del datasets  # free the decoded videos before decoding those of the next group
+        save()
+        return ablation
 
 
 def plan_ablation(base: Recipe, spec: AblationSpec, out: Path) -> tuple[list[RunState], dict[str, str]]:

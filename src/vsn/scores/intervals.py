@@ -241,10 +241,9 @@ def _group_quantile(weights: NDArray[np.float64], group_index: NDArray[np.intp],
     # The estimate is a square form of independent group means, K = (I - w 1') D (I - 1 w') with variances S:
     # (tr SK)^2 / tr (SK)^2, without a matrix of all groups.
     s, d = alike + (1 - alike) * squares / w**2, w**2 / (1 - w)
-    both = np.array([w, d])
-    core = np.array([[d.sum(), -1.0], [-1.0, 0.0]]) @ (both * s @ both.T)
+    both, inner = np.array([w, d]), np.array([[d.sum(), -1.0], [-1.0, 0.0]])  # K = D + both' inner both
+    core, cross = (inner @ (both * scale @ both.T) for scale in (s, s * s * d))
     trace = np.sum(s * d) + np.trace(core)
-    cross = np.array([[d.sum(), -1.0], [-1.0, 0.0]]) @ (both * (s * s * d) @ both.T)
     of_square = np.sum((s * d) ** 2) + 2 * np.trace(cross) + np.trace(core @ core)
     return _t_quantile(round(max(1.0, float(trace**2 / of_square)), 6))
 

@@ -76,7 +76,7 @@ def _delete_leftovers(parent: Path) -> None:
         # OSError: another user owns it, or it is deleted meanwhile.
         with contextlib.suppress(OSError):
             is_new = time.time() - folder.stat().st_mtime < _NEW_SECONDS
-            if (folder / LOCK_FILE).is_file() and not is_new and not is_locked(folder):
+            if (folder / LOCK_FILE).is_file() and not is_new and not is_locked(folder, without_locks=True):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

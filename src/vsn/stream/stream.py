@@ -221,7 +221,7 @@ class Stream:
             else:
                 rate = self._source.frames_per_second or USUAL_RATE
                 images = _annotated(labeled, rate)
-                for first in itertools.islice(images, 1):  # a source without a frame makes no file
+                if (first := next(images, None)) is not None:  # a source without a frame makes no file
                     write_video(video, itertools.chain([first], images), frames_per_second=rate)
         if (problem := self._problem(stop)) is not None:
             raise problem

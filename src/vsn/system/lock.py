@@ -80,8 +80,11 @@ def lock_folder(folder: Path, *, name: str = LOCK_FILE) -> Iterator[FolderLock]:
                 path.rmdir()
 
 
-def is_locked(folder: Path) -> bool:
-    """Return whether a process holds a folder with `lock_folder`; it may end at any moment."""
+def is_locked(folder: Path, *, without_locks: bool = False) -> bool:
+    """Return whether a process holds a folder with `lock_folder`; it may end at any moment.
+
+    ``without_locks`` is the answer for a file system that has no locks.
+    """
     path = (folder / LOCK_FILE).resolve()
     if path in _OWN:
         return True
@@ -92,7 +95,7 @@ def is_locked(folder: Path) -> bool:
     try:
         _lock(handle, shared=True)
     except OSError as error:
-        return error.errno in _HELD
+        return error.errno in _HELD or without_locks
     else:
         return False
     finally:

@@ -105,7 +105,8 @@ def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     on_cpu = device.type == "cpu"
     kinds = {type(module) for module in model.modules() if isinstance(module, _BatchNorm)}
     # On a GPU timm converts its own layers.
-    unknown = [kind for kind in kinds - {*_CPU_FORMS} if on_cpu or not kind.__module__.startswith("timm.")]
+    known = {*_CPU_FORMS, *(_CPU_FORMS.values() if on_cpu else ())}
+    unknown = [kind for kind in kinds - known if on_cpu or not kind.__module__.startswith("timm.")]
     if unknown:
         raise ConfigError(
             f"{unknown[0].__name__} cannot be synchronized between processes on the device {device.type!r}; use one "

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vsn.config import Decoder
 from vsn.data.part import Part
+from vsn.data.records import IMAGE_EXTENSIONS, is_hidden
 from vsn.data.video.constant_rate import at_constant_rate
 from vsn.data.video.frame_folders import FrameFolderReader
 from vsn.data.video.packed_files import PackedReader, packed_bytes, packed_place
@@ -41,9 +42,6 @@ __all__ = [
     "stored_bytes",
     "write_video",
 ]
-
-
-_PICTURES = (".jpeg", ".jpg", ".png", ".webp")
 
 
 def open_video(
@@ -87,6 +85,6 @@ def stored_bytes(path: str | Path) -> int:
         return packed_bytes(path)
     if os.path.isdir(path):
         # Not what file managers add: .DS_Store, Thumbs.db, ._00001.jpg.
-        pictures = (one for one in os.scandir(path) if one.name.lower().endswith(_PICTURES) and one.name[0] != ".")
-        return sum(one.stat().st_size for one in pictures if one.is_file())
+        pictures = (one for one in os.scandir(path) if Path(one).suffix.lower() in IMAGE_EXTENSIONS)
+        return sum(one.stat().st_size for one in pictures if one.is_file() and not is_hidden(one.name))
     return os.path.getsize(path) if os.path.isfile(path) else 0
