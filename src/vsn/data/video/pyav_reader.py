@@ -229,7 +229,7 @@ class PyAVReader(VideoReader):
         reason = f"none of its {self.index.num_frames} frames decodes"
         with content_errors(self.path), open_container(self.path) as container:
             if container.format.name == "webp_pipe" and _is_animated(self.path):
-                reason += ": FFmpeg before 9 does not decode animated WebP. Convert it to MP4, or install PyAV 19 or newer"
+                reason += ": FFmpeg before 9 does not decode animated WebP. Convert it to MP4, or use PyAV 19 or newer"
             elif not video_stream(self.path, container).codec_context.width:
                 reason += f"; the header is damaged, or announces more than {MAX_PIXELS // 10**6} million pixels"
         return VideoError(self.path, f"{reason}.")
