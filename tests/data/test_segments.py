@@ -5,7 +5,6 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -26,7 +25,6 @@ from vsn.data.part import Part, VideoPart, overlapping_pairs, parse_part, parse_
 from vsn.data.per_video import videos_of_data_set
 from vsn.data.readers import read_records
 from vsn.data.video import OutsideVideoError, VideoError, open_video, part_reader
-from vsn.data.video.container import picture_delay
 from vsn.doctor import examine
 from vsn.doctor.checks import check_all
 from vsn.doctor.evidence import Evidence
@@ -256,30 +254,6 @@ def test_a_list_of_segments(tmp_path: Path) -> None:
     ]
     assert len(val) == 2
     assert "'0:00.5' (line 4) is 0.5 seconds" in text
-
-
-@pytest.mark.parametrize(("delay", "is_noted"), [(0.0, False), (0.08, False), (5.0, True)])
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_picture_that_begins_after_its_sound_is_noted(
-    tmp_path: Path, suffix: str, delay: float, is_noted: bool
-) -> None:
-    """As in what is cut out of a recording without coding it again: players count from the sound."""
-    with av.open(str(tmp_path / f"late{suffix}"), "w") as container:
-        video, sound = container.add_stream("libx264", rate=25), container.add_stream("aac", rate=8000, layout="mono")
-        video.width, video.height, video.pix_fmt = 48, 32, "yuv420p"
-        for number in range(50):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 4 * number, np.uint8))
-            frame.pts = number + round(25 * delay)
-            container.mux(video.encode(frame))
-        for number in range(40):
-            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.float32), format="fltp", layout="mono")
-            samples.sample_rate, samples.pts = 8000, 1600 * number
-            container.mux(sound.encode(samples))
-        container.mux(video.encode(None))
-        container.mux(sound.encode(None))
-    assert picture_delay(tmp_path / f"late{suffix}") == pytest.approx(delay, abs=0.03)
-    text = open_sets(lay_list(tmp_path, GOOD + f"late{suffix},x,0,1,train\n"))[2]
-    assert ("comes later than the sound, for example 'late" in text) == is_noted
 
 
 @pytest.mark.parametrize(

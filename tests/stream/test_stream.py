@@ -301,7 +301,7 @@ def test_a_window_too_short_for_one_instant_is_refused(noise_video: Path):
 
 def test_a_source_without_a_rate_counts_as_25_frames_per_second():
     recipe = make_predictor(modality="rgbdiff", flow_length=5).recipe
-    source: Any = SimpleNamespace(name="camera 0", frames_per_second=0.0, uneven_interval=lambda: 0.0)
+    source: Any = SimpleNamespace(begins=0.0, name="camera 0", frames_per_second=0.0, uneven_interval=lambda: 0.0)
     grid, _ = plan_grid(recipe, WindowConfig(seconds=1.0), source, num_frames=4)
     assert (grid.tail, grid.step_seconds) == (0.2, pytest.approx(0.2))
 

@@ -278,7 +278,8 @@ def _write_pre_labels(predictor: Predictor, timelines: Sequence[Timeline], files
         segments = [TimedLabel(one.start, one.end, one.label, one.score) for one in timeline.segments]
         with open_video(timeline.path, frame_template=predictor.recipe.data.frame_template) as video:
             size = (video.num_frames, video.metadata.height, video.metadata.width)
-            videos.append(VideoLabels(Path(timeline.path), video.seconds, video.frames_per_second, *size, segments))
+            rate, begins = video.frames_per_second, video.begins
+            videos.append(VideoLabels(Path(timeline.path), video.ends, rate, *size, segments, begins))
     assert files.pre_labels is not None
     write_pre_labels(files.pre_labels, files.pre_label_format, videos, predictor.classes, rate=files.pre_label_rate)
 

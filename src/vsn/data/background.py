@@ -57,10 +57,10 @@ def read_labeled(config: DataConfig, split: str) -> RecordSet:
             "draws one. Set it to 0, or rename the class."
         )
     of_file = _segments_of_files(plain, {split: records})
-    seconds = {path: _seconds(plain, segments[0].record.path) for path, segments in of_file.items()}
-    gaps = [gap for path in sorted(of_file) for gap in _gaps(of_file[path], seconds[path], split)]
+    extents = {path: _extent(plain, segments[0].record.path) for path, segments in of_file.items()}
+    gaps = [gap for path in sorted(of_file) for gap in _gaps(of_file[path], *extents[path], split)]
     lengths = [
-        (seconds[absolute_path(record.path)] if record.end is None else record.end) - record.start
+        (extents[absolute_path(record.path)][1] if record.end is None else record.end) - record.start
         for record in records.videos
         if record.part
     ]
@@ -129,28 +129,28 @@ def _segments_of_files(config: DataConfig, sets: dict[str, RecordSet]) -> dict[s
     }
 
 
-def _seconds(config: DataConfig, path: Path) -> float:
-    """Return the length of a file; 0 where it cannot be read, which is counted when its clips are."""
+def _extent(config: DataConfig, path: Path) -> tuple[float, float]:
+    """Return when the picture of a file begins and ends; 0 where it cannot be read, which is counted when its clips are."""
     try:
         with open_video(path, frame_template=config.frame_template, decoder=config.decoder) as video:
-            return video.seconds
+            return video.begins, video.ends
     except VideoError:
-        return 0.0
+        return 0.0, 0.0
 
 
-def _gaps(segments: Iterable[LabeledPart], seconds: float, split: str) -> list[_Gap]:
+def _gaps(segments: Iterable[LabeledPart], begins: float, ends: float, split: str) -> list[_Gap]:
     """Return what no segment of a file covers, beside segments of this split only."""
     ordered = sorted(segments, key=lambda one: one.record.start)
     gaps: list[_Gap] = []
-    until, before = 0.0, split
+    until, before = begins, split
     for name, record, _ in ordered:
         if record.start > until and name == before == split:
-            gaps.append(_Gap(record, until, min(record.start, seconds)))
-        end = seconds if record.end is None else record.end
+            gaps.append(_Gap(record, until, min(record.start, ends)))
+        end = ends if record.end is None else record.end
         if end >= until:
             until, before = end, name
     if before == split:
-        gaps.append(_Gap(ordered[-1].record, until, seconds))
+        gaps.append(_Gap(ordered[-1].record, until, ends))
     return [gap for gap in gaps if gap.end > gap.start]
 
 

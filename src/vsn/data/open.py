@@ -25,7 +25,6 @@ from vsn.data.processor import open_as_in
 from vsn.data.readers import NoSplitError
 from vsn.data.records import RecordSet, VideoRecord
 from vsn.data.video import OutsideVideoError, VideoError, part_reader
-from vsn.data.video.container import picture_delay
 from vsn.data.video.frame_folders import describe_frames
 from vsn.system.interrupt import stop_requests
 from vsn.system.progress import progress_bar
@@ -33,8 +32,6 @@ from vsn.system.terminal import print_line
 
 MAX_FILES_CHECKED = 200
 """Files whose segments training compares with their length before it starts: that of one takes milliseconds."""
-MAX_PICTURE_DELAY = 0.1
-"""Seconds; encoders delay the picture by a few frames."""
 
 
 def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, VideoDataset]:
@@ -65,7 +62,7 @@ def open_datasets(recipe: Recipe, console: Console) -> tuple[VideoDataset, Video
     notes = {note.partition(", for example ")[0]: note for note in (*val.notes, *records.notes)}.values()
     records, split_notes = check_splits(recipe.data, splits)
     if recipe.model.modality != "flow":  # the flow of a segment is stored on its own
-        split_notes = [*split_notes, *_check_times(recipe, [records, val])]
+        _check_times(recipe, [records, val])
     located, records, flow_note = _with_stored_flow(recipe, records)
     extra, extra_note = open_extra(recipe, records)
     train_set = VideoDataset(records, located, train=True, extra=extra)
@@ -104,24 +101,21 @@ def _open_records(recipe: Recipe, records: RecordSet, *, view: EvalConfig | None
     return VideoDataset(records, recipe, train=False, view=view, extra=extra)
 
 
-def _check_times(recipe: Recipe, record_sets: Sequence[RecordSet]) -> list[str]:
+def _check_times(recipe: Recipe, record_sets: Sequence[RecordSet]) -> None:
     """Raise `ConfigError` for segments outside of their files: found now, not hours later as unreadable videos.
 
-    Returns a note on files whose picture begins after their sound. Looks at the last segment of up to `MAX_FILES_CHECKED`
-    files; `vsn data doctor` looks at the ends of all.
+    Looks at the last segment of up to `MAX_FILES_CHECKED` files; `vsn data doctor` looks at the ends of all.
     """
     last_of: dict[Path, VideoRecord] = {}
     for record in (record for records in record_sets for record in records.videos if record.part):
         last = last_of.setdefault(record.path, record)
         if (record.end or record.start) > (last.end or last.start):
             last_of[record.path] = record
-    outside, delayed = [], []
+    outside = []
     for record in list(last_of.values())[:MAX_FILES_CHECKED]:
         try:
             with open_as_in(recipe, record.path) as video:
                 part_reader(video, record.part)
-            if record.path.is_file() and (delay := picture_delay(record.path)) > MAX_PICTURE_DELAY:
-                delayed.append(f"{record.path.name!r}, {delay:.2f} s")
         except OutsideVideoError as error:
             outside.append(f"{record.video_id!r} ({record.place}): {error.reason}")
         except VideoError:  # counted when its clips are read
@@ -131,12 +125,6 @@ def _check_times(recipe: Recipe, record_sets: Sequence[RecordSet]) -> list[str]:
             f"{recipe.data.root}: {len(outside)} files have segments after their end, for example {outside[0]} Correct "
             "start and end: they are seconds."
         )
-    if not delayed:
-        return []
-    return [
-        f"Times of segments count from the first picture, which in {len(delayed)} files comes later than the sound, for "
-        f"example {delayed[0]}. Players count from the sound: if one showed the times, subtract this from start and end."
-    ]
 
 
 def relabel(records: RecordSet, classes: Sequence[str]) -> RecordSet:

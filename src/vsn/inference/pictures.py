@@ -59,7 +59,7 @@ def _read_frames(path: Path, frame_template: str, part: Part | None) -> tuple[ND
             return np.array(shown)[((np.arange(NUM_FRAMES) + 0.5) * len(shown) / NUM_FRAMES).astype(np.int64)]
 
         frames = video.sample(spread)
-        return frames, video.times[spread(video.num_frames)]
+        return frames, video.begins + video.times[spread(video.num_frames)]
 
 
 def _draw(frames: NDArray[np.uint8], times: NDArray[np.float64], prediction: Prediction) -> Image.Image:

@@ -34,6 +34,7 @@ class WindowGrid:
         tail: seconds from the first to the last frame of an instant; 0.0 for a single frame.
         frame_interval: seconds between the frames of an instant, where those of the source are unevenly spaced; 0.0:
             they are neighbors in the source.
+        begins: seconds at which window 0 begins, with the first frame of the source.
     """
 
     seconds: float
@@ -42,10 +43,18 @@ class WindowGrid:
     stride: int
     tail: float = 0.0
     frame_interval: float = 0.0
+    begins: float = 0.0
 
     @classmethod
     def of(
-        cls, seconds: float, num_frames: int, every: float | None, *, tail: float = 0.0, frame_interval: float = 0.0
+        cls,
+        seconds: float,
+        num_frames: int,
+        every: float | None,
+        *,
+        tail: float = 0.0,
+        frame_interval: float = 0.0,
+        begins: float = 0.0,
     ) -> WindowGrid:
         """Return the grid whose windows start nearest to `every` seconds apart; None: as far as its instants.
 
@@ -60,7 +69,7 @@ class WindowGrid:
         # spacing 2 (0.25 seconds).
         ratio = 1.0 if every is None else every * num_frames / (seconds - tail)
         spacing, stride = (1, round(ratio)) if ratio >= 1 else (round(1 / ratio), 1)
-        return cls(seconds, num_frames, spacing, stride, tail, frame_interval)
+        return cls(seconds, num_frames, spacing, stride, tail, frame_interval, begins)
 
     @property
     def step_seconds(self) -> float:
@@ -73,12 +82,12 @@ class WindowGrid:
         return self.stride * self.step_seconds
 
     def instant(self, step: int) -> float:
-        """Seconds of a step since the start of the video."""
-        return self.step_seconds * (step + self.spacing / 2)
+        """Seconds of a step, on the clock of the source."""
+        return self.begins + self.step_seconds * (step + self.spacing / 2)
 
     def step_from(self, seconds: float) -> int:
         """The first step at or after a time."""
-        step = max(0, math.ceil(seconds / self.step_seconds - self.spacing / 2) - 1)
+        step = max(0, math.ceil((seconds - self.begins) / self.step_seconds - self.spacing / 2) - 1)
         while self.instant(step) < seconds - _EPSILON:
             step += 1
         return step
@@ -100,7 +109,7 @@ class WindowGrid:
 
     def interval(self, window: int) -> tuple[float, float]:
         """Start and end of a window, in seconds."""
-        start = window * self.every
+        start = self.begins + window * self.every
         return start, start + self.seconds
 
 

@@ -35,12 +35,12 @@ def write_labeled_video(path: Path, timeline: Timeline, *, frame_template: str =
         side = min(video.metadata.height, video.metadata.width)
     with open_video(timeline.path, short_side=min(side, SHORT_SIDE), frame_template=frame_template) as video:
         rate = min(MAX_RATE, video.frames_per_second or MAX_RATE)
-        times = video.times
+        times = video.begins + video.times
 
         def frames() -> Iterator[NDArray[np.uint8]]:
             shown = 0
             for index, frame in enumerate(video):
-                end = times[index + 1] if index + 1 < len(times) else video.seconds
+                end = times[index + 1] if index + 1 < len(times) else video.ends
                 # As often as its time lasts: a long pause repeats a frame, a dense part leaves some out.
                 while shown / rate < min(end, timeline.seconds) - 1e-6:
                     yield _with_label(frame, timeline, shown / rate)

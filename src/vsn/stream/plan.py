@@ -77,6 +77,10 @@ class TimedSource(Protocol):
     def frames_per_second(self) -> float:
         """0.0 if it is unknown."""
 
+    @property
+    def begins(self) -> float:
+        """See `Source`."""
+
     def uneven_interval(self) -> float:
         """See `Source.uneven_interval`."""
 
@@ -116,7 +120,8 @@ def plan_grid(
             f"frames per instant, {tail:.2f} seconds at {rate or USUAL_RATE:g} frames per second. Set longer windows "
             "with --seconds, or use a source with a higher frame rate."
         )
-    return WindowGrid.of(seconds, num_frames, every, tail=tail, frame_interval=interval), reason
+    grid = WindowGrid.of(seconds, num_frames, every, tail=tail, frame_interval=interval, begins=source.begins)
+    return grid, reason
 
 
 def spread(grid: WindowGrid, *, max_windows: int, video_seconds: float) -> WindowGrid:

@@ -28,6 +28,8 @@ class _PushedFrames:
     frames_per_second: float
     name: str = "The stream"
 
+    begins = 0.0
+
     def uneven_interval(self) -> float:
         return 0.0
 

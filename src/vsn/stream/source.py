@@ -29,6 +29,8 @@ from vsn.data.video.container import (
     content_errors,
     open_container,
     open_source,
+    picture_start,
+    shown_at,
     video_stream,
 )
 from vsn.data.video.frame_converter import FrameConverter
@@ -76,7 +78,7 @@ class SourceFrame:
     part: int
     """Number of breaks (lost connections, restarts of the clock, long pauses) before it; windows do not span breaks."""
     seconds: float
-    """Start of its display, since the first frame."""
+    """Start of its display, on the clock of the source."""
     end: float
     """End of its display."""
     stored: VideoFrame
@@ -89,6 +91,7 @@ class Source:
         name: for display.
         finite: whether it has an end, as files do.
         frames_per_second: as announced; 0.0 if it is not.
+        begins: seconds on its clock at which the first frame is shown: 0.0, or later in a file whose sound begins earlier.
         announced_seconds: duration, as announced; None if it is not.
         reconnected: connections that were lost and restored.
         undecodable: packets that were skipped because they do not decode.
@@ -108,20 +111,23 @@ class Source:
                 stream = video_stream(self.name, self._container)
                 rate = stream.average_rate or stream.guessed_rate
                 self.frames_per_second = float(rate) if rate else 0.0
+                started = shown_at(self._container, stream, stream.start_time)
                 length = self._container.duration
                 self.announced_seconds = length / 1e6 if length is not None else None
                 # The size is None, or before PyAV 19 negative, if the server does not announce it.
                 is_sized = (self._container.size or 0) > 0 and self._container.format.name not in _PLAYLISTS
+            self.finite = self.kind == "file" or (self.kind == "url" and (length is not None or is_sized))
+            # A URL is not opened twice for it.
+            self.begins = picture_start(self._source) if self.kind == "file" else started if self.finite else 0.0
         except BaseException:
             self.close()
             raise
-        self.finite = self.kind == "file" or (self.kind == "url" and (length is not None or is_sized))
         # Whose time stamps may restart, and what is a restart.
         self._restarts = not self.finite or clock_may_restart(self._container)
         self._max_step, self._max_back = MAX_STEP_SECONDS, MAX_BACK_SECONDS if self.finite else _LIVE_BACK_SECONDS
         self._converters: dict[int | None, FrameConverter] = {}
-        # Of the last frame: its part, and start and end of its display.
-        self._part, self._seconds, self._end = 0, -1.0, 0.0
+        # Of the last frame: its part, and start and end of its display. Before the first one, when that starts.
+        self._part, self._seconds, self._end = 0, -1.0, self.begins
         self.seconds = 0.0
 
     def uneven_interval(self) -> float:
@@ -196,21 +202,21 @@ class Source:
             length = self.announced_seconds
             if self.finite and length is not None and self._end > length - _END_SLACK_SECONDS:
                 break
-            if self.finite and self._end == 0.0:
+            if self.finite and self._seconds < 0:
                 raise VideoError(
                     self.name,
                     f"it opens, but no frame arrives ({lost}). A file with its index at the end, as most MP4 files have "
                     "it, needs a server that supports HTTP range requests.",
                 )
             num_attempts = self._reconnect(lost, num_attempts, stop)
-        if self._end == 0.0 and not stop.is_set():
+        if self._seconds < 0 and not stop.is_set():
             raise VideoError(self.name, "none of its frames decodes.")
 
     def _connection(self, stop: threading.Event, longest_still: float) -> Generator[SourceFrame, None, str | None]:
         """Give the frames of one connection; return why it was lost, None at the end."""
         # Seconds on our clock = time stamp - origin. A live connection continues where the last one ended.
         origin: float | None = None
-        offset = 0.0 if self.finite else self._end
+        offset = self.begins if self.finite else self._end
         if self.reconnected and not self.finite:
             self._part += 1
         stream = video_stream(self.name, self._container)
@@ -270,7 +276,7 @@ class Source:
         # Time stamps that do not rise, as some AVI files have them.
         if seconds <= self._seconds:
             seconds = self._end
-        if self._end and seconds - self._seconds > longest_still:
+        if 0 <= self._seconds < seconds - longest_still:
             part = self._part + 1
         return SourceFrame(part, seconds, seconds + duration, stored)
 

@@ -146,6 +146,7 @@ def write_shard(job: ShardJob) -> ShardContent:
         ids: list[str] = []
         counts: list[int] = []
         times: dict[int, list[float]] = {}
+        begins: dict[int, float] = {}
         bad: list[UnreadVideo] = []
         bytes_in = 0
         with temporary.open("wb") as file:
@@ -155,6 +156,8 @@ def write_shard(job: ShardJob) -> ShardContent:
                     stored = _write_video(writer, video, job)
                     if stored.times:
                         times[len(ids)] = stored.times
+                    if stored.begins:
+                        begins[len(ids)] = stored.begins
                     counts.append(stored.num_frames)
                     ids.append(video.video_id)
                     bytes_in += stored_bytes(video.shown.path)
@@ -162,8 +165,8 @@ def write_shard(job: ShardJob) -> ShardContent:
                     writer.discard_video()  # frames before the damaged one are written already
                     bad.append(UnreadVideo(video.video_id, error.reason, _stamp(video.shown.path)))
             description: dict[str, object] = {"pack": job.pack, "ids": ids, "bad": bad, "bytes_in": bytes_in}
-            if times:
-                description["times"] = times
+            # Left out where empty: most shards need not be parsed to open a video.
+            description |= {key: value for key, value in (("times", times), ("begins", begins)) if value}
             writer.finish(json.dumps(description, ensure_ascii=False, separators=(",", ":")).encode())
         # Read back now: damage found at training time would cost a run, and the source may be gone by then.
         if faults := shard_faults(temporary):
@@ -180,6 +183,8 @@ class _Stored(NamedTuple):
     num_frames: int
     times: list[float]
     """Seconds of each frame and of the end; empty where frames are evenly spaced."""
+    begins: float
+    """See `VideoReader`."""
 
 
 def _write_video(writer: ShardWriter, video: SourceVideo, job: ShardJob) -> _Stored:
@@ -204,8 +209,8 @@ def _write_video(writer: ShardWriter, video: SourceVideo, job: ShardJob) -> _Sto
     # Of a damaged file fewer frames may decode than have time stamps; of some codecs more.
     seconds = [*frames.times.tolist(), frames.seconds]
     if is_at_constant_rate(frames) or num_frames >= len(seconds):
-        return _Stored(num_frames, [])
-    return _Stored(num_frames, seconds[: num_frames + 1])
+        return _Stored(num_frames, [], frames.begins)
+    return _Stored(num_frames, seconds[: num_frames + 1], frames.begins)
 
 
 def reusable_content(job: ShardJob) -> ShardContent | None:

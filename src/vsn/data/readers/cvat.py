@@ -139,7 +139,7 @@ def write_cvat(videos: Sequence[VideoLabels]) -> str:
     }
     for number, one in enumerate(video.segments):
         track = ElementTree.SubElement(document, "track", id=str(number), label=one.label, source="auto")
-        first, stop = (round(time * video.frames_per_second) for time in (one.start, one.end))
+        first, stop = map(video.frame_at, (one.start, one.end))
         last = min(max(stop, first + 1), video.num_frames) - 1
         for frame in range(first, last + 1):
             ElementTree.SubElement(

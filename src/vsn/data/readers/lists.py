@@ -129,7 +129,7 @@ def write_mmaction2_list(videos: Sequence[VideoLabels], classes: Sequence[str]) 
         for one in video.segments:
             if one.label not in classes:
                 raise ConfigError(f"{video.path}: the label {one.label!r} is no class.")
-            first, stop = (round(time * video.frames_per_second) for time in (one.start, one.end))
+            first, stop = map(video.frame_at, (one.start, one.end))
             stop = min(max(stop, first + 1), video.num_frames)
             lines.append(f"{video.path.as_posix()} {first} {stop - first} {classes.index(one.label)}\n")
     return "".join(lines)

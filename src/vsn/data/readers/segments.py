@@ -50,11 +50,18 @@ class VideoLabels(NamedTuple):
 
     path: Path
     seconds: float
+    """At which it ends."""
     frames_per_second: float
     num_frames: int
     height: int
     width: int
     segments: Sequence[TimedLabel]
+    begins: float = 0.0
+    """Seconds at which its first frame is shown; segments count from 0."""
+
+    def frame_at(self, seconds: float) -> int:
+        """Return the number of the frame that is shown at a time, from 0."""
+        return max(0, round((seconds - self.begins) * self.frames_per_second))
 
 
 def read_annotations(

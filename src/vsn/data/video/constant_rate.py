@@ -67,6 +67,7 @@ class ConstantRateReader(VideoReader):
     def __init__(self, video: VideoReader) -> None:
         self._video = video
         super().__init__(video.path, num_frames=0, frames_per_second=0.0, short_side=video.short_side)
+        self.begins = video.begins
         self._place()
 
     def _place(self) -> None:

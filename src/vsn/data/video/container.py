@@ -94,19 +94,27 @@ def video_stream(path: str | Path, container: InputContainer) -> VideoStream:
     return stream
 
 
-def picture_delay(path: str | Path) -> float:
-    """Return how many seconds later than its sound the picture of a file begins, as in parts that were cut out uncoded.
+def shown_at(container: InputContainer, stream: VideoStream, stamp: int | None) -> float:
+    """Return at how many seconds players show the first picture, whose time stamp this is.
 
-    Players count from the earlier one, the times of our frames from the first picture. 0.0 where the file does not say.
-
-    Raises:
-        VideoError: the file cannot be opened, or has no video stream.
+    Later than 0 where the sound begins earlier, as in what was cut out without coding it again: players and FFmpeg's tools
+    count from the earlier one. 0.0 where that is unknown.
     """
+    if stamp is None or container.start_time is None or stream.time_base is None:
+        return 0.0
+    return max(0.0, float(stamp * stream.time_base) - container.start_time / av.time_base)
+
+
+def picture_start(path: str | Path) -> float:
+    """Return `shown_at` of a file. Reads the packets before the first picture. Raises `VideoError`."""
+    # From its packet: where the sound begins more than 5 seconds earlier, FFmpeg does not know when the stream starts.
     with content_errors(path), open_container(path) as container:
         stream = video_stream(path, container)
-        if stream.start_time is None or container.start_time is None or stream.time_base is None:
+        first = next(read_packets(path, container, stream), None)
+        if first is None:
             return 0.0
-        return max(0.0, float(stream.start_time * stream.time_base) - container.start_time / av.time_base)
+        # AVI stores times of decoding only.
+        return shown_at(container, stream, first.dts if container.format.name == "avi" else first.pts)
 
 
 @contextlib.contextmanager

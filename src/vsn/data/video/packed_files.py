@@ -5,7 +5,8 @@ Layout of `shard-00000.vsnpack`, numbers little-endian:
     "vsnpack1"
     for each video: its frames, one JPEG after the other, then its frame table (`FRAME`, a row a frame)
     the video table (`VIDEO`, a row a video)
-    description: JSON; "ids" names the videos, "times" holds seconds of unevenly spaced frames and of the end, by row
+    description: JSON; "ids" names the videos, "times" holds seconds of unevenly spaced frames and of the end, by row,
+        "begins" at how many a video shows its first frame, where that is not 0
     footer (`FOOTER`)
 
 A video's path is `shard-00000.vsnpack/17`: the shard, and the row in its video table. Everything read is
@@ -56,7 +57,7 @@ class PackedReader(PictureReader):
             frames_per_second=float(video["frames_per_second"]),
             short_side=short_side,
         )
-        self._times = self._shard.times(self._number)
+        self._times, self.begins = self._shard.times(self._number), self._shard.begins(self._number)
         self.metadata = VideoMetadata(
             self.num_frames, self.frames_per_second, int(video["height"]), int(video["width"]), rotation=0
         )
@@ -112,6 +113,7 @@ class Shard:
         self._rewrite = f"delete the file and run `{command}` again"
         self._tables: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._times: dict[int, np.ndarray] | None = None
+        self._begins: dict[int, float] = {}
         self._handle = -1  # for __del__, when opening fails
         self._lock = threading.Lock()
         try:
@@ -147,11 +149,22 @@ class Shard:
 
     def times(self, number: int) -> np.ndarray | None:
         """Return the seconds of a video's frames and of its end; None where frames are evenly spaced."""
+        times, _ = self._clocks()
+        return times.get(number)
+
+    def begins(self, number: int) -> float:
+        """Return the seconds at which a video shows its first frame."""
+        _, begins = self._clocks()
+        return begins.get(number, 0.0)
+
+    def _clocks(self) -> tuple[dict[int, np.ndarray], dict[int, float]]:
         # Most shards have none: their description is not parsed.
         if self._times is None:
-            stored = self.description.get("times", {}) if b'"times"' in self._description else {}
-            self._times = {int(row): np.array(times, np.float64) for row, times in stored.items()}
-        return self._times.get(number)
+            has_any = any(key in self._description for key in (b'"times"', b'"begins"'))
+            stored = self.description if has_any else {}
+            self._begins = {int(row): float(begins) for row, begins in stored.get("begins", {}).items()}
+            self._times = {int(row): np.array(times, np.float64) for row, times in stored.get("times", {}).items()}
+        return self._times, self._begins
 
     def read(self, position: int, size: int) -> bytes:
         """Read `size` bytes at a position. Raises `VideoError` when they cannot be read."""

@@ -29,7 +29,7 @@ from vsn.data.video.bit_streams import (
     is_hidden,
     is_of_early_x264,
 )
-from vsn.data.video.container import read_packets, video_stream
+from vsn.data.video.container import read_packets, shown_at, video_stream
 from vsn.data.video.mp4_table import SampleTable, read_sample_table
 from vsn.data.video.reader import VideoError
 
@@ -75,6 +75,8 @@ class PacketIndex:
     restarts. Of decoding where a container stores no others; empty when some packets have neither."""
     positions: np.ndarray
     """Of each frame in the order of display, the place of its packet in the file, int32; empty as `pts`."""
+    begins: float
+    """Seconds at which players show the first frame; see `container.shown_at`."""
     last_seconds: float
     """How long the last frame is shown; 0.0 when unknown."""
     starts: np.ndarray
@@ -240,6 +242,7 @@ def _assembled(
         num_frames=num_frames,
         pts=pts,
         positions=positions.astype(np.int32),
+        begins=shown_at(container, stream, int(pts[positions[0]]) if len(positions) else None),
         last_seconds=last_seconds,
         starts=starts.astype(np.int32),
         skips_unreferenced=can_skip_unreferenced(codec),

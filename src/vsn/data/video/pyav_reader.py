@@ -78,7 +78,7 @@ class PyAVReader(VideoReader):
 
     def _use(self, index: PacketIndex) -> None:
         self.index = index
-        self.obstacle = index.obstacle
+        self.obstacle, self.begins = index.obstacle, index.begins
         self._must_count = bool(index.obstacle)
 
     def _remember(self, key: FileKey | None, index: PacketIndex) -> None:

@@ -85,10 +85,12 @@ class VideoReader(ABC):
     Frames have the size of the first frame, or that size with the shorter side at `short_side` pixels.
 
     Attributes: `path`; `num_frames`, see `VideoMetadata`; `frames_per_second`, 0.0 when unknown; `short_side`;
-    `obstacle`, why frames are decoded from the first one on, such as "time stamps repeat", empty when they are not.
+    `obstacle`, why frames are decoded from the first one on, such as "time stamps repeat", empty when they are not;
+    `begins`, the seconds at which players show the first frame: later than 0.0 where the sound of a file begins earlier.
     """
 
     obstacle = ""
+    begins = 0.0
 
     def __init__(
         self, path: str | Path, *, num_frames: int, frames_per_second: float, short_side: int | None = None
@@ -126,8 +128,13 @@ class VideoReader(ABC):
         """Duration, from the beginning of the first frame to the end of the last."""
         return float(self.times[-1]) + self.last_seconds
 
+    @property
+    def ends(self) -> float:
+        """Seconds at which players end the last frame: `begins` and the duration."""
+        return self.begins + self.seconds
+
     def indices_between(self, start: float, end: float | None = None) -> range:
-        """Return the indices of the frames of a part in seconds: those whose time stamps are in `[start, end)`.
+        """Return the indices of the frames of a part: those that players show first in `[start, end)`, in seconds.
 
         So each frame is in one of two parts that follow each other, and the frames are those of a file that FFmpeg cuts
         and encodes. A frame that began before the part belongs to it where it stays on the screen for longer than a usual
@@ -135,13 +142,13 @@ class VideoReader(ABC):
         the last frame.
 
         Raises:
-            OutsideVideoError: the part begins after the last frame.
+            OutsideVideoError: the part begins after the last frame, or ends before the first.
             ValueError: `start` is negative, or `end` is not after it.
         """
         part = Part(start, end)
-        times = self.times
+        times = self.begins + self.times
         # How long the last frame is shown is asked only where it matters: to find it in a long file takes milliseconds.
-        if start >= times[-1] and start >= self.seconds:
+        if (start >= times[-1] and start >= self.ends) or (end is not None and end <= self.begins):
             raise _outside(self, part)
         # Half a millisecond of tolerance: containers round time stamps to one.
         first = int(np.searchsorted(times, start - 5e-4, side="left"))
@@ -234,12 +241,12 @@ class PartReader(VideoReader):
         self._range = whole.indices_between(part.start, part.end)
         self.num_frames = len(self._range)
         first, stop = self._range.start, self._range.stop
-        times = whole.times
+        times = whole.begins + whole.times
         self._times = times[first:stop] - times[first]
         # A frame that lasts since before the part counts from its beginning.
         self._times[1:] -= max(0.0, part.start - float(times[first]))
         shown_from = max(float(times[stop - 1]), part.start if self.num_frames == 1 else 0.0)
-        shown = (float(times[stop]) if stop < len(times) else whole.seconds) - shown_from
+        shown = (float(times[stop]) if stop < len(times) else whole.ends) - shown_from
         # A frame that lasts until long after the part counts to its end.
         if part.end is not None and part.end - shown_from < shown:
             shown = min(shown, max(part.end - shown_from, _long_interval(times, stop - 1)))
@@ -295,7 +302,7 @@ def part_reader(whole: VideoReader, part: Part | None) -> VideoReader:
         if isinstance(whole, PictureReader) and not whole.frames_per_second and not os.path.isdir(whole.path):
             raise VideoError(whole.path, "its frames have no times, and a part of it is in seconds: pack the segments.")
         latest = 0.0 if part.end is None else part.end - MAX_PAST_END
-        if latest > whole.times[-1] and latest > whole.seconds:
+        if latest > whole.begins + whole.times[-1] and latest > whole.ends:
             raise _outside(whole, part)
         return PartReader(whole, part)
     except BaseException:
@@ -312,7 +319,8 @@ def _long_interval(times: np.ndarray, index: int) -> float:
 def _outside(video: VideoReader, part: Part) -> OutsideVideoError:
     """Return the error of a part that is not within a video, with a hint where its times look like numbers of frames."""
     end = "" if part.end is None else f" and ends at {part.end:g} s"
-    reason = f"it lasts {video.seconds:.2f} s; the part begins at {part.start:g} s{end}."
+    lasts = f"it lasts {video.ends:.2f} s" + (f", its picture from {video.begins:.2f} s on" if video.begins else "")
+    reason = f"{lasts}; the part begins at {part.start:g} s{end}."
     are_whole = all(time is None or float(time).is_integer() for time in (part.start, part.end))
     if are_whole and (part.end or part.start) <= video.num_frames:
         reason += (
