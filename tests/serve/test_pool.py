@@ -88,7 +88,7 @@ def test_closing_ends_running_and_waiting_jobs():
     pool: DecodePool[str, str] = DecodePool(shout, num_workers=1, seconds_limit=3600, preload=PRELOAD)
     wait_until(lambda: pool.num_ready == 1, "it has started")
     hanging, waiting = pool.submit("hang"), pool.submit("a")
-    wait_until(lambda: pool.num_waiting == 1, "the first is taken")
+    wait_until(hanging.running, "the first is taken")
     pool.close()
     assert hanging.result(0) == WorkerFailure("the service is being stopped")
     assert waiting.cancelled()
