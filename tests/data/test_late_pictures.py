@@ -3,6 +3,7 @@
 Players and FFmpeg's tools count from the sound: times that people write down, and times that we give them, do too.
 """
 
+import io
 import itertools
 import json
 import subprocess
@@ -13,6 +14,7 @@ from xml.etree import ElementTree
 import av
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.helpers.external import program
 from tests.helpers.laid_out import lay
@@ -20,8 +22,9 @@ from tests.helpers.packs import packed_config
 from tests.stream.test_breaks import predictor_logits
 from tests.stream.test_stream import CLASSES, make_predictor
 from vsn.cli import main
-from vsn.config import DataConfig, LiveConfig, WindowConfig
+from vsn.config import ConfigError, DataConfig, LiveConfig, ModelConfig, Recipe, WindowConfig
 from vsn.data.background import read_labeled
+from vsn.data.open import open_datasets
 from vsn.data.packing.pack import pack_dataset
 from vsn.data.part import Part
 from vsn.data.readers import read_records
@@ -118,6 +121,16 @@ def test_a_segment_is_what_ffmpeg_cuts(late: dict[str, Path], suffix: str, start
 def test_segments_without_a_picture_are_refused(late: dict[str, Path], start: float, end: float, message: str) -> None:
     with pytest.raises(OutsideVideoError, match=message):
         shown(open_video(late[".mkv"]), start, end)
+
+
+def test_a_list_with_segments_before_the_picture_is_refused_before_training(late: dict[str, Path]) -> None:
+    root = late[".mkv"].parent
+    rows = "late.mkv,x,3,4,train\nlate.mkv,y,1,2.5,train\nlate.mp4,x,3,4,val\nlate.mp4,y,4,5,val\n"
+    lay(root, {"before/clips.csv": "path,label,start,end,split\n" + rows.replace("late.", "../late.")})
+    recipe = Recipe(data=DataConfig(root=str(root / "before"), source="csv"), model=ModelConfig(num_frames=4))
+    message = r"1 files have segments outside of them, .*late\.mkv#t=1,2\.5'.*its picture from 3\.\d\d s on"
+    with pytest.raises(ConfigError, match=message):
+        open_datasets(recipe, Console(file=io.StringIO()))
 
 
 def test_segments_of_a_packed_video_are_those_of_its_file(late: dict[str, Path], tmp_path: Path) -> None:

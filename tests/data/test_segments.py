@@ -263,7 +263,7 @@ def test_a_list_of_segments(tmp_path: Path) -> None:
         ("d.mkv,x,1.0,1.0,train\n", {}, r"line 8.*the end must be after the start"),
         ("d.mkv,x,1;00,2,train\n", {}, r"line 8: the time is '1;00'; expected seconds"),
         ("d.mkv,x,0,30,train\n", {}, r"'d.mkv#t=0,30' \(clips.csv, line 8\): it lasts 1.99 s.*numbers of frames"),
-        ("d.mkv,x,0,30,val\n", {}, r"1 files have segments after their end"),
+        ("d.mkv,x,0,30,val\n", {}, r"1 files have segments outside of them"),
         ("a.mkv,y,0.5,1.5,train\n", {}, r"overlap, 1 in all, .*'a.mkv#t=0,1' \(x, clips.csv, line 2\).*line 8.*multilabel"),
         ("a.mkv,y,,,train\n", {}, r"segments with different labels overlap"),
         ("a.mkv,x,0.5,0.9,val\n", {}, r"1 pairs of segments overlap in two splits.*'a.mkv#t=0,1'.*'train'.*line 8.*'val'"),

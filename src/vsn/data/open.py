@@ -104,25 +104,25 @@ def _open_records(recipe: Recipe, records: RecordSet, *, view: EvalConfig | None
 def _check_times(recipe: Recipe, record_sets: Sequence[RecordSet]) -> None:
     """Raise `ConfigError` for segments outside of their files: found now, not hours later as unreadable videos.
 
-    Looks at the last segment of up to `MAX_FILES_CHECKED` files; `vsn data doctor` looks at the ends of all.
+    Looks at the first and the last segment of up to `MAX_FILES_CHECKED` files; `vsn data doctor` looks at all.
     """
-    last_of: dict[Path, VideoRecord] = {}
+    of_file: dict[Path, list[VideoRecord]] = {}
     for record in (record for records in record_sets for record in records.videos if record.part):
-        last = last_of.setdefault(record.path, record)
-        if (record.end or record.start) > (last.end or last.start):
-            last_of[record.path] = record
+        of_file.setdefault(record.path, []).append(record)
     outside = []
-    for record in list(last_of.values())[:MAX_FILES_CHECKED]:
+    for path, segments in list(of_file.items())[:MAX_FILES_CHECKED]:
+        segments.sort(key=lambda one: one.end or one.start)
         try:
-            with open_as_in(recipe, record.path) as video:
-                part_reader(video, record.part)
+            with open_as_in(recipe, path) as video:
+                for record in (segments[-1], segments[0]):
+                    part_reader(video, record.part)
         except OutsideVideoError as error:
             outside.append(f"{record.video_id!r} ({record.place}): {error.reason}")
         except VideoError:  # counted when its clips are read
             continue
     if outside:
         raise ConfigError(
-            f"{recipe.data.root}: {len(outside)} files have segments after their end, for example {outside[0]} Correct "
+            f"{recipe.data.root}: {len(outside)} files have segments outside of them, for example {outside[0]} Correct "
             "start and end: they are seconds."
         )
 
