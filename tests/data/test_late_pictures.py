@@ -19,6 +19,7 @@ from rich.console import Console
 from tests.helpers.external import program
 from tests.helpers.laid_out import lay
 from tests.helpers.packs import packed_config
+from tests.helpers.videos import timed_video
 from tests.stream.test_breaks import predictor_logits
 from tests.stream.test_stream import CLASSES, make_predictor
 from vsn.cli import main
@@ -31,13 +32,15 @@ from vsn.data.readers import read_records
 from vsn.data.readers.cvat import write_cvat
 from vsn.data.readers.label_studio import write_label_studio
 from vsn.data.readers.segments import TimedLabel, VideoLabels
-from vsn.data.video import OutsideVideoError, VideoReader, open_video, part_reader
+from vsn.data.video import OutsideVideoError, VideoError, VideoReader, open_video, part_reader
 from vsn.data.video.constant_rate import ConstantRateReader
 from vsn.inference.pictures import _read_frames
+from vsn.scores.segments import LabeledVideo, Segment, score_segments
 from vsn.stream.file_windows import read_windows
 from vsn.stream.labeled_video import write_labeled_video
 from vsn.stream.source import Source
-from vsn.stream.timeline import make_timeline, scored_timeline
+from vsn.stream.stream import Stream
+from vsn.stream.timeline import Timeline, make_timeline, scored_timeline
 
 LATE = 3.0
 """Seconds of sound before the first of 50 pictures, 25 a second: they are shown from 3 to 5 seconds."""
@@ -231,6 +234,52 @@ def test_pre_labels_are_numbers_of_shown_frames(finished_run: Path, late: dict[s
     assert net["duration"] == pytest.approx(5, abs=0.04)
     (video,) = json.loads((tmp_path / "a.json").read_text())
     assert (video["segments"][0]["start"], video["segments"][-1]["end"]) == pytest.approx((3, 5), abs=0.04)
+
+
+def test_measures_count_the_time_with_a_picture(
+    finished_run: Path, late: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    windows = ["--windows", "--seconds", "0.8", "--enter", "0", "--leave", "0"]
+    main(["predict", str(finished_run), str(late[".mp4"]), *windows])
+    assert "2.0 seconds, 100% of them with a label" in capsys.readouterr().out
+    # Predicted everywhere, true for a moment: the seconds before the picture are not right ones.
+    label = json.loads((finished_run / "classes.json").read_text())[0]
+    (tmp_path / "truth.csv").write_text(f"start,end,label\n{LATE},{LATE + 0.01},{label}\n")
+    main(["predict", str(finished_run), str(late[".mp4"]), *windows, "--truth", str(tmp_path / "truth.csv"), "--json"])
+    assert json.loads(capsys.readouterr().out)["measures"]["time_accuracy"] < 0.01
+    video = LabeledVideo((), (Segment(LATE, LATE + 2, "x"),), LATE + 2, LATE)
+    assert score_segments([video]).time_accuracy == 0
+    one = (Segment(1.0, LATE + 1, "x"),)
+    assert score_segments([LabeledVideo(one, one, LATE + 2, LATE)]).time_accuracy == 1
+
+
+def test_a_limit_counts_from_the_first_picture(late: dict[str, Path]) -> None:
+    out: list[float] = []
+    live = LiveConfig(fast=True, stop_after=1.2)
+    stream = Stream(make_predictor(), str(late[".mkv"]), windows=WindowConfig(seconds=0.8), live=live)
+    summary = stream.run(lambda answer: out.append(answer.start))
+    assert summary.num_frames == 30
+    assert len(out) >= 2
+    stream = Stream(make_predictor(), str(late[".mkv"]), windows=WindowConfig(seconds=5.0), live=LiveConfig(fast=True))
+    with pytest.raises(VideoError, match=r"it ended after 50 frames, 2\.00 seconds, before a window of 5\.00"):
+        stream.run(lambda answer: None)
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_numbers_of_frames_are_those_of_the_reader_in_avi_too(tmp_path: Path, suffix: str) -> None:
+    """Which stores times of decoding only; frames of H.264 are shown in another order."""
+    timed_video(tmp_path / f"a{suffix}", [i / 25 for i in range(60)], values=[4 * i for i in range(60)])
+    lay(tmp_path, {"all.txt": f"a{suffix} 20 20 0\na{suffix} 45 10 1\n", "classes.txt": "wave\nclap\n"})
+    config = DataConfig(root=str(tmp_path), source="mmaction2-list", annotations="all.txt", with_offset=True)
+    record = min(read_records(config, "train").videos, key=lambda one: one.start)
+    assert record.part is not None
+    assert shown(open_video(record.path), record.part.start, record.part.end) == list(range(20, 40))
+
+
+def test_a_short_segment_of_a_long_video_is_drawn(late: dict[str, Path], tmp_path: Path) -> None:
+    segments = (Segment(3.5, 3.51, "wave", 0.9),)
+    timeline = Timeline(str(late[".mkv"]), 5.0, ((LATE, 5.0),), 0.8, 0.2, (), segments)
+    assert write_labeled_video(tmp_path / "b.mp4", timeline).stat().st_size
 
 
 @pytest.mark.parametrize("source", ["cvat", "mmaction2-list"])

@@ -138,7 +138,7 @@ def _evaluate_windows(
     if json_output:
         print(to_json(values, indent=2))
         return
-    seconds = sum(timeline.seconds for timeline in result.timelines)
+    seconds = sum(timeline.seconds - timeline.begins for timeline in result.timelines)
     print(
         f"{run}, split {split!r}: {len(result.timelines)} files, {seconds:.0f} seconds. {result.scores}\nSaved as {out}."
     )

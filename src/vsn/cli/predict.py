@@ -325,7 +325,8 @@ def _write_timeline(
     from vsn.system.files import write_json
 
     values = timeline.to_dict()
-    scores = score_segments([LabeledVideo(timeline.segments, truth, timeline.seconds)]) if truth else None
+    video = LabeledVideo(timeline.segments, truth, timeline.seconds, timeline.begins)
+    scores = score_segments([video]) if truth else None
     if scores is not None:
         values["measures"] = scores.to_json()
     if files.out is not None:
@@ -341,10 +342,8 @@ def _write_timeline(
     for segment in timeline.segments:
         print(f"{segment.start:8.1f} to {segment.end:8.1f} s  {percent(segment.score, 0):>4}  {segment.label}")
     # Seconds without a confident label belong to no segment.
-    labeled = sum(segment.end - segment.start for segment in timeline.segments)
-    print(
-        f"{timeline.path}: {timeline.seconds:.1f} seconds, {percent(labeled / timeline.seconds, 0)} of them with a label"
-    )
+    labeled, shown = sum(one.end - one.start for one in timeline.segments), timeline.seconds - timeline.begins
+    print(f"{timeline.path}: {shown:.1f} seconds, {percent(labeled / shown, 0)} of them with a label")
     if breaks := describe_breaks(timeline.parts):
         print(breaks)
     if scores is not None:

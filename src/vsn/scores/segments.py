@@ -47,7 +47,9 @@ class LabeledVideo(NamedTuple):
     predicted: Sequence[Segment]
     truth: Sequence[Segment]
     seconds: float
-    """Duration of the video."""
+    """At which the video ends."""
+    begins: float = 0.0
+    """Seconds at which its picture begins."""
 
 
 @dataclass(frozen=True)
@@ -169,10 +171,10 @@ def share_right(videos: Sequence[LabeledVideo]) -> float:
 
 
 def _right_seconds(video: LabeledVideo) -> tuple[float, float]:
-    """Return how many seconds of a video have a right label, which is none where no segment is true, and its seconds."""
+    """Return how many seconds of a video have a right label, which is none where no segment is true, and all of them."""
     segments = [*video.predicted, *video.truth]
-    edges = sorted({0.0, video.seconds, *(edge for one in segments for edge in (one.start, one.end))})
-    edges = [edge for edge in edges if edge <= video.seconds]
+    edges = sorted({video.begins, video.seconds, *(edge for one in segments for edge in (one.start, one.end))})
+    edges = [edge for edge in edges if video.begins <= edge <= video.seconds]
     right = 0.0
     # Between two edges nothing changes.
     for start, end in itertools.pairwise(edges):
@@ -181,4 +183,4 @@ def _right_seconds(video: LabeledVideo) -> tuple[float, float]:
             {one.label for one in part if one.start <= middle < one.end} for part in (video.predicted, video.truth)
         )
         right += (end - start) * (bool(predicted & truth) or not (predicted or truth))
-    return right, video.seconds
+    return right, video.seconds - video.begins

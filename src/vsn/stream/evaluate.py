@@ -91,6 +91,8 @@ def evaluate_timelines(
                 if name != BACKGROUND
             )
         )
-    videos = [LabeledVideo(one.segments, truth, one.seconds) for one, truth in zip(timelines, truths, strict=True)]
+    videos = [
+        LabeledVideo(one.segments, truth, one.seconds, one.begins) for one, truth in zip(timelines, truths, strict=True)
+    ]
     num_skipped = len(of_file) - len(chosen)
     return TimelineResult(split, tuple(timelines), tuple(truths), score_segments(videos), num_skipped)

@@ -64,6 +64,8 @@ def _with_label(frame: NDArray[np.uint8], timeline: Timeline, seconds: float) ->
     top, scale = height + 34, (width - 12) / max(timeline.seconds, 1e-6)
     draw.rectangle((6, top, width - 6, top + 12), FAINT)
     for one in timeline.segments:
-        draw.rectangle((6 + one.start * scale + 1, top, 6 + one.end * scale - 1, top + 12), BAR if one is now else SOFT)
+        left = 6 + one.start * scale + 1
+        right = max(left, 6 + one.end * scale - 1)  # of a short one in a long video a line is left
+        draw.rectangle((left, top, right, top + 12), BAR if one is now else SOFT)
     draw.line((6 + seconds * scale, top - 3, 6 + seconds * scale, top + 15), INK, 2)
     return np.asarray(picture)

@@ -117,7 +117,7 @@ class LiveReader:
         limit = self._config.stop_after
         try:
             for frame in self._source.frames(self._stop, longest_still=self._longest_still):
-                if self._stop.is_set() or (limit is not None and frame.seconds >= limit):
+                if self._stop.is_set() or (limit is not None and frame.seconds - self._source.begins >= limit):
                     break
                 self._handle(frame)
         except BaseException as error:

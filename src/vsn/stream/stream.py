@@ -278,9 +278,10 @@ class Stream:
         summary = self.summary
         if summary.num_predictions or (stop is not None and stop.requested):
             return None
+        seconds = max(0.0, summary.seconds - self.grid.begins)
         return self._error or VideoError(
             self._source.name,
-            f"it ended after {summary.num_frames} frames, {summary.seconds:.2f} seconds, before a window of "
+            f"it ended after {summary.num_frames} frames, {seconds:.2f} seconds, before a window of "
             f"{self.grid.seconds:.2f} seconds was complete. Set shorter windows with --seconds, or use `vsn predict` "
             "without --windows.",
         )

@@ -36,7 +36,7 @@ class Timeline:
 
     path: str
     seconds: float
-    """Duration, as far as it was read."""
+    """At which it ends, as far as it was read."""
     parts: tuple[tuple[float, float], ...]
     """Start and end of each part: a long pause, or a restart of the file's clock, begins another."""
     window_seconds: float
@@ -48,6 +48,11 @@ class Timeline:
     """Intervals with a label; the time between them is unknown, or background."""
     interrupted: bool = False
     """Whether a stop request ended it early."""
+
+    @property
+    def begins(self) -> float:
+        """Seconds at which the picture begins: later than 0.0 in a file whose sound begins earlier."""
+        return self.parts[0][0] if self.parts else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the predictions, for JSON."""

@@ -307,7 +307,9 @@ def _frame_times(path: Path, changed: int) -> tuple[float, ...]:
         with content_errors(path), open_container(path) as container:
             stream = video_stream(path, container)
             packets = [packet for packet in read_packets(path, container, stream) if not packet.is_discard]
-            stamps = sorted(packet.pts for packet in packets if packet.pts is not None)
+            # AVI stores times of decoding only.
+            by = "dts" if container.format.name == "avi" else "pts"
+            stamps = sorted(stamp for packet in packets if (stamp := getattr(packet, by)) is not None)
             begins, base = shown_at(container, stream, min(stamps, default=None)), float(stream.time_base or 0)
     except VideoError as error:
         raise ValueError(f"the frames of {path} cannot be counted ({error}); set data.annotation_rate.") from None
