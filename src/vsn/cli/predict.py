@@ -342,7 +342,8 @@ def _write_timeline(
     for segment in timeline.segments:
         print(f"{segment.start:8.1f} to {segment.end:8.1f} s  {percent(segment.score, 0):>4}  {segment.label}")
     # Seconds without a confident label belong to no segment.
-    labeled, shown = sum(one.end - one.start for one in timeline.segments), timeline.seconds - timeline.begins
+    labeled = sum(segment.end - segment.start for segment in timeline.segments)
+    shown = timeline.seconds - timeline.begins
     print(f"{timeline.path}: {shown:.1f} seconds, {percent(labeled / shown, 0)} of them with a label")
     if breaks := describe_breaks(timeline.parts):
         print(breaks)

@@ -300,16 +300,21 @@ def part_on_disk(path: Path, part: Part | None, frames: tuple[int, int] | None, 
 def _frame_times(path: Path, changed: int) -> tuple[float, ...]:
     """Return the seconds of each frame of a file and of its end, from the time stamps of its packets."""
     # Only here: readers of lists open no video.
-    from vsn.data.video.container import content_errors, open_container, read_packets, shown_at, video_stream
+    from vsn.data.video.container import (
+        content_errors,
+        open_container,
+        read_packets,
+        shown_at,
+        time_stamp,
+        video_stream,
+    )
     from vsn.data.video.reader import VideoError
 
     try:
         with content_errors(path), open_container(path) as container:
             stream = video_stream(path, container)
             packets = [packet for packet in read_packets(path, container, stream) if not packet.is_discard]
-            # AVI stores times of decoding only.
-            by = "dts" if container.format.name == "avi" else "pts"
-            stamps = sorted(stamp for packet in packets if (stamp := getattr(packet, by)) is not None)
+            stamps = sorted(stamp for packet in packets if (stamp := time_stamp(container, packet)) is not None)
             begins, base = shown_at(container, stream, min(stamps, default=None)), float(stream.time_base or 0)
     except VideoError as error:
         raise ValueError(f"the frames of {path} cannot be counted ({error}); set data.annotation_rate.") from None

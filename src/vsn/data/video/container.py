@@ -111,10 +111,12 @@ def picture_start(path: str | Path) -> float:
     with content_errors(path), open_container(path) as container:
         stream = video_stream(path, container)
         first = next(read_packets(path, container, stream), None)
-        if first is None:
-            return 0.0
-        # AVI stores times of decoding only.
-        return shown_at(container, stream, first.dts if container.format.name == "avi" else first.pts)
+        return 0.0 if first is None else shown_at(container, stream, time_stamp(container, first))
+
+
+def time_stamp(container: InputContainer, packet: Packet) -> int | None:
+    """Return the presentation time stamp of a packet: in AVI, which stores only times of decoding, that of decoding."""
+    return packet.dts if container.format.name == "avi" else packet.pts
 
 
 @contextlib.contextmanager
