@@ -117,6 +117,8 @@ def test_a_segment_is_what_ffmpeg_cuts(late: dict[str, Path], suffix: str, start
     ("start", "end", "message"),
     [
         (0.0, 2.9, r"it lasts 5\.\d\d s, its picture from 3\.\d\d s on; the part begins at 0 s and ends at 2\.9 s"),
+        (0.0, 2.0, r"begins at 0 s and ends at 2 s\.$"),
+        (0.0, 30.0, r"ends at 30 s\. It has 50 frames: if the times are numbers of frames"),
         (5.1, None, r"it lasts 5\.\d\d s, its picture from .* begins at 5\.1 s"),
         (4.0, 5.7, r"it lasts 5\.\d\d s, .* ends at 5\.7 s"),
     ],

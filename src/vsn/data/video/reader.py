@@ -322,7 +322,7 @@ def _outside(video: VideoReader, part: Part) -> OutsideVideoError:
     lasts = f"it lasts {video.ends:.2f} s" + (f", its picture from {video.begins:.2f} s on" if video.begins else "")
     reason = f"{lasts}; the part begins at {part.start:g} s{end}."
     are_whole = all(time is None or float(time).is_integer() for time in (part.start, part.end))
-    if are_whole and (part.end or part.start) <= video.num_frames:
+    if are_whole and video.ends <= (part.end or part.start) <= video.num_frames:
         reason += (
             f" It has {video.num_frames} frames: if the times are numbers of frames, divide them by its "
             f"{video.num_frames / video.seconds:.4g} frames per second."
